@@ -1,0 +1,4 @@
+"""Evaluator: owns golden data sets and evaluations.
+
+Hears AdapterRegistered and EvaluationRequested; says EvaluationScored, EvaluationFailed and RegressionDetected.
+"""

@@ -1,0 +1,229 @@
+"""The rule syntax of golden samples: what an answer must and must not say, checkable without a language model.
+
+A sample's `criteria` maps a criterion (accuracy, relevance, style, completeness, coherence) to one string of
+rules. Rules are separated by `;` or a line break; their keywords are case-insensitive:
+
+    Must mention P              the answer contains the phrase P. `Must cite P`, `Must name P`, `Must say P`,
+                                `Must include P` and `Must state P` mean the same
+    Must mention P | Q | R      ... any one of the phrases
+    Must not mention P | Q      ... none of the phrases (also: cite, name, say, include, state)
+    At least 2 of: P | Q | R    ... that many of the phrases
+    Must start with P | Q       the answer starts (or ends) with one of the phrases, leading and trailing
+    Must end with P | Q         punctuation and quotes aside
+    regex: PATTERN              Python regular expression, found anywhere in the answer, case-insensitive
+    not regex: PATTERN          ... found nowhere
+    At most 40 words            length of the answer
+    At least 5 words
+    note: free text             for people and language-model judges; the reference judge does not score it
+
+A phrase is compared after Unicode normalisation, ignoring case, kinds of quote and dash, and white space, with
+`1,200` = `1200` and `§ 5` = `§5`, and as whole words: `45 days` is not in `145 days`. Put a phrase into double
+quotes if it contains `;` or `|`. In a regular expression write `\\x3b` for `;`.
+
+    {"accuracy": "Must cite §123 BauO; Must mention 14 days | two weeks; Must not mention 30 days",
+     "completeness": "At least 2 of: site plan | statics | fire report", "style": "At most 60 words"}
+
+Any other text is refused, and so is a sample whose own expected output breaks its rules (golden.py checks that):
+a vague wish such as "Must mention all required documents" is caught there, instead of failing every answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from services.evaluator.text import fold, phrase_at, plain, words
+
+MAX_PATTERN = 200  # characters of a regular expression
+MAX_OPEN_REPEATS = 4  # `*`, `+` and `{n,}` in one expression: bounds the work of a search
+READ_LIMIT = 8_000  # characters of an answer that a regular expression looks at
+
+
+class Criterion(StrEnum):
+    """The five judged criteria (LA-3.1), each scored 0–10."""
+
+    ACCURACY = "accuracy"
+    RELEVANCE = "relevance"
+    STYLE = "style"
+    COMPLETENESS = "completeness"
+    COHERENCE = "coherence"
+
+
+class UnknownRule(ValueError):
+    """A rule the reference judge cannot check; says which and what would be right."""
+
+    def __init__(self, field: str, rule: str, why: str) -> None:
+        super().__init__(f"{field}: {rule!r}: {why}")
+        self.field, self.rule, self.why = field, rule, why
+
+
+class Rule(Protocol):
+    """One checkable demand. `text` is the rule as written, for the reasoning."""
+
+    @property
+    def text(self) -> str: ...
+
+    def holds(self, answer: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """At least `need` of the folded `phrases` occur in the answer; with need 0, none does."""
+
+    text: str
+    phrases: tuple[str, ...]
+    need: int
+
+    def holds(self, answer: str) -> bool:
+        folded = fold(answer)
+        found = sum(phrase_at(phrase, folded) for phrase in self.phrases)
+        return found >= self.need if self.need else found == 0
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The answer starts (or ends) with one of the folded phrases."""
+
+    text: str
+    phrases: tuple[str, ...]
+    at_end: bool
+
+    def holds(self, answer: str) -> bool:
+        bare = fold(answer).strip(" \"'.,:;!?*#-()")
+        cut = [phrase.strip(" \"'.,:;!?*#-()") for phrase in self.phrases]
+        if self.at_end:
+            return any(bare.endswith(p) and phrase_at(p, bare[-len(p) - 2 :]) for p in cut)
+        return any(bare.startswith(p) and phrase_at(p, bare[: len(p) + 2]) for p in cut)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The expression is found in the answer, or, if `absent`, is not."""
+
+    text: str
+    expression: re.Pattern[str]
+    absent: bool
+
+    def holds(self, answer: str) -> bool:
+        return (self.expression.search(plain(answer)[:READ_LIMIT]) is None) is self.absent
+
+
+@dataclass(frozen=True)
+class Length:
+    """The answer's number of words is within the closed range."""
+
+    text: str
+    least: int
+    most: int | None
+
+    def holds(self, answer: str) -> bool:
+        return self.least <= len(words(answer)) and (self.most is None or len(words(answer)) <= self.most)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Free text; not scored here."""
+
+    text: str
+
+    def holds(self, answer: str) -> bool:
+        return True
+
+
+def parse(criteria: Mapping[str, str]) -> dict[Criterion, tuple[Rule, ...]]:
+    """The rules of a sample by criterion, in the order written. Raises UnknownRule."""
+    rules: dict[Criterion, tuple[Rule, ...]] = {}
+    for name, text in criteria.items():
+        if name not in list(Criterion):
+            raise UnknownRule(f"criteria.{name}", text, f"unknown criterion; one of {', '.join(Criterion)}")
+        clauses = [clause.strip() for clause in _split(text, ";\n") if clause.strip()]
+        if not clauses:
+            raise UnknownRule(f"criteria.{name}", text, "empty; leave the criterion out or write a rule")
+        rules[Criterion(name)] = tuple(_rule(f"criteria.{name}", clause) for clause in clauses)
+    return rules
+
+
+def scored(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rules that count, without notes."""
+    return tuple(rule for rule in rules if not isinstance(rule, Note))
+
+
+_VERB = r"(?:mention|cite|name|say|include|state)s?"
+_MUST_NOT = re.compile(rf"must\s+not\s+{_VERB}\s+(.+)", re.I | re.S)
+_MUST = re.compile(rf"must\s+{_VERB}\s+(.+)", re.I | re.S)
+_AT_LEAST = re.compile(r"at\s+least\s+(\d+)\s+of:\s*(.+)", re.I | re.S)
+_EDGE = re.compile(r"must\s+(start|end)\s+with\s+(.+)", re.I | re.S)
+_REGEX = re.compile(r"(not\s+)?regex:\s*(.+)", re.I | re.S)
+_WORDS = re.compile(r"at\s+(least|most)\s+(\d+)\s+words?", re.I)
+_NOTE = re.compile(r"note:\s*\S", re.I)
+
+
+def _rule(field: str, clause: str) -> Rule:
+    if m := _MUST_NOT.fullmatch(clause):
+        return Phrases(clause, _phrases(field, clause, m[1]), 0)
+    if m := _MUST.fullmatch(clause):
+        return Phrases(clause, _phrases(field, clause, m[1]), 1)
+    if m := _AT_LEAST.fullmatch(clause):
+        phrases, need = _phrases(field, clause, m[2]), int(m[1])
+        if not 1 <= need <= len(phrases):
+            raise UnknownRule(field, clause, f"asks for {need} of {len(phrases)} phrases")
+        return Phrases(clause, phrases, need)
+    if m := _EDGE.fullmatch(clause):
+        return Edge(clause, _phrases(field, clause, m[2]), m[1].lower() == "end")
+    if m := _REGEX.fullmatch(clause):
+        return Pattern(clause, _expression(field, clause, m[2].strip()), m[1] is not None)
+    if m := _WORDS.fullmatch(clause):
+        return Length(clause, int(m[2]), None) if m[1].lower() == "least" else Length(clause, 0, int(m[2]))
+    if _NOTE.match(clause):
+        return Note(clause)
+    raise UnknownRule(
+        field,
+        clause,
+        "unknown rule; write `Must mention P | Q`, `Must not mention P`, `At least N of: P | Q`, "
+        "`Must start with P`, `Must end with P`, `regex: X`, `not regex: X`, `At most N words`, `At least N words` "
+        "or `note: free text`",
+    )
+
+
+def _phrases(field: str, clause: str, text: str) -> tuple[str, ...]:
+    phrases = tuple(fold(part.strip().strip('"')) for part in _split(text, "|"))
+    if not all(any(c.isalnum() for c in phrase) for phrase in phrases):
+        raise UnknownRule(field, clause, "a phrase between `|` is empty")
+    return phrases
+
+
+def _expression(field: str, clause: str, pattern: str) -> re.Pattern[str]:
+    """Compile, refusing what could search for ages: an unbounded repeat over a repeat or an alternation."""
+    if len(pattern) > MAX_PATTERN:
+        raise UnknownRule(
+            field, clause, f"the expression has {len(pattern)} characters; at most {MAX_PATTERN}"
+        )
+    try:
+        compiled = re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise UnknownRule(field, clause, f"not a regular expression: {error}") from error
+    bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
+    if len(re.findall(r"[*+]|\{\d*,\}", bare)) > MAX_OPEN_REPEATS:
+        raise UnknownRule(
+            field, clause, f"more than {MAX_OPEN_REPEATS} unbounded repeats (`*`, `+`, `{{n,}}`)"
+        )
+    if re.search(r"\([^()]*(?:[*+|{]|\([^()]*\))[^()]*\)(?:[*+]|\{)", bare):
+        raise UnknownRule(field, clause, "repeats a group that itself repeats or branches; write it out")
+    if compiled.search(""):
+        raise UnknownRule(field, clause, "matches the empty text, so it says nothing")
+    return compiled
+
+
+def _split(text: str, separators: str) -> list[str]:
+    """Split at any of the separators outside double quotes."""
+    parts, quoted = [""], False
+    for char in text:
+        quoted ^= char == '"'
+        if char in separators and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
