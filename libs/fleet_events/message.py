@@ -1,0 +1,88 @@
+"""Base classes of the generated events: immutable, validated, written as ProtoJSON."""
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, StrictBool
+from pydantic.alias_generators import to_camel
+
+__all__ = ["Bool", "Event", "Int64", "Message", "Timestamp", "decode_event"]
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+# ProtoJSON writes 64-bit integers as strings, since JavaScript cannot hold them as numbers; both are read.
+Int64 = Annotated[int, PlainSerializer(str, return_type=str, when_used="json")]
+Timestamp = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+Bool = StrictBool
+
+
+class Message(BaseModel):
+    """A value inside an event.
+
+    Fields have snake_case names here and lowerCamel names on the wire. Unknown fields are ignored, so that a
+    newer writer can speak to an older reader; a wrong type or a broken rule raises `pydantic.ValidationError`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
+    )
+
+
+class Event(Message):
+    """A fact that travels on the bus."""
+
+    type_name: ClassVar[str] = ""
+    """Full protobuf name, for example lorafleet.events.v1.Approved; the CloudEvents type."""
+
+    def to_json(self) -> bytes:
+        """ProtoJSON body; fields at their default are left out."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+
+    @classmethod
+    def from_json(cls, body: bytes | str) -> Self:
+        """Read a ProtoJSON body; raises `pydantic.ValidationError` naming each field at fault."""
+        return cls.model_validate_json(body)
+
+    @classmethod
+    def from_protobuf(cls, body: bytes) -> Self:
+        """Read a binary protobuf body; raises `ValueError` if it is not this message."""
+        from fleet_events.protobuf import to_protojson
+
+        return cls.from_json(to_protojson(cls.type_name, body))
+
+
+@cache
+def _by_type_name() -> dict[str, type[Event]]:
+    from fleet_events import v1
+
+    return {event.type_name: event for event in v1.EVENTS}
+
+
+def decode_event(type_name: str, content_type: str, body: bytes) -> Event:
+    """The event in a body.
+
+    Raises:
+        ValueError: unknown type, unknown content type, or a body that breaks the contract
+            (`pydantic.ValidationError` is a `ValueError`).
+    """
+    event = _by_type_name().get(type_name)
+    if event is None:
+        raise ValueError(f"ce-type {type_name!r} is no event of this fleet; see proto-schemas/")
+    match content_type.partition(";")[0].strip().lower():
+        case "" | "application/json":
+            return event.from_json(body)
+        case "application/protobuf":
+            return event.from_protobuf(body)
+        case other:
+            raise ValueError(
+                f"content-type {other!r} is not readable: send application/json or application/protobuf"
+            )

@@ -1,0 +1,153 @@
+"""The one table of the bus: event → subject → who may say it → who hears it.
+
+Streams, durable consumers and every service's NATS permissions are made from it. An event's way through the
+code starts with its row here.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fleet_events import v1
+from fleet_events.message import Event
+
+__all__ = [
+    "DEAD_STREAM",
+    "DEAD_SUBJECTS",
+    "MAX_EVENT_BYTES",
+    "SERVICES",
+    "STREAM",
+    "SUBJECTS",
+    "TOPOLOGY",
+    "Consumer",
+    "Row",
+    "consumers_of",
+    "durable_name",
+    "row_of",
+    "row_of_subject",
+    "said_by",
+]
+
+STREAM = "LORAFLEET"
+SUBJECTS = "lorafleet.v1.>"
+DEAD_STREAM = "LORAFLEET_DLQ"
+DEAD_SUBJECTS = "lorafleet.dlq.>"
+MAX_EVENT_BYTES = 256 * 1024
+"""Largest body that is handled; a larger one is a dead letter. Content belongs in the object store."""
+
+SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A durable consumer of one service.
+
+    `ack_wait` is how long a message may stay unanswered before another worker gets it. Long work renews it
+    with in-progress heartbeats, so there it is the time after which a killed worker is noticed.
+    """
+
+    service: str
+    ack_wait: timedelta = timedelta(seconds=30)
+    max_ack_pending: int = 256
+    workers: int = 4
+    """Messages that one process handles at once."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One event: its subject, who may publish it, who hears it durably, how long the stream keeps it."""
+
+    event: type[Event]
+    subject: str
+    said_by: tuple[str, ...]
+    heard_by: tuple[Consumer, ...] = ()
+    keep: timedelta | None = None
+    """None keeps it as long as the stream lives: projections are rebuilt from such facts."""
+
+
+WEEK = timedelta(days=7)
+
+
+def _long(service: str) -> Consumer:
+    # One at a time: this work takes the whole machine. Lost workers are noticed after 20 s.
+    return Consumer(service, ack_wait=timedelta(seconds=20), max_ack_pending=64, workers=1)
+
+
+TOPOLOGY: tuple[Row, ...] = (
+    Row(v1.SampleRecorded, "lorafleet.v1.data.sample_recorded", ("upstream",), (Consumer("trainer"),)),
+    Row(
+        v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", ("upstream",), (Consumer("trainer"),)
+    ),
+    Row(
+        v1.FeedbackRecorded,
+        "lorafleet.v1.data.feedback_recorded",
+        ("upstream", "inference"),
+        (Consumer("registry"),),
+    ),
+    Row(
+        v1.TrainingRequested, "lorafleet.v1.training.requested", ("upstream", "trainer"), (_long("trainer"),)
+    ),
+    Row(v1.TrainingStarted, "lorafleet.v1.training.started", ("trainer",)),
+    Row(v1.TrainingProgressed, "lorafleet.v1.training.progressed", ("trainer",), keep=WEEK),
+    Row(v1.TrainingCompleted, "lorafleet.v1.training.completed", ("trainer",), (Consumer("registry"),)),
+    Row(v1.TrainingFailed, "lorafleet.v1.training.failed", ("trainer",)),
+    Row(v1.TrainingCancelled, "lorafleet.v1.training.cancelled", ("trainer",)),
+    Row(v1.AdapterRegistered, "lorafleet.v1.adapter.registered", ("registry",), (_long("evaluator"),)),
+    Row(
+        v1.EvaluationRequested,
+        "lorafleet.v1.evaluation.requested",
+        ("upstream", "evaluator"),
+        (_long("evaluator"),),
+    ),
+    Row(v1.EvaluationScored, "lorafleet.v1.evaluation.scored", ("evaluator",), (Consumer("registry"),)),
+    Row(v1.EvaluationFailed, "lorafleet.v1.evaluation.failed", ("evaluator",)),
+    Row(v1.RegressionDetected, "lorafleet.v1.evaluation.regression_detected", ("evaluator",)),
+    Row(v1.Approved, "lorafleet.v1.adapter.approved", ("registry",)),
+    Row(v1.Rejected, "lorafleet.v1.adapter.rejected", ("registry",)),
+    Row(v1.ReviewRequested, "lorafleet.v1.adapter.review_requested", ("registry",)),
+    Row(v1.AdapterActivated, "lorafleet.v1.adapter.activated", ("registry",), (Consumer("router"),)),
+    Row(v1.AdapterDeactivated, "lorafleet.v1.adapter.deactivated", ("registry",), (Consumer("router"),)),
+    Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    Row(
+        v1.AdapterLoaded,
+        "lorafleet.v1.serving.adapter_loaded",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
+    Row(v1.AdapterUnloaded, "lorafleet.v1.serving.adapter_unloaded", ("inference",), keep=WEEK),
+    Row(
+        v1.GenerationCompleted,
+        "lorafleet.v1.serving.generation_completed",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
+)
+
+_BY_EVENT = {row.event: row for row in TOPOLOGY}
+_BY_SUBJECT = {row.subject: row for row in TOPOLOGY}
+
+
+def row_of(event: type[Event]) -> Row:
+    """The row of an event class; raises KeyError for one that the table lacks."""
+    return _BY_EVENT[event]
+
+
+def row_of_subject(subject: str) -> Row | None:
+    """The row of a subject, or None."""
+    return _BY_SUBJECT.get(subject)
+
+
+def durable_name(consumer: Consumer, row: Row) -> str:
+    """Name of a durable: the service and the event's subject below the version, for example registry-training_completed."""
+    return f"{consumer.service}-{row.subject.removeprefix('lorafleet.v1.').replace('.', '_')}"
+
+
+def consumers_of(service: str) -> tuple[tuple[Row, Consumer], ...]:
+    """What a service hears durably."""
+    return tuple((row, one) for row in TOPOLOGY for one in row.heard_by if one.service == service)
+
+
+def said_by(service: str) -> tuple[str, ...]:
+    """Subjects that a service, or `upstream`, may publish."""
+    return tuple(row.subject for row in TOPOLOGY if service in row.said_by)

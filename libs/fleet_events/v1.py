@@ -1,0 +1,524 @@
+"""Generated from proto-schemas by `python -m fleet_events.codegen`. Do not edit."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from fleet_events.message import Bool, Event, Int64, Message, Timestamp
+
+
+class Blob(Message):
+    """Content in the object store, addressed by its digest. Whoever reads it checks the digest."""
+
+    uri: Annotated[str, Field(pattern="^(?:s3://[a-z0-9.-]+/.+)$")]
+    """Where it lies, for example s3://lorafleet/trainer/artifacts/<sha256>."""
+    sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    """Digest of the bytes, lower-case hex."""
+    bytes: Annotated[Int64, Field(ge=0)] = 0
+    """Size."""
+
+
+class BaseModel(Message):
+    """A base model pinned to exact weights."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Name that requests use, for example SmolLM2-135M-Instruct."""
+    revision: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    """Digest over the model folder's configuration, weights and tokenizer."""
+
+
+class Dataset(Message):
+    """An immutable set of samples, named by its content."""
+
+    dataset_id: Annotated[str, Field(min_length=1)]
+    blob: Blob
+    samples: Annotated[int, Field(ge=0)] = 0
+    """Number of samples."""
+
+
+class Artifact(Message):
+    """The artifact that serves, and what it is made of."""
+
+    blob: Blob
+    """Arrow IPC file of lora_core."""
+    rank: Annotated[int, Field(ge=1, le=512)]
+    alpha: Annotated[float, Field(ge=0.0)]
+    target_modules: tuple[str, ...] = ()
+    """Names of the adapted projections, for example q_proj."""
+
+
+class Probe(Message):
+    """What the probe prompt's last position says with the adapter: the proof that it has an effect."""
+
+    prompt: str = ""
+    top_ids: tuple[int, ...] = ()
+    """The highest token ids of the adapted model, best first."""
+    top_logits: tuple[float, ...] = ()
+    """Their logits."""
+    max_delta: float = 0.0
+    """Largest absolute difference to the base model's logits over the vocabulary."""
+
+
+class Adapter(Message):
+    """What every other service needs to know of a version."""
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    """domain-method-vX.Y.Z"""
+    family: Annotated[str, Field(min_length=1)]
+    """domain-method"""
+    domain: Annotated[str, Field(min_length=1)]
+    method: Annotated[str, Field(min_length=1)]
+    version: Annotated[str, Field(min_length=1)]
+    base_model: BaseModel
+    artifact: Artifact
+    description: str = ""
+    example_prompts: tuple[str, ...] = ()
+    probe: Probe | None = None
+
+
+class Hyperparameters(Message):
+    """What to train with. Unset values take the trainer's defaults; all are validated together before the job starts."""
+
+    rank: Annotated[int, Field(ge=1, le=256)] | None = None
+    alpha: Annotated[float, Field(ge=0.001, le=1024.0)] | None = None
+    dropout: Annotated[float, Field(ge=0.0, le=0.9)] | None = None
+    learning_rate: Annotated[float, Field(ge=1e-07, le=0.1)] | None = None
+    epochs: Annotated[float, Field(ge=0.01, le=100.0)] | None = None
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stops after so many optimizer steps, whatever epochs says."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    max_length: Annotated[int, Field(ge=8, le=131072)] | None = None
+    """Longest sample in tokens. A longer one is counted and left out, never cut in silence."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    warmup_ratio: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
+    """Part of the steps in which the learning rate rises."""
+    scheduler: Annotated[str, Field(pattern="^(?:|constant|linear|cosine)$")] | None = None
+    """constant, linear or cosine."""
+    target_modules: tuple[str, ...] = ()
+    """Projections to adapt; empty means all linear layers of the decoder blocks."""
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps between two checkpoints; unset means one per epoch."""
+    keep_checkpoints: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Newest checkpoints kept."""
+
+
+class AdapterRegistered(Event):
+    """A version exists and waits for its judgement."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterRegistered"
+
+    adapter: Adapter
+    revision: Int64 = 0
+    """Counts the family's changes; what is older than what you hold is ignored."""
+    job_id: str = ""
+    golden_dataset_id: str = ""
+
+
+class Approved(Event):
+    """The version may serve."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.Approved"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(min_length=1)]
+    """Digest that was judged and approved."""
+    revision: Int64 = 0
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+    score: float | None = None
+    evaluation_id: str = ""
+
+
+class Rejected(Event):
+    """The version must not serve."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.Rejected"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+    score: float | None = None
+    evaluation_id: str = ""
+
+
+class ReviewRequested(Event):
+    """A human has to decide."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.ReviewRequested"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    reason: str = ""
+    score: float | None = None
+    evaluation_id: str = ""
+
+
+class AdapterActivated(Event):
+    """The version is its family's answer from now on."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterActivated"
+
+    adapter: Adapter
+    revision: Int64 = 0
+    by: str = ""
+    reason: str = ""
+    replaces: str = ""
+    """Version that it takes over from, if any."""
+
+
+class AdapterDeactivated(Event):
+    """The version takes no new requests."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterDeactivated"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    by: str = ""
+    reason: str = ""
+    replaced_by: str = ""
+    """Version that takes over, if any."""
+
+
+class AdapterRolledBack(Event):
+    """A family went back to an earlier version."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterRolledBack"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    from_adapter_id: Annotated[str, Field(min_length=1)]
+    to_adapter_id: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    by: str = ""
+    reason: str = ""
+
+
+class SampleRecorded(Event):
+    """One prompt and the completion that is wanted for it."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.SampleRecorded"
+
+    sample_id: Annotated[str, Field(max_length=200)] = ""
+    """Chosen by the recorder; empty derives it from the content."""
+    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    prompt: Annotated[str, Field(min_length=1)]
+    completion: Annotated[str, Field(min_length=1)]
+    rating: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
+    """0 to 5 where somebody rated it."""
+    origin: str = ""
+    """Where it comes from."""
+
+
+class PreferenceRecorded(Event):
+    """Of two completions of one prompt, the one that was preferred."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.PreferenceRecorded"
+
+    preference_id: Annotated[str, Field(max_length=200)] = ""
+    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    prompt: Annotated[str, Field(min_length=1)]
+    chosen: Annotated[str, Field(min_length=1)]
+    rejected: Annotated[str, Field(min_length=1)]
+    origin: str = ""
+
+
+class FeedbackRecorded(Event):
+    """What somebody thought of an answer."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.FeedbackRecorded"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    """Id of the answer, as the response gave it."""
+    adapter_id: str = ""
+    """Adapter that answered; empty is the base model."""
+    domain: Annotated[str, Field(pattern="^(?:|[a-z0-9][a-z0-9-]{0,62})$")] = ""
+    """Domain of that adapter; empty for the base model."""
+    rating: Annotated[int, Field(ge=1, le=5)] = 0
+    """1 (bad) to 5 (good)."""
+    comment: Annotated[str, Field(max_length=4000)] = ""
+    by: str = ""
+
+
+class EvaluationRequested(Event):
+    """Judge a version (again)."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.EvaluationRequested"
+
+    evaluation_id: Annotated[str, Field(pattern="^(?:|[A-Za-z0-9][A-Za-z0-9._:-]{0,99})$")] = ""
+    """Chosen by the requester; empty takes the event's id."""
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    golden_dataset_id: str = ""
+    """Empty takes the domain's newest."""
+    requested_by: str = ""
+
+
+class EvaluationScored(Event):
+    """What the judge found."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.EvaluationScored"
+
+    evaluation_id: Annotated[str, Field(min_length=1)]
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    """Digest of the artifact that answered."""
+    golden_dataset_id: Annotated[str, Field(min_length=1)]
+    golden_sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    judge: Annotated[str, Field(min_length=1)]
+    """Name and version of the judge."""
+    score: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    """Mean over the samples, 0 to 100, with its confidence interval."""
+    ci_low: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    ci_high: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    confidence: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Confidence level of the interval, for example 0.95."""
+    pass_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Part of the samples at or above the pass threshold, 0 to 1."""
+    pass_threshold: float = 0.0
+    samples: Annotated[int, Field(ge=1)] = 0
+    passed: Annotated[int, Field(ge=0)] = 0
+    criteria: dict[str, float] = Field(default_factory=dict)
+    """Mean of each criterion, 0 to 10."""
+    report: Blob
+    """Every sample with its answer, scores and reasons."""
+    regression: Bool = False
+    """True when it is significantly worse than the version it would replace."""
+
+
+class EvaluationFailed(Event):
+    """No score could be made."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.EvaluationFailed"
+
+    evaluation_id: Annotated[str, Field(min_length=1)]
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: str = ""
+    reason: Annotated[str, Field(min_length=1)]
+
+
+class RegressionDetected(Event):
+    """A version is significantly worse than another on the same golden samples."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.RegressionDetected"
+
+    evaluation_id: Annotated[str, Field(min_length=1)]
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    compared_with: Annotated[str, Field(min_length=1)]
+    difference: float = 0.0
+    """Mean of the paired differences, in score points, with its confidence interval."""
+    ci_low: float = 0.0
+    ci_high: float = 0.0
+    criteria: tuple[str, ...] = ()
+    """Criteria that fell significantly."""
+
+
+class GenerationCompleted(Event):
+    """An answer was given."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationCompleted"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    requested_model: str = ""
+    """What the caller asked for: base model, adapter, family or auto."""
+    adapter_id: str = ""
+    """Adapter that answered; empty is the base model."""
+    domain: str = ""
+    artifact_sha256: str = ""
+    """Digest of the artifact that answered."""
+    base_model: Annotated[str, Field(min_length=1)]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_ms: float = 0.0
+    finish_reason: str = ""
+    """stop, length or cancelled."""
+    routed: str = ""
+    """Why auto chose it, or why it did not."""
+    caller: str = ""
+    replica: str = ""
+
+
+class AdapterLoaded(Event):
+    """A replica holds an adapter and has proved its effect."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterLoaded"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(min_length=1)]
+    replica: Annotated[str, Field(min_length=1)]
+    load_ms: float = 0.0
+    modules_bound: int = 0
+    max_delta: float = 0.0
+    """Largest absolute change of the probe prompt's logits."""
+
+
+class AdapterUnloaded(Event):
+    """A replica holds an adapter no longer."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterUnloaded"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: str = ""
+    replica: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
+class TrainingRequested(Event):
+    """Train an adapter and take it all the way: register, evaluate, approve, activate."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingRequested"
+
+    job_id: Annotated[str, Field(pattern="^(?:|[A-Za-z0-9][A-Za-z0-9._:-]{0,99})$")] = ""
+    """Chosen by the requester; empty takes the event's id."""
+    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    """Domain and tenancy boundary, first half of the adapter family."""
+    method: Annotated[str, Field(pattern="^(?:|lora|qlora|dora)$")] = ""
+    """lora (also when empty), qlora or dora."""
+    query: Annotated[str, Field(max_length=1000)] = ""
+    """Full-text query that selects the domain's recorded samples; empty takes all of them."""
+    dataset_id: str = ""
+    """An existing data set instead of a query."""
+    min_rating: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
+    """Only samples rated at least so; unrated ones count as fit."""
+    golden_dataset_id: str = ""
+    """Golden data set to judge with; empty takes the domain's newest."""
+    hyperparameters: Hyperparameters | None = None
+    version: Annotated[str, Field(pattern="^(?:|\\d+\\.\\d+\\.\\d+)$")] = ""
+    """Exact SemVer to register as; empty lets the registry compute it."""
+    bump: Annotated[str, Field(pattern="^(?:|major|minor|patch)$")] = ""
+    """Which part to raise when the registry computes the version: patch (also when empty), minor or major."""
+    auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    """Score from which this adapter is approved without a human; unset takes the domain's policy."""
+    description: Annotated[str, Field(max_length=2000)] = ""
+    """What the adapter is for: the router matches queries against it."""
+    requested_by: str = ""
+    """Who asked; set by the service when it comes over HTTP."""
+    base_model: str = ""
+    """Base model by name; empty takes the trainer's."""
+
+
+class TrainingStarted(Event):
+    """A worker has begun (or taken up) a job."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingStarted"
+
+    job_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    dataset: Dataset
+    base_model: BaseModel
+    total_steps: int = 0
+    attempt: int = 0
+    """1 at first, more after a worker was lost."""
+    resumed_step: int = 0
+    """Step that a checkpoint lets it begin from."""
+
+
+class TrainingProgressed(Event):
+    """Where a running job stands; at most a few a minute."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingProgressed"
+
+    job_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    step: int = 0
+    total_steps: int = 0
+    loss: float = 0.0
+    learning_rate: float = 0.0
+    gradient_norm: float = 0.0
+    tokens_per_second: float = 0.0
+
+
+class TrainingCompleted(Event):
+    """A finished adapter with the whole chain of digests it comes from."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingCompleted"
+
+    job_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    method: Annotated[str, Field(pattern="^(?:lora|qlora|dora)$")]
+    """lora, qlora or dora."""
+    base_model: BaseModel
+    dataset: Dataset
+    configuration: Annotated[str, Field(min_length=1)]
+    """Full configuration as canonical JSON, and its digest."""
+    configuration_sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    checkpoint: Blob
+    """adapter_model.safetensors of the final PEFT checkpoint."""
+    checkpoint_config: Blob
+    """adapter_config.json beside it."""
+    artifact: Artifact
+    report: Blob
+    """Training report, JSON."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Final numbers, for example train_loss, seconds, steps."""
+    probe: Probe | None = None
+    description: str = ""
+    example_prompts: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """A few training prompts, for the router."""
+    golden_dataset_id: str = ""
+    version: Annotated[str, Field(pattern="^(?:|\\d+\\.\\d+\\.\\d+)$")] = ""
+    bump: Annotated[str, Field(pattern="^(?:|major|minor|patch)$")] = ""
+    auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    requested_by: str = ""
+    finished_at: Timestamp | None = None
+
+
+class TrainingFailed(Event):
+    """A job that cannot succeed, with everything that is wrong with it."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingFailed"
+
+    job_id: Annotated[str, Field(min_length=1)]
+    domain: str = ""
+    reason: Annotated[str, Field(min_length=1)]
+    attempt: int = 0
+
+
+class TrainingCancelled(Event):
+    """A job ended by request."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingCancelled"
+
+    job_id: Annotated[str, Field(min_length=1)]
+    domain: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+EVENTS: tuple[type[Event], ...] = (
+    AdapterActivated,
+    AdapterDeactivated,
+    AdapterLoaded,
+    AdapterRegistered,
+    AdapterRolledBack,
+    AdapterUnloaded,
+    Approved,
+    EvaluationFailed,
+    EvaluationRequested,
+    EvaluationScored,
+    FeedbackRecorded,
+    GenerationCompleted,
+    PreferenceRecorded,
+    RegressionDetected,
+    Rejected,
+    ReviewRequested,
+    SampleRecorded,
+    TrainingCancelled,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingProgressed,
+    TrainingRequested,
+    TrainingStarted,
+)
