@@ -57,11 +57,9 @@ class Rules:
     def __init__(self, image: descriptor_pb2.FileDescriptorSet) -> None:
         pool = descriptor_pool.DescriptorPool()
         for file in image.file:
-            pool.Add(file)  # type: ignore[no-untyped-call]  # the stubs leave it bare
+            pool.Add(file)
         self._extension = pool.FindExtensionByName("lorafleet.options.v1.rule")
-        self._options = message_factory.GetMessageClass(
-            pool.FindMessageTypeByName("google.protobuf.FieldOptions")
-        )
+        self._options = message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
         message_factory.GetMessageClass(pool.FindMessageTypeByName("lorafleet.options.v1.Rule"))
 
     def of(self, field: descriptor_pb2.FieldDescriptorProto) -> ProtoMessage:
@@ -87,9 +85,7 @@ def annotate(kind: str, bounds: dict[str, str]) -> str:
     return f"Annotated[{kind}, Field({', '.join(f'{name}={value}' for name, value in bounds.items())})]"
 
 
-def typed(
-    field: descriptor_pb2.FieldDescriptorProto, rule: ProtoMessage, maps: dict[str, str]
-) -> tuple[str, str]:
+def typed(field: descriptor_pb2.FieldDescriptorProto, rule: ProtoMessage, maps: dict[str, str]) -> tuple[str, str]:
     """Python annotation and default (empty: the field must be given) of one field."""
     required: bool = rule.required  # type: ignore[attr-defined]
     longest = {"max_length": str(rule.max_length)} if rule.HasField("max_length") else {}  # type: ignore[attr-defined]
@@ -102,9 +98,7 @@ def typed(
         return (name, "") if required else (f"{name} | None", "None")
     kind = SCALARS[field.type]
     if field.label == Field.LABEL_REPEATED:
-        return annotate(
-            f"tuple[{annotate(kind, constraints(rule, kind, required=False))}, ...]", longest
-        ), "()"
+        return annotate(f"tuple[{annotate(kind, constraints(rule, kind, required=False))}, ...]", longest), "()"
     annotation = annotate(kind, constraints(rule, kind, required=required) | longest)
     if field.proto3_optional:
         return f"{annotation} | None", "None"
@@ -124,7 +118,7 @@ def render_message(
     if event:
         yield f'    type_name: ClassVar[str] = "{PACKAGE}.{message.name}"\n'
     maps = {
-        f".{PACKAGE}.{message.name}.{entry.name}": f"dict[{SCALARS[entry.field[0].type]}, {SCALARS[entry.field[1].type]}]"
+        f".{PACKAGE}.{message.name}.{entry.name}": f"dict[str, {SCALARS[entry.field[1].type]}]"
         for entry in message.nested_type
         if entry.options.map_entry
     }
@@ -143,10 +137,7 @@ def render(image: descriptor_pb2.FileDescriptorSet) -> str:
     """The text of v1.py. Messages of common.proto and those used as a field's type are values, the others events."""
     files = [file for file in image.file if file.package == PACKAGE]
     used = {
-        field.type_name.rpartition(".")[2]
-        for file in files
-        for message in file.message_type
-        for field in message.field
+        field.type_name.rpartition(".")[2] for file in files for message in file.message_type for field in message.field
     }
     rules = Rules(image)
     values: list[str] = []
@@ -170,11 +161,7 @@ def render(image: descriptor_pb2.FileDescriptorSet) -> str:
         pending.remove(ready)
         defined.add(ready[0])
         values.append(ready[1])
-    listing = (
-        "\n\nEVENTS: tuple[type[Event], ...] = (\n"
-        + "".join(f"    {name},\n" for name in sorted(names))
-        + ")"
-    )
+    listing = "\n\nEVENTS: tuple[type[Event], ...] = (\n" + "".join(f"    {name},\n" for name in sorted(names)) + ")"
     text = "\n".join([HEADER.rstrip(), *values, *events, listing, ""])
     return text.replace("google.protobuf.Timestamp", "Timestamp")
 
@@ -184,7 +171,7 @@ def main(arguments: list[str]) -> int:
     binary = build_image()
     image = descriptor_pb2.FileDescriptorSet.FromString(binary)
     text = subprocess.run(
-        ["ruff", "format", "--line-length", "110", "-"],
+        ["ruff", "format", "--line-length", "120", "-"],
         input=render(image),
         capture_output=True,
         text=True,
@@ -196,9 +183,7 @@ def main(arguments: list[str]) -> int:
         HERE / "v1.py": text.encode(),
         HERE / "image.binpb": image.SerializeToString(deterministic=True),
     }
-    stale = [
-        path.name for path, content in outputs.items() if not path.exists() or path.read_bytes() != content
-    ]
+    stale = [path.name for path, content in outputs.items() if not path.exists() or path.read_bytes() != content]
     if "--check" in arguments:
         if stale:
             print(

@@ -83,6 +83,4 @@ def decode_event(type_name: str, content_type: str, body: bytes) -> Event:
         case "application/protobuf":
             return event.from_protobuf(body)
         case other:
-            raise ValueError(
-                f"content-type {other!r} is not readable: send application/json or application/protobuf"
-            )
+            raise ValueError(f"content-type {other!r} is not readable: send application/json or application/protobuf")

@@ -11,16 +11,14 @@ __all__ = ["descriptor_set", "to_protojson"]
 
 def descriptor_set() -> descriptor_pb2.FileDescriptorSet:
     """Every file of proto-schemas, compiled."""
-    return descriptor_pb2.FileDescriptorSet.FromString(
-        files("fleet_events").joinpath("image.binpb").read_bytes()
-    )
+    return descriptor_pb2.FileDescriptorSet.FromString(files("fleet_events").joinpath("image.binpb").read_bytes())
 
 
 @cache
 def _pool() -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_set().file:
-        pool.Add(file)  # type: ignore[no-untyped-call]  # the stubs leave it bare
+        pool.Add(file)
     return pool
 
 

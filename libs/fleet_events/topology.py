@@ -74,18 +74,14 @@ def _long(service: str) -> Consumer:
 
 TOPOLOGY: tuple[Row, ...] = (
     Row(v1.SampleRecorded, "lorafleet.v1.data.sample_recorded", ("upstream",), (Consumer("trainer"),)),
-    Row(
-        v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", ("upstream",), (Consumer("trainer"),)
-    ),
+    Row(v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", ("upstream",), (Consumer("trainer"),)),
     Row(
         v1.FeedbackRecorded,
         "lorafleet.v1.data.feedback_recorded",
         ("upstream", "inference"),
         (Consumer("registry"),),
     ),
-    Row(
-        v1.TrainingRequested, "lorafleet.v1.training.requested", ("upstream", "trainer"), (_long("trainer"),)
-    ),
+    Row(v1.TrainingRequested, "lorafleet.v1.training.requested", ("upstream", "trainer"), (_long("trainer"),)),
     Row(v1.TrainingStarted, "lorafleet.v1.training.started", ("trainer",)),
     Row(v1.TrainingProgressed, "lorafleet.v1.training.progressed", ("trainer",), keep=WEEK),
     Row(v1.TrainingCompleted, "lorafleet.v1.training.completed", ("trainer",), (Consumer("registry"),)),
@@ -139,7 +135,7 @@ def row_of_subject(subject: str) -> Row | None:
 
 
 def durable_name(consumer: Consumer, row: Row) -> str:
-    """Name of a durable: the service and the event's subject below the version, for example registry-training_completed."""
+    """Name of a durable, for example registry-training_completed."""
     return f"{consumer.service}-{row.subject.removeprefix('lorafleet.v1.').replace('.', '_')}"
 
 

@@ -1,0 +1,129 @@
+"""Content in S3, addressed by its digest and checked on every read.
+
+The minio client is synchronous, so each call runs in a thread.
+"""
+
+import asyncio
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import urllib3
+from fleet_events.v1 import Blob
+from minio import Minio
+from minio.error import S3Error
+
+from fleet_kit.errors import BlobCorrupt, BlobMissing
+from fleet_kit.settings import ServiceSettings
+
+__all__ = ["BlobRef", "Blobs"]
+
+BlobRef = Blob
+CHUNK = 1024 * 1024
+T = TypeVar("T")
+
+
+class Blobs:
+    """The object store as one service sees it: it writes below its own name and reads what others published.
+
+    Objects are named `<service>/<kind>/<sha256>`, so writing the same content twice is one object, and a
+    reader knows what to expect.
+    """
+
+    def __init__(self, service: str, settings: ServiceSettings) -> None:
+        self._service = service
+        self._bucket = settings.s3_bucket
+        self._client = Minio(
+            settings.s3_endpoint.removeprefix("http://").removeprefix("https://"),
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key.get_secret_value(),
+            secure=settings.s3_secure,
+            region="us-east-1",  # saves the look-up of the bucket's region, which needs wider rights
+            http_client=urllib3.PoolManager(
+                timeout=urllib3.Timeout(connect=2, read=30), retries=urllib3.Retry(total=1, backoff_factor=0.1)
+            ),
+        )
+
+    async def put(self, kind: str, data: bytes | Path, *, content_type: str = "application/octet-stream") -> Blob:
+        """Store bytes or a file; returns its reference. Idempotent: the name is the content's digest."""
+        return await asyncio.to_thread(self._put, kind, data, content_type)
+
+    async def get(self, blob: Blob) -> bytes:
+        """The content; raises `BlobMissing` or `BlobCorrupt`."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = await self.fetch(blob, Path(folder) / "content")
+            return await asyncio.to_thread(path.read_bytes)
+
+    async def fetch(self, blob: Blob, to: Path) -> Path:
+        """Stream the content to a file, which appears whole and verified or not at all.
+
+        Raises:
+            BlobMissing: nothing lies there.
+            BlobCorrupt: the bytes are not those of the digest.
+        """
+        await asyncio.to_thread(self._fetch, blob, to)
+        return to
+
+    async def delete(self, blob: Blob) -> None:
+        """Remove an object of this service, for example an old checkpoint."""
+        bucket, _, key = blob.uri.removeprefix("s3://").partition("/")
+        await asyncio.to_thread(self._named, self._client.remove_object, bucket, key)
+
+    async def reachable(self) -> None:
+        """One cheap round trip; raises what the client raises."""
+        try:
+            await asyncio.to_thread(self._client.stat_object, self._bucket, f"{self._service}/ready")
+        except S3Error as error:
+            if error.code not in {"NoSuchKey", "NoSuchObject"}:
+                raise
+
+    def _put(self, kind: str, data: bytes | Path, content_type: str) -> Blob:
+        digest = _digest(data)
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        key = f"{self._service}/{kind}/{digest}"
+        if isinstance(data, bytes):
+            self._client.put_object(self._bucket, key, io.BytesIO(data), size, content_type)
+        else:
+            self._client.fput_object(self._bucket, key, str(data), content_type)
+        return Blob(uri=f"s3://{self._bucket}/{key}", sha256=digest, bytes=size)
+
+    def _fetch(self, blob: Blob, to: Path) -> None:
+        bucket, _, key = blob.uri.removeprefix("s3://").partition("/")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=to.parent, prefix=".fetch-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                response = self._named(self._client.get_object, bucket, key)
+                try:
+                    digest = hashlib.sha256()
+                    for chunk in response.stream(CHUNK):
+                        digest.update(chunk)
+                        file.write(chunk)
+                finally:
+                    response.close()
+                    response.release_conn()
+            if digest.hexdigest() != blob.sha256:
+                raise BlobCorrupt(f"{blob.uri} has digest {digest.hexdigest()}, expected {blob.sha256}")
+            Path(name).replace(to)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    @staticmethod
+    def _named(call: Callable[[str, str], T], bucket: str, key: str) -> T:
+        try:
+            return call(bucket, key)
+        except S3Error as error:
+            if error.code in {"NoSuchKey", "NoSuchBucket"}:
+                raise BlobMissing(f"s3://{bucket}/{key} does not exist") from error
+            raise
+
+
+def _digest(data: bytes | Path) -> str:
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
