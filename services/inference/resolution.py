@@ -1,0 +1,159 @@
+"""What the ``model`` of a request means: a base model, an adapter, or a question for the router. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fleet_events.v1 import Adapter
+
+from .catalogue import Catalogue, Standing
+from .errors import CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
+
+AUTO = "auto"
+CANDIDATES_SCOPE = "candidates"
+EVERY_DOMAIN = "*"
+SUGGESTIONS = 5
+
+
+class Asker(Protocol):
+    """What resolution needs to know of a caller."""
+
+    @property
+    def scopes(self) -> frozenset[str]: ...
+    @property
+    def domains(self) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The loaded base model: its name in requests and its revision digest."""
+
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """The router decides."""
+
+
+Resolution = Base | Adapter | Auto
+
+
+def resolve(model: str, catalogue: Catalogue, base: Base, asker: Asker) -> Resolution:
+    """Base model's name, exact adapter id, family (its active version) or ``auto``, in this order.
+
+    Raises:
+        UnknownModel: nothing has this name, or only candidates that this caller may not use.
+        NotActive: the version, or every version of the family, is withdrawn.
+        Forbidden: the adapter's domain is beyond the caller's token.
+        Incompatible: the adapter belongs to another base model.
+        CannotServe: what is active is not what was approved.
+    """
+    if model == base.name:
+        return base
+    if model == AUTO:
+        return Auto()
+    if model in catalogue.records:
+        adapter = _version(model, catalogue, base, asker)
+    elif model in catalogue.families:
+        adapter = _active_of(model, catalogue, base, asker)
+    else:
+        raise UnknownModel(model, usable(catalogue, base, asker))
+    check(adapter, catalogue, base, asker)
+    return adapter
+
+
+def check(adapter: Adapter, catalogue: Catalogue, base: Base, asker: Asker) -> None:
+    """Domain, base model and approved digest of an adapter; raises as `resolve` does."""
+    if not reaches(asker, adapter.domain):
+        raise Forbidden(
+            f"adapter {adapter.adapter_id!r} belongs to domain {adapter.domain!r}, which your token does not reach.",
+            code="domain_forbidden",
+            param="model",
+        )
+    if adapter.base_model.revision != base.revision:
+        raise Incompatible(
+            adapter.adapter_id,
+            _pinned(adapter.base_model.name, adapter.base_model.revision),
+            _pinned(base.name, base.revision),
+            compatible(catalogue, base, asker, near=adapter.domain),
+        )
+    record = catalogue.records[adapter.adapter_id]
+    if record.approved_sha256 and record.approved_sha256 != adapter.artifact.blob.sha256:
+        raise CannotServe(
+            f"adapter {adapter.adapter_id!r} is registered with artifact {adapter.artifact.blob.sha256[:12]}… "
+            f"but {record.approved_sha256[:12]}… was judged and approved; register and evaluate it again.",
+            code="artifact_not_approved",
+            param="model",
+        )
+
+
+def reaches(asker: Asker, domain: str) -> bool:
+    """Whether the caller's token covers a domain."""
+    return EVERY_DOMAIN in asker.domains or domain in asker.domains
+
+
+def visible(catalogue: Catalogue, base: Base, asker: Asker) -> list[Adapter]:
+    """Adapters that this caller could generate with now: active ones, and every version for the evaluator."""
+    if CANDIDATES_SCOPE in asker.scopes:
+        adapters = [record.adapter for record in catalogue.records.values() if record.adapter]
+    else:
+        adapters = list(catalogue.active.values())
+    servable = [
+        one for one in adapters if reaches(asker, one.domain) and one.base_model.revision == base.revision
+    ]
+    return sorted(servable, key=lambda one: one.adapter_id)
+
+
+def compatible(catalogue: Catalogue, base: Base, asker: Asker, near: str = "") -> list[str]:
+    """Ids of active adapters of the loaded base model that the caller reaches, those of domain ``near`` first."""
+    fitting = [
+        one
+        for one in catalogue.active.values()
+        if reaches(asker, one.domain) and one.base_model.revision == base.revision
+    ]
+    fitting.sort(key=lambda one: (one.domain != near, one.adapter_id))
+    return [one.adapter_id for one in fitting[:SUGGESTIONS]]
+
+
+def usable(catalogue: Catalogue, base: Base, asker: Asker) -> Sequence[str]:
+    """A few names that would have worked."""
+    return [base.name, *compatible(catalogue, base, asker)]
+
+
+def _version(adapter_id: str, catalogue: Catalogue, base: Base, asker: Asker) -> Adapter:
+    record = catalogue.records[adapter_id]
+    privileged = CANDIDATES_SCOPE in asker.scopes
+    standing = catalogue.standing(adapter_id)
+    if record.adapter is not None and (privileged or standing is Standing.ACTIVE):
+        return record.adapter
+    if standing is Standing.INACTIVE and reaches(asker, record.domain):
+        raise _not_active(adapter_id, record.family, catalogue)
+    # Candidates and rejected versions do not exist for ordinary callers.
+    raise UnknownModel(adapter_id, usable(catalogue, base, asker))
+
+
+def _active_of(family: str, catalogue: Catalogue, base: Base, asker: Asker) -> Adapter:
+    if family in catalogue.active:
+        return catalogue.active[family]
+    members = [record for record in catalogue.records.values() if record.family == family]
+    standings = {catalogue.standing(record.adapter_id) for record in members}
+    if Standing.INACTIVE in standings and any(reaches(asker, record.domain) for record in members):
+        raise _not_active(family, family, catalogue)
+    raise UnknownModel(family, usable(catalogue, base, asker))
+
+
+def _not_active(model: str, family: str, catalogue: Catalogue) -> NotActive:
+    active = catalogue.active.get(family)
+    instead = f"use {active.adapter_id!r} or {family!r}" if active else "no version of its family is active"
+    return NotActive(
+        f"{model!r} is deactivated and takes no new requests; {instead}.",
+        code="adapter_not_active",
+        param="model",
+        extra={"active_version": active.adapter_id if active else None},
+    )
+
+
+def _pinned(name: str, revision: str) -> str:
+    return f"{name}@{revision[:12]}"

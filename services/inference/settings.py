@@ -1,0 +1,53 @@
+"""Settings of the inference service."""
+
+import socket
+from pathlib import Path
+
+from fleet_kit.settings import ServiceSettings
+from pydantic import Field
+
+
+class InferenceSettings(ServiceSettings):
+    """What serving needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
+
+    port: int = 8105
+    base_model: Path
+    """Folder of the base model: config.json, *.safetensors, tokenizer."""
+    base_model_name: str = ""
+    """Name that requests use for the base model; empty takes the folder's name."""
+    embedding_model: Path | None = None
+    """Folder of the sentence-transformers model of /v1/embeddings; without it that endpoint answers 404."""
+    router_url: str = ""
+    """Where ``model: auto`` is resolved; without it ``auto`` is refused."""
+    replica: str = Field(default_factory=socket.gethostname)
+    """Name of this process in its events."""
+
+    cache_dir: Path
+    """Disk cache of adapter artifacts, named by digest; may be shared by replicas on one machine."""
+    cache_bytes: int = Field(default=4 * 1024**3, ge=0)
+    """Least recently used artifacts are deleted above this size."""
+
+    slots: int = Field(default=16, ge=1)
+    """Adapters held in memory at once."""
+    max_rank: int = Field(default=64, ge=1)
+    adapter_deadline: float = Field(default=60.0, gt=0)
+    """Seconds a request waits for its adapter before it gets 503."""
+    failed_retry: float = Field(default=15.0, ge=0)
+    """Seconds after which a failed adapter may be tried again."""
+
+    batch_rows: int = Field(default=8, ge=1)
+    """Requests decoded together."""
+    queue_limit: int = Field(default=64, ge=1)
+    """Requests that may wait for a row; one more gets 503."""
+    max_prompt_tokens: int = Field(default=2048, ge=1)
+    max_completion_tokens: int = Field(default=1024, ge=1)
+    default_completion_tokens: int = Field(default=256, ge=1)
+    threads: int = Field(default=0, ge=0)
+    """Threads of the engine's arithmetic; 0 lets torch decide."""
+
+    event_buffer: int = Field(default=10_000, ge=1)
+    """Events kept while the bus is away; beyond it the oldest are dropped and counted."""
+
+    @property
+    def served_name(self) -> str:
+        return self.base_model_name or self.base_model.name

@@ -1,0 +1,5 @@
+"""Router: which adapter a query is for.
+
+Owns the routing index, a projection of the activation events that can be rebuilt from the stream.
+Hears AdapterActivated and AdapterDeactivated. Says nothing.
+"""
