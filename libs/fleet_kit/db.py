@@ -1,0 +1,31 @@
+"""Connections to PostgreSQL: one pool a service, its schema first in the search path."""
+
+import json
+
+import asyncpg
+
+__all__ = ["Connection", "Pool", "connect_pool"]
+
+Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Pool = asyncpg.Pool[asyncpg.Record]
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+def connect_pool(service: str, url: str, size: int) -> Pool:
+    """A pool that opens connections when they are first wanted, so that a service starts before its database."""
+    pool = asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        init=_prepare,
+        timeout=5,
+        command_timeout=60,
+        max_inactive_connection_lifetime=60,
+        server_settings={"search_path": f"{service},public", "application_name": service},
+    )
+    if pool is None:
+        raise RuntimeError("asyncpg made no pool")
+    return pool

@@ -1,0 +1,16 @@
+"""Prometheus metrics of the kit; a service adds its own beside them."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = ["EVENTS_HANDLED", "EVENT_SECONDS", "HTTP_SECONDS", "OUTBOX_WAITING"]
+
+EVENTS_HANDLED = Counter(
+    "lorafleet_events_handled_total",
+    "Deliveries by consumer and outcome (done, duplicate, retry, dead)",
+    ["consumer", "outcome"],
+)
+EVENT_SECONDS = Histogram("lorafleet_event_seconds", "Time to handle a delivery", ["consumer"])
+OUTBOX_WAITING = Gauge(
+    "lorafleet_outbox_waiting", "Events in the outbox that JetStream has not acknowledged", ["service"]
+)
+HTTP_SECONDS = Histogram("lorafleet_http_seconds", "Time to answer a request", ["method", "route", "status"])

@@ -1,0 +1,49 @@
+"""Schema migrations: the kit's own tables, then the service's, applied by dbmate in the service's schema."""
+
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["MigrationFailed", "migrate"]
+
+KIT = Path(__file__).parent / "migrations"
+
+
+class MigrationFailed(Exception):
+    """dbmate refused; the message is its own."""
+
+
+def migrate(service: str, database_url: str) -> None:
+    """Bring a service's schema up to date. Idempotent; each file is one transaction.
+
+    Args:
+        service: name of the service and of its schema.
+        database_url: postgres:// URL of the role that owns the schema.
+
+    Raises:
+        MigrationFailed: with what dbmate said.
+    """
+    parts = urlsplit(database_url)
+    url = urlunsplit(parts._replace(scheme="postgres", query=f"sslmode=disable&search_path={service},public"))
+    folders = [KIT]
+    found = find_spec(f"services.{service}")
+    if found is not None and found.submodule_search_locations:
+        folders.append(Path(next(iter(found.submodule_search_locations))) / "migrations")
+    arguments = ["dbmate", "--no-dump-schema"]
+    for folder in folders:
+        if folder.is_dir():
+            arguments += ["--migrations-dir", str(folder)]
+    # The URL holds a password: the environment is not shown in the process list as arguments are.
+    done = subprocess.run(
+        [*arguments, "up"], env={"DATABASE_URL": url, "PATH": _path()}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise MigrationFailed(f"migrating {service}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _path() -> str:
+    import os
+    import sys
+
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

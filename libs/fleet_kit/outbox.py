@@ -1,0 +1,141 @@
+"""The outbox: a state change and the events it has to say are one transaction; a relay publishes them after it.
+
+One relay a service (an advisory lock), in the order of the rows; a row is marked only after JetStream's PubAck.
+A crash between the two publishes again under the same Nats-Msg-Id, and consumers have their inbox.
+"""
+
+import asyncio
+import contextlib
+from itertools import takewhile
+
+import asyncpg
+import structlog
+from nats.js import JetStreamContext
+
+from fleet_kit import metrics
+from fleet_kit.cloudevents import Outgoing
+from fleet_kit.db import Connection, Pool
+
+__all__ = ["Relay", "add", "unpublished"]
+
+log = structlog.get_logger()
+
+WINDOW = 256
+IDLE_SECONDS = 0.5
+KEEP = "1 day"
+
+
+async def add(connection: Connection, outgoing: Outgoing) -> None:
+    """Write an event to the outbox, in the caller's transaction."""
+    await connection.execute(
+        "insert into outbox (event_id, subject, entity, headers, body) values ($1, $2, $3, $4, $5)"
+        " on conflict (event_id) do nothing",
+        outgoing.id,
+        outgoing.subject,
+        outgoing.entity,
+        outgoing.headers,
+        outgoing.body,
+    )
+
+
+async def unpublished(connection: Connection) -> int:
+    """How many events wait for the relay."""
+    return int(await connection.fetchval("select count(*) from outbox where published_at is null"))
+
+
+async def _waiting(connection: Connection) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        "select position, subject, entity, headers, body from outbox where published_at is null"
+        " order by position limit $1",
+        WINDOW,
+    )
+
+
+async def _mark(connection: Connection, positions: list[int]) -> None:
+    await connection.execute("update outbox set published_at = now() where position = any($1)", positions)
+
+
+async def _forget(connection: Connection) -> None:
+    await connection.execute(f"delete from outbox where published_at < now() - interval '{KEEP}'")  # noqa: S608
+
+
+async def _lead(connection: Connection, service: str) -> bool:
+    return bool(await connection.fetchval("select pg_try_advisory_lock(hashtext($1))", f"outbox:{service}"))
+
+
+class Relay:
+    """Publishes a service's outbox for as long as the service runs."""
+
+    def __init__(self, service: str, pool: Pool, jetstream: JetStreamContext) -> None:
+        self._service = service
+        self._pool = pool
+        self._jetstream = jetstream
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Say that a transaction with events has committed in this process."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Relay until cancelled. Faults of the database or the bus are waited out."""
+        pause = IDLE_SECONDS
+        while True:
+            try:
+                async with self._pool.acquire() as connection:
+                    if await _lead(connection, self._service):
+                        pause = IDLE_SECONDS
+                        await self._serve(connection)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, RelayStalled) as error:
+                log.warning("outbox relay waits", reason=repr(error))
+                pause = min(pause * 2, 5.0)
+            await asyncio.sleep(pause)
+
+    async def _serve(self, connection: Connection) -> None:
+        await _forget(connection)
+        while True:
+            self._wake.clear()
+            rows = await _waiting(connection)
+            metrics.OUTBOX_WAITING.labels(self._service).set(len(rows))
+            while rows:
+                window = _distinct_entities(rows)
+                await self._publish(window)
+                await _mark(connection, [row["position"] for row in window])
+                rows = rows[len(window) :]
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
+
+    async def _publish(self, window: list[asyncpg.Record]) -> None:
+        """Send a window in order and wait for every PubAck; on any failure the whole window is sent again."""
+        acks: list[asyncio.Future[object]] = []
+        try:
+            for row in window:
+                acks.append(
+                    await self._jetstream.publish_async(row["subject"], row["body"], headers=dict(row["headers"]))
+                )
+            await asyncio.wait_for(asyncio.gather(*acks), timeout=5)
+        except Exception as error:
+            # nats-py raises many unrelated classes here; whatever it is, nothing is marked and it is tried again.
+            for ack in acks:
+                ack.cancel()
+            raise RelayStalled(f"publishing to JetStream: {error!r}") from error
+
+
+class RelayStalled(Exception):
+    """JetStream did not acknowledge."""
+
+
+def _distinct_entities(rows: list[asyncpg.Record]) -> list[asyncpg.Record]:
+    """The longest beginning in which no entity appears twice.
+
+    Acks of a window are awaited together. With one event an entity in it, a publish that fails alone can
+    never put two events of the same thing out of order.
+    """
+    seen: set[str] = set()
+
+    def fresh(row: asyncpg.Record) -> bool:
+        entity = row["entity"]
+        known = entity in seen
+        seen.add(entity)
+        return not known
+
+    return list(takewhile(fresh, rows))
