@@ -1,0 +1,275 @@
+"""What can happen to a family of adapters: pure transitions (family, input) → new family + events + audit entries.
+
+Every event carries the family's `revision`, one higher than the event before. Where a version takes over, the old
+one's AdapterDeactivated comes before the new one's AdapterActivated, so that a consumer which ignores what is older
+than what it holds ends with the new version in whichever order the two arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from fleet_events import v1
+
+from services.registry.change import (
+    Act,
+    AuditEntry,
+    Change,
+    DuplicateVersion,
+    JobReused,
+    NotAllowed,
+    NotTheArtifact,
+    Said,
+    UnknownAdapter,
+)
+from services.registry.family import Adapter, Evaluation, Family, Status, Submission, adapter_id
+from services.registry.policy import Decision, Policy, decide
+
+PIPELINE = "automated-pipeline"
+"""Who decides when the policy does."""
+
+
+def register(family: Family, submission: Submission, act: Act) -> Change:
+    """A validated artifact becomes a version in review.
+
+    The same training job with the same artifact again changes nothing. Raises DuplicateVersion, JobReused.
+    """
+    if submission.training is not None:
+        for adapter in family.versions:
+            known = adapter.made_of.training
+            if known is not None and known.job_id == submission.training.job_id:
+                if adapter.artifact_sha256 != submission.artifact.blob.sha256:
+                    raise JobReused(known.job_id, adapter.adapter_id)
+                return Change(family, adapter_id=adapter.adapter_id)
+    version = submission.version or family.next_version(submission)
+    new_id = adapter_id(submission.domain, submission.method, version)
+    if family.find(new_id) is not None:
+        raise DuplicateVersion(new_id, family.next_version(submission))
+    adapter = Adapter(new_id, version, submission, registered_at=act.at)
+    revision = family.revision + 1
+    said = v1.AdapterRegistered(
+        adapter=adapter.card,
+        revision=revision,
+        job_id=submission.training.job_id if submission.training else "",
+        golden_dataset_id=submission.golden_dataset_id,
+    )
+    return Change(
+        replace(family.with_adapter(adapter), revision=revision),
+        (Said(said, new_id),),
+        (AuditEntry(new_id, "registered", act, {}, _standing(adapter), revision),),
+        new_id,
+    )
+
+
+def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Policy, at: datetime) -> Change:
+    """A judge's score arrives; the policy decides where the version still waits for its decision.
+
+    A score for other bytes is refused (NotTheArtifact). A score that is older than the one held is kept as history
+    and decides nothing. The caller sees to it that one evaluation is scored once.
+    """
+    adapter = _find(family, adapter_id)
+    if evaluation.artifact_sha256 != adapter.artifact_sha256:
+        raise NotTheArtifact(adapter, evaluation.artifact_sha256, f"evaluation {evaluation.evaluation_id}")
+    held = adapter.evaluation
+    if held is not None and evaluation.scored_at <= held.scored_at:
+        return Change(family, adapter_id=adapter_id, evaluation=evaluation)
+    scored = replace(adapter, evaluation=evaluation)
+    family = family.with_adapter(scored)
+    if adapter.status is not Status.PENDING_REVIEW:
+        return Change(family, adapter_id=adapter_id, evaluation=evaluation)
+    verdict = decide(policy, evaluation.judgement, adapter.made_of.auto_approve_threshold)
+    act = Act(PIPELINE, at, verdict.reason)
+    match verdict.decision:
+        case Decision.APPROVE:
+            change = approve(family, adapter_id, act, policy, on=evaluation)
+        case Decision.REJECT:
+            change = reject(family, adapter_id, act, on=evaluation)
+        case Decision.REVIEW:
+            change = _ask_a_human(family, scored, act, evaluation)
+    return replace(change, evaluation=evaluation)
+
+
+def approve(family: Family, adapter_id: str, act: Act, policy: Policy, on: Evaluation | None = None) -> Change:
+    """The version may serve; where the policy says so it does at once, unless a higher version does already.
+
+    `on` is the evaluation that decided, absent when a human did. Approving what is approved changes nothing.
+    Raises NotAllowed for what was rejected, and for one's own training where the policy forbids that.
+    """
+    adapter = _find(family, adapter_id)
+    if adapter.status is Status.APPROVED:
+        return Change(family, adapter_id=adapter_id)
+    if adapter.status is Status.REJECTED:
+        raise NotAllowed(f"{adapter_id} was rejected ({adapter.decision_reason}); register a new version instead")
+    if policy.forbid_own_approval and act.by == adapter.made_of.by:
+        raise NotAllowed(f"{adapter_id} was made by {act.by}, whose own approval this domain's policy does not accept")
+    revision = family.revision + 1
+    evaluation = on or adapter.evaluation
+    approved = _decided(adapter, Status.APPROVED, act, on)
+    said = v1.Approved(
+        adapter_id=adapter_id,
+        family=family.family_id,
+        domain=family.domain,
+        artifact_sha256=adapter.artifact_sha256,
+        revision=revision,
+        by=act.by,
+        reason=act.reason,
+        score=evaluation.judgement.score if evaluation else None,
+        evaluation_id=evaluation.evaluation_id if evaluation else "",
+    )
+    change = Change(
+        replace(family.with_adapter(approved), revision=revision),
+        (Said(said, adapter_id),),
+        (AuditEntry(adapter_id, "approved", act, _standing(adapter), _standing(approved), revision),),
+        adapter_id,
+    )
+    serving = family.active
+    if policy.activate_on_approval and (serving is None or serving.version < adapter.version):
+        change = change.then(activate(change.family, adapter_id, act))
+    return change
+
+
+def reject(family: Family, adapter_id: str, act: Act, on: Evaluation | None = None) -> Change:
+    """The version must not serve, now or ever; an approved one loses its approval and stops serving."""
+    adapter = _find(family, adapter_id)
+    if adapter.status is Status.REJECTED:
+        return Change(family, adapter_id=adapter_id)
+    change = deactivate(family, adapter_id, act)
+    adapter = _find(change.family, adapter_id)
+    revision = change.family.revision + 1
+    evaluation = on or adapter.evaluation
+    rejected = _decided(adapter, Status.REJECTED, act, on)
+    said = v1.Rejected(
+        adapter_id=adapter_id,
+        family=family.family_id,
+        domain=family.domain,
+        revision=revision,
+        by=act.by,
+        reason=act.reason,
+        score=evaluation.judgement.score if evaluation else None,
+        evaluation_id=evaluation.evaluation_id if evaluation else "",
+    )
+    return change.then(
+        Change(
+            replace(change.family.with_adapter(rejected), revision=revision),
+            (Said(said, adapter_id),),
+            (AuditEntry(adapter_id, "rejected", act, _standing(adapter), _standing(rejected), revision),),
+            adapter_id,
+        ),
+    )
+
+
+def activate(family: Family, adapter_id: str, act: Act) -> Change:
+    """The version answers for its family from now on; the one that did stops (AM-3.1).
+
+    Going back to a lower version is said as AdapterRolledBack too. Raises NotAllowed unless it is approved.
+    """
+    adapter = _find(family, adapter_id)
+    if adapter.status is not Status.APPROVED:
+        raise NotAllowed(f"{adapter_id} is {adapter.status}; only an approved version can be activated")
+    if adapter.active:
+        return Change(family, adapter_id=adapter_id)
+    old = family.active
+    change = Change(family, adapter_id=adapter_id)
+    if old is not None:
+        change = deactivate(family, old.adapter_id, act, replaced_by=adapter_id)
+    revision = change.family.revision + 1
+    activated = replace(adapter, active=True)
+    said = v1.AdapterActivated(
+        adapter=activated.card,
+        revision=revision,
+        by=act.by,
+        reason=act.reason,
+        replaces=old.adapter_id if old else "",
+    )
+    change = change.then(
+        Change(
+            replace(change.family.with_adapter(activated), revision=revision),
+            (Said(said, adapter_id),),
+            (AuditEntry(adapter_id, "activated", act, _standing(adapter), _standing(activated), revision),),
+            adapter_id,
+        ),
+    )
+    if old is not None and old.version > adapter.version:
+        change = change.then(_rolled_back(change.family, old, activated, act))
+    return change
+
+
+def deactivate(family: Family, adapter_id: str, act: Act, replaced_by: str = "") -> Change:
+    """The version takes no new requests (AM-3.2). What is not active stays as it is."""
+    adapter = _find(family, adapter_id)
+    if not adapter.active:
+        return Change(family, adapter_id=adapter_id)
+    revision = family.revision + 1
+    idle = replace(adapter, active=False)
+    said = v1.AdapterDeactivated(
+        adapter_id=adapter_id,
+        family=family.family_id,
+        domain=family.domain,
+        revision=revision,
+        by=act.by,
+        reason=act.reason,
+        replaced_by=replaced_by,
+    )
+    return Change(
+        replace(family.with_adapter(idle), revision=revision),
+        (Said(said, adapter_id),),
+        (AuditEntry(adapter_id, "deactivated", act, _standing(adapter), _standing(idle), revision),),
+        adapter_id,
+    )
+
+
+def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation) -> Change:
+    revision = family.revision + 1
+    said = v1.ReviewRequested(
+        adapter_id=adapter.adapter_id,
+        family=family.family_id,
+        domain=family.domain,
+        revision=revision,
+        reason=act.reason,
+        score=on.judgement.score,
+        evaluation_id=on.evaluation_id,
+    )
+    standing = _standing(adapter)
+    return Change(
+        replace(family, revision=revision),
+        (Said(said, adapter.adapter_id),),
+        (AuditEntry(adapter.adapter_id, "review_requested", act, standing, standing, revision),),
+        adapter.adapter_id,
+    )
+
+
+def _rolled_back(family: Family, old: Adapter, new: Adapter, act: Act) -> Change:
+    revision = family.revision + 1
+    said = v1.AdapterRolledBack(
+        family=family.family_id,
+        domain=family.domain,
+        from_adapter_id=old.adapter_id,
+        to_adapter_id=new.adapter_id,
+        revision=revision,
+        by=act.by,
+        reason=act.reason,
+    )
+    return Change(replace(family, revision=revision), (Said(said, new.adapter_id),), (), new.adapter_id)
+
+
+def _find(family: Family, adapter_id: str) -> Adapter:
+    adapter = family.find(adapter_id)
+    if adapter is None:
+        raise UnknownAdapter(adapter_id)
+    return adapter
+
+
+def _decided(adapter: Adapter, status: Status, act: Act, on: Evaluation | None) -> Adapter:
+    return replace(
+        adapter,
+        status=status,
+        decided_by=act.by,
+        decided_at=act.at,
+        decision_reason=act.reason,
+        decided_on=on.evaluation_id if on else "",
+    )
+
+
+def _standing(adapter: Adapter) -> dict[str, str | bool]:
+    return {"status": adapter.status.value, "active": adapter.active}
