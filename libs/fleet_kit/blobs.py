@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import urllib3
-from fleet_events.v1 import Blob
 from minio import Minio
 from minio.error import S3Error
 
+from fleet_events.v1 import Blob
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from fleet_kit.settings import ServiceSettings
 

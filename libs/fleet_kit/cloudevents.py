@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from fleet_events.message import Event, decode_event
 from fleet_events.topology import MAX_EVENT_BYTES, row_of, row_of_subject
-
 from fleet_kit.errors import Refused
 
 __all__ = ["Envelope", "Outgoing", "event_id", "open_envelope", "seal"]

@@ -1,0 +1,88 @@
+"""Dead letters: what could not be handled, why, and the way back."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
+from fleet_events.topology import DEAD_STREAM
+
+__all__ = ["DeadLetter", "list_dead", "replay", "show"]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An event that its consumer gave up."""
+
+    sequence: int
+    consumer: str
+    subject: str
+    event_id: str
+    reason: str
+    time: str
+    deliveries: int
+    truncated: bool
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def list_dead(jetstream: JetStreamContext, consumer: str | None = None) -> AsyncIterator[DeadLetter]:
+    """Dead letters, oldest first, of one durable or of all."""
+    state = (await jetstream.stream_info(DEAD_STREAM)).state
+    sequence = state.first_seq
+    while state.messages and sequence <= state.last_seq:
+        try:
+            raw = await jetstream.get_msg(DEAD_STREAM, seq=sequence, next=True, subject=">", direct=True)
+        except NotFoundError:
+            return
+        letter = _read(raw)
+        if consumer is None or letter.consumer == consumer:
+            yield letter
+        sequence = letter.sequence + 1
+
+
+async def show(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
+    """One dead letter; raises LookupError."""
+    try:
+        return _read(await jetstream.get_msg(DEAD_STREAM, seq=sequence, direct=True))
+    except NotFoundError as error:
+        raise LookupError(f"there is no dead letter {sequence}; `lorafleet dlq list` shows them") from error
+
+
+async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
+    """Publish the event again under its own id, then remove the dead letter.
+
+    Every consumer of its subject gets it; those that had handled it know it by their inbox.
+
+    Raises:
+        LookupError: no such dead letter.
+        ValueError: its body was too large to be kept whole.
+    """
+    letter = await show(jetstream, sequence)
+    if letter.truncated:
+        raise ValueError(f"dead letter {sequence} was too large to be kept whole: the publisher has to send it again")
+    headers = {name: value for name, value in letter.headers.items() if not name.startswith(("Lorafleet-", "Nats-"))}
+    headers["ce-id"] = letter.event_id
+    headers["Nats-Msg-Id"] = f"{letter.event_id}:replay:{sequence}"
+    await jetstream.publish(letter.subject, letter.body, timeout=5, headers=headers)
+    await jetstream.delete_msg(DEAD_STREAM, sequence)
+    return letter
+
+
+def _read(raw: RawStreamMsg) -> DeadLetter:
+    headers = dict(raw.headers or {})
+    found = {name.lower(): value for name, value in headers.items()}
+    return DeadLetter(
+        sequence=raw.seq or 0,
+        consumer=found.get("lorafleet-consumer", ""),
+        subject=found.get("lorafleet-subject", ""),
+        event_id=found.get("ce-id") or f"sequence-{found.get('lorafleet-sequence', '')}",
+        reason=found.get("lorafleet-reason", ""),
+        time=found.get("lorafleet-time", ""),
+        deliveries=int(found.get("lorafleet-deliveries", "0")),
+        truncated="lorafleet-truncated" in found,
+        headers=headers,
+        body=raw.data or b"",
+    )

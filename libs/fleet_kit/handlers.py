@@ -1,0 +1,79 @@
+"""The table of contents of a service's handlers.py: which function handles which event."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from fleet_events.message import Event
+from fleet_events.topology import Consumer, Row, consumers_of, durable_name
+from fleet_kit.cloudevents import Envelope
+from fleet_kit.transaction import Transaction
+from fleet_kit.work import Work
+
+__all__ = ["Binding", "Handlers"]
+
+S = TypeVar("S")
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A durable consumer and the function behind it. `lease` is set for long work."""
+
+    row: Row
+    consumer: Consumer
+    function: Callable[..., Awaitable[None]]
+    lease: Callable[[Any, Envelope], str] | None = None
+
+    @property
+    def durable(self) -> str:
+        """Name of the durable consumer."""
+        return durable_name(self.consumer, self.row)
+
+
+class Handlers(Generic[S]):
+    """Handlers of one service. Each must have its row in the topology, or registering it fails at import."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.bindings: dict[type[Event], Binding] = {}
+
+    def on(
+        self, event: type[E]
+    ) -> Callable[[Callable[[E, Transaction, S], Awaitable[None]]], Callable[[E, Transaction, S], Awaitable[None]]]:
+        """Handle an event in one transaction: inbox row, the function's writes, outbox rows. Then ack."""
+
+        def register(
+            function: Callable[[E, Transaction, S], Awaitable[None]],
+        ) -> Callable[[E, Transaction, S], Awaitable[None]]:
+            self._add(event, function, None)
+            return function
+
+        return register
+
+    def long(
+        self, event: type[E], *, lease: Callable[[E, Envelope], str]
+    ) -> Callable[[Callable[[E, Work, S], Awaitable[None]]], Callable[[E, Work, S], Awaitable[None]]]:
+        """Handle an event by long work, under the lease of the name that `lease` gives.
+
+        The message is held with heartbeats meanwhile. The function writes through `work.transaction()` and
+        ends with `work.finish()`.
+        """
+
+        def register(function: Callable[[E, Work, S], Awaitable[None]]) -> Callable[[E, Work, S], Awaitable[None]]:
+            self._add(event, function, lease)
+            return function
+
+        return register
+
+    def _add(
+        self,
+        event: type[Event],
+        function: Callable[..., Awaitable[None]],
+        lease: Callable[[Any, Envelope], str] | None,
+    ) -> None:
+        for row, consumer in consumers_of(self.service):
+            if row.event is event:
+                self.bindings[event] = Binding(row, consumer, function, lease)
+                return
+        raise ValueError(f"{self.service} does not hear {event.__name__}: add it to fleet_events/topology.py")

@@ -1,0 +1,144 @@
+"""Streams and durable consumers, made from the topology table by one command; drift is reported, never kept silently."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import NotFoundError
+
+from fleet_events.topology import (
+    DEAD_STREAM,
+    DEAD_SUBJECTS,
+    STREAM,
+    SUBJECTS,
+    TOPOLOGY,
+    Consumer,
+    Row,
+    durable_name,
+)
+
+__all__ = ["Drift", "provision"]
+
+MONTH = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Where the server differs from the table."""
+
+    name: str
+    setting: str
+    found: object
+    wanted: object
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.setting} is {self.found!r}, the topology says {self.wanted!r}"
+
+
+def stream_configs(replicas: int = 1) -> tuple[StreamConfig, StreamConfig]:
+    """The stream of facts and the stream of dead letters."""
+    facts = StreamConfig(
+        name=STREAM,
+        subjects=[SUBJECTS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        # A full stream refuses new events instead of forgetting old ones: projections are rebuilt from them.
+        discard=DiscardPolicy.NEW,
+        max_bytes=8 * 1024**3,
+        duplicate_window=120.0,
+        allow_direct=True,
+        allow_msg_ttl=True,
+        num_replicas=replicas,
+    )
+    dead = StreamConfig(
+        name=DEAD_STREAM,
+        subjects=[DEAD_SUBJECTS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_bytes=1024**3,
+        max_age=MONTH.total_seconds(),
+        allow_direct=True,
+        num_replicas=replicas,
+    )
+    return facts, dead
+
+
+def consumer_config(consumer: Consumer, row: Row) -> ConsumerConfig:
+    """A durable as the table wants it. Deliveries are not limited here: `settle` decides when to give up."""
+    return ConsumerConfig(
+        name=durable_name(consumer, row),
+        durable_name=durable_name(consumer, row),
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=consumer.ack_wait.total_seconds(),
+        max_deliver=-1,
+        max_ack_pending=consumer.max_ack_pending,
+        filter_subject=row.subject,
+    )
+
+
+async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: bool = True) -> list[Drift]:
+    """Make what is missing and bring what differs back to the table.
+
+    Args:
+        jetstream: connected as a user that may manage streams.
+        replicas: copies of each stream; a production cluster wants 3.
+        repair: False only looks: what is missing is drift too, and nothing is changed.
+
+    Returns:
+        What differed from the table.
+    """
+    drift: list[Drift] = []
+    for config in stream_configs(replicas):
+        drift += await _stream(jetstream, config, repair=repair)
+    for row in TOPOLOGY:
+        for consumer in row.heard_by:
+            drift += await _consumer(jetstream, consumer_config(consumer, row), repair=repair)
+    return drift
+
+
+async def _stream(jetstream: JetStreamContext, wanted: StreamConfig, *, repair: bool) -> list[Drift]:
+    name = str(wanted.name)
+    try:
+        found = (await jetstream.stream_info(name)).config
+    except NotFoundError:
+        if repair:
+            await jetstream.add_stream(wanted)
+            return []
+        return [Drift(name, "stream", None, "present")]
+    settings = ("subjects", "retention", "discard", "max_bytes", "max_age", "duplicate_window", "allow_msg_ttl")
+    drift = _differences(name, found, wanted, (*settings, "num_replicas"))
+    if drift and repair:
+        await jetstream.update_stream(wanted)
+    return drift
+
+
+async def _consumer(jetstream: JetStreamContext, wanted: ConsumerConfig, *, repair: bool) -> list[Drift]:
+    name = str(wanted.durable_name)
+    try:
+        found = (await jetstream.consumer_info(STREAM, name)).config
+    except NotFoundError:
+        if repair:
+            await jetstream.add_consumer(STREAM, wanted)
+            return []
+        return [Drift(name, "consumer", None, "present")]
+    settings = ("ack_policy", "ack_wait", "max_deliver", "max_ack_pending", "filter_subject", "deliver_policy")
+    drift = _differences(name, found, wanted, settings)
+    if drift and repair:
+        await jetstream.add_consumer(STREAM, wanted)
+    return drift
+
+
+def _differences(name: str, found: object, wanted: object, settings: tuple[str, ...]) -> list[Drift]:
+    pairs = ((setting, getattr(found, setting), getattr(wanted, setting)) for setting in settings)
+    return [Drift(name, setting, here, there) for setting, here, there in pairs if (here or None) != (there or None)]

@@ -1,0 +1,40 @@
+"""One database transaction together with the events it has to say."""
+
+from dataclasses import dataclass, field
+
+from fleet_events.message import Event
+from fleet_kit import outbox
+from fleet_kit.cloudevents import Envelope, seal
+from fleet_kit.db import Connection
+from fleet_kit.telemetry import trace_headers
+
+__all__ = ["Transaction"]
+
+
+@dataclass
+class Transaction:
+    """What a handler or an endpoint writes through."""
+
+    service: str
+    connection: Connection
+    cause: Envelope | None = None
+    """The event being handled, if one is."""
+    emitted: int = field(default=0)
+
+    async def emit(self, event: Event, entity: str) -> str:
+        """Say an event once this transaction is committed.
+
+        Args:
+            event: the fact.
+            entity: id of the thing that it is about (ce-subject); the events of one thing keep their order.
+
+        Returns:
+            The event's id.
+
+        Raises:
+            ValueError: the event is larger than the bus allows.
+        """
+        outgoing = seal(event, service=self.service, entity=entity, trace=trace_headers())
+        await outbox.add(self.connection, outgoing)
+        self.emitted += 1
+        return outgoing.id
