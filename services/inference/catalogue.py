@@ -72,9 +72,7 @@ class Catalogue:
             case Approved():
                 held = self._held(event.adapter_id, event.family, event.domain)
                 # The digest decides between two of one revision, so that the order cannot.
-                approved, sha256 = max(
-                    (held.approved, held.approved_sha256), (event.revision, event.artifact_sha256)
-                )
+                approved, sha256 = max((held.approved, held.approved_sha256), (event.revision, event.artifact_sha256))
                 new = replace(held, approved=approved, approved_sha256=sha256)
             case Rejected():
                 held = self._held(event.adapter_id, event.family, event.domain)

@@ -100,9 +100,7 @@ def visible(catalogue: Catalogue, base: Base, asker: Asker) -> list[Adapter]:
         adapters = [record.adapter for record in catalogue.records.values() if record.adapter]
     else:
         adapters = list(catalogue.active.values())
-    servable = [
-        one for one in adapters if reaches(asker, one.domain) and one.base_model.revision == base.revision
-    ]
+    servable = [one for one in adapters if reaches(asker, one.domain) and one.base_model.revision == base.revision]
     return sorted(servable, key=lambda one: one.adapter_id)
 
 

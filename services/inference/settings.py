@@ -3,8 +3,9 @@
 import socket
 from pathlib import Path
 
-from fleet_kit.settings import ServiceSettings
 from pydantic import Field
+
+from fleet_kit.settings import ServiceSettings
 
 
 class InferenceSettings(ServiceSettings):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from fleet_kit.settings import ServiceSettings
 from pydantic import Field
+
+from fleet_kit.settings import ServiceSettings
 
 
 class RouterSettings(ServiceSettings):

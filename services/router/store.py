@@ -112,6 +112,7 @@ async def empty_index(connection: Connection) -> None:
 async def best_matches(
     connection: Connection,
     query: NDArray[np.float32],
+    *,
     embedded_by: str,
     domains: Sequence[str] | None,
     threshold: float,
@@ -169,9 +170,7 @@ async def embedded_otherwise(connection: Connection, embedded_by: str) -> dict[s
 
 
 async def mark_embedded(connection: Connection, adapter_id: str, embedded_by: str) -> None:
-    await connection.execute(
-        "UPDATE route SET embedded_by = $2 WHERE adapter_id = $1", adapter_id, embedded_by
-    )
+    await connection.execute("UPDATE route SET embedded_by = $2 WHERE adapter_id = $1", adapter_id, embedded_by)
 
 
 def as_literal(vector: NDArray[np.float32]) -> str:

@@ -54,12 +54,8 @@ def approved(one: Adapter, revision: int, sha256: str = "") -> Approved:
 
 
 def rejected(one: Adapter, revision: int) -> Rejected:
-    return Rejected(
-        adapter_id=one.adapter_id, family=one.family, domain=one.domain, revision=revision, by="policy"
-    )
+    return Rejected(adapter_id=one.adapter_id, family=one.family, domain=one.domain, revision=revision, by="policy")
 
 
 def deactivated(one: Adapter, revision: int) -> AdapterDeactivated:
-    return AdapterDeactivated(
-        adapter_id=one.adapter_id, family=one.family, domain=one.domain, revision=revision
-    )
+    return AdapterDeactivated(adapter_id=one.adapter_id, family=one.family, domain=one.domain, revision=revision)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from services.inference.catalogue import Catalogue, CatalogueEvent, Standing
 
 from .events import activated, adapter, approved, deactivated, registered, rejected

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+
 from services.inference.catalogue import Catalogue, CatalogueEvent
 from services.inference.errors import CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
 from services.inference.resolution import Auto, Base, resolve, visible

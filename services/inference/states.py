@@ -1,0 +1,103 @@
+"""States of an adapter in this process. `adapters.py` alone moves one to another.
+
+known → fetching → cached → loading → loaded → draining → unloading → (cached | gone)
+from fetching and loading also → failed, and from failed → known when it may be tried again
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ApiError, Busy, CannotServe
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What showed that a loaded adapter has its effect."""
+
+    modules_bound: int
+    max_delta: float
+    """Largest absolute change of the probe prompt's logits."""
+    compared: bool
+    """Whether the trainer's recorded probe was there to compare with."""
+
+
+class LoadFailed(Exception):
+    """An adapter that cannot serve. ``transient``: the same attempt may work later."""
+
+    def __init__(self, code: str, reason: str, *, transient: bool = False) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.transient = transient
+
+    def to_api(self, adapter_id: str, retry_after: float) -> ApiError:
+        """What a request for it gets: never an answer of the base model."""
+        message = f"adapter {adapter_id!r} cannot serve: {self.reason}"
+        if self.transient:
+            return Busy(message, code=self.code, param="model", retry_after=retry_after)
+        return CannotServe(message, code=self.code, param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Waits for its turn to be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """On its way from the object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """Verified on disk, in no slot."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """On its way into a slot; not servable before its effect is proved."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """In a slot and proved. ``users`` requests run on it; it was last asked for at ``last_used`` (monotonic s)."""
+
+    path: Path
+    proof: Proof
+    last_used: float
+    users: int = 0
+    uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """Takes no new versions of its name; leaves its slot when the last of ``users`` is done."""
+
+    path: Path
+    reason: str
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unloading:
+    """Leaving its slot."""
+
+    path: Path
+    gone: bool
+    """Forgotten afterwards, instead of staying cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Cannot serve, and why; may be tried again at ``retry_at`` (monotonic s)."""
+
+    failure: LoadFailed
+    retry_at: float
+
+
+State = Known | Fetching | Cached | Loading | Loaded | Draining | Unloading | Failed
+IN_SLOT = (Loading, Loaded, Draining, Unloading)

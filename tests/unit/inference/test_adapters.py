@@ -1,0 +1,219 @@
+"""How adapters come into slots and leave them, with a loader whose steps the test lets through one by one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fleet_events.v1 import Adapter
+from services.inference.adapters import Adapters
+from services.inference.errors import Busy, CannotServe
+from services.inference.states import Cached, Draining, Failed, Loaded, LoadFailed, Proof
+
+from .events import adapter
+
+A, B, C = (adapter(version) for version in ("1.0.0", "2.0.0", "3.0.0"))
+
+
+class ScriptedLoader:
+    """Does what the test says and notes what was asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failures: dict[str, LoadFailed] = {}
+
+    async def fetch(self, adapter: Adapter) -> Path:
+        self.calls.append(f"fetch {adapter.version}")
+        return Path(adapter.version)
+
+    async def load(self, adapter: Adapter, path: Path) -> Proof:
+        await self.gate.wait()
+        self.calls.append(f"load {adapter.version}")
+        if adapter.adapter_id in self.failures:
+            raise self.failures[adapter.adapter_id]
+        return Proof(modules_bound=1, max_delta=1.0, compared=False)
+
+    async def unload(self, adapter_id: str) -> None:
+        self.calls.append(f"unload {adapter_id.rpartition('v')[2]}")
+
+
+@asynccontextmanager
+async def running(
+    loader: ScriptedLoader, slots: int = 2, deadline: float = 5.0, retry: float = 60.0
+) -> AsyncIterator[Adapters]:
+    adapters = Adapters(
+        loader,
+        slots=slots,
+        deadline=deadline,
+        retry=retry,
+        on_loaded=lambda *_: None,
+        on_unloaded=lambda *_: None,
+    )
+    task = asyncio.create_task(adapters.run())
+    try:
+        yield adapters
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+
+
+async def settle() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_waits_until_the_adapter_is_proved() -> None:
+    loader = ScriptedLoader()
+    loader.gate.clear()
+    async with running(loader) as adapters:
+        entered = asyncio.Event()
+
+        async def request() -> None:
+            async with adapters.lease(A):
+                entered.set()
+
+        task = asyncio.create_task(request())
+        await settle()
+        assert not entered.is_set()
+        loader.gate.set()
+        await task
+        assert loader.calls == ["fetch 1.0.0", "load 1.0.0"]
+
+
+async def test_twenty_requests_for_one_adapter_load_it_once() -> None:
+    loader = ScriptedLoader()
+    async with running(loader) as adapters:
+
+        async def request() -> None:
+            async with adapters.lease(A):
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(request() for _ in range(20)))
+        await settle()
+        state = adapters.states[A.adapter_id]
+        assert isinstance(state, Loaded)
+        assert (state.users, state.uses) == (0, 20)
+        assert loader.calls == ["fetch 1.0.0", "load 1.0.0"]
+
+
+async def test_the_least_recently_used_idle_adapter_makes_room() -> None:
+    loader = ScriptedLoader()
+    async with running(loader) as adapters:
+        for one in (A, B, A, C):
+            async with adapters.lease(one):
+                pass
+        assert isinstance(adapters.states[B.adapter_id], Cached)
+        assert isinstance(adapters.states[A.adapter_id], Loaded)
+        assert loader.calls[-2:] == ["unload 2.0.0", "load 3.0.0"]
+
+
+async def test_an_adapter_in_use_is_never_evicted() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=1, deadline=0.05) as adapters, adapters.lease(A):
+        with pytest.raises(Busy) as caught:
+            async with adapters.lease(B):
+                pass
+        assert caught.value.retry_after
+        assert "unload 1.0.0" not in loader.calls
+
+
+async def test_a_waiting_request_gets_the_slot_as_soon_as_it_is_idle() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=1) as adapters:
+
+        async def request() -> None:
+            async with adapters.lease(B):
+                pass
+
+        async with adapters.lease(A):
+            task = asyncio.create_task(request())
+            await settle()
+            assert not task.done()
+        await asyncio.wait_for(task, 1)
+
+
+@pytest.mark.requirement("AM-3.1")
+async def test_preloading_takes_a_free_slot_and_evicts_nobody() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=1) as adapters:
+        adapters.preload(A)
+        await settle()
+        assert isinstance(adapters.states[A.adapter_id], Loaded)
+        adapters.preload(B)
+        await settle()
+        assert isinstance(adapters.states[A.adapter_id], Loaded)
+        assert isinstance(adapters.states[B.adapter_id], Cached)
+
+
+@pytest.mark.requirement("AM-3.2")
+async def test_a_retired_adapter_serves_its_running_request_to_the_end() -> None:
+    loader = ScriptedLoader()
+    async with running(loader) as adapters:
+        async with adapters.lease(A):
+            adapters.retire(A.adapter_id, "deactivated")
+            await settle()
+            assert isinstance(adapters.states[A.adapter_id], Draining)
+            assert "unload 1.0.0" not in loader.calls
+        await settle()
+        assert loader.calls[-1] == "unload 1.0.0"
+        assert A.adapter_id not in adapters.states
+
+
+async def test_a_failed_adapter_refuses_its_requests_and_is_not_tried_again_at_once() -> None:
+    loader = ScriptedLoader()
+    loader.failures[A.adapter_id] = LoadFailed("no_effect", "its logits are the base model's")
+    async with running(loader) as adapters:
+        for _ in range(2):
+            with pytest.raises(CannotServe, match="its logits are the base model's"):
+                async with adapters.lease(A):
+                    pass
+        assert isinstance(adapters.states[A.adapter_id], Failed)
+        assert loader.calls.count("load 1.0.0") == 1
+
+
+async def test_a_failed_adapter_is_tried_again_after_its_pause() -> None:
+    loader = ScriptedLoader()
+    loader.failures[A.adapter_id] = LoadFailed("artifact_corrupt", "wrong digest")
+    async with running(loader, retry=0.0) as adapters:
+        with pytest.raises(CannotServe):
+            async with adapters.lease(A):
+                pass
+        loader.failures.clear()
+        async with adapters.lease(A):
+            pass
+
+
+async def test_a_failed_adapter_takes_no_slot() -> None:
+    loader = ScriptedLoader()
+    loader.failures[A.adapter_id] = LoadFailed("no_effect", "no effect")
+    async with running(loader, slots=1) as adapters:
+        with pytest.raises(CannotServe):
+            async with adapters.lease(A):
+                pass
+        async with adapters.lease(B):
+            pass
+
+
+async def test_a_request_that_goes_away_while_waiting_leaves_no_user_behind() -> None:
+    loader = ScriptedLoader()
+    loader.gate.clear()
+    async with running(loader) as adapters:
+
+        async def request() -> None:
+            async with adapters.lease(A):
+                await asyncio.sleep(10)
+
+        task = asyncio.create_task(request())
+        await settle()
+        task.cancel()
+        await settle()
+        loader.gate.set()
+        await settle()
+        # Nobody waits for it any more; loaded or not, it has no users.
+        state = adapters.states[A.adapter_id]
+        assert isinstance(state, Loaded)
+        assert state.users == 0
