@@ -17,8 +17,8 @@ rules. Rules are separated by `;` or a line break; their keywords are case-insen
     note: free text             for people and language-model judges; the reference judge does not score it
 
 A phrase is compared after Unicode normalisation, ignoring case, kinds of quote and dash, and white space, with
-`1,200` = `1200` and `§ 5` = `§5`, and as whole words: `45 days` is not in `145 days`. Put a phrase into double
-quotes if it contains `;` or `|`. In a regular expression write `\\x3b` for `;`.
+`1,200` = `1200`, `forty-five` = `45` and `§ 5` = `§5`, and as whole words: `45 days` is not in `145 days`. Put a
+phrase into double quotes if it contains `;` or `|`. In a regular expression write `\\x3b` for `;`.
 
     {"accuracy": "Must cite §123 BauO; Must mention 14 days | two weeks; Must not mention 30 days",
      "completeness": "At least 2 of: site plan | statics | fire report", "style": "At most 60 words"}
@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from services.evaluator.text import fold, phrase_at, plain, words
+from services.evaluator.text import fold, numerals, phrase_at, plain, words
 
 MAX_PATTERN = 200  # characters of a regular expression
 MAX_OPEN_REPEATS = 4  # `*`, `+` and `{n,}` in one expression: bounds the work of a search
@@ -79,7 +79,8 @@ class Phrases:
 
     def holds(self, answer: str) -> bool:
         folded = fold(answer)
-        found = sum(phrase_at(phrase, folded) for phrase in self.phrases)
+        counted = numerals(folded)
+        found = sum(phrase_at(p, folded) or phrase_at(numerals(p), counted) for p in self.phrases)
         return found >= self.need if self.need else found == 0
 
 
@@ -129,7 +130,7 @@ class Note:
 
     text: str
 
-    def holds(self, answer: str) -> bool:
+    def holds(self, answer: str) -> bool:  # noqa: ARG002
         return True
 
 
@@ -161,7 +162,7 @@ _WORDS = re.compile(r"at\s+(least|most)\s+(\d+)\s+words?", re.I)
 _NOTE = re.compile(r"note:\s*\S", re.I)
 
 
-def _rule(field: str, clause: str) -> Rule:
+def _rule(field: str, clause: str) -> Rule:  # noqa: PLR0911, one return a kind of rule
     if m := _MUST_NOT.fullmatch(clause):
         return Phrases(clause, _phrases(field, clause, m[1]), 0)
     if m := _MUST.fullmatch(clause):
@@ -198,18 +199,14 @@ def _phrases(field: str, clause: str, text: str) -> tuple[str, ...]:
 def _expression(field: str, clause: str, pattern: str) -> re.Pattern[str]:
     """Compile, refusing what could search for ages: an unbounded repeat over a repeat or an alternation."""
     if len(pattern) > MAX_PATTERN:
-        raise UnknownRule(
-            field, clause, f"the expression has {len(pattern)} characters; at most {MAX_PATTERN}"
-        )
+        raise UnknownRule(field, clause, f"the expression has {len(pattern)} characters; at most {MAX_PATTERN}")
     try:
         compiled = re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise UnknownRule(field, clause, f"not a regular expression: {error}") from error
     bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
     if len(re.findall(r"[*+]|\{\d*,\}", bare)) > MAX_OPEN_REPEATS:
-        raise UnknownRule(
-            field, clause, f"more than {MAX_OPEN_REPEATS} unbounded repeats (`*`, `+`, `{{n,}}`)"
-        )
+        raise UnknownRule(field, clause, f"more than {MAX_OPEN_REPEATS} unbounded repeats (`*`, `+`, `{{n,}}`)")
     if re.search(r"\([^()]*(?:[*+|{]|\([^()]*\))[^()]*\)(?:[*+]|\{)", bare):
         raise UnknownRule(field, clause, "repeats a group that itself repeats or branches; write it out")
     if compiled.search(""):

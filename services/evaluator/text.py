@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from services.evaluator.vocabulary import AMBIGUOUS_NUMBERS, NUMBER_WORDS, TENS
+
 _TYPOGRAPHY = str.maketrans(
     {
         "‘": "'",
@@ -43,6 +45,20 @@ def plain(text: str) -> str:
     return _THOUSANDS.sub("", text)
 
 
+def numerals(folded: str) -> str:
+    """Folded text with its number words as digits: `forty-five days` → `45 days`. `one` and its like stay words."""
+    return _NUMERAL.sub(_digits, folded)
+
+
+def _digits(found: re.Match[str]) -> str:
+    tens, ones = found["tens"], found["ones"] or found["alone"]
+    return str((TENS[tens] if tens else 0) + (NUMBER_WORDS[ones] if ones else 0))
+
+
+_ONES = "|".join(sorted(set(NUMBER_WORDS) - AMBIGUOUS_NUMBERS, key=len, reverse=True))
+_NUMERAL = re.compile(rf"\b(?:(?P<tens>{'|'.join(TENS)})(?:[- ](?P<ones>{_ONES}|one))?|(?P<alone>{_ONES}))\b")
+
+
 def phrase_at(phrase: str, text: str) -> bool:
     """Whether folded `text` contains folded `phrase` as whole words: `45` is not in `145`, nor `5` in `4.5`."""
     start = 0
@@ -61,9 +77,7 @@ def _edge_free(text: str, cut: int, side: int) -> bool:
     if text[outer].isalnum():
         return False
     beyond = outer + side
-    runs_on = (
-        text[inner].isdigit() and text[outer] in ".," and 0 <= beyond < len(text) and text[beyond].isdigit()
-    )
+    runs_on = text[inner].isdigit() and text[outer] in ".," and 0 <= beyond < len(text) and text[beyond].isdigit()
     return not runs_on
 
 
