@@ -95,12 +95,11 @@ class Verifier:
 
     async def _key(self, kid: str) -> jwt.PyJWK:
         async with self._lock:
-            stale = time.monotonic() - self._read_at > KEYS_MAX_AGE
-            if kid not in self._keys or stale:
-                # An unknown key may be new, but a stranger must not make us read on each request.
-                if time.monotonic() - self._read_at > 1 or not self._keys:
-                    self._keys = {key.key_id or "": key for key in jwt.PyJWKSet.from_json(await self._read()).keys}
-                    self._read_at = time.monotonic()
+            age = time.monotonic() - self._read_at
+            # An unknown key may be new, but a stranger must not make us read on each request.
+            if not self._keys or age > KEYS_MAX_AGE or (kid not in self._keys and age > 1):
+                self._keys = {key.key_id or "": key for key in jwt.PyJWKSet.from_json(await self._read()).keys}
+                self._read_at = time.monotonic()
             if kid not in self._keys:
                 raise jwt.InvalidKeyError(f"key {kid!r} is not in the key set")
             return self._keys[kid]

@@ -11,6 +11,7 @@ from itertools import takewhile
 import asyncpg
 import structlog
 from nats.js import JetStreamContext
+from nats.js.api import PubAck
 
 from fleet_kit import metrics
 from fleet_kit.cloudevents import Outgoing
@@ -106,7 +107,7 @@ class Relay:
 
     async def _publish(self, window: list[asyncpg.Record]) -> None:
         """Send a window in order and wait for every PubAck; on any failure the whole window is sent again."""
-        acks: list[asyncio.Future[object]] = []
+        acks: list[asyncio.Future[PubAck]] = []
         try:
             for row in window:
                 acks.append(

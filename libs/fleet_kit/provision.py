@@ -1,4 +1,4 @@
-"""Streams and durable consumers, made from the topology table by one command; drift is reported, never kept silently."""
+"""Streams and durable consumers, made from the topology table; drift is reported, never kept silently."""
 
 from dataclasses import dataclass
 from datetime import timedelta

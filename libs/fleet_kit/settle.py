@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet_kit import metrics
-from fleet_kit.errors import BlobMissing, LeaseLost, NotYet, Refused
+from fleet_kit.errors import LeaseLost, NotYet, Refused
 
 __all__ = ["TRANSIENT", "dead_subject", "settle"]
 
@@ -37,7 +37,6 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     urllib3.exceptions.HTTPError,
     ServerError,
     nats.errors.Error,
-    BlobMissing,
 )
 """Faults of the surroundings: they pass by themselves, so the event waits as long as it takes."""
 

@@ -30,14 +30,14 @@ class Work:
         """Set when the lease is gone; the handler is cancelled then too."""
         self.finished = False
         self._consumer = consumer
-        self._lease = lease_name
+        self.lease = lease_name
         self._transaction = transaction
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction that commits only while this worker holds the lease; raises `LeaseLost` otherwise."""
         async with self._transaction(self.envelope) as tx:
-            await lease.check(tx.connection, self._lease, self.token)
+            await lease.check(tx.connection, self.lease, self.token)
             yield tx
 
     @asynccontextmanager

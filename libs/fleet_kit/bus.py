@@ -1,0 +1,111 @@
+"""A service's connection to NATS, and FastStream subscribers for its durables, made from its handlers."""
+
+import asyncio
+import socket
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.message import NatsMessage
+from faststream.nats.security import NatsNKey
+from nats.js import JetStreamContext
+
+from fleet_events.message import Event
+from fleet_events.topology import STREAM
+from fleet_kit.cloudevents import seal
+from fleet_kit.db import Pool
+from fleet_kit.delivery import Begin, Desk
+from fleet_kit.handlers import Binding, Handlers
+from fleet_kit.nats_auth import inbox_prefix
+from fleet_kit.settings import ServiceSettings
+from fleet_kit.telemetry import trace_headers
+
+__all__ = ["Bus"]
+
+
+class Bus:
+    """Hears and says events for one service process."""
+
+    def __init__(self, service: str, settings: ServiceSettings) -> None:
+        prefix = inbox_prefix(service)
+        self._service = service
+        self._settings = settings
+        self._holder = f"{socket.gethostname()}-{uuid4().hex[:8]}"
+        self._inbox = f"{prefix}.".encode()
+        self._broker = NatsBroker(
+            settings.nats_url,
+            name=f"lorafleet-{service}",
+            security=NatsNKey.from_file(str(settings.nats_seed_file)) if settings.nats_seed_file else None,
+            inbox_prefix=prefix,
+            connect_timeout=2,
+            reconnect_time_wait=1,
+            max_reconnect_attempts=-1,
+            ping_interval=10,
+            graceful_timeout=5.0,
+            apply_types=False,  # bodies are decoded by the contract, see cloudevents.open_envelope
+            logger=None,
+        )
+        self._jetstream: JetStreamContext | None = None
+        self._desk: Desk | None = None
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """JetStream, once connected; raises ConnectionError before."""
+        if self._jetstream is None:
+            raise ConnectionError("NATS is not connected yet")
+        return self._jetstream
+
+    async def connect(self) -> JetStreamContext:
+        """Connect, however long the server takes to appear."""
+        client = await self._broker.connect()
+        self._jetstream = client.jetstream(timeout=5)
+        return self._jetstream
+
+    async def round_trip(self) -> None:
+        """One request to JetStream and its answer; raises when there is none within two seconds."""
+        await asyncio.wait_for(self.jetstream.stream_info(STREAM), 2)
+
+    async def listen(self, handlers: Handlers[Any], service: object, begin: Begin, pool: Pool) -> None:
+        """Subscribe every handler to its durable and begin to take messages."""
+        self._desk = Desk(
+            service, begin, pool, self.jetstream, self._holder, timedelta(seconds=self._settings.lease_seconds)
+        )
+        for binding in handlers.bindings.values():
+            self._subscribe(binding, self._desk)
+        await self._broker.start()
+
+    async def publish(self, event: Event, entity: str) -> None:
+        """Say an event at once, for a service without a database; raises unless JetStream acknowledges it."""
+        outgoing = seal(event, service=self._service, entity=entity, trace=trace_headers())
+        await self.jetstream.publish(outgoing.subject, outgoing.body, timeout=5, headers=outgoing.headers)
+
+    async def stop(self) -> None:
+        """Give back what is unfinished, then close."""
+        if self._desk is not None:
+            await self._desk.give_up()
+        await self._broker.stop()
+
+    def _subscribe(self, binding: Binding, desk: Desk) -> None:
+        subscriber = self._broker.subscriber(
+            binding.row.subject,
+            durable=binding.durable,
+            stream=JStream(STREAM, declare=False),
+            # Long work takes one message and no more; short work overlaps its waits.
+            pull_sub=PullSub(batch_size=binding.consumer.workers, timeout=5),
+            ack_policy=AckPolicy.MANUAL,
+            inbox_prefix=self._inbox,
+            decoder=_whole,
+            no_reply=True,
+        )
+
+        async def consume(message: NatsMessage) -> None:
+            await desk.deliver(message, binding)
+
+        subscriber(consume)
+
+
+async def _whole(message: NatsMessage) -> NatsMessage:
+    """Hand the whole message on undecoded, so that a broken body reaches settle and its dead letters."""
+    return message

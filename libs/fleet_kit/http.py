@@ -1,0 +1,121 @@
+"""The HTTP side that every service shares: health, readiness, metrics, problem+json, request traces."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from fleet_kit import metrics
+from fleet_kit.auth import require
+from fleet_kit.errors import Problem
+from fleet_kit.settle import TRANSIENT
+from fleet_kit.telemetry import span
+
+__all__ = ["install", "service_of"]
+
+log = structlog.get_logger()
+PROBLEM = "application/problem+json"
+
+
+def service_of(request: Request) -> Any:
+    """The running `Service`; each api.py declares its own typed alias of this dependency."""
+    return request.app.state.service
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """RFC 9457 answer."""
+    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
+    retry = problem.extensions.get("retry_after")
+    if retry is not None:
+        headers["Retry-After"] = str(retry)
+    return JSONResponse(problem.body(), status_code=problem.status, media_type=PROBLEM, headers=headers)
+
+
+def install(app: FastAPI, checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> None:
+    """Give an application its health endpoints and error answers.
+
+    Args:
+        app: the application.
+        checks: what readiness asks for: name → a call that raises with the reason while it is not there.
+    """
+
+    @app.exception_handler(Problem)
+    async def _problem(_request: Request, error: Problem) -> JSONResponse:
+        return problem_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [
+            {"field": ".".join(str(part) for part in fault["loc"] if part != "body"), "message": fault["msg"]}
+            for fault in error.errors()
+        ]
+        detail = "; ".join(f"{fault['field'] or 'body'}: {fault['message']}" for fault in faults)
+        return problem_response(Problem(422, "Invalid request", detail, field=faults[0]["field"], faults=faults))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        return problem_response(Problem(error.status_code, "Request refused", str(error.detail)))
+
+    for transient in TRANSIENT:
+        if issubclass(transient, Exception):
+            app.add_exception_handler(transient, _unavailable)
+
+    @app.middleware("http")
+    async def _observe(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        started = time.perf_counter()
+        with span(f"{request.method} {request.url.path}", request.headers):
+            response = await call(request)
+        route = request.scope.get("route")
+        path = getattr(route, "path", "unmatched")
+        elapsed = time.perf_counter() - started
+        metrics.HTTP_SECONDS.labels(request.method, path, str(response.status_code)).observe(elapsed)
+        return response
+
+    app.include_router(_health(checks))
+
+
+async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("request could not be served", reason=repr(error))
+    detail = f"something this service stands on is away ({type(error).__name__}); /readyz says what"
+    return problem_response(Problem(503, "Temporarily unavailable", detail, retry_after=2))
+
+
+def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz", summary="Alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="Ready to work: a JetStream round trip, the database, and the service's own parts")
+    async def readyz() -> JSONResponse:
+        async def check(call: Callable[[], Awaitable[None]]) -> str:
+            try:
+                await asyncio.wait_for(call(), 3)
+            except Exception as error:
+                return str(error) or type(error).__name__
+            return "ok"
+
+        named = checks()
+        results = dict(zip(named, await asyncio.gather(*map(check, named.values())), strict=True))
+        ready = all(result == "ok" for result in results.values())
+        return JSONResponse({"ready": ready, "checks": results}, status_code=200 if ready else 503)
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    async def exposition() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("admin"))])
+    async def info(request: Request) -> dict[str, object]:
+        service = service_of(request)
+        shown = service.settings.model_dump(mode="json", exclude={"database_url", "s3_secret_key", "s3_access_key"})
+        return {"service": service.name, "settings": shown}
+
+    return router

@@ -1,0 +1,206 @@
+"""A running service: what it stands on, and how it starts and stops."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import httpx
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from nats.js import JetStreamContext
+
+from fleet_events.message import Event
+from fleet_kit import http, telemetry
+from fleet_kit.auth import Verifier
+from fleet_kit.blobs import Blobs
+from fleet_kit.bus import Bus
+from fleet_kit.cloudevents import Envelope
+from fleet_kit.db import Pool, connect_pool
+from fleet_kit.handlers import Handlers
+from fleet_kit.outbox import Relay
+from fleet_kit.settings import ServiceSettings
+from fleet_kit.transaction import Transaction
+
+__all__ = ["Service", "create_app", "serve"]
+
+log = structlog.get_logger()
+
+S = TypeVar("S", bound=ServiceSettings)
+P = TypeVar("P")
+
+
+@dataclass
+class Service(Generic[S, P]):
+    """What handlers and endpoints stand on. `parts` are the service's own, made by its app.py."""
+
+    name: str
+    settings: S
+    bus: Bus
+    blobs: Blobs
+    http: httpx.AsyncClient
+    """Calls other services with this service's own token."""
+    pool: Pool | None
+    relay: Relay | None = None
+    made: P | None = None
+    extra_checks: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    """Readiness checks that the service's parts add: name → a call that raises while not ready."""
+
+    @property
+    def db(self) -> Pool:
+        """The database pool; raises RuntimeError for a service that has none."""
+        if self.pool is None:
+            raise RuntimeError(f"{self.name} has no database")
+        return self.pool
+
+    @property
+    def parts(self) -> P:
+        """The service's own parts; raises ConnectionError until they are made."""
+        if self.made is None:
+            raise ConnectionError(f"{self.name} is still starting")
+        return self.made
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """JetStream; raises ConnectionError until connected."""
+        return self.bus.jetstream
+
+    @asynccontextmanager
+    async def transaction(self, cause: Envelope | None = None) -> AsyncIterator[Transaction]:
+        """A database transaction whose events go out once it is committed."""
+        async with self.db.acquire(timeout=5) as connection, connection.transaction():
+            tx = Transaction(self.name, connection, cause)
+            yield tx
+        if tx.emitted and self.relay is not None:
+            self.relay.wake()
+
+    async def publish(self, event: Event, entity: str) -> None:
+        """Say an event without a database; raises unless JetStream acknowledges it."""
+        await self.bus.publish(event, entity)
+
+
+def create_app(
+    name: str,
+    settings: S,
+    *,
+    handlers: Handlers[Any] | None = None,
+    api: APIRouter,
+    parts: Callable[[Service[S, P]], AbstractAsyncContextManager[P]] | None = None,
+    database: bool = True,
+) -> FastAPI:
+    """Compose a service.
+
+    Args:
+        name: one of fleet_events.topology.SERVICES; also its schema, NATS user and key prefix.
+        settings: its settings.
+        handlers: the events it hears durably.
+        api: its endpoints.
+        parts: makes what is the service's own (a model, an index) and takes it down again. Runs beside the
+            HTTP server, so that a slow start shows as not ready instead of not alive.
+        database: False for a service that owns nothing durable.
+
+    Raises:
+        ValueError: settings lack what the service needs.
+    """
+    if database and not settings.database_url:
+        raise ValueError(f"{name} needs LORAFLEET_DATABASE_URL, for example postgres://{name}:…@host:5432/lorafleet")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        telemetry.configure(name, settings.log_level)
+        async with _running(name, settings, handlers, parts, database=database) as service:
+            app.state.service = service
+            app.state.verifier = Verifier(settings.jwks, settings.issuer)
+            yield
+
+    app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan)
+    http.install(app, lambda: _checks(app.state.service))
+    app.include_router(api)
+    return app
+
+
+@asynccontextmanager
+async def _running(
+    name: str,
+    settings: S,
+    handlers: Handlers[Any] | None,
+    parts: Callable[[Service[S, P]], AbstractAsyncContextManager[P]] | None,
+    *,
+    database: bool,
+) -> AsyncIterator[Service[S, P]]:
+    token = settings.token_file.read_text().strip() if settings.token_file else ""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    pool = connect_pool(name, settings.database_url or "", settings.database_pool) if database else None
+    bus = Bus(name, settings)
+    async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(120, connect=5)) as client:
+        service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, pool)
+        started = asyncio.create_task(_start(service, handlers, parts))
+        try:
+            yield service
+        finally:
+            started.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await started
+            await bus.stop()
+            if pool is not None:
+                pool.terminate()
+
+
+async def _start(
+    service: Service[S, P],
+    handlers: Handlers[Any] | None,
+    parts: Callable[[Service[S, P]], AbstractAsyncContextManager[P]] | None,
+) -> None:
+    """Connect, make the parts, listen, relay: in the background, until cancelled."""
+    try:
+        jetstream = await service.bus.connect()
+        async with contextlib.AsyncExitStack() as stack:
+            if parts is not None:
+                service.made = await stack.enter_async_context(parts(service))
+            if service.pool is None:
+                await asyncio.Event().wait()
+                return
+            service.relay = Relay(service.name, service.pool, jetstream)
+            if handlers is not None:
+                await service.bus.listen(handlers, service, service.transaction, service.pool)
+            log.info("service listens")
+            await service.relay.run()
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        # Nothing supervises this task from inside; the process ends so that whoever runs it starts it anew.
+        log.exception("service could not start")
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _checks(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None]]]:
+    async def database() -> None:
+        async with service.db.acquire(timeout=2) as connection:
+            await connection.fetchval("select 1")
+
+    checks: dict[str, Callable[[], Awaitable[None]]] = {
+        "nats": service.bus.round_trip,
+        "s3": service.blobs.reachable,
+    }
+    if service.pool is not None:
+        checks["database"] = database
+    return checks | service.extra_checks
+
+
+def serve(app: FastAPI, settings: ServiceSettings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        lifespan="on",
+    )
