@@ -1,0 +1,133 @@
+"""What a service finds in its environment, and fleet.json, in which everybody else finds the fleet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet_cli.stack.credentials import Credentials
+from fleet_cli.stack.home import Home, write_secret_json
+from fleet_cli.stack.models import BASE_MODEL_NAME, BaseModel
+from fleet_cli.stack.objects import BUCKET
+from fleet_cli.stack.ports import LOOPBACK
+from fleet_cli.stack.postgres import DATABASE, postgres_url
+from fleet_events.topology import SERVICES
+
+WITHOUT_DATABASE = frozenset({"inference"})
+
+
+@dataclass(frozen=True)
+class ServiceInfo:
+    """Where a service answers and what it was started with."""
+
+    url: str
+    env: dict[str, str]
+
+
+@dataclass(frozen=True)
+class FleetInfo:
+    """Addresses and credentials of a running fleet: the content of fleet.json."""
+
+    nats_url: str
+    database_admin_url: str
+    s3_endpoint: str
+    s3_bucket: str
+    services: dict[str, ServiceInfo]
+    tokens: dict[str, Path]
+    base_model: BaseModel | None
+    embedding_model: Path
+    pid: int
+
+    def token(self, name: str) -> str:
+        """The bearer token of that name."""
+        return self.tokens[name].read_text().strip()
+
+
+def service_environment(
+    name: str,
+    home: Home,
+    ports: Mapping[str, int],
+    credentials: Credentials,
+    embedding_model: Path,
+    *,
+    database: str = DATABASE,
+) -> dict[str, str]:
+    """The LORAFLEET_* variables of one service."""
+    cache = home.cache / name
+    cache.mkdir(mode=0o700, exist_ok=True)
+    env = {
+        "HOME": str(home.root),
+        "HOST": LOOPBACK,
+        "PORT": str(ports[name]),
+        "NATS_URL": f"nats://{LOOPBACK}:{ports['nats']}",
+        "NATS_SEED_FILE": str(credentials.nats_seeds[name]),
+        "S3_ENDPOINT": f"http://{LOOPBACK}:{ports['s3']}",
+        "S3_ACCESS_KEY": credentials.s3[name].access,
+        "S3_SECRET_KEY": credentials.s3[name].secret,
+        "S3_BUCKET": BUCKET,
+        "S3_SECURE": "false",
+        "JWKS": str(credentials.jwks),
+        "TOKEN_FILE": str(credentials.tokens[name]),
+        "BASE_MODEL": str(home.models / BASE_MODEL_NAME),
+        "BASE_MODEL_NAME": BASE_MODEL_NAME,
+        "EMBEDDING_MODEL": str(embedding_model),
+        "CACHE_DIR": str(cache),
+    }
+    if name not in WITHOUT_DATABASE:
+        env["DATABASE_URL"] = postgres_url(name, credentials.postgres[name], ports["postgres"], database)
+    for other in SERVICES:
+        env[f"{other.upper()}_URL"] = f"http://{LOOPBACK}:{ports[other]}"
+    return {f"LORAFLEET_{key}": value for key, value in env.items()} | {
+        # Nothing may be fetched from a model hub at run time.
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # A log that is written late is of no use after a crash.
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def describe(
+    home: Home,
+    ports: Mapping[str, int],
+    credentials: Credentials,
+    services: Iterable[str],
+    *,
+    base_model: BaseModel | None,
+    embedding_model: Path,
+) -> FleetInfo:
+    """What fleet.json says of this fleet."""
+    return FleetInfo(
+        nats_url=f"nats://{LOOPBACK}:{ports['nats']}",
+        database_admin_url=postgres_url("postgres", credentials.postgres["postgres"], ports["postgres"]),
+        s3_endpoint=f"http://{LOOPBACK}:{ports['s3']}",
+        s3_bucket=BUCKET,
+        services={
+            name: ServiceInfo(
+                f"http://{LOOPBACK}:{ports[name]}", service_environment(name, home, ports, credentials, embedding_model)
+            )
+            for name in services
+        },
+        tokens=dict(credentials.tokens),
+        base_model=base_model,
+        embedding_model=embedding_model,
+        pid=os.getpid(),
+    )
+
+
+def write_fleet_file(home: Home, info: FleetInfo, ports: Mapping[str, int]) -> None:
+    """Write fleet.json, readable by its owner alone: it holds passwords."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(info), default=str))
+    write_secret_json(home.fleet_file, {**content, "ports": dict(ports)})
+
+
+def ports_before(home: Home) -> dict[str, int]:
+    """The ports of the last run, or nothing."""
+    try:
+        known = json.loads(home.fleet_file.read_text())["ports"]
+        return {str(name): int(port) for name, port in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,349 @@
+"""The embedded stack: three servers and five services as processes of this machine, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import nats
+from minio.error import S3Error
+from nats.aio.client import Client
+from urllib3.exceptions import HTTPError
+
+from fleet_cli.stack.bus import bus_command, bus_ready
+from fleet_cli.stack.credentials import Credentials, load_or_create
+from fleet_cli.stack.environment import (
+    WITHOUT_DATABASE,
+    FleetInfo,
+    describe,
+    ports_before,
+    service_environment,
+    write_fleet_file,
+)
+from fleet_cli.stack.errors import PartFailed, StackError
+from fleet_cli.stack.home import Home, default_home
+from fleet_cli.stack.models import BaseModel, embedding_model_path, prepare_base_model
+from fleet_cli.stack.objects import PORTS as S3_PORTS
+from fleet_cli.stack.objects import make_bucket, objects_command, objects_ready, remove_sockets
+from fleet_cli.stack.ports import LOOPBACK, choose
+from fleet_cli.stack.postgres import DATABASE, postgres_command, postgres_ready, postgres_url, provision_database
+from fleet_cli.stack.process import Command, Supervised, end_left_over
+from fleet_events.topology import SERVICES
+from fleet_kit.migrate import migrate
+from fleet_kit.nats_auth import inbox_prefix
+from fleet_kit.provision import provision
+
+SERVERS = ("nats", "postgres", "s3")
+NEEDS_BASE_MODEL = frozenset({"trainer", "evaluator", "inference", "registry"})
+_IMPORT_FIRST = ("inference", "trainer", "evaluator", "router", "registry")
+"""Slowest import first: the services start one after another."""
+
+
+class Fleet:
+    """One fleet on this machine. All of it lies below one home folder and listens on loopback only.
+
+    ``start`` returns when everything asked for is ready. The parts live until ``stop``, or until this process dies.
+    Methods block; call them in a thread from async code where that matters.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        self._folder = home or default_home()
+        self._parts: dict[str, Supervised] = {}
+        self._lock: IO[str] | None = None
+        self._home: Home | None = None
+        self._ports: dict[str, int] = {}
+        self._credentials: Credentials | None = None
+        self._info: FleetInfo | None = None
+        self._giving_up = threading.Event()
+        self.timings: dict[str, float] = {}
+        """Seconds from the beginning of ``start`` until each step was done."""
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start(self, services: Sequence[str] = SERVICES, *, timeout: float = 180.0) -> FleetInfo:
+        """Start the servers, prepare them, start these services and wait until they are ready.
+
+        Raises:
+            AlreadyRunning: another process runs a stack in this home.
+            PartFailed: a part did not come up in ``timeout`` seconds; everything is stopped again.
+        """
+        unknown = sorted(set(services) - set(SERVICES))
+        if unknown:
+            raise StackError(f"unknown service {unknown[0]!r}; known are {', '.join(SERVICES)}")
+        if self._lock is not None:
+            raise StackError("this fleet is started already")
+        began = time.monotonic()
+        self._giving_up.clear()
+        self._home = home = Home.open(self._folder)
+        self._lock = home.lock()
+        try:
+            self._bring_up(home, tuple(services), began, timeout)
+        except BaseException:
+            self.stop()
+            raise
+        return self.info
+
+    def stop(self) -> None:
+        """Stop everything in order: the services together, then the servers together. Does nothing twice."""
+        _together([self._parts[name].stop for name in SERVICES if name in self._parts])
+        _together([self._parts[name].stop for name in SERVERS if name in self._parts])
+        if self._ports:
+            remove_sockets(self._ports)
+        self._parts.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def serve(self) -> None:
+        """Block until SIGINT or SIGTERM, then ``stop``. For the main thread of a program that is the stack."""
+        ended = threading.Event()
+        before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while not ended.wait(1.0):  # a wait without a limit would not let Python run the handler
+                pass
+        finally:
+            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> FleetInfo:
+        """Addresses and credentials. Raises StackError before ``start``."""
+        if self._info is None:
+            raise StackError("the fleet is not started")
+        return self._info
+
+    @property
+    def home(self) -> Home:
+        """Its folders. Raises StackError before ``start``."""
+        if self._home is None:
+            raise StackError("the fleet is not started")
+        return self._home
+
+    @property
+    def credentials(self) -> Credentials:
+        """Its keys. Raises StackError before ``start``."""
+        if self._credentials is None:
+            raise StackError("the fleet is not started")
+        return self._credentials
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Port of each part; the same as long as this object lives."""
+        return dict(self._ports)
+
+    def part(self, name: str) -> Supervised:
+        """The process of a server or service. Raises StackError for one that was not started."""
+        if name not in self._parts:
+            raise StackError(f"{name!r} is no part of this stack; its parts are {', '.join(self._parts) or 'none'}")
+        return self._parts[name]
+
+    def kill(self, name: str) -> int:
+        """``kill -9`` a part, as a crash would; it is started again by itself. Returns the process id it had."""
+        return self.part(name).kill()
+
+    def restart(self, name: str, *, timeout: float = 60.0) -> None:
+        """Stop a part properly, start it and wait until it is ready."""
+        self.stop_part(name)
+        self.start_part(name, timeout=timeout)
+
+    def stop_part(self, name: str) -> None:
+        """Stop a part and leave it stopped."""
+        self.part(name).stop()
+
+    def start_part(self, name: str, *, timeout: float = 60.0) -> None:
+        """Start a stopped part, at the same address, and wait until it is ready."""
+        part = self.part(name)
+        if name == "postgres":
+            part.command = postgres_command(self.home, self._ports["postgres"], self.credentials.postgres["postgres"])
+        part.start()
+        self._wait(name, time.monotonic() + timeout)
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Wait until every part is ready. Raises PartFailed with the log's end of the one that is not."""
+        deadline = time.monotonic() + timeout
+        for name in tuple(self._parts):
+            self._wait(name, deadline)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _bring_up(self, home: Home, services: tuple[str, ...], began: float, timeout: float) -> None:
+        deadline = began + timeout
+
+        def done(step: str) -> None:
+            self.timings[step] = round(time.monotonic() - began, 2)
+
+        end_left_over(home.run)
+        self._credentials = credentials = load_or_create(home)
+        before = ports_before(home)
+        remove_sockets({name: before.get(name, 0) for name in S3_PORTS})
+        self._ports = ports = choose(("nats", "postgres", *S3_PORTS, *SERVICES), self._ports or before)
+        embedding_model = embedding_model_path()
+        done("keys")
+
+        # initdb takes a second, so its thread goes first; a part is spawned by a thread of its own.
+        def postgres() -> None:
+            self._add("postgres", postgres_command(home, ports["postgres"], credentials.postgres["postgres"])).start()
+            self._wait("postgres", deadline)
+            admin_url = postgres_url("postgres", credentials.postgres["postgres"], ports["postgres"], "postgres")
+            asyncio.run(provision_database(admin_url, DATABASE, credentials.postgres))
+            stored = [name for name in SERVICES if name not in WITHOUT_DATABASE and _exists(name)]
+            _together([lambda name=name: self._migrate(name) for name in stored])  # type: ignore[misc]
+            done("postgres")
+
+        def s3() -> None:
+            self._wait("s3", deadline)
+            self._until_it_works(lambda: make_bucket(ports["s3"], credentials.s3["admin"]), deadline, "s3")
+            done("s3")
+
+        def bus() -> None:
+            self._wait("nats", deadline)
+            asyncio.run(self._provision_bus())
+            done("nats")
+
+        def base_model() -> BaseModel:
+            found = prepare_base_model(home.models)
+            done("base_model")
+            return found
+
+        self._add("s3", objects_command(home, ports, credentials.s3, credentials.s3_internal)).start()
+        self._add("nats", bus_command(home, ports["nats"], credentials.nats_public)).start()
+        with ThreadPoolExecutor(4, thread_name_prefix="stack-start") as pool, self._interruptible():
+            servers = [pool.submit(step) for step in (postgres, s3, bus)]
+            needs_model = any(name in NEEDS_BASE_MODEL for name in services)
+            model = pool.submit(base_model) if needs_model else None
+            for name in sorted(services, key=_IMPORT_FIRST.index):
+                env = service_environment(name, home, ports, credentials, embedding_model)
+                command = (sys.executable, "-m", "fleet_cli.stack.gate", f"services.{name}.app")
+                self._add(name, Command(command, environment=env)).start(gated=True)
+            for future in servers:
+                future.result()
+            found = model.result() if model is not None else None
+        self._info = describe(home, ports, credentials, services, base_model=found, embedding_model=embedding_model)
+        write_fleet_file(home, self._info, ports)
+        for name in services:
+            self._parts[name].open_gate()
+        for name in services:
+            self._wait(name, deadline)
+            done(name)
+        done("all")
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lets the threads of a start end soon when it fails or Ctrl-C is pressed; the pool waits for them."""
+        try:
+            yield
+        except BaseException:
+            self._giving_up.set()
+            raise
+
+    def _add(self, name: str, command: Command) -> Supervised:
+        part = Supervised(name, command, logs=self.home.logs, run=self.home.run)
+        self._parts[name] = part
+        return part
+
+    def _migrate(self, name: str) -> None:
+        migrate(name, postgres_url(name, self.credentials.postgres[name], self._ports["postgres"]))
+
+    async def _provision_bus(self) -> None:
+        client = await self.connect_nats("admin")
+        try:
+            await provision(client.jetstream())
+        finally:
+            await client.close()
+
+    async def connect_nats(self, user: str) -> Client:
+        """A connection to the bus as one of its users; the caller closes it."""
+        return await nats.connect(
+            f"nats://{LOOPBACK}:{self._ports['nats']}",
+            nkeys_seed=str(self.credentials.nats_seeds[user]),
+            inbox_prefix=inbox_prefix(user).encode(),
+            name=f"{user} (stack)",
+        )
+
+    def _wait(self, name: str, deadline: float) -> None:
+        part = self.part(name)
+        ready = self._is_ready(name)
+        while not ready():
+            if self._giving_up.is_set():
+                raise PartFailed(f"{name} was not waited for: the start was given up")
+            if len(part.exits) >= 3:
+                raise PartFailed(f"{name} crashed {len(part.exits)} times; the end of {part.log}:\n{part.tail()}")
+            if time.monotonic() > deadline:
+                raise PartFailed(f"{name} is not ready in time; the end of {part.log}:\n{part.tail()}")
+            time.sleep(0.05)
+
+    def _until_it_works(self, step: Callable[[], None], deadline: float, name: str) -> None:
+        """Repeat a step of a server that has opened its port but may not be able to answer yet."""
+        while True:
+            try:
+                return step()
+            except (S3Error, HTTPError, OSError) as error:
+                if self._giving_up.is_set() or time.monotonic() > deadline:
+                    raise PartFailed(f"{name} does not work: {error}; its log is {self.part(name).log}") from error
+                time.sleep(0.1)
+
+    def _is_ready(self, name: str) -> Callable[[], bool]:
+        port = self._ports[name]
+        match name:
+            case "nats":
+                return lambda: bus_ready(port)
+            case "postgres":
+                return lambda: postgres_ready(self.home, port)
+            case "s3":
+                return lambda: objects_ready(port)
+            case _:
+                return lambda: _service_ready(port)
+
+
+def _exists(service: str) -> bool:
+    return importlib.util.find_spec(f"services.{service}") is not None
+
+
+def _service_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _together(steps: Iterable[Callable[[], None]]) -> None:
+    threads = []
+    failures: list[BaseException] = []
+
+    def guarded(step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BaseException as error:
+            failures.append(error)
+
+    for step in steps:
+        threads.append(threading.Thread(target=guarded, args=(step,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
