@@ -1,0 +1,78 @@
+"""LoRA adapters: card, Arrow file format, interop, layers, slots, engine, routing.
+
+Importing this package costs nothing: every public name is imported on first use (PEP 562), so that a service which
+only opens and checks adapters never pays for torch. `card`, `arrow_format`, `base_model` (but for its `load`),
+`validation` and `interop` are torch-free.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lora_core.arrow_format import LoRAFormat
+    from lora_core.card import LoRACard, LoRAWeights
+    from lora_core.embedding import SentenceEmbedder
+    from lora_core.engine import ArrowEngine, Request
+    from lora_core.errors import (
+        AdapterError,
+        AdapterNotFound,
+        CorruptAdapter,
+        InvalidAdapter,
+        SlotsFull,
+        UnsupportedAdapter,
+    )
+    from lora_core.linear import LoRALinear
+    from lora_core.manager import LoRAManager
+    from lora_core.router import LoRARouter
+    from lora_core.validation import Manifest, check_card
+
+_HOMES = {
+    "LoRAFormat": "arrow_format",
+    "LoRACard": "card",
+    "LoRAWeights": "card",
+    "SentenceEmbedder": "embedding",
+    "ArrowEngine": "engine",
+    "Request": "engine",
+    "AdapterError": "errors",
+    "AdapterNotFound": "errors",
+    "CorruptAdapter": "errors",
+    "InvalidAdapter": "errors",
+    "SlotsFull": "errors",
+    "UnsupportedAdapter": "errors",
+    "LoRALinear": "linear",
+    "LoRAManager": "manager",
+    "LoRARouter": "router",
+    "Manifest": "validation",
+    "check_card": "validation",
+}
+
+__all__ = [
+    "AdapterError",
+    "AdapterNotFound",
+    "ArrowEngine",
+    "CorruptAdapter",
+    "InvalidAdapter",
+    "LoRACard",
+    "LoRAFormat",
+    "LoRALinear",
+    "LoRAManager",
+    "LoRARouter",
+    "LoRAWeights",
+    "Manifest",
+    "Request",
+    "SentenceEmbedder",
+    "SlotsFull",
+    "UnsupportedAdapter",
+    "check_card",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'lora_core' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"lora_core.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

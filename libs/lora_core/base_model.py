@@ -1,0 +1,90 @@
+"""A base model folder: its revision, the linear layers that can carry LoRA, and loading it. Only `load` needs torch."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_core.errors import AdapterNotFound
+from lora_core.safetensors_file import read_header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_TOKENIZER_FILES = {
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+}
+# Two-dimensional weights that are lookups or the output head, not linear layers inside the network.
+_NOT_LINEAR = {"embed_tokens", "embed_positions", "lm_head", "wte", "wpe", "word_embeddings", "embed_out"}
+
+
+def revision(folder: Path | str) -> str:
+    """The base model revision: sha256 over the sorted `name sha256` lines of config, weights and tokenizer files.
+
+    The same model has the same revision on every machine; one changed weight or token changes it.
+    Raises AdapterNotFound if the folder is no model.
+    """
+    folder = Path(folder)
+    files = sorted(_revision_files(folder))
+    if not any(file.suffix == ".safetensors" for file in files) or folder / "config.json" not in files:
+        raise AdapterNotFound(f"no base model in {folder}: expected config.json and *.safetensors")
+    lines = (f"{file.name} {_file_sha256(file, *_identity(file))}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _revision_files(folder: Path) -> list[Path]:
+    named = [folder / name for name in ("config.json", *_TOKENIZER_FILES)]
+    return [file for file in named if file.is_file()] + list(folder.glob("*.safetensors"))
+
+
+def _identity(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _file_sha256(file: Path, _inode: int, _size: int, _mtime: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def linear_shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
+    """Module name → (out features, in features) of every linear layer that can carry LoRA, in file order.
+
+    Read from the safetensors headers alone. Embeddings and the output head are left out.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise AdapterNotFound(f"no base model in {folder}: expected *.safetensors")
+    shapes: dict[str, tuple[int, int]] = {}
+    for file in files:
+        for name, entry in read_header(file).items():
+            module, _, kind = name.rpartition(".")
+            if kind == "weight" and len(entry.shape) == 2 and module.rpartition(".")[2] not in _NOT_LINEAR:
+                shapes[module] = (entry.shape[0], entry.shape[1])
+    return shapes
+
+
+def load(folder: Path | str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model in float32, in evaluation mode, and its tokenizer; never touches the network."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model.requires_grad_(False)
+    model.train(False)
+    return model, tokenizer

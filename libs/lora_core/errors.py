@@ -1,0 +1,38 @@
+"""What can be wrong with an adapter. Every message says what was found and what would be right."""
+
+from pathlib import Path
+
+
+class AdapterError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class AdapterNotFound(AdapterError, FileNotFoundError):
+    """No adapter at this path, or none of this name is loaded."""
+
+
+class InvalidAdapter(AdapterError):
+    """An adapter that cannot serve: one field of it, its value, and what would be right."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        self.field = field
+        self.value = value
+        self.expected = expected
+        super().__init__(f"{field} is {value!r}, expected {expected}")
+
+
+class UnsupportedAdapter(InvalidAdapter):
+    """A valid adapter of a kind that lora_core does not apply. Refused whole, never applied in part."""
+
+
+class CorruptAdapter(AdapterError):
+    """A file that is truncated, altered, foreign or hostile."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class SlotsFull(AdapterError):
+    """Every slot holds an adapter: unload one first."""

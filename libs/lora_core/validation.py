@@ -1,0 +1,86 @@
+"""Can this adapter serve on this base model? Torch-free, so that a registry can ask at registration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lora_core.array import is_finite, is_zero
+from lora_core.card import LoRACard
+from lora_core.errors import InvalidAdapter
+
+MAX_RANK = 512
+MAX_ALPHA = 65_536.0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checked adapter holds. Sizes in bytes as stored; `modules` are full module names, sorted."""
+
+    name: str
+    rank: int
+    max_rank: int
+    alpha: float
+    rslora: bool
+    target_modules: tuple[str, ...]
+    modules: tuple[str, ...]
+    parameters: int
+    bytes: int
+    dtypes: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+
+def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifest:
+    """Check a card against a base model's linear shapes (`lora_core.base_model.linear_shapes`).
+
+    Raises InvalidAdapter naming the first field that is wrong: rank or alpha out of range, a module that the model
+    does not have, matrices that do not fit it, NaN or infinity, or no effect at all (every delta zero).
+    """
+    _check_range("rank", card.rank, MAX_RANK)
+    _check_range("alpha", card.alpha, MAX_ALPHA)
+    effective = False
+    for module, weights in card.weights.items():
+        shape = shapes.get(module)
+        if shape is None:
+            raise InvalidAdapter("module", module, _modules_expected(shapes))
+        _check_range(f"{module} rank", weights.rank, MAX_RANK)
+        if weights.alpha is not None:
+            _check_range(f"{module} alpha", weights.alpha, MAX_ALPHA)
+        out_features, in_features = shape
+        if weights.in_features != in_features:
+            expected = f"[{weights.rank}, {in_features}] as the base model's layer has {in_features} inputs"
+            raise InvalidAdapter(f"{module} A shape", list(weights.a.shape), expected)
+        if weights.out_features != out_features:
+            expected = f"[{out_features}, {weights.rank}] as the base model's layer has {out_features} outputs"
+            raise InvalidAdapter(f"{module} B shape", list(weights.b.shape), expected)
+        if weights.rank > min(shape):
+            raise InvalidAdapter(f"{module} rank", weights.rank, f"at most {min(shape)}, the layer's smaller side")
+        for matrix, letter in ((weights.a, "A"), (weights.b, "B")):
+            if not is_finite(matrix):
+                raise InvalidAdapter(f"{module} {letter}", "NaN or infinity", "finite numbers")
+        effective = effective or not (is_zero(weights.a) or is_zero(weights.b))
+    if not effective:
+        raise InvalidAdapter(
+            "weights", "zero delta in every module", "an adapter that changes the model (is it untrained?)"
+        )
+    return Manifest(
+        name=card.name,
+        rank=card.rank,
+        max_rank=card.max_rank,
+        alpha=card.alpha,
+        rslora=card.rslora,
+        target_modules=card.target_modules,
+        modules=tuple(sorted(card.weights)),
+        parameters=card.parameters,
+        bytes=card.bytes,
+        dtypes=card.dtypes,
+        metadata=dict(card.metadata),
+    )
+
+
+def _check_range(field: str, value: float, limit: float) -> None:
+    if not 0 < value <= limit:
+        raise InvalidAdapter(field, value, f"more than 0 and at most {limit:g}")
+
+
+def _modules_expected(shapes: Mapping[str, tuple[int, int]]) -> str:
+    kinds = sorted({module.rpartition(".")[2] for module in shapes})
+    return f"a linear layer of the base model ({', '.join(kinds[:12])})"
