@@ -1,0 +1,190 @@
+"""Evaluations and golden data set versions: frozen values and pure transitions. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from services.evaluator import statistics
+from services.evaluator.criteria import Criterion
+from services.evaluator.golden import ContextUse
+from services.evaluator.judge import Verdict
+
+State = Literal["queued", "running", "scored", "failed"]
+
+
+class EvaluationFailure(Exception):
+    """No score can be made; the message is the reason that EvaluationFailed carries."""
+
+
+class BadVersion(ValueError):
+    """A golden data set version that cannot be; says what would be right."""
+
+
+@dataclass(frozen=True)
+class GoldenVersion:
+    """One version of a golden data set. sha256 is set once it is frozen."""
+
+    dataset_id: str
+    version: str
+    domain: str
+    description: str
+    context_use: ContextUse
+    created_by: str
+    created_at: datetime
+    frozen_at: datetime | None
+    sha256: str | None
+    total_samples: int
+
+    @property
+    def frozen(self) -> bool:
+        return self.frozen_at is not None
+
+
+def parse_version(text: str) -> tuple[int, int, int]:
+    """(major, minor, patch); raises BadVersion."""
+    match = re.fullmatch(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})", text)
+    if match is None:
+        raise BadVersion(f"version: {text!r} is no semantic version; write for example 1.0.0")
+    major, minor, patch = map(int, match.groups())
+    return major, minor, patch
+
+
+def next_version(version: str) -> str:
+    """What a changed data set is called: the next minor version."""
+    major, minor, _ = parse_version(version)
+    return f"{major}.{minor + 1}.0"
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """`id@1.2.0` names an exact version, `id` the newest."""
+    dataset_id, _, version = reference.partition("@")
+    return dataset_id, version or None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is judged with what. artifact_sha256 is empty where nobody has told it yet: the first answer pins it."""
+
+    evaluation_id: str
+    adapter_id: str
+    family: str
+    domain: str
+    artifact_sha256: str
+    base_model: str
+    wanted_dataset: str
+    dataset_id: str | None
+    version: str | None
+    golden_sha256: str | None
+    judge: str
+    max_tokens: int
+    pass_threshold: float
+    state: State
+    total: int
+    reason: str
+    requested_by: str
+    created_at: datetime
+    waiting_since: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def over(self) -> bool:
+        return self.state in {"scored", "failed"}
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """One judged answer."""
+
+    sample_id: str
+    answer: str
+    generation_id: str
+    finish_reason: str
+    overall: float
+    verdicts: Mapping[Criterion, Verdict]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Who gave an answer, as the response says."""
+
+    adapter_id: str
+    artifact_sha256: str
+
+
+def check_served(evaluation: Evaluation, served: Served) -> str:
+    """The digest that answered; raises EvaluationFailure unless the very adapter did, never the base model."""
+    if served.adapter_id != evaluation.adapter_id:
+        answered = served.adapter_id or "the base model"
+        raise EvaluationFailure(f"asked inference for {evaluation.adapter_id}, but {answered} answered")
+    if not re.fullmatch(r"[0-9a-f]{64}", served.artifact_sha256):
+        raise EvaluationFailure(
+            f"inference did not say which artifact of {evaluation.adapter_id} answered "
+            f"(lorafleet.artifact_sha256: {served.artifact_sha256!r})"
+        )
+    if evaluation.artifact_sha256 and served.artifact_sha256 != evaluation.artifact_sha256:
+        raise EvaluationFailure(
+            f"artifact {served.artifact_sha256} of {evaluation.adapter_id} answered, "
+            f"but {evaluation.artifact_sha256} is to be judged"
+        )
+    return served.artifact_sha256
+
+
+def waited_out(evaluation: Evaluation, now: datetime, limit: timedelta) -> bool:
+    """Whether inference has been unable to serve the adapter for longer than the limit."""
+    return evaluation.waiting_since is not None and now - evaluation.waiting_since > limit
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result over all samples. Scores on 0–100, criteria on 0–10, rates 0 to 1."""
+
+    score: statistics.Interval
+    pass_rate: statistics.Interval
+    passed: int
+    samples: int
+    confidence: float
+    criteria: Mapping[str, float]
+    by_difficulty: Mapping[str, float]
+
+
+def summarise(results: Sequence[SampleResult], difficulties: Mapping[str, str], threshold: float) -> Summary:
+    """Estimates over the results, in sample id order so that the seeded draws do not depend on who finished first.
+
+    Raises ValueError for no results.
+    """
+    ordered = sorted(results, key=lambda result: result.sample_id)
+    scores = [result.overall for result in ordered]
+    passed = sum(score >= threshold for score in scores)
+    groups: dict[str, list[float]] = {}
+    for result in ordered:
+        groups.setdefault(difficulties[result.sample_id], []).append(result.overall)
+    return Summary(
+        score=statistics.mean_score(scores),
+        pass_rate=statistics.pass_rate(passed, len(scores)),
+        passed=passed,
+        samples=len(scores),
+        confidence=statistics.CONFIDENCE,
+        criteria={str(c): sum(r.verdicts[c].score for r in ordered) / len(ordered) for c in Criterion},
+        by_difficulty={name: sum(group) / len(group) for name, group in sorted(groups.items())},
+    )
+
+
+def compare(new: Sequence[SampleResult], old: Sequence[SampleResult]) -> statistics.Comparison | None:
+    """The new results against those of another version on the same golden samples, paired (LA-3.4)."""
+    mine, theirs = ({result.sample_id: result for result in results} for results in (new, old))
+    common = sorted(mine.keys() & theirs.keys())
+    return statistics.compare(
+        {i: mine[i].overall for i in common},
+        {i: theirs[i].overall for i in common},
+        {
+            str(criterion): (
+                [mine[i].verdicts[criterion].score for i in common],
+                [theirs[i].verdicts[criterion].score for i in common],
+            )
+            for criterion in Criterion
+        },
+    )
