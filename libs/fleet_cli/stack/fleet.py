@@ -8,9 +8,7 @@ import signal
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +20,7 @@ from minio.error import S3Error
 from nats.aio.client import Client
 from urllib3.exceptions import HTTPError
 
-from fleet_cli.stack.bus import bus_command, bus_ready
+from fleet_cli.stack.bus import bus_command
 from fleet_cli.stack.credentials import Credentials, load_or_create
 from fleet_cli.stack.environment import (
     WITHOUT_DATABASE,
@@ -36,10 +34,11 @@ from fleet_cli.stack.errors import PartFailed, StackError
 from fleet_cli.stack.home import Home, default_home
 from fleet_cli.stack.models import BaseModel, embedding_model_path, prepare_base_model
 from fleet_cli.stack.objects import PORTS as S3_PORTS
-from fleet_cli.stack.objects import make_bucket, objects_command, objects_ready, remove_sockets
+from fleet_cli.stack.objects import make_bucket, objects_command, remove_sockets
 from fleet_cli.stack.ports import LOOPBACK, choose
-from fleet_cli.stack.postgres import DATABASE, postgres_command, postgres_ready, postgres_url, provision_database
+from fleet_cli.stack.postgres import DATABASE, postgres_command, postgres_url, provision_database
 from fleet_cli.stack.process import Command, Supervised, end_left_over
+from fleet_cli.stack.readiness import readiness
 from fleet_events.topology import SERVICES
 from fleet_kit.migrate import migrate
 from fleet_kit.nats_auth import inbox_prefix
@@ -274,25 +273,26 @@ class Fleet:
         finally:
             await client.close()
 
-    async def connect_nats(self, user: str) -> Client:
+    async def connect_nats(self, user: str, error_cb: Callable[[Exception], Awaitable[None]] | None = None) -> Client:
         """A connection to the bus as one of its users; the caller closes it."""
         return await nats.connect(
             f"nats://{LOOPBACK}:{self._ports['nats']}",
             nkeys_seed=str(self.credentials.nats_seeds[user]),
             inbox_prefix=inbox_prefix(user).encode(),
             name=f"{user} (stack)",
+            error_cb=error_cb,
         )
 
     def _wait(self, name: str, deadline: float) -> None:
         part = self.part(name)
-        ready = self._is_ready(name)
-        while not ready():
+        missing = readiness(name, self.home, self._ports[name])
+        while reason := missing():
             if self._giving_up.is_set():
                 raise PartFailed(f"{name} was not waited for: the start was given up")
             if len(part.exits) >= 3:
                 raise PartFailed(f"{name} crashed {len(part.exits)} times; the end of {part.log}:\n{part.tail()}")
             if time.monotonic() > deadline:
-                raise PartFailed(f"{name} is not ready in time; the end of {part.log}:\n{part.tail()}")
+                raise PartFailed(f"{name} is not ready ({reason}); the end of {part.log}:\n{part.tail()}")
             time.sleep(0.05)
 
     def _until_it_works(self, step: Callable[[], None], deadline: float, name: str) -> None:
@@ -305,29 +305,9 @@ class Fleet:
                     raise PartFailed(f"{name} does not work: {error}; its log is {self.part(name).log}") from error
                 time.sleep(0.1)
 
-    def _is_ready(self, name: str) -> Callable[[], bool]:
-        port = self._ports[name]
-        match name:
-            case "nats":
-                return lambda: bus_ready(port)
-            case "postgres":
-                return lambda: postgres_ready(self.home, port)
-            case "s3":
-                return lambda: objects_ready(port)
-            case _:
-                return lambda: _service_ready(port)
-
 
 def _exists(service: str) -> bool:
     return importlib.util.find_spec(f"services.{service}") is not None
-
-
-def _service_ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _together(steps: Iterable[Callable[[], None]]) -> None:

@@ -94,6 +94,27 @@ async def provision_database(admin_url: str, database: str, passwords: dict[str,
         await inside.close()
 
 
+async def clone_database(admin_url: str, template: str, name: str) -> None:
+    """Make a copy of a database to which nobody is connected: schemas, tables, rows and rights."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        await admin.execute(await _filled(admin, "CREATE DATABASE %I TEMPLATE %I", name, template))
+        await admin.execute(await _filled(admin, "REVOKE ALL ON DATABASE %I FROM PUBLIC", name))
+        for role in SERVICES:
+            await admin.execute(await _filled(admin, "GRANT CONNECT ON DATABASE %I TO %I", name, role))
+    finally:
+        await admin.close()
+
+
+async def drop_database(admin_url: str, name: str) -> None:
+    """Drop a database, and end the sessions in it."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        await admin.execute(await _filled(admin, "DROP DATABASE IF EXISTS %I WITH (FORCE)", name))
+    finally:
+        await admin.close()
+
+
 async def _filled(connection: asyncpg.Connection, statement: str, *values: str) -> str:
     """Names and passwords cannot be parameters of these statements, so the server itself quotes them."""
     return str(await connection.fetchval("SELECT format($1, VARIADIC $2::text[])", statement, list(values)))

@@ -106,6 +106,18 @@ class Supervised:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def crash(self) -> None:
+        """``kill -9``, and no restart until ``start``."""
+        with self._lock:
+            self._wanted.clear()
+            self._wake.set()
+            process = self._process
+        if process is not None and process.poll() is None:
+            self._send(process.pid, signal.SIGKILL)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
     def tail(self, lines: int = 15) -> str:
         """The last lines of its log."""
         try:
