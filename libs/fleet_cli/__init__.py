@@ -1,0 +1,1 @@
+"""The `lorafleet` command, the typed client of the fleet, and the embedded stack."""

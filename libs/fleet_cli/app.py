@@ -1,0 +1,44 @@
+"""The `lorafleet` command: every group and command in one place."""
+
+from __future__ import annotations
+
+from fleet_cli.commands import chat, demo, provision, status, up
+from fleet_cli.commands import lifecycle as lifecycle_commands
+from fleet_cli.commands.adapters import adapters
+from fleet_cli.commands.data import data
+from fleet_cli.commands.dlq import dlq
+from fleet_cli.commands.evaluations import evaluations
+from fleet_cli.commands.events import events
+from fleet_cli.commands.golden import golden
+from fleet_cli.commands.jobs import jobs
+from fleet_cli.commands.lifecycle import lifecycle
+from fleet_cli.commands.models import models
+from fleet_cli.commands.token import token
+from fleet_cli.group import CommandGroup
+
+root = CommandGroup("Runs the whole life of LoRA adapters: data, train, register, evaluate, approve, serve, feedback.")
+
+for add in (up.add, status.add, provision.add, lifecycle_commands.add_train, chat.add, demo.add):
+    add(root)
+for group, name in (
+    (lifecycle, "lifecycle"),
+    (data, "data"),
+    (jobs, "jobs"),
+    (adapters, "adapters"),
+    (golden, "golden"),
+    (evaluations, "evaluations"),
+    (events, "events"),
+    (dlq, "dlq"),
+    (models, "models"),
+    (token, "token"),
+):
+    root.add(group, name)
+
+
+def main() -> None:
+    """Entry point."""
+    root.typer(prog_name="lorafleet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The command line's side of the bus: connect, follow the stream of facts, publish one event with its headers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from shlex import quote
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+
+from fleet_cli.faults import BadInput, Fault, Unreachable
+from fleet_cli.home import FleetHome
+from fleet_events import Event, v1
+from fleet_events.topology import STREAM, TOPOLOGY, row_of_subject
+from fleet_kit.cloudevents import Outgoing, open_envelope, seal
+from fleet_kit.errors import Refused
+from fleet_kit.nats_auth import inbox_prefix
+
+Value = TypeVar("Value")
+EVENTS: Mapping[str, type[Event]] = {row.event.__name__: row.event for row in TOPOLOGY}
+
+
+@asynccontextmanager
+async def connect(home: FleetHome, user: str = "admin") -> AsyncIterator[Client]:
+    """A connection to the fleet's NATS with the nkey of that user; raises `Unreachable`."""
+    url = home.nats_url
+    seed = home.nats_seed(user)
+    last: list[Exception] = []
+
+    async def remember(error: Exception) -> None:
+        """Once connected, what cannot be done raises where it is done; before, this says why."""
+        last.append(error)
+
+    try:
+        # nats-py tries for ever once it may reconnect, so the first contact gets a time of its own.
+        async with asyncio.timeout(10):
+            await _knock(url)
+            client = await nats.connect(
+                url,
+                name="lorafleet",
+                nkeys_seed=str(seed) if seed else None,
+                inbox_prefix=inbox_prefix(user).encode() if seed else b"_INBOX",
+                connect_timeout=5,
+                max_reconnect_attempts=-1,
+                error_cb=remember,
+            )
+    except (NatsError, OSError, TimeoutError) as error:
+        cause = last[-1] if last else error
+        raise Unreachable("NATS", url, str(cause) or type(cause).__name__) from error
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _knock(url: str) -> None:
+    """Raise OSError at once where nobody listens."""
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
+    writer.close()
+
+
+def run(work: Callable[[], Awaitable[Value]]) -> Value:
+    """Run a coroutine from a command; JetStream's errors become `Fault`s."""
+
+    async def main() -> Value:
+        return await work()
+
+    try:
+        return asyncio.run(main())
+    except APIError as error:
+        raise Fault(f"JetStream refused: {error.description or error} (was `lorafleet provision` run?)") from error
+    except NatsError as error:
+        raise Fault(f"NATS: {error or type(error).__name__}") from error
+
+
+@dataclass(frozen=True)
+class Received:
+    """One message of the stream. `event` is None where the body breaks its contract; `fault` then says how."""
+
+    sequence: int
+    subject: str
+    at: datetime
+    headers: Mapping[str, str]
+    body: bytes
+    event: Event | None
+    fault: str = ""
+
+    @property
+    def type(self) -> str:
+        """Short name of the event's type."""
+        row = row_of_subject(self.subject)
+        return row.event.__name__ if row else "?"
+
+
+async def last_sequence(client: Client, stream: str = STREAM) -> int:
+    """Sequence of the newest message in a stream."""
+    return (await client.jetstream().stream_info(stream)).state.last_seq
+
+
+async def follow(
+    client: Client, *, after: int | None = None, subjects: Sequence[str] = (), stream: str = STREAM
+) -> AsyncIterator[Received]:
+    """Every message of the stream with a sequence above `after` (None: only new ones), in order, for ever.
+
+    Nothing durable is left behind. A consumer lost with its server is made again where it stopped, so that an
+    outage skips nothing.
+    """
+    position = await last_sequence(client, stream) if after is None else after
+    while True:
+        try:
+            async for received in _read(client.jetstream(), position + 1, subjects, stream):
+                position = received.sequence
+                yield received
+        except (NatsError, APIError, OSError) as error:
+            if client.is_closed:
+                raise Unreachable("NATS", "its address", str(error)) from error
+            await asyncio.sleep(1)
+
+
+async def _read(js: JetStreamContext, start: int, subjects: Sequence[str], stream: str) -> AsyncIterator[Received]:
+    config = ConsumerConfig(
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=start,
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=60.0,
+        mem_storage=True,
+        filter_subjects=list(subjects) or None,
+        name=f"cli-{uuid.uuid4().hex}",
+    )
+    made = await js.add_consumer(stream, config)
+    subscription = await js.pull_subscribe_bind(stream=stream, name=made.name)
+    try:
+        while True:
+            try:
+                messages = await subscription.fetch(64, timeout=5)
+            except TimeoutError:
+                # Quiet stream or lost consumer: the consumer's own answer tells them apart.
+                await js.consumer_info(stream, made.name)
+                continue
+            for message in messages:
+                yield _received(message)
+    finally:
+        if not js._nc.is_closed:
+            await subscription.unsubscribe()
+
+
+def _received(message: Msg) -> Received:
+    sequence = message.metadata.sequence.stream
+    event, fault = None, ""
+    try:
+        event, _ = open_envelope(message.subject, message.headers, message.data, sequence)
+    except Refused as error:
+        fault = " ".join(str(error).split())
+    at = message.metadata.timestamp
+    return Received(
+        sequence, message.subject, at.astimezone(UTC), dict(message.headers or {}), message.data, event, fault
+    )
+
+
+def event_type(name: str, option: str = "TYPE") -> type[Event]:
+    """The event class of a short or full name, in any of the usual spellings; raises `BadInput`."""
+    wanted = re.sub(r"[^a-z]", "", name.rpartition(".")[2].lower())
+    for known, event in EVENTS.items():
+        if known.lower() == wanted:
+            return event
+    raise BadInput(option, f"{name!r} is no event of the fleet; known are {', '.join(sorted(EVENTS))}")
+
+
+def outgoing(event: Event, entity: str, source: str = "upstream") -> Outgoing:
+    """The wire form of an event; `entity` is what it is about (ce-subject)."""
+    return seal(event, service=source, entity=entity, trace={})
+
+
+def as_nats_pub(message: Outgoing, url: str) -> str:
+    """The same message as a plain `nats pub` command."""
+    headers = " \\\n  ".join(f"-H {quote(f'{name}: {value}')}" for name, value in message.headers.items())
+    return f"nats pub -s {quote(url)} {message.subject} \\\n  {headers} \\\n  {quote(message.body.decode())}"
+
+
+def entity_of(event: Event) -> str:
+    """What an upstream event is about: its own id where it has one, else its domain."""
+    match event:
+        case v1.TrainingRequested():
+            return event.job_id or event.domain
+        case v1.EvaluationRequested():
+            return event.adapter_id
+        case v1.FeedbackRecorded():
+            return event.generation_id
+        case v1.SampleRecorded() | v1.PreferenceRecorded():
+            return event.domain
+    return ""
+
+
+async def publish(client: Client, message: Outgoing) -> int:
+    """Publish and wait for JetStream's PubAck; returns the stream sequence."""
+    acknowledged = await client.jetstream().publish(
+        message.subject, message.body, headers=dict(message.headers), timeout=10
+    )
+    return acknowledged.seq

@@ -1,0 +1,197 @@
+"""Every endpoint of the five services that the client speaks, once each: `call(...) -> Call[answer type]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import TypeAdapter
+
+from fleet_cli.client import Call, Query
+from fleet_cli.replies import (
+    Adapter,
+    Anything,
+    ChatCompletion,
+    Evaluation,
+    GoldenSet,
+    Job,
+    JobAccepted,
+    Match,
+    Metric,
+    Reply,
+)
+from fleet_events import v1
+
+_ADAPTER = TypeAdapter(Adapter)
+_ADAPTERS = TypeAdapter(list[Adapter])
+_ANYTHING = TypeAdapter(Anything)
+_CHAT = TypeAdapter(ChatCompletion)
+_EVALUATION = TypeAdapter(Evaluation)
+_EVALUATIONS = TypeAdapter(list[Evaluation])
+_GOLDEN = TypeAdapter(GoldenSet)
+_GOLDENS = TypeAdapter(list[GoldenSet])
+_JOB = TypeAdapter(Job)
+_JOBS = TypeAdapter(list[Job])
+_LINES = TypeAdapter(list[dict[str, object]])
+
+
+# trainer
+def record_samples(domain: str, ndjson: bytes) -> Call[Anything]:
+    """Record training samples, lines {"prompt", "completion", "rating"?, "id"?}."""
+    return Call("trainer", "POST", "/v1/samples", _ANYTHING, {"domain": domain}, ndjson=ndjson)
+
+
+def request_training(request: v1.TrainingRequested) -> Call[JobAccepted]:
+    """Queue a training job."""
+    body = request.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return Call("trainer", "POST", "/v1/jobs", TypeAdapter(JobAccepted), body=body)
+
+
+def jobs(state: str | None = None) -> Call[list[Job]]:
+    """Jobs, newest first."""
+    return Call("trainer", "GET", "/v1/jobs", _JOBS, {"state": state}, inside="jobs")
+
+
+def job(job_id: str) -> Call[Job]:
+    """One job."""
+    return Call("trainer", "GET", f"/v1/jobs/{quote(job_id)}", _JOB)
+
+
+def job_metrics(job_id: str) -> Call[list[Metric]]:
+    """What the training logged."""
+    return Call("trainer", "GET", f"/v1/jobs/{quote(job_id)}/metrics", TypeAdapter(list[Metric]), inside="metrics")
+
+
+def cancel_job(job_id: str, reason: str) -> Call[Anything]:
+    """End a job."""
+    return Call("trainer", "POST", f"/v1/jobs/{quote(job_id)}/cancel", _ANYTHING, body={"reason": reason})
+
+
+# registry
+def adapters(
+    domain: str | None = None, status: str | None = None, base_model: str | None = None, active: bool | None = None
+) -> Call[list[Adapter]]:
+    """Versions, filtered."""
+    query: Query = {
+        "domain": domain,
+        "status": status,
+        "base_model": base_model,
+        "active": None if active is None else str(active).lower(),
+    }
+    return Call("registry", "GET", "/v1/adapters", _ADAPTERS, query, inside="adapters")
+
+
+def adapter(adapter_id: str) -> Call[Adapter]:
+    """One version."""
+    return Call("registry", "GET", f"/v1/adapters/{quote(adapter_id)}", _ADAPTER)
+
+
+def provenance(adapter_id: str) -> Call[Anything]:
+    """The digest chain of a version."""
+    return Call("registry", "GET", f"/v1/adapters/{quote(adapter_id)}/provenance", _ANYTHING)
+
+
+def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:
+    """approve, reject, activate or deactivate a version."""
+    return Call("registry", "POST", f"/v1/adapters/{quote(adapter_id)}/{verb}", _ADAPTER, body={"reason": reason})
+
+
+def register(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
+    """Upload a PEFT folder's files as a new version."""
+    upload = [("files", (file.name, file.read_bytes(), "application/octet-stream")) for file in files]
+    return Call("registry", "POST", "/v1/adapters", _ADAPTER, files=upload, form=fields)
+
+
+# evaluator
+def create_golden(dataset_id: str, domain: str, version: str, description: str) -> Call[GoldenSet]:
+    """A new, empty golden data set."""
+    body = {"dataset_id": dataset_id, "domain": domain, "version": version, "description": description}
+    return Call("evaluator", "POST", "/v1/golden", _GOLDEN, body=body)
+
+
+def goldens(domain: str | None = None) -> Call[list[GoldenSet]]:
+    """Golden data sets."""
+    return Call("evaluator", "GET", "/v1/golden", _GOLDENS, {"domain": domain}, inside="datasets")
+
+
+def golden(dataset_id: str) -> Call[GoldenSet]:
+    """One golden data set."""
+    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}", _GOLDEN)
+
+
+def add_golden_samples(dataset_id: str, ndjson: bytes) -> Call[Anything]:
+    """Add samples to a golden data set."""
+    return Call("evaluator", "POST", f"/v1/golden/{quote(dataset_id)}/samples", _ANYTHING, ndjson=ndjson)
+
+
+def export_golden(dataset_id: str) -> Call[list[dict[str, object]]]:
+    """Every sample of a golden data set."""
+    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}/export", _LINES, lines=True)
+
+
+def evaluations(adapter_id: str | None = None) -> Call[list[Evaluation]]:
+    """Evaluations, newest first."""
+    return Call("evaluator", "GET", "/v1/evaluations", _EVALUATIONS, {"adapter_id": adapter_id}, inside="evaluations")
+
+
+def evaluation(evaluation_id: str) -> Call[Evaluation]:
+    """One evaluation with its samples."""
+    return Call("evaluator", "GET", f"/v1/evaluations/{quote(evaluation_id)}", _EVALUATION)
+
+
+def request_evaluation(adapter_id: str, golden_dataset_id: str) -> Call[Anything]:
+    """Judge a version again."""
+    body = {"adapter_id": adapter_id, "golden_dataset_id": golden_dataset_id}
+    return Call("evaluator", "POST", "/v1/evaluations", _ANYTHING, body=body)
+
+
+# router and inference
+def route(query: str, k: int, threshold: float | None, domains: Sequence[str]) -> Call[list[Match]]:
+    """The adapters nearest to a query."""
+    body: dict[str, object] = {"query": query, "k": k}
+    if threshold is not None:
+        body["threshold"] = threshold
+    if domains:
+        body["domains"] = list(domains)
+    return Call("router", "POST", "/v1/route", TypeAdapter(list[Match]), body=body, inside="matches")
+
+
+def models() -> Call[list[Reply]]:
+    """What `model` may name."""
+    return Call("inference", "GET", "/v1/models", TypeAdapter(list[Reply]), inside="data")
+
+
+def chat(
+    model: str,
+    prompt: str,
+    *,
+    system: str = "",
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int | None = None,
+    stream: bool = False,
+) -> Call[ChatCompletion]:
+    """A chat completion."""
+    messages = [{"role": "system", "content": system}] if system else []
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [*messages, {"role": "user", "content": prompt}],
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "stream": stream,
+    }
+    if seed is not None:
+        body["seed"] = seed
+    return Call("inference", "POST", "/v1/chat/completions", _CHAT, body=body)
+
+
+def feedback(generation_id: str, rating: int, comment: str) -> Call[Anything]:
+    """Rate an answer."""
+    body = {"generation_id": generation_id, "rating": rating, "comment": comment}
+    return Call("inference", "POST", "/v1/feedback", _ANYTHING, body=body)
+
+
+def health(service: str, what: str = "readyz") -> Call[Anything]:
+    """/healthz or /readyz of a service."""
+    return Call(service, "GET", f"/{what}", _ANYTHING)

@@ -1,0 +1,1 @@
+"""The commands of `lorafleet`: one file a group."""

@@ -1,0 +1,116 @@
+"""`lorafleet adapters`: what the registry holds, and the decisions of a human."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleet_cli import calls
+from fleet_cli.commands.options import ReasonOption
+from fleet_cli.faults import BadInput
+from fleet_cli.group import CommandGroup
+from fleet_cli.provenance import lines as provenance_lines
+from fleet_cli.session import Session, facts, table
+
+adapters = CommandGroup("List, show, approve, activate and register adapter versions.")
+
+AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")]
+
+
+class Status(StrEnum):
+    """States of a version."""
+
+    PENDING_REVIEW = "pending_review"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+@adapters.command("list")
+def list_(
+    session: Session,
+    domain: Annotated[str | None, typer.Option("--domain", help="Only this domain.")] = None,
+    status: Annotated[Status | None, typer.Option("--status", help="Only this status.")] = None,
+    base_model: Annotated[str | None, typer.Option("--base-model", help="Only this base model.")] = None,
+    active: Annotated[bool, typer.Option("--active", help="Only versions that serve.")] = False,
+) -> None:
+    """List versions."""
+    found = session.client.call(
+        calls.adapters(domain, status.value if status else None, base_model, True if active else None)
+    )
+    rows = [
+        (one.adapter_id, one.domain, one.version, one.status, "active" if one.active else "", _score(one.metrics))
+        for one in found
+    ]
+    session.answer(found, table(("ADAPTER", "DOMAIN", "VERSION", "STATUS", "ACTIVE", "SCORE"), rows))
+
+
+@adapters.command("show")
+def show(session: Session, adapter_id: AdapterId) -> None:
+    """Show everything known of a version."""
+    found = session.client.call(calls.adapter(adapter_id))
+    session.answer(found, facts(found.model_dump(mode="json")))
+
+
+@adapters.command("provenance")
+def provenance(session: Session, adapter_id: AdapterId) -> None:
+    """Show the digest chain: data set → configuration → base model → checkpoint → artifact → evaluation → approval."""
+    found = session.client.call(calls.provenance(adapter_id))
+    session.answer(found, "\n".join(provenance_lines(found.model_dump(mode="json"))))
+
+
+def _decide(session: Session, verb: str, adapter_id: str, reason: str) -> None:
+    found = session.client.call(calls.decide(adapter_id, verb, reason))
+    state = "active" if found.active else "not active"
+    session.answer(found, f"{found.adapter_id}: {found.status}, {state}")
+
+
+@adapters.command("approve")
+def approve(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -> None:
+    """Approve a version that waits for review."""
+    _decide(session, "approve", adapter_id, reason)
+
+
+@adapters.command("reject")
+def reject(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -> None:
+    """Reject a version."""
+    _decide(session, "reject", adapter_id, reason)
+
+
+@adapters.command("activate")
+def activate(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -> None:
+    """Make an approved version its family's answer."""
+    _decide(session, "activate", adapter_id, reason)
+
+
+@adapters.command("deactivate")
+def deactivate(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -> None:
+    """Take a version out of service."""
+    _decide(session, "deactivate", adapter_id, reason)
+
+
+@adapters.command("register")
+def register(
+    session: Session,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="PEFT folder of an adapter.")],
+    domain: Annotated[str, typer.Option("--domain", help="Domain of the adapter.")],
+    version: Annotated[str, typer.Option("--version", help="Exact X.Y.Z (default: computed).")] = "",
+    description: Annotated[str, typer.Option("--description", help="What it is for; queries are matched to it.")] = "",
+) -> None:
+    """Upload a PEFT folder as a new version."""
+    if not folder.is_dir():
+        raise BadInput("FOLDER", f"{folder} is no folder; give one with adapter_config.json and its safetensors")
+    files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise BadInput("FOLDER", f"{folder} holds no {file.name}; pickled weights (.bin) are never read")
+    fields = {"domain": domain, "version": version, "description": description}
+    found = session.client.call(calls.register(files, {name: value for name, value in fields.items() if value}))
+    session.answer(found, f"registered {found.adapter_id}: {found.status}")
+
+
+def _score(metrics: object) -> str:
+    score = metrics.get("llm_judge_score") if isinstance(metrics, dict) else None
+    return f"{score:.1f}" if isinstance(score, int | float) else ""

@@ -1,0 +1,89 @@
+"""`lorafleet chat | feedback | route`: ask, rate, and see who would answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fleet_cli import calls
+from fleet_cli.group import CommandGroup
+from fleet_cli.replies import Served
+from fleet_cli.session import Session, facts, table
+
+
+def _told(served: Served | None, generation_id: str) -> str:
+    who = "the base model"
+    if served is not None and served.adapter_id:
+        who = f"{served.adapter_id} (artifact {(served.artifact_sha256 or '')[:12]})"
+    return f"[{who}; rate it: lorafleet feedback {generation_id} --rating 5]"
+
+
+def add(root: CommandGroup) -> None:
+    """Hang `chat`, `feedback` and `route` under the root."""
+
+    @root.command("chat")
+    def chat(
+        session: Session,
+        *,
+        prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
+        model: Annotated[str, typer.Option("--model", help="Base model, adapter id, family, or auto.")] = "auto",
+        system: Annotated[str, typer.Option("--system", help="System message.")] = "",
+        max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, max=4096)] = 256,
+        temperature: Annotated[float, typer.Option("--temperature", min=0, max=2)] = 0.0,
+        seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    ) -> None:
+        """Ask a question; the answer is printed as it is written."""
+        asked = calls.chat(
+            model,
+            prompt,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            stream=not session.as_json,
+        )
+        if session.as_json:
+            session.json(session.client.call(asked))
+            return
+        served, generation = None, ""
+        for chunk in session.client.stream(asked):
+            generation = str(chunk.get("id") or generation)
+            if "lorafleet" in chunk:
+                served = Served.model_validate(chunk["lorafleet"])
+            print(_delta(chunk), end="", file=session.out.file, flush=True)
+        print(file=session.out.file)
+        session.note(_told(served, generation))
+
+    @root.command("feedback")
+    def feedback(
+        session: Session,
+        generation_id: Annotated[str, typer.Argument(metavar="GENERATION_ID", help="Id of the answer.")],
+        rating: Annotated[int, typer.Option("--rating", min=1, max=5, help="1 (bad) to 5 (good).")],
+        comment: Annotated[str, typer.Option("--comment")] = "",
+    ) -> None:
+        """Rate an answer."""
+        answered = session.client.call(calls.feedback(generation_id, rating, comment))
+        session.answer(answered, f"recorded {rating} for {generation_id}")
+
+    @root.command("route")
+    def route(
+        session: Session,
+        query: Annotated[str, typer.Argument(metavar="QUERY")],
+        k: Annotated[int, typer.Option("--k", min=1, max=50, help="How many adapters.")] = 3,
+        threshold: Annotated[float | None, typer.Option("--threshold", min=-1, max=1, help="Least similarity.")] = None,
+        domain: Annotated[list[str] | None, typer.Option("--domain", help="Only these domains.")] = None,
+    ) -> None:
+        """Show which adapters `--model auto` would choose for a query."""
+        found = session.client.call(calls.route(query, k, threshold, domain or []))
+        rows = [(one.adapter_id, one.domain, f"{one.score:.3f}") for one in found]
+        nobody = facts({"no adapter": "is near enough: the base model would answer"})
+        session.answer(found, table(("ADAPTER", "DOMAIN", "SIMILARITY"), rows) if rows else nobody)
+
+
+def _delta(chunk: dict[str, object]) -> str:
+    choices = chunk.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return ""
+    delta = choices[0].get("delta") if isinstance(choices[0], dict) else None
+    return str(delta.get("content") or "") if isinstance(delta, dict) else ""

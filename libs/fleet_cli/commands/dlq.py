@@ -1,0 +1,80 @@
+"""`lorafleet dlq`: the dead letters, why they are there, and the way back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from fleet_cli import bus
+from fleet_cli.faults import BadInput
+from fleet_cli.group import CommandGroup
+from fleet_cli.session import Session, facts, table
+from fleet_kit import dead_letters
+from fleet_kit.dead_letters import DeadLetter
+
+dlq = CommandGroup("List, show and replay dead letters.")
+
+Sequence = Annotated[int, typer.Argument(metavar="NUMBER", help="Number that `dlq list` shows.", min=1)]
+
+
+def plain(letter: DeadLetter) -> dict[str, object]:
+    """A dead letter as JSON; its body as the object it holds, where it holds one."""
+    body = letter.body.decode(errors="replace")
+    try:
+        content: object = json.loads(body)
+    except ValueError:
+        content = body
+    return {**asdict(letter), "headers": dict(letter.headers), "body": content}
+
+
+@dlq.command("list")
+def list_(
+    session: Session,
+    consumer: Annotated[str | None, typer.Option("--consumer", help="Only this durable consumer.")] = None,
+) -> None:
+    """List dead letters, oldest first."""
+
+    async def read() -> list[DeadLetter]:
+        async with bus.connect(session.home) as client:
+            return [letter async for letter in dead_letters.list_dead(client.jetstream(), consumer)]
+
+    found = bus.run(read)
+    rows = [(one.sequence, one.time, one.consumer, one.deliveries, one.reason) for one in found]
+    shown = table(("NUMBER", "TIME", "CONSUMER", "TRIES", "REASON"), rows) if rows else "no dead letters"
+    session.answer([plain(one) for one in found], shown)
+
+
+@dlq.command("show")
+def show(session: Session, sequence: Sequence) -> None:
+    """Show one dead letter with its headers and body."""
+
+    async def read() -> DeadLetter:
+        async with bus.connect(session.home) as client:
+            return await dead_letters.show(client.jetstream(), sequence)
+
+    try:
+        letter = bus.run(read)
+    except LookupError as error:
+        raise BadInput("NUMBER", str(error)) from error
+    content = plain(letter)
+    content["headers"] = "\n".join(f"{name}: {value}" for name, value in letter.headers.items())
+    content["body"] = json.dumps(content["body"], ensure_ascii=False, indent=2)
+    session.answer(plain(letter), facts(content))
+
+
+@dlq.command("replay")
+def replay(session: Session, sequence: Sequence) -> None:
+    """Publish a dead letter's event again; who had handled it already ignores it."""
+
+    async def publish() -> DeadLetter:
+        async with bus.connect(session.home) as client:
+            return await dead_letters.replay(client.jetstream(), sequence)
+
+    try:
+        letter = bus.run(publish)
+    except (LookupError, ValueError) as error:
+        raise BadInput("NUMBER", str(error)) from error
+    session.answer(plain(letter), f"event {letter.event_id} was published again on {letter.subject}")

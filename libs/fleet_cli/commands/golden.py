@@ -1,0 +1,117 @@
+"""`lorafleet golden`: the held-out samples that adapters are judged with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleet_cli import calls
+from fleet_cli.commands.options import DomainOption, OptionalDomain
+from fleet_cli.faults import BadInput, ServerRefused
+from fleet_cli.files import read_lines, to_ndjson
+from fleet_cli.group import CommandGroup
+from fleet_cli.session import Session, facts, table
+
+golden = CommandGroup("Create, import, export and list golden data sets.")
+
+REQUIRED = ("prompt", "expected_output")
+DIFFICULTIES = ("easy", "medium", "hard")
+DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID")]
+VersionOption = Annotated[str, typer.Option("--version", help="Version of the data set, X.Y.Z.")]
+DescriptionOption = Annotated[str, typer.Option("--description", help="What it measures.")]
+
+
+def read_golden(name: str, option: str) -> list[dict[str, object]]:
+    """Golden samples of a JSONL file; raises `BadInput` at the first bad line."""
+    records = read_lines(name, option, REQUIRED)
+    for number, record in enumerate(records, start=1):
+        difficulty = record.get("difficulty", "medium")
+        if difficulty not in DIFFICULTIES:
+            raise BadInput(
+                option, f"{name} sample {number}: difficulty is {difficulty!r}; use one of {', '.join(DIFFICULTIES)}"
+            )
+    return records
+
+
+def checked_version(version: str) -> str:
+    """A SemVer X.Y.Z; raises `BadInput`."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise BadInput("--version", f"{version!r} is no version; use X.Y.Z, for example 1.0.0")
+    return version
+
+
+@golden.command("create")
+def create(
+    session: Session,
+    dataset_id: DatasetId,
+    domain: DomainOption,
+    version: VersionOption = "1.0.0",
+    description: DescriptionOption = "",
+) -> None:
+    """Create an empty golden data set."""
+    made = session.client.call(calls.create_golden(dataset_id, domain, checked_version(version), description))
+    session.answer(made, f"created {made.dataset_id} for {made.domain}, version {made.version}")
+
+
+@golden.command("import")
+def import_(
+    session: Session,
+    dataset_id: DatasetId,
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl|-", help='Lines {"prompt", "expected_output", ...}.')],
+    domain: Annotated[str, typer.Option("--domain", help="Creates the data set for this domain if it is new.")] = "",
+    version: VersionOption = "1.0.0",
+) -> None:
+    """Add the samples of a JSONL file to a golden data set."""
+    records = read_golden(file, "FILE")
+    if domain:
+        ensure_golden(session, dataset_id, domain, checked_version(version))
+    added = session.client.call(calls.add_golden_samples(dataset_id, to_ndjson(records)))
+    session.answer(added, f"{len(records)} samples sent to {dataset_id}")
+
+
+def ensure_golden(session: Session, dataset_id: str, domain: str, version: str = "1.0.0") -> None:
+    """Create a golden data set unless it is there."""
+    try:
+        session.client.call(calls.golden(dataset_id))
+    except ServerRefused as refused:
+        if refused.status != 404:
+            raise
+        session.client.call(calls.create_golden(dataset_id, domain, version, f"Golden samples of {domain}"))
+
+
+@golden.command("export")
+def export(
+    session: Session,
+    dataset_id: DatasetId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write (default: stdout).")] = None,
+) -> None:
+    """Write every sample as JSONL."""
+    records = session.client.call(calls.export_golden(dataset_id))
+    if output is None:
+        for record in records:
+            print(json.dumps(record, ensure_ascii=False), file=session.out.file)
+        return
+    try:
+        output.write_bytes(to_ndjson(records))
+    except OSError as error:
+        raise BadInput("--output", f"{output} cannot be written: {error.strerror}") from error
+    session.answer({"file": str(output), "samples": len(records)}, f"{len(records)} samples written to {output}")
+
+
+@golden.command("list")
+def list_(session: Session, domain: OptionalDomain = None) -> None:
+    """List golden data sets."""
+    found = session.client.call(calls.goldens(domain))
+    rows = [(one.dataset_id, one.domain, one.version, one.samples, one.description) for one in found]
+    session.answer(found, table(("DATA SET", "DOMAIN", "VERSION", "SAMPLES", "DESCRIPTION"), rows))
+
+
+@golden.command("show")
+def show(session: Session, dataset_id: DatasetId) -> None:
+    """Show one golden data set."""
+    found = session.client.call(calls.golden(dataset_id))
+    session.answer(found, facts(found.model_dump(mode="json")))

@@ -1,0 +1,53 @@
+"""Files that the user names: read once, checked line by line, every fault named with its option and line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from fleet_cli.faults import BadInput
+
+
+def read_text(name: str, option: str) -> str:
+    """Text of a file, or of standard input for `-`; raises `BadInput`."""
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(option, f"{name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(option, f"{name} is not UTF-8 text (byte {error.start})") from error
+
+
+def read_lines(name: str, option: str, required: tuple[str, ...]) -> list[dict[str, object]]:
+    """The objects of a JSONL file, each with the required texts; raises `BadInput` at the first bad line."""
+    records: list[dict[str, object]] = []
+    for number, line in enumerate(read_text(name, option).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise BadInput(option, f"{name} line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise BadInput(option, f"{name} line {number} must be an object such as {_example(required)}")
+        for field in required:
+            value = record.get(field)
+            if not isinstance(value, str) or not value.strip():
+                found = "is missing" if value is None else f"is {value!r}"
+                raise BadInput(option, f"{name} line {number}: {field} {found}; wanted is {_example(required)}")
+        records.append(record)
+    if not records:
+        raise BadInput(option, f"{name} holds no line; wanted are lines such as {_example(required)}")
+    return records
+
+
+def to_ndjson(records: list[dict[str, object]]) -> bytes:
+    """Lines of JSON, as the services take them."""
+    return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+
+
+def _example(fields: tuple[str, ...]) -> str:
+    return json.dumps(dict.fromkeys(fields, "..."))

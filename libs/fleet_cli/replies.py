@@ -1,0 +1,127 @@
+"""What the services answer: the fields that the command line reads. Everything else is kept for --json."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Reply(BaseModel):
+    """An answer; unknown fields are kept, so that a newer service loses nothing here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class JobAccepted(Reply):
+    """A training job that was queued."""
+
+    job_id: str
+
+
+class Job(Reply):
+    """A training job."""
+
+    job_id: str
+    state: str
+    domain: str = ""
+    method: str = ""
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    attempts: int = 0
+    error: str | None = None
+
+
+class Metric(Reply):
+    """One logged step of a training."""
+
+    step: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+
+
+class Adapter(Reply):
+    """A version of an adapter, as the registry holds it."""
+
+    adapter_id: str
+    family: str = ""
+    domain: str = ""
+    method: str = ""
+    version: str = ""
+    status: str = ""
+    active: bool = False
+    metrics: dict[str, object] = {}
+
+
+class GoldenSet(Reply):
+    """A golden data set."""
+
+    dataset_id: str
+    domain: str = ""
+    version: str = ""
+    description: str = ""
+    samples: int = 0
+
+
+class Evaluation(Reply):
+    """An evaluation, under way or done."""
+
+    evaluation_id: str
+    adapter_id: str = ""
+    golden_dataset_id: str = ""
+    state: str = ""
+    score: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    done: int = 0
+    total: int = 0
+
+
+class Match(Reply):
+    """An adapter that the router would choose."""
+
+    adapter_id: str
+    family: str = ""
+    domain: str = ""
+    score: float
+
+
+class Message(Reply):
+    """A chat message."""
+
+    role: str = "assistant"
+    content: str | None = ""
+
+
+class Choice(Reply):
+    """One answer of a chat completion."""
+
+    message: Message
+    finish_reason: str | None = None
+
+
+class Served(Reply):
+    """Who answered: the adapter and its digest, or the base model."""
+
+    adapter_id: str | None = None
+    artifact_sha256: str | None = None
+    base_model: str = ""
+    routed: object = None
+
+
+class ChatCompletion(Reply):
+    """An answer in OpenAI's form, with `lorafleet` beside it."""
+
+    id: str
+    model: str = ""
+    choices: list[Choice]
+    lorafleet: Served | None = None
+
+    @property
+    def text(self) -> str:
+        """The first answer."""
+        return self.choices[0].message.content or "" if self.choices else ""
+
+
+class Anything(Reply):
+    """An answer that is shown, never computed with."""
