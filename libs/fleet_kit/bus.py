@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsMessage
@@ -23,6 +24,8 @@ from fleet_kit.settings import ServiceSettings
 from fleet_kit.telemetry import trace_headers
 
 __all__ = ["Bus"]
+
+log = structlog.get_logger()
 
 
 class Bus:
@@ -44,6 +47,7 @@ class Bus:
             max_reconnect_attempts=-1,
             ping_interval=10,
             graceful_timeout=5.0,
+            error_cb=_report,
             apply_types=False,  # bodies are decoded by the contract, see cloudevents.open_envelope
             logger=None,
         )
@@ -104,6 +108,11 @@ class Bus:
             await desk.deliver(message, binding)
 
         subscriber(consume)
+
+
+async def _report(error: Exception) -> None:
+    # The client calls this for each failed reconnect; its own way is a page of traceback.
+    log.warning("nats", reason=repr(error))
 
 
 async def _whole(message: NatsMessage) -> NatsMessage:

@@ -134,6 +134,8 @@ async def _running(
     token = settings.token_file.read_text().strip() if settings.token_file else ""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     pool = connect_pool(name, settings.database_url or "", settings.database_pool) if database else None
+    if pool is not None:
+        await pool  # opens no connection yet
     bus = Bus(name, settings)
     async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(120, connect=5)) as client:
         service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, pool)

@@ -32,7 +32,6 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.TooManyConnectionsError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.InterfaceError,
     httpx.TransportError,
     urllib3.exceptions.HTTPError,
     ServerError,

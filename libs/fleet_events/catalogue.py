@@ -1,0 +1,138 @@
+"""Writes the event catalogue from the topology: `python -m fleet_events.catalogue [--check]`.
+
+docs/events.md is for people, docs/asyncapi.json (AsyncAPI 3.0) for tools that make clients.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic.json_schema import models_json_schema
+
+from fleet_events.message import Event
+from fleet_events.topology import STREAM, TOPOLOGY, Row, durable_name
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def asyncapi() -> dict[str, object]:
+    """Every subject as a channel, every service's part in it as an operation."""
+    _, schemas = models_json_schema(
+        [(row.event, "validation") for row in TOPOLOGY], ref_template="#/components/schemas/{model}"
+    )
+    channels: dict[str, object] = {}
+    operations: dict[str, object] = {}
+    messages: dict[str, object] = {}
+    for row in TOPOLOGY:
+        name = row.event.__name__
+        messages[name] = {
+            "name": row.event.type_name,
+            "summary": (row.event.__doc__ or "").strip(),
+            "contentType": "application/json",
+            "payload": {"$ref": f"#/components/schemas/{name}"},
+            "headers": {"$ref": "#/components/schemas/CloudEventHeaders"},
+        }
+        channels[name] = {
+            "address": row.subject,
+            "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+        }
+        for service in row.said_by:
+            operations[f"{service}Says{name}"] = {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
+        for consumer in row.heard_by:
+            operations[f"{consumer.service}Hears{name}"] = {
+                "action": "receive",
+                "channel": {"$ref": f"#/channels/{name}"},
+                "title": durable_name(consumer, row),
+            }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Lorafleet events",
+            "version": "1",
+            "description": f"CloudEvents 1.0 in NATS binary mode on the JetStream stream {STREAM}.",
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": messages,
+            "schemas": {**schemas["$defs"], "CloudEventHeaders": cloud_event_headers()},
+        },
+    }
+
+
+def cloud_event_headers() -> dict[str, object]:
+    """JSON Schema of the headers that a publisher sends."""
+    return {
+        "type": "object",
+        "properties": {
+            "ce-specversion": {"type": "string", "const": "1.0"},
+            "ce-id": {"type": "string", "description": "Unique; the event takes effect once for each id."},
+            "ce-type": {"type": "string", "description": "Full protobuf name of the event."},
+            "ce-source": {"type": "string"},
+            "ce-time": {"type": "string", "format": "date-time"},
+            "ce-subject": {"type": "string", "description": "Id of the thing that the event is about."},
+            "content-type": {"type": "string", "enum": ["application/json", "application/protobuf"]},
+            "traceparent": {"type": "string", "description": "W3C trace context."},
+            "Nats-Msg-Id": {"type": "string", "description": "The same as ce-id: JetStream drops a repetition."},
+        },
+    }
+
+
+def page() -> str:
+    """The catalogue as Markdown."""
+    return "\n".join(
+        [
+            "# Event catalogue",
+            "",
+            "Generated from `libs/fleet_events/topology.py` and `proto-schemas/` by `make generate`. Do not edit.",
+            "",
+            "| event | subject | said by | heard by (durable) | kept |",
+            "|---|---|---|---|---|",
+            *(_line(row) for row in TOPOLOGY),
+            "",
+            *(line for row in TOPOLOGY for line in _section(row.event)),
+        ]
+    )
+
+
+def _line(row: Row) -> str:
+    hears = ", ".join(f"`{durable_name(consumer, row)}`" for consumer in row.heard_by) or "—"
+    kept = f"{row.keep.days} days" if row.keep else "always"
+    name = row.event.__name__
+    return f"| [{name}](#{name.lower()}) | `{row.subject}` | {', '.join(row.said_by)} | {hears} | {kept} |"
+
+
+def _section(event: type[Event]) -> Iterator[str]:
+    yield f"## {event.__name__}"
+    yield ""
+    yield (event.__doc__ or "").strip()
+    yield ""
+    yield "| field | type | needed |"
+    yield "|---|---|---|"
+    for name, field in event.model_fields.items():
+        kind = str(field.annotation).replace("fleet_events.v1.", "").replace("typing.", "")
+        kind = kind.removeprefix("<class '").removesuffix("'>").replace("|", "\\|")
+        yield f"| `{field.alias or name}` | {kind} | {'yes' if field.is_required() else 'no'} |"
+    yield ""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the documents, or with --check say which differ (exit code 1)."""
+    outputs = {
+        DOCS / "events.md": page(),
+        DOCS / "asyncapi.json": json.dumps(asyncapi(), indent=1, sort_keys=True) + "\n",
+    }
+    stale = [path.name for path, text in outputs.items() if not path.exists() or path.read_text() != text]
+    if "--check" in arguments:
+        if stale:
+            print(f"docs differ from the topology: {', '.join(stale)}; run `make generate`", file=sys.stderr)
+        return 1 if stale else 0
+    DOCS.mkdir(exist_ok=True)
+    for path, text in outputs.items():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
