@@ -100,7 +100,12 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(v1.Approved, "lorafleet.v1.adapter.approved", ("registry",)),
     Row(v1.Rejected, "lorafleet.v1.adapter.rejected", ("registry",)),
     Row(v1.ReviewRequested, "lorafleet.v1.adapter.review_requested", ("registry",)),
-    Row(v1.AdapterActivated, "lorafleet.v1.adapter.activated", ("registry",), (Consumer("router"),)),
+    Row(
+        v1.AdapterActivated,
+        "lorafleet.v1.adapter.activated",
+        ("registry",),
+        (Consumer("router"), Consumer("evaluator")),
+    ),
     Row(v1.AdapterDeactivated, "lorafleet.v1.adapter.deactivated", ("registry",), (Consumer("router"),)),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
     Row(

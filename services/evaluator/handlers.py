@@ -1,0 +1,74 @@
+"""Events in: a registered version is judged, and whoever asks has one judged again."""
+
+from __future__ import annotations
+
+from fleet_events.v1 import AdapterActivated, AdapterRegistered, EvaluationRequested
+from fleet_kit.cloudevents import Envelope
+from fleet_kit.handlers import Handlers
+from fleet_kit.service import Service
+from fleet_kit.transaction import Transaction
+from fleet_kit.work import Work
+from services.evaluator import store
+from services.evaluator.orders import open_requested
+from services.evaluator.run import Bench, evaluate
+from services.evaluator.settings import EvaluatorSettings
+
+EvaluatorService = Service[EvaluatorSettings, Bench]
+handlers: Handlers[EvaluatorService] = Handlers("evaluator")
+
+
+def _of_registered(_event: AdapterRegistered, envelope: Envelope) -> str:
+    return f"evaluation:{envelope.id}"
+
+
+def _of_requested(event: EvaluationRequested, envelope: Envelope) -> str:
+    return f"evaluation:{event.evaluation_id or envelope.id}"
+
+
+@handlers.long(AdapterRegistered, lease=_of_registered)
+async def judge_registered(event: AdapterRegistered, work: Work, service: EvaluatorService) -> None:
+    """Judge a new version with the golden data set it names, else its domain's newest."""
+    adapter = event.adapter
+    async with work.transaction() as tx:
+        await store.know_candidate(
+            tx.connection,
+            adapter_id=adapter.adapter_id,
+            family=adapter.family,
+            domain=adapter.domain,
+            artifact_sha256=adapter.artifact.blob.sha256,
+            base_model=adapter.base_model.name,
+            base_revision=adapter.base_model.revision,
+        )
+        await open_requested(
+            tx.connection,
+            evaluation_id=work.envelope.id,
+            adapter_id=adapter.adapter_id,
+            domain=adapter.domain,
+            golden=event.golden_dataset_id,
+            requested_by=work.envelope.source,
+            settings=service.settings,
+        )
+    await evaluate(work.envelope.id, work, service.parts)
+
+
+@handlers.long(EvaluationRequested, lease=_of_requested)
+async def judge_requested(event: EvaluationRequested, work: Work, service: EvaluatorService) -> None:
+    """Judge a version again."""
+    evaluation_id = event.evaluation_id or work.envelope.id
+    async with work.transaction() as tx:
+        await open_requested(
+            tx.connection,
+            evaluation_id=evaluation_id,
+            adapter_id=event.adapter_id,
+            domain=event.domain,
+            golden=event.golden_dataset_id,
+            requested_by=event.requested_by or work.envelope.source,
+            settings=service.settings,
+        )
+    await evaluate(evaluation_id, work, service.parts)
+
+
+@handlers.on(AdapterActivated)
+async def remember_active(event: AdapterActivated, tx: Transaction, _service: EvaluatorService) -> None:
+    """The version that a family's next one is compared with."""
+    await store.know_active(tx.connection, event.adapter.family, event.adapter.adapter_id, event.revision)

@@ -1,0 +1,279 @@
+"""One evaluation from its event to its score: open, judge what is missing, finish. Restartable at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import structlog
+
+from fleet_events.v1 import EvaluationFailed, EvaluationScored, RegressionDetected
+from fleet_kit.blobs import BlobRef, Blobs
+from fleet_kit.errors import NotYet
+from fleet_kit.transaction import Transaction
+from services.evaluator import domain, golden_sets, golden_store, store
+from services.evaluator.domain import Evaluation, EvaluationFailure, GoldenVersion, SampleResult, Summary
+from services.evaluator.golden import GoldenSample
+from services.evaluator.judges import Finding, Judge
+from services.evaluator.openai_client import Answer, OpenAIClient, Unready
+from services.evaluator.settings import EvaluatorSettings
+from services.evaluator.statistics import Comparison
+
+log = structlog.get_logger()
+
+
+class Held(Protocol):
+    """The fenced writes of long work (fleet_kit.work.Work)."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+    def finish(self) -> AbstractAsyncContextManager[Transaction]: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What an evaluation needs around it."""
+
+    settings: EvaluatorSettings
+    models: OpenAIClient
+    judge_for: Callable[[str], Judge]
+    """The judge that takes likelihoods from the base model of this name."""
+    blobs: Blobs
+
+
+async def evaluate(evaluation_id: str, work: Held, bench: Bench) -> None:
+    """Take the stored evaluation to its end and say so exactly once.
+
+    Raises NotYet while inference cannot serve the adapter; faults of the surroundings pass through. Whatever was
+    judged before stays judged.
+    """
+    evaluation = await _stored(work, evaluation_id)
+    if evaluation.over:
+        async with work.finish():
+            return
+    try:
+        async with work.transaction() as tx:
+            version, sha256 = await golden_sets.freeze_for(tx.connection, evaluation.domain, _reference(evaluation))
+            samples = await golden_store.samples(tx.connection, version.dataset_id, version.version)
+            await store.begin(
+                tx.connection,
+                evaluation_id,
+                dataset_id=version.dataset_id,
+                version=version.version,
+                golden_sha256=sha256,
+                total=len(samples),
+            )
+        await _judge_missing(evaluation_id, samples, version, work, bench)
+        await _finish(evaluation_id, samples, version, work, bench)
+    except EvaluationFailure as failure:
+        await _fail(evaluation_id, str(failure), work)
+    except Unready as reason:
+        await _wait(evaluation_id, str(reason), work, bench)
+
+
+def _reference(evaluation: Evaluation) -> str:
+    """The pinned version once the evaluation has begun, else what was asked for."""
+    if evaluation.dataset_id is None:
+        return evaluation.wanted_dataset
+    return f"{evaluation.dataset_id}@{evaluation.version}"
+
+
+async def _stored(work: Held, evaluation_id: str) -> Evaluation:
+    async with work.transaction() as tx:
+        found = await store.evaluation(tx.connection, evaluation_id)
+    if found is None:
+        raise LookupError(f"evaluation {evaluation_id} was not opened")
+    return found
+
+
+async def _judge_missing(
+    evaluation_id: str, samples: list[GoldenSample], version: GoldenVersion, work: Held, bench: Bench
+) -> None:
+    async with work.transaction() as tx:
+        done = {result.sample_id for result in await store.results(tx.connection, evaluation_id)}
+    missing = [sample for sample in samples if sample.sample_id not in done]
+    log.info("evaluation goes on", evaluation_id=evaluation_id, done=len(done), missing=len(missing))
+    gate = asyncio.Semaphore(bench.settings.concurrency)
+
+    async def one(sample: GoldenSample) -> None:
+        async with gate:
+            await _judge_one(evaluation_id, sample, version, work, bench)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for sample in missing:
+                group.create_task(one(sample))
+    except BaseExceptionGroup as faults:
+        raise _most_telling(faults) from None
+
+
+def _most_telling(faults: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of what went wrong at once, what decides: a failure before a wait, either before a passing fault."""
+    leaves = [leaf for fault in faults.exceptions for leaf in _leaves(fault)]
+    for kind in (EvaluationFailure, Unready):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return leaves[0]
+
+
+def _leaves(fault: BaseException) -> list[BaseException]:
+    if isinstance(fault, BaseExceptionGroup):
+        return [leaf for inner in fault.exceptions for leaf in _leaves(inner)]
+    return [fault]
+
+
+async def _judge_one(
+    evaluation_id: str, sample: GoldenSample, version: GoldenVersion, work: Held, bench: Bench
+) -> None:
+    evaluation = await _stored(work, evaluation_id)
+    question = sample.question(version.context_use)
+    answer = await bench.models.answer(evaluation.adapter_id, question, evaluation.max_tokens)
+    served = domain.check_served(evaluation, answer.served)
+    finding = await bench.judge_for(evaluation.base_model).judge(sample, question, answer.text)
+    async with work.transaction() as tx:
+        if await store.pin_artifact(tx.connection, evaluation_id, served) != served:
+            raise EvaluationFailure(f"two different artifacts of {evaluation.adapter_id} answered")
+        await store.set_waiting(tx.connection, evaluation_id, waiting=False)
+        await store.add_result(tx.connection, evaluation_id, _result(sample, answer, finding), dict(finding.evidence))
+
+
+def _result(sample: GoldenSample, answer: Answer, finding: Finding) -> SampleResult:
+    return SampleResult(
+        sample_id=sample.sample_id,
+        answer=answer.text,
+        generation_id=answer.generation_id,
+        finish_reason=answer.finish_reason,
+        overall=finding.judgement.overall,
+        verdicts=finding.judgement.verdicts,
+    )
+
+
+async def _finish(
+    evaluation_id: str, samples: list[GoldenSample], version: GoldenVersion, work: Held, bench: Bench
+) -> None:
+    async with work.transaction() as tx:
+        evaluation = await store.evaluation(tx.connection, evaluation_id)
+        if evaluation is None:
+            raise LookupError(f"evaluation {evaluation_id} is gone")
+        results = await store.results(tx.connection, evaluation_id)
+        rows = await store.result_rows(tx.connection, evaluation_id)
+        rival = await store.rival(tx.connection, evaluation)
+        rival_evaluation = await store.evaluation(tx.connection, rival) if rival else None
+        rival_results = await store.results(tx.connection, rival) if rival else []
+    summary = domain.summarise(results, {s.sample_id: s.difficulty for s in samples}, evaluation.pass_threshold)
+    comparison = domain.compare(results, rival_results) if rival_evaluation else None
+    against = rival_evaluation.adapter_id if rival_evaluation and comparison else ""
+    shown = _comparison(comparison, against)
+    content = _report(evaluation, version, summary, shown, [dict(row) for row in rows])
+    report = await bench.blobs.put("reports", content, content_type="application/json")
+    async with work.finish() as tx:
+        await store.finish_scored(
+            tx.connection,
+            evaluation_id,
+            summary=asdict(summary),
+            comparison=shown,
+            report=report.model_dump(mode="json"),
+        )
+        await tx.emit(_scored(evaluation, summary, comparison, report), evaluation.adapter_id)
+        if comparison and comparison.regression:
+            await tx.emit(
+                RegressionDetected(
+                    evaluation_id=evaluation_id,
+                    adapter_id=evaluation.adapter_id,
+                    domain=evaluation.domain,
+                    compared_with=against,
+                    difference=comparison.difference.value,
+                    ci_low=comparison.difference.low,
+                    ci_high=comparison.difference.high,
+                    criteria=comparison.criteria,
+                ),
+                evaluation.adapter_id,
+            )
+    log.info("evaluation scored", evaluation_id=evaluation_id, score=summary.score.value, samples=summary.samples)
+
+
+def _scored(
+    evaluation: Evaluation, summary: Summary, comparison: Comparison | None, report: BlobRef
+) -> EvaluationScored:
+    return EvaluationScored(
+        evaluation_id=evaluation.evaluation_id,
+        adapter_id=evaluation.adapter_id,
+        domain=evaluation.domain,
+        artifact_sha256=evaluation.artifact_sha256,
+        golden_dataset_id=evaluation.dataset_id or "",
+        golden_sha256=evaluation.golden_sha256 or "",
+        judge=evaluation.judge,
+        score=summary.score.value,
+        ci_low=summary.score.low,
+        ci_high=summary.score.high,
+        confidence=summary.confidence,
+        pass_rate=summary.pass_rate.value,
+        pass_threshold=evaluation.pass_threshold,
+        samples=summary.samples,
+        passed=summary.passed,
+        criteria=dict(summary.criteria),
+        report=report,
+        regression=bool(comparison and comparison.regression),
+    )
+
+
+def _comparison(comparison: Comparison | None, against: str) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    return {**asdict(comparison), "compared_with": against, "regression": comparison.regression}
+
+
+def _report(
+    evaluation: Evaluation,
+    version: GoldenVersion,
+    summary: Summary,
+    comparison: dict[str, Any] | None,
+    rows: list[dict[str, Any]],
+) -> bytes:
+    """Everything that the score rests on, as JSON."""
+    kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
+    body = {
+        **{name: getattr(evaluation, name) for name in (*kept, "max_tokens", "pass_threshold", "requested_by")},
+        "golden": {
+            "dataset_id": version.dataset_id,
+            "version": version.version,
+            "sha256": evaluation.golden_sha256,
+            "context_use": version.context_use,
+        },
+        "summary": asdict(summary),
+        "comparison": comparison,
+        "samples": [{n: v for n, v in row.items() if n != "evaluation_id"} for row in rows],
+    }
+    return json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True, default=str).encode()
+
+
+async def _fail(evaluation_id: str, reason: str, work: Held) -> None:
+    async with work.finish() as tx:
+        evaluation = await store.evaluation(tx.connection, evaluation_id)
+        if evaluation is None:
+            raise LookupError(f"evaluation {evaluation_id} is gone")
+        await store.finish_failed(tx.connection, evaluation_id, reason)
+        await tx.emit(
+            EvaluationFailed(
+                evaluation_id=evaluation_id, adapter_id=evaluation.adapter_id, domain=evaluation.domain, reason=reason
+            ),
+            evaluation.adapter_id,
+        )
+    log.warning("evaluation failed", evaluation_id=evaluation_id, reason=reason)
+
+
+async def _wait(evaluation_id: str, reason: str, work: Held, bench: Bench) -> None:
+    """Try again later, for a bounded time: an adapter that never loads has failed."""
+    async with work.transaction() as tx:
+        await store.set_waiting(tx.connection, evaluation_id, waiting=True)
+    evaluation = await _stored(work, evaluation_id)
+    limit = bench.settings.ready_seconds
+    if domain.waited_out(evaluation, datetime.now(UTC), timedelta(seconds=limit)):
+        await _fail(evaluation_id, f"inference could not serve it within {limit:g} s: {reason}", work)
+        return
+    raise NotYet(reason, after=bench.settings.retry_seconds)
