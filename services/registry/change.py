@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from fleet_events import Event
-
 from services.registry.family import Adapter, Evaluation, Family
 from services.registry.version import SemVer
 
@@ -62,13 +61,16 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One line of the audit trail: who, when, why, before and after."""
+    """One line of the audit trail: who, when, why, before and after.
 
-    adapter_id: str
+    `subject` is an adapter id, or `policy/<domain>`.
+    """
+
+    subject: str
     action: str
     act: Act
-    before: dict[str, str | bool]
-    after: dict[str, str | bool]
+    before: dict[str, object]
+    after: dict[str, object]
     revision: int
 
 

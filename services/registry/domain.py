@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from fleet_events import v1
-
 from services.registry.change import (
     Act,
     AuditEntry,
@@ -271,5 +270,5 @@ def _decided(adapter: Adapter, status: Status, act: Act, on: Evaluation | None) 
     )
 
 
-def _standing(adapter: Adapter) -> dict[str, str | bool]:
+def _standing(adapter: Adapter) -> dict[str, object]:
     return {"status": adapter.status.value, "active": adapter.active}

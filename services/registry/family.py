@@ -7,7 +7,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from fleet_events import v1
-
 from services.registry.policy import Judgement
 from services.registry.version import FIRST, Bump, Footing, SemVer, bump_rule
 

@@ -1,0 +1,232 @@
+"""A version as the registry answers it over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet_events import v1
+from services.registry.family import Adapter, Evaluation, Training
+from services.registry.store.usage import Feedback, Replica, Usage
+
+
+class View(BaseModel):
+    """An answer, made from the registry's own values."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class BlobView(View):
+    """Content in the object store."""
+
+    uri: str
+    sha256: str
+    bytes: int
+
+
+class BaseModelView(View):
+    """A base model pinned to exact weights."""
+
+    name: str
+    revision: str
+
+
+class EvaluationView(View):
+    """A score; points 0 to 100, pass rate 0 to 1, criteria 0 to 10."""
+
+    evaluation_id: str
+    scored_at: datetime
+    artifact_sha256: str
+    golden_dataset_id: str
+    golden_sha256: str
+    judge: str
+    score: float
+    ci_low: float
+    ci_high: float
+    confidence: float
+    regression: bool
+    pass_rate: float
+    pass_threshold: float
+    samples: int
+    passed: int
+    criteria: dict[str, float]
+    report: BlobView | None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Self:
+        return cls.model_validate(_flat(evaluation))
+
+
+class DatasetView(View):
+    """The samples that were trained on."""
+
+    dataset_id: str
+    samples: int
+    blob: BlobView
+
+
+class TrainingView(View):
+    """How a version was trained here."""
+
+    job_id: str
+    dataset: DatasetView
+    configuration: str = Field(description="Canonical JSON with every hyperparameter and the base model")
+    configuration_sha256: str
+    report: BlobView
+    metrics: dict[str, float]
+    finished_at: datetime | None
+
+
+class AdapterView(View):
+    """One version, as lists show it."""
+
+    adapter_id: str
+    family: str
+    domain: str
+    method: str
+    version: str
+    status: str
+    active: bool
+    base_model: BaseModelView
+    artifact_sha256: str = Field(description="Checksum of the Arrow artifact that serves")
+    artifact_bytes: int
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    description: str
+    metrics: dict[str, float] = Field(
+        description="llm_judge_score 0-100, pass_rate in per cent, the training's numbers"
+    )
+    registered_by: str
+    registered_at: datetime
+    decided_by: str
+    decided_at: datetime | None
+    decision_reason: str
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> Self:
+        return cls(**_summary(adapter))
+
+
+class UsageView(View):
+    """Answers that the version gave."""
+
+    answers: int
+    cancelled: int
+    prompt_tokens: int
+    completion_tokens: int
+    latency_ms: float | None = Field(description="Mean over its answers")
+    first_used_at: datetime | None
+    last_used_at: datetime | None
+
+
+class FeedbackView(View):
+    """Ratings of the version's answers, 1 (bad) to 5 (good)."""
+
+    count: int
+    average: float | None
+    ratings: dict[int, int]
+
+
+class ReplicaView(View):
+    """A replica that loaded the version and proved its effect."""
+
+    replica: str
+    artifact_sha256: str
+    loads: int
+    load_ms: float
+    modules_bound: int
+    max_delta: float
+    first_loaded_at: datetime
+    last_loaded_at: datetime
+
+
+class AdapterDetails(AdapterView):
+    """Everything known of one version."""
+
+    example_prompts: tuple[str, ...]
+    golden_dataset_id: str
+    auto_approve_threshold: float | None
+    artifact: BlobView
+    checkpoint: BlobView
+    checkpoint_config: BlobView
+    probe: v1.Probe | None
+    training: TrainingView | None
+    evaluation: EvaluationView | None
+    usage: UsageView
+    feedback: FeedbackView
+    replicas: list[ReplicaView]
+
+    @classmethod
+    def with_service(cls, adapter: Adapter, usage: Usage, feedback: Feedback, replicas: Sequence[Replica]) -> Self:
+        made_of = adapter.made_of
+        return cls(
+            **_summary(adapter),
+            example_prompts=made_of.example_prompts,
+            golden_dataset_id=made_of.golden_dataset_id,
+            auto_approve_threshold=made_of.auto_approve_threshold,
+            artifact=BlobView.model_validate(made_of.artifact.blob),
+            checkpoint=BlobView.model_validate(made_of.checkpoint),
+            checkpoint_config=BlobView.model_validate(made_of.checkpoint_config),
+            probe=made_of.probe,
+            training=_training(made_of.training),
+            evaluation=EvaluationView.of(adapter.evaluation) if adapter.evaluation else None,
+            usage=UsageView.model_validate(usage),
+            feedback=FeedbackView.model_validate(feedback),
+            replicas=[ReplicaView.model_validate(replica) for replica in replicas],
+        )
+
+
+class AdapterList(View):
+    """Versions, newest first; `next` goes into `before` for the next page."""
+
+    adapters: list[AdapterView]
+    next: int | None = None
+
+
+def metrics_of(adapter: Adapter) -> dict[str, float]:
+    """The version's numbers in one flat map, under the names of LA-1.3."""
+    metrics = dict(adapter.made_of.training.metrics) if adapter.made_of.training else {}
+    if adapter.evaluation is not None:
+        metrics["llm_judge_score"] = adapter.evaluation.judgement.score
+        metrics["pass_rate"] = adapter.evaluation.pass_rate * 100
+    return metrics
+
+
+def _summary(adapter: Adapter) -> dict[str, Any]:
+    made_of = adapter.made_of
+    return {
+        "adapter_id": adapter.adapter_id,
+        "family": made_of.family,
+        "domain": made_of.domain,
+        "method": made_of.method.value,
+        "version": str(adapter.version),
+        "status": adapter.status.value,
+        "active": adapter.active,
+        "base_model": BaseModelView.model_validate(made_of.base_model),
+        "artifact_sha256": adapter.artifact_sha256,
+        "artifact_bytes": made_of.artifact.blob.bytes,
+        "rank": made_of.artifact.rank,
+        "alpha": made_of.artifact.alpha,
+        "target_modules": made_of.artifact.target_modules,
+        "description": made_of.description,
+        "metrics": metrics_of(adapter),
+        "registered_by": made_of.by,
+        "registered_at": adapter.registered_at,
+        "decided_by": adapter.decided_by,
+        "decided_at": adapter.decided_at,
+        "decision_reason": adapter.decision_reason,
+    }
+
+
+def _training(training: Training | None) -> TrainingView | None:
+    return TrainingView.model_validate(training) if training else None
+
+
+def _flat(evaluation: Evaluation) -> dict[str, Any]:
+    flat = {name: getattr(evaluation, name) for name in EvaluationView.model_fields if hasattr(evaluation, name)}
+    return flat | asdict(evaluation.judgement)

@@ -1,0 +1,226 @@
+"""HTTP in: what the registry holds, and the decisions of humans."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, cast
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from fleet_kit.auth import Caller
+from fleet_kit.errors import Problem
+from fleet_kit.http import service_of
+from services.registry import domain, record, upload
+from services.registry.access import Admin, Approver, Reader, Writer, domains_of, visible
+from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
+from services.registry.change import Act, AuditEntry, Change, NotAllowed
+from services.registry.family import Adapter, Family, Method, Status
+from services.registry.parts import RegistryService
+from services.registry.policy import InvalidPolicy, Policy
+from services.registry.provenance import Provenance
+from services.registry.store import listing, usage, versions
+from services.registry.wire import AuditView, PolicyBody, Reason, RefusalList, Statistics
+
+router = APIRouter(prefix="/v1", tags=["registry"])
+
+
+def _service(request: Request) -> RegistryService:
+    return cast(RegistryService, service_of(request))
+
+
+Service = Annotated[RegistryService, Depends(_service)]
+DomainName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+@router.get("/adapters", summary="Versions, newest first")
+async def list_adapters(
+    *,
+    caller: Reader,
+    service: Service,
+    domain: str | None = None,
+    method: Method | None = None,
+    status: Status | None = None,
+    base_model: Annotated[str | None, Query(description="Name or revision of the base model")] = None,
+    active: bool | None = None,
+    before: Annotated[int | None, Query(description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> AdapterList:
+    if domain is not None:
+        caller.reach(domain)
+    filters = listing.Filters(domain, method, status, base_model, active)
+    async with service.db.acquire(timeout=5) as connection:
+        found = await listing.adapters(connection, filters, domains_of(caller), before, limit)
+    return AdapterList(
+        adapters=[AdapterView.of(adapter) for _, adapter in found],
+        next=found[-1][0] if len(found) == limit else None,
+    )
+
+
+@router.post("/adapters", status_code=201, summary="Register a PEFT folder", openapi_extra=upload.OPENAPI)
+async def register_adapter(request: Request, response: Response, caller: Writer, service: Service) -> AdapterDetails:
+    adapter = await upload.register_upload(request, caller, service)
+    response.headers["Location"] = f"/v1/adapters/{adapter.adapter_id}"
+    return await _details(service, adapter)
+
+
+@router.get("/adapters/{adapter_id}", summary="Everything known of a version")
+async def get_adapter(adapter_id: str, caller: Reader, service: Service) -> AdapterDetails:
+    async with service.db.acquire(timeout=5) as connection:
+        adapter = await visible(connection, adapter_id, caller)
+    return await _details(service, adapter)
+
+
+@router.get("/adapters/{adapter_id}/provenance", summary="The digest chain of a version")
+async def get_provenance(adapter_id: str, caller: Reader, service: Service) -> Provenance:
+    async with service.db.acquire(timeout=5) as connection:
+        adapter = await visible(connection, adapter_id, caller)
+        return Provenance.of(
+            adapter,
+            await versions.evaluations_of(connection, adapter_id),
+            await usage.replicas_of(connection, adapter_id),
+            await usage.usage_of(connection, adapter_id),
+        )
+
+
+@router.get("/adapters/{adapter_id}/audit", summary="Who did what with a version, when and why")
+async def get_audit(adapter_id: str, caller: Reader, service: Service) -> AuditView:
+    async with service.db.acquire(timeout=5) as connection:
+        await visible(connection, adapter_id, caller)
+        return AuditView.of(await listing.trail(connection, adapter_id))
+
+
+@router.get("/adapters/{adapter_id}/evaluations", summary="Every score of a version, oldest first")
+async def get_evaluations(adapter_id: str, caller: Reader, service: Service) -> dict[str, list[EvaluationView]]:
+    async with service.db.acquire(timeout=5) as connection:
+        await visible(connection, adapter_id, caller)
+        found = await versions.evaluations_of(connection, adapter_id)
+    return {"evaluations": [EvaluationView.of(one) for one in found]}
+
+
+@router.get("/adapters/{adapter_id}/report", summary="The training report, as the trainer wrote it")
+async def get_report(adapter_id: str, caller: Reader, service: Service) -> Response:
+    async with service.db.acquire(timeout=5) as connection:
+        adapter = await visible(connection, adapter_id, caller)
+    training = adapter.made_of.training
+    if training is None:
+        raise Problem(404, "No training report", f"{adapter_id} was uploaded, not trained here")
+    return Response(await service.blobs.get(training.report), media_type="application/json")
+
+
+@router.post("/adapters/{adapter_id}/approve", summary="Let a version serve; where the policy says so it does at once")
+async def approve(adapter_id: str, body: Reason, caller: Approver, service: Service) -> AdapterDetails:
+    return await _decide(service, adapter_id, caller, body, "approve")
+
+
+@router.post("/adapters/{adapter_id}/reject", summary="Never let a version serve")
+async def reject(adapter_id: str, body: Reason, caller: Approver, service: Service) -> AdapterDetails:
+    return await _decide(service, adapter_id, caller, body, "reject")
+
+
+@router.post("/adapters/{adapter_id}/activate", summary="Make an approved version its family's answer")
+async def activate(adapter_id: str, body: Reason, caller: Writer, service: Service) -> AdapterDetails:
+    return await _decide(service, adapter_id, caller, body, "activate")
+
+
+@router.post("/adapters/{adapter_id}/deactivate", summary="Take a version out of service")
+async def deactivate(adapter_id: str, body: Reason, caller: Writer, service: Service) -> AdapterDetails:
+    return await _decide(service, adapter_id, caller, body, "deactivate")
+
+
+@router.get("/policies/{domain}", summary="The approval policy of a domain")
+async def get_policy(domain: DomainName, caller: Reader, service: Service) -> PolicyBody:
+    caller.reach(domain)
+    async with service.db.acquire(timeout=5) as connection:
+        return PolicyBody.model_validate(await versions.find_policy(connection, domain))
+
+
+@router.put("/policies/{domain}", summary="Set the approval policy of a domain")
+async def put_policy(domain: DomainName, body: PolicyBody, caller: Admin, service: Service) -> PolicyBody:
+    caller.reach(domain)
+    try:
+        policy = body.policy()
+    except InvalidPolicy as error:
+        raise Problem(422, "Invalid policy", str(error), field=error.field) from error
+    now = datetime.now(UTC)
+    async with service.transaction() as tx:
+        await versions.lock_policy(tx.connection, domain)
+        before = await versions.find_policy(tx.connection, domain)
+        await versions.save_policy(tx.connection, domain, policy, caller.subject, now)
+        act = Act(caller.subject, now, "policy set")
+        entry = AuditEntry(f"policy/{domain}", "policy_set", act, _plain(before), _plain(policy), 0)
+        await versions.add_audit(tx.connection, domain, entry)
+    return PolicyBody.model_validate(policy)
+
+
+@router.get("/policies/{domain}/audit", summary="Who changed a domain's policy, when and from what to what")
+async def get_policy_audit(domain: DomainName, caller: Reader, service: Service) -> AuditView:
+    caller.reach(domain)
+    async with service.db.acquire(timeout=5) as connection:
+        return AuditView.of(await listing.trail(connection, f"policy/{domain}"))
+
+
+@router.get("/refusals", summary="Finished trainings that could not be registered, and why")
+async def list_refusals(
+    caller: Reader,
+    service: Service,
+    domain: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> RefusalList:
+    if domain is not None:
+        caller.reach(domain)
+    async with service.db.acquire(timeout=5) as connection:
+        return RefusalList.of(await listing.refusals(connection, domain, domains_of(caller), limit))
+
+
+@router.get("/statistics", summary="Counts of versions, answers and ratings by domain")
+async def get_statistics(caller: Reader, service: Service) -> Statistics:
+    reached = domains_of(caller)
+    async with service.db.acquire(timeout=5) as connection:
+        return Statistics.of(await listing.counts(connection, reached), await listing.service(connection, reached))
+
+
+async def _decide(
+    service: RegistryService,
+    adapter_id: str,
+    caller: Caller,
+    body: Reason,
+    step: Literal["approve", "reject", "activate", "deactivate"],
+) -> AdapterDetails:
+    act = Act(caller.subject, datetime.now(UTC), body.reason)
+    async with service.transaction() as tx:
+        adapter = await visible(tx.connection, adapter_id, caller)
+        made_of = adapter.made_of
+        family = await record.lock(tx, made_of.domain, made_of.method)
+        policy = await versions.find_policy(tx.connection, made_of.domain)
+        try:
+            change = _transition(step, family, adapter_id, act, policy)
+        except NotAllowed as error:
+            raise Problem(409, "Not allowed", str(error), field="status") from error
+        await record.save(tx, family, change)
+    return await _details(service, change.family.find(adapter_id) or adapter)
+
+
+def _transition(step: str, family: Family, adapter_id: str, act: Act, policy: Policy) -> Change:
+    match step:
+        case "approve":
+            return domain.approve(family, adapter_id, act, policy)
+        case "reject":
+            return domain.reject(family, adapter_id, act)
+        case "activate":
+            return domain.activate(family, adapter_id, act)
+        case _:
+            return domain.deactivate(family, adapter_id, act)
+
+
+async def _details(service: RegistryService, adapter: Adapter) -> AdapterDetails:
+    async with service.db.acquire(timeout=5) as connection:
+        return AdapterDetails.with_service(
+            adapter,
+            await usage.usage_of(connection, adapter.adapter_id),
+            await usage.feedback_of(connection, adapter.adapter_id),
+            await usage.replicas_of(connection, adapter.adapter_id),
+        )
+
+
+def _plain(policy: Policy) -> dict[str, object]:
+    return PolicyBody.model_validate(policy).model_dump(mode="json")

@@ -1,0 +1,109 @@
+"""Opens what asks to be registered and refuses what cannot serve. Blocking: call it in a thread.
+
+numpy and pyarrow are imported by the first call, not before, so that an idle registry stays small. torch never is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_core.errors import AdapterError, InvalidAdapter
+from services.registry.base_models import Shapes
+
+if TYPE_CHECKING:
+    from lora_core.card import LoRACard
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+class CannotServe(Exception):
+    """The checkpoint or artifact would never answer. `field` names what is wrong with it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a valid adapter says of itself. `target_modules` are projection names such as q_proj."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+
+
+def convert(folder: Path, name: str, to: Path, shapes: Shapes) -> Contents:
+    """Check a PEFT folder against the base model's shapes and write it as an Arrow artifact.
+
+    Raises CannotServe with the field at fault: not safetensors, pickle, wrong keys or shapes, rank or alpha out of
+    range, NaN or infinity, no effect at all.
+    """
+    from lora_core.arrow_format import LoRAFormat
+
+    try:
+        card = _from_peft(folder, name)
+        contents = _check(card, shapes)
+        LoRAFormat.save(card, to)
+    except AdapterError as error:
+        raise _refusal(error, WEIGHTS) from error
+    return contents
+
+
+def open_artifact(artifact: Path, checkpoint: Path, shapes: Shapes) -> Contents:
+    """Check an Arrow artifact against the base model's shapes and against the PEFT folder that it was made from.
+
+    The artifact has to hold the checkpoint's numbers, rounded to its own dtype and nothing else: this is the link
+    from checkpoint to artifact in the digest chain. Raises CannotServe.
+    """
+    from lora_core.arrow_format import LoRAFormat
+
+    try:
+        card = LoRAFormat.load(artifact)
+        contents = _check(card, shapes)
+        original = _from_peft(checkpoint, card.name)
+    except AdapterError as error:
+        raise _refusal(error, "artifact") from error
+    _check_same(card, original)
+    return contents
+
+
+def _from_peft(folder: Path, name: str) -> LoRACard:
+    from lora_core.interop import from_peft
+
+    return from_peft(folder, name)
+
+
+def _check(card: LoRACard, shapes: Shapes) -> Contents:
+    from lora_core.validation import check_card
+
+    manifest = check_card(card, shapes)
+    return Contents(manifest.max_rank, manifest.alpha, tuple(sorted(manifest.target_modules)))
+
+
+def _check_same(card: LoRACard, original: LoRACard) -> None:
+    from lora_core.array import bits, dtype_name, narrow, widen
+
+    if set(card.weights) != set(original.weights):
+        odd = sorted(set(card.weights) ^ set(original.weights))[0]
+        raise CannotServe("artifact", f"artifact and checkpoint do not adapt the same modules: {odd} is in one alone")
+    for module, ours in card.weights.items():
+        theirs = original.weights[module]
+        if card.scaling(module) != original.scaling(module):
+            raise CannotServe(
+                "artifact.alpha",
+                f"{module} is scaled by {card.scaling(module):g} in the artifact and by "
+                f"{original.scaling(module):g} in the checkpoint",
+            )
+        for letter, mine, source in (("A", ours.a, theirs.a), ("B", ours.b, theirs.b)):
+            rounded = narrow(widen(source), dtype_name(mine))
+            if mine.shape != source.shape or (bits(mine) != bits(rounded)).any():
+                raise CannotServe("artifact", f"{module}.{letter} is not the matrix of the checkpoint")
+
+
+def _refusal(error: AdapterError, otherwise: str) -> CannotServe:
+    field = error.field if isinstance(error, InvalidAdapter) else otherwise
+    return CannotServe(field, str(error))

@@ -1,0 +1,153 @@
+"""Events that the registry hears. Each function runs in one transaction with its inbox row and outbox rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fleet_events import v1
+from fleet_kit.errors import Refused
+from fleet_kit.handlers import Handlers
+from fleet_kit.transaction import Transaction
+from services.registry import domain, record, registration
+from services.registry.base_models import WrongBaseModel
+from services.registry.change import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
+from services.registry.checkpoint import CannotServe
+from services.registry.family import Adapter, Evaluation
+from services.registry.parts import RegistryService
+from services.registry.policy import Judgement
+from services.registry.store import usage, versions
+from services.registry.version import InvalidVersion
+
+handlers: Handlers[RegistryService] = Handlers("registry")
+UNDATED = datetime(1971, 1, 1, tzinfo=UTC)
+
+
+@handlers.on(v1.TrainingCompleted)
+async def register_trained(event: v1.TrainingCompleted, tx: Transaction, service: RegistryService) -> None:
+    """Open what was trained and register it; what cannot serve is refused, visibly (GET /v1/refusals)."""
+    known = await versions.find_job(tx.connection, event.job_id)
+    if known is not None and known.artifact_sha256 == event.artifact.blob.sha256:
+        return
+    try:
+        if known is not None:
+            raise JobReused(event.job_id, known.adapter_id)
+        submission = await registration.examine(event, service)
+        family = await record.lock(tx, submission.domain, submission.method)
+        change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
+    except (CannotServe, WrongBaseModel, InvalidVersion, RegistryError) as error:
+        await _remember_refusal(event, tx, service, error)
+        raise Refused(str(error)) from error
+    await record.save(tx, family, change)
+    await versions.remove_refusals(tx.connection, event.job_id)
+
+
+@handlers.on(v1.EvaluationScored)
+async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: RegistryService) -> None:
+    """Hold a score against the domain's policy: approve, ask a human, or reject."""
+    adapter = await _named(tx, event.adapter_id, event.domain)
+    evaluation = _evaluation(event, tx)
+    family = await record.lock(tx, adapter.made_of.domain, adapter.made_of.method)
+    known = await versions.find_evaluation(tx.connection, event.evaluation_id)
+    if known is not None:
+        if (known.artifact_sha256, known.judgement) != (evaluation.artifact_sha256, evaluation.judgement):
+            raise Refused(
+                f"evaluation_id {event.evaluation_id!r} is taken by another score; a new one needs its own id"
+            )
+        return
+    policy = await versions.find_policy(tx.connection, event.domain)
+    try:
+        change = domain.score(family, event.adapter_id, evaluation, policy, _now())
+    except RegistryError as error:
+        raise Refused(str(error)) from error
+    await record.save(tx, family, change)
+
+
+@handlers.on(v1.GenerationCompleted)
+async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
+    """Count an answer for the adapter that gave it, or for the base model."""
+    if event.adapter_id:
+        adapter = await _named(tx, event.adapter_id, event.domain)
+        _same_bytes(adapter, event.artifact_sha256, f"generation {event.generation_id}")
+    await usage.count_answer(tx.connection, event, _when(tx))
+
+
+@handlers.on(v1.FeedbackRecorded)
+async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: RegistryService) -> None:
+    """Keep a rating of an answer; a person's newer rating of the same answer takes the older one's place."""
+    if event.adapter_id:
+        await _named(tx, event.adapter_id, event.domain)
+    await usage.rate_answer(tx.connection, event, _when(tx))
+
+
+@handlers.on(v1.AdapterLoaded)
+async def note_replica(event: v1.AdapterLoaded, tx: Transaction, _service: RegistryService) -> None:
+    """Keep which replicas hold the version, the last link but one of the digest chain."""
+    adapter = await _named(tx, event.adapter_id, event.domain)
+    _same_bytes(adapter, event.artifact_sha256, f"the load on {event.replica}")
+    await usage.note_replica(tx.connection, event, _when(tx))
+
+
+async def _named(tx: Transaction, adapter_id: str, domain_name: str) -> Adapter:
+    """The adapter that an event speaks of; refused when it is unknown or of another domain."""
+    adapter = await versions.find_adapter(tx.connection, adapter_id)
+    if adapter is None:
+        raise Refused(str(UnknownAdapter(adapter_id)))
+    if adapter.made_of.domain != domain_name:
+        raise Refused(f"domain is {domain_name!r}, but {adapter_id} belongs to {adapter.made_of.domain!r}")
+    return adapter
+
+
+def _same_bytes(adapter: Adapter, sha256: str, what: str) -> None:
+    if sha256 != adapter.artifact_sha256:
+        raise Refused(str(NotTheArtifact(adapter, sha256, what)))
+
+
+async def _remember_refusal(
+    event: v1.TrainingCompleted, tx: Transaction, service: RegistryService, error: Exception
+) -> None:
+    # A transaction of its own: the handler's one is rolled back when the event is refused.
+    event_id = tx.cause.id if tx.cause else event.job_id
+    async with service.transaction() as own:
+        await versions.add_refusal(
+            own.connection,
+            event_id=event_id,
+            job_id=event.job_id,
+            domain=event.domain,
+            artifact_sha256=event.artifact.blob.sha256,
+            field=str(getattr(error, "field", "")),
+            reason=str(error),
+        )
+
+
+def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
+    return Evaluation(
+        evaluation_id=event.evaluation_id,
+        scored_at=_when(tx),
+        artifact_sha256=event.artifact_sha256,
+        golden_dataset_id=event.golden_dataset_id,
+        golden_sha256=event.golden_sha256,
+        judge=event.judge,
+        judgement=Judgement(event.score, event.ci_low, event.ci_high, event.regression),
+        pass_rate=event.pass_rate,
+        pass_threshold=event.pass_threshold,
+        samples=event.samples,
+        passed=event.passed,
+        criteria=dict(event.criteria),
+        confidence=event.confidence,
+        report=event.report,
+    )
+
+
+def _when(tx: Transaction) -> datetime:
+    """When the event happened, by its own word; order between subjects is not that of arrival.
+
+    A time in the future would outlast every later event, and one without a time is read as 1970: both are now.
+    """
+    now = _now()
+    if tx.cause is None or not UNDATED < tx.cause.time <= now:
+        return now
+    return tx.cause.time
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,33 @@
+"""Makes a transition durable: rows, audit trail and events in the caller's one transaction."""
+
+from __future__ import annotations
+
+from fleet_kit.transaction import Transaction
+from services.registry.change import Change
+from services.registry.family import Family, Method, family_id
+from services.registry.store import versions
+
+
+async def lock(tx: Transaction, domain: str, method: Method) -> Family:
+    """The family as it is now, held until the transaction ends; made where it is new."""
+    name = family_id(domain, method)
+    await versions.open_family(tx.connection, name, domain, method)
+    revision = await versions.lock_family(tx.connection, name)
+    return Family(domain, method, revision, await versions.family_adapters(tx.connection, name))
+
+
+async def save(tx: Transaction, before: Family, change: Change) -> None:
+    """Write what the change differs in, its audit entries, and its events to the outbox."""
+    family = change.family
+    changed = [adapter for adapter in family.versions if before.find(adapter.adapter_id) != adapter]
+    # The version that stops has to be written first: the database itself allows one active version a family.
+    for adapter in sorted(changed, key=lambda adapter: adapter.active):
+        await versions.save_adapter(tx.connection, adapter)
+    if change.evaluation is not None:
+        await versions.add_evaluation(tx.connection, change.adapter_id, change.evaluation)
+    if family.revision != before.revision:
+        await versions.save_revision(tx.connection, family.family_id, family.revision)
+    for entry in change.entries:
+        await versions.add_audit(tx.connection, family.domain, entry)
+    for said in change.events:
+        await tx.emit(said.event, said.adapter_id)

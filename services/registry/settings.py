@@ -1,0 +1,28 @@
+"""What the registry can be told. Values come from the environment, LORAFLEET_ before the name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from fleet_kit.settings import ServiceSettings
+
+
+class RegistrySettings(ServiceSettings):
+    """Settings of the registry."""
+
+    port: int = 8101
+    base_model: Path
+    """Folder of the base model: config.json, *.safetensors, tokenizer."""
+    base_model_name: str = ""
+    """Name that requests use for it; empty takes the folder's name."""
+    base_models: dict[str, Path] = Field(default_factory=dict)
+    """Further base models that adapters may be made for, name → folder, as a JSON object."""
+    max_artifact_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Largest upload, and largest file that is fetched to be validated."""
+
+    @property
+    def pinned(self) -> dict[str, Path]:
+        """Every base model that adapters may be made for, name → folder."""
+        return {self.base_model_name or self.base_model.name: self.base_model, **self.base_models}

@@ -1,0 +1,1 @@
+"""All SQL of the registry: `versions` for transitions, `usage` for counters, `listing` for what readers ask."""

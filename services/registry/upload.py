@@ -1,0 +1,234 @@
+"""A PEFT folder that comes over HTTP: received within bounds, checked, converted, stored, registered."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from starlette.datastructures import FormData, UploadFile
+from starlette.types import Message
+
+from fleet_events import v1
+from fleet_kit.auth import Caller
+from fleet_kit.errors import Problem
+from services.registry import checkpoint, domain, record
+from services.registry.base_models import WrongBaseModel
+from services.registry.change import Act, DuplicateVersion
+from services.registry.checkpoint import CannotServe
+from services.registry.family import Adapter, Method, Submission, adapter_id, family_id
+from services.registry.parts import RegistryService
+from services.registry.store import versions
+from services.registry.version import Bump, InvalidVersion, SemVer
+
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
+MAX_CONFIG_BYTES = 1 << 20
+MAX_FILES = 16
+
+
+class UploadFields(BaseModel):
+    """The fields beside the files. Absent ones are computed: the version, the base model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    domain: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    method: Method = Method.LORA
+    version: str = ""
+    bump: Bump | None = None
+    base_model: str = ""
+    base_model_revision: str = ""
+    description: str = Field(default="", max_length=2000)
+    example_prompts: tuple[str, ...] = Field(default=(), max_length=64)
+    golden_dataset_id: str = ""
+    reason: str = Field(default="", max_length=2000)
+
+    @field_validator("version")
+    @classmethod
+    def _semver(cls, version: str) -> str:
+        if version:
+            try:
+                SemVer.parse(version)
+            except InvalidVersion as error:
+                raise ValueError(str(error)) from error
+        return version
+
+
+OPENAPI = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["domain", "files"],
+                    "properties": UploadFields.model_json_schema(ref_template="#/components/schemas/{model}")[
+                        "properties"
+                    ]
+                    | {
+                        "method": {"type": "string", "enum": [method.value for method in Method], "default": "lora"},
+                        "bump": {"type": "string", "enum": [bump.value for bump in Bump]},
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": f"{checkpoint.CONFIG} and {checkpoint.WEIGHTS} of the PEFT folder",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+async def register_upload(request: Request, caller: Caller, service: RegistryService) -> Adapter:
+    """Register an uploaded PEFT folder.
+
+    Raises Problem: 403 outside the caller's domains, 409 for a version that exists (with `next_version`), 413 over the
+    size bound, 415 for another media type, 422 naming the field for everything that cannot serve.
+    """
+    with tempfile.TemporaryDirectory(prefix="lorafleet-registry-") as name:
+        folder = Path(name)
+        form = await _form(request, service.settings.max_artifact_bytes)
+        try:
+            fields = _fields(form)
+            caller.reach(fields.domain)
+            await _save_files(form, folder / "peft")
+        finally:
+            await form.close()
+        if fields.version:
+            await _refuse_taken(service, fields)
+        submission = await _submit(fields, folder, caller, service)
+        act = Act(caller.subject, datetime.now(UTC), fields.reason or "uploaded")
+        async with service.transaction() as tx:
+            family = await record.lock(tx, submission.domain, submission.method)
+            try:
+                change = domain.register(family, submission, act)
+            except DuplicateVersion as error:
+                raise conflict(error) from error
+            await record.save(tx, family, change)
+    adapter = change.family.find(change.adapter_id)
+    if adapter is None:
+        raise RuntimeError(f"{change.adapter_id} was registered and is not in its family")
+    return adapter
+
+
+def conflict(error: DuplicateVersion) -> Problem:
+    """AM-1.3 over HTTP."""
+    return Problem(
+        409,
+        "Version exists",
+        str(error),
+        field="version",
+        adapter_id=error.taken,
+        next_version=str(error.suggested),
+    )
+
+
+async def _form(request: Request, limit: int) -> FormData:
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Problem(
+            415, "Unsupported media type", "send the PEFT folder's files as multipart/form-data, field 'files'"
+        )
+    received = 0
+
+    async def bounded() -> Message:
+        # Counted as it arrives: Content-Length is the sender's word, and chunked bodies have none.
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise Problem(413, "Upload too large", f"the body is over {limit} bytes", field="files", limit=limit)
+        return message
+
+    return await Request(request.scope, bounded).form(max_files=MAX_FILES, max_fields=128)
+
+
+def _fields(form: FormData) -> UploadFields:
+    given: dict[str, object] = {
+        name: value for name, value in form.multi_items() if isinstance(value, str) and name != "example_prompts"
+    }
+    if prompts := [value for value in form.getlist("example_prompts") if isinstance(value, str)]:
+        given["example_prompts"] = prompts
+    try:
+        return UploadFields.model_validate({name: value for name, value in given.items() if value != ""})
+    except ValidationError as error:
+        faults = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
+        detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
+        raise Problem(422, "Invalid request", detail, field=faults[0]["field"], faults=faults) from error
+
+
+async def _save_files(form: FormData, folder: Path) -> None:
+    await asyncio.to_thread(folder.mkdir)
+    for _, part in form.multi_items():
+        if not isinstance(part, UploadFile):
+            continue
+        # Browsers and clients send paths of their own machine; only the last part names the file.
+        name = PurePosixPath((part.filename or "").replace("\\", "/")).name
+        if PurePosixPath(name).suffix.lower() in PICKLES:
+            raise Problem(
+                422,
+                "Cannot serve",
+                f"{name} may hold pickled code, which is never read; send {checkpoint.WEIGHTS}",
+                field="files",
+            )
+        if name not in {checkpoint.CONFIG, checkpoint.WEIGHTS}:
+            continue  # a README or a tokenizer beside the adapter is nothing that serves
+        if (folder / name).exists():
+            raise Problem(422, "Invalid request", f"{name} was sent twice", field="files")
+        with (folder / name).open("wb") as file:
+            await asyncio.to_thread(shutil.copyfileobj, part.file, file)
+    for name in (checkpoint.CONFIG, checkpoint.WEIGHTS):
+        if not (folder / name).is_file():
+            raise Problem(422, "Invalid request", f"{name} is missing among the files sent", field="files")
+    if (folder / checkpoint.CONFIG).stat().st_size > MAX_CONFIG_BYTES:
+        raise Problem(422, "Invalid request", f"{checkpoint.CONFIG} is over {MAX_CONFIG_BYTES} bytes", field="files")
+
+
+async def _refuse_taken(service: RegistryService, fields: UploadFields) -> None:
+    """Say that a version exists before gigabytes are converted for nothing; registration checks it again."""
+    wanted = SemVer.parse(fields.version)
+    async with service.db.acquire(timeout=5) as connection:
+        taken = await versions.find_adapter(connection, adapter_id(fields.domain, fields.method, wanted))
+        known = await versions.family_adapters(connection, family_id(fields.domain, fields.method))
+    if taken is not None:
+        latest = max(adapter.version for adapter in known)
+        raise conflict(DuplicateVersion(taken.adapter_id, latest.bump(fields.bump or Bump.PATCH)))
+
+
+async def _submit(fields: UploadFields, folder: Path, caller: Caller, service: RegistryService) -> Submission:
+    models = service.parts.base_models
+    try:
+        pinned = await models.get(fields.base_model or models.names[0])
+        if fields.base_model_revision:
+            await models.check(v1.BaseModel(name=pinned.name, revision=fields.base_model_revision))
+        contents = await asyncio.to_thread(
+            checkpoint.convert, folder / "peft", f"{fields.domain}-{fields.method}", folder / "artifact", pinned.shapes
+        )
+        artifact = v1.Artifact(
+            blob=await service.blobs.put("artifacts", folder / "artifact"),
+            rank=contents.rank,
+            alpha=contents.alpha,
+            target_modules=contents.target_modules,
+        )
+    except (CannotServe, WrongBaseModel) as error:
+        raise Problem(422, "Cannot serve", str(error), field=error.field) from error
+    except ValidationError as error:
+        raise Problem(422, "Invalid request", str(error), field="base_model_revision") from error
+    return Submission(
+        domain=fields.domain,
+        method=fields.method,
+        base_model=pinned.reference,
+        artifact=artifact,
+        checkpoint=await service.blobs.put("checkpoints", folder / "peft" / checkpoint.WEIGHTS),
+        checkpoint_config=await service.blobs.put("checkpoints", folder / "peft" / checkpoint.CONFIG),
+        by=caller.subject,
+        version=SemVer.parse(fields.version) if fields.version else None,
+        bump=fields.bump,
+        description=fields.description,
+        example_prompts=fields.example_prompts,
+        golden_dataset_id=fields.golden_dataset_id,
+    )

@@ -1,0 +1,133 @@
+"""What the registry takes and answers over HTTP, beside the versions themselves (adapter_view.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.registry.adapter_view import View
+from services.registry.policy import Mode, Policy
+from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
+
+
+class TrailView(View):
+    """One line of the audit trail."""
+
+    subject: str
+    at: datetime
+    actor: str
+    action: str
+    reason: str
+    before: dict[str, object]
+    after: dict[str, object]
+    revision: int
+
+
+class AuditView(View):
+    """The audit trail, oldest first."""
+
+    entries: list[TrailView]
+
+    @classmethod
+    def of(cls, trail: Sequence[Trail]) -> Self:
+        return cls(entries=[TrailView.model_validate(line) for line in trail])
+
+
+class RefusalView(View):
+    """A finished training that could not be registered, and why."""
+
+    event_id: str
+    job_id: str
+    domain: str
+    artifact_sha256: str
+    field: str
+    reason: str
+    at: datetime
+
+
+class RefusalList(View):
+    """Refusals, newest first."""
+
+    refusals: list[RefusalView]
+
+    @classmethod
+    def of(cls, refusals: Sequence[Refusal]) -> Self:
+        return cls(refusals=[RefusalView.model_validate(one) for one in refusals])
+
+
+class Reason(BaseModel):
+    """Why a human decides as they do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=2000)
+
+
+class PolicyBody(BaseModel):
+    """A domain's approval policy."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    mode: Mode = Mode.SIMPLE
+    approve_at: float = Field(default=85.0, ge=0, le=100, allow_inf_nan=False)
+    reject_below: float = Field(default=70.0, ge=0, le=100, allow_inf_nan=False)
+    activate_on_approval: bool = True
+    allow_lower_threshold: bool = True
+    forbid_own_approval: bool = False
+
+    def policy(self) -> Policy:
+        """The domain's value; raises InvalidPolicy."""
+        return Policy(**self.model_dump())
+
+
+class DomainStatistics(View):
+    """Counts of one domain."""
+
+    domain: str
+    families: int = 0
+    versions: int = 0
+    pending_review: int = 0
+    approved: int = 0
+    rejected: int = 0
+    active: int = 0
+    average_score: float | None = None
+    answers: int = 0
+    completion_tokens: int = 0
+    ratings: int = 0
+    average_rating: float | None = None
+
+
+class Statistics(View):
+    """Counts of everything the caller reaches; domain '' is the base model without an adapter."""
+
+    families: int
+    versions: int
+    active: int
+    answers: int
+    ratings: int
+    by_status: dict[str, int]
+    domains: list[DomainStatistics]
+
+    @classmethod
+    def of(cls, counts: Sequence[DomainCounts], service: Sequence[DomainService]) -> Self:
+        merged: dict[str, dict[str, object]] = {one.domain: asdict(one) for one in counts}
+        for other in service:
+            merged.setdefault(other.domain, {}).update(asdict(other))
+        domains = [DomainStatistics.model_validate(one) for _, one in sorted(merged.items())]
+        return cls(
+            families=sum(one.families for one in domains),
+            versions=sum(one.versions for one in domains),
+            active=sum(one.active for one in domains),
+            answers=sum(one.answers for one in domains),
+            ratings=sum(one.ratings for one in domains),
+            by_status={
+                "pending_review": sum(one.pending_review for one in domains),
+                "approved": sum(one.approved for one in domains),
+                "rejected": sum(one.rejected for one in domains),
+            },
+            domains=domains,
+        )
