@@ -18,6 +18,8 @@ class InferenceSettings(ServiceSettings):
     """Name that requests use for the base model; empty takes the folder's name."""
     embedding_model: Path | None = None
     """Folder of the sentence-transformers model of /v1/embeddings; without it that endpoint answers 404."""
+    embedding_model_name: str = "all-MiniLM-L6-v2"
+    """Name that requests use for it."""
     router_url: str = ""
     """Where ``model: auto`` is resolved; without it ``auto`` is refused."""
     replica: str = Field(default_factory=socket.gethostname)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet_kit.db import Connection
+
 from .domain import Route
 
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Vectors = NDArray[np.float32]
 
 

@@ -1,0 +1,266 @@
+"""HTTP of inference: the OpenAI API, and feedback on its answers."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated
+
+import nats.errors
+import structlog
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from fleet_events.v1 import FeedbackRecorded
+from fleet_kit.auth import Caller, require
+from fleet_kit.http import service_of
+
+from . import render
+from .disconnect import unless_gone
+from .errors import BadRequest, Busy, Forbidden, NotFound
+from .generation import End, Job, Piece, Sampling
+from .parts import InferenceParts, InferenceService
+from .resolution import reaches, visible
+from .schemas import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    FeedbackAccepted,
+    FeedbackRequest,
+)
+from .schemas import Sampling as SamplingFields
+
+log = structlog.get_logger()
+router = APIRouter()
+
+
+def _service(request: Request) -> InferenceService:
+    service: InferenceService = service_of(request)
+    return service
+
+
+def _parts(request: Request) -> InferenceParts:
+    service: InferenceService = service_of(request)
+    parts = service.made
+    if parts is None or not parts.projection.caught_up.is_set():
+        raise Busy("the server is starting; try again.", code="starting", retry_after=2)
+    return parts
+
+
+ThisService = Annotated[InferenceService, Depends(_service)]
+Parts = Annotated[InferenceParts, Depends(_parts)]
+Generates = Annotated[Caller, Depends(require("generate"))]
+Judges = Annotated[Caller, Depends(require("feedback"))]
+
+
+@router.get("/v1/models")
+async def models(caller: Generates, parts: Parts) -> JSONResponse:
+    """What ``model`` may be: the base model, the adapters that this caller may use, their families, ``auto``."""
+    return JSONResponse({"object": "list", "data": _models(caller, parts)})
+
+
+@router.get("/v1/models/{name}")
+async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
+    """One of them."""
+    for one in _models(caller, parts):
+        if one["id"] == name:
+            return JSONResponse(one)
+    raise NotFound(f"model {name!r} does not exist or you have no access to it.", code="model_not_found", param="model")
+
+
+@router.post("/v1/chat/completions")
+async def chat(body: ChatRequest, request: Request, caller: Generates, parts: Parts) -> Response:
+    """Answers a conversation, whole or as server-sent events."""
+    prompt_ids = parts.vocabulary.of_chat([(one.role, one.text) for one in body.messages])
+    sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), parts)
+    chosen = await parts.generator.choose(body.model, body.query, caller)
+    generation_id = parts.generator.ids.new(chosen.adapter_id)
+    form = render.Chat(
+        id=generation_id,
+        model=body.model,
+        provenance=chosen.provenance,
+        tokenizer=parts.vocabulary,
+        logprobs=body.logprobs,
+    )
+    return await _answer(body, form, Job(generation_id, chosen, prompt_ids, sampling, caller), request, parts)
+
+
+@router.post("/v1/completions")
+async def completions(body: CompletionRequest, request: Request, caller: Generates, parts: Parts) -> Response:
+    """Continues a text. ``echo`` with ``logprobs`` and ``max_tokens`` 0 gives the likelihood of the text itself."""
+    if isinstance(body.prompt, str):
+        prompt_ids, offsets = parts.vocabulary.of_text(body.prompt)
+    else:
+        prompt_ids, offsets = parts.vocabulary.of_ids(body.prompt)
+    sampling = _sampling(body, body.max_tokens, len(prompt_ids), parts)
+    if body.stream and body.echo:
+        raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
+    query = parts.vocabulary.decode(prompt_ids, skip_special_tokens=True)
+    chosen = await parts.generator.choose(body.model, query, caller)
+    generation_id = parts.generator.ids.new(chosen.adapter_id)
+    echoed: render.Echo | None = None
+    if body.echo:
+        scored = (
+            await parts.generator.likelihoods(chosen, prompt_ids, parts.score)
+            if body.logprobs is not None and len(prompt_ids) > 1
+            else []
+        )
+        echoed = render.Echo(prompt_ids, [None, *scored], offsets)
+    form = render.Completion(
+        id=generation_id,
+        model=body.model,
+        provenance=chosen.provenance,
+        tokenizer=parts.vocabulary,
+        logprobs=body.logprobs is not None,
+        echo=echoed,
+    )
+    if sampling.max_tokens == 0:
+        return JSONResponse(form.whole([], End("length", 0), len(prompt_ids)))
+    return await _answer(body, form, Job(generation_id, chosen, prompt_ids, sampling, caller), request, parts)
+
+
+@router.post("/v1/embeddings")
+async def embeddings(body: EmbeddingRequest, _caller: Generates, parts: Parts) -> JSONResponse:
+    """Sentence vectors of length 1."""
+    embedder = parts.embedder
+    if embedder is None or body.model != embedder.name:
+        known = f" This server has {embedder.name!r}." if embedder else " This server has no embedding model."
+        raise NotFound(f"embedding model {body.model!r} does not exist.{known}", code="model_not_found", param="model")
+    vectors = await embedder.embed(body.texts)
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
+            if body.encoding_format == "base64"
+            else vector.tolist(),
+        }
+        for index, vector in enumerate(vectors)
+    ]
+    return JSONResponse({"object": "list", "model": body.model, "data": data})
+
+
+@router.post("/v1/feedback", status_code=202)
+async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service: ThisService) -> FeedbackAccepted:
+    """What somebody thinks of an answer: becomes a FeedbackRecorded, acknowledged by the bus before this returns."""
+    adapter_id = parts.generator.ids.adapter_id(body.generation_id)
+    record = parts.projection.catalogue.records.get(adapter_id)
+    domain = record.domain if record else ""
+    if adapter_id and not reaches(caller, domain):
+        raise Forbidden(
+            f"the answer came from domain {domain!r}, which your token does not reach.",
+            code="domain_forbidden",
+            param="generation_id",
+        )
+    event = FeedbackRecorded(
+        generation_id=body.generation_id,
+        adapter_id=adapter_id,
+        domain=domain,
+        rating=body.rating,
+        comment=body.comment,
+        by=caller.subject,
+    )
+    try:
+        await service.publish(event, adapter_id or body.generation_id)
+    except (nats.errors.Error, OSError) as error:
+        raise Busy("the bus is away; send it again.", code="bus_unavailable", retry_after=2) from error
+    return FeedbackAccepted(generation_id=body.generation_id, adapter_id=adapter_id or None, rating=body.rating)
+
+
+@router.get("/admin/adapters", dependencies=[Depends(require("admin"))])
+async def adapter_states(parts: Parts) -> JSONResponse:
+    """Every adapter that this process has touched, and where it stands."""
+    states = {name: render.state(state) for name, state in sorted(parts.adapters.states.items())}
+    running, waiting = parts.engine.load
+    return JSONResponse({"adapters": states, "rows_running": running, "requests_waiting": waiting})
+
+
+async def _answer(
+    body: SamplingFields, form: render.Form, job: Job, request: Request, parts: InferenceParts
+) -> Response:
+    pieces = parts.generator.answer(job)
+    if not body.stream:
+        async with aclosing(pieces):
+            collected = await unless_gone(request, _collect(pieces))
+        if collected is None:
+            return Response(status_code=499)
+        got, end = collected
+        return JSONResponse(form.whole(got, end, len(job.prompt_ids)))
+    # What can be refused is refused before the first byte, with its own status.
+    first = await unless_gone(request, anext(pieces))
+    if first is None:
+        await pieces.aclose()
+        return Response(status_code=499)
+
+    async def events() -> AsyncIterator[str]:
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        async with aclosing(pieces):
+            for chunk in form.begin():
+                yield chunk
+            try:
+                async for piece in _from(first, pieces):
+                    yield form.chunk(piece)
+                    if isinstance(piece, End) and include_usage:
+                        yield form.usage_chunk(piece, len(job.prompt_ids))
+            except Exception as error:
+                log.exception("stream_failed", generation_id=job.generation_id)
+                yield form.error(error)
+                return
+            yield form.done()
+
+    return StreamingResponse(
+        events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    )
+
+
+async def _from(first: Piece | End, rest: AsyncIterator[Piece | End]) -> AsyncIterator[Piece | End]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+async def _collect(pieces: AsyncIterator[Piece | End]) -> tuple[list[Piece], End]:
+    got: list[Piece] = []
+    async for piece in pieces:
+        if isinstance(piece, End):
+            return got, piece
+        got.append(piece)
+    raise AssertionError("an answer ended without its end")
+
+
+def _sampling(body: SamplingFields, max_tokens: int | None, prompt_tokens: int, parts: InferenceParts) -> Sampling:
+    limits = parts.limits
+    if prompt_tokens > limits.max_prompt_tokens:
+        raise BadRequest(
+            f"the prompt has {prompt_tokens} tokens, at most {limits.max_prompt_tokens} are taken.",
+            code="context_length_exceeded",
+            param="messages" if isinstance(body, ChatRequest) else "prompt",
+        )
+    wanted = limits.default_completion_tokens if max_tokens is None else max_tokens
+    allowed = min(limits.max_completion_tokens, limits.context - prompt_tokens)
+    if max_tokens is None:
+        wanted = min(wanted, allowed)
+    if wanted > allowed or (wanted < 1 and not isinstance(body, CompletionRequest)):
+        raise BadRequest(
+            f"max_tokens is {wanted}, it must be from 1 to {allowed} for this prompt.",
+            code="invalid_value",
+            param="max_tokens",
+        )
+    return Sampling(wanted, body.temperature, body.top_p, body.seed, body.stops)
+
+
+def _models(caller: Caller, parts: InferenceParts) -> list[dict[str, object]]:
+    catalogue, base = parts.projection.catalogue, parts.generator.base
+    adapters = visible(catalogue, base, caller)
+    active = {adapter.adapter_id: family for family, adapter in catalogue.active.items()}
+    entries = [render.model_entry(base.name, parts.started, root=base.name, base_model_revision=base.revision)]
+    for adapter in adapters:
+        details = render.adapter_details(adapter, active=adapter.adapter_id in active)
+        entries.append(
+            render.model_entry(adapter.adapter_id, parts.started, root=base.name, parent=base.name, **details)
+        )
+        if adapter.adapter_id in active:
+            entries.append(
+                render.model_entry(adapter.family, parts.started, root=adapter.adapter_id, parent=base.name, **details)
+            )
+    entries.append(render.model_entry("auto", parts.started, root="auto"))
+    return entries

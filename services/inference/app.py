@@ -1,0 +1,24 @@
+"""Composition root of inference. Run it: ``python -m services.inference.app``."""
+
+from fastapi import FastAPI
+
+from fleet_kit.service import create_app, serve
+
+from . import http_errors
+from .api import router
+from .parts import open_parts
+from .settings import InferenceSettings
+
+
+def build(settings: InferenceSettings | None = None) -> FastAPI:
+    """The application; settings come from the environment where none are given."""
+    app = create_app(
+        "inference", settings or InferenceSettings(), handlers=None, api=router, parts=open_parts, database=False
+    )
+    http_errors.install(app)
+    return app
+
+
+if __name__ == "__main__":
+    settings = InferenceSettings()
+    serve(build(settings), settings)

@@ -1,0 +1,87 @@
+"""``model: auto``: asks the router, then holds its answer against what this process knows."""
+
+import httpx
+from pydantic import BaseModel, Field, ValidationError
+
+from fleet_events.v1 import Adapter
+
+from .catalogue import Catalogue, Standing
+from .errors import ApiError, Busy
+from .resolution import EVERY_DOMAIN, Asker, Base, check
+from .schemas import Routed
+
+ASKED = 5
+"""Matches asked of the router: the best one may be beyond the loaded base model."""
+TIMEOUT = 5.0
+
+
+class Match(BaseModel):
+    """One line of the router's answer."""
+
+    adapter_id: str
+    family: str
+    domain: str
+    score: float
+
+
+class RouterAnswer(BaseModel):
+    """The router's answer."""
+
+    matches: list[Match]
+    threshold: float | None = Field(default=None)
+
+
+async def ask(client: httpx.AsyncClient, router_url: str, query: str, asker: Asker) -> RouterAnswer:
+    """What the router says, within the caller's domains.
+
+    Raises:
+        Busy: the router cannot be asked. The base model does not answer in its place.
+    """
+    if not router_url:
+        raise Busy("this server has no router; name a model.", code="router_unavailable", param="model", retry_after=60)
+    body: dict[str, object] = {"query": query[:8000], "k": ASKED}
+    if EVERY_DOMAIN not in asker.domains:
+        body["domains"] = sorted(asker.domains)
+    try:
+        answer = await client.post(f"{router_url.rstrip('/')}/v1/route", json=body, timeout=TIMEOUT)
+        return RouterAnswer.model_validate_json(answer.raise_for_status().content)
+    except (httpx.HTTPError, ValidationError) as error:
+        raise Busy(
+            f"the router cannot be asked ({type(error).__name__}); name a model or try again.",
+            code="router_unavailable",
+            param="model",
+            retry_after=2,
+        ) from error
+
+
+def choose(answer: RouterAnswer, catalogue: Catalogue, base: Base, asker: Asker) -> tuple[Adapter | None, Routed]:
+    """The best match that may serve, or None for the base model, and why. Pure.
+
+    A match that is being switched stands for its family: the family's active version answers.
+
+    Raises:
+        Busy: a match is so new that this process has not heard of it.
+    """
+    passed_over: list[str] = []
+    for match in answer.matches:
+        adapter = catalogue.active.get(match.family)
+        if adapter is None:
+            if catalogue.standing(match.adapter_id) in {Standing.INACTIVE, Standing.REJECTED}:
+                passed_over.append(f"{match.adapter_id} is deactivated")
+                continue
+            raise Busy(
+                f"{match.adapter_id!r} is being activated; try again.",
+                code="adapter_loading",
+                param="model",
+                retry_after=1,
+            )
+        try:
+            check(adapter, catalogue, base, asker)
+        except ApiError as error:
+            passed_over.append(f"{adapter.adapter_id}: {error.code}")
+            continue
+        reason = f"nearest adapter, similarity {match.score:.3f}"
+        return adapter, Routed(matched=True, adapter_id=adapter.adapter_id, score=match.score, reason=reason)
+    threshold = "" if answer.threshold is None else f" (threshold {answer.threshold:.2f})"
+    reason = "; ".join(passed_over) or f"no adapter is near enough{threshold}"
+    return None, Routed(matched=False, reason=f"base model answers: {reason}")

@@ -1,0 +1,260 @@
+"""The one thread that owns the engine: it steps batches, and between steps does what others ask of the engine.
+
+Requests wait in one queue. Up to ``rows`` are decoded together, base rows and rows of any adapters mixed; a
+request that arrives while others run starts at the next step boundary if a row is free.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+import structlog
+
+from .errors import Busy, ServerFault
+
+if TYPE_CHECKING:
+    from lora_core.engine import Request
+
+log = structlog.get_logger()
+T = TypeVar("T")
+FinishReason = Literal["stop", "length"]
+RETRY_AFTER = 2.0
+
+
+class Batch(Protocol):
+    """Rows that decode together; `lora_core.engine` has the real one."""
+
+    @property
+    def alive(self) -> bool: ...
+    def step(self) -> Iterable[tuple[int, int, float]]:
+        """(row, token id, log-probability) of each row that is still alive."""
+        ...
+
+    def cancel(self, row: int) -> None: ...
+
+
+class Starts(Protocol):
+    """What the thread needs of an engine; what others do with it goes through `EngineThread.call`."""
+
+    def start(self, requests: "list[Request]") -> Batch: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of an answer."""
+
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer's end; the stop token is not among its tokens."""
+
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine failed under this request."""
+
+    error: BaseException
+
+
+Delivery = Token | Finished | Broken
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One request on its way. The thread alone touches ``produced``; ``cancelled`` is set from outside."""
+
+    request: "Request"
+    deliveries: "asyncio.Queue[Delivery]" = field(default_factory=asyncio.Queue)
+    produced: int = 0
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class Running:
+    """A batch and whose rows it has; a row leaves the mapping when it is done."""
+
+    batch: Batch
+    rows: dict[int, Row]
+
+
+class EngineThread:
+    """Runs the engine. ``rows`` decode at once, ``queue_limit`` may wait."""
+
+    def __init__(self, engine: Starts, rows: int, queue_limit: int) -> None:
+        self._engine = engine
+        self._rows = rows
+        self._queue_limit = queue_limit
+        self._wake = threading.Condition()
+        self._waiting: deque[Row] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._running: list[Running] = []
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """(rows running, requests waiting), as of now."""
+        return sum(len(one.rows) for one in list(self._running)), len(self._waiting)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Runs a function in the engine's thread, between two steps."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function())
+            except BaseException as error:  # the caller gets it, whatever it is
+                future.set_exception(error)
+
+        with self._wake:
+            if self._closed:
+                raise Busy("the server is stopping", code="stopping", retry_after=RETRY_AFTER)
+            self._calls.append(run)
+            self._wake.notify()
+        return await asyncio.wrap_future(future)
+
+    @asynccontextmanager
+    async def generate(self, request: "Request") -> AsyncIterator[AsyncIterator[Token | Finished]]:
+        """Tokens as they come, ended by `Finished`. Leaving the context early cancels the rest.
+
+        Raises:
+            Busy: too many requests wait already.
+        """
+        row = Row(request)
+        with self._wake:
+            if self._closed or len(self._waiting) >= self._queue_limit:
+                raise Busy(
+                    f"{len(self._waiting)} requests are waiting already; try again.",
+                    code="queue_full",
+                    retry_after=RETRY_AFTER,
+                )
+            self._waiting.append(row)
+            self._wake.notify()
+        try:
+            yield _deliveries(row)
+        finally:
+            with self._wake:
+                row.cancelled = True
+
+    async def close(self) -> None:
+        """Stops at the next step boundary; running requests are told."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                while self._calls:
+                    self._calls.popleft()()
+                self._begin()
+                for running in list(self._running):
+                    self._step(running)
+                self._running = [one for one in self._running if one.rows]
+        except BaseException as error:
+            log.exception("engine_thread_died")
+            self._abort(error)
+            raise
+        self._abort(ServerFault("the server is stopping", code="stopping"))
+
+    def _wait(self) -> bool:
+        with self._wake:
+            while not (self._closed or self._calls or self._waiting or self._running):
+                self._wake.wait()
+            return not self._closed
+
+    def _begin(self) -> None:
+        free = self._rows - sum(len(one.rows) for one in self._running)
+        rows: list[Row] = []
+        with self._wake:
+            while self._waiting and len(rows) < free:
+                row = self._waiting.popleft()
+                if not row.cancelled:
+                    rows.append(row)
+        if not rows:
+            return
+        try:
+            batch = self._engine.start([row.request for row in rows])
+        except Exception as error:
+            log.exception("batch_failed_to_start", rows=len(rows))
+            self._deliver([(row, Broken(error)) for row in rows])
+            return
+        self._running.append(Running(batch, dict(enumerate(rows))))
+
+    def _step(self, running: Running) -> None:
+        for index, row in list(running.rows.items()):
+            if row.cancelled:
+                running.batch.cancel(index)
+                del running.rows[index]
+        if not running.rows:
+            return
+        try:
+            produced = list(running.batch.step())
+        except Exception as error:
+            log.exception("step_failed", rows=len(running.rows))
+            self._deliver([(row, Broken(error)) for row in running.rows.values()])
+            running.rows.clear()
+            return
+        deliveries: list[tuple[Row, Delivery]] = []
+        for index, token_id, logprob in produced:
+            row = running.rows[index]
+            end = self._end(row, token_id)
+            if end is None or end.reason == "length":
+                deliveries.append((row, Token(token_id, logprob)))
+            if end is not None:
+                deliveries.append((row, end))
+                del running.rows[index]
+        self._deliver(deliveries)
+
+    @staticmethod
+    def _end(row: Row, token_id: int) -> Finished | None:
+        row.produced += 1
+        if token_id in row.request.stop_ids:
+            return Finished("stop")
+        return Finished("length") if row.produced >= row.request.max_tokens else None
+
+    def _deliver(self, deliveries: list[tuple[Row, Delivery]]) -> None:
+        def put() -> None:
+            for row, delivery in deliveries:
+                row.deliveries.put_nowait(delivery)
+
+        if deliveries:
+            self._loop.call_soon_threadsafe(put)
+
+    def _abort(self, error: BaseException) -> None:
+        with self._wake:
+            self._closed = True
+            rows = [*self._waiting, *(row for one in self._running for row in one.rows.values())]
+            self._waiting.clear()
+            calls = list(self._calls)
+            self._calls.clear()
+        self._deliver([(row, Broken(error)) for row in rows])
+        for call in calls:
+            call()
+
+
+async def _deliveries(row: Row) -> AsyncIterator[Token | Finished]:
+    while True:
+        delivery = await row.deliveries.get()
+        if isinstance(delivery, Broken):
+            if isinstance(delivery.error, ServerFault):
+                raise delivery.error
+            raise ServerFault("the engine failed under this request", code="engine_failed") from delivery.error
+        yield delivery
+        if isinstance(delivery, Finished):
+            return

@@ -1,0 +1,215 @@
+"""One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+from lora_core.engine import Request
+from prometheus_client import Counter
+
+from fleet_events.v1 import Adapter, GenerationCompleted
+from fleet_kit.auth import Caller
+
+from . import auto
+from .adapters import Adapters
+from .catalogue import Catalogue
+from .engine_thread import EngineThread, FinishReason, Token
+from .errors import ApiError
+from .generation_ids import GenerationIds
+from .publisher import Publisher
+from .resolution import Auto, Base, resolve
+from .schemas import Provenance, Routed
+from .text import Decodes, TextStream
+
+TOKENS = Counter("lorafleet_inference_tokens_total", "Tokens", ["kind", "adapter_id"])
+
+
+class CurrentCatalogue(Protocol):
+    """Where the newest catalogue is."""
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen and when to stop. ``seed`` None draws one."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who answers a request: an adapter, or the base model where ``adapter`` is None."""
+
+    requested: str
+    base: Base
+    adapter: Adapter | None = None
+    routed: Routed | None = None
+
+    @property
+    def adapter_id(self) -> str:
+        return self.adapter.adapter_id if self.adapter else ""
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance(
+            adapter_id=self.adapter_id or None,
+            artifact_sha256=self.adapter.artifact.blob.sha256 if self.adapter else None,
+            base_model=self.base.name,
+            base_model_revision=self.base.revision,
+            routed=self.routed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One answer to give."""
+
+    generation_id: str
+    chosen: Chosen
+    prompt_ids: list[int]
+    sampling: Sampling
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some tokens of an answer and their text, which may be empty while a character is incomplete."""
+
+    text: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The answer's end."""
+
+    reason: FinishReason
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """Gives answers."""
+
+    projection: CurrentCatalogue
+    base: Base
+    adapters: Adapters
+    engine: EngineThread
+    vocabulary: Decodes
+    stop_ids: tuple[int, ...]
+    publisher: Publisher
+    ids: GenerationIds
+    http: httpx.AsyncClient
+    router_url: str
+    replica: str
+
+    async def choose(self, model: str, query: str, caller: Caller) -> Chosen:
+        """Who answers. Raises what `resolution.resolve` and `auto.choose` raise."""
+        match resolve(model, self.projection.catalogue, self.base, caller):
+            case Base():
+                return Chosen(model, self.base)
+            case Auto():
+                answer = await auto.ask(self.http, self.router_url, query, caller)
+                adapter, routed = auto.choose(answer, self.projection.catalogue, self.base, caller)
+                return Chosen(model, self.base, adapter, routed)
+            case Adapter() as adapter:
+                return Chosen(model, self.base, adapter)
+
+    async def answer(self, job: Job) -> AsyncGenerator[Piece | End, None]:
+        """Pieces as they come, then their `End`; close the generator to cancel.
+
+        Raises, before the first piece, what `Adapters.lease` and `EngineThread.generate` raise.
+        """
+        async with self._held(job.chosen), aclosing(self._run(job)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def likelihoods(self, chosen: Chosen, prompt_ids: list[int], score: "Scores") -> list[float]:
+        """Log-probability of each token after the first, given those before it."""
+        adapter = chosen.adapter_id or None
+        async with self._held(chosen):
+            return await self.engine.call(lambda: score(prompt_ids[:1], prompt_ids[1:], adapter))
+
+    @asynccontextmanager
+    async def _held(self, chosen: Chosen) -> AsyncIterator[None]:
+        if chosen.adapter is None:
+            yield
+            return
+        async with self.adapters.lease(chosen.adapter):
+            yield
+
+    async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
+        begun = time.monotonic()
+        text = TextStream(self.vocabulary, job.sampling.stop)
+        produced = 0
+        reason = "cancelled"
+        try:
+            async with self.engine.generate(self._request(job)) as deliveries:
+                async for delivery in deliveries:
+                    if isinstance(delivery, Token):
+                        produced += 1
+                        yield Piece(text.feed(delivery.id), (delivery,))
+                        if not text.stopped:
+                            continue
+                        reason = "stop"
+                        yield End("stop", produced)
+                        return
+                    if rest := text.finish():
+                        yield Piece(rest, ())
+                    reason = "stop" if text.stopped else delivery.reason
+                    yield End("stop" if text.stopped else delivery.reason, produced)
+        except ApiError:
+            reason = ""  # no answer was given, so there is nothing to say of it
+            raise
+        finally:
+            if reason:
+                self._record(job, produced, begun, reason)
+
+    def _request(self, job: Job) -> Request:
+        return Request(
+            prompt_ids=job.prompt_ids,
+            adapter=job.chosen.adapter_id or None,
+            max_tokens=job.sampling.max_tokens,
+            temperature=job.sampling.temperature,
+            top_p=job.sampling.top_p,
+            seed=job.sampling.seed,
+            stop_ids=self.stop_ids,
+        )
+
+    def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
+        chosen = job.chosen
+        TOKENS.labels("prompt", chosen.adapter_id).inc(len(job.prompt_ids))
+        TOKENS.labels("completion", chosen.adapter_id).inc(produced)
+        self.publisher.say(
+            GenerationCompleted(
+                generation_id=job.generation_id,
+                requested_model=chosen.requested,
+                adapter_id=chosen.adapter_id,
+                domain=chosen.adapter.domain if chosen.adapter else "",
+                artifact_sha256=chosen.adapter.artifact.blob.sha256 if chosen.adapter else "",
+                base_model=chosen.base.name,
+                prompt_tokens=len(job.prompt_ids),
+                completion_tokens=produced,
+                latency_ms=(time.monotonic() - begun) * 1000,
+                finish_reason=reason,
+                routed=chosen.routed.reason if chosen.routed else "",
+                caller=job.caller.subject,
+                replica=self.replica,
+            ),
+            entity=job.generation_id,
+        )
+
+
+class Scores(Protocol):
+    """`ArrowEngine.logprobs`."""
+
+    def __call__(self, prompt_ids: list[int], completion_ids: list[int], adapter: str | None) -> list[float]: ...

@@ -1,0 +1,64 @@
+"""Errors of /v1/* in the form that OpenAI clients read; the rest keeps the kit's problem+json."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from fleet_kit.errors import Problem
+from fleet_kit.http import problem_response
+
+from .errors import ApiError
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+CODES = {401: "invalid_api_key", 403: "insufficient_permissions"}
+
+
+def install(app: FastAPI) -> None:
+    """Replaces the kit's handlers by ones that look at the path."""
+
+    @app.exception_handler(ApiError)
+    async def _api_error(_request: Request, error: ApiError) -> JSONResponse:
+        return _response(error.status, error.body(), error.retry_after)
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, problem: Problem) -> JSONResponse:
+        return _of_problem(problem) if _is_openai(request) else problem_response(problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [
+            (".".join(str(part) for part in fault["loc"] if part != "body") or "body", str(fault["msg"]))
+            for fault in error.errors()
+        ]
+        detail = "; ".join(f"{field}: {message}" for field, message in faults)
+        problem = Problem(422, "Invalid request", detail, field=faults[0][0])
+        return _of_problem(problem) if _is_openai(request) else problem_response(problem)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        problem = Problem(error.status_code, "Request refused", str(error.detail))
+        return _of_problem(problem) if _is_openai(request) else problem_response(problem)
+
+
+def _is_openai(request: Request) -> bool:
+    return request.url.path.startswith("/v1/")
+
+
+def _of_problem(problem: Problem) -> JSONResponse:
+    type_ = TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
+    error = {
+        "message": problem.detail,
+        "type": type_,
+        "param": problem.field,
+        "code": CODES.get(problem.status, problem.title.lower().replace(" ", "_")),
+    }
+    retry_after = problem.extensions.get("retry_after")
+    return _response(problem.status, {"error": error}, float(str(retry_after)) if retry_after else None)
+
+
+def _response(status: int, body: dict[str, object], retry_after: float | None) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(retry_after)))
+    return JSONResponse(body, status_code=status, headers=headers)

@@ -1,0 +1,233 @@
+"""What inference stands on beside the kit, put together and taken down."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
+from fleet_kit.service import Service
+
+from .adapters import Adapters
+from .cache import DiskCache
+from .embedder import Embedder
+from .engine_thread import EngineThread
+from .generation import Generator, Scores
+from .generation_ids import GenerationIds
+from .loader import SlotLoader
+from .projection import Projection
+from .publisher import Publisher
+from .resolution import Base
+from .settings import InferenceSettings
+from .states import Proof
+from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from lora_core.engine import ArrowEngine
+    from transformers import PreTrainedTokenizerBase
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request, in tokens."""
+
+    max_prompt_tokens: int
+    max_completion_tokens: int
+    default_completion_tokens: int
+    context: int
+    """What the model itself can take, prompt and answer together."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceParts:
+    """The parts of inference."""
+
+    vocabulary: Vocabulary
+    engine: EngineThread
+    adapters: Adapters
+    projection: Projection
+    generator: Generator
+    score: Scores
+    embedder: Embedder | None
+    limits: Limits
+    started: int
+
+
+InferenceService = Service[InferenceSettings, InferenceParts]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The base model in memory."""
+
+    engine: "ArrowEngine"
+    tokenizer: "PreTrainedTokenizerBase"
+    revision: str
+    shapes: dict[str, tuple[int, int]]
+    context: int
+    stop_ids: tuple[int, ...]
+
+
+@asynccontextmanager
+async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]:
+    """Loads the base model, then follows the registry's events; ready when both are done."""
+    settings = service.settings
+    ready = asyncio.Event()
+
+    async def caught_up() -> None:
+        if not ready.is_set():
+            raise RuntimeError("the base model is being loaded, or the stream is still being read")
+
+    service.extra_checks["model"] = caught_up
+    model = await asyncio.to_thread(load_model, settings)
+    base = Base(settings.served_name, model.revision)
+    vocabulary = Vocabulary(model.tokenizer)
+    log.info("base_model_loaded", name=base.name, revision=base.revision, slots=settings.slots)
+
+    publisher = Publisher(service.jetstream, settings.event_buffer)
+    engine = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
+    cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
+    loader = SlotLoader(cache, engine, model.engine, model.tokenizer, model.shapes, base)
+    adapters = Adapters(
+        loader,
+        slots=settings.slots,
+        deadline=settings.adapter_deadline,
+        retry=settings.failed_retry,
+        on_loaded=lambda adapter, proof, seconds: _say_loaded(publisher, settings.replica, adapter, proof, seconds),
+        on_unloaded=lambda adapter, reason: _say_unloaded(publisher, settings.replica, adapter, reason),
+    )
+    projection = Projection(adapters, base)
+    embedder = Embedder(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
+    generator = Generator(
+        projection=projection,
+        base=base,
+        adapters=adapters,
+        engine=engine,
+        vocabulary=vocabulary,
+        stop_ids=model.stop_ids,
+        publisher=publisher,
+        # Replicas share the key of the object store, so feedback may go to any of them.
+        ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode()),
+        http=service.http,
+        router_url=settings.router_url,
+        replica=settings.replica,
+    )
+    limits = Limits(
+        settings.max_prompt_tokens,
+        settings.max_completion_tokens,
+        settings.default_completion_tokens,
+        model.context,
+    )
+    running = [
+        asyncio.create_task(_forever("adapters", adapters.run())),
+        asyncio.create_task(_forever("publisher", publisher.run())),
+        asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
+        asyncio.create_task(_set_when(projection.caught_up, ready)),
+    ]
+    try:
+        yield InferenceParts(
+            vocabulary=vocabulary,
+            engine=engine,
+            adapters=adapters,
+            projection=projection,
+            generator=generator,
+            score=model.engine.logprobs,
+            embedder=embedder,
+            limits=limits,
+            started=int(time.time()),
+        )
+    finally:
+        ready.clear()
+        await engine.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if embedder is not None:
+            embedder.close()
+        with contextlib.suppress(ConnectionError):
+            await publisher.drain(2.0)
+
+
+def load_model(settings: InferenceSettings) -> Loaded:
+    """The base model with its engine. Raises what the loader raises for a folder that holds no model."""
+    import torch
+    from lora_core.engine import ArrowEngine
+
+    from lora_core import base_model
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    folder: Path = settings.base_model
+    model, tokenizer = base_model.load(folder)
+    return Loaded(
+        engine=ArrowEngine(model, tokenizer, slots=settings.slots, max_rank=settings.max_rank),
+        tokenizer=tokenizer,
+        revision=base_model.revision(folder),
+        shapes=base_model.linear_shapes(folder),
+        context=int(getattr(model.config, "max_position_embeddings", 2048)),
+        stop_ids=_stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
+    )
+
+
+def _stop_ids(*sources: int | list[int] | None) -> tuple[int, ...]:
+    found: set[int] = set()
+    for one in sources:
+        found.update([] if one is None else [one] if isinstance(one, int) else one)
+    return tuple(sorted(found))
+
+
+async def _forever(name: str, work: "asyncio.Future[None] | object") -> None:
+    try:
+        await work  # type: ignore[misc]
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        # Without this task the process serves stale or no adapters; whoever supervises it starts it anew.
+        log.exception("task_died", task=name)
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _set_when(event: asyncio.Event, then: asyncio.Event) -> None:
+    await event.wait()
+    then.set()
+
+
+def _say_loaded(publisher: Publisher, replica: str, adapter: Adapter, proof: Proof, seconds: float) -> None:
+    log.info("adapter_loaded", adapter_id=adapter.adapter_id, modules=proof.modules_bound, delta=proof.max_delta)
+    publisher.say(
+        AdapterLoaded(
+            adapter_id=adapter.adapter_id,
+            domain=adapter.domain,
+            artifact_sha256=adapter.artifact.blob.sha256,
+            replica=replica,
+            load_ms=seconds * 1000,
+            modules_bound=proof.modules_bound,
+            max_delta=proof.max_delta,
+        ),
+        entity=adapter.adapter_id,
+    )
+
+
+def _say_unloaded(publisher: Publisher, replica: str, adapter: Adapter, reason: str) -> None:
+    log.info("adapter_unloaded", adapter_id=adapter.adapter_id, reason=reason)
+    publisher.say(
+        AdapterUnloaded(
+            adapter_id=adapter.adapter_id,
+            domain=adapter.domain,
+            artifact_sha256=adapter.artifact.blob.sha256,
+            replica=replica,
+            reason=reason,
+        ),
+        entity=adapter.adapter_id,
+    )

@@ -1,0 +1,75 @@
+"""Keeps the catalogue up to date from the stream and tells the adapters what to load and what to let go."""
+
+import asyncio
+
+import structlog
+from nats.js import JetStreamContext
+
+from fleet_events import Event
+from fleet_events.v1 import (
+    AdapterActivated,
+    AdapterDeactivated,
+    AdapterRegistered,
+    Approved,
+    Rejected,
+)
+from fleet_kit.cloudevents import Envelope
+from fleet_kit.projection import follow
+
+from .adapters import Adapters
+from .catalogue import Catalogue, Standing
+from .resolution import Base
+
+log = structlog.get_logger()
+
+EVENTS = (AdapterRegistered, Approved, Rejected, AdapterActivated, AdapterDeactivated)
+SUBJECTS = "lorafleet.v1.adapter.>"
+
+
+class Projection:
+    """The newest catalogue. ``caught_up`` is set once the stream has been read to its end at start."""
+
+    def __init__(self, adapters: Adapters, base: Base) -> None:
+        self.catalogue = Catalogue()
+        self.caught_up = asyncio.Event()
+        self._adapters = adapters
+        self._base = base
+        self._replayed = False
+
+    async def run(self, jetstream: JetStreamContext) -> None:
+        """Follows the stream for ever."""
+        preloading = asyncio.create_task(self._preload_at_start())
+        try:
+            await follow(jetstream, SUBJECTS, EVENTS, self._apply, self.caught_up)
+        finally:
+            preloading.cancel()
+
+    async def _preload_at_start(self) -> None:
+        # What was active once and is no longer must not be loaded on the way through the past.
+        await self.caught_up.wait()
+        self._replayed = True
+        for adapter in self.catalogue.active.values():
+            if adapter.base_model.revision == self._base.revision:
+                self._adapters.preload(adapter)
+
+    async def _apply(self, event: Event, _envelope: Envelope) -> None:
+        if not isinstance(event, EVENTS):
+            return
+        before, self.catalogue = self.catalogue, self.catalogue.apply(event)
+        if self._replayed and self.catalogue is not before:
+            self._follow_up(before)
+
+    def _follow_up(self, before: Catalogue) -> None:
+        active = self.catalogue.active
+        for family, adapter in active.items():
+            if before.active.get(family) != adapter and adapter.base_model.revision == self._base.revision:
+                self._adapters.preload(adapter)
+        for family, adapter in before.active.items():
+            now = active.get(family)
+            if now is None or now.adapter_id != adapter.adapter_id:
+                self._adapters.retire(adapter.adapter_id, "deactivated" if now is None else "replaced")
+        for adapter_id, record in self.catalogue.records.items():
+            if record is not before.records.get(adapter_id) and (
+                self.catalogue.standing(adapter_id) is Standing.REJECTED
+            ):
+                self._adapters.retire(adapter_id, "rejected")

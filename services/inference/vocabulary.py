@@ -1,0 +1,71 @@
+"""The base model's tokenizer: token ids of what a request asks, and text of what the model says."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .errors import BadRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Vocabulary:
+    """Turns text into token ids and back."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids, byte for byte: no space is tidied away."""
+        text = self._tokenizer.decode(
+            token_ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return text if isinstance(text, str) else "".join(text)
+
+    def of_chat(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """The conversation, turns of (role, text), in the model's own chat template, up to where the assistant begins.
+
+        Raises:
+            BadRequest: the template refuses it, or the model has none.
+        """
+        if not self._tokenizer.chat_template:
+            raise BadRequest("this base model has no chat template; use /v1/completions.", code="no_chat_template")
+        messages = [{"role": role, "content": content} for role, content in turns]
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # jinja raises what the template's author chose
+            raise BadRequest(
+                f"the model's chat template refuses this conversation: {error}", code="invalid_value", param="messages"
+            ) from error
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def of_text(self, prompt: str) -> tuple[list[int], list[int]]:
+        """Token ids of a plain prompt, and the character at which each of them begins.
+
+        Raises:
+            BadRequest: a text of no tokens.
+        """
+        encoded = self._tokenizer(prompt, return_offsets_mapping=True)
+        ids = list(encoded["input_ids"])
+        if not ids:
+            raise BadRequest("the prompt has no tokens.", code="invalid_value", param="prompt")
+        return ids, [begin for begin, _ in encoded["offset_mapping"]]
+
+    def of_ids(self, prompt: list[int]) -> tuple[list[int], list[int]]:
+        """As `of_text`, of ids that the caller made.
+
+        Raises:
+            BadRequest: ids outside of the vocabulary.
+        """
+        size = len(self._tokenizer)
+        offsets, length = [], 0
+        for one in prompt:
+            if not 0 <= one < size:
+                raise BadRequest(
+                    f"token id {one} is outside of the vocabulary (0 to {size - 1}).",
+                    code="invalid_value",
+                    param="prompt",
+                )
+            offsets.append(length)
+            length += len(self.decode([one], skip_special_tokens=False))
+        return prompt, offsets
