@@ -1,0 +1,166 @@
+"""The long work on TrainingRequested: accept, choose the data, attempt until done, end in one transaction."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from fleet_events import v1
+from fleet_events.message import Event
+from fleet_kit.cloudevents import Envelope
+from fleet_kit.errors import Refused
+from fleet_kit.transaction import Transaction
+from fleet_kit.work import Work
+from services.trainer import domain, report, store
+from services.trainer.attempt import Attempt, CancelWanted, DataRefused, Outcome
+from services.trainer.configuration import InvalidRequest
+from services.trainer.domain import InvalidTransition, Job
+from services.trainer.patience import patiently
+from services.trainer.progress import Stepped
+from services.trainer.selection import freeze_selection
+from services.trainer.service import TrainerService
+from services.trainer.store import StoredDataset
+from services.trainer.supervisor import Crashed
+from services.trainer.work_folder import work_folder
+
+_FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+log = structlog.get_logger()
+
+End = Callable[[Job, datetime], tuple[Job, Event]]
+
+
+async def run_job(request: v1.TrainingRequested, work: Work, service: TrainerService) -> None:
+    """Take the job from wherever it stands to its end.
+
+    Raises:
+        Refused: the id belongs to another request.
+        LeaseLost: another worker has the job.
+        what passes by itself (see fleet_kit.settle): the message comes again and the job goes on.
+    """
+    job_id = job_id_of(request, work.envelope)
+    job = await _accept(domain.queue(request, job_id, datetime.now(UTC)), work)
+    while not job.state.final:
+        if job.cancel_by:
+            return await _end(job_id, domain.cancel, work, service)
+        if domain.exhausted(job):
+            reason = (
+                f"given up after {job.stalled} attempts without a new checkpoint; last: {job.error or 'worker lost'}"
+            )
+            return await _end(job_id, _failing(reason), work, service)
+        job = await _take_up(job_id, work)
+        try:
+            return await _attempt(job, work, service)
+        except CancelWanted:
+            return await _end(job_id, domain.cancel, work, service)
+        except (InvalidRequest, InvalidTransition, DataRefused) as error:
+            return await _end(job_id, _failing(str(error)), work, service)
+        except Crashed as error:
+            log.warning("training process died", job=job_id, attempt=job.attempts, reason=str(error))
+            job = await _remember(job_id, str(error), work)
+    # Cancelled before anybody took it up, or the same request under another event id.
+    async with work.finish():
+        return None
+
+
+def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:
+    """The id a requester chose, else the event's own, which is the same at every redelivery."""
+    if request.job_id:
+        return request.job_id
+    if _FIT_AS_ID.fullmatch(envelope.id):
+        return envelope.id
+    # Anything may be an event id; a job id is also part of object names.
+    return hashlib.sha256(envelope.id.encode()).hexdigest()
+
+
+async def _accept(asked: Job, work: Work) -> Job:
+    """The job as it stands, queued now if it is new."""
+    async with work.transaction() as tx:
+        await store.add_job(tx.connection, asked)
+        job = await store.locked(tx.connection, asked.job_id)
+    if job.request != asked.request:
+        raise Refused(f"job_id {asked.job_id!r} belongs to another request; choose another id, or leave it empty")
+    return job
+
+
+async def _take_up(job_id: str, work: Work) -> Job:
+    async with work.transaction() as tx:
+        job = domain.take_up(await store.locked(tx.connection, job_id), datetime.now(UTC))
+        await store.save_job(tx.connection, job)
+    return job
+
+
+async def _remember(job_id: str, error: str, work: Work) -> Job:
+    async with work.transaction() as tx:
+        job = replace(await store.locked(tx.connection, job_id), error=error)
+        await store.save_job(tx.connection, job)
+    return job
+
+
+async def _attempt(job: Job, work: Work, service: TrainerService) -> None:
+    service.parts.examine(job.request)
+    data = await _settle_inputs(job, work, service)
+    with work_folder(service.settings.cache_dir) as folder:
+        outcome = await Attempt(job, data, folder, work, service).run()
+        completed = await report.publish(
+            await _result(job.job_id, data, folder / "data.jsonl", outcome, service), service
+        )
+        await _end(job.job_id, _succeeding(completed), work, service)
+
+
+async def _settle_inputs(job: Job, work: Work, service: TrainerService) -> StoredDataset:
+    """Choose data and weights at the first attempt; keep them at every later one."""
+    request = job.request.model_copy(update={"dataset_id": job.dataset_id}) if job.dataset_id else job.request
+    data = await freeze_selection(request, service)
+    async with work.transaction() as tx:
+        settled = domain.settle_inputs(
+            await store.locked(tx.connection, job.job_id), data.dataset.dataset_id, service.parts.base
+        )
+        await store.save_job(tx.connection, settled)
+    return data
+
+
+async def _result(
+    job_id: str, data: StoredDataset, lines: Path, outcome: Outcome, service: TrainerService
+) -> report.Result:
+    async def read() -> tuple[Job, list[Stepped]]:
+        async with service.db.acquire(timeout=5) as connection:
+            job = await store.find_job(connection, job_id)
+            if job is None:
+                raise LookupError(f"job {job_id} is not in the database")
+            return job, await store.list_steps(connection, job_id)
+
+    job, steps = await patiently("logged steps", read, seconds=service.settings.patience_seconds)
+    return report.Result(job, data, lines, outcome, steps, datetime.now(UTC))
+
+
+def _succeeding(completed: v1.TrainingCompleted) -> End:
+    def end(job: Job, now: datetime) -> tuple[Job, Event]:
+        # A cancellation that came after the last step still counts: nothing was said yet.
+        return domain.cancel(job, now) if job.cancel_by else (domain.succeed(job, completed, now), completed)
+
+    return end
+
+
+async def _end(job_id: str, end: End, work: Work, service: TrainerService) -> None:
+    """The job's last state and its event, in the transaction that also counts the request as handled."""
+
+    async def finish() -> None:
+        async with work.finish() as tx:
+            await _write_end(tx, job_id, end)
+
+    await patiently("end of job", finish, seconds=service.settings.patience_seconds)
+
+
+async def _write_end(tx: Transaction, job_id: str, end: End) -> None:
+    job = await store.locked(tx.connection, job_id)
+    ended, event = end(job, datetime.now(UTC))
+    await store.save_job(tx.connection, ended)
+    await tx.emit(event, entity=job_id)
+
+
+def _failing(reason: str) -> End:
+    return lambda job, now: domain.fail(job, reason, now)

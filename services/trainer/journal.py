@@ -1,0 +1,72 @@
+"""Writes what a running job logs: steps to the database as they come, progress events now and then."""
+
+import asyncio
+import time
+
+import structlog
+
+from fleet_events import v1
+from fleet_kit.work import Work
+from services.trainer import domain, store
+from services.trainer.patience import PASSING
+from services.trainer.progress import Stepped
+from services.trainer.settings import TrainerSettings
+
+log = structlog.get_logger()
+
+
+class Journal:
+    """The steps of one job that are not written yet. Writing is fenced by the job's lease."""
+
+    def __init__(self, job: domain.Job, total_steps: int, work: Work, settings: TrainerSettings) -> None:
+        self._job_id = job.job_id
+        self._domain = job.domain
+        self._total_steps = total_steps
+        self._work = work
+        self._settings = settings
+        self._pending: list[Stepped] = []
+        self._said_at = time.monotonic()
+
+    def note(self, step: Stepped) -> None:
+        """Remember a step until the next flush."""
+        self._pending.append(step)
+
+    async def keep_flushing(self) -> None:
+        """Flush again and again. A database that is away costs nothing: the steps stay pending."""
+        while True:
+            await asyncio.sleep(self._settings.flush_seconds)
+            try:
+                await self.flush()
+            except PASSING as error:
+                log.warning("steps are not written yet", job=self._job_id, reason=repr(error))
+
+    async def flush(self) -> None:
+        """Write what is pending in one transaction; raises `LeaseLost` when another worker has the job."""
+        steps = tuple(self._pending)
+        if not steps:
+            return
+        newest = steps[-1]
+        say = time.monotonic() - self._said_at >= self._settings.progress_seconds
+        async with self._work.transaction() as tx:
+            job = await store.locked(tx.connection, self._job_id)
+            await store.add_steps(tx.connection, self._job_id, steps)
+            await store.save_job(tx.connection, domain.advance(job, newest.step, newest.loss))
+            if say:
+                await tx.emit(self._progressed(steps), entity=self._job_id)
+        del self._pending[: len(steps)]
+        if say:
+            self._said_at = time.monotonic()
+
+    def _progressed(self, steps: tuple[Stepped, ...]) -> v1.TrainingProgressed:
+        newest = steps[-1]
+        seconds = sum(step.seconds for step in steps)
+        return v1.TrainingProgressed(
+            job_id=self._job_id,
+            domain=self._domain,
+            step=newest.step,
+            total_steps=self._total_steps,
+            loss=newest.loss,
+            learning_rate=newest.learning_rate,
+            gradient_norm=newest.gradient_norm,
+            tokens_per_second=sum(step.tokens for step in steps) / seconds if seconds else 0.0,
+        )

@@ -1,0 +1,39 @@
+"""Waiting out faults of the surroundings, so that minutes of training are not thrown away for seconds of outage."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from minio.error import S3Error
+
+from fleet_kit.errors import BlobMissing
+from fleet_kit.settle import TRANSIENT
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+PASSING: tuple[type[BaseException], ...] = (*TRANSIENT, S3Error)
+_PAUSE = 0.5
+_LONGEST_PAUSE = 5.0
+
+
+async def patiently(what: str, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """The call's result, trying again while the database or the object store is away.
+
+    Raises:
+        what the call raised last, once `seconds` are over, or at once when it is no fault that passes.
+    """
+    deadline, pause = time.monotonic() + seconds, _PAUSE
+    while True:
+        try:
+            return await call()
+        except (BlobMissing, FileNotFoundError):
+            raise  # waiting brings nothing back
+        except PASSING as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            log.warning("waiting", what=what, reason=repr(error))
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)

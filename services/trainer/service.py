@@ -1,0 +1,52 @@
+"""The running trainer: its settings, and what it knows of its base model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends
+
+from fleet_events import v1
+from fleet_kit.http import service_of
+from fleet_kit.service import Service
+from lora_core import base_model
+from services.trainer.configuration import Configuration, Fault, InvalidRequest, check, resolve
+from services.trainer.settings import TrainerSettings
+from services.trainer.work_folder import remove_leftovers
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What jobs are made from: the pinned base model, its linear layers, and what this machine can do."""
+
+    base: v1.BaseModel
+    shapes: Mapping[str, tuple[int, int]]
+    quantisation: bool
+
+    def examine(self, request: v1.TrainingRequested) -> Configuration:
+        """The configuration a request asks for; raises `InvalidRequest` with every fault it has."""
+        configuration = resolve(request.method, request.hyperparameters)
+        faults = list(check(configuration, self.shapes, quantisation=self.quantisation))
+        if request.base_model not in ("", self.base.name):
+            faults.append(Fault("base_model", request.base_model, f"{self.base.name}, which this trainer trains"))
+        if faults:
+            raise InvalidRequest(tuple(faults))
+        return configuration
+
+
+TrainerService: TypeAlias = Service[TrainerSettings, Workshop]
+Trainer = Annotated[TrainerService, Depends(service_of)]
+
+
+@asynccontextmanager
+async def open_workshop(service: TrainerService) -> AsyncIterator[Workshop]:
+    """Read the base model's digest and shapes; the weights stay on disk."""
+    await asyncio.to_thread(remove_leftovers, service.settings.cache_dir)
+    folder = service.settings.base_model
+    revision = await asyncio.to_thread(base_model.revision, folder)
+    shapes = await asyncio.to_thread(base_model.linear_shapes, folder)
+    base = v1.BaseModel(name=service.settings.trained_name, revision=revision)
+    yield Workshop(base, shapes, quantisation=find_spec("bitsandbytes") is not None)

@@ -1,0 +1,77 @@
+"""Runs the training subprocess, reads what it says, and never lets it outlive this process."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from services.trainer.progress import Progress, TrainingSpec, read_line
+
+_LINE_LIMIT = 4 * 1024 * 1024
+_TAIL_BYTES = 2000
+# Nothing else of our environment reaches the subprocess: it needs no credentials.
+_PASSED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
+
+
+class Crashed(Exception):
+    """The subprocess ended without a result: killed, out of memory, or a defect."""
+
+    def __init__(self, status: int, tail: str) -> None:
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        super().__init__(f"the training process {how}: {tail or 'it said nothing'}")
+        self.status = status
+
+
+async def supervise(spec: TrainingSpec) -> AsyncGenerator[Progress, None]:
+    """Start the subprocess and yield its messages until it ends; closing the generator kills it.
+
+    Raises:
+        Crashed: it ended with another status than 0.
+    """
+    spec_file, log_file = spec.work / "spec.json", spec.work / "training.log"
+    spec_file.write_text(spec.model_dump_json())
+    with log_file.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.trainer.train",
+            str(spec_file),
+            stdin=asyncio.subprocess.PIPE,  # held open: its end tells the subprocess that we are gone
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=_environment(spec.threads),
+            limit=_LINE_LIMIT,
+        )
+    try:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            yield read_line(line)
+        status = await process.wait()
+        if status != 0:
+            raise Crashed(status, _tail(log_file))
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(process.wait())
+
+
+def _environment(threads: int) -> dict[str, str]:
+    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    return passed | {
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _tail(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        return file.read().decode(errors="replace").strip()

@@ -1,0 +1,151 @@
+"""What the HTTP answers look like."""
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet_events import v1
+from services.trainer.domain import Job, JobState
+from services.trainer.progress import Stepped
+from services.trainer.store import StoredDataset
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Accepted(_View):
+    """A queued job."""
+
+    job_id: str
+
+
+class SamplesView(_View):
+    """What became of an upload. A duplicate was recorded before, in this upload or an earlier one."""
+
+    received: int
+    added: int
+    duplicates: int
+
+
+class CancelRequest(_View):
+    """Why a job shall end."""
+
+    reason: str = Field(default="", max_length=1000)
+
+
+class BlobView(_View):
+    """An object and its digest."""
+
+    uri: str
+    sha256: str
+    bytes: int
+
+    @classmethod
+    def of(cls, blob: v1.Blob) -> Self:
+        return cls(uri=blob.uri, sha256=blob.sha256, bytes=blob.bytes)
+
+
+class BaseModelView(_View):
+    """The pinned base model."""
+
+    name: str
+    revision: str
+
+
+class JobView(_View):
+    """Where a job stands."""
+
+    job_id: str
+    state: JobState
+    domain: str
+    method: str
+    step: int
+    total_steps: int
+    loss: float | None
+    attempts: int
+    dataset: str | None
+    base_model: BaseModelView | None
+    configuration: dict[str, object]
+    error: str | None
+    cancel_requested_by: str | None
+    artifact: BlobView | None
+    checkpoint: BlobView | None
+    report: BlobView | None
+    metrics: dict[str, float]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        done = job.completed
+        return cls(
+            job_id=job.job_id,
+            state=job.state,
+            domain=job.domain,
+            method=job.configuration.method,
+            step=job.step,
+            total_steps=job.total_steps,
+            loss=job.loss,
+            attempts=job.attempts,
+            dataset=job.dataset_id,
+            base_model=BaseModelView(name=job.base.name, revision=job.base.revision) if job.base else None,
+            configuration=job.configuration.values(),
+            error=job.error or None,
+            cancel_requested_by=job.cancel_by or None,
+            artifact=BlobView.of(done.artifact.blob) if done else None,
+            checkpoint=BlobView.of(done.checkpoint) if done else None,
+            report=BlobView.of(done.report) if done else None,
+            metrics=dict(done.metrics) if done else {},
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+
+class MetricView(_View):
+    """One optimizer step."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens_per_second: float
+
+    @classmethod
+    def of(cls, step: Stepped) -> Self:
+        return cls(
+            step=step.step,
+            epoch=step.epoch,
+            loss=step.loss,
+            learning_rate=step.learning_rate,
+            gradient_norm=step.gradient_norm,
+            tokens_per_second=step.tokens / step.seconds if step.seconds else 0.0,
+        )
+
+
+class DatasetView(_View):
+    """A frozen data set and the selection that first made it."""
+
+    dataset_id: str
+    domain: str
+    query: str
+    min_rating: float | None
+    samples: int
+    blob: BlobView
+    created_at: datetime
+
+    @classmethod
+    def of(cls, stored: StoredDataset) -> Self:
+        return cls(
+            dataset_id=stored.dataset.dataset_id,
+            domain=stored.domain,
+            query=stored.query,
+            min_rating=stored.min_rating,
+            samples=stored.dataset.samples,
+            blob=BlobView.of(stored.dataset.blob),
+            created_at=stored.created_at,
+        )
