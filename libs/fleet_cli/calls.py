@@ -13,12 +13,15 @@ from fleet_cli.replies import (
     Adapter,
     Anything,
     ChatCompletion,
+    Dataset,
     Evaluation,
+    GoldenChanged,
     GoldenSet,
     Job,
     JobAccepted,
     Match,
     Metric,
+    Recorded,
     Reply,
 )
 from fleet_events import v1
@@ -37,9 +40,14 @@ _LINES = TypeAdapter(list[dict[str, object]])
 
 
 # trainer
-def record_samples(domain: str, ndjson: bytes) -> Call[Anything]:
+def record_samples(domain: str, ndjson: bytes) -> Call[Recorded]:
     """Record training samples, lines {"prompt", "completion", "rating"?, "id"?}."""
-    return Call("trainer", "POST", "/v1/samples", _ANYTHING, {"domain": domain}, ndjson=ndjson)
+    return Call("trainer", "POST", "/v1/samples", TypeAdapter(Recorded), {"domain": domain}, ndjson=ndjson)
+
+
+def datasets() -> Call[list[Dataset]]:
+    """Frozen data sets, newest first."""
+    return Call("trainer", "GET", "/v1/datasets", TypeAdapter(list[Dataset]), inside="datasets")
 
 
 def request_training(request: v1.TrainingRequested) -> Call[JobAccepted]:
@@ -115,19 +123,23 @@ def goldens(domain: str | None = None) -> Call[list[GoldenSet]]:
     return Call("evaluator", "GET", "/v1/golden", _GOLDENS, {"domain": domain}, inside="datasets")
 
 
-def golden(dataset_id: str) -> Call[GoldenSet]:
-    """One golden data set."""
-    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}", _GOLDEN)
+def golden(reference: str) -> Call[GoldenSet]:
+    """One golden data set by `id` (its newest version) or `id@version`."""
+    dataset_id, _, version = reference.partition("@")
+    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}", _GOLDEN, {"version": version})
 
 
-def add_golden_samples(dataset_id: str, ndjson: bytes) -> Call[Anything]:
-    """Add samples to a golden data set."""
-    return Call("evaluator", "POST", f"/v1/golden/{quote(dataset_id)}/samples", _ANYTHING, ndjson=ndjson)
+def add_golden_samples(dataset_id: str, ndjson: bytes, *, replace: bool = False) -> Call[GoldenChanged]:
+    """Add samples to a golden data set, or make them all it has."""
+    query: Query = {"replace": "true" if replace else None}
+    path = f"/v1/golden/{quote(dataset_id)}/samples"
+    return Call("evaluator", "POST", path, TypeAdapter(GoldenChanged), query, ndjson=ndjson)
 
 
-def export_golden(dataset_id: str) -> Call[list[dict[str, object]]]:
-    """Every sample of a golden data set."""
-    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}/export", _LINES, lines=True)
+def export_golden(reference: str) -> Call[list[dict[str, object]]]:
+    """Every sample of a golden data set, `id` or `id@version`."""
+    dataset_id, _, version = reference.partition("@")
+    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}/export", _LINES, {"version": version}, lines=True)
 
 
 def evaluations(adapter_id: str | None = None) -> Call[list[Evaluation]]:

@@ -86,22 +86,35 @@ def check(service: str, response: httpx.Response) -> None:
         problem = response.json()
     except ValueError:
         problem = {}
+    raise _refusal(service, response.status_code, problem, response.text[:200] or response.reason_phrase)
+
+
+def _refusal(service: str, status: int, problem: object, text: str) -> ServerRefused:
+    """From problem+json (RFC 9457), or from the error object of the OpenAI API."""
     if not isinstance(problem, dict):
-        problem = {}
-    title = str(problem.get("title") or response.reason_phrase or "error")
-    detail = str(problem.get("detail") or ("" if problem else response.text[:200]))
-    raise ServerRefused(service, response.status_code, title, detail, str(problem.get("field") or ""))
+        return ServerRefused(service, status, "", text)
+    error = problem.get("error")
+    if isinstance(error, dict):
+        return ServerRefused(service, status, "", str(error.get("message") or text), str(error.get("param") or ""))
+    detail = str(problem.get("detail") or "")
+    return ServerRefused(
+        service, status, str(problem.get("title") or ""), detail or text, str(problem.get("field") or "")
+    )
 
 
-def _server_sent(line: str) -> dict[str, object] | None:
-    """One server-sent event's JSON; None for blank lines, comments and the end mark."""
+def _server_sent(service: str, line: str) -> dict[str, object] | None:
+    """One server-sent event's JSON; None for blank lines, comments and the end mark. Raises what went wrong mid-way."""
     if not line.startswith("data:"):
         return None
     data = line.removeprefix("data:").strip()
     if data == "[DONE]":
         return None
     chunk = json.loads(data)
-    return chunk if isinstance(chunk, dict) else None
+    if not isinstance(chunk, dict):
+        return None
+    if "error" in chunk:
+        raise _refusal(service, 500, chunk, data)
+    return chunk
 
 
 class FleetClient:
@@ -136,7 +149,7 @@ class FleetClient:
                     response.read()
                 check(call.service, response)
                 for line in response.iter_lines():
-                    if (chunk := _server_sent(line)) is not None:
+                    if (chunk := _server_sent(call.service, line)) is not None:
                         yield chunk
             finally:
                 response.close()
@@ -180,7 +193,7 @@ class AsyncFleetClient:
                     await response.aread()
                 check(call.service, response)
                 async for line in response.aiter_lines():
-                    if (chunk := _server_sent(line)) is not None:
+                    if (chunk := _server_sent(call.service, line)) is not None:
                         yield chunk
             finally:
                 await response.aclose()

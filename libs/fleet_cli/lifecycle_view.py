@@ -135,9 +135,7 @@ def _number(value: Fact) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _training_numbers(facts: object) -> str:
-    if not isinstance(facts, dict):
-        return ""
+def _training_numbers(facts: Mapping[str, Fact]) -> str:
     parts = []
     if "train_loss" in facts:
         parts.append(f"loss {_number(facts['train_loss']):.3f}")
@@ -148,9 +146,7 @@ def _training_numbers(facts: object) -> str:
     return ", ".join(parts) + ("; " if parts else "")
 
 
-def _score(facts: object) -> str:
-    if not isinstance(facts, dict):
-        return "–"
+def _score(facts: Mapping[str, Fact]) -> str:
     level = _number(facts.get("confidence")) or 0.95
     return (
         f"{_number(facts.get('score')):.1f}/100 "
@@ -158,8 +154,8 @@ def _score(facts: object) -> str:
     )
 
 
-def _evaluation(facts: object) -> list[str]:
-    if not isinstance(facts, dict) or "score" not in facts:
+def _evaluation(facts: Mapping[str, Fact]) -> list[str]:
+    if "score" not in facts:
         return ["📊 Evaluation Results: already known to the registry"]
     lines = [
         "📊 Evaluation Results:",

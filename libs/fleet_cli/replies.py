@@ -60,7 +60,33 @@ class GoldenSet(Reply):
     domain: str = ""
     version: str = ""
     description: str = ""
+    total_samples: int = 0
+    sha256: str | None = None
+
+
+class Dataset(Reply):
+    """A frozen training data set."""
+
+    dataset_id: str
+    domain: str = ""
+    query: str = ""
     samples: int = 0
+
+
+class Recorded(Reply):
+    """What became of uploaded samples."""
+
+    received: int = 0
+    added: int = 0
+    duplicates: int = 0
+
+
+class GoldenChanged(GoldenSet):
+    """What became of imported golden samples."""
+
+    read: int = 0
+    changed: bool = False
+    opened: str | None = None
 
 
 class Evaluation(Reply):

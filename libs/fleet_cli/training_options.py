@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from fleet_cli.commands.options import DomainOption, Method
+from fleet_cli.commands.options import Bump, DomainOption, Method
 from fleet_cli.faults import BadInput
 from fleet_cli.files import read_text
 from fleet_events import v1
@@ -23,14 +23,6 @@ class Scheduler(StrEnum):
     CONSTANT = "constant"
     LINEAR = "linear"
     COSINE = "cosine"
-
-
-class Bump(StrEnum):
-    """Which part of the version to raise."""
-
-    PATCH = "patch"
-    MINOR = "minor"
-    MAJOR = "major"
 
 
 # Field of v1.Hyperparameters → option; the two differ only in their hyphens.

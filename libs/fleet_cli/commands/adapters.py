@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fleet_cli import calls
-from fleet_cli.commands.options import ReasonOption
+from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomain, ReasonOption
 from fleet_cli.faults import BadInput
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
@@ -31,7 +31,7 @@ class Status(StrEnum):
 @adapters.command("list")
 def list_(
     session: Session,
-    domain: Annotated[str | None, typer.Option("--domain", help="Only this domain.")] = None,
+    domain: OptionalDomain = None,
     status: Annotated[Status | None, typer.Option("--status", help="Only this status.")] = None,
     base_model: Annotated[str | None, typer.Option("--base-model", help="Only this base model.")] = None,
     active: Annotated[bool, typer.Option("--active", help="Only versions that serve.")] = False,
@@ -94,10 +94,15 @@ def deactivate(session: Session, adapter_id: AdapterId, reason: ReasonOption = "
 @adapters.command("register")
 def register(
     session: Session,
+    *,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="PEFT folder of an adapter.")],
-    domain: Annotated[str, typer.Option("--domain", help="Domain of the adapter.")],
+    domain: DomainOption,
+    method: Annotated[Method, typer.Option("--method", help="How it was trained.")] = Method.LORA,
     version: Annotated[str, typer.Option("--version", help="Exact X.Y.Z (default: computed).")] = "",
+    bump: Annotated[Bump | None, typer.Option("--bump", help="Part of the version to raise.")] = None,
+    golden_dataset: Annotated[str, typer.Option("--golden-dataset", help="Golden data set to judge with.")] = "",
     description: Annotated[str, typer.Option("--description", help="What it is for; queries are matched to it.")] = "",
+    reason: ReasonOption = "",
 ) -> None:
     """Upload a PEFT folder as a new version."""
     if not folder.is_dir():
@@ -106,7 +111,15 @@ def register(
     for file in files:
         if not file.is_file():
             raise BadInput("FOLDER", f"{folder} holds no {file.name}; pickled weights (.bin) are never read")
-    fields = {"domain": domain, "version": version, "description": description}
+    fields = {
+        "domain": domain,
+        "method": method.value,
+        "version": version,
+        "bump": bump.value if bump else "",
+        "golden_dataset_id": golden_dataset,
+        "description": description,
+        "reason": reason,
+    }
     found = session.client.call(calls.register(files, {name: value for name, value in fields.items() if value}))
     session.answer(found, f"registered {found.adapter_id}: {found.status}")
 

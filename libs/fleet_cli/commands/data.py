@@ -11,9 +11,9 @@ from fleet_cli.commands.options import DomainOption
 from fleet_cli.faults import BadInput
 from fleet_cli.files import read_lines, to_ndjson
 from fleet_cli.group import CommandGroup
-from fleet_cli.session import Session
+from fleet_cli.session import Session, table
 
-data = CommandGroup("Record training samples.")
+data = CommandGroup("Record training samples; list the data sets frozen from them.")
 
 REQUIRED = ("prompt", "completion")
 
@@ -37,4 +37,12 @@ def import_(
     """Record the samples of a JSONL file for a domain."""
     records = read_samples(file, "FILE")
     recorded = session.client.call(calls.record_samples(domain, to_ndjson(records)))
-    session.answer(recorded, f"{len(records)} samples sent for {domain}")
+    session.answer(recorded, f"{recorded.added} samples recorded for {domain}, {recorded.duplicates} were known")
+
+
+@data.command("list")
+def list_(session: Session) -> None:
+    """List frozen data sets, newest first; `train --dataset ID` trains on one."""
+    found = session.client.call(calls.datasets())
+    rows = [(one.dataset_id, one.domain, one.samples, one.query) for one in found]
+    session.answer(found, table(("DATA SET", "DOMAIN", "SAMPLES", "QUERY"), rows))

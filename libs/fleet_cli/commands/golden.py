@@ -21,6 +21,7 @@ golden = CommandGroup("Create, import, export and list golden data sets.")
 REQUIRED = ("prompt", "expected_output")
 DIFFICULTIES = ("easy", "medium", "hard")
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID")]
+Reference = Annotated[str, typer.Argument(metavar="DATASET_ID[@VERSION]")]
 VersionOption = Annotated[str, typer.Option("--version", help="Version of the data set, X.Y.Z.")]
 DescriptionOption = Annotated[str, typer.Option("--description", help="What it measures.")]
 
@@ -60,17 +61,20 @@ def create(
 @golden.command("import")
 def import_(
     session: Session,
+    *,
     dataset_id: DatasetId,
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl|-", help='Lines {"prompt", "expected_output", ...}.')],
     domain: Annotated[str, typer.Option("--domain", help="Creates the data set for this domain if it is new.")] = "",
     version: VersionOption = "1.0.0",
+    replace: Annotated[bool, typer.Option("--replace", help="The file holds all samples, not further ones.")] = False,
 ) -> None:
-    """Add the samples of a JSONL file to a golden data set."""
+    """Add the samples of a JSONL file to a golden data set; a version that was judged with is never changed."""
     records = read_golden(file, "FILE")
     if domain:
         ensure_golden(session, dataset_id, domain, checked_version(version))
-    added = session.client.call(calls.add_golden_samples(dataset_id, to_ndjson(records)))
-    session.answer(added, f"{len(records)} samples sent to {dataset_id}")
+    changed = session.client.call(calls.add_golden_samples(dataset_id, to_ndjson(records), replace=replace))
+    what = f"{changed.read} samples read; {dataset_id} version {changed.version} has {changed.total_samples}"
+    session.answer(changed, what if changed.changed else f"{what}, as before")
 
 
 def ensure_golden(session: Session, dataset_id: str, domain: str, version: str = "1.0.0") -> None:
@@ -86,7 +90,7 @@ def ensure_golden(session: Session, dataset_id: str, domain: str, version: str =
 @golden.command("export")
 def export(
     session: Session,
-    dataset_id: DatasetId,
+    dataset_id: Reference,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write (default: stdout).")] = None,
 ) -> None:
     """Write every sample as JSONL."""
@@ -106,12 +110,12 @@ def export(
 def list_(session: Session, domain: OptionalDomain = None) -> None:
     """List golden data sets."""
     found = session.client.call(calls.goldens(domain))
-    rows = [(one.dataset_id, one.domain, one.version, one.samples, one.description) for one in found]
+    rows = [(one.dataset_id, one.domain, one.version, one.total_samples, one.description) for one in found]
     session.answer(found, table(("DATA SET", "DOMAIN", "VERSION", "SAMPLES", "DESCRIPTION"), rows))
 
 
 @golden.command("show")
-def show(session: Session, dataset_id: DatasetId) -> None:
+def show(session: Session, dataset_id: Reference) -> None:
     """Show one golden data set."""
     found = session.client.call(calls.golden(dataset_id))
     session.answer(found, facts(found.model_dump(mode="json")))

@@ -32,3 +32,11 @@ class Method(StrEnum):
     LORA = "lora"
     QLORA = "qlora"
     DORA = "dora"
+
+
+class Bump(StrEnum):
+    """Which part of the version to raise."""
+
+    PATCH = "patch"
+    MINOR = "minor"
+    MAJOR = "major"

@@ -51,7 +51,10 @@ def _said(answer: httpx.Response) -> str:
         return answer.text[:200]
     if not isinstance(body, dict):
         return str(body)
-    return str(body.get("detail") or ", ".join(f"{name}: {value}" for name, value in body.items()))
+    checks = body.get("checks")
+    if isinstance(checks, dict):
+        return ", ".join(f"{name}: {found}" for name, found in checks.items() if found != "ok")
+    return str(body.get("detail") or body)
 
 
 def nats_health(session: Session) -> Health:
