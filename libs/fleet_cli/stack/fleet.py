@@ -45,7 +45,7 @@ from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.provision import provision
 
 SERVERS = ("nats", "postgres", "s3")
-NEEDS_BASE_MODEL = frozenset({"trainer", "evaluator", "inference", "registry"})
+NEEDS_BASE_MODEL = frozenset({"registry", "trainer", "inference"})
 _IMPORT_FIRST = ("inference", "trainer", "evaluator", "router", "registry")
 """Slowest import first: the services start one after another."""
 
@@ -113,13 +113,21 @@ class Fleet:
     ) -> None:
         self.stop()
 
-    def serve(self) -> None:
-        """Block until SIGINT or SIGTERM, then ``stop``. For the main thread of a program that is the stack."""
-        ended = threading.Event()
-        before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    def serve(self, services: Sequence[str] = SERVICES, *, ready: Callable[[FleetInfo], None] | None = None) -> None:
+        """Start, call ``ready``, block until SIGINT or SIGTERM, then stop everything in order.
+
+        For the main thread of a program that is the stack. A signal during the start ends it in the same way.
+        """
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
         try:
-            while not ended.wait(1.0):  # a wait without a limit would not let Python run the handler
-                pass
+            info = self.start(services)
+            if ready is not None:
+                ready(info)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            for number in numbers:  # an impatient second Ctrl-C must not cut the orderly end short
+                signal.signal(number, signal.SIG_IGN)
         finally:
             self.stop()
             for number, handler in before.items():
