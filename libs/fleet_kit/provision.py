@@ -67,6 +67,7 @@ def stream_configs(replicas: int = 1) -> tuple[StreamConfig, StreamConfig]:
         discard=DiscardPolicy.OLD,
         max_bytes=1024**3,
         max_age=MONTH.total_seconds(),
+        duplicate_window=120.0,
         allow_direct=True,
         num_replicas=replicas,
     )

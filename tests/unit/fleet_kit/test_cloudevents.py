@@ -1,0 +1,62 @@
+"""CloudEvents in NATS binary mode: what we write, and what a publisher by hand may leave out."""
+
+import uuid
+
+import pytest
+
+from fleet_events import v1
+from fleet_kit.cloudevents import event_id, open_envelope, seal
+from fleet_kit.errors import Refused
+
+pytestmark = pytest.mark.unit
+SUBJECT = "lorafleet.v1.training.requested"
+
+
+def test_a_sealed_event_opens_to_the_same_event_and_says_where_it_comes_from() -> None:
+    event = v1.TrainingRequested(domain="shop", job_id="j1")
+    sealed = seal(event, service="trainer", entity="j1", trace={"traceparent": "00-aa-bb-01"})
+    opened, envelope = open_envelope(sealed.subject, sealed.headers, sealed.body, 7)
+    assert opened == event
+    assert (envelope.id, envelope.source, envelope.entity) == (sealed.id, "lorafleet/trainer", "j1")
+    assert sealed.headers["Nats-Msg-Id"] == sealed.id
+    assert sealed.headers["ce-specversion"] == "1.0"
+    assert envelope.headers["traceparent"] == "00-aa-bb-01"
+
+
+def test_an_event_that_the_topology_forgets_after_a_week_says_so_to_jetstream() -> None:
+    progressed = v1.TrainingProgressed(job_id="j", domain="d")
+    assert seal(progressed, service="trainer", entity="j", trace={}).headers["Nats-TTL"] == "604800s"
+
+
+def test_a_bare_body_takes_its_type_from_the_subject_and_its_id_from_the_stream() -> None:
+    event, envelope = open_envelope(SUBJECT, None, b'{"domain": "shop"}', 41)
+    assert isinstance(event, v1.TrainingRequested)
+    assert envelope.id == "sequence-41"
+
+
+def test_header_names_are_read_in_any_case() -> None:
+    _, envelope = open_envelope(SUBJECT, {"Ce-Id": "mine", "CE-Source": "shop"}, b'{"domain": "shop"}', 1)
+    assert (envelope.id, envelope.source) == ("mine", "shop")
+
+
+@pytest.mark.parametrize(
+    ("subject", "headers", "body", "reason"),
+    [
+        ("lorafleet.v1.training.unheard", {}, b"{}", "is in no row"),
+        (SUBJECT, {"ce-type": "lorafleet.events.v1.Approved"}, b"{}", "does not belong on"),
+        (SUBJECT, {"ce-time": "yesterday"}, b'{"domain": "d"}', "Invalid isoformat"),
+        (SUBJECT, {"ce-time": "2026-01-01T00:00:00"}, b'{"domain": "d"}', "time zone"),
+        (SUBJECT, {}, b'{"domain": "NO"}', "domain: String should match pattern"),
+    ],
+)
+def test_a_message_outside_the_contract_is_refused_with_the_reason(subject, headers, body, reason) -> None:
+    with pytest.raises(Refused, match=reason):
+        open_envelope(subject, headers, body, 1)
+
+
+def test_ids_are_version_seven_uuids_that_grow_with_time() -> None:
+    first, second = event_id(), event_id()
+    assert uuid.UUID(first).version == 7
+    assert uuid.UUID(first).variant == uuid.RFC_4122
+    assert first[:13] <= second[:13]
+    assert first != second

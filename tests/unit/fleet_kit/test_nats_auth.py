@@ -1,0 +1,48 @@
+"""Least privilege on the bus follows from the topology."""
+
+import json
+
+import pytest
+
+from fleet_events.topology import SERVICES, TOPOLOGY, consumers_of, durable_name
+from fleet_kit.nats_auth import USERS, permissions, server_config
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_may_publish_its_own_events_and_no_others(service: str) -> None:
+    allowed = permissions(service)["publish"]["allow"]
+    for row in TOPOLOGY:
+        assert (row.subject in allowed) == (service in row.said_by)
+    assert not any(subject in {">", "lorafleet.>", "lorafleet.v1.>", "$JS.>", "$JS.API.>"} for subject in allowed)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_may_take_from_its_own_durables_and_read_its_own_replies(service: str) -> None:
+    allowed = permissions(service)
+    taken = [subject for subject in allowed["publish"]["allow"] if ".MSG.NEXT." in subject]
+    own = [durable_name(consumer, row) for row, consumer in consumers_of(service)]
+    assert sorted(subject.rpartition(".")[2] for subject in taken) == sorted(own)
+    assert allowed["subscribe"]["allow"] == [f"_INBOX_{service}.>"]
+
+
+def test_upstream_may_start_the_loop_and_record_data_and_nothing_else() -> None:
+    assert sorted(permissions("upstream")["publish"]["allow"]) == [
+        "lorafleet.v1.data.feedback_recorded",
+        "lorafleet.v1.data.preference_recorded",
+        "lorafleet.v1.data.sample_recorded",
+        "lorafleet.v1.evaluation.requested",
+        "lorafleet.v1.training.requested",
+    ]
+
+
+def test_the_server_configuration_holds_every_user_once() -> None:
+    text = server_config({user: f"U{user.upper()}" for user in USERS})
+    accounts = json.loads(text.partition("accounts: ")[2])
+    assert [user["nkey"] for user in accounts["FLEET"]["users"]] == [f"U{user.upper()}" for user in USERS]
+
+
+def test_an_unknown_user_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'mallory' must be one of"):
+        permissions("mallory")

@@ -1,0 +1,44 @@
+"""The pure parts of settling and relaying."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet_kit.errors import Problem
+from fleet_kit.outbox import _distinct_entities
+from fleet_kit.settle import backoff, dead_subject
+
+pytestmark = pytest.mark.unit
+
+
+def test_waits_grow_and_end_at_fifteen_seconds() -> None:
+    waits = [backoff(deliveries) for deliveries in range(1, 100)]
+    assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert waits == sorted(waits)
+    assert waits[-1] == 15.0
+
+
+def test_a_dead_letter_lies_under_its_service() -> None:
+    assert dead_subject("registry-training_completed") == "lorafleet.dlq.registry.training_completed"
+
+
+@given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=20))
+def test_a_window_never_holds_two_events_of_one_thing_and_always_moves_on(entities: list[str]) -> None:
+    rows = [{"entity": entity} for entity in entities]
+    window = [row["entity"] for row in _distinct_entities(rows)]  # type: ignore[arg-type]
+    assert window
+    assert window == entities[: len(window)]
+    assert len(set(window)) == len(window)
+    assert len(window) == len(entities) or entities[len(window)] in window
+
+
+def test_a_problem_carries_its_field_and_extensions() -> None:
+    body = Problem(409, "Version exists", "take 1.0.1", field="version", next_version="1.0.1").body()
+    assert body == {
+        "type": "about:blank",
+        "title": "Version exists",
+        "status": 409,
+        "detail": "take 1.0.1",
+        "field": "version",
+        "next_version": "1.0.1",
+    }
