@@ -7,11 +7,11 @@ request that arrives while others run starts at the next step boundary if a row 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import structlog
 
@@ -27,21 +27,21 @@ RETRY_AFTER = 2.0
 
 
 class Batch(Protocol):
-    """Rows that decode together; `lora_core.engine` has the real one."""
+    """Rows that decode together; `lora_core.batch` has the real one."""
 
-    @property
-    def alive(self) -> bool: ...
     def step(self) -> Iterable[tuple[int, int, float]]:
-        """(row, token id, log-probability) of each row that is still alive."""
+        """(row, token id, log-probability) of each row that drew a token which is part of its answer."""
         ...
 
+    def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled"] | None: ...
     def cancel(self, row: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class Starts(Protocol):
     """What the thread needs of an engine; what others do with it goes through `EngineThread.call`."""
 
-    def start(self, requests: "list[Request]") -> Batch: ...
+    def start(self, requests: "Sequence[Request]") -> Batch: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,10 @@ Delivery = Token | Finished | Broken
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One request on its way. The thread alone touches ``produced``; ``cancelled`` is set from outside."""
+    """One request on its way; ``cancelled`` is set from outside."""
 
     request: "Request"
     deliveries: "asyncio.Queue[Delivery]" = field(default_factory=asyncio.Queue)
-    produced: int = 0
     cancelled: bool = False
 
 
@@ -87,6 +86,26 @@ class Running:
     rows: dict[int, Row]
 
 
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """Something to do between two steps, and who waits for it."""
+
+    function: Callable[[], T]
+    future: "Future[T]"
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.function())
+        except BaseException as error:  # the caller gets it, whatever it is
+            self.future.set_exception(error)
+
+    def refuse(self, error: BaseException) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
 class EngineThread:
     """Runs the engine. ``rows`` decode at once, ``queue_limit`` may wait."""
 
@@ -96,7 +115,7 @@ class EngineThread:
         self._queue_limit = queue_limit
         self._wake = threading.Condition()
         self._waiting: deque[Row] = deque()
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[Call[Any]] = deque()
         self._running: list[Running] = []
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -110,22 +129,13 @@ class EngineThread:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Runs a function in the engine's thread, between two steps."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(function())
-            except BaseException as error:  # the caller gets it, whatever it is
-                future.set_exception(error)
-
+        call = Call(function, Future())
         with self._wake:
             if self._closed:
                 raise Busy("the server is stopping", code="stopping", retry_after=RETRY_AFTER)
-            self._calls.append(run)
+            self._calls.append(call)
             self._wake.notify()
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(call.future)
 
     @asynccontextmanager
     async def generate(self, request: "Request") -> AsyncIterator[AsyncIterator[Token | Finished]]:
@@ -160,10 +170,12 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while self._wait():
+                # Cancelled rows give their slots back before anything is loaded into them.
+                self._drop_cancelled()
                 while self._calls:
-                    self._calls.popleft()()
+                    self._calls.popleft().run()
                 self._begin()
-                for running in list(self._running):
+                for running in self._running:
                     self._step(running)
                 self._running = [one for one in self._running if one.rows]
         except BaseException as error:
@@ -196,37 +208,32 @@ class EngineThread:
             return
         self._running.append(Running(batch, dict(enumerate(rows))))
 
+    def _drop_cancelled(self) -> None:
+        for running in self._running:
+            for index, row in list(running.rows.items()):
+                if row.cancelled:
+                    running.batch.cancel(index)
+                    del running.rows[index]
+        self._running = [one for one in self._running if one.rows]
+
     def _step(self, running: Running) -> None:
-        for index, row in list(running.rows.items()):
-            if row.cancelled:
-                running.batch.cancel(index)
-                del running.rows[index]
-        if not running.rows:
-            return
         try:
             produced = list(running.batch.step())
         except Exception as error:
             log.exception("step_failed", rows=len(running.rows))
+            running.batch.close()
             self._deliver([(row, Broken(error)) for row in running.rows.values()])
             running.rows.clear()
             return
-        deliveries: list[tuple[Row, Delivery]] = []
-        for index, token_id, logprob in produced:
-            row = running.rows[index]
-            end = self._end(row, token_id)
-            if end is None or end.reason == "length":
-                deliveries.append((row, Token(token_id, logprob)))
-            if end is not None:
-                deliveries.append((row, end))
+        deliveries: list[tuple[Row, Delivery]] = [
+            (running.rows[index], Token(token_id, logprob)) for index, token_id, logprob in produced
+        ]
+        for index, row in list(running.rows.items()):
+            reason = running.batch.finish_reason(index)
+            if reason is not None and reason != "cancelled":
+                deliveries.append((row, Finished(reason)))
                 del running.rows[index]
         self._deliver(deliveries)
-
-    @staticmethod
-    def _end(row: Row, token_id: int) -> Finished | None:
-        row.produced += 1
-        if token_id in row.request.stop_ids:
-            return Finished("stop")
-        return Finished("length") if row.produced >= row.request.max_tokens else None
 
     def _deliver(self, deliveries: list[tuple[Row, Delivery]]) -> None:
         def put() -> None:
@@ -243,9 +250,12 @@ class EngineThread:
             self._waiting.clear()
             calls = list(self._calls)
             self._calls.clear()
+        for running in self._running:
+            running.batch.close()
+        self._running = []
         self._deliver([(row, Broken(error)) for row in rows])
         for call in calls:
-            call()
+            call.refuse(error)
 
 
 async def _deliveries(row: Row) -> AsyncIterator[Token | Finished]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
-from lora_core.engine import Request
 from prometheus_client import Counter
 
 from fleet_events.v1 import Adapter, GenerationCompleted
 from fleet_kit.auth import Caller
+from lora_core.engine import Request
 
 from . import auto
 from .adapters import Adapters
@@ -105,7 +105,6 @@ class Generator:
     adapters: Adapters
     engine: EngineThread
     vocabulary: Decodes
-    stop_ids: tuple[int, ...]
     publisher: Publisher
     ids: GenerationIds
     http: httpx.AsyncClient
@@ -182,7 +181,6 @@ class Generator:
             temperature=job.sampling.temperature,
             top_p=job.sampling.top_p,
             seed=job.sampling.seed,
-            stop_ids=self.stop_ids,
         )
 
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
@@ -212,4 +210,4 @@ class Generator:
 class Scores(Protocol):
     """`ArrowEngine.logprobs`."""
 
-    def __call__(self, prompt_ids: list[int], completion_ids: list[int], adapter: str | None) -> list[float]: ...
+    def __call__(self, prompt_ids: list[int], completion_ids: list[int], adapter: str | None = None) -> list[float]: ...

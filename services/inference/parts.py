@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,9 @@ from .states import Proof
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from lora_core.engine import ArrowEngine
     from transformers import PreTrainedTokenizerBase
+
+    from lora_core.engine import ArrowEngine
 
 log = structlog.get_logger()
 
@@ -73,7 +74,6 @@ class Loaded:
     revision: str
     shapes: dict[str, tuple[int, int]]
     context: int
-    stop_ids: tuple[int, ...]
 
 
 @asynccontextmanager
@@ -95,7 +95,9 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
     publisher = Publisher(service.jetstream, settings.event_buffer)
     engine = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
     cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
-    loader = SlotLoader(cache, engine, model.engine, model.tokenizer, model.shapes, base)
+    loader = SlotLoader(
+        cache=cache, thread=engine, engine=model.engine, vocabulary=vocabulary, shapes=model.shapes, base=base
+    )
     adapters = Adapters(
         loader,
         slots=settings.slots,
@@ -112,7 +114,6 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         adapters=adapters,
         engine=engine,
         vocabulary=vocabulary,
-        stop_ids=model.stop_ids,
         publisher=publisher,
         # Replicas share the key of the object store, so feedback may go to any of them.
         ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode()),
@@ -159,9 +160,9 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
 def load_model(settings: InferenceSettings) -> Loaded:
     """The base model with its engine. Raises what the loader raises for a folder that holds no model."""
     import torch
-    from lora_core.engine import ArrowEngine
 
     from lora_core import base_model
+    from lora_core.engine import ArrowEngine
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -173,20 +174,12 @@ def load_model(settings: InferenceSettings) -> Loaded:
         revision=base_model.revision(folder),
         shapes=base_model.linear_shapes(folder),
         context=int(getattr(model.config, "max_position_embeddings", 2048)),
-        stop_ids=_stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
     )
 
 
-def _stop_ids(*sources: int | list[int] | None) -> tuple[int, ...]:
-    found: set[int] = set()
-    for one in sources:
-        found.update([] if one is None else [one] if isinstance(one, int) else one)
-    return tuple(sorted(found))
-
-
-async def _forever(name: str, work: "asyncio.Future[None] | object") -> None:
+async def _forever(name: str, work: Coroutine[None, None, None]) -> None:
     try:
-        await work  # type: ignore[misc]
+        await work
     except asyncio.CancelledError:
         raise
     except Exception:

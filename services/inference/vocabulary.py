@@ -15,6 +15,10 @@ class Vocabulary:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
 
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids, byte for byte: no space is tidied away."""
         text = self._tokenizer.decode(
@@ -28,7 +32,7 @@ class Vocabulary:
         Raises:
             BadRequest: the template refuses it, or the model has none.
         """
-        if not self._tokenizer.chat_template:
+        if not self.has_chat_template:
             raise BadRequest("this base model has no chat template; use /v1/completions.", code="no_chat_template")
         messages = [{"role": role, "content": content} for role, content in turns]
         try:

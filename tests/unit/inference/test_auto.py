@@ -1,0 +1,68 @@
+"""What `auto` makes of the router's answer."""
+
+import pytest
+
+from services.inference.auto import Match, RouterAnswer, choose
+from services.inference.catalogue import Catalogue, CatalogueEvent
+from services.inference.errors import Busy
+from services.inference.resolution import Base
+
+from .events import BASE_REVISION, OTHER_REVISION, activated, adapter, deactivated, registered
+from .test_resolution import ANYONE, TAX_ONLY
+
+BASE = Base("tiny", BASE_REVISION)
+V1, V2, TAX = adapter("1.0.0"), adapter("2.0.0"), adapter("1.0.0", domain="tax")
+
+
+def answer(*adapter_ids: str) -> RouterAnswer:
+    matches = [
+        Match(adapter_id=one, family=one.rpartition("-v")[0], domain=one.partition("-")[0], score=0.9 - 0.1 * place)
+        for place, one in enumerate(adapter_ids)
+    ]
+    return RouterAnswer(matches=matches, threshold=0.42)
+
+
+def known(*events: CatalogueEvent) -> Catalogue:
+    catalogue = Catalogue()
+    for event in events:
+        catalogue = catalogue.apply(event)
+    return catalogue
+
+
+def test_the_nearest_active_adapter_answers() -> None:
+    chosen, routed = choose(answer("law-lora-v1.0.0", "tax-lora-v1.0.0"), known(activated(V1, 1)), BASE, ANYONE)
+    assert chosen == V1
+    assert (routed.matched, routed.adapter_id, routed.score) == (True, "law-lora-v1.0.0", 0.9)
+
+
+def test_the_base_model_answers_and_says_so_when_nothing_is_near() -> None:
+    chosen, routed = choose(answer(), known(activated(V1, 1)), BASE, ANYONE)
+    assert chosen is None
+    assert not routed.matched
+    assert "no adapter is near enough (threshold 0.42)" in routed.reason
+
+
+def test_a_match_that_was_replaced_stands_for_its_family() -> None:
+    chosen, _ = choose(answer("law-lora-v1.0.0"), known(activated(V1, 1), activated(V2, 2)), BASE, ANYONE)
+    assert chosen == V2
+
+
+def test_a_match_that_was_deactivated_is_passed_over() -> None:
+    catalogue = known(activated(V1, 1), deactivated(V1, 2), activated(TAX, 1))
+    chosen, _ = choose(answer("law-lora-v1.0.0", "tax-lora-v1.0.0"), catalogue, BASE, ANYONE)
+    assert chosen == TAX
+
+
+@pytest.mark.parametrize("events", [[], [registered(V1, 1)]])
+def test_a_match_that_is_newer_than_the_catalogue_makes_the_caller_wait(events: list[CatalogueEvent]) -> None:
+    with pytest.raises(Busy):
+        choose(answer("law-lora-v1.0.0"), known(*events), BASE, ANYONE)
+
+
+def test_a_match_of_another_base_model_or_beyond_reach_is_passed_over_and_named() -> None:
+    foreign = adapter("1.0.0", base=OTHER_REVISION, domain="art")
+    catalogue = known(activated(foreign, 1), activated(V1, 1))
+    chosen, routed = choose(answer("art-lora-v1.0.0", "law-lora-v1.0.0"), catalogue, BASE, TAX_ONLY)
+    assert chosen is None
+    assert "art-lora-v1.0.0" in routed.reason
+    assert "domain_forbidden" in routed.reason
