@@ -121,7 +121,7 @@ class _Clock(TrainerCallback):
 def load_base(folder: Path, method: str) -> PreTrainedModel:
     """The base model in fp32, or in NF4 for qlora; its own parameters are frozen."""
     quantised = (
-        BitsAndBytesConfig(
+        BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -133,7 +133,9 @@ def load_base(folder: Path, method: str) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa", quantization_config=quantised
     )
-    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False) if quantised else model
+    if quantised:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
+    return model
 
 
 def prepare(
@@ -143,7 +145,6 @@ def prepare(
     configuration: Configuration,
     work: Path,
     *,
-    base_model_name: str,
     stepped: Callable[[Stepped], None],
     saved: Callable[[Saved], None],
 ) -> CompletionTrainer:
@@ -155,7 +156,7 @@ def prepare(
         args=_arguments(configuration, work, len(rows)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=_lora(configuration, base_model_name),
+        peft_config=_lora(configuration),
         callbacks=[clock],
     )
     clock.trainer = trainer
@@ -164,13 +165,11 @@ def prepare(
     return trainer
 
 
-def _lora(configuration: Configuration, base_model_name: str) -> LoraConfig:
+def _lora(configuration: Configuration) -> LoraConfig:
     return LoraConfig(
         task_type="CAUSAL_LM",
-        # The folder the weights were read from is this machine's business; the name travels.
-        base_model_name_or_path=base_model_name,
         r=configuration.rank,
-        lora_alpha=configuration.alpha,
+        lora_alpha=configuration.alpha,  # type: ignore[arg-type]  # PEFT takes and keeps a float
         lora_dropout=configuration.dropout,
         target_modules=list(configuration.target_modules),
         use_dora=configuration.method == "dora",

@@ -97,7 +97,6 @@ def _train(spec: TrainingSpec, tell: Any) -> None:
         data,
         configuration,
         spec.work,
-        base_model_name=spec.base_model_name,
         stepped=tell,
         saved=tell,
     )
@@ -122,7 +121,7 @@ def _train(spec: TrainingSpec, tell: Any) -> None:
     model: Any = trainer.model
     model.eval()
     probe = _probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt)
-    weights, config = _write_peft(model, spec.work / "peft")
+    weights, config = _write_peft(model, spec.work / "peft", spec.base_model_name)
     artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow")
     tell(
         Finished(
@@ -169,13 +168,15 @@ def _last_logits(model: Any, ids: list[int]) -> "torch.Tensor":
     return logits[0, -1].float()
 
 
-def _write_peft(model: Any, folder: Path) -> tuple[Path, Path]:
+def _write_peft(model: Any, folder: Path, base_model_name: str) -> tuple[Path, Path]:
     """adapter_model.safetensors and adapter_config.json of the trained adapter alone, byte-stable."""
     model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     described = json.loads(config.read_bytes())
     # PEFT writes a set in the order of its hashes, which differs from process to process.
     described["target_modules"] = sorted(described["target_modules"])
+    # It also writes the folder the weights were read from, which is this machine's business; the name travels.
+    described["base_model_name_or_path"] = base_model_name
     config.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
     return weights, config
 

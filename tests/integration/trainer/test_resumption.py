@@ -1,0 +1,136 @@
+"""Workers die, jobs do not: kill -9 of service or subprocess, cancellation, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+import psutil
+import pytest
+
+from fleet_events import v1
+from tests.integration.trainer.conftest import SHORT, Bench, eventually, pairs
+
+pytestmark = pytest.mark.integration
+
+LONG = {**SHORT, "epochs": 12, "checkpointSteps": 4, "keepCheckpoints": 2}
+"""72 steps of about a tenth of a second: time enough to strike in the middle of an epoch."""
+
+
+def training_processes(job_id: str) -> list[psutil.Process]:
+    """The running subprocesses of a job."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if "services.trainer.train" in command:
+            try:
+                with open(command[-1]) as spec:
+                    if json.load(spec)["job_id"] == job_id:
+                        found.append(process)
+            except OSError:
+                continue  # it has just ended, and its folder with it
+    return found
+
+
+async def straight_through(bench: Bench) -> v1.TrainingCompleted:
+    """What the job gives when nothing disturbs it."""
+    job_id = await bench.submit(hyperparameters=LONG)
+    await bench.until(job_id, "succeeded")
+    return await bench.completed(job_id)
+
+
+@pytest.mark.requirement("TP-1.3")
+@pytest.mark.requirement("TP-3.2")
+async def test_a_trainer_killed_mid_epoch_and_then_its_subprocess_end_in_the_very_same_adapter(bench: Bench) -> None:
+    await bench.record(pairs(bench.domain))
+    undisturbed = await straight_through(bench)
+
+    job_id = await bench.submit(hyperparameters=LONG)
+    await bench.until_step(job_id, 10)  # epochs end at 6 and 12, checkpoints at 8 and 12
+    (orphan,) = training_processes(job_id)
+    await bench.trainer.kill()
+    await eventually(lambda: _gone(orphan), timeout=10)
+    await eventually(lambda: _resumed(bench, job_id, attempts=2))
+    await bench.until_step(job_id, 30)
+    for process in training_processes(job_id):
+        os.kill(process.pid, 9)
+    done = await bench.until(job_id, "succeeded")
+    said = await bench.completed(job_id)
+
+    assert (done["step"], done["attempts"]) == (72, 3)
+    started = await bench.upstream.heard(v1.TrainingStarted, job_id)
+    assert [one.attempt for one in started] == [1, 2, 3]
+    assert [one.resumed_step > 0 for one in started] == [False, True, True]
+    assert [one["step"] for one in await bench.metrics(job_id)] == list(range(1, 73))
+    assert said.checkpoint.sha256 == undisturbed.checkpoint.sha256
+    assert said.artifact.blob.sha256 == undisturbed.artifact.blob.sha256
+    assert said.dataset == undisturbed.dataset
+    assert len(await bench.upstream.heard(v1.TrainingCompleted, job_id)) == 1
+
+
+async def _gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+async def _resumed(bench: Bench, job_id: str, attempts: int) -> bool:
+    try:
+        return bool((await bench.job(job_id))["attempts"] >= attempts)
+    except OSError:
+        return False  # it is starting again
+
+
+async def test_a_cancelled_running_job_stops_its_process_and_says_so(bench: Bench) -> None:
+    await bench.record(pairs(bench.domain))
+    job_id = await bench.submit(hyperparameters={**LONG, "epochs": 100})
+    await bench.until_step(job_id, 1)
+    (process,) = training_processes(job_id)
+    answer = await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel", json={"reason": "wrong data"})
+    assert answer.status_code == 202
+    await bench.until(job_id, "cancelled", timeout=20)
+    assert await _gone(process)
+    (said,) = await eventually(lambda: bench.upstream.heard(v1.TrainingCancelled, job_id))
+    assert (said.by, said.reason) == ("admin", "wrong data")
+    again = await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert again.status_code == 409
+    assert await bench.upstream.heard(v1.TrainingCompleted, job_id) == []
+
+
+async def test_a_job_cancelled_while_it_waits_never_starts(bench: Bench) -> None:
+    await bench.record(pairs(bench.domain))
+    first = await bench.submit(hyperparameters={**LONG, "epochs": 100})
+    await bench.until_step(first, 1)
+    waiting = await bench.submit()
+    await bench.trainer.client.post(f"/v1/jobs/{waiting}/cancel")
+    assert (await bench.job(waiting))["state"] == "cancelled"
+    await bench.trainer.client.post(f"/v1/jobs/{first}/cancel")
+    last = await bench.submit(hyperparameters={"maxSteps": 1})
+    await bench.until(last, "succeeded")
+    assert await bench.upstream.heard(v1.TrainingStarted, waiting) == []
+    assert len(await bench.upstream.heard(v1.TrainingCancelled, waiting)) == 1
+
+
+async def test_a_service_that_is_stopped_in_an_orderly_way_leaves_no_process_and_its_job_goes_on(bench: Bench) -> None:
+    await bench.record(pairs(bench.domain))
+    job_id = await bench.submit(hyperparameters=LONG)
+    await bench.until_step(job_id, 10)
+    (process,) = training_processes(job_id)
+    await bench.trainer.stop()
+    assert await _gone(process)
+    await asyncio.sleep(0.2)
+    await bench.trainer.start()
+    done: dict[str, Any] = await bench.until(job_id, "succeeded")
+    assert (done["step"], done["attempts"]) == (72, 2)
+
+
+async def test_only_the_newest_checkpoints_are_kept(bench: Bench) -> None:
+    await bench.record(pairs(bench.domain))
+    said = await straight_through(bench)
+    listed = await asyncio.to_thread(_objects, bench, f"trainer/resume/{said.job_id}/")
+    assert len(listed) == LONG["keepCheckpoints"]
+
+
+def _objects(bench: Bench, prefix: str) -> list[str]:
+    store = bench.blobs
+    return [found.object_name or "" for found in store._client.list_objects(store._bucket, prefix, recursive=True)]
