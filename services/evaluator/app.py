@@ -22,7 +22,7 @@ async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
     models = OpenAIClient(service.http, settings.inference_url, settings.request_timeout)
 
     def judge_for(base_model: str) -> ReferenceJudge:
-        return ReferenceJudge(models, base_model=base_model, embeddings_model=settings.embeddings_model)
+        return ReferenceJudge(models, base_model=base_model, embeddings_model=settings.embedding_model_name)
 
     yield Bench(settings=settings, models=models, judge_for=judge_for, blobs=service.blobs)
 

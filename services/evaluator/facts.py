@@ -144,9 +144,10 @@ def _said(term: str, present: set[str]) -> bool:
 def _quantities(text: str) -> dict[str, set[str]]:
     """Which numbers stand before which unit or noun."""
     out: dict[str, set[str]] = {}
-    for number, noun in pairwise(terms(text)):
-        if is_number(number) and not is_number(noun) and noun not in _STOP_STEMS:
-            out.setdefault(noun, set()).add(number)
+    for sentence in sentences(text):
+        for number, noun in pairwise(terms(sentence)):
+            if is_number(number) and not is_number(noun) and noun not in _STOP_STEMS:
+                out.setdefault(noun, set()).add(number)
     return out
 
 
@@ -189,7 +190,7 @@ def _reversed(expected: str, answer: str) -> list[str]:
     told = [(c, _content(c), _negations(c)) for c in _clauses(answer) if not c.rstrip().endswith("?")]
     for clause in _clauses(expected):
         mine, negations = _content(clause), _negations(clause)
-        if len(mine) < 2:
+        if not mine:
             continue
         nearest = max(told, key=lambda other: _overlap(mine, other[1]), default=None)
         if nearest and _overlap(mine, nearest[1]) >= 0.6 and negations % 2 != nearest[2] % 2:
@@ -210,7 +211,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def _content(clause: str) -> set[str]:
-    return {term for term in terms(clause) if term not in _STOP_STEMS}
+    return {term for term in terms(clause) if term not in _STOP_STEMS and term not in NEGATIONS}
 
 
 def _negations(clause: str) -> int:

@@ -15,7 +15,7 @@ class EvaluatorSettings(ServiceSettings):
     """Where answers, embeddings and likelihoods come from: any server with the OpenAI-compatible endpoints."""
     base_model_name: str
     """Model whose likelihoods are taken for an adapter that does not say its base model."""
-    embeddings_model: str = "all-MiniLM-L6-v2"
+    embedding_model_name: str = "all-MiniLM-L6-v2"
     """`model` of /v1/embeddings."""
 
     concurrency: int = Field(default=8, ge=1, le=256)

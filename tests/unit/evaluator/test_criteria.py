@@ -1,0 +1,80 @@
+"""The rule syntax of golden samples."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.evaluator.criteria import Criterion, UnknownRule, parse, scored
+
+
+def holds(rules: str, answer: str) -> bool:
+    return all(rule.holds(answer) for rule in scored(parse({"accuracy": rules})[Criterion.ACCURACY]))
+
+
+@pytest.mark.parametrize(
+    ("rules", "answer", "right"),
+    [
+        ("Must cite §123 BauO", "nach § 123 BauO", True),
+        ("must mention 45 days", "It is 145 days.", False),
+        ("must mention 45 days", "It is forty-five days.", True),
+        ("Must mention two weeks", "Within 2 weeks.", True),
+        ("Must name 4.5", "It is 14.5", False),
+        ("Must name 5", "It is 4.5.", False),
+        ("Must name 5", "It is 5.", True),
+        ("Must mention 1,200", "It costs 1200 euros", True),
+        ("Must mention a | b", "only b here", True),
+        ("Must mention a | b", "neither", False),
+        ("Must not mention a | b", "only b here", False),
+        ("Must not mention a | b", "nothing", True),
+        ("At least 2 of: red | green | blue", "Red and blue.", True),
+        ("At least 2 of: red | green | blue", "Red.", False),
+        ("Must start with No", "No. Never.", True),
+        ("Must start with No", "Nothing.", False),
+        ("Must end with harbour | port", "Go to the port.", True),
+        ("regex: E-\\d{3}", "see e-417", True),
+        ("not regex: E-\\d{3}", "see E-417", False),
+        ("At most 3 words", "one two three four", False),
+        ("At least 3 words", "one two three", True),
+        ("note: sounds friendly", "anything", True),
+        ('Must mention "a; b | c"', "He says a; b | c.", True),
+        ("Must mention a; Must mention b", "a", False),
+        ("Must mention a\nMust mention b", "b then a", True),
+        ("Must mention don't", "I don’t know", True),
+    ],
+)
+def test_a_rule_holds_for_what_it_says(rules, answer, right):
+    assert holds(rules, answer) is right
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        ("be polite", "unknown rule"),
+        ("Should mention x", "unknown rule"),
+        ("Must mention", "unknown rule"),
+        ("Must mention a | ", "empty"),
+        ("At least 4 of: a | b", "asks for 4 of 2"),
+        ("regex: (", "not a regular expression"),
+        ("regex: (a+)+b", "repeats a group"),
+        ("regex: (a|aa)+$", "repeats a group"),
+        ("regex: (?:x(?:y))*", "repeats a group"),
+        ("regex: a*", "matches the empty text"),
+        ("regex: a+b+c+d+e+f", "unbounded repeats"),
+        ("regex: " + "a" * 201, "201 characters"),
+        (" ; ", "empty"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_with_the_field_and_the_reason(rules, why):
+    with pytest.raises(UnknownRule, match=why) as refused:
+        parse({"accuracy": rules})
+    assert refused.value.field == "criteria.accuracy"
+
+
+def test_an_unknown_criterion_is_refused_with_the_known_ones():
+    with pytest.raises(UnknownRule, match="accuracy, relevance, style, completeness, coherence"):
+        parse({"politeness": "Must mention please"})
+
+
+def test_notes_do_not_count():
+    rules = parse({"style": "note: warm tone; At most 5 words"})[Criterion.STYLE]
+    assert [rule.text for rule in scored(rules)] == ["At most 5 words"]
