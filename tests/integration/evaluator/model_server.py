@@ -1,0 +1,154 @@
+"""A server that speaks inference's OpenAI-compatible protocol and answers from a table, so that tests say what is judged.
+
+Its embeddings are hashed words and its likelihoods a constant: what the real models say is recorded in the unit
+tests and asked for in the e2e tests. Who answers, and whether, can be changed while it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+WIDTH = 256
+
+
+@dataclass
+class ModelServer:
+    """What it serves, and what it was asked."""
+
+    base_model: str
+    adapters: dict[str, str] = field(default_factory=dict)
+    """Adapter id → digest of the artifact that it says has answered."""
+    answers: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(adapter id, prompt) → answer; others get "I do not know."."""
+    answers_as: dict[str, str] = field(default_factory=dict)
+    """Adapter id → who it says has answered instead; "" is the base model."""
+    refuse: dict[str, int] = field(default_factory=dict)
+    """Adapter id → status of every answer, for example 503."""
+    delay: float = 0.0
+    token: str = ""
+    """Bearer token that a candidate needs."""
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    url: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def chat(self, body: dict[str, Any], token: str) -> tuple[int, dict[str, Any]]:
+        model, prompt = body["model"], body["messages"][-1]["content"]
+        with self._lock:
+            self.asked[model, prompt] += 1
+            self.bodies.append(body)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(self.delay)
+        with self._lock:
+            self.at_once -= 1
+        if model in self.refuse:
+            return self.refuse[model], _error(f"{model} is refused by the test")
+        if model not in self.adapters or token != self.token:
+            return 404, _error(f"model {model!r} does not exist or you have no access to it")
+        answered = self.answers_as.get(model, model)
+        text = self.answers.get((model, prompt), "I do not know.")
+        return 200, {
+            "id": f"gen-{hashlib.sha256((model + prompt).encode()).hexdigest()[:12]}",
+            "object": "chat.completion",
+            "model": model,
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"},
+            ],
+            "lorafleet": {
+                "adapter_id": answered or None,
+                "artifact_sha256": self.adapters[model] if answered else None,
+                "base_model": self.base_model,
+            },
+        }
+
+    def completion(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if body["model"] != self.base_model:
+            return 404, _error(f"model {body['model']!r} does not exist")
+        assert body["max_tokens"] == 0
+        assert body["echo"] is True
+        found = list(re.finditer(r"\s*\S+", body["prompt"]))
+        values = [None, *[-2.5] * (len(found) - 1)]
+        logprobs = {
+            "tokens": [m[0] for m in found],
+            "token_logprobs": values,
+            "text_offset": [m.end() - len(m[0].strip()) for m in found],
+            "top_logprobs": None,
+        }
+        return 200, {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "choices": [{"index": 0, "text": body["prompt"], "finish_reason": "length", "logprobs": logprobs}],
+            "lorafleet": {"adapter_id": None, "artifact_sha256": None, "base_model": self.base_model},
+        }
+
+    def embeddings(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if body["model"] != "all-MiniLM-L6-v2":
+            return 404, _error(f"embedding model {body['model']!r} does not exist")
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        data = [{"object": "embedding", "index": i, "embedding": _vector(text)} for i, text in enumerate(texts)]
+        return 200, {"object": "list", "model": body["model"], "data": data}
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+
+
+def _vector(text: str) -> list[float]:
+    vector = [0.0] * WIDTH
+    for word in re.findall(r"\w+", text.lower()):
+        vector[int.from_bytes(hashlib.sha256(word.encode()).digest()[:4]) % WIDTH] += 1.0
+    return vector
+
+
+@contextmanager
+def serving(server: ModelServer) -> Iterator[ModelServer]:
+    """Run it on a free loopback port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            match self.path:
+                case "/v1/chat/completions":
+                    status, answer = server.chat(body, token)
+                case "/v1/completions":
+                    status, answer = server.completion(body)
+                case "/v1/embeddings":
+                    status, answer = server.embeddings(body)
+                case _:
+                    status, answer = 404, _error("no such endpoint")
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    server.url = f"http://127.0.0.1:{http.server_port}"
+    try:
+        yield server
+    finally:
+        http.shutdown()
+        http.server_close()
