@@ -1,0 +1,151 @@
+"""The registry killed at the worst moments, its servers taken away, and how little of the machine it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+import pytest
+
+from fleet_cli.stack import Fleet
+from fleet_events import v1
+from lora_core.interop import to_peft
+from tests.conftest import RunningService, RunService, ServiceEnv
+from tests.integration.registry.conftest import Get, Upstream, card, eventually
+
+pytestmark = pytest.mark.integration
+
+
+@asynccontextmanager
+async def nothing_is_relayed(service_env: ServiceEnv) -> AsyncIterator[None]:
+    """Hold the outbox relay's lock, so that what a service commits stays unpublished."""
+    connection = await asyncpg.connect(service_env("registry")["LORAFLEET_DATABASE_URL"])
+    try:
+        await connection.execute("select pg_advisory_lock(hashtext('outbox:registry'))")
+        yield
+    finally:
+        await connection.close()
+
+
+async def test_a_change_committed_before_a_kill_is_said_once_after_the_restart(
+    registry: RunningService, upstream: Upstream, domain: str, service_env: ServiceEnv, tmp_path: Path
+) -> None:
+    to_peft(card(upstream.shapes), tmp_path / "peft")
+    await registry.crash()
+    async with nothing_is_relayed(service_env):
+        await registry.start()
+        files = [("files", (file.name, file.read_bytes())) for file in (tmp_path / "peft").iterdir()]
+        answer = await registry.client.post("/v1/adapters", data={"domain": domain}, files=files)
+        name = answer.json()["adapter_id"]
+        assert (await registry.client.post(f"/v1/adapters/{name}/approve", json={})).status_code == 200
+        await asyncio.sleep(1.5)  # longer than the relay sleeps between two looks
+        assert await upstream.heard(v1.AdapterRegistered, v1.AdapterActivated, domain=domain) == []
+        await registry.crash()
+    await registry.start()
+    said = (v1.AdapterRegistered, v1.Approved, v1.AdapterActivated)
+
+    async def all_said() -> Any:
+        events = await upstream.heard(*said, domain=domain)
+        return events if len(events) >= len(said) else None
+
+    events = await eventually(all_said)
+    assert [(type(event), event.revision) for event in events] == list(zip(said, (1, 2, 3), strict=True))
+    assert (await registry.client.get(f"/v1/adapters/{name}")).json()["active"]
+
+
+async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_double_nothing(
+    registry: RunningService, upstream: Upstream, adapters: Get, domain: str
+) -> None:
+    trainings = [await upstream.trained(domain, seed=seed) for seed in range(6)]
+    for number, event in enumerate(trainings):
+        await upstream.say(event)
+        await asyncio.sleep(0.08 * number)  # fetching, opening, committing, publishing: each time a step further
+        await registry.crash()
+        await registry.start()
+
+    async def all_registered() -> Any:
+        found = await adapters(domain)
+        return found if len(found) == len(trainings) else None
+
+    found = await eventually(all_registered, timeout=60)
+    for number, one in enumerate(found):
+        await upstream.say(upstream.scored(one, 90))
+        if number % 2:
+            await asyncio.sleep(0.01 * number)
+            await registry.crash()
+            await registry.start()
+
+    async def all_approved() -> Any:
+        return {one["status"] for one in await adapters(domain)} == {"approved"}
+
+    await eventually(all_approved, timeout=60)
+    kinds = (v1.AdapterRegistered, v1.Approved, v1.AdapterActivated, v1.AdapterDeactivated)
+
+    async def complete() -> Any:
+        events = await upstream.heard(*kinds, domain=domain)
+        revisions = sorted(event.revision for event in events)
+        return events if revisions == list(range(1, len(revisions) + 1)) and len(events) >= 13 else None
+
+    events = await eventually(complete)
+    counted = Counter(type(event).__name__ for event in events)
+    assert counted["AdapterRegistered"] == counted["Approved"] == len(trainings)
+    assert counted["AdapterActivated"] - counted["AdapterDeactivated"] == 1
+    (active,) = [one for one in await adapters(domain) if one["active"]]
+    assert active["version"] == max(one["version"] for one in found)
+
+
+@pytest.mark.parametrize("part", ["nats", "s3", "postgres"])
+async def test_a_server_that_goes_away_is_waited_for_and_readiness_says_so(
+    registry: RunningService, upstream: Upstream, adapters: Get, domain: str, servers: Fleet, part: str
+) -> None:
+    event = await upstream.trained(domain)
+    if part != "nats":
+        await asyncio.to_thread(servers.stop_part, part)
+        await upstream.say(event)
+    else:
+        await upstream.say(event)
+        await asyncio.to_thread(servers.stop_part, part)
+    try:
+
+        async def not_ready() -> Any:
+            return (await registry.client.get("/readyz")).status_code == 503
+
+        await eventually(not_ready)
+        assert (await registry.client.get("/healthz")).status_code == 200
+        await asyncio.sleep(3)
+    finally:
+        await asyncio.to_thread(servers.start_part, part)
+    await registry.wait_ready()
+
+    async def registered() -> Any:
+        answer = await registry.client.get("/v1/adapters", params={"domain": domain})
+        return answer.status_code == 200 and len(answer.json()["adapters"]) == 1
+
+    await eventually(registered, timeout=60)
+    assert not [reason for reason in await upstream.dead_reasons() if event.job_id in reason]
+
+
+async def test_an_idle_registry_takes_under_120_mb_and_torch_is_never_loaded(
+    run_service: RunService, base_model: Path, upstream: Upstream, domain: str, adapters: Get
+) -> None:
+    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model)) as fresh:
+        pid = fresh.single.process.pid
+        assert pid is not None
+        process = psutil.Process(pid)
+        await asyncio.sleep(3)  # the base model's revision is read in the background
+        idle = process.memory_info().rss
+        assert idle < 120e6, f"{idle / 1e6:.0f} MB"
+        assert not _maps(process, "pyarrow", "torch")
+        await upstream.say(await upstream.trained(domain))
+        await eventually(lambda: adapters(domain))
+        assert not _maps(process, "torch")
+
+
+def _maps(process: psutil.Process, *packages: str) -> list[str]:
+    return [m.path for m in process.memory_maps() if any(f"site-packages/{name}" in m.path for name in packages)]
