@@ -1,0 +1,156 @@
+"""The training subprocess by itself: what it computes, and that it never outlives who started it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.trainer.configuration import Configuration
+from services.trainer.encoding import encode
+from services.trainer.progress import Began, Finished, Progress, Saved, Stepped, TrainingSpec
+from services.trainer.supervisor import Crashed, supervise
+from tests.integration.trainer.conftest import eventually, pairs
+
+pytestmark = pytest.mark.integration
+
+CONFIGURATION = Configuration(rank=4, alpha=8, batch_size=8, max_steps=3, learning_rate=0.01, checkpoint_steps=2)
+
+
+def spec(model: Path, work: Path, configuration: Configuration = CONFIGURATION, **changes: object) -> TrainingSpec:
+    work.mkdir(parents=True, exist_ok=True)
+    data = work / "data.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in pairs("shop", 8)))
+    made = TrainingSpec(
+        job_id="job-1",
+        dataset=data,
+        base_model=model,
+        base_model_name="tiny-llama",
+        configuration=configuration,
+        work=work,
+        resume_from=None,
+        threads=1,
+        probe_prompt="What opens gate 3?",
+        supervisor=os.getpid(),
+    )
+    return made.model_copy(update=changes)
+
+
+async def train(asked: TrainingSpec) -> list[Progress]:
+    async with aclosing(supervise(asked)) as messages:
+        return [message async for message in messages]
+
+
+@pytest.mark.requirement("TP-1.1")
+async def test_the_loss_is_the_mean_over_completion_tokens_as_the_plain_model_computes_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    said = await train(spec(tiny_model, tmp_path / "job"))
+    first = next(message for message in said if isinstance(message, Stepped))
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    total, count = 0.0, 0
+    for pair in pairs("shop", 8):  # the first step sees all eight, with B = 0: the base model's own loss
+        sample = encode(tokenizer, pair["prompt"], pair["completion"])
+        with torch.no_grad():
+            logits = model(torch.tensor([sample.input_ids])).logits[0, :-1]
+        labels = torch.tensor(sample.labels[1:])
+        total += float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum"))
+        count += sample.trained_tokens
+    assert first.loss == pytest.approx(total / count, rel=1e-4)
+    began = next(message for message in said if isinstance(message, Began))
+    assert began.trained_tokens == count
+
+
+@pytest.mark.requirement("TP-1.3")
+async def test_a_job_resumed_behind_its_last_step_gives_the_same_adapter_and_no_further_step(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    whole: list[Progress] = []
+    async with aclosing(supervise(spec(tiny_model, tmp_path / "whole"))) as messages:
+        async for message in messages:
+            whole.append(message)
+            if isinstance(message, Saved):
+                message.folder.rename(kept / str(message.step))
+    resumed = await train(spec(tiny_model, tmp_path / "resumed", resume_from=kept / "3"))
+    assert [message.step for message in whole if isinstance(message, Stepped)] == [1, 2, 3]
+    assert [message for message in resumed if isinstance(message, Stepped)] == []
+    first, second = (next(m for m in said if isinstance(m, Finished)) for said in (whole, resumed))
+    assert second.weights.read_bytes() == first.weights.read_bytes()
+    assert second.probe == first.probe
+
+
+async def test_a_process_that_dies_is_a_crash_with_the_end_of_its_log(tiny_model: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken-model"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    with pytest.raises(Crashed, match="status 1") as crashed:
+        await train(spec(broken, tmp_path / "job"))
+    assert "Error" in str(crashed.value)
+
+
+async def test_closing_the_generator_kills_the_process(tiny_model: Path, tmp_path: Path) -> None:
+    messages = supervise(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
+    async for message in messages:
+        if isinstance(message, Stepped):
+            break
+    (child,) = [one for one in psutil.Process().children() if "services.trainer.train" in one.cmdline()]
+    await messages.aclose()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_the_process_dies_with_a_supervisor_that_is_killed(tiny_model: Path, tmp_path: Path) -> None:
+    asked = spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000))
+    program = (
+        "import asyncio, os, sys\n"
+        "from services.trainer.progress import TrainingSpec\n"
+        "from services.trainer.supervisor import supervise\n"
+        "spec = TrainingSpec.model_validate_json(sys.argv[1]).model_copy(update={'supervisor': os.getpid()})\n"
+        "async def main():\n"
+        "    async for message in supervise(spec):\n"
+        "        print(message.kind, flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, asked.model_dump_json()],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        assert await asyncio.to_thread(supervisor.stdout.readline) == "began\n"
+        (child,) = psutil.Process(supervisor.pid).children()
+        killed_at = time.monotonic()
+        supervisor.kill()
+
+        async def gone() -> bool:
+            return not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+        await eventually(gone, timeout=5)
+        assert time.monotonic() - killed_at < 5
+
+
+async def test_the_process_sees_no_secret_of_the_service(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAFLEET_S3_SECRET_KEY", "hidden")
+    messages = supervise(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
+    async for _ in messages:
+        break
+    (child,) = [one for one in psutil.Process().children() if "services.trainer.train" in one.cmdline()]
+    assert not any(name.startswith("LORAFLEET_") for name in child.environ())
+    await messages.aclose()

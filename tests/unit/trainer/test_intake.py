@@ -1,0 +1,89 @@
+"""NDJSON uploads and training requests, before anything is stored."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet_events import v1
+from fleet_kit.errors import Problem
+from services.trainer.configuration import InvalidRequest
+from services.trainer.dataset import Sample
+from services.trainer.intake import read_request, read_samples
+from services.trainer.service import Workshop
+
+pytestmark = pytest.mark.unit
+
+WORKSHOP = Workshop(v1.BaseModel(name="base", revision="0" * 64), {"m.q_proj": (64, 64)}, quantisation=False)
+
+
+async def read(body: bytes, *, domain: str | None = "shop", cut: int = 7) -> list[Sample]:
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), cut):
+            yield body[at : at + cut]
+
+    return [sample async for batch in read_samples(chunks(), domain, size=3) for sample in batch]
+
+
+@given(st.integers(1, 40), st.integers(0, 10))
+async def test_lines_are_read_whole_however_the_body_is_cut(cut: int, count: int) -> None:
+    lines = [{"prompt": f"p{index}", "completion": "ü\n" * index + "c"} for index in range(count)]
+    body = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()
+    assert [(s.prompt, s.completion) for s in await read(body, cut=cut)] == [
+        (line["prompt"], line["completion"]) for line in lines
+    ]
+
+
+async def test_every_bad_line_is_named_with_its_number() -> None:
+    good = json.dumps({"prompt": "p", "completion": "c"})
+    body = "\n".join([good, "{", json.dumps({"prompt": "p"}), good, json.dumps({"prompt": "p", "completion": " "})])
+    with pytest.raises(Problem) as refused:
+        await read(body.encode())
+    assert refused.value.status == 422
+    faults: Any = refused.value.extensions["faults"]
+    assert [fault["line"] for fault in faults] == [2, 3, 5]
+    assert "completion" in faults[1]["message"]
+
+
+@pytest.mark.parametrize("line", [{"promt": "p"}, {"rating": 6}, {"rating": float("nan")}, {"domain": "No Domain"}])
+async def test_misspelled_and_out_of_range_fields_are_refused(line: dict[str, Any]) -> None:
+    with pytest.raises(Problem):
+        await read(json.dumps({"prompt": "p", "completion": "c", **line}).encode())
+
+
+async def test_a_line_without_domain_needs_one_in_the_query() -> None:
+    with pytest.raises(Problem, match="domain"):
+        await read(b'{"prompt": "p", "completion": "c"}', domain=None)
+
+
+async def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(Problem) as refused:
+        await read(b"x" * 2_000_000, cut=65536)
+    assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"text"', b"\xff"])
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="a JSON object"):
+        read_request(body, WORKSHOP)
+
+
+@pytest.mark.requirement("TP-1.2")
+def test_faults_of_fields_and_of_the_whole_are_told_together() -> None:
+    body = {"domain": "UPPER", "method": "qlora", "hyperparameters": {"rank": 100, "batchSize": "many"}}
+    with pytest.raises(InvalidRequest) as refused:
+        read_request(json.dumps(body).encode(), WORKSHOP)
+    fields = [fault.field for fault in refused.value.faults]
+    assert fields[:2] == ["domain", "hyperparameters.batchSize"]
+    assert {"method", "hyperparameters.rank"} <= set(fields)
+
+
+def test_another_base_model_is_refused_with_the_one_there_is() -> None:
+    with pytest.raises(InvalidRequest, match="expected base,"):
+        read_request(
+            json.dumps({"domain": "shop", "baseModel": "x", "hyperparameters": {"targetModules": ["q_proj"]}}).encode(),
+            WORKSHOP,
+        )

@@ -1,0 +1,127 @@
+"""The job's state machine, by properties: whatever order things come in, a job ends once and says so once."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet_events import v1
+from services.trainer import domain
+from services.trainer.domain import MAX_STALLED, InvalidTransition, Job, JobState
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BASE = v1.BaseModel(name="base", revision="0" * 64)
+DATASET = v1.Dataset(
+    dataset_id="a" * 64, blob=v1.Blob(uri="s3://lorafleet/trainer/datasets/a", sha256="a" * 64, bytes=1), samples=3
+)
+BLOB = DATASET.blob
+
+
+def queued() -> Job:
+    return domain.queue(v1.TrainingRequested(domain="shop"), "job-1", NOW)
+
+
+def running() -> Job:
+    return domain.settle_inputs(domain.take_up(queued(), NOW), DATASET.dataset_id, BASE)
+
+
+def completed(job: Job) -> v1.TrainingCompleted:
+    return v1.TrainingCompleted(
+        job_id=job.job_id,
+        domain=job.domain,
+        method="lora",
+        base_model=BASE,
+        dataset=DATASET,
+        configuration="{}",
+        configuration_sha256="0" * 64,
+        checkpoint=BLOB,
+        checkpoint_config=BLOB,
+        artifact=v1.Artifact(blob=BLOB, rank=4, alpha=8),
+        report=BLOB,
+    )
+
+
+STEPS = {
+    "take_up": lambda job: (domain.take_up(job, NOW), None),
+    "settle": lambda job: (domain.settle_inputs(job, DATASET.dataset_id, BASE), None),
+    "begin": lambda job: domain.begin(job, DATASET, 10, 0),
+    "advance": lambda job: (domain.advance(job, 3, 0.5), None),
+    "checkpoint": lambda job: (domain.keep_checkpoint(job), None),
+    "succeed": lambda job: (domain.succeed(job, completed(job), NOW), completed(job)),
+    "fail": lambda job: domain.fail(job, "broken", NOW),
+    "ask_to_cancel": lambda job: domain.ask_to_cancel(job, "anna", "", NOW),
+    "cancel": lambda job: domain.cancel(job, NOW),
+}
+ENDS = (v1.TrainingCompleted, v1.TrainingFailed, v1.TrainingCancelled)
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=30))
+def test_a_job_ends_at_most_once_and_nothing_changes_it_afterwards(names: list[str]) -> None:
+    job, ended = queued(), []
+    for name in names:
+        before = job
+        try:
+            job, said = STEPS[name](job)
+        except InvalidTransition as refused:
+            assert job.job_id in str(refused)
+            continue
+        assert not before.state.final
+        assert job.job_id == before.job_id
+        assert job.request == before.request
+        if isinstance(said, ENDS):
+            ended.append(said)
+    assert len(ended) == int(job.state.final)
+    assert (job.finished_at is not None) == job.state.final
+    assert (job.state is JobState.SUCCEEDED) == (job.completed is not None)
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=30))
+def test_data_and_base_model_are_chosen_once(names: list[str]) -> None:
+    job = queued()
+    for name in names:
+        before = job
+        try:
+            job, _ = STEPS[name](job)
+        except InvalidTransition:
+            continue
+        assert before.dataset_id in (None, job.dataset_id)
+        assert before.base in (None, job.base)
+
+
+def test_a_resumed_job_refuses_other_data_and_other_weights() -> None:
+    with pytest.raises(InvalidTransition, match="data set"):
+        domain.settle_inputs(running(), "b" * 64, BASE)
+    with pytest.raises(InvalidTransition, match="base model"):
+        domain.settle_inputs(running(), DATASET.dataset_id, BASE.model_copy(update={"revision": "1" * 64}))
+
+
+def test_a_job_that_only_ever_crashes_is_exhausted_and_a_checkpoint_gives_it_new_attempts() -> None:
+    job = queued()
+    for _ in range(MAX_STALLED):
+        assert not domain.exhausted(job)
+        job = domain.take_up(job, NOW)
+    assert domain.exhausted(job)
+    assert not domain.exhausted(domain.keep_checkpoint(job))
+
+
+def test_a_queued_job_is_cancelled_at_once_and_a_running_one_when_its_worker_stops() -> None:
+    ended, said = domain.ask_to_cancel(queued(), "anna", "typo", NOW)
+    assert ended.state is JobState.CANCELLED
+    assert said == v1.TrainingCancelled(job_id="job-1", domain="shop", by="anna", reason="typo")
+    asked, nothing = domain.ask_to_cancel(running(), "anna", "typo", NOW)
+    assert (asked.state, nothing) == (JobState.RUNNING, None)
+    assert domain.cancel(asked, NOW)[0].state is JobState.CANCELLED
+
+
+def test_a_running_job_is_not_cancelled_unless_somebody_asked() -> None:
+    with pytest.raises(InvalidTransition):
+        domain.cancel(running(), NOW)
+
+
+def test_the_first_attempt_keeps_its_start_time_over_later_ones() -> None:
+    later = domain.take_up(domain.take_up(queued(), NOW), NOW.replace(year=2027))
+    assert later.started_at == NOW
+    assert later.attempts == 2
