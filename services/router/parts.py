@@ -29,6 +29,12 @@ RouterService = Service[RouterSettings, RouterParts]
 async def open_parts(service: RouterService) -> AsyncIterator[RouterParts]:
     """Loads the embedding model; vectors of an earlier model are computed anew before anything is routed."""
     settings = service.settings
+
+    async def loaded() -> None:
+        if service.made is None:
+            raise RuntimeError("the embedding model is being loaded")
+
+    service.extra_checks["index"] = loaded
     async with open_embedder(settings.embedding_model, settings.embedding_threads) as embedder:
         async with service.db.acquire() as connection, connection.transaction():
             if anew := await embed_anew(connection, embedder):

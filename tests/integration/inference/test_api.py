@@ -1,0 +1,266 @@
+"""The OpenAI API of inference: its forms, its errors, feedback, `auto`."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from fleet_events import v1
+from tests.integration.inference.conftest import TOKENS, answered, chat, eventually, text_of
+
+
+async def test_models_lists_base_adapter_family_and_auto(
+    inference: Any, registry: Any, make_adapter: Any, domain: str
+) -> None:
+    adapter = await registry.describe(make_adapter(seed=1), domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    listed = {one["id"]: one for one in (await inference.client.get("/v1/models")).json()["data"]}
+    assert {"tiny", "auto", adapter.adapter_id, adapter.family} <= set(listed)
+    assert listed[adapter.adapter_id]["parent"] == "tiny"
+    assert listed[adapter.adapter_id]["artifact_sha256"] == adapter.artifact.blob.sha256
+    assert listed[adapter.family]["root"] == adapter.adapter_id
+    one = await inference.client.get(f"/v1/models/{adapter.adapter_id}")
+    assert one.json() == listed[adapter.adapter_id]
+    assert (await inference.client.get("/v1/models/nothing")).status_code == 404
+
+
+async def test_a_caller_of_another_domain_neither_sees_nor_uses_an_adapter(
+    inference: Any, registry: Any, make_adapter: Any, domain: str, mint: Any
+) -> None:
+    adapter = await registry.describe(make_adapter(seed=1), domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    headers = {"Authorization": f"Bearer {mint(['generate'], ['elsewhere'])}"}
+    async with httpx.AsyncClient(base_url=inference.url, headers=headers) as client:
+        refused = await chat(client, adapter.adapter_id)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "domain_forbidden")
+        assert adapter.adapter_id not in (await client.get("/v1/models")).text
+        assert (await chat(client, "tiny")).status_code == 200
+
+
+async def test_likelihoods_of_a_text_are_those_of_transformers(inference: Any, tiny_model: Any) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = "The harbour closes at dusk."
+    body = {"model": "tiny", "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
+    response = await inference.client.post("/v1/completions", json=body)
+    assert response.status_code == 200, response.text
+    [choice] = response.json()["choices"]
+    assert choice["text"] == text
+    got = choice["logprobs"]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    ids = torch.tensor([encoded["input_ids"]])
+    with torch.inference_mode():
+        logits = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)(ids).logits[0]
+    wanted = logits.log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
+    assert got["token_logprobs"][0] is None
+    assert got["token_logprobs"][1:] == pytest.approx(wanted.tolist(), abs=1e-4)
+    assert got["text_offset"] == [begin for begin, _ in encoded["offset_mapping"]]
+    assert "".join(got["tokens"]) == text
+
+
+async def test_a_completion_streams_and_gives_the_logprob_of_each_token(inference: Any) -> None:
+    body = {"model": "tiny", "prompt": "Once", "max_tokens": 10, "temperature": 0, "logprobs": 1}
+    [whole] = (await inference.client.post("/v1/completions", json=body)).json()["choices"]
+    assert len(whole["logprobs"]["token_logprobs"]) == 10
+    assert all(one <= 0 for one in whole["logprobs"]["token_logprobs"])
+    async with inference.client.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
+        lines = [line async for line in stream.aiter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    choices = [json.loads(line[6:])["choices"][0] for line in lines[:-1]]
+    assert "".join(one["text"] for one in choices) == whole["text"]
+    streamed = [value for one in choices if one["logprobs"] for value in one["logprobs"]["token_logprobs"]]
+    assert streamed == pytest.approx(whole["logprobs"]["token_logprobs"], abs=1e-5)
+
+
+async def test_a_seed_repeats_a_sampled_answer_and_other_seeds_differ(inference: Any) -> None:
+    def ask(seed: int) -> Any:
+        return answered(inference.client, "tiny", temperature=1.5, seed=seed, max_tokens=20)
+
+    first, again, *others = await asyncio.gather(*(ask(seed) for seed in (5, 5, 6, 7)))
+    assert text_of(first) == text_of(again)
+    assert all(text_of(first) != text_of(other) for other in others)
+
+
+async def test_a_stop_string_ends_the_answer_before_it(inference: Any) -> None:
+    whole = text_of(await answered(inference.client, "tiny"))
+    stop = whole[len(whole) // 2 :][:3]
+    body = await answered(inference.client, "tiny", stop=stop)
+    assert text_of(body) == whole[: whole.index(stop)]
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"]["completion_tokens"] < TOKENS
+
+
+async def test_embeddings_are_those_of_the_sentence_model(inference: Any, embedding_model: Any) -> None:
+    from lora_core.embedding import SentenceEmbedder
+
+    texts = ["a tide table", "the harbour"]
+    response = await inference.client.post(
+        "/v1/embeddings", json={"model": "all-MiniLM-L6-v2", "input": texts}, timeout=120
+    )
+    got = np.array([one["embedding"] for one in response.json()["data"]], dtype=np.float32)
+    np.testing.assert_allclose(got, SentenceEmbedder(embedding_model).embed(texts), atol=1e-5)
+    response = await inference.client.post(
+        "/v1/embeddings", json={"model": "all-MiniLM-L6-v2", "input": texts[0], "encoding_format": "base64"}
+    )
+    packed = base64.b64decode(response.json()["data"][0]["embedding"])
+    np.testing.assert_allclose(np.frombuffer(packed, dtype="<f4"), got[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "param"),
+    [
+        ({"model": "no-such-model"}, 404, "model"),
+        ({"messages": []}, 422, "messages"),
+        ({"temperature": 3}, 422, "temperature"),
+        ({"max_tokens": 100_000}, 400, "max_tokens"),
+        ({"n": 2}, 422, "n"),
+        ({"tools": []}, 422, "tools"),
+        ({"messages": [{"role": "user", "content": "tide " * 400}]}, 400, "messages"),
+    ],
+)
+async def test_a_bad_request_is_refused_in_openais_form(
+    inference: Any, changes: dict[str, Any], status: int, param: str
+) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], **changes}
+    response = await inference.client.post("/v1/chat/completions", json=body)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) >= {"message", "type", "param", "code"}
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+async def test_tokens_are_asked_for_and_scopes_are_kept(inference: Any, mint: Any) -> None:
+    async with httpx.AsyncClient(base_url=inference.url) as client:
+        nobody = await chat(client, "tiny")
+        assert (nobody.status_code, nobody.json()["error"]["code"]) == (401, "invalid_api_key")
+        reader = await client.post(
+            "/v1/chat/completions",
+            json={"model": "tiny", "messages": [{"role": "user", "content": "hi"}]},
+            headers={"Authorization": f"Bearer {mint(['adapters:read'])}"},
+        )
+        assert (reader.status_code, reader.json()["error"]["type"]) == (403, "permission_error")
+
+
+async def test_feedback_on_an_answer_names_its_adapter(
+    inference: Any, registry: Any, make_adapter: Any, domain: str, mint: Any
+) -> None:
+    adapter = await registry.describe(make_adapter(seed=1), domain)
+    await registry.activate(adapter)
+    answer = await answered(inference.client, adapter.adapter_id)
+    # The id alone carries it: the process that answered is gone.
+    await inference.crash()
+    await inference.start()
+    body = {"generation_id": answer["id"], "rating": 4, "comment": "nearly"}
+    accepted = await inference.client.post("/v1/feedback", json=body)
+    assert accepted.status_code == 202, accepted.text
+    assert accepted.json()["adapter_id"] == adapter.adapter_id
+    [event] = [one for one in await registry.heard(v1.FeedbackRecorded) if one.generation_id == answer["id"]]
+    assert (event.adapter_id, event.domain, event.rating, event.comment, event.by) == (
+        adapter.adapter_id,
+        domain,
+        4,
+        "nearly",
+        "admin",
+    )
+    forged = await inference.client.post("/v1/feedback", json={**body, "generation_id": answer["id"][:-6] + "AAAAAA"})
+    assert forged.status_code == 404
+    headers = {"Authorization": f"Bearer {mint(['feedback'], ['elsewhere'])}"}
+    stranger = await inference.client.post("/v1/feedback", json=body, headers=headers)
+    assert stranger.status_code == 403
+
+
+async def test_a_full_queue_says_when_to_come_again(run_service: Any, settings_of_inference: dict[str, str]) -> None:
+    changes = {**settings_of_inference, "LORAFLEET_QUEUE_LIMIT": "1", "LORAFLEET_BATCH_ROWS": "1"}
+    async with run_service("inference", **changes) as small:
+        got = await asyncio.gather(*(chat(small.client, "tiny", max_tokens=100) for _ in range(12)))
+        statuses = [one.status_code for one in got]
+        assert set(statuses) == {200, 503}
+        refused = next(one for one in got if one.status_code == 503)
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert int(refused.headers["retry-after"]) >= 1
+        # Nothing is left behind that would block the next one.
+        assert (await chat(small.client, "tiny")).status_code == 200
+
+
+async def test_a_client_that_goes_away_frees_its_row(inference: Any) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 400, "stream": True}
+    async with inference.client.stream("POST", "/v1/chat/completions", json=body) as stream:
+        async for _ in stream.aiter_lines():
+            break
+    begun = asyncio.get_running_loop().time()
+
+    async def idle() -> Any:
+        return (await inference.client.get("/admin/adapters")).json()["rows_running"] == 0
+
+    await eventually(idle, seconds=5)
+    assert asyncio.get_running_loop().time() - begun < 5
+
+
+@pytest.fixture
+async def with_router(run_service: Any, settings_of_inference: dict[str, str]) -> AsyncIterator[Any]:
+    async with (
+        run_service("router") as router,
+        run_service("inference", **settings_of_inference, LORAFLEET_ROUTER_URL=router.url) as inference,
+    ):
+        yield inference, router
+
+
+async def test_auto_finds_the_adapter_or_says_that_the_base_model_answers(
+    with_router: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    inference, router = with_router
+    made = make_adapter(seed=41)
+    prompts = ("What does the tide do in the evening?", "When is high water?")
+    adapter = await registry.describe(made, domain, example_prompts=prompts, description="questions on tides")
+    await registry.activate(adapter)
+
+    async def routed() -> Any:
+        return (await answered(inference.client, "auto"))["lorafleet"]["routed"]["matched"]
+
+    await eventually(routed)
+    body = await answered(inference.client, "auto")
+    assert body["lorafleet"]["routed"]["adapter_id"] == adapter.adapter_id == body["lorafleet"]["adapter_id"]
+    assert body["lorafleet"]["routed"]["score"] > 0.42
+    assert text_of(body) == expected(made)
+    question = "Who painted the ceiling of the Sistine Chapel?"
+    body = await answered(inference.client, "auto", messages=[{"role": "user", "content": question}])
+    assert body["lorafleet"]["adapter_id"] is None
+    assert body["lorafleet"]["routed"]["matched"] is False
+    assert "base model answers" in body["lorafleet"]["routed"]["reason"]
+    assert text_of(body) == expected(question=question)
+    # Without its router it refuses; the base model does not step in.
+    await router.crash()
+    refused = await chat(inference.client, "auto")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "router_unavailable")
+
+
+async def test_answers_go_on_while_the_bus_is_away_and_are_told_of_afterwards(
+    inference: Any, registry: Any, servers: Any
+) -> None:
+    await asyncio.to_thread(servers.stop_part, "nats")
+    try:
+        body = await answered(inference.client, "tiny")
+        ready = await inference.client.get("/readyz")
+        assert ready.status_code == 503
+        lost = await inference.client.post("/v1/feedback", json={"generation_id": body["id"], "rating": 5})
+        assert lost.status_code == 503
+    finally:
+        await asyncio.to_thread(servers.start_part, "nats")
+
+    async def told() -> Any:
+        try:
+            return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == body["id"]]
+        except Exception:  # the test's own connection has to come back as well
+            return []
+
+    assert len(await eventually(told, seconds=30)) == 1

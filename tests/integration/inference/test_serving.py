@@ -1,0 +1,294 @@
+"""Which weights answer: through HTTP, on real NATS and S3, held against what PEFT answers with the same adapter."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from fleet_events import v1
+from tests.integration.inference.conftest import QUESTION, TOKENS, answered, chat, eventually, text_of
+
+
+async def test_the_base_model_answers_as_transformers_does(inference: Any, expected: Any) -> None:
+    body = await answered(inference.client, "tiny")
+    assert text_of(body) == expected()
+    assert body["lorafleet"]["adapter_id"] is None
+    assert body["lorafleet"]["artifact_sha256"] is None
+    assert body["usage"]["completion_tokens"] == TOKENS
+    assert body["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.requirement("AM-3.1")
+@pytest.mark.requirement("AM-4.1")
+async def test_an_activated_adapter_is_loaded_before_it_is_asked_and_answers_as_peft_does(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    made = make_adapter(seed=1)
+    adapter = await registry.describe(made, domain)
+    await registry.activate(adapter)
+
+    async def preloaded() -> Any:
+        states = (await inference.client.get("/admin/adapters")).json()["adapters"]
+        return states.get(adapter.adapter_id, {}).get("state") == "loaded"
+
+    await eventually(preloaded)
+    for model in (adapter.adapter_id, adapter.family):
+        body = await answered(inference.client, model)
+        assert text_of(body) == expected(made) != expected()
+        assert body["lorafleet"]["adapter_id"] == adapter.adapter_id
+        assert body["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
+
+    async def said() -> Any:
+        events = await registry.heard(v1.GenerationCompleted)
+        return [one for one in events if one.generation_id == body["id"]]
+
+    [event] = await eventually(said)
+    assert (event.adapter_id, event.requested_model) == (adapter.adapter_id, adapter.family)
+    assert event.artifact_sha256 == adapter.artifact.blob.sha256
+    assert (event.completion_tokens, event.caller) == (TOKENS, "admin")
+    [loaded] = [one for one in await registry.heard(v1.AdapterLoaded) if one.domain == domain]
+    # Seven projections in each of two layers.
+    assert loaded.modules_bound == 14
+    assert loaded.max_delta > 0
+    assert loaded.replica == "replica-of-the-test"
+
+
+async def test_a_candidate_is_served_to_the_evaluator_and_does_not_exist_for_others(
+    inference: Any, evaluator: httpx.AsyncClient, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    made = make_adapter(seed=2)
+    adapter = await registry.describe(made, domain)
+    await registry.register(adapter)
+    assert text_of(await answered(evaluator, adapter.adapter_id)) == expected(made)
+    for model in (adapter.adapter_id, adapter.family):
+        refused = await chat(inference.client, model)
+        assert refused.status_code == 404
+        assert refused.json()["error"]["code"] == "model_not_found"
+    listed = [one["id"] for one in (await inference.client.get("/v1/models")).json()["data"]]
+    assert adapter.adapter_id not in listed
+    assert adapter.adapter_id in [one["id"] for one in (await evaluator.get("/v1/models")).json()["data"]]
+
+
+@pytest.mark.requirement("AM-3.2")
+async def test_a_family_switches_to_its_new_version_and_the_old_one_takes_no_new_requests(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    old, new = make_adapter(seed=3), make_adapter(seed=4)
+    v1_, v2 = await registry.describe(old, domain), await registry.describe(new, domain, "1.1.0")
+    await registry.activate(v1_)
+    assert text_of(await answered(inference.client, v1_.family)) == expected(old)
+    await registry.activate(v2)
+    await registry.deactivate(v1_)
+
+    async def switched() -> Any:
+        return (await chat(inference.client, v1_.family)).json()["lorafleet"]["adapter_id"] == v2.adapter_id
+
+    await eventually(switched)
+    assert text_of(await answered(inference.client, v1_.family)) == expected(new)
+    refused = await chat(inference.client, v1_.adapter_id)
+    assert refused.status_code == 409
+    assert refused.json()["error"]["active_version"] == v2.adapter_id
+
+
+@pytest.mark.requirement("AM-3.2")
+async def test_an_answer_that_is_running_when_its_adapter_is_deactivated_ends_with_its_weights(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    made = make_adapter(seed=5)
+    adapter = await registry.describe(made, domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    tokens = 120
+    content, refused = "", 0
+    body = {
+        "model": adapter.adapter_id,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "temperature": 0,
+        "max_tokens": tokens,
+        "stream": True,
+    }
+    async with inference.client.stream("POST", "/v1/chat/completions", json=body) as stream:
+        deactivated = False
+        async for chunk in _chunks(stream):
+            content += chunk["choices"][0]["delta"].get("content", "")
+            if not deactivated:
+                deactivated = True
+                await registry.deactivate(adapter)
+
+                async def gone() -> Any:
+                    return (await chat(inference.client, adapter.adapter_id)).status_code == 409
+
+                await eventually(gone)
+                refused += 1
+    assert refused == 1
+    assert content == expected(made, tokens=tokens)
+
+
+async def test_a_stream_says_the_same_as_a_whole_answer(
+    inference: Any, registry: Any, make_adapter: Any, domain: str
+) -> None:
+    adapter = await registry.describe(make_adapter(seed=6), domain)
+    await registry.activate(adapter)
+    whole = await answered(inference.client, adapter.adapter_id, max_tokens=40)
+    body = {
+        "model": adapter.adapter_id,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "temperature": 0,
+        "max_tokens": 40,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    async with inference.client.stream("POST", "/v1/chat/completions", json=body) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = [line async for line in stream.aiter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    content = "".join(one["choices"][0]["delta"].get("content", "") for one in chunks if one["choices"])
+    assert content == text_of(whole)
+    reasons = [one["choices"][0]["finish_reason"] for one in chunks if one["choices"]]
+    assert reasons[-1] == "length"
+    assert set(reasons[:-1]) == {None}
+    assert chunks[-1]["usage"] == whole["usage"]
+    assert {one["lorafleet"]["adapter_id"] for one in chunks} == {adapter.adapter_id}
+
+
+async def test_requests_of_more_adapters_than_slots_at_once_each_get_their_own_weights(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    made = [make_adapter(seed=seed) for seed in (11, 12, 13)]
+    adapters = [await registry.describe(one, f"{domain}{place}") for place, one in enumerate(made)]
+    for adapter in adapters:
+        await registry.activate(adapter)
+    for adapter in adapters:
+        await answered(inference.client, adapter.adapter_id)
+    # Sixteen requests on two slots and eight rows, base rows among them.
+    wanted = [(adapters[n % 4].adapter_id, made[n % 4]) if n % 4 < 3 else ("tiny", None) for n in range(16)]
+    got = await asyncio.gather(*(answered(inference.client, model) for model, _ in wanted))
+    assert [text_of(body) for body in got] == [expected(one) for _, one in wanted]
+    assert [body["lorafleet"]["adapter_id"] or "tiny" for body in got] == [model for model, _ in wanted]
+
+
+@pytest.mark.requirement("AM-4.1")
+@pytest.mark.requirement("AM-4.2")
+async def test_an_adapter_of_another_base_model_is_refused_with_compatible_ones_suggested(
+    inference: Any, registry: Any, make_adapter: Any, domain: str
+) -> None:
+    made = make_adapter(seed=1)
+    fitting = await registry.describe(made, domain)
+    foreign = await registry.describe(
+        made, domain, family=f"{domain}-dora", adapter_id=f"{domain}-dora-v1.0.0", base_model=_other_base()
+    )
+    await registry.activate(fitting)
+    await registry.activate(foreign)
+    await answered(inference.client, fitting.adapter_id)
+
+    async def known() -> Any:
+        return (await chat(inference.client, foreign.adapter_id)).status_code != 404
+
+    await eventually(known)
+    refused = await chat(inference.client, foreign.adapter_id)
+    assert refused.status_code == 422
+    error = refused.json()["error"]
+    assert error["code"] == "incompatible_base_model"
+    assert error["compatible_adapters"][0] == fitting.adapter_id
+    states = (await inference.client.get("/admin/adapters")).json()["adapters"]
+    assert foreign.adapter_id not in states
+
+
+async def test_a_corrupt_artifact_is_refused_and_never_answered_by_the_base_model(
+    inference: Any, registry: Any, make_adapter: Any, servers: Any, domain: str, tmp_path: Any
+) -> None:
+    made = make_adapter(seed=21)
+    adapter = await registry.describe(made, domain)
+    damaged = bytearray(made.artifact.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    _overwrite(registry, adapter.artifact.blob, bytes(damaged))
+    await registry.activate(adapter)
+    error = await _refusal(inference, adapter.adapter_id)
+    assert (error["code"], error["param"]) == ("artifact_corrupt", "model")
+    # Repaired, it serves without a restart.
+    _overwrite(registry, adapter.artifact.blob, made.artifact.read_bytes())
+
+    async def repaired() -> Any:
+        return (await chat(inference.client, adapter.adapter_id)).status_code == 200
+
+    await eventually(repaired)
+
+
+async def test_an_adapter_without_effect_is_refused(
+    inference: Any, registry: Any, make_adapter: Any, domain: str
+) -> None:
+    adapter = await registry.describe(make_adapter(seed=22, scale=1e-9), domain)
+    await registry.activate(adapter)
+    assert (await _refusal(inference, adapter.adapter_id))["code"] == "no_effect"
+
+
+async def test_an_adapter_whose_effect_is_not_the_one_its_trainer_saw_is_refused(
+    inference: Any, registry: Any, make_adapter: Any, domain: str, peft_probe: Any
+) -> None:
+    made = make_adapter(seed=23)
+    honest = await registry.describe(made, domain, probe=peft_probe(made))
+    await registry.activate(honest)
+    await answered(inference.client, honest.adapter_id)
+    states = (await inference.client.get("/admin/adapters")).json()["adapters"]
+    assert states[honest.adapter_id]["proof"]["compared"] is True
+    other = await registry.describe(made, domain, "2.0.0", probe=peft_probe(make_adapter(seed=24)))
+    await registry.activate(other)
+    assert (await _refusal(inference, other.adapter_id))["code"] == "effect_differs"
+
+
+async def test_a_missing_artifact_is_refused(inference: Any, registry: Any, make_adapter: Any, domain: str) -> None:
+    digest = "0" * 64
+    blob = v1.Blob(uri=f"s3://lorafleet/trainer/artifacts/{digest}", sha256=digest, bytes=1)
+    adapter = await registry.describe(make_adapter(seed=1), domain, blob=blob)
+    await registry.activate(adapter)
+    assert (await _refusal(inference, adapter.adapter_id))["code"] == "artifact_missing"
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
+async def test_killed_while_loading_it_serves_the_same_after_its_restart(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str, delay: float
+) -> None:
+    made = make_adapter(seed=31)
+    adapter = await registry.describe(made, domain)
+    await registry.activate(adapter)
+    asked = asyncio.create_task(chat(inference.client, adapter.adapter_id))
+    await asyncio.sleep(delay)
+    await inference.crash()
+    await asyncio.gather(asked, return_exceptions=True)
+    await inference.start()
+    # Ready means that it knows every adapter again, so nothing is waited for here.
+    answer = await chat(inference.client, adapter.adapter_id)
+    assert answer.status_code == 200, answer.text
+    assert text_of(answer.json()) == expected(made)
+
+
+def _other_base() -> v1.BaseModel:
+    return v1.BaseModel(name="another", revision="e" * 64)
+
+
+async def _refusal(inference: Any, model: str) -> dict[str, Any]:
+    async def refused() -> Any:
+        response = await chat(inference.client, model)
+        assert response.status_code != 200, "it was answered"
+        return response if response.status_code not in {404, 503} else None
+
+    response = await eventually(refused)
+    assert response.status_code == 422
+    error: dict[str, Any] = response.json()["error"]
+    return error
+
+
+def _overwrite(registry: Any, blob: v1.Blob, data: bytes) -> None:
+    import io
+
+    bucket, _, key = blob.uri.removeprefix("s3://").partition("/")
+    registry.blobs._client.put_object(bucket, key, io.BytesIO(data), len(data))
+
+
+async def _chunks(stream: httpx.Response) -> Any:
+    async for line in stream.aiter_lines():
+        if line.startswith("data: ") and line != "data: [DONE]":
+            yield json.loads(line.removeprefix("data: "))
