@@ -68,7 +68,7 @@ class LoRAFormat:
         if path.stat().st_size == 0:
             raise CorruptAdapter(path, "empty")
         with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         try:
             return _read(memoryview(mapped))
         except (Malformed, DocumentInvalid, InvalidAdapter) as error:
@@ -164,7 +164,7 @@ def _field(tensor: StackedTensor) -> pa.Field:
 
 def _read(data: memoryview) -> LoRACard:
     batch = read_single_batch(data)
-    metadata = batch.schema.metadata or {}
+    metadata = batch.metadata
     if _VERSION not in metadata or _CARD not in metadata:
         raise Malformed("an Arrow file, but not a LoRA adapter (its schema has no lorafleet.card)")
     if metadata[_VERSION] != str(FORMAT_VERSION).encode():
@@ -180,6 +180,7 @@ def _read(data: memoryview) -> LoRACard:
     if len(recorded) != 64 or _envelope_checksum(data, ranges, recorded) != recorded:
         raise Malformed("the file around the tensors does not have the recorded checksum: altered")
     whole = np.frombuffer(data, dtype=np.uint8)
+    whole.setflags(write=False)
     weights: dict[str, LoRAWeights] = {}
     for stack, pair in zip(stored.stacks, zip(ranges[::2], ranges[1::2], strict=True), strict=True):
         a, b = (_tensor(whole, tensor, span) for tensor, span in zip((stack.a, stack.b), pair, strict=True))
@@ -207,13 +208,13 @@ def _tensor(whole: Array, tensor: StackedTensor, span: tuple[int, int]) -> Array
 def _ranges(batch: Batch, stored: StoredCard) -> list[tuple[int, int]]:
     """Byte range of each column's values, after checking that schema, batch and card describe the same tensors."""
     tensors = [tensor for stack in stored.stacks for tensor in (stack.a, stack.b)]
-    if batch.rows != 1 or len(batch.schema) != len(tensors) or len(batch.buffers) != 3 * len(tensors):
-        raise Malformed(f"{batch.rows} rows of {len(batch.schema)} columns, expected 1 row of {len(tensors)}")
+    if batch.rows != 1 or len(batch.columns) != len(tensors) or len(batch.buffers) != 3 * len(tensors):
+        raise Malformed(f"{batch.rows} rows of {len(batch.columns)} columns, expected 1 row of {len(tensors)}")
     ranges: list[tuple[int, int]] = []
     for number, tensor in enumerate(tensors):
-        field = batch.schema.field(number)
-        if field.name != tensor.column or field.type != _field(tensor).type:
-            raise Malformed(f"column {number} is {field.name!r} {field.type}, the card says {tensor.column!r}")
+        name, column_type = batch.columns[number]
+        if name != tensor.column or column_type != _field(tensor).type:
+            raise Malformed(f"column {number} is {name!r} {column_type}, the card says {tensor.column!r}")
         (_, validity), (_, child_validity), (start, length) = batch.buffers[3 * number : 3 * number + 3]
         needed = tensor.elements * DTYPES[tensor.dtype].itemsize
         if validity or child_validity or length < needed or start % _ALIGNMENT:

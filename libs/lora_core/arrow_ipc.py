@@ -6,6 +6,7 @@ Source: https://arrow.apache.org/docs/format/Columnar.html (IPC file format, Mes
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -22,9 +23,10 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class Batch:
-    """One record batch of a file: its schema, row count, and each buffer's (start, length) in the file."""
+    """One record batch of a file: its columns and their types, metadata, and each buffer's (start, length)."""
 
-    schema: pa.Schema
+    columns: tuple[tuple[str, pa.DataType], ...]
+    metadata: Mapping[bytes, bytes]
     rows: int
     buffers: tuple[tuple[int, int], ...]
 
@@ -62,9 +64,10 @@ def read_single_batch(data: memoryview) -> Batch:
         raise Malformed("an offset points outside the file") from None
     try:
         schema = pa.ipc.read_schema(pa.py_buffer(data[first.start : first.body]))
-    except (pa.ArrowException, ValueError, NotImplementedError) as error:
+        columns = tuple((field.name, field.type) for field in schema)
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
         raise Malformed(f"schema: {error}") from None
-    return Batch(schema, rows, buffers)
+    return Batch(columns, schema.metadata or {}, rows, buffers)
 
 
 def _message(data: memoryview, position: int) -> _Message:

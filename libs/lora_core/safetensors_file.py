@@ -89,8 +89,9 @@ def map_weights(path: Path) -> dict[str, Array]:
     """The file's tensors as read-only views of the mapped file; float32, float16 and bfloat16 only."""
     entries = read_header(path)
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     whole = np.frombuffer(mapped, dtype=np.uint8)
+    whole.setflags(write=False)
     arrays: dict[str, Array] = {}
     for name, entry in entries.items():
         dtype = _NUMPY.get(entry.dtype)

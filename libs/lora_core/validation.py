@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lora_core.array import is_finite, is_zero
-from lora_core.card import LoRACard
+from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import InvalidAdapter
 
 MAX_RANK = 512
@@ -34,33 +34,14 @@ def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifes
     Raises InvalidAdapter naming the first field that is wrong: rank or alpha out of range, a module that the model
     does not have, matrices that do not fit it, NaN or infinity, or no effect at all (every delta zero).
     """
-    _check_range("rank", card.rank, MAX_RANK)
-    _check_range("alpha", card.alpha, MAX_ALPHA)
-    effective = False
+    check_fit(card, shapes)
     for module, weights in card.weights.items():
-        shape = shapes.get(module)
-        if shape is None:
-            raise InvalidAdapter("module", module, _modules_expected(shapes))
-        _check_range(f"{module} rank", weights.rank, MAX_RANK)
-        if weights.alpha is not None:
-            _check_range(f"{module} alpha", weights.alpha, MAX_ALPHA)
-        out_features, in_features = shape
-        if weights.in_features != in_features:
-            expected = f"[{weights.rank}, {in_features}] as the base model's layer has {in_features} inputs"
-            raise InvalidAdapter(f"{module} A shape", list(weights.a.shape), expected)
-        if weights.out_features != out_features:
-            expected = f"[{out_features}, {weights.rank}] as the base model's layer has {out_features} outputs"
-            raise InvalidAdapter(f"{module} B shape", list(weights.b.shape), expected)
-        if weights.rank > min(shape):
-            raise InvalidAdapter(f"{module} rank", weights.rank, f"at most {min(shape)}, the layer's smaller side")
         for matrix, letter in ((weights.a, "A"), (weights.b, "B")):
             if not is_finite(matrix):
                 raise InvalidAdapter(f"{module} {letter}", "NaN or infinity", "finite numbers")
-        effective = effective or not (is_zero(weights.a) or is_zero(weights.b))
-    if not effective:
-        raise InvalidAdapter(
-            "weights", "zero delta in every module", "an adapter that changes the model (is it untrained?)"
-        )
+    if all(is_zero(weights.a) or is_zero(weights.b) for weights in card.weights.values()):
+        expected = "an adapter that changes the model (is it untrained?)"
+        raise InvalidAdapter("weights", "zero delta in every module", expected)
     return Manifest(
         name=card.name,
         rank=card.rank,
@@ -74,6 +55,30 @@ def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifes
         dtypes=card.dtypes,
         metadata=dict(card.metadata),
     )
+
+
+def check_fit(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Ranges, modules and shapes alone, without reading a single weight. Raises InvalidAdapter."""
+    _check_range("rank", card.rank, MAX_RANK)
+    _check_range("alpha", card.alpha, MAX_ALPHA)
+    for module, weights in card.weights.items():
+        if module not in shapes:
+            raise InvalidAdapter("module", module, _modules_expected(shapes))
+        check_module(module, weights, shapes[module])
+
+
+def check_module(module: str, weights: LoRAWeights, shape: tuple[int, int]) -> None:
+    """One module's matrices against its layer's (out, in). Raises InvalidAdapter."""
+    out_features, in_features = shape
+    if weights.in_features != in_features:
+        expected = f"[{weights.rank}, {in_features}]: the base model's layer has {in_features} inputs"
+        raise InvalidAdapter(f"{module} A shape", list(weights.a.shape), expected)
+    if weights.out_features != out_features:
+        expected = f"[{out_features}, {weights.rank}]: the base model's layer has {out_features} outputs"
+        raise InvalidAdapter(f"{module} B shape", list(weights.b.shape), expected)
+    _check_range(f"{module} rank", weights.rank, min(MAX_RANK, *shape))
+    if weights.alpha is not None:
+        _check_range(f"{module} alpha", weights.alpha, MAX_ALPHA)
 
 
 def _check_range(field: str, value: float, limit: float) -> None:

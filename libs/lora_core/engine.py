@@ -1,0 +1,294 @@
+"""`ArrowEngine`: one base model, many adapters, batches in which every row has its own."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lora_core import base_model
+from lora_core.arrow_format import LoRAFormat
+from lora_core.batch import Batch, FinishReason, left_padded
+from lora_core.card import LoRACard
+from lora_core.errors import AdapterNotFound
+from lora_core.manager import LoRAManager
+from lora_core.sampling import Request
+from lora_core.slots import RowPlan, SlotBank
+
+__all__ = ["ArrowEngine", "BindReport", "Generation", "Probe", "Request"]
+
+
+@dataclass(frozen=True)
+class BindReport:
+    """What loading an adapter bound: its slot, the modules it changes, its numbers, their bytes in the slot."""
+
+    name: str
+    slot: int
+    modules: int
+    parameters: int
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The `top` largest logits of the last position, largest first: an adapter's fingerprint on a prompt."""
+
+    token_ids: tuple[int, ...]
+    logits: tuple[float, ...]
+
+    def difference(self, other: "Probe") -> float:
+        """Largest absolute difference over the tokens in both; infinite if they share none."""
+        theirs = dict(zip(other.token_ids, other.logits, strict=True))
+        pairs = zip(self.token_ids, self.logits, strict=True)
+        return max((abs(value - theirs[token]) for token, value in pairs if token in theirs), default=float("inf"))
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One finished row: its text, its tokens (without the stop token), their log-probabilities, and why it ended."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+@dataclass
+class _Loaded:
+    """An adapter in a slot. Batches in progress keep the slot; once retired, the last of them frees it."""
+
+    card_digest: str
+    report: BindReport
+    users: int = 0
+    retired: bool = False
+
+
+@dataclass
+class _Lease:
+    """The slots of one batch's rows."""
+
+    engine: "ArrowEngine"
+    held: list["_Loaded | None"] = field(default_factory=list)
+
+    def slot(self, row: int) -> int | None:
+        loaded = self.held[row]
+        return None if loaded is None else loaded.report.slot
+
+    def release(self, row: int) -> None:
+        loaded, self.held[row] = self.held[row], None
+        if loaded is not None:
+            self.engine._release(loaded)
+
+    @contextmanager
+    def forward(self, plan: RowPlan) -> Iterator[None]:
+        with self.engine._lock, self.engine._bank.rows(plan):
+            yield
+
+
+class ArrowEngine:
+    """Serves a transformers causal language model with adapters in slots.
+
+    Thread-safe: each forward pass, load and unload takes one lock, so that several threads may each run a batch. A
+    loaded adapter answers from the next batch on; an unloaded one can no longer be asked for, while running rows end
+    with it. With no adapter on any row the model computes exactly what it did before.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, slots: int = 16, max_rank: int = 64
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.manager = LoRAManager(model)
+        self._bank = SlotBank(model, slots, max_rank)
+        self._lock = threading.RLock()
+        self._loaded: dict[str, _Loaded] = {}
+        self._stops = _end_tokens(model, tokenizer)
+
+    @classmethod
+    def open(cls, folder: Path | str, slots: int = 16, max_rank: int = 64) -> Self:
+        """An engine on the base model in `folder`."""
+        model, tokenizer = base_model.load(folder)
+        return cls(model, tokenizer, slots, max_rank)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the adapters that requests can pick, in loading order."""
+        with self._lock:
+            return tuple(self._loaded)
+
+    @property
+    def free_slots(self) -> int:
+        """How many more adapters can be loaded now."""
+        with self._lock:
+            return self._bank.free
+
+    def load(self, card: LoRACard | Path | str, name: str | None = None) -> BindReport:
+        """Copy an adapter (a card or an adapter file) into a slot, under `name` or its own.
+
+        Loading what is loaded already (same name, same content digest) changes nothing; another adapter under a
+        name in use replaces it. Raises InvalidAdapter, SlotsFull, and for a path AdapterNotFound or CorruptAdapter.
+        """
+        if not isinstance(card, LoRACard):
+            card = LoRAFormat.load(card)
+        name = name or card.name
+        with self._lock:
+            present = self._loaded.get(name)
+            if present is not None and card.digest and present.card_digest == card.digest:
+                return present.report
+            if present is not None and not present.users and not self._bank.free:
+                self._bank.check(card)  # refuse before the old one is given up for it
+                self.unload(name)
+            slot = self._bank.put(card)
+            self.unload(name)
+            size = self.model.dtype.itemsize * card.parameters
+            report = BindReport(name, slot, len(card.weights), card.parameters, size, card.digest)
+            self._loaded[name] = _Loaded(card.digest, report)
+            return report
+
+    def unload(self, name: str) -> None:
+        """Take an adapter out of service; rows that use it run to their end. Unknown names are no error."""
+        with self._lock:
+            loaded = self._loaded.pop(name, None)
+            if loaded is not None:
+                loaded.retired = True
+                if not loaded.users:
+                    self._bank.drop(loaded.report.slot)
+
+    def start(self, requests: Sequence[Request]) -> Batch:
+        """A batch of these requests; nothing is computed before its first step.
+
+        Raises AdapterNotFound if a request names an adapter that is not loaded. Its slots are held until each row
+        ends: step the batch to its end or close it.
+        """
+        if not requests:
+            raise ValueError("requests is empty: expected at least one")
+        return Batch(self.model, requests, self._stops, self._lease([request.adapter for request in requests]))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        adapter: str | None = None,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> list[Generation]:
+        """Complete texts as they are (no chat template), all with one adapter or none, in one batch."""
+        requests = [
+            Request(self.tokenizer(prompt)["input_ids"], adapter, max_tokens, temperature, top_p, seed)
+            for prompt in prompts
+        ]
+        batch = self.start(requests)
+        tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
+        try:
+            for row, token, logprob in batch:
+                tokens[row].append((token, logprob))
+        finally:
+            batch.close()
+        return [self._generation(row, drawn, batch) for row, drawn in enumerate(tokens)]
+
+    def logprobs(
+        self, prompt_ids: Sequence[int], completion_ids: Sequence[int], adapter: str | None = None
+    ) -> list[float]:
+        """Log-probability of each completion token after the prompt and the tokens before it."""
+        if not prompt_ids or not completion_ids:
+            raise ValueError("prompt_ids and completion_ids: expected at least one token each")
+        ids = torch.tensor([[*prompt_ids, *completion_ids]], device=self.model.device)
+        with self._single_pass([adapter]):
+            kept = len(completion_ids) + 1
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, :-1].float()
+        targets = ids[0, len(prompt_ids) :]
+        picked: list[float] = logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1).tolist()
+        return picked
+
+    def probe(self, prompt_ids: Sequence[int], adapter: str | None = None, top: int = 16) -> Probe:
+        """The largest logits after a prompt. Unequal probes with and without an adapter prove that it has effect."""
+        ids = torch.tensor([list(prompt_ids)], device=self.model.device)
+        with self._single_pass([adapter]):
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+        values, tokens = logits.topk(min(top, logits.shape[0]))
+        return Probe(tuple(tokens.tolist()), tuple(values.tolist()))
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The base model's sentence vectors, [texts, hidden]: mean of the last hidden states, of length 1."""
+        return self._encode(texts, None)
+
+    def encode_with_lora(self, texts: Sequence[str], adapter: LoRACard | Path | str) -> npt.NDArray[np.float32]:
+        """As `encode`, with an adapter: the name of a loaded one, or a card or file that is loaded for this call."""
+        if isinstance(adapter, str) and adapter in self.loaded:
+            return self._encode(texts, adapter)
+        card = adapter if isinstance(adapter, LoRACard) else LoRAFormat.load(adapter)
+        name = f"{card.name} (for one call {id(card):x})"
+        self.load(card, name)
+        try:
+            return self._encode(texts, name)
+        finally:
+            self.unload(name)
+
+    def close(self) -> None:
+        """Take the hooks off the model: it is as if the engine had never been."""
+        self._bank.close()
+
+    def _encode(self, texts: Sequence[str], adapter: str | None) -> npt.NDArray[np.float32]:
+        prompts = [self.tokenizer(text)["input_ids"] for text in texts]
+        if not all(prompts):
+            raise ValueError("a text has no tokens: expected at least one in each")
+        ids, mask = left_padded(prompts, self.model.device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        with self._single_pass([adapter] * len(prompts)):
+            hidden = self.model.base_model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state.float()
+        weights = mask.unsqueeze(2)
+        mean = (hidden * weights).sum(1) / weights.sum(1)
+        vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        return vectors
+
+    @contextmanager
+    def _single_pass(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        """One forward pass whose rows use these adapters."""
+        lease = self._lease(adapters)
+        try:
+            plan = RowPlan.of([lease.slot(row) for row in range(len(adapters))], self.model.device)
+            with lease.forward(plan), torch.inference_mode():
+                yield
+        finally:
+            for row in range(len(adapters)):
+                lease.release(row)
+
+    def _lease(self, adapters: Sequence[str | None]) -> _Lease:
+        with self._lock:
+            for name in adapters:
+                if name is not None and name not in self._loaded:
+                    loaded = ", ".join(self._loaded) or "none"
+                    raise AdapterNotFound(f"adapter {name!r} is not loaded (loaded: {loaded})")
+            held = [None if name is None else self._loaded[name] for name in adapters]
+            for adapter in held:
+                if adapter is not None:
+                    adapter.users += 1
+        return _Lease(self, held)
+
+    def _release(self, loaded: _Loaded) -> None:
+        with self._lock:
+            loaded.users -= 1
+            if loaded.retired and not loaded.users:
+                self._bank.drop(loaded.report.slot)
+
+    def _generation(self, row: int, drawn: Sequence[tuple[int, float]], batch: Batch) -> Generation:
+        tokens = tuple(token for token, _ in drawn)
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return Generation(str(text), tokens, tuple(lp for _, lp in drawn), batch.finish_reason(row) or "cancelled")
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that end a text: the generation settings' and the tokenizer's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)
