@@ -99,6 +99,8 @@ def typed(field: descriptor_pb2.FieldDescriptorProto, rule: ProtoMessage, maps: 
     kind = SCALARS[field.type]
     if field.label == Field.LABEL_REPEATED:
         return annotate(f"tuple[{annotate(kind, constraints(rule, kind, required=False))}, ...]", longest), "()"
+    if required and kind != "str" and not rule.ge > 0:  # type: ignore[attr-defined]
+        raise ValueError(f"{field.name}: protobuf leaves a zero out, so a needed number must have a ge above zero")
     annotation = annotate(kind, constraints(rule, kind, required=required) | longest)
     if field.proto3_optional:
         return f"{annotation} | None", "None"

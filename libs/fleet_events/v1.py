@@ -42,7 +42,7 @@ class Artifact(Message):
     blob: Blob
     """Arrow IPC file of lora_core."""
     rank: Annotated[int, Field(ge=1, le=512)]
-    alpha: Annotated[float, Field(ge=0.0)]
+    alpha: Annotated[float, Field(ge=0.001)]
     target_modules: tuple[str, ...] = ()
     """Names of the adapted projections, for example q_proj."""
 
