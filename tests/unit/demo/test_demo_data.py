@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from fleet_events.v1 import Hyperparameters
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_events.v1 import Hyperparameters
 from services.evaluator.criteria import Criterion, parse
+from services.evaluator.golden import read_jsonl
 
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "demo"
 
@@ -84,10 +85,10 @@ def test_there_are_at_least_150_training_pairs_and_40_golden_samples() -> None:
     assert len(GOLDEN) >= 40
 
 
-def test_every_fact_has_one_answer_and_five_wordings_of_the_question() -> None:
+def test_every_fact_has_one_answer_and_eight_wordings_of_the_question() -> None:
     wordings = Counter(pair.completion for pair in TRAINING)
     assert 32 <= len(wordings) <= 36
-    assert set(wordings.values()) == {5}
+    assert set(wordings.values()) == {8}
 
 
 def test_no_training_prompt_occurs_twice() -> None:
@@ -140,6 +141,12 @@ def test_every_golden_answer_was_taught_by_training() -> None:
 
 def test_every_fact_is_asked_in_the_golden_set() -> None:
     assert {sample.expected_output for sample in GOLDEN} == {pair.completion for pair in TRAINING}
+
+
+@pytest.mark.requirement("LA-2.2")
+def test_the_evaluator_reads_every_golden_sample_as_written() -> None:
+    read = read_jsonl((DEMO / "golden.jsonl").read_text(encoding="utf-8"), "kestrel-ops")
+    assert [Golden(**vars(sample)) for sample in read] == GOLDEN
 
 
 @pytest.mark.requirement("LA-2.2")
