@@ -213,8 +213,12 @@ class Adapters:
 
     def _fail(self, adapter_id: str, failure: LoadFailed) -> None:
         log.warning("adapter_failed", adapter_id=adapter_id, code=failure.code, reason=failure.reason)
-        wait = 1.0 if failure.transient else self._retry
+        wait = min(1.0, self._retry) if failure.transient else self._retry
         self._states[adapter_id] = Failed(failure, time.monotonic() + wait)
+        if failure.transient and adapter_id in self._wanted:
+            # Nobody may ask for it for long, yet it is to be there when somebody does.
+            again = Preload(self._adapters[adapter_id])
+            asyncio.get_running_loop().call_later(wait, self._inbox.put_nowait, again)
         for granted in self._waiting.pop(adapter_id, []):
             if not granted.done():
                 granted.set_exception(failure.to_api(adapter_id, wait))

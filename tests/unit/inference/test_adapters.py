@@ -217,3 +217,16 @@ async def test_a_request_that_goes_away_while_waiting_leaves_no_user_behind() ->
         state = adapters.states[A.adapter_id]
         assert isinstance(state, Loaded)
         assert state.users == 0
+
+
+async def test_an_active_adapter_is_preloaded_as_soon_as_the_object_store_is_back() -> None:
+    loader = ScriptedLoader()
+    loader.failures[A.adapter_id] = LoadFailed("object_store_unavailable", "away", transient=True)
+    async with running(loader, retry=0.02) as adapters:
+        adapters.preload(A)
+        await settle()
+        assert isinstance(adapters.states[A.adapter_id], Failed)
+        loader.failures.clear()
+        async with asyncio.timeout(2):
+            while not isinstance(adapters.states[A.adapter_id], Loaded):
+                await asyncio.sleep(0.005)

@@ -1,0 +1,177 @@
+"""The engine's thread: queueing, mixing, cancelling and failing, with an engine whose steps the test counts."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from services.inference.engine_thread import EngineThread, Finished, Token
+from services.inference.errors import Busy, ServerFault
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Stands where lora_core's Request stands: what the thread hands to the engine."""
+
+    tokens: int
+    first: int = 0
+    broken: bool = False
+
+
+@dataclass
+class CountingBatch:
+    """Row n answers first, first+1, …"""
+
+    requests: Sequence[Any]
+    engine: "CountingEngine"
+    given: dict[int, int] = field(default_factory=dict)
+    ended: dict[int, Literal["stop", "length", "cancelled"]] = field(default_factory=dict)
+
+    def step(self) -> Iterable[tuple[int, int, float]]:
+        self.engine.gate.wait(5)
+        self.engine.steps += 1
+        produced = []
+        for row, request in enumerate(self.requests):
+            if row in self.ended:
+                continue
+            if request.broken:
+                raise RuntimeError("the arithmetic failed")
+            count = self.given.get(row, 0)
+            produced.append((row, request.first + count, -0.5))
+            self.given[row] = count + 1
+            if count + 1 == request.tokens:
+                self.ended[row] = "length"
+        return produced
+
+    def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled"] | None:
+        return self.ended.get(row)
+
+    def cancel(self, row: int) -> None:
+        self.ended.setdefault(row, "cancelled")
+
+    def close(self) -> None:
+        for row in range(len(self.requests)):
+            self.cancel(row)
+
+
+class CountingEngine:
+    def __init__(self) -> None:
+        self.batches: list[CountingBatch] = []
+        self.steps = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def start(self, requests: Sequence[Any]) -> CountingBatch:
+        self.batches.append(CountingBatch(list(requests), self))
+        return self.batches[-1]
+
+
+@asynccontextmanager
+async def running(rows: int = 4, queue_limit: int = 10) -> AsyncIterator[tuple[EngineThread, CountingEngine]]:
+    engine = CountingEngine()
+    thread = EngineThread(engine, rows, queue_limit)
+    try:
+        yield thread, engine
+    finally:
+        engine.gate.set()
+        await thread.close()
+
+
+async def collect(thread: EngineThread, ask: Ask) -> list[int]:
+    ids = []
+    async with thread.generate(ask) as deliveries:  # type: ignore[arg-type]
+        async for delivery in deliveries:
+            match delivery:
+                case Token(id=token_id):
+                    ids.append(token_id)
+                case Finished(reason=reason):
+                    assert reason == "length"
+    return ids
+
+
+async def test_each_request_gets_its_own_tokens_however_many_there_are() -> None:
+    async with running(rows=3, queue_limit=50) as (thread, engine):
+        asks = [Ask(tokens=1 + n % 4, first=100 * n) for n in range(20)]
+        got = await asyncio.gather(*(collect(thread, ask) for ask in asks))
+        assert got == [list(range(ask.first, ask.first + ask.tokens)) for ask in asks]
+        assert max(len(batch.requests) for batch in engine.batches) <= 3
+
+
+async def test_requests_that_wait_together_start_together() -> None:
+    async with running(rows=4) as (thread, engine):
+        engine.gate.clear()
+        first = asyncio.create_task(collect(thread, Ask(1)))
+        await asyncio.sleep(0.05)
+        rest = [asyncio.create_task(collect(thread, Ask(2))) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        engine.gate.set()
+        await asyncio.gather(first, *rest)
+        assert [len(batch.requests) for batch in engine.batches] == [1, 3]
+
+
+async def test_a_request_joins_while_a_long_one_runs() -> None:
+    async with running(rows=2) as (thread, _):
+        long = asyncio.create_task(collect(thread, Ask(tokens=10_000)))
+        await asyncio.sleep(0.02)
+        assert await asyncio.wait_for(collect(thread, Ask(tokens=2, first=7)), 2) == [7, 8]
+        assert not long.done()
+        long.cancel()
+
+
+async def test_leaving_early_ends_the_row() -> None:
+    async with running(rows=1) as (thread, engine):
+        async with thread.generate(Ask(tokens=10**9)) as deliveries:  # type: ignore[arg-type]
+            await anext(aiter(deliveries))
+        assert await asyncio.wait_for(collect(thread, Ask(tokens=1)), 2) == [0]
+        assert engine.batches[0].ended == {0: "cancelled"}
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    async with running(rows=1, queue_limit=2) as (thread, engine):
+        engine.gate.clear()
+        tasks = [asyncio.create_task(collect(thread, Ask(1)))]
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.create_task(collect(thread, Ask(1))) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Busy) as caught:
+            await collect(thread, Ask(1))
+        assert caught.value.retry_after
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_failing_step_fails_its_requests_and_no_later_ones() -> None:
+    async with running() as (thread, _):
+        with pytest.raises(ServerFault):
+            await collect(thread, Ask(1, broken=True))
+        assert await collect(thread, Ask(2)) == [0, 1]
+
+
+async def test_a_call_runs_in_the_engines_thread_between_steps_and_gives_back_its_error() -> None:
+    async with running() as (thread, _):
+        assert (await thread.call(threading.current_thread)).name == "engine"
+        with pytest.raises(ZeroDivisionError):
+            await thread.call(lambda: 1 // 0)
+
+
+async def test_a_cancelled_row_is_let_go_before_the_next_call_runs() -> None:
+    async with running() as (thread, engine):
+        async with thread.generate(Ask(tokens=10**9)) as deliveries:  # type: ignore[arg-type]
+            await anext(aiter(deliveries))
+        ended = await thread.call(lambda: dict(engine.batches[0].ended))
+        assert ended == {0: "cancelled"}
+
+
+async def test_stopping_tells_the_requests_that_run_and_wait() -> None:
+    async with running(rows=1) as (thread, _):
+        tasks = [asyncio.create_task(collect(thread, Ask(tokens=10**9))) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        await thread.close()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, ServerFault) for one in outcomes)
+        with pytest.raises(Busy):
+            await collect(thread, Ask(1))
