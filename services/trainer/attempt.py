@@ -55,6 +55,7 @@ class Attempt:
         self._work = work
         self._service = service
         self._uploads: asyncio.Queue[Saved | None] = asyncio.Queue()
+        self._journal: Journal | None = None
 
     async def run(self) -> Outcome:
         """Train to the end.
@@ -73,8 +74,12 @@ class Attempt:
                 watching = group.create_task(self._watch())
                 try:
                     outcome = await self._follow(spec, group)
-                finally:
+                except Crashed:
+                    # What it had saved spares the next attempt those steps.
                     self._uploads.put_nowait(None)
+                    await uploading
+                    raise
+                self._uploads.put_nowait(None)
                 await uploading
                 watching.cancel()
         except BaseExceptionGroup as failures:
@@ -116,7 +121,6 @@ class Attempt:
     async def _follow(self, spec: TrainingSpec, group: asyncio.TaskGroup) -> Outcome:
         began: Began | None = None
         finished: Finished | None = None
-        journal: Journal | None = None
         flushing: asyncio.Task[None] | None = None
         async with aclosing(supervise(spec)) as messages:
             async for message in messages:
@@ -124,10 +128,10 @@ class Attempt:
                     case Began():
                         began = message
                         await self._patiently("start of training", partial(self._begin, message))
-                        journal = Journal(self._job, message.total_steps, self._work, self._service.settings)
-                        flushing = group.create_task(journal.keep_flushing())
-                    case Stepped() if journal:
-                        journal.note(message)
+                        self._journal = Journal(self._job, message.total_steps, self._work, self._service.settings)
+                        flushing = group.create_task(self._journal.keep_flushing())
+                    case Stepped() if self._journal:
+                        self._journal.note(message)
                     case Saved():
                         self._uploads.put_nowait(message)
                     case Finished():
@@ -136,9 +140,9 @@ class Attempt:
                         raise DataRefused(message.reason)
         if flushing:
             flushing.cancel()
-        if began is None or finished is None or journal is None:
+        if began is None or finished is None or self._journal is None:
             raise Crashed(0, "it ended without a result")
-        await self._patiently("last steps", journal.flush)
+        await self._patiently("last steps", self._journal.flush)
         return Outcome(began, finished)
 
     async def _begin(self, began: Began) -> None:
@@ -176,6 +180,9 @@ class Attempt:
             )
         finally:
             archive.unlink()
+        if self._journal:
+            # Steps before a checkpoint are never done again, so they are written before it counts.
+            await self._patiently("steps", self._journal.flush)
         stored = StoredCheckpoint(saved.step, saved.epoch, blob)
         superseded = await self._patiently("checkpoint record", lambda: self._record(stored))
         for old in superseded:

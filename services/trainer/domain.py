@@ -133,7 +133,7 @@ def keep_checkpoint(job: Job) -> Job:
 def succeed(job: Job, completed: v1.TrainingCompleted, now: datetime) -> Job:
     """The adapter is stored with everything that proves where it comes from."""
     _must_run(job, "succeeded")
-    return replace(job, state=JobState.SUCCEEDED, completed=completed, step=job.total_steps, finished_at=now)
+    return replace(job, state=JobState.SUCCEEDED, completed=completed, step=job.total_steps, error="", finished_at=now)
 
 
 def fail(job: Job, reason: str, now: datetime) -> tuple[Job, v1.TrainingFailed]:

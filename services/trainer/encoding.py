@@ -21,6 +21,10 @@ class Tokenizer(Protocol):
     ) -> Any: ...
 
 
+class UnfitTokenizer(ValueError):
+    """Completions cannot be trained with this tokenizer and template."""
+
+
 @dataclass(frozen=True)
 class EncodedSample:
     """Token ids of prompt, completion and end of turn; `labels` repeat the ids where loss counts."""
@@ -61,7 +65,7 @@ def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> EncodedSample:
     after: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
     end = tokenizer.eos_token_id
     if end is None:
-        raise ValueError("the base model's tokenizer has no end-of-sequence token: answers would never end")
+        raise UnfitTokenizer("the base model's tokenizer has no end-of-sequence token: answers would never end")
     # Templates often add a line break behind the end of turn; generation has stopped by then, so it earns no loss.
     after = [*after[: after.index(end)], end] if end in after else [*after, end]
     return EncodedSample((*before, *after), (*([IGNORED] * len(before)), *after))
@@ -90,5 +94,5 @@ def _rendered(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[str, 
     opening: str = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     whole: str = tokenizer.apply_chat_template(answered, tokenize=False, add_generation_prompt=False)
     if not whole.startswith(opening):
-        raise ValueError("the base model's chat template renders a prompt differently once it is answered")
+        raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
     return opening, whole[len(opening) :]

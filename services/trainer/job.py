@@ -42,16 +42,20 @@ async def run_job(request: v1.TrainingRequested, work: Work, service: TrainerSer
         what passes by itself (see fleet_kit.settle): the message comes again and the job goes on.
     """
     job_id = job_id_of(request, work.envelope)
-    job = await _accept(domain.queue(request, job_id, datetime.now(UTC)), work)
-    while not job.state.final:
+    await _accept(domain.queue(request, job_id, datetime.now(UTC)), work)
+    while True:
+        job, taken = await _take_up(job_id, work)
+        if job.state.final:
+            # Cancelled before anybody took it up, or the same request under another event id.
+            async with work.finish():
+                return None
         if job.cancel_by:
             return await _end(job_id, domain.cancel, work, service)
-        if domain.exhausted(job):
+        if not taken:
             reason = (
                 f"given up after {job.stalled} attempts without a new checkpoint; last: {job.error or 'worker lost'}"
             )
             return await _end(job_id, _failing(reason), work, service)
-        job = await _take_up(job_id, work)
         try:
             return await _attempt(job, work, service)
         except CancelWanted:
@@ -60,10 +64,7 @@ async def run_job(request: v1.TrainingRequested, work: Work, service: TrainerSer
             return await _end(job_id, _failing(str(error)), work, service)
         except Crashed as error:
             log.warning("training process died", job=job_id, attempt=job.attempts, reason=str(error))
-            job = await _remember(job_id, str(error), work)
-    # Cancelled before anybody took it up, or the same request under another event id.
-    async with work.finish():
-        return None
+            await _remember(job_id, str(error), work)
 
 
 def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:
@@ -76,28 +77,30 @@ def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:
     return hashlib.sha256(envelope.id.encode()).hexdigest()
 
 
-async def _accept(asked: Job, work: Work) -> Job:
-    """The job as it stands, queued now if it is new."""
+async def _accept(asked: Job, work: Work) -> None:
+    """Queue the job if it is new; raises `Refused` when its id belongs to another request."""
     async with work.transaction() as tx:
         await store.add_job(tx.connection, asked)
         job = await store.locked(tx.connection, asked.job_id)
     if job.request != asked.request:
         raise Refused(f"job_id {asked.job_id!r} belongs to another request; choose another id, or leave it empty")
-    return job
 
 
-async def _take_up(job_id: str, work: Work) -> Job:
+async def _take_up(job_id: str, work: Work) -> tuple[Job, bool]:
+    """The job, and whether this attempt may go on; it may not when the job has ended, shall end or is exhausted."""
     async with work.transaction() as tx:
-        job = domain.take_up(await store.locked(tx.connection, job_id), datetime.now(UTC))
+        job = await store.locked(tx.connection, job_id)
+        if job.state.final or job.cancel_by or domain.exhausted(job):
+            return job, False
+        job = domain.take_up(job, datetime.now(UTC))
         await store.save_job(tx.connection, job)
-    return job
+        return job, True
 
 
-async def _remember(job_id: str, error: str, work: Work) -> Job:
+async def _remember(job_id: str, error: str, work: Work) -> None:
     async with work.transaction() as tx:
-        job = replace(await store.locked(tx.connection, job_id), error=error)
-        await store.save_job(tx.connection, job)
-    return job
+        job = await store.locked(tx.connection, job_id)
+        await store.save_job(tx.connection, replace(job, error=error))
 
 
 async def _attempt(job: Job, work: Work, service: TrainerService) -> None:

@@ -26,6 +26,7 @@ class Journal:
         self._settings = settings
         self._pending: list[Stepped] = []
         self._said_at = time.monotonic()
+        self._writing = asyncio.Lock()
 
     def note(self, step: Stepped) -> None:
         """Remember a step until the next flush."""
@@ -42,6 +43,10 @@ class Journal:
 
     async def flush(self) -> None:
         """Write what is pending in one transaction; raises `LeaseLost` when another worker has the job."""
+        async with self._writing:
+            await self._write()
+
+    async def _write(self) -> None:
         steps = tuple(self._pending)
         if not steps:
             return

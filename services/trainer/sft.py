@@ -1,5 +1,6 @@
 """Supervised fine-tuning on completions: TRL's SFTTrainer, with the loss where the labels are."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,13 @@ from services.trainer.order import LengthGrouped
 from services.trainer.progress import Saved, Stepped
 
 _HEAD_ROWS = 1024  # positions whose vocabulary logits are held at once: 200 MB in fp32 for 50k tokens
+
+
+class Diverged(Exception):
+    """Loss or gradient is no finite number any more."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"hyperparameters.learning_rate: training diverged at step {step}; a lower rate is needed")
 
 
 class CompletionTrainer(SFTTrainer):
@@ -68,6 +76,8 @@ class CompletionTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
         """One message per optimizer step; the closing summary of transformers is left out."""
         if "grad_norm" in logs:
+            if not (math.isfinite(logs["loss"]) and math.isfinite(logs["grad_norm"])):
+                raise Diverged(self.state.global_step)
             now = time.monotonic()
             self.tell(
                 Stepped(

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from services.trainer.encoding import encode_all, prompt_ids
+from services.trainer.encoding import UnfitTokenizer, encode_all, prompt_ids
 from services.trainer.progress import Began, Finished, ProbeResult, Refused, TrainingSpec
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ def _train(spec: TrainingSpec, tell: Any) -> None:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     pairs = [(line["prompt"], line["completion"]) for line in map(json.loads, _lines(spec.dataset))]
-    data = encode_all(tokenizer, pairs, configuration.max_length)
+    try:
+        data = encode_all(tokenizer, pairs, configuration.max_length)
+    except UnfitTokenizer as error:
+        raise CannotTrain(f"base_model: {error}") from error
     if data.too_long > _TOO_LONG_ALLOWED * len(pairs):
         raise CannotTrain(
             f"hyperparameters.max_length: {data.too_long} of {len(pairs)} samples are longer than "
@@ -117,7 +120,10 @@ def _train(spec: TrainingSpec, tell: Any) -> None:
         # Asked to resume behind its last step, transformers would train one more.
         sft.load_weights(trainer, spec.resume_from)
     else:
-        trainer.train(resume_from_checkpoint=str(spec.resume_from) if spec.resume_from else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(spec.resume_from) if spec.resume_from else None)
+        except sft.Diverged as error:
+            raise CannotTrain(str(error)) from error
     model: Any = trainer.model
     model.eval()
     probe = _probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt)

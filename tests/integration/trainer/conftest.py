@@ -128,7 +128,7 @@ class Bench:
     async def metrics(self, job_id: str) -> list[dict[str, Any]]:
         return list((await self.trainer.client.get(f"/v1/jobs/{job_id}/metrics")).json()["metrics"])
 
-    async def until(self, job_id: str, *states: str, timeout: float = 120.0) -> dict[str, Any]:
+    async def until(self, job_id: str, *states: str, timeout: float = 240.0) -> dict[str, Any]:
         async def check() -> Any:
             answer = await self.trainer.client.get(f"/v1/jobs/{job_id}")
             if answer.status_code != 200:
@@ -139,7 +139,7 @@ class Bench:
 
         return dict(await eventually(check, timeout))
 
-    async def until_step(self, job_id: str, step: int, timeout: float = 60.0) -> None:
+    async def until_step(self, job_id: str, step: int, timeout: float = 150.0) -> None:
         async def check() -> bool:
             logged = await self.metrics(job_id)
             return bool(logged and logged[-1]["step"] >= step)

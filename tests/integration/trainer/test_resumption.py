@@ -13,7 +13,7 @@ import pytest
 from fleet_events import v1
 from tests.integration.trainer.conftest import SHORT, Bench, eventually, pairs
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 LONG = {**SHORT, "epochs": 12, "checkpointSteps": 4, "keepCheckpoints": 2}
 """72 steps of about a tenth of a second: time enough to strike in the middle of an epoch."""
@@ -42,7 +42,6 @@ async def straight_through(bench: Bench) -> v1.TrainingCompleted:
 
 
 @pytest.mark.requirement("TP-1.3")
-@pytest.mark.requirement("TP-3.2")
 async def test_a_trainer_killed_mid_epoch_and_then_its_subprocess_end_in_the_very_same_adapter(bench: Bench) -> None:
     await bench.record(pairs(bench.domain))
     undisturbed = await straight_through(bench)

@@ -125,7 +125,7 @@ async def test_the_process_dies_with_a_supervisor_that_is_killed(tiny_model: Pat
         "        print(message.kind, flush=True)\n"
         "asyncio.run(main())\n"
     )
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", program, asked.model_dump_json()],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

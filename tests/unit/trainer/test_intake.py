@@ -81,6 +81,15 @@ def test_faults_of_fields_and_of_the_whole_are_told_together() -> None:
     assert {"method", "hyperparameters.rank"} <= set(fields)
 
 
+def test_a_misspelled_field_is_refused_and_the_right_ones_are_named() -> None:
+    body = {"domain": "shop", "hyperparameters": {"targetModules": ["q_proj"], "learning_rat": 0.1}, "querry": "x"}
+    with pytest.raises(InvalidRequest) as refused:
+        read_request(json.dumps(body).encode(), WORKSHOP)
+    named = {fault.field: fault.expected for fault in refused.value.faults}
+    assert set(named) == {"querry", "hyperparameters.learning_rat"}
+    assert "learning_rate" in named["hyperparameters.learning_rat"]
+
+
 def test_another_base_model_is_refused_with_the_one_there_is() -> None:
     with pytest.raises(InvalidRequest, match="expected base,"):
         read_request(
