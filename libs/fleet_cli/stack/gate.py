@@ -1,7 +1,8 @@
 """Starts a service in two steps: imports first, running once the servers are there.
 
-    python -m fleet_cli.stack.gate services.inference.app
+    python -m fleet_cli.stack.gate services.router.app sentence_transformers
 
+The module runs; those named after it are imported early, because the service imports them only when it needs them.
 Importing torch takes most of a service's start. Done while the servers start, it costs no time. The gate is
 standard input: it opens when the stack closes its end.
 """
@@ -15,8 +16,9 @@ import sys
 
 def main() -> None:
     """Import the module, wait for the gate, then run it as ``python -m`` would."""
-    module = sys.argv[1]
-    importlib.import_module(module)
+    module, *early = sys.argv[1:]
+    for name in (module, *early):
+        importlib.import_module(name)
     sys.stdin.read()
     # What it imported stays; the module itself runs again, as __main__.
     del sys.modules[module]
