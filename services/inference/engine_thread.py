@@ -1,11 +1,12 @@
 """The one thread that owns the engine: it steps batches, and between steps does what others ask of the engine.
 
 Requests wait in one queue. Up to ``rows`` are decoded together, base rows and rows of any adapters mixed; a
-request that arrives while others run starts at the next step boundary if a row is free.
+request that arrives while others run starts beside them, at a step boundary, as a batch of its own.
 """
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -24,6 +25,15 @@ log = structlog.get_logger()
 T = TypeVar("T")
 FinishReason = Literal["stop", "length"]
 RETRY_AFTER = 2.0
+
+# A step costs about as much for one row as for two, so a few full batches are faster than many small ones. With
+# SmolLM2-135M on two cores, eight batches of one row would take four times as long as one batch of eight.
+GATHER = 0.005
+"""Seconds in which an idle engine lets requests that come together start together."""
+PATIENCE = 0.25
+"""Seconds that fewer than half a batch of requests wait for company while others run."""
+BATCHES = 2
+"""Batches that run side by side; one more for each second that a request has waited, so that none starves."""
 
 
 class Batch(Protocol):
@@ -75,6 +85,7 @@ class Row:
 
     request: "Request"
     deliveries: "asyncio.Queue[Delivery]" = field(default_factory=asyncio.Queue)
+    arrived: float = field(default_factory=time.monotonic)
     cancelled: bool = False
 
 
@@ -191,6 +202,8 @@ class EngineThread:
             return not self._closed
 
     def _begin(self) -> None:
+        if not self._waiting or not self._worth_a_batch():
+            return
         free = self._rows - sum(len(one.rows) for one in self._running)
         rows: list[Row] = []
         with self._wake:
@@ -207,6 +220,14 @@ class EngineThread:
             self._deliver([(row, Broken(error)) for row in rows])
             return
         self._running.append(Running(batch, dict(enumerate(rows))))
+
+    def _worth_a_batch(self) -> bool:
+        if not self._running:
+            time.sleep(GATHER)
+            return True
+        waited = time.monotonic() - self._waiting[0].arrived
+        enough = len(self._waiting) >= self._rows // 2 or waited >= PATIENCE
+        return enough and len(self._running) < BATCHES + int(waited)
 
     def _drop_cancelled(self) -> None:
         for running in self._running:

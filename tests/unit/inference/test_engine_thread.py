@@ -122,6 +122,17 @@ async def test_a_request_joins_while_a_long_one_runs() -> None:
         long.cancel()
 
 
+async def test_stragglers_gather_instead_of_running_one_by_one() -> None:
+    async with running(rows=8) as (thread, engine):
+        long = asyncio.create_task(collect(thread, Ask(tokens=10**9)))
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            got = [asyncio.create_task(collect(thread, Ask(tokens=1))) for _ in range(3)]
+            await asyncio.wait_for(asyncio.gather(*got), 2)
+        assert [len(batch.requests) for batch in engine.batches] == [1, 3, 3, 3]
+        long.cancel()
+
+
 async def test_leaving_early_ends_the_row() -> None:
     async with running(rows=1) as (thread, engine):
         async with thread.generate(Ask(tokens=10**9)) as deliveries:  # type: ignore[arg-type]
