@@ -1,5 +1,7 @@
 """The adapter file: what goes in comes out bit for bit, and nothing else is accepted."""
 
+import hashlib
+import json
 import resource
 import struct
 import subprocess
@@ -103,6 +105,40 @@ def test_any_arrow_reader_opens_the_file_and_sees_canonical_tensors_64_byte_alig
 
 def stack_start(array: np.ndarray) -> int:
     return array.ctypes.data
+
+
+@pytest.mark.requirement("LI-10.5")
+def test_the_example_reader_of_the_specification_runs(tmp_path, monkeypatch, make_card, capsys) -> None:
+    LoRAFormat.save(make_card("contracts", dtype="float16"), tmp_path / "contracts.arrow")
+    text = (Path(__file__).parents[3] / "docs" / "arrow-format.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/arrow-format.md", "exec"), {})
+    assert capsys.readouterr().out == "contracts model.layers.1.self_attn.q_proj (4, 32)\n"
+
+
+def test_the_envelope_is_computed_as_the_specification_says(tmp_path, make_card) -> None:
+    """A second implementation from the specification's words, over pyarrow's own reading of the file."""
+    path = tmp_path / "card.arrow"
+    digest = LoRAFormat.save(make_card(dtype="bfloat16"), path)
+    data = path.read_bytes()
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+        columns = [table.column(i).combine_chunks().to_numpy_ndarray().tobytes() for i in range(len(table.schema))]
+    metadata = table.schema.metadata
+    document = json.loads(metadata[b"lorafleet.card"])
+    assert hashlib.sha256(metadata[b"lorafleet.card"]).hexdigest() == digest == metadata[b"lorafleet.digest"].decode()
+    tensors = [tensor for stack in document["stacks"] for tensor in (stack["a"], stack["b"])]
+    assert [tensor["sha256"] for tensor in tensors] == [hashlib.sha256(column).hexdigest() for column in columns]
+    rest, position = b"", 0
+    for column in columns:
+        start = data.index(column, position)
+        assert start % 64 == 0
+        rest, position = rest + data[position:start], start + len(column)
+    rest += data[position:]
+    seal = metadata[b"lorafleet.envelope"]
+    assert rest.count(seal) == 2
+    assert hashlib.sha256(rest.replace(seal, b"0" * 64)).hexdigest() == seal.decode()
 
 
 @pytest.mark.requirement("LI-1.5", "LI-1.6", "LI-6.4")
