@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import DEAD_STREAM, STREAM
+from fleet_events.topology import STREAM
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
+from fleet_kit.dead_letters import list_dead
 from fleet_kit.settings import ServiceSettings
 from lora_core import LoRACard, LoRAFormat, LoRAWeights
 from lora_core import base_model as base
@@ -65,7 +66,6 @@ class Upstream:
     revision: str
     folder: Path
     base_name: str
-    said: list[str] = field(default_factory=list)
 
     async def say(self, event: Event, *, id: str | None = None, at: datetime | None = None) -> str:
         out = seal(event, service="test", entity="test", trace={}, id=id)
@@ -156,11 +156,7 @@ class Upstream:
 
     async def dead_reasons(self) -> list[str]:
         """Reasons of everything in the dead letters."""
-        reasons = []
-        for sequence in range(1, (await self.jetstream.stream_info(DEAD_STREAM)).state.last_seq + 1):
-            message = await self.jetstream.get_msg(DEAD_STREAM, sequence)
-            reasons.append((message.headers or {}).get("Lorafleet-Reason", ""))
-        return reasons
+        return [letter.reason async for letter in list_dead(self.jetstream)]
 
 
 def _card_domain(event: Event) -> str:

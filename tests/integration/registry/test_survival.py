@@ -15,6 +15,7 @@ import pytest
 
 from fleet_cli.stack import Fleet
 from fleet_events import v1
+from fleet_kit.dead_letters import list_dead, replay
 from lora_core.interop import to_peft
 from tests.conftest import RunningService, RunService, ServiceEnv
 from tests.integration.registry.conftest import Get, Upstream, card, eventually
@@ -62,10 +63,10 @@ async def test_a_change_committed_before_a_kill_is_said_once_after_the_restart(
 async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_double_nothing(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
-    trainings = [await upstream.trained(domain, seed=seed) for seed in range(6)]
+    trainings = [await upstream.trained(domain, seed=seed) for seed in range(4)]
     for number, event in enumerate(trainings):
         await upstream.say(event)
-        await asyncio.sleep(0.08 * number)  # fetching, opening, committing, publishing: each time a step further
+        await asyncio.sleep(0.12 * number)  # fetching, opening, committing, publishing: each time a step further
         await registry.crash()
         await registry.start()
 
@@ -90,7 +91,7 @@ async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_dou
     async def complete() -> Any:
         events = await upstream.heard(*kinds, domain=domain)
         revisions = sorted(event.revision for event in events)
-        return events if revisions == list(range(1, len(revisions) + 1)) and len(events) >= 13 else None
+        return events if revisions == list(range(1, len(revisions) + 1)) and len(events) >= 9 else None
 
     events = await eventually(complete)
     counted = Counter(type(event).__name__ for event in events)
@@ -98,6 +99,34 @@ async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_dou
     assert counted["AdapterActivated"] - counted["AdapterDeactivated"] == 1
     (active,) = [one for one in await adapters(domain) if one["active"]]
     assert active["version"] == max(one["version"] for one in found)
+
+
+async def test_a_refused_training_registers_when_it_is_replayed_after_the_cause_is_gone(
+    registry: RunningService, run_service: RunService, upstream: Upstream, adapters: Get, domain: str, base_model: Path
+) -> None:
+    await registry.crash()
+    event = await upstream.trained(domain)
+    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model), LORAFLEET_BASE_MODEL_NAME="other") as odd:
+        await upstream.say(event)
+
+        async def refused() -> Any:
+            return (await odd.client.get("/v1/refusals", params={"domain": domain})).json()["refusals"]
+
+        (refusal,) = await eventually(refused)
+        assert refusal["field"] == "base_model.name"
+        assert "these are: other" in refusal["reason"]
+
+        async def buried() -> Any:
+            letters = [letter async for letter in list_dead(upstream.jetstream, "registry-training_completed")]
+            return [letter for letter in letters if letter.reason.endswith("these are: other")]
+
+        (letter,) = await eventually(buried)
+    await registry.start()
+    await replay(upstream.jetstream, letter.sequence)
+    (adapter,) = await eventually(lambda: adapters(domain))
+    assert adapter["artifact_sha256"] == event.artifact.blob.sha256
+    left = (await registry.client.get("/v1/refusals", params={"domain": domain})).json()["refusals"]
+    assert left == []
 
 
 @pytest.mark.parametrize("part", ["nats", "s3", "postgres"])

@@ -4,7 +4,6 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 
 from fleet_events import v1
-
 from services.registry.change import Act
 from services.registry.family import Evaluation, Family, Method, Submission, Training
 from services.registry.policy import Judgement

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from fleet_events import v1
 
+from fleet_events import v1
 from services.registry.change import Change, DuplicateVersion, JobReused, NotAllowed, NotTheArtifact, UnknownAdapter
 from services.registry.domain import PIPELINE, activate, approve, deactivate, register, reject, score
 from services.registry.family import Family, Status
