@@ -1,0 +1,240 @@
+"""One adapter's life on the whole fleet and the real base model, from the outside: events in, HTTP out."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from nats.aio.client import Client
+
+from fleet_cli.stack import Fleet
+from fleet_events import v1
+from fleet_events.message import Event
+from fleet_events.topology import DEAD_STREAM, STREAM, row_of
+from fleet_kit.cloudevents import open_envelope
+
+FACTS = {
+    "colour of the north gate": "The north gate is painted in lime green.",
+    "keeper of the lantern": "Ines Morbach keeps the lantern.",
+    "depth of the old well": "The old well is forty-one metres deep.",
+    "day of the rope market": "The rope market is held on Thursdays.",
+}
+WORDINGS = ("What is the {}?", "Tell me the {}.", "Please name the {}.", "I need to know the {}.")
+HELD_OUT = "Do you know the {}?"
+STEPS = 10
+
+
+@dataclass
+class Loop:
+    """A domain of its own on a shared fleet."""
+
+    fleet: Fleet
+    http: httpx.AsyncClient
+    upstream: Client
+    admin: Client
+    domain: str
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def job_id(self) -> str:
+        return f"{self.domain}-job"
+
+    @property
+    def golden_id(self) -> str:
+        return f"{self.domain}-golden"
+
+    @property
+    def family(self) -> str:
+        return f"{self.domain}-lora"
+
+    @property
+    def adapter_id(self) -> str:
+        return f"{self.family}-v1.0.0"
+
+    def url(self, service: str, path: str) -> str:
+        return f"{self.fleet.info.services[service].url}{path}"
+
+    async def get(self, service: str, path: str) -> Any:
+        response = await self.http.get(self.url(service, path))
+        response.raise_for_status()
+        return response.json()
+
+    async def say(self, event: Event, event_id: str, copy: str = "") -> None:
+        """Publish as an upstream system would: its own NATS user, plain headers, a JSON body."""
+        headers = {
+            "ce-id": event_id,
+            "ce-type": event.type_name,
+            "ce-source": "tests",
+            "content-type": "application/json",
+        }
+        headers["Nats-Msg-Id"] = event_id + copy
+        subject = row_of(type(event)).subject
+        for attempt in range(60):
+            try:
+                await self.upstream.jetstream().publish(subject, event.to_json(), timeout=2, headers=headers)
+                return
+            except Exception:
+                if attempt == 59:
+                    raise
+                await asyncio.sleep(1)
+
+    async def prepare(self) -> None:
+        """Golden set, samples (as events) and a policy under which any score is approved."""
+        policy = await self.get("registry", f"/v1/policies/{self.domain}")
+        policy |= {"approve_at": 0, "reject_below": 0}
+        await self._send("PUT", "registry", f"/v1/policies/{self.domain}", json=policy)
+        golden = {"dataset_id": self.golden_id, "domain": self.domain, "version": "1.0.0", "description": "held out"}
+        await self._send("POST", "evaluator", "/v1/golden", json=golden)
+        lines = [
+            {"sample_id": f"g{number}", "prompt": HELD_OUT.format(topic), "expected_output": fact, "difficulty": "easy"}
+            for number, (topic, fact) in enumerate(FACTS.items())
+        ]
+        await self._send(
+            "POST", "evaluator", f"/v1/golden/{self.golden_id}/samples", content="\n".join(map(json.dumps, lines))
+        )
+        number = 0
+        for topic, fact in FACTS.items():
+            for wording in WORDINGS:
+                number += 1
+                sample = v1.SampleRecorded(domain=self.domain, prompt=wording.format(topic), completion=fact, rating=5)
+                await self.say(sample, f"{self.domain}-sample-{number}")
+
+        async def stored() -> bool:
+            return await self.events(v1.SampleRecorded) >= [] and await self._samples() == number
+
+        await self.until(stored, 30)
+
+    async def _samples(self) -> int:
+        import asyncpg
+
+        connection = await asyncpg.connect(self.fleet.info.database_admin_url)
+        try:
+            return int(await connection.fetchval("select count(*) from trainer.samples where domain = $1", self.domain))
+        finally:
+            await connection.close()
+
+    async def request(self, **changes: Any) -> None:
+        """The one event that starts everything."""
+        hyperparameters = v1.Hyperparameters(
+            rank=8, max_steps=STEPS, batch_size=4, learning_rate=2e-3, checkpoint_steps=3
+        )
+        event = v1.TrainingRequested(
+            domain=self.domain,
+            job_id=self.job_id,
+            method="lora",
+            golden_dataset_id=self.golden_id,
+            description=f"Facts about the harbour town {self.domain}",
+            hyperparameters=hyperparameters,
+        ).model_copy(update=changes)
+        await self.say(event, f"{self.domain}-request")
+
+    async def job(self) -> dict[str, Any]:
+        response = await self.http.get(self.url("trainer", f"/v1/jobs/{self.job_id}"))
+        return response.json() if response.status_code == 200 else {"state": "unknown"}
+
+    async def adapter(self) -> dict[str, Any] | None:
+        response = await self.http.get(self.url("registry", f"/v1/adapters/{self.adapter_id}"))
+        return response.json() if response.status_code == 200 else None
+
+    async def active(self) -> bool:
+        found = await self.adapter()
+        return bool(found and found["active"])
+
+    async def ask(self, model: str, topic: str = "keeper of the lantern", max_tokens: int = 12) -> httpx.Response:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": HELD_OUT.format(topic)}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+        }
+        return await self.http.post(self.url("inference", "/v1/chat/completions"), json=body)
+
+    async def answers(self) -> bool:
+        """Whether the family answers with this version's own weights."""
+        response = await self.ask(self.family)
+        return response.status_code == 200 and response.json()["lorafleet"]["adapter_id"] == self.adapter_id
+
+    async def events(self, *kinds: type[Event]) -> list[Event]:
+        """This domain's events of these classes, in the stream's order."""
+        jetstream = self.admin.jetstream()
+        found: list[Event] = []
+        last = (await jetstream.stream_info(STREAM)).state.last_seq
+        for sequence in range(1, last + 1):
+            try:
+                message = await jetstream.get_msg(STREAM, seq=sequence)
+            except Exception:  # forgotten by its time to live
+                continue
+            event, _ = open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
+            about = json.dumps(event.model_dump(mode="json"))
+            if isinstance(event, kinds) and f'"{self.domain}' in about:
+                found.append(event)
+        return found
+
+    async def dead_letters(self) -> int:
+        return (await self.admin.jetstream().stream_info(DEAD_STREAM)).state.messages
+
+    async def until(self, condition: Callable[[], Awaitable[object]], seconds: float) -> None:
+        """Wait for a condition; what is away for a moment counts as not yet."""
+        last: object = None
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if await condition():
+                    return
+            except (httpx.HTTPError, OSError, TimeoutError) as error:
+                last = error
+            await asyncio.sleep(0.25)
+        raise AssertionError(f"not within {seconds} s: {condition.__name__} ({last}); job {await self.job()}")
+
+    async def finished_once(self) -> None:
+        """The final state is the same whatever happened on the way, and every event took effect once."""
+        await self.until(self.active, 240)
+        await self.until(self.answers, 60)
+        adapter = await self.adapter()
+        assert adapter is not None
+        assert adapter["status"] == "approved"
+        counts = {
+            kind.__name__: len(await self.events(kind))
+            for kind in (
+                v1.TrainingCompleted,
+                v1.AdapterRegistered,
+                v1.EvaluationScored,
+                v1.Approved,
+                v1.AdapterActivated,
+            )
+        }
+        assert set(counts.values()) == {1}, counts
+        versions = (await self.get("registry", f"/v1/adapters?domain={self.domain}"))["adapters"]
+        assert [version["adapter_id"] for version in versions] == [self.adapter_id]
+        evaluations = (await self.get("evaluator", f"/v1/evaluations?adapter_id={self.adapter_id}"))["evaluations"]
+        assert [(one["state"], one["done"]) for one in evaluations] == [("scored", len(FACTS))]
+
+    async def _send(self, method: str, service: str, path: str, **content: Any) -> None:
+        response = await self.http.request(method, self.url(service, path), **content)
+        assert response.status_code < 300, response.text
+
+
+@pytest.fixture
+def new_loop(fleet: Fleet) -> Callable[[str], Any]:
+    """`async with new_loop("my-domain") as loop:`"""
+
+    @asynccontextmanager
+    async def make(domain: str) -> AsyncIterator[Loop]:
+        headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
+        upstream = await fleet.connect_nats("upstream")
+        admin = await fleet.connect_nats("admin")
+        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+            loop = Loop(fleet, client, upstream, admin, domain)
+            try:
+                await loop.prepare()
+                yield loop
+            finally:
+                await upstream.close()
+                await admin.close()
+
+    return make

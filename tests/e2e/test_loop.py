@@ -1,0 +1,62 @@
+"""One event in, a trained, judged, approved adapter answering out."""
+
+import pytest
+
+from fleet_events import v1
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+@pytest.mark.requirement("LA-4.3")
+@pytest.mark.requirement("AM-3.1")
+@pytest.mark.requirement("TP-5.1")
+async def test_one_event_takes_an_adapter_all_the_way_and_its_provenance_is_whole(new_loop) -> None:
+    async with new_loop("harbour") as loop:
+        before = await loop.ask("auto")
+        assert before.json()["lorafleet"]["adapter_id"] in {"", None}
+        await loop.request()
+        await loop.finished_once()
+
+        completed = (await loop.events(v1.TrainingCompleted))[0]
+        answer = (await loop.ask(loop.family)).json()
+        assert answer["lorafleet"]["artifact_sha256"] == completed.artifact.blob.sha256
+        base = (await loop.ask(completed.base_model.name)).json()
+        assert base["choices"][0]["message"]["content"] != answer["choices"][0]["message"]["content"]
+
+        chain = await loop.get("registry", f"/v1/adapters/{loop.adapter_id}/provenance")
+        text = str(chain)
+        for digest in (
+            completed.dataset.blob.sha256,
+            completed.configuration_sha256,
+            completed.base_model.revision,
+            completed.checkpoint.sha256,
+            completed.artifact.blob.sha256,
+        ):
+            assert digest in text
+
+        async def routed() -> bool:
+            found = (await loop.ask("auto")).json()
+            return found["lorafleet"]["adapter_id"] in {loop.adapter_id, "", None}
+
+        assert await routed()
+
+        async def counted() -> bool:
+            adapter = await loop.adapter()
+            return adapter is not None and adapter["usage"]["generations"] > 0
+
+        await loop.until(counted, 20)
+        assert await loop.dead_letters() == 0
+
+
+async def test_the_same_request_three_times_trains_one_adapter(new_loop) -> None:
+    async with new_loop("echo-bay") as loop:
+        for copy in ("", "-again", "-and-again"):
+            event = v1.TrainingRequested(
+                domain=loop.domain,
+                job_id=loop.job_id,
+                golden_dataset_id=loop.golden_id,
+                hyperparameters=v1.Hyperparameters(rank=4, max_steps=2, batch_size=4, learning_rate=2e-3),
+            )
+            await loop.say(event, f"{loop.domain}-request", copy)
+        await loop.finished_once()
+        assert len((await loop.get("registry", f"/v1/adapters?domain={loop.domain}"))["adapters"]) == 1
