@@ -239,8 +239,6 @@ async def test_versions_are_listed_by_domain_status_activity_and_base_model(
 
 
 @pytest.mark.requirement("LA-1.5")
-@pytest.mark.requirement("AM-3.1")
-@pytest.mark.requirement("AM-3.2")
 async def test_humans_decide_and_the_audit_trail_says_who_when_why_before_and_after(
     registry: RunningService, upstream: Upstream, peft: Path, domain: str
 ) -> None:

@@ -63,7 +63,6 @@ async def test_a_finished_training_becomes_a_version_linked_to_its_data_configur
 
 @pytest.mark.requirement("LA-5.1")
 @pytest.mark.requirement("LA-1.7")
-@pytest.mark.requirement("AM-3.1")
 async def test_a_good_score_approves_and_activates_and_the_next_version_takes_over(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:

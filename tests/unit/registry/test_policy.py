@@ -82,7 +82,6 @@ def test_a_confident_policy_never_decides_where_the_simple_one_asks_a_human(
     assert confident in {Decision.REVIEW, decide(Policy(), judgement, asked).decision}
 
 
-@pytest.mark.requirement("LA-4.2")
 @pytest.mark.parametrize(
     ("asked", "score", "decision"),
     [
