@@ -102,6 +102,7 @@ class Kept:
     missing: tuple[str, ...]
     adds: bool  # keeps anything that the prompt did not say already
     exchanged: tuple[str, ...]
+    none_right: bool  # every quantity of the expected output was exchanged
     reversed: tuple[str, ...]
     inventions: tuple[str, ...]
 
@@ -118,11 +119,13 @@ def compare(expected: str, prompt: str, answer: str) -> Kept:
     hard = [fact for fact in wanted if fact.hard]
     total, hard_total = sum(f.weight for f in wanted), sum(f.weight for f in hard)
     known = set(terms(expected)) | set(terms(prompt))
+    exchanged = tuple(_exchanged(expected, answer))
     return Kept(
         recall=sum(f.weight for f in held) / total if total else float(bool(said)),
         hard_recall=sum(f.weight for f in hard if f in held) / hard_total if hard_total else None,
         missing=tuple(f.term for f in wanted if f not in held and not f.told),
-        exchanged=tuple(_exchanged(expected, answer)),
+        exchanged=exchanged,
+        none_right=bool(exchanged) and len(exchanged) == len(_quantities(expected)),
         reversed=(*_swapped(expected, answer), *_reversed(expected, answer)),
         adds=any(not f.told for f in held) or all(f.told for f in wanted),
         inventions=tuple(dict.fromkeys(t for t in said if _counts(t) and t not in known)),

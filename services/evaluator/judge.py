@@ -121,7 +121,9 @@ def _completeness(kept: Kept, meaning: float) -> tuple[float, str]:
     part = _ramp(0.65 * kept.recall + 0.35 * meaning, 0.1, 0.8)
     if not kept.adds:
         part *= 0.2
-    part *= 0.4 ** len(kept.exchanged) * 0.16 ** len(kept.reversed)
+    # A wrong number leaves its point uncovered; with no number right, or a statement turned round, little is left.
+    wrong = max(2, len(kept.exchanged)) if kept.none_right else len(kept.exchanged)
+    part *= 0.4**wrong * 0.16 ** len(kept.reversed)
     covered = f"covers {kept.recall:.0%} of the expected content (meaning {meaning:.2f})"
     return part, covered + (f"; lacks {', '.join(kept.missing[:8])}" if kept.missing else "")
 

@@ -1,8 +1,9 @@
 """Records what the real models say of the calibration cases, for the pure tests of the judge.
 
-    python tests/unit/evaluator/record_calibration.py BASE_MODEL_FOLDER EMBEDDING_MODEL_FOLDER
+    python tests/unit/evaluator/record_calibration.py BASE_MODEL_FOLDER EMBEDDING_MODEL_FOLDER [SET ...]
 
-writes calibration_signals.json beside it: the base model's own (greedy, therefore fluent and wrong) answer to each
+writes calibration_signals.json and held_out_signals.json beside it (the judge's constants were chosen on the
+calibration cases; the held-out ones were written afterwards and only looked at): the base model's own (greedy, therefore fluent and wrong) answer to each
 prompt, and for every text the sentence embeddings' cosines and the base model's mean token log-likelihoods.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +28,7 @@ GIBBERISH = [
 ]
 
 
-def main(base: str, embedder: str) -> None:
+def main(base: str, embedder: str, sets: Sequence[str]) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -54,8 +56,18 @@ def main(base: str, embedder: str) -> None:
         ]
         return sum(values) / len(values) if values else None
 
+    for name in sets:
+        record(name, generate, likelihood, encoder)
+
+
+def record(
+    name: str,
+    generate: Callable[[str], str],
+    likelihood: Callable[[str, str], float | None],
+    encoder: SentenceTransformer,
+) -> None:
     recorded = []
-    for case in json.loads((HERE / "calibration_cases.json").read_text()):
+    for case in json.loads((HERE / f"{name}_cases.json").read_text()):
         prompt, expected = case["prompt"], case["expected"]
         texts = [
             ("expected", expected),
@@ -71,14 +83,19 @@ def main(base: str, embedder: str) -> None:
         for kind, answer in texts:
             vectors = encoder.encode(texts_to_embed(prompt, expected, answer), normalize_embeddings=True)
             signals = measure(
-                prompt, expected, answer, vectors.tolist(), likelihood(prompt, answer), expected_likelihood
+                prompt,
+                expected,
+                answer,
+                vectors.tolist(),
+                answer_likelihood=likelihood(prompt, answer),
+                expected_likelihood=expected_likelihood,
             )
             answers.append({"kind": kind, "answer": answer, "signals": signals.to_json()})
         recorded.append({"prompt": prompt, "answers": answers})
         print(prompt, flush=True)
     text = json.dumps(recorded, indent=1, ensure_ascii=False)
-    (HERE / "calibration_signals.json").write_text(text + "\n")
+    (HERE / f"{name}_signals.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:] or ["calibration", "held_out"])
