@@ -29,7 +29,8 @@ from nats.js.errors import NotFoundError
 from fleet_cli.stack import Fleet, embedding_model_path, prepare_base_model
 from fleet_cli.stack.environment import service_environment
 from fleet_cli.stack.ports import choose
-from fleet_cli.stack.postgres import DATABASE, clone_database, drop_database
+from fleet_cli.stack.postgres import DATABASE
+from fleet_cli.stack.schemas import clone_database, drop_database
 from fleet_cli.stack.single import SingleService
 from fleet_events.topology import DEAD_STREAM, STREAM
 from fleet_kit.provision import provision

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import nats
+from nats.aio.client import Client
 
 from fleet_cli.stack.home import Home, write_secret
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.process import Command
 from fleet_cli.stack.programs import program
-from fleet_kit.nats_auth import server_config
+from fleet_kit.nats_auth import inbox_prefix, server_config
+from fleet_kit.provision import Drift, provision
+
+ErrorCallback = Callable[[Exception], Awaitable[None]]
 
 
 def bus_command(home: Home, port: int, users: dict[str, str]) -> Command:
@@ -31,6 +38,26 @@ def bus_ready(port: int) -> bool:
     if not greeting.startswith(b"INFO "):
         return False
     return bool(json.loads(greeting[5:]).get("jetstream"))
+
+
+async def connect_bus(port: int, user: str, seed: Path, error_cb: ErrorCallback | None = None) -> Client:
+    """A connection as one of the bus's users; the caller closes it."""
+    return await nats.connect(
+        f"nats://{LOOPBACK}:{port}",
+        nkeys_seed=str(seed),
+        inbox_prefix=inbox_prefix(user).encode(),
+        name=f"{user} (stack)",
+        error_cb=error_cb,
+    )
+
+
+async def provision_bus(port: int, admin_seed: Path) -> list[Drift]:
+    """Make streams and durables that are missing; returns where those that exist differ from the topology table."""
+    client = await connect_bus(port, "admin", admin_seed)
+    try:
+        return await provision(client.jetstream())
+    finally:
+        await client.close()
 
 
 def _config(store: Path, port: int, users: dict[str, str]) -> str:

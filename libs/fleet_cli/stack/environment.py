@@ -15,9 +15,8 @@ from fleet_cli.stack.models import BASE_MODEL_NAME, BaseModel
 from fleet_cli.stack.objects import BUCKET
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.postgres import DATABASE, postgres_url
+from fleet_cli.stack.schemas import STORING
 from fleet_events.topology import SERVICES
-
-WITHOUT_DATABASE = frozenset({"inference"})
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def service_environment(
         "EMBEDDING_MODEL": str(embedding_model),
         "CACHE_DIR": str(cache),
     }
-    if name not in WITHOUT_DATABASE:
+    if name in STORING:
         env["DATABASE_URL"] = postgres_url(name, credentials.postgres[name], ports["postgres"], database)
     for other in SERVICES:
         env[f"{other.upper()}_URL"] = f"http://{LOOPBACK}:{ports[other]}"

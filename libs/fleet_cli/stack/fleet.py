@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
-import nats
 from minio.error import S3Error
 from nats.aio.client import Client
 from urllib3.exceptions import HTTPError
 
-from fleet_cli.stack.bus import bus_command
+from fleet_cli.stack.bus import ErrorCallback, bus_command, connect_bus, provision_bus
 from fleet_cli.stack.credentials import Credentials, load_or_create
-from fleet_cli.stack.environment import (
-    WITHOUT_DATABASE,
-    FleetInfo,
-    describe,
-    ports_before,
-    service_environment,
-    write_fleet_file,
-)
+from fleet_cli.stack.environment import FleetInfo, describe, ports_before, service_environment, write_fleet_file
 from fleet_cli.stack.errors import PartFailed, StackError
 from fleet_cli.stack.home import Home, default_home
 from fleet_cli.stack.models import BaseModel, embedding_model_path, prepare_base_model
 from fleet_cli.stack.objects import PORTS as S3_PORTS
 from fleet_cli.stack.objects import make_bucket, objects_command, remove_sockets
-from fleet_cli.stack.ports import LOOPBACK, choose
-from fleet_cli.stack.postgres import DATABASE, postgres_command, postgres_url, provision_database
-from fleet_cli.stack.process import Command, Supervised, end_left_over
+from fleet_cli.stack.ports import choose
+from fleet_cli.stack.postgres import postgres_command
+from fleet_cli.stack.process import Command, Supervised, end_left_over, together
 from fleet_cli.stack.readiness import readiness
+from fleet_cli.stack.schemas import STORING, migrate_service, provision_database
 from fleet_events.topology import SERVICES
-from fleet_kit.migrate import migrate
-from fleet_kit.nats_auth import inbox_prefix
-from fleet_kit.provision import provision
+from fleet_kit.provision import Drift
 
 SERVERS = ("nats", "postgres", "s3")
 NEEDS_BASE_MODEL = frozenset({"registry", "trainer", "inference"})
@@ -68,6 +59,8 @@ class Fleet:
         self._credentials: Credentials | None = None
         self._info: FleetInfo | None = None
         self._giving_up = threading.Event()
+        self.drift: list[Drift] = []
+        """Where streams and durables of an earlier start differ from what the topology table says now."""
         self.timings: dict[str, float] = {}
         """Seconds from the beginning of ``start`` until each step was done."""
 
@@ -98,8 +91,8 @@ class Fleet:
 
     def stop(self) -> None:
         """Stop everything in order: the services together, then the servers together. Does nothing twice."""
-        _together([self._parts[name].stop for name in SERVICES if name in self._parts])
-        _together([self._parts[name].stop for name in SERVERS if name in self._parts])
+        together([self._parts[name].stop for name in SERVICES if name in self._parts])
+        together([self._parts[name].stop for name in SERVERS if name in self._parts])
         if self._ports:
             remove_sockets(self._ports)
         self._parts.clear()
@@ -196,6 +189,10 @@ class Fleet:
         for name in tuple(self._parts):
             self._wait(name, deadline)
 
+    async def connect_nats(self, user: str, error_cb: ErrorCallback | None = None) -> Client:
+        """A connection to the bus as one of its users; the caller closes it."""
+        return await connect_bus(self._ports["nats"], user, self.credentials.nats_seeds[user], error_cb)
+
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _bring_up(self, home: Home, services: tuple[str, ...], began: float, timeout: float) -> None:
@@ -216,10 +213,8 @@ class Fleet:
         def postgres() -> None:
             self._add("postgres", postgres_command(home, ports["postgres"], credentials.postgres["postgres"])).start()
             self._wait("postgres", deadline)
-            admin_url = postgres_url("postgres", credentials.postgres["postgres"], ports["postgres"], "postgres")
-            asyncio.run(provision_database(admin_url, DATABASE, credentials.postgres))
-            stored = [name for name in SERVICES if name not in WITHOUT_DATABASE and _exists(name)]
-            _together([lambda name=name: self._migrate(name) for name in stored])  # type: ignore[misc]
+            asyncio.run(provision_database(ports["postgres"], credentials.postgres))
+            together(partial(migrate_service, name, ports["postgres"], credentials.postgres) for name in STORING)
             done("postgres")
 
         def s3() -> None:
@@ -229,7 +224,7 @@ class Fleet:
 
         def bus() -> None:
             self._wait("nats", deadline)
-            asyncio.run(self._provision_bus())
+            self.drift = asyncio.run(provision_bus(ports["nats"], credentials.nats_seeds["admin"]))
             done("nats")
 
         def base_model() -> BaseModel:
@@ -240,7 +235,7 @@ class Fleet:
         self._add("s3", objects_command(home, ports, credentials.s3, credentials.s3_internal)).start()
         self._add("nats", bus_command(home, ports["nats"], credentials.nats_public)).start()
         with ThreadPoolExecutor(4, thread_name_prefix="stack-start") as pool, self._interruptible():
-            servers = [pool.submit(step) for step in (postgres, s3, bus)]
+            servers: list[Future[None]] = [pool.submit(step) for step in (postgres, s3, bus)]
             needs_model = any(name in NEEDS_BASE_MODEL for name in services)
             model = pool.submit(base_model) if needs_model else None
             for name in sorted(services, key=_IMPORT_FIRST.index):
@@ -253,8 +248,9 @@ class Fleet:
                     *_IMPORT_EARLY.get(name, ()),
                 )
                 self._add(name, Command(command, environment=env)).start(gated=True)
-            for future in servers:
-                future.result()
+            pending: list[Future[Any]] = [*servers, *([model] if model else [])]
+            for future in as_completed(pending):
+                future.result()  # the first failure ends the start
             found = model.result() if model is not None else None
         self._info = describe(home, ports, credentials, services, base_model=found, embedding_model=embedding_model)
         write_fleet_file(home, self._info, ports)
@@ -279,26 +275,6 @@ class Fleet:
         self._parts[name] = part
         return part
 
-    def _migrate(self, name: str) -> None:
-        migrate(name, postgres_url(name, self.credentials.postgres[name], self._ports["postgres"]))
-
-    async def _provision_bus(self) -> None:
-        client = await self.connect_nats("admin")
-        try:
-            await provision(client.jetstream())
-        finally:
-            await client.close()
-
-    async def connect_nats(self, user: str, error_cb: Callable[[Exception], Awaitable[None]] | None = None) -> Client:
-        """A connection to the bus as one of its users; the caller closes it."""
-        return await nats.connect(
-            f"nats://{LOOPBACK}:{self._ports['nats']}",
-            nkeys_seed=str(self.credentials.nats_seeds[user]),
-            inbox_prefix=inbox_prefix(user).encode(),
-            name=f"{user} (stack)",
-            error_cb=error_cb,
-        )
-
     def _wait(self, name: str, deadline: float) -> None:
         part = self.part(name)
         missing = readiness(name, self.home, self._ports[name])
@@ -320,26 +296,3 @@ class Fleet:
                 if self._giving_up.is_set() or time.monotonic() > deadline:
                     raise PartFailed(f"{name} does not work: {error}; its log is {self.part(name).log}") from error
                 time.sleep(0.1)
-
-
-def _exists(service: str) -> bool:
-    return importlib.util.find_spec(f"services.{service}") is not None
-
-
-def _together(steps: Iterable[Callable[[], None]]) -> None:
-    threads = []
-    failures: list[BaseException] = []
-
-    def guarded(step: Callable[[], None]) -> None:
-        try:
-            step()
-        except BaseException as error:
-            failures.append(error)
-
-    for step in steps:
-        threads.append(threading.Thread(target=guarded, args=(step,)))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]

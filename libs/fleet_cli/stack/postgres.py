@@ -13,14 +13,11 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-import asyncpg
-
 from fleet_cli.stack.errors import PartFailed
 from fleet_cli.stack.home import Home
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.process import Command
 from fleet_cli.stack.programs import postgres_bin
-from fleet_events.topology import SERVICES
 
 DATABASE = "lorafleet"
 _ADMIN = "postgres"
@@ -67,57 +64,6 @@ def postgres_ready(home: Home, port: int) -> bool:
             return state == "ready"
     except (OSError, IndexError):
         return False
-
-
-async def provision_database(admin_url: str, database: str, passwords: dict[str, str]) -> None:
-    """Make the database, the vector extension, and each service's role and schema, closed to the others. Idempotent."""
-    admin = await asyncpg.connect(admin_url)
-    try:
-        if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
-            await admin.execute(await _filled(admin, "CREATE DATABASE %I", database))
-        for role in SERVICES:
-            if not await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
-                await admin.execute(await _filled(admin, "CREATE ROLE %I LOGIN", role))
-            await admin.execute(await _filled(admin, "ALTER ROLE %I PASSWORD %L", role, passwords[role]))
-            await admin.execute(await _filled(admin, "ALTER ROLE %I SET search_path = %I, public", role, role))
-        await admin.execute(await _filled(admin, "REVOKE ALL ON DATABASE %I FROM PUBLIC", database))
-        for role in SERVICES:
-            await admin.execute(await _filled(admin, "GRANT CONNECT ON DATABASE %I TO %I", database, role))
-    finally:
-        await admin.close()
-    inside = await asyncpg.connect(admin_url, database=database)
-    try:
-        await inside.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
-        for role in SERVICES:
-            await inside.execute(await _filled(inside, "CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I", role, role))
-    finally:
-        await inside.close()
-
-
-async def clone_database(admin_url: str, template: str, name: str) -> None:
-    """Make a copy of a database to which nobody is connected: schemas, tables, rows and rights."""
-    admin = await asyncpg.connect(admin_url)
-    try:
-        await admin.execute(await _filled(admin, "CREATE DATABASE %I TEMPLATE %I", name, template))
-        await admin.execute(await _filled(admin, "REVOKE ALL ON DATABASE %I FROM PUBLIC", name))
-        for role in SERVICES:
-            await admin.execute(await _filled(admin, "GRANT CONNECT ON DATABASE %I TO %I", name, role))
-    finally:
-        await admin.close()
-
-
-async def drop_database(admin_url: str, name: str) -> None:
-    """Drop a database, and end the sessions in it."""
-    admin = await asyncpg.connect(admin_url)
-    try:
-        await admin.execute(await _filled(admin, "DROP DATABASE IF EXISTS %I WITH (FORCE)", name))
-    finally:
-        await admin.close()
-
-
-async def _filled(connection: asyncpg.Connection, statement: str, *values: str) -> str:
-    """Names and passwords cannot be parameters of these statements, so the server itself quotes them."""
-    return str(await connection.fetchval("SELECT format($1, VARIADIC $2::text[])", statement, list(values)))
 
 
 def _owner(data: Path) -> tuple[int, int] | None:

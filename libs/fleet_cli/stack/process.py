@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -228,3 +228,22 @@ def end_left_over(run: Path) -> list[str]:
             ended.append(record.stem)
         record.unlink(missing_ok=True)
     return ended
+
+
+def together(steps: Iterable[Callable[[], None]]) -> None:
+    """Run steps at the same time and wait for all of them; raises the first failure."""
+    failures: list[BaseException] = []
+
+    def guarded(step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(step,)) for step in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]

@@ -226,13 +226,14 @@ async def test_a_service_killed_with_9_is_started_again_and_answers(fresh_home: 
         assert answer.status_code == 200
 
 
+@pytest.mark.usefixtures("base_model")
 def test_a_service_that_cannot_start_ends_the_start_with_the_end_of_its_log(
     fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LORAFLEET_ROUTE_THRESHOLD", "seven")
+    monkeypatch.setenv("LORAFLEET_DATABASE_POOL", "seven")
     stack = Fleet(fresh_home)
-    with pytest.raises(PartFailed, match=r"(?s)router crashed 3 times.*route_threshold"):
-        stack.start(["router"])
+    with pytest.raises(PartFailed, match=r"(?s)registry crashed 3 times.*database_pool"):
+        stack.start(["registry"])
     assert list((fresh_home / "run").iterdir()) == []
     with pytest.raises(StackError, match="no part of this stack"):
         stack.part("nats")
