@@ -101,6 +101,8 @@ async def indexed(router: Any, servers: Any) -> Any:
     return router
 
 
+@pytest.mark.requirement("LI-4.2")
+@pytest.mark.requirement("LI-4.3")
 async def test_an_activated_adapter_is_found_by_what_it_is_for(indexed: Any) -> None:
     [match] = await route(indexed.client, "what is the balance of my account")
     assert match["adapter_id"] == "banking-lora-v1.0.0"
@@ -110,10 +112,12 @@ async def test_an_activated_adapter_is_found_by_what_it_is_for(indexed: Any) -> 
     assert match["adapter_id"] == "cooking-lora-v1.0.0"
 
 
+@pytest.mark.requirement("LI-4.5")
 async def test_a_query_that_is_near_to_nothing_matches_nothing(indexed: Any) -> None:
     assert await route(indexed.client, "who won the chess championship in 1927") == []
 
 
+@pytest.mark.requirement("LI-4.4")
 async def test_matches_are_ordered_by_similarity_and_limited_to_k(indexed: Any) -> None:
     matches = await route(indexed.client, "boil an egg for how long", k=5, threshold=-1)
     assert [one["domain"] for one in matches] == ["cooking", "banking"]
