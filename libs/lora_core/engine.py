@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_core import base_model
 from lora_core.arrow_format import LoRAFormat
-from lora_core.batch import Batch, FinishReason, left_padded
+from lora_core.batch import Batch, FinishReason
 from lora_core.card import LoRACard
+from lora_core.cohort import left_padded
 from lora_core.errors import AdapterNotFound
 from lora_core.manager import LoRAManager
 from lora_core.sampling import Request
@@ -75,14 +76,17 @@ class _Lease:
     """The slots of one batch's rows."""
 
     engine: "ArrowEngine"
-    held: list["_Loaded | None"] = field(default_factory=list)
+    held: dict[int, "_Loaded"] = field(default_factory=dict)
+
+    def hold(self, rows: Sequence[int], adapters: Sequence[str | None]) -> None:
+        self.held |= self.engine._hold(rows, adapters)
 
     def slot(self, row: int) -> int | None:
-        loaded = self.held[row]
+        loaded = self.held.get(row)
         return None if loaded is None else loaded.report.slot
 
     def release(self, row: int) -> None:
-        loaded, self.held[row] = self.held[row], None
+        loaded = self.held.pop(row, None)
         if loaded is not None:
             self.engine._release(loaded)
 
@@ -166,9 +170,7 @@ class ArrowEngine:
         Raises AdapterNotFound if a request names an adapter that is not loaded. Its slots are held until each row
         ends: step the batch to its end or close it.
         """
-        if not requests:
-            raise ValueError("requests is empty: expected at least one")
-        return Batch(self.model, requests, self._stops, self._lease([request.adapter for request in requests]))
+        return Batch(self.model, requests, self._stops, _Lease(self))
 
     def generate(
         self,
@@ -254,7 +256,8 @@ class ArrowEngine:
     @contextmanager
     def _single_pass(self, adapters: Sequence[str | None]) -> Iterator[None]:
         """One forward pass whose rows use these adapters."""
-        lease = self._lease(adapters)
+        lease = _Lease(self)
+        lease.hold(range(len(adapters)), adapters)
         try:
             plan = RowPlan.of([lease.slot(row) for row in range(len(adapters))], self.model.device)
             with lease.forward(plan), torch.inference_mode():
@@ -263,17 +266,17 @@ class ArrowEngine:
             for row in range(len(adapters)):
                 lease.release(row)
 
-    def _lease(self, adapters: Sequence[str | None]) -> _Lease:
+    def _hold(self, rows: Sequence[int], adapters: Sequence[str | None]) -> dict[int, _Loaded]:
         with self._lock:
             for name in adapters:
                 if name is not None and name not in self._loaded:
                     loaded = ", ".join(self._loaded) or "none"
                     raise AdapterNotFound(f"adapter {name!r} is not loaded (loaded: {loaded})")
-            held = [None if name is None else self._loaded[name] for name in adapters]
-            for adapter in held:
-                if adapter is not None:
-                    adapter.users += 1
-        return _Lease(self, held)
+            pairs = zip(rows, adapters, strict=True)
+            held = {row: self._loaded[name] for row, name in pairs if name is not None}
+            for adapter in held.values():
+                adapter.users += 1
+        return held
 
     def _release(self, loaded: _Loaded) -> None:
         with self._lock:

@@ -24,10 +24,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init
         return self.keys, self.values
 
     def _grow(self, key_states: torch.Tensor, value_states: torch.Tensor, used: int, needed: int) -> None:
-        capacity = max(64, needed + needed // 2)
         grown = []
         for new, old in ((key_states, self.keys), (value_states, self.values)):
-            buffer = new.new_empty((*new.shape[:-2], capacity, new.shape[-1]))
+            buffer = new.new_empty((*new.shape[:-2], _room(needed), new.shape[-1]))
             if used and old is not None:
                 buffer[..., :used, :] = old
             grown.append(buffer)
@@ -40,6 +39,31 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init
             keys, values = (buffer.index_select(0, indices) for buffer in self._buffers)
             self._buffers = (keys, values)
             self.keys, self.values = keys[..., :used, :], values[..., :used, :]
+
+    def trim(self, positions: int) -> None:
+        """Forget the first positions."""
+        if self.get_seq_length():
+            used = self.get_seq_length() - positions
+            keys, values = (buffer[..., positions:, :] for buffer in self._buffers)
+            self._buffers = (keys, values)
+            self.keys, self.values = keys[..., :used, :], values[..., :used, :]
+
+    def join(self, other: "GrowingLayer", positions: int) -> None:
+        """Append another layer's rows; both become `positions` long, padded with zeros on the left."""
+        mine_used, their_used = self.get_seq_length(), other.get_seq_length()
+        joined = []
+        for mine, theirs in zip(self._buffers, other._buffers, strict=True):
+            shape = (mine.shape[0] + theirs.shape[0], *mine.shape[1:-2], _room(positions), mine.shape[-1])
+            buffer = mine.new_zeros(shape)
+            buffer[: mine.shape[0], ..., positions - mine_used : positions, :] = mine[..., :mine_used, :]
+            buffer[mine.shape[0] :, ..., positions - their_used : positions, :] = theirs[..., :their_used, :]
+            joined.append(buffer)
+        self._buffers = (joined[0], joined[1])
+        self.keys, self.values = joined[0][..., :positions, :], joined[1][..., :positions, :]
+
+
+def _room(needed: int) -> int:
+    return max(64, needed + needed // 2)
 
 
 def new_cache(config: PreTrainedConfig) -> DynamicCache:

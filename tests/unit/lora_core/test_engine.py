@@ -290,3 +290,52 @@ def test_texts_are_completed_and_decoded(engine) -> None:
     assert first.text == " ".join(f"w{token}" for token in first.token_ids)
     assert len(second.token_ids) == len(second.logprobs)
     assert second.finish_reason in ("length", "stop")
+
+
+def test_rows_that_join_and_leave_a_running_batch_answer_as_if_they_were_alone(engine, make_card) -> None:
+    for seed, name in enumerate("abc"):
+        engine.load(make_card(name, 4 + seed, seed))
+    waves = [  # step at which it joins, prompt, adapter, length
+        (0, PROMPTS[2], "a", 14),
+        (0, PROMPTS[1], None, 3),
+        (2, PROMPTS[0], "b", 4),
+        (5, PROMPTS[2] * 3, "c", 9),
+        (5, PROMPTS[3], "a", 2),
+        (6, PROMPTS[1], "b", 30),
+        (20, PROMPTS[0], None, 5),
+    ]
+    requests = [Request(prompt, adapter, max_tokens=length, stop_ids=()) for _, prompt, adapter, length in waves]
+    expected = [run(engine, [request])[0] for request in requests]
+    joins = {step: [n for n, wave in enumerate(waves) if wave[0] == step] for step, *_ in waves}
+    batch = engine.start([requests[n] for n in joins.pop(0)])
+    answers: list[list[int]] = [[], []]
+    for step in range(60):
+        if step in joins:
+            rows = batch.add([requests[n] for n in joins[step]])
+            assert list(rows) == joins[step]
+            answers += [[] for _ in rows]
+        for row, token, _ in batch.step():
+            answers[row].append(token)
+        if step == 25:  # only the long row of a short prompt is left: nothing of the longer ones is kept
+            assert batch._cohorts[0].positions < 35
+    assert answers == expected
+    assert not batch.alive
+    assert engine.free_slots == 3
+
+
+def test_a_request_for_an_unknown_adapter_joins_nothing_and_disturbs_nothing(engine, make_card) -> None:
+    engine.load(make_card("a"))
+    batch = engine.start([Request(PROMPT, max_tokens=4, stop_ids=())])
+    with pytest.raises(AdapterNotFound, match=r"'b' is not loaded \(loaded: a\)"):
+        batch.add([Request(PROMPT, "a"), Request(PROMPT, "b")])
+    assert len([token for _, token, _ in batch]) == 4
+    engine.unload("a")
+    assert engine.free_slots == 6
+
+
+@pytest.mark.parametrize(
+    "bad", [{"prompt_ids": []}, {"max_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"top_p": 2}]
+)
+def test_an_impossible_request_is_refused_with_what_would_be_right(bad) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Request(**({"prompt_ids": PROMPT} | bad))

@@ -1,0 +1,113 @@
+"""`Cohort`: rows that share one forward pass, and how two of them become one."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from lora_core.kv_cache import GrowingLayer, new_cache
+from lora_core.slots import RowPlan
+
+
+class Slots(Protocol):
+    """What a cohort needs of the engine: which slot a row uses, and a forward pass under a plan."""
+
+    def slot(self, row: int) -> int | None: ...
+    def forward(self, plan: RowPlan) -> AbstractContextManager[None]: ...
+
+
+class Cohort:
+    """Rows (by their batch's numbers) that have the same number of positions in the cache, padded on the left.
+
+    mask: [rows, positions], 0 where a row is padded. input: [rows, tokens], what the next forward pass reads.
+    """
+
+    def __init__(self, model: PreTrainedModel, slots: Slots, rows: Sequence[int], prompts: Sequence[Sequence[int]]):
+        self._model, self._slots = model, slots
+        self.rows = list(rows)
+        self._cache = new_cache(model.config)
+        self._input, self._mask = left_padded(prompts, model.device)
+        self._plan = self._plan_rows()
+
+    @property
+    def positions(self) -> int:
+        """How many positions the cache holds, padding included."""
+        return int(self._mask.shape[1])
+
+    def forward(self) -> torch.Tensor:
+        """Logits of the last position, [rows, vocabulary]."""
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._input.shape[1] :]
+        with self._slots.forward(self._plan), torch.inference_mode():
+            logits: torch.Tensor = self._model(
+                input_ids=self._input,
+                attention_mask=self._mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+        return logits[:, -1]
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """The next forward pass reads these, one for each row."""
+        self._input = torch.tensor(tokens, device=self._mask.device).unsqueeze(1)
+        self._mask = torch.cat([self._mask, self._mask.new_ones((len(self.rows), 1))], dim=1)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Take all other rows out, and with them the padding that only they needed."""
+        kept = [position for position, row in enumerate(self.rows) if row in set(rows)]
+        if len(kept) == len(self.rows):
+            return
+        self.rows = [self.rows[position] for position in kept]
+        if not kept:
+            return
+        index = torch.tensor(kept, device=self._mask.device)
+        with torch.inference_mode():
+            self._cache.batch_select_indices(index)
+        self._input, self._mask = self._input[index], self._mask[index]
+        padding = int(self._mask.any(0).int().argmax())
+        layers = self._growing()
+        if padding and layers is not None:
+            for layer in layers:
+                layer.trim(padding)
+            self._mask = self._mask[:, padding:]
+        self._plan = self._plan_rows()
+
+    def absorb(self, other: "Cohort") -> bool:
+        """Take the rows of another cohort in, if both have read their prompts and the model's cache allows it."""
+        mine, theirs = self._growing(), other._growing()
+        if mine is None or theirs is None or self._input.shape[1] != 1 or other._input.shape[1] != 1:
+            return False
+        positions = max(self.positions, other.positions)
+        with torch.inference_mode():
+            for layer, its in zip(mine, theirs, strict=True):
+                layer.join(its, positions - 1)  # the last position is read by the next forward pass
+        self._mask = torch.cat([_padded(self._mask, positions), _padded(other._mask, positions)])
+        self._input = torch.cat([self._input, other._input])
+        self.rows += other.rows
+        self._plan = self._plan_rows()
+        return True
+
+    def _growing(self) -> list[GrowingLayer] | None:
+        layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]
+        return layers if len(layers) == len(self._cache.layers) else None
+
+    def _plan_rows(self) -> RowPlan:
+        return RowPlan.of([self._slots.slot(row) for row in self.rows], self._model.device)
+
+
+def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, [rows, longest prompt]; what is masked holds token 0."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros((len(prompts), longest), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _padded(mask: torch.Tensor, positions: int) -> torch.Tensor:
+    return torch.nn.functional.pad(mask, (positions - mask.shape[1], 0))
