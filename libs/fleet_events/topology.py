@@ -46,7 +46,7 @@ class Consumer:
     """
 
     service: str
-    ack_wait: timedelta = timedelta(seconds=30)
+    ack_wait: timedelta = timedelta(seconds=15)
     max_ack_pending: int = 256
     workers: int = 4
     """Messages that one process handles at once."""

@@ -38,9 +38,9 @@ async def open_embedder(folder: Path, threads: int) -> AsyncIterator[Embedder]:
 
 def _load(folder: Path, threads: int) -> "tuple[SentenceEmbedder, str]":
     import torch
-    from lora_core.embedding import SentenceEmbedder
 
     from lora_core.base_model import revision
+    from lora_core.embedding import SentenceEmbedder
 
     torch.set_num_threads(threads)
     return SentenceEmbedder(folder), f"{folder.name}@{revision(folder)[:16]}"
