@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from fastapi import APIRouter
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig

@@ -110,11 +110,31 @@ def _section(event: type[Event]) -> Iterator[str]:
     yield ""
     yield "| field | type | needed |"
     yield "|---|---|---|"
-    for name, field in event.model_fields.items():
-        kind = str(field.annotation).replace("fleet_events.v1.", "").replace("typing.", "")
-        kind = kind.removeprefix("<class '").removesuffix("'>").replace("|", "\\|")
-        yield f"| `{field.alias or name}` | {kind} | {'yes' if field.is_required() else 'no'} |"
+    schema = event.model_json_schema(ref_template="{model}")
+    for name, field in schema.get("properties", {}).items():
+        needed = "yes" if name in schema.get("required", []) else "no"
+        yield f"| `{name}` | {_kind(field)} | {needed} |"
     yield ""
+
+
+def _kind(schema: dict[str, object]) -> str:
+    """A JSON Schema in a few words."""
+    match schema:
+        case {"$ref": name}:
+            return str(name)
+        case {"anyOf": [dict() as first, *_]}:
+            return _kind(first)
+        case {"type": "array", "items": dict() as items}:
+            return f"list of {_kind(items)}"
+        case {"type": "object", "additionalProperties": dict() as values}:
+            return f"map of string to {_kind(values)}"
+        case {"format": "date-time"}:
+            return "RFC 3339 time"
+    bounds = {"minimum": "≥", "maximum": "≤"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]  # type: ignore[str-format]
+    if pattern := str(schema.get("pattern", "")).replace("|", "\\|"):
+        limits.append(f"`{pattern}`")
+    return ", ".join([str(schema.get("type", "any")), *limits])
 
 
 def main(arguments: list[str]) -> int:
