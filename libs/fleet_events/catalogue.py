@@ -131,7 +131,7 @@ def _kind(schema: dict[str, object]) -> str:
         case {"format": "date-time"}:
             return "RFC 3339 time"
     bounds = {"minimum": "≥", "maximum": "≤"}
-    limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]  # type: ignore[str-format]
+    limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
     if pattern := str(schema.get("pattern", "")).replace("|", "\\|"):
         limits.append(f"`{pattern}`")
     return ", ".join([str(schema.get("type", "any")), *limits])
