@@ -32,7 +32,7 @@ class Result:
 
 
 def describe(result: Result, files: dict[str, v1.Blob]) -> dict[str, object]:
-    """The training report as JSON values. `train_seconds` counts every step once, whichever attempt did it."""
+    """The training report as JSON values. `seconds` counts every step once, whichever attempt did it."""
     job, data, outcome = result.job, result.data, result.outcome
     began, configuration = outcome.began, job.configuration
     return {
@@ -72,7 +72,7 @@ def summary(steps: Sequence[Stepped]) -> dict[str, float]:
         "steps": float(steps[-1].step),
         "final_loss": steps[-1].loss,
         "train_loss": sum(step.loss for step in steps) / len(steps),
-        "train_seconds": seconds,
+        "seconds": seconds,
         "tokens": float(tokens),
         "tokens_per_second": tokens / seconds if seconds else 0.0,
     }
