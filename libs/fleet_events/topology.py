@@ -95,7 +95,7 @@ TOPOLOGY: tuple[Row, ...] = (
         (_long("evaluator"),),
     ),
     Row(v1.EvaluationScored, "lorafleet.v1.evaluation.scored", ("evaluator",), (Consumer("registry"),)),
-    Row(v1.EvaluationFailed, "lorafleet.v1.evaluation.failed", ("evaluator",)),
+    Row(v1.EvaluationFailed, "lorafleet.v1.evaluation.failed", ("evaluator",), (Consumer("registry"),)),
     Row(v1.RegressionDetected, "lorafleet.v1.evaluation.regression_detected", ("evaluator",)),
     Row(v1.Approved, "lorafleet.v1.adapter.approved", ("registry",)),
     Row(v1.Rejected, "lorafleet.v1.adapter.rejected", ("registry",)),

@@ -218,7 +218,15 @@ def deactivate(family: Family, adapter_id: str, act: Act, replaced_by: str = "")
     )
 
 
-def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation) -> Change:
+def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason: str, at: datetime) -> Change:
+    """No score could be made: a version that still waits for its decision now waits for a human."""
+    adapter = _find(family, adapter_id)
+    if adapter.status is not Status.PENDING_REVIEW or adapter.evaluation is not None:
+        return Change(family, adapter_id=adapter_id)
+    return _ask_a_human(family, adapter, Act(PIPELINE, at, f"evaluation {evaluation_id} failed: {reason}"))
+
+
+def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None) -> Change:
     revision = family.revision + 1
     said = v1.ReviewRequested(
         adapter_id=adapter.adapter_id,
@@ -226,8 +234,8 @@ def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation) -> 
         domain=family.domain,
         revision=revision,
         reason=act.reason,
-        score=on.judgement.score,
-        evaluation_id=on.evaluation_id,
+        score=on.judgement.score if on else None,
+        evaluation_id=on.evaluation_id if on else "",
     )
     standing = _standing(adapter)
     return Change(

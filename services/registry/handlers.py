@@ -62,6 +62,17 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
     await record.save(tx, family, change)
 
 
+@handlers.on(v1.EvaluationFailed)
+async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: RegistryService) -> None:
+    """A version that cannot be judged is a human's to decide, instead of waiting for ever."""
+    adapter = await versions.find_adapter(tx.connection, event.adapter_id)
+    if adapter is None:
+        return  # somebody asked for the evaluation of what is not registered, and the evaluator said so
+    family = await record.lock(tx, adapter.made_of.domain, adapter.made_of.method)
+    change = domain.could_not_judge(family, event.adapter_id, event.evaluation_id, event.reason, _now())
+    await record.save(tx, family, change)
+
+
 @handlers.on(v1.GenerationCompleted)
 async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
     """Count an answer for the adapter that gave it, or for the base model."""

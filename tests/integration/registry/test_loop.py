@@ -288,3 +288,22 @@ async def test_a_training_that_cannot_serve_is_refused_visibly(
 
     await eventually(dead)
     assert await adapters(domain) == []
+
+
+async def test_a_version_that_cannot_be_judged_is_put_before_a_human(
+    registry: RunningService, upstream: Upstream, adapters: Get, domain: str
+) -> None:
+    adapter = await registered(upstream, adapters, domain)
+    failed = v1.EvaluationFailed(
+        evaluation_id=f"ev-{domain}", adapter_id=adapter["adapter_id"], domain=domain, reason="no golden data set"
+    )
+    await upstream.say(failed)
+
+    async def asked() -> Any:
+        return await upstream.heard(v1.ReviewRequested, domain=domain)
+
+    (review,) = await eventually(asked)
+    assert review.reason == f"evaluation ev-{domain} failed: no golden data set"
+    assert review.score is None
+    found = (await registry.client.get(f"/v1/adapters/{adapter['adapter_id']}")).json()
+    assert found["status"] == "pending_review"

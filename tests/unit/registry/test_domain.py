@@ -6,7 +6,7 @@ import pytest
 
 from fleet_events import v1
 from services.registry.change import Change, DuplicateVersion, JobReused, NotAllowed, NotTheArtifact, UnknownAdapter
-from services.registry.domain import PIPELINE, activate, approve, deactivate, register, reject, score
+from services.registry.domain import PIPELINE, activate, approve, could_not_judge, deactivate, register, reject, score
 from services.registry.family import Family, Status
 from services.registry.policy import Policy
 from services.registry.version import SemVer
@@ -208,3 +208,13 @@ def test_deciding_twice_changes_nothing_twice() -> None:
 
 def test_the_artifact_of_the_card_is_the_one_submitted() -> None:
     assert one().versions[0].card.artifact.blob == blob("first")
+
+
+def test_a_version_that_cannot_be_judged_waits_for_a_human_and_one_that_was_scored_does_not() -> None:
+    change = could_not_judge(one(), V1, "ev-9", "no golden data set", START)
+    (review,) = [each.event for each in change.events]
+    assert isinstance(review, v1.ReviewRequested)
+    assert review.reason == "evaluation ev-9 failed: no golden data set"
+    assert review.revision == change.family.revision == one().revision + 1
+    scored = score(one(), V1, evaluation(score=80), POLICY, START).family
+    assert could_not_judge(scored, V1, "ev-9", "no golden data set", START).events == ()
