@@ -6,7 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from shlex import quote
@@ -112,26 +112,34 @@ async def last_sequence(client: Client, stream: str = STREAM) -> int:
 
 
 async def follow(
-    client: Client, *, after: int | None = None, subjects: Sequence[str] = (), stream: str = STREAM
+    client: Client,
+    *,
+    after: int | None = None,
+    subjects: Sequence[str] = (),
+    stream: str = STREAM,
+    wait: bool = True,
 ) -> AsyncIterator[Received]:
-    """Every message of the stream with a sequence above `after` (None: only new ones), in order, for ever.
+    """Every message of the stream with a sequence above `after` (None: only new ones), in order.
 
-    Nothing durable is left behind. A consumer lost with its server is made again where it stopped, so that an
-    outage skips nothing.
+    Goes on for ever, or without `wait` ends at the newest. Nothing durable is left behind. A consumer lost with its
+    server is made again where it stopped, so that an outage skips nothing.
     """
     position = await last_sequence(client, stream) if after is None else after
     while True:
         try:
-            async for received in _read(client.jetstream(), position + 1, subjects, stream):
+            async for received in _read(client.jetstream(), position + 1, subjects, stream, wait):
                 position = received.sequence
                 yield received
+            return
         except (NatsError, APIError, OSError) as error:
             if client.is_closed:
                 raise Unreachable("NATS", "its address", str(error)) from error
             await asyncio.sleep(1)
 
 
-async def _read(js: JetStreamContext, start: int, subjects: Sequence[str], stream: str) -> AsyncIterator[Received]:
+async def _read(
+    js: JetStreamContext, start: int, subjects: Sequence[str], stream: str, wait: bool
+) -> AsyncIterator[Received]:
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=start,
@@ -142,6 +150,8 @@ async def _read(js: JetStreamContext, start: int, subjects: Sequence[str], strea
         name=f"cli-{uuid.uuid4().hex}",
     )
     made = await js.add_consumer(stream, config)
+    if not wait and not made.num_pending:
+        return
     subscription = await js.pull_subscribe_bind(stream=stream, name=made.name)
     try:
         while True:
@@ -153,8 +163,10 @@ async def _read(js: JetStreamContext, start: int, subjects: Sequence[str], strea
                 continue
             for message in messages:
                 yield _received(message)
+                if not wait and not message.metadata.num_pending:
+                    return
     finally:
-        if not js._nc.is_closed:
+        with suppress(NatsError):
             await subscription.unsubscribe()
 
 

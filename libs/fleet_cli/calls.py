@@ -21,6 +21,7 @@ from fleet_cli.replies import (
     JobAccepted,
     Match,
     Metric,
+    Provenance,
     Recorded,
     Reply,
 )
@@ -95,9 +96,9 @@ def adapter(adapter_id: str) -> Call[Adapter]:
     return Call("registry", "GET", f"/v1/adapters/{quote(adapter_id)}", _ADAPTER)
 
 
-def provenance(adapter_id: str) -> Call[Anything]:
+def provenance(adapter_id: str) -> Call[Provenance]:
     """The digest chain of a version."""
-    return Call("registry", "GET", f"/v1/adapters/{quote(adapter_id)}/provenance", _ANYTHING)
+    return Call("registry", "GET", f"/v1/adapters/{quote(adapter_id)}/provenance", TypeAdapter(Provenance))
 
 
 def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:

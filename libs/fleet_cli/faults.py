@@ -24,6 +24,11 @@ class Fault(Exception):
 
     code: ExitCode = ExitCode.FAILED
 
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(" ".join(message.split()))
+        self.details = details
+        """Lines that help to find the cause, such as the end of a log."""
+
 
 class BadInput(Fault):
     """The user's input is wrong; the message names the option, its value and what would be right."""

@@ -85,7 +85,9 @@ def _with_session(run: Callable[..., None]) -> Callable[..., None]:
                 options[name] = bundle(**{field: options.pop(field) for field in fields})
             run(Session(FleetHome.find(home), as_json), **options)
         except Fault as fault:
-            print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
+            print(f"error: {fault}", file=sys.stderr)
+            if fault.details:
+                print(fault.details, file=sys.stderr)
             raise typer.Exit(fault.code) from fault
 
     # Typer reads names and types from these.

@@ -162,13 +162,7 @@ def _judged(loop: Loop, happened: Happened) -> Loop:  # noqa: PLR0911 - one line
 def _started(loop: Loop, event: v1.TrainingStarted) -> Loop:
     if loop.steps[Step.TRAIN].state is StepState.DONE:
         return loop
-    loop = _finish(
-        loop,
-        Step.DATA,
-        samples=event.dataset.samples,
-        dataset_id=event.dataset.dataset_id,
-        sha256=event.dataset.blob.sha256,
-    )
+    loop = _with_data(loop, event.dataset)
     return _step(
         loop,
         Step.TRAIN,
@@ -179,6 +173,10 @@ def _started(loop: Loop, event: v1.TrainingStarted) -> Loop:
         attempt=event.attempt,
         resumed_step=event.resumed_step,
     )
+
+
+def _with_data(loop: Loop, data: v1.Dataset) -> Loop:
+    return _finish(loop, Step.DATA, samples=data.samples, dataset_id=data.dataset_id, sha256=data.blob.sha256)
 
 
 def _progressed(loop: Loop, event: v1.TrainingProgressed) -> Loop:
@@ -200,13 +198,7 @@ def _progressed(loop: Loop, event: v1.TrainingProgressed) -> Loop:
 def _trained(loop: Loop, event: v1.TrainingCompleted) -> Loop:
     if loop.steps[Step.TRAIN].state is StepState.DONE:
         return loop
-    loop = _finish(
-        loop,
-        Step.DATA,
-        samples=event.dataset.samples,
-        dataset_id=event.dataset.dataset_id,
-        sha256=event.dataset.blob.sha256,
-    )
+    loop = _with_data(loop, event.dataset)
     loop = _finish(
         loop,
         Step.TRAIN,

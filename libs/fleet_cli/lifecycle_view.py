@@ -90,10 +90,12 @@ def footer(loop: Loop) -> list[str]:
     return [*lines, RULE]
 
 
-def changes(before: Loop, after: Loop) -> list[str]:
+def changes(before: Loop, after: Loop, until: Step = Step.APPROVE) -> list[str]:
     """The lines to print when `before` became `after`: headings of begun steps, findings of ended ones."""
     lines: list[str] = []
     for step in Step:
+        if step > until:
+            break
         was, now = before.steps[step], after.steps[step]
         if was.state is StepState.WAITING and now.state is not StepState.WAITING:
             lines += ["", title(step, after)]
@@ -141,8 +143,8 @@ def _training_numbers(facts: Mapping[str, Fact]) -> str:
         parts.append(f"loss {_number(facts['train_loss']):.3f}")
     if "steps" in facts:
         parts.append(f"{_number(facts['steps']):.0f} steps")
-    if "seconds" in facts:
-        parts.append(f"{_number(facts['seconds']):.0f} s")
+    if "train_seconds" in facts:
+        parts.append(f"{_number(facts['train_seconds']):.0f} s")
     return ", ".join(parts) + ("; " if parts else "")
 
 
@@ -192,8 +194,9 @@ class LoopView:
 
     BARS: ClassVar[Mapping[Step, str]] = {Step.TRAIN: "steps", Step.EVALUATE: "samples"}
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, until: Step = Step.APPROVE) -> None:
         self._console = console
+        self._until = until
         self._bars = Bars(
             TextColumn("   "),
             SpinnerColumn(),
@@ -223,7 +226,7 @@ class LoopView:
 
     def show(self, before: Loop, after: Loop) -> None:
         """Show what changed."""
-        self.say(changes(before, after))
+        self.say(changes(before, after, self._until))
         for step, unit in self.BARS.items():
             progress = after.steps[step]
             if progress.state is StepState.RUNNING and progress.total:

@@ -53,6 +53,24 @@ class Adapter(Reply):
     metrics: dict[str, object] = {}
 
 
+Link = dict[str, object]
+
+
+class Provenance(Reply):
+    """The digest chain of a version; a link that does not exist (yet) is null."""
+
+    adapter_id: str
+    dataset: Link | None = None
+    configuration: Link | None = None
+    base_model: Link
+    checkpoint: Link
+    artifact: Link
+    evaluation: Link | None = None
+    approval: Link | None = None
+    loaded: list[Link] = []
+    answers: Link = {}
+
+
 class GoldenSet(Reply):
     """A golden data set."""
 

@@ -28,13 +28,18 @@ def as_plain(value: object) -> object:
     return value
 
 
+def _console(terminal: bool) -> Console:
+    # Nobody wants a table folded to 80 columns in a file.
+    return Console(highlight=False) if terminal else Console(highlight=False, soft_wrap=True, width=200)
+
+
 @dataclass(frozen=True)
 class Session:
     """One run of a command. Answers go to stdout, everything said about them to stderr."""
 
     home: FleetHome
     as_json: bool = False
-    out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+    out: Console = field(default_factory=lambda: _console(sys.stdout.isatty()))
     notes: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
 
     @cached_property
@@ -79,5 +84,14 @@ def facts(pairs: Mapping[str, object]) -> Table:
     made.add_column(overflow="fold")
     for name, value in pairs.items():
         if value not in (None, "", (), [], {}):
-            made.add_row(name, Text(str(value)))
+            made.add_row(name, Text(_brief(value)))
     return made
+
+
+def _brief(value: object) -> str:
+    """Nested values on one line, without quotes and braces at the top."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_brief(one)}" for name, one in value.items() if one is not None)
+    if isinstance(value, list | tuple):
+        return "; ".join(_brief(one) for one in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

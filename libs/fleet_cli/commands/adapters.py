@@ -58,7 +58,7 @@ def show(session: Session, adapter_id: AdapterId) -> None:
 def provenance(session: Session, adapter_id: AdapterId) -> None:
     """Show the digest chain: data set → configuration → base model → checkpoint → artifact → evaluation → approval."""
     found = session.client.call(calls.provenance(adapter_id))
-    session.answer(found, "\n".join(provenance_lines(found.model_dump(mode="json"))))
+    session.answer(found, "\n".join(provenance_lines(found)))
 
 
 def _decide(session: Session, verb: str, adapter_id: str, reason: str) -> None:

@@ -20,8 +20,9 @@ from fleet_cli.commands.options import Method
 from fleet_cli.faults import BadInput, ExitCode, Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.lifecycle import Loop, Outcome, Step
+from fleet_cli.provenance import breaks
 from fleet_cli.provenance import lines as provenance_lines
-from fleet_cli.replies import ChatCompletion
+from fleet_cli.replies import ChatCompletion, Served
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
 
@@ -42,6 +43,7 @@ class Answered:
     base: str
     auto: str
     adapter_id: str
+    artifact_sha256: str
 
 
 def add(root: CommandGroup) -> None:
@@ -84,7 +86,7 @@ def _whole_life(session: Session, examples: Path, questions: int) -> None:
     every = max(1, len(held_out) // questions)
     session.note(f"asking {questions} held-out questions of the base model and of `auto`")
     answers = [ask_both(session, sample) for sample in held_out[::every][:questions]]
-    chain = session.client.call(calls.provenance(loop.adapter_id)).model_dump(mode="json")
+    chain = session.client.call(calls.provenance(loop.adapter_id))
     if session.as_json:
         session.json_line({"answers": [vars(one) for one in answers], "provenance": chain})
     else:
@@ -94,6 +96,11 @@ def _whole_life(session: Session, examples: Path, questions: int) -> None:
         )
     if not any(one.adapter_id == loop.adapter_id for one in answers):
         raise Fault(f"`auto` chose {loop.adapter_id} for none of the {len(answers)} questions: routing does not work")
+    wrong = [one for one in answers if one.adapter_id and one.artifact_sha256 != chain.artifact.get("sha256")]
+    if wrong or breaks(chain):
+        raise Fault(
+            f"the digest chain is broken: {(breaks(chain) or [f'answered with {wrong[0].artifact_sha256}'])[0]}"
+        )
 
 
 def _not_active(loop: Loop) -> Fault:
@@ -130,8 +137,15 @@ def ask_both(session: Session, sample: dict[str, object]) -> Answered:
         return session.client.call(calls.chat(model, question, system=SYSTEM, max_tokens=ANSWER_TOKENS))
 
     base, auto = ask(session.home.base_model.name), ask("auto")
-    adapter = auto.lorafleet.adapter_id if auto.lorafleet else None
-    return Answered(question, str(sample["expected_output"]), base.text.strip(), auto.text.strip(), adapter or "")
+    served = auto.lorafleet or Served()
+    return Answered(
+        question=question,
+        expected=str(sample["expected_output"]),
+        base=base.text.strip(),
+        auto=auto.text.strip(),
+        adapter_id=served.adapter_id or "",
+        artifact_sha256=served.artifact_sha256 or "",
+    )
 
 
 def side_by_side(answers: list[Answered]) -> Table:

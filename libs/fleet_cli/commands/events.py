@@ -34,6 +34,7 @@ def tail(
     *,
     type_: TypeOption = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event kept.")] = False,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more, or end at the newest.")] = True,
     count: Annotated[int | None, typer.Option("--count", min=1, help="End after so many events.")] = None,
 ) -> None:
     """Print every event as it happens, one a line, until Ctrl-C."""
@@ -42,10 +43,10 @@ def tail(
     async def print_all() -> None:
         async with bus.connect(session.home) as client:
             seen = 0
-            async for received in bus.follow(client, after=0 if from_start else None, subjects=subjects):
+            async for received in bus.follow(client, after=0 if from_start else None, subjects=subjects, wait=follow):
                 show(session, received)
                 seen += 1
-                if count is not None and seen >= count:
+                if seen == count:
                     return
 
     bus.run(print_all)

@@ -71,14 +71,14 @@ def bring_data(session: Session, request: v1.TrainingRequested, data: str, golde
     elif request.golden_dataset_id:
         _expect_golden(session, request.golden_dataset_id)
     if samples:
-        session.client.call(calls.record_samples(request.domain, to_ndjson(samples)))
-        session.note(f"recorded {len(samples)} samples of {data} for {request.domain}")
+        found = session.client.call(calls.record_samples(request.domain, to_ndjson(samples)))
+        session.note(f"recorded {found.added} samples of {data} for {request.domain}, {found.duplicates} were known")
 
 
 def _bring_golden(session: Session, request: v1.TrainingRequested, held_out: list[dict[str, object]]) -> None:
     ensure_golden(session, request.golden_dataset_id, request.domain)
-    session.client.call(calls.add_golden_samples(request.golden_dataset_id, to_ndjson(held_out)))
-    session.note(f"imported {len(held_out)} golden samples into {request.golden_dataset_id}")
+    found = session.client.call(calls.add_golden_samples(request.golden_dataset_id, to_ndjson(held_out)))
+    session.note(f"{found.dataset_id} version {found.version} has {found.total_samples} golden samples")
 
 
 def _expect_golden(session: Session, dataset_id: str) -> None:
@@ -102,7 +102,7 @@ def follow(
     timeout: float | None = None,
 ) -> Loop:
     """Run a loop and show it: lines and bars, or one JSON object a step."""
-    view = None if session.as_json else LoopView(session.out)
+    view = None if session.as_json else LoopView(session.out, until)
     job = ""
 
     def show(before: Loop, after: Loop) -> None:

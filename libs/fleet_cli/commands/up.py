@@ -33,7 +33,9 @@ def running(session: Session) -> Iterator[Fleet]:
     try:
         fleet.start()
     except StackError as error:
-        raise Fault(f"the stack does not start: {error}") from error
+        # What follows the first line is the end of a log.
+        reason, _, log = str(error).partition("\n")
+        raise Fault(f"the stack does not start: {reason}", log) from error
     try:
         session.note(f"the fleet runs, started in {time.monotonic() - began:.1f} s")
         yield fleet

@@ -34,7 +34,7 @@ COMPLETED = v1.TrainingCompleted(
     checkpoint_config=BLOB,
     artifact=ARTIFACT,
     report=BLOB,
-    metrics={"train_loss": 0.42, "steps": 40.0, "seconds": 61.0},
+    metrics={"train_loss": 0.42, "steps": 40.0, "train_seconds": 61.0},
 )
 REGISTERED = v1.AdapterRegistered(adapter=ADAPTER, revision=1, job_id="job-1")
 SCORED = v1.EvaluationScored(
