@@ -40,6 +40,11 @@ _JOBS = TypeAdapter(list[Job])
 _LINES = TypeAdapter(list[dict[str, object]])
 
 
+def _part(name: str) -> str:
+    """One part of a path: nothing that a user types may leave it."""
+    return quote(name, safe="")
+
+
 # trainer
 def record_samples(domain: str, ndjson: bytes) -> Call[Recorded]:
     """Record training samples, lines {"prompt", "completion", "rating"?, "id"?}."""
@@ -64,17 +69,17 @@ def jobs(state: str | None = None) -> Call[list[Job]]:
 
 def job(job_id: str) -> Call[Job]:
     """One job."""
-    return Call("trainer", "GET", f"/v1/jobs/{quote(job_id)}", _JOB)
+    return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}", _JOB)
 
 
 def job_metrics(job_id: str) -> Call[list[Metric]]:
     """What the training logged."""
-    return Call("trainer", "GET", f"/v1/jobs/{quote(job_id)}/metrics", TypeAdapter(list[Metric]), inside="metrics")
+    return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/metrics", TypeAdapter(list[Metric]), inside="metrics")
 
 
 def cancel_job(job_id: str, reason: str) -> Call[Anything]:
     """End a job."""
-    return Call("trainer", "POST", f"/v1/jobs/{quote(job_id)}/cancel", _ANYTHING, body={"reason": reason})
+    return Call("trainer", "POST", f"/v1/jobs/{_part(job_id)}/cancel", _ANYTHING, body={"reason": reason})
 
 
 # registry
@@ -93,17 +98,17 @@ def adapters(
 
 def adapter(adapter_id: str) -> Call[Adapter]:
     """One version."""
-    return Call("registry", "GET", f"/v1/adapters/{quote(adapter_id)}", _ADAPTER)
+    return Call("registry", "GET", f"/v1/adapters/{_part(adapter_id)}", _ADAPTER)
 
 
 def provenance(adapter_id: str) -> Call[Provenance]:
     """The digest chain of a version."""
-    return Call("registry", "GET", f"/v1/adapters/{quote(adapter_id)}/provenance", TypeAdapter(Provenance))
+    return Call("registry", "GET", f"/v1/adapters/{_part(adapter_id)}/provenance", TypeAdapter(Provenance))
 
 
 def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:
     """approve, reject, activate or deactivate a version."""
-    return Call("registry", "POST", f"/v1/adapters/{quote(adapter_id)}/{verb}", _ADAPTER, body={"reason": reason})
+    return Call("registry", "POST", f"/v1/adapters/{_part(adapter_id)}/{verb}", _ADAPTER, body={"reason": reason})
 
 
 def register(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
@@ -127,20 +132,20 @@ def goldens(domain: str | None = None) -> Call[list[GoldenSet]]:
 def golden(reference: str) -> Call[GoldenSet]:
     """One golden data set by `id` (its newest version) or `id@version`."""
     dataset_id, _, version = reference.partition("@")
-    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}", _GOLDEN, {"version": version})
+    return Call("evaluator", "GET", f"/v1/golden/{_part(dataset_id)}", _GOLDEN, {"version": version})
 
 
 def add_golden_samples(dataset_id: str, ndjson: bytes, *, replace: bool = False) -> Call[GoldenChanged]:
     """Add samples to a golden data set, or make them all it has."""
     query: Query = {"replace": "true" if replace else None}
-    path = f"/v1/golden/{quote(dataset_id)}/samples"
+    path = f"/v1/golden/{_part(dataset_id)}/samples"
     return Call("evaluator", "POST", path, TypeAdapter(GoldenChanged), query, ndjson=ndjson)
 
 
 def export_golden(reference: str) -> Call[list[dict[str, object]]]:
     """Every sample of a golden data set, `id` or `id@version`."""
     dataset_id, _, version = reference.partition("@")
-    return Call("evaluator", "GET", f"/v1/golden/{quote(dataset_id)}/export", _LINES, {"version": version}, lines=True)
+    return Call("evaluator", "GET", f"/v1/golden/{_part(dataset_id)}/export", _LINES, {"version": version}, lines=True)
 
 
 def evaluations(adapter_id: str | None = None) -> Call[list[Evaluation]]:
@@ -150,7 +155,7 @@ def evaluations(adapter_id: str | None = None) -> Call[list[Evaluation]]:
 
 def evaluation(evaluation_id: str) -> Call[Evaluation]:
     """One evaluation with its samples."""
-    return Call("evaluator", "GET", f"/v1/evaluations/{quote(evaluation_id)}", _EVALUATION)
+    return Call("evaluator", "GET", f"/v1/evaluations/{_part(evaluation_id)}", _EVALUATION)
 
 
 def request_evaluation(adapter_id: str, golden_dataset_id: str) -> Call[Anything]:

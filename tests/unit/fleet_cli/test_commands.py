@@ -1,0 +1,208 @@
+"""What commands send to the services, what they print, and what becomes of the services' errors."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fleet_kit.auth import LocalIssuer
+from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
+
+ADAPTER = {
+    "adapter_id": "tax-lora-v1.0.0",
+    "domain": "tax",
+    "version": "1.0.0",
+    "status": "approved",
+    "active": True,
+    "metrics": {"llm_judge_score": 87.5},
+    "a_field_of_a_newer_registry": 1,
+}
+
+
+def test_a_list_is_a_table_for_people_and_json_with_every_field_for_programs(
+    against: Lorafleet, service: Scripted
+) -> None:
+    service.answer("GET /v1/adapters", {"adapters": [ADAPTER], "next": None})
+    shown = against("adapters", "list", "--domain", "tax", "--active")
+    assert shown.exit_code == 0
+    assert shown.stdout.split("\n")[1].split() == ["tax-lora-v1.0.0", "tax", "1.0.0", "approved", "active", "87.5"]
+    assert service.asked[0].path == "/v1/adapters?domain=tax&active=true"
+    assert service.asked[0].headers["authorization"] == "Bearer a-token"
+    [found] = json.loads(against("adapters", "list", "--json").stdout)
+    assert found["a_field_of_a_newer_registry"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "said"),
+    [
+        (404, {"title": "Unknown adapter", "detail": "no adapter 'x'", "field": "adapter_id"}, 2, "no adapter 'x'"),
+        (422, {"title": "Invalid request", "detail": "domain: bad", "field": "domain"}, 2, "domain: bad"),
+        (
+            409,
+            {"title": "Not allowed", "detail": "was rejected"},
+            1,
+            "registry answered 409: Not allowed: was rejected",
+        ),
+        (401, {"title": "Not authenticated", "detail": "expired"}, 1, "expired"),
+        (403, {"title": "Scope missing", "detail": "lacks 'train'"}, 1, "lacks 'train'"),
+        (503, {"title": "Temporarily unavailable", "detail": "database"}, 1, "Temporarily unavailable: database"),
+        (500, b"it broke\nbadly", 1, "registry answered 500: it broke badly"),
+        (404, {"error": {"message": "model 'x' does not exist", "param": "model"}}, 2, "model 'x' does not exist"),
+    ],
+)
+def test_a_services_error_is_one_line_and_an_exit_code(
+    against: Lorafleet, service: Scripted, status: int, body: object, code: int, said: str
+) -> None:
+    service.answer("GET /v1/adapters/x", body, status, "application/problem+json")
+    result = against("adapters", "show", "x")
+    assert result.exit_code == code
+    assert len(result.stderr.splitlines()) == 1
+    assert said in result.stderr
+
+
+def test_a_service_that_is_not_there_is_named_with_its_address(lorafleet: Lorafleet) -> None:
+    result = lorafleet("adapters", "list", LORAFLEET_REGISTRY_URL="http://127.0.0.1:9", LORAFLEET_TOKEN="t")
+    assert result.exit_code == 1
+    assert "registry does not answer at http://127.0.0.1:9" in result.stderr
+
+
+def test_without_a_fleet_the_way_to_one_is_told(lorafleet: Lorafleet) -> None:
+    result = lorafleet("adapters", "list")
+    assert result.exit_code == 1
+    assert "lorafleet up" in result.stderr
+    assert "LORAFLEET_REGISTRY_URL" in result.stderr
+
+
+@pytest.mark.requirement("LA-4.2")
+def test_every_option_of_the_pipeline_reaches_the_request(
+    against: Lorafleet, service: Scripted, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"rank": 8, "epochs": 2, "batchSize": 4}'.replace("batchSize", "batch_size"))
+    service.answer("GET /v1/golden/tax-golden-v1", {"dataset_id": "tax-golden-v1"})
+    service.answer("POST /v1/jobs", {"job_id": "job-1"}, 202)
+    result = against(
+        *("lifecycle", "run", "--domain", "tax", "--query", "income tax", "--golden-dataset", "tax-golden-v1"),
+        *("--method", "dora", "--rank", "32", "--auto-approve-threshold", "90", "--config", str(config), "--no-wait"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "job-1" in result.stdout
+    assert service.asked[-1].json == {
+        "domain": "tax",
+        "query": "income tax",
+        "goldenDatasetId": "tax-golden-v1",
+        "method": "dora",
+        "hyperparameters": {"rank": 32, "epochs": 2, "batchSize": 4},
+        "autoApproveThreshold": 90,
+    }
+
+
+def test_samples_are_sent_as_ndjson_for_their_domain(against: Lorafleet, service: Scripted) -> None:
+    service.answer("POST /v1/samples", {"received": 1, "added": 1, "duplicates": 0}, 201)
+    result = against("data", "import", "-", "--domain", "tax", stdin='{"prompt": "ä?", "completion": "b"}\n\n')
+    assert "1 samples recorded for tax, 0 were known" in result.stdout
+    [asked] = service.asked
+    assert (asked.path, asked.headers["content-type"]) == ("/v1/samples?domain=tax", "application/x-ndjson")
+    assert asked.json == {"prompt": "ä?", "completion": "b"}
+
+
+def test_a_chat_is_printed_as_it_is_streamed_and_names_who_answered(against: Lorafleet, service: Scripted) -> None:
+    chunks = [
+        {"id": "gen-1", "choices": [{"delta": {"role": "assistant", "content": ""}}]},
+        {"id": "gen-1", "choices": [{"delta": {"content": "Forty"}}]},
+        {"id": "gen-1", "choices": [{"delta": {"content": "-two"}}], "lorafleet": {"adapter_id": "tax-lora-v1.0.0"}},
+    ]
+    stream = "".join(f"data: {json.dumps(one)}\n\n" for one in chunks) + "data: [DONE]\n\n"
+    service.answer("POST /v1/chat/completions", stream.encode(), kind="text/event-stream")
+    result = against("chat", "How many?")
+    assert result.stdout == "Forty-two\n"
+    assert "tax-lora-v1.0.0" in result.stderr
+    assert "lorafleet feedback gen-1" in result.stderr
+    assert service.asked[0].json["model"] == "auto"  # type: ignore[index]
+
+
+def test_a_stream_that_breaks_is_an_error(against: Lorafleet, service: Scripted) -> None:
+    stream = b'data: {"id": "g", "choices": []}\n\ndata: {"error": {"message": "the answer broke off"}}\n\n'
+    service.answer("POST /v1/chat/completions", stream, kind="text/event-stream")
+    result = against("chat", "How many?")
+    assert result.exit_code == 1
+    assert "the answer broke off" in result.stderr
+
+
+def test_a_peft_folder_is_uploaded_with_its_fields_and_never_a_pickle(
+    against: Lorafleet, service: Scripted, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
+    refused = against("adapters", "register", str(tmp_path), "--domain", "tax")
+    assert refused.exit_code == 2
+    assert "adapter_model.safetensors" in refused.stderr
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"tensors")
+    service.answer("POST /v1/adapters", ADAPTER, 201)
+    assert against("adapters", "register", str(tmp_path), "--domain", "tax", "--version", "1.0.0").exit_code == 0
+    body = service.asked[-1].body
+    for part in (b'name="domain"', b'name="version"', b'filename="adapter_model.safetensors"', b"tensors"):
+        assert part in body
+    assert b"pickle" not in body
+
+
+def test_an_event_is_shown_as_a_nats_command_with_exact_headers_and_body(lorafleet: Lorafleet) -> None:
+    body = '{"domain": "tax", "query": "what\'s due"}'
+    result = lorafleet("events", "publish", "training-requested", "-", "--dry-run", stdin=body)
+    words = shlex.split(result.stdout)
+    assert words[:5] == ["nats", "pub", "-s", "nats://127.0.0.1:4222", "lorafleet.v1.training.requested"]
+    headers = dict(word.split(": ", 1) for flag, word in itertools.pairwise(words) if flag == "-H")
+    assert headers["ce-type"] == "lorafleet.events.v1.TrainingRequested"
+    assert headers["Nats-Msg-Id"] == headers["ce-id"]
+    assert json.loads(words[-1]) == json.loads(body)
+
+
+def test_a_minted_token_carries_its_scopes_and_domains(lorafleet: Lorafleet, tmp_path: Path) -> None:
+    import jwt
+
+    issuer = LocalIssuer.create(tmp_path / "home" / "keys")
+    result = lorafleet("token", "mint", "--scopes", "generate, feedback", "--domains", "tax")
+    key = jwt.PyJWK.from_dict(issuer.jwks()["keys"][0])
+    claims = jwt.decode(result.stdout.strip(), key, algorithms=["EdDSA"], audience="lorafleet")
+    assert (claims["scope"], claims["domains"]) == ("generate feedback", ["tax"])
+
+
+def test_a_provenance_chain_that_speaks_of_two_artifacts_is_called_broken(
+    against: Lorafleet, service: Scripted
+) -> None:
+    chain = {
+        "adapter_id": "tax-lora-v1.0.0",
+        "base_model": {"name": "b", "revision": "r"},
+        "checkpoint": {"sha256": "c"},
+        "artifact": {"sha256": "aa", "bytes": 1},
+        "loaded": [{"replica": "one", "artifact_sha256": "aa"}],
+        "answers": {"count": 0},
+    }
+    service.answer("GET /v1/adapters/tax-lora-v1.0.0/provenance", chain)
+    assert "the chain holds" in against("adapters", "provenance", "tax-lora-v1.0.0").stdout
+    chain["loaded"] = [{"replica": "one", "artifact_sha256": "bb"}]
+    service.answer("GET /v1/adapters/tax-lora-v1.0.0/provenance", chain)
+    shown = against("adapters", "provenance", "tax-lora-v1.0.0").stdout
+    assert "replica one speaks of artifact bb, registered is aa" in shown
+    assert "the chain holds" not in shown
+
+
+async def test_the_async_client_carries_out_the_same_calls(service: Scripted, tmp_path: Path) -> None:
+    from fleet_cli import calls
+    from fleet_cli.client import AsyncFleetClient
+    from fleet_cli.faults import ServerRefused
+    from fleet_cli.home import FleetHome
+
+    service.answer("GET /v1/adapters", {"adapters": [ADAPTER]})
+    home = FleetHome(tmp_path, {"LORAFLEET_REGISTRY_URL": service.url, "LORAFLEET_TOKEN": "t"})
+    async with AsyncFleetClient(home) as fleet:
+        [found] = await fleet.call(calls.adapters(domain="tax"))
+        assert found.adapter_id == "tax-lora-v1.0.0"
+        with pytest.raises(ServerRefused) as refused:
+            await fleet.call(calls.adapter("a/b"))
+    assert refused.value.status == 404
+    assert service.asked[-1].path == "/v1/adapters/a%2Fb"
