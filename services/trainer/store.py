@@ -38,7 +38,10 @@ async def add_samples(connection: Connection, samples: Iterable[Sample], recorde
 
     Of two ratings of one sample the one recorded later stays, in whatever order they come.
     """
-    by_id = {sample.sample_id: sample for sample in samples}
+    by_id: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.rating is not None or sample.sample_id not in by_id:
+            by_id[sample.sample_id] = sample
     added = await connection.fetchval(
         """
         with given as (
