@@ -16,7 +16,7 @@ from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_events import Event
-from fleet_events.topology import row_of
+from fleet_events.topology import TOPOLOGY, row_of
 from fleet_kit.cloudevents import Outgoing
 
 events = CommandGroup("Watch the events flow, or publish one.")
@@ -108,7 +108,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the `nats pub` command instead.")] = False,
 ) -> None:
     """Publish one event; prints its exact subject, headers and body, as any other system would have to send it."""
-    event = parse(bus.event_type(type_), read_text(body, "BODY"))
+    event = parse(upstream_type(type_), read_text(body, "BODY"))
     message = bus.outgoing(event, subject or bus.entity_of(event), source)
     if dry_run:
         # An upstream system may be written before the fleet runs: no address is no reason to refuse.
@@ -125,6 +125,15 @@ def publish(
     lines += [f"{name}: {value}" for name, value in message.headers.items()]
     lines += ["", message.body.decode(), "", f"stored as message {sequence}"]
     session.answer({**_wire(message), "sequence": sequence}, "\n".join(lines))
+
+
+def upstream_type(name: str) -> type[Event]:
+    """An event that upstream systems may say; the bus would not take another from them. Raises `BadInput`."""
+    event = bus.event_type(name)
+    if "upstream" not in row_of(event).said_by:
+        allowed = ", ".join(row.event.__name__ for row in TOPOLOGY if "upstream" in row.said_by)
+        raise BadInput("TYPE", f"only the fleet itself says {event.__name__}; upstream may say {allowed}")
+    return event
 
 
 def parse(event: type[Event], text: str) -> Event:

@@ -70,7 +70,7 @@ def service() -> Iterator[Scripted]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     scripted.url = f"http://127.0.0.1:{server.server_port}"
     yield scripted
     server.shutdown()

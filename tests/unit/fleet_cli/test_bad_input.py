@@ -39,6 +39,7 @@ from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
         (["token", "mint", "--scopes", "train", "--domains", "A B"], "--domains", "lower-case"),
         (["token", "mint", "--scopes", "train"], "--home", "lorafleet up"),
         (["events", "publish", "Aproved", "-"], "TYPE", "known are"),
+        (["events", "publish", "Approved", "-"], "TYPE", "upstream may say"),
         (["events", "tail", "--type", "Aproved"], "--type", "known are"),
         (["demo", "--examples", "nowhere"], "--examples", "training.jsonl"),
         (["adapters", "lst"], "lst", "No such command"),

@@ -1,0 +1,107 @@
+"""events, dlq and provision on a real nats-server, with its real users and permissions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from nats.js import JetStreamContext
+
+from fleet_cli.stack import Fleet
+from fleet_events.topology import DEAD_STREAM, STREAM
+from tests.integration.cli.conftest import Ran, run_in
+
+pytestmark = pytest.mark.integration
+SAMPLE = {"domain": "tax", "prompt": "What is due?", "completion": "Everything."}
+
+
+@pytest.fixture
+def home(servers: Fleet) -> Path:
+    return servers.home.root
+
+
+async def run(home: Path, *arguments: str, stdin: str = "") -> Ran:
+    return await asyncio.to_thread(run_in, home, *arguments, stdin=stdin)
+
+
+async def test_a_published_event_is_stored_with_the_headers_and_body_that_were_printed(
+    home: Path, jetstream: JetStreamContext, module_database: str
+) -> None:
+    ran = await run(home, "events", "publish", "SampleRecorded", "-", "--json", stdin=json.dumps(SAMPLE))
+    assert ran.code == 0, ran.err
+    stored = await jetstream.get_msg(STREAM, seq=ran.json["sequence"])
+    assert stored.subject == ran.json["subject"] == "lorafleet.v1.data.sample_recorded"
+    assert stored.headers is not None
+    assert ran.json["headers"].items() <= stored.headers.items()
+    assert json.loads(stored.data or b"") == ran.json["body"] == SAMPLE
+
+
+async def test_a_tail_from_the_start_shows_every_event_in_order_and_filters_by_type(
+    home: Path, module_database: str
+) -> None:
+    await run(home, "events", "publish", "SampleRecorded", "-", stdin=json.dumps(SAMPLE))
+    request = json.dumps({"domain": "tax", "jobId": "job-1"})
+    await run(home, "events", "publish", "TrainingRequested", "-", stdin=request)
+    everything = await run(home, "events", "tail", "--from-start", "--no-follow", "--json")
+    sequences = [one["sequence"] for one in everything.json_lines]
+    assert sequences == sorted(sequences)
+    assert {one["type"] for one in everything.json_lines} == {"SampleRecorded", "TrainingRequested"}
+    one_type = await run(home, "events", "tail", "--from-start", "--no-follow", "--type", "TrainingRequested")
+    assert [line.split()[2:4] for line in one_type.out.splitlines()] == [["TrainingRequested", "job_id=job-1"]]
+
+
+async def test_a_running_tail_prints_an_event_that_comes_later(home: Path, module_database: str) -> None:
+    tail = asyncio.create_task(run(home, "events", "tail", "--count", "1", "--json", "--type", "SampleRecorded"))
+    while not tail.done():
+        # The tail may not listen yet: it shows the first event after it does.
+        await run(home, "events", "publish", "SampleRecorded", "-", stdin=json.dumps(SAMPLE))
+    [event] = (await tail).json_lines
+    assert event["body"] == SAMPLE
+
+
+async def test_a_dead_letter_is_listed_shown_and_replayed_once(
+    home: Path, jetstream: JetStreamContext, module_database: str
+) -> None:
+    subject, consumer = "lorafleet.v1.data.sample_recorded", "trainer-data_sample_recorded"
+    headers = {
+        "ce-id": "event-1",
+        "ce-type": "lorafleet.events.v1.SampleRecorded",
+        "content-type": "application/json",
+        "Lorafleet-Reason": "prompt: empty",
+        "Lorafleet-Consumer": consumer,
+        "Lorafleet-Subject": subject,
+        "Lorafleet-Deliveries": "5",
+    }
+    dead = await jetstream.publish(f"lorafleet.dlq.{consumer}", json.dumps(SAMPLE).encode(), headers=headers)
+    listed = await run(home, "dlq", "list", "--json")
+    assert [(one["sequence"], one["reason"]) for one in listed.json] == [(dead.seq, "prompt: empty")]
+    assert (await run(home, "dlq", "show", str(dead.seq), "--json")).json["body"] == SAMPLE
+    before = (await jetstream.stream_info(STREAM)).state.last_seq
+    replayed = await run(home, "dlq", "replay", str(dead.seq))
+    assert replayed.code == 0, replayed.err
+    assert (await jetstream.stream_info(STREAM)).state.last_seq == before + 1
+    assert (await jetstream.stream_info(DEAD_STREAM)).state.messages == 0
+    again = await run(home, "dlq", "replay", str(dead.seq))
+    assert again.code == 2
+    assert f"there is no dead letter {dead.seq}" in again.err
+
+
+async def test_drift_is_told_with_exit_code_1_by_check_and_mended_without(
+    home: Path, jetstream: JetStreamContext, module_database: str
+) -> None:
+    assert (await run(home, "provision", "--check")).code == 0
+    await jetstream.delete_consumer(STREAM, "registry-training_completed")
+    told = await run(home, "provision", "--check")
+    assert told.code == 1
+    assert "registry-training_completed" in told.out
+    assert (await run(home, "provision", "--no-migrations")).code == 0
+    assert (await run(home, "provision", "--check")).code == 0
+
+
+async def test_status_names_what_is_not_there(home: Path, module_database: str) -> None:
+    ran = await run(home, "status", "--json")
+    assert ran.code == 1
+    states = {one["part"]: one["state"] for one in ran.json}
+    assert (states["nats"], states["s3"], states["registry"]) == ("ready", "up", "unknown")
