@@ -77,9 +77,9 @@ def job_metrics(job_id: str) -> Call[list[Metric]]:
     return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/metrics", TypeAdapter(list[Metric]), inside="metrics")
 
 
-def cancel_job(job_id: str, reason: str) -> Call[Anything]:
+def cancel_job(job_id: str, reason: str) -> Call[Job]:
     """End a job."""
-    return Call("trainer", "POST", f"/v1/jobs/{_part(job_id)}/cancel", _ANYTHING, body={"reason": reason})
+    return Call("trainer", "POST", f"/v1/jobs/{_part(job_id)}/cancel", _JOB, body={"reason": reason})
 
 
 # registry

@@ -32,6 +32,8 @@ from fleet_kit.errors import Refused
 # An approved version is activated in the same breath, where the policy says so.
 ACTIVATION_GRACE = 10.0
 POLL_SECONDS = 2.0
+Happenings = asyncio.Queue[Happened | Exception]
+"""What the watchers saw, or why one of them cannot go on."""
 
 
 async def run_loop(
@@ -54,24 +56,24 @@ async def run_loop(
         before = Loop(request.model_copy(update={"job_id": accepted.job_id}))
         loop = begin(before.request)
         show(before, loop)
-        happenings: asyncio.Queue[Happened | Fault] = asyncio.Queue()
+        happenings: Happenings = asyncio.Queue()
         state = _Shared(loop)
-        async with asyncio.TaskGroup() as watchers:
-            tasks = [
-                watchers.create_task(_guarded(work, happenings))
-                for work in (
-                    _events(nats, events_after, happenings),
-                    _dead_letters(nats, dead_after, happenings),
-                    _evaluation(fleet, state, happenings),
-                )
-            ]
-            try:
-                return await _until_the_end(
-                    state, happenings, show, until=until, wait_for_review=wait_for_review, timeout=timeout
-                )
-            finally:
-                for task in tasks:
-                    task.cancel()
+        watchers = [
+            asyncio.create_task(_guarded(work, happenings))
+            for work in (
+                _events(nats, events_after, happenings),
+                _dead_letters(nats, dead_after, happenings),
+                _evaluation(fleet, state, happenings),
+            )
+        ]
+        try:
+            return await _until_the_end(
+                state, happenings, show, until=until, wait_for_review=wait_for_review, timeout=timeout
+            )
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
 
 
 class _Shared:
@@ -83,7 +85,7 @@ class _Shared:
 
 async def _until_the_end(
     state: _Shared,
-    happenings: asyncio.Queue[Happened | Fault],
+    happenings: Happenings,
     show: Callable[[Loop, Loop], None],
     *,
     until: Step,
@@ -104,7 +106,7 @@ async def _until_the_end(
             happened = await asyncio.wait_for(happenings.get(), 1.0)
         except TimeoutError:
             continue
-        if isinstance(happened, Fault):
+        if isinstance(happened, Exception):
             raise happened
         after = advance(state.loop, happened)
         if after is not state.loop:
@@ -122,20 +124,21 @@ def _ended(loop: Loop, until: Step, wait_for_review: bool) -> bool:
     return until is not Step.APPROVE and loop.steps[until].state is StepState.DONE
 
 
-async def _guarded(work: Coroutine[None, None, None], happenings: asyncio.Queue[Happened | Fault]) -> None:
+async def _guarded(work: Coroutine[None, None, None], happenings: Happenings) -> None:
     try:
         await work
-    except Fault as fault:
-        happenings.put_nowait(fault)
+    except Exception as error:
+        # Raised by whoever reads the queue: a watcher that died in silence would leave the loop waiting for ever.
+        happenings.put_nowait(error)
 
 
-async def _events(nats: Client, after: int, happenings: asyncio.Queue[Happened | Fault]) -> None:
+async def _events(nats: Client, after: int, happenings: Happenings) -> None:
     async for received in bus.follow(nats, after=after):
         if received.event is not None:
             happenings.put_nowait(received.event)
 
 
-async def _dead_letters(nats: Client, after: int, happenings: asyncio.Queue[Happened | Fault]) -> None:
+async def _dead_letters(nats: Client, after: int, happenings: Happenings) -> None:
     async for letter in bus.follow(nats, after=after, stream=DEAD_STREAM):
         headers = {name.lower(): value for name, value in letter.headers.items()}
         # A body that nobody can read names no job: it cannot be ours, for ours was accepted.
@@ -145,7 +148,7 @@ async def _dead_letters(nats: Client, after: int, happenings: asyncio.Queue[Happ
             happenings.put_nowait(DeadLettered(event, headers.get("lorafleet-consumer", "a service"), reason))
 
 
-async def _evaluation(fleet: AsyncFleetClient, state: _Shared, happenings: asyncio.Queue[Happened | Fault]) -> None:
+async def _evaluation(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:
     """How far the judge is: no event says so, the evaluator does."""
     while True:
         await asyncio.sleep(POLL_SECONDS)

@@ -66,7 +66,8 @@ def metrics(session: Session, job_id: JobId) -> None:
 def cancel(session: Session, job_id: JobId, reason: ReasonOption = "") -> None:
     """End a job; what it trained is dropped."""
     answered = session.client.call(calls.cancel_job(job_id, reason))
-    session.answer(answered, f"{job_id} is being cancelled")
+    ended = answered.state == State.CANCELLED
+    session.answer(answered, f"{job_id} {'was' if ended else 'is being'} cancelled")
 
 
 def _number(value: float | None) -> str | None:

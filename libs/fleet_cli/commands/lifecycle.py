@@ -14,7 +14,7 @@ from fleet_cli.faults import BadInput, ExitCode, ServerRefused
 from fleet_cli.files import to_ndjson
 from fleet_cli.follow import run_loop
 from fleet_cli.group import CommandGroup
-from fleet_cli.lifecycle import Loop, Outcome, Step, StepState
+from fleet_cli.lifecycle import Loop, Step, StepState
 from fleet_cli.lifecycle_view import LoopView, footer, header, outcome_json, step_json
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
@@ -56,7 +56,7 @@ def run(
         session.answer(accepted, f"queued as job {accepted.job_id}; `lorafleet jobs show {accepted.job_id}` follows it")
         return
     loop = follow(session, request, wait_for_review=wait_for_review, timeout=timeout)
-    if loop.outcome is not None and loop.outcome is not Outcome.ACTIVE and loop.outcome.exit_code:
+    if loop.outcome is not None:
         raise typer.Exit(loop.outcome.exit_code)
 
 

@@ -81,7 +81,18 @@ def test_training_from_the_command_line_takes_a_data_set_and_a_configuration_and
 
 
 def test_a_training_that_cannot_succeed_ends_with_its_reason(fleet: Fleet) -> None:
-    ran = run_in(fleet.home.root, "train", "--domain", "cli-nothing", "--timeout", "60")
-    assert ran.code in (2, 4)
-    assert "Traceback" not in ran.err
-    assert "cli-nothing" in ran.out + ran.err
+    ran = run_in(fleet.home.root, "train", "--domain", "cli-nothing", "--timeout", "120")
+    assert ran.code == 4
+    assert "❌ training failed: " in ran.out
+    assert "cli-nothing" in ran.out
+    assert ran.err == ""
+
+
+def test_a_command_that_stops_following_leaves_the_job_to_the_fleet(fleet: Fleet, files: tuple[str, str]) -> None:
+    home, domain = fleet.home.root, "cli-impatient"
+    ran = run_in(home, "train", "--domain", domain, "--data", files[0], *SMALL, "--timeout", "1")
+    assert ran.code == 1
+    assert "it goes on by itself" in ran.err
+    [job] = [one for one in run_in(home, "jobs", "list", "--json").json if one["domain"] == domain]
+    assert job["state"] in ("queued", "running")
+    assert run_in(home, "jobs", "cancel", job["job_id"]).code == 0
