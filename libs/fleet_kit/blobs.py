@@ -44,7 +44,9 @@ class Blobs:
             secure=settings.s3_secure,
             region="us-east-1",  # saves the look-up of the bucket's region, which needs wider rights
             http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=2, read=30), retries=urllib3.Retry(total=1, backoff_factor=0.1)
+                maxsize=16,
+                timeout=urllib3.Timeout(connect=2, read=30),
+                retries=urllib3.Retry(total=1, backoff_factor=0.1),
             ),
         )
 
