@@ -16,11 +16,12 @@ from fleet_kit.errors import BlobCorrupt, BlobMissing, LeaseLost
 from fleet_kit.work import Work
 from services.trainer import domain, store
 from services.trainer.checkpoint import pack, unpack
+from services.trainer.dataset import StoredDataset
 from services.trainer.journal import Journal
 from services.trainer.patience import PASSING, patiently
 from services.trainer.progress import Began, Finished, Refused, Saved, Stepped, TrainingSpec
 from services.trainer.service import TrainerService
-from services.trainer.store import StoredCheckpoint, StoredDataset
+from services.trainer.store import StoredCheckpoint
 from services.trainer.supervisor import Crashed, supervise
 
 T = TypeVar("T")

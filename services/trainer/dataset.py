@@ -4,6 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+
+from fleet_events import v1
 
 MAX_CHARACTERS = 200_000
 """Longest prompt or completion: far beyond any context window, and within what full-text search can index."""
@@ -70,6 +73,17 @@ class FrozenDataset:
     domain: str
     body: bytes
     samples: int
+
+
+@dataclass(frozen=True)
+class StoredDataset:
+    """A frozen data set and the selection that first made it."""
+
+    dataset: v1.Dataset
+    domain: str
+    query: str
+    min_rating: float | None
+    created_at: datetime
 
 
 def freeze(domain: str, samples: Iterable[Sample]) -> FrozenDataset:

@@ -18,12 +18,12 @@ from fleet_kit.work import Work
 from services.trainer import domain, report, store
 from services.trainer.attempt import Attempt, CancelWanted, DataRefused, Outcome
 from services.trainer.configuration import InvalidRequest
+from services.trainer.dataset import StoredDataset
 from services.trainer.domain import InvalidTransition, Job
 from services.trainer.patience import patiently
 from services.trainer.progress import Stepped
 from services.trainer.selection import freeze_selection
 from services.trainer.service import TrainerService
-from services.trainer.store import StoredDataset
 from services.trainer.supervisor import Crashed
 from services.trainer.work_folder import work_folder
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from fleet_events import v1
 from services.trainer.attempt import Outcome
+from services.trainer.dataset import StoredDataset
 from services.trainer.domain import Job
 from services.trainer.patience import patiently
 from services.trainer.progress import ProbeResult, Stepped
 from services.trainer.service import TrainerService
-from services.trainer.store import StoredDataset
 
 _EXAMPLES = 32
 _EXAMPLE_CHARACTERS = 500

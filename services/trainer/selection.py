@@ -11,9 +11,8 @@ from fleet_events.topology import STREAM, consumers_of, durable_name
 from fleet_kit.db import Connection
 from services.trainer import store
 from services.trainer.configuration import Fault, InvalidRequest
-from services.trainer.dataset import Sample, freeze
+from services.trainer.dataset import Sample, StoredDataset, freeze
 from services.trainer.service import TrainerService
-from services.trainer.store import StoredDataset
 
 log = structlog.get_logger()
 

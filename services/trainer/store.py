@@ -8,20 +8,9 @@ import asyncpg
 
 from fleet_events import v1
 from fleet_kit.db import Connection
-from services.trainer.dataset import Preference, Sample
+from services.trainer.dataset import Preference, Sample, StoredDataset
 from services.trainer.domain import Job, JobState
 from services.trainer.progress import Stepped
-
-
-@dataclass(frozen=True)
-class StoredDataset:
-    """A frozen data set and the selection that first made it."""
-
-    dataset: v1.Dataset
-    domain: str
-    query: str
-    min_rating: float | None
-    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -170,18 +159,12 @@ async def find_job(connection: Connection, job_id: str) -> Job | None:
     return _job(row) if row else None
 
 
-async def lock_job(connection: Connection, job_id: str) -> Job | None:
-    """A job by its id, held against other writers until the transaction ends."""
-    row = await connection.fetchrow("select * from jobs where job_id = $1 for update", job_id)
-    return _job(row) if row else None
-
-
 async def locked(connection: Connection, job_id: str) -> Job:
-    """Like `lock_job`, for a job that must be there; raises LookupError."""
-    job = await lock_job(connection, job_id)
-    if job is None:
+    """A job that must be there, held against other writers until the transaction ends; raises LookupError."""
+    row = await connection.fetchrow("select * from jobs where job_id = $1 for update", job_id)
+    if row is None:
         raise LookupError(f"job {job_id} is not in the database")
-    return job
+    return _job(row)
 
 
 async def list_jobs(connection: Connection, domains: Sequence[str] | None, state: str | None, limit: int) -> list[Job]:

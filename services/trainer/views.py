@@ -6,9 +6,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_events import v1
+from services.trainer.dataset import StoredDataset
 from services.trainer.domain import Job, JobState
 from services.trainer.progress import Stepped
-from services.trainer.store import StoredDataset
 
 
 class _View(BaseModel):
