@@ -65,7 +65,7 @@ def _environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         # Threads that wait spin by default. Beside other busy processes that costs most of the speed: on 2 cores
-        # under load 2 threads trained 10 to 25 tokens/s spinning and 90 sleeping.
+        # under load (other work at 4 to 6) 2 threads trained 9 to 34 tokens/s spinning, 80 to 95 sleeping.
         "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
