@@ -28,6 +28,7 @@ def running(session: Session) -> Iterator[Fleet]:
     from fleet_cli.stack import Fleet, StackError
 
     fleet = Fleet(session.home.folder)
+    signal.signal(signal.SIGTERM, _terminate)
     session.note("starting nats-server, PostgreSQL, the S3 gateway and five services (the first time takes a minute)")
     began = time.monotonic()
     try:
@@ -43,6 +44,11 @@ def running(session: Session) -> Iterator[Fleet]:
         session.note("stopping everything")
         fleet.stop()
         session.note("all stopped")
+
+
+def _terminate(number: int, _frame: object) -> None:
+    """SIGTERM unwinds like Ctrl-C, so that everything is stopped in order."""
+    raise SystemExit(128 + number)
 
 
 def summary(fleet: Fleet, folder: Path) -> str:
@@ -75,6 +81,7 @@ def add(root: CommandGroup) -> None:
         """Start the embedded stack and keep it running until Ctrl-C."""
         stop = threading.Event()
         with running(session) as fleet:
+            # Both are the ordinary end of this command: exit code 0.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stop.set())
             info = fleet.info
