@@ -48,3 +48,8 @@ bench: setup
 
 clean:
 	rm -rf $(VENV) .lorafleet .mypy_cache .ruff_cache
+
+# Manifests, compose file, image recipe and deployed credentials; needs neither a cluster nor a container engine.
+.PHONY: deploy-check
+deploy-check: setup
+	$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fleet_cli.commands import chat, demo, provision, status, up
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
+from fleet_cli.commands.credentials import credentials
 from fleet_cli.commands.data import data
 from fleet_cli.commands.dlq import dlq
 from fleet_cli.commands.evaluations import evaluations
@@ -31,6 +32,7 @@ for group, name in (
     (dlq, "dlq"),
     (models, "models"),
     (token, "token"),
+    (credentials, "credentials"),
 ):
     root.add(group, name)
 
