@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet_cli.stack.models import BASE_MODEL_NAME
 from fleet_cli.stack.schemas import STORING
 from fleet_events.topology import SERVICES
 
@@ -217,3 +218,6 @@ def test_overlays_differ_in_servers_levels_and_replicas(overlay: Overlay) -> Non
     assert set(of(resources, "StatefulSet")) == ({"nats", "postgres", "minio"} if name == "dev" else set())
     assert (min(replicas.values()) > 1) == (name == "prod")
     assert ("models" in of(resources, "Job")) == (name != "prod")
+    # Where k8s/components/models/prepare.py puts them.
+    assert config["LORAFLEET_BASE_MODEL"] == f"/models/{BASE_MODEL_NAME}"
+    assert config["LORAFLEET_EMBEDDING_MODEL"] == "/models/all-MiniLM-L6-v2"
