@@ -3,7 +3,7 @@
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 __all__ = ["MigrationFailed", "migrate"]
 
@@ -25,7 +25,9 @@ def migrate(service: str, database_url: str) -> None:
         MigrationFailed: with what dbmate said.
     """
     parts = urlsplit(database_url)
-    url = urlunsplit(parts._replace(scheme="postgres", query=f"sslmode=disable&search_path={service},public"))
+    asked = dict(parse_qsl(parts.query))
+    query = urlencode({"sslmode": asked.get("sslmode", "disable"), "search_path": f"{service},public"})
+    url = urlunsplit(parts._replace(scheme="postgres", query=query))
     folders = [KIT]
     found = find_spec(f"services.{service}")
     if found is not None and found.submodule_search_locations:

@@ -42,7 +42,7 @@ async def test_one_event_takes_an_adapter_all_the_way_and_its_provenance_is_whol
 
         async def counted() -> bool:
             adapter = await loop.adapter()
-            return adapter is not None and adapter["usage"]["generations"] > 0
+            return adapter is not None and adapter["usage"]["answers"] > 0
 
         await loop.until(counted, 20)
         assert await loop.dead_letters() == 0
