@@ -21,6 +21,7 @@ from fleet_cli.lifecycle import (
     Outcome,
     Step,
     StepState,
+    TrainingProgress,
     advance,
     begin,
 )
@@ -63,6 +64,7 @@ async def run_loop(
             for work in (
                 _events(nats, events_after, happenings),
                 _dead_letters(nats, dead_after, happenings),
+                _training(fleet, state, happenings),
                 _evaluation(fleet, state, happenings),
             )
         ]
@@ -146,6 +148,20 @@ async def _dead_letters(nats: Client, after: int, happenings: Happenings) -> Non
             event, _ = open_envelope(headers.get("lorafleet-subject", ""), letter.headers, letter.body, 0)
             reason = headers.get("lorafleet-reason", "")
             happenings.put_nowait(DeadLettered(event, headers.get("lorafleet-consumer", "a service"), reason))
+
+
+async def _training(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:
+    """Every step of the training: the events tell only a few a minute."""
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        loop = state.loop
+        if loop.steps[Step.TRAIN].state is not StepState.RUNNING:
+            continue
+        # A trainer that is being restarted takes its work up again: only the bar stands still.
+        with suppress(Fault):
+            job = await fleet.call(calls.job(loop.job_id))
+            if job.state == "running" and job.loss is not None:
+                happenings.put_nowait(TrainingProgress(job.job_id, job.step, job.total_steps, job.loss))
 
 
 async def _evaluation(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:

@@ -1,7 +1,7 @@
 """The five steps of one adapter's life as a state machine: `advance(loop, happened) -> loop`. Pure.
 
 data → train → register → evaluate → approve (lifecycle-automation.md). What happens comes from the bus as events,
-and as a few observations that are no events: an evaluation's progress and a dead letter that names this loop.
+and as a few observations that are no events: how far a training or an evaluation is, a dead letter of this loop.
 """
 
 from __future__ import annotations
@@ -68,6 +68,16 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class TrainingProgress:
+    """A training under way has taken `done` of `total` steps; the events tell only a few a minute."""
+
+    job_id: str
+    done: int
+    total: int
+    loss: float
+
+
+@dataclass(frozen=True)
 class EvaluationProgress:
     """An evaluation under way has judged `done` of `total` samples."""
 
@@ -85,7 +95,7 @@ class DeadLettered:
     reason: str
 
 
-Happened = Event | EvaluationProgress | DeadLettered
+Happened = Event | TrainingProgress | EvaluationProgress | DeadLettered
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,9 @@ def advance(loop: Loop, happened: Happened) -> Loop:  # noqa: PLR0911 - one line
         case v1.TrainingStarted(job_id=loop.job_id):
             return _started(loop, happened)
         case v1.TrainingProgressed(job_id=loop.job_id):
-            return _progressed(loop, happened)
+            return _progressed(loop, happened.step, happened.total_steps, happened.loss)
+        case TrainingProgress(job_id=loop.job_id):
+            return _progressed(loop, happened.done, happened.total, happened.loss)
         case v1.TrainingCompleted(job_id=loop.job_id):
             return _trained(loop, happened)
         case v1.TrainingFailed(job_id=loop.job_id):
@@ -179,20 +191,11 @@ def _with_data(loop: Loop, data: v1.Dataset) -> Loop:
     return _finish(loop, Step.DATA, samples=data.samples, dataset_id=data.dataset_id, sha256=data.blob.sha256)
 
 
-def _progressed(loop: Loop, event: v1.TrainingProgressed) -> Loop:
+def _progressed(loop: Loop, done: int, total: int, loss: float) -> Loop:
     now = loop.steps[Step.TRAIN]
-    if now.state is StepState.DONE or (now.state is StepState.RUNNING and event.step < now.done):
+    if now.state is StepState.DONE or (now.state is StepState.RUNNING and done <= now.done):
         return loop
-    return _step(
-        loop,
-        Step.TRAIN,
-        StepState.RUNNING,
-        done=event.step,
-        total=event.total_steps,
-        loss=event.loss,
-        learning_rate=event.learning_rate,
-        tokens_per_second=event.tokens_per_second,
-    )
+    return _step(loop, Step.TRAIN, StepState.RUNNING, done=done, total=total, loss=loss)
 
 
 def _trained(loop: Loop, event: v1.TrainingCompleted) -> Loop:

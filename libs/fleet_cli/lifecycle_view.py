@@ -226,6 +226,10 @@ class LoopView:
 
     def show(self, before: Loop, after: Loop) -> None:
         """Show what changed."""
+        for step, unit in self.BARS.items():
+            ended = after.steps[step].state is StepState.DONE and before.steps[step].state is StepState.RUNNING
+            if ended and after.steps[step].total:
+                self._move(step, after.steps[step], unit)
         self.say(changes(before, after, self._until))
         for step, unit in self.BARS.items():
             progress = after.steps[step]

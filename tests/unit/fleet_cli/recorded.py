@@ -1,6 +1,6 @@
 """Events of one loop, as the services say them."""
 
-from fleet_cli.lifecycle import EvaluationProgress, Happened
+from fleet_cli.lifecycle import EvaluationProgress, Happened, TrainingProgress
 from fleet_events import v1
 
 DIGEST = "ab" * 32
@@ -81,6 +81,7 @@ def progressed(step: int, job_id: str = "job-1") -> v1.TrainingProgressed:
 EVERYTHING: list[Happened] = [
     STARTED,
     progressed(10),
+    TrainingProgress("job-1", 20, 40, 1.2),
     progressed(30),
     COMPLETED,
     REGISTERED,
