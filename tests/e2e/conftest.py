@@ -146,13 +146,16 @@ class Loop:
         return bool(found and found["active"])
 
     async def ask(self, model: str, topic: str = "keeper of the lantern", max_tokens: int = 12) -> httpx.Response:
+        """A held-out question, with a token that reaches this domain alone."""
         body = {
             "model": model,
             "messages": [{"role": "user", "content": HELD_OUT.format(topic)}],
             "max_tokens": max_tokens,
             "temperature": 0,
         }
-        return await self.http.post(self.url("inference", "/v1/chat/completions"), json=body)
+        token = self.fleet.credentials.issuer.mint("tests", ["generate"], [self.domain])
+        headers = {"Authorization": f"Bearer {token}"}
+        return await self.http.post(self.url("inference", "/v1/chat/completions"), json=body, headers=headers)
 
     async def answers(self) -> bool:
         """Whether the family answers with this version's own weights."""
