@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo up test check bench generate clean
+.PHONY: setup demo up test test-heavy check bench generate clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ up: setup
 TESTS ?= tests
 test: setup
 	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
+
+# What takes too long for every change: each service killed in a loop of its own, and the like.
+test-heavy: setup
+	$(BIN)/python -m pytest $(TESTS) -m heavy $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .
