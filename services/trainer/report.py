@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 
 from fleet_events import v1
@@ -15,7 +16,7 @@ from services.trainer.patience import patiently
 from services.trainer.progress import ProbeResult, Stepped
 from services.trainer.service import TrainerService
 
-_EXAMPLES = 32
+_EXAMPLES = 64
 _EXAMPLE_CHARACTERS = 500
 
 
@@ -101,9 +102,17 @@ async def publish(result: Result, service: TrainerService) -> v1.TrainingComplet
 
 
 def example_prompts(lines: Path) -> tuple[str, ...]:
-    """A few prompts of a data set, for the router. Its order is that of digests, so the first ones are a fair draw."""
+    """A few prompts of a data set, for the router: one of each answer first, then further ones of the same answers.
+
+    The data set's order is that of digests, so that within an answer the first are a fair draw.
+    """
+    by_answer: dict[str, list[str]] = {}
     with lines.open(encoding="utf-8") as file:
-        prompts = dict.fromkeys(json.loads(line)["prompt"][:_EXAMPLE_CHARACTERS] for line in file)
+        for line in file:
+            sample = json.loads(line)
+            by_answer.setdefault(sample["completion"], []).append(sample["prompt"][:_EXAMPLE_CHARACTERS])
+    rounds = zip_longest(*by_answer.values())
+    prompts = dict.fromkeys(prompt for each in rounds for prompt in each if prompt)
     return tuple(prompts)[:_EXAMPLES]
 
 
