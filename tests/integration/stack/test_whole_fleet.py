@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 
 import httpx
@@ -16,7 +17,8 @@ SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 
 def test_every_service_is_ready_and_has_not_crashed_on_the_way(fleet: Fleet) -> None:
     fleet.wait_ready(10)
-    assert {name: fleet.part(name).exits for name in SERVICES} == {name: [] for name in SERVICES}
+    # Other tests of this run may have killed a service of this fleet; none may have ended by itself.
+    assert {status for name in SERVICES for status in fleet.part(name).exits} <= {-signal.SIGKILL}
     assert set(fleet.timings) >= {*SERVICES, "nats", "postgres", "s3", "all"}
 
 
