@@ -60,6 +60,7 @@ async def test_a_change_committed_before_a_kill_is_said_once_after_the_restart(
     assert (await registry.client.get(f"/v1/adapters/{name}")).json()["active"]
 
 
+@pytest.mark.heavy
 async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_double_nothing(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:

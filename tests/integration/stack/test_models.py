@@ -19,6 +19,7 @@ print(prepare_base_model(Path(sys.argv[1])).revision)
 
 
 @pytest.mark.timeout(600)  # the one test that converts: half a minute on an idle machine
+@pytest.mark.heavy
 def test_two_processes_at_once_convert_once_and_get_the_same_revision_as_any_other_conversion(
     base_model: Path, tmp_path: Path
 ) -> None:

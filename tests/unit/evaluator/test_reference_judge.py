@@ -141,6 +141,7 @@ def perfect(text: str) -> Signals:
     return Signals(1.0, 0.7, 0.7, (1.0,) * len(sentences(text)), -2.5, -2.5)
 
 
+NEGATIONS = {"no", "not", "never", "without", "nein", "nicht", "nie", "kein", "keine", "ohne"}
 EXPECTED = [Sample(prompt, case["expected"]) for prompt, case in CASES.items()]
 
 
@@ -160,7 +161,8 @@ def test_removing_expected_facts_never_raises_the_score(sample, data):
     written = sample.expected_output.split()
     struck = data.draw(st.lists(st.sampled_from(range(len(written))), unique=True, max_size=len(written)))
     named = {fact.term for fact in facts(sample.expected_output, sample.prompt)}
-    struck = [i for i in struck if set(terms(written[i])) & named]
+    # Striking out a negation is another thing: it turns the statement round, and striking out more hides that again.
+    struck = [i for i in struck if set(terms(written[i])) & named and not NEGATIONS & set(words(written[i]))]
     signals = perfect(sample.expected_output)
     before = judge(sample, sample.expected_output, signals)
     gone: set[int] = set()
