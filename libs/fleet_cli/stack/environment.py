@@ -84,8 +84,8 @@ def service_environment(
         # Nothing may be fetched from a model hub at run time.
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # Several processes compute on one machine: threads that spin while they wait take the others' cores.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        # Several processes compute on one machine: a thread that waits may spin a little, not take the others' cores.
+        "GOMP_SPINCOUNT": "30000",
         # A log that is written late is of no use after a crash.
         "PYTHONUNBUFFERED": "1",
     }
