@@ -33,6 +33,17 @@ test: setup
 test-heavy: setup
 	$(BIN)/python -m pytest $(TESTS) -m heavy $(PYTEST_ARGS)
 
+# Adapters from MLX, against a live MLX on this machine's CPU in an environment of its own.
+MLX_PYTHON ?= .venv-mlx/bin/python
+.PHONY: test-mlx
+test-mlx: setup $(MLX_PYTHON)
+	LORAFLEET_MLX_PYTHON=$(abspath $(MLX_PYTHON)) $(BIN)/python -m pytest tests/unit/lora_core/test_mlx_interop.py -m heavy $(PYTEST_ARGS)
+
+.venv-mlx/bin/python:
+	$(PYTHON) -m venv .venv-mlx.part
+	.venv-mlx.part/bin/python -m pip install --quiet "mlx[cpu]==0.32.4" "mlx-lm==0.32.2"
+	mv .venv-mlx.part .venv-mlx
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
