@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 from transformers import PreTrainedModel
 
 from lora_core.cohort import Cohort, Slots
-from lora_core.sampling import Request, Sampler
+from lora_core.sampling import Adapters, Request, Sampler
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -16,7 +16,7 @@ _REMEMBERED = 65_536  # reasons of ended rows that a batch which never ends keep
 class Lease(Slots, Protocol):
     """The engine's side of a batch: the slots of its rows stay as they are until each row has ended."""
 
-    def hold(self, rows: Sequence[int], adapters: Sequence[str | None]) -> None: ...
+    def hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> None: ...
     def release(self, row: int) -> None: ...
 
 

@@ -4,24 +4,35 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from lora_core.array import Array, dtype_name, is_weight_dtype
 from lora_core.errors import InvalidAdapter
 
+if TYPE_CHECKING:
+    from lora_core.stack import Stack
+
 
 @dataclass(frozen=True, eq=False)
 class LoRAWeights:
-    """The two matrices of one linear layer `in → out`, in PEFT's orientation.
+    """What is trained of one layer `in → out`, in PEFT's orientation.
 
-    The layer's output gains `scaling · (x @ a.T) @ b.T` (Hu et al. 2021, arXiv:2106.09685).
+    The layer's output gains `scaling · (x @ a.T) @ b.T` (Hu et al. 2021, arXiv:2106.09685). For an embedding `in` is
+    the vocabulary and x a one-hot row. All arrays are float32, float16 or bfloat16 bits (see `lora_core.array`).
 
-    a: [rank, in], b: [out, rank]; float32, float16 or bfloat16 bits (see `lora_core.array`).
+    a: [rank, in]. b: [out, rank].
     alpha: this module's own alpha where it differs from the card's (PEFT's alpha_pattern).
+    magnitude: [out]; with it the adapted weight's rows are scaled to these lengths (DoRA, arXiv:2402.09353).
+    lora_bias: [out]; added to `x @ a.T @ b.T` before scaling (PEFT's lora_bias).
+    base_bias: [out]; takes the place of the base layer's bias (PEFT's bias="all").
     """
 
     a: Array
     b: Array
     alpha: float | None = None
+    magnitude: Array | None = None
+    lora_bias: Array | None = None
+    base_bias: Array | None = None
 
     @property
     def rank(self) -> int:
@@ -34,6 +45,37 @@ class LoRAWeights:
     @property
     def out_features(self) -> int:
         return int(self.b.shape[0])
+
+    @property
+    def vectors(self) -> dict[str, Array]:
+        """The vectors of length `out` that are there, by name."""
+        named = (("magnitude", self.magnitude), ("lora_bias", self.lora_bias), ("base_bias", self.base_bias))
+        return {name: vector for name, vector in named if vector is not None}
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Everything that is trained, by name: `a`, `b` and the vectors."""
+        return {"a": self.a, "b": self.b, **self.vectors}
+
+    def check(self, module: str) -> None:
+        """Raises InvalidAdapter where dtypes or shapes contradict each other."""
+        for name, array in self.arrays.items():
+            dimensions = 2 if name in ("a", "b") else 1
+            if not is_weight_dtype(array.dtype):
+                raise InvalidAdapter(f"{module}.{name} dtype", str(array.dtype), "float32, float16 or bfloat16")
+            if array.ndim != dimensions or 0 in array.shape:
+                expected = f"{dimensions} dimension{'s'[: dimensions - 1]}, none of them 0"
+                raise InvalidAdapter(f"{module}.{name} shape", array.shape, expected)
+        if self.a.shape[0] != self.b.shape[1]:
+            shapes = {"a": self.a.shape, "b": self.b.shape}
+            raise InvalidAdapter(f"{module} shapes", shapes, "a [rank, in] and b [out, rank] of one rank")
+        for name, vector in self.vectors.items():
+            if vector.shape != self.b.shape[:1]:
+                raise InvalidAdapter(
+                    f"{module}.{name} shape", vector.shape, f"{self.b.shape[:1]}, one number an output"
+                )
+        if self.alpha is not None:
+            check_alpha(f"{module}.alpha", self.alpha)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,54 +105,60 @@ class LoRACard:
             raise InvalidAdapter("name", self.name, "1 to 512 characters")
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise InvalidAdapter("rank", self.rank, "a whole number of at least 1")
-        _check_alpha("alpha", self.alpha)
+        check_alpha("alpha", self.alpha)
         if not self.weights:
             raise InvalidAdapter("weights", {}, "matrices for at least one module")
-        for module, weights in self.weights.items():
-            _check_weights(module, weights)
+        for stack in self.stacks:
+            stack.layer(0).check(stack.modules[0])
+
+    @cached_property
+    def stacks(self) -> "tuple[Stack, ...]":
+        """The same matrices as stacks of modules that share their shapes; one module each for a card made in memory."""
+        from lora_core.stack import Stack, StackedWeights
+
+        if isinstance(self.weights, StackedWeights):
+            return self.weights.stacks
+        return tuple(Stack.of(module, weights) for module, weights in self.weights.items())
 
     def scaling(self, module: str) -> float:
         """What `b @ a` of this module is multiplied with: alpha/rank, or alpha/√rank for rsLoRA."""
         weights = self.weights[module]
-        alpha = self.alpha if weights.alpha is None else weights.alpha
-        return alpha / (math.sqrt(weights.rank) if self.rslora else weights.rank)
+        return self.scaling_of(weights.rank, weights.alpha)
+
+    def scaling_of(self, rank: int, alpha: float | None) -> float:
+        """As `scaling`, for a module of this rank and this alpha of its own."""
+        alpha = self.alpha if alpha is None else alpha
+        return alpha / (math.sqrt(rank) if self.rslora else rank)
 
     @cached_property
     def parameters(self) -> int:
-        """How many numbers the matrices hold."""
-        return sum(w.a.size + w.b.size for w in self.weights.values())
+        """How many numbers the adapter holds."""
+        return sum(array.size for stack in self.stacks for array in stack.arrays.values())
 
     @cached_property
     def bytes(self) -> int:
-        """How many bytes the matrices take as stored."""
-        return sum(w.a.nbytes + w.b.nbytes for w in self.weights.values())
+        """How many bytes they take."""
+        return sum(array.nbytes for stack in self.stacks for array in stack.arrays.values())
 
     @cached_property
     def max_rank(self) -> int:
         """The largest rank of any module: what a slot must hold."""
-        return max(w.rank for w in self.weights.values())
+        return max(stack.rank for stack in self.stacks)
 
     @cached_property
     def dtypes(self) -> tuple[str, ...]:
         """The dtypes that occur, sorted."""
-        return tuple(sorted({dtype_name(m) for w in self.weights.values() for m in (w.a, w.b)}))
+        return tuple(sorted({dtype_name(array) for stack in self.stacks for array in stack.arrays.values()}))
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        """What it has beyond plain LoRA: `dora`, `rslora`, `lora_bias`, `base_bias`, sorted."""
+        names = {"magnitude": "dora"}
+        found = {names.get(name, name) for stack in self.stacks for name in stack.vectors}
+        return tuple(sorted(found | ({"rslora"} if self.rslora else set())))
 
 
-def _check_alpha(name: str, alpha: float) -> None:
+def check_alpha(name: str, alpha: float) -> None:
+    """Raises InvalidAdapter unless it is a finite number above 0."""
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
         raise InvalidAdapter(name, alpha, "a finite number above 0")
-
-
-def _check_weights(module: str, weights: LoRAWeights) -> None:
-    a, b = weights.a, weights.b
-    for matrix, letter in ((a, "A"), (b, "B")):
-        if not is_weight_dtype(matrix.dtype):
-            raise InvalidAdapter(f"{module}.{letter} dtype", str(matrix.dtype), "float32, float16 or bfloat16")
-        if matrix.ndim != 2 or 0 in matrix.shape:
-            raise InvalidAdapter(f"{module}.{letter} shape", matrix.shape, "two dimensions, neither of them 0")
-    if a.shape[0] != b.shape[1]:
-        raise InvalidAdapter(
-            f"{module} shapes", {"A": a.shape, "B": b.shape}, "A [rank, in] and B [out, rank] of one rank"
-        )
-    if weights.alpha is not None:
-        _check_alpha(f"{module}.alpha", weights.alpha)

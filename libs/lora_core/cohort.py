@@ -8,13 +8,13 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_core.kv_cache import GrowingLayer, new_cache
-from lora_core.slots import RowPlan
+from lora_core.plan import RowPlan
 
 
 class Slots(Protocol):
-    """What a cohort needs of the engine: which slot a row uses, and a forward pass under a plan."""
+    """What a cohort needs of the engine: a plan for its rows, and a forward pass under it."""
 
-    def slot(self, row: int) -> int | None: ...
+    def plan(self, rows: Sequence[int]) -> RowPlan: ...
     def forward(self, plan: RowPlan) -> AbstractContextManager[None]: ...
 
 
@@ -95,7 +95,7 @@ class Cohort:
         return layers if len(layers) == len(self._cache.layers) else None
 
     def _plan_rows(self) -> RowPlan:
-        return RowPlan.of([self._slots.slot(row) for row in self.rows], self._model.device)
+        return self._slots.plan(self.rows)
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

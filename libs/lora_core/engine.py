@@ -1,5 +1,6 @@
 """`ArrowEngine`: one base model, many adapters, batches in which every row has its own."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from lora_core.card import LoRACard
 from lora_core.cohort import left_padded
 from lora_core.errors import AdapterNotFound
 from lora_core.manager import LoRAManager
-from lora_core.sampling import Request
-from lora_core.slots import RowPlan, SlotBank
+from lora_core.plan import MAX_SET, RowPlan
+from lora_core.sampling import Adapters, Request
+from lora_core.slots import SlotBank
 
 __all__ = ["ArrowEngine", "BindReport", "Generation", "Probe", "Request"]
 
@@ -73,21 +75,19 @@ class _Loaded:
 
 @dataclass
 class _Lease:
-    """The slots of one batch's rows."""
+    """The slots of one batch's rows: for each row its adapters and their weights."""
 
     engine: "ArrowEngine"
-    held: dict[int, "_Loaded"] = field(default_factory=dict)
+    held: dict[int, list[tuple["_Loaded", float]]] = field(default_factory=dict)
 
-    def hold(self, rows: Sequence[int], adapters: Sequence[str | None]) -> None:
+    def hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> None:
         self.held |= self.engine._hold(rows, adapters)
 
-    def slot(self, row: int) -> int | None:
-        loaded = self.held.get(row)
-        return None if loaded is None else loaded.report.slot
+    def plan(self, rows: Sequence[int]) -> RowPlan:
+        return self.engine._bank.plan([[(own.report.slot, w) for own, w in self.held.get(row, ())] for row in rows])
 
     def release(self, row: int) -> None:
-        loaded = self.held.pop(row, None)
-        if loaded is not None:
+        for loaded, _ in self.held.pop(row, ()):
             self.engine._release(loaded)
 
     @contextmanager
@@ -176,7 +176,7 @@ class ArrowEngine:
         self,
         prompts: Sequence[str],
         *,
-        adapter: str | None = None,
+        adapter: Adapters = None,
         max_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -197,23 +197,23 @@ class ArrowEngine:
         return [self._generation(row, drawn, batch) for row, drawn in enumerate(tokens)]
 
     def logprobs(
-        self, prompt_ids: Sequence[int], completion_ids: Sequence[int], adapter: str | None = None
+        self, prompt_ids: Sequence[int], completion_ids: Sequence[int], adapter: Adapters = None
     ) -> list[float]:
         """Log-probability of each completion token after the prompt and the tokens before it."""
         if not prompt_ids or not completion_ids:
             raise ValueError("prompt_ids and completion_ids: expected at least one token each")
         ids = torch.tensor([[*prompt_ids, *completion_ids]], device=self.model.device)
-        with self._single_pass([adapter]):
+        with self.rows([adapter]):
             kept = len(completion_ids) + 1
             logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, :-1].float()
         targets = ids[0, len(prompt_ids) :]
         picked: list[float] = logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1).tolist()
         return picked
 
-    def probe(self, prompt_ids: Sequence[int], adapter: str | None = None, top: int = 16) -> Probe:
+    def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> Probe:
         """The largest logits after a prompt. Unequal probes with and without an adapter prove that it has effect."""
         ids = torch.tensor([list(prompt_ids)], device=self.model.device)
-        with self._single_pass([adapter]):
+        with self.rows([adapter]):
             logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
         values, tokens = logits.topk(min(top, logits.shape[0]))
         return Probe(tuple(tokens.tolist()), tuple(values.tolist()))
@@ -238,13 +238,13 @@ class ArrowEngine:
         """Take the hooks off the model: it is as if the engine had never been."""
         self._bank.close()
 
-    def _encode(self, texts: Sequence[str], adapter: str | None) -> npt.NDArray[np.float32]:
+    def _encode(self, texts: Sequence[str], adapter: Adapters) -> npt.NDArray[np.float32]:
         prompts = [self.tokenizer(text)["input_ids"] for text in texts]
         if not all(prompts):
             raise ValueError("a text has no tokens: expected at least one in each")
         ids, mask = left_padded(prompts, self.model.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with self._single_pass([adapter] * len(prompts)):
+        with self.rows([adapter] * len(prompts)):
             hidden = self.model.base_model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
             ).last_hidden_state.float()
@@ -254,29 +254,31 @@ class ArrowEngine:
         return vectors
 
     @contextmanager
-    def _single_pass(self, adapters: Sequence[str | None]) -> Iterator[None]:
-        """One forward pass whose rows use these adapters."""
+    def rows(self, adapters: Sequence[Adapters]) -> Iterator[None]:
+        """Forward passes of `model` inside use these adapters: `adapters[i]` on row i of every batch.
+
+        Without gradients; other threads' passes wait. Raises AdapterNotFound, and ValueError for a set of more than 3.
+        """
         lease = _Lease(self)
         lease.hold(range(len(adapters)), adapters)
         try:
-            plan = RowPlan.of([lease.slot(row) for row in range(len(adapters))], self.model.device)
-            with lease.forward(plan), torch.inference_mode():
+            with lease.forward(lease.plan(range(len(adapters)))), torch.inference_mode():
                 yield
         finally:
             for row in range(len(adapters)):
                 lease.release(row)
 
-    def _hold(self, rows: Sequence[int], adapters: Sequence[str | None]) -> dict[int, _Loaded]:
+    def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[_Loaded, float]]]:
         with self._lock:
-            for name in adapters:
-                if name is not None and name not in self._loaded:
-                    loaded = ", ".join(self._loaded) or "none"
-                    raise AdapterNotFound(f"adapter {name!r} is not loaded (loaded: {loaded})")
-            pairs = zip(rows, adapters, strict=True)
-            held = {row: self._loaded[name] for row, name in pairs if name is not None}
-            for adapter in held.values():
+            chosen = [[(self._find(name), weight) for name, weight in _weighted(own)] for own in adapters]
+            for adapter, _ in (use for uses in chosen for use in uses):
                 adapter.users += 1
-        return held
+        return {row: uses for row, uses in zip(rows, chosen, strict=True) if uses}
+
+    def _find(self, name: str) -> _Loaded:
+        if name not in self._loaded:
+            raise AdapterNotFound(f"adapter {name!r} is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
+        return self._loaded[name]
 
     def _release(self, loaded: _Loaded) -> None:
         with self._lock:
@@ -288,6 +290,19 @@ class ArrowEngine:
         tokens = tuple(token for token, _ in drawn)
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return Generation(str(text), tokens, tuple(lp for _, lp in drawn), batch.finish_reason(row) or "cancelled")
+
+
+def _weighted(adapters: Adapters) -> Sequence[tuple[str, float]]:
+    if adapters is None:
+        return ()
+    if isinstance(adapters, str):
+        return ((adapters, 1.0),)
+    if not 1 <= len(adapters) <= MAX_SET:
+        raise ValueError(f"a set of {len(adapters)} adapters on one row, expected 1 to {MAX_SET}")
+    for name, weight in adapters.items():
+        if not math.isfinite(weight):
+            raise ValueError(f"weight of adapter {name!r} is {weight}, expected a finite number")
+    return [(name, float(weight)) for name, weight in adapters.items()]
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -1,22 +1,26 @@
 """What a generation asks for, and how one token is picked from logits."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+
+Adapters: TypeAlias = str | Mapping[str, float] | None
+"""A row's adapter: the name of a loaded one, up to three of them with their weights, or None for the base model."""
 
 
 @dataclass(frozen=True)
 class Request:
     """One row of a batch.
 
-    adapter: name of a loaded adapter, None for the base model. temperature: 0 is greedy. top_p: nucleus sampling
+    adapter: see `Adapters`. temperature: 0 is greedy. top_p: nucleus sampling
     (Holtzman et al. 2020, arXiv:1904.09751). seed: the same seed gives the same tokens, whatever else is in the
     batch; None picks one. stop_ids: tokens that end the row (not part of its output); None for the model's own.
     """
 
     prompt_ids: Sequence[int]
-    adapter: str | None = None
+    adapter: Adapters = None
     max_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0

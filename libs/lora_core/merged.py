@@ -1,0 +1,58 @@
+"""`Merged`: one adapter folded into weights of its own, which take the base weights' place for single passes."""
+
+import torch
+from torch import nn
+
+from lora_core.errors import UnsupportedAdapter
+from lora_core.layers import Adaptable, bias_of, is_quantised
+
+
+class Merged:
+    """Parameters that stand in for a model's own while entered. The own ones are kept as they are and put back."""
+
+    def __init__(self) -> None:
+        self._merged: list[tuple[Adaptable, dict[str, nn.Parameter]]] = []
+        self._own: list[dict[str, nn.Parameter | None]] = []
+
+    @property
+    def bytes(self) -> int:
+        """What the stand-ins take beside the model."""
+        return sum(p.numel() * p.element_size() for _, own in self._merged for p in own.values())
+
+    def add(
+        self,
+        name: str,
+        module: Adaptable,
+        delta: torch.Tensor,
+        surplus: torch.Tensor | None = None,
+        shift: torch.Tensor | None = None,
+    ) -> None:
+        """delta: [out, in], to be added to the weight; surplus and shift: [out], as in `lora_core.group`.
+
+        Raises UnsupportedAdapter on a quantised layer: merged and quantised again it would be another model.
+        """
+        if is_quantised(module):
+            raise UnsupportedAdapter(name, "a quantised base layer", "floating point weights, to merge into")
+        embedding = isinstance(module, nn.Embedding)
+        weight = module.weight.detach().t() if embedding else module.weight.detach()
+        dense = (weight if surplus is None else weight * (1 + surplus).unsqueeze(1)) + delta
+        parameters = {"weight": nn.Parameter((dense.t() if embedding else dense).contiguous(), requires_grad=False)}
+        if shift is not None:
+            bias = bias_of(module)
+            if embedding:
+                raise UnsupportedAdapter(name, "a bias on an embedding", "none")
+            own = 0 if bias is None else bias.detach() * (1 if surplus is None else 1 + surplus)
+            parameters["bias"] = nn.Parameter(shift + own, requires_grad=False)
+        self._merged.append((module, parameters))
+
+    def enter(self) -> None:
+        """The stand-ins take over. Parameters are exchanged and never written: tied ones stay tied to their own."""
+        self._own = [{key: module._parameters[key] for key in parameters} for module, parameters in self._merged]
+        for module, parameters in self._merged:
+            module._parameters.update(parameters)
+
+    def leave(self) -> None:
+        """The model's own parameters are back."""
+        for (module, _), own in zip(self._merged, self._own, strict=True):
+            module._parameters.update(own)
+        self._own = []

@@ -1,0 +1,78 @@
+"""`RowPlan`: which adapters each row of a batch uses, arranged into as few matrix products as possible."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Self
+
+import torch
+
+MAX_SET = 3
+Choice = Sequence[tuple[int, float]]  # a row's slots and their weights; empty for the base model alone
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Slots `low..high-1`, all of one rank, each used by the same number of rows.
+
+    rows: the batch rows, ordered by slot. span: (first, last+1) where the rows are neighbours in that order, so that
+    they can be viewed; else None and `index` gathers them. weights: [rows, 1, 1], None where all are 1.
+    """
+
+    low: int
+    high: int
+    rank: int
+    rows: tuple[int, ...]
+    index: torch.Tensor
+    span: tuple[int, int] | None
+    weights: torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """A batch's rows by slot. overlaps: some row uses several slots. uniform: the one slot that all rows use, if so.
+
+    prepared: what each layer of the bank has made ready for this plan; a plan lasts for many steps.
+    """
+
+    size: int
+    runs: tuple[Run, ...]
+    overlaps: bool
+    uniform: int | None
+    prepared: dict[int, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, choices: Sequence[Choice], ranks: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> Self:
+        """choices: for each row its slots and weights. ranks: of each slot."""
+        rows_of: dict[int, list[tuple[int, float]]] = {}
+        for row, choice in enumerate(choices):
+            for slot, weight in choice:
+                rows_of.setdefault(slot, []).append((row, weight))
+        runs = []
+        # Neighbouring slots differ from their place in the order by a constant.
+        keyed = enumerate(sorted(rows_of))
+        for _, group in groupby(keyed, key=lambda item: (item[1] - item[0], len(rows_of[item[1]]), ranks[item[1]])):
+            members = [slot for _, slot in group]
+            used = [use for slot in members for use in rows_of[slot]]
+            rows = tuple(row for row, _ in used)
+            ends = (rows[0], rows[0] + len(rows))
+            span = ends if rows == tuple(range(*ends)) else None
+            weights = None
+            if any(weight != 1 for _, weight in used):
+                weights = torch.tensor([w for _, w in used], dtype=dtype, device=device).view(-1, 1, 1)
+            index = torch.tensor(rows, device=device)
+            runs.append(Run(members[0], members[-1] + 1, ranks[members[0]], rows, index, span, weights))
+        return cls(len(choices), tuple(runs), any(len(c) > 1 for c in choices), _uniform(choices))
+
+
+def _uniform(choices: Iterable[Choice]) -> int | None:
+    chosen = {tuple(choice) for choice in choices}
+    if len(chosen) != 1:
+        return None
+    match chosen.pop():
+        case ((slot, 1.0),):
+            return slot
+        case _:
+            return None
