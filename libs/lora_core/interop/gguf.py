@@ -1,0 +1,219 @@
+"""LoRACard → a GGUF file that llama.cpp loads with `--lora`: no torch. Needs the package `gguf`.
+
+What llama.cpp does with such a file was read from its `convert_lora_to_gguf.py`, `conversion/*.py` and
+`src/llama-adapter.{h,cpp}`: it looks tensors up by the base tensor's name, and scales with alpha / rank, where rank is
+the tensor's own and alpha the one number that the whole file has.
+"""
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lora_core.array import BFLOAT16, Array, widen
+from lora_core.base_model import linear_shapes
+from lora_core.card import LoRACard, LoRAWeights
+from lora_core.errors import AdapterNotFound, CorruptAdapter, InvalidAdapter, UnsupportedAdapter
+from lora_core.validation import check_card
+
+Quantisation = Literal["q8_0"]
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """llama.cpp's name for an architecture, and whether its q and k rows are reordered for llama.cpp's rope."""
+
+    name: str
+    permuted: bool
+
+
+# Only architectures whose converter maps each linear layer to one tensor as it stands, or reorders q and k rows. Those
+# that split, fuse or transpose layers (Phi-3, GPT-2, mixtures of experts …) would need their steps repeated on A and B.
+_ARCHITECTURES = {
+    "LlamaForCausalLM": _Architecture("llama", permuted=True),
+    "MistralForCausalLM": _Architecture("llama", permuted=True),
+    "SmolLM3ForCausalLM": _Architecture("smollm3", permuted=True),
+    "Qwen2ForCausalLM": _Architecture("qwen2", permuted=False),
+    "Qwen3ForCausalLM": _Architecture("qwen3", permuted=False),
+    # Gemma's converter adds 1 to its norms alone, which an adapter never holds.
+    "GemmaForCausalLM": _Architecture("gemma", permuted=False),
+    "Gemma2ForCausalLM": _Architecture("gemma2", permuted=False),
+    "Gemma3ForCausalLM": _Architecture("gemma3", permuted=False),
+}
+_NOT_LINEAR = ("embed_tokens", "lm_head")
+_Q8_BLOCK = 32
+
+
+def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Quantisation | None = None) -> None:
+    """Write the card as a LoRA file for llama.cpp; `model` is the folder of its base model (config.json, safetensors).
+
+    float16 and float32 are kept. bfloat16 becomes float32: exact, and every backend of llama.cpp multiplies it.
+    `quantisation="q8_0"` rounds to 8 bits what its blocks of 32 fit: A, and B where the rank is a multiple of 32.
+
+    The file's alpha is the one that most modules have, rsLoRA's √rank included. A module that needs another factor has
+    it multiplied into B, computed in float64 and rounded once to float32: within half a unit in the last place.
+    The file appears whole, by one rename.
+
+    Raises UnsupportedAdapter (an architecture that is not listed, DoRA, trained biases, adapted embeddings or output
+    head), InvalidAdapter (it does not fit the model, NaN), AdapterNotFound (no model), ImportError (no `gguf`).
+    """
+    gguf = _gguf()
+    path, model = Path(path), Path(model)
+    if quantisation not in (None, "q8_0"):
+        raise InvalidAdapter("quantisation", quantisation, "'q8_0' or None")
+    config = _read_config(model)
+    architecture = _architecture(config)
+    _refuse_unsupported(card)
+    check_card(card, linear_shapes(model))
+    names = _tensor_names(gguf, card, architecture, config)
+    alpha = _file_alpha(card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(partial: Path) -> None:
+        writer = gguf.GGUFWriter(partial, architecture.name)
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_name(card.name)
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+        if quantisation:
+            writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        for module, weights in card.weights.items():
+            b = _folded(weights, card.scaling(module) * weights.rank / alpha)
+            heads = _heads(module, config) if architecture.permuted else None
+            if heads:
+                b = b[_rope_order(module, weights.out_features, heads)]
+            _add(gguf, writer, f"{names[module]}.lora_a", _storable(weights.a), quantisation)
+            _add(gguf, writer, f"{names[module]}.lora_b", _storable(b), quantisation)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    _replace(path, write)
+
+
+def _gguf() -> Any:
+    try:
+        import gguf
+    except ImportError as error:
+        raise ImportError("writing GGUF needs the package gguf: pip install 'gguf>=0.19'") from error
+    return gguf
+
+
+def _read_config(model: Path) -> Mapping[str, object]:
+    path = model / "config.json"
+    if not path.is_file():
+        raise AdapterNotFound(f"no base model in {model}: config.json is missing")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CorruptAdapter(path, f"not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise CorruptAdapter(path, "not a JSON object")
+    return config
+
+
+def _architecture(config: Mapping[str, object]) -> _Architecture:
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    if first not in _ARCHITECTURES:
+        raise UnsupportedAdapter("architectures", named, f"one of {', '.join(_ARCHITECTURES)}")
+    return _ARCHITECTURES[first]
+
+
+def _refuse_unsupported(card: LoRACard) -> None:
+    for variant in ("dora", "lora_bias", "base_bias"):
+        if variant in card.variants:
+            expected = "LoRA or rsLoRA: llama.cpp's adapters hold A and B alone (merge this one into the model instead)"
+            raise UnsupportedAdapter("variant", variant, expected)
+    for module in card.weights:
+        if module.rpartition(".")[2] in _NOT_LINEAR:
+            expected = "LoRA on linear layers inside the network alone: llama.cpp ties embeddings and output head"
+            raise UnsupportedAdapter("module", module, expected)
+
+
+def _tensor_names(
+    gguf: Any, card: LoRACard, architecture: _Architecture, config: Mapping[str, object]
+) -> dict[str, str]:
+    """Module → the base tensor's name in llama.cpp, `blk.0.attn_q.weight`."""
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    known = gguf.get_tensor_name_map(kinds[architecture.name], _whole_number(config, "num_hidden_layers"))
+    names = {module: known.get_name(module) for module in card.weights}
+    for module, name in names.items():
+        if name is None:
+            raise UnsupportedAdapter("module", module, f"a layer that llama.cpp has for {architecture.name}")
+    return {module: f"{name}.weight" for module, name in names.items()}
+
+
+def _file_alpha(card: LoRACard) -> float:
+    """The alpha, a float32, that spares most modules a factor: what llama.cpp divides by the rank to scale them."""
+    alphas = Counter(float(np.float32(card.scaling(module) * own.rank)) for module, own in card.weights.items())
+    return alphas.most_common(1)[0][0]
+
+
+def _folded(weights: LoRAWeights, factor: float) -> Array:
+    """B times the factor; B itself, dtype and bits, where float32 cannot tell the factor from 1."""
+    if np.float32(factor) == 1:
+        return weights.b
+    with np.errstate(over="ignore"):  # refused below, with the numbers
+        folded = (widen(weights.b).astype(np.float64) * factor).astype(np.float32)
+    if not np.isfinite(folded).all():
+        raise InvalidAdapter("B", f"more than float32 holds, times {factor:g}", "smaller numbers or alphas")
+    return folded
+
+
+def _heads(module: str, config: Mapping[str, object]) -> int | None:
+    """How many heads the rows of this q or k projection make; None for every other layer."""
+    match module.rpartition(".")[2]:
+        case "k_proj" if config.get("num_key_value_heads") is not None:
+            return _whole_number(config, "num_key_value_heads")
+        case "q_proj" | "k_proj":
+            return _whole_number(config, "num_attention_heads")
+    return None
+
+
+def _rope_order(module: str, rows: int, heads: int) -> Array:
+    """Which row llama.cpp wants at each place, [rows].
+
+    transformers rotates dimension i of a head with i + half, llama.cpp's llama rotates neighbours 2i and 2i + 1.
+    """
+    if rows % (2 * heads):
+        raise InvalidAdapter(f"{module} outputs", rows, f"a multiple of twice the {heads} heads that config.json says")
+    return np.arange(rows).reshape(heads, 2, rows // heads // 2).swapaxes(1, 2).reshape(rows)
+
+
+def _storable(array: Array) -> Array:
+    return widen(array) if array.dtype == BFLOAT16 else array
+
+
+def _add(gguf: Any, writer: Any, name: str, array: Array, quantisation: Quantisation | None) -> None:
+    if quantisation and array.shape[1] % _Q8_BLOCK == 0:
+        kind = gguf.GGMLQuantizationType.Q8_0
+        writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(widen(array)), kind), raw_dtype=kind)
+    else:
+        writer.add_tensor(name, np.ascontiguousarray(array))
+
+
+def _whole_number(config: Mapping[str, object], key: str) -> int:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidAdapter(f"base model's {key}", value, "a whole number of at least 1 in its config.json")
+    return value
+
+
+def _replace(target: Path, write: Callable[[Path], None]) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
