@@ -1,6 +1,7 @@
 """A base model folder: its revision, the linear layers that can carry LoRA, and loading it. Only `load` needs torch."""
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,9 @@ _TOKENIZER_FILES = {
     "vocab.json",
     "vocab.txt",
 }
-# Two-dimensional weights that are lookups or the output head, not linear layers inside the network.
-_NOT_LINEAR = {"embed_tokens", "embed_positions", "lm_head", "wte", "wpe", "word_embeddings", "embed_out"}
+# Two-dimensional weights that are lookups, [vocabulary, size]: as layers they lead from the vocabulary.
+LOOKUPS = {"embed_tokens", "wte", "word_embeddings"}
+_NEITHER = {"embed_positions", "wpe"}
 
 
 def revision(folder: Path | str) -> str:
@@ -58,10 +60,11 @@ def _file_sha256(file: Path, _inode: int, _size: int, _mtime: int) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def linear_shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
-    """Module name → (out features, in features) of every linear layer that can carry LoRA, in file order.
+def target_shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
+    """Module name → (out features, in features) of every layer that can carry LoRA, in file order.
 
-    Read from the safetensors headers alone. Embeddings and the output head are left out.
+    Read from the safetensors headers alone. An embedding's `in` is its vocabulary; an output head that shares the
+    embedding's weight is there too.
     """
     folder = Path(folder)
     files = sorted(folder.glob("*.safetensors"))
@@ -71,9 +74,25 @@ def linear_shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
     for file in files:
         for name, entry in read_header(file).items():
             module, _, kind = name.rpartition(".")
-            if kind == "weight" and len(entry.shape) == 2 and module.rpartition(".")[2] not in _NOT_LINEAR:
-                shapes[module] = (entry.shape[0], entry.shape[1])
+            leaf = module.rpartition(".")[2]
+            if kind == "weight" and len(entry.shape) == 2 and leaf not in _NEITHER:
+                rows, columns = entry.shape
+                shapes[module] = (columns, rows) if leaf in LOOKUPS else (rows, columns)
+    embedding = next((shape for module, shape in shapes.items() if module.rpartition(".")[2] in LOOKUPS), None)
+    if embedding is not None and "lm_head" not in shapes and _ties_head(folder):
+        shapes["lm_head"] = embedding[::-1]
     return shapes
+
+
+def linear_shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
+    """As `target_shapes`, of the linear layers inside the network alone: what adapters usually target."""
+    outside = {*LOOKUPS, "lm_head", "embed_out"}
+    return {name: shape for name, shape in target_shapes(folder).items() if name.rpartition(".")[2] not in outside}
+
+
+def _ties_head(folder: Path) -> bool:
+    config = json.loads((folder / "config.json").read_bytes())
+    return bool(config.get("tie_word_embeddings", True))  # what transformers assumes
 
 
 def load(folder: Path | str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

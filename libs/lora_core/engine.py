@@ -164,6 +164,21 @@ class ArrowEngine:
                 if not loaded.users:
                     self._bank.drop(loaded.report.slot)
 
+    def merge(self, name: str) -> int:
+        """Fold a loaded adapter into weights of its own for passes in which every row uses it, until it is unloaded.
+
+        Such passes cost what the base model does. Every other pass runs as before, on the base model's own untouched
+        weights. Returns the bytes that the folded weights take. Raises AdapterNotFound, and UnsupportedAdapter on
+        quantised base layers.
+        """
+        with self._lock:
+            return self._bank.merge(self._find(name).report.slot)
+
+    def unmerge(self) -> None:
+        """Forget the folded weights."""
+        with self._lock:
+            self._bank.unmerge()
+
     def start(self, requests: Sequence[Request]) -> Batch:
         """A batch of these requests; nothing is computed before its first step.
 

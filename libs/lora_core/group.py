@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter
-from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, dora_gain
+from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions
 from lora_core.stack import Stack
 from lora_core.tensors import to_torch
 
@@ -146,7 +146,7 @@ class Group:
         if "base_bias" in own:
             shift += own["base_bias"] - (0 if base_bias is None else base_bias)
         if "magnitude" in own:
-            gain = dora_gain(dense_weight(module).to(b.dtype), b.t() @ a, own["magnitude"])
+            gain = own["magnitude"] / torch.linalg.vector_norm(dense_weight(module).to(b.dtype) + b.t() @ a, dim=1)
             b.mul_(gain)
             member.vectors("surplus")[layer, slot] = gain - 1
             member.dora[slot] = True

@@ -9,8 +9,10 @@ Adaptable: TypeAlias = nn.Linear | nn.Embedding
 
 
 def is_adaptable(module: object) -> TypeGuard[Adaptable]:
-    """Linear layers (bitsandbytes' Linear4bit and Linear8bitLt are such) and plain embeddings."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Embedding) and module.max_norm is None)
+    """Linear layers (bitsandbytes' Linear4bit and Linear8bitLt are such) and embeddings that are lookups alone."""
+    if isinstance(module, nn.Embedding):  # Gemma's scales its output: another formula
+        return type(module).forward is nn.Embedding.forward and module.max_norm is None
+    return isinstance(module, nn.Linear)
 
 
 def dimensions(module: Adaptable) -> tuple[int, int]:
@@ -46,15 +48,12 @@ def dense_weight(module: Adaptable) -> torch.Tensor:
     with torch.no_grad():
         identity = torch.eye(module.in_features, dtype=compute_dtype(module), device=module.weight.device)
         rows: torch.Tensor = module(identity)
-        return rows.t() if module.bias is None else (rows - module.bias).t()
+        if module.bias is not None:
+            rows = rows - module.bias
+        return rows.t()
 
 
 def bias_of(module: Adaptable) -> torch.Tensor | None:
     """The layer's bias, [out], if it has one."""
     bias: torch.Tensor | None = None if isinstance(module, nn.Embedding) else module.bias
     return bias
-
-
-def dora_gain(weight: torch.Tensor, delta: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """magnitude / ‖weight + delta‖ of each output row, [out] (Liu et al. 2024, arXiv:2402.09353, section 4.3)."""
-    return magnitude / torch.linalg.vector_norm(weight + delta, dim=1)

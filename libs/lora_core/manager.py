@@ -11,7 +11,8 @@ from torch import nn
 from lora_core.arrow_format import LoRAFormat
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter
-from lora_core.linear import LoRALinear
+from lora_core.layers import Adaptable, dimensions, is_adaptable
+from lora_core.linear import LoRALinear, wrap
 from lora_core.validation import check_module
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class LoRAManager:
         return LoRAFormat.load(path)
 
     def apply(self, card: LoRACard | Path | str) -> Injection:
-        """Wrap every linear layer that the card has weights for. An active adapter of that name is left as it is.
+        """Wrap every layer that the card has weights for. An active adapter of that name is left as it is.
 
         Layers that the model lacks are logged and left out; an adapter of which no layer is found is refused. Shapes
         are checked before the first layer is wrapped: a refused adapter leaves the model as it was.
@@ -67,25 +68,25 @@ class LoRAManager:
             log.warning("adapter %r is already active: skipped", card.name)
             return self._active[card.name]
         modules = dict(self._model.named_modules())
-        found: dict[str, nn.Linear | LoRALinear] = {}
+        found: dict[str, Adaptable | LoRALinear] = {}
         missing: list[str] = []
         for name, weights in card.weights.items():
             layer = modules.get(name)
-            if not isinstance(layer, (nn.Linear, LoRALinear)):
+            if not isinstance(layer, LoRALinear) and not is_adaptable(layer):
                 missing.append(name)
                 continue
-            check_module(name, weights, (layer.out_features, layer.in_features))
+            check_module(name, weights, dimensions(layer.origin if isinstance(layer, LoRALinear) else layer))
             found[name] = layer
         if not found:
-            raise InvalidAdapter("target_modules", list(card.target_modules), "linear layers that the model has")
+            raise InvalidAdapter("target_modules", list(card.target_modules), "layers that the model has")
         if missing:
             log.warning("adapter %r: %d target modules not found: %s", card.name, len(missing), ", ".join(missing[:8]))
         for name, layer in found.items():
-            wrapped = LoRALinear.of(layer, card.weights[name], card.alpha, rslora=card.rslora)
+            wrapped = wrap(layer, card.weights[name], card.alpha, rslora=card.rslora)
             wrapped.train(layer.training)
             self._layers[card.name, name] = wrapped
             self._model.set_submodule(name, wrapped)
-        parameters = sum(card.weights[name].a.size + card.weights[name].b.size for name in found)
+        parameters = sum(array.size for name in found for array in card.weights[name].arrays.values())
         injection = Injection(card.name, tuple(found), tuple(missing), parameters)
         self._active[card.name] = injection
         log.info("adapter %r applied: %d layers modified, %d parameters", card.name, len(found), parameters)

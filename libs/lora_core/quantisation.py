@@ -73,7 +73,7 @@ def _blocks(array: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float3
 def _pack(values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     odd = values.shape[-1] % 2
     unsigned = np.pad(values + 8, [(0, 0)] * (values.ndim - 1) + [(0, odd)]).astype(np.uint8)
-    packed: npt.NDArray[np.uint8] = unsigned[..., ::2] | (unsigned[..., 1::2] << 4)
+    packed: npt.NDArray[np.uint8] = np.bitwise_or(unsigned[..., ::2], unsigned[..., 1::2] << 4)
     return packed
 
 

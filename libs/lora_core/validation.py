@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_core.array import is_finite, is_zero
+from lora_core.array import is_finite, is_zero, widen
 from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import InvalidAdapter
 
@@ -20,6 +20,7 @@ class Manifest:
     max_rank: int
     alpha: float
     rslora: bool
+    variants: tuple[str, ...]
     target_modules: tuple[str, ...]
     modules: tuple[str, ...]
     parameters: int
@@ -36,10 +37,13 @@ def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifes
     """
     check_fit(card, shapes)
     for module, weights in card.weights.items():
-        for matrix, letter in ((weights.a, "A"), (weights.b, "B")):
-            if not is_finite(matrix):
-                raise InvalidAdapter(f"{module} {letter}", "NaN or infinity", "finite numbers")
-    if all(is_zero(weights.a) or is_zero(weights.b) for weights in card.weights.values()):
+        for name, array in weights.arrays.items():
+            if not is_finite(array):
+                raise InvalidAdapter(f"{module} {name}", "NaN or infinity", "finite numbers")
+        if weights.magnitude is not None and not (widen(weights.magnitude) > 0).all():
+            raise InvalidAdapter(f"{module} magnitude", "0 or less", "lengths above 0 (DoRA)")
+    # Whether a magnitude or a base bias changes anything is a question to the base model: `ArrowEngine.bind_report`.
+    if not any(has_effect(weights) for weights in card.weights.values()):
         expected = "an adapter that changes the model (is it untrained?)"
         raise InvalidAdapter("weights", "zero delta in every module", expected)
     return Manifest(
@@ -48,6 +52,7 @@ def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifes
         max_rank=card.max_rank,
         alpha=card.alpha,
         rslora=card.rslora,
+        variants=card.variants,
         target_modules=card.target_modules,
         modules=tuple(sorted(card.weights)),
         parameters=card.parameters,
@@ -57,14 +62,25 @@ def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifes
     )
 
 
+def has_effect(weights: LoRAWeights) -> bool:
+    """False if these matrices can add nothing but zeros to the layer's output."""
+    if weights.magnitude is not None or weights.base_bias is not None:
+        return True
+    product = not (is_zero(weights.a) or is_zero(weights.b))
+    return product or (weights.lora_bias is not None and not is_zero(weights.lora_bias))
+
+
 def check_fit(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> None:
     """Ranges, modules and shapes alone, without reading a single weight. Raises InvalidAdapter."""
     _check_range("rank", card.rank, MAX_RANK)
     _check_range("alpha", card.alpha, MAX_ALPHA)
-    for module, weights in card.weights.items():
-        if module not in shapes:
-            raise InvalidAdapter("module", module, _modules_expected(shapes))
-        check_module(module, weights, shapes[module])
+    for stack in card.stacks:
+        for index, module in enumerate(stack.modules):
+            if module not in shapes:
+                raise InvalidAdapter("module", module, _modules_expected(shapes))
+            # The matrices of a stack are alike: its further modules differ from the first in their layer's shape alone.
+            if index == 0 or shapes[module] != shapes[stack.modules[0]] or stack.alphas[index] is not None:
+                check_module(module, stack.layer(index), shapes[module])
 
 
 def check_module(module: str, weights: LoRAWeights, shape: tuple[int, int]) -> None:
@@ -88,4 +104,4 @@ def _check_range(field: str, value: float, limit: float) -> None:
 
 def _modules_expected(shapes: Mapping[str, tuple[int, int]]) -> str:
     kinds = sorted({module.rpartition(".")[2] for module in shapes})
-    return f"a linear layer of the base model ({', '.join(kinds[:12])})"
+    return f"a layer of the base model ({', '.join(kinds[:12])})"

@@ -172,7 +172,7 @@ def load_model(settings: InferenceSettings) -> Loaded:
         engine=ArrowEngine(model, tokenizer, slots=settings.slots, max_rank=settings.max_rank),
         tokenizer=tokenizer,
         revision=base_model.revision(folder),
-        shapes=base_model.linear_shapes(folder),
+        shapes=base_model.target_shapes(folder),
         context=int(getattr(model.config, "max_position_embeddings", 2048)),
     )
 

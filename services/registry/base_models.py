@@ -69,4 +69,4 @@ class BaseModels:
 
 
 def _read(name: str, folder: Path) -> Pinned:
-    return Pinned(name, base_model.revision(folder), base_model.linear_shapes(folder))
+    return Pinned(name, base_model.revision(folder), base_model.target_shapes(folder))

@@ -1,12 +1,13 @@
 """A small Llama that is made here, and adapters for it: no test but the marked ones needs the real base model."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from lora_core import LoRACard, LoRAWeights
 from lora_core.array import narrow
@@ -15,31 +16,42 @@ Shapes = dict[str, tuple[int, int]]
 MakeCard = Callable[..., LoRACard]
 
 
-def _config() -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=80,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        eos_token_id=1,
-        bos_token_id=None,
-        pad_token_id=None,
-        tie_word_embeddings=True,
-    )
+_SIZES: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "eos_token_id": 1,
+    "bos_token_id": None,
+    "pad_token_id": None,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.fixture
 def tiny_llama() -> LlamaForCausalLM:
     """A Llama of three layers with random float32 weights, the same each time, in evaluation mode."""
     torch.manual_seed(7)
-    model = LlamaForCausalLM(_config()).eval()
+    model = LlamaForCausalLM(LlamaConfig(**_SIZES)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.normal_(0, 0.15)  # wide enough that greedy choices are clear
+    return model.requires_grad_(False)
+
+
+@pytest.fixture
+def tiny_qwen() -> Qwen2ForCausalLM:
+    """A Qwen2 of two layers: its q, k and v have biases, and its output head a weight of its own."""
+    torch.manual_seed(11)
+    own = {"num_hidden_layers": 2, "tie_word_embeddings": False}
+    model = Qwen2ForCausalLM(Qwen2Config(**{**_SIZES, **own})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.15)
     return model.requires_grad_(False)
 
 

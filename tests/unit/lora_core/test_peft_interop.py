@@ -11,8 +11,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 
-from lora_core import AdapterNotFound, CorruptAdapter, InvalidAdapter, LoRAFormat, UnsupportedAdapter
+from lora_core import (
+    AdapterNotFound,
+    ArrowEngine,
+    CorruptAdapter,
+    InvalidAdapter,
+    LoRAFormat,
+    LoRAManager,
+    UnsupportedAdapter,
+    check_card,
+)
 from lora_core.array import bits
+from lora_core.base_model import target_shapes
 from lora_core.interop import from_peft, to_peft
 
 PROMPT = torch.tensor([[5, 17, 42, 8]])
@@ -25,56 +35,86 @@ def trained(model, folder: Path, **config):
     peft = get_peft_model(copy.deepcopy(model), LoraConfig(task_type="CAUSAL_LM", **settings))
     with torch.no_grad():
         for name, parameter in peft.named_parameters():
-            if "lora_" in name or "bias" in name:
+            if "magnitude" in name:
+                parameter.mul_(torch.rand_like(parameter) + 0.5)
+            elif "lora_" in name or (parameter.requires_grad and "bias" in name):
                 parameter.normal_(0, 0.2)
     peft.save_pretrained(folder)
     with torch.no_grad():
         return peft.eval()(PROMPT).logits
 
 
-@pytest.mark.requirement("LI-9.4", "LI-9.5")
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"use_rslora": True},
-        {"target_modules": "all-linear"},
-        {"rank_pattern": {"q_proj": 7, "model.layers.1.mlp.down_proj": 2}},
-        {"alpha_pattern": {r"layers\.0\..*_proj": 3}, "lora_alpha": 5},
-    ],
-    ids=["plain", "rslora", "all-linear", "rank_pattern", "alpha_pattern"],
-)
-def test_a_checkpoint_made_by_peft_gives_pefts_logits_through_our_file_and_back(
-    tiny_llama, tiny_tokenizer, tmp_path, config
-) -> None:
-    from lora_core import ArrowEngine
+VARIANTS = {
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "all-linear": {"target_modules": "all-linear"},
+    "rank_pattern": {"rank_pattern": {"q_proj": 7, "model.layers.1.mlp.down_proj": 2}},
+    "alpha_pattern": {"alpha_pattern": {r"layers\.0\..*_proj": 3}, "lora_alpha": 5},
+    "dora": {"use_dora": True},
+    "dora with rslora and patterns": {"use_dora": True, "use_rslora": True, "rank_pattern": {"v_proj": 6}},
+    "lora_bias": {"lora_bias": True},
+    "bias of all": {"bias": "all"},
+    "bias of adapted": {"bias": "lora_only"},
+    "dora beside biases": {"use_dora": True, "bias": "all"},
+    "output head": {"target_modules": ["q_proj", "lm_head"]},
+    "embedding": {"target_modules": ["embed_tokens", "v_proj"]},
+    "embedding and head with dora": {"target_modules": ["embed_tokens", "lm_head", "k_proj"], "use_dora": True},
+}
 
-    expected = trained(tiny_llama, tmp_path / "made", **config)
-    card = from_peft(tmp_path / "made", "made")
+
+@pytest.fixture
+def base(request, tiny_llama, tiny_qwen):
+    """Biases need a model that has some."""
+    return tiny_qwen if "bias" in str(request.node.callspec.params["config"]) else tiny_llama
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.requirement("LI-2.2", "LI-2.6", "LI-9.4", "LI-9.5")
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_a_checkpoint_made_by_peft_gives_pefts_logits_in_slots_in_layers_merged_and_back_in_peft(
+    base, tiny_tokenizer, tmp_path, config
+) -> None:
+    expected = trained(base, tmp_path / "made", **config)
+    base.save_pretrained(tmp_path / "base")
+    card = from_peft(tmp_path / "made", "made", base_model=tmp_path / "base")
+    check_card(card, target_shapes(tmp_path / "base"))
     LoRAFormat.save(card, tmp_path / "card.arrow")
     loaded = LoRAFormat.load(tmp_path / "card.arrow")
+
     to_peft(loaded, tmp_path / "back")
-    again = PeftModel.from_pretrained(copy.deepcopy(tiny_llama), tmp_path / "back").eval()
+    again = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "back").eval()
     with torch.no_grad():
         torch.testing.assert_close(again(PROMPT).logits, expected, atol=1e-5, rtol=0)
-    engine = ArrowEngine(tiny_llama, tiny_tokenizer, slots=1, max_rank=8)
+        plain = base(PROMPT).logits
+        assert (plain - expected).abs().max() > 0.01, "an adapter without effect proves nothing"
+
+    manager = LoRAManager(base)
+    manager.apply(loaded)
+    with torch.no_grad():
+        torch.testing.assert_close(base(PROMPT).logits, expected, atol=1e-5, rtol=0)
+    manager.remove("made")
+
+    engine = ArrowEngine(base, tiny_tokenizer, slots=2, max_rank=8)
     engine.load(loaded)
-    ours = engine.probe(PROMPT[0].tolist(), "made", top=96)
-    torch.testing.assert_close(torch.tensor(ours.logits), expected[0, -1, list(ours.token_ids)], atol=1e-5, rtol=0)
+    with engine.rows(["made"]):
+        torch.testing.assert_close(base(PROMPT).logits, expected, atol=1e-5, rtol=0)
+    engine.merge("made")
+    with engine.rows(["made"]):
+        torch.testing.assert_close(base(PROMPT).logits, expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        assert torch.equal(base(PROMPT).logits, plain)
+    engine.close()
+    back = from_peft(tmp_path / "back").weights
     for module, weights in card.weights.items():
-        back = from_peft(tmp_path / "back").weights[module]
-        assert np.array_equal(bits(weights.a), bits(back.a))
+        for name, array in weights.arrays.items():
+            assert np.array_equal(bits(array), bits(back[module].arrays[name]))
 
 
 @pytest.mark.parametrize(
     ("config", "field"),
     [
-        ({"use_dora": True}, "use_dora"),
-        ({"bias": "lora_only"}, "bias"),
-        ({"lora_bias": True}, "lora_bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "tensor"),
-        ({"target_modules": ["q_proj", "lm_head"]}, "tensor"),
         ({"trainable_token_indices": [3, 4]}, "trainable_token_indices"),
     ],
 )

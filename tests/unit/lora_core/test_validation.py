@@ -50,7 +50,7 @@ def test_nan_and_infinity_are_refused_in_every_dtype(make_card, tiny_shapes, dty
     bad = replaced(make_card(dtype=dtype), Q, narrow(a, dtype), narrow(b, dtype))
     with pytest.raises(InvalidAdapter, match="finite numbers") as error:
         check_card(bad, tiny_shapes)
-    assert error.value.field == f"{Q} B"
+    assert error.value.field == f"{Q} b"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
