@@ -249,10 +249,6 @@ class ArrowEngine:
         finally:
             self.unload(name)
 
-    def close(self) -> None:
-        """Take the hooks off the model: it is as if the engine had never been."""
-        self._bank.close()
-
     def _encode(self, texts: Sequence[str], adapter: Adapters) -> npt.NDArray[np.float32]:
         prompts = [self.tokenizer(text)["input_ids"] for text in texts]
         if not all(prompts):

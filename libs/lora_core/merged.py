@@ -1,5 +1,8 @@
 """`Merged`: one adapter folded into weights of its own, which take the base weights' place for single passes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -12,7 +15,6 @@ class Merged:
 
     def __init__(self) -> None:
         self._merged: list[tuple[Adaptable, dict[str, nn.Parameter]]] = []
-        self._own: list[dict[str, nn.Parameter | None]] = []
 
     @property
     def bytes(self) -> int:
@@ -45,14 +47,14 @@ class Merged:
             parameters["bias"] = nn.Parameter(shift + own, requires_grad=False)
         self._merged.append((module, parameters))
 
-    def enter(self) -> None:
-        """The stand-ins take over. Parameters are exchanged and never written: tied ones stay tied to their own."""
-        self._own = [{key: module._parameters[key] for key in parameters} for module, parameters in self._merged]
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Inside, the stand-ins take over. Parameters are exchanged, never written: tied ones stay tied."""
+        own = [{key: module._parameters[key] for key in parameters} for module, parameters in self._merged]
         for module, parameters in self._merged:
             module._parameters.update(parameters)
-
-    def leave(self) -> None:
-        """The model's own parameters are back."""
-        for (module, _), own in zip(self._merged, self._own, strict=True):
-            module._parameters.update(own)
-        self._own = []
+        try:
+            yield
+        finally:
+            for (module, _), kept in zip(self._merged, own, strict=True):
+                module._parameters.update(kept)

@@ -1,9 +1,9 @@
 """`RowPlan`: which adapters each row of a batch uses, arranged into as few matrix products as possible."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -28,18 +28,19 @@ class Run:
     weights: torch.Tensor | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class RowPlan:
     """A batch's rows by slot. overlaps: some row uses several slots. uniform: the one slot that all rows use, if so.
 
-    prepared: what each layer of the bank has made ready for this plan; a plan lasts for many steps.
+    forwards: the bank's forward functions for this plan (attributes of a module, function), made when it is first in
+    force; a plan lasts for many steps.
     """
 
     size: int
     runs: tuple[Run, ...]
     overlaps: bool
     uniform: int | None
-    prepared: dict[int, object] = field(default_factory=dict)
+    forwards: list[tuple[dict[str, Any], Callable[[torch.Tensor], torch.Tensor]]] | None = None
 
     @classmethod
     def of(

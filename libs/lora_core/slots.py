@@ -1,11 +1,13 @@
 """`SlotBank`: many adapters at once. Loading one is a copy into its slot, and unloading is forgetting it.
 
-The module tree is never changed: a forward hook on each layer adds what each row's adapters add (see `sites`).
+The module tree is never changed: while a plan is in force the layers that it concerns have a `forward` of ours, which
+adds what each row's adapters add (see `sites`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +18,7 @@ from lora_core.group import Group, Piece, shared_inputs
 from lora_core.layers import Adaptable, compute_dtype, dimensions, is_adaptable
 from lora_core.merged import Merged
 from lora_core.plan import Choice, RowPlan
-from lora_core.sites import Site
+from lora_core.sites import Forward, Site
 from lora_core.stack import projection
 from lora_core.validation import check_fit
 
@@ -29,6 +31,7 @@ class SlotBank:
             raise ValueError(f"slots={slots}, max_rank={max_rank}: expected at least 1 of each")
         self.slots, self.max_rank = slots, max_rank
         self._plan: RowPlan | None = None
+        self._undo = ExitStack()
         self._free = list(range(slots))
         self._ranks = [0] * slots
         self._merged: tuple[int, Merged] | None = None
@@ -38,13 +41,9 @@ class SlotBank:
         self._groups: list[Group] = []
         self._sites: list[Site] = []
         self._places: dict[str, tuple[int, int, int]] = {}  # module → group, member, layer
-        self._hooks = [
-            module.register_forward_hook(site.hook(member))
-            for site, modules in self._build()
-            for member, module in enumerate(modules)
-        ]
+        self._build()
 
-    def _build(self) -> Iterator[tuple[Site, list[Adaptable]]]:
+    def _build(self) -> None:
         alike: dict[tuple[object, ...], list[list[tuple[str, Adaptable]]]] = {}
         for together in shared_inputs(list(self._modules.items())):
             kind = tuple((projection(name), dimensions(module), compute_dtype(module)) for name, module in together)
@@ -53,10 +52,8 @@ class SlotBank:
             group = Group([[module for _, module in layer] for layer in layers], self.slots, self.max_rank)
             self._groups.append(group)
             for layer, together in enumerate(layers):
-                site = Site(len(self._sites), group, layer, lambda: self._plan)
-                self._sites.append(site)
+                self._sites.append(Site(group, layer))
                 self._places |= {name: (number, member, layer) for member, (name, _) in enumerate(together)}
-                yield site, [module for _, module in together]
 
     def _pieces(self, card: LoRACard) -> dict[int, list[Piece]]:
         """The card's stacks by group, cut where they do not fill neighbouring layers of one projection."""
@@ -113,20 +110,29 @@ class SlotBank:
 
     @contextmanager
     def rows(self, plan: RowPlan | None) -> Iterator[None]:
-        """Forward passes inside use this plan: row i of every batch gets the deltas of its slots."""
-        previous, self._plan = self._plan, plan if plan and plan.runs else None
-        merged = None
-        if self._merged is not None and self._plan is not None and self._plan.uniform == self._merged[0]:
-            merged, self._plan = self._merged[1], None
-            merged.enter()
+        """Forward passes inside use this plan: row i of every batch gets the deltas of its slots.
+
+        The modules that the plan changes have another `forward` for as long, and no others do: without adapters
+        nothing of ours runs.
+        """
+        outer = self._plan
+        self._switch(plan)
         try:
             yield
         finally:
-            self._plan = previous
-            if merged is not None:
-                merged.leave()
-            for site in self._sites:
-                site.forget()
+            self._switch(outer)
+
+    def _switch(self, plan: RowPlan | None) -> None:
+        self._undo.close()  # before anything is captured: plans within plans take turns, they do not add up
+        self._plan = plan
+        if plan is None or not plan.runs:
+            return
+        if self._merged is not None and plan.uniform == self._merged[0]:
+            self._undo.enter_context(self._merged[1].entered())
+            return
+        if plan.forwards is None:
+            plan.forwards = [(vars(module), own) for site in self._sites for module, own in site.forwards(plan)]
+        self._undo.enter_context(_exchanged(plan.forwards))
 
     def merge(self, slot: int) -> int:
         """Fold a slot into weights of its own, for batches in which every row uses it. Returns the bytes they take.
@@ -153,7 +159,17 @@ class SlotBank:
         """Forget the merged weights."""
         self._merged = None
 
-    def close(self) -> None:
-        """Take the hooks off the model."""
-        for hook in self._hooks:
-            hook.remove()
+
+@contextmanager
+def _exchanged(forwards: Sequence[tuple[dict[str, Any], Forward]]) -> Iterator[None]:
+    before = [attributes.get("forward") for attributes, _ in forwards]
+    for attributes, forward in forwards:
+        attributes["forward"] = forward
+    try:
+        yield
+    finally:
+        for (attributes, _), own in zip(forwards, before, strict=True):
+            if own is None:
+                del attributes["forward"]
+            else:  # another library (accelerate's hooks, for one) had put its own there
+                attributes["forward"] = own

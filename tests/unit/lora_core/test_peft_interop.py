@@ -103,7 +103,6 @@ def test_a_checkpoint_made_by_peft_gives_pefts_logits_in_slots_in_layers_merged_
         torch.testing.assert_close(base(PROMPT).logits, expected, atol=1e-5, rtol=0)
     with torch.no_grad():
         assert torch.equal(base(PROMPT).logits, plain)
-    engine.close()
     back = from_peft(tmp_path / "back").weights
     for module, weights in card.weights.items():
         for name, array in weights.arrays.items():
