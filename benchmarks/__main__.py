@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("backbone",)
+NAMES = ("backbone", "lora_core")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
