@@ -1,4 +1,4 @@
-"""`Group`: the slots of projections that share an input, over all layers that have them."""
+"""`Arena`: the memory of slots. `Group`: projections that share an input, over all layers, and their place in it."""
 
 import math
 from collections.abc import Sequence
@@ -28,25 +28,62 @@ class Piece:
     count: int
 
 
+class Arena:
+    """Memory for the matrices of all slots, [slots, max_rank · unit]; a slot of rank r uses the first r · unit.
+
+    unit: how many numbers all matrices have for each rank. Everything of one adapter lies together and is dense at any
+    rank: filling a slot is a few long copies, and what is not used is never resident.
+    """
+
+    def __init__(self, slots: int, max_rank: int, like: torch.Tensor) -> None:
+        self.unit = 0
+        self._slots, self._max_rank, self._like = slots, max_rank, like
+        self._numbers: torch.Tensor | None = None
+        self._dirty = [0] * slots  # up to which number a slot may hold others than 0
+
+    def reserve(self, units: int) -> int:
+        """A place of so many numbers for each rank; where it begins, in the same measure."""
+        self.unit += units
+        return self.unit - units
+
+    def prepare(self, slot: int, rank: int, filled: int) -> None:
+        """Make room for an adapter that will fill so many numbers of a slot; all the others are 0."""
+        size = rank * self.unit
+        if filled < size and self._dirty[slot]:
+            self.numbers[slot, : max(size, self._dirty[slot])].zero_()
+            self._dirty[slot] = 0
+        if filled:
+            self._dirty[slot] = max(size, self._dirty[slot])
+
+    @property
+    def numbers(self) -> torch.Tensor:
+        """[slots, max_rank · unit], made when an adapter first needs it."""
+        if self._numbers is None:
+            self._numbers = zeros((self._slots, self._max_rank * self.unit), self._like)
+        return self._numbers
+
+
 @dataclass
 class Member:
     """One projection of a group, over all layers.
 
-    b: [layers, slots, max_rank, out], scaled. surplus: [layers, slots, out], DoRA's gain less 1. shift: [layers,
-    slots, out], what biases add. used, dora, shifted: for each slot, does its adapter have this.
+    offset: its place in the arena. surplus: [layers, slots, out], DoRA's gain less 1. shift: [layers, slots, out],
+    what biases add. used, dora, shifted: for each slot, does its adapter have this.
     """
 
     modules: list[Adaptable]
-    b: torch.Tensor
+    offset: int
+    out_features: int
     used: list[bool]
     dora: list[bool]
     shifted: list[bool]
+    like: torch.Tensor
     _vectors: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def vectors(self, name: str) -> torch.Tensor:
         """`surplus` or `shift`, made when it is first needed."""
         if name not in self._vectors:
-            self._vectors[name] = zeros((*self.b.shape[:2], self.b.shape[3]), self.b)
+            self._vectors[name] = zeros((len(self.modules), len(self.used), self.out_features), self.like)
         return self._vectors[name]
 
     def reset(self, slot: int) -> None:
@@ -59,67 +96,52 @@ class Member:
 class Group:
     """Projections that read the same activations, in all layers where their shapes are the same.
 
-    a: [layers, slots, members · max_rank · in]. Of each slot the first members · rank · in numbers are used, as
-    [members, rank, in]: every rank has its own dense layout, one matrix product serves all members, and memory beyond
-    an adapter's rank is never touched.
+    Of a slot of rank r its place in the arena holds A as [layers, members, r, in], so that one matrix product serves
+    all members, and for each member B as [layers, r, out], scaled.
     """
 
-    def __init__(self, layers: Sequence[Sequence[Adaptable]], slots: int, max_rank: int) -> None:
+    def __init__(self, layers: Sequence[Sequence[Adaptable]], slots: int, arena: Arena) -> None:
         first = layers[0]
+        self.arena = arena
         self.in_features = dimensions(first[0])[1]
         self.embedding = isinstance(first[0], nn.Embedding)
-        self._like = torch.empty(0, dtype=compute_dtype(first[0]), device=first[0].weight.device)
-        self._sizes = (len(layers), slots, max_rank)
-        self.a = self._like  # no memory before the first adapter that needs it
-        self._extents = [0] * slots  # up to which rank a slot may hold other numbers than 0
-        self.members = [
-            Member([layer[n] for layer in layers], self._like, [False] * slots, [False] * slots, [False] * slots)
-            for n in range(len(first))
-        ]
+        like = torch.empty(0, dtype=compute_dtype(first[0]), device=first[0].weight.device)
+        self._layers = len(layers)
+        self._offset = arena.reserve(len(layers) * len(first) * self.in_features)
+        self.members = []
+        for number, module in enumerate(first):
+            own, out_features = [layer[number] for layer in layers], dimensions(module)[0]
+            offset = arena.reserve(len(layers) * out_features)
+            no = [False] * slots
+            self.members.append(Member(own, offset, out_features, no, no.copy(), no.copy(), like))
 
-    def a_of(self, slot: int, rank: int) -> torch.Tensor:
-        """The A matrices of a slot as a view, [layers, members, rank, in]."""
-        count = len(self.members)
-        return self.a[:, slot, : count * rank * self.in_features].view(-1, count, rank, self.in_features)
+    def a_of(self, slots: slice, rank: int, layer: int) -> torch.Tensor:
+        """One layer's A matrices of neighbouring slots as a view, [slots, members · rank, in]."""
+        size = len(self.members) * rank * self.in_features
+        start = self._offset * rank + layer * size
+        return self.arena.numbers[slots, start : start + size].view(-1, len(self.members) * rank, self.in_features)
 
-    def b_of(self, member: int, slot: int, rank: int) -> torch.Tensor:
-        """The B matrices of a member's slot as a view, [layers, rank, out]."""
-        return self.members[member].b[:, slot, :rank]
+    def b_of(self, member: int, slots: slice, rank: int, layer: int) -> torch.Tensor:
+        """One layer's B matrices of neighbouring slots as a view, [slots, rank, out]."""
+        own = self.members[member]
+        size = rank * own.out_features
+        start = own.offset * rank + layer * size
+        return self.arena.numbers[slots, start : start + size].view(-1, rank, own.out_features)
 
-    def write(self, slot: int, rank: int, pieces: Sequence[Piece], card: LoRACard) -> None:
-        """Fill a slot with an adapter's part here, which may be nothing; whatever it leaves open is zero.
+    def size(self, piece: Piece) -> int:
+        """How many numbers a piece fills at its own rank."""
+        return piece.count * piece.stack.rank * (self.in_features + self.members[piece.member].out_features)
 
-        Raises InvalidAdapter for numbers that are not finite.
-        """
-        for member in self.members:
-            member.reset(slot)
-        if pieces and not self.a.numel():
-            self._allocate()
-        filled = sum(piece.count for piece in pieces if piece.stack.rank == rank)
-        if filled < len(self.members) * self._sizes[0]:
-            cleared = max(rank, self._extents[slot]) if pieces else self._extents[slot]
-            if cleared:
-                self.a_of(slot, cleared).zero_()
-                for number in range(len(self.members)):
-                    self.b_of(number, slot, cleared).zero_()
-            self._extents[slot] = 0
-        if pieces:
-            self._extents[slot] = max(rank, self._extents[slot])
-        for piece in pieces:
-            self._fill(slot, rank, piece, card)
-
-    def _allocate(self) -> None:
-        layers, slots, max_rank = self._sizes
-        self.a = zeros((layers, slots, len(self.members) * max_rank * self.in_features), self._like)
-        for member in self.members:
-            member.b = zeros((layers, slots, max_rank, dimensions(member.modules[0])[0]), self._like)
-
-    def _fill(self, slot: int, rank: int, piece: Piece, card: LoRACard) -> None:
+    def write(self, slot: int, rank: int, piece: Piece, card: LoRACard) -> None:
+        """Fill part of a slot of this rank. Raises InvalidAdapter for numbers that are not finite."""
         stack, member = piece.stack, self.members[piece.member]
         source = slice(piece.first, piece.first + piece.count)
         layers = slice(piece.layer, piece.layer + piece.count)
-        a = self.a_of(slot, rank)[layers, piece.member, : stack.rank]
-        b = self.b_of(piece.member, slot, stack.rank)[layers]
+        numbers, count = self.arena.numbers[slot], len(self.members)
+        every_a = numbers.narrow(0, self._offset * rank, self._layers * count * rank * self.in_features)
+        every_b = numbers.narrow(0, member.offset * rank, self._layers * rank * member.out_features)
+        a = every_a.view(-1, count, rank, self.in_features)[layers, piece.member, : stack.rank]
+        b = every_b.view(-1, rank, member.out_features)[layers, : stack.rank]
         for name, own, given in (("a", a, stack.a), ("b", b, stack.b)):
             own.copy_(to_torch(given[source]))
             if not torch.isfinite(own.sum()):  # NaN and infinity survive a sum; a norm takes ten times as long

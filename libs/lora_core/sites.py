@@ -64,15 +64,17 @@ class Site:
         members = group.members
         if not any(any(member.used[between]) for member in members):
             return None
-        width = len(members) * run.rank
-        a = group.a[layer, between, : width * group.in_features].view(-1, width, group.in_features).transpose(1, 2)
 
         def vectors(name: str, flags: Callable[[Member], list[bool]]) -> tuple[torch.Tensor | None, ...]:
             return tuple(
                 m.vectors(name)[layer, between].unsqueeze(1) if any(flags(m)[between]) else None for m in members
             )
 
-        b = tuple(m.b[layer, between, : run.rank] if any(m.used[between]) else None for m in members)
+        b = tuple(
+            group.b_of(number, between, run.rank, layer) if any(m.used[between]) else None
+            for number, m in enumerate(members)
+        )
+        a = group.a_of(between, run.rank, layer).transpose(1, 2)
         return Part(run, a, b, vectors("surplus", lambda m: m.dora), vectors("shift", lambda m: m.shifted))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter, SlotsFull
-from lora_core.group import Group, Piece, shared_inputs
+from lora_core.group import Arena, Group, Piece, shared_inputs
 from lora_core.layers import Adaptable, compute_dtype, dimensions, is_adaptable
 from lora_core.merged import Merged
 from lora_core.plan import Choice, RowPlan
@@ -39,6 +39,7 @@ class SlotBank:
         first = next(iter(self._modules.values()))
         self._dtype, self._device = compute_dtype(first), first.weight.device
         self._groups: list[Group] = []
+        self._arenas: dict[tuple[torch.dtype, torch.device, str | None], Arena] = {}
         self._sites: list[Site] = []
         self._places: dict[str, tuple[int, int, int]] = {}  # module → group, member, layer
         self._build()
@@ -49,20 +50,29 @@ class SlotBank:
             kind = tuple((projection(name), dimensions(module), compute_dtype(module)) for name, module in together)
             alike.setdefault(kind, []).append(together)
         for number, layers in enumerate(alike.values()):
-            group = Group([[module for _, module in layer] for layer in layers], self.slots, self.max_rank)
+            modules = [[module for _, module in layer] for layer in layers]
+            group = Group(modules, self.slots, self._arena_for(layers))
             self._groups.append(group)
             for layer, together in enumerate(layers):
                 self._sites.append(Site(group, layer))
                 self._places |= {name: (number, member, layer) for member, (name, _) in enumerate(together)}
 
-    def _pieces(self, card: LoRACard) -> dict[int, list[Piece]]:
-        """The card's stacks by group, cut where they do not fill neighbouring layers of one projection."""
-        pieces: dict[int, list[Piece]] = {}
+    def _arena_for(self, layers: Sequence[Sequence[tuple[str, Adaptable]]]) -> Arena:
+        """One for all that repeats in each layer; embeddings and output heads, which few adapters change, apart."""
+        (name, module), *_ = layers[0]
+        key = (compute_dtype(module), module.weight.device, None if projection(name) != name else name)
+        if key not in self._arenas:
+            self._arenas[key] = Arena(self.slots, self.max_rank, torch.empty(0, dtype=key[0], device=key[1]))
+        return self._arenas[key]
+
+    def _pieces(self, card: LoRACard) -> list[tuple[Group, Piece]]:
+        """The card's stacks, cut where they do not fill neighbouring layers of one projection."""
+        pieces: list[tuple[Group, Piece]] = []
         for stack in card.stacks:
             places = ((index, *self._places[module]) for index, module in enumerate(stack.modules))
             for (group, member, _), run in groupby(places, key=lambda p: (p[1], p[2], p[3] - p[0])):
                 (first, _, _, layer), *rest = run
-                pieces.setdefault(group, []).append(Piece(member, layer, stack, first, 1 + len(rest)))
+                pieces.append((self._groups[group], Piece(member, layer, stack, first, 1 + len(rest))))
         return pieces
 
     @property
@@ -92,8 +102,14 @@ class SlotBank:
         slot, rank = self._free[0], card.max_rank
         pieces = self._pieces(card)
         with torch.inference_mode():
-            for number, group in enumerate(self._groups):
-                group.write(slot, rank, pieces.get(number, ()), card)
+            for arena in self._arenas.values():
+                filled = [group.size(piece) for group, piece in pieces if group.arena is arena]
+                arena.prepare(slot, rank, sum(filled))
+            for group in self._groups:
+                for member in group.members:
+                    member.reset(slot)
+            for group, piece in pieces:
+                group.write(slot, rank, piece, card)
         self._free.pop(0)
         self._ranks[slot] = rank
         return slot
@@ -147,8 +163,9 @@ class SlotBank:
                 member = group.members[number]
                 if not member.used[slot]:
                     continue
-                rank = self._ranks[slot]
-                delta = group.b_of(number, slot, rank)[layer].t() @ group.a_of(slot, rank)[layer, number]
+                rank, own = self._ranks[slot], slice(slot, slot + 1)
+                a = group.a_of(own, rank, layer)[0, number * rank : (number + 1) * rank]
+                delta = group.b_of(number, own, rank, layer)[0].t() @ a
                 surplus = member.vectors("surplus")[layer, slot] if member.dora[slot] else None
                 shift = member.vectors("shift")[layer, slot] if member.shifted[slot] else None
                 merged.add(name, member.modules[layer], delta, surplus, shift)
