@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -15,52 +15,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_core import base_model
 from lora_core.arrow_format import LoRAFormat
-from lora_core.batch import Batch, FinishReason
+from lora_core.batch import Batch
 from lora_core.card import LoRACard
 from lora_core.cohort import left_padded
 from lora_core.errors import AdapterNotFound
 from lora_core.manager import LoRAManager
 from lora_core.plan import MAX_SET, RowPlan
+from lora_core.reports import BindReport, Effect, Generation, Probe
 from lora_core.sampling import Adapters, Request
 from lora_core.slots import SlotBank
 
-__all__ = ["ArrowEngine", "BindReport", "Generation", "Probe", "Request"]
-
-
-@dataclass(frozen=True)
-class BindReport:
-    """What loading an adapter bound: its slot, the modules it changes, its numbers, their bytes in the slot."""
-
-    name: str
-    slot: int
-    modules: int
-    parameters: int
-    bytes: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The `top` largest logits of the last position, largest first: an adapter's fingerprint on a prompt."""
-
-    token_ids: tuple[int, ...]
-    logits: tuple[float, ...]
-
-    def difference(self, other: "Probe") -> float:
-        """Largest absolute difference over the tokens in both; infinite if they share none."""
-        theirs = dict(zip(other.token_ids, other.logits, strict=True))
-        pairs = zip(self.token_ids, self.logits, strict=True)
-        return max((abs(value - theirs[token]) for token, value in pairs if token in theirs), default=float("inf"))
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One finished row: its text, its tokens (without the stop token), their log-probabilities, and why it ended."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
+__all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request"]
 
 
 @dataclass
@@ -154,6 +119,19 @@ class ArrowEngine:
             report = BindReport(name, slot, len(card.weights), card.parameters, size, card.digest)
             self._loaded[name] = _Loaded(card.digest, report)
             return report
+
+    def bind_report(self, name: str, prompt_ids: Sequence[int] | None = None) -> BindReport:
+        """What loading `name` bound and, given a probe prompt, what it changes there. Raises AdapterNotFound."""
+        with self._lock:
+            report = self._find(name).report
+        if prompt_ids is None:
+            return report
+        ids = torch.tensor([list(prompt_ids)] * 2, device=self.model.device)
+        with self.rows([None, name]):
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        base, own = logits.log_softmax(-1)
+        divergence = torch.nn.functional.kl_div(base, own, log_target=True, reduction="sum")
+        return replace(report, effect=Effect(float((logits[1] - logits[0]).abs().max()), max(0.0, float(divergence))))
 
     def unload(self, name: str) -> None:
         """Take an adapter out of service; rows that use it run to their end. Unknown names are no error."""
@@ -268,7 +246,8 @@ class ArrowEngine:
     def rows(self, adapters: Sequence[Adapters]) -> Iterator[None]:
         """Forward passes of `model` inside use these adapters: `adapters[i]` on row i of every batch.
 
-        Without gradients; other threads' passes wait. Raises AdapterNotFound, and ValueError for a set of more than 3.
+        Without gradients; other threads' passes wait. Do not copy or save the model inside.
+        Raises AdapterNotFound, and ValueError for a set of more than 3.
         """
         lease = _Lease(self)
         lease.hold(range(len(adapters)), adapters)

@@ -1,0 +1,40 @@
+"""How far an adapter may be compressed for what it does and where it runs: the table, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from lora_core.arrow_writer import Storage
+
+Device = Literal["mobile", "desktop", "server"]
+
+
+@dataclass(frozen=True)
+class QuantisationProfile:
+    """level: llama.cpp's name of it. storage: how `LoRAFormat.save` keeps such an adapter.
+
+    quality_threshold: the share of positions at which the compressed adapter must still prefer the original's token.
+    size_reduction, speed_gain: what is aimed at, against float16 and its speed; `lora_core.drift` measures.
+    """
+
+    level: str
+    storage: Storage
+    quality_threshold: float
+    size_reduction: float
+    speed_gain: float
+
+
+PROFILES: Mapping[tuple[str, Device], QuantisationProfile] = MappingProxyType(
+    {
+        ("intent-classifier", "mobile"): QuantisationProfile("Q4_K_M", "int4", 0.85, 0.75, 2.0),
+        ("content-generator", "desktop"): QuantisationProfile("Q6_K", "int8", 0.95, 0.5, 1.3),
+        ("workflow-builder", "server"): QuantisationProfile("Q8_0", "int8", 0.98, 0.25, 1.1),
+    }
+)
+DEFAULT = QuantisationProfile("F16", "plain", 1.0, 0.0, 1.0)
+
+
+def profile_of(adapter_type: str, device: Device) -> QuantisationProfile:
+    """The profile for this kind of adapter on this device; uncompressed where the table says nothing."""
+    return PROFILES.get((adapter_type, device), DEFAULT)
