@@ -180,7 +180,7 @@ def _row(
 
 def _ratio(mine: float, peers: dict[str, float]) -> float | None:
     first = next(iter(peers.values()), 0.0)
-    return mine / first if first > 0 else None
+    return mine / first if min(mine, first) > 0 else None
 
 
 def _times(took: dict[str, Samples]) -> str:

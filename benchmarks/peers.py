@@ -66,7 +66,11 @@ class Clock:
 
 
 def alternate(sides: Mapping[str, Measure], rounds: int, *, warm: int = 1) -> dict[str, Samples]:
-    """Every side once a round, each second round in the opposite order; the first `warm` rounds are not counted."""
+    """Every side once a round, each second round in the opposite order; the first `warm` rounds are not counted.
+
+    A single round, which only checks the harness, has none before it.
+    """
+    warm = min(warm, rounds - 1)
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warm, rounds):
         for name in sides if number % 2 else reversed(list(sides)):
