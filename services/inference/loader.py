@@ -39,7 +39,7 @@ RELATIVE_TOLERANCE = 0.02
 Both sides compute in float32, in another order of operations, which was seen to differ by less than 1e-3.
 """
 
-COMPARED_METHODS = frozenset({"lora"})
+COMPARED_METHODS = frozenset({"lora", "dora"})
 """QLoRA trains on a quantised base model: its logits are not those that the full base model gives."""
 
 WHOLE_VOCABULARY = 2**31 - 1

@@ -98,10 +98,14 @@ def _check_same(card: LoRACard, original: LoRACard) -> None:
                 f"{module} is scaled by {card.scaling(module):g} in the artifact and by "
                 f"{original.scaling(module):g} in the checkpoint",
             )
-        for letter, mine, source in (("A", ours.a, theirs.a), ("B", ours.b, theirs.b)):
+        if ours.arrays.keys() != theirs.arrays.keys():
+            found = f"{sorted(ours.arrays)} in the artifact and {sorted(theirs.arrays)} in the checkpoint"
+            raise CannotServe("artifact", f"{module} has {found}")
+        for name, mine in ours.arrays.items():
+            source = theirs.arrays[name]
             rounded = narrow(widen(source), dtype_name(mine))
             if mine.shape != source.shape or (bits(mine) != bits(rounded)).any():
-                raise CannotServe("artifact", f"{module}.{letter} is not the matrix of the checkpoint")
+                raise CannotServe("artifact", f"{module}.{name} is not what the checkpoint has")
 
 
 def _refusal(error: AdapterError, otherwise: str) -> CannotServe:

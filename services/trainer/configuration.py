@@ -114,12 +114,6 @@ def check(
                 f"at most {largest}, the smaller side of the smallest target module",
             )
         )
-    if configuration.method == "dora":
-        faults.append(
-            Fault(
-                "method", "dora", "lora: the Arrow artifact holds no DoRA magnitude vectors, so it could not be served"
-            )
-        )
     if configuration.method == "qlora" and not quantisation:
         faults.append(
             Fault("method", "qlora", "lora: qlora needs the package bitsandbytes, which is not installed here")

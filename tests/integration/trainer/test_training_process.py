@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -92,6 +93,30 @@ async def test_a_job_resumed_behind_its_last_step_gives_the_same_adapter_and_no_
     first, second = (next(m for m in said if isinstance(m, Finished)) for said in (whole, resumed))
     assert second.weights.read_bytes() == first.weights.read_bytes()
     assert second.probe == first.probe
+
+
+@pytest.mark.requirement("LA-1.3")
+@pytest.mark.parametrize("method", ["dora", "qlora"])
+async def test_every_method_gives_an_artifact_that_answers_as_it_did_in_training(
+    tiny_model: Path, tmp_path: Path, method: str
+) -> None:
+    from lora_core import ArrowEngine, LoRAFormat
+
+    said = await train(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, method=method)))
+    finished = next(message for message in said if isinstance(message, Finished))
+    card = LoRAFormat.load(finished.artifact)
+    assert ("dora" in card.variants) == (method == "dora")
+    engine = ArrowEngine.open(tiny_model, slots=1, max_rank=8)
+    engine.load(card, "trained")
+    ids = engine.tokenizer.apply_chat_template(
+        [{"role": "user", "content": finished.probe.prompt}], add_generation_prompt=True, return_dict=False
+    )
+    probe = engine.probe(ids, "trained", top=10_000)
+    logits = dict(zip(probe.token_ids, probe.logits, strict=True))
+    recorded = zip(finished.probe.top_ids, finished.probe.top_logits, strict=True)
+    if method == "dora":
+        assert max(abs(logits[token] - value) for token, value in recorded) < 1e-3
+    assert engine.bind_report("trained", ids).effect.logit > 1e-4
 
 
 async def test_a_process_that_dies_is_a_crash_with_the_end_of_its_log(tiny_model: Path, tmp_path: Path) -> None:
