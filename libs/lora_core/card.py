@@ -36,14 +36,17 @@ class LoRAWeights:
 
     @property
     def rank(self) -> int:
+        """The module's own rank, whatever the card's."""
         return int(self.a.shape[0])
 
     @property
     def in_features(self) -> int:
+        """The layer's inputs; an embedding's vocabulary."""
         return int(self.a.shape[1])
 
     @property
     def out_features(self) -> int:
+        """The layer's outputs."""
         return int(self.b.shape[0])
 
     @property

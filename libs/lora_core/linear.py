@@ -101,6 +101,7 @@ class LoRALinear(nn.Module):
         return LoRAWeights(from_torch(self.a), from_torch(self.b), None, **vectors)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The class's formula. x: [..., in] → [..., out]."""
         base: torch.Tensor = self.base_layer(x)
         delta = nn.functional.linear(self._reduce(x), self.b)
         if self.lora_bias is not None:
@@ -117,6 +118,7 @@ class LoRALinear(nn.Module):
         return base + delta.to(base.dtype)
 
     def extra_repr(self) -> str:
+        """Sizes, rank and alpha, where torch prints the model."""
         return f"in={self.in_features}, out={self.out_features}, rank={self.rank}, alpha={self.alpha:g}"
 
     def _reduce(self, x: torch.Tensor) -> torch.Tensor:
