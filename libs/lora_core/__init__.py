@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     )
     from lora_core.linear import LoRALinear
     from lora_core.manager import LoRAManager
+    from lora_core.manifest import AdapterManifest
     from lora_core.router import LoRARouter
     from lora_core.validation import Manifest, check_card
 
 _HOMES = {
+    "AdapterManifest": "manifest",
     "LoRAFormat": "arrow_format",
     "LoRACard": "card",
     "LoRAWeights": "card",
@@ -48,6 +50,7 @@ _HOMES = {
 
 __all__ = [
     "AdapterError",
+    "AdapterManifest",
     "AdapterNotFound",
     "ArrowEngine",
     "CorruptAdapter",

@@ -25,20 +25,24 @@ class Merged:
         self,
         name: str,
         module: Adaptable,
-        delta: torch.Tensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        *,
         surplus: torch.Tensor | None = None,
         shift: torch.Tensor | None = None,
     ) -> None:
-        """delta: [out, in], to be added to the weight; surplus and shift: [out], as in `lora_core.group`.
+        """a: [rank, in] and b: [rank, out], whose product is added to the weight; surplus, shift: [out], see `group`.
 
         Raises UnsupportedAdapter on a quantised layer: merged and quantised again it would be another model.
         """
         if is_quantised(module):
             raise UnsupportedAdapter(name, "a quantised base layer", "floating point weights, to merge into")
         embedding = isinstance(module, nn.Embedding)
-        weight = module.weight.detach().t() if embedding else module.weight.detach()
-        dense = (weight if surplus is None else weight * (1 + surplus).unsqueeze(1)) + delta
-        parameters = {"weight": nn.Parameter((dense.t() if embedding else dense).contiguous(), requires_grad=False)}
+        weight = module.weight.detach()
+        if surplus is not None:
+            weight = weight * (1 + surplus if embedding else (1 + surplus).unsqueeze(1))
+        left, right = (a.t(), b) if embedding else (b.t(), a)
+        parameters = {"weight": nn.Parameter(torch.addmm(weight, left, right), requires_grad=False)}
         if shift is not None:
             bias = bias_of(module)
             if embedding:

@@ -165,10 +165,10 @@ class SlotBank:
                     continue
                 rank, own = self._ranks[slot], slice(slot, slot + 1)
                 a = group.a_of(own, rank, layer)[0, number * rank : (number + 1) * rank]
-                delta = group.b_of(number, own, rank, layer)[0].t() @ a
+                b = group.b_of(number, own, rank, layer)[0]
                 surplus = member.vectors("surplus")[layer, slot] if member.dora[slot] else None
                 shift = member.vectors("shift")[layer, slot] if member.shifted[slot] else None
-                merged.add(name, member.modules[layer], delta, surplus, shift)
+                merged.add(name, member.modules[layer], a, b, surplus=surplus, shift=shift)
         self._merged = (slot, merged)
         return merged.bytes
 

@@ -136,6 +136,8 @@ def test_a_merged_adapter_serves_uniform_batches_and_the_base_weights_stay_the_v
         rows = tiny_llama(IDS.expand(2, -1)).logits
     torch.testing.assert_close(rows[0], expected, atol=2e-5, rtol=0)
     torch.testing.assert_close(rows[1], mixed, atol=2e-5, rtol=0)
+    with engine.rows(["main"]), engine.rows([None]):
+        assert torch.equal(tiny_llama(IDS).logits, plain), "the base model within a merged pass is the base model"
     engine.unmerge()
     for name, parameter in tiny_llama.named_parameters():
         assert parameter.data_ptr() == before[name][0]
