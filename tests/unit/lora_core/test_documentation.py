@@ -5,6 +5,8 @@ import inspect
 import io
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +23,8 @@ import lora_core.interop
 from lora_core import AdapterError, LoRACard, LoRAFormat, LoRALinear, LoRAWeights, base_model, drift, manifest, profiles
 from lora_core.array import bits, narrow, widen
 from lora_core.arrow_format import FORMAT_VERSION
-from lora_core.plan import MAX_SET
+from lora_core.interop.gguf import _ARCHITECTURES
+from lora_core.plan import MAX_SET, RowPlan
 from lora_core.quantisation import quantise
 from lora_core.validation import MAX_ALPHA, MAX_RANK
 
@@ -57,6 +60,11 @@ def examples(page: Path) -> list[Example]:
     ]
     assert len(found) == text.count("```python")
     return found
+
+
+def prose(page: Path) -> str:
+    """The page's text without its line breaks."""
+    return " ".join(page.read_text().split())
 
 
 def save_base_model(folder: Path) -> None:
@@ -228,12 +236,11 @@ def test_the_guide_names_everything_public_and_the_readme_leads_to_it() -> None:
 
 @pytest.mark.requirement("LI-10.6")
 def test_the_limits_and_errors_that_the_guide_states_are_those_of_the_code() -> None:
-    text = " ".join(GUIDE.read_text().split())
     for fact in (
         f"A card's rank is at most {MAX_RANK}, its alpha at most {MAX_ALPHA:,.0f}, a row's set at most {MAX_SET} adapters",
         f"This one reads version {FORMAT_VERSION}",
     ):
-        assert fact in text
+        assert fact in prose(GUIDE)
     assert f"# The adapter file, format version {FORMAT_VERSION}\n" in FORMAT.read_text()
     assert f"| `lorafleet.version` | `{FORMAT_VERSION}`." in FORMAT.read_text()
     tree = GUIDE.read_text().partition("## The tree of errors")[2].split("```")[1]
@@ -244,6 +251,26 @@ def test_the_limits_and_errors_that_the_guide_states_are_those_of_the_code() -> 
     errors = {name: thing for name, thing in public() if inspect.isclass(thing) and issubclass(thing, AdapterError)}
     own = {name: sum(issubclass(base, AdapterError) for base in thing.__mro__) - 1 for name, thing in errors.items()}
     assert stated == own
+
+
+@pytest.mark.requirement("LI-10.6")
+def test_rows_are_grouped_into_as_many_runs_as_the_guide_says() -> None:
+    rows = [[(slot, 1.0)] for slot in range(8)]
+    assert "Eight rows with eight adapters of one rank, loaded one after the other, cost one run" in prose(GUIDE)
+    assert len(RowPlan.of(rows, [16] * 8, torch.float32).runs) == 1
+    assert "ranks that alternate from slot to slot cost a run each" in prose(GUIDE)
+    assert len(RowPlan.of(rows, [8, 16] * 4, torch.float32).runs) == 8
+
+
+@pytest.mark.requirement("LI-10.6")
+def test_what_the_guide_says_of_llama_cpps_architectures_and_of_torch_is_so() -> None:
+    stated = re.search(r"GGUF files are written for ([^.]+)\.", prose(GUIDE))[1]
+    assert re.split(r", | and ", stated) == [name.removesuffix("ForCausalLM") for name in _ARCHITECTURES]
+    free = re.search(r"Torch-free are (.+?) but for its `load`", prose(GUIDE))[1]
+    names = [name.removeprefix("lora_core.") for name in re.findall(r"`([\w.]+)`", free)]
+    assert len(names) == 6
+    script = f"import sys; from lora_core import {', '.join(names)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("page", [GUIDE, FORMAT], ids=lambda page: page.name)
