@@ -25,6 +25,7 @@ from benchmarks.peers import RESIDENT, Bench, Effort, added_memory, alternate, p
 from benchmarks.report import Row, Samples, emit, options
 from lora_core.arrow_format import LoRAFormat
 from lora_core.base_model import linear_shapes
+from lora_core.drift import matrix_error, measure_drift
 from lora_core.engine import Request
 from lora_core.tensors import to_torch
 
@@ -34,9 +35,15 @@ FULL = Effort(
 )  # fmt: skip
 QUICK = Effort(
     loads=5, applies=1, decodes=1, short_prefills=1, long_prefills=1, tokens=16,
-    further=1, slots=8, known=40, files=8, picks=6, peft_picks=3,
+    further=1, slots=8, known=12, files=8, picks=3, peft_picks=1,
 )  # fmt: skip
 PEFT_LOAD = "PEFT load_adapter + set_adapter"
+PROMPTS = (
+    "The pump on deck three has lost pressure and the crew asks what to check first.",
+    "Write a short answer to a customer whose parcel arrived two days late.",
+    "def parse(line: str) -> tuple[str, int]:\n    name, _, count = line.partition(':')\n",
+    "In the autumn of 1851 the first cable was laid across the strait, and within a week",
+)
 STEPS_A_PICK = 2  # each of 8 rows then lives for 16 tokens
 
 
@@ -303,6 +310,33 @@ def crowd(bench: Bench) -> list[Row]:
     ]
 
 
+def compressing(bench: Bench) -> list[Row]:
+    """Adapters in quantised storage: what is left of their size, and what it costs in accuracy."""
+    rows: list[Row] = []
+    prompts = [bench.engine.tokenizer(text)["input_ids"] for text in PROMPTS]
+    for storage, most in (("int8", 0.55), ("int4", 0.3)):
+        path = bench.folder / f"{storage}.arrow"
+        LoRAFormat.save(bench.card, path, storage)  # type: ignore[arg-type]
+        small = LoRAFormat.load(path)
+        drift = measure_drift(bench.engine, bench.card, small, prompts)
+        size = path.stat().st_size / bench.files[0].arrow.stat().st_size
+        rows.append(
+            Row(
+                what=f"{storage} storage: size of the file",
+                unit="× the float16 file",
+                ours=size,
+                limit={"int8": 0.5, "int4": 0.25}[storage],
+                ask=f"at most {most:g}",
+                met=size <= most,
+                n=drift.positions,
+                note=f"matrices off by {100 * matrix_error(bench.card, small):.2f} %; over {drift.positions} positions "
+                f"the same token preferred at {100 * drift.agreement:.1f} %, divergence {drift.divergence:.2g} nats, "
+                f"largest difference of a logit {drift.logit:.2g}; an adapter of random matrices",
+            )
+        )
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run and report."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -313,7 +347,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = prepare(QUICK if chosen.quick else FULL, where.device, where.dtype, Path(folder))
         rows: list[Row] = []
-        for part in (loading, applying, one_adapter, adapter_each, mixed_ranks, merged, memory, crowd):
+        for part in (loading, applying, one_adapter, adapter_each, mixed_ranks, merged, compressing, memory, crowd):
             started = time.perf_counter()
             rows += part(bench)
             print(f"{part.__name__}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
