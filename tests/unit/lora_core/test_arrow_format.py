@@ -151,7 +151,7 @@ def test_loading_maps_the_file_and_copies_no_weights(tmp_path, make_card) -> Non
     assert all(low <= w.b.ctypes.data < high for w in loaded.weights.values())
 
 
-@pytest.mark.requirement("LI-7.1")
+@pytest.mark.requirement("LI-7.1", "LI-9.6")
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(AdapterNotFound, match=r"no adapter file at .*gone\.arrow"):
         LoRAFormat.load(tmp_path / "gone.arrow")
