@@ -66,7 +66,7 @@ def read_card(data: memoryview, identity: Identity) -> LoRACard:
         _verified[identity] = digest
         while len(_verified) > _REMEMBERED:
             _verified.popitem(last=False)
-    return LoRACard(
+    card = LoRACard(
         name=stored.name,
         rank=stored.rank,
         alpha=stored.alpha,
@@ -74,8 +74,9 @@ def read_card(data: memoryview, identity: Identity) -> LoRACard:
         weights=StackedWeights(tuple(_stack(stack, values) for stack in stored.stacks)),
         metadata=stored.metadata,
         rslora=stored.rslora,
-        digest=digest,
     )
+    object.__setattr__(card, "digest", digest)  # of this very content: a changed copy of the card has none
+    return card
 
 
 def _stack(stack: StoredStack, values: Mapping[str, Array]) -> Stack:

@@ -77,6 +77,8 @@ class LoRAWeights:
                 raise InvalidAdapter(
                     f"{module}.{name} shape", vector.shape, f"{self.b.shape[:1]}, one number an output"
                 )
+        if self.magnitude is not None and self.lora_bias is not None:
+            raise InvalidAdapter(f"{module}.lora_bias", "beside a magnitude", "none with DoRA, as in PEFT")
         if self.alpha is not None:
             check_alpha(f"{module}.alpha", self.alpha)
 
@@ -89,7 +91,7 @@ class LoRACard:
     alpha: the scaling numerator. target_modules: module name suffixes, as PEFT has them (`q_proj`).
     weights: full module name in the base model (`model.layers.0.self_attn.q_proj`) → matrices.
     metadata: free text by key. rslora: scale by alpha/√rank (Kalajdzievski 2023, arXiv:2312.03732).
-    digest: content digest of the file it was loaded from, "" for one made in memory.
+    digest: content digest of the file it was loaded from, "" for one made in memory (or changed with `replace`).
 
     Arrays of a loaded card are read-only views of the mapped file: nothing was copied.
     """
@@ -101,7 +103,7 @@ class LoRACard:
     weights: Mapping[str, LoRAWeights]
     metadata: Mapping[str, str] = field(default_factory=dict)
     rslora: bool = False
-    digest: str = ""
+    digest: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name) > 512:

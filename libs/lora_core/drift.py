@@ -9,6 +9,7 @@ import torch
 
 from lora_core.array import widen
 from lora_core.arrow_format import LoRAFormat
+from lora_core.arrow_writer import serialise
 from lora_core.card import LoRACard
 from lora_core.engine import ArrowEngine
 from lora_core.errors import InvalidAdapter
@@ -31,7 +32,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed adapter's file beside the plain one. error: ‖matrices − original's‖ / ‖original's‖."""
+    """A compressed adapter's file beside the plain one, bytes of both. error: ‖difference‖ / ‖original‖ of the matrices."""
 
     path: Path
     digest: str
@@ -43,7 +44,7 @@ class Compressed:
 
     @property
     def size_reduction(self) -> float:
-        """1 − size / plain size of the tensors."""
+        """1 − size / plain size."""
         return 1 - self.bytes / self.plain_bytes
 
 
@@ -110,4 +111,5 @@ def compress(
         path.unlink(missing_ok=True)
         raise
     error = matrix_error(card, small)
-    return Compressed(path, digest, profile.level, path.stat().st_size, card.bytes, error, drift)
+    plain = len(serialise(card, "plain")[0])
+    return Compressed(path, digest, profile.level, path.stat().st_size, plain, error, drift)

@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter
-from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions
+from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, is_quantised
 from lora_core.stack import Stack
 from lora_core.tensors import to_torch
 
@@ -55,6 +55,11 @@ class Arena:
         if filled:
             self._dirty[slot] = max(size, self._dirty[slot])
 
+    def view(self, slot: int, shape: tuple[int, int, int], strides: tuple[int, int], start: int) -> torch.Tensor:
+        """Matrices of this shape at number `start` of each of the slots from `slot` on; one call, as there are many."""
+        numbers, row = self.numbers, self._max_rank * self.unit
+        return torch.as_strided(numbers, shape, (row, *strides), slot * row + start)
+
     @property
     def numbers(self) -> torch.Tensor:
         """[slots, max_rank · unit], made when an adapter first needs it."""
@@ -79,6 +84,11 @@ class Member:
     shifted: list[bool]
     like: torch.Tensor
     _vectors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def flags(self) -> tuple[list[bool], list[bool], list[bool]]:
+        """Of each slot: used, dora, shifted."""
+        return self.used, self.dora, self.shifted
 
     def vectors(self, name: str) -> torch.Tensor:
         """`surplus` or `shift`, made when it is first needed."""
@@ -106,7 +116,9 @@ class Group:
         self.in_features = dimensions(first[0])[1]
         self.embedding = isinstance(first[0], nn.Embedding)
         like = torch.empty(0, dtype=compute_dtype(first[0]), device=first[0].weight.device)
-        self._layers = len(layers)
+        self.layers = len(layers)
+        # Not simply [rows, tokens, in] in the dtype of the slots: forward functions look twice.
+        self.special = self.embedding or is_quantised(first[0])
         self._offset = arena.reserve(len(layers) * len(first) * self.in_features)
         self.members = []
         for number, module in enumerate(first):
@@ -115,18 +127,17 @@ class Group:
             no = [False] * slots
             self.members.append(Member(own, offset, out_features, no, no.copy(), no.copy(), like))
 
-    def a_of(self, slots: slice, rank: int, layer: int) -> torch.Tensor:
-        """One layer's A matrices of neighbouring slots as a view, [slots, members · rank, in]."""
-        size = len(self.members) * rank * self.in_features
-        start = self._offset * rank + layer * size
-        return self.arena.numbers[slots, start : start + size].view(-1, len(self.members) * rank, self.in_features)
+    def a_of(self, low: int, high: int, rank: int, layer: int) -> torch.Tensor:
+        """One layer's A matrices of neighbouring slots, transposed, as a view: [slots, in, members · rank]."""
+        width = len(self.members) * rank
+        start = self._offset * rank + layer * width * self.in_features
+        return self.arena.view(low, (high - low, self.in_features, width), (1, self.in_features), start)
 
-    def b_of(self, member: int, slots: slice, rank: int, layer: int) -> torch.Tensor:
+    def b_of(self, member: int, low: int, high: int, rank: int, layer: int) -> torch.Tensor:
         """One layer's B matrices of neighbouring slots as a view, [slots, rank, out]."""
         own = self.members[member]
-        size = rank * own.out_features
-        start = own.offset * rank + layer * size
-        return self.arena.numbers[slots, start : start + size].view(-1, rank, own.out_features)
+        start = own.offset * rank + layer * rank * own.out_features
+        return self.arena.view(low, (high - low, rank, own.out_features), (own.out_features, 1), start)
 
     def size(self, piece: Piece) -> int:
         """How many numbers a piece fills at its own rank."""
@@ -138,8 +149,8 @@ class Group:
         source = slice(piece.first, piece.first + piece.count)
         layers = slice(piece.layer, piece.layer + piece.count)
         numbers, count = self.arena.numbers[slot], len(self.members)
-        every_a = numbers.narrow(0, self._offset * rank, self._layers * count * rank * self.in_features)
-        every_b = numbers.narrow(0, member.offset * rank, self._layers * rank * member.out_features)
+        every_a = numbers.narrow(0, self._offset * rank, self.layers * count * rank * self.in_features)
+        every_b = numbers.narrow(0, member.offset * rank, self.layers * rank * member.out_features)
         a = every_a.view(-1, count, rank, self.in_features)[layers, piece.member, : stack.rank]
         b = every_b.view(-1, rank, member.out_features)[layers, : stack.rank]
         for name, own, given in (("a", a, stack.a), ("b", b, stack.b)):

@@ -1,7 +1,7 @@
 """`SlotBank`: many adapters at once. Loading one is a copy into its slot, and unloading is forgetting it.
 
 The module tree is never changed: while a plan is in force the layers that it concerns have a `forward` of ours, which
-adds what each row's adapters add (see `sites`).
+adds what each row's adapters add (see `forwards`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ from torch import nn
 
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter, SlotsFull
+from lora_core.forwards import Forward, forwards
 from lora_core.group import Arena, Group, Piece, shared_inputs
 from lora_core.layers import Adaptable, compute_dtype, dimensions, is_adaptable
 from lora_core.merged import Merged
 from lora_core.plan import Choice, RowPlan
-from lora_core.sites import Forward, Site
 from lora_core.stack import projection
 from lora_core.validation import check_fit
 
@@ -40,7 +40,6 @@ class SlotBank:
         self._dtype, self._device = compute_dtype(first), first.weight.device
         self._groups: list[Group] = []
         self._arenas: dict[tuple[torch.dtype, torch.device, str | None], Arena] = {}
-        self._sites: list[Site] = []
         self._places: dict[str, tuple[int, int, int]] = {}  # module → group, member, layer
         self._build()
 
@@ -54,7 +53,6 @@ class SlotBank:
             group = Group(modules, self.slots, self._arena_for(layers))
             self._groups.append(group)
             for layer, together in enumerate(layers):
-                self._sites.append(Site(group, layer))
                 self._places |= {name: (number, member, layer) for member, (name, _) in enumerate(together)}
 
     def _arena_for(self, layers: Sequence[Sequence[tuple[str, Adaptable]]]) -> Arena:
@@ -147,7 +145,7 @@ class SlotBank:
             self._undo.enter_context(self._merged[1].entered())
             return
         if plan.forwards is None:
-            plan.forwards = [(vars(module), own) for site in self._sites for module, own in site.forwards(plan)]
+            plan.forwards = [(vars(module), own) for group in self._groups for module, own in forwards(group, plan)]
         self._undo.enter_context(_exchanged(plan.forwards))
 
     def merge(self, slot: int) -> int:
@@ -163,9 +161,9 @@ class SlotBank:
                 member = group.members[number]
                 if not member.used[slot]:
                     continue
-                rank, own = self._ranks[slot], slice(slot, slot + 1)
-                a = group.a_of(own, rank, layer)[0, number * rank : (number + 1) * rank]
-                b = group.b_of(number, own, rank, layer)[0]
+                rank = self._ranks[slot]
+                a = group.a_of(slot, slot + 1, rank, layer)[0].t()[number * rank : (number + 1) * rank]
+                b = group.b_of(number, slot, slot + 1, rank, layer)[0]
                 surplus = member.vectors("surplus")[layer, slot] if member.dora[slot] else None
                 shift = member.vectors("shift")[layer, slot] if member.shifted[slot] else None
                 merged.add(name, member.modules[layer], a, b, surplus=surplus, shift=shift)
@@ -178,14 +176,14 @@ class SlotBank:
 
 
 @contextmanager
-def _exchanged(forwards: Sequence[tuple[dict[str, Any], Forward]]) -> Iterator[None]:
-    before = [attributes.get("forward") for attributes, _ in forwards]
-    for attributes, forward in forwards:
+def _exchanged(exchange: Sequence[tuple[dict[str, Any], Forward]]) -> Iterator[None]:
+    before = [attributes.get("forward") for attributes, _ in exchange]
+    for attributes, forward in exchange:
         attributes["forward"] = forward
     try:
         yield
     finally:
-        for (attributes, _), own in zip(forwards, before, strict=True):
+        for (attributes, _), own in zip(exchange, before, strict=True):
             if own is None:
                 del attributes["forward"]
             else:  # another library (accelerate's hooks, for one) had put its own there

@@ -1,4 +1,4 @@
-"""`Site`: a group in one layer, and the forward functions that its modules have while a plan is in force.
+"""The forward functions that a group's modules have while a plan is in force.
 
 q, k and v (or gate and up) of one layer read the same activations: one product with their stacked A matrices serves
 all of them (cf. Punica, arXiv:2310.18547, and S-LoRA, arXiv:2311.03285, which fuse over rows alone).
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lora_core.group import Group, Member
-from lora_core.layers import is_quantised
+from lora_core.group import Group
 from lora_core.plan import RowPlan, Run
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -28,54 +27,60 @@ class Part:
     surplus: tuple[torch.Tensor | None, ...]
     shift: tuple[torch.Tensor | None, ...]
 
-    @property
-    def plain(self) -> bool:
-        """Two products and nothing else."""
-        return self.run.weights is None and not any(v is not None for v in (*self.surplus, *self.shift))
 
-
-class Site:
-    """A group in one layer."""
-
-    def __init__(self, group: Group, layer: int) -> None:
-        self._group, self._layer = group, layer
-
-    def forwards(self, plan: RowPlan) -> Iterator[tuple[nn.Module, Forward]]:
-        """The modules whose output the plan changes, each with the forward function that does it."""
-        parts = [part for run in plan.runs if (part := self._part(run)) is not None]
-        members = self._group.members
-        shared = _Shared(
-            self._group, parts, sum(any(part.b[n] is not None for part in parts) for n in range(len(members)))
-        )
-        for number, member in enumerate(members):
-            products = [b for part in parts if (b := part.b[number]) is not None]
-            if not products:
-                continue
-            module = member.modules[self._layer]
-            # One run over all rows that adds nothing but its product is what nearly every pass is: the short way.
-            whole = len(parts) == 1 and parts[0].plain and parts[0].run.span == (0, plan.size)
-            if whole and not self._group.embedding and not is_quantised(module):
-                yield module, _short(module.forward, shared, plan.size, products[0], number)
+def forwards(group: Group, plan: RowPlan) -> Iterator[tuple[nn.Module, Forward]]:
+    """The modules whose output the plan changes, in all layers, each with the forward function that does it."""
+    uses = [use for run in plan.runs if any((use := _Use.of(group, run)).members)]
+    served = [number for number in range(len(group.members)) if any(use.members[number] for use in uses)]
+    # One run over all rows that adds nothing but its product is what nearly every pass is: the short way.
+    short = len(uses) == 1 and uses[0].plain and uses[0].run.span == (0, plan.size) and not group.special
+    for layer in range(group.layers if uses else 0):
+        shared = _Shared(group, [use.part(group, layer) for use in uses], len(served))
+        for number in served:
+            module = group.members[number].modules[layer]
+            product = shared.parts[0].b[number]
+            if short and product is not None:
+                yield module, _short(module.forward, shared, plan.size, product, number)
             else:
                 yield module, _general(module.forward, shared, plan, number)
 
-    def _part(self, run: Run) -> Part | None:
-        group, layer, between = self._group, self._layer, slice(run.low, run.high)
-        members = group.members
-        if not any(any(member.used[between]) for member in members):
-            return None
 
-        def vectors(name: str, flags: Callable[[Member], list[bool]]) -> tuple[torch.Tensor | None, ...]:
-            return tuple(
-                m.vectors(name)[layer, between].unsqueeze(1) if any(flags(m)[between]) else None for m in members
-            )
+@dataclass(frozen=True, eq=False)
+class _Use:
+    """What a run uses of a group, the same in all layers: of each member, is it adapted, has it DoRA, is it shifted."""
+
+    run: Run
+    members: list[bool]
+    dora: list[bool]
+    shifted: list[bool]
+
+    @classmethod
+    def of(cls, group: Group, run: Run) -> "_Use":
+        between = slice(run.low, run.high)
+        flags = ([any(own[between]) for own in each] for each in zip(*(m.flags for m in group.members), strict=True))
+        used, dora, shifted = flags
+        return cls(run, used, dora, shifted)
+
+    @property
+    def plain(self) -> bool:
+        """Two products and nothing else."""
+        return self.run.weights is None and not any(self.dora) and not any(self.shifted)
+
+    def part(self, group: Group, layer: int) -> Part:
+        run, between = self.run, slice(self.run.low, self.run.high)
+
+        def vectors(name: str, wanted: list[bool]) -> tuple[torch.Tensor | None, ...]:
+            if not any(wanted):
+                return (None,) * len(wanted)
+            pairs = zip(group.members, wanted, strict=True)
+            return tuple(m.vectors(name)[layer, between].unsqueeze(1) if want else None for m, want in pairs)
 
         b = tuple(
-            group.b_of(number, between, run.rank, layer) if any(m.used[between]) else None
-            for number, m in enumerate(members)
+            group.b_of(number, run.low, run.high, run.rank, layer) if used else None
+            for number, used in enumerate(self.members)
         )
-        a = group.a_of(between, run.rank, layer).transpose(1, 2)
-        return Part(run, a, b, vectors("surplus", lambda m: m.dora), vectors("shift", lambda m: m.shifted))
+        a = group.a_of(run.low, run.high, run.rank, layer)
+        return Part(run, a, b, vectors("surplus", self.dora), vectors("shift", self.shifted))
 
 
 class _Shared:
@@ -85,7 +90,8 @@ class _Shared:
     """
 
     def __init__(self, group: Group, parts: list[Part], users: int) -> None:
-        self._embedding, self._parts, self._users = group.embedding, parts, users
+        self.parts = parts
+        self._embedding, self._users = group.embedding, users
         self._input: torch.Tensor | None = None
         self._reduced: list[tuple[torch.Tensor, ...]] = []
         self._served = 0
@@ -93,7 +99,7 @@ class _Shared:
     def of(self, x: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         if self._input is not x:
             self._input, self._served = x, 0
-            self._reduced = [_reduce(part, x, self._embedding) for part in self._parts]
+            self._reduced = [_reduce(part, x, self._embedding) for part in self.parts]
         reduced = self._reduced
         self._served += 1
         if self._served == self._users:
@@ -131,7 +137,7 @@ def _short(own: Forward, shared: _Shared, size: int, b: torch.Tensor, number: in
 
 def _general(own: Forward, shared: _Shared, plan: RowPlan, number: int) -> Forward:
     """Any mix: several runs, weights, DoRA, biases, embeddings, quantised layers."""
-    parts = shared._parts
+    parts = shared.parts
     # DoRA scales the base layer's own output, which another adapter on the same row must not have changed before.
     keep = plan.overlaps and any(part.surplus[number] is not None for part in parts)
 
