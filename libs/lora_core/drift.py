@@ -32,7 +32,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed adapter's file beside the plain one, bytes of both. error: ‖difference‖ / ‖original‖ of the matrices."""
+    """A compressed adapter's file beside the plain one, bytes of both. error: ‖difference‖ / ‖original‖, matrices."""
 
     path: Path
     digest: str

@@ -98,7 +98,7 @@ class LoRALinear(nn.Module):
     def weights(self) -> LoRAWeights:
         """A copy of everything as it is now, for a card."""
         vectors = {name: from_torch(p) for name, p in self._trained().items() if name not in ("a", "b")}
-        return LoRAWeights(from_torch(self.a), from_torch(self.b), None, **vectors)
+        return LoRAWeights(from_torch(self.a), from_torch(self.b), self.alpha, **vectors)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The class's formula. x: [..., in] → [..., out]."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_core.arrow_format import LoRAFormat
 from lora_core.card import LoRACard
-from lora_core.errors import InvalidAdapter
+from lora_core.errors import AdapterNotFound, InvalidAdapter
 from lora_core.layers import Adaptable, dimensions, is_adaptable
 from lora_core.linear import LoRALinear, wrap
 from lora_core.validation import check_module
@@ -39,6 +39,7 @@ class LoRAManager:
         self._model = model
         self._active: dict[str, Injection] = {}
         self._layers: dict[tuple[str, str], LoRALinear] = {}
+        self._cards: dict[str, LoRACard] = {}
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -89,11 +90,20 @@ class LoRAManager:
         parameters = sum(array.size for name in found for array in card.weights[name].arrays.values())
         injection = Injection(card.name, tuple(found), tuple(missing), parameters)
         self._active[card.name] = injection
+        self._cards[card.name] = card
         log.info("adapter %r applied: %d layers modified, %d parameters", card.name, len(found), parameters)
         return injection
 
+    def card(self, name: str) -> LoRACard:
+        """An applied adapter as it is now, trained or not, of the layers that the model has. Raises AdapterNotFound."""
+        if name not in self._active:
+            raise AdapterNotFound(f"adapter {name!r} is not active (active: {', '.join(self._active) or 'none'})")
+        weights = {module: self._layers[name, module].weights() for module in self._active[name].modules}
+        return replace(self._cards[name], weights=weights)
+
     def remove(self, name: str) -> None:
         """Take the adapter off: each layer is again the very module it wrapped. Unknown names are no error."""
+        self._cards.pop(name, None)
         injection = self._active.pop(name, None)
         if injection is None:
             return
