@@ -1,4 +1,7 @@
-"""Runs every benchmark and renders docs/benchmarks.md: `python -m benchmarks [--quick]`."""
+"""Runs benchmarks and renders docs/benchmarks.md: `python -m benchmarks [NAME ...] [--quick]`, by default all of them.
+
+The last full result of each is kept beside the page, so that one can be run again without the others.
+"""
 
 import json
 import subprocess
@@ -8,6 +11,7 @@ from pathlib import Path
 
 NAMES = ("backbone", "lora_core")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+RESULTS = PAGE.with_suffix("")
 
 
 def cell(value: object) -> str:
@@ -33,18 +37,33 @@ def table(name: str, result: dict[str, object]) -> list[str]:
     return [*lines, ""]
 
 
-def main(arguments: list[str]) -> int:
+def page() -> str:
+    """All results that are kept."""
     lines = ["# Benchmarks", "", "Rendered by `make bench`. Medians; the two sides of a row alternate in one run.", ""]
-    with tempfile.TemporaryDirectory() as folder:
-        for name in NAMES:
-            target = Path(folder) / f"{name}.json"
-            command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(target), *arguments]
-            subprocess.run(command, check=True)
-            result = json.loads(target.read_text())
+    for name in NAMES:
+        kept = RESULTS / f"{name}.json"
+        if kept.exists():
+            result = json.loads(kept.read_text())
             machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-            lines += [f"Machine: {machine}", "", *table(name, result)]
-    if "--quick" not in arguments:
-        PAGE.write_text("\n".join(lines))
+            lines += [*table(name, result), f"Machine: {machine}", ""]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    options = [argument for argument in arguments if argument.startswith("-")]
+    asked = [argument for argument in arguments if argument not in options] or list(NAMES)
+    if unknown := set(asked) - set(NAMES):
+        print(f"no benchmark {', '.join(sorted(unknown))}: expected {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        for name in asked:
+            target = Path(folder) / f"{name}.json"
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", str(target), *options], check=True)
+            if "--quick" not in options:
+                RESULTS.mkdir(exist_ok=True)
+                (RESULTS / f"{name}.json").write_text(target.read_text())
+    if "--quick" not in options:
+        PAGE.write_text(page())
     return 0
 
 

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +35,35 @@ from lora_core.stack import Stack, StackedWeights
 from lora_core.stored_card import StackedTensor, StoredCard, StoredStack
 
 Identity = tuple[int, int, int, int, int]
-_verified: OrderedDict[Identity, str] = OrderedDict()  # files whose tensors had the digest that they claim
-_REMEMBERED = 16_384
+T = TypeVar("T")
 _MADV_POPULATE_READ = 22  # Linux 5.14; Python names it from 3.13 on
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Where one column's values lie, and what they are."""
+
+    start: int
+    end: int
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a file's framing says once it has been checked. tensors: first byte and end of all buffers."""
+
+    digest: str
+    stored: StoredCard
+    columns: Mapping[str, _Column]
+    tensors: tuple[int, int]
+    checksum: bytes
+
+
+# Files whose tensors had the digest that they claim, by identity: the digest of very many, the layout of the last.
+_verified: OrderedDict[Identity, str] = OrderedDict()
+_layouts: OrderedDict[Identity, _Layout] = OrderedDict()
+_DIGESTS_KEPT, _LAYOUTS_KEPT = 16_384, 256  # a layout takes some 100 kB
 
 
 def prefault(mapped: mmap.mmap) -> None:
@@ -45,6 +73,40 @@ def prefault(mapped: mmap.mmap) -> None:
 
 
 def read_card(data: memoryview, identity: Identity) -> LoRACard:
+    """The card in a mapped file. Raises Malformed, DocumentInvalid or InvalidAdapter."""
+    layout = _layouts.get(identity) or _layout(data)
+    # Where the layout was known, equal bytes are what says that it still holds.
+    if checksum_of(data, layout.checksum, layout.tensors) != layout.checksum:
+        raise Malformed("the file does not have the recorded checksum: altered")
+    whole: npt.NDArray[np.uint8] = np.frombuffer(data, dtype=np.uint8)
+    whole.setflags(write=False)
+    values = {name: whole[c.start : c.end].view(c.dtype).reshape(c.shape) for name, c in layout.columns.items()}
+    if _verified.get(identity) != layout.digest:
+        _verify(layout.stored, values)
+    _remember(_verified, identity, layout.digest, _DIGESTS_KEPT)
+    _remember(_layouts, identity, layout, _LAYOUTS_KEPT)
+    stored = layout.stored
+    card = LoRACard(
+        name=stored.name,
+        rank=stored.rank,
+        alpha=stored.alpha,
+        target_modules=stored.target_modules,
+        weights=StackedWeights(tuple(_stack(stack, values) for stack in stored.stacks)),
+        metadata=dict(stored.metadata),
+        rslora=stored.rslora,
+    )
+    object.__setattr__(card, "digest", layout.digest)  # of this very content: a changed copy of the card has none
+    return card
+
+
+def _remember(kept: OrderedDict[Identity, T], identity: Identity, value: T, most: int) -> None:
+    kept[identity] = value
+    kept.move_to_end(identity)
+    while len(kept) > most:
+        kept.popitem(last=False)
+
+
+def _layout(data: memoryview) -> _Layout:
     batch = read_single_batch(data)
     metadata = batch.metadata
     if VERSION not in metadata or CARD not in metadata:
@@ -57,26 +119,10 @@ def read_card(data: memoryview, identity: Identity) -> LoRACard:
     if metadata.get(DIGEST) != digest.encode():
         raise Malformed("the card's metadata does not have the recorded digest: altered")
     stored = StoredCard.from_json(document)
-    values = _values(data, batch, stored)
     recorded = metadata.get(CHECKSUM, b"")
-    if len(recorded) != len(UNSEALED) or checksum_of(data, recorded, tensors_span(batch)) != recorded:
-        raise Malformed("the file does not have the recorded checksum: altered")
-    if _verified.get(identity) != digest:
-        _verify(stored, values)
-        _verified[identity] = digest
-        while len(_verified) > _REMEMBERED:
-            _verified.popitem(last=False)
-    card = LoRACard(
-        name=stored.name,
-        rank=stored.rank,
-        alpha=stored.alpha,
-        target_modules=stored.target_modules,
-        weights=StackedWeights(tuple(_stack(stack, values) for stack in stored.stacks)),
-        metadata=stored.metadata,
-        rslora=stored.rslora,
-    )
-    object.__setattr__(card, "digest", digest)  # of this very content: a changed copy of the card has none
-    return card
+    if len(recorded) != len(UNSEALED):
+        raise Malformed("no checksum is recorded")
+    return _Layout(digest, stored, _columns(batch, stored), tensors_span(batch), recorded)
 
 
 def _stack(stack: StoredStack, values: Mapping[str, Array]) -> Stack:
@@ -106,24 +152,22 @@ def _expected(stored: StoredCard) -> Iterator[tuple[str, str, tuple[int, ...], n
         yield tensor.scales.column, "float16", (*outer, -(-width // tensor.scales.block)), FLOAT16
 
 
-def _values(data: memoryview, batch: Batch, stored: StoredCard) -> dict[str, Array]:
-    """Column name → its values as a view, after checking that schema, batch and card describe the same tensors."""
+def _columns(batch: Batch, stored: StoredCard) -> dict[str, _Column]:
+    """Column name → its values' place, after checking that schema, batch and card describe the same tensors."""
     expected = list(_expected(stored))
     if batch.rows != 1 or len(batch.columns) != len(expected) or len(batch.buffers) != 3 * len(expected):
         raise Malformed(f"{batch.rows} rows of {len(batch.columns)} columns, expected 1 row of {len(expected)}")
-    whole: npt.NDArray[np.uint8] = np.frombuffer(data, dtype=np.uint8)
-    whole.setflags(write=False)
-    values: dict[str, Array] = {}
+    columns: dict[str, _Column] = {}
     for number, (name, kind, shape, dtype) in enumerate(expected):
         own_name, own_type = batch.columns[number]
-        if own_name != name or not _is_tensor(own_type, kind, shape) or name in values:
+        if own_name != name or not _is_tensor(own_type, kind, shape) or name in columns:
             raise Malformed(f"column {number} is {own_name!r} {own_type}, the card says {name!r} {kind} {list(shape)}")
         (_, validity), (_, child_validity), (start, length) = batch.buffers[3 * number : 3 * number + 3]
         needed = math.prod(shape) * dtype.itemsize
         if validity or child_validity or length < needed or start % ALIGNMENT:
             raise Malformed(f"tensor {name!r} has {length} bytes at {start}, expected {needed}, 64-byte aligned")
-        values[name] = whole[start : start + needed].view(dtype).reshape(shape)
-    return values
+        columns[name] = _Column(start, start + needed, dtype, shape)
+    return columns
 
 
 def _is_tensor(own: pa.DataType, kind: str, shape: tuple[int, ...]) -> bool:

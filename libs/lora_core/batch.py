@@ -32,13 +32,19 @@ class _Row:
 class Batch:
     """Call `step` while `alive`. Rows may join at any time and are taken out of the computation when they end.
 
+    prefill: how many tokens of joining prompts a step reads at most while other rows are being answered.
     Used by one thread at a time.
     """
 
     def __init__(
-        self, model: PreTrainedModel, requests: Sequence[Request], default_stops: frozenset[int], lease: Lease
+        self,
+        model: PreTrainedModel,
+        requests: Sequence[Request],
+        default_stops: frozenset[int],
+        lease: Lease,
+        prefill: int,
     ) -> None:
-        self._model, self._lease, self._default_stops = model, lease, default_stops
+        self._model, self._lease, self._default_stops, self._prefill = model, lease, default_stops, prefill
         self._next_row = 0
         self._running: dict[int, _Row] = {}
         self._finished: dict[int, FinishReason] = {}
@@ -81,14 +87,17 @@ class Batch:
     def step(self) -> list[tuple[int, int, float]]:
         """Compute the next token of every live row: (row, token id, log-probability), in row order.
 
-        The first step after a row has joined reads its prompt. A row that draws one of its stop tokens ends without
-        giving it out.
+        The steps after a row has joined read its prompt, and it draws when that is done. A row that draws one of its
+        stop tokens ends without giving it out.
         """
         given: list[tuple[int, int, float]] = []
         for cohort in self._cohorts:
             cohort.keep(self._alive_in(cohort))
-            if cohort.rows:
-                given += self._advance(cohort)
+        live = [cohort for cohort in self._cohorts if cohort.rows]
+        # A long prompt is read in pieces where others are waiting for their next token.
+        most = self._prefill if len(live) > 1 else None
+        for cohort in live:
+            given += self._advance(cohort, most)
         self._unite()
         return sorted(given)
 
@@ -96,8 +105,10 @@ class Batch:
         while self.alive:
             yield from self.step()
 
-    def _advance(self, cohort: Cohort) -> Iterator[tuple[int, int, float]]:
-        logits = cohort.forward()
+    def _advance(self, cohort: Cohort, most: int | None) -> Iterator[tuple[int, int, float]]:
+        logits = cohort.forward(most)
+        if logits is None:
+            return
         drawn: list[int] = []
         for position, number in enumerate(cohort.rows):
             row = self._running[number]

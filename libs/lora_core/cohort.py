@@ -21,7 +21,8 @@ class Slots(Protocol):
 class Cohort:
     """Rows (by their batch's numbers) that have the same number of positions in the cache, padded on the left.
 
-    mask: [rows, positions], 0 where a row is padded. input: [rows, tokens], what the next forward pass reads.
+    mask: [rows, positions], 0 where a row is padded. input: [rows, tokens], what is still to be read: the prompts at
+    first, then one token of each row at a time.
     """
 
     def __init__(self, model: PreTrainedModel, slots: Slots, rows: Sequence[int], prompts: Sequence[Sequence[int]]):
@@ -36,18 +37,31 @@ class Cohort:
         """How many positions the cache holds, padding included."""
         return int(self._mask.shape[1])
 
-    def forward(self) -> torch.Tensor:
-        """Logits of the last position, [rows, vocabulary]."""
-        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._input.shape[1] :]
+    def forward(self, most: int | None = None) -> torch.Tensor | None:
+        """Read what is to be read, at most `most` tokens over all rows if that is given.
+
+        Returns the logits of the last position, [rows, vocabulary], or None while there is more to be read.
+        """
+        pending = self._input.shape[1]
+        taken = pending if most is None else min(pending, max(1, most // len(self.rows)))
+        end = self._mask.shape[1] - (pending - taken)
+        mask = self._mask[:, :end]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -taken:]
         with self._slots.forward(self._plan), torch.inference_mode():
-            logits: torch.Tensor = self._model(
-                input_ids=self._input,
-                attention_mask=self._mask,
+            # Without the output head where nobody wants its logits yet.
+            read = self._model if taken == pending else self._model.base_model
+            found = read(
+                input_ids=self._input[:, :taken],
+                attention_mask=mask,
                 position_ids=positions,
                 past_key_values=self._cache,
                 use_cache=True,
-                logits_to_keep=1,
-            ).logits
+                **({"logits_to_keep": 1} if taken == pending else {}),
+            )
+        if taken < pending:
+            self._input = self._input[:, taken:]
+            return None
+        logits: torch.Tensor = found.logits
         return logits[:, -1]
 
     def feed(self, tokens: Sequence[int]) -> None:
@@ -69,7 +83,7 @@ class Cohort:
         self._input, self._mask = self._input[index], self._mask[index]
         padding = int(self._mask.any(0).int().argmax())
         layers = self._growing()
-        if padding and layers is not None:
+        if padding and layers is not None and self._input.shape[1] == 1:  # else not all of it is in the cache yet
             for layer in layers:
                 layer.trim(padding)
             self._mask = self._mask[:, padding:]

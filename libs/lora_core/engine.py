@@ -67,12 +67,19 @@ class ArrowEngine:
     Thread-safe: each forward pass, load and unload takes one lock, so that several threads may each run a batch. A
     loaded adapter answers from the next batch on; an unloaded one can no longer be asked for, while running rows end
     with it. With no adapter on any row the model computes exactly what it did before.
+
+    prefill_tokens: how much of joining prompts a step of a batch reads at most while its other rows wait for a token.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, slots: int = 16, max_rank: int = 64
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        slots: int = 16,
+        max_rank: int = 64,
+        prefill_tokens: int = 256,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self._prefill_tokens = model, tokenizer, prefill_tokens
         self.manager = LoRAManager(model)
         self._bank = SlotBank(model, slots, max_rank)
         self._lock = threading.RLock()
@@ -163,7 +170,7 @@ class ArrowEngine:
         Raises AdapterNotFound if a request names an adapter that is not loaded. Its slots are held until each row
         ends: step the batch to its end or close it.
         """
-        return Batch(self.model, requests, self._stops, _Lease(self))
+        return Batch(self.model, requests, self._stops, _Lease(self), self._prefill_tokens)
 
     def generate(
         self,

@@ -117,18 +117,33 @@ def _reduce(part: Part, x: torch.Tensor, embedding: bool) -> tuple[torch.Tensor,
     else:
         grouped = rows if rows.shape[0] == slots else rows.reshape(slots, -1, rows.shape[-1])
         reduced = torch.bmm(grouped if grouped.dtype == a.dtype else grouped.to(a.dtype), a)
-    return torch.split(reduced, run.rank, 2)
+    return reduced.chunk(a.shape[2] // run.rank, 2)
 
 
 def _short(own: Forward, shared: _Shared, size: int, b: torch.Tensor, number: int) -> Forward:
     """The module's output plus one product, added in place."""
     slots, out_features = b.shape[0], b.shape[2]
+    (part,) = shared.parts
+    if part.a.shape[2] == b.shape[1]:  # a member on its own: nothing to share
+        a, in_features = part.a, part.a.shape[1]
+
+        def alone(x: torch.Tensor) -> torch.Tensor:
+            if x.shape[0] != size:
+                raise RuntimeError(f"a batch of {x.shape[0]} rows under a plan for {size}")
+            output = own(x)
+            if slots == size:
+                output.baddbmm_(torch.bmm(x, a), b)
+            else:
+                output.view(slots, -1, out_features).baddbmm_(torch.bmm(x.reshape(slots, -1, in_features), a), b)
+            return output
+
+        return alone
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if x.shape[0] != size:
             raise RuntimeError(f"a batch of {x.shape[0]} rows under a plan for {size}")
         output = own(x)
-        rows = output if output.shape[0] == slots else output.view(slots, -1, out_features)
+        rows = output if slots == size else output.view(slots, -1, out_features)
         rows.baddbmm_(shared.of(x)[0][number], b)
         return output
 

@@ -1,7 +1,7 @@
 """The one thread that owns the engine: it steps batches, and between steps does what others ask of the engine.
 
 Requests wait in one queue. Up to ``rows`` are decoded together, base rows and rows of any adapters mixed; a
-request that arrives while others run starts beside them, at a step boundary, as a batch of its own.
+request that arrives while others run joins them at the next step boundary.
 """
 
 import asyncio
@@ -26,14 +26,8 @@ T = TypeVar("T")
 FinishReason = Literal["stop", "length"]
 RETRY_AFTER = 2.0
 
-# A step costs about as much for one row as for two, so a few full batches are faster than many small ones. With
-# SmolLM2-135M on two cores, eight batches of one row would take four times as long as one batch of eight.
 GATHER = 0.005
 """Seconds in which an idle engine lets requests that come together start together."""
-PATIENCE = 0.25
-"""Seconds that fewer than half a batch of requests wait for company while others run."""
-BATCHES = 2
-"""Batches that run side by side; one more for each second that a request has waited, so that none starves."""
 
 
 class Batch(Protocol):
@@ -41,6 +35,10 @@ class Batch(Protocol):
 
     def step(self) -> Iterable[tuple[int, int, float]]:
         """(row, token id, log-probability) of each row that drew a token which is part of its answer."""
+        ...
+
+    def add(self, requests: "Sequence[Request]") -> Sequence[int]:
+        """The numbers of the rows that they become. If one cannot join, none does."""
         ...
 
     def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled"] | None: ...
@@ -127,7 +125,7 @@ class EngineThread:
         self._wake = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._calls: deque[Call[Any]] = deque()
-        self._running: list[Running] = []
+        self._running: Running | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -136,7 +134,8 @@ class EngineThread:
     @property
     def load(self) -> tuple[int, int]:
         """(rows running, requests waiting), as of now."""
-        return sum(len(one.rows) for one in list(self._running)), len(self._waiting)
+        running = self._running
+        return 0 if running is None else len(running.rows), len(self._waiting)
 
     async def call(self, function: Callable[[], T]) -> T:
         """Runs a function in the engine's thread, between two steps."""
@@ -186,9 +185,8 @@ class EngineThread:
                 while self._calls:
                     self._calls.popleft().run()
                 self._begin()
-                for running in self._running:
-                    self._step(running)
-                self._running = [one for one in self._running if one.rows]
+                if self._running is not None:
+                    self._step(self._running)
         except BaseException as error:
             log.exception("engine_thread_died")
             self._abort(error)
@@ -202,9 +200,11 @@ class EngineThread:
             return not self._closed
 
     def _begin(self) -> None:
-        if not self._waiting or not self._worth_a_batch():
+        if not self._waiting:
             return
-        free = self._rows - sum(len(one.rows) for one in self._running)
+        if self._running is None:
+            time.sleep(GATHER)
+        free = self._rows - (len(self._running.rows) if self._running else 0)
         rows: list[Row] = []
         with self._wake:
             while self._waiting and len(rows) < free:
@@ -213,29 +213,25 @@ class EngineThread:
                     rows.append(row)
         if not rows:
             return
+        requests = [row.request for row in rows]
         try:
-            batch = self._engine.start([row.request for row in rows])
+            if self._running is None:
+                self._running = Running(self._engine.start(requests), dict(enumerate(rows)))
+            else:
+                self._running.rows |= zip(self._running.batch.add(requests), rows, strict=True)
         except Exception as error:
-            log.exception("batch_failed_to_start", rows=len(rows))
+            log.exception("rows_failed_to_start", rows=len(rows))
             self._deliver([(row, Broken(error)) for row in rows])
-            return
-        self._running.append(Running(batch, dict(enumerate(rows))))
-
-    def _worth_a_batch(self) -> bool:
-        if not self._running:
-            time.sleep(GATHER)
-            return True
-        waited = time.monotonic() - self._waiting[0].arrived
-        enough = len(self._waiting) >= self._rows // 2 or waited >= PATIENCE
-        return enough and len(self._running) < BATCHES + int(waited)
 
     def _drop_cancelled(self) -> None:
-        for running in self._running:
-            for index, row in list(running.rows.items()):
-                if row.cancelled:
-                    running.batch.cancel(index)
-                    del running.rows[index]
-        self._running = [one for one in self._running if one.rows]
+        if self._running is None:
+            return
+        for index, row in list(self._running.rows.items()):
+            if row.cancelled:
+                self._running.batch.cancel(index)
+                del self._running.rows[index]
+        if not self._running.rows:
+            self._running = None
 
     def _step(self, running: Running) -> None:
         try:
@@ -244,7 +240,7 @@ class EngineThread:
             log.exception("step_failed", rows=len(running.rows))
             running.batch.close()
             self._deliver([(row, Broken(error)) for row in running.rows.values()])
-            running.rows.clear()
+            self._running = None
             return
         deliveries: list[tuple[Row, Delivery]] = [
             (running.rows[index], Token(token_id, logprob)) for index, token_id, logprob in produced
@@ -254,6 +250,8 @@ class EngineThread:
             if reason is not None and reason != "cancelled":
                 deliveries.append((row, Finished(reason)))
                 del running.rows[index]
+        if not running.rows:
+            self._running = None
         self._deliver(deliveries)
 
     def _deliver(self, deliveries: list[tuple[Row, Delivery]]) -> None:
@@ -267,13 +265,13 @@ class EngineThread:
     def _abort(self, error: BaseException) -> None:
         with self._wake:
             self._closed = True
-            rows = [*self._waiting, *(row for one in self._running for row in one.rows.values())]
+            rows = [*self._waiting, *(self._running.rows.values() if self._running else ())]
             self._waiting.clear()
             calls = list(self._calls)
             self._calls.clear()
-        for running in self._running:
-            running.batch.close()
-        self._running = []
+        if self._running is not None:
+            self._running.batch.close()
+        self._running = None
         self._deliver([(row, Broken(error)) for row in rows])
         for call in calls:
             call.refuse(error)

@@ -20,20 +20,23 @@ class Ask:
     tokens: int
     first: int = 0
     broken: bool = False
+    unfit: bool = False
 
 
 @dataclass
 class CountingBatch:
     """Row n answers first, first+1, …"""
 
-    requests: Sequence[Any]
+    requests: list[Any]
     engine: "CountingEngine"
+    joined: list[int] = field(default_factory=list)
     given: dict[int, int] = field(default_factory=dict)
     ended: dict[int, Literal["stop", "length", "cancelled"]] = field(default_factory=dict)
 
     def step(self) -> Iterable[tuple[int, int, float]]:
         self.engine.gate.wait(5)
         self.engine.steps += 1
+        self.engine.most = max(self.engine.most, len(self.requests) - len(self.ended))
         produced = []
         for row, request in enumerate(self.requests):
             if row in self.ended:
@@ -46,6 +49,13 @@ class CountingBatch:
             if count + 1 == request.tokens:
                 self.ended[row] = "length"
         return produced
+
+    def add(self, requests: Sequence[Any]) -> Sequence[int]:
+        if any(request.unfit for request in requests):
+            raise LookupError("no such adapter")
+        self.joined.append(len(requests))
+        self.requests += requests
+        return range(len(self.requests) - len(requests), len(self.requests))
 
     def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled"] | None:
         return self.ended.get(row)
@@ -62,6 +72,7 @@ class CountingEngine:
     def __init__(self) -> None:
         self.batches: list[CountingBatch] = []
         self.steps = 0
+        self.most = 0  # rows of a step
         self.gate = threading.Event()
         self.gate.set()
 
@@ -98,7 +109,7 @@ async def test_each_request_gets_its_own_tokens_however_many_there_are() -> None
         asks = [Ask(tokens=1 + n % 4, first=100 * n) for n in range(20)]
         got = await asyncio.gather(*(collect(thread, ask) for ask in asks))
         assert got == [list(range(ask.first, ask.first + ask.tokens)) for ask in asks]
-        assert max(len(batch.requests) for batch in engine.batches) <= 3
+        assert engine.most == 3
 
 
 async def test_requests_that_wait_together_start_together() -> None:
@@ -122,14 +133,26 @@ async def test_a_request_joins_while_a_long_one_runs() -> None:
         long.cancel()
 
 
-async def test_stragglers_gather_instead_of_running_one_by_one() -> None:
+async def test_requests_join_the_running_batch_at_its_next_step() -> None:
     async with running(rows=8) as (thread, engine):
         long = asyncio.create_task(collect(thread, Ask(tokens=10**9)))
         await asyncio.sleep(0.05)
-        for _ in range(3):
-            got = [asyncio.create_task(collect(thread, Ask(tokens=1))) for _ in range(3)]
-            await asyncio.wait_for(asyncio.gather(*got), 2)
-        assert [len(batch.requests) for batch in engine.batches] == [1, 3, 3, 3]
+        for first in range(3):
+            got = [asyncio.create_task(collect(thread, Ask(tokens=2, first=first))) for _ in range(3)]
+            assert await asyncio.wait_for(asyncio.gather(*got), 2) == [[first, first + 1]] * 3
+        assert len(engine.batches) == 1
+        assert sum(engine.batches[0].joined) == 9
+        long.cancel()
+
+
+async def test_a_request_that_cannot_join_fails_alone() -> None:
+    async with running() as (thread, _):
+        long = asyncio.create_task(collect(thread, Ask(tokens=10**9)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ServerFault):
+            await collect(thread, Ask(1, unfit=True))
+        assert await collect(thread, Ask(2)) == [0, 1]
+        assert not long.done()
         long.cancel()
 
 

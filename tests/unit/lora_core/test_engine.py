@@ -292,7 +292,11 @@ def test_texts_are_completed_and_decoded(engine) -> None:
     assert second.finish_reason in ("length", "stop")
 
 
-def test_rows_that_join_and_leave_a_running_batch_answer_as_if_they_were_alone(engine, make_card) -> None:
+@pytest.mark.parametrize("prefill", [1, 4, 7, 256])
+def test_rows_that_join_and_leave_a_running_batch_answer_as_if_they_were_alone(
+    tiny_llama, tiny_tokenizer, make_card, prefill
+) -> None:
+    engine = ArrowEngine(tiny_llama, tiny_tokenizer, slots=6, max_rank=8, prefill_tokens=prefill)
     for seed, name in enumerate("abc"):
         engine.load(make_card(name, 4 + seed, seed))
     waves = [  # step at which it joins, prompt, adapter, length
@@ -309,18 +313,48 @@ def test_rows_that_join_and_leave_a_running_batch_answer_as_if_they_were_alone(e
     joins = {step: [n for n, wave in enumerate(waves) if wave[0] == step] for step, *_ in waves}
     batch = engine.start([requests[n] for n in joins.pop(0)])
     answers: list[list[int]] = [[], []]
-    for step in range(60):
+    for step in range(90):
         if step in joins:
             rows = batch.add([requests[n] for n in joins[step]])
             assert list(rows) == joins[step]
             answers += [[] for _ in rows]
         for row, token, _ in batch.step():
             answers[row].append(token)
-        if step == 25:  # only the long row of a short prompt is left: nothing of the longer ones is kept
+        if (
+            step == 25 and prefill == 256
+        ):  # only the long row of a short prompt is left: nothing of the longer ones is kept
             assert batch._cohorts[0].positions < 35
     assert answers == expected
     assert not batch.alive
     assert engine.free_slots == 3
+
+
+def test_a_long_prompt_is_read_in_pieces_while_others_get_their_tokens(tiny_llama, tiny_tokenizer) -> None:
+    engine = ArrowEngine(tiny_llama, tiny_tokenizer, slots=1, prefill_tokens=5)
+    batch = engine.start([Request(PROMPT, max_tokens=30, stop_ids=())])
+    batch.step()
+    (long,) = batch.add([Request(list(range(2, 19)), max_tokens=2, stop_ids=())])  # 17 tokens: four steps
+    drew = [{row for row, _, _ in batch.step()} for _ in range(5)]
+    assert drew == [{0}, {0}, {0}, {0, long}, {0, long}]
+
+
+def test_a_row_that_is_cancelled_while_its_prompt_is_read_leaves_the_others_as_they_are(
+    tiny_llama, tiny_tokenizer
+) -> None:
+    engine = ArrowEngine(tiny_llama, tiny_tokenizer, slots=1, prefill_tokens=4)
+    prompts = [PROMPT, list(range(2, 20)), list(range(30, 39))]
+    expected = [run(engine, [Request(prompt, max_tokens=6, stop_ids=())])[0] for prompt in prompts]
+    batch = engine.start([Request(prompts[0], max_tokens=6, stop_ids=())])
+    answers: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for row, token, _ in batch.step():
+        answers[row].append(token)
+    batch.add([Request(prompt, max_tokens=6, stop_ids=()) for prompt in prompts[1:]])
+    for step in range(40):
+        if step == 2:
+            batch.cancel(1)
+        for row, token, _ in batch.step() if batch.alive else ():
+            answers[row].append(token)
+    assert answers == {0: expected[0], 1: [], 2: expected[2]}
 
 
 def test_a_request_for_an_unknown_adapter_joins_nothing_and_disturbs_nothing(engine, make_card) -> None:
