@@ -76,6 +76,15 @@ class Adapter(Message):
     probe: Probe | None = None
 
 
+class WeightedAdapter(Message):
+    """One adapter of a set that answers together."""
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(min_length=1)]
+    weight: float = 0.0
+    """Factor of what it adds."""
+
+
 class Hyperparameters(Message):
     """What to train with. Unset values take the trainer's defaults; all are validated together before the job starts."""
 
@@ -346,6 +355,8 @@ class GenerationCompleted(Event):
     """Why auto chose it, or why it did not."""
     caller: str = ""
     replica: str = ""
+    mix: tuple[WeightedAdapter, ...] = ()
+    """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
 
 
 class AdapterLoaded(Event):

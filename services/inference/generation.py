@@ -1,15 +1,15 @@
 """One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
 from prometheus_client import Counter
 
-from fleet_events.v1 import Adapter, GenerationCompleted
+from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
 
@@ -20,8 +20,8 @@ from .engine_thread import EngineThread, FinishReason, Token
 from .errors import ApiError
 from .generation_ids import GenerationIds
 from .publisher import Publisher
-from .resolution import Auto, Base, resolve
-from .schemas import Provenance, Routed
+from .resolution import Auto, Base, Mix, resolve
+from .schemas import Provenance, Routed, Weighted
 from .text import Decodes, TextStream
 
 TOKENS = Counter("lorafleet_inference_tokens_total", "Tokens", ["kind", "adapter_id"])
@@ -47,12 +47,26 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Who answers a request: an adapter, or the base model where ``adapter`` is None."""
+    """Who answers a request: an adapter, or the base model where ``adapter`` is None.
+
+    ``mix``: the adapters of a weighted set; ``adapter`` is then the one of the largest weight.
+    """
 
     requested: str
     base: Base
     adapter: Adapter | None = None
     routed: Routed | None = None
+    mix: tuple[tuple[Adapter, float], ...] = ()
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """All that answer."""
+        return [one for one, _ in self.mix] or ([self.adapter] if self.adapter else [])
+
+    @property
+    def of_engine(self) -> str | dict[str, float] | None:
+        """As the engine's rows are set."""
+        return {one.adapter_id: weight for one, weight in self.mix} or self.adapter_id or None
 
     @property
     def adapter_id(self) -> str:
@@ -66,6 +80,11 @@ class Chosen:
             base_model=self.base.name,
             base_model_revision=self.base.revision,
             routed=self.routed,
+            mix=[
+                Weighted(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
+                for one, weight in self.mix
+            ]
+            or None,
         )
 
 
@@ -120,6 +139,9 @@ class Generator:
                 answer = await auto.ask(self.http, self.router_url, query, caller)
                 adapter, routed = auto.choose(answer, self.projection.catalogue, self.base, caller)
                 return Chosen(model, self.base, adapter, routed)
+            case Mix(parts):
+                heaviest, _ = max(parts, key=lambda part: part[1])
+                return Chosen(model, self.base, heaviest, mix=parts)
             case Adapter() as adapter:
                 return Chosen(model, self.base, adapter)
 
@@ -134,16 +156,15 @@ class Generator:
 
     async def likelihoods(self, chosen: Chosen, prompt_ids: list[int], score: "Scores") -> list[float]:
         """Log-probability of each token after the first, given those before it."""
-        adapter = chosen.adapter_id or None
         async with self._held(chosen):
-            return await self.engine.call(lambda: score(prompt_ids[:1], prompt_ids[1:], adapter))
+            return await self.engine.call(lambda: score(prompt_ids[:1], prompt_ids[1:], chosen.of_engine))
 
     @asynccontextmanager
     async def _held(self, chosen: Chosen) -> AsyncIterator[None]:
-        if chosen.adapter is None:
-            yield
-            return
-        async with self.adapters.lease(chosen.adapter):
+        async with AsyncExitStack() as held:
+            # In one order everywhere, so that sets which wait for each other's slots do not wait for ever.
+            for adapter in sorted(chosen.adapters, key=lambda one: one.adapter_id):
+                await held.enter_async_context(self.adapters.lease(adapter))
             yield
 
     async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
@@ -176,7 +197,7 @@ class Generator:
     def _request(self, job: Job) -> Request:
         return Request(
             prompt_ids=job.prompt_ids,
-            adapter=job.chosen.adapter_id or None,
+            adapter=job.chosen.of_engine,
             max_tokens=job.sampling.max_tokens,
             temperature=job.sampling.temperature,
             top_p=job.sampling.top_p,
@@ -202,6 +223,10 @@ class Generator:
                 routed=chosen.routed.reason if chosen.routed else "",
                 caller=job.caller.subject,
                 replica=self.replica,
+                mix=tuple(
+                    WeightedAdapter(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
+                    for one, weight in chosen.mix
+                ),
             ),
             entity=job.generation_id,
         )
@@ -210,4 +235,6 @@ class Generator:
 class Scores(Protocol):
     """`ArrowEngine.logprobs`."""
 
-    def __call__(self, prompt_ids: list[int], completion_ids: list[int], adapter: str | None = None) -> list[float]: ...
+    def __call__(
+        self, prompt_ids: list[int], completion_ids: list[int], adapter: str | Mapping[str, float] | None = None
+    ) -> list[float]: ...

@@ -7,12 +7,14 @@ from typing import Protocol
 from fleet_events.v1 import Adapter
 
 from .catalogue import Catalogue, Standing
-from .errors import CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
+from .errors import BadRequest, CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
 
 AUTO = "auto"
 CANDIDATES_SCOPE = "candidates"
 EVERY_DOMAIN = "*"
 SUGGESTIONS = 5
+SET, WEIGHT = "+", ":"
+MOST, HEAVIEST = 3, 2.0
 
 
 class Asker(Protocol):
@@ -37,13 +39,23 @@ class Auto:
     """The router decides."""
 
 
-Resolution = Base | Adapter | Auto
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A weighted set of adapters that answer together, at most `MOST` of them."""
+
+    parts: tuple[tuple[Adapter, float], ...]
+
+
+Resolution = Base | Adapter | Mix | Auto
 
 
 def resolve(model: str, catalogue: Catalogue, base: Base, asker: Asker) -> Resolution:
-    """Base model's name, exact adapter id, family (its active version) or ``auto``, in this order.
+    """Base model's name, exact adapter id, family (its active version), a set of these, or ``auto``.
+
+    ``family@1.2.0`` is that version. A set is ``name:weight+name:weight``; a weight left out is 1.
 
     Raises:
+        BadRequest: a set of too many, of one twice, or with a weight that is none.
         UnknownModel: nothing has this name, or only candidates that this caller may not use.
         NotActive: the version, or every version of the family, is withdrawn.
         Forbidden: the adapter's domain is beyond the caller's token.
@@ -54,6 +66,15 @@ def resolve(model: str, catalogue: Catalogue, base: Base, asker: Asker) -> Resol
         return base
     if model == AUTO:
         return Auto()
+    if SET in model or WEIGHT in model:
+        return Mix(tuple((_one(name, catalogue, base, asker), weight) for name, weight in _parts(model)))
+    return _one(model, catalogue, base, asker)
+
+
+def _one(model: str, catalogue: Catalogue, base: Base, asker: Asker) -> Adapter:
+    family, at, version = model.partition("@")
+    if at:
+        model = f"{family}-v{version}"
     if model in catalogue.records:
         adapter = _version(model, catalogue, base, asker)
     elif model in catalogue.families:
@@ -62,6 +83,27 @@ def resolve(model: str, catalogue: Catalogue, base: Base, asker: Asker) -> Resol
         raise UnknownModel(model, usable(catalogue, base, asker))
     check(adapter, catalogue, base, asker)
     return adapter
+
+
+def _parts(model: str) -> list[tuple[str, float]]:
+    parts: list[tuple[str, float]] = []
+    for part in model.split(SET):
+        name, given, weight = part.strip().partition(WEIGHT)
+        try:
+            factor = float(weight) if given else 1.0
+        except ValueError:
+            factor = 0.0
+        if not name or not 0 < factor <= HEAVIEST:
+            raise _no_set(f"{part.strip()!r} is not name:weight with a weight above 0 and at most {HEAVIEST:g}")
+        parts.append((name, factor))
+    if len(parts) > MOST or len({name for name, _ in parts}) < len(parts):
+        raise _no_set(f"{model!r} has {len(parts)} adapters, expected at most {MOST}, each of them once")
+    return parts
+
+
+def _no_set(fault: str) -> BadRequest:
+    message = f"{fault}. A weighted set looks like 'law-lora@1.0.0:0.7+tax-lora:0.3'."
+    return BadRequest(message, code="invalid_adapter_set", param="model")
 
 
 def check(adapter: Adapter, catalogue: Catalogue, base: Base, asker: Asker) -> None:

@@ -23,16 +23,26 @@ class Routed(BaseModel):
     reason: str
 
 
+class Weighted(BaseModel):
+    """One adapter of a set."""
+
+    adapter_id: str
+    artifact_sha256: str
+    weight: float
+
+
 class Provenance(BaseModel):
     """Who answered; the response's field ``lorafleet``."""
 
     adapter_id: str | None
-    """None is the base model."""
+    """None is the base model; of a set, the adapter with the largest weight."""
     artifact_sha256: str | None
     base_model: str
     base_model_revision: str
     routed: Routed | None
     """Only for ``model: auto``."""
+    mix: list[Weighted] | None = None
+    """Only for a weighted set: all of it."""
 
 
 class StreamOptions(Body):

@@ -171,6 +171,53 @@ async def test_requests_of_more_adapters_than_slots_at_once_each_get_their_own_w
     assert [body["lorafleet"]["adapter_id"] or "tiny" for body in got] == [model for model, _ in wanted]
 
 
+@pytest.mark.requirement("LI-8.1", "LI-8.6")
+async def test_a_weighted_set_answers_as_pefts_weighted_adapter_and_the_response_names_all_of_it(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any, tiny_model: Any, domain: str
+) -> None:
+    made = [make_adapter(seed=seed) for seed in (21, 22)]
+    adapters = [await registry.describe(one, f"{domain}{place}") for place, one in enumerate(made)]
+    for adapter in adapters:
+        await registry.activate(adapter)
+        await answered(inference.client, adapter.adapter_id)
+    model = f"{adapters[0].family}@1.0.0:0.4+{adapters[1].family}:0.7"
+    body = await answered(inference.client, model)
+    mixed = mixed_by_peft(tiny_model, [(made[0], 0.4), (made[1], 0.7)])
+    assert text_of(body) == mixed not in {expected(made[0]), expected(made[1]), expected()}
+    parts = [(one.adapter_id, one.artifact.blob.sha256, w) for one, w in zip(adapters, (0.4, 0.7), strict=True)]
+    assert [tuple(part.values()) for part in body["lorafleet"]["mix"]] == parts
+    assert body["lorafleet"]["adapter_id"] == adapters[1].adapter_id
+
+    async def said() -> Any:
+        return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == body["id"]]
+
+    [event] = await eventually(said)
+    assert [(one.adapter_id, one.artifact_sha256, one.weight) for one in event.mix] == parts
+    refused = await chat(inference.client, f"{adapters[0].family}:0.5+{adapters[1].family}:many")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_adapter_set")
+
+
+def mixed_by_peft(tiny_model: Any, parts: list[tuple[Any, float]]) -> str:
+    """PEFT's greedy answer with these adapters' deltas added up by weight."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model = PeftModel.from_pretrained(model, parts[0][0].peft, adapter_name="0")
+    for number, (made, _) in enumerate(parts[1:], 1):
+        model.load_adapter(made.peft, str(number))
+    names = [str(number) for number in range(len(parts))]
+    model.add_weighted_adapter(names, [weight for _, weight in parts], "mix", combination_type="cat")
+    model.set_adapter("mix")
+    chat_ = [{"role": "user", "content": QUESTION}]
+    ids = tokenizer.apply_chat_template(chat_, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.inference_mode():
+        out = model.generate(**ids, max_new_tokens=TOKENS, do_sample=False, pad_token_id=2)
+    return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
 @pytest.mark.requirement("AM-4.1")
 @pytest.mark.requirement("AM-4.2")
 async def test_an_adapter_of_another_base_model_is_refused_with_compatible_ones_suggested(

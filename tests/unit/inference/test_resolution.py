@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from services.inference.catalogue import Catalogue, CatalogueEvent
-from services.inference.errors import CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
-from services.inference.resolution import Auto, Base, resolve, visible
+from services.inference.errors import BadRequest, CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
+from services.inference.resolution import Auto, Base, Mix, resolve, visible
 
 from .events import (
     BASE_REVISION,
@@ -120,3 +120,50 @@ def test_visible_models_are_the_active_compatible_ones_in_reach() -> None:
     assert visible(catalogue, BASE, ANYONE) == [V2]
     assert visible(catalogue, BASE, EVALUATOR) == [V1, V2]
     assert visible(catalogue, BASE, TAX_ONLY) == []
+
+
+TAX = adapter("1.0.0", domain="tax")
+BOTH = known(registered(V2, 3), activated(V2, 4), registered(TAX, 1), activated(TAX, 2))
+
+
+@pytest.mark.requirement("LI-8.1", "LI-8.3")
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("law-lora:0.7+tax-lora:0.3", ((V2, 0.7), (TAX, 0.3))),
+        ("law-lora@2.0.0:0.5 + tax-lora-v1.0.0", ((V2, 0.5), (TAX, 1.0))),
+        ("tax-lora:1.5", ((TAX, 1.5),)),
+    ],
+)
+def test_a_weighted_set_names_adapters_as_single_requests_do(model: str, parts: tuple[object, ...]) -> None:
+    assert resolve(model, BOTH, BASE, ANYONE) == Mix(parts)  # type: ignore[arg-type]
+
+
+def test_a_version_is_found_after_its_family() -> None:
+    assert resolve("law-lora@2.0.0", BOTH, BASE, ANYONE) == V2
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "law-lora:0+tax-lora",
+        "law-lora:nan+tax-lora",
+        "law-lora:-1",
+        "law-lora:2.5",
+        "law-lora:much",
+        "law-lora+",
+        "law-lora+law-lora",
+        "a+b+c+d",
+    ],
+)
+def test_a_set_that_is_none_is_refused_with_an_example(model: str) -> None:
+    with pytest.raises(BadRequest, match=r"law-lora@1\.0\.0:0\.7\+tax-lora:0\.3") as error:
+        resolve(model, BOTH, BASE, ANYONE)
+    assert (error.value.code, error.value.param) == ("invalid_adapter_set", "model")
+
+
+def test_every_adapter_of_a_set_must_be_in_reach() -> None:
+    with pytest.raises(Forbidden, match="law"):
+        resolve("tax-lora:0.5+law-lora:0.5", BOTH, BASE, TAX_ONLY)
+    with pytest.raises(UnknownModel):
+        resolve("tax-lora:0.5+ghost:0.5", BOTH, BASE, ANYONE)
