@@ -218,9 +218,9 @@ class ArrowEngine:
         values, tokens = logits.topk(min(top, logits.shape[0]))
         return Probe(tuple(tokens.tolist()), tuple(values.tolist()))
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The base model's sentence vectors, [texts, hidden]: mean of the last hidden states, of length 1."""
-        return self._encode(texts, None)
+    def encode(self, texts: Sequence[str], adapter: Adapters = None) -> npt.NDArray[np.float32]:
+        """Sentence vectors, [texts, hidden]: mean of the last hidden states, of length 1. Adapters must be loaded."""
+        return self._encode(texts, adapter)
 
     def encode_with_lora(self, texts: Sequence[str], adapter: LoRACard | Path | str) -> npt.NDArray[np.float32]:
         """As `encode`, with an adapter: the name of a loaded one, or a card or file that is loaded for this call."""

@@ -16,10 +16,10 @@ from fleet_kit.http import service_of
 
 from . import render
 from .disconnect import unless_gone
-from .errors import BadRequest, Busy, Forbidden, NotFound
-from .generation import End, Job, Piece, Sampling
+from .errors import BadRequest, Busy, Forbidden, NotFound, UnknownModel
+from .generation import Chosen, End, Job, Piece, Sampling
 from .parts import InferenceParts, InferenceService
-from .resolution import reaches, visible
+from .resolution import AUTO, reaches, visible
 from .schemas import (
     ChatRequest,
     CompletionRequest,
@@ -119,13 +119,15 @@ async def completions(body: CompletionRequest, request: Request, caller: Generat
 
 
 @router.post("/v1/embeddings")
-async def embeddings(body: EmbeddingRequest, _caller: Generates, parts: Parts) -> JSONResponse:
-    """Sentence vectors of length 1."""
-    embedder = parts.embedder
-    if embedder is None or body.model != embedder.name:
-        known = f" This server has {embedder.name!r}." if embedder else " This server has no embedding model."
-        raise NotFound(f"embedding model {body.model!r} does not exist.{known}", code="model_not_found", param="model")
-    vectors = await embedder.embed(body.texts)
+async def embeddings(body: EmbeddingRequest, caller: Generates, parts: Parts) -> JSONResponse:
+    """Vectors of length 1: of the sentence model, or of the base model with the adapters that ``model`` names."""
+    embedder, said = parts.embedder, {}
+    if embedder is not None and body.model == embedder.name:
+        vectors = await embedder.embed(body.texts)
+    else:
+        chosen = await _embedding_model(body, caller, parts)
+        vectors = await parts.generator.embed(chosen, body.texts, parts.encode)
+        said = {"lorafleet": chosen.provenance.model_dump()}
     data = [
         {
             "object": "embedding",
@@ -136,7 +138,31 @@ async def embeddings(body: EmbeddingRequest, _caller: Generates, parts: Parts) -
         }
         for index, vector in enumerate(vectors)
     ]
-    return JSONResponse({"object": "list", "model": body.model, "data": data})
+    return JSONResponse({"object": "list", "model": body.model, "data": data, **said})
+
+
+async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: InferenceParts) -> Chosen:
+    if body.model == AUTO:
+        raise BadRequest(
+            "embeddings need a model by name: vectors of several are not comparable.",
+            code="invalid_value",
+            param="model",
+        )
+    too_long = [text for text in body.texts if len(parts.vocabulary.of_text(text)[0]) > parts.limits.max_prompt_tokens]
+    if too_long:
+        raise BadRequest(
+            f"{len(too_long)} texts have more than {parts.limits.max_prompt_tokens} tokens.",
+            code="context_length_exceeded",
+            param="input",
+        )
+    try:
+        return await parts.generator.choose(body.model, "", caller)
+    except UnknownModel as error:
+        if parts.embedder is None:
+            raise
+        raise NotFound(
+            f"{error.message} For sentence vectors: {parts.embedder.name!r}.", code=error.code, param=error.param
+        ) from None
 
 
 @router.post("/v1/feedback", status_code=202)

@@ -120,7 +120,7 @@ class EngineThread:
 
     def __init__(self, engine: Starts, rows: int, queue_limit: int) -> None:
         self._engine = engine
-        self._rows = rows
+        self.rows = rows
         self._queue_limit = queue_limit
         self._wake = threading.Condition()
         self._waiting: deque[Row] = deque()
@@ -204,7 +204,7 @@ class EngineThread:
             return
         if self._running is None:
             time.sleep(GATHER)
-        free = self._rows - (len(self._running.rows) if self._running else 0)
+        free = self.rows - (len(self._running.rows) if self._running else 0)
         rows: list[Row] = []
         with self._wake:
             while self._waiting and len(rows) < free:

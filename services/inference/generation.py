@@ -4,9 +4,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 from prometheus_client import Counter
 
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
@@ -159,6 +162,15 @@ class Generator:
         async with self._held(chosen):
             return await self.engine.call(lambda: score(prompt_ids[:1], prompt_ids[1:], chosen.of_engine))
 
+    async def embed(self, chosen: Chosen, texts: list[str], encode: "Encodes") -> npt.NDArray[np.float32]:
+        """Sentence vectors of the model with its adapters, [texts, hidden]; a batch of rows at a time."""
+        async with self._held(chosen):
+            found = []
+            for first in range(0, len(texts), self.engine.rows):
+                some = texts[first : first + self.engine.rows]
+                found.append(await self.engine.call(partial(encode, some, chosen.of_engine)))
+        return np.concatenate(found)
+
     @asynccontextmanager
     async def _held(self, chosen: Chosen) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
@@ -230,6 +242,14 @@ class Generator:
             ),
             entity=job.generation_id,
         )
+
+
+class Encodes(Protocol):
+    """`ArrowEngine.encode`."""
+
+    def __call__(
+        self, texts: list[str], adapter: str | Mapping[str, float] | None = None
+    ) -> npt.NDArray[np.float32]: ...
 
 
 class Scores(Protocol):

@@ -18,7 +18,7 @@ from .adapters import Adapters
 from .cache import DiskCache
 from .embedder import Embedder
 from .engine_thread import EngineThread
-from .generation import Generator, Scores
+from .generation import Encodes, Generator, Scores
 from .generation_ids import GenerationIds
 from .loader import SlotLoader
 from .projection import Projection
@@ -57,6 +57,7 @@ class InferenceParts:
     projection: Projection
     generator: Generator
     score: Scores
+    encode: Encodes
     embedder: Embedder | None
     limits: Limits
     started: int
@@ -141,6 +142,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             projection=projection,
             generator=generator,
             score=model.engine.logprobs,
+            encode=model.engine.encode,
             embedder=embedder,
             limits=limits,
             started=int(time.time()),

@@ -115,6 +115,42 @@ async def test_embeddings_are_those_of_the_sentence_model(inference: Any, embedd
     np.testing.assert_allclose(np.frombuffer(packed, dtype="<f4"), got[0], atol=1e-6)
 
 
+@pytest.mark.requirement("LI-5.1", "LI-5.5")
+async def test_embeddings_with_an_adapter_are_those_of_the_model_that_it_makes(
+    inference: Any, registry: Any, make_adapter: Any, tiny_model: Any, domain: str
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    made = make_adapter(seed=31)
+    adapter = await registry.describe(made, domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    texts = [f"the tide at {hour} o'clock" for hour in range(11)]  # more than one batch of rows
+    got: dict[str, Any] = {}
+    for model in ("tiny", adapter.family):
+        response = await inference.client.post("/v1/embeddings", json={"model": model, "input": texts}, timeout=120)
+        got[model] = response.json()
+    assert got["tiny"]["lorafleet"]["adapter_id"] is None
+    assert got[adapter.family]["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for model in ("tiny", adapter.family):
+        wanted = base if model == "tiny" else PeftModel.from_pretrained(base, made.peft)  # changes the base in place
+        for text, one in zip(texts, got[model]["data"], strict=True):
+            with torch.no_grad():
+                hidden = wanted(torch.tensor([tokenizer(text)["input_ids"]]), output_hidden_states=True).hidden_states
+            mean = hidden[-1][0].mean(0)
+            np.testing.assert_allclose(one["embedding"], mean / mean.norm(), atol=1e-5)
+    assert got["tiny"]["data"] != got[adapter.family]["data"]
+    for model, status in (("ghost", 404), ("auto", 400)):
+        refused = await inference.client.post("/v1/embeddings", json={"model": model, "input": "x"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (status, "model")
+    assert "all-MiniLM-L6-v2" in refused.text or "by name" in refused.text
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "param"),
     [
