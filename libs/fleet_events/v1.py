@@ -357,6 +357,8 @@ class GenerationCompleted(Event):
     replica: str = ""
     mix: tuple[WeightedAdapter, ...] = ()
     """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
+    fallback: str = ""
+    """Why another model answered than the requested one, where a fallback was allowed; else empty."""
 
 
 class AdapterLoaded(Event):

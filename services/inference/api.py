@@ -72,7 +72,7 @@ async def chat(body: ChatRequest, request: Request, caller: Generates, parts: Pa
     """Answers a conversation, whole or as server-sent events."""
     prompt_ids = parts.vocabulary.of_chat([(one.role, one.text) for one in body.messages])
     sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), parts)
-    chosen = await parts.generator.choose(body.model, body.query, caller)
+    chosen = await parts.generator.choose(body.model, body.query, caller, body.fallback)
     generation_id = parts.generator.ids.new(chosen.adapter_id)
     form = render.Chat(
         id=generation_id,
@@ -95,7 +95,7 @@ async def completions(body: CompletionRequest, request: Request, caller: Generat
     if body.stream and body.echo:
         raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
     query = parts.vocabulary.decode(prompt_ids, skip_special_tokens=True)
-    chosen = await parts.generator.choose(body.model, query, caller)
+    chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
     generation_id = parts.generator.ids.new(chosen.adapter_id)
     echoed: render.Echo | None = None
     if body.echo:

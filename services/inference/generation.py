@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -20,11 +20,11 @@ from . import auto
 from .adapters import Adapters
 from .catalogue import Catalogue
 from .engine_thread import EngineThread, FinishReason, Token
-from .errors import ApiError
+from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .publisher import Publisher
 from .resolution import Auto, Base, Mix, resolve
-from .schemas import Provenance, Routed, Weighted
+from .schemas import Fallback, Provenance, Routed, Weighted
 from .text import Decodes, TextStream
 
 TOKENS = Counter("lorafleet_inference_tokens_total", "Tokens", ["kind", "adapter_id"])
@@ -52,7 +52,8 @@ class Sampling:
 class Chosen:
     """Who answers a request: an adapter, or the base model where ``adapter`` is None.
 
-    ``mix``: the adapters of a weighted set; ``adapter`` is then the one of the largest weight.
+    ``mix``: the adapters of a weighted set; ``adapter`` is then the one of the largest weight. ``fallback``: why this
+    is not what was requested.
     """
 
     requested: str
@@ -60,6 +61,7 @@ class Chosen:
     adapter: Adapter | None = None
     routed: Routed | None = None
     mix: tuple[tuple[Adapter, float], ...] = ()
+    fallback: Fallback | None = None
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -88,6 +90,7 @@ class Chosen:
                 for one, weight in self.mix
             ]
             or None,
+            fallback=self.fallback,
         )
 
 
@@ -132,9 +135,34 @@ class Generator:
     http: httpx.AsyncClient
     router_url: str
     replica: str
+    fallbacks: Mapping[str, str]
+    always_fall_back: bool
 
-    async def choose(self, model: str, query: str, caller: Caller) -> Chosen:
-        """Who answers. Raises what `resolution.resolve` and `auto.choose` raise."""
+    async def choose(self, model: str, query: str, caller: Caller, fallback: bool | str = False) -> Chosen:
+        """Who answers: ``model``, or where that cannot serve and a fallback is allowed, the fallback.
+
+        Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
+        """
+        stand_in = self._stand_in(model, fallback)
+        if stand_in is None:
+            return await self._choose(model, query, caller)
+        try:
+            chosen = await self._choose(model, query, caller)
+            async with self._held(chosen):  # what cannot be loaded is found out before the answer begins
+                return chosen
+        except (NotActive, Incompatible, CannotServe, Busy) as error:
+            why = Fallback(requested=model, reason=error.code, message=error.message)
+            return replace(await self._choose(stand_in, query, caller), requested=model, fallback=why)
+
+    def _stand_in(self, model: str, fallback: bool | str) -> str | None:
+        if isinstance(fallback, str):
+            return fallback
+        if not (fallback or self.always_fall_back):
+            return None
+        record = self.projection.catalogue.records.get(model)
+        return self.fallbacks.get(model) or (self.fallbacks.get(record.family) if record else None)
+
+    async def _choose(self, model: str, query: str, caller: Caller) -> Chosen:
         match resolve(model, self.projection.catalogue, self.base, caller):
             case Base():
                 return Chosen(model, self.base)
@@ -235,6 +263,7 @@ class Generator:
                 routed=chosen.routed.reason if chosen.routed else "",
                 caller=job.caller.subject,
                 replica=self.replica,
+                fallback=chosen.fallback.reason if chosen.fallback else "",
                 mix=tuple(
                     WeightedAdapter(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
                     for one, weight in chosen.mix

@@ -121,6 +121,8 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         http=service.http,
         router_url=settings.router_url,
         replica=settings.replica,
+        fallbacks=settings.fallbacks,
+        always_fall_back=settings.fallback_policy == "always",
     )
     limits = Limits(
         settings.max_prompt_tokens,

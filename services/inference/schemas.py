@@ -31,6 +31,15 @@ class Weighted(BaseModel):
     weight: float
 
 
+class Fallback(BaseModel):
+    """Another model answered than the requested one."""
+
+    requested: str
+    reason: str
+    """The error's code that the request would have got."""
+    message: str
+
+
 class Provenance(BaseModel):
     """Who answered; the response's field ``lorafleet``."""
 
@@ -43,6 +52,8 @@ class Provenance(BaseModel):
     """Only for ``model: auto``."""
     mix: list[Weighted] | None = None
     """Only for a weighted set: all of it."""
+    fallback: Fallback | None = None
+    """Only where the requested model could not serve and another was allowed to."""
 
 
 class StreamOptions(Body):
@@ -68,6 +79,8 @@ class Sampling(Body):
     frequency_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] = 0
     user: str | None = Field(default=None, max_length=200)
     metadata: dict[str, str] | None = None
+    fallback: bool | Annotated[str, Field(min_length=1, max_length=300)] = False
+    """May another model answer if this one cannot serve: true for the configured one, or its name (not OpenAI's)."""
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -47,6 +48,11 @@ class InferenceSettings(ServiceSettings):
     default_completion_tokens: int = Field(default=256, ge=1)
     threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic; 0 lets torch decide."""
+
+    fallbacks: dict[str, str] = Field(default_factory=dict)
+    """Family or adapter id → the model that may answer while it cannot serve (JSON)."""
+    fallback_policy: Literal["request", "always"] = "request"
+    """Whether a fallback is used only for requests that allow it, or for all. The response always says so."""
 
     event_buffer: int = Field(default=10_000, ge=1)
     """Events kept while the bus is away; beyond it the oldest are dropped and counted."""
