@@ -1,7 +1,11 @@
 """`Arena`: the memory of slots. `Group`: projections that share an input, over all layers, and their place in it."""
 
+import ctypes
 import math
+import mmap
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +58,20 @@ class Arena:
             self._dirty[slot] = 0
         if filled:
             self._dirty[slot] = max(size, self._dirty[slot])
+
+    def fetch_ahead(self, slot: int, rank: int) -> threading.Thread | None:
+        """Have the system provide the memory that an adapter of this rank would take in a slot, in the background.
+
+        The first touch of a page costs more than the copy into it, on virtual machines ten times as much. The slot's
+        numbers are not changed, so that nobody has to wait for this.
+        """
+        size = rank * self.unit
+        if self._numbers is None or self._numbers.device.type != "cpu" or self._dirty[slot] >= size:
+            return None
+        numbers = self._numbers[slot, :size]
+        thread = threading.Thread(target=_populate, args=(numbers,), name="slot-memory", daemon=True)
+        thread.start()
+        return thread
 
     def view(self, slot: int, shape: tuple[int, int, int], strides: tuple[int, int], start: int) -> torch.Tensor:
         """Matrices of this shape at number `start` of each of the slots from `slot` on; one call, as there are many."""
@@ -188,6 +206,18 @@ class Group:
         if shift.any():
             member.vectors("shift")[layer, slot] = shift
             member.shifted[slot] = True
+
+
+_MADV_POPULATE_WRITE = 23  # Linux 5.14
+
+
+def _populate(numbers: torch.Tensor) -> None:
+    start = -(-numbers.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = numbers.data_ptr() + numbers.nbytes - start
+    with suppress(AttributeError, OSError):  # on another system pages come as they are touched
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        madvise(start, max(length, 0), _MADV_POPULATE_WRITE)
 
 
 def _column(scales: Sequence[float], like: torch.Tensor) -> torch.Tensor:

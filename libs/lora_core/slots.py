@@ -110,6 +110,8 @@ class SlotBank:
                 group.write(slot, rank, piece, card)
         self._free.pop(0)
         self._ranks[slot] = rank
+        for arena in {group.arena for group, _ in pieces} if self._free else ():
+            arena.fetch_ahead(self._free[0], rank)  # the next adapter is likely to be like this one
         return slot
 
     def drop(self, slot: int) -> None:

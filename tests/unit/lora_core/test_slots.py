@@ -1,6 +1,7 @@
 """Many adapters in one batch, each row with its own mix: proved row by row against the layers and against PEFT."""
 
 import copy
+import resource
 import types
 
 import bitsandbytes as bnb
@@ -10,6 +11,7 @@ import torch
 from peft import PeftModel
 
 from lora_core import ArrowEngine, InvalidAdapter, LoRACard, LoRAManager, LoRAWeights, UnsupportedAdapter
+from lora_core.group import Arena
 from lora_core.interop import to_peft
 from lora_core.slots import SlotBank
 
@@ -224,6 +226,20 @@ def test_a_slot_is_one_dense_piece_of_memory_at_any_rank(tiny_llama, make_card) 
     assert torch.count_nonzero(arena.numbers[slot, : card.parameters]) == card.parameters
     assert not torch.count_nonzero(arena.numbers[slot, card.parameters :])
     assert not torch.count_nonzero(arena.numbers[slot + 1 :])
+
+
+def test_a_slots_memory_is_fetched_ahead_without_changing_its_numbers() -> None:
+    arena = Arena(slots=2, max_rank=64, like=torch.empty(0))
+    arena.reserve(100_000)
+    arena.numbers[1, 5] = 7.0
+    thread = arena.fetch_ahead(1, 16)
+    assert thread is not None
+    thread.join()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arena.numbers[1, 6:1_600_000] = 1.0  # 6.4 MB: 1,560 pages
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 100
+    assert arena.numbers[1, :7].tolist() == [0, 0, 0, 0, 0, 7, 1]
+    assert not torch.count_nonzero(arena.numbers[0])
 
 
 @pytest.mark.requirement("LI-3.6", "LI-7.7")
