@@ -1,0 +1,85 @@
+"""The official OpenAI client is satisfied: answers, streams, embeddings and errors, as its users write them."""
+
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from tests.integration.inference.conftest import QUESTION, TOKENS, answered
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def client(inference: Any, token_of: Any) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{inference.url}/v1", api_key=token_of("admin"), max_retries=0)
+
+
+def asked(model: str, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": QUESTION}]
+    return {"model": model, "messages": messages, "max_tokens": TOKENS, "temperature": 0, **fields}
+
+
+async def test_models_are_listed_and_retrieved(client: openai.AsyncOpenAI) -> None:
+    listed = [model.id async for model in client.models.list()]
+    assert {"tiny", "auto"} <= set(listed)
+    assert (await client.models.retrieve("tiny")).id == "tiny"
+
+
+@pytest.mark.requirement("AM-3.1")
+async def test_an_adapter_answers_whole_and_in_a_stream_and_says_who_it_is(
+    client: openai.AsyncOpenAI, inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    made = make_adapter(seed=51)
+    adapter = await registry.describe(made, domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    whole = await client.chat.completions.create(**asked(adapter.family))
+    assert whole.choices[0].message.content == expected(made)
+    assert whole.choices[0].finish_reason == "length"
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == TOKENS
+    assert (whole.model_extra or {})["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
+
+    text, usage = "", None
+    fields = asked(adapter.family, stream=True, stream_options={"include_usage": True})
+    async for chunk in await client.chat.completions.create(**fields):
+        usage = chunk.usage or usage
+        text += "".join(choice.delta.content or "" for choice in chunk.choices)
+    assert text == expected(made)
+    assert usage == whole.usage
+
+    fallback = await client.chat.completions.create(**asked(adapter.family), extra_body={"fallback": "tiny"})
+    assert fallback.choices[0].message.content == expected(made)
+
+
+async def test_log_probabilities_of_tokens_come_with_a_chat_answer(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(**asked("tiny", logprobs=True))
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert len(logprobs.content) == TOKENS
+    assert all(one.logprob <= 0 for one in logprobs.content)
+
+
+async def test_texts_are_completed_and_embedded(client: openai.AsyncOpenAI) -> None:
+    completed = await client.completions.create(model="tiny", prompt="The tide", max_tokens=4, temperature=0)
+    assert completed.choices[0].text
+    made = await client.embeddings.create(model="tiny", input=["the tide", "the harbour"])
+    vectors = np.array([one.embedding for one in made.data])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+async def test_errors_are_the_clients_own_kinds(client: openai.AsyncOpenAI, inference: Any) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        await client.chat.completions.create(**asked("ghost"))
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as bad:
+        await client.chat.completions.create(**asked("a+b+c+d"))
+    assert bad.value.code == "invalid_adapter_set"
+    with pytest.raises(openai.UnprocessableEntityError):
+        await client.chat.completions.create(**asked("tiny", temperature=9))
+    stranger = openai.AsyncOpenAI(base_url=f"{inference.url}/v1", api_key="nobody", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        await stranger.chat.completions.create(**asked("tiny"))
