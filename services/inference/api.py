@@ -49,6 +49,14 @@ def _parts(request: Request) -> InferenceParts:
 ThisService = Annotated[InferenceService, Depends(_service)]
 Parts = Annotated[InferenceParts, Depends(_parts)]
 Generates = Annotated[Caller, Depends(require("generate"))]
+
+
+def _asks(caller: Generates, parts: Parts) -> Caller:
+    parts.rates.take(caller.subject)
+    return caller
+
+
+Asks = Annotated[Caller, Depends(_asks)]
 Judges = Annotated[Caller, Depends(require("feedback"))]
 
 
@@ -68,7 +76,7 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 
 
 @router.post("/v1/chat/completions")
-async def chat(body: ChatRequest, request: Request, caller: Generates, parts: Parts) -> Response:
+async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Answers a conversation, whole or as server-sent events."""
     prompt_ids = parts.vocabulary.of_chat([(one.role, one.text) for one in body.messages])
     sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), parts)
@@ -85,7 +93,7 @@ async def chat(body: ChatRequest, request: Request, caller: Generates, parts: Pa
 
 
 @router.post("/v1/completions")
-async def completions(body: CompletionRequest, request: Request, caller: Generates, parts: Parts) -> Response:
+async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Continues a text. ``echo`` with ``logprobs`` and ``max_tokens`` 0 gives the likelihood of the text itself."""
     if isinstance(body.prompt, str):
         prompt_ids, offsets = parts.vocabulary.of_text(body.prompt)
@@ -119,7 +127,7 @@ async def completions(body: CompletionRequest, request: Request, caller: Generat
 
 
 @router.post("/v1/embeddings")
-async def embeddings(body: EmbeddingRequest, caller: Generates, parts: Parts) -> JSONResponse:
+async def embeddings(body: EmbeddingRequest, caller: Asks, parts: Parts) -> JSONResponse:
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that ``model`` names."""
     embedder, said = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:

@@ -100,6 +100,13 @@ class Busy(ApiError):
     type = "server_error"
 
 
+class RateLimited(ApiError):
+    """More requests than the caller may make (429 with Retry-After)."""
+
+    status = 429
+    type = "requests"
+
+
 class ServerFault(ApiError):
     """A fault of ours (500)."""
 

@@ -23,6 +23,7 @@ from .generation_ids import GenerationIds
 from .loader import SlotLoader
 from .projection import Projection
 from .publisher import Publisher
+from .rates import RateLimit
 from .resolution import Base
 from .settings import InferenceSettings
 from .states import Proof
@@ -60,6 +61,7 @@ class InferenceParts:
     encode: Encodes
     embedder: Embedder | None
     limits: Limits
+    rates: RateLimit
     started: int
 
 
@@ -147,6 +149,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             encode=model.engine.encode,
             embedder=embedder,
             limits=limits,
+            rates=RateLimit(settings.requests_per_minute),
             started=int(time.time()),
         )
     finally:

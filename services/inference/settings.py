@@ -43,6 +43,8 @@ class InferenceSettings(ServiceSettings):
     """Requests decoded together."""
     queue_limit: int = Field(default=64, ge=1)
     """Requests that may wait for a row; one more gets 503."""
+    requests_per_minute: int = Field(default=0, ge=0)
+    """Of one caller (its token's subject), at this replica; one more gets 429. 0 is no limit."""
     max_prompt_tokens: int = Field(default=2048, ge=1)
     max_completion_tokens: int = Field(default=1024, ge=1)
     default_completion_tokens: int = Field(default=256, ge=1)

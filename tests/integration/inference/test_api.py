@@ -228,6 +228,20 @@ async def test_a_full_queue_says_when_to_come_again(run_service: Any, settings_o
         assert (await chat(small.client, "tiny")).status_code == 200
 
 
+async def test_more_requests_than_a_caller_may_make_are_told_when_to_come_again(
+    run_service: Any, settings_of_inference: dict[str, str], mint: Any
+) -> None:
+    async with run_service("inference", **settings_of_inference, LORAFLEET_REQUESTS_PER_MINUTE="2") as running:
+        answers = [await chat(running.client, "tiny", max_tokens=1) for _ in range(3)]
+        assert [one.status_code for one in answers] == [200, 200, 429]
+        assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+        assert 0 < float(answers[2].headers["retry-after"]) <= 30
+        headers = {"Authorization": f"Bearer {mint(['generate'], subject='another')}"}
+        async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=60) as another:
+            assert (await chat(another, "tiny", max_tokens=1)).status_code == 200
+        assert (await running.client.get("/v1/models")).status_code == 200
+
+
 async def test_a_client_that_goes_away_frees_its_row(inference: Any) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 400, "stream": True}
     async with inference.client.stream("POST", "/v1/chat/completions", json=body) as stream:
