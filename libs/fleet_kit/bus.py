@@ -69,7 +69,8 @@ class Bus:
 
     async def round_trip(self) -> None:
         """One request to JetStream and its answer; raises when there is none within two seconds."""
-        await asyncio.wait_for(self.jetstream.stream_info(STREAM), 2)
+        async with asyncio.timeout(2):
+            await self.jetstream.stream_info(STREAM)
 
     async def listen(self, handlers: Handlers[Any], service: object, begin: Begin, pool: Pool) -> None:
         """Subscribe every handler to its durable and begin to take messages."""

@@ -98,7 +98,8 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> A
     async def readyz() -> JSONResponse:
         async def check(call: Callable[[], Awaitable[None]]) -> str:
             try:
-                await asyncio.wait_for(call(), 3)
+                async with asyncio.timeout(3):
+                    await call()
             except Exception as error:
                 return str(error) or type(error).__name__
             return "ok"

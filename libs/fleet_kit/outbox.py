@@ -102,8 +102,11 @@ class Relay:
                 await self._publish(window)
                 await _mark(connection, [row["position"] for row in window])
                 rows = rows[len(window) :]
+            # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with what it waits for,
+            # and the relay would outlive its service.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._wake.wait()
 
     async def _publish(self, window: list[asyncpg.Record]) -> None:
         """Send a window in order and wait for every PubAck; on any failure the whole window is sent again."""
@@ -113,7 +116,8 @@ class Relay:
                 acks.append(
                     await self._jetstream.publish_async(row["subject"], row["body"], headers=dict(row["headers"]))
                 )
-            await asyncio.wait_for(asyncio.gather(*acks), timeout=5)
+            async with asyncio.timeout(5):
+                await asyncio.gather(*acks)
         except Exception as error:
             # nats-py raises many unrelated classes here; whatever it is, nothing is marked and it is tried again.
             for ack in acks:

@@ -88,10 +88,10 @@ def check_module(module: str, weights: LoRAWeights, shape: tuple[int, int]) -> N
     out_features, in_features = shape
     if weights.in_features != in_features:
         expected = f"[{weights.rank}, {in_features}]: the base model's layer has {in_features} inputs"
-        raise InvalidAdapter(f"{module} A shape", list(weights.a.shape), expected)
+        raise InvalidAdapter(f"{module} a shape", list(weights.a.shape), expected)
     if weights.out_features != out_features:
         expected = f"[{out_features}, {weights.rank}]: the base model's layer has {out_features} outputs"
-        raise InvalidAdapter(f"{module} B shape", list(weights.b.shape), expected)
+        raise InvalidAdapter(f"{module} b shape", list(weights.b.shape), expected)
     _check_range(f"{module} rank", weights.rank, min(MAX_RANK, *shape))
     if weights.alpha is not None:
         _check_range(f"{module} alpha", weights.alpha, MAX_ALPHA)

@@ -154,11 +154,11 @@ def _spoil(fault: str, folder: Path, upstream: Upstream) -> None:
         ("rank differs", "model.layers.0.self_attn.q_proj rank"),
         ("alpha zero", "alpha"),
         ("alpha is text", "lora_alpha"),
-        ("nan", "model.layers.0.self_attn.q_proj A"),
-        ("infinity", "model.layers.0.self_attn.q_proj B"),
+        ("nan", "model.layers.0.self_attn.q_proj a"),
+        ("infinity", "model.layers.0.self_attn.q_proj b"),
         ("zero delta", "weights"),
         ("unknown module", "module"),
-        ("other model's shape", "model.layers.0.self_attn.q_proj A shape"),
+        ("other model's shape", "model.layers.0.self_attn.q_proj a shape"),
     ],
 )
 async def test_what_cannot_serve_is_refused_by_field_and_nothing_is_registered(

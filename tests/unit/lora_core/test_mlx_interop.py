@@ -195,7 +195,7 @@ def test_a_tensor_that_we_do_not_apply_is_refused_by_name(adapter, model, name, 
         (lambda tensors: {f"language_{name}": array for name, array in tensors.items()}, "of the base model"),
         (
             lambda tensors: {name: array[:-1] if "lora_a" in name else array for name, array in tensors.items()},
-            "A shape",
+            "a shape",
         ),
         (lambda tensors: {name: array.T for name, array in tensors.items()}, "rank is 80"),
         (lambda tensors: {}, "at least one module"),

@@ -30,8 +30,8 @@ def test_what_does_not_fit_the_base_model_is_refused_with_what_would(make_card, 
     card = make_card()
     ones = np.ones
     for bad, field, expected in (
-        (replaced(card, Q, ones((4, 31), np.float32), ones((32, 4), np.float32)), f"{Q} A shape", "32 inputs"),
-        (replaced(card, Q, ones((4, 32), np.float32), ones((33, 4), np.float32)), f"{Q} B shape", "32 outputs"),
+        (replaced(card, Q, ones((4, 31), np.float32), ones((32, 4), np.float32)), f"{Q} a shape", "32 inputs"),
+        (replaced(card, Q, ones((4, 32), np.float32), ones((33, 4), np.float32)), f"{Q} b shape", "32 outputs"),
         (replaced(card, Q, ones((40, 32), np.float32), ones((32, 40), np.float32)), f"{Q} rank", "at most 32"),
         (replaced(card, "model.layers.9.x", ones((4, 32), np.float32), ones((32, 4), np.float32)), "module", "q_proj"),
         (make_card(alpha=1e6), "alpha", "at most 65536"),
