@@ -5,7 +5,6 @@ What llama.cpp does with such a file was read from its `convert_lora_to_gguf.py`
 the tensor's own and alpha the one number that the whole file has.
 """
 
-import json
 import os
 import tempfile
 from collections import Counter
@@ -19,7 +18,8 @@ import numpy as np
 from lora_core.array import BFLOAT16, Array, widen
 from lora_core.base_model import linear_shapes
 from lora_core.card import LoRACard, LoRAWeights
-from lora_core.errors import AdapterNotFound, CorruptAdapter, InvalidAdapter, UnsupportedAdapter
+from lora_core.errors import InvalidAdapter, UnsupportedAdapter
+from lora_core.interop.json_file import read_json
 from lora_core.validation import check_card
 
 Quantisation = Literal["q8_0"]
@@ -67,7 +67,7 @@ def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Q
     path, model = Path(path), Path(model)
     if quantisation not in (None, "q8_0"):
         raise InvalidAdapter("quantisation", quantisation, "'q8_0' or None")
-    config = _read_config(model)
+    config = read_json(model / "config.json", f"no base model in {model}: config.json is missing")
     architecture = _architecture(config)
     _refuse_unsupported(card)
     check_card(card, linear_shapes(model))
@@ -104,19 +104,6 @@ def _gguf() -> Any:
     except ImportError as error:
         raise ImportError("writing GGUF needs the package gguf: pip install 'gguf>=0.19'") from error
     return gguf
-
-
-def _read_config(model: Path) -> Mapping[str, object]:
-    path = model / "config.json"
-    if not path.is_file():
-        raise AdapterNotFound(f"no base model in {model}: config.json is missing")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CorruptAdapter(path, f"not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise CorruptAdapter(path, "not a JSON object")
-    return config
 
 
 def _architecture(config: Mapping[str, object]) -> _Architecture:

@@ -5,7 +5,6 @@ itself: y = W x + scale · (x @ a) @ b. Its DoRA divides by the norm of each row
 `m`, before the bias, which is PEFT's formula. Written against mlx-lm 0.32 (`mlx_lm.tuner.lora`, `mlx_lm.tuner.dora`).
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ from pathlib import Path
 from lora_core.array import Array
 from lora_core.base_model import linear_shapes
 from lora_core.card import LoRACard, LoRAWeights
-from lora_core.errors import AdapterNotFound, CorruptAdapter, InvalidAdapter, UnsupportedAdapter
+from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
+from lora_core.interop.json_file import read_json
 from lora_core.safetensors_file import map_weights
 from lora_core.validation import check_fit
 
@@ -22,7 +22,6 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapters.safetensors"
 
 _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_a|lora_b|m)")
-_MAX_CONFIG = 1_000_000
 _PARAMETERS = {"rank", "scale", "dropout", "keys"}
 # Where the adapter came from; everything else in mlx-lm's configuration says how it was trained.
 _KEPT = ("model", "data", "fine_tune_type", "num_layers", "iters", "learning_rate", "seed")
@@ -41,7 +40,7 @@ def from_mlx(folder: Path | str, model: Path | str, name: str | None = None) -> 
     InvalidAdapter, also where a layer or a shape is not the model's.
     """
     folder, model = Path(folder), Path(model)
-    config = _read_json(folder / CONFIG, f"no MLX adapter in {folder}: {CONFIG} is missing")
+    config = read_json(folder / CONFIG, f"no MLX adapter in {folder}: {CONFIG} is missing")
     kind = _fine_tune_type(config)
     rank, scale = _parameters(config)
     _refuse_foreign_files(folder)
@@ -63,20 +62,6 @@ def from_mlx(folder: Path | str, model: Path | str, name: str | None = None) -> 
     )
     check_fit(card, linear_shapes(model))
     return card
-
-
-def _read_json(path: Path, missing: str) -> Mapping[str, object]:
-    if not path.is_file():
-        raise AdapterNotFound(missing)
-    if path.stat().st_size > _MAX_CONFIG:
-        raise CorruptAdapter(path, f"larger than {_MAX_CONFIG} bytes")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CorruptAdapter(path, f"not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise CorruptAdapter(path, "not a JSON object")
-    return config
 
 
 def _fine_tune_type(config: Mapping[str, object]) -> str:
@@ -121,7 +106,7 @@ def _refuse_foreign_files(folder: Path) -> None:
 
 def _refuse_packed_model(model: Path) -> None:
     """MLX's own quantised models hold packed integers: their layers have other shapes than those that are served."""
-    config = _read_json(model / "config.json", f"no base model in {model}: config.json is missing")
+    config = read_json(model / "config.json", f"no base model in {model}: config.json is missing")
     if config.get("quantization"):
         expected = "absent: the base model in the transformers layout, not packed by mlx_lm.convert"
         raise UnsupportedAdapter("model quantization", config["quantization"], expected)

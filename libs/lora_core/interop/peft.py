@@ -17,7 +17,8 @@ import numpy as np
 from lora_core.array import Array, bits, dtype_name, narrow, widen
 from lora_core.base_model import LOOKUPS, target_shapes
 from lora_core.card import LoRACard, LoRAWeights
-from lora_core.errors import AdapterNotFound, CorruptAdapter, InvalidAdapter, UnsupportedAdapter
+from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
+from lora_core.interop.json_file import read_json
 from lora_core.safetensors_file import map_weights, write_weights
 from lora_core.validation import has_effect
 
@@ -34,7 +35,6 @@ _FIELDS = {
     "lora_magnitude_vector": "magnitude", "lora_magnitude_vector.weight": "magnitude",
     "lora_B.bias": "lora_bias", "base_layer.bias": "base_bias", "bias": "base_bias",
 }  # fmt: skip
-_MAX_CONFIG = 1_000_000
 
 # Settings that we honour, or that say how the adapter was trained and not what it computes.
 _UNDERSTOOD = {
@@ -62,7 +62,7 @@ def from_peft(folder: Path | str, name: str | None = None, base_model: Path | st
     trained modules, pickle …) or InvalidAdapter.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_json(folder / CONFIG, f"no PEFT checkpoint in {folder}: {CONFIG} is missing")
     _refuse_unsupported(config)
     _refuse_foreign_files(folder)
     rank = _number(config, "r")
@@ -152,21 +152,6 @@ def _replace(target: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def _read_config(folder: Path) -> Mapping[str, object]:
-    path = folder / CONFIG
-    if not path.is_file():
-        raise AdapterNotFound(f"no PEFT checkpoint in {folder}: {CONFIG} is missing")
-    if path.stat().st_size > _MAX_CONFIG:
-        raise CorruptAdapter(path, f"larger than {_MAX_CONFIG} bytes")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CorruptAdapter(path, f"not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise CorruptAdapter(path, "not a JSON object")
-    return config
 
 
 def _refuse_unsupported(config: Mapping[str, object]) -> None:
