@@ -5,10 +5,8 @@ What llama.cpp does with such a file was read from its `convert_lora_to_gguf.py`
 the tensor's own and alpha the one number that the whole file has.
 """
 
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +18,7 @@ from lora_core.base_model import linear_shapes
 from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.json_file import read_json
+from lora_core.interop.replace_file import replace_file
 from lora_core.validation import check_card
 
 Quantisation = Literal["q8_0"]
@@ -95,7 +94,7 @@ def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Q
         writer.write_tensors_to_file()
         writer.close()
 
-    _replace(path, write)
+    replace_file(path, write)
 
 
 def _gguf() -> Any:
@@ -192,15 +191,3 @@ def _whole_number(config: Mapping[str, object], key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidAdapter(f"base model's {key}", value, "a whole number of at least 1 in its config.json")
     return value
-
-
-def _replace(target: Path, write: Callable[[Path], None]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

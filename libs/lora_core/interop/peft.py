@@ -5,10 +5,8 @@ What PEFT can express and we cannot is refused by name. Written against peft 0.2
 
 import json
 import math
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from lora_core.base_model import LOOKUPS, target_shapes
 from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.json_file import read_json
+from lora_core.interop.replace_file import replace_file
 from lora_core.safetensors_file import map_weights, write_weights
 from lora_core.validation import has_effect
 
@@ -123,8 +122,8 @@ def to_peft(card: LoRACard, folder: Path | str) -> None:
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    _replace(folder / WEIGHTS, lambda path: write_weights(path, arrays, {"format": "pt"}))
-    _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+    replace_file(folder / WEIGHTS, lambda path: write_weights(path, arrays, {"format": "pt"}))
+    replace_file(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
 
 
 def _peft_arrays(module: str, weights: LoRAWeights, card: LoRACard) -> Iterator[tuple[str, Array]]:
@@ -140,18 +139,6 @@ def _peft_arrays(module: str, weights: LoRAWeights, card: LoRACard) -> Iterator[
         yield "lora_B.bias", absent if weights.lora_bias is None else weights.lora_bias
     if weights.base_bias is not None:
         yield "base_layer.bias", weights.base_bias
-
-
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _refuse_unsupported(config: Mapping[str, object]) -> None:
