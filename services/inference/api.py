@@ -18,6 +18,7 @@ from . import render
 from .disconnect import unless_gone
 from .errors import BadRequest, Busy, Forbidden, NotFound, UnknownModel
 from .generation import Chosen, End, Job, Piece, Sampling
+from .hosted import Limits
 from .parts import InferenceParts, InferenceService
 from .resolution import AUTO, reaches, visible
 from .schemas import (
@@ -78,15 +79,16 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 @router.post("/v1/chat/completions")
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Answers a conversation, whole or as server-sent events."""
-    prompt_ids = parts.vocabulary.of_chat([(one.role, one.text) for one in body.messages])
-    sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), parts)
     chosen = await parts.generator.choose(body.model, body.query, caller, body.fallback)
+    vocabulary = chosen.hosted.vocabulary
+    prompt_ids = vocabulary.of_chat([(one.role, one.text) for one in body.messages])
+    sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen.hosted.limits)
     generation_id = parts.generator.ids.new(chosen.adapter_id)
     form = render.Chat(
         id=generation_id,
         model=body.model,
         provenance=chosen.provenance,
-        tokenizer=parts.vocabulary,
+        tokenizer=vocabulary,
         logprobs=body.logprobs,
     )
     return await _answer(body, form, Job(generation_id, chosen, prompt_ids, sampling, caller), request, parts)
@@ -95,20 +97,24 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
 @router.post("/v1/completions")
 async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Continues a text. ``echo`` with ``logprobs`` and ``max_tokens`` 0 gives the likelihood of the text itself."""
-    if isinstance(body.prompt, str):
-        prompt_ids, offsets = parts.vocabulary.of_text(body.prompt)
-    else:
-        prompt_ids, offsets = parts.vocabulary.of_ids(body.prompt)
-    sampling = _sampling(body, body.max_tokens, len(prompt_ids), parts)
     if body.stream and body.echo:
         raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
-    query = parts.vocabulary.decode(prompt_ids, skip_special_tokens=True)
+    if isinstance(body.prompt, str):
+        query = body.prompt
+    elif body.model == AUTO:
+        raise BadRequest("the router reads text: give the prompt as a string.", code="invalid_value", param="prompt")
+    else:
+        query = ""
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
+    vocabulary = chosen.hosted.vocabulary
+    read = vocabulary.of_text(body.prompt) if isinstance(body.prompt, str) else vocabulary.of_ids(body.prompt)
+    prompt_ids, offsets = read
+    sampling = _sampling(body, body.max_tokens, len(prompt_ids), chosen.hosted.limits)
     generation_id = parts.generator.ids.new(chosen.adapter_id)
     echoed: render.Echo | None = None
     if body.echo:
         scored = (
-            await parts.generator.likelihoods(chosen, prompt_ids, parts.score)
+            await parts.generator.likelihoods(chosen, prompt_ids)
             if body.logprobs is not None and len(prompt_ids) > 1
             else []
         )
@@ -117,7 +123,7 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
         id=generation_id,
         model=body.model,
         provenance=chosen.provenance,
-        tokenizer=parts.vocabulary,
+        tokenizer=vocabulary,
         logprobs=body.logprobs is not None,
         echo=echoed,
     )
@@ -134,7 +140,7 @@ async def embeddings(body: EmbeddingRequest, caller: Asks, parts: Parts) -> JSON
         vectors = await embedder.embed(body.texts)
     else:
         chosen = await _embedding_model(body, caller, parts)
-        vectors = await parts.generator.embed(chosen, body.texts, parts.encode)
+        vectors = await parts.generator.embed(chosen, body.texts)
         said = {"lorafleet": chosen.provenance.model_dump()}
     data = [
         {
@@ -156,21 +162,21 @@ async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: Infere
             code="invalid_value",
             param="model",
         )
-    too_long = [text for text in body.texts if len(parts.vocabulary.of_text(text)[0]) > parts.limits.max_prompt_tokens]
-    if too_long:
-        raise BadRequest(
-            f"{len(too_long)} texts have more than {parts.limits.max_prompt_tokens} tokens.",
-            code="context_length_exceeded",
-            param="input",
-        )
     try:
-        return await parts.generator.choose(body.model, "", caller)
+        chosen = await parts.generator.choose(body.model, "", caller)
     except UnknownModel as error:
         if parts.embedder is None:
             raise
         raise NotFound(
             f"{error.message} For sentence vectors: {parts.embedder.name!r}.", code=error.code, param=error.param
         ) from None
+    vocabulary, most = chosen.hosted.vocabulary, chosen.hosted.limits.max_prompt_tokens
+    too_long = sum(len(vocabulary.of_text(text)[0]) > most for text in body.texts)
+    if too_long:
+        raise BadRequest(
+            f"{too_long} texts have more than {most} tokens.", code="context_length_exceeded", param="input"
+        )
+    return chosen
 
 
 @router.post("/v1/feedback", status_code=202)
@@ -203,9 +209,15 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
 @router.get("/admin/adapters", dependencies=[Depends(require("admin"))])
 async def adapter_states(parts: Parts) -> JSONResponse:
     """Every adapter that this process has touched, and where it stands."""
-    states = {name: render.state(state) for name, state in sorted(parts.adapters.states.items())}
-    running, waiting = parts.engine.load
-    return JSONResponse({"adapters": states, "rows_running": running, "requests_waiting": waiting})
+    states = {name: state for one in parts.hosting.all for name, state in one.adapters.states.items()}
+    loads = [one.backend.load for one in parts.hosting.all]
+    return JSONResponse(
+        {
+            "adapters": {name: render.state(state) for name, state in sorted(states.items())},
+            "rows_running": sum(running for running, _ in loads),
+            "requests_waiting": sum(waiting for _, waiting in loads),
+        }
+    )
 
 
 async def _answer(
@@ -261,8 +273,7 @@ async def _collect(pieces: AsyncIterator[Piece | End]) -> tuple[list[Piece], End
     raise AssertionError("an answer ended without its end")
 
 
-def _sampling(body: SamplingFields, max_tokens: int | None, prompt_tokens: int, parts: InferenceParts) -> Sampling:
-    limits = parts.limits
+def _sampling(body: SamplingFields, max_tokens: int | None, prompt_tokens: int, limits: Limits) -> Sampling:
     if prompt_tokens > limits.max_prompt_tokens:
         raise BadRequest(
             f"the prompt has {prompt_tokens} tokens, at most {limits.max_prompt_tokens} are taken.",
@@ -283,18 +294,20 @@ def _sampling(body: SamplingFields, max_tokens: int | None, prompt_tokens: int, 
 
 
 def _models(caller: Caller, parts: InferenceParts) -> list[dict[str, object]]:
-    catalogue, base = parts.projection.catalogue, parts.generator.base
-    adapters = visible(catalogue, base, caller)
+    catalogue, bases = parts.projection.catalogue, parts.hosting.bases
     active = {adapter.adapter_id: family for family, adapter in catalogue.active.items()}
-    entries = [render.model_entry(base.name, parts.started, root=base.name, base_model_revision=base.revision)]
-    for adapter in adapters:
+    entries = [
+        render.model_entry(base.name, parts.started, root=base.name, base_model_revision=base.revision)
+        for base in bases
+    ]
+    names = {base.revision: base.name for base in bases}
+    for adapter in visible(catalogue, bases, caller):
+        parent = names[adapter.base_model.revision]
         details = render.adapter_details(adapter, active=adapter.adapter_id in active)
-        entries.append(
-            render.model_entry(adapter.adapter_id, parts.started, root=base.name, parent=base.name, **details)
-        )
+        entries.append(render.model_entry(adapter.adapter_id, parts.started, root=parent, parent=parent, **details))
         if adapter.adapter_id in active:
             entries.append(
-                render.model_entry(adapter.family, parts.started, root=adapter.adapter_id, parent=base.name, **details)
+                render.model_entry(adapter.family, parts.started, root=adapter.adapter_id, parent=parent, **details)
             )
     entries.append(render.model_entry("auto", parts.started, root="auto"))
     return entries

@@ -7,11 +7,11 @@ from fleet_events.v1 import Adapter
 
 from .catalogue import Catalogue, Standing
 from .errors import ApiError, Busy
-from .resolution import EVERY_DOMAIN, Asker, Base, check
+from .resolution import EVERY_DOMAIN, Asker, Bases, check
 from .schemas import Routed
 
 ASKED = 5
-"""Matches asked of the router: the best one may be beyond the loaded base model."""
+"""Matches asked of the router: the best one may belong to a base model that is not here."""
 TIMEOUT = 5.0
 
 
@@ -54,7 +54,7 @@ async def ask(client: httpx.AsyncClient, router_url: str, query: str, asker: Ask
         ) from error
 
 
-def choose(answer: RouterAnswer, catalogue: Catalogue, base: Base, asker: Asker) -> tuple[Adapter | None, Routed]:
+def choose(answer: RouterAnswer, catalogue: Catalogue, bases: Bases, asker: Asker) -> tuple[Adapter | None, Routed]:
     """The best match that may serve, or None for the base model, and why. Pure.
 
     A match that is being switched stands for its family: the family's active version answers.
@@ -76,7 +76,7 @@ def choose(answer: RouterAnswer, catalogue: Catalogue, base: Base, asker: Asker)
                 retry_after=1,
             )
         try:
-            check(adapter, catalogue, base, asker)
+            check(adapter, catalogue, bases, asker)
         except ApiError as error:
             passed_over.append(f"{adapter.adapter_id}: {error.code}")
             continue

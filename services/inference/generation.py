@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import httpx
@@ -17,15 +16,15 @@ from fleet_kit.auth import Caller
 from lora_core.engine import Request
 
 from . import auto
-from .adapters import Adapters
 from .catalogue import Catalogue
-from .engine_thread import EngineThread, FinishReason, Token
+from .engine_thread import FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
+from .hosted import Hosted, Hosting
 from .publisher import Publisher
-from .resolution import Auto, Base, Mix, resolve
+from .resolution import Auto, Base, Mix, base_of, resolve
 from .schemas import Fallback, Provenance, Routed, Weighted
-from .text import Decodes, TextStream
+from .text import TextStream
 
 TOKENS = Counter("lorafleet_inference_tokens_total", "Tokens", ["kind", "adapter_id"])
 
@@ -57,11 +56,15 @@ class Chosen:
     """
 
     requested: str
-    base: Base
+    hosted: Hosted
     adapter: Adapter | None = None
     routed: Routed | None = None
     mix: tuple[tuple[Adapter, float], ...] = ()
     fallback: Fallback | None = None
+
+    @property
+    def base(self) -> Base:
+        return self.hosted.base
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -126,10 +129,7 @@ class Generator:
     """Gives answers."""
 
     projection: CurrentCatalogue
-    base: Base
-    adapters: Adapters
-    engine: EngineThread
-    vocabulary: Decodes
+    hosting: Hosting
     publisher: Publisher
     ids: GenerationIds
     http: httpx.AsyncClient
@@ -163,57 +163,58 @@ class Generator:
         return self.fallbacks.get(model) or (self.fallbacks.get(record.family) if record else None)
 
     async def _choose(self, model: str, query: str, caller: Caller) -> Chosen:
-        match resolve(model, self.projection.catalogue, self.base, caller):
-            case Base():
-                return Chosen(model, self.base)
+        hosting, catalogue = self.hosting, self.projection.catalogue
+        match resolve(model, catalogue, hosting.bases, caller):
+            case Base() as base:
+                return Chosen(model, hosting.of(base))
             case Auto():
                 answer = await auto.ask(self.http, self.router_url, query, caller)
-                adapter, routed = auto.choose(answer, self.projection.catalogue, self.base, caller)
-                return Chosen(model, self.base, adapter, routed)
+                routed_to, routed = auto.choose(answer, catalogue, hosting.bases, caller)
+                return Chosen(model, self._host(routed_to), routed_to, routed)
             case Mix(parts):
                 heaviest, _ = max(parts, key=lambda part: part[1])
-                return Chosen(model, self.base, heaviest, mix=parts)
+                return Chosen(model, self._host(heaviest), heaviest, mix=parts)
             case Adapter() as adapter:
-                return Chosen(model, self.base, adapter)
+                return Chosen(model, self._host(adapter), adapter)
+
+    def _host(self, adapter: Adapter | None) -> Hosted:
+        base = base_of(adapter, self.hosting.bases) if adapter else None
+        return self.hosting.of(base or self.hosting.bases[0])
 
     async def answer(self, job: Job) -> AsyncGenerator[Piece | End, None]:
         """Pieces as they come, then their `End`; close the generator to cancel.
 
-        Raises, before the first piece, what `Adapters.lease` and `EngineThread.generate` raise.
+        Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
         async with self._held(job.chosen), aclosing(self._run(job)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def likelihoods(self, chosen: Chosen, prompt_ids: list[int], score: "Scores") -> list[float]:
+    async def likelihoods(self, chosen: Chosen, prompt_ids: list[int]) -> list[float]:
         """Log-probability of each token after the first, given those before it."""
         async with self._held(chosen):
-            return await self.engine.call(lambda: score(prompt_ids[:1], prompt_ids[1:], chosen.of_engine))
+            return await chosen.hosted.backend.likelihoods(prompt_ids, chosen.of_engine)
 
-    async def embed(self, chosen: Chosen, texts: list[str], encode: "Encodes") -> npt.NDArray[np.float32]:
-        """Sentence vectors of the model with its adapters, [texts, hidden]; a batch of rows at a time."""
+    async def embed(self, chosen: Chosen, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Sentence vectors of the model with its adapters, [texts, hidden]."""
         async with self._held(chosen):
-            found = []
-            for first in range(0, len(texts), self.engine.rows):
-                some = texts[first : first + self.engine.rows]
-                found.append(await self.engine.call(partial(encode, some, chosen.of_engine)))
-        return np.concatenate(found)
+            return await chosen.hosted.backend.embed(texts, chosen.of_engine)
 
     @asynccontextmanager
     async def _held(self, chosen: Chosen) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
             # In one order everywhere, so that sets which wait for each other's slots do not wait for ever.
             for adapter in sorted(chosen.adapters, key=lambda one: one.adapter_id):
-                await held.enter_async_context(self.adapters.lease(adapter))
+                await held.enter_async_context(chosen.hosted.adapters.lease(adapter))
             yield
 
     async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
         begun = time.monotonic()
-        text = TextStream(self.vocabulary, job.sampling.stop)
+        text = TextStream(job.chosen.hosted.vocabulary, job.sampling.stop)
         produced = 0
         reason = "cancelled"
         try:
-            async with self.engine.generate(self._request(job)) as deliveries:
+            async with job.chosen.hosted.backend.generate(self._request(job)) as deliveries:
                 async for delivery in deliveries:
                     if isinstance(delivery, Token):
                         produced += 1
@@ -271,19 +272,3 @@ class Generator:
             ),
             entity=job.generation_id,
         )
-
-
-class Encodes(Protocol):
-    """`ArrowEngine.encode`."""
-
-    def __call__(
-        self, texts: list[str], adapter: str | Mapping[str, float] | None = None
-    ) -> npt.NDArray[np.float32]: ...
-
-
-class Scores(Protocol):
-    """`ArrowEngine.logprobs`."""
-
-    def __call__(
-        self, prompt_ids: list[int], completion_ids: list[int], adapter: str | Mapping[str, float] | None = None
-    ) -> list[float]: ...

@@ -15,11 +15,13 @@ from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
 from fleet_kit.service import Service
 
 from .adapters import Adapters
+from .backend import LocalBackend
 from .cache import DiskCache
 from .embedder import Embedder
 from .engine_thread import EngineThread
-from .generation import Encodes, Generator, Scores
+from .generation import Generator
 from .generation_ids import GenerationIds
+from .hosted import Hosted, Hosting, Limits
 from .loader import SlotLoader
 from .projection import Projection
 from .publisher import Publisher
@@ -38,29 +40,13 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one request, in tokens."""
-
-    max_prompt_tokens: int
-    max_completion_tokens: int
-    default_completion_tokens: int
-    context: int
-    """What the model itself can take, prompt and answer together."""
-
-
-@dataclass(frozen=True, slots=True)
 class InferenceParts:
     """The parts of inference."""
 
-    vocabulary: Vocabulary
-    engine: EngineThread
-    adapters: Adapters
+    hosting: Hosting
     projection: Projection
     generator: Generator
-    score: Scores
-    encode: Encodes
     embedder: Embedder | None
-    limits: Limits
     rates: RateLimit
     started: int
 
@@ -90,33 +76,13 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             raise RuntimeError("the base model is being loaded, or the stream is still being read")
 
     service.extra_checks["model"] = caught_up
-    model = await asyncio.to_thread(load_model, settings)
-    base = Base(settings.served_name, model.revision)
-    vocabulary = Vocabulary(model.tokenizer)
-    log.info("base_model_loaded", name=base.name, revision=base.revision, slots=settings.slots)
-
     publisher = Publisher(service.jetstream, settings.event_buffer)
-    engine = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
-    cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
-    loader = SlotLoader(
-        cache=cache, thread=engine, engine=model.engine, vocabulary=vocabulary, shapes=model.shapes, base=base
-    )
-    adapters = Adapters(
-        loader,
-        slots=settings.slots,
-        deadline=settings.adapter_deadline,
-        retry=settings.failed_retry,
-        on_loaded=lambda adapter, proof, seconds: _say_loaded(publisher, settings.replica, adapter, proof, seconds),
-        on_unloaded=lambda adapter, reason: _say_unloaded(publisher, settings.replica, adapter, reason),
-    )
-    projection = Projection(adapters, base)
+    hosting = Hosting([await _host(service, publisher, name, folder) for name, folder in settings.base_folders.items()])
+    projection = Projection(hosting)
     embedder = Embedder(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
     generator = Generator(
         projection=projection,
-        base=base,
-        adapters=adapters,
-        engine=engine,
-        vocabulary=vocabulary,
+        hosting=hosting,
         publisher=publisher,
         # Replicas share the key of the object store, so feedback may go to any of them.
         ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode()),
@@ -126,35 +92,25 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         fallbacks=settings.fallbacks,
         always_fall_back=settings.fallback_policy == "always",
     )
-    limits = Limits(
-        settings.max_prompt_tokens,
-        settings.max_completion_tokens,
-        settings.default_completion_tokens,
-        model.context,
-    )
     running = [
-        asyncio.create_task(_forever("adapters", adapters.run())),
+        *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
         asyncio.create_task(_forever("publisher", publisher.run())),
         asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
         asyncio.create_task(_set_when(projection.caught_up, ready)),
     ]
     try:
         yield InferenceParts(
-            vocabulary=vocabulary,
-            engine=engine,
-            adapters=adapters,
+            hosting=hosting,
             projection=projection,
             generator=generator,
-            score=model.engine.logprobs,
-            encode=model.engine.encode,
             embedder=embedder,
-            limits=limits,
             rates=RateLimit(settings.requests_per_minute),
             started=int(time.time()),
         )
     finally:
         ready.clear()
-        await engine.close()
+        for one in hosting.all:
+            await one.backend.close()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -164,8 +120,37 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             await publisher.drain(2.0)
 
 
-def load_model(settings: InferenceSettings) -> Loaded:
-    """The base model with its engine. Raises what the loader raises for a folder that holds no model."""
+async def _host(service: InferenceService, publisher: Publisher, name: str, folder: Path) -> Hosted:
+    """One base model with its engine and its slots."""
+    settings = service.settings
+    model = await asyncio.to_thread(load_model, settings, folder)
+    base = Base(name, model.revision)
+    vocabulary = Vocabulary(model.tokenizer)
+    log.info("base_model_loaded", name=base.name, revision=base.revision, slots=settings.slots)
+    thread = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
+    cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
+    loader = SlotLoader(
+        cache=cache, thread=thread, engine=model.engine, vocabulary=vocabulary, shapes=model.shapes, base=base
+    )
+    adapters = Adapters(
+        loader,
+        slots=settings.slots,
+        deadline=settings.adapter_deadline,
+        retry=settings.failed_retry,
+        on_loaded=lambda adapter, proof, seconds: _say_loaded(publisher, settings.replica, adapter, proof, seconds),
+        on_unloaded=lambda adapter, reason: _say_unloaded(publisher, settings.replica, adapter, reason),
+    )
+    limits = Limits(
+        settings.max_prompt_tokens,
+        settings.max_completion_tokens,
+        settings.default_completion_tokens,
+        model.context,
+    )
+    return Hosted(base, vocabulary, adapters, LocalBackend(thread, model.engine), limits)
+
+
+def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
+    """A base model with its engine. Raises what the loader raises for a folder that holds no model."""
     import torch
 
     from lora_core import base_model
@@ -173,7 +158,6 @@ def load_model(settings: InferenceSettings) -> Loaded:
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder: Path = settings.base_model
     model, tokenizer = base_model.load(folder)
     return Loaded(
         engine=ArrowEngine(model, tokenizer, slots=settings.slots, max_rank=settings.max_rank),

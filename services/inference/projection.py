@@ -7,6 +7,7 @@ from nats.js import JetStreamContext
 
 from fleet_events import Event
 from fleet_events.v1 import (
+    Adapter,
     AdapterActivated,
     AdapterDeactivated,
     AdapterRegistered,
@@ -16,9 +17,8 @@ from fleet_events.v1 import (
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
 
-from .adapters import Adapters
 from .catalogue import Catalogue, Standing
-from .resolution import Base
+from .hosted import Hosting
 
 log = structlog.get_logger()
 
@@ -29,11 +29,10 @@ SUBJECTS = "lorafleet.v1.adapter.>"
 class Projection:
     """The newest catalogue. ``caught_up`` is set once the stream has been read to its end at start."""
 
-    def __init__(self, adapters: Adapters, base: Base) -> None:
+    def __init__(self, hosting: Hosting) -> None:
         self.catalogue = Catalogue()
         self.caught_up = asyncio.Event()
-        self._adapters = adapters
-        self._base = base
+        self._hosting = hosting
         self._replayed = False
 
     async def run(self, jetstream: JetStreamContext) -> None:
@@ -49,8 +48,7 @@ class Projection:
         await self.caught_up.wait()
         self._replayed = True
         for adapter in self.catalogue.active.values():
-            if adapter.base_model.revision == self._base.revision:
-                self._adapters.preload(adapter)
+            self._preload(adapter)
 
     async def _apply(self, event: Event, _envelope: Envelope) -> None:
         if not isinstance(event, EVENTS):
@@ -62,14 +60,21 @@ class Projection:
     def _follow_up(self, before: Catalogue) -> None:
         active = self.catalogue.active
         for family, adapter in active.items():
-            if before.active.get(family) != adapter and adapter.base_model.revision == self._base.revision:
-                self._adapters.preload(adapter)
+            if before.active.get(family) != adapter:
+                self._preload(adapter)
         for family, adapter in before.active.items():
             now = active.get(family)
             if now is None or now.adapter_id != adapter.adapter_id:
-                self._adapters.retire(adapter.adapter_id, "deactivated" if now is None else "replaced")
+                self._retire(adapter, "deactivated" if now is None else "replaced")
         for adapter_id, record in self.catalogue.records.items():
-            if record is not before.records.get(adapter_id) and (
-                self.catalogue.standing(adapter_id) is Standing.REJECTED
-            ):
-                self._adapters.retire(adapter_id, "rejected")
+            changed = record is not before.records.get(adapter_id)
+            if changed and record.adapter and self.catalogue.standing(adapter_id) is Standing.REJECTED:
+                self._retire(record.adapter, "rejected")
+
+    def _preload(self, adapter: Adapter) -> None:
+        if hosted := self._hosting.of_adapter(adapter):
+            hosted.adapters.preload(adapter)
+
+    def _retire(self, adapter: Adapter, reason: str) -> None:
+        if hosted := self._hosting.of_adapter(adapter):
+            hosted.adapters.retire(adapter.adapter_id, reason)

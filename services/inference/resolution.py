@@ -28,10 +28,19 @@ class Asker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The loaded base model: its name in requests and its revision digest."""
+    """A base model of this process: its name in requests and its revision digest."""
 
     name: str
     revision: str
+
+
+Bases = Sequence[Base]
+"""All base models of this process, of different names and revisions; the first answers where nothing else is said."""
+
+
+def base_of(adapter: Adapter, bases: Bases) -> Base | None:
+    """The base model that the adapter was trained on, if this process has it."""
+    return next((base for base in bases if base.revision == adapter.base_model.revision), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,39 +58,43 @@ class Mix:
 Resolution = Base | Adapter | Mix | Auto
 
 
-def resolve(model: str, catalogue: Catalogue, base: Base, asker: Asker) -> Resolution:
-    """Base model's name, exact adapter id, family (its active version), a set of these, or ``auto``.
+def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Resolution:
+    """A base model's name, exact adapter id, family (its active version), a set of these, or ``auto``.
 
     ``family@1.2.0`` is that version. A set is ``name:weight+name:weight``; a weight left out is 1.
 
     Raises:
-        BadRequest: a set of too many, of one twice, or with a weight that is none.
+        BadRequest: a set of too many, of one twice, of several base models, or with a weight that is none.
         UnknownModel: nothing has this name, or only candidates that this caller may not use.
         NotActive: the version, or every version of the family, is withdrawn.
         Forbidden: the adapter's domain is beyond the caller's token.
-        Incompatible: the adapter belongs to another base model.
+        Incompatible: the adapter belongs to a base model that this process does not have.
         CannotServe: what is active is not what was approved.
     """
-    if model == base.name:
-        return base
+    for base in bases:
+        if model == base.name:
+            return base
     if model == AUTO:
         return Auto()
     if SET in model or WEIGHT in model:
-        return Mix(tuple((_one(name, catalogue, base, asker), weight) for name, weight in _parts(model)))
-    return _one(model, catalogue, base, asker)
+        mix = Mix(tuple((_one(name, catalogue, bases, asker), weight) for name, weight in _parts(model)))
+        if len({adapter.base_model.revision for adapter, _ in mix.parts}) > 1:
+            raise _no_set(f"the adapters of {model!r} belong to different base models")
+        return mix
+    return _one(model, catalogue, bases, asker)
 
 
-def _one(model: str, catalogue: Catalogue, base: Base, asker: Asker) -> Adapter:
+def _one(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Adapter:
     family, at, version = model.partition("@")
     if at:
         model = f"{family}-v{version}"
     if model in catalogue.records:
-        adapter = _version(model, catalogue, base, asker)
+        adapter = _version(model, catalogue, bases, asker)
     elif model in catalogue.families:
-        adapter = _active_of(model, catalogue, base, asker)
+        adapter = _active_of(model, catalogue, bases, asker)
     else:
-        raise UnknownModel(model, usable(catalogue, base, asker))
-    check(adapter, catalogue, base, asker)
+        raise UnknownModel(model, usable(catalogue, bases, asker))
+    check(adapter, catalogue, bases, asker)
     return adapter
 
 
@@ -106,7 +119,7 @@ def _no_set(fault: str) -> BadRequest:
     return BadRequest(message, code="invalid_adapter_set", param="model")
 
 
-def check(adapter: Adapter, catalogue: Catalogue, base: Base, asker: Asker) -> None:
+def check(adapter: Adapter, catalogue: Catalogue, bases: Bases, asker: Asker) -> None:
     """Domain, base model and approved digest of an adapter; raises as `resolve` does."""
     if not reaches(asker, adapter.domain):
         raise Forbidden(
@@ -114,12 +127,12 @@ def check(adapter: Adapter, catalogue: Catalogue, base: Base, asker: Asker) -> N
             code="domain_forbidden",
             param="model",
         )
-    if adapter.base_model.revision != base.revision:
+    if base_of(adapter, bases) is None:
         raise Incompatible(
             adapter.adapter_id,
             _pinned(adapter.base_model.name, adapter.base_model.revision),
-            _pinned(base.name, base.revision),
-            compatible(catalogue, base, asker, near=adapter.domain),
+            ", ".join(_pinned(base.name, base.revision) for base in bases),
+            compatible(catalogue, bases, asker, near=adapter.domain),
         )
     record = catalogue.records[adapter.adapter_id]
     if record.approved_sha256 and record.approved_sha256 != adapter.artifact.blob.sha256:
@@ -136,33 +149,29 @@ def reaches(asker: Asker, domain: str) -> bool:
     return EVERY_DOMAIN in asker.domains or domain in asker.domains
 
 
-def visible(catalogue: Catalogue, base: Base, asker: Asker) -> list[Adapter]:
+def visible(catalogue: Catalogue, bases: Bases, asker: Asker) -> list[Adapter]:
     """Adapters that this caller could generate with now: active ones, and every version for the evaluator."""
     if CANDIDATES_SCOPE in asker.scopes:
         adapters = [record.adapter for record in catalogue.records.values() if record.adapter]
     else:
         adapters = list(catalogue.active.values())
-    servable = [one for one in adapters if reaches(asker, one.domain) and one.base_model.revision == base.revision]
+    servable = [one for one in adapters if reaches(asker, one.domain) and base_of(one, bases)]
     return sorted(servable, key=lambda one: one.adapter_id)
 
 
-def compatible(catalogue: Catalogue, base: Base, asker: Asker, near: str = "") -> list[str]:
-    """Ids of active adapters of the loaded base model that the caller reaches, those of domain ``near`` first."""
-    fitting = [
-        one
-        for one in catalogue.active.values()
-        if reaches(asker, one.domain) and one.base_model.revision == base.revision
-    ]
+def compatible(catalogue: Catalogue, bases: Bases, asker: Asker, near: str = "") -> list[str]:
+    """Ids of active adapters of these base models that the caller reaches, those of domain ``near`` first."""
+    fitting = [one for one in catalogue.active.values() if reaches(asker, one.domain) and base_of(one, bases)]
     fitting.sort(key=lambda one: (one.domain != near, one.adapter_id))
     return [one.adapter_id for one in fitting[:SUGGESTIONS]]
 
 
-def usable(catalogue: Catalogue, base: Base, asker: Asker) -> Sequence[str]:
+def usable(catalogue: Catalogue, bases: Bases, asker: Asker) -> Sequence[str]:
     """A few names that would have worked."""
-    return [base.name, *compatible(catalogue, base, asker)]
+    return [*(base.name for base in bases), *compatible(catalogue, bases, asker)]
 
 
-def _version(adapter_id: str, catalogue: Catalogue, base: Base, asker: Asker) -> Adapter:
+def _version(adapter_id: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Adapter:
     record = catalogue.records[adapter_id]
     privileged = CANDIDATES_SCOPE in asker.scopes
     standing = catalogue.standing(adapter_id)
@@ -171,17 +180,17 @@ def _version(adapter_id: str, catalogue: Catalogue, base: Base, asker: Asker) ->
     if standing is Standing.INACTIVE and reaches(asker, record.domain):
         raise _not_active(adapter_id, record.family, catalogue)
     # Candidates and rejected versions do not exist for ordinary callers.
-    raise UnknownModel(adapter_id, usable(catalogue, base, asker))
+    raise UnknownModel(adapter_id, usable(catalogue, bases, asker))
 
 
-def _active_of(family: str, catalogue: Catalogue, base: Base, asker: Asker) -> Adapter:
+def _active_of(family: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Adapter:
     if family in catalogue.active:
         return catalogue.active[family]
     members = [record for record in catalogue.records.values() if record.family == family]
     standings = {catalogue.standing(record.adapter_id) for record in members}
     if Standing.INACTIVE in standings and any(reaches(asker, record.domain) for record in members):
         raise _not_active(family, family, catalogue)
-    raise UnknownModel(family, usable(catalogue, base, asker))
+    raise UnknownModel(family, usable(catalogue, bases, asker))
 
 
 def _not_active(model: str, family: str, catalogue: Catalogue) -> NotActive:

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fleet_kit.settings import ServiceSettings
 
@@ -17,6 +17,8 @@ class InferenceSettings(ServiceSettings):
     """Folder of the base model: config.json, *.safetensors, tokenizer."""
     base_model_name: str = ""
     """Name that requests use for the base model; empty takes the folder's name."""
+    further_base_models: dict[str, Path] = Field(default_factory=dict)
+    """Base models served beside it, each with slots of its own: name → folder (JSON)."""
     embedding_model: Path | None = None
     """Folder of the sentence-transformers model of /v1/embeddings; without it that endpoint answers 404."""
     embedding_model_name: str = "all-MiniLM-L6-v2"
@@ -32,7 +34,7 @@ class InferenceSettings(ServiceSettings):
     """Least recently used artifacts are deleted above this size."""
 
     slots: int = Field(default=16, ge=1)
-    """Adapters held in memory at once."""
+    """Adapters of one base model held in memory at once."""
     max_rank: int = Field(default=64, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""
@@ -59,6 +61,15 @@ class InferenceSettings(ServiceSettings):
     event_buffer: int = Field(default=10_000, ge=1)
     """Events kept while the bus is away; beyond it the oldest are dropped and counted."""
 
+    @field_validator("further_base_models")
+    @classmethod
+    def _named(cls, folders: dict[str, Path]) -> dict[str, Path]:
+        for name in folders:
+            if not name or name == "auto" or any(sign in name for sign in "+:@"):
+                raise ValueError(f"{name!r} cannot name a base model: not 'auto', and without '+', ':' and '@'")
+        return folders
+
     @property
-    def served_name(self) -> str:
-        return self.base_model_name or self.base_model.name
+    def base_folders(self) -> dict[str, Path]:
+        """Name → folder of every base model, the default one first."""
+        return {self.base_model_name or self.base_model.name: self.base_model} | self.further_base_models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,15 +35,24 @@ class _TrainerSettings(ServiceSettings):
 @pytest.fixture(scope="session")
 def tiny_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers with random weights and the real tokenizer; answers nonsense, deterministically."""
+    return _tiny(tmp_path_factory.mktemp("models") / "tiny", base_model, seed=7, intermediate_size=96)
+
+
+@pytest.fixture(scope="session")
+def second_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, with other shapes."""
+    return _tiny(tmp_path_factory.mktemp("models") / "second", base_model, seed=8, intermediate_size=80)
+
+
+def _tiny(folder: Path, tokenizer: Path, *, seed: int, intermediate_size: int) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=49152,
         hidden_size=64,
-        intermediate_size=96,
+        intermediate_size=intermediate_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -53,7 +63,7 @@ def tiny_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         eos_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    for file in base_model.glob("*"):
+    for file in tokenizer.glob("*"):
         if file.name.startswith(("tokenizer", "chat_template", "special_tokens", "vocab", "merges")):
             shutil.copy(file, folder)
     return folder
@@ -61,8 +71,9 @@ def tiny_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @dataclass(frozen=True)
 class Made:
-    """An adapter's artifact, and the PEFT folder that it was made from."""
+    """An adapter's artifact, the PEFT folder that it was made from, and the base model that it is for."""
 
+    base: Path
     peft: Path
     artifact: Path
     rank: int
@@ -72,7 +83,7 @@ class Made:
 def make_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
     """`make_adapter(seed=3, scale=1.0)`: a PEFT adapter with random weights, as an artifact."""
 
-    def make(seed: int, scale: float = 1.0, rank: int = 4) -> Made:
+    def make(seed: int, scale: float = 1.0, rank: int = 4, base: Path = tiny_model) -> Made:
         import torch
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM
@@ -80,7 +91,7 @@ def make_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         folder = tmp_path_factory.mktemp("adapter")
         torch.manual_seed(seed)
         model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32),
+            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
             LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"),
         )
         for name, parameter in model.named_parameters():
@@ -89,7 +100,7 @@ def make_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                 parameter.data.mul_(scale)
         model.save_pretrained(folder / "peft")
         LoRAFormat.save(from_peft(folder / "peft"), folder / "adapter.arrow")
-        return Made(folder / "peft", folder / "adapter.arrow", rank)
+        return Made(base, folder / "peft", folder / "adapter.arrow", rank)
 
     return make
 
@@ -107,7 +118,8 @@ def expected(tiny_model: Path) -> Callable[..., str]:
     def answer(made: Made | None = None, question: str = QUESTION, tokens: int = TOKENS) -> str:
         key = (made.peft if made else None, question, tokens)
         if key not in answers:
-            model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+            base = made.base if made else tiny_model
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
             if made:
                 model = PeftModel.from_pretrained(model, made.peft)
             ids = tokenizer.apply_chat_template(
@@ -130,7 +142,6 @@ class Registry:
 
     jetstream: JetStreamContext
     blobs: Blobs
-    revision_of_base: str
     revisions: dict[str, int] = field(default_factory=dict)
 
     async def describe(self, made: Made, domain: str, version: str = "1.0.0", **changes: Any) -> v1.Adapter:
@@ -142,7 +153,7 @@ class Registry:
             "domain": domain,
             "method": "lora",
             "version": version,
-            "base_model": v1.BaseModel(name="tiny", revision=self.revision_of_base),
+            "base_model": v1.BaseModel(name=made.base.name, revision=base_model.revision(made.base)),
             "artifact": v1.Artifact(blob=blob, rank=made.rank, alpha=2 * made.rank),
         }
         return v1.Adapter(**{**fields, **changes})
@@ -184,7 +195,7 @@ class Registry:
 
 
 @pytest.fixture
-async def registry(jetstream: JetStreamContext, service_env: ServiceEnv, tiny_model: Path) -> Registry:
+async def registry(jetstream: JetStreamContext, service_env: ServiceEnv) -> Registry:
     env = service_env("trainer")
     settings = _TrainerSettings(
         **{
@@ -193,14 +204,17 @@ async def registry(jetstream: JetStreamContext, service_env: ServiceEnv, tiny_mo
             if name.removeprefix("LORAFLEET_").lower() in ServiceSettings.model_fields
         }
     )
-    return Registry(jetstream, Blobs("trainer", settings), base_model.revision(tiny_model))
+    return Registry(jetstream, Blobs("trainer", settings))
 
 
 @pytest.fixture(scope="module")
-def settings_of_inference(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def settings_of_inference(
+    tiny_model: Path, second_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     return {
         "LORAFLEET_BASE_MODEL": str(tiny_model),
         "LORAFLEET_BASE_MODEL_NAME": "tiny",
+        "LORAFLEET_FURTHER_BASE_MODELS": json.dumps({"second": str(second_model)}),
         "LORAFLEET_SLOTS": "2",
         "LORAFLEET_FAILED_RETRY": "0.2",
         "LORAFLEET_MAX_PROMPT_TOKENS": "300",

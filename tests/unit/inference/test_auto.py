@@ -11,6 +11,7 @@ from .events import BASE_REVISION, OTHER_REVISION, activated, adapter, deactivat
 from .test_resolution import ANYONE, TAX_ONLY
 
 BASE = Base("tiny", BASE_REVISION)
+BASES = (BASE,)
 V1, V2, TAX = adapter("1.0.0"), adapter("2.0.0"), adapter("1.0.0", domain="tax")
 
 
@@ -30,39 +31,39 @@ def known(*events: CatalogueEvent) -> Catalogue:
 
 
 def test_the_nearest_active_adapter_answers() -> None:
-    chosen, routed = choose(answer("law-lora-v1.0.0", "tax-lora-v1.0.0"), known(activated(V1, 1)), BASE, ANYONE)
+    chosen, routed = choose(answer("law-lora-v1.0.0", "tax-lora-v1.0.0"), known(activated(V1, 1)), BASES, ANYONE)
     assert chosen == V1
     assert (routed.matched, routed.adapter_id, routed.score) == (True, "law-lora-v1.0.0", 0.9)
 
 
 def test_the_base_model_answers_and_says_so_when_nothing_is_near() -> None:
-    chosen, routed = choose(answer(), known(activated(V1, 1)), BASE, ANYONE)
+    chosen, routed = choose(answer(), known(activated(V1, 1)), BASES, ANYONE)
     assert chosen is None
     assert not routed.matched
     assert "no adapter is near enough (threshold 0.42)" in routed.reason
 
 
 def test_a_match_that_was_replaced_stands_for_its_family() -> None:
-    chosen, _ = choose(answer("law-lora-v1.0.0"), known(activated(V1, 1), activated(V2, 2)), BASE, ANYONE)
+    chosen, _ = choose(answer("law-lora-v1.0.0"), known(activated(V1, 1), activated(V2, 2)), BASES, ANYONE)
     assert chosen == V2
 
 
 def test_a_match_that_was_deactivated_is_passed_over() -> None:
     catalogue = known(activated(V1, 1), deactivated(V1, 2), activated(TAX, 1))
-    chosen, _ = choose(answer("law-lora-v1.0.0", "tax-lora-v1.0.0"), catalogue, BASE, ANYONE)
+    chosen, _ = choose(answer("law-lora-v1.0.0", "tax-lora-v1.0.0"), catalogue, BASES, ANYONE)
     assert chosen == TAX
 
 
 @pytest.mark.parametrize("events", [[], [registered(V1, 1)]])
 def test_a_match_that_is_newer_than_the_catalogue_makes_the_caller_wait(events: list[CatalogueEvent]) -> None:
     with pytest.raises(Busy):
-        choose(answer("law-lora-v1.0.0"), known(*events), BASE, ANYONE)
+        choose(answer("law-lora-v1.0.0"), known(*events), BASES, ANYONE)
 
 
 def test_a_match_of_another_base_model_or_beyond_reach_is_passed_over_and_named() -> None:
     foreign = adapter("1.0.0", base=OTHER_REVISION, domain="art")
     catalogue = known(activated(foreign, 1), activated(V1, 1))
-    chosen, routed = choose(answer("art-lora-v1.0.0", "law-lora-v1.0.0"), catalogue, BASE, TAX_ONLY)
+    chosen, routed = choose(answer("art-lora-v1.0.0", "law-lora-v1.0.0"), catalogue, BASES, TAX_ONLY)
     assert chosen is None
     assert "art-lora-v1.0.0" in routed.reason
     assert "domain_forbidden" in routed.reason

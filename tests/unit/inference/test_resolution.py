@@ -20,6 +20,7 @@ from .events import (
 )
 
 BASE = Base("tiny", BASE_REVISION)
+BASES = (BASE,)
 V1, V2, FOREIGN = adapter("1.0.0"), adapter("2.0.0"), adapter("1.0.0", base=OTHER_REVISION, domain="tax")
 
 
@@ -45,64 +46,64 @@ SWITCHED = known(registered(V1, 1), activated(V1, 2), registered(V2, 3), activat
 
 
 def test_the_base_models_name_is_the_base_model() -> None:
-    assert resolve("tiny", SWITCHED, BASE, ANYONE) == BASE
+    assert resolve("tiny", SWITCHED, BASES, ANYONE) == BASE
 
 
 def test_auto_is_left_to_the_router() -> None:
-    assert resolve("auto", SWITCHED, BASE, ANYONE) == Auto()
+    assert resolve("auto", SWITCHED, BASES, ANYONE) == Auto()
 
 
 @pytest.mark.requirement("AM-3.1")
 def test_an_active_version_is_found_by_its_id_and_by_its_family() -> None:
-    assert resolve("law-lora-v2.0.0", SWITCHED, BASE, ANYONE) == V2
-    assert resolve("law-lora", SWITCHED, BASE, ANYONE) == V2
+    assert resolve("law-lora-v2.0.0", SWITCHED, BASES, ANYONE) == V2
+    assert resolve("law-lora", SWITCHED, BASES, ANYONE) == V2
 
 
 @pytest.mark.requirement("AM-3.2")
 def test_a_deactivated_version_is_refused_and_the_active_one_named() -> None:
     with pytest.raises(NotActive) as caught:
-        resolve("law-lora-v1.0.0", SWITCHED, BASE, ANYONE)
+        resolve("law-lora-v1.0.0", SWITCHED, BASES, ANYONE)
     assert caught.value.extra["active_version"] == "law-lora-v2.0.0"
 
 
 @pytest.mark.requirement("AM-3.2")
 def test_a_family_without_an_active_version_is_refused() -> None:
     with pytest.raises(NotActive, match="no version of its family is active"):
-        resolve("law-lora", known(activated(V1, 1), deactivated(V1, 2)), BASE, ANYONE)
+        resolve("law-lora", known(activated(V1, 1), deactivated(V1, 2)), BASES, ANYONE)
 
 
 @pytest.mark.parametrize("events", [[registered(V1, 1)], [registered(V1, 1), rejected(V1, 2)]])
 @pytest.mark.parametrize("model", ["law-lora-v1.0.0", "law-lora"])
 def test_a_candidate_does_not_exist_for_ordinary_callers(events: list[CatalogueEvent], model: str) -> None:
     with pytest.raises(UnknownModel) as caught:
-        resolve(model, known(*events), BASE, ANYONE)
+        resolve(model, known(*events), BASES, ANYONE)
     assert "law-lora" not in caught.value.message.removeprefix(f"model {model!r}")
 
 
 def test_the_evaluator_reaches_a_candidate_by_its_exact_id_alone() -> None:
-    assert resolve("law-lora-v1.0.0", known(registered(V1, 1)), BASE, EVALUATOR) == V1
+    assert resolve("law-lora-v1.0.0", known(registered(V1, 1)), BASES, EVALUATOR) == V1
     with pytest.raises(UnknownModel):
-        resolve("law-lora", known(registered(V1, 1)), BASE, EVALUATOR)
+        resolve("law-lora", known(registered(V1, 1)), BASES, EVALUATOR)
 
 
 def test_an_adapter_beyond_the_callers_domains_is_refused_even_to_the_evaluators_scope() -> None:
     with pytest.raises(Forbidden):
-        resolve("law-lora", SWITCHED, BASE, TAX_ONLY)
+        resolve("law-lora", SWITCHED, BASES, TAX_ONLY)
     narrow = Asker(scopes=frozenset({"generate", "candidates"}), domains=frozenset({"tax"}))
     with pytest.raises(Forbidden):
-        resolve("law-lora-v1.0.0", SWITCHED, BASE, narrow)
+        resolve("law-lora-v1.0.0", SWITCHED, BASES, narrow)
 
 
 def test_a_caller_of_another_domain_learns_nothing_of_a_deactivated_version() -> None:
     with pytest.raises(UnknownModel):
-        resolve("law-lora-v1.0.0", SWITCHED, BASE, TAX_ONLY)
+        resolve("law-lora-v1.0.0", SWITCHED, BASES, TAX_ONLY)
 
 
 @pytest.mark.requirement("AM-4.2")
 def test_an_adapter_of_another_base_model_is_refused_with_compatible_ones_suggested() -> None:
     catalogue = known(activated(FOREIGN, 1), activated(V2, 1))
     with pytest.raises(Incompatible) as caught:
-        resolve("tax-lora", catalogue, BASE, ANYONE)
+        resolve("tax-lora", catalogue, BASES, ANYONE)
     assert caught.value.extra["compatible_adapters"] == ["law-lora-v2.0.0"]
     assert OTHER_REVISION[:12] in caught.value.message
     assert BASE_REVISION[:12] in caught.value.message
@@ -111,15 +112,15 @@ def test_an_adapter_of_another_base_model_is_refused_with_compatible_ones_sugges
 def test_an_artifact_other_than_the_approved_one_is_refused() -> None:
     catalogue = known(approved(V1, 2, sha256="d" * 64), activated(V1, 3))
     with pytest.raises(CannotServe) as caught:
-        resolve("law-lora", catalogue, BASE, ANYONE)
+        resolve("law-lora", catalogue, BASES, ANYONE)
     assert caught.value.code == "artifact_not_approved"
 
 
 def test_visible_models_are_the_active_compatible_ones_in_reach() -> None:
     catalogue = known(activated(FOREIGN, 1), activated(V1, 2), activated(V2, 3))
-    assert visible(catalogue, BASE, ANYONE) == [V2]
-    assert visible(catalogue, BASE, EVALUATOR) == [V1, V2]
-    assert visible(catalogue, BASE, TAX_ONLY) == []
+    assert visible(catalogue, BASES, ANYONE) == [V2]
+    assert visible(catalogue, BASES, EVALUATOR) == [V1, V2]
+    assert visible(catalogue, BASES, TAX_ONLY) == []
 
 
 TAX = adapter("1.0.0", domain="tax")
@@ -136,11 +137,11 @@ BOTH = known(registered(V2, 3), activated(V2, 4), registered(TAX, 1), activated(
     ],
 )
 def test_a_weighted_set_names_adapters_as_single_requests_do(model: str, parts: tuple[object, ...]) -> None:
-    assert resolve(model, BOTH, BASE, ANYONE) == Mix(parts)  # type: ignore[arg-type]
+    assert resolve(model, BOTH, BASES, ANYONE) == Mix(parts)  # type: ignore[arg-type]
 
 
 def test_a_version_is_found_after_its_family() -> None:
-    assert resolve("law-lora@2.0.0", BOTH, BASE, ANYONE) == V2
+    assert resolve("law-lora@2.0.0", BOTH, BASES, ANYONE) == V2
 
 
 @pytest.mark.parametrize(
@@ -158,12 +159,12 @@ def test_a_version_is_found_after_its_family() -> None:
 )
 def test_a_set_that_is_none_is_refused_with_an_example(model: str) -> None:
     with pytest.raises(BadRequest, match=r"law-lora@1\.0\.0:0\.7\+tax-lora:0\.3") as error:
-        resolve(model, BOTH, BASE, ANYONE)
+        resolve(model, BOTH, BASES, ANYONE)
     assert (error.value.code, error.value.param) == ("invalid_adapter_set", "model")
 
 
 def test_every_adapter_of_a_set_must_be_in_reach() -> None:
     with pytest.raises(Forbidden, match="law"):
-        resolve("tax-lora:0.5+law-lora:0.5", BOTH, BASE, TAX_ONLY)
+        resolve("tax-lora:0.5+law-lora:0.5", BOTH, BASES, TAX_ONLY)
     with pytest.raises(UnknownModel):
-        resolve("tax-lora:0.5+ghost:0.5", BOTH, BASE, ANYONE)
+        resolve("tax-lora:0.5+ghost:0.5", BOTH, BASES, ANYONE)

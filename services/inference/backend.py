@@ -1,0 +1,77 @@
+"""What gives a base model's tokens: the engine of this process (`LocalBackend`), or servers elsewhere."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .engine_thread import EngineThread, Finished, Token
+
+if TYPE_CHECKING:
+    from lora_core.engine import ArrowEngine, Request
+    from lora_core.sampling import Adapters as AdapterChoice
+
+
+class Backend(Protocol):
+    """Answers for one base model. The adapters that a request names are loaded, and stay so until it is done."""
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """(rows running, requests waiting), as of now."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Requests decoded together at most."""
+        ...
+
+    def generate(self, request: "Request") -> AbstractAsyncContextManager[AsyncIterator[Token | Finished]]:
+        """Tokens as they come, ended by `Finished`. Leaving the context early cancels the rest. Raises `ApiError`."""
+        ...
+
+    async def likelihoods(self, prompt_ids: list[int], adapter: "AdapterChoice") -> list[float]:
+        """Log-probability of each token after the first, given those before it."""
+        ...
+
+    async def embed(self, texts: list[str], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:
+        """Sentence vectors of length 1, [texts, hidden]."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what runs; its requests are told."""
+        ...
+
+
+class LocalBackend:
+    """The engine of this process, through the one thread that owns it."""
+
+    def __init__(self, thread: EngineThread, engine: "ArrowEngine") -> None:
+        self._thread, self._engine = thread, engine
+
+    @property
+    def load(self) -> tuple[int, int]:
+        return self._thread.load
+
+    @property
+    def rows(self) -> int:
+        return self._thread.rows
+
+    def generate(self, request: "Request") -> AbstractAsyncContextManager[AsyncIterator[Token | Finished]]:
+        return self._thread.generate(request)
+
+    async def likelihoods(self, prompt_ids: list[int], adapter: "AdapterChoice") -> list[float]:
+        return await self._thread.call(partial(self._engine.logprobs, prompt_ids[:1], prompt_ids[1:], adapter))
+
+    async def embed(self, texts: list[str], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:
+        found = []
+        # A batch of rows at a time: requests that generate take their steps in between.
+        for first in range(0, len(texts), self.rows):
+            some = texts[first : first + self.rows]
+            found.append(await self._thread.call(partial(self._engine.encode, some, adapter)))
+        return np.concatenate(found)
+
+    async def close(self) -> None:
+        await self._thread.close()
