@@ -10,7 +10,7 @@ class Effect:
     """The next token's distribution with an adapter against the base model's.
 
     logit: largest absolute difference of a logit. divergence: Kullback–Leibler divergence, nats. An adapter that bound
-    but changes nothing has 0 in both.
+    but changes nothing has 0 in both, but for rounding.
     """
 
     logit: float

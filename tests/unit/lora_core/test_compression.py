@@ -86,7 +86,9 @@ def test_a_quantised_file_is_smaller_opens_in_any_reader_and_loads_in_the_dtype_
 def test_drift_is_nothing_for_the_same_adapter_and_grows_with_fewer_bits(engine, make_card, tmp_path) -> None:
     card = make_card(rank=8)
     same = measure_drift(engine, card, card, PROMPTS)
-    assert (same.agreement, same.divergence, same.logit, same.positions) == (1.0, 0.0, 0.0, 14)
+    assert (same.agreement, same.positions) == (1.0, 14)
+    # Two rows of one batch: some processors' matrix kernels round the last row differently from the first.
+    assert (same.divergence, same.logit) == pytest.approx((0.0, 0.0), abs=1e-4)
     found = []
     for storage in ("int8", "int4"):
         LoRAFormat.save(card, tmp_path / storage, storage)

@@ -253,7 +253,8 @@ def test_the_bind_report_says_what_was_bound_and_what_it_does_to_a_probe_prompt(
     weights = {m: LoRAWeights(w.a, np.zeros_like(w.b)) for m, w in card.weights.items()}
     engine.load(LoRACard("nothing", 4, 4.0, ("q_proj",), weights))
     nothing = engine.bind_report("nothing", IDS[0].tolist()).effect
-    assert (nothing.logit, nothing.divergence) == (0.0, 0.0)
+    # Two rows of one batch: some processors' matrix kernels round the last row differently from the first.
+    assert (nothing.logit, nothing.divergence) == pytest.approx((0.0, 0.0), abs=1e-4)
 
 
 @pytest.mark.requirement("LI-2.1", "LI-2.2")
