@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic.json_schema import models_json_schema
 
 from fleet_events.message import Event
-from fleet_events.topology import STREAM, TOPOLOGY, Row, durable_name
+from fleet_events.topology import BUCKETS, STREAM, TOPOLOGY, Row, durable_name
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -90,6 +90,12 @@ def page() -> str:
             "| event | subject | said by | heard by (durable) | kept |",
             "|---|---|---|---|---|",
             *(_line(row) for row in TOPOLOGY),
+            "",
+            "Key-value buckets hold what is no event: replicas of one service tell each other their state there.",
+            "",
+            "| bucket | of | what | forgotten after |",
+            "|---|---|---|---|",
+            *(f"| `{one.name}` | {one.service} | {one.what} | {one.ttl.total_seconds():g} s |" for one in BUCKETS),
             "",
             *(line for row in TOPOLOGY for line in _section(row.event)),
         ]

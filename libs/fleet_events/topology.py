@@ -11,13 +11,16 @@ from fleet_events import v1
 from fleet_events.message import Event
 
 __all__ = [
+    "BUCKETS",
     "DEAD_STREAM",
     "DEAD_SUBJECTS",
     "MAX_EVENT_BYTES",
+    "REPLICAS",
     "SERVICES",
     "STREAM",
     "SUBJECTS",
     "TOPOLOGY",
+    "Bucket",
     "Consumer",
     "Row",
     "consumers_of",
@@ -63,6 +66,38 @@ class Row:
     keep: timedelta | None = None
     """None keeps it as long as the stream lives: projections are rebuilt from such facts."""
 
+
+@dataclass(frozen=True)
+class Bucket:
+    """A key-value bucket: what the replicas of one service tell each other, forgotten when it is not told again.
+
+    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays that nobody renews.
+    """
+
+    name: str
+    service: str
+    """Who alone may write and watch it."""
+    ttl: timedelta
+    what: str
+
+    @property
+    def stream(self) -> str:
+        """The stream below it, as every NATS client names it (NATS ADR-8)."""
+        return f"KV_{self.name}"
+
+    @property
+    def subjects(self) -> str:
+        """Subjects of its keys."""
+        return f"$KV.{self.name}.>"
+
+
+REPLICAS = Bucket(
+    "LORAFLEET_REPLICAS",
+    "inference",
+    ttl=timedelta(seconds=5),
+    what="which replicas of inference are alive, their addresses, loaded adapters and load",
+)
+BUCKETS = (REPLICAS,)
 
 WEEK = timedelta(days=7)
 

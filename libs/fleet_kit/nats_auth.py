@@ -1,13 +1,14 @@
 """NATS users and what each may say and hear, made from the topology table.
 
-A service may publish its own events, take from its own durables and dead-letter what it cannot handle.
+A service may publish its own events, take from its own durables, dead-letter what it cannot handle, and write and
+watch its own key-value buckets.
 `upstream` may publish what the table lets upstream say, and hear nothing. `admin` operates the bus.
 """
 
 import json
 from collections.abc import Mapping
 
-from fleet_events.topology import DEAD_STREAM, SERVICES, STREAM, consumers_of, durable_name, said_by
+from fleet_events.topology import BUCKETS, DEAD_STREAM, SERVICES, STREAM, consumers_of, durable_name, said_by
 
 __all__ = ["USERS", "inbox_prefix", "permissions", "server_config"]
 
@@ -44,6 +45,13 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
             f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{followed}",
             f"$JS.FC.{STREAM}.>",
         ]
+    for bucket in BUCKETS:
+        if bucket.service == user:
+            publish += [
+                bucket.subjects,
+                f"$JS.API.CONSUMER.CREATE.{bucket.stream}.*.{bucket.subjects}",
+                f"$JS.FC.{bucket.stream}.>",
+            ]
     return {"publish": {"allow": publish}, "subscribe": {"allow": [inbox]}}
 
 

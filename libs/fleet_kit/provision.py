@@ -1,4 +1,4 @@
-"""Streams and durable consumers, made from the topology table; drift is reported, never kept silently."""
+"""Streams, durables and key-value buckets, made from the topology table; drift is reported, never kept silently."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,11 +16,13 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from fleet_events.topology import (
+    BUCKETS,
     DEAD_STREAM,
     DEAD_SUBJECTS,
     STREAM,
     SUBJECTS,
     TOPOLOGY,
+    Bucket,
     Consumer,
     Row,
     durable_name,
@@ -74,6 +76,25 @@ def stream_configs(replicas: int = 1) -> tuple[StreamConfig, StreamConfig]:
     return facts, dead
 
 
+def bucket_config(bucket: Bucket, replicas: int = 1) -> StreamConfig:
+    """The stream of a bucket, as NATS clients make it (ADR-8); in memory, as its values live for seconds."""
+    return StreamConfig(
+        name=bucket.stream,
+        subjects=[bucket.subjects],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.MEMORY,
+        discard=DiscardPolicy.NEW,
+        max_msgs_per_subject=1,
+        max_bytes=16 * 1024**2,
+        max_age=bucket.ttl.total_seconds(),
+        duplicate_window=bucket.ttl.total_seconds(),
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        num_replicas=replicas,
+    )
+
+
 def consumer_config(consumer: Consumer, row: Row) -> ConsumerConfig:
     """A durable as the table wants it. Deliveries are not limited here: `settle` decides when to give up."""
     return ConsumerConfig(
@@ -100,7 +121,8 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: b
         What differed from the table.
     """
     drift: list[Drift] = []
-    for config in stream_configs(replicas):
+    buckets = (bucket_config(bucket, replicas) for bucket in BUCKETS)
+    for config in (*stream_configs(replicas), *buckets):
         drift += await _stream(jetstream, config, repair=repair)
     for row in TOPOLOGY:
         for consumer in row.heard_by:
@@ -117,8 +139,8 @@ async def _stream(jetstream: JetStreamContext, wanted: StreamConfig, *, repair: 
             await jetstream.add_stream(wanted)
             return []
         return [Drift(name, "stream", None, "present")]
-    settings = ("subjects", "retention", "discard", "max_bytes", "max_age", "duplicate_window", "allow_msg_ttl")
-    drift = _differences(name, found, wanted, (*settings, "num_replicas"))
+    limits = ("max_bytes", "max_age", "max_msgs_per_subject", "duplicate_window", "num_replicas")
+    drift = _differences(name, found, wanted, ("subjects", "retention", "discard", "allow_msg_ttl", *limits))
     if drift and repair:
         await jetstream.update_stream(wanted)
     return drift

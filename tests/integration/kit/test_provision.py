@@ -1,9 +1,9 @@
-"""Streams and durables come from the topology; drift is reported and mended."""
+"""Streams, durables and buckets come from the topology; drift is reported and mended."""
 
 import pytest
 
-from fleet_events.topology import STREAM, TOPOLOGY, durable_name
-from fleet_kit.provision import consumer_config, provision
+from fleet_events.topology import REPLICAS, STREAM, TOPOLOGY, durable_name
+from fleet_kit.provision import bucket_config, consumer_config, provision
 
 pytestmark = pytest.mark.integration
 
@@ -34,3 +34,12 @@ async def test_a_missing_durable_is_drift_when_only_looking(jetstream) -> None:
     assert [drift.name for drift in await provision(jetstream, repair=False)] == [name]
     await provision(jetstream)
     assert (await jetstream.consumer_info(STREAM, name)).name == name
+
+
+async def test_a_bucket_whose_values_would_live_too_long_is_drift_and_is_mended(jetstream) -> None:
+    wanted = bucket_config(REPLICAS)
+    await jetstream.update_stream(wanted.evolve(max_age=77.0))
+    found = await provision(jetstream, repair=False)
+    assert [str(drift) for drift in found] == [f"{wanted.name}: max_age is 77.0, the topology says {wanted.max_age}"]
+    await provision(jetstream)
+    assert await provision(jetstream, repair=False) == []

@@ -19,7 +19,7 @@ from fleet_cli.stack import Fleet
 from fleet_cli.stack.credentials import KeyPair
 from fleet_cli.stack.objects import BUCKET, s3_client
 from fleet_cli.stack.postgres import postgres_url
-from fleet_events.topology import STREAM
+from fleet_events.topology import REPLICAS, STREAM
 
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 
@@ -154,6 +154,9 @@ class TestBus:
             ("registry", f"$JS.API.STREAM.DELETE.{STREAM}"),
             ("trainer", f"$JS.API.STREAM.PURGE.{STREAM}"),
             ("evaluator", f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.registry-training_completed"),
+            ("router", f"$KV.{REPLICAS.name}.forged"),
+            ("upstream", f"$KV.{REPLICAS.name}.forged"),
+            ("inference", f"$JS.API.STREAM.PURGE.{REPLICAS.stream}"),
             ("router", f"$JS.API.CONSUMER.DELETE.{STREAM}.registry-training_completed"),
         ],
     )

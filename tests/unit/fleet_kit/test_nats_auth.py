@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fleet_events.topology import SERVICES, TOPOLOGY, consumers_of, durable_name
+from fleet_events.topology import BUCKETS, SERVICES, TOPOLOGY, consumers_of, durable_name
 from fleet_kit.nats_auth import USERS, permissions, server_config
 
 pytestmark = pytest.mark.unit
@@ -25,6 +25,16 @@ def test_a_service_may_take_from_its_own_durables_and_read_its_own_replies(servi
     own = [durable_name(consumer, row) for row, consumer in consumers_of(service)]
     assert sorted(subject.rpartition(".")[2] for subject in taken) == sorted(own)
     assert allowed["subscribe"]["allow"] == [f"_INBOX_{service}.>"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_may_write_and_watch_its_own_buckets_and_no_others(service: str) -> None:
+    allowed = permissions(service)["publish"]["allow"]
+    for bucket in BUCKETS:
+        subjects = [one for one in allowed if bucket.name in one]
+        watch = f"$JS.API.CONSUMER.CREATE.{bucket.stream}.*.{bucket.subjects}"
+        own = [bucket.subjects, watch, f"$JS.FC.{bucket.stream}.>"]
+        assert subjects == (own if bucket.service == service else [])
 
 
 def test_upstream_may_start_the_loop_and_record_data_and_nothing_else() -> None:

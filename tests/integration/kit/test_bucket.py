@@ -1,0 +1,44 @@
+"""A bucket on the real bus, with the rights of the service that it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+from nats.js import JetStreamContext
+
+from fleet_cli.stack import Fleet
+from fleet_events.topology import REPLICAS
+from fleet_kit.bucket import KeyValue
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def bucket(servers: Fleet) -> AsyncIterator[KeyValue]:
+    client = await servers.connect_nats("inference")
+    yield KeyValue(client.jetstream(timeout=5), REPLICAS)
+    await client.close()
+
+
+async def test_a_watcher_hears_what_is_there_then_changes_and_removals(bucket: KeyValue) -> None:
+    await bucket.put("a.host", b"1")
+    await bucket.put("a.host", b"2")
+    async with asyncio.timeout(5), aclosing(bucket.watch()) as changes:
+        assert await anext(changes) == ("a.host", b"2")
+        await bucket.put("b", b"3")
+        assert await anext(changes) == ("b", b"3")
+        await bucket.delete("b")
+        assert await anext(changes) == ("b", None)
+
+
+async def test_any_client_reads_it_as_a_key_value_store_with_the_ttl_of_the_topology(
+    bucket: KeyValue, jetstream: JetStreamContext
+) -> None:
+    await bucket.put("once", b"there")
+    seen = await jetstream.key_value(REPLICAS.name)
+    assert (await seen.get("once")).value == b"there"
+    status = await seen.status()
+    assert (status.ttl, status.history) == (REPLICAS.ttl.total_seconds(), 1)
