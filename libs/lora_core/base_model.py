@@ -10,7 +10,7 @@ from lora_core.errors import AdapterNotFound
 from lora_core.safetensors_file import read_header
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _TOKENIZER_FILES = {
     "added_tokens.json",
@@ -107,3 +107,10 @@ def load(folder: Path | str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]
     model.requires_grad_(False)
     model.train(False)
     return model, tokenizer
+
+
+def end_tokens(generation: "GenerationConfig | None", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The tokens that end a text: the generation settings' and the tokenizer's."""
+    configured = getattr(generation, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)

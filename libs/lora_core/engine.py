@@ -84,7 +84,7 @@ class ArrowEngine:
         self._bank = SlotBank(model, slots, max_rank)
         self._lock = threading.RLock()
         self._loaded: dict[str, _Loaded] = {}
-        self._stops = _end_tokens(model, tokenizer)
+        self._stops = base_model.end_tokens(model.generation_config, tokenizer)
 
     @classmethod
     def open(cls, folder: Path | str, slots: int = 16, max_rank: int = 64) -> Self:
@@ -300,10 +300,3 @@ def _weighted(adapters: Adapters) -> Sequence[tuple[str, float]]:
         if not math.isfinite(weight):
             raise ValueError(f"weight of adapter {name!r} is {weight}, expected a finite number")
     return [(name, float(weight)) for name, weight in adapters.items()]
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end a text: the generation settings' and the tokenizer's."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)

@@ -14,8 +14,9 @@ import structlog
 from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
 from fleet_kit.service import Service
 
-from .adapters import Adapters
-from .backend import LocalBackend
+from .adapters import Adapters, Loader
+from .artifact import Artifacts
+from .backend import Backend, LocalBackend
 from .cache import DiskCache
 from .embedder import Embedder
 from .engine_thread import EngineThread
@@ -29,6 +30,7 @@ from .rates import RateLimit
 from .resolution import Base
 from .settings import InferenceSettings
 from .states import Proof
+from .vllm_hosting import describe, open_vllm
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -121,20 +123,28 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
 
 
 async def _host(service: InferenceService, publisher: Publisher, name: str, folder: Path) -> Hosted:
-    """One base model with its engine and its slots."""
+    """One base model with its adapters: in this process, or on the servers that the settings name for it."""
     settings = service.settings
-    model = await asyncio.to_thread(load_model, settings, folder)
-    base = Base(name, model.revision)
-    vocabulary = Vocabulary(model.tokenizer)
-    log.info("base_model_loaded", name=base.name, revision=base.revision, slots=settings.slots)
-    thread = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
     cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
-    loader = SlotLoader(
-        cache=cache, thread=thread, engine=model.engine, vocabulary=vocabulary, shapes=model.shapes, base=base
-    )
+    loader: Loader
+    backend: Backend
+    if settings.vllm_servers and folder == settings.base_model:
+        told = await asyncio.to_thread(describe, folder)
+        base, vocabulary, context = Base(name, told.revision), Vocabulary(told.tokenizer), told.context
+        loader, backend = await open_vllm(settings, Artifacts(cache, told.shapes, base), vocabulary, told.stops)
+        slots = settings.vllm_slots
+        log.info("base_model_on_vllm", name=name, revision=base.revision, servers=settings.vllm_servers, slots=slots)
+    else:
+        model = await asyncio.to_thread(load_model, settings, folder)
+        base, vocabulary, context = Base(name, model.revision), Vocabulary(model.tokenizer), model.context
+        thread = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
+        artifacts = Artifacts(cache, model.shapes, base)
+        loader = SlotLoader(artifacts=artifacts, thread=thread, engine=model.engine, vocabulary=vocabulary)
+        backend, slots = LocalBackend(thread, model.engine), settings.slots
+        log.info("base_model_loaded", name=name, revision=base.revision, slots=slots)
     adapters = Adapters(
         loader,
-        slots=settings.slots,
+        slots=slots,
         deadline=settings.adapter_deadline,
         retry=settings.failed_retry,
         on_loaded=lambda adapter, proof, seconds: _say_loaded(publisher, settings.replica, adapter, proof, seconds),
@@ -144,9 +154,9 @@ async def _host(service: InferenceService, publisher: Publisher, name: str, fold
         settings.max_prompt_tokens,
         settings.max_completion_tokens,
         settings.default_completion_tokens,
-        model.context,
+        context,
     )
-    return Hosted(base, vocabulary, adapters, LocalBackend(thread, model.engine), limits)
+    return Hosted(base, vocabulary, adapters, backend, limits)
 
 
 def load_model(settings: InferenceSettings, folder: Path) -> Loaded:

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from fleet_kit.settings import ServiceSettings
 
@@ -53,6 +53,21 @@ class InferenceSettings(ServiceSettings):
     threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic; 0 lets torch decide."""
 
+    vllm_servers: list[str] = Field(default_factory=list)
+    """Addresses of vLLM servers that hold the base model in place of this process (JSON); driven by this process alone.
+    ``batch_rows`` is then what each of them decodes at once."""
+    vllm_api_key: SecretStr = SecretStr("")
+    vllm_adapter_dir: Path | None = None
+    """Folder for adapters that they read under the same path, this process's own; by default in ``cache_dir``."""
+    vllm_max_adapters: int = Field(default=16, ge=1)
+    """Adapters a server: its --max-cpu-loras."""
+    vllm_copies: int = Field(default=1, ge=1)
+    """Servers that hold each adapter."""
+    vllm_reconcile: float = Field(default=5.0, gt=0)
+    """Seconds between looks at what the servers hold."""
+    vllm_tolerance: float = Field(default=0.02, gt=0)
+    """How far their logits may be from those of float32; 0.02 suits --dtype float32."""
+
     fallbacks: dict[str, str] = Field(default_factory=dict)
     """Family or adapter id → the model that may answer while it cannot serve (JSON)."""
     fallback_policy: Literal["request", "always"] = "request"
@@ -73,3 +88,9 @@ class InferenceSettings(ServiceSettings):
     def base_folders(self) -> dict[str, Path]:
         """Name → folder of every base model, the default one first."""
         return {self.base_model_name or self.base_model.name: self.base_model} | self.further_base_models
+
+    @property
+    def vllm_slots(self) -> int:
+        """Adapters that the vLLM servers hold together."""
+        servers = len(self.vllm_servers)
+        return self.vllm_max_adapters * servers // min(self.vllm_copies, max(1, servers))

@@ -1,0 +1,281 @@
+"""One vLLM server over HTTP: its adapters, and tokens for prompts that are token ids already.
+
+Written against vLLM 0.32 (`vllm/entrypoints/openai` and `vllm/entrypoints/serve/lora` of its source).
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from .engine_thread import Finished, Token
+
+if TYPE_CHECKING:
+    from lora_core.engine import Request
+
+M = TypeVar("M", bound=BaseModel)
+CONNECT, ANSWER, LOAD, NEXT_TOKEN = 2.0, 10.0, 120.0, 120.0
+"""Seconds until a server counts as away: to connect, to answer, to load an adapter, to give the next token."""
+
+NO_LORA_API = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+
+
+class VllmError(Exception):
+    """What one server did instead of answering."""
+
+
+class ServerAway(VllmError):
+    """It cannot be reached, or it broke down on the way."""
+
+
+class ServerFault(ServerAway):
+    """It answered that it failed (5xx)."""
+
+
+class Misconfigured(VllmError):
+    """It answers, but cannot be driven as it was started."""
+
+
+class NotServed(VllmError):
+    """It does not know the model: an adapter that was not loaded, or not since the server was started."""
+
+
+class Refused(VllmError):
+    """It will not do this; its own words are the message."""
+
+
+class Served(BaseModel):
+    """A model that a server reports: its base model, or an adapter with the folder (`root`) that it came from."""
+
+    id: str
+    root: str | None = None
+    parent: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[Served]
+
+
+class _Error(BaseModel):
+    message: str
+
+
+class _Fault(BaseModel):
+    error: _Error | str
+
+
+class _Logprobs(BaseModel):
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+
+
+class _Logprob(BaseModel):
+    logprob: float
+
+
+class _Choice(BaseModel):
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+    logprobs: _Logprobs | None = None
+    prompt_logprobs: list[dict[int, _Logprob] | None] | None = None
+
+
+class _Completion(BaseModel):
+    """A whole answer, or one chunk of a stream."""
+
+    model: str
+    choices: list[_Choice]
+
+
+class VllmClient:
+    """Speaks to the server at ``url``. Every method raises `VllmError`."""
+
+    def __init__(self, url: str, api_key: str = "") -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(ANSWER, connect=CONNECT),
+            # The server queues requests; the fleet decides how many it gets.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+        )
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        await self._http.aclose()
+
+    async def models(self) -> list[Served]:
+        """What it serves now; also tells that its engine lives."""
+        await self._send("GET", "/health")
+        return _parsed(_Models, self.url, await self._send("GET", "/v1/models")).data
+
+    async def load(self, name: str, folder: Path) -> None:
+        """Loads the PEFT checkpoint in ``folder``, a path that the server reads, under a name that is not in use.
+
+        Raises:
+            Refused: it cannot serve this adapter.
+            Misconfigured: it has no such endpoint, or no such folder.
+        """
+        body = {"lora_name": name, "lora_path": str(folder)}
+        try:
+            await self._send("POST", "/v1/load_lora_adapter", body, timeout=LOAD)
+        except NotServed as error:
+            raise Misconfigured(f"{error}; {NO_LORA_API}, and let it read the adapter folder") from error
+        except ServerFault as error:
+            # An adapter that it cannot take is answered with status 500, and so is one that its engine died of.
+            await self._send("GET", "/health")
+            raise Refused(str(error)) from error
+
+    async def unload(self, name: str) -> None:
+        """Takes an adapter from its list; what it does not have is no error."""
+        try:
+            await self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        except NotServed:
+            return
+
+    async def top_logprobs(self, model: str, prompt_ids: list[int], top: int) -> dict[int, float]:
+        """Token id → log-probability of the ``top`` likeliest first tokens of an answer."""
+        body = {"logprobs": top, "return_tokens_as_token_ids": True, "max_tokens": 1, "temperature": 0}
+        choice = await self._complete(model, prompt_ids, body)
+        if choice.logprobs is None or not choice.logprobs.top_logprobs:
+            raise Refused(f"{self.url} gave no log-probabilities")
+        found = choice.logprobs.top_logprobs[0]
+        return {int(token.removeprefix("token_id:")): logprob for token, logprob in found.items()}
+
+    async def likelihoods(self, model: str, prompt_ids: list[int]) -> list[float]:
+        """Log-probability of each token of the prompt after the first."""
+        choice = await self._complete(model, prompt_ids, {"prompt_logprobs": 0, "max_tokens": 1, "temperature": 0})
+        given = choice.prompt_logprobs or []
+        if len(given) != len(prompt_ids):
+            raise Refused(f"{self.url} gave {len(given)} log-probabilities for a prompt of {len(prompt_ids)} tokens")
+        return [step[token].logprob for step, token in zip(given[1:], prompt_ids[1:], strict=True) if step]
+
+    @asynccontextmanager
+    async def stream(
+        self, model: str, request: "Request", stops: Collection[int]
+    ) -> AsyncIterator[AsyncIterator[Token | Finished]]:
+        """Tokens as they come, ended by `Finished`; leaving the context closes the connection, which cancels the rest.
+
+        stops: tokens that end the answer and are not part of it.
+        """
+        body = _body(model, list(request.prompt_ids)) | {
+            "stream": True,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "logprobs": 0,
+            "return_token_ids": True,
+            # Ours alone end an answer, so that the same model ends where it does in the engine of this process.
+            "ignore_eos": True,
+            "stop_token_ids": sorted(stops),
+        }
+        timeout = httpx.Timeout(ANSWER, connect=CONNECT, read=NEXT_TOKEN)
+        try:
+            async with self._http.stream("POST", "/v1/completions", json=body, timeout=timeout) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(self.url, response)
+                async with aclosing(self._tokens(response, model, stops)) as tokens:
+                    yield tokens
+        except httpx.TransportError as error:
+            raise ServerAway(f"{self.url}: {type(error).__name__} {error}".rstrip()) from error
+
+    async def _tokens(
+        self, response: httpx.Response, model: str, stops: Collection[int]
+    ) -> AsyncGenerator[Token | Finished, None]:
+        try:
+            async for line in response.aiter_lines():
+                data = line.removeprefix("data:").strip()
+                if not data or data == "[DONE]":
+                    continue
+                if data.startswith('{"error"'):
+                    # The stream's status is behind it already.
+                    raise ServerFault(f"{self.url}: {_message(data)}")
+                for choice in _of_model(self.url, model, data).choices:
+                    for token in _drawn(choice, stops, self.url):
+                        yield token
+                    match choice.finish_reason:
+                        case None:
+                            continue
+                        case "stop" | "length" as reason:
+                            yield Finished(reason)
+                            return
+                        case other:
+                            raise ServerFault(f"{self.url} ended a stream with {other!r}")
+        except httpx.TransportError as error:
+            raise ServerAway(f"{self.url}: {type(error).__name__} {error}".rstrip()) from error
+        raise ServerAway(f"{self.url} ended a stream before the answer's end")
+
+    async def _complete(self, model: str, prompt_ids: list[int], fields: Mapping[str, object]) -> _Choice:
+        raw = await self._send("POST", "/v1/completions", {**_body(model, prompt_ids), **fields}, timeout=NEXT_TOKEN)
+        return _of_model(self.url, model, raw).choices[0]
+
+    async def _send(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, timeout: float = ANSWER
+    ) -> bytes:
+        try:
+            response = await self._http.request(
+                method, path, json=body, timeout=httpx.Timeout(timeout, connect=CONNECT)
+            )
+        except httpx.TransportError as error:
+            raise ServerAway(f"{self.url}: {type(error).__name__} {error}".rstrip()) from error
+        if response.is_error:
+            raise _error(self.url, response)
+        return response.content
+
+
+def _body(model: str, prompt_ids: list[int]) -> dict[str, object]:
+    # What is left out is taken from the model's generation_config.json, which other tools wrote for other uses.
+    neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    return {"model": model, "prompt": prompt_ids, "add_special_tokens": False, **neutral}
+
+
+def _error(url: str, response: httpx.Response) -> VllmError:
+    message = f"{url}: {_message(response.content)} (HTTP {response.status_code})"
+    match response.status_code:
+        case 404:
+            return NotServed(message)
+        case 401 | 403:
+            return Misconfigured(f"{message}; its API key is another")
+        case status if status >= 500:
+            return ServerFault(message)
+        case _:
+            return Refused(message)
+
+
+def _message(raw: bytes | str) -> str:
+    """The server's own words, where they have vLLM's form `{"error": {"message": ...}}`."""
+    try:
+        error = _Fault.model_validate_json(raw).error
+    except ValidationError:
+        return str(raw[:200])
+    return error if isinstance(error, str) else error.message
+
+
+def _parsed(form: type[M], url: str, raw: bytes | str) -> M:
+    try:
+        return form.model_validate_json(raw)
+    except ValidationError as error:
+        raise Misconfigured(f"{url} answers in another form than vLLM: {raw[:200]!r}") from error
+
+
+def _of_model(url: str, model: str, raw: bytes | str) -> _Completion:
+    completion = _parsed(_Completion, url, raw)
+    if completion.model != model:
+        raise Misconfigured(f"{url} was asked for {model!r} and answers as {completion.model!r}")
+    return completion
+
+
+def _drawn(choice: _Choice, stops: Collection[int], url: str) -> list[Token]:
+    ids = choice.token_ids
+    logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
+    if ids is None or len(ids) != len(logprobs):
+        raise Misconfigured(f"{url} returns no token ids: a newer vLLM is needed")
+    drawn = [Token(token, logprob) for token, logprob in zip(ids, logprobs, strict=True)]
+    if choice.finish_reason == "stop" and drawn and drawn[-1].id in stops:
+        drawn.pop()
+    return drawn

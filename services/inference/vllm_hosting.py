@@ -1,0 +1,72 @@
+"""Puts together what serves a base model from vLLM servers; of its folder only the small files are read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .artifact import Artifacts
+from .proof import Exactness
+from .settings import InferenceSettings
+from .vllm_backend import VllmBackend
+from .vllm_client import VllmClient
+from .vllm_fleet import VllmFleet
+from .vllm_loader import VllmLoader, VllmProof
+from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A base model that is in memory elsewhere."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    revision: str
+    shapes: dict[str, tuple[int, int]]
+    context: int
+    stops: frozenset[int]
+
+
+def describe(folder: Path) -> Described:
+    """Raises what the readers raise for a folder that holds no model."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    from lora_core import base_model
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    # As transformers does when it loads a model.
+    if (folder / "generation_config.json").is_file():
+        generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    else:
+        generation = GenerationConfig.from_model_config(config)
+    return Described(
+        tokenizer=tokenizer,
+        revision=base_model.revision(folder),
+        shapes=base_model.target_shapes(folder),
+        context=int(getattr(config, "max_position_embeddings", 2048)),
+        stops=base_model.end_tokens(generation, tokenizer),
+    )
+
+
+async def open_vllm(
+    settings: InferenceSettings, artifacts: Artifacts, vocabulary: Vocabulary, stops: frozenset[int]
+) -> tuple[VllmLoader, VllmBackend]:
+    """A loader and a back end for the servers of the settings, which need not be up yet."""
+    folder = (settings.vllm_adapter_dir or settings.cache_dir / "peft").resolve()
+    key = settings.vllm_api_key.get_secret_value()
+    base_name = artifacts.base.name
+    fleet = VllmFleet(
+        [VllmClient(url, key) for url in settings.vllm_servers],
+        base_name=base_name,
+        folder=folder,
+        prove=VllmProof(vocabulary, base_name, Exactness(settings.vllm_tolerance)),
+        copies=settings.vllm_copies,
+        most=settings.vllm_max_adapters,
+        every=settings.vllm_reconcile,
+    )
+    await fleet.open()
+    rows = settings.batch_rows * len(settings.vllm_servers)
+    backend = VllmBackend(fleet, stops=stops, rows=rows, queue_limit=settings.queue_limit)
+    return VllmLoader(artifacts=artifacts, fleet=fleet, folder=folder), backend

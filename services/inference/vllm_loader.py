@@ -1,0 +1,127 @@
+"""Takes an adapter from the object store onto vLLM servers, and proves its effect there."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleet_events.v1 import Adapter
+from fleet_events.v1 import Probe as RecordedProbe
+from lora_core.interop import to_peft
+
+from .artifact import Artifacts
+from .proof import Exactness, is_compared, probe_ids, recorded_probe
+from .states import LoadFailed, Proof
+from .vllm_client import VllmClient
+from .vllm_fleet import Placed, VllmFleet, served_name
+from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from lora_core import LoRACard
+
+TOP = 20
+"""Log-probabilities asked of a probe: what a vLLM server gives at most if nothing else is set (--max-logprobs)."""
+
+
+class VllmLoader:
+    """The `Loader` of vLLM servers: object store → disk cache → PEFT folder → servers → proof.
+
+    folder: where the servers read adapters, under the same path as here.
+    """
+
+    def __init__(self, *, artifacts: Artifacts, fleet: VllmFleet, folder: Path) -> None:
+        self._artifacts = artifacts
+        self._fleet = fleet
+        self._folder = folder
+
+    async def fetch(self, adapter: Adapter) -> Path:
+        """The artifact on disk, its digest checked."""
+        return await self._artifacts.fetch(adapter)
+
+    async def load(self, adapter: Adapter, path: Path) -> Proof:
+        """Writes the PEFT form, loads it on its servers and proves its effect; it is nowhere if that fails."""
+        card = await self._artifacts.open(adapter, path)
+        folder = self._folder / served_name(adapter)
+        await asyncio.to_thread(_write, card, folder)
+        return await self._fleet.put(Placed(adapter, folder, len(card.weights)))
+
+    async def unload(self, adapter_id: str) -> None:
+        """Unloads it everywhere."""
+        await self._fleet.remove(adapter_id)
+
+
+class VllmProof:
+    """Shows by log-probabilities that an adapter on a server has its effect."""
+
+    def __init__(self, vocabulary: Vocabulary, base_name: str, exactness: Exactness) -> None:
+        self._vocabulary = vocabulary
+        self._base_name = base_name
+        self._exactness = exactness
+
+    async def __call__(self, client: VllmClient, placed: Placed) -> Proof:
+        """The proof; its ``max_delta`` is of log-probabilities. Raises LoadFailed and what the client raises."""
+        adapter = placed.adapter
+        ids = probe_ids(adapter, self._vocabulary)
+        with_adapter, without = await asyncio.gather(
+            client.top_logprobs(placed.name, ids, TOP), client.top_logprobs(self._base_name, ids, TOP)
+        )
+        delta = least_difference(with_adapter, without)
+        self._exactness.require_effect(delta)
+        recorded = recorded_probe(adapter)
+        if recorded is not None and is_compared(adapter):
+            require_recorded(recorded, with_adapter, self._exactness.allowed(recorded))
+        # vLLM refuses an adapter one of whose modules it does not serve.
+        return Proof(modules_bound=placed.modules, max_delta=delta, compared=is_compared(adapter))
+
+
+def least_difference(one: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """The largest difference of a token's log-probabilities that two lists of the likeliest tokens show.
+
+    A token that only one list has is, in the other, at most as likely as the last one there.
+    """
+    return max(_least(one, other), _least(other, one))
+
+
+def _least(one: Mapping[int, float], other: Mapping[int, float]) -> float:
+    last = min(other.values())
+    return max(abs(own - other[token]) if token in other else own - last for token, own in one.items())
+
+
+def require_recorded(recorded: RecordedProbe, logprobs: Mapping[int, float], allowed: float) -> None:
+    """Raises LoadFailed unless these log-probabilities are the recorded logits, each within ``allowed``.
+
+    A log-probability is the logit less a number that all tokens share. So the two differ by the same for every token,
+    and where some common number brings all within ``allowed``, these differences spread over at most twice that.
+    """
+    missing = [token for token in recorded.top_ids if token not in logprobs]
+    if missing:
+        raise LoadFailed(
+            "effect_differs",
+            f"tokens {missing} are not among the probe prompt's {len(logprobs)} likeliest, "
+            f"the trainer recorded them among its {len(recorded.top_ids)} likeliest",
+        )
+    shifts = [logit - logprobs[token] for token, logit in zip(recorded.top_ids, recorded.top_logits, strict=False)]
+    spread = max(shifts) - min(shifts)
+    if not spread <= 2 * allowed:
+        raise LoadFailed(
+            "effect_differs",
+            f"the probe prompt's log-probabilities differ from the recorded logits by {spread / 2:.3g} beside what all "
+            f"share (allowed difference {allowed:.3g})",
+        )
+
+
+def _write(card: "LoRACard", folder: Path) -> None:
+    """The PEFT form, whole or not at all. One that is there has this name, so this digest: it is the same."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+    try:
+        to_peft(card, unfinished)
+        unfinished.chmod(0o755)  # servers may run as somebody else
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
