@@ -1,8 +1,8 @@
 """One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -148,7 +148,8 @@ class Generator:
             return await self._choose(model, query, caller)
         try:
             chosen = await self._choose(model, query, caller)
-            async with self._held(chosen):  # what cannot be loaded is found out before the answer begins
+            # What cannot be loaded is found out before the answer begins.
+            async with chosen.hosted.adapters.lease_all(chosen.adapters):
                 return chosen
         except (NotActive, Incompatible, CannotServe, Busy) as error:
             why = Fallback(requested=model, reason=error.code, message=error.message)
@@ -186,27 +187,19 @@ class Generator:
 
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
-        async with self._held(job.chosen), aclosing(self._run(job)) as pieces:
+        async with job.chosen.hosted.adapters.lease_all(job.chosen.adapters), aclosing(self._run(job)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def likelihoods(self, chosen: Chosen, prompt_ids: list[int]) -> list[float]:
         """Log-probability of each token after the first, given those before it."""
-        async with self._held(chosen):
+        async with chosen.hosted.adapters.lease_all(chosen.adapters):
             return await chosen.hosted.backend.likelihoods(prompt_ids, chosen.of_engine)
 
     async def embed(self, chosen: Chosen, texts: list[str]) -> npt.NDArray[np.float32]:
         """Sentence vectors of the model with its adapters, [texts, hidden]."""
-        async with self._held(chosen):
+        async with chosen.hosted.adapters.lease_all(chosen.adapters):
             return await chosen.hosted.backend.embed(texts, chosen.of_engine)
-
-    @asynccontextmanager
-    async def _held(self, chosen: Chosen) -> AsyncIterator[None]:
-        async with AsyncExitStack() as held:
-            # In one order everywhere, so that sets which wait for each other's slots do not wait for ever.
-            for adapter in sorted(chosen.adapters, key=lambda one: one.adapter_id):
-                await held.enter_async_context(chosen.hosted.adapters.lease(adapter))
-            yield
 
     async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
         begun = time.monotonic()

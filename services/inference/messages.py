@@ -1,4 +1,4 @@
-"""What the owner task of `adapters.py` is told."""
+"""What the owner task (`owner.py`) is told."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,15 +6,17 @@ from pathlib import Path
 
 from fleet_events.v1 import Adapter
 
+from .placement import Priority
 from .states import LoadFailed, Proof
 
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """A request wants to run on the adapter."""
+    """A request wants to run on the adapter; in the queue it counts as waiting since then (monotonic s)."""
 
     adapter: Adapter
     granted: asyncio.Future[None]
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Preload:
-    """Load it while a slot is free."""
+    """Load it though no request waits for it."""
 
     adapter: Adapter
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,28 @@ class Retire:
 
     adapter_id: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Idle adapters leave their slots: those not used for ``idle_for`` seconds, of ``only`` these where given."""
+
+    idle_for: float
+    only: frozenset[str] | None
+    reason: str
+    leaving: asyncio.Future[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """Whether anything but requests and pinned adapters may be brought into slots from now on."""
+
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Time has passed: a request may have become late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +97,4 @@ class Unbound:
     reason: str
 
 
-Message = Acquire | Abandon | Release | Preload | Retire | Fetched | Bound | Unbound
+Message = Acquire | Abandon | Release | Preload | Retire | Evict | Expand | Look | Fetched | Bound | Unbound

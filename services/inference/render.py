@@ -12,7 +12,7 @@ from .engine_thread import Token
 from .errors import ApiError, ServerFault
 from .generation import End, Piece
 from .schemas import Provenance, Usage
-from .states import Draining, Failed, Loaded, State
+from .states import Draining, Failed, Loaded, State, Yielding
 from .text import Decodes
 
 
@@ -201,8 +201,8 @@ def state(state: State) -> dict[str, object]:
     """An adapter's state for operators."""
     shown: dict[str, object] = {"state": type(state).__name__.lower()}
     match state:
-        case Loaded(proof=proof, users=users, uses=uses):
-            shown |= {"users": users, "uses": uses, "proof": asdict(proof)}
+        case Loaded(proof=proof, users=users) | Yielding(proof=proof, users=users):
+            shown |= {"users": users, "proof": asdict(proof)}
         case Draining(reason=reason, users=users):
             shown |= {"users": users, "reason": reason}
         case Failed(failure=failure):

@@ -1,6 +1,7 @@
-"""States of an adapter in this process. `adapters.py` alone moves one to another.
+"""States of an adapter in this process. `owner.py` alone moves one to another.
 
 known → fetching → cached → loading → loaded → draining → unloading → (cached | gone)
+loaded → yielding → unloading, or back to loaded when its slot is no longer needed
 from fetching and loading also → failed, and from failed → known when it may be tried again
 """
 
@@ -70,7 +71,16 @@ class Loaded:
     proof: Proof
     last_used: float
     users: int = 0
-    uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Yielding:
+    """As `Loaded`, but takes no new requests: it leaves its slot to one that has waited for too long."""
+
+    path: Path
+    proof: Proof
+    last_used: float
+    users: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +109,5 @@ class Failed:
     retry_at: float
 
 
-State = Known | Fetching | Cached | Loading | Loaded | Draining | Unloading | Failed
-IN_SLOT = (Loading, Loaded, Draining, Unloading)
+State = Known | Fetching | Cached | Loading | Loaded | Yielding | Draining | Unloading | Failed
+IN_SLOT = (Loading, Loaded, Yielding, Draining, Unloading)

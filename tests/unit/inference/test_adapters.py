@@ -1,6 +1,7 @@
 """How adapters come into slots and leave them, with a loader whose steps the test lets through one by one."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from fleet_events.v1 import Adapter
 from services.inference.adapters import Adapters
 from services.inference.errors import Busy, CannotServe
-from services.inference.states import Cached, Draining, Failed, Loaded, LoadFailed, Proof
+from services.inference.placement import Priority, Rules
+from services.inference.states import Cached, Draining, Failed, Loaded, LoadFailed, Proof, Yielding
 
 from .events import adapter
 
@@ -43,7 +45,7 @@ class ScriptedLoader:
 
 @asynccontextmanager
 async def running(
-    loader: ScriptedLoader, slots: int = 2, deadline: float = 5.0, retry: float = 60.0
+    loader: ScriptedLoader, slots: int = 2, deadline: float = 5.0, retry: float = 60.0, rules: Rules | None = None
 ) -> AsyncIterator[Adapters]:
     adapters = Adapters(
         loader,
@@ -52,6 +54,7 @@ async def running(
         retry=retry,
         on_loaded=lambda *_: None,
         on_unloaded=lambda *_: None,
+        rules=rules,
     )
     task = asyncio.create_task(adapters.run())
     try:
@@ -59,6 +62,11 @@ async def running(
         assert not task.done(), task.exception()
     finally:
         task.cancel()
+
+
+async def hold(adapters: Adapters, one: Adapter, until: asyncio.Event) -> None:
+    async with adapters.lease(one):
+        await until.wait()
 
 
 async def settle() -> None:
@@ -96,7 +104,8 @@ async def test_twenty_requests_for_one_adapter_load_it_once() -> None:
         await settle()
         state = adapters.states[A.adapter_id]
         assert isinstance(state, Loaded)
-        assert (state.users, state.uses) == (0, 20)
+        assert state.users == 0
+        assert adapters.views[0].usage.uses == 20
         assert loader.calls == ["fetch 1.0.0", "load 1.0.0"]
 
 
@@ -230,3 +239,126 @@ async def test_an_active_adapter_is_preloaded_as_soon_as_the_object_store_is_bac
         async with asyncio.timeout(2):
             while not isinstance(adapters.states[A.adapter_id], Loaded):
                 await asyncio.sleep(0.005)
+
+
+@pytest.mark.requirement("AS-4.1")
+async def test_an_adapter_that_is_always_in_use_gives_way_to_a_request_that_has_waited_for_long() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=1, rules=Rules(patience=0.0)) as adapters:
+        first, second = asyncio.Event(), asyncio.Event()
+        tasks = [asyncio.create_task(hold(adapters, A, first))]
+        await settle()
+        tasks.append(asyncio.create_task(hold(adapters, B, second)))
+        await settle()
+        assert isinstance(adapters.states[A.adapter_id], Yielding)
+        tasks.append(asyncio.create_task(hold(adapters, A, second)))
+        first.set()
+        await settle()
+        assert isinstance(adapters.states[B.adapter_id], Loaded | Yielding), "the later request of A went first"
+        second.set()
+        await asyncio.gather(*tasks)
+        assert loader.calls.count("load 1.0.0") == 2
+
+
+async def test_an_adapter_that_gave_way_to_a_request_that_went_away_takes_requests_again() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=1, rules=Rules(patience=0.0)) as adapters:
+        done = asyncio.Event()
+        using = asyncio.create_task(hold(adapters, A, done))
+        await settle()
+        waiting = asyncio.create_task(hold(adapters, B, done))
+        await settle()
+        assert isinstance(adapters.states[A.adapter_id], Yielding)
+        waiting.cancel()
+        async with adapters.lease(A):
+            assert isinstance(adapters.states[A.adapter_id], Loaded)
+        done.set()
+        await using
+        assert loader.calls.count("load 1.0.0") == 1
+
+
+async def test_two_sets_that_need_all_slots_between_them_do_not_wait_for_each_other() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=2) as adapters:
+
+        async def use(*wanted: Adapter) -> None:
+            async with adapters.lease_all(wanted):
+                await settle()
+
+        tasks = [use(A, C), use(B, adapter("4.0.0")), use(B, A), use(C, B)]
+        await asyncio.wait_for(asyncio.gather(*tasks), 2)
+
+
+async def test_a_set_that_is_larger_than_the_slots_is_refused_at_once() -> None:
+    async with running(ScriptedLoader(), slots=2) as adapters:
+        adapters.preload(C, Priority.PINNED)
+        await settle()
+        with pytest.raises(CannotServe, match="do not fit"):
+            async with adapters.lease_all([A, B]):
+                pass
+
+
+async def test_a_pinned_adapter_takes_the_slot_of_an_idle_one_and_never_leaves_it_until_it_is_retired() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=2) as adapters:
+        for one in (A, B):
+            async with adapters.lease(one):
+                pass
+        adapters.preload(C, Priority.PINNED)
+        await settle()
+        assert isinstance(adapters.states[C.adapter_id], Loaded)
+        for one in (A, B, A, B):
+            async with adapters.lease(one):
+                pass
+        assert await adapters.evict("pressure") == (B.adapter_id,)
+        assert "unload 3.0.0" not in loader.calls
+        adapters.retire(C.adapter_id, "deactivated")
+        await settle()
+        assert loader.calls[-1] == "unload 3.0.0"
+
+
+@pytest.mark.requirement("AS-4.2")
+async def test_how_often_and_when_an_adapter_was_used_is_known_after_it_left_its_slot() -> None:
+    async with running(ScriptedLoader(), slots=1) as adapters:
+        for one in (A, A, B):
+            async with adapters.lease(one):
+                pass
+        await settle()
+        first = adapters.views[0]
+        assert isinstance(first.state, Cached)
+        assert (first.usage.uses, first.usage.loads) == (2, 1)
+        assert first.usage.last_used == pytest.approx(time.time(), abs=60)
+
+
+@pytest.mark.requirement("AS-6.1")
+async def test_evicting_takes_those_out_that_have_been_idle_for_so_long_and_they_do_not_come_back_by_themselves() -> (
+    None
+):
+    loader = ScriptedLoader()
+    async with running(loader) as adapters:
+        adapters.preload(A)
+        async with adapters.lease(B):
+            await settle()
+            assert await adapters.evict("pressure", idle_for=600) == ()
+            assert await adapters.evict("pressure") == (A.adapter_id,)
+        await settle()
+        assert isinstance(adapters.states[A.adapter_id], Cached)
+        assert await adapters.evict("pressure", only=frozenset({A.adapter_id})) == ()
+
+
+async def test_a_head_start_puts_a_request_before_those_that_came_earlier() -> None:
+    loader = ScriptedLoader()
+    async with running(loader, slots=1) as adapters:
+        done = asyncio.Event()
+        using = asyncio.create_task(hold(adapters, A, done))
+        await settle()
+
+        async def use(one: Adapter, head_start: float) -> None:
+            async with adapters.lease(one, head_start):
+                pass
+
+        tasks = [asyncio.create_task(use(B, 0.0)), asyncio.create_task(use(C, 1.0))]
+        await settle()
+        done.set()
+        await asyncio.gather(using, *tasks)
+        assert [call for call in loader.calls if call.startswith("load")] == ["load 1.0.0", "load 3.0.0", "load 2.0.0"]

@@ -1,0 +1,82 @@
+"""Runs the loader's steps beside the owner task (`owner.py`), which hears of each end as a message."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from fleet_events.v1 import Adapter
+
+from .messages import Bound, Fetched, Message, Unbound
+from .states import LoadFailed, Proof
+
+log = structlog.get_logger()
+
+
+class Loader(Protocol):
+    """Moves an adapter's bytes; `loader.py` is the real one. Every method raises `LoadFailed`."""
+
+    async def fetch(self, adapter: Adapter) -> Path: ...
+    async def load(self, adapter: Adapter, path: Path) -> Proof: ...
+    async def unload(self, adapter_id: str) -> None: ...
+
+
+class Moves:
+    """Starts moves; each ends with exactly one message to ``tell``, however it went."""
+
+    def __init__(self, loader: Loader, tell: Callable[[Message], None]) -> None:
+        self._loader = loader
+        self._tell = tell
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def fetch(self, adapter: Adapter) -> None:
+        """From the object store to disk."""
+        self._start(self._fetch(adapter))
+
+    def load(self, adapter: Adapter, path: Path) -> None:
+        """From disk into a slot."""
+        self._start(self._load(adapter, path))
+
+    def unload(self, adapter_id: str, reason: str) -> None:
+        """Out of its slot."""
+        self._start(self._unload(adapter_id, reason))
+
+    def cancel(self) -> None:
+        """All that are under way."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fetch(self, adapter: Adapter) -> None:
+        try:
+            result: Path | LoadFailed = await self._loader.fetch(adapter)
+        except LoadFailed as failure:
+            result = failure
+        except Exception as error:  # a state must never be left hanging: its requests would wait for nothing
+            log.exception("fetch_failed", adapter_id=adapter.adapter_id)
+            result = LoadFailed("fetch_failed", f"{type(error).__name__}: {error}", transient=True)
+        self._tell(Fetched(adapter.adapter_id, result))
+
+    async def _load(self, adapter: Adapter, path: Path) -> None:
+        begun = time.monotonic()
+        try:
+            result: Proof | LoadFailed = await self._loader.load(adapter, path)
+        except LoadFailed as failure:
+            result = failure
+        except Exception as error:  # as above
+            log.exception("load_failed", adapter_id=adapter.adapter_id)
+            result = LoadFailed("load_failed", f"{type(error).__name__}: {error}")
+        self._tell(Bound(adapter.adapter_id, result, time.monotonic() - begun))
+
+    async def _unload(self, adapter_id: str, reason: str) -> None:
+        try:
+            await self._loader.unload(adapter_id)
+        finally:
+            self._tell(Unbound(adapter_id, reason))

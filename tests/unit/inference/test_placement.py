@@ -1,0 +1,93 @@
+"""Who gets a slot, who leaves it, who gives way."""
+
+import pytest
+
+from services.inference.placement import Candidate, Held, Placement, Priority, Rules, place
+
+NOW = 100.0
+
+
+def wants(adapter_id: str, domain: str = "law", priority: Priority = Priority.REQUEST, since: float = NOW) -> Candidate:
+    return Candidate(adapter_id, domain, priority, since)
+
+
+def idle(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Held:
+    return Held(adapter_id, domain, last_used, idle=True)
+
+
+def busy(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Held:
+    return Held(adapter_id, domain, last_used, busy=True)
+
+
+def placed(
+    candidates: list[Candidate],
+    held: list[Held],
+    slots: int,
+    rules: Rules | None = None,
+    *,
+    leaving: int = 0,
+    yielding: int = 0,
+) -> Placement:
+    return place(candidates, held, slots - len(held), leaving, yielding, NOW, rules or Rules())
+
+
+@pytest.mark.requirement("AS-4.1")
+def test_requests_go_before_pins_pins_before_workflows_then_predictions_then_activations() -> None:
+    queue = [wants(one.name, priority=one, since=NOW - one) for one in reversed(Priority)]
+    assert placed(queue, [], 9).load == ("REQUEST", "PINNED", "WORKFLOW", "PREDICTION", "ACTIVATION")
+
+
+def test_the_request_of_the_domain_that_holds_fewer_slots_goes_first() -> None:
+    queue = [wants("law-2", "law", since=NOW - 1), wants("tax-1", "tax", since=NOW)]
+    assert placed(queue, [busy("law-1", "law")], 2).load == ("tax-1",)
+
+
+def test_slots_that_come_free_at_once_are_shared_out_among_the_domains() -> None:
+    queue = [wants(f"law-{n}", "law", since=NOW - 1) for n in range(4)] + [wants("tax", "tax"), wants("hr", "hr")]
+    assert set(placed(queue, [], 3).load) == {"law-0", "tax", "hr"}
+
+
+def test_room_is_made_by_the_domain_that_holds_the_most_least_recently_used_first() -> None:
+    held = [idle("tax-1", "tax", 1), idle("law-1", "law", 3), idle("law-2", "law", 2)]
+    assert placed([wants("hr", "hr")], held, 3).evict == ("law-2",)
+
+
+def test_a_request_that_has_waited_too_long_goes_before_all_that_came_after_it_whatever_their_domain() -> None:
+    queue = [wants("law-2", "law", since=NOW - 3), wants("tax-1", "tax", since=NOW - 1)]
+    assert placed(queue, [busy("law-1", "law")], 2).load == ("law-2",)
+
+
+def test_where_every_slot_is_in_use_one_gives_way_to_a_request_that_has_waited_too_long_and_only_one() -> None:
+    held = [busy("law-1", "law", 2), busy("law-2", "law", 1), busy("tax-1", "tax", 0)]
+    late, early = wants("hr-1", "hr", since=NOW - 3), wants("hr-2", "hr", since=NOW)
+    assert placed([early, late], held, 3) == Placement(give_way=("law-2",), short=True)
+    assert placed([early, late], held, 3, yielding=1) == Placement(short=True)
+    assert placed([early], held, 3) == Placement(short=True)
+
+
+def test_a_slot_that_is_being_emptied_serves_the_first_in_the_queue_and_nobody_else_leaves_for_it() -> None:
+    assert placed([wants("a")], [idle("b"), Held("c", "law", 0)], 2, leaving=1) == Placement()
+
+
+def test_what_is_neither_idle_nor_busy_stays() -> None:
+    assert placed([wants("a", since=0)], [Held("pinned", "law", 0)], 1) == Placement(short=True)
+
+
+@pytest.mark.requirement("AS-5.1")
+def test_a_prediction_takes_a_free_slot_and_an_idle_one_only_where_the_rules_say_so() -> None:
+    likely = [wants("a", priority=Priority.PREDICTION)]
+    assert placed(likely, [], 1).load == ("a",)
+    assert placed(likely, [idle("b")], 1) == Placement()
+    assert placed(likely, [idle("b")], 1, Rules(replace_idle=True)).evict == ("b",)
+    assert placed(likely, [busy("b")], 1, Rules(replace_idle=True)) == Placement()
+
+
+def test_what_was_used_since_it_was_predicted_does_not_leave_for_it() -> None:
+    likely = [wants("a", priority=Priority.PREDICTION, since=NOW - 5)]
+    assert placed(likely, [idle("b", last_used=NOW - 1)], 1, Rules(replace_idle=True)) == Placement()
+
+
+@pytest.mark.requirement("AS-6.1")
+def test_under_memory_pressure_only_requests_and_pins_are_brought_in() -> None:
+    queue = [wants(one.name, priority=one) for one in Priority]
+    assert placed(queue, [], 9, Rules(expand=False)).load == ("REQUEST", "PINNED")
