@@ -149,6 +149,11 @@ class ArrowEngine:
                 if not loaded.users:
                     self._bank.drop(loaded.report.slot)
 
+    def trim(self) -> None:
+        """Give the memory of empty slots back to the system (on the CPU; a GPU's stays reserved for slots)."""
+        with self._lock:
+            self._bank.trim()
+
     def merge(self, name: str) -> int:
         """Fold a loaded adapter into weights of its own for passes in which every row uses it, until it is unloaded.
 

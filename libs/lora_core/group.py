@@ -3,6 +3,7 @@
 import ctypes
 import math
 import mmap
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from torch import nn
 
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter
+from lora_core.int8 import Int8Linear
 from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, is_quantised
 from lora_core.stack import Stack
 from lora_core.tensors import to_torch
@@ -72,6 +74,17 @@ class Arena:
         thread = threading.Thread(target=_populate, args=(numbers,), name="slot-memory", daemon=True)
         thread.start()
         return thread
+
+    def release(self, slot: int) -> None:
+        """Give the memory of a slot that nobody uses back to the system, where it takes it; its numbers are then 0."""
+        if self._numbers is None or self._numbers.device.type != "cpu":
+            return
+        numbers = self._numbers[slot]
+        if inside := _discard(numbers):
+            # Pages at its ends are shared with its neighbours.
+            numbers[: inside.start].zero_()
+            numbers[inside.stop :].zero_()
+            self._dirty[slot] = 0
 
     def view(self, slot: int, shape: tuple[int, int, int], strides: tuple[int, int], start: int) -> torch.Tensor:
         """Matrices of this shape at number `start` of each of the slots from `slot` on; one call, as there are many."""
@@ -136,7 +149,7 @@ class Group:
         like = torch.empty(0, dtype=compute_dtype(first[0]), device=first[0].weight.device)
         self.layers = len(layers)
         # Not simply [rows, tokens, in] in the dtype of the slots: forward functions look twice.
-        self.special = self.embedding or is_quantised(first[0])
+        self.special = self.embedding or (is_quantised(first[0]) and not isinstance(first[0], Int8Linear))
         self._offset = arena.reserve(len(layers) * len(first) * self.in_features)
         self.members = []
         for number, module in enumerate(first):
@@ -218,6 +231,19 @@ def _populate(numbers: torch.Tensor) -> None:
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         madvise(start, max(length, 0), _MADV_POPULATE_WRITE)
+
+
+def _discard(numbers: torch.Tensor) -> slice | None:
+    """Free the whole pages of these numbers; which numbers are 0 by that. Only Linux promises zeros."""
+    begin, end = numbers.data_ptr(), numbers.data_ptr() + numbers.nbytes
+    first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if sys.platform != "linux" or last <= first:
+        return None
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    if madvise(first, last - first, mmap.MADV_DONTNEED) != 0:
+        return None
+    return slice((first - begin) // numbers.itemsize, (last - begin) // numbers.itemsize)
 
 
 def _column(scales: Sequence[float], like: torch.Tensor) -> torch.Tensor:

@@ -120,6 +120,13 @@ class SlotBank:
             self.unmerge()
         self._free = sorted([*self._free, slot])
 
+    def trim(self) -> None:
+        """Give the memory of empty slots back to the system; it comes again as it is needed. On the CPU only."""
+        with torch.inference_mode():
+            for arena in self._arenas.values():
+                for slot in self._free:
+                    arena.release(slot)
+
     def plan(self, choices: Sequence[Choice]) -> RowPlan:
         """The plan of a batch whose rows use these slots, by weight."""
         return RowPlan.of(choices, self._ranks, self._dtype, self._device)

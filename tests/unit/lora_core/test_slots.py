@@ -1,8 +1,11 @@
 """Many adapters in one batch, each row with its own mix: proved row by row against the layers and against PEFT."""
 
 import copy
+import mmap
 import resource
+import sys
 import types
+from pathlib import Path
 
 import bitsandbytes as bnb
 import numpy as np
@@ -240,6 +243,38 @@ def test_a_slots_memory_is_fetched_ahead_without_changing_its_numbers() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 100
     assert arena.numbers[1, :7].tolist() == [0, 0, 0, 0, 0, 7, 1]
     assert not torch.count_nonzero(arena.numbers[0])
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.requirement("AS-6.1")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the pages")
+def test_the_memory_of_a_slot_that_is_released_goes_back_to_the_system_and_its_neighbours_keep_theirs() -> None:
+    arena = Arena(slots=3, max_rank=64, like=torch.empty(0))
+    arena.reserve(150_001)  # 38 MB a slot, whose ends lie within pages
+    for slot in range(3):
+        arena.prepare(slot, 64, arena.unit * 64)
+        arena.numbers[slot] = slot + 1.0
+    before = resident_bytes()
+    arena.release(1)
+    assert before - resident_bytes() > 35 * 1024**2
+    assert not torch.count_nonzero(arena.numbers[1])
+    assert torch.all(arena.numbers[0] == 1.0)
+    assert torch.all(arena.numbers[2] == 3.0)
+
+
+def test_an_engine_that_was_trimmed_answers_as_before_and_its_empty_slots_take_adapters(engine, make_card) -> None:
+    cards = [make_card(name, rank, seed) for seed, (name, rank) in enumerate([("a", 4), ("b", 16), ("c", 4)])]
+    for card in cards:
+        engine.load(card)
+    probes = [engine.probe(IDS[0].tolist(), card.name) for card in cards]
+    engine.unload("b")
+    engine.trim()
+    assert engine.probe(IDS[0].tolist(), "a") == probes[0]
+    engine.load(cards[1])
+    assert [engine.probe(IDS[0].tolist(), card.name) for card in cards] == probes
 
 
 @pytest.mark.requirement("LI-3.6", "LI-7.7")
