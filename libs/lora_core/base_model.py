@@ -4,7 +4,7 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lora_core.errors import AdapterNotFound
 from lora_core.safetensors_file import read_header
@@ -95,17 +95,27 @@ def _ties_head(folder: Path) -> bool:
     return bool(config.get("tie_word_embeddings", True))  # what transformers assumes
 
 
-def load(folder: Path | str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The model in float32, in evaluation mode, and its tokenizer; never touches the network."""
+Weights = Literal["float32", "bfloat16", "int8"]
+"""How a served model keeps its weights. bfloat16 is half of float32 and slow on processors without it; int8, for
+processors, is `lora_core.int8`."""
+
+
+def load(folder: Path | str, weights: Weights = "float32") -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model in evaluation mode, and its tokenizer; never touches the network."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    dtype = torch.bfloat16 if weights == "bfloat16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model.requires_grad_(False)
     model.train(False)
+    if weights == "int8":
+        from lora_core.int8 import to_int8
+
+        to_int8(model)
     return model, tokenizer
 
 
