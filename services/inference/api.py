@@ -79,7 +79,9 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 @router.post("/v1/chat/completions")
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Answers a conversation, whole or as server-sent events."""
-    chosen = await parts.generator.choose(body.model, body.query, caller, body.fallback)
+    chosen = await _choose(body, body.query, request, caller, parts)
+    if isinstance(chosen, Response):
+        return chosen
     vocabulary = chosen.hosted.vocabulary
     prompt_ids = vocabulary.of_chat([(one.role, one.text) for one in body.messages])
     sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen.hosted.limits)
@@ -105,7 +107,9 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
         raise BadRequest("the router reads text: give the prompt as a string.", code="invalid_value", param="prompt")
     else:
         query = ""
-    chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
+    chosen = await _choose(body, query, request, caller, parts)
+    if isinstance(chosen, Response):
+        return chosen
     vocabulary = chosen.hosted.vocabulary
     read = vocabulary.of_text(body.prompt) if isinstance(body.prompt, str) else vocabulary.of_ids(body.prompt)
     prompt_ids, offsets = read
@@ -133,13 +137,15 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
 
 
 @router.post("/v1/embeddings")
-async def embeddings(body: EmbeddingRequest, caller: Asks, parts: Parts) -> JSONResponse:
+async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that ``model`` names."""
     embedder, said = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:
         vectors = await embedder.embed(body.texts)
     else:
         chosen = await _embedding_model(body, caller, parts)
+        if (elsewhere := await parts.forwarding.answer(request, chosen)) is not None:
+            return elsewhere
         vectors = await parts.generator.embed(chosen, body.texts)
         said = {"lorafleet": chosen.provenance.model_dump()}
     data = [
@@ -218,6 +224,24 @@ async def adapter_states(parts: Parts) -> JSONResponse:
             "requests_waiting": sum(waiting for _, waiting in loads),
         }
     )
+
+
+@router.get("/admin/replicas", dependencies=[Depends(require("admin"))])
+async def replicas(parts: Parts) -> JSONResponse:
+    """This replica and the others that it sees; null where it stands alone (no ``replica_url``)."""
+    seen = parts.forwarding.announcements
+    own = seen.own.model_dump(mode="json") if seen else None
+    return JSONResponse({"own": own, "others": [one.model_dump(mode="json") for one in seen.others] if seen else []})
+
+
+async def _choose(
+    body: SamplingFields, query: str, request: Request, caller: Caller, parts: InferenceParts
+) -> Chosen | Response:
+    """Who answers here, or the answer of another replica."""
+    chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
+    if (elsewhere := await parts.forwarding.answer(request, chosen)) is not None:
+        return elsewhere
+    return await parts.generator.secure(chosen, query, caller)
 
 
 async def _answer(

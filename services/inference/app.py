@@ -6,16 +6,17 @@ from fleet_kit.service import create_app, serve
 
 from . import http_errors
 from .api import router
+from .forwarding import AnsweredBy
 from .parts import open_parts
 from .settings import InferenceSettings
 
 
 def build(settings: InferenceSettings | None = None) -> FastAPI:
     """The application; settings come from the environment where none are given."""
-    app = create_app(
-        "inference", settings or InferenceSettings(), handlers=None, api=router, parts=open_parts, database=False
-    )
+    settings = settings or InferenceSettings()
+    app = create_app("inference", settings, handlers=None, api=router, parts=open_parts, database=False)
     http_errors.install(app)
+    app.add_middleware(AnsweredBy, replica=settings.replica)
     return app
 
 

@@ -52,7 +52,7 @@ class Chosen:
     """Who answers a request: an adapter, or the base model where ``adapter`` is None.
 
     ``mix``: the adapters of a weighted set; ``adapter`` is then the one of the largest weight. ``fallback``: why this
-    is not what was requested.
+    is not what was requested. ``stand_in``: the model that may answer where this cannot be loaded.
     """
 
     requested: str
@@ -61,6 +61,7 @@ class Chosen:
     routed: Routed | None = None
     mix: tuple[tuple[Adapter, float], ...] = ()
     fallback: Fallback | None = None
+    stand_in: str | None = None
 
     @property
     def base(self) -> Base:
@@ -139,21 +140,31 @@ class Generator:
     always_fall_back: bool
 
     async def choose(self, model: str, query: str, caller: Caller, fallback: bool | str = False) -> Chosen:
-        """Who answers: ``model``, or where that cannot serve and a fallback is allowed, the fallback.
+        """Who is to answer: ``model``, or where that has no servable adapter and a fallback is allowed, the fallback.
 
         Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
         """
         stand_in = self._stand_in(model, fallback)
-        if stand_in is None:
-            return await self._choose(model, query, caller)
         try:
-            chosen = await self._choose(model, query, caller)
-            # What cannot be loaded is found out before the answer begins.
+            return replace(await self._choose(model, query, caller), stand_in=stand_in)
+        except (NotActive, Incompatible, CannotServe, Busy) as error:
+            if stand_in is None:
+                raise
+            return await self._instead(model, stand_in, error, query, caller)
+
+    async def secure(self, chosen: Chosen, query: str, caller: Caller) -> Chosen:
+        """The same, or its stand-in where it has one and cannot be loaded: found out before the answer begins."""
+        if chosen.stand_in is None:
+            return chosen
+        try:
             async with chosen.hosted.adapters.lease_all(chosen.adapters):
                 return chosen
-        except (NotActive, Incompatible, CannotServe, Busy) as error:
-            why = Fallback(requested=model, reason=error.code, message=error.message)
-            return replace(await self._choose(stand_in, query, caller), requested=model, fallback=why)
+        except (CannotServe, Busy) as error:
+            return await self._instead(chosen.requested, chosen.stand_in, error, query, caller)
+
+    async def _instead(self, model: str, stand_in: str, error: ApiError, query: str, caller: Caller) -> Chosen:
+        why = Fallback(requested=model, reason=error.code, message=error.message)
+        return replace(await self._choose(stand_in, query, caller), requested=model, fallback=why)
 
     def _stand_in(self, model: str, fallback: bool | str) -> str | None:
         if isinstance(fallback, str):

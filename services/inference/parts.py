@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import structlog
 
 from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
 from fleet_kit.service import Service
 
 from .adapters import Adapters, Loader
+from .announcements import Announcements
 from .artifact import Artifacts
 from .backend import Backend, LocalBackend
 from .cache import DiskCache
 from .embedder import Embedder
 from .engine_thread import EngineThread
+from .forwarding import TIMEOUT, Forwarding
 from .generation import Generator
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting, Limits
@@ -48,6 +51,7 @@ class InferenceParts:
     hosting: Hosting
     projection: Projection
     generator: Generator
+    forwarding: Forwarding
     embedder: Embedder | None
     rates: RateLimit
     started: int
@@ -94,17 +98,29 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         fallbacks=settings.fallbacks,
         always_fall_back=settings.fallback_policy == "always",
     )
+    announcements = (
+        Announcements(service.jetstream, settings.replica, settings.replica_url, hosting, settings.announce)
+        if settings.replica_url
+        else None
+    )
+    # Not the service's own client: that one sends this service's token.
+    replica_client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=httpx.Limits(max_connections=None))
+    forwarding = Forwarding(announcements, replica_client, settings.load_factor)
     running = [
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
         asyncio.create_task(_forever("publisher", publisher.run())),
         asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
         asyncio.create_task(_set_when(projection.caught_up, ready)),
     ]
+    if announcements is not None:
+        running.append(asyncio.create_task(_forever("announcements", announcements.announce(projection.caught_up))))
+        running.append(asyncio.create_task(_forever("replicas", announcements.watch())))
     try:
         yield InferenceParts(
             hosting=hosting,
             projection=projection,
             generator=generator,
+            forwarding=forwarding,
             embedder=embedder,
             rates=RateLimit(settings.requests_per_minute),
             started=int(time.time()),
@@ -116,6 +132,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await replica_client.aclose()
         if embedder is not None:
             embedder.close()
         with contextlib.suppress(ConnectionError):

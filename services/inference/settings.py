@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from fleet_kit.settings import ServiceSettings
 
+from .replicas import NAME, URL
+
 
 class InferenceSettings(ServiceSettings):
     """What serving needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
@@ -25,8 +27,14 @@ class InferenceSettings(ServiceSettings):
     """Name that requests use for it."""
     router_url: str = ""
     """Where ``model: auto`` is resolved; without it ``auto`` is refused."""
-    replica: str = Field(default_factory=socket.gethostname)
-    """Name of this process in its events."""
+    replica: str = Field(default_factory=socket.gethostname, pattern=NAME)
+    """Name of this process in its events, and among other replicas."""
+    replica_url: str = Field(default="", pattern=f"^$|{URL}")
+    """Where other replicas reach this one, for example http://10.0.3.7:8105; empty: it takes no part among them."""
+    announce: float = Field(default=1.0, gt=0, le=2)
+    """Seconds between announcements of what this replica holds; after 5 s without one it counts as gone."""
+    load_factor: float = Field(default=1.25, ge=1)
+    """How far above its share of the load a replica may be before requests for its adapters go to others."""
 
     cache_dir: Path
     """Disk cache of adapter artifacts, named by digest; may be shared by replicas on one machine."""

@@ -1,0 +1,146 @@
+"""Several replicas of inference: which of them answers a request. Pure.
+
+Rendezvous hashing (Thaler and Ravishankar 1998) gives each adapter its replica without any agreement: everybody who
+sees the same replicas comes to the same one, and when one goes, its adapters alone move. Loads are bounded as in
+consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018); a replica's share is that of its rows.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from math import ceil
+
+from pydantic import BaseModel, ConfigDict, Field
+
+URL = r"^https?://[^\s/?#@]+$"
+"""Scheme, host and port: the path is ours, and there is no user or password in it."""
+NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+"""A key of the bucket and a header's value."""
+
+
+class Serving(BaseModel):
+    """One base model of a replica: adapters in its slots (or on their way into one), and its load in requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    adapters: frozenset[str]
+    running: int = Field(ge=0)
+    waiting: int = Field(ge=0)
+    rows: int = Field(ge=1)
+    """Requests that it decodes together at most."""
+
+    @property
+    def load(self) -> int:
+        return self.running + self.waiting
+
+
+class Replica(BaseModel):
+    """What a replica announces of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(pattern=NAME)
+    url: str = Field(pattern=URL)
+    """Where other replicas reach it."""
+    started: float
+    """Unix seconds."""
+    draining: bool = False
+    """It takes no new requests."""
+    serves: dict[str, Serving]
+    """Base model revision → what it has of it."""
+
+    def takes(self, revision: str) -> bool:
+        """Whether it takes requests for a base model."""
+        return revision in self.serves and not self.draining
+
+
+class Reason(StrEnum):
+    """Why a request is answered where it is."""
+
+    HERE = "here"
+    HOLDER = "holder"
+    """The other one has the adapter in a slot."""
+    PLACED = "placed"
+    """Nobody who has room holds the adapter, and the other one is its replica."""
+    OVERLOADED = "overloaded"
+    """This one has the adapter, or needs none, but no room."""
+    DRAINING = "draining"
+    """This one takes no new requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a request is answered. ``held``: its adapters are in slots there."""
+
+    replica: Replica
+    reason: Reason
+    held: bool
+
+
+def place(
+    adapters: Collection[str], revision: str, replicas: Collection[Replica], factor: float = 1.25
+) -> Replica | None:
+    """The replica whose request this is, the same for everybody with the same view; None if nobody takes it.
+
+    Of those with room (see `has_room`): who holds most of the adapters, among these the highest random weight. A
+    request of the base model alone goes to the least loaded, as there is nothing to be near to.
+
+    Args:
+        adapters: ids; several for a weighted set, none for the base model alone.
+        revision: of their base model.
+        replicas: all that are alive.
+        factor: how far above its share of the load a replica may be, at least 1.
+    """
+    able = [one for one in replicas if one.takes(revision)]
+    # Shares add up to more than the load, so somebody has room.
+    free = [one for one in able if has_room(one, revision, able, factor)]
+
+    def preference(one: Replica) -> tuple[float, bytes]:
+        serving = one.serves[revision]
+        held = len(serving.adapters.intersection(adapters)) if adapters else -serving.load / serving.rows
+        return held, _weight(adapters, one.name)
+
+    return max(free, key=preference, default=None)
+
+
+def has_room(replica: Replica, revision: str, able: Collection[Replica], factor: float) -> bool:
+    """Whether one more request keeps the replica within ``factor`` times its share of the load.
+
+    As long as it has a free row it has room, whatever its share: the request starts at once there, and elsewhere its
+    adapter would first have to be loaded.
+    """
+    mine = replica.serves[revision]
+    load = sum(one.serves[revision].load for one in able) + 1
+    rows = sum(one.serves[revision].rows for one in able)
+    return mine.load < max(mine.rows, ceil(factor * load * mine.rows / rows))
+
+
+def decide(
+    adapters: Collection[str], revision: str, own: Replica, others: Sequence[Replica], factor: float = 1.25
+) -> Decision:
+    """Where a request that arrived at ``own`` is answered.
+
+    Who holds all of the adapters and has room answers itself, even where `place` names another holder: the hop
+    would gain nothing. So adapters that all replicas hold are served wherever the requests arrive.
+    """
+    able = [one for one in (own, *others) if one.takes(revision)]
+    near = own.takes(revision) and own.serves[revision].adapters.issuperset(adapters)
+    if near and has_room(own, revision, able, factor):
+        return Decision(own, Reason.HERE, held=True)
+    chosen = place(adapters, revision, able, factor)
+    if chosen is None or chosen.name == own.name:
+        return Decision(own, Reason.HERE, held=near)
+    held = chosen.serves[revision].adapters.issuperset(adapters)
+    if own.draining:
+        reason = Reason.DRAINING
+    elif near:
+        reason = Reason.OVERLOADED
+    else:
+        reason = Reason.HOLDER if held else Reason.PLACED
+    return Decision(chosen, reason, held)
+
+
+def _weight(adapters: Collection[str], name: str) -> bytes:
+    key = "+".join(sorted(adapters))
+    return blake2b(f"{key}\n{name}".encode(), digest_size=8).digest()

@@ -1,0 +1,225 @@
+"""Two replicas on the same servers: who answers, what passes between them, and what happens when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from fleet_cli.stack.ports import choose
+from fleet_events import v1
+from services.inference.forwarding import ANSWERED_BY, HOP
+from tests.conftest import RunningService, RunService
+from tests.integration.inference.conftest import QUESTION, TOKENS, Made, Registry, eventually, text_of
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A replica as the evaluator asks it: candidates are loaded where they are asked for, and only there."""
+
+    name: str
+    service: RunningService
+    client: httpx.AsyncClient
+
+    async def chat(self, model: str, **fields: Any) -> httpx.Response:
+        headers = {HOP: "test"} if fields.pop("pinned", False) else {}
+        return await self.client.post("/v1/chat/completions", json=body(model, **fields), headers=headers)
+
+    async def holds(self, adapter_id: str) -> bool:
+        states = (await self.service.client.get("/admin/adapters")).json()["adapters"]
+        return states.get(adapter_id, {}).get("state") == "loaded"
+
+    async def sees(self, other: str) -> dict[str, Any] | None:
+        """What the other replica has announced."""
+        seen = (await self.service.client.get("/admin/replicas")).json()["others"]
+        return next((one for one in seen if one["name"] == other), None)
+
+    async def sees_held(self, other: str, adapter_id: str) -> bool:
+        seen = await self.sees(other)
+        return bool(seen) and any(adapter_id in one["adapters"] for one in seen["serves"].values())
+
+    async def metric(self, line: str) -> float:
+        text = (await self.service.client.get("/metrics")).text
+        return sum(float(one.rpartition(" ")[2]) for one in text.splitlines() if one.startswith(line))
+
+
+def body(model: str, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": QUESTION}]
+    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": TOKENS, **fields}
+
+
+@pytest.fixture(scope="module")
+async def replicas(
+    run_service: RunService,
+    settings_of_inference: dict[str, str],
+    token_of: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[Replica, Replica]]:
+    async with AsyncExitStack() as stack:
+
+        async def run(name: str) -> Replica:
+            port = choose(("inference",), {})["inference"]
+            settings = {
+                **settings_of_inference,
+                "LORAFLEET_FURTHER_BASE_MODELS": "{}",
+                "LORAFLEET_SLOTS": "8",
+                "LORAFLEET_CACHE_DIR": str(tmp_path_factory.mktemp(f"cache-{name}")),
+                "LORAFLEET_REPLICA": name,
+                "LORAFLEET_PORT": str(port),
+                "LORAFLEET_REPLICA_URL": f"http://127.0.0.1:{port}",
+                "LORAFLEET_ANNOUNCE": "0.5",
+            }
+            service = await stack.enter_async_context(run_service("inference", **settings))
+            headers = {"Authorization": f"Bearer {token_of('evaluator')}"}
+            client = httpx.AsyncClient(base_url=service.url, headers=headers, timeout=60)
+            return Replica(name, service, await stack.enter_async_context(client))
+
+        a, b = await asyncio.gather(run("a"), run("b"))
+        await eventually(lambda: a.sees("b"))
+        await eventually(lambda: b.sees("a"))
+        yield a, b
+
+
+@pytest.fixture
+async def held_at_b(
+    replicas: tuple[Replica, Replica], registry: Registry, make_adapter: Callable[..., Made], domain: str
+) -> Callable[[int], Any]:
+    """`adapter, made = await held_at_b(seed)`: a candidate in a slot of b alone, and a knows that."""
+    a, b = replicas
+
+    async def load(seed: int) -> tuple[v1.Adapter, Made]:
+        made = make_adapter(seed=seed)
+        adapter = await registry.describe(made, domain)
+        await registry.register(adapter)
+
+        async def served(replica: Replica) -> bool:
+            listed = (await replica.client.get("/v1/models")).json()["data"]
+            return adapter.adapter_id in [one["id"] for one in listed]
+
+        await eventually(lambda: served(a))
+        await eventually(lambda: served(b))
+        answer = await b.chat(adapter.adapter_id, pinned=True, max_tokens=1)
+        assert answer.headers[ANSWERED_BY] == "b"
+        await eventually(lambda: a.sees_held("b", adapter.adapter_id), seconds=3)
+        return adapter, made
+
+    return load
+
+
+async def test_a_request_is_answered_by_the_replica_that_holds_its_adapter(
+    replicas: tuple[Replica, Replica], held_at_b: Any, registry: Registry, expected: Any
+) -> None:
+    a, _ = replicas
+    adapter, made = await held_at_b(201)
+    answer = await a.chat(adapter.adapter_id)
+    assert (answer.status_code, answer.headers[ANSWERED_BY]) == (200, "b")
+    assert text_of(answer.json()) == expected(made)
+    assert not await a.holds(adapter.adapter_id)
+
+    async def said() -> Any:
+        return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == answer.json()["id"]]
+
+    [event] = await eventually(said)
+    assert (event.replica, event.caller) == ("b", "evaluator")
+    vectors = await a.client.post("/v1/embeddings", json={"model": adapter.adapter_id, "input": "the tide"})
+    assert (vectors.status_code, vectors.headers[ANSWERED_BY]) == (200, "b")
+    continued = await a.client.post("/v1/completions", json={"model": adapter.adapter_id, "prompt": "The tide"})
+    assert (continued.status_code, continued.headers[ANSWERED_BY]) == (200, "b")
+    assert await a.metric('lorafleet_inference_forwarded_total{outcome="answered",reason="holder"}') == 3
+    assert await a.metric('lorafleet_inference_affinity_total{outcome="hit"}') == 3
+
+
+async def test_the_base_model_and_what_the_caller_may_not_use_are_answered_where_they_are_asked_for(
+    replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
+) -> None:
+    a, _ = replicas
+    adapter, _ = await held_at_b(202)
+    answer = await a.chat("tiny")
+    assert (text_of(answer.json()), answer.headers[ANSWERED_BY]) == (expected(), "a")
+    refused = await a.service.client.post("/v1/chat/completions", json=body(adapter.adapter_id))
+    assert (refused.status_code, refused.headers[ANSWERED_BY]) == (404, "a")
+
+
+async def test_a_forwarded_request_is_answered_where_it_arrives(
+    replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
+) -> None:
+    a, _ = replicas
+    adapter, made = await held_at_b(203)
+    answer = await a.chat(adapter.adapter_id, pinned=True)
+    assert (text_of(answer.json()), answer.headers[ANSWERED_BY]) == (expected(made), "a")
+
+
+async def test_a_stream_through_another_replica_is_the_stream_itself_piece_by_piece(
+    replicas: tuple[Replica, Replica], held_at_b: Any
+) -> None:
+    adapter, _ = await held_at_b(204)
+    streams = []
+    for replica in replicas:
+        fields = body(adapter.adapter_id, max_tokens=40, stream=True, stream_options={"include_usage": True})
+        async with replica.client.stream("POST", "/v1/chat/completions", json=fields) as stream:
+            assert (stream.status_code, stream.headers[ANSWERED_BY]) == (200, "b")
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            pieces = [piece async for piece in stream.aiter_raw()]
+        assert len(pieces) > 10, "it came in one piece"
+        lines = b"".join(pieces).decode().split("\n\n")
+        assert lines[-2:] == ["data: [DONE]", ""]
+        streams.append([json.loads(line.removeprefix("data: ")) | {"id": "", "created": 0} for line in lines[:-2]])
+    assert streams[0] == streams[1]
+
+
+async def test_a_client_that_goes_away_ends_the_request_at_the_replica_that_answers(
+    replicas: tuple[Replica, Replica], held_at_b: Any, registry: Registry
+) -> None:
+    a, _ = replicas
+    adapter, _ = await held_at_b(205)
+    fields = body(adapter.adapter_id, max_tokens=450, stream=True)
+    async with a.client.stream("POST", "/v1/chat/completions", json=fields) as stream:
+        first = json.loads((await anext(stream.aiter_lines())).removeprefix("data: "))
+
+    async def said() -> Any:
+        return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == first["id"]]
+
+    [event] = await eventually(said)
+    assert (event.replica, event.finish_reason) == ("b", "cancelled")
+    assert event.completion_tokens < 450
+
+
+async def test_requests_for_a_replica_that_hangs_are_answered_here_once_it_is_forgotten(
+    replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
+) -> None:
+    a, b = replicas
+    adapter, made = await held_at_b(206)
+    pid = b.service.single.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        answer = await asyncio.wait_for(a.chat(adapter.adapter_id), timeout=12)
+        assert (text_of(answer.json()), answer.headers[ANSWERED_BY]) == (expected(made), "a")
+        assert await a.sees("b") is None
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await eventually(lambda: a.sees("b"))
+
+
+async def test_requests_for_a_replica_that_was_killed_are_answered_here_before_its_key_expires_and_after(
+    replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
+) -> None:
+    a, b = replicas
+    first, first_made = await held_at_b(207)
+    before = await a.metric('lorafleet_inference_forwarded_total{outcome="unreachable"')
+    await b.service.crash()
+    answer = await a.chat(first.adapter_id)
+    assert (text_of(answer.json()), answer.headers[ANSWERED_BY]) == (expected(first_made), "a")
+    assert await a.metric('lorafleet_inference_forwarded_total{outcome="unreachable"') == before + 1
+    again = await a.chat(first.adapter_id, stream=True)
+    assert (again.status_code, again.headers[ANSWERED_BY]) == (200, "a")
+    assert await a.metric('lorafleet_inference_forwarded_total{outcome="unreachable"') == before + 1
