@@ -45,10 +45,9 @@ class VllmBackend:
             ApiError: the request cannot be served, or not now.
         """
         adapter_id = _single(request.adapter)
-        _, waiting = self.load
-        if waiting >= self._queue_limit:
+        if self._fleet.running >= self.rows + self._queue_limit:
             raise Busy(
-                f"{waiting} requests are waiting already; try again.", code="queue_full", retry_after=RETRY_AFTER
+                f"{self.load[1]} requests are waiting already; try again.", code="queue_full", retry_after=RETRY_AFTER
             )
         async with AsyncExitStack() as stream:
             yield await self._begin(stream, adapter_id, request)

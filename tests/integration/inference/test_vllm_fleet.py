@@ -1,0 +1,255 @@
+"""The fleet of vLLM servers by itself, with a loop so slow that requests have to find out what happened."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet_events import v1
+from lora_core import LoRAFormat
+from lora_core.interop import to_peft
+from lora_core.sampling import Request
+from services.inference.engine_thread import Finished, Token
+from services.inference.errors import BadRequest, Busy
+from services.inference.proof import Exactness
+from services.inference.states import LoadFailed
+from services.inference.vllm_backend import VllmBackend
+from services.inference.vllm_client import VllmClient
+from services.inference.vllm_fleet import Placed, VllmFleet, served_name
+from services.inference.vllm_hosting import describe
+from services.inference.vllm_loader import VllmProof
+from services.inference.vocabulary import Vocabulary
+from tests.integration.inference.conftest import Made
+from tests.integration.inference.vllm_server import VllmServer
+
+PROMPT = [10, 200, 3000, 40]
+NEVER = 3600.0
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+
+@pytest.fixture
+def servers(model: Any) -> Iterator[list[VllmServer]]:
+    started = [VllmServer(model, "tiny") for _ in range(3)]
+    for server in started:
+        server.start()
+    yield started
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny_model: Path) -> Vocabulary:
+    return Vocabulary(describe(tiny_model).tokenizer)
+
+
+OpenFleet = Callable[..., Any]
+
+
+@pytest.fixture
+def open_fleet(servers: list[VllmServer], vocabulary: Vocabulary, tmp_path: Path) -> OpenFleet:
+    """`async with open_fleet(copies=2) as (fleet, backend):`"""
+
+    @asynccontextmanager
+    async def opened(
+        copies: int = 1, every: float = NEVER, stops: frozenset[int] = frozenset()
+    ) -> AsyncIterator[tuple[VllmFleet, VllmBackend]]:
+        fleet = VllmFleet(
+            [VllmClient(server.url) for server in servers],
+            base_name="tiny",
+            folder=tmp_path,
+            prove=VllmProof(vocabulary, "tiny", Exactness()),
+            copies=copies,
+            most=4,
+            every=every,
+        )
+        await fleet.open()
+        backend = VllmBackend(fleet, stops=stops, rows=8, queue_limit=0)
+        try:
+            yield fleet, backend
+        finally:
+            await backend.close()
+
+    return opened
+
+
+@pytest.fixture
+def placed(make_adapter: Callable[..., Made], tmp_path: Path) -> Callable[..., Placed]:
+    def make(seed: int, name: str = "shop-lora-v1.0.0") -> Placed:
+        made = make_adapter(seed=seed)
+        adapter = v1.Adapter(
+            adapter_id=name,
+            family="shop-lora",
+            domain="shop",
+            method="lora",
+            version="1.0.0",
+            base_model=v1.BaseModel(name="tiny", revision="0" * 64),
+            artifact=v1.Artifact(
+                blob=v1.Blob(uri="s3://artifacts/a", sha256=f"{seed:02x}" * 32, size=1), rank=4, alpha=8
+            ),
+        )
+        folder = tmp_path / served_name(adapter)
+        to_peft(LoRAFormat.load(made.artifact), folder)
+        return Placed(adapter, folder, 14)
+
+    return make
+
+
+async def tokens(backend: VllmBackend, adapter: Any, count: int = 4) -> list[int]:
+    request = Request(prompt_ids=PROMPT, adapter=adapter, max_tokens=count)
+    async with backend.generate(request) as deliveries:
+        return [one.id async for one in deliveries if isinstance(one, Token)]
+
+
+def holders(servers: list[VllmServer], placed: Placed) -> list[VllmServer]:
+    return [server for server in servers if placed.name in server.adapters]
+
+
+async def load_by_hand(server: VllmServer, name: str, folder: Path) -> None:
+    client = VllmClient(server.url)
+    await client.load(name, folder)
+    await client.close()
+
+
+async def test_a_request_for_an_adapter_that_its_server_lost_loads_it_again_and_is_answered_by_it(
+    servers: Any, open_fleet: Any, placed: Any
+) -> None:
+    async with open_fleet() as (fleet, backend):
+        adapter = placed(seed=21)
+        await fleet.put(adapter)
+        before = await tokens(backend, adapter.adapter.adapter_id)
+        [home] = holders(servers, adapter)
+        home.restart()
+        assert holders(servers, adapter) == []
+        assert await tokens(backend, adapter.adapter.adapter_id) == before != await tokens(backend, None)
+        assert holders(servers, adapter) == [home]
+
+
+async def test_a_request_that_finds_its_server_down_is_answered_by_another_that_holds_the_adapter(
+    servers: Any, open_fleet: Any, placed: Any
+) -> None:
+    async with open_fleet(copies=2) as (fleet, backend):
+        adapter = placed(seed=22)
+        await fleet.put(adapter)
+        before = await tokens(backend, adapter.adapter.adapter_id)
+        first, second = holders(servers, adapter)
+        for lost in (first, second):
+            lost.stop()
+            assert await tokens(backend, adapter.adapter.adapter_id) == before
+            lost.start()
+
+
+async def test_a_name_that_a_server_has_from_another_folder_is_not_taken_for_ours(
+    servers: Any, open_fleet: Any, placed: Any, make_adapter: Any
+) -> None:
+    other = make_adapter(seed=24)
+    async with open_fleet() as (fleet, backend):
+        adapter = placed(seed=23)
+        for server in servers:
+            await load_by_hand(server, adapter.name, other.peft)
+        await fleet.put(adapter)
+        await tokens(backend, adapter.adapter.adapter_id)
+        [home] = [one for one in servers if one.adapters[adapter.name] == str(adapter.folder)]
+        assert home.asked[-1] == adapter.name
+
+
+async def test_what_servers_hold_already_is_proved_and_not_loaded_again(
+    servers: Any, open_fleet: Any, placed: Any
+) -> None:
+    adapter = placed(seed=25)
+    for server in servers:
+        await load_by_hand(server, adapter.name, adapter.folder)
+    async with open_fleet() as (fleet, _):
+        # A second load under a name in use would be refused.
+        assert (await fleet.put(adapter)).max_delta > 0
+        assert adapter.folder.exists()
+
+
+async def test_other_weights_under_the_same_id_have_another_name_everywhere(
+    servers: Any, open_fleet: Any, placed: Any
+) -> None:
+    async with open_fleet() as (fleet, backend):
+        old, new = placed(seed=26), placed(seed=27)
+        assert old.adapter.adapter_id == new.adapter.adapter_id
+        assert old.name != new.name
+        await fleet.put(old)
+        before = await tokens(backend, old.adapter.adapter_id)
+        await fleet.remove(old.adapter.adapter_id)
+        assert not old.folder.exists()
+        await fleet.put(new)
+        assert await tokens(backend, old.adapter.adapter_id) != before
+        assert holders(servers, old) == []
+
+
+async def test_a_server_of_another_base_model_is_never_asked(servers: Any, open_fleet: Any, placed: Any) -> None:
+    for server in servers[:2]:
+        server.stop()
+        server.name = "another"
+        server.start()
+    async with open_fleet(copies=2) as (fleet, backend):
+        adapter = placed(seed=28)
+        await fleet.put(adapter)
+        await tokens(backend, adapter.adapter.adapter_id)
+        assert holders(servers, adapter) == [servers[2]]
+        assert servers[0].asked == servers[1].asked == []
+
+
+async def test_an_adapter_that_cannot_be_placed_is_nowhere_and_forgotten(
+    servers: Any, open_fleet: Any, placed: Any
+) -> None:
+    for server in servers:
+        server.max_lora_rank = 2
+    async with open_fleet(copies=2) as (fleet, _):
+        adapter = placed(seed=29)
+        with pytest.raises(LoadFailed, match="rank 4 is greater") as failed:
+            await fleet.put(adapter)
+        assert (failed.value.code, failed.value.transient) == ("artifact_invalid", False)
+        assert holders(servers, adapter) == []
+        assert not adapter.folder.exists()
+
+
+async def test_a_folder_that_servers_cannot_read_is_the_operators_fault_and_tried_again(
+    servers: Any, open_fleet: Any, placed: Any
+) -> None:
+    async with open_fleet() as (fleet, _):
+        adapter = placed(seed=30)
+        (adapter.folder / "adapter_config.json").unlink()
+        with pytest.raises(LoadFailed, match="let it read the adapter folder") as failed:
+            await fleet.put(adapter)
+        assert (failed.value.code, failed.value.transient) == ("backend_misconfigured", True)
+
+
+async def test_the_token_that_ends_an_answer_is_not_part_of_it(servers: Any, open_fleet: Any) -> None:
+    async with open_fleet() as (_, backend):
+        whole = await tokens(backend, None)
+    async with open_fleet(stops=frozenset({whole[2]})) as (_, backend):
+        request = Request(prompt_ids=PROMPT, max_tokens=4)
+        async with backend.generate(request) as deliveries:
+            got = [one async for one in deliveries]
+    assert [one.id for one in got if isinstance(one, Token)] == whole[:2]
+    assert got[-1] == Finished("stop")
+
+
+async def test_more_requests_than_may_wait_are_told_to_come_back(servers: Any, open_fleet: Any) -> None:
+    async with open_fleet() as (_, backend):
+        backend.rows = 1
+        request = Request(prompt_ids=PROMPT, max_tokens=100)
+        async with backend.generate(request):
+            assert backend.load == (1, 0)
+            with pytest.raises(Busy, match="waiting"):
+                await tokens(backend, None)
+        assert backend.load == (0, 0)
+
+
+async def test_a_request_that_vllm_refuses_is_the_callers_error(servers: Any, open_fleet: Any) -> None:
+    async with open_fleet() as (_, backend):
+        with pytest.raises(BadRequest, match="maximum context length"):
+            await tokens(backend, None, count=1000)
