@@ -53,6 +53,7 @@ Generates = Annotated[Caller, Depends(require("generate"))]
 
 
 def _asks(caller: Generates, parts: Parts) -> Caller:
+    parts.gate.require_open()
     parts.rates.take(caller.subject)
     return caller
 
@@ -93,7 +94,8 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         tokenizer=vocabulary,
         logprobs=body.logprobs,
     )
-    return await _answer(body, form, Job(generation_id, chosen, prompt_ids, sampling, caller), request, parts)
+    job = Job(generation_id, chosen, prompt_ids, sampling, caller, body.workflow, head_start=-body.priority)
+    return await _answer(body, form, job, request, parts)
 
 
 @router.post("/v1/completions")
@@ -133,7 +135,8 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
     )
     if sampling.max_tokens == 0:
         return JSONResponse(form.whole([], End("length", 0), len(prompt_ids)))
-    return await _answer(body, form, Job(generation_id, chosen, prompt_ids, sampling, caller), request, parts)
+    job = Job(generation_id, chosen, prompt_ids, sampling, caller, body.workflow, head_start=-body.priority)
+    return await _answer(body, form, job, request, parts)
 
 
 @router.post("/v1/embeddings")
@@ -210,20 +213,6 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
     except (nats.errors.Error, OSError) as error:
         raise Busy("the bus is away; send it again.", code="bus_unavailable", retry_after=2) from error
     return FeedbackAccepted(generation_id=body.generation_id, adapter_id=adapter_id or None, rating=body.rating)
-
-
-@router.get("/admin/adapters", dependencies=[Depends(require("admin"))])
-async def adapter_states(parts: Parts) -> JSONResponse:
-    """Every adapter that this process has touched, and where it stands."""
-    states = {name: state for one in parts.hosting.all for name, state in one.adapters.states.items()}
-    loads = [one.backend.load for one in parts.hosting.all]
-    return JSONResponse(
-        {
-            "adapters": {name: render.state(state) for name, state in sorted(states.items())},
-            "rows_running": sum(running for running, _ in loads),
-            "requests_waiting": sum(waiting for _, waiting in loads),
-        }
-    )
 
 
 @router.get("/admin/replicas", dependencies=[Depends(require("admin"))])

@@ -1,11 +1,10 @@
 """Composition root of inference. Run it: ``python -m services.inference.app``."""
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from fleet_kit.service import create_app, serve
 
-from . import http_errors
-from .api import router
+from . import admin, api, http_errors
 from .forwarding import AnsweredBy
 from .parts import open_parts
 from .settings import InferenceSettings
@@ -14,6 +13,9 @@ from .settings import InferenceSettings
 def build(settings: InferenceSettings | None = None) -> FastAPI:
     """The application; settings come from the environment where none are given."""
     settings = settings or InferenceSettings()
+    router = APIRouter()
+    router.include_router(api.router)
+    router.include_router(admin.router)
     app = create_app("inference", settings, handlers=None, api=router, parts=open_parts, database=False)
     http_errors.install(app)
     app.add_middleware(AnsweredBy, replica=settings.replica)

@@ -6,23 +6,37 @@ Files appear whole or not at all, so that processes on one machine may share the
 import asyncio
 import hashlib
 import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_events.v1 import Blob
 from fleet_kit.blobs import Blobs
+
+from .metrics import CACHE
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """An artifact on disk. ``last_used``: Unix time in seconds."""
+
+    name: str
+    bytes: int
+    last_used: float
+    path: Path
 
 
 class DiskCache:
     """At most ``limit`` bytes of artifacts in ``folder``; the least recently used go first."""
 
     def __init__(self, folder: Path, limit: int, blobs: Blobs) -> None:
-        self._folder = folder
-        self._limit = limit
+        self.folder = folder
+        self.limit = limit
         self._blobs = blobs
 
     def path(self, sha256: str) -> Path:
         """Where the artifact lies or would lie."""
-        return self._folder / sha256[:2] / f"{sha256}.arrow"
+        return self.folder / sha256[:2] / f"{sha256}.arrow"
 
     async def get(self, blob: Blob) -> Path:
         """The artifact's file, its digest checked now. A damaged copy is fetched again.
@@ -32,26 +46,32 @@ class DiskCache:
         path = self.path(blob.sha256)
         if await asyncio.to_thread(_intact, path, blob.sha256):
             os.utime(path)
+            CACHE.labels("hit").inc()
             return path
+        CACHE.labels("miss").inc()
         await self._blobs.fetch(blob, path)
         await asyncio.to_thread(self._trim, path)
         return path
 
+    async def contents(self) -> list[CachedFile]:
+        """What lies there, most recently used first."""
+        return await asyncio.to_thread(self._files)
+
+    def _files(self) -> list[CachedFile]:
+        found = []
+        for file in self.folder.glob("*/*.arrow"):
+            with suppress(FileNotFoundError):  # another replica was faster
+                status = file.stat()
+                found.append(CachedFile(file.name, status.st_size, status.st_mtime, file))
+        return sorted(found, key=lambda one: one.last_used, reverse=True)
+
     def _trim(self, newest: Path) -> None:
-        files = []
-        for file in self._folder.glob("*/*.arrow"):
-            try:
-                files.append((file.stat().st_mtime, file.stat().st_size, file))
-            except FileNotFoundError:  # another replica was faster
-                continue
-        size = sum(one[1] for one in files)
-        for _, length, file in sorted(files):
-            if size <= self._limit:
-                return
-            if file != newest:
+        size = 0
+        for file in self._files():
+            size += file.bytes
+            if size > self.limit and file.path != newest:
                 # A process that still maps it keeps its pages until it lets go.
-                file.unlink(missing_ok=True)
-                size -= length
+                file.path.unlink(missing_ok=True)
 
 
 def _intact(path: Path, sha256: str) -> bool:

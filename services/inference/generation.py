@@ -21,6 +21,7 @@ from .engine_thread import FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting
+from .preloading import Preloading
 from .publisher import Publisher
 from .resolution import Auto, Base, Mix, base_of, resolve
 from .schemas import Fallback, Provenance, Routed, Weighted
@@ -107,6 +108,9 @@ class Job:
     prompt_ids: list[int]
     sampling: Sampling
     caller: Caller
+    workflow: str = ""
+    head_start: float = 0.0
+    """Seconds by which it counts as having waited longer for its adapter than it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ class Generator:
 
     projection: CurrentCatalogue
     hosting: Hosting
+    preloading: Preloading
     publisher: Publisher
     ids: GenerationIds
     http: httpx.AsyncClient
@@ -138,6 +143,7 @@ class Generator:
     replica: str
     fallbacks: Mapping[str, str]
     always_fall_back: bool
+    count_by_adapter: bool
 
     async def choose(self, model: str, query: str, caller: Caller, fallback: bool | str = False) -> Chosen:
         """Who is to answer: ``model``, or where that has no servable adapter and a fallback is allowed, the fallback.
@@ -198,7 +204,13 @@ class Generator:
 
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
-        async with job.chosen.hosted.adapters.lease_all(job.chosen.adapters), aclosing(self._run(job)) as pieces:
+        chosen = job.chosen
+        async with (
+            chosen.hosted.adapters.lease_all(chosen.adapters, job.head_start),
+            aclosing(self._run(job)) as pieces,
+        ):
+            # Not before its own adapters are held: what is brought in for later must not take their slots.
+            self.preloading.asked(job.caller, job.workflow, chosen.adapters, self.projection.catalogue)
             async for piece in pieces:
                 yield piece
 
@@ -251,8 +263,9 @@ class Generator:
 
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
         chosen = job.chosen
-        TOKENS.labels("prompt", chosen.adapter_id).inc(len(job.prompt_ids))
-        TOKENS.labels("completion", chosen.adapter_id).inc(produced)
+        counted = chosen.adapter_id if self.count_by_adapter else ""
+        TOKENS.labels("prompt", counted).inc(len(job.prompt_ids))
+        TOKENS.labels("completion", counted).inc(produced)
         self.publisher.say(
             GenerationCompleted(
                 generation_id=job.generation_id,

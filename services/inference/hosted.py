@@ -1,6 +1,6 @@
 """The base models of this process, each with all that serves it."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,8 @@ class Hosted:
     adapters: Adapters
     backend: Backend
     limits: Limits
+    trim: Callable[[], Awaitable[None]] | None = None
+    """Gives the memory of empty slots back to the system, where they are in this process."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ LOAD_SECONDS = Histogram(
 WAIT_SECONDS = Histogram(
     "lorafleet_inference_adapter_wait_seconds", "How long requests waited for a lease", ["base_model"], buckets=_SECONDS
 )
+CACHE = Counter("lorafleet_inference_disk_cache_total", "Artifacts found on disk (hit) or fetched (miss)", ["outcome"])
 PREDICTIONS = Counter(
     "lorafleet_inference_predictions_total",
     "Predicted adapters, by whether the next request of the same caller was for one (hit) or not (miss)",

@@ -143,7 +143,9 @@ class Owner:
             return
         match self.states[adapter_id]:
             case Loaded() as held:
-                self.states[adapter_id] = replace(held, users=held.users + 1, last_used=time.monotonic())
+                self.states[adapter_id] = replace(
+                    held, users=held.users + 1, last_used=time.monotonic(), came_for=Priority.REQUEST
+                )
             case Draining() as held:
                 self.states[adapter_id] = replace(held, users=held.users + 1)
             case other:
@@ -217,7 +219,8 @@ class Owner:
             return
         if not isinstance(held, Loading):
             raise AssertionError(f"{adapter_id} was bound while {held}")
-        self.states[adapter_id] = Loaded(held.path, result, last_used=time.monotonic())
+        came_for, _ = self.demand.rank(adapter_id)
+        self.states[adapter_id] = Loaded(held.path, result, last_used=time.monotonic(), came_for=came_for)
         self.demand.loaded(adapter_id)
         self.usage.loaded(adapter_id)
         metrics.LOADED.labels(self._name).inc()
@@ -283,7 +286,9 @@ class Owner:
         domain = self.adapters[adapter_id].domain
         if not isinstance(state, Loaded) or adapter_id in self.demand.pinned:
             return Held(adapter_id, domain, 0.0)
-        return Held(adapter_id, domain, state.last_used, idle=state.users == 0, busy=state.users > 0)
+        # What merely filled a free slot and was never used is the first to leave.
+        last_used = 0.0 if state.came_for is Priority.ACTIVATION else state.last_used
+        return Held(adapter_id, domain, last_used, idle=state.users == 0, busy=state.users > 0)
 
     def _unload(self, adapter_id: str, path: Path, reason: str, *, gone: bool) -> None:
         self.states[adapter_id] = Unloading(path, gone)

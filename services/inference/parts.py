@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import structlog
 from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
 from fleet_kit.service import Service
 
+from . import pressure
 from .adapters import Adapters, Loader
 from .announcements import Announcements
 from .artifact import Artifacts
@@ -23,10 +25,13 @@ from .cache import DiskCache
 from .embedder import Embedder
 from .engine_thread import EngineThread
 from .forwarding import TIMEOUT, Forwarding
+from .gate import Gate
 from .generation import Generator
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting, Limits
 from .loader import SlotLoader
+from .predictor import Predictor
+from .preloading import Preloading
 from .projection import Projection
 from .publisher import Publisher
 from .rates import RateLimit
@@ -35,6 +40,7 @@ from .settings import InferenceSettings
 from .states import Proof
 from .vllm_hosting import describe, open_vllm
 from .vocabulary import Vocabulary
+from .watch import PressureWatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +56,10 @@ class InferenceParts:
 
     hosting: Hosting
     projection: Projection
+    preloading: Preloading
+    cache: DiskCache
+    watch: PressureWatch
+    gate: Gate
     generator: Generator
     forwarding: Forwarding
     embedder: Embedder | None
@@ -81,14 +91,27 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         if not ready.is_set():
             raise RuntimeError("the base model is being loaded, or the stream is still being read")
 
-    service.extra_checks["model"] = caught_up
+    gate = Gate()
+    service.extra_checks |= {"model": caught_up, "accepting": gate.ready}
     publisher = Publisher(service.jetstream, settings.event_buffer)
-    hosting = Hosting([await _host(service, publisher, name, folder) for name, folder in settings.base_folders.items()])
-    projection = Projection(hosting)
+    cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
+    hosting = Hosting(
+        [await _host(settings, cache, publisher, name, folder) for name, folder in settings.base_folders.items()]
+    )
+    preloading = Preloading(hosting, settings.activation, Predictor(settings.prediction_threshold), settings.workflows)
+    projection = Projection(hosting, preloading)
+    watch = PressureWatch(
+        hosting,
+        settings.ladder,
+        idle=settings.idle_eviction,
+        every=settings.pressure_every,
+        read=partial(pressure.read, process_limit=settings.memory_limit),
+    )
     embedder = Embedder(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
     generator = Generator(
         projection=projection,
         hosting=hosting,
+        preloading=preloading,
         publisher=publisher,
         # Replicas share the key of the object store, so feedback may go to any of them.
         ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode()),
@@ -97,6 +120,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         replica=settings.replica,
         fallbacks=settings.fallbacks,
         always_fall_back=settings.fallback_policy == "always",
+        count_by_adapter=settings.monitoring == "detailed",
     )
     announcements = (
         Announcements(service.jetstream, settings.replica, settings.replica_url, hosting, settings.announce)
@@ -110,6 +134,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
         asyncio.create_task(_forever("publisher", publisher.run())),
         asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
+        asyncio.create_task(_forever("memory pressure", watch.run())),
         asyncio.create_task(_set_when(projection.caught_up, ready)),
     ]
     if announcements is not None:
@@ -119,6 +144,10 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         yield InferenceParts(
             hosting=hosting,
             projection=projection,
+            preloading=preloading,
+            cache=cache,
+            watch=watch,
+            gate=gate,
             generator=generator,
             forwarding=forwarding,
             embedder=embedder,
@@ -139,12 +168,11 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             await publisher.drain(2.0)
 
 
-async def _host(service: InferenceService, publisher: Publisher, name: str, folder: Path) -> Hosted:
+async def _host(settings: InferenceSettings, cache: DiskCache, publisher: Publisher, name: str, folder: Path) -> Hosted:
     """One base model with its adapters: in this process, or on the servers that the settings name for it."""
-    settings = service.settings
-    cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
     loader: Loader
     backend: Backend
+    trim: Callable[[], Awaitable[None]] | None = None
     if settings.vllm_servers and folder == settings.base_model:
         told = await asyncio.to_thread(describe, folder)
         base, vocabulary, context = Base(name, told.revision), Vocabulary(told.tokenizer), told.context
@@ -158,6 +186,7 @@ async def _host(service: InferenceService, publisher: Publisher, name: str, fold
         artifacts = Artifacts(cache, model.shapes, base)
         loader = SlotLoader(artifacts=artifacts, thread=thread, engine=model.engine, vocabulary=vocabulary)
         backend, slots = LocalBackend(thread, model.engine), settings.slots
+        trim = partial(thread.call, model.engine.trim)
         log.info("base_model_loaded", name=name, revision=base.revision, slots=slots)
     adapters = Adapters(
         loader,
@@ -166,6 +195,8 @@ async def _host(service: InferenceService, publisher: Publisher, name: str, fold
         retry=settings.failed_retry,
         on_loaded=lambda adapter, proof, seconds: _say_loaded(publisher, settings.replica, adapter, proof, seconds),
         on_unloaded=lambda adapter, reason: _say_unloaded(publisher, settings.replica, adapter, reason),
+        rules=settings.rules,
+        name=name,
     )
     limits = Limits(
         settings.max_prompt_tokens,
@@ -173,7 +204,7 @@ async def _host(service: InferenceService, publisher: Publisher, name: str, fold
         settings.default_completion_tokens,
         context,
     )
-    return Hosted(base, vocabulary, adapters, backend, limits)
+    return Hosted(base, vocabulary, adapters, backend, limits, trim)
 
 
 def load_model(settings: InferenceSettings, folder: Path) -> Loaded:

@@ -19,6 +19,7 @@ from fleet_kit.projection import follow
 
 from .catalogue import Catalogue, Standing
 from .hosted import Hosting
+from .preloading import Preloading
 
 log = structlog.get_logger()
 
@@ -29,10 +30,11 @@ SUBJECTS = "lorafleet.v1.adapter.>"
 class Projection:
     """The newest catalogue. ``caught_up`` is set once the stream has been read to its end at start."""
 
-    def __init__(self, hosting: Hosting) -> None:
+    def __init__(self, hosting: Hosting, preloading: Preloading) -> None:
         self.catalogue = Catalogue()
         self.caught_up = asyncio.Event()
         self._hosting = hosting
+        self._preloading = preloading
         self._replayed = False
 
     async def run(self, jetstream: JetStreamContext) -> None:
@@ -48,7 +50,7 @@ class Projection:
         await self.caught_up.wait()
         self._replayed = True
         for adapter in self.catalogue.active.values():
-            self._preload(adapter)
+            self._preloading.activated(adapter)
 
     async def _apply(self, event: Event, _envelope: Envelope) -> None:
         if not isinstance(event, EVENTS):
@@ -61,7 +63,7 @@ class Projection:
         active = self.catalogue.active
         for family, adapter in active.items():
             if before.active.get(family) != adapter:
-                self._preload(adapter)
+                self._preloading.activated(adapter)
         for family, adapter in before.active.items():
             now = active.get(family)
             if now is None or now.adapter_id != adapter.adapter_id:
@@ -70,10 +72,6 @@ class Projection:
             changed = record is not before.records.get(adapter_id)
             if changed and record.adapter and self.catalogue.standing(adapter_id) is Standing.REJECTED:
                 self._retire(record.adapter, "rejected")
-
-    def _preload(self, adapter: Adapter) -> None:
-        if hosted := self._hosting.of_adapter(adapter):
-            hosted.adapters.preload(adapter)
 
     def _retire(self, adapter: Adapter, reason: str) -> None:
         if hosted := self._hosting.of_adapter(adapter):

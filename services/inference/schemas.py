@@ -82,6 +82,14 @@ class Sampling(Body):
     fallback: bool | Annotated[str, Field(min_length=1, max_length=300)] = False
     """May another model answer if this one cannot serve: true for the configured one, or its name (not OpenAI's)."""
 
+    priority: int = Field(default=0, ge=-10, le=10)
+    """As vLLM's (not OpenAI's): lower goes earlier in the queue for slots, by that many seconds."""
+
+    @property
+    def workflow(self) -> str:
+        """The workflow that the request is a step of: ``metadata.workflow``."""
+        return (self.metadata or {}).get("workflow", "")
+
     @property
     def stops(self) -> tuple[str, ...]:
         if self.stop is None:

@@ -6,12 +6,11 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from fleet_kit.settings import ServiceSettings
-
+from .adapter_settings import AdapterSettings
 from .replicas import NAME, URL
 
 
-class InferenceSettings(ServiceSettings):
+class InferenceSettings(AdapterSettings):
     """What serving needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
 
     port: int = 8105
@@ -38,11 +37,7 @@ class InferenceSettings(ServiceSettings):
 
     cache_dir: Path
     """Disk cache of adapter artifacts, named by digest; may be shared by replicas on one machine."""
-    cache_bytes: int = Field(default=4 * 1024**3, ge=0)
-    """Least recently used artifacts are deleted above this size."""
 
-    slots: int = Field(default=16, ge=1)
-    """Adapters of one base model held in memory at once."""
     max_rank: int = Field(default=64, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ApiError, Busy, CannotServe
+from .placement import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Loaded:
     proof: Proof
     last_used: float
     users: int = 0
+    came_for: Priority = Priority.REQUEST
+    """Why it was brought in; a request from its first use on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,76 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from fleet_events.v1 import Adapter
-from services.inference.adapters import Adapters
 from services.inference.errors import Busy, CannotServe
 from services.inference.placement import Priority, Rules
-from services.inference.states import Cached, Draining, Failed, Loaded, LoadFailed, Proof, Yielding
+from services.inference.states import Cached, Draining, Failed, Loaded, LoadFailed, Yielding
 
 from .events import adapter
+from .scripted import ScriptedLoader, hold, running, settle
 
 A, B, C = (adapter(version) for version in ("1.0.0", "2.0.0", "3.0.0"))
-
-
-class ScriptedLoader:
-    """Does what the test says and notes what was asked of it."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.failures: dict[str, LoadFailed] = {}
-
-    async def fetch(self, adapter: Adapter) -> Path:
-        self.calls.append(f"fetch {adapter.version}")
-        return Path(adapter.version)
-
-    async def load(self, adapter: Adapter, path: Path) -> Proof:
-        await self.gate.wait()
-        self.calls.append(f"load {adapter.version}")
-        if adapter.adapter_id in self.failures:
-            raise self.failures[adapter.adapter_id]
-        return Proof(modules_bound=1, max_delta=1.0, compared=False)
-
-    async def unload(self, adapter_id: str) -> None:
-        self.calls.append(f"unload {adapter_id.rpartition('v')[2]}")
-
-
-@asynccontextmanager
-async def running(
-    loader: ScriptedLoader, slots: int = 2, deadline: float = 5.0, retry: float = 60.0, rules: Rules | None = None
-) -> AsyncIterator[Adapters]:
-    adapters = Adapters(
-        loader,
-        slots=slots,
-        deadline=deadline,
-        retry=retry,
-        on_loaded=lambda *_: None,
-        on_unloaded=lambda *_: None,
-        rules=rules,
-    )
-    task = asyncio.create_task(adapters.run())
-    try:
-        yield adapters
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-
-
-async def hold(adapters: Adapters, one: Adapter, until: asyncio.Event) -> None:
-    async with adapters.lease(one):
-        await until.wait()
-
-
-async def settle() -> None:
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 async def test_a_request_waits_until_the_adapter_is_proved() -> None:
@@ -156,6 +98,21 @@ async def test_preloading_takes_a_free_slot_and_evicts_nobody() -> None:
         await settle()
         assert isinstance(adapters.states[A.adapter_id], Loaded)
         assert isinstance(adapters.states[B.adapter_id], Cached)
+
+
+@pytest.mark.requirement("AS-5.2")
+async def test_an_adapter_that_merely_filled_a_free_slot_makes_room_for_a_workflow() -> None:
+    loader = ScriptedLoader()
+    loader.gate.clear()
+    async with running(loader, slots=1) as adapters:
+        adapters.preload(A)
+        await settle()
+        adapters.preload(B, Priority.WORKFLOW)
+        await settle()
+        loader.gate.set()
+        await settle()
+        assert isinstance(adapters.states[A.adapter_id], Cached)
+        assert isinstance(adapters.states[B.adapter_id], Loaded)
 
 
 @pytest.mark.requirement("AM-3.2")

@@ -1,0 +1,162 @@
+"""HTTP for operators: what adapters, disk cache and memory are doing, and how to change it. Scope ``admin``."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse
+from pydantic import Field, model_validator
+
+from fleet_kit.auth import require
+
+from . import pressure, render
+from .adapters import View
+from .api import Parts
+from .errors import NotFound
+from .placement import Priority
+from .preloading import active_of
+from .schemas import Body
+from .states import Loaded
+
+router = APIRouter(prefix="/admin", dependencies=[Depends(require("admin"))])
+
+Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
+
+
+class PreloadRequest(Body):
+    """POST /admin/preload: a configured workflow, or adapter ids and families."""
+
+    workflow: str = ""
+    models: Names | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if bool(self.workflow) == (self.models is not None):
+            raise ValueError("give either workflow or models")
+        return self
+
+
+class EvictRequest(Body):
+    """POST /admin/evict: adapter ids and families, or all that have been idle for so long; not those in use."""
+
+    models: Names | None = None
+    idle_seconds: float = Field(default=0.0, ge=0)
+
+
+class DrainRequest(Body):
+    """POST /admin/drain: whether to take no new requests."""
+
+    draining: bool = True
+
+
+@router.get("/adapters")
+async def adapters(parts: Parts) -> JSONResponse:
+    """Every adapter that this process has touched, where it stands and how it is used."""
+    views = {view.adapter.adapter_id: _shown(view) for one in parts.hosting.all for view in one.adapters.views}
+    loads = [one.backend.load for one in parts.hosting.all]
+    return JSONResponse(
+        {
+            "adapters": dict(sorted(views.items())),
+            "slots": {one.base.name: one.adapters.slots for one in parts.hosting.all},
+            "rows_running": sum(running for running, _ in loads),
+            "requests_waiting": sum(waiting for _, waiting in loads),
+        }
+    )
+
+
+@router.get("/cache")
+async def cache(parts: Parts) -> JSONResponse:
+    """The artifacts on disk, most recently used first."""
+    files = await parts.cache.contents()
+    return JSONResponse(
+        {
+            "folder": str(parts.cache.folder),
+            "bytes": sum(one.bytes for one in files),
+            "limit": parts.cache.limit,
+            "files": [{"name": one.name, "bytes": one.bytes, "last_used": _time(one.last_used)} for one in files],
+        }
+    )
+
+
+@router.get("/pressure")
+async def memory_pressure(parts: Parts) -> JSONResponse:
+    """The level of memory pressure and what it was read from."""
+    readings = sorted(parts.watch.readings, key=lambda one: one.share, reverse=True)
+    return JSONResponse(
+        {
+            "level": parts.watch.level.name.lower(),
+            "readings": [
+                {"source": one.source, "used": one.used, "limit": one.limit, "share": round(one.share, 4)}
+                for one in readings
+            ],
+            "resident": pressure.resident(),
+        }
+    )
+
+
+@router.post("/preload", status_code=202)
+async def preload(body: PreloadRequest, parts: Parts) -> JSONResponse:
+    """Bring adapters into slots; idle ones leave for them. ``missing``: names without an active adapter."""
+    catalogue = parts.projection.catalogue
+    if body.models is None:
+        found, missing = parts.preloading.of_workflow(body.workflow, catalogue)
+    else:
+        found, missing = active_of(body.models, catalogue)
+        if missing:
+            raise _unknown(missing, "is neither the id nor the family of an active adapter")
+    return JSONResponse({"preloading": parts.preloading.bring(found), "missing": missing}, status_code=202)
+
+
+@router.post("/evict")
+async def evict(body: EvictRequest, parts: Parts) -> JSONResponse:
+    """Take adapters out of their slots. ``kept``: those named that stay, and why."""
+    views = [view for one in parts.hosting.all for view in one.adapters.views]
+    if body.models is not None:
+        known = {name for view in views for name in (view.adapter.adapter_id, view.adapter.family)}
+        if unknown := [name for name in body.models if name not in known]:
+            raise _unknown(unknown, "is not among the adapters of this process (GET /admin/adapters)")
+        views = [view for view in views if {view.adapter.adapter_id, view.adapter.family} & set(body.models)]
+    only = frozenset(view.adapter.adapter_id for view in views)
+    evicted: set[str] = set()
+    for one in parts.hosting.all:
+        evicted.update(await one.adapters.evict("evicted by hand", idle_for=body.idle_seconds, only=only))
+    kept = {view.adapter.adapter_id: _why_kept(view) for view in views if view.adapter.adapter_id not in evicted}
+    return JSONResponse({"evicted": sorted(evicted), "kept": kept if body.models else {}})
+
+
+@router.post("/drain")
+async def drain(body: DrainRequest, parts: Parts) -> JSONResponse:
+    """Take no new requests, so that the process can be stopped once ``rows_running`` is 0; or take them again."""
+    parts.gate.draining = body.draining
+    loads = [one.backend.load for one in parts.hosting.all]
+    running, waiting = sum(running for running, _ in loads), sum(waiting for _, waiting in loads)
+    return JSONResponse({"draining": body.draining, "rows_running": running, "requests_waiting": waiting})
+
+
+def _shown(view: View) -> dict[str, object]:
+    return render.state(view.state) | {
+        "domain": view.adapter.domain,
+        "artifact_sha256": view.adapter.artifact.blob.sha256,
+        "uses": view.usage.uses,
+        "loads": view.usage.loads,
+        "last_used": _time(view.usage.last_used) if view.usage.last_used else None,
+        "waiting": view.waiting,
+        "pinned": view.wanted is Priority.PINNED,
+        "wanted_as": view.wanted.name.lower() if view.wanted is not None else None,
+    }
+
+
+def _why_kept(view: View) -> str:
+    if view.wanted is Priority.PINNED:
+        return "pinned"
+    if isinstance(view.state, Loaded):
+        return "in use" if view.state.users else "used lately"
+    return type(view.state).__name__.lower()
+
+
+def _unknown(names: list[str], fault: str) -> NotFound:
+    return NotFound(f"{', '.join(map(repr, names))} {fault}.", code="model_not_found", param="models")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,53 @@
+"""Looks at the memory pressure every few seconds and does what its level asks for."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from . import metrics
+from .hosted import Hosting
+from .pressure import Ladder, Level, Reading, tightest
+
+log = structlog.get_logger()
+
+
+class PressureWatch:
+    """``idle``: seconds after which an unused adapter leaves at level high. ``every``: seconds between readings."""
+
+    def __init__(
+        self, hosting: Hosting, ladder: Ladder, *, idle: float, every: float, read: Callable[[], list[Reading]]
+    ) -> None:
+        self.level = Level.LOW
+        self.readings: list[Reading] = []
+        self._hosting = hosting
+        self._ladder = ladder
+        self._idle = idle
+        self._every = every
+        self._read = read
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._every)
+
+    async def look(self) -> None:
+        """One reading, and what follows from it."""
+        self.readings = await asyncio.to_thread(self._read)
+        tight = tightest(self.readings)
+        before, self.level = self.level, self._ladder.step(self.level, tight.share if tight else 0.0)
+        metrics.PRESSURE.set(self.level)
+        metrics.MEMORY_SHARE.set(tight.share if tight else 0.0)
+        if self.level is not before:
+            share = round(tight.share, 3) if tight else 0.0
+            log.warning("memory_pressure", level=self.level.name.lower(), share=share, of=tight.source if tight else "")
+        for hosted in self._hosting.all:
+            hosted.adapters.expand(allowed=self.level is Level.LOW)
+            if self.level < Level.HIGH:
+                continue
+            idle = 0.0 if self.level is Level.CRITICAL else self._idle
+            if evicted := await hosted.adapters.evict("memory pressure", idle_for=idle):
+                log.info("evicted_for_memory", adapters=evicted)
+            if hosted.trim is not None:
+                await hosted.trim()

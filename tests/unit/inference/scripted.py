@@ -1,0 +1,66 @@
+"""Adapters with a loader whose steps the test lets through one by one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fleet_events.v1 import Adapter
+from services.inference.adapters import Adapters
+from services.inference.placement import Rules
+from services.inference.states import LoadFailed, Proof
+
+
+class ScriptedLoader:
+    """Does what the test says and notes what was asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failures: dict[str, LoadFailed] = {}
+
+    async def fetch(self, adapter: Adapter) -> Path:
+        self.calls.append(f"fetch {adapter.version}")
+        return Path(adapter.version)
+
+    async def load(self, adapter: Adapter, path: Path) -> Proof:
+        await self.gate.wait()
+        self.calls.append(f"load {adapter.version}")
+        if adapter.adapter_id in self.failures:
+            raise self.failures[adapter.adapter_id]
+        return Proof(modules_bound=1, max_delta=1.0, compared=False)
+
+    async def unload(self, adapter_id: str) -> None:
+        self.calls.append(f"unload {adapter_id.rpartition('v')[2]}")
+
+
+@asynccontextmanager
+async def running(
+    loader: ScriptedLoader, slots: int = 2, deadline: float = 5.0, retry: float = 60.0, rules: Rules | None = None
+) -> AsyncIterator[Adapters]:
+    adapters = Adapters(
+        loader,
+        slots=slots,
+        deadline=deadline,
+        retry=retry,
+        on_loaded=lambda *_: None,
+        on_unloaded=lambda *_: None,
+        rules=rules,
+    )
+    task = asyncio.create_task(adapters.run())
+    try:
+        yield adapters
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+
+
+async def hold(adapters: Adapters, one: Adapter, until: asyncio.Event) -> None:
+    async with adapters.lease(one):
+        await until.wait()
+
+
+async def settle() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
