@@ -134,7 +134,7 @@ class Announcements:
             try:
                 async with aclosing(self._bucket.watch()) as changes:
                     async for name, value in changes:
-                        self._hear(name, value)
+                        self.hear(name, value)
             except AWAY as error:
                 log.warning("replicas_not_heard", reason=repr(error))
             await asyncio.sleep(self._every)
@@ -151,7 +151,8 @@ class Announcements:
         except AWAY as error:
             log.warning("replica_not_removed", reason=repr(error), forgotten_in=self._ttl)
 
-    def _hear(self, name: str, value: bytes | None) -> None:
+    def hear(self, name: str, value: bytes | None) -> None:
+        """Takes in what the bucket says of a replica; None: it has stopped."""
         if value is None:
             self._heard.pop(name, None)
             return
@@ -160,7 +161,9 @@ class Announcements:
         except ValidationError as error:
             log.warning("announcement_refused", replica=name, reason=str(error))
             return
-        if name != self._name:
+        if replica.name != name:
+            log.warning("announcement_refused", replica=name, reason=f"it is of {replica.name!r}")
+        elif name != self._name:
             self._heard[name] = _Heard(replica, time.monotonic())
         elif replica.url == self._url:
             self._heard_own_at = time.monotonic()

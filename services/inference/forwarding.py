@@ -100,6 +100,7 @@ class Forwarding:
     async def _forward(
         self, request: Request, target: Replica, own: str, revision: str, announcements: Announcements
     ) -> Response:
+        await request.body()  # kept by the request; nobody may watch for a disconnect before it is read
         async with AsyncExitStack() as underway:
             underway.enter_context(announcements.sending(target.name, revision))
             sent = self._send(request, target, own, underway)
