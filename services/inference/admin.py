@@ -124,6 +124,14 @@ async def evict(body: EvictRequest, parts: Parts) -> JSONResponse:
     return JSONResponse({"evicted": sorted(evicted), "kept": kept if body.models else {}})
 
 
+@router.get("/replicas")
+async def replicas(parts: Parts) -> JSONResponse:
+    """This replica and the others that it sees; ``own`` is null where it stands alone (no ``replica_url``)."""
+    seen = parts.forwarding.announcements
+    own = seen.own.model_dump(mode="json") if seen else None
+    return JSONResponse({"own": own, "others": [one.model_dump(mode="json") for one in seen.others] if seen else []})
+
+
 @router.post("/drain")
 async def drain(body: DrainRequest, parts: Parts) -> JSONResponse:
     """Take no new requests, so that the process can be stopped once ``rows_running`` is 0; or take them again."""

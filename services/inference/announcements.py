@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from fleet_events.topology import REPLICAS
 from fleet_kit.bucket import KeyValue
 
+from .gate import Gate
 from .hosted import Hosted, Hosting
 from .replicas import Replica, Serving
 from .states import Draining, Loaded, Loading
@@ -55,19 +56,20 @@ class _Heard:
 
 
 class Announcements:
-    """One replica's part in it: its name, the address at which the others reach it, what it serves.
+    """One replica's part in it: its name, the address at which the others reach it, what it serves, if it takes more.
 
     ``every``: seconds between two announcements.
     """
 
-    def __init__(self, jetstream: JetStreamContext, name: str, url: str, hosting: Hosting, every: float) -> None:
-        self.draining = False
-        """Whether this replica is to get no more requests."""
+    def __init__(
+        self, jetstream: JetStreamContext, name: str, url: str, hosting: Hosting, *, gate: Gate, every: float
+    ) -> None:
         self._bucket = KeyValue(jetstream, REPLICAS)
         self._ttl = REPLICAS.ttl.total_seconds()
         self._name = name
         self._url = url
         self._hosting = hosting
+        self._gate = gate
         self._every = every
         self._started = time.time()
         self._heard: dict[str, _Heard] = {}
@@ -77,7 +79,8 @@ class Announcements:
     def own(self) -> Replica:
         """This replica as of now."""
         serves = {one.base.revision: _serving(one) for one in self._hosting.all}
-        return Replica(name=self._name, url=self._url, started=self._started, draining=self.draining, serves=serves)
+        draining = self._gate.draining
+        return Replica(name=self._name, url=self._url, started=self._started, draining=draining, serves=serves)
 
     @property
     def others(self) -> list[Replica]:

@@ -53,7 +53,6 @@ Generates = Annotated[Caller, Depends(require("generate"))]
 
 
 def _asks(caller: Generates, parts: Parts) -> Caller:
-    parts.gate.require_open()
     parts.rates.take(caller.subject)
     return caller
 
@@ -144,10 +143,11 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, par
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that ``model`` names."""
     embedder, said = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:
+        parts.gate.require_open()
         vectors = await embedder.embed(body.texts)
     else:
         chosen = await _embedding_model(body, caller, parts)
-        if (elsewhere := await parts.forwarding.answer(request, chosen)) is not None:
+        if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
             return elsewhere
         vectors = await parts.generator.embed(chosen, body.texts)
         said = {"lorafleet": chosen.provenance.model_dump()}
@@ -215,22 +215,21 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
     return FeedbackAccepted(generation_id=body.generation_id, adapter_id=adapter_id or None, rating=body.rating)
 
 
-@router.get("/admin/replicas", dependencies=[Depends(require("admin"))])
-async def replicas(parts: Parts) -> JSONResponse:
-    """This replica and the others that it sees; null where it stands alone (no ``replica_url``)."""
-    seen = parts.forwarding.announcements
-    own = seen.own.model_dump(mode="json") if seen else None
-    return JSONResponse({"own": own, "others": [one.model_dump(mode="json") for one in seen.others] if seen else []})
-
-
 async def _choose(
     body: SamplingFields, query: str, request: Request, caller: Caller, parts: InferenceParts
 ) -> Chosen | Response:
     """Who answers here, or the answer of another replica."""
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
-    if (elsewhere := await parts.forwarding.answer(request, chosen)) is not None:
+    if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
         return elsewhere
     return await parts.generator.secure(chosen, query, caller)
+
+
+async def _elsewhere(request: Request, chosen: Chosen, parts: InferenceParts) -> Response | None:
+    """The answer of another replica; None if it is given here. Raises `Busy` if it would be and this one is drained."""
+    if (answer := await parts.forwarding.answer(request, chosen)) is None:
+        parts.gate.require_open()
+    return answer
 
 
 async def _answer(

@@ -40,7 +40,7 @@ FORWARDED = Counter(
 )
 AFFINITY = Counter(
     "lorafleet_inference_affinity_total",
-    "Adapter requests that arrived here, by whether the replica chosen for them held the adapter (hit) or not (miss)",
+    "Adapter requests at one of several replicas, by whether the one chosen for them held the adapter (hit, miss)",
     ["outcome"],
 )
 

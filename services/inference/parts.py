@@ -123,7 +123,9 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         count_by_adapter=settings.monitoring == "detailed",
     )
     announcements = (
-        Announcements(service.jetstream, settings.replica, settings.replica_url, hosting, settings.announce)
+        Announcements(
+            service.jetstream, settings.replica, settings.replica_url, hosting, gate=gate, every=settings.announce
+        )
         if settings.replica_url
         else None
     )

@@ -194,6 +194,26 @@ async def test_a_client_that_goes_away_ends_the_request_at_the_replica_that_answ
     assert event.completion_tokens < 450
 
 
+async def test_a_replica_that_is_drained_sends_new_requests_to_the_other_and_gets_none(
+    replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
+) -> None:
+    a, b = replicas
+    adapter, made = await held_at_b(208)
+    await b.service.client.post("/admin/drain", json={})
+    try:
+        for model, text in ((adapter.adapter_id, expected(made)), ("tiny", expected())):
+            answer = await b.chat(model)
+            assert (text_of(answer.json()), answer.headers[ANSWERED_BY]) == (text, "a")
+        # Though it holds the adapter, and even in the moment before its neighbours know.
+        answer = await a.chat(adapter.adapter_id)
+        assert (answer.status_code, answer.headers[ANSWERED_BY]) == (200, "a")
+        refused = await b.chat("tiny", pinned=True)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+    finally:
+        await b.service.client.post("/admin/drain", json={"draining": False})
+    assert (await b.chat(adapter.adapter_id)).headers[ANSWERED_BY] == "b"
+
+
 async def test_requests_for_a_replica_that_hangs_are_answered_here_once_it_is_forgotten(
     replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fleet_events.topology import REPLICAS
 from services.inference import announcements
 from services.inference.announcements import Announcements
+from services.inference.gate import Gate
 from services.inference.hosted import Hosting
 from services.inference.replicas import Replica, Serving
 
@@ -36,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def seen(clock: Clock) -> Announcements:
     nothing: Any = SimpleNamespace()
-    return Announcements(nothing, "here", "http://here:1", Hosting([]), 1.0)
+    return Announcements(nothing, "here", "http://here:1", Hosting([]), gate=Gate(), every=1.0)
 
 
 def said(name: str, *, url: str = "", waiting: int = 0) -> bytes:
