@@ -80,6 +80,11 @@ class AdapterSettings(ServiceSettings):
         return self
 
     @property
+    def engine_slots(self) -> int:
+        """Slots of the engine: one more where compressed adapters are measured beside the original."""
+        return self.slots + (self.quantisation == "profile")
+
+    @property
     def rules(self) -> Rules:
         return Rules(patience=self.slot_patience, replace_idle=self.preloading == "aggressive")
 

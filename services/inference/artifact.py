@@ -10,11 +10,11 @@ from fleet_events.v1 import Adapter
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from fleet_kit.settle import TRANSIENT
 from lora_core import LoRAFormat, check_card
-from lora_core.errors import AdapterError
+from lora_core.errors import AdapterError, AdapterNotFound
 
 from .cache import DiskCache
 from .resolution import Base
-from .states import LoadFailed
+from .states import ARTIFACT_GONE, LoadFailed
 
 if TYPE_CHECKING:
     from lora_core import LoRACard
@@ -58,6 +58,8 @@ class Artifacts:
         try:
             card = LoRAFormat.load(path)
             check_card(card, self.shapes)
+        except AdapterNotFound as error:
+            raise LoadFailed(ARTIFACT_GONE, str(error), transient=True) from error
         except AdapterError as error:
             raise LoadFailed("artifact_invalid", str(error)) from error
         return card

@@ -17,6 +17,7 @@ from .messages import Abandon, Acquire, Bound, Evict, Expand, Fetched, Look, Mes
 from .moves import Loader, Moves
 from .placement import Candidate, Held, Priority, Rules, place
 from .states import (
+    ARTIFACT_GONE,
     IN_SLOT,
     Cached,
     Draining,
@@ -214,6 +215,9 @@ class Owner:
 
     def _bound(self, adapter_id: str, result: Proof | LoadFailed, seconds: float) -> None:
         held = self.states[adapter_id]
+        if isinstance(result, LoadFailed) and result.code == ARTIFACT_GONE:
+            self.states[adapter_id] = Known()  # the disk cache was full of others: it is fetched again
+            return
         if isinstance(result, LoadFailed):
             self._fail(adapter_id, result)
             return

@@ -32,6 +32,7 @@ from .hosted import Hosted, Hosting, Limits
 from .loader import SlotLoader
 from .predictor import Predictor
 from .preloading import Preloading
+from .profiled_loader import ProfiledLoader
 from .projection import Projection
 from .publisher import Publisher
 from .rates import RateLimit
@@ -189,6 +190,10 @@ async def _host(settings: InferenceSettings, cache: DiskCache, publisher: Publis
         loader = SlotLoader(artifacts=artifacts, thread=thread, engine=model.engine, vocabulary=vocabulary)
         backend, slots = LocalBackend(thread, model.engine), settings.slots
         trim = partial(thread.call, model.engine.trim)
+        if settings.quantisation == "profile":
+            loader = ProfiledLoader(
+                loader, artifacts, thread, model.engine, vocabulary, settings.device_profile, settings.adapter_types
+            )
         log.info("base_model_loaded", name=name, revision=base.revision, slots=slots)
     adapters = Adapters(
         loader,
@@ -220,7 +225,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
         torch.set_num_threads(settings.threads)
     model, tokenizer = base_model.load(folder)
     return Loaded(
-        engine=ArrowEngine(model, tokenizer, slots=settings.slots, max_rank=settings.max_rank),
+        engine=ArrowEngine(model, tokenizer, slots=settings.engine_slots, max_rank=settings.max_rank),
         tokenizer=tokenizer,
         revision=base_model.revision(folder),
         shapes=base_model.target_shapes(folder),

@@ -21,6 +21,16 @@ class Proof:
     """Largest absolute change of the probe prompt's logits."""
     compared: bool
     """Whether the trainer's recorded probe was there to compare with."""
+    storage: str = "F16"
+    """Level of compression that it is served with (`lora_core.profiles`)."""
+    agreement: float | None = None
+    """Share of positions at which the compressed adapter prefers the original's token."""
+    not_compressed: str = ""
+    """Why it is served as it was trained though its profile would compress it."""
+
+
+ARTIFACT_GONE = "artifact_gone"
+"""Code of `LoadFailed`: the file has left the disk since it was fetched."""
 
 
 class LoadFailed(Exception):

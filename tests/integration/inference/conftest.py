@@ -220,6 +220,10 @@ def settings_of_inference(
         "LORAFLEET_MAX_PROMPT_TOKENS": "300",
         "LORAFLEET_THREADS": "1",
         "LORAFLEET_REPLICA": "replica-of-the-test",
+        # Memory that others take on this machine is not the matter of these tests.
+        "LORAFLEET_PRESSURE_MEDIUM": "9",
+        "LORAFLEET_PRESSURE_HIGH": "9",
+        "LORAFLEET_PRESSURE_CRITICAL": "9",
         "LORAFLEET_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
     }
 

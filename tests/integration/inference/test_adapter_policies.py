@@ -1,32 +1,24 @@
 """Adapters at run time through HTTP: what is preloaded, pinned, evicted and drained by a running service."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.inference.conftest import QUESTION, answered, chat, eventually
+from tests.integration.inference.conftest import QUESTION, answered, chat, eventually, text_of
 
 PINNED, WORKFLOW = "pinned", ("draft", "edit")
 
 
 @pytest.fixture(scope="module")
-def settings_of_inference(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {
-        "LORAFLEET_BASE_MODEL": str(tiny_model),
-        "LORAFLEET_BASE_MODEL_NAME": "tiny",
+def settings_of_inference(settings_of_inference: dict[str, str]) -> dict[str, str]:
+    return settings_of_inference | {
+        "LORAFLEET_FURTHER_BASE_MODELS": "{}",
         "LORAFLEET_ENVIRONMENT": "production",
         "LORAFLEET_SLOTS": "3",
         "LORAFLEET_PINNED": json.dumps([f"{PINNED}-lora"]),
         "LORAFLEET_WORKFLOWS": json.dumps({"writing": [f"{domain}-lora" for domain in WORKFLOW]}),
-        "LORAFLEET_THREADS": "1",
-        "LORAFLEET_REPLICA": "replica-of-the-test",
-        "LORAFLEET_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-        # What the machine of the tests has left is not their matter.
-        "LORAFLEET_PRESSURE_MEDIUM": "9",
-        "LORAFLEET_PRESSURE_HIGH": "9",
-        "LORAFLEET_PRESSURE_CRITICAL": "9",
+        "LORAFLEET_ADAPTER_TYPES": json.dumps({"fine-lora": "workflow-builder", "coarse-lora": "workflow-builder"}),
     }
 
 
@@ -91,6 +83,37 @@ async def test_naming_a_workflow_brings_its_adapters_in_even_for_the_base_model(
     asked = await inference.client.post("/admin/preload", json={"workflow": "writing"})
     assert (asked.status_code, asked.json()["missing"]) == (202, [])
     await eventually(lambda: in_slot(inference, *adapters))
+
+
+@pytest.mark.requirement("AS-7.1")
+async def test_an_adapter_is_served_compressed_as_its_profile_says_and_its_answers_name_the_approved_artifact(
+    inference: Any, active: Any
+) -> None:
+    adapter = await active(71, "fine")
+    answer = await answered(inference.client, adapter.adapter_id)
+    assert answer["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
+    proof = (await shown(inference, adapter))["proof"]
+    assert proof["storage"] == "Q8_0"
+    assert 0.98 <= proof["agreement"] <= 1
+    files = {one["name"]: one["bytes"] for one in (await inference.client.get("/admin/cache")).json()["files"]}
+    sha256 = adapter.artifact.blob.sha256
+    assert files[f"{sha256}.int8.arrow"] < files[f"{sha256}.arrow"]
+    await inference.client.post("/admin/evict", json={"models": [adapter.adapter_id]})
+    assert text_of(await answered(inference.client, adapter.adapter_id)) == text_of(answer)
+    assert (await shown(inference, adapter))["loads"] == 2
+
+
+@pytest.mark.requirement("AS-7.1")
+async def test_an_adapter_that_compression_would_harm_is_served_as_it_was_trained_and_that_is_said(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any
+) -> None:
+    made = make_adapter(seed=72, scale=30.0)
+    adapter = await registry.describe(made, "coarse")
+    await registry.activate(adapter)
+    assert text_of(await answered(inference.client, adapter.adapter_id)) == expected(made)
+    proof = (await shown(inference, adapter))["proof"]
+    assert (proof["storage"], proof["agreement"]) == ("F16", None)
+    assert "agreement" in proof["not_compressed"]
 
 
 async def test_operators_see_the_cache_and_the_memory_and_evict_what_is_neither_in_use_nor_pinned(

@@ -19,6 +19,7 @@ class ScriptedLoader:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures: dict[str, LoadFailed] = {}
+        self.fail_once = False
 
     async def fetch(self, adapter: Adapter) -> Path:
         self.calls.append(f"fetch {adapter.version}")
@@ -28,7 +29,7 @@ class ScriptedLoader:
         await self.gate.wait()
         self.calls.append(f"load {adapter.version}")
         if adapter.adapter_id in self.failures:
-            raise self.failures[adapter.adapter_id]
+            raise self.failures.pop(adapter.adapter_id) if self.fail_once else self.failures[adapter.adapter_id]
         return Proof(modules_bound=1, max_delta=1.0, compared=False)
 
     async def unload(self, adapter_id: str) -> None:

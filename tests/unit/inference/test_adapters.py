@@ -8,7 +8,7 @@ import pytest
 from fleet_events.v1 import Adapter
 from services.inference.errors import Busy, CannotServe
 from services.inference.placement import Priority, Rules
-from services.inference.states import Cached, Draining, Failed, Loaded, LoadFailed, Yielding
+from services.inference.states import ARTIFACT_GONE, Cached, Draining, Failed, Loaded, LoadFailed, Yielding
 
 from .events import adapter
 from .scripted import ScriptedLoader, hold, running, settle
@@ -151,6 +151,16 @@ async def test_a_failed_adapter_is_tried_again_after_its_pause() -> None:
         loader.failures.clear()
         async with adapters.lease(A):
             pass
+
+
+async def test_an_adapter_whose_file_has_left_the_disk_is_fetched_again_and_its_request_waits() -> None:
+    loader = ScriptedLoader()
+    async with running(loader) as adapters:
+        loader.failures[A.adapter_id] = LoadFailed(ARTIFACT_GONE, "no file", transient=True)
+        loader.fail_once = True
+        async with adapters.lease(A):
+            pass
+        assert loader.calls == ["fetch 1.0.0", "load 1.0.0", "fetch 1.0.0", "load 1.0.0"]
 
 
 async def test_a_failed_adapter_takes_no_slot() -> None:
