@@ -88,7 +88,7 @@ def _settings_class(service: str) -> type[ServiceSettings]:
     (found,) = (
         one
         for one in vars(module).values()
-        if isinstance(one, type) and issubclass(one, ServiceSettings) and one is not ServiceSettings
+        if isinstance(one, type) and issubclass(one, ServiceSettings) and one.__module__ == module.__name__
     )
     return found
 

@@ -18,6 +18,9 @@ Overlay = tuple[str, list[Resource]]
 Secrets = dict[tuple[str, str], dict[str, str]]
 
 
+POD_FIELDS = {"status.podIP": "10.0.3.7", "metadata.name": "inference-5d9c7b-x2x4q"}
+
+
 def of(resources: list[Resource], kind: str) -> dict[str, Resource]:
     return {one["metadata"]["name"]: one for one in resources if one["kind"] == kind}
 
@@ -76,7 +79,13 @@ def test_the_settings_of_every_service_can_be_made_of_what_its_pod_gets(
 ) -> None:
     _, resources = overlay
     main = of(resources, "Deployment")[service]["spec"]["template"]["spec"]["containers"][0]
-    environment = {one["name"]: resolved(one, resources, secret_resources, main) for one in main["env"]}
+    environment: dict[str, str] = {}
+    for one in main["env"]:
+        value = resolved(one, resources, secret_resources, main)
+        for name, earlier in environment.items():
+            value = value.replace(f"$({name})", earlier)
+        assert "$(" not in value, f"{one['name']} names a variable that is not defined before it"
+        environment[one["name"]] = value
     settings = check_settings(service, environment)
     assert (settings.database_url is not None) == (service in STORING)
     files = {str(settings.nats_seed_file), settings.jwks}
@@ -84,6 +93,18 @@ def test_the_settings_of_every_service_can_be_made_of_what_its_pod_gets(
         files.add(str(settings.token_file))
     assert files == mounted(overlay[1], service)
     assert settings.s3_secure == settings.s3_endpoint.startswith("https://")
+
+
+def test_every_pod_of_inference_is_reached_by_the_others_at_its_own_address(
+    overlay: Overlay, secret_resources: Secrets
+) -> None:
+    _, resources = overlay
+    main = of(resources, "Deployment")["inference"]["spec"]["template"]["spec"]["containers"][0]
+    said = {one["name"]: one for one in main["env"]}
+    assert said["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    (port,) = main["ports"]
+    assert said["LORAFLEET_REPLICA_URL"]["value"] == f"http://$(POD_IP):{port['containerPort']}"
+    assert resolved(said["LORAFLEET_REPLICA"], resources, secret_resources, main) == POD_FIELDS["metadata.name"]
 
 
 def resolved(variable: Resource, resources: list[Resource], secrets: Secrets, container: Resource) -> str:
@@ -95,6 +116,8 @@ def resolved(variable: Resource, resources: list[Resource], secrets: Secrets, co
         return secrets["Secret", reference["name"]][reference["key"]]
     if reference := source.get("configMapKeyRef"):
         return str(of(resources, "ConfigMap")[reference["name"]]["data"][reference["key"]])
+    if reference := source.get("fieldRef"):
+        return POD_FIELDS[reference["fieldPath"]]
     assert source["resourceFieldRef"]["resource"] == "limits.cpu"
     return str(container["resources"]["limits"]["cpu"])
 
@@ -187,7 +210,7 @@ def test_nothing_may_connect_unless_a_policy_says_so(overlay: Overlay) -> None:
         ports = {p["port"] for rule in policies[service]["spec"]["egress"] for p in rule["ports"]}
         assert (5432 in ports) == (service in STORING), service
         assert 4222 in ports
-    for caller, called in (("evaluator", "inference"), ("inference", "router")):
+    for caller, called in (("evaluator", "inference"), ("inference", "router"), ("inference", "inference")):
         target = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": called}}}
         assert any(target in rule.get("to", []) for rule in policies[caller]["spec"]["egress"])
         source = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": caller}}}
