@@ -2,9 +2,9 @@
 
 Each output's weights share one scale. The input is split into two 7-bit terms, the second of which is what the first
 leaves over, so that only the weights are rounded noticeably: language models have a few large activations, and one
-8-bit term for all of them costs far more than 8-bit weights do (cf. Dettmers et al. 2022, arXiv:2208.07339). Seven bits,
-because processors without dot product instructions saturate beyond. Each token has a scale of its own and the products
-are sums of integers: a row's output does not depend on its neighbours at all.
+8-bit term for all of them costs far more than 8-bit weights do (cf. Dettmers et al. 2022, arXiv:2208.07339). Seven
+bits, because processors without dot product instructions saturate beyond. Each token has a scale of its own and the
+products are sums of integers: a row's output does not depend on its neighbours at all.
 """
 
 import warnings

@@ -17,19 +17,24 @@ if TYPE_CHECKING:
     from lora_core.engine import ArrowEngine
 
 WHOLE_VOCABULARY = 2**31 - 1
-EXACTNESS = Exactness()
 
 
 class SlotLoader:
     """The `Loader` of this process's engine: object store → disk cache → slot → proof."""
 
     def __init__(
-        self, *, artifacts: Artifacts, thread: EngineThread, engine: "ArrowEngine", vocabulary: Vocabulary
+        self,
+        artifacts: Artifacts,
+        thread: EngineThread,
+        engine: "ArrowEngine",
+        vocabulary: Vocabulary,
+        exactness: Exactness,
     ) -> None:
         self._artifacts = artifacts
         self._thread = thread
         self._engine = engine
         self._vocabulary = vocabulary
+        self._exactness = exactness
 
     async def fetch(self, adapter: Adapter) -> Path:
         """The artifact on disk, its digest checked."""
@@ -64,11 +69,11 @@ class SlotLoader:
         with_adapter = self._engine.probe(ids, adapter.adapter_id, top=WHOLE_VOCABULARY)
         without = self._engine.probe(ids, None, top=WHOLE_VOCABULARY)
         delta = with_adapter.difference(without)
-        EXACTNESS.require_effect(delta)
+        self._exactness.require_effect(delta)
         recorded = recorded_probe(adapter)
         if recorded is not None and is_compared(adapter):
             logits = dict(zip(with_adapter.token_ids, with_adapter.logits, strict=True))
-            allowed = EXACTNESS.allowed(recorded)
+            allowed = self._exactness.allowed(recorded)
             for token, expected in zip(recorded.top_ids, recorded.top_logits, strict=False):
                 got = logits.get(token)
                 if got is None or not abs(got - expected) <= allowed:

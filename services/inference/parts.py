@@ -24,7 +24,7 @@ from .backend import Backend, LocalBackend
 from .cache import DiskCache
 from .embedder import Embedder
 from .engine_thread import EngineThread
-from .forwarding import TIMEOUT, Forwarding
+from .forwarding import LIMITS, TIMEOUT, Forwarding
 from .gate import Gate
 from .generation import Generator
 from .generation_ids import GenerationIds
@@ -34,6 +34,7 @@ from .predictor import Predictor
 from .preloading import Preloading
 from .profiled_loader import ProfiledLoader
 from .projection import Projection
+from .proof import PROBE_PROMPT, Exactness
 from .publisher import Publisher
 from .rates import RateLimit
 from .resolution import Base
@@ -76,6 +77,8 @@ class Loaded:
     """The base model in memory."""
 
     engine: "ArrowEngine"
+    deviation: float
+    """Largest difference of a logit from the float32 model's, on the probe prompt."""
     tokenizer: "PreTrainedTokenizerBase"
     revision: str
     shapes: dict[str, tuple[int, int]]
@@ -131,7 +134,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         else None
     )
     # Not the service's own client: that one sends this service's token.
-    replica_client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=httpx.Limits(max_connections=None))
+    replica_client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=LIMITS)
     forwarding = Forwarding(announcements, replica_client, settings.load_factor)
     running = [
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
@@ -187,7 +190,8 @@ async def _host(settings: InferenceSettings, cache: DiskCache, publisher: Publis
         base, vocabulary, context = Base(name, model.revision), Vocabulary(model.tokenizer), model.context
         thread = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
         artifacts = Artifacts(cache, model.shapes, base)
-        loader = SlotLoader(artifacts=artifacts, thread=thread, engine=model.engine, vocabulary=vocabulary)
+        exactness = Exactness(Exactness().tolerance + 2 * model.deviation)
+        loader = SlotLoader(artifacts, thread, model.engine, vocabulary, exactness)
         backend, slots = LocalBackend(thread, model.engine), settings.slots
         trim = partial(thread.call, model.engine.trim)
         if settings.quantisation == "profile":
@@ -223,14 +227,28 @@ def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    model, tokenizer = base_model.load(folder)
+    model, tokenizer = base_model.load(folder, settings.weights)
+    engine = ArrowEngine(model, tokenizer, slots=settings.engine_slots, max_rank=settings.max_rank)
     return Loaded(
-        engine=ArrowEngine(model, tokenizer, slots=settings.engine_slots, max_rank=settings.max_rank),
+        engine=engine,
+        deviation=_deviation(engine, folder) if settings.weights != "float32" else 0.0,
         tokenizer=tokenizer,
         revision=base_model.revision(folder),
         shapes=base_model.target_shapes(folder),
         context=int(getattr(model.config, "max_position_embeddings", 2048)),
     )
+
+
+def _deviation(engine: "ArrowEngine", folder: Path) -> float:
+    from lora_core import base_model
+    from lora_core.engine import ArrowEngine
+
+    exact = ArrowEngine(*base_model.load(folder), slots=1, max_rank=1)
+    ids = engine.tokenizer(PROBE_PROMPT)["input_ids"]
+    whole = engine.model.config.vocab_size
+    found = engine.probe(ids, None, top=whole).difference(exact.probe(ids, None, top=whole))
+    log.info("weights_are_rounded", largest_difference_of_a_logit=found)
+    return found
 
 
 async def _forever(name: str, work: Coroutine[None, None, None]) -> None:

@@ -1,0 +1,152 @@
+"""What serving many adapters costs: `python -m benchmarks.serving [--quick] [--json FILE]`.
+
+One inference process on its real servers, loaded over HTTP from another process, beside PEFT and transformers in this
+one; vLLM and llama.cpp beside it where their programs are named (`benchmarks.serving_peers`).
+"""
+
+import asyncio
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.report import Row, Samples, emit, options
+from benchmarks.serving_load import Wish, load
+from benchmarks.serving_peers import InProcess, Job, llama_server, vllm
+from benchmarks.serving_plan import QUESTIONS, Bench, Effort, arrivals, offered, percentiles, resident
+from benchmarks.serving_stage import stage
+from benchmarks.serving_swaps import activation, many, switching
+from fleet_cli.stack import Fleet, prepare_base_model
+from fleet_cli.stack.home import Home, default_home
+
+OURS, OURS_PLAIN = "ours", "ours, base rows"
+STATIC = "transformers generate, batches of 8"
+
+
+async def throughput(bench: Bench) -> tuple[list[Row], float]:
+    """All requests at once: mixed adapters and base rows, beside the peers. Also gives the mixed tokens a second."""
+    effort = bench.effort
+    prompts = [QUESTIONS[n % len(QUESTIONS)] for n in range(effort.requests)]
+    seen = await _in_turns(bench, prompts)
+    await asyncio.to_thread(_other_servers, bench, prompts, seen)
+    found = {name: Samples(tuple(values)) for name, values in seen.items()}
+    plain = {name for name in found if name.startswith("transformers") or name.endswith("base rows")} - {OURS_PLAIN}
+    mixed = {name: found[name].median for name in found if name not in plain | {OURS, OURS_PLAIN}}
+    best = max(mixed, key=lambda name: mixed[name])
+    rows = [
+        _rate(f"{effort.requests} requests over 8 adapters", effort.tokens, found[OURS], mixed, best, 2.0),
+        _rate(
+            f"{effort.requests} requests of the base model",
+            effort.tokens,
+            found[OURS_PLAIN],
+            {name: found[name].median for name in plain},
+            STATIC,
+            1.0,
+        ),
+    ]
+    return rows, found[OURS].median
+
+
+async def _in_turns(bench: Bench, prompts: Sequence[str]) -> dict[str, list[float]]:
+    """Tokens a second of ours and of what runs in this process, alternating."""
+    effort = bench.effort
+    peers = InProcess(bench.model, {f"a{n}": bench.peft(n) for n in range(8)}, effort.tokens)
+    jobs: list[Job] = [(f"a{n % 8}", prompt) for n, prompt in enumerate(prompts)]
+    sides = {
+        "PEFT adapter_names, batches of 8": lambda: peers.adapter_names(jobs, 8),
+        "PEFT set_adapter for each adapter": lambda: peers.switching(jobs, 8),
+        STATIC: lambda: peers.plain(jobs, 8),
+        f"transformers generate, one batch of {len(jobs)}": lambda: peers.plain(jobs, len(jobs)),
+    }
+    seen: dict[str, list[float]] = {name: [] for name in (OURS, OURS_PLAIN, *sides)}
+    async with stage(bench.fleet, bench.model, batch_rows=str(effort.rows), queue_limit="400") as at:
+        adapters = await resident(bench, at, 8)
+        wishes = {
+            OURS: [Wish(adapters[n % 8].adapter_id, prompt) for n, prompt in enumerate(prompts)],
+            OURS_PLAIN: [Wish(at.base, prompt) for prompt in prompts],
+        }
+        await offered(at, wishes[OURS], effort.tokens)
+        for _ in range(effort.rounds):
+            for name, own in wishes.items():
+                seen[name].append((await offered(at, own, effort.tokens)).tokens_per_second)
+            for name, side in sides.items():
+                seen[name].append(await asyncio.to_thread(side))
+    return seen
+
+
+def _other_servers(bench: Bench, prompts: Sequence[str], seen: dict[str, list[float]]) -> None:
+    """The same load on servers of others, each alone on the machine."""
+    effort = bench.effort
+
+    def measure(name: str, url: str, wishes: Sequence[Wish]) -> None:
+        load(url, "", wishes, effort.tokens)
+        seen[name] = [load(url, "", wishes, effort.tokens).tokens_per_second for _ in range(effort.rounds)]
+
+    with vllm(bench.model, {f"a{n}": bench.peft(n) for n in range(8)}) as url:
+        if url:
+            measure("vLLM, bfloat16", url, [Wish(f"a{n % 8}", prompt) for n, prompt in enumerate(prompts)])
+            measure("vLLM, bfloat16, base rows", url, [Wish("base", prompt) for prompt in prompts])
+    with llama_server(os.environ.get("LORAFLEET_GGUF", "")) as url:
+        if url:
+            measure("llama.cpp, base rows", url, [Wish("base", prompt) for prompt in prompts])
+
+
+def _rate(what: str, tokens: int, ours: Samples, peers: Mapping[str, float], beside: str, ask: float) -> Row:
+    ratio = ours.median / peers[beside]
+    return Row(
+        what=f"{what}, {tokens} tokens each, all at once",
+        unit="tokens/s",
+        ours=ours.median,
+        peers={beside: peers[beside], **peers},
+        ratio=ratio,
+        ask=f"at least {ask:g} × {beside}",
+        met=ratio >= ask,
+        n=len(ours.values),
+        spread=ours.spread,
+        note="streamed over HTTP to a load generator on the same cores",
+    )
+
+
+async def latency(bench: Bench, saturation: float) -> list[Row]:
+    """Open-loop load at parts of saturation: time to first token and between tokens."""
+    rows = []
+    async with stage(bench.fleet, bench.model, batch_rows=str(bench.effort.rows), queue_limit="400") as at:
+        adapters = await resident(bench, at, 8)
+        for part in (0.5, 0.8):
+            rate = part * saturation / bench.effort.tokens
+            wishes = arrivals([one.adapter_id for one in adapters], rate, bench.effort.seconds, seed=1)
+            outcome = await offered(at, wishes, bench.effort.tokens)
+            rows.append(
+                Row(
+                    f"time to first token at {part:.0%} of saturation, p50",
+                    "ms",
+                    1000 * statistics.median(outcome.firsts),
+                    n=len(wishes),
+                    note=f"{rate:.2f} requests/s; to first token {percentiles(outcome.firsts)} ms (p50 / p99), "
+                    f"between tokens {percentiles(outcome.gaps)} ms",
+                )
+            )
+    return rows
+
+
+async def run(bench: Bench) -> list[Row]:
+    rows, saturation = await throughput(bench)
+    rows += await latency(bench, saturation)
+    rows += await activation(bench)
+    rows.append(await many(bench, saturation))
+    rows.append(await switching(bench))
+    return rows
+
+
+def main() -> None:
+    asked = options(__doc__ or "")
+    model = prepare_base_model(Home.open(default_home()).models).path
+    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder) / "home") as fleet:
+        fleet.start([])
+        rows = asyncio.run(run(Bench(fleet, model, Path(folder), Effort.of(asked.quick))))
+    emit(rows, asked.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""What loading, evicting and switching adapters costs while others are served."""
+
+import asyncio
+import statistics
+import time
+
+from benchmarks.report import Row, Samples
+from benchmarks.serving_load import Wish, load
+from benchmarks.serving_plan import Bench, arrivals, offered, percentiles
+from benchmarks.serving_stage import ask, card, first_token, stage
+
+ALPHA = 1.1  # Zipf's exponent
+
+
+async def activation(bench: Bench) -> list[Row]:
+    """From the event, or from the request, to the first token, the adapter being ever nearer."""
+    cold, disk, memory, base = [], [], [], []
+    async with stage(bench.fleet, bench.model) as at:
+        await at.ready(at.base)
+        for number in range(bench.effort.activations):
+            adapter = at.adapter(await at.store(card(bench.model, 100 + number)), f"cold{number}")
+            begun = time.perf_counter()
+            await at.activate(adapter)
+            await first_token(at, adapter.adapter_id)
+            cold.append(time.perf_counter() - begun)
+            await at.evict(adapter)
+            disk.append(await first_token(at, adapter.adapter_id))
+            memory.append(await first_token(at, adapter.adapter_id))
+            base.append(await first_token(at, at.base))
+    own = 1000 * statistics.median(base)
+    rows = []
+    for what, seen, limit in (
+        ("AdapterActivated → first token, adapter cold in S3", cold, 500),
+        ("request → first token, adapter in the disk cache", disk, 50),
+        ("request → first token, adapter in memory", memory, 20),
+    ):
+        samples = Samples(tuple(1000 * value for value in seen))
+        rows.append(
+            Row(
+                what,
+                "ms",
+                samples.median,
+                {"the base model's first token": own},
+                samples.median / own,
+                ask=f"at most {limit}",
+                met=samples.median <= limit,
+                n=len(seen),
+                spread=samples.spread,
+                note=f"of it beyond the base model's: {samples.median - own:.0f} ms",
+            )
+        )
+    return rows
+
+
+async def many(bench: Bench, saturation: float) -> Row:
+    """Far more adapters than slots, picked by Zipf's law, beside the same load on adapters that are all loaded."""
+    effort = bench.effort
+    rate = 0.8 * saturation / effort.tokens
+    async with stage(
+        bench.fleet,
+        bench.model,
+        slots=str(effort.slots),
+        batch_rows=str(bench.effort.rows),
+        queue_limit="400",
+        max_rank="16",
+    ) as at:
+        adapters = []
+        for number in range(effort.known):
+            adapters.append(at.adapter(await at.store(card(bench.model, number, rank=8)), f"z{number}"))
+            await at.activate(adapters[-1])
+        await at.ready(adapters[-1].adapter_id)
+        names = [one.adapter_id for one in adapters]
+        wishes = arrivals(names, rate, effort.seconds, seed=2, zipf=ALPHA)
+        few = [Wish(names[names.index(wish.model) % effort.slots], wish.prompt, wish.at) for wish in wishes]
+        for name in names[: effort.slots]:
+            await at.ready(name)
+        here = await offered(at, few, effort.tokens)
+        before = await at.metric("lorafleet_inference_adapter_loads_total")
+        begun = time.perf_counter()
+        swapped = await asyncio.to_thread(load, at.service.url, at.token, wishes, effort.tokens)
+        swaps = (await at.metric("lorafleet_inference_adapter_loads_total") - before) / (time.perf_counter() - begun)
+    lost = 100 * (1 - swapped.tokens_per_second / here.tokens_per_second)
+    return Row(
+        f"{effort.known} adapters on {effort.slots} slots, Zipf {ALPHA}: tokens/s lost against all loaded",
+        "%",
+        lost,
+        {"tokens/s, all loaded": here.tokens_per_second},
+        ask="at most 10, no error",
+        met=lost <= 10 and not swapped.failed,
+        n=len(wishes),
+        note=f"{len(swapped.failed)} errors; {swapped.tokens_per_second:.1f} tokens/s at {rate:.2f} requests/s, "
+        f"{swaps:.2f} swaps/s; to first token {percentiles(swapped.firsts)} ms (p50 / p99), "
+        f"all loaded {percentiles(here.firsts)} ms; {len({wish.model for wish in wishes})} adapters asked",
+    )
+
+
+async def switching(bench: Bench) -> Row:
+    """A family changes its version again and again under load: each answer is of one version, the one that it names."""
+    effort = bench.effort
+    tokens, every = min(16, effort.tokens), 0.4
+    async with stage(bench.fleet, bench.model, batch_rows="8", slots="6", queue_limit="400") as at:
+        artifacts = [await at.store(card(bench.model, number)) for number in (0, 1)]
+        versions = [
+            at.adapter(artifacts[number % 2], "switched", f"{number + 1}.0.0") for number in range(effort.switches + 1)
+        ]
+        expected = []
+        for adapter in versions[:2]:
+            await at.activate(adapter)
+            await at.ready(adapter.adapter_id)
+            answer = await at.client.post("/v1/completions", json=ask(adapter.family, tokens))
+            expected.append(answer.json()["choices"][0]["text"])
+        if expected[0] == expected[1]:
+            raise RuntimeError("both versions answer alike: nothing would be shown")
+        prompt = str(ask("")["prompt"])
+        wishes = [Wish("switched-lora", prompt, at=0.25 * n) for n in range(int(effort.switches * every / 0.25) + 4)]
+        loading = asyncio.create_task(asyncio.to_thread(load, at.service.url, at.token, wishes, tokens))
+        for adapter in versions[2:]:
+            await asyncio.sleep(every)
+            await at.activate(adapter)
+        outcome = await loading
+    place = {adapter.adapter_id: number % 2 for number, adapter in enumerate(versions)}
+    mixed = [
+        one
+        for one in outcome.answers
+        if one.status == 200 and (one.adapter_id not in place or one.text != expected[place[one.adapter_id]])
+    ]
+    bad = len(outcome.failed) + len(mixed)
+    answered = len({one.adapter_id for one in outcome.answers})
+    return Row(
+        f"version switch under load, {effort.switches - 1} times: failed or mixed answers",
+        "answers",
+        bad,
+        ask="0",
+        met=bad == 0,
+        n=len(outcome.answers),
+        note=f"{len(outcome.failed)} failed, {len(mixed)} mixed; {answered} versions answered",
+    )
