@@ -2,9 +2,11 @@
 
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
+
+from lora_core.base_model import Weights
 
 from .adapter_settings import AdapterSettings
 from .replicas import NAME, URL
@@ -38,6 +40,9 @@ class InferenceSettings(AdapterSettings):
     cache_dir: Path
     """Disk cache of adapter artifacts, named by digest; may be shared by replicas on one machine."""
 
+    weights: Weights = "float32"
+    """How the base models keep their weights in this process: float32, bfloat16 or int8 (docs/benchmarks.md says what
+    they cost). float32 alone answers exactly as transformers does."""
     max_rank: int = Field(default=64, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""
@@ -56,7 +61,7 @@ class InferenceSettings(AdapterSettings):
     threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic; 0 lets torch decide."""
 
-    vllm_servers: list[str] = Field(default_factory=list)
+    vllm_servers: list[Annotated[str, Field(pattern=URL)]] = Field(default_factory=list)
     """Addresses of vLLM servers that hold the base model in place of this process (JSON); driven by this process alone.
     ``batch_rows`` is then what each of them decodes at once."""
     vllm_api_key: SecretStr = SecretStr("")
