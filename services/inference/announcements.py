@@ -48,6 +48,8 @@ class _Heard:
 
     @property
     def now(self) -> Replica:
+        if not any(self.sent.values()):
+            return self.replica
         serves = {
             revision: one.model_copy(update={"waiting": one.waiting + self.sent.get(revision, 0)})
             for revision, one in self.replica.serves.items()

@@ -49,7 +49,10 @@ ANSWERED_BY = "X-Lorafleet-Replica"
 PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering", "retry-after", "www-authenticate", ANSWERED_BY)
 TIMEOUT = httpx.Timeout(None, connect=1.0, write=10.0)
 """Reading has no limit here: an answer may be long in coming, and a replica that dies is noticed by its silence."""
+LIMITS = httpx.Limits(keepalive_expiry=3.0)
+"""The other side closes idle connections after 5 s: none is used just then."""
 LOOK_EVERY = 0.5
+"""Seconds between looks at whether the other replica is still there."""
 SILENCE = 30.0
 """Seconds between two chunks after which a streamed answer counts as broken off."""
 PATIENCE = 2.0
@@ -68,7 +71,7 @@ class _Elsewhere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """Passes requests on. ``announcements`` None: this replica stands alone. ``factor``: see `replicas.has_room`."""
+    """Passes requests on. ``announcements`` None: this replica stands alone. ``factor``: see `replicas.with_room`."""
 
     announcements: Announcements | None
     http: httpx.AsyncClient

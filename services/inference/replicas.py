@@ -83,7 +83,7 @@ def place(
 ) -> Replica | None:
     """The replica whose request this is, the same for everybody with the same view; None if nobody takes it.
 
-    Of those with room (see `has_room`): who holds most of the adapters, among these the highest random weight. A
+    Of those with room (see `with_room`): who holds most of the adapters, among these the highest random weight. A
     request of the base model alone goes to the least loaded, as there is nothing to be near to.
 
     Args:
@@ -92,28 +92,19 @@ def place(
         replicas: all that are alive.
         factor: how far above its share of the load a replica may be, at least 1.
     """
-    able = [one for one in replicas if one.takes(revision)]
-    # Shares add up to more than the load, so somebody has room.
-    free = [one for one in able if has_room(one, revision, able, factor)]
-
-    def preference(one: Replica) -> tuple[float, bytes]:
-        serving = one.serves[revision]
-        held = len(serving.adapters.intersection(adapters)) if adapters else -serving.load / serving.rows
-        return held, _weight(adapters, one.name)
-
-    return max(free, key=preference, default=None)
+    return _preferred(adapters, revision, with_room(revision, replicas, factor))
 
 
-def has_room(replica: Replica, revision: str, able: Collection[Replica], factor: float) -> bool:
-    """Whether one more request keeps the replica within ``factor`` times its share of the load.
+def with_room(revision: str, replicas: Collection[Replica], factor: float) -> list[Replica]:
+    """Replicas that take requests of the base model, and with one more stay within ``factor`` times their share.
 
-    As long as it has a free row it has room, whatever its share: the request starts at once there, and elsewhere its
-    adapter would first have to be loaded.
+    One with a free row has room whatever its share: the request starts at once there, and elsewhere its adapter would
+    first have to be loaded. Shares add up to more than the load, so somebody has room if anybody takes requests.
     """
-    mine = replica.serves[revision]
-    load = sum(one.serves[revision].load for one in able) + 1
-    rows = sum(one.serves[revision].rows for one in able)
-    return mine.load < max(mine.rows, ceil(factor * load * mine.rows / rows))
+    able = [(one, one.serves[revision]) for one in replicas if one.takes(revision)]
+    load = sum(serving.load for _, serving in able) + 1
+    rows = sum(serving.rows for _, serving in able)
+    return [one for one, mine in able if mine.load < max(mine.rows, ceil(factor * load * mine.rows / rows))]
 
 
 def decide(
@@ -124,12 +115,12 @@ def decide(
     Who holds all of the adapters and has room answers itself, even where `place` names another holder: the hop
     would gain nothing. So adapters that all replicas hold are served wherever the requests arrive.
     """
-    able = [one for one in (own, *others) if one.takes(revision)]
+    free = with_room(revision, (own, *others), factor)
     near = own.takes(revision) and own.serves[revision].adapters.issuperset(adapters)
-    if near and has_room(own, revision, able, factor):
+    if near and any(one is own for one in free):
         return Decision(own, Reason.HERE, held=True)
-    chosen = place(adapters, revision, able, factor)
-    if chosen is None or chosen.name == own.name:
+    chosen = _preferred(adapters, revision, free)
+    if chosen is None or chosen is own:
         return Decision(own, Reason.HERE, held=near)
     held = chosen.serves[revision].adapters.issuperset(adapters)
     if own.draining:
@@ -141,6 +132,12 @@ def decide(
     return Decision(chosen, reason, held)
 
 
-def _weight(adapters: Collection[str], name: str) -> bytes:
+def _preferred(adapters: Collection[str], revision: str, free: Collection[Replica]) -> Replica | None:
     key = "+".join(sorted(adapters))
-    return blake2b(f"{key}\n{name}".encode(), digest_size=8).digest()
+
+    def preference(one: Replica) -> tuple[float, bytes]:
+        serving = one.serves[revision]
+        nearness = len(serving.adapters.intersection(adapters)) if adapters else -serving.load / serving.rows
+        return nearness, blake2b(f"{key}\n{one.name}".encode(), digest_size=8).digest()
+
+    return max(free, key=preference, default=None)

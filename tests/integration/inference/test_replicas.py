@@ -177,6 +177,19 @@ async def test_a_stream_through_another_replica_is_the_stream_itself_piece_by_pi
     assert streams[0] == streams[1]
 
 
+async def test_more_requests_than_one_replica_has_room_for_are_answered_by_both_with_the_same_weights(
+    replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
+) -> None:
+    a, _ = replicas
+    adapter, made = await held_at_b(209)
+    answers = await asyncio.gather(*(a.chat(adapter.adapter_id, max_tokens=40) for _ in range(24)))
+    assert {text_of(one.json()) for one in answers} == {expected(made, tokens=40)}
+    by_b = sum(one.headers[ANSWERED_BY] == "b" for one in answers)
+    # Eight rows at each; b may have a quarter more than its half of the load.
+    assert 8 <= by_b <= 15
+    assert await a.holds(adapter.adapter_id)
+
+
 async def test_a_client_that_goes_away_ends_the_request_at_the_replica_that_answers(
     replicas: tuple[Replica, Replica], held_at_b: Any, registry: Registry
 ) -> None:
