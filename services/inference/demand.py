@@ -1,6 +1,7 @@
 """Why adapters are to be in slots: requests that wait, pins, and what was preloaded."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .placement import Priority
@@ -76,7 +77,17 @@ class Demand:
 
     def expire(self, now: float) -> None:
         """What is out of date is wanted no more."""
-        self._once = {one: want for one, want in self._once.items() if now - want[1] < EXPIRES}
+        if self._once:
+            self._once = {one: want for one, want in self._once.items() if now - want[1] < EXPIRES}
+
+    @property
+    def pressing(self) -> set[str]:
+        """All that are wanted for more than that a slot is free; few, however many adapters are active."""
+        return {*self._tickets, *self.pinned, *self._once}
+
+    def filling(self) -> Iterator[str]:
+        """Those wanted while a slot is free, in the order in which they were."""
+        return (one for one, (priority, _) in self._lasting.items() if priority is Priority.ACTIVATION)
 
     def preloaded(self, adapter_id: str) -> Priority | None:
         """Why it is wanted, requests apart."""

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -261,19 +262,27 @@ class Owner:
         """Does what `placement.place` says."""
         now = time.monotonic()
         self.demand.expire(now)
-        cached = {one: state.path for one, state in self.states.items() if isinstance(state, Cached)}
-        candidates = [
-            Candidate(one, self.adapters[one].domain, *rank)
-            for one in cached
-            if (rank := self.demand.rank(one))[0] is not Priority.DISK
-        ]
-        held = [self._held(one, state) for one, state in self.states.items() if isinstance(state, IN_SLOT)]
-        kinds = Counter(type(state) for state in self.states.values())
-        moves = place(candidates, held, self._slots - len(held), kinds[Unloading], kinds[Yielding], now, self._rules)
+        held = {one: state for one, state in self.states.items() if isinstance(state, IN_SLOT)}
+        free = self._slots - len(held)
+        cached = {one: state.path for one in self.demand.pressing if isinstance(state := self.states.get(one), Cached)}
+        if free > 0:
+            filling = (one for one in self.demand.filling() if one not in cached)
+            ready = ((one, state.path) for one in filling if isinstance(state := self.states.get(one), Cached))
+            cached |= islice(ready, free)
+        kinds = Counter(type(state) for state in held.values())
+        moves = place(
+            [Candidate(one, self.adapters[one].domain, *self.demand.rank(one)) for one in cached],
+            [self._held(one, state) for one, state in held.items()],
+            free,
+            kinds[Unloading],
+            kinds[Yielding],
+            now,
+            self._rules,
+        )
         for adapter_id in moves.load:
             self.states[adapter_id] = Loading(cached[adapter_id])
             self._moves.load(self.adapters[adapter_id], cached[adapter_id])
-        for adapter_id, state in list(self.states.items()):
+        for adapter_id, state in held.items():
             match state:
                 case Loaded(path=path) if adapter_id in moves.evict:
                     self._unload(adapter_id, path, "evicted", gone=False)
