@@ -33,7 +33,7 @@ class Hosted:
     backend: Backend
     limits: Limits
     trim: Callable[[], Awaitable[None]] | None = None
-    """Gives the memory of empty slots back to the system, where they are in this process."""
+    """Gives the memory of empty slots back to the system; None where they are not in this process."""
 
 
 @dataclass(frozen=True)

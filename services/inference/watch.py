@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from . import metrics
+from .errors import Busy
 from .hosted import Hosting
 from .pressure import Ladder, Level, Reading, tightest
 
@@ -43,11 +45,13 @@ class PressureWatch:
             share = round(tight.share, 3) if tight else 0.0
             log.warning("memory_pressure", level=self.level.name.lower(), share=share, of=tight.source if tight else "")
         for hosted in self._hosting.all:
+            if hosted.trim is None:
+                continue  # its adapters take another machine's memory
             hosted.adapters.expand(allowed=self.level is Level.LOW)
             if self.level < Level.HIGH:
                 continue
             idle = 0.0 if self.level is Level.CRITICAL else self._idle
             if evicted := await hosted.adapters.evict("memory pressure", idle_for=idle):
                 log.info("evicted_for_memory", adapters=evicted)
-            if hosted.trim is not None:
+            with suppress(Busy):  # the engine is stopping
                 await hosted.trim()

@@ -233,6 +233,20 @@ def test_streams_are_replicated_in_production_alone(overlay: Overlay) -> None:
     assert arguments == ["--replicas", "3" if name == "prod" else "1"]
 
 
+@pytest.mark.requirement("AS-10.1")
+def test_inference_takes_the_defaults_of_its_environment_and_its_cache_fits_its_volume(
+    overlay: Overlay, secret_resources: Secrets, check_settings: Any
+) -> None:
+    name, resources = overlay
+    pod = of(resources, "Deployment")["inference"]["spec"]["template"]["spec"]
+    main = pod["containers"][0]
+    environment = {one["name"]: resolved(one, resources, secret_resources, main) for one in main["env"]}
+    settings = check_settings("inference", environment)
+    assert settings.environment == {"dev": "development", "staging": "staging", "prod": "production"}[name]
+    (volume,) = [one["emptyDir"]["sizeLimit"] for one in pod["volumes"] if one["name"] == "cache"]
+    assert settings.cache_bytes < int(volume.removesuffix("Gi")) * 1024**3
+
+
 def test_overlays_differ_in_servers_levels_and_replicas(overlay: Overlay) -> None:
     name, resources = overlay
     replicas = {service: of(resources, "Deployment")[service]["spec"]["replicas"] for service in SERVICES}

@@ -75,7 +75,18 @@ async def test_low_preloads_medium_holds_high_evicts_the_idle_critical_keeps_onl
 async def test_a_request_is_served_at_every_level() -> None:
     nothing: Any = None
     async with running(ScriptedLoader(), slots=1) as adapters:
-        hosting = Hosting([Hosted(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing)])
+        hosting = Hosting([Hosted(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing, settle)])
         await PressureWatch(hosting, Ladder(), idle=0, every=5, read=lambda: [Reading("test", 99, 100)]).look()
         async with adapters.lease(IDLE):
             assert isinstance(adapters.states[IDLE.adapter_id], Loaded)
+
+
+async def test_adapters_on_servers_elsewhere_are_not_evicted_for_this_machines_memory() -> None:
+    nothing: Any = None
+    async with running(ScriptedLoader(), slots=1) as adapters:
+        async with adapters.lease(IDLE):
+            pass
+        hosting = Hosting([Hosted(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing)])
+        await PressureWatch(hosting, Ladder(), idle=0, every=5, read=lambda: [Reading("test", 99, 100)]).look()
+        await settle()
+        assert isinstance(adapters.states[IDLE.adapter_id], Loaded)
