@@ -13,8 +13,8 @@ from math import ceil
 
 from pydantic import BaseModel, ConfigDict, Field
 
-URL = r"^https?://[^\s/?#@]+$"
-"""Scheme, host and port: the path is ours, and there is no user or password in it."""
+URL = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
+"""Scheme, host (IPv6 in brackets) and port: the path is ours, and there is no user or password in it."""
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 """A key of the bucket and a header's value."""
 

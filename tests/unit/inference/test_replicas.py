@@ -143,7 +143,16 @@ def test_an_adapter_that_nobody_holds_is_loaded_at_one_replica_wherever_it_is_as
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:secret@host:1", "http://host/path", "file:///etc/passwd", "host:8105", ""]
+    "url",
+    [
+        "http://user:secret@host:1",
+        "http://host/path",
+        "file:///etc/passwd",
+        "http://fd00::7:8105",
+        "http://host:1\n",
+        "host:8105",
+        "",
+    ],
 )
 def test_an_announcement_whose_url_is_more_or_less_than_an_address_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="url"):
