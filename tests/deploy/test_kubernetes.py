@@ -79,14 +79,7 @@ def test_the_settings_of_every_service_can_be_made_of_what_its_pod_gets(
 ) -> None:
     _, resources = overlay
     main = of(resources, "Deployment")[service]["spec"]["template"]["spec"]["containers"][0]
-    environment: dict[str, str] = {}
-    for one in main["env"]:
-        value = resolved(one, resources, secret_resources, main)
-        for name, earlier in environment.items():
-            value = value.replace(f"$({name})", earlier)
-        assert "$(" not in value, f"{one['name']} names a variable that is not defined before it"
-        environment[one["name"]] = value
-    settings = check_settings(service, environment)
+    settings = check_settings(service, environment_of(main, resources, secret_resources))
     assert (settings.database_url is not None) == (service in STORING)
     files = {str(settings.nats_seed_file), settings.jwks}
     if service in {"evaluator", "inference"}:
@@ -105,6 +98,18 @@ def test_every_pod_of_inference_is_reached_by_the_others_at_its_own_address(
     (port,) = main["ports"]
     assert said["LORAFLEET_REPLICA_URL"]["value"] == f"http://$(POD_IP):{port['containerPort']}"
     assert resolved(said["LORAFLEET_REPLICA"], resources, secret_resources, main) == POD_FIELDS["metadata.name"]
+
+
+def environment_of(container: Resource, resources: list[Resource], secrets: Secrets) -> dict[str, str]:
+    """Variables of a container, those that others name put in."""
+    environment: dict[str, str] = {}
+    for one in container["env"]:
+        value = resolved(one, resources, secrets, container)
+        for name, earlier in environment.items():
+            value = value.replace(f"$({name})", earlier)
+        assert "$(" not in value, f"{one['name']} names a variable that is not defined before it"
+        environment[one["name"]] = value
+    return environment
 
 
 def resolved(variable: Resource, resources: list[Resource], secrets: Secrets, container: Resource) -> str:
@@ -240,8 +245,7 @@ def test_inference_takes_the_defaults_of_its_environment_and_its_cache_fits_its_
     name, resources = overlay
     pod = of(resources, "Deployment")["inference"]["spec"]["template"]["spec"]
     main = pod["containers"][0]
-    environment = {one["name"]: resolved(one, resources, secret_resources, main) for one in main["env"]}
-    settings = check_settings("inference", environment)
+    settings = check_settings("inference", environment_of(main, resources, secret_resources))
     assert settings.environment == {"dev": "development", "staging": "staging", "prod": "production"}[name]
     (volume,) = [one["emptyDir"]["sizeLimit"] for one in pod["volumes"] if one["name"] == "cache"]
     assert settings.cache_bytes < int(volume.removesuffix("Gi")) * 1024**3
