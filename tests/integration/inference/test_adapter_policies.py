@@ -1,6 +1,7 @@
 """Adapters at run time through HTTP: what is preloaded, pinned, evicted and drained by a running service."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,12 @@ async def test_an_adapter_is_served_compressed_as_its_profile_says_and_its_answe
     await inference.client.post("/admin/evict", json={"models": [adapter.adapter_id]})
     assert text_of(await answered(inference.client, adapter.adapter_id)) == text_of(answer)
     assert (await shown(inference, adapter))["loads"] == 2
+    # It can be made again from the artifact, which is what counts.
+    folder = Path((await inference.client.get("/admin/cache")).json()["folder"])
+    (folder / sha256[:2] / f"{sha256}.int8.arrow").unlink()
+    await inference.client.post("/admin/evict", json={"models": [adapter.adapter_id]})
+    assert text_of(await answered(inference.client, adapter.adapter_id)) == text_of(answer)
+    assert (await shown(inference, adapter))["proof"] == proof
 
 
 @pytest.mark.requirement("AS-7.1")

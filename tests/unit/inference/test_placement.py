@@ -1,6 +1,8 @@
 """Who gets a slot, who leaves it, who gives way."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.inference.placement import Candidate, Held, Placement, Priority, Rules, place
 
@@ -91,3 +93,41 @@ def test_what_was_used_since_it_was_predicted_does_not_leave_for_it() -> None:
 def test_under_memory_pressure_only_requests_and_pins_are_brought_in() -> None:
     queue = [wants(one.name, priority=one) for one in Priority]
     assert placed(queue, [], 9, Rules(expand=False)).load == ("REQUEST", "PINNED")
+
+
+DOMAINS = st.sampled_from(["law", "tax", "hr"])
+CANDIDATES = st.lists(st.tuples(DOMAINS, st.sampled_from(Priority), st.floats(NOW - 5, NOW)), max_size=8)
+HELD = st.lists(st.tuples(DOMAINS, st.sampled_from(["idle", "busy", "neither"]), st.floats(0, NOW)), max_size=6)
+
+
+@pytest.mark.requirement("AS-4.1")
+@given(queue=CANDIDATES, held=HELD, empty=st.integers(0, 4), replace_idle=st.booleans(), expand=st.booleans())
+def test_whatever_waits_and_whatever_is_held_slots_suffice_and_only_those_leave_that_may(
+    queue: list[tuple[str, Priority, float]],
+    held: list[tuple[str, str, float]],
+    empty: int,
+    replace_idle: bool,
+    expand: bool,
+) -> None:
+    candidates = [Candidate(f"c{n}", *one) for n, one in enumerate(queue)]
+    slots = [
+        Held(f"h{n}", domain, used, idle=kind == "idle", busy=kind == "busy")
+        for n, (domain, kind, used) in enumerate(held)
+    ]
+    rules = Rules(patience=2.0, replace_idle=replace_idle, expand=expand)
+    moves = placed(candidates, slots, len(slots) + empty, rules)
+    by_id = {one.adapter_id: one for one in [*candidates, *slots]}
+    requests = [one for one in candidates if one.priority is Priority.REQUEST]
+    assert len(moves.load) <= empty
+    assert len(moves.evict) + len(moves.give_way) + len(moves.load) <= len(candidates)
+    assert all(by_id[one].idle for one in moves.evict)
+    assert all(by_id[one].busy for one in moves.give_way)
+    assert len(moves.give_way) <= sum(NOW - one.since >= 2.0 for one in requests)
+    # A domain's request is left out only for one that is late, or of a domain that holds no more than it does then.
+    early = [one for one in requests if NOW - one.since < 2.0]
+    shares = {domain: sum(one.domain == domain for one in slots) for domain in ("law", "tax", "hr")}
+    for left in (one for one in early if one.adapter_id not in moves.load):
+        taken = [by_id[one].domain for one in moves.load if by_id[one] in early]
+        assert all(
+            shares[other] + taken.count(other) - 1 <= shares[left.domain] + taken.count(left.domain) for other in taken
+        )
