@@ -1,7 +1,7 @@
 """Adapters with a loader whose steps the test lets through one by one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,14 +38,19 @@ class ScriptedLoader:
 
 @asynccontextmanager
 async def running(
-    loader: ScriptedLoader, slots: int = 2, deadline: float = 5.0, retry: float = 60.0, rules: Rules | None = None
+    loader: ScriptedLoader,
+    slots: int = 2,
+    deadline: float = 5.0,
+    retry: float = 60.0,
+    rules: Rules | None = None,
+    on_loaded: Callable[..., None] = lambda *_: None,
 ) -> AsyncIterator[Adapters]:
     adapters = Adapters(
         loader,
         slots=slots,
         deadline=deadline,
         retry=retry,
-        on_loaded=lambda *_: None,
+        on_loaded=on_loaded,
         on_unloaded=lambda *_: None,
         rules=rules,
     )

@@ -195,6 +195,22 @@ async def test_a_request_that_goes_away_while_waiting_leaves_no_user_behind() ->
         assert state.users == 0
 
 
+async def test_a_request_that_goes_away_in_the_moment_in_which_it_is_granted_leaves_no_user_behind() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    def cancel(*_: object) -> None:
+        # Granted right after this, and cancelled before it learns of that.
+        asyncio.get_running_loop().call_soon(tasks[0].cancel)
+
+    async with running(ScriptedLoader(), on_loaded=cancel) as adapters:
+        tasks.append(asyncio.create_task(hold(adapters, A, asyncio.Event())))
+        await settle()
+        assert tasks[0].cancelled()
+        state = adapters.states[A.adapter_id]
+        assert isinstance(state, Loaded)
+        assert (state.users, adapters.views[0].usage.uses) == (0, 1)
+
+
 async def test_an_active_adapter_is_preloaded_as_soon_as_the_object_store_is_back() -> None:
     loader = ScriptedLoader()
     loader.failures[A.adapter_id] = LoadFailed("object_store_unavailable", "away", transient=True)
