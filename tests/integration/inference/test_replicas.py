@@ -124,6 +124,9 @@ async def test_a_request_is_answered_by_the_replica_that_holds_its_adapter(
     answer = await a.chat(adapter.adapter_id)
     assert (answer.status_code, answer.headers[ANSWERED_BY]) == (200, "b")
     assert text_of(answer.json()) == expected(made)
+    for model in (adapter.adapter_id, f"{adapter.adapter_id}:1"):
+        allowed = await a.chat(model, fallback="tiny")
+        assert (text_of(allowed.json()), allowed.headers[ANSWERED_BY]) == (expected(made), "b")
     assert not await a.holds(adapter.adapter_id)
 
     async def said() -> Any:
@@ -135,8 +138,8 @@ async def test_a_request_is_answered_by_the_replica_that_holds_its_adapter(
     assert (vectors.status_code, vectors.headers[ANSWERED_BY]) == (200, "b")
     continued = await a.client.post("/v1/completions", json={"model": adapter.adapter_id, "prompt": "The tide"})
     assert (continued.status_code, continued.headers[ANSWERED_BY]) == (200, "b")
-    assert await a.metric('lorafleet_inference_forwarded_total{outcome="answered",reason="holder"}') == 3
-    assert await a.metric('lorafleet_inference_affinity_total{outcome="hit"}') == 3
+    assert await a.metric('lorafleet_inference_forwarded_total{outcome="answered",reason="holder"}') == 5
+    assert await a.metric('lorafleet_inference_affinity_total{outcome="hit"}') == 5
 
 
 async def test_the_base_model_and_what_the_caller_may_not_use_are_answered_where_they_are_asked_for(
