@@ -68,13 +68,15 @@ class InferenceSettings(AdapterSettings):
     vllm_adapter_dir: Path | None = None
     """Folder for adapters that they read under the same path, this process's own; by default in ``cache_dir``."""
     vllm_max_adapters: int = Field(default=16, ge=1)
-    """Adapters a server: its --max-cpu-loras."""
+    """Adapters a server: its --max-cpu-loras, less the neutral one."""
+    vllm_neutral_adapter: bool = True
+    """Whether an adapter of zeros answers for the base model, as vLLM on a CPU needs it (docs/vllm.md)."""
     vllm_copies: int = Field(default=1, ge=1)
     """Servers that hold each adapter."""
     vllm_reconcile: float = Field(default=5.0, gt=0)
     """Seconds between looks at what the servers hold."""
     vllm_tolerance: float = Field(default=0.02, gt=0)
-    """How far their logits may be from those of float32; 0.02 suits --dtype float32."""
+    """How far their logits may be from those of float32: 0.02 for --dtype float32, 0.3 for bfloat16."""
 
     fallbacks: dict[str, str] = Field(default_factory=dict)
     """Family or adapter id → the model that may answer while it cannot serve (JSON)."""

@@ -24,7 +24,7 @@ NO_LORA_API = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=
 
 
 class VllmError(Exception):
-    """What one server did instead of answering."""
+    """What one server did instead of answering. Callers of the fleet read the message, so it names no address."""
 
 
 class ServerAway(VllmError):
@@ -110,7 +110,7 @@ class VllmClient:
     async def models(self) -> list[Served]:
         """What it serves now; also tells that its engine lives."""
         await self._send("GET", "/health")
-        return _parsed(_Models, self.url, await self._send("GET", "/v1/models")).data
+        return _parsed(_Models, await self._send("GET", "/v1/models")).data
 
     async def load(self, name: str, folder: Path) -> None:
         """Loads the PEFT checkpoint in ``folder``, a path that the server reads, under a name that is not in use.
@@ -141,7 +141,7 @@ class VllmClient:
         body = {"logprobs": top, "return_tokens_as_token_ids": True, "max_tokens": 1, "temperature": 0}
         choice = await self._complete(model, prompt_ids, body)
         if choice.logprobs is None or not choice.logprobs.top_logprobs:
-            raise Refused(f"{self.url} gave no log-probabilities")
+            raise Refused("it gave no log-probabilities")
         found = choice.logprobs.top_logprobs[0]
         return {int(token.removeprefix("token_id:")): logprob for token, logprob in found.items()}
 
@@ -150,7 +150,7 @@ class VllmClient:
         choice = await self._complete(model, prompt_ids, {"prompt_logprobs": 0, "max_tokens": 1, "temperature": 0})
         given = choice.prompt_logprobs or []
         if len(given) != len(prompt_ids):
-            raise Refused(f"{self.url} gave {len(given)} log-probabilities for a prompt of {len(prompt_ids)} tokens")
+            raise Refused(f"it gave {len(given)} log-probabilities for a prompt of {len(prompt_ids)} tokens")
         return [step[token].logprob for step, token in zip(given[1:], prompt_ids[1:], strict=True) if step]
 
     @asynccontextmanager
@@ -178,11 +178,11 @@ class VllmClient:
             async with self._http.stream("POST", "/v1/completions", json=body, timeout=timeout) as response:
                 if response.is_error:
                     await response.aread()
-                    raise _error(self.url, response)
+                    raise _error(response)
                 async with aclosing(self._tokens(response, model, stops)) as tokens:
                     yield tokens
-        except httpx.TransportError as error:
-            raise ServerAway(f"{self.url}: {type(error).__name__} {error}".rstrip()) from error
+        except httpx.RequestError as error:
+            raise ServerAway(f"{type(error).__name__} {error}".rstrip()) from error
 
     async def _tokens(
         self, response: httpx.Response, model: str, stops: Collection[int]
@@ -194,9 +194,9 @@ class VllmClient:
                     continue
                 if data.startswith('{"error"'):
                     # The stream's status is behind it already.
-                    raise ServerFault(f"{self.url}: {_message(data)}")
-                for choice in _of_model(self.url, model, data).choices:
-                    for token in _drawn(choice, stops, self.url):
+                    raise ServerFault(_message(data))
+                for choice in _of_model(model, data).choices:
+                    for token in _drawn(choice, stops):
                         yield token
                     match choice.finish_reason:
                         case None:
@@ -205,14 +205,15 @@ class VllmClient:
                             yield Finished(reason)
                             return
                         case other:
-                            raise ServerFault(f"{self.url} ended a stream with {other!r}")
-        except httpx.TransportError as error:
-            raise ServerAway(f"{self.url}: {type(error).__name__} {error}".rstrip()) from error
-        raise ServerAway(f"{self.url} ended a stream before the answer's end")
+                            raise ServerFault(f"it ended a stream with {other!r}")
+        except httpx.RequestError as error:
+            raise ServerAway(f"{type(error).__name__} {error}".rstrip()) from error
+        raise ServerAway("it ended a stream before the answer's end")
 
     async def _complete(self, model: str, prompt_ids: list[int], fields: Mapping[str, object]) -> _Choice:
-        raw = await self._send("POST", "/v1/completions", {**_body(model, prompt_ids), **fields}, timeout=NEXT_TOKEN)
-        return _of_model(self.url, model, raw).choices[0]
+        body = {**_body(model, prompt_ids), **fields}
+        raw = await self._send("POST", "/v1/completions", body, timeout=NEXT_TOKEN)
+        return _of_model(model, raw).choices[0]
 
     async def _send(
         self, method: str, path: str, body: Mapping[str, object] | None = None, timeout: float = ANSWER
@@ -221,10 +222,10 @@ class VllmClient:
             response = await self._http.request(
                 method, path, json=body, timeout=httpx.Timeout(timeout, connect=CONNECT)
             )
-        except httpx.TransportError as error:
-            raise ServerAway(f"{self.url}: {type(error).__name__} {error}".rstrip()) from error
+        except httpx.RequestError as error:
+            raise ServerAway(f"{type(error).__name__} {error}".rstrip()) from error
         if response.is_error:
-            raise _error(self.url, response)
+            raise _error(response)
         return response.content
 
 
@@ -234,8 +235,8 @@ def _body(model: str, prompt_ids: list[int]) -> dict[str, object]:
     return {"model": model, "prompt": prompt_ids, "add_special_tokens": False, **neutral}
 
 
-def _error(url: str, response: httpx.Response) -> VllmError:
-    message = f"{url}: {_message(response.content)} (HTTP {response.status_code})"
+def _error(response: httpx.Response) -> VllmError:
+    message = f"{_message(response.content)} (HTTP {response.status_code})"
     match response.status_code:
         case 404:
             return NotServed(message)
@@ -256,25 +257,25 @@ def _message(raw: bytes | str) -> str:
     return error if isinstance(error, str) else error.message
 
 
-def _parsed(form: type[M], url: str, raw: bytes | str) -> M:
+def _parsed(form: type[M], raw: bytes | str) -> M:
     try:
         return form.model_validate_json(raw)
     except ValidationError as error:
-        raise Misconfigured(f"{url} answers in another form than vLLM: {raw[:200]!r}") from error
+        raise Misconfigured(f"it answers in another form than vLLM: {raw[:200]!r}") from error
 
 
-def _of_model(url: str, model: str, raw: bytes | str) -> _Completion:
-    completion = _parsed(_Completion, url, raw)
+def _of_model(model: str, raw: bytes | str) -> _Completion:
+    completion = _parsed(_Completion, raw)
     if completion.model != model:
-        raise Misconfigured(f"{url} was asked for {model!r} and answers as {completion.model!r}")
+        raise Misconfigured(f"it was asked for {model!r} and answers as {completion.model!r}")
     return completion
 
 
-def _drawn(choice: _Choice, stops: Collection[int], url: str) -> list[Token]:
+def _drawn(choice: _Choice, stops: Collection[int]) -> list[Token]:
     ids = choice.token_ids
     logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
     if ids is None or len(ids) != len(logprobs):
-        raise Misconfigured(f"{url} returns no token ids: a newer vLLM is needed")
+        raise Misconfigured("it returns no token ids: a newer vLLM is needed")
     drawn = [Token(token, logprob) for token, logprob in zip(ids, logprobs, strict=True)]
     if choice.finish_reason == "stop" and drawn and drawn[-1].id in stops:
         drawn.pop()

@@ -14,7 +14,7 @@ from fleet_events.v1 import Adapter
 
 from .errors import Busy
 from .states import LoadFailed, Proof
-from .vllm_client import Misconfigured, NotServed, Refused, ServerAway, VllmClient, VllmError
+from .vllm_client import Misconfigured, NotServed, Refused, Served, ServerAway, VllmClient, VllmError
 from .vllm_placement import place
 
 log = structlog.get_logger()
@@ -45,6 +45,8 @@ class Server:
 
     client: VllmClient
     healthy: bool = False
+    fault: str = ""
+    """Why it is not."""
     listed: frozenset[str] = frozenset()
     """Names that it reports of adapters from our folder."""
     strangers: frozenset[str] = frozenset()
@@ -72,6 +74,7 @@ class VllmFleet:
 
     ``folder`` is written and the servers are driven by this process alone: adapters of this folder that they report and
     that should not be there are unloaded. ``most``: adapters a server holds. ``every``: seconds between looks.
+    ``neutral``: the PEFT folder of an adapter of zeros, which is asked in place of the base model.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class VllmFleet:
         copies: int,
         most: int,
         every: float,
+        neutral: Path | None = None,
     ) -> None:
         self._servers = {client.url: Server(client) for client in clients}
         self._base_name = base_name
@@ -92,6 +96,7 @@ class VllmFleet:
         self._copies = copies
         self._most = most
         self._every = every
+        self._neutral = neutral
         self._wanted: dict[str, Placed] = {}
         self._changed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -110,7 +115,7 @@ class VllmFleet:
         await self._look()
         listed = {name for server in self._servers.values() for name in server.listed}
         for folder in self._folder.iterdir():
-            if folder.name not in listed:
+            if folder.name not in listed and folder != self._neutral:
                 shutil.rmtree(folder)
         self._loop = asyncio.create_task(self._reconcile())
 
@@ -162,20 +167,35 @@ class VllmFleet:
             served = await server.client.models()
             if self._base_name not in {one.id for one in served if one.parent is None}:
                 raise Misconfigured(f"it serves no {self._base_name!r}: see --served-model-name")
+            await self._neutralise(server, served)
         except VllmError as error:
             if server.healthy:
-                log.warning("vllm_server_lost", server=server.url, reason=str(error))
                 self._changed.set()
-            server.healthy, server.listed = False, frozenset()
+            if server.healthy or server.fault != str(error):
+                log.warning("vllm_server_lost", server=server.url, reason=str(error))
+            server.healthy, server.fault, server.listed = False, str(error), frozenset()
             server.proved.clear()
             return
         if not server.healthy:
             log.info("vllm_server_found", server=server.url, models=len(served))
         server.healthy = True
-        server.listed = frozenset(one.id for one in served if one.root == str(self._folder / one.id))
+        server.listed = frozenset(one.id for one in served if one.root == str(self._folder / one.id)) - self._own
         # It was started anew, or somebody else unloaded them.
         for name in before - server.listed:
             server.proved.pop(name, None)
+
+    @property
+    def _own(self) -> set[str]:
+        return {self._neutral.name} if self._neutral else set()
+
+    async def _neutralise(self, server: Server, served: Sequence[Served]) -> None:
+        """Loads the adapter of zeros where it is not."""
+        if self._neutral is None or self._neutral.name in {one.id for one in served}:
+            return
+        async with server.moving:
+            # Another look may have been faster.
+            if self._neutral.name not in {one.id for one in await server.client.models()}:
+                await server.client.load(self._neutral.name, self._neutral)
 
     @property
     def _healthy(self) -> list[Server]:
@@ -262,7 +282,7 @@ class VllmFleet:
                     raise
                 raise LoadFailed("artifact_invalid", str(error)) from error
             except NotServed as error:
-                raise ServerAway(f"{server.url} lost {name!r} right after it was loaded") from error
+                raise ServerAway(f"it lost {name!r} right after it was loaded") from error
             except Misconfigured as error:
                 raise LoadFailed("backend_misconfigured", str(error), transient=True) from error
             return server.proved[name]
@@ -277,7 +297,7 @@ class VllmFleet:
 
     async def _pick(self, adapter_id: str | None, tried: Collection[Server]) -> tuple[Server, str]:
         placed = self._wanted[adapter_id] if adapter_id else None
-        name = placed.name if placed else self._base_name
+        name = placed.name if placed else (self._neutral.name if self._neutral else self._base_name)
 
         def able() -> list[Server]:
             return [one for one in self._healthy if one not in tried and (not placed or name in one.proved)]

@@ -1,8 +1,11 @@
 """Puts together what serves a base model from vLLM servers; of its folder only the small files are read."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lora_core import base_model
 
 from .artifact import Artifacts
 from .proof import Exactness
@@ -10,7 +13,7 @@ from .settings import InferenceSettings
 from .vllm_backend import VllmBackend
 from .vllm_client import VllmClient
 from .vllm_fleet import VllmFleet
-from .vllm_loader import VllmLoader, VllmProof
+from .vllm_loader import VllmLoader, VllmProof, neutral_card, write_peft
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -31,8 +34,6 @@ class Described:
 def describe(folder: Path) -> Described:
     """Raises what the readers raise for a folder that holds no model."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-
-    from lora_core import base_model
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -56,15 +57,19 @@ async def open_vllm(
     """A loader and a back end for the servers of the settings, which need not be up yet."""
     folder = (settings.vllm_adapter_dir or settings.cache_dir / "peft").resolve()
     key = settings.vllm_api_key.get_secret_value()
-    base_name = artifacts.base.name
+    base = artifacts.base
+    neutral = folder / f"neutral@{base.revision[:12]}" if settings.vllm_neutral_adapter else None
+    if neutral is not None:
+        await asyncio.to_thread(write_peft, neutral_card(base_model.linear_shapes(settings.base_model)), neutral)
     fleet = VllmFleet(
         [VllmClient(url, key) for url in settings.vllm_servers],
-        base_name=base_name,
+        base_name=base.name,
         folder=folder,
-        prove=VllmProof(vocabulary, base_name, Exactness(settings.vllm_tolerance)),
+        prove=VllmProof(vocabulary, neutral.name if neutral else base.name, Exactness(settings.vllm_tolerance)),
         copies=settings.vllm_copies,
         most=settings.vllm_max_adapters,
         every=settings.vllm_reconcile,
+        neutral=neutral,
     )
     await fleet.open()
     rows = settings.batch_rows * len(settings.vllm_servers)

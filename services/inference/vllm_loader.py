@@ -5,10 +5,12 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fleet_events.v1 import Adapter
 from fleet_events.v1 import Probe as RecordedProbe
+from lora_core import LoRACard, LoRAWeights
 from lora_core.interop import to_peft
 
 from .artifact import Artifacts
@@ -17,9 +19,6 @@ from .states import LoadFailed, Proof
 from .vllm_client import VllmClient
 from .vllm_fleet import Placed, VllmFleet, served_name
 from .vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from lora_core import LoRACard
 
 TOP = 20
 """Log-probabilities asked of a probe: what a vLLM server gives at most if nothing else is set (--max-logprobs)."""
@@ -44,7 +43,7 @@ class VllmLoader:
         """Writes the PEFT form, loads it on its servers and proves its effect; it is nowhere if that fails."""
         card = await self._artifacts.open(adapter, path)
         folder = self._folder / served_name(adapter)
-        await asyncio.to_thread(_write, card, folder)
+        await asyncio.to_thread(write_peft, card, folder)
         return await self._fleet.put(Placed(adapter, folder, len(card.weights)))
 
     async def unload(self, adapter_id: str) -> None:
@@ -53,7 +52,7 @@ class VllmLoader:
 
 
 class VllmProof:
-    """Shows by log-probabilities that an adapter on a server has its effect."""
+    """Shows by log-probabilities that an adapter on a server has its effect. ``base_name``: what to ask without it."""
 
     def __init__(self, vocabulary: Vocabulary, base_name: str, exactness: Exactness) -> None:
         self._vocabulary = vocabulary
@@ -112,7 +111,18 @@ def require_recorded(recorded: RecordedProbe, logprobs: Mapping[int, float], all
         )
 
 
-def _write(card: "LoRACard", folder: Path) -> None:
+def neutral_card(shapes: Mapping[str, tuple[int, int]]) -> LoRACard:
+    """An adapter of zeros on one of these layers, (out, in) features.
+
+    vLLM on a CPU computes the base model's rows with the weights of some adapter where they share a batch with rows of
+    adapters (https://github.com/vllm-project/vllm/pull/48421). Rows of this adapter give the base model's answers.
+    """
+    module, (rows, columns) = next(iter(shapes.items()))
+    zeros = LoRAWeights(a=np.zeros((1, columns), np.float32), b=np.zeros((rows, 1), np.float32))
+    return LoRACard("neutral", 1, 1.0, (module.rpartition(".")[2],), {module: zeros})
+
+
+def write_peft(card: LoRACard, folder: Path) -> None:
     """The PEFT form, whole or not at all. One that is there has this name, so this digest: it is the same."""
     if folder.exists():
         return

@@ -1,5 +1,6 @@
 """The fleet of vLLM servers by itself, with a loop so slow that requests have to find out what happened."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from fleet_events import v1
 from lora_core import LoRAFormat
+from lora_core.base_model import linear_shapes
 from lora_core.interop import to_peft
 from lora_core.sampling import Request
 from services.inference.engine_thread import Finished, Token
@@ -19,7 +21,7 @@ from services.inference.vllm_backend import VllmBackend
 from services.inference.vllm_client import VllmClient
 from services.inference.vllm_fleet import Placed, VllmFleet, served_name
 from services.inference.vllm_hosting import describe
-from services.inference.vllm_loader import VllmProof
+from services.inference.vllm_loader import VllmProof, neutral_card, write_peft
 from services.inference.vocabulary import Vocabulary
 from tests.integration.inference.conftest import Made
 from tests.integration.inference.vllm_server import VllmServer
@@ -60,19 +62,20 @@ def open_fleet(servers: list[VllmServer], vocabulary: Vocabulary, tmp_path: Path
 
     @asynccontextmanager
     async def opened(
-        copies: int = 1, every: float = NEVER, stops: frozenset[int] = frozenset()
+        copies: int = 1, every: float = NEVER, stops: frozenset[int] = frozenset(), neutral: Path | None = None
     ) -> AsyncIterator[tuple[VllmFleet, VllmBackend]]:
         fleet = VllmFleet(
             [VllmClient(server.url) for server in servers],
             base_name="tiny",
             folder=tmp_path,
-            prove=VllmProof(vocabulary, "tiny", Exactness()),
+            prove=VllmProof(vocabulary, neutral.name if neutral else "tiny", Exactness()),
             copies=copies,
             most=4,
             every=every,
+            neutral=neutral,
         )
         await fleet.open()
-        backend = VllmBackend(fleet, stops=stops, rows=8, queue_limit=0)
+        backend = VllmBackend(fleet, stops=stops, rows=8, queue_limit=8)
         try:
             yield fleet, backend
         finally:
@@ -239,8 +242,8 @@ async def test_the_token_that_ends_an_answer_is_not_part_of_it(servers: Any, ope
 
 
 async def test_more_requests_than_may_wait_are_told_to_come_back(servers: Any, open_fleet: Any) -> None:
-    async with open_fleet() as (_, backend):
-        backend.rows = 1
+    async with open_fleet() as (fleet, _):
+        backend = VllmBackend(fleet, stops=frozenset(), rows=1, queue_limit=0)
         request = Request(prompt_ids=PROMPT, max_tokens=100)
         async with backend.generate(request):
             assert backend.load == (1, 0)
@@ -253,3 +256,29 @@ async def test_a_request_that_vllm_refuses_is_the_callers_error(servers: Any, op
     async with open_fleet() as (_, backend):
         with pytest.raises(BadRequest, match="maximum context length"):
             await tokens(backend, None, count=1000)
+
+
+@pytest.mark.parametrize(("on_cpu", "neutral"), [(True, True), (False, True), (False, False)])
+async def test_base_model_and_adapters_answer_side_by_side_each_with_its_own_weights(
+    servers: Any, open_fleet: Any, placed: Any, tiny_model: Path, tmp_path: Path, on_cpu: bool, neutral: bool
+) -> None:
+    zeros = tmp_path / "neutral@0123456789ab"
+    if neutral:
+        write_peft(neutral_card(linear_shapes(tiny_model)), zeros)
+    for server in servers:
+        server.on_cpu = on_cpu
+    async with open_fleet(copies=3, neutral=zeros if neutral else None) as (fleet, backend):
+        models = [None, "shop-lora-v1.0.0"]
+        base = await tokens(backend, None)
+        await fleet.put(placed(seed=31))
+        alone = [await tokens(backend, model) for model in models]
+        assert alone[0] == base != alone[1]
+        for server in servers:
+            server.delay = 0.02
+        together = await asyncio.gather(*(tokens(backend, model) for model in models * 8))
+        assert together == alone * 8
+        servers[0].restart()
+        servers[1].stop()
+        servers[2].stop()
+        # It has neither the one nor the other now, and gets both back.
+        assert [await tokens(backend, model) for model in models] == alone

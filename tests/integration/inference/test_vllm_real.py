@@ -3,6 +3,7 @@
 `LORAFLEET_VLLM_PYTHON` is the Python of an environment that has vLLM. Answers are held against transformers and PEFT.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -44,8 +45,8 @@ class Vllm:
             "--host": "127.0.0.1",
             "--port": str(self.port),
             "--dtype": "float32",
-            "--max-loras": "2",
-            "--max-cpu-loras": "4",
+            "--max-loras": "3",
+            "--max-cpu-loras": "5",
             "--max-lora-rank": "8",
             "--max-model-len": "512",
         }
@@ -131,6 +132,21 @@ async def test_base_model_and_adapters_answer_as_transformers_and_peft_do(
     loaded = [one for one in await registry.heard(v1.AdapterLoaded) if one.domain.startswith(domain)]
     assert len(loaded) == 3
     print("load and proof, ms:", [round(one.load_ms) for one in loaded])
+
+
+async def test_base_model_and_adapters_share_batches_and_each_answers_with_its_own_weights(
+    inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    made = {}
+    for seed in (40, 41, 42):
+        adapter = await registry.describe(make_adapter(seed=seed), f"{domain}{seed}")
+        await registry.activate(adapter)
+        await answered(inference.client, adapter.adapter_id)
+        made[adapter.adapter_id] = make_adapter(seed=seed)
+    right = {"tiny": expected(), **{name: expected(one) for name, one in made.items()}}
+    names = [*right] * 6
+    bodies = await asyncio.gather(*(answered(inference.client, name) for name in names))
+    assert [text_of(body) for body in bodies] == [right[name] for name in names]
 
 
 async def test_an_adapter_with_another_effect_than_recorded_or_of_too_large_a_rank_is_refused(

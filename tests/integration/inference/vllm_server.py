@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 @dataclass
 class VllmServer:
-    """`base`: the model itself. `delay`: seconds a streamed token takes. `asked`: models that completions were asked of. `cancelled`: streams
+    """`base`: the model itself. `on_cpu`: with that platform's fault. `delay`: seconds a streamed token takes. `asked`: models that completions were asked of. `cancelled`: streams
     that the client left."""
 
     base: Any
@@ -37,10 +37,12 @@ class VllmServer:
     max_model_len: int = 512
     api_key: str = ""
     delay: float = 0.0
+    on_cpu: bool = True
     asked: list[str] = field(default_factory=list)
     cancelled: int = 0
     adapters: dict[str, str] = field(default_factory=dict)
     _models: dict[str, Any] = field(default_factory=dict)
+    _at_adapters: int = 0
     _port: int = 0
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
@@ -175,7 +177,7 @@ class VllmServer:
                 return _error(
                     400, f"This model's maximum context length is {self.max_model_len} tokens.", "BadRequestError"
                 )
-            chunks = self._chunks(self._models[name], body)
+            chunks = self._chunks(name, body)
             if body.get("stream"):
                 return StreamingResponse(self._events(name, chunks), media_type="text/event-stream")
             whole = [chunk async for chunk in chunks]
@@ -200,12 +202,26 @@ class VllmServer:
         finally:
             self.cancelled += not ended
 
-    async def _chunks(self, model: Any, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(self, name: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """A choice of each token. As in vLLM, the token that ended the answer is among the ids."""
+        self._at_adapters += name != self.name
+        try:
+            async for choice in self._steps(self._models[name], name, body):
+                yield choice
+        finally:
+            self._at_adapters -= name != self.name
+
+    def _computing(self, model: Any, name: str) -> Any:
+        """With what a step computes: on a CPU the last adapter gets into the base model's rows of a mixed batch."""
+        if self.on_cpu and name == self.name and self._at_adapters:
+            return list(self._models.values())[-1]
+        return model
+
+    async def _steps(self, model: Any, name: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         ids, top = list(body["prompt"]), max(1, body.get("logprobs") or 0)
         random = torch.Generator().manual_seed(body.get("seed") or 0)
         for produced in range(1, body["max_tokens"] + 1):
-            logits = self._logits(model, ids)[-1]
+            logits = self._logits(self._computing(model, name), ids)[-1]
             logprobs = logits.log_softmax(-1)
             if body["temperature"] == 0:
                 token = int(logits.argmax())
