@@ -24,10 +24,14 @@ demo: setup
 up: setup
 	$(BIN)/lorafleet up
 
-# One group of tests: make test TESTS=tests/integration/registry
+# One group of tests: make test TESTS=tests/integration/registry. Workers share the cores with the servers and services
+# of their tests, so arithmetic takes one thread in each: two fighting for a core are far slower than one.
 TESTS ?= tests
+WORKERS ?= 2
+test test-heavy: export OMP_NUM_THREADS := 1
+test test-heavy: export LORAFLEET_THREADS := 1
 test: setup
-	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 # What takes too long for every change: each service killed in a loop of its own, and the like.
 test-heavy: setup

@@ -89,6 +89,7 @@ async def _send(client: httpx.AsyncClient, wish: Wish, max_tokens: int, begun: f
         "prompt": wish.prompt,
         "max_tokens": max_tokens,
         "temperature": 0,
+        "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -71,8 +71,8 @@ class Stage:
 
     async def evict(self, adapter: v1.Adapter) -> None:
         """Out of its slot; its file stays in the disk cache."""
-        answer = await self.client.post("/admin/evict", json={"adapter": adapter.adapter_id})
-        answer.raise_for_status()
+        while adapter.adapter_id not in await self._evict(adapter):
+            await asyncio.sleep(0.01)  # the request before this one is not quite done with it
 
     async def ready(self, model: str) -> None:
         """Waits until the model answers."""
@@ -83,6 +83,11 @@ class Stage:
         """The sum of a counter's values over its labels."""
         text = (await self.client.get("/metrics")).text
         return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.split("{")[0] == name)
+
+    async def _evict(self, adapter: v1.Adapter) -> list[str]:
+        answer = await self.client.post("/admin/evict", json={"models": [adapter.adapter_id]})
+        evicted: list[str] = answer.raise_for_status().json()["evicted"]
+        return evicted
 
     def _next(self, family: str) -> int:
         self.revisions[family] = self.revisions.get(family, 0) + 1
@@ -95,12 +100,18 @@ class Stage:
 
 def ask(model: str, max_tokens: int = 1) -> dict[str, object]:
     """A short request."""
-    return {"model": model, "prompt": "What can you help me with?", "max_tokens": max_tokens, "temperature": 0}
+    return {
+        "model": model,
+        "prompt": "What can you help me with?",
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
 
 
 def card(model: Path, seed: int, rank: int = RANK) -> LoRACard:
-    """Random matrices on all seven projections, changing the answers visibly and no more."""
-    return random_card(f"serving-{seed}", base_model.linear_shapes(model), rank, seed)
+    """Random matrices on all seven projections, strong enough that greedy answers differ."""
+    return replace(random_card(f"serving-{seed}", base_model.linear_shapes(model), rank, seed), alpha=8.0 * rank)
 
 
 @asynccontextmanager

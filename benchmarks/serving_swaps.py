@@ -97,7 +97,7 @@ async def many(bench: Bench, saturation: float) -> Row:
 async def switching(bench: Bench) -> Row:
     """A family changes its version again and again under load: each answer is of one version, the one that it names."""
     effort = bench.effort
-    tokens, every = min(16, effort.tokens), 0.4
+    tokens, every = 16, 0.4
     async with stage(bench.fleet, bench.model, batch_rows="8", slots="6", queue_limit="400") as at:
         artifacts = [await at.store(card(bench.model, number)) for number in (0, 1)]
         versions = [

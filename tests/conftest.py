@@ -1,4 +1,4 @@
-"""Real servers for every test that needs one. Started once a run, on free ports, below a temporary folder.
+"""Real servers for every test that needs one. Each worker of a run starts them once, on free ports.
 
 `servers`         nats-server, PostgreSQL and the S3 gateway, without services
 `fleet`           the whole fleet: the servers and all five services
@@ -48,6 +48,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 ServiceEnv = Callable[..., dict[str, str]]
 Mint = Callable[..., str]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests one worker runs: those of a file share its services, and all that need the whole fleet share that."""
+    for item in items:
+        whole = "fleet" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("fleet" if whole else item.location[0]))
 
 
 @dataclass(frozen=True)

@@ -302,7 +302,7 @@ def _sampling(body: SamplingFields, max_tokens: int | None, prompt_tokens: int, 
             code="invalid_value",
             param="max_tokens",
         )
-    return Sampling(wanted, body.temperature, body.top_p, body.seed, body.stops)
+    return Sampling(wanted, body.temperature, body.top_p, body.seed, body.stops, body.ignore_eos)
 
 
 def _models(caller: Caller, parts: InferenceParts) -> list[dict[str, object]]:

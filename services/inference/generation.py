@@ -46,6 +46,7 @@ class Sampling:
     top_p: float
     seed: int | None
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +260,7 @@ class Generator:
             temperature=job.sampling.temperature,
             top_p=job.sampling.top_p,
             seed=job.sampling.seed,
+            stop_ids=() if job.sampling.ignore_eos else None,
         )
 
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:

@@ -77,6 +77,8 @@ class Sampling(Body):
     n: Literal[1] = 1
     presence_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] = 0
     frequency_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] = 0
+    ignore_eos: bool = False
+    """Go on to max_tokens (not OpenAI's; vLLM has it under this name). For load tests."""
     user: str | None = Field(default=None, max_length=200)
     metadata: dict[str, str] | None = None
     fallback: bool | Annotated[str, Field(min_length=1, max_length=300)] = False
