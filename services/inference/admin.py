@@ -9,14 +9,15 @@ from pydantic import Field, model_validator
 
 from fleet_kit.auth import require
 
-from . import pressure, render
-from .adapters import View
+from . import render
 from .api import Parts
 from .errors import NotFound
-from .placement import Priority
-from .preloading import active_of
+from .policies import pressure
+from .policies.preloading import active_of
 from .schemas import Body
-from .states import Loaded
+from .slots.adapters import View
+from .slots.placement import Priority
+from .slots.states import Loaded
 
 router = APIRouter(prefix="/admin", dependencies=[Depends(require("admin"))])
 

@@ -5,8 +5,8 @@ from fastapi import APIRouter, FastAPI
 from fleet_kit.service import create_app, serve
 
 from . import admin, api, http_errors
-from .forwarding import AnsweredBy
 from .parts import open_parts
+from .replicas.forwarding import AnsweredBy
 from .settings import InferenceSettings
 
 

@@ -21,7 +21,7 @@ from .engine_thread import FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting
-from .preloading import Preloading
+from .policies.preloading import Preloading
 from .publisher import Publisher
 from .resolution import Auto, Base, Mix, base_of, resolve
 from .schemas import Fallback, Provenance, Routed, Weighted

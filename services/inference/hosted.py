@@ -6,9 +6,9 @@ from functools import cached_property
 
 from fleet_events.v1 import Adapter
 
-from .adapters import Adapters
 from .backend import Backend
 from .resolution import Base
+from .slots.adapters import Adapters
 from .vocabulary import Vocabulary
 
 

@@ -16,33 +16,33 @@ import structlog
 from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
 from fleet_kit.service import Service
 
-from . import pressure
-from .adapters import Adapters, Loader
-from .announcements import Announcements
-from .artifact import Artifacts
 from .backend import Backend, LocalBackend
-from .cache import DiskCache
 from .embedder import Embedder
 from .engine_thread import EngineThread
-from .forwarding import LIMITS, TIMEOUT, Forwarding
 from .gate import Gate
 from .generation import Generator
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting, Limits
-from .loader import SlotLoader
-from .predictor import Predictor
-from .preloading import Preloading
-from .profiled_loader import ProfiledLoader
+from .loading.artifact import Artifacts
+from .loading.cache import DiskCache
+from .loading.loader import SlotLoader
+from .loading.profiled_loader import ProfiledLoader
+from .loading.proof import PROBE_PROMPT, Exactness
+from .policies import pressure
+from .policies.predictor import Predictor
+from .policies.preloading import Preloading
+from .policies.watch import PressureWatch
 from .projection import Projection
-from .proof import PROBE_PROMPT, Exactness
 from .publisher import Publisher
 from .rates import RateLimit
+from .replicas.announcements import Announcements
+from .replicas.forwarding import LIMITS, TIMEOUT, Forwarding
 from .resolution import Base
 from .settings import InferenceSettings
-from .states import Proof
-from .vllm_hosting import describe, open_vllm
+from .slots.adapters import Adapters, Loader
+from .slots.states import Proof
+from .vllm.hosting import describe, open_vllm
 from .vocabulary import Vocabulary
-from .watch import PressureWatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

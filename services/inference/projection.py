@@ -19,7 +19,7 @@ from fleet_kit.projection import follow
 
 from .catalogue import Catalogue, Standing
 from .hosted import Hosting
-from .preloading import Preloading
+from .policies.preloading import Preloading
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from .engine_thread import Token
 from .errors import ApiError, ServerFault
 from .generation import End, Piece
 from .schemas import Provenance, Usage
-from .states import Draining, Failed, Loaded, State, Yielding
+from .slots.states import Draining, Failed, Loaded, State, Yielding
 from .text import Decodes
 
 

@@ -8,8 +8,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from lora_core.base_model import Weights
 
-from .adapter_settings import AdapterSettings
-from .replicas import NAME, URL
+from .policies.adapter_settings import AdapterSettings
+from .replicas.placement import NAME, URL
 
 
 class InferenceSettings(AdapterSettings):

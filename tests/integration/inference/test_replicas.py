@@ -16,7 +16,7 @@ import pytest
 
 from fleet_cli.stack.ports import choose
 from fleet_events import v1
-from services.inference.forwarding import ANSWERED_BY, HOP
+from services.inference.replicas.forwarding import ANSWERED_BY, HOP
 from tests.conftest import RunningService, RunService
 from tests.integration.inference.conftest import QUESTION, TOKENS, Made, Registry, eventually, text_of
 

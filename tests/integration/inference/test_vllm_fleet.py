@@ -15,13 +15,13 @@ from lora_core.interop import to_peft
 from lora_core.sampling import Request
 from services.inference.engine_thread import Finished, Token
 from services.inference.errors import BadRequest, Busy
-from services.inference.proof import Exactness
-from services.inference.states import LoadFailed
-from services.inference.vllm_backend import VllmBackend
-from services.inference.vllm_client import VllmClient
-from services.inference.vllm_fleet import Placed, VllmFleet, served_name
-from services.inference.vllm_hosting import describe
-from services.inference.vllm_loader import VllmProof, neutral_card, write_peft
+from services.inference.loading.proof import Exactness
+from services.inference.slots.states import LoadFailed
+from services.inference.vllm.backend import VllmBackend
+from services.inference.vllm.client import VllmClient
+from services.inference.vllm.fleet import Placed, VllmFleet, served_name
+from services.inference.vllm.hosting import describe
+from services.inference.vllm.loader import VllmProof, neutral_card, write_peft
 from services.inference.vocabulary import Vocabulary
 from tests.integration.inference.conftest import Made
 from tests.integration.inference.vllm_server import VllmServer

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fleet_events.v1 import Adapter
-from services.inference.adapters import Adapters
-from services.inference.placement import Rules
-from services.inference.states import LoadFailed, Proof
+from services.inference.slots.adapters import Adapters
+from services.inference.slots.placement import Rules
+from services.inference.slots.states import LoadFailed, Proof
 
 
 class ScriptedLoader:

@@ -7,8 +7,8 @@ import pytest
 
 from fleet_events.v1 import Adapter
 from services.inference.errors import Busy, CannotServe
-from services.inference.placement import Priority, Rules
-from services.inference.states import ARTIFACT_GONE, Cached, Draining, Failed, Loaded, LoadFailed, Yielding
+from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.states import ARTIFACT_GONE, Cached, Draining, Failed, Loaded, LoadFailed, Yielding
 
 from .events import adapter
 from .scripted import ScriptedLoader, hold, running, settle

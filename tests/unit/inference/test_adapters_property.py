@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet_events.v1 import Adapter
-from services.inference.adapters import Adapters
-from services.inference.placement import Priority, Rules
-from services.inference.states import IN_SLOT, Loaded, LoadFailed, Proof, Yielding
+from services.inference.slots.adapters import Adapters
+from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.states import IN_SLOT, Loaded, LoadFailed, Proof, Yielding
 
 from .events import adapter
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from fleet_events.topology import REPLICAS
-from services.inference import announcements
-from services.inference.announcements import Announcements
 from services.inference.gate import Gate
 from services.inference.hosted import Hosting
-from services.inference.replicas import Replica, Serving
+from services.inference.replicas import announcements
+from services.inference.replicas.announcements import Announcements
+from services.inference.replicas.placement import Replica, Serving
 
 BASE = "sha256-of-the-base"
 TTL = REPLICAS.ttl.total_seconds()

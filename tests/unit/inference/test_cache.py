@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet_events.v1 import Blob
-from services.inference.cache import DiskCache
+from services.inference.loading.cache import DiskCache
 
 
 class Store:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.inference.environments import PRESETS, Preset
+from services.inference.policies.environments import PRESETS, Preset
 from services.inference.settings import InferenceSettings
 
 REQUIRED = {

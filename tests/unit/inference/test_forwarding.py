@@ -12,9 +12,9 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from services.inference import forwarding
-from services.inference.forwarding import ANSWERED_BY, HOP, AnsweredBy, Forwarding
-from services.inference.replicas import Replica, Serving
+from services.inference.replicas import forwarding
+from services.inference.replicas.forwarding import ANSWERED_BY, HOP, AnsweredBy, Forwarding
+from services.inference.replicas.placement import Replica, Serving
 
 BASE = "sha256-of-the-base"
 BODY = b'{"model": "law-lora", "messages": [], "stream": false}'

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.placement import Candidate, Held, Placement, Priority, Rules, place
+from services.inference.slots.placement import Candidate, Held, Placement, Priority, Rules, place
 
 NOW = 100.0
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from services.inference.predictor import Predictor
+from services.inference.policies.predictor import Predictor
 
 CYCLE = ["intent", "writer", "review"]
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from fleet_kit.auth import Caller
-from services.inference.adapters import Adapters
 from services.inference.catalogue import Catalogue
 from services.inference.errors import NotFound
 from services.inference.hosted import Hosted, Hosting
-from services.inference.placement import Priority, Rules
-from services.inference.policy import ActivationPolicy
-from services.inference.predictor import Predictor
-from services.inference.preloading import WORKFLOW_AGAIN, Preloading
+from services.inference.policies.policy import ActivationPolicy
+from services.inference.policies.predictor import Predictor
+from services.inference.policies.preloading import WORKFLOW_AGAIN, Preloading
 from services.inference.resolution import Base
-from services.inference.states import Cached, Loaded
+from services.inference.slots.adapters import Adapters
+from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.states import Cached, Loaded
 
 from .events import BASE_REVISION, activated, adapter
 from .scripted import ScriptedLoader, running, settle

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.pressure import Ladder, Level, Reading, read, resident, tightest
+from services.inference.policies.pressure import Ladder, Level, Reading, read, resident, tightest
 
 GIB = 1024**3
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.vllm_placement import SPARE, place, rendezvous
+from services.inference.vllm.placement import SPARE, place, rendezvous
 
 names = st.lists(st.text("abcdef", min_size=1), unique=True, max_size=40)
 servers = st.lists(st.text("uvwxyz", min_size=1), unique=True, min_size=1, max_size=6)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_events.v1 import Probe
-from services.inference.states import LoadFailed
-from services.inference.vllm_loader import least_difference, require_recorded
+from services.inference.slots.states import LoadFailed
+from services.inference.vllm.loader import least_difference, require_recorded
 
 logits = st.dictionaries(st.integers(0, 50), st.floats(-30, 30), min_size=3, max_size=12)
 

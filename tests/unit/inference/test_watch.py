@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from services.inference.hosted import Hosted, Hosting
-from services.inference.placement import Priority
-from services.inference.pressure import Ladder, Level, Reading
+from services.inference.policies.pressure import Ladder, Level, Reading
+from services.inference.policies.watch import PressureWatch
 from services.inference.resolution import Base
-from services.inference.states import Cached, Loaded
-from services.inference.watch import PressureWatch
+from services.inference.slots.placement import Priority
+from services.inference.slots.states import Cached, Loaded
 
 from .events import BASE_REVISION, adapter
 from .scripted import ScriptedLoader, running, settle

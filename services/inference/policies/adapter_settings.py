@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from fleet_kit.settings import ServiceSettings
 from lora_core.profiles import Device
 
+from ..slots.placement import Rules
 from .environments import PRESETS, Environment, Monitoring, Preloading, Quantisation, defaults_of
-from .placement import Rules
 from .policy import ActivationPolicy
 from .pressure import Ladder
 

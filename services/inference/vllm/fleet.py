@@ -12,10 +12,10 @@ import structlog
 
 from fleet_events.v1 import Adapter
 
-from .errors import Busy
-from .states import LoadFailed, Proof
-from .vllm_client import Misconfigured, NotServed, Refused, Served, ServerAway, VllmClient, VllmError
-from .vllm_placement import place
+from ..errors import Busy
+from ..slots.states import LoadFailed, Proof
+from .client import Misconfigured, NotServed, Refused, Served, ServerAway, VllmClient, VllmError
+from .placement import place
 
 log = structlog.get_logger()
 RETRY_AFTER = 2.0

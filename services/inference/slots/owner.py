@@ -12,7 +12,7 @@ import structlog
 
 from fleet_events.v1 import Adapter
 
-from . import metrics
+from .. import metrics
 from .demand import Demand, Ticket
 from .messages import Abandon, Acquire, Bound, Evict, Expand, Fetched, Look, Message, Preload, Release, Retire, Unbound
 from .moves import Loader, Moves

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .engine_thread import Finished, Token
-from .errors import ApiError, BadRequest, Busy
-from .vllm_client import NotServed, Refused, ServerAway, VllmError
-from .vllm_fleet import RETRY_AFTER, Server, VllmFleet
+from ..engine_thread import Finished, Token
+from ..errors import ApiError, BadRequest, Busy
+from .client import NotServed, Refused, ServerAway, VllmError
+from .fleet import RETRY_AFTER, Server, VllmFleet
 
 if TYPE_CHECKING:
     from lora_core.engine import Request

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from lora_core import base_model
 
-from .artifact import Artifacts
-from .proof import Exactness
-from .settings import InferenceSettings
-from .vllm_backend import VllmBackend
-from .vllm_client import VllmClient
-from .vllm_fleet import VllmFleet
-from .vllm_loader import VllmLoader, VllmProof, neutral_card, write_peft
-from .vocabulary import Vocabulary
+from ..loading.artifact import Artifacts
+from ..loading.proof import Exactness
+from ..settings import InferenceSettings
+from ..vocabulary import Vocabulary
+from .backend import VllmBackend
+from .client import VllmClient
+from .fleet import VllmFleet
+from .loader import VllmLoader, VllmProof, neutral_card, write_peft
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

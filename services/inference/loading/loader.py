@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from fleet_events.v1 import Adapter
 from lora_core.errors import AdapterError
 
+from ..engine_thread import EngineThread
+from ..slots.states import LoadFailed, Proof
+from ..vocabulary import Vocabulary
 from .artifact import Artifacts
-from .engine_thread import EngineThread
 from .proof import Exactness, is_compared, probe_ids, recorded_probe
-from .states import LoadFailed, Proof
-from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from lora_core import LoRACard

@@ -13,12 +13,12 @@ from fleet_events.v1 import Probe as RecordedProbe
 from lora_core import LoRACard, LoRAWeights
 from lora_core.interop import to_peft
 
-from .artifact import Artifacts
-from .proof import Exactness, is_compared, probe_ids, recorded_probe
-from .states import LoadFailed, Proof
-from .vllm_client import VllmClient
-from .vllm_fleet import Placed, VllmFleet, served_name
-from .vocabulary import Vocabulary
+from ..loading.artifact import Artifacts
+from ..loading.proof import Exactness, is_compared, probe_ids, recorded_probe
+from ..slots.states import LoadFailed, Proof
+from ..vocabulary import Vocabulary
+from .client import VllmClient
+from .fleet import Placed, VllmFleet, served_name
 
 TOP = 20
 """Log-probabilities asked of a probe: what a vLLM server gives at most if nothing else is set (--max-logprobs)."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from fleet_events.v1 import Blob
 from fleet_kit.blobs import Blobs
 
-from .metrics import CACHE
+from ..metrics import CACHE
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from .engine_thread import Finished, Token
+from ..engine_thread import Finished, Token
 
 if TYPE_CHECKING:
     from lora_core.engine import Request

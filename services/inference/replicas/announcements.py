@@ -22,10 +22,10 @@ from pydantic import ValidationError
 from fleet_events.topology import REPLICAS
 from fleet_kit.bucket import KeyValue
 
-from .gate import Gate
-from .hosted import Hosted, Hosting
-from .replicas import Replica, Serving
-from .states import Draining, Loaded, Loading
+from ..gate import Gate
+from ..hosted import Hosted, Hosting
+from ..slots.states import Draining, Loaded, Loading
+from .placement import Replica, Serving
 
 log = structlog.get_logger()
 

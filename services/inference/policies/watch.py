@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import structlog
 
-from . import metrics
-from .errors import Busy
-from .hosted import Hosting
+from .. import metrics
+from ..errors import Busy
+from ..hosted import Hosting
 from .pressure import Ladder, Level, Reading, tightest
 
 log = structlog.get_logger()

@@ -13,12 +13,12 @@ from lora_core import LoRAFormat
 from lora_core.errors import AdapterError, InvalidAdapter
 from lora_core.profiles import Device, QuantisationProfile, profile_of
 
+from ..engine_thread import EngineThread
+from ..slots.moves import Loader
+from ..slots.states import Proof
+from ..vocabulary import Vocabulary
 from .artifact import Artifacts
-from .engine_thread import EngineThread
-from .moves import Loader
 from .proof import probe_ids
-from .states import Proof
-from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from lora_core import LoRACard

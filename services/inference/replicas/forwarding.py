@@ -23,11 +23,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet_kit.telemetry import trace_headers
 
+from ..disconnect import unless_gone
+from ..errors import ServerFault
+from ..generation import Chosen
 from .announcements import Announcements
-from .disconnect import unless_gone
-from .errors import ServerFault
-from .generation import Chosen
-from .replicas import Reason, Replica, decide
+from .placement import Reason, Replica, decide
 
 log = structlog.get_logger()
 T = TypeVar("T")

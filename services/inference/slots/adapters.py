@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
 
-from . import metrics
-from .errors import Busy, CannotServe
+from .. import metrics
+from ..errors import Busy, CannotServe
 from .messages import Abandon, Acquire, Evict, Expand, Preload, Release, Retire
 from .moves import Loader
 from .owner import Owner

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
 
+from ..slots.placement import Priority
 from .environments import Preloading
-from .placement import Priority
 
 
 @dataclass(frozen=True, slots=True)

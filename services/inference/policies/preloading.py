@@ -9,15 +9,15 @@ import structlog
 from fleet_events.v1 import Adapter
 from fleet_kit.auth import Caller
 
-from . import metrics
-from .catalogue import Catalogue
-from .errors import NotFound
-from .hosted import Hosting
-from .placement import Priority
+from .. import metrics
+from ..catalogue import Catalogue
+from ..errors import NotFound
+from ..hosted import Hosting
+from ..resolution import reaches
+from ..slots.placement import Priority
+from ..slots.states import IN_SLOT
 from .policy import ActivationPolicy
 from .predictor import Predictor
-from .resolution import reaches
-from .states import IN_SLOT
 
 log = structlog.get_logger()
 

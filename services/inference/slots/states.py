@@ -8,7 +8,7 @@ from fetching and loading also → failed, and from failed → known when it may
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ApiError, Busy, CannotServe
+from ..errors import ApiError, Busy, CannotServe
 from .placement import Priority
 
 

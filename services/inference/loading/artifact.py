@@ -12,9 +12,9 @@ from fleet_kit.settle import TRANSIENT
 from lora_core import LoRAFormat, check_card
 from lora_core.errors import AdapterError, AdapterNotFound
 
+from ..resolution import Base
+from ..slots.states import ARTIFACT_GONE, LoadFailed
 from .cache import DiskCache
-from .resolution import Base
-from .states import ARTIFACT_GONE, LoadFailed
 
 if TYPE_CHECKING:
     from lora_core import LoRACard

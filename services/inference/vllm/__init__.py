@@ -1,0 +1,1 @@
+"""A base model on vLLM servers: which adapter lies where, brought there, proved, reconciled, asked."""
