@@ -31,7 +31,7 @@ WORKERS ?= 2
 test test-heavy: export OMP_NUM_THREADS := 1
 test test-heavy: export LORAFLEET_THREADS := 1
 test: setup
-	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What takes too long for every change: each service killed in a loop of its own, and the like.
 test-heavy: setup

@@ -17,6 +17,7 @@ from benchmarks.serving_peers import InProcess, Job, llama_server, vllm
 from benchmarks.serving_plan import QUESTIONS, Bench, Effort, arrivals, offered, percentiles, resident
 from benchmarks.serving_stage import stage
 from benchmarks.serving_swaps import activation, many, switching
+from benchmarks.serving_weights import rounded
 from fleet_cli.stack import Fleet, prepare_base_model
 from fleet_cli.stack.home import Home, default_home
 
@@ -80,8 +81,8 @@ def _other_servers(bench: Bench, prompts: Sequence[str], seen: dict[str, list[fl
     effort = bench.effort
 
     def measure(name: str, url: str, wishes: Sequence[Wish]) -> None:
-        load(url, "", wishes, effort.tokens)
-        seen[name] = [load(url, "", wishes, effort.tokens).tokens_per_second for _ in range(effort.rounds)]
+        load(url, "", wishes[:4], effort.tokens)
+        seen[name] = [load(url, "", wishes, effort.tokens).tokens_per_second for _ in range(min(2, effort.rounds))]
 
     with vllm(bench.model, {f"a{n}": bench.peft(n) for n in range(8)}) as url:
         if url:
@@ -132,6 +133,7 @@ async def latency(bench: Bench, saturation: float) -> list[Row]:
 
 async def run(bench: Bench) -> list[Row]:
     rows, saturation = await throughput(bench)
+    rows += await rounded(bench)
     rows += await latency(bench, saturation)
     rows += await activation(bench)
     rows.append(await many(bench, saturation))

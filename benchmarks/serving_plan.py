@@ -47,7 +47,7 @@ class Effort:
     def of(cls, quick: bool) -> "Effort":
         if quick:
             return cls(1, 8, 8, 4, 6, 3, 3, 1, 3)
-        return cls(3, 32, 32, 64, 300, 16, 60, 7, 50)
+        return cls(2, 32, 32, 64, 300, 16, 60, 7, 50)
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import settings
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
+from xdist.scheduler import LoadScopeScheduling
 
 from fleet_cli.stack import Fleet, embedding_model_path, prepare_base_model
 from fleet_cli.stack.environment import service_environment
@@ -41,6 +43,7 @@ settings.register_profile("ci", derandomize=True, database=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+OF_THE_FLEET = ("tests/e2e/", "tests/integration/stack/test_whole_fleet.py", "tests/integration/cli/test_pipeline.py")
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Converting the base model takes half a minute: kept over runs, shared by all homes that the tests make.
 os.environ.setdefault("LORAFLEET_MODELS", str(REPOSITORY / ".lorafleet" / "models"))
@@ -50,12 +53,16 @@ ServiceEnv = Callable[..., dict[str, str]]
 Mint = Callable[..., str]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one worker runs: those of a file share its services, and all that need the whole fleet share that."""
-    for item in items:
-        whole = "fleet" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("fleet" if whole else item.location[0]))
+class Scheduling(LoadScopeScheduling):
+    """One worker runs the tests of a file, which share its services, and one all files that share the whole fleet."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "fleet" if file.startswith(OF_THE_FLEET) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @dataclass(frozen=True)

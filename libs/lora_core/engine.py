@@ -217,11 +217,17 @@ class ArrowEngine:
 
     def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> Probe:
         """The largest logits after a prompt. Unequal probes with and without an adapter prove that it has effect."""
-        ids = torch.tensor([list(prompt_ids)], device=self.model.device)
-        with self.rows([adapter]):
-            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+        logits = torch.from_numpy(self.next_logits(prompt_ids, adapter))
         values, tokens = logits.topk(min(top, logits.shape[0]))
         return Probe(tuple(tokens.tolist()), tuple(values.tolist()))
+
+    def next_logits(self, prompt_ids: Sequence[int], adapter: Adapters = None) -> npt.NDArray[np.float32]:
+        """The logits of the token after a prompt, [vocabulary]."""
+        ids = torch.tensor([list(prompt_ids)], device=self.model.device)
+        with self.rows([adapter]):
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1]
+            found: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+        return found
 
     def encode(self, texts: Sequence[str], adapter: Adapters = None) -> npt.NDArray[np.float32]:
         """Sentence vectors, [texts, hidden]: mean of the last hidden states, of length 1. Adapters must be loaded."""

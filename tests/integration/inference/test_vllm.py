@@ -210,7 +210,7 @@ async def test_with_every_server_down_a_request_is_told_to_come_back_and_never_g
     made = make_adapter(seed=7)
     adapter = await registry.describe(made, domain)
     await registry.activate(adapter)
-    await held(vllm, adapter)
+    await answered(inference.client, adapter.adapter_id)
     for server in vllm:
         server.stop()
     for model in (adapter.adapter_id, "tiny"):
