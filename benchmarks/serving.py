@@ -8,7 +8,7 @@ import asyncio
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.report import Row, Samples, emit, options
@@ -131,22 +131,32 @@ async def latency(bench: Bench, saturation: float) -> list[Row]:
     return rows
 
 
-async def run(bench: Bench) -> list[Row]:
+async def run(bench: Bench, keep: Callable[[list[Row]], None]) -> list[Row]:
+    """All rows; `keep` gets those that there are after each part, as the whole takes half an hour."""
     rows, saturation = await throughput(bench)
-    rows += await rounded(bench)
-    rows += await latency(bench, saturation)
-    rows += await activation(bench)
-    rows.append(await many(bench, saturation))
-    rows.append(await switching(bench))
+    parts: tuple[Callable[[], Awaitable[list[Row]]], ...] = (
+        lambda: activation(bench),
+        lambda: many(bench, saturation),
+        lambda: switching(bench),
+        lambda: latency(bench, saturation),
+        lambda: rounded(bench),
+    )
+    for part in parts:
+        keep(rows)
+        rows += await part()
     return rows
 
 
 def main() -> None:
     asked = options(__doc__ or "")
     model = prepare_base_model(Home.open(default_home()).models).path
+
+    def keep(rows: list[Row]) -> None:
+        emit(rows, asked.json, out=lambda _: None)
+
     with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder) / "home") as fleet:
         fleet.start([])
-        rows = asyncio.run(run(Bench(fleet, model, Path(folder), Effort.of(asked.quick))))
+        rows = asyncio.run(run(Bench(fleet, model, Path(folder), Effort.of(asked.quick)), keep))
     emit(rows, asked.json)
 
 

@@ -52,7 +52,7 @@ async def activation(bench: Bench) -> list[Row]:
     return rows
 
 
-async def many(bench: Bench, saturation: float) -> Row:
+async def many(bench: Bench, saturation: float) -> list[Row]:
     """Far more adapters than slots, picked by Zipf's law, beside the same load on adapters that are all loaded."""
     effort = bench.effort
     rate = 0.8 * saturation / effort.tokens
@@ -80,21 +80,23 @@ async def many(bench: Bench, saturation: float) -> Row:
         swapped = await asyncio.to_thread(load, at.service.url, at.token, wishes, effort.tokens)
         swaps = (await at.metric("lorafleet_inference_adapter_loads_total") - before) / (time.perf_counter() - begun)
     lost = 100 * (1 - swapped.tokens_per_second / here.tokens_per_second)
-    return Row(
-        f"{effort.known} adapters on {effort.slots} slots, Zipf {ALPHA}: tokens/s lost against all loaded",
-        "%",
-        lost,
-        {"tokens/s, all loaded": here.tokens_per_second},
-        ask="at most 10, no error",
-        met=lost <= 10 and not swapped.failed,
-        n=len(wishes),
-        note=f"{len(swapped.failed)} errors; {swapped.tokens_per_second:.1f} tokens/s at {rate:.2f} requests/s, "
-        f"{swaps:.2f} swaps/s; to first token {percentiles(swapped.firsts)} ms (p50 / p99), "
-        f"all loaded {percentiles(here.firsts)} ms; {len({wish.model for wish in wishes})} adapters asked",
-    )
+    return [
+        Row(
+            f"{effort.known} adapters on {effort.slots} slots, Zipf {ALPHA}: tokens/s lost against all loaded",
+            "%",
+            lost,
+            {"tokens/s, all loaded": here.tokens_per_second},
+            ask="at most 10, no error",
+            met=lost <= 10 and not swapped.failed,
+            n=len(wishes),
+            note=f"{len(swapped.failed)} errors; {swapped.tokens_per_second:.1f} tokens/s at {rate:.2f} requests/s, "
+            f"{swaps:.2f} swaps/s; to first token {percentiles(swapped.firsts)} ms (p50 / p99), "
+            f"all loaded {percentiles(here.firsts)} ms; {len({wish.model for wish in wishes})} adapters asked",
+        )
+    ]
 
 
-async def switching(bench: Bench) -> Row:
+async def switching(bench: Bench) -> list[Row]:
     """A family changes its version again and again under load: each answer is of one version, the one that it names."""
     effort = bench.effort
     tokens, every = 16, 0.4
@@ -126,12 +128,14 @@ async def switching(bench: Bench) -> Row:
     ]
     bad = len(outcome.failed) + len(mixed)
     answered = len({one.adapter_id for one in outcome.answers})
-    return Row(
-        f"version switch under load, {effort.switches - 1} times: failed or mixed answers",
-        "answers",
-        bad,
-        ask="0",
-        met=bad == 0,
-        n=len(outcome.answers),
-        note=f"{len(outcome.failed)} failed, {len(mixed)} mixed; {answered} versions answered",
-    )
+    return [
+        Row(
+            f"version switch under load, {effort.switches - 1} times: failed or mixed answers",
+            "answers",
+            bad,
+            ask="0",
+            met=bad == 0,
+            n=len(outcome.answers),
+            note=f"{len(outcome.failed)} failed, {len(mixed)} mixed; {answered} versions answered",
+        )
+    ]
