@@ -103,7 +103,7 @@ async def switching(bench: Bench) -> list[Row]:
     async with stage(bench.fleet, bench.model, batch_rows="8", slots="6", queue_limit="400") as at:
         artifacts = [await at.store(card(bench.model, number)) for number in (0, 1)]
         versions = [
-            at.adapter(artifacts[number % 2], "switched", f"{number + 1}.0.0") for number in range(effort.switches + 1)
+            at.adapter(artifacts[number % 2], "switched", f"{number + 1}.0.0") for number in range(effort.switches + 2)
         ]
         expected = []
         for adapter in versions[:2]:
@@ -130,7 +130,7 @@ async def switching(bench: Bench) -> list[Row]:
     answered = len({one.adapter_id for one in outcome.answers})
     return [
         Row(
-            f"version switch under load, {effort.switches - 1} times: failed or mixed answers",
+            f"version switch under load, {effort.switches} times: failed or mixed answers",
             "answers",
             bad,
             ask="0",

@@ -41,7 +41,7 @@ class InferenceSettings(AdapterSettings):
     """Disk cache of adapter artifacts, named by digest; may be shared by replicas on one machine."""
 
     weights: Weights = "float32"
-    """How the base models keep their weights in this process: float32, bfloat16 or int8 (docs/benchmarks.md says what
+    """How the base models keep their weights in this process: float32, bfloat16 or int8 (docs/serving.md says what
     they cost). float32 alone answers exactly as transformers does."""
     max_rank: int = Field(default=64, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
