@@ -34,6 +34,12 @@ class Dataset(Message):
     blob: Blob
     samples: Annotated[int, Field(ge=0)] = 0
     """Number of samples."""
+    kind: str = ""
+    """What its records are: completion, conversation, preference, ranking or rated."""
+    validation_samples: Annotated[int, Field(ge=0)] = 0
+    """How many of the samples are its validation split."""
+    card: Blob | None = None
+    """Data card, JSON: sources, filters and what they dropped, counts, licence."""
 
 
 class Artifact(Message):
@@ -108,7 +114,48 @@ class Hyperparameters(Message):
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps between two checkpoints; unset means one per epoch."""
     keep_checkpoints: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Newest checkpoints kept."""
+    """Newest checkpoints kept; the one with the best validation loss is kept beside them."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    max_gradient_norm: Annotated[float, Field(ge=0.001, le=1000.0)] | None = None
+    """Gradients are scaled down to this norm."""
+    validation_part: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
+    """Part of the prompts held out to validate with where the data set has no validation split of its own; unset holds out none."""
+    validation_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps between two validations; unset means one per epoch."""
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Validations in a row without a better loss after which training ends; unset trains to the end."""
+    beta: Annotated[float, Field(ge=0.001, le=100.0)] | None = None
+    """dpo: how strongly the adapter is held to what it began from."""
+    preference_loss: (
+        Annotated[
+            str, Field(pattern="^(?:|sigmoid|hinge|ipo|robust|exo_pair|nca_pair|apo_zero|apo_down|sigmoid\\+sft)$")
+        ]
+        | None
+    ) = None
+    """dpo: sigmoid (also when unset), hinge, ipo, robust, exo_pair, nca_pair, apo_zero, apo_down or sigmoid+sft."""
+    label_smoothing: Annotated[float, Field(ge=0.0, le=0.49)] | None = None
+    """dpo: part of the preferences that are taken to be the wrong way round."""
+    ranking_loss: Annotated[str, Field(pattern="^(?:|margin|rrhf|listwise)$")] | None = None
+    """ranking: margin (also when unset), rrhf or listwise."""
+    ranking_margin: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    """ranking: how much more likely, in nats per token, a completion must be than the next worse one."""
+    processes: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes that share each batch; the batch size stays that of the whole."""
+
+
+class Export(Message):
+    """A further form of a finished adapter, and whether it is still good enough on the validation split."""
+
+    kind: Annotated[str, Field(min_length=1)]
+    """gguf, int8 or int4."""
+    blob: Blob
+    same_token: float | None = None
+    """Share of validation positions at which it prefers the same token as the adapter itself."""
+    validation_loss: float | None = None
+    quality_threshold: float | None = None
+    """What its quantisation profile asks of same_token."""
+    fit: Bool = False
+    """Whether it meets that; a form that loses nothing always does."""
 
 
 class AdapterRegistered(Event):
@@ -255,6 +302,9 @@ class FeedbackRecorded(Event):
     """1 (bad) to 5 (good)."""
     comment: Annotated[str, Field(max_length=4000)] = ""
     by: str = ""
+    prompt: str = ""
+    """The rated exchange itself, where the sender has it: with both, the answer becomes a rated sample of the domain."""
+    completion: str = ""
 
 
 class EvaluationRequested(Event):
@@ -397,8 +447,8 @@ class TrainingRequested(Event):
     """Chosen by the requester; empty takes the event's id."""
     domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
     """Domain and tenancy boundary, first half of the adapter family."""
-    method: Annotated[str, Field(pattern="^(?:|lora|qlora|dora)$")] = ""
-    """lora (also when empty), qlora or dora."""
+    method: Annotated[str, Field(pattern="^(?:|lora|rslora|qlora|dora)$")] = ""
+    """lora (also when empty), rslora, qlora or dora."""
     query: Annotated[str, Field(max_length=1000)] = ""
     """Full-text query that selects the domain's recorded samples; empty takes all of them."""
     dataset_id: str = ""
@@ -420,6 +470,36 @@ class TrainingRequested(Event):
     """Who asked; set by the service when it comes over HTTP."""
     base_model: str = ""
     """Base model by name; empty takes the trainer's."""
+    objective: Annotated[str, Field(pattern="^(?:|sft|dpo|ranking)$")] = ""
+    """sft (also when empty), dpo or ranking."""
+    continue_from: Annotated[str, Field(max_length=200)] = ""
+    """Adapter to train further, by its id or by the id of the job that made it; empty begins a new one."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    """Of two waiting jobs the one of higher priority goes first."""
+    exports: tuple[Annotated[str, Field(pattern="^(?:|gguf|int8|int4)$")], ...] = ()
+    """Further forms of the finished adapter: gguf, int8, int4."""
+
+
+class TrainingQueued(Event):
+    """A job was accepted: its request is valid as a whole and waits for a worker."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingQueued"
+
+    job_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    priority: int = 0
+
+
+class TrainingPaused(Event):
+    """A job rests by request; whoever resumes it goes on from its newest checkpoint."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TrainingPaused"
+
+    job_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    by: str = ""
+    reason: str = ""
+    step: int = 0
 
 
 class TrainingStarted(Event):
@@ -451,6 +531,10 @@ class TrainingProgressed(Event):
     learning_rate: float = 0.0
     gradient_norm: float = 0.0
     tokens_per_second: float = 0.0
+    validation_loss: float | None = None
+    """Loss on the validation split, where one was measured since the last such event."""
+    peak_memory_bytes: Int64 = 0
+    """Memory of the training process at its highest."""
 
 
 class TrainingCompleted(Event):
@@ -460,8 +544,8 @@ class TrainingCompleted(Event):
 
     job_id: Annotated[str, Field(min_length=1)]
     domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
-    method: Annotated[str, Field(pattern="^(?:lora|qlora|dora)$")]
-    """lora, qlora or dora."""
+    method: Annotated[str, Field(pattern="^(?:lora|rslora|qlora|dora)$")]
+    """lora, rslora, qlora or dora."""
     base_model: BaseModel
     dataset: Dataset
     configuration: Annotated[str, Field(min_length=1)]
@@ -486,6 +570,14 @@ class TrainingCompleted(Event):
     auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
     requested_by: str = ""
     finished_at: Timestamp | None = None
+    objective: str = ""
+    """sft, dpo or ranking."""
+    continued_from: str = ""
+    """Adapter or job that this one continues."""
+    report_page: Blob | None = None
+    """The same report as a page for people, and the model card."""
+    model_card: Blob | None = None
+    exports: tuple[Export, ...] = ()
 
 
 class TrainingFailed(Event):
@@ -531,7 +623,9 @@ EVENTS: tuple[type[Event], ...] = (
     TrainingCancelled,
     TrainingCompleted,
     TrainingFailed,
+    TrainingPaused,
     TrainingProgressed,
+    TrainingQueued,
     TrainingRequested,
     TrainingStarted,
 )

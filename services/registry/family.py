@@ -15,6 +15,7 @@ class Method(StrEnum):
     """How the adapter was trained (LA-1.3)."""
 
     LORA = "lora"
+    RSLORA = "rslora"
     QLORA = "qlora"
     DORA = "dora"
 

@@ -1,5 +1,5 @@
 """Trainer: owns samples, data sets, training jobs, their checkpoints and reports.
 
-Hears SampleRecorded, PreferenceRecorded, TrainingRequested.
-Says TrainingRequested (what came over HTTP), TrainingStarted, Progressed, Completed, Failed, Cancelled.
+Hears SampleRecorded, PreferenceRecorded, FeedbackRecorded, TrainingRequested, TrainingQueued, AdapterRegistered.
+Says TrainingRequested (what came over HTTP), TrainingQueued, Started, Progressed, Paused, Completed, Failed, Cancelled.
 """

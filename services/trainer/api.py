@@ -1,43 +1,24 @@
-"""HTTP in: samples, data sets and training jobs. Scope `train`; a caller sees only the domains of its token."""
+"""HTTP in: training jobs. Scope `train`; a caller sees only the domains of its token."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from fleet_kit.auth import Caller, require
+from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from services.trainer import domain, store
+from services.trainer.access import Limit, Trains, domains_of
 from services.trainer.configuration import Fault, InvalidRequest
+from services.trainer.data import api as data_api
+from services.trainer.data.selection import named_dataset
 from services.trainer.domain import InvalidTransition, Job, JobState
-from services.trainer.intake import DOMAIN, read_request, read_samples
-from services.trainer.selection import named_dataset
+from services.trainer.jobs.request import read_request
 from services.trainer.service import Trainer
-from services.trainer.views import Accepted, CancelRequest, DatasetView, JobView, MetricView, SamplesView
+from services.trainer.views import Accepted, CancelRequest, JobView, MetricView
 
 router = APIRouter(prefix="/v1", tags=["training"])
-
-Trains = Annotated[Caller, Depends(require("train"))]
-Limit = Annotated[int, Query(ge=1, le=1000)]
-_BATCH = 500
-
-
-@router.post("/samples", status_code=201, summary="Record samples, one JSON object a line")
-async def record_samples(
-    request: Request, caller: Trains, trainer: Trainer, domain: Annotated[str | None, Query(pattern=DOMAIN)] = None
-) -> SamplesView:
-    """All lines are recorded or none. `?domain=` is the domain of lines that name none."""
-    received, added, now = 0, 0, datetime.now(UTC)
-    reached: set[str] = set()
-    async with trainer.transaction() as tx:
-        async for batch in read_samples(request.stream(), domain, size=_BATCH):
-            for name in {sample.domain for sample in batch} - reached:
-                caller.reach(name)
-                reached.add(name)
-            added += await store.add_samples(tx.connection, batch, now)
-            received += len(batch)
-    return SamplesView(received=received, added=added, duplicates=received - added)
 
 
 @router.post("/jobs", status_code=202, summary="Queue a training job")
@@ -66,7 +47,7 @@ async def list_jobs(
     caller: Trains, trainer: Trainer, state: JobState | None = None, limit: Limit = 100
 ) -> dict[str, list[JobView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        jobs = await store.list_jobs(connection, _domains(caller), state, limit)
+        jobs = await store.list_jobs(connection, domains_of(caller), state, limit)
     return {"jobs": [JobView.of(job) for job in jobs]}
 
 
@@ -112,22 +93,6 @@ async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: Cancel
     return JobView.of(job)
 
 
-@router.get("/datasets", summary="Frozen data sets, newest first")
-async def list_datasets(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[DatasetView]]:
-    async with trainer.db.acquire(timeout=5) as connection:
-        found = await store.list_datasets(connection, _domains(caller), limit)
-    return {"datasets": [DatasetView.of(one) for one in found]}
-
-
-@router.get("/datasets/{dataset_id}", summary="A frozen data set")
-async def get_dataset(dataset_id: str, caller: Trains, trainer: Trainer) -> DatasetView:
-    async with trainer.db.acquire(timeout=5) as connection:
-        found = await store.find_dataset(connection, dataset_id)
-    if found is None or not caller.reaches(found.domain):
-        raise Problem(404, "Data set not found", f"no data set {dataset_id!r} that this token reaches")
-    return DatasetView.of(found)
-
-
 async def _job(job_id: str, caller: Caller, trainer: Trainer) -> Job:
     async with trainer.db.acquire(timeout=5) as connection:
         job = await store.find_job(connection, job_id)
@@ -144,10 +109,6 @@ async def _same_again(asked: Job, known: Job) -> None:
         )
 
 
-def _domains(caller: Caller) -> list[str] | None:
-    return None if "*" in caller.domains else sorted(caller.domains)
-
-
 def _unprocessable(faults: tuple[Fault, ...]) -> Problem:
     return Problem(
         422,
@@ -156,3 +117,8 @@ def _unprocessable(faults: tuple[Fault, ...]) -> Problem:
         field=faults[0].field,
         faults=[{"field": one.field, "value": one.value, "expected": one.expected} for one in faults],
     )
+
+
+routes = APIRouter()
+routes.include_router(data_api.router)
+routes.include_router(router)

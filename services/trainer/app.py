@@ -11,7 +11,7 @@ from services.trainer.settings import TrainerSettings
 
 def build(settings: TrainerSettings | None = None) -> FastAPI:
     """The trainer as an application; settings come from the environment unless given."""
-    return create_app("trainer", settings or TrainerSettings(), handlers=handlers, api=api.router, parts=open_workshop)
+    return create_app("trainer", settings or TrainerSettings(), handlers=handlers, api=api.routes, parts=open_workshop)
 
 
 if __name__ == "__main__":

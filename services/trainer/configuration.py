@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from fleet_events import v1
 
 DECODER_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-METHODS = ("lora", "dora", "qlora")
+METHODS = ("lora", "rslora", "dora", "qlora")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class Configuration:
 
     Ranges are those of `Hyperparameters` in proto-schemas/lorafleet/events/v1/training.proto; `epochs` counts
     passes over the data and is overruled by `max_steps`; `warmup_ratio` is the part of all steps in which the learning
-    rate rises; `checkpoint_steps` of None means one checkpoint per epoch.
+    rate rises; `checkpoint_steps` and `validation_steps` of None mean once per epoch; `batch_size` is that of all
+    `processes` together.
     """
 
+    objective: str = "sft"
     method: str = "lora"
     rank: int = 16
     alpha: float = 32.0
@@ -55,10 +57,19 @@ class Configuration:
     scheduler: str = "linear"
     checkpoint_steps: int | None = None
     keep_checkpoints: int = 2
-    # Not asked for by an event yet, but they decide the result: part of the digest.
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
-    objective: str = field(default="sft-completion", init=False)
+    validation_part: float = 0.0
+    validation_steps: int | None = None
+    early_stopping_patience: int | None = None
+    beta: float = 0.1
+    preference_loss: str = "sigmoid"
+    label_smoothing: float = 0.0
+    ranking_loss: str = "margin"
+    ranking_margin: float = 0.5
+    processes: int = 1
+    continue_from: str = ""
+    """SHA-256 of the adapter weights that training begins from; empty for a new adapter."""
 
     def values(self) -> dict[str, object]:
         """Every field by its name."""
@@ -74,12 +85,14 @@ class Configuration:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
-def resolve(method: str, asked: v1.Hyperparameters | None) -> Configuration:
+def resolve(method: str, asked: v1.Hyperparameters | None, objective: str = "") -> Configuration:
     """The asked values, with defaults where nothing was asked. alpha defaults to twice the rank."""
     given = asked.model_dump(by_alias=False, exclude_none=True) if asked else {}
     targets = tuple(given.pop("target_modules", ())) or DECODER_PROJECTIONS
     given.setdefault("alpha", 2.0 * given.get("rank", Configuration.rank))
-    return Configuration(method=method or "lora", target_modules=tuple(sorted(set(targets))), **given)
+    return Configuration(
+        objective=objective or "sft", method=method or "lora", target_modules=tuple(sorted(set(targets))), **given
+    )
 
 
 def check(

@@ -65,12 +65,17 @@ class Job:
 
     @property
     def configuration(self) -> Configuration:
-        return resolve(self.request.method, self.request.hyperparameters)
+        return resolve(self.request.method, self.request.hyperparameters, self.request.objective)
 
 
 def queue(request: v1.TrainingRequested, job_id: str, now: datetime) -> Job:
     """A new job. The request keeps the id, so that it reads the same whoever chose it."""
     return Job(job_id=job_id, request=request.model_copy(update={"job_id": job_id}), created_at=now)
+
+
+def queued(job: Job) -> v1.TrainingQueued:
+    """Says that the job waits for a worker."""
+    return v1.TrainingQueued(job_id=job.job_id, domain=job.domain, priority=job.request.priority)
 
 
 def take_up(job: Job, now: datetime) -> Job:

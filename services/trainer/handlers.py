@@ -2,15 +2,24 @@
 
 from datetime import UTC, datetime
 
-from fleet_events.v1 import PreferenceRecorded, SampleRecorded, TrainingRequested
+from fleet_events.v1 import (
+    AdapterRegistered,
+    FeedbackRecorded,
+    PreferenceRecorded,
+    SampleRecorded,
+    TrainingQueued,
+    TrainingRequested,
+)
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
-from services.trainer import store
-from services.trainer.dataset import InvalidSample, Preference, Sample
-from services.trainer.job import job_id_of, run_job
+from services.trainer import store as jobs_store
+from services.trainer.data import store
+from services.trainer.data.dataset import InvalidSample, Preference, Sample
+from services.trainer.jobs.acceptance import accept
+from services.trainer.jobs.job import run_job
 from services.trainer.service import TrainerService
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -38,11 +47,38 @@ async def record_preference(event: PreferenceRecorded, tx: Transaction, service:
     await store.add_preference(tx.connection, preference)
 
 
-def _job_lease(event: TrainingRequested, envelope: Envelope) -> str:
-    return f"job:{job_id_of(event, envelope)}"
+@handlers.on(TrainingRequested)
+async def accept_job(event: TrainingRequested, tx: Transaction, service: TrainerService) -> None:
+    """Queue a valid job; fail another with everything that is wrong with it."""
+    if tx.cause is None:
+        raise LookupError("a training request came without its envelope")
+    await accept(event, tx.cause, tx, service)
 
 
-@handlers.long(TrainingRequested, lease=_job_lease)
-async def train(event: TrainingRequested, work: Work, service: TrainerService) -> None:
+def _job_lease(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG001
+    return f"job:{event.job_id}"
+
+
+@handlers.long(TrainingQueued, lease=_job_lease)
+async def train(event: TrainingQueued, work: Work, service: TrainerService) -> None:
     """Train, on one worker at a time, until the job has succeeded, failed or been cancelled."""
-    await run_job(event, work, service)
+    await run_job(event.job_id, work, service)
+
+
+@handlers.on(FeedbackRecorded)
+async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """A rated answer that brings its own text becomes a rated sample of its domain."""
+    if not (event.domain and event.prompt and event.completion):
+        return
+    sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
+    try:
+        sample.check()
+    except InvalidSample as error:
+        raise Refused(str(error)) from error
+    await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+
+
+@handlers.on(AdapterRegistered)
+async def remember_adapter(event: AdapterRegistered, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep which job made an adapter, so that a request can continue it by its id."""
+    await jobs_store.add_adapter(tx.connection, event)

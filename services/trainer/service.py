@@ -14,8 +14,8 @@ from fleet_kit.http import service_of
 from fleet_kit.service import Service
 from lora_core import base_model
 from services.trainer.configuration import Configuration, Fault, InvalidRequest, check, resolve
+from services.trainer.jobs.work_folder import remove_leftovers
 from services.trainer.settings import TrainerSettings
-from services.trainer.work_folder import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Workshop:
 
     def examine(self, request: v1.TrainingRequested) -> Configuration:
         """The configuration a request asks for; raises `InvalidRequest` with every fault it has."""
-        configuration = resolve(request.method, request.hyperparameters)
+        configuration = resolve(request.method, request.hyperparameters, request.objective)
         faults = list(check(configuration, self.shapes, quantisation=self.quantisation))
         if request.base_model not in ("", self.base.name):
             faults.append(Fault("base_model", request.base_model, f"{self.base.name}, which this trainer trains"))

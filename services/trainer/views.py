@@ -6,36 +6,27 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_events import v1
-from services.trainer.dataset import StoredDataset
 from services.trainer.domain import Job, JobState
-from services.trainer.progress import Stepped
+from services.trainer.training.progress import Stepped
 
 
-class _View(BaseModel):
+class View(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Accepted(_View):
+class Accepted(View):
     """A queued job."""
 
     job_id: str
 
 
-class SamplesView(_View):
-    """What became of an upload. A duplicate was recorded before, in this upload or an earlier one."""
-
-    received: int
-    added: int
-    duplicates: int
-
-
-class CancelRequest(_View):
+class CancelRequest(View):
     """Why a job shall end."""
 
     reason: str = Field(default="", max_length=1000)
 
 
-class BlobView(_View):
+class BlobView(View):
     """An object and its digest."""
 
     uri: str
@@ -47,14 +38,14 @@ class BlobView(_View):
         return cls(uri=blob.uri, sha256=blob.sha256, bytes=blob.bytes)
 
 
-class BaseModelView(_View):
+class BaseModelView(View):
     """The pinned base model."""
 
     name: str
     revision: str
 
 
-class JobView(_View):
+class JobView(View):
     """Where a job stands."""
 
     job_id: str
@@ -105,7 +96,7 @@ class JobView(_View):
         )
 
 
-class MetricView(_View):
+class MetricView(View):
     """One optimizer step."""
 
     step: int
@@ -124,28 +115,4 @@ class MetricView(_View):
             learning_rate=step.learning_rate,
             gradient_norm=step.gradient_norm,
             tokens_per_second=step.tokens / step.seconds if step.seconds else 0.0,
-        )
-
-
-class DatasetView(_View):
-    """A frozen data set and the selection that first made it."""
-
-    dataset_id: str
-    domain: str
-    query: str
-    min_rating: float | None
-    samples: int
-    blob: BlobView
-    created_at: datetime
-
-    @classmethod
-    def of(cls, stored: StoredDataset) -> Self:
-        return cls(
-            dataset_id=stored.dataset.dataset_id,
-            domain=stored.domain,
-            query=stored.query,
-            min_rating=stored.min_rating,
-            samples=stored.dataset.samples,
-            blob=BlobView.of(stored.dataset.blob),
-            created_at=stored.created_at,
         )

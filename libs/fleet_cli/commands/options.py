@@ -30,6 +30,7 @@ class Method(StrEnum):
     """Training methods."""
 
     LORA = "lora"
+    RSLORA = "rslora"
     QLORA = "qlora"
     DORA = "dora"
 

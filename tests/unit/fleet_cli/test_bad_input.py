@@ -19,7 +19,7 @@ from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
         (["lifecycle", "run", "--domain", "tax", "--rank", "0"], "--rank", "greater than or equal to 1"),
         (["lifecycle", "run", "--domain", "tax", "--rank", "257"], "--rank", "less than or equal to 256"),
         (["lifecycle", "run", "--domain", "tax", "--rank", "many"], "--rank", "integer"),
-        (["lifecycle", "run", "--domain", "tax", "--method", "full"], "--method", "'lora', 'qlora', 'dora'"),
+        (["lifecycle", "run", "--domain", "tax", "--method", "full"], "--method", "'lora', 'rslora', 'qlora', 'dora'"),
         (
             ["lifecycle", "run", "--domain", "tax", "--auto-approve-threshold", "101"],
             "--auto-approve-threshold",

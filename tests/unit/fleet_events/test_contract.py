@@ -31,7 +31,7 @@ COMPLETED = made(
     v1.TrainingCompleted,
     job_id=NAME,
     domain=NAME,
-    method=st.sampled_from(["lora", "qlora", "dora"]),
+    method=st.sampled_from(["lora", "rslora", "qlora", "dora"]),
     base_model=made(v1.BaseModel, name=NAME, revision=DIGEST),
     dataset=made(v1.Dataset, dataset_id=NAME, blob=BLOB, samples=st.integers(0, 2**31 - 1)),
     configuration=st.just("{}"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.checkpoint import CONTENT, pack, unpack
+from services.trainer.jobs.checkpoint import CONTENT, pack, unpack
 
 pytestmark = pytest.mark.unit
 

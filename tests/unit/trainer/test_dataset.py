@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.dataset import InvalidSample, Preference, Sample, freeze
+from services.trainer.data.dataset import InvalidSample, Preference, Sample, freeze
 
 pytestmark = pytest.mark.unit
 

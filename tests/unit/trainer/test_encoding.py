@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.encoding import IGNORED, encode, encode_all, prompt_ids
+from services.trainer.training.encoding import IGNORED, encode, encode_all, prompt_ids
 
 pytestmark = pytest.mark.unit
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from fleet_events import v1
 from fleet_kit.errors import Problem
 from services.trainer.configuration import InvalidRequest
-from services.trainer.dataset import Sample
-from services.trainer.intake import read_request, read_samples
+from services.trainer.data.dataset import Sample
+from services.trainer.data.intake import read_samples
+from services.trainer.jobs.request import read_request
 from services.trainer.service import Workshop
 
 pytestmark = pytest.mark.unit

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.order import LengthGrouped
+from services.trainer.training.order import LengthGrouped
 
 pytestmark = pytest.mark.unit
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.report import example_prompts
+from services.trainer.reporting.report import example_prompts
 
 pytestmark = pytest.mark.unit
 

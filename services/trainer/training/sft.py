@@ -27,9 +27,9 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from services.trainer.configuration import Configuration
-from services.trainer.encoding import IGNORED, EncodedSet
-from services.trainer.order import LengthGrouped
-from services.trainer.progress import Saved, Stepped
+from services.trainer.training.encoding import IGNORED, EncodedSet
+from services.trainer.training.order import LengthGrouped
+from services.trainer.training.progress import Saved, Stepped
 
 _HEAD_ROWS = 1024  # positions whose vocabulary logits are held at once: 200 MB in fp32 for 50k tokens
 

@@ -9,12 +9,12 @@ from itertools import zip_longest
 from pathlib import Path
 
 from fleet_events import v1
-from services.trainer.attempt import Outcome
-from services.trainer.dataset import StoredDataset
+from services.trainer.data.dataset import StoredDataset
 from services.trainer.domain import Job
-from services.trainer.patience import patiently
-from services.trainer.progress import ProbeResult, Stepped
+from services.trainer.jobs.attempt import Outcome
+from services.trainer.jobs.patience import patiently
 from services.trainer.service import TrainerService
+from services.trainer.training.progress import ProbeResult, Stepped
 
 _EXAMPLES = 64
 _EXAMPLE_CHARACTERS = 500

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from services.trainer.progress import Progress, TrainingSpec, read_line
+from services.trainer.training.progress import Progress, TrainingSpec, read_line
 
 _LINE_LIMIT = 4 * 1024 * 1024
 _TAIL_BYTES = 2000
@@ -36,7 +36,7 @@ async def supervise(spec: TrainingSpec) -> AsyncGenerator[Progress, None]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "services.trainer.train",
+            "services.trainer.training.train",
             str(spec_file),
             stdin=asyncio.subprocess.PIPE,  # held open: its end tells the subprocess that we are gone
             stdout=asyncio.subprocess.PIPE,

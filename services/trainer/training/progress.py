@@ -15,8 +15,9 @@ class _Frozen(BaseModel):
 class TrainingSpec(_Frozen):
     """One run of the subprocess.
 
-    `work` is an empty folder of its own; `resume_from` an unpacked checkpoint folder; `supervisor` the process
-    without which this run must not live.
+    `work` is an empty folder of its own; `resume_from` an unpacked checkpoint folder; `continue_from` a PEFT folder whose
+    adapter is trained further; `supervisor` the process without which this run must not live; `adapter_type` chooses
+    the quantisation profiles that exports are held to.
     """
 
     job_id: str
@@ -26,6 +27,9 @@ class TrainingSpec(_Frozen):
     configuration: Configuration
     work: Path
     resume_from: Path | None
+    continue_from: Path | None = None
+    exports: tuple[str, ...] = ()
+    adapter_type: str = ""
     threads: int
     probe_prompt: str
     supervisor: int
@@ -44,6 +48,8 @@ class Began(_Frozen):
     tokens: int
     trained_tokens: int
     """Tokens of the completions, which alone have a loss."""
+    validation_samples: int = 0
+    trainable_parameters: int = 0
 
 
 class Stepped(_Frozen):
@@ -57,6 +63,20 @@ class Stepped(_Frozen):
     gradient_norm: float
     tokens: int
     seconds: float
+    peak_memory_bytes: int = 0
+
+
+class Validated(_Frozen):
+    """The validation split was measured. `metrics` are the objective's own: accuracy of pairs, Kendall tau, …"""
+
+    kind: Literal["validated"] = "validated"
+    step: int
+    epoch: float
+    loss: float
+    seconds: float
+    best: bool
+    """Whether no validation before had a lower loss."""
+    metrics: dict[str, float]
 
 
 class Saved(_Frozen):
@@ -79,6 +99,27 @@ class ProbeResult(_Frozen):
     max_delta: float
 
 
+class Spoken(_Frozen):
+    """What base model and adapter each answer to a prompt, greedily."""
+
+    prompt: str
+    wanted: str
+    before: str
+    after: str
+
+
+class Exported(_Frozen):
+    """A further form of the adapter on disk, measured on the validation split against the adapter itself."""
+
+    kind: str
+    file: Path
+    same_token: float | None = None
+    """Share of validation positions at which it prefers the same token."""
+    validation_loss: float | None = None
+    quality_threshold: float | None = None
+    fit: bool = True
+
+
 class Finished(_Frozen):
     """Training is over and its files lie on disk."""
 
@@ -90,6 +131,13 @@ class Finished(_Frozen):
     artifact_digest: str
     probe: ProbeResult
     environment: dict[str, str]
+    stopped_early: bool = False
+    best_step: int | None = None
+    """Step whose weights these are, where the best validated ones were kept rather than the last."""
+    metrics: dict[str, float] = {}
+    """The objective's measures on the validation split with the final weights."""
+    spoken: tuple[Spoken, ...] = ()
+    exports: tuple[Exported, ...] = ()
 
 
 class Refused(_Frozen):
@@ -99,7 +147,7 @@ class Refused(_Frozen):
     reason: str
 
 
-Progress = Annotated[Began | Stepped | Saved | Finished | Refused, Field(discriminator="kind")]
+Progress = Annotated[Began | Stepped | Validated | Saved | Finished | Refused, Field(discriminator="kind")]
 
 _progress: TypeAdapter[Progress] = TypeAdapter(Progress)
 

@@ -15,14 +15,14 @@ import structlog
 from fleet_kit.errors import BlobCorrupt, BlobMissing, LeaseLost
 from fleet_kit.work import Work
 from services.trainer import domain, store
-from services.trainer.checkpoint import pack, unpack
-from services.trainer.dataset import StoredDataset
-from services.trainer.journal import Journal
-from services.trainer.patience import PASSING, patiently
-from services.trainer.progress import Began, Finished, Refused, Saved, Stepped, TrainingSpec
+from services.trainer.data.dataset import StoredDataset
+from services.trainer.jobs.checkpoint import pack, unpack
+from services.trainer.jobs.journal import Journal
+from services.trainer.jobs.patience import PASSING, patiently
+from services.trainer.jobs.supervisor import Crashed, supervise
 from services.trainer.service import TrainerService
 from services.trainer.store import StoredCheckpoint
-from services.trainer.supervisor import Crashed, supervise
+from services.trainer.training.progress import Began, Finished, Refused, Saved, Stepped, TrainingSpec, Validated
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -133,6 +133,8 @@ class Attempt:
                         flushing = group.create_task(self._journal.keep_flushing())
                     case Stepped() if self._journal:
                         self._journal.note(message)
+                    case Validated() if self._journal:
+                        self._journal.note_validation(message)
                     case Saved():
                         self._uploads.put_nowait(message)
                     case Finished():

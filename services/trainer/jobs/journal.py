@@ -8,9 +8,9 @@ import structlog
 from fleet_events import v1
 from fleet_kit.work import Work
 from services.trainer import domain, store
-from services.trainer.patience import PASSING
-from services.trainer.progress import Stepped
+from services.trainer.jobs.patience import PASSING
 from services.trainer.settings import TrainerSettings
+from services.trainer.training.progress import Stepped, Validated
 
 log = structlog.get_logger()
 
@@ -25,12 +25,17 @@ class Journal:
         self._work = work
         self._settings = settings
         self._pending: list[Stepped] = []
+        self._validated: list[Validated] = []
         self._said_at = time.monotonic()
         self._writing = asyncio.Lock()
 
     def note(self, step: Stepped) -> None:
         """Remember a step until the next flush."""
         self._pending.append(step)
+
+    def note_validation(self, validated: Validated) -> None:
+        """Remember a validation until the next flush."""
+        self._validated.append(validated)
 
     async def keep_flushing(self) -> None:
         """Flush again and again. A database that is away costs nothing: the steps stay pending."""
@@ -47,22 +52,30 @@ class Journal:
             await self._write()
 
     async def _write(self) -> None:
-        steps = tuple(self._pending)
+        steps, validated = tuple(self._pending), tuple(self._validated)
         if not steps:
-            return
+            return await self._write_validated(validated)
         newest = steps[-1]
         say = time.monotonic() - self._said_at >= self._settings.progress_seconds
         async with self._work.transaction() as tx:
             job = await store.locked(tx.connection, self._job_id)
             await store.add_steps(tx.connection, self._job_id, steps)
+            await store.add_validations(tx.connection, self._job_id, validated)
             await store.save_job(tx.connection, domain.advance(job, newest.step, newest.loss))
             if say:
-                await tx.emit(self._progressed(steps), entity=self._job_id)
+                await tx.emit(self._progressed(steps, validated), entity=self._job_id)
         del self._pending[: len(steps)]
+        del self._validated[: len(validated)]
         if say:
             self._said_at = time.monotonic()
 
-    def _progressed(self, steps: tuple[Stepped, ...]) -> v1.TrainingProgressed:
+    async def _write_validated(self, validated: tuple[Validated, ...]) -> None:
+        if validated:
+            async with self._work.transaction() as tx:
+                await store.add_validations(tx.connection, self._job_id, validated)
+            del self._validated[: len(validated)]
+
+    def _progressed(self, steps: tuple[Stepped, ...], validated: tuple[Validated, ...]) -> v1.TrainingProgressed:
         newest = steps[-1]
         seconds = sum(step.seconds for step in steps)
         return v1.TrainingProgressed(
@@ -74,4 +87,6 @@ class Journal:
             learning_rate=newest.learning_rate,
             gradient_norm=newest.gradient_norm,
             tokens_per_second=sum(step.tokens for step in steps) / seconds if seconds else 0.0,
+            validation_loss=validated[-1].loss if validated else None,
+            peak_memory_bytes=newest.peak_memory_bytes,
         )

@@ -1,4 +1,4 @@
-"""The training subprocess: `python -m services.trainer.train SPEC.json`, progress as JSON lines on standard output.
+"""The training subprocess: `python -m services.trainer.training.train SPEC.json`, progress as JSON lines on stdout.
 
 It knows files, not the bus, the database or the object store: the supervisor in the service moves things in and out.
 """
@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from services.trainer.encoding import UnfitTokenizer, encode_all, prompt_ids
-from services.trainer.progress import Began, Finished, ProbeResult, Refused, TrainingSpec
+from services.trainer.data import records
+from services.trainer.training.encoding import UnfitTokenizer, encode_all, prompt_ids
+from services.trainer.training.progress import Began, Finished, ProbeResult, Refused, TrainingSpec
 
 if TYPE_CHECKING:
     import torch
@@ -76,14 +77,14 @@ def _train(spec: TrainingSpec, tell: Any) -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from services.trainer import sft
+    from services.trainer.training import sft
 
     torch.set_num_threads(spec.threads)
     configuration = spec.configuration
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    pairs = [(line["prompt"], line["completion"]) for line in map(json.loads, _lines(spec.dataset))]
+    pairs = _pairs(spec.dataset)
     try:
         data = encode_all(tokenizer, pairs, configuration.max_length)
     except UnfitTokenizer as error:
@@ -142,8 +143,11 @@ def _train(spec: TrainingSpec, tell: Any) -> None:
     )
 
 
-def _lines(path: Path) -> list[bytes]:
-    return [line for line in path.read_bytes().splitlines() if line.strip()]
+def _pairs(dataset: Path) -> list[tuple[str, str]]:
+    if dataset.suffix == ".parquet":
+        return [(record.prompt_text, record.completions[0]) for record in records.read(dataset)]
+    lines = (json.loads(line) for line in dataset.read_bytes().splitlines() if line.strip())
+    return [(line["prompt"], line["completion"]) for line in lines]
 
 
 def _resumed_step(folder: Path | None) -> int:

@@ -9,9 +9,9 @@ import structlog
 from fleet_events import v1
 from fleet_events.topology import STREAM, consumers_of, durable_name
 from fleet_kit.db import Connection
-from services.trainer import store
 from services.trainer.configuration import Fault, InvalidRequest
-from services.trainer.dataset import Sample, StoredDataset, freeze
+from services.trainer.data import store
+from services.trainer.data.dataset import Sample, StoredDataset, freeze
 from services.trainer.service import TrainerService
 
 log = structlog.get_logger()

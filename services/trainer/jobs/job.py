@@ -1,7 +1,5 @@
-"""The long work on TrainingRequested: accept, choose the data, attempt until done, end in one transaction."""
+"""The long work on a queued job: choose the data, attempt until done, end in one transaction."""
 
-import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,42 +9,37 @@ import structlog
 
 from fleet_events import v1
 from fleet_events.message import Event
-from fleet_kit.cloudevents import Envelope
-from fleet_kit.errors import Refused
 from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
-from services.trainer import domain, report, store
-from services.trainer.attempt import Attempt, CancelWanted, DataRefused, Outcome
+from services.trainer import domain, store
 from services.trainer.configuration import InvalidRequest
-from services.trainer.dataset import StoredDataset
+from services.trainer.data.dataset import StoredDataset
+from services.trainer.data.selection import freeze_selection
 from services.trainer.domain import InvalidTransition, Job
-from services.trainer.patience import patiently
-from services.trainer.progress import Stepped
-from services.trainer.selection import freeze_selection
+from services.trainer.jobs.attempt import Attempt, CancelWanted, DataRefused, Outcome
+from services.trainer.jobs.patience import patiently
+from services.trainer.jobs.supervisor import Crashed
+from services.trainer.jobs.work_folder import work_folder
+from services.trainer.reporting import report
 from services.trainer.service import TrainerService
-from services.trainer.supervisor import Crashed
-from services.trainer.work_folder import work_folder
+from services.trainer.training.progress import Stepped
 
-_FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 log = structlog.get_logger()
 
 End = Callable[[Job, datetime], tuple[Job, Event]]
 
 
-async def run_job(request: v1.TrainingRequested, work: Work, service: TrainerService) -> None:
+async def run_job(job_id: str, work: Work, service: TrainerService) -> None:
     """Take the job from wherever it stands to its end.
 
     Raises:
-        Refused: the id belongs to another request.
         LeaseLost: another worker has the job.
         what passes by itself (see fleet_kit.settle): the message comes again and the job goes on.
     """
-    job_id = job_id_of(request, work.envelope)
-    await _accept(domain.queue(request, job_id, datetime.now(UTC)), work)
     while True:
         job, taken = await _take_up(job_id, work)
         if job.state.final:
-            # Cancelled before anybody took it up, or the same request under another event id.
+            # Cancelled before anybody took it up, or queued under two events.
             async with work.finish():
                 return None
         if job.cancel_by:
@@ -65,25 +58,6 @@ async def run_job(request: v1.TrainingRequested, work: Work, service: TrainerSer
         except Crashed as error:
             log.warning("training process died", job=job_id, attempt=job.attempts, reason=str(error))
             await _remember(job_id, str(error), work)
-
-
-def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:
-    """The id a requester chose, else the event's own, which is the same at every redelivery."""
-    if request.job_id:
-        return request.job_id
-    if _FIT_AS_ID.fullmatch(envelope.id):
-        return envelope.id
-    # Anything may be an event id; a job id is also part of object names.
-    return hashlib.sha256(envelope.id.encode()).hexdigest()
-
-
-async def _accept(asked: Job, work: Work) -> None:
-    """Queue the job if it is new; raises `Refused` when its id belongs to another request."""
-    async with work.transaction() as tx:
-        await store.add_job(tx.connection, asked)
-        job = await store.locked(tx.connection, asked.job_id)
-    if job.request != asked.request:
-        raise Refused(f"job_id {asked.job_id!r} belongs to another request; choose another id, or leave it empty")
 
 
 async def _take_up(job_id: str, work: Work) -> tuple[Job, bool]:

@@ -1,0 +1,1 @@
+"""What adapters are trained on: records, where they come from, and the immutable data sets frozen from them."""

@@ -1,0 +1,58 @@
+"""TrainingRequested, answered at once: queued when it is valid as a whole, else failed with all that is wrong."""
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+from fleet_events import v1
+from fleet_kit.cloudevents import Envelope
+from fleet_kit.errors import Refused
+from fleet_kit.transaction import Transaction
+from services.trainer import domain, store
+from services.trainer.configuration import InvalidRequest
+from services.trainer.data.selection import named_dataset
+from services.trainer.domain import Job, JobState
+from services.trainer.service import TrainerService
+
+_FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+
+
+async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transaction, service: TrainerService) -> None:
+    """Queue the job or fail it; a job that is known already is queued again unless it has ended.
+
+    Raises:
+        Refused: the id belongs to another request.
+    """
+    now = datetime.now(UTC)
+    asked = domain.queue(request, job_id_of(request, envelope), now)
+    await store.add_job(tx.connection, asked)
+    job = await store.locked(tx.connection, asked.job_id)
+    if job.request != asked.request:
+        raise Refused(f"job_id {asked.job_id!r} belongs to another request; choose another id, or leave it empty")
+    if job.state is not JobState.QUEUED:
+        return
+    try:
+        await examine(job, tx, service)
+    except InvalidRequest as invalid:
+        failed, said = domain.fail(job, str(invalid), now)
+        await store.save_job(tx.connection, failed)
+        await tx.emit(said, entity=job.job_id)
+        return
+    await tx.emit(domain.queued(job), entity=job.job_id)
+
+
+async def examine(job: Job, tx: Transaction, service: TrainerService) -> None:
+    """All that can be known to be wrong before the job runs; raises `InvalidRequest`."""
+    service.parts.examine(job.request)
+    if job.request.dataset_id:
+        await named_dataset(tx.connection, job.request)
+
+
+def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:
+    """The id a requester chose, else the event's own, which is the same at every redelivery."""
+    if request.job_id:
+        return request.job_id
+    if _FIT_AS_ID.fullmatch(envelope.id):
+        return envelope.id
+    # Anything may be an event id; a job id is also part of object names.
+    return hashlib.sha256(envelope.id.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""What a finished job leaves behind for people and other systems."""
