@@ -38,3 +38,13 @@ DEFAULT = QuantisationProfile("F16", "plain", 1.0, 0.0, 1.0)
 def profile_of(adapter_type: str, device: Device) -> QuantisationProfile:
     """The profile for this kind of adapter on this device; uncompressed where the table says nothing."""
     return PROFILES.get((adapter_type, device), DEFAULT)
+
+
+def quality_threshold(adapter_type: str, storage: Storage) -> float:
+    """The share of positions at which an adapter of this type, kept so, must still prefer the original's token.
+
+    Its own profile's where one keeps it so, else the strictest that any profile asks of this storage.
+    """
+    asked = [(kind, profile.quality_threshold) for (kind, _), profile in PROFILES.items() if profile.storage == storage]
+    own = [threshold for kind, threshold in asked if kind == adapter_type]
+    return max(own or [threshold for _, threshold in asked], default=DEFAULT.quality_threshold)

@@ -6,7 +6,7 @@ the tensor's own and alpha the one number that the whole file has.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ Quantisation = Literal["q8_0"]
 
 
 @dataclass(frozen=True)
-class _Architecture:
+class Architecture:
     """llama.cpp's name for an architecture, and whether its q and k rows are reordered for llama.cpp's rope."""
 
     name: str
@@ -35,15 +35,15 @@ class _Architecture:
 # Only architectures whose converter maps each linear layer to one tensor as it stands, or reorders q and k rows. Those
 # that split, fuse or transpose layers (Phi-3, GPT-2, mixtures of experts …) would need their steps repeated on A and B.
 _ARCHITECTURES = {
-    "LlamaForCausalLM": _Architecture("llama", permuted=True),
-    "MistralForCausalLM": _Architecture("llama", permuted=True),
-    "SmolLM3ForCausalLM": _Architecture("smollm3", permuted=True),
-    "Qwen2ForCausalLM": _Architecture("qwen2", permuted=False),
-    "Qwen3ForCausalLM": _Architecture("qwen3", permuted=False),
+    "LlamaForCausalLM": Architecture("llama", permuted=True),
+    "MistralForCausalLM": Architecture("llama", permuted=True),
+    "SmolLM3ForCausalLM": Architecture("smollm3", permuted=True),
+    "Qwen2ForCausalLM": Architecture("qwen2", permuted=False),
+    "Qwen3ForCausalLM": Architecture("qwen3", permuted=False),
     # Gemma's converter adds 1 to its norms alone, which an adapter never holds.
-    "GemmaForCausalLM": _Architecture("gemma", permuted=False),
-    "Gemma2ForCausalLM": _Architecture("gemma2", permuted=False),
-    "Gemma3ForCausalLM": _Architecture("gemma3", permuted=False),
+    "GemmaForCausalLM": Architecture("gemma", permuted=False),
+    "Gemma2ForCausalLM": Architecture("gemma2", permuted=False),
+    "Gemma3ForCausalLM": Architecture("gemma3", permuted=False),
 }
 _NOT_LINEAR = ("embed_tokens", "lm_head")
 _Q8_BLOCK = 32
@@ -62,15 +62,15 @@ def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Q
     Raises UnsupportedAdapter (an architecture that is not listed, DoRA, trained biases, adapted embeddings or output
     head), InvalidAdapter (it does not fit the model, NaN), AdapterNotFound (no model), ImportError (no `gguf`).
     """
-    gguf = _gguf()
+    gguf = gguf_package()
     path, model = Path(path), Path(model)
     if quantisation not in (None, "q8_0"):
         raise InvalidAdapter("quantisation", quantisation, "'q8_0' or None")
     config = read_json(model / "config.json", f"no base model in {model}: config.json is missing")
-    architecture = _architecture(config)
+    architecture = architecture_of(config)
     _refuse_unsupported(card)
     check_card(card, linear_shapes(model))
-    names = _tensor_names(gguf, card, architecture, config)
+    names = tensor_names(gguf, card.weights, architecture, config)
     alpha = _file_alpha(card)
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -84,9 +84,9 @@ def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Q
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         for module, weights in card.weights.items():
             b = _folded(weights, card.scaling(module) * weights.rank / alpha)
-            heads = _heads(module, config) if architecture.permuted else None
+            heads = head_count(module, config) if architecture.permuted else None
             if heads:
-                b = b[_rope_order(module, weights.out_features, heads)]
+                b = b[rope_order(module, weights.out_features, heads)]
             _add(gguf, writer, f"{names[module]}.lora_a", _storable(weights.a), quantisation)
             _add(gguf, writer, f"{names[module]}.lora_b", _storable(b), quantisation)
         writer.write_header_to_file()
@@ -97,7 +97,8 @@ def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Q
     replace_file(path, write)
 
 
-def _gguf() -> Any:
+def gguf_package() -> Any:
+    """The package `gguf`; raises ImportError that says how to get it."""
     try:
         import gguf
     except ImportError as error:
@@ -105,7 +106,8 @@ def _gguf() -> Any:
     return gguf
 
 
-def _architecture(config: Mapping[str, object]) -> _Architecture:
+def architecture_of(config: Mapping[str, object]) -> Architecture:
+    """What llama.cpp calls a config.json's architecture; raises UnsupportedAdapter for one that is not listed."""
     named = config.get("architectures")
     first = named[0] if isinstance(named, list) and named else None
     if first not in _ARCHITECTURES:
@@ -124,13 +126,13 @@ def _refuse_unsupported(card: LoRACard) -> None:
             raise UnsupportedAdapter("module", module, expected)
 
 
-def _tensor_names(
-    gguf: Any, card: LoRACard, architecture: _Architecture, config: Mapping[str, object]
+def tensor_names(
+    gguf: Any, modules: Iterable[str], architecture: Architecture, config: Mapping[str, object]
 ) -> dict[str, str]:
     """Module → the base tensor's name in llama.cpp, `blk.0.attn_q.weight`."""
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     known = gguf.get_tensor_name_map(kinds[architecture.name], _whole_number(config, "num_hidden_layers"))
-    names = {module: known.get_name(module) for module in card.weights}
+    names = {module: known.get_name(module) for module in modules}
     for module, name in names.items():
         if name is None:
             raise UnsupportedAdapter("module", module, f"a layer that llama.cpp has for {architecture.name}")
@@ -154,7 +156,7 @@ def _folded(weights: LoRAWeights, factor: float) -> Array:
     return folded
 
 
-def _heads(module: str, config: Mapping[str, object]) -> int | None:
+def head_count(module: str, config: Mapping[str, object]) -> int | None:
     """How many heads the rows of this q or k projection make; None for every other layer."""
     match module.rpartition(".")[2]:
         case "k_proj" if config.get("num_key_value_heads") is not None:
@@ -164,7 +166,7 @@ def _heads(module: str, config: Mapping[str, object]) -> int | None:
     return None
 
 
-def _rope_order(module: str, rows: int, heads: int) -> Array:
+def rope_order(module: str, rows: int, heads: int) -> Array:
     """Which row llama.cpp wants at each place, [rows].
 
     transformers rotates dimension i of a head with i + half, llama.cpp's llama rotates neighbours 2i and 2i + 1.

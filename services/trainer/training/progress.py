@@ -15,8 +15,8 @@ class _Frozen(BaseModel):
 class TrainingSpec(_Frozen):
     """One run of the subprocess.
 
-    `work` is an empty folder of its own; `resume_from` an unpacked checkpoint folder; `continue_from` a PEFT folder whose
-    adapter is trained further; `supervisor` the process without which this run must not live; `adapter_type` chooses
+    `work` is an empty folder of its own; `resume_from` an unpacked checkpoint folder; `best_from` the unpacked checkpoint with
+    the best validation loss so far, where one was kept; `continue_from` a PEFT folder whose adapter is trained further; `supervisor` the process without which this run must not live; `adapter_type` chooses
     the quantisation profiles that exports are held to.
     """
 
@@ -27,6 +27,7 @@ class TrainingSpec(_Frozen):
     configuration: Configuration
     work: Path
     resume_from: Path | None
+    best_from: Path | None = None
     continue_from: Path | None = None
     exports: tuple[str, ...] = ()
     adapter_type: str = ""
@@ -88,6 +89,13 @@ class Saved(_Frozen):
     folder: Path
 
 
+class Paused(_Frozen):
+    """It was asked to rest and has saved a checkpoint at this step; it ends now."""
+
+    kind: Literal["paused"] = "paused"
+    step: int
+
+
 class ProbeResult(_Frozen):
     """Last-position logits of the probe prompt with the adapter, and how far they are from the base model's."""
 
@@ -120,6 +128,14 @@ class Exported(_Frozen):
     fit: bool = True
 
 
+class Effort(_Frozen):
+    """What one run of the subprocess cost. `joules` are None where the machine does not tell them (see effort.py)."""
+
+    seconds: float
+    processor_seconds: float
+    joules: float | None = None
+
+
 class Finished(_Frozen):
     """Training is over and its files lie on disk."""
 
@@ -138,6 +154,9 @@ class Finished(_Frozen):
     """The objective's measures on the validation split with the final weights."""
     spoken: tuple[Spoken, ...] = ()
     exports: tuple[Exported, ...] = ()
+    effort: Effort | None = None
+    example_prompts: tuple[str, ...] = ()
+    """A few prompts of the data set for the router (see examples.py)."""
 
 
 class Refused(_Frozen):
@@ -147,7 +166,7 @@ class Refused(_Frozen):
     reason: str
 
 
-Progress = Annotated[Began | Stepped | Validated | Saved | Finished | Refused, Field(discriminator="kind")]
+Progress = Annotated[Began | Stepped | Validated | Saved | Paused | Finished | Refused, Field(discriminator="kind")]
 
 _progress: TypeAdapter[Progress] = TypeAdapter(Progress)
 
