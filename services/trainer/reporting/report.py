@@ -2,85 +2,35 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import zip_longest
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
+
+import structlog
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from fleet_events import v1
-from services.trainer.data.dataset import StoredDataset
-from services.trainer.domain import Job
-from services.trainer.jobs.attempt import Outcome
+from fleet_kit.errors import BlobCorrupt, BlobMissing
+from services.trainer.data import records
 from services.trainer.jobs.patience import patiently
+from services.trainer.reporting import model_card, page
+from services.trainer.reporting.description import Result, describe, metrics
+from services.trainer.reporting.document import ExportPart
 from services.trainer.service import TrainerService
-from services.trainer.training.progress import ProbeResult, Stepped
+from services.trainer.training.examples import example_prompts
+from services.trainer.training.progress import ProbeResult
 
-_EXAMPLES = 64
-_EXAMPLE_CHARACTERS = 500
+__all__ = ["Result", "publish"]
 
+log = structlog.get_logger()
 
-@dataclass(frozen=True)
-class Result:
-    """A training that is over: what was asked, trained on, said and logged. `lines` is the data set's file."""
-
-    job: Job
-    data: StoredDataset
-    lines: Path
-    outcome: Outcome
-    steps: Sequence[Stepped]
-    finished_at: datetime
-
-
-def describe(result: Result, files: dict[str, v1.Blob]) -> dict[str, object]:
-    """The training report as JSON values. `seconds` counts every step once, whichever attempt did it."""
-    job, data, outcome = result.job, result.data, result.outcome
-    began, configuration = outcome.began, job.configuration
-    return {
-        "job_id": job.job_id,
-        "domain": job.domain,
-        "base_model": job.base.model_dump(mode="json") if job.base else None,
-        "dataset": {
-            **data.dataset.model_dump(mode="json"),
-            "query": data.query,
-            "min_rating": data.min_rating,
-            "trained_samples": began.samples,
-            "left_out_too_long": began.too_long,
-            "longest_sample_tokens": began.longest,
-            "tokens": began.tokens,
-            "completion_tokens": began.trained_tokens,
-        },
-        "configuration": json.loads(configuration.canonical()),
-        "configuration_sha256": configuration.sha256,
-        "results": summary(result.steps),
-        "attempts": job.attempts,
-        "requested_at": job.created_at.isoformat(),
-        "started_at": job.started_at.isoformat() if job.started_at else None,
-        "finished_at": result.finished_at.isoformat(),
-        "probe": outcome.finished.probe.model_dump(mode="json"),
-        "files": {name: blob.model_dump(mode="json") for name, blob in files.items()},
-        "artifact_digest": outcome.finished.artifact_digest,
-        "environment": outcome.finished.environment,
-        "curve": [step.model_dump(mode="json", exclude={"kind"}) for step in result.steps],
-    }
-
-
-def summary(steps: Sequence[Stepped]) -> dict[str, float]:
-    """Final numbers of a training: loss of the last step and mean of all, time, speed."""
-    seconds = sum(step.seconds for step in steps)
-    tokens = sum(step.tokens for step in steps)
-    return {
-        "steps": float(steps[-1].step),
-        "final_loss": steps[-1].loss,
-        "train_loss": sum(step.loss for step in steps) / len(steps),
-        "seconds": seconds,
-        "tokens": float(tokens),
-        "tokens_per_second": tokens / seconds if seconds else 0.0,
-    }
+_CARD: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+_LARGEST_CARD = 1024 * 1024
+Put: TypeAlias = Callable[[str, bytes | Path, str], Awaitable[v1.Blob]]
 
 
 async def publish(result: Result, service: TrainerService) -> v1.TrainingCompleted:
-    """Store weights, artifact and report by digest, and name them in the event."""
+    """Store weights, artifact, exports, report, its page and the model card by digest, and name them in the event."""
 
     async def put(kind: str, content: bytes | Path, content_type: str = "application/octet-stream") -> v1.Blob:
         return await patiently(
@@ -95,29 +45,54 @@ async def publish(result: Result, service: TrainerService) -> v1.TrainingComplet
         "checkpoint_config": await put("checkpoints", finished.config, "application/json"),
         "artifact": await put("artifacts", finished.artifact),
     }
-    report = json.dumps(describe(result, files), sort_keys=True, indent=1).encode()
-    files["report"] = await put("reports", report, "application/json")
-    examples = await asyncio.to_thread(example_prompts, result.lines)
-    return _completed(result, files, examples)
+    exports = await _store_exports(result, put)
+    report = describe(result, files, exports, await _data_card(result, service))
+    shown, card = await asyncio.to_thread(lambda: (page.render(report), model_card.render(report)))
+    files["report"] = await put("reports", report.model_dump_json(indent=1).encode(), "application/json")
+    files["report_page"] = await put("reports", shown.encode(), "text/html; charset=utf-8")
+    files["model_card"] = await put("reports", card.encode(), "text/markdown; charset=utf-8")
+    examples = finished.example_prompts or await asyncio.to_thread(_examples, result.lines)
+    return _completed(result, files, exports, examples)
 
 
-def example_prompts(lines: Path) -> tuple[str, ...]:
-    """A few prompts of a data set, for the router: one of each answer first, then further ones of the same answers.
+async def _store_exports(result: Result, put: Put) -> tuple[ExportPart, ...]:
+    return tuple(
+        [
+            ExportPart(
+                blob=await put("exports", one.file, "application/octet-stream"),
+                **one.model_dump(exclude={"file"}),
+            )
+            for one in result.outcome.finished.exports
+        ]
+    )
 
-    The data set's order is that of digests, so that within an answer the first are a fair draw.
-    """
-    by_answer: dict[str, list[str]] = {}
+
+async def _data_card(result: Result, service: TrainerService) -> dict[str, JsonValue] | None:
+    blob = result.data.dataset.card
+    if blob is None or blob.bytes > _LARGEST_CARD:
+        return None
+    try:
+        content = await patiently(
+            "data card", lambda: service.blobs.get(blob), seconds=service.settings.patience_seconds
+        )
+        return _CARD.validate_json(content)
+    except (BlobMissing, BlobCorrupt, ValidationError) as error:
+        # A report without its data card is worth more than a training that ends here.
+        log.warning("data card is of no use", job=result.job.job_id, uri=blob.uri, reason=str(error))
+        return None
+
+
+def _examples(lines: Path) -> tuple[str, ...]:
+    if lines.suffix == ".parquet":
+        return example_prompts((one.prompt_text, one.completions[0]) for one in records.read(lines))
     with lines.open(encoding="utf-8") as file:
-        for line in file:
-            sample = json.loads(line)
-            by_answer.setdefault(sample["completion"], []).append(sample["prompt"][:_EXAMPLE_CHARACTERS])
-    rounds = zip_longest(*by_answer.values())
-    prompts = dict.fromkeys(prompt for each in rounds for prompt in each if prompt)
-    return tuple(prompts)[:_EXAMPLES]
+        return example_prompts((line["prompt"], line["completion"]) for line in map(json.loads, file))
 
 
-def _completed(result: Result, files: dict[str, v1.Blob], examples: tuple[str, ...]) -> v1.TrainingCompleted:
-    job, began = result.job, result.outcome.began
+def _completed(
+    result: Result, files: dict[str, v1.Blob], exports: tuple[ExportPart, ...], examples: tuple[str, ...]
+) -> v1.TrainingCompleted:
+    job = result.job
     request, configuration = job.request, job.configuration
     if job.base is None:
         raise LookupError(f"job {job.job_id} has no base model")
@@ -125,6 +100,8 @@ def _completed(result: Result, files: dict[str, v1.Blob], examples: tuple[str, .
         job_id=job.job_id,
         domain=job.domain,
         method=configuration.method,
+        objective=configuration.objective,
+        continued_from=request.continue_from,
         base_model=job.base,
         dataset=result.data.dataset,
         configuration=configuration.canonical(),
@@ -138,7 +115,10 @@ def _completed(result: Result, files: dict[str, v1.Blob], examples: tuple[str, .
             target_modules=configuration.target_modules,
         ),
         report=files["report"],
-        metrics={**summary(result.steps), "samples": float(began.samples), "left_out": float(began.too_long)},
+        report_page=files["report_page"],
+        model_card=files["model_card"],
+        exports=tuple(v1.Export(**one.model_dump()) for one in exports),
+        metrics=metrics(result),
         probe=_probe(result.outcome.finished.probe),
         description=request.description,
         example_prompts=examples,
