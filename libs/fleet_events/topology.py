@@ -4,7 +4,7 @@ Streams, durable consumers and every service's NATS permissions are made from it
 code starts with its row here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fleet_events import v1
@@ -118,7 +118,13 @@ TOPOLOGY: tuple[Row, ...] = (
     ),
     # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority.
     Row(v1.TrainingRequested, "lorafleet.v1.training.requested", ("upstream", "trainer"), (Consumer("trainer"),)),
-    Row(v1.TrainingQueued, "lorafleet.v1.training.queued", ("trainer",), (_long("trainer"),)),
+    # Jobs that give way to others stay unanswered meanwhile: if they used up the limit, those others never came.
+    Row(
+        v1.TrainingQueued,
+        "lorafleet.v1.training.queued",
+        ("trainer",),
+        (replace(_long("trainer"), max_ack_pending=10_000),),
+    ),
     Row(v1.TrainingStarted, "lorafleet.v1.training.started", ("trainer",)),
     Row(v1.TrainingProgressed, "lorafleet.v1.training.progressed", ("trainer",), keep=WEEK),
     Row(v1.TrainingCompleted, "lorafleet.v1.training.completed", ("trainer",), (Consumer("registry"),)),

@@ -1,10 +1,12 @@
 """HTTP in: training jobs. Scope `train`; a caller sees only the domains of its token."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Query, Request, Response
 
+from fleet_events.message import Event
 from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
@@ -12,11 +14,14 @@ from services.trainer import domain, store
 from services.trainer.access import Limit, Trains, domains_of
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data import api as data_api
-from services.trainer.data.selection import named_dataset
 from services.trainer.domain import InvalidTransition, Job, JobState
+from services.trainer.jobs.acceptance import examine
 from services.trainer.jobs.request import read_request
-from services.trainer.service import Trainer
-from services.trainer.views import Accepted, CancelRequest, JobView, MetricView
+from services.trainer.service import Trainer, TrainerService
+from services.trainer.views import Accepted, JobView, MetricView, Wish
+
+Changed: TypeAlias = tuple[Job, Event | None]
+_CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}
 
 router = APIRouter(prefix="/v1", tags=["training"])
 
@@ -30,8 +35,7 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
         asked = asked.model_copy(update={"requested_by": caller.subject, "job_id": asked.job_id or event_id()})
         job = domain.queue(asked, asked.job_id, datetime.now(UTC))
         async with trainer.transaction() as tx:
-            if asked.dataset_id:
-                await named_dataset(tx.connection, asked)
+            await examine(job, tx.connection, trainer)
             if await store.add_job(tx.connection, job):
                 await tx.emit(asked, entity=job.job_id)
             else:
@@ -76,17 +80,49 @@ async def get_report(job_id: str, caller: Trains, trainer: Trainer) -> Response:
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, summary="End a job")
-async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: CancelRequest | None = None) -> JobView:
-    """A queued job is cancelled at once; a running one as soon as its worker has stopped."""
+async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish | None = None) -> JobView:
+    """A queued or paused job is cancelled at once; a running one as soon as its worker has stopped."""
+
+    def change(job: Job) -> Changed:
+        return domain.ask_to_cancel(job, caller.subject, body.reason if body else "", datetime.now(UTC))
+
+    return await _change(job_id, caller, trainer, change)
+
+
+@router.post("/jobs/{job_id}/pause", status_code=202, summary="Let a job rest")
+async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish | None = None) -> JobView:
+    """A queued job is paused at once; a running one when it has stored a checkpoint behind its current step."""
+
+    def change(job: Job) -> Changed:
+        return domain.ask_to_pause(job, caller.subject, body.reason if body else "", datetime.now(UTC))
+
+    return await _change(job_id, caller, trainer, change)
+
+
+@router.post("/jobs/{job_id}/resume", status_code=202, summary="Go on with a paused job")
+async def resume_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
+    """It waits for a worker again, in its old place, and gives what it would have given without the pause."""
+    return await _change(job_id, caller, trainer, domain.resume)
+
+
+@router.post("/jobs/{job_id}/retry", status_code=202, summary="Queue a failed or cancelled job again")
+async def retry_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
+    """It goes on from its newest checkpoint. A request that would be refused today is refused here."""
+    try:
+        async with trainer.db.acquire(timeout=5) as connection:
+            await examine(await _job(job_id, caller, trainer), connection, trainer)
+    except InvalidRequest as invalid:
+        raise _unprocessable(invalid.faults) from invalid
+    return await _change(job_id, caller, trainer, domain.retry)
+
+
+async def _change(job_id: str, caller: Caller, trainer: TrainerService, change: Callable[[Job], Changed]) -> JobView:
     await _job(job_id, caller, trainer)
-    reason = body.reason if body else ""
     async with trainer.transaction() as tx:
         try:
-            job, said = domain.ask_to_cancel(
-                await store.locked(tx.connection, job_id), caller.subject, reason, datetime.now(UTC)
-            )
+            job, said = change(await store.locked(tx.connection, job_id))
         except InvalidTransition as invalid:
-            raise Problem(409, "Job has ended", str(invalid), state=invalid.state) from invalid
+            raise Problem(409, _CONFLICTS[invalid.state], str(invalid), state=invalid.state) from invalid
         await store.save_job(tx.connection, job)
         if said is not None:
             await tx.emit(said, entity=job_id)

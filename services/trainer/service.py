@@ -1,9 +1,11 @@
 """The running trainer: its settings, and what it knows of its base model."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, TypeAlias
 
@@ -14,6 +16,8 @@ from fleet_kit.http import service_of
 from fleet_kit.service import Service
 from lora_core import base_model
 from services.trainer.configuration import Configuration, Fault, InvalidRequest, check, resolve
+from services.trainer.continuation import Continuation
+from services.trainer.jobs.turn import Turn
 from services.trainer.jobs.work_folder import remove_leftovers
 from services.trainer.settings import TrainerSettings
 
@@ -25,11 +29,19 @@ class Workshop:
     base: v1.BaseModel
     shapes: Mapping[str, tuple[int, int]]
     quantisation: bool
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    """Names this process in a job's history."""
+    turn: Turn = field(default_factory=Turn)
 
-    def examine(self, request: v1.TrainingRequested) -> Configuration:
+    def examine(self, request: v1.TrainingRequested, continued: Continuation | None = None) -> Configuration:
         """The configuration a request asks for; raises `InvalidRequest` with every fault it has."""
-        configuration = resolve(request.method, request.hyperparameters, request.objective)
+        if continued is None:
+            configuration = resolve(request.method, request.hyperparameters, request.objective)
+        else:
+            configuration = continued.configure(request)
         faults = list(check(configuration, self.shapes, quantisation=self.quantisation))
+        if continued is not None:
+            faults += continued.faults(request)
         if request.base_model not in ("", self.base.name):
             faults.append(Fault("base_model", request.base_model, f"{self.base.name}, which this trainer trains"))
         if faults:

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
+from pydantic import TypeAdapter
 
 from fleet_events import v1
 from fleet_kit.db import Connection
-from services.trainer.domain import Job, JobState
+from services.trainer.continuation import Continuation
+from services.trainer.domain import Job, JobState, PastAttempt
 from services.trainer.training.progress import Stepped, Validated
+
+_history = TypeAdapter(tuple[PastAttempt, ...])
+_continued = TypeAdapter(Continuation | None)
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ async def add_job(connection: Connection, job: Job) -> bool:
     """Queue a job; False when its id is taken."""
     added = await connection.fetchval(
         """
-        insert into jobs (job_id, domain, state, request, created_at) values ($1, $2, $3, $4, $5)
+        insert into jobs (job_id, domain, state, request, created_at, priority) values ($1, $2, $3, $4, $5, $6)
         on conflict do nothing returning true
         """,
         job.job_id,
@@ -32,6 +37,7 @@ async def add_job(connection: Connection, job: Job) -> bool:
         job.state,
         job.request.model_dump(mode="json"),
         job.created_at,
+        job.priority,
     )
     return bool(added)
 
@@ -71,7 +77,8 @@ async def save_job(connection: Connection, job: Job) -> None:
         """
         update jobs set state = $2, dataset_id = $3, base_name = $4, base_revision = $5, attempts = $6, stalled = $7,
             step = $8, total_steps = $9, loss = $10, error = $11, cancel_by = $12, cancel_reason = $13,
-            completed = $14, started_at = $15, finished_at = $16
+            completed = $14, started_at = $15, finished_at = $16, pause_by = $17, pause_reason = $18, history = $19,
+            continued = $20
         where job_id = $1
         """,
         job.job_id,
@@ -90,12 +97,34 @@ async def save_job(connection: Connection, job: Job) -> None:
         job.completed.model_dump(mode="json") if job.completed else None,
         job.started_at,
         job.finished_at,
+        job.pause_by,
+        job.pause_reason,
+        _history.dump_python(job.history, mode="json"),
+        _continued.dump_python(job.continued, mode="json"),
     )
 
 
-async def cancel_wanted(connection: Connection, job_id: str) -> bool:
-    """Whether somebody has asked to cancel the job."""
-    return bool(await connection.fetchval("select cancel_by <> '' from jobs where job_id = $1", job_id))
+async def wishes(connection: Connection, job_id: str) -> tuple[bool, bool]:
+    """Whether somebody has asked to cancel the job, and whether to pause it."""
+    row = await connection.fetchrow("select cancel_by <> '', pause_by <> '' from jobs where job_id = $1", job_id)
+    return (bool(row[0]), bool(row[1])) if row else (False, False)
+
+
+async def count_ahead(connection: Connection, job: Job) -> int:
+    """Queued jobs that nobody has yet and that go before this one: of higher priority, or as high and older."""
+    return int(
+        await connection.fetchval(
+            """
+            select count(*) from jobs
+            where state = 'queued'
+              and (priority > $2 or priority = $2 and (created_at, job_id) < ($3, $1))
+              and not exists (select from lease where name = 'job:' || jobs.job_id and expires_at > now())
+            """,
+            job.job_id,
+            job.priority,
+            job.created_at,
+        )
+    )
 
 
 async def add_adapter(connection: Connection, event: v1.AdapterRegistered) -> None:
@@ -235,4 +264,8 @@ def _job(row: asyncpg.Record) -> Job:
         completed=v1.TrainingCompleted.model_validate(row["completed"]) if row["completed"] else None,
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        pause_by=row["pause_by"],
+        pause_reason=row["pause_reason"],
+        history=_history.validate_python(row["history"]),
+        continued=_continued.validate_python(row["continued"]),
     )

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_events import v1
-from services.trainer.domain import Job, JobState
+from services.trainer.domain import Job, JobState, Outcome
 from services.trainer.training.progress import Stepped
 
 
@@ -20,8 +20,8 @@ class Accepted(View):
     job_id: str
 
 
-class CancelRequest(View):
-    """Why a job shall end."""
+class Wish(View):
+    """Why a job shall end or rest."""
 
     reason: str = Field(default="", max_length=1000)
 
@@ -45,6 +45,17 @@ class BaseModelView(View):
     revision: str
 
 
+class AttemptView(View):
+    """One worker's time with a job; `number` is 0 where the job ended before any worker had it."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: Outcome | None
+    reason: str
+
+
 class JobView(View):
     """Where a job stands."""
 
@@ -61,6 +72,11 @@ class JobView(View):
     configuration: dict[str, object]
     error: str | None
     cancel_requested_by: str | None
+    pause_requested_by: str | None
+    priority: int
+    objective: str
+    continued_from: str | None
+    history: list[AttemptView]
     artifact: BlobView | None
     checkpoint: BlobView | None
     report: BlobView | None
@@ -86,6 +102,11 @@ class JobView(View):
             configuration=job.configuration.values(),
             error=job.error or None,
             cancel_requested_by=job.cancel_by or None,
+            pause_requested_by=job.pause_by or None,
+            priority=job.priority,
+            objective=job.configuration.objective,
+            continued_from=job.request.continue_from or None,
+            history=[AttemptView.model_validate(one, from_attributes=True) for one in job.history],
             artifact=BlobView.of(done.artifact.blob) if done else None,
             checkpoint=BlobView.of(done.checkpoint) if done else None,
             report=BlobView.of(done.report) if done else None,

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
+from fleet_kit.db import Connection
 from fleet_kit.errors import Refused
 from fleet_kit.transaction import Transaction
 from services.trainer import domain, store
-from services.trainer.configuration import InvalidRequest
+from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data.selection import named_dataset
 from services.trainer.domain import Job, JobState
+from services.trainer.jobs.continued import find_continued
 from services.trainer.service import TrainerService
 
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
@@ -32,20 +34,36 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
     if job.state is not JobState.QUEUED:
         return
     try:
-        await examine(job, tx, service)
+        job = await examine(job, tx.connection, service)
     except InvalidRequest as invalid:
         failed, said = domain.fail(job, str(invalid), now)
         await store.save_job(tx.connection, failed)
         await tx.emit(said, entity=job.job_id)
         return
+    await store.save_job(tx.connection, job)
     await tx.emit(domain.queued(job), entity=job.job_id)
 
 
-async def examine(job: Job, tx: Transaction, service: TrainerService) -> None:
-    """All that can be known to be wrong before the job runs; raises `InvalidRequest`."""
-    service.parts.examine(job.request)
+async def examine(job: Job, connection: Connection, service: TrainerService) -> Job:
+    """The job with what it continues; raises `InvalidRequest` with all that can be known to be wrong before it runs."""
+    faults: list[Fault] = []
+    continued = job.continued
+    try:
+        continued = continued or await find_continued(connection, job.request, service.parts.base)
+    except InvalidRequest as unknown:
+        faults += unknown.faults
+    try:
+        service.parts.examine(job.request, continued)
+    except InvalidRequest as invalid:
+        faults += invalid.faults
     if job.request.dataset_id:
-        await named_dataset(tx.connection, job.request)
+        try:
+            await named_dataset(connection, job.request)
+        except InvalidRequest as unknown:
+            faults += unknown.faults
+    if faults:
+        raise InvalidRequest(tuple(faults))
+    return domain.settle_continuation(job, continued)
 
 
 def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:

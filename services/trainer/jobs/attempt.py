@@ -16,13 +16,14 @@ from fleet_kit.errors import BlobCorrupt, BlobMissing, LeaseLost
 from fleet_kit.work import Work
 from services.trainer import domain, store
 from services.trainer.data.dataset import StoredDataset
-from services.trainer.jobs.checkpoint import pack, unpack
+from services.trainer.jobs.checkpoint import best_step, pack, unpack
 from services.trainer.jobs.journal import Journal
 from services.trainer.jobs.patience import PASSING, patiently
 from services.trainer.jobs.supervisor import Crashed, supervise
 from services.trainer.service import TrainerService
 from services.trainer.store import StoredCheckpoint
-from services.trainer.training.progress import Began, Finished, Refused, Saved, Stepped, TrainingSpec, Validated
+from services.trainer.training.pausing import ask_to_pause
+from services.trainer.training.progress import Began, Finished, Paused, Refused, Saved, Stepped, TrainingSpec, Validated
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -32,6 +33,10 @@ _WATCH_SECONDS = 0.5
 
 class CancelWanted(Exception):
     """Somebody asked to cancel the job."""
+
+
+class PauseTaken(Exception):
+    """Somebody asked to pause the job; it has stopped, and its checkpoint is stored."""
 
 
 class DataRefused(Exception):
@@ -65,6 +70,7 @@ class Attempt:
             Crashed: the subprocess died; the job can go on from its newest checkpoint.
             DataRefused: trying again changes nothing.
             CancelWanted: stopped on request.
+            PauseTaken: stopped on request, behind a checkpoint.
             LeaseLost: another worker has the job.
         """
         spec = await self._specify()
@@ -75,7 +81,7 @@ class Attempt:
                 watching = group.create_task(self._watch())
                 try:
                     outcome = await self._follow(spec, group)
-                except Crashed:
+                except (Crashed, PauseTaken):
                     # What it had saved spares the next attempt those steps.
                     self._uploads.put_nowait(None)
                     await uploading
@@ -91,6 +97,7 @@ class Attempt:
         data = self._folder / "data.jsonl"
         settings = self._service.settings
         await self._patiently("data set", lambda: self._service.blobs.fetch(self._data.dataset.blob, data))
+        resume_from, best_from = await self._restore()
         return TrainingSpec(
             job_id=self._job.job_id,
             dataset=data,
@@ -98,30 +105,62 @@ class Attempt:
             base_model_name=settings.trained_name,
             configuration=self._job.configuration,
             work=self._folder,
-            resume_from=await self._newest_checkpoint(),
+            resume_from=resume_from,
+            best_from=best_from,
+            continue_from=await self._fetch_continued(),
             threads=settings.cores,
             probe_prompt=settings.probe_prompt,
             supervisor=os.getpid(),
         )
 
-    async def _newest_checkpoint(self) -> Path | None:
-        async def known() -> list[StoredCheckpoint]:
-            async with self._service.db.acquire(timeout=5) as connection:
-                return await store.list_checkpoints(connection, self._job.job_id)
+    async def _restore(self) -> tuple[Path | None, Path | None]:
+        """Folders of the newest checkpoint that can be had and of the best one not beyond it."""
 
-        for checkpoint in await self._patiently("checkpoints", known):
-            archive = self._folder / "resume.tar"
-            try:
-                await self._patiently("checkpoint", partial(self._service.blobs.fetch, checkpoint.blob, archive))
-            except (BlobMissing, BlobCorrupt) as error:
-                log.warning("checkpoint is of no use", job=self._job.job_id, step=checkpoint.step, reason=str(error))
+        async def known() -> tuple[list[StoredCheckpoint], list[Validated]]:
+            async with self._service.db.acquire(timeout=5) as connection:
+                checkpoints = await store.list_checkpoints(connection, self._job.job_id)
+                return checkpoints, await store.list_validations(connection, self._job.job_id)
+
+        checkpoints, validations = await self._patiently("checkpoints", known)
+        for at, newest in enumerate(checkpoints):
+            folder = await self._fetch_checkpoint(newest, "resume")
+            if folder is None:
                 continue
-            return await asyncio.to_thread(unpack, archive, self._folder / "resume")
-        return None
+            best = best_step([one.step for one in checkpoints[at:]], validations)
+            if best is None or best == newest.step:
+                return folder, folder if best else None
+            (kept,) = (one for one in checkpoints if one.step == best)
+            return folder, await self._fetch_checkpoint(kept, "best")
+        return None, None
+
+    async def _fetch_checkpoint(self, checkpoint: StoredCheckpoint, name: str) -> Path | None:
+        archive = self._folder / f"{name}.tar"
+        try:
+            await self._patiently("checkpoint", partial(self._service.blobs.fetch, checkpoint.blob, archive))
+        except (BlobMissing, BlobCorrupt) as error:
+            log.warning("checkpoint is of no use", job=self._job.job_id, step=checkpoint.step, reason=str(error))
+            return None
+        return await asyncio.to_thread(unpack, archive, self._folder / name)
+
+    async def _fetch_continued(self) -> Path | None:
+        continued = self._job.continued
+        if continued is None:
+            return None
+        folder, blobs = self._folder / "continue", self._service.blobs
+        weights = partial(blobs.fetch, continued.weights, folder / "adapter_model.safetensors")
+        try:
+            await self._patiently("adapter to continue", weights)
+            await self._patiently(
+                "its configuration", lambda: blobs.fetch(continued.config, folder / "adapter_config.json")
+            )
+        except (BlobMissing, BlobCorrupt) as error:
+            raise DataRefused(f"continue_from: {continued.continued_from!r} is of no use: {error}") from error
+        return folder
 
     async def _follow(self, spec: TrainingSpec, group: asyncio.TaskGroup) -> Outcome:
         began: Began | None = None
         finished: Finished | None = None
+        paused = False
         flushing: asyncio.Task[None] | None = None
         async with aclosing(supervise(spec)) as messages:
             async for message in messages:
@@ -139,13 +178,17 @@ class Attempt:
                         self._uploads.put_nowait(message)
                     case Finished():
                         finished = message
+                    case Paused():
+                        paused = True
                     case Refused():
                         raise DataRefused(message.reason)
         if flushing:
             flushing.cancel()
-        if began is None or finished is None or self._journal is None:
+        if began is None or self._journal is None or not (finished or paused):
             raise Crashed(0, "it ended without a result")
         await self._patiently("last steps", self._journal.flush)
+        if finished is None:
+            raise PauseTaken
         return Outcome(began, finished)
 
     async def _begin(self, began: Began) -> None:
@@ -160,11 +203,13 @@ class Attempt:
             await asyncio.sleep(_WATCH_SECONDS)
             try:
                 async with self._service.db.acquire(timeout=5) as connection:
-                    wanted = await store.cancel_wanted(connection, self._job.job_id)
+                    cancel, pause = await store.wishes(connection, self._job.job_id)
             except PASSING:
                 continue  # the next look will tell
-            if wanted:
+            if cancel:
                 raise CancelWanted
+            if pause:
+                ask_to_pause(self._folder)
 
     async def _upload_all(self) -> None:
         while (saved := await self._uploads.get()) is not None:
@@ -202,7 +247,9 @@ class Attempt:
             await store.add_checkpoint(tx.connection, job.job_id, checkpoint)
             await store.save_job(tx.connection, domain.keep_checkpoint(job))
             kept = await store.list_checkpoints(tx.connection, job.job_id)
-        return kept[self._job.configuration.keep_checkpoints :]
+            validations = await store.list_validations(tx.connection, job.job_id)
+        best = best_step([one.step for one in kept], validations)
+        return [one for one in kept[self._job.configuration.keep_checkpoints :] if one.step != best]
 
     async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         return await patiently(what, call, seconds=self._service.settings.patience_seconds)
@@ -211,7 +258,7 @@ class Attempt:
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """The failure that says most: losing the lease or being cancelled outrank the crash they cause."""
     leaves = list(_leaves(failures))
-    for kind in (LeaseLost, CancelWanted):
+    for kind in (LeaseLost, CancelWanted, PauseTaken):
         for leaf in leaves:
             if isinstance(leaf, kind):
                 return leaf

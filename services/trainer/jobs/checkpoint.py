@@ -1,7 +1,10 @@
 """A checkpoint as one file: what the trainer needs to go on, packed and unpacked."""
 
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from services.trainer.training.progress import Validated
 
 # The tokenizer, model card and pickled arguments that transformers saves beside them are not needed to go on.
 CONTENT = (
@@ -36,3 +39,9 @@ def unpack(archive: Path, to: Path) -> Path:
         for name in CONTENT:
             opened.extract(name, to, filter="data")
     return to
+
+
+def best_step(steps: Sequence[int], validations: Sequence[Validated]) -> int | None:
+    """Of these checkpoints the one of lowest validation loss, of equal ones the first; None where none was measured."""
+    measured = [one for one in validations if one.step in steps]
+    return min(measured, key=lambda one: (one.loss, one.step)).step if measured else None

@@ -1,7 +1,6 @@
 """The long work on a queued job: choose the data, attempt until done, end in one transaction."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from services.trainer import domain, store
 from services.trainer.configuration import InvalidRequest
 from services.trainer.data.dataset import StoredDataset
 from services.trainer.data.selection import freeze_selection
-from services.trainer.domain import InvalidTransition, Job
-from services.trainer.jobs.attempt import Attempt, CancelWanted, DataRefused, Outcome
+from services.trainer.domain import InvalidTransition, Job, JobState
+from services.trainer.jobs.attempt import Attempt, CancelWanted, DataRefused, Outcome, PauseTaken
 from services.trainer.jobs.patience import patiently
 from services.trainer.jobs.supervisor import Crashed
 from services.trainer.jobs.work_folder import work_folder
 from services.trainer.reporting import report
 from services.trainer.service import TrainerService
-from services.trainer.training.progress import Stepped
 
 log = structlog.get_logger()
 
@@ -33,26 +31,21 @@ async def run_job(job_id: str, work: Work, service: TrainerService) -> None:
     """Take the job from wherever it stands to its end.
 
     Raises:
+        NotYet: a job that goes before it waits.
         LeaseLost: another worker has the job.
         what passes by itself (see fleet_kit.settle): the message comes again and the job goes on.
     """
+    await service.parts.turn.wait(job_id, service)
     while True:
-        job, taken = await _take_up(job_id, work)
-        if job.state.final:
-            # Cancelled before anybody took it up, or queued under two events.
-            async with work.finish():
-                return None
-        if job.cancel_by:
-            return await _end(job_id, domain.cancel, work, service)
+        job, taken = await _take_up(job_id, work, service)
         if not taken:
-            reason = (
-                f"given up after {job.stalled} attempts without a new checkpoint; last: {job.error or 'worker lost'}"
-            )
-            return await _end(job_id, _failing(reason), work, service)
+            return await _leave(job, work, service)
         try:
             return await _attempt(job, work, service)
         except CancelWanted:
             return await _end(job_id, domain.cancel, work, service)
+        except PauseTaken:
+            return await _end(job_id, domain.pause, work, service)
         except (InvalidRequest, InvalidTransition, DataRefused) as error:
             return await _end(job_id, _failing(str(error)), work, service)
         except Crashed as error:
@@ -60,13 +53,29 @@ async def run_job(job_id: str, work: Work, service: TrainerService) -> None:
             await _remember(job_id, str(error), work)
 
 
-async def _take_up(job_id: str, work: Work) -> tuple[Job, bool]:
-    """The job, and whether this attempt may go on; it may not when the job has ended, shall end or is exhausted."""
+async def _leave(job: Job, work: Work, service: TrainerService) -> None:
+    """A job that is not trained now: it has ended or rests, shall do so, or was tried too often."""
+    if job.state.final or job.state is JobState.PAUSED:
+        # Before anybody took it up, or it was queued under two events.
+        async with work.finish():
+            return
+    end = domain.cancel if job.cancel_by else domain.pause if job.pause_by else _exhausted(job)
+    await _end(job.job_id, end, work, service)
+
+
+def _exhausted(job: Job) -> "End":
+    last = job.error or "worker lost"
+    return _failing(f"given up after {job.stalled} attempts without a new checkpoint; last: {last}")
+
+
+async def _take_up(job_id: str, work: Work, service: TrainerService) -> tuple[Job, bool]:
+    """The job, and whether this attempt may go on; it may not when the job has ended, shall rest or is exhausted."""
     async with work.transaction() as tx:
         job = await store.locked(tx.connection, job_id)
-        if job.state.final or job.cancel_by or domain.exhausted(job):
+        resting = job.state.final or job.state is JobState.PAUSED
+        if resting or job.cancel_by or job.pause_by or domain.exhausted(job):
             return job, False
-        job = domain.take_up(job, datetime.now(UTC))
+        job = domain.take_up(job, datetime.now(UTC), service.parts.worker)
         await store.save_job(tx.connection, job)
         return job, True
 
@@ -74,11 +83,11 @@ async def _take_up(job_id: str, work: Work) -> tuple[Job, bool]:
 async def _remember(job_id: str, error: str, work: Work) -> None:
     async with work.transaction() as tx:
         job = await store.locked(tx.connection, job_id)
-        await store.save_job(tx.connection, replace(job, error=error))
+        await store.save_job(tx.connection, domain.crash(job, error, datetime.now(UTC)))
 
 
 async def _attempt(job: Job, work: Work, service: TrainerService) -> None:
-    service.parts.examine(job.request)
+    service.parts.examine(job.request, job.continued)
     data = await _settle_inputs(job, work, service)
     with work_folder(service.settings.cache_dir) as folder:
         outcome = await Attempt(job, data, folder, work, service).run()
@@ -103,15 +112,16 @@ async def _settle_inputs(job: Job, work: Work, service: TrainerService) -> Store
 async def _result(
     job_id: str, data: StoredDataset, lines: Path, outcome: Outcome, service: TrainerService
 ) -> report.Result:
-    async def read() -> tuple[Job, list[Stepped]]:
+    async def read() -> report.Result:
         async with service.db.acquire(timeout=5) as connection:
             job = await store.find_job(connection, job_id)
             if job is None:
                 raise LookupError(f"job {job_id} is not in the database")
-            return job, await store.list_steps(connection, job_id)
+            steps = await store.list_steps(connection, job_id)
+            validations = await store.list_validations(connection, job_id)
+        return report.Result(job, data, lines, outcome, steps, datetime.now(UTC), validations)
 
-    job, steps = await patiently("logged steps", read, seconds=service.settings.patience_seconds)
-    return report.Result(job, data, lines, outcome, steps, datetime.now(UTC))
+    return await patiently("logged steps", read, seconds=service.settings.patience_seconds)
 
 
 def _succeeding(completed: v1.TrainingCompleted) -> End:

@@ -54,7 +54,8 @@ class Journal:
     async def _write(self) -> None:
         steps, validated = tuple(self._pending), tuple(self._validated)
         if not steps:
-            return await self._write_validated(validated)
+            await self._write_validated(validated)
+            return
         newest = steps[-1]
         say = time.monotonic() - self._said_at >= self._settings.progress_seconds
         async with self._work.transaction() as tx:

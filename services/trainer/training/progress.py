@@ -15,8 +15,9 @@ class _Frozen(BaseModel):
 class TrainingSpec(_Frozen):
     """One run of the subprocess.
 
-    `work` is an empty folder of its own; `resume_from` an unpacked checkpoint folder; `best_from` the unpacked checkpoint with
-    the best validation loss so far, where one was kept; `continue_from` a PEFT folder whose adapter is trained further; `supervisor` the process without which this run must not live; `adapter_type` chooses
+    `work` is an empty folder of its own; `resume_from` an unpacked checkpoint folder; `best_from` the unpacked
+    checkpoint with the best validation loss so far, where one was kept; `continue_from` a PEFT folder whose adapter is
+    trained further; `supervisor` the process without which this run must not live; `adapter_type` chooses
     the quantisation profiles that exports are held to.
     """
 

@@ -134,7 +134,7 @@ class Bench:
             if answer.status_code != 200:
                 return None
             found = answer.json()
-            assert found["state"] in states or found["state"] in ("queued", "running"), found
+            assert found["state"] in states or found["state"] in ("queued", "running", "paused"), found
             return found if found["state"] in states else None
 
         return dict(await eventually(check, timeout))

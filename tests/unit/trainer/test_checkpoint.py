@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.jobs.checkpoint import CONTENT, pack, unpack
+from services.trainer.jobs.checkpoint import CONTENT, best_step, pack, unpack
+from services.trainer.training.progress import Validated
 
 pytestmark = pytest.mark.unit
 
@@ -45,3 +46,16 @@ def test_an_archive_that_points_outside_writes_nothing_there(tmp_path: Path) -> 
         archive.addfile(link)
     with pytest.raises(tarfile.FilterError):
         unpack(evil, tmp_path / "back")
+
+
+def validated(step: int, loss: float) -> Validated:
+    return Validated(step=step, epoch=1.0, loss=loss, seconds=0.1, best=False, metrics={})
+
+
+@pytest.mark.requirement("TP-3.2")
+def test_the_best_checkpoint_is_the_one_of_lowest_validation_loss_and_of_equal_ones_the_first() -> None:
+    measured = [validated(3, 0.9), validated(6, 0.4), validated(9, 0.4), validated(12, 0.1)]
+    assert best_step([9, 6, 3], measured) == 6
+    assert best_step([9, 3], measured) == 9
+    assert best_step([4, 5], measured) is None
+    assert best_step([], measured) is None

@@ -54,6 +54,10 @@ STEPS = {
     "fail": lambda job: domain.fail(job, "broken", NOW),
     "ask_to_cancel": lambda job: domain.ask_to_cancel(job, "anna", "", NOW),
     "cancel": lambda job: domain.cancel(job, NOW),
+    "crash": lambda job: (domain.crash(job, "killed", NOW), None),
+    "ask_to_pause": lambda job: domain.ask_to_pause(job, "anna", "", NOW),
+    "pause": lambda job: domain.pause(job, NOW),
+    "resume": domain.resume,
 }
 ENDS = (v1.TrainingCompleted, v1.TrainingFailed, v1.TrainingCancelled)
 
@@ -76,6 +80,40 @@ def test_a_job_ends_at_most_once_and_nothing_changes_it_afterwards(names: list[s
     assert len(ended) == int(job.state.final)
     assert (job.finished_at is not None) == job.state.final
     assert (job.state is JobState.SUCCEEDED) == (job.completed is not None)
+
+
+AGAIN = {**STEPS, "retry": domain.retry}
+
+
+@given(st.lists(st.sampled_from(sorted(AGAIN)), max_size=40))
+@pytest.mark.requirement("TP-1.3")
+def test_every_attempt_is_in_the_history_and_open_only_while_a_worker_has_the_job(names: list[str]) -> None:
+    job, taken, pauses, paused = queued(), 0, 0, 0
+    for name in names:
+        before = job
+        try:
+            job, said = AGAIN[name](job)
+        except InvalidTransition:
+            continue
+        taken += name == "take_up"
+        paused += isinstance(said, v1.TrainingPaused)
+        pauses += before.state is not JobState.PAUSED and job.state is JobState.PAUSED
+        assert before.history[:-1] == job.history[: len(before.history) - 1], "what has ended is never written anew"
+        if before.state.final and job.state is not before.state:
+            assert (name, job.state, job.error) == ("retry", JobState.QUEUED, "")
+        if job.state is JobState.PAUSED:
+            assert job.pause_by
+    numbers = [one.number for one in job.history if one.worker or one.outcome is None or one.number]
+    assert sorted(numbers) == numbers
+    assert job.attempts == taken
+    assert {one.number for one in job.history} >= set(range(1, taken + 1))
+    assert all(one.ended_at for one in job.history[:-1])
+    open_ones = [one for one in job.history if one.ended_at is None]
+    assert not open_ones or job.state is JobState.RUNNING
+    assert all((one.ended_at is None) == (one.outcome is None) for one in job.history)
+    assert paused == pauses
+    if job.state.final:
+        assert job.history[-1].outcome == job.state.value
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=30))
@@ -125,3 +163,52 @@ def test_the_first_attempt_keeps_its_start_time_over_later_ones() -> None:
     later = domain.take_up(domain.take_up(queued(), NOW), NOW.replace(year=2027))
     assert later.started_at == NOW
     assert later.attempts == 2
+
+
+def test_a_waiting_job_is_paused_at_once_and_a_running_one_when_its_worker_stops() -> None:
+    paused, said = domain.ask_to_pause(queued(), "anna", "night", NOW)
+    assert paused.state is JobState.PAUSED
+    assert said == v1.TrainingPaused(job_id="job-1", domain="shop", by="anna", reason="night")
+    asked, nothing = domain.ask_to_pause(domain.advance(running(), 3, 0.5), "anna", "night", NOW)
+    assert (asked.state, nothing) == (JobState.RUNNING, None)
+    resting, told = domain.pause(asked, NOW)
+    assert (resting.state, told.step) == (JobState.PAUSED, 3)
+    assert resting.history[-1].reason == "paused by anna: night"
+    waiting, again = domain.resume(resting)
+    assert (waiting.state, waiting.pause_by, again.job_id) == (JobState.QUEUED, "", "job-1")
+
+
+def test_a_paused_job_is_not_taken_up_and_can_be_cancelled() -> None:
+    paused, _ = domain.ask_to_pause(queued(), "anna", "", NOW)
+    with pytest.raises(InvalidTransition, match="paused, so it cannot be taken up"):
+        domain.take_up(paused, NOW)
+    assert domain.ask_to_cancel(paused, "anna", "", NOW)[0].state is JobState.CANCELLED
+
+
+def test_pausing_does_not_wear_a_job_out() -> None:
+    job = queued()
+    for _ in range(3 * MAX_STALLED):
+        asked, _ = domain.ask_to_pause(domain.take_up(job, NOW), "anna", "", NOW)
+        job, _ = domain.resume(domain.pause(asked, NOW)[0])
+        assert not domain.exhausted(job)
+
+
+def test_a_retried_job_begins_anew_and_remembers_why_it_ended() -> None:
+    failed, _ = domain.fail(domain.take_up(queued(), NOW, "worker-1"), "out of memory", NOW)
+    waiting, said = domain.retry(failed)
+    assert (waiting.state, waiting.error, waiting.finished_at, waiting.stalled) == (JobState.QUEUED, "", None, 0)
+    assert said.job_id == "job-1"
+    (first,) = waiting.history
+    assert (first.number, first.worker, first.outcome, first.reason) == (1, "worker-1", "failed", "out of memory")
+    with pytest.raises(InvalidTransition, match="cannot be retried"):
+        domain.retry(waiting)
+
+
+def test_a_job_refused_before_any_worker_had_it_says_so_in_its_history() -> None:
+    failed, _ = domain.fail(queued(), "rank: too high", NOW)
+    assert [(one.number, one.reason) for one in failed.history] == [(0, "rank: too high")]
+
+
+def test_a_worker_that_is_taken_over_from_is_written_off() -> None:
+    later = domain.take_up(domain.take_up(queued(), NOW, "one"), NOW.replace(year=2027), "two")
+    assert [(one.worker, one.outcome) for one in later.history] == [("one", "lost"), ("two", None)]
