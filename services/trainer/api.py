@@ -2,23 +2,24 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from fleet_events.message import Event
 from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from services.trainer import domain, store
-from services.trainer.access import Limit, Trains, domains_of
+from services.trainer.access import Limit, Trains, domains_of, visible_job
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data import api as data_api
 from services.trainer.domain import InvalidTransition, Job, JobState
 from services.trainer.jobs.acceptance import examine
 from services.trainer.jobs.request import read_request
+from services.trainer.reporting import api as reporting_api
 from services.trainer.service import Trainer, TrainerService
-from services.trainer.views import Accepted, JobView, MetricView, Wish
+from services.trainer.views import Accepted, JobView, Wish
 
 Changed: TypeAlias = tuple[Job, Event | None]
 _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}
@@ -57,26 +58,7 @@ async def list_jobs(
 
 @router.get("/jobs/{job_id}", summary="Where a job stands")
 async def get_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
-    return JobView.of(await _job(job_id, caller, trainer))
-
-
-@router.get("/jobs/{job_id}/metrics", summary="Loss, learning rate, gradient norm and speed of every step")
-async def get_metrics(
-    job_id: str, caller: Trains, trainer: Trainer, after: Annotated[int, Query(ge=0)] = 0
-) -> dict[str, list[MetricView]]:
-    """Readable while the job runs; `?after=` gives only what came since a step."""
-    await _job(job_id, caller, trainer)
-    async with trainer.db.acquire(timeout=5) as connection:
-        steps = await store.list_steps(connection, job_id, after)
-    return {"metrics": [MetricView.of(step) for step in steps]}
-
-
-@router.get("/jobs/{job_id}/report", summary="Report of a finished job")
-async def get_report(job_id: str, caller: Trains, trainer: Trainer) -> Response:
-    job = await _job(job_id, caller, trainer)
-    if job.completed is None:
-        raise Problem(404, "No report yet", f"job {job_id} is {job.state}; a report exists once it has succeeded")
-    return Response(await trainer.blobs.get(job.completed.report), media_type="application/json")
+    return JobView.of(await visible_job(job_id, caller, trainer))
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, summary="End a job")
@@ -110,14 +92,14 @@ async def retry_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
     """It goes on from its newest checkpoint. A request that would be refused today is refused here."""
     try:
         async with trainer.db.acquire(timeout=5) as connection:
-            await examine(await _job(job_id, caller, trainer), connection, trainer)
+            await examine(await visible_job(job_id, caller, trainer), connection, trainer)
     except InvalidRequest as invalid:
         raise _unprocessable(invalid.faults) from invalid
     return await _change(job_id, caller, trainer, domain.retry)
 
 
 async def _change(job_id: str, caller: Caller, trainer: TrainerService, change: Callable[[Job], Changed]) -> JobView:
-    await _job(job_id, caller, trainer)
+    await visible_job(job_id, caller, trainer)
     async with trainer.transaction() as tx:
         try:
             job, said = change(await store.locked(tx.connection, job_id))
@@ -127,15 +109,6 @@ async def _change(job_id: str, caller: Caller, trainer: TrainerService, change: 
         if said is not None:
             await tx.emit(said, entity=job_id)
     return JobView.of(job)
-
-
-async def _job(job_id: str, caller: Caller, trainer: Trainer) -> Job:
-    async with trainer.db.acquire(timeout=5) as connection:
-        job = await store.find_job(connection, job_id)
-    # Another tenant's job reads like none, so that ids tell nothing.
-    if job is None or not caller.reaches(job.domain):
-        raise Problem(404, "Job not found", f"no job {job_id!r} that this token reaches")
-    return job
 
 
 async def _same_again(asked: Job, known: Job) -> None:
@@ -158,3 +131,4 @@ def _unprocessable(faults: tuple[Fault, ...]) -> Problem:
 routes = APIRouter()
 routes.include_router(data_api.router)
 routes.include_router(router)
+routes.include_router(reporting_api.router)

@@ -1,17 +1,27 @@
 """The trainer service: `python -m services.trainer.app`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.trainer import api
 from services.trainer.handlers import handlers
-from services.trainer.service import open_workshop
+from services.trainer.reporting.metrics import counting
+from services.trainer.service import TrainerService, Workshop, open_workshop
 from services.trainer.settings import TrainerSettings
 
 
 def build(settings: TrainerSettings | None = None) -> FastAPI:
     """The trainer as an application; settings come from the environment unless given."""
-    return create_app("trainer", settings or TrainerSettings(), handlers=handlers, api=api.routes, parts=open_workshop)
+    return create_app("trainer", settings or TrainerSettings(), handlers=handlers, api=api.routes, parts=_open)
+
+
+@asynccontextmanager
+async def _open(service: TrainerService) -> AsyncIterator[Workshop]:
+    async with open_workshop(service) as workshop, counting(service):
+        yield workshop
 
 
 if __name__ == "__main__":

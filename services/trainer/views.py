@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_events import v1
 from services.trainer.domain import Job, JobState, Outcome
-from services.trainer.training.progress import Stepped
 
 
 class View(BaseModel):
@@ -114,26 +113,4 @@ class JobView(View):
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-        )
-
-
-class MetricView(View):
-    """One optimizer step."""
-
-    step: int
-    epoch: float
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens_per_second: float
-
-    @classmethod
-    def of(cls, step: Stepped) -> Self:
-        return cls(
-            step=step.step,
-            epoch=step.epoch,
-            loss=step.loss,
-            learning_rate=step.learning_rate,
-            gradient_norm=step.gradient_norm,
-            tokens_per_second=step.tokens / step.seconds if step.seconds else 0.0,
         )

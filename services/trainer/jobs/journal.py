@@ -9,6 +9,7 @@ from fleet_events import v1
 from fleet_kit.work import Work
 from services.trainer import domain, store
 from services.trainer.jobs.patience import PASSING
+from services.trainer.reporting import metrics
 from services.trainer.settings import TrainerSettings
 from services.trainer.training.progress import Stepped, Validated
 
@@ -32,10 +33,12 @@ class Journal:
     def note(self, step: Stepped) -> None:
         """Remember a step until the next flush."""
         self._pending.append(step)
+        metrics.observe_step(step)
 
     def note_validation(self, validated: Validated) -> None:
         """Remember a validation until the next flush."""
         self._validated.append(validated)
+        metrics.observe_validation(validated)
 
     async def keep_flushing(self) -> None:
         """Flush again and again. A database that is away costs nothing: the steps stay pending."""
