@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
@@ -77,9 +78,10 @@ def job_metrics(job_id: str) -> Call[list[Metric]]:
     return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/metrics", TypeAdapter(list[Metric]), inside="metrics")
 
 
-def cancel_job(job_id: str, reason: str) -> Call[Job]:
-    """End a job."""
-    return Call("trainer", "POST", f"/v1/jobs/{_part(job_id)}/cancel", _JOB, body={"reason": reason})
+def change_job(job_id: str, what: Literal["cancel", "pause", "resume", "retry"], reason: str = "") -> Call[Job]:
+    """End a job, let it rest, go on with it, or try it again."""
+    body = {"reason": reason} if reason else None
+    return Call("trainer", "POST", f"/v1/jobs/{_part(job_id)}/{what}", _JOB, body=body)
 
 
 # registry

@@ -17,6 +17,17 @@ class JobAccepted(Reply):
     job_id: str
 
 
+class Attempt(Reply):
+    """One worker's time with a job."""
+
+    number: int
+    worker: str = ""
+    started_at: str = ""
+    ended_at: str | None = None
+    outcome: str | None = None
+    reason: str = ""
+
+
 class Job(Reply):
     """A training job."""
 
@@ -28,7 +39,9 @@ class Job(Reply):
     total_steps: int = 0
     loss: float | None = None
     attempts: int = 0
+    priority: int = 0
     error: str | None = None
+    history: list[Attempt] = []
 
 
 class Metric(Reply):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from pydantic import BaseModel
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -61,7 +61,7 @@ class Session:
         """One JSON value on one line, for outputs of several."""
         print(json.dumps(as_plain(value), ensure_ascii=False), file=self.out.file, flush=True)
 
-    def answer(self, value: object, shown: Table | Text | str) -> None:
+    def answer(self, value: object, shown: Table | Text | Group | str) -> None:
         """The command's answer: `value` with --json, else `shown`."""
         if self.as_json:
             self.json(value)

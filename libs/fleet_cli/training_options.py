@@ -25,21 +25,24 @@ class Scheduler(StrEnum):
     COSINE = "cosine"
 
 
-# Field of v1.Hyperparameters → option; the two differ only in their hyphens.
-HYPERPARAMETERS = (
-    "rank",
-    "alpha",
-    "dropout",
-    "learning_rate",
-    "epochs",
-    "max_steps",
-    "batch_size",
-    "max_length",
-    "seed",
-    "warmup_ratio",
-    "scheduler",
-    "target_modules",
-)
+class Objective(StrEnum):
+    """What the adapter learns from."""
+
+    SFT = "sft"
+    DPO = "dpo"
+    RANKING = "ranking"
+
+
+class Export(StrEnum):
+    """Further forms of a finished adapter."""
+
+    GGUF = "gguf"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+HYPERPARAMETERS = tuple(v1.Hyperparameters.model_fields)
+"""Each is an option of the same name; the two differ only in their hyphens."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class TrainingOptions:
     golden_dataset: Annotated[
         str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
     ] = ""
-    method: Annotated[Method, typer.Option("--method", help="Training method.")] = Method.LORA
+    method: Annotated[Method | None, typer.Option("--method", help="Training method (default: lora).")] = None
     rank: Annotated[int | None, typer.Option("--rank", help="LoRA rank, 1 to 256.")] = None
     auto_approve_threshold: Annotated[
         float | None,
@@ -70,6 +73,55 @@ class TrainingOptions:
     scheduler: Annotated[Scheduler | None, typer.Option("--scheduler", help="Course of the learning rate.")] = None
     target_modules: Annotated[
         list[str] | None, typer.Option("--target-module", help="Projection to adapt; may be given again.")
+    ] = None
+    checkpoint_steps: Annotated[
+        int | None, typer.Option("--checkpoint-steps", help="Steps between checkpoints (default: one an epoch).")
+    ] = None
+    keep_checkpoints: Annotated[
+        int | None, typer.Option("--keep-checkpoints", help="Newest checkpoints kept beside the best, 1 to 100.")
+    ] = None
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="0 to 1.")] = None
+    max_gradient_norm: Annotated[
+        float | None, typer.Option("--max-gradient-norm", help="Gradients are scaled down to this norm.")
+    ] = None
+    validation_part: Annotated[
+        float | None, typer.Option("--validation-part", help="Part of the prompts held out to validate, 0 to 0.5.")
+    ] = None
+    validation_steps: Annotated[
+        int | None, typer.Option("--validation-steps", help="Steps between validations (default: one an epoch).")
+    ] = None
+    early_stopping_patience: Annotated[
+        int | None,
+        typer.Option("--early-stopping-patience", help="End after so many validations without a better loss."),
+    ] = None
+    beta: Annotated[float | None, typer.Option("--beta", help="dpo: how strongly it is held to its start.")] = None
+    preference_loss: Annotated[
+        str | None, typer.Option("--preference-loss", help="dpo: sigmoid, hinge, ipo, robust, apo_zero, …")
+    ] = None
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option("--label-smoothing", help="dpo: part of the preferences taken to be wrong, 0 to 0.49."),
+    ] = None
+    ranking_loss: Annotated[str | None, typer.Option("--ranking-loss", help="ranking: margin, rrhf or listwise.")] = (
+        None
+    )
+    ranking_margin: Annotated[
+        float | None, typer.Option("--ranking-margin", help="ranking: margin in nats per token.")
+    ] = None
+    processes: Annotated[int | None, typer.Option("--processes", help="Processes that share each batch, 1 to 64.")] = (
+        None
+    )
+    objective: Annotated[Objective | None, typer.Option("--objective", help="What it learns from (default: sft).")] = (
+        None
+    )
+    continue_from: Annotated[
+        str, typer.Option("--continue-from", help="Adapter to train further: its id, or that of the job that made it.")
+    ] = ""
+    priority: Annotated[
+        int | None, typer.Option("--priority", help="0 to 9; of two waiting jobs the higher goes first.")
+    ] = None
+    exports: Annotated[
+        list[Export] | None, typer.Option("--export", help="Further form of the adapter; may be given again.")
     ] = None
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON file of hyperparameters; options win over it.")
@@ -89,7 +141,7 @@ class TrainingOptions:
         }
         asked: dict[str, object] = {
             "domain": self.domain,
-            "method": self.method.value,
+            "method": self.method.value if self.method else "",
             "query": self.query,
             "dataset_id": self.dataset,
             "golden_dataset_id": self.golden_dataset,
@@ -98,6 +150,10 @@ class TrainingOptions:
             "bump": self.bump.value if self.bump else "",
             "description": self.description,
             "base_model": self.base_model,
+            "objective": self.objective.value if self.objective else "",
+            "continue_from": self.continue_from,
+            "priority": self.priority or 0,
+            "exports": [one.value for one in self.exports or ()],
         }
         if self.min_rating is not None:
             asked["min_rating"] = self.min_rating
@@ -143,5 +199,10 @@ def _option_of(location: tuple[int | str, ...]) -> str:
     name = names[-1] if names else "domain"
     # Inside an alias'd message pydantic names the wire spelling.
     snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-    special = {"dataset_id": "dataset", "golden_dataset_id": "golden-dataset", "target_modules": "target-module"}
+    special = {
+        "dataset_id": "dataset",
+        "golden_dataset_id": "golden-dataset",
+        "target_modules": "target-module",
+        "exports": "export",
+    }
     return "--" + special.get(snake, snake).replace("_", "-")

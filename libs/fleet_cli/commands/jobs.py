@@ -6,13 +6,14 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.console import Group
 
 from fleet_cli import calls
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
-jobs = CommandGroup("List, show and cancel training jobs.")
+jobs = CommandGroup("List, show, pause, resume, retry and cancel training jobs.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID")]
 
@@ -22,6 +23,7 @@ class State(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -38,20 +40,24 @@ def list_(
             one.job_id,
             one.domain,
             one.state,
+            one.priority or None,
             f"{one.step}/{one.total_steps}" if one.total_steps else None,
             None if one.loss is None else f"{one.loss:.3f}",
             one.error,
         )
         for one in found
     ]
-    session.answer(found, table(("JOB", "DOMAIN", "STATE", "STEP", "LOSS", "ERROR"), rows))
+    session.answer(found, table(("JOB", "DOMAIN", "STATE", "PRIORITY", "STEP", "LOSS", "ERROR"), rows))
 
 
 @jobs.command("show")
 def show(session: Session, job_id: JobId) -> None:
-    """Show one job."""
+    """Show one job, with every attempt at it and why it ended."""
     found = session.client.call(calls.job(job_id))
-    session.answer(found, facts(found.model_dump(mode="json")))
+    rows = [(one.number, one.worker, one.started_at, one.ended_at, one.outcome, one.reason) for one in found.history]
+    attempts = table(("ATTEMPT", "WORKER", "FROM", "TO", "OUTCOME", "REASON"), rows)
+    known = facts(found.model_dump(mode="json", exclude={"history"}))
+    session.answer(found, Group(known, attempts) if rows else known)
 
 
 @jobs.command("metrics")
@@ -64,10 +70,32 @@ def metrics(session: Session, job_id: JobId) -> None:
 
 @jobs.command("cancel")
 def cancel(session: Session, job_id: JobId, reason: ReasonOption = "") -> None:
-    """End a job; what it trained is dropped."""
-    answered = session.client.call(calls.cancel_job(job_id, reason))
+    """End a job; its checkpoints stay, so that it can be retried."""
+    answered = session.client.call(calls.change_job(job_id, "cancel", reason))
     ended = answered.state == State.CANCELLED
     session.answer(answered, f"{job_id} {'was' if ended else 'is being'} cancelled")
+
+
+@jobs.command("pause")
+def pause(session: Session, job_id: JobId, reason: ReasonOption = "") -> None:
+    """Let a job rest; a running one saves a checkpoint first."""
+    answered = session.client.call(calls.change_job(job_id, "pause", reason))
+    rests = answered.state == State.PAUSED
+    session.answer(answered, f"{job_id} {'was' if rests else 'is being'} paused")
+
+
+@jobs.command("resume")
+def resume(session: Session, job_id: JobId) -> None:
+    """Go on with a paused job, from the step at which it stopped."""
+    answered = session.client.call(calls.change_job(job_id, "resume"))
+    session.answer(answered, f"{job_id} is {answered.state}")
+
+
+@jobs.command("retry")
+def retry(session: Session, job_id: JobId) -> None:
+    """Queue a failed or cancelled job again; it goes on from its newest checkpoint."""
+    answered = session.client.call(calls.change_job(job_id, "retry"))
+    session.answer(answered, f"{job_id} is {answered.state}")
 
 
 def _number(value: float | None) -> str | None:

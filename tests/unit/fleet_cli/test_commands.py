@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet_events import v1
 from fleet_kit.auth import LocalIssuer
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 
@@ -206,3 +207,56 @@ async def test_the_async_client_carries_out_the_same_calls(service: Scripted, tm
             await fleet.call(calls.adapter("a/b"))
     assert refused.value.status == 404
     assert service.asked[-1].path == "/v1/adapters/a%2Fb"
+
+
+def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_request(
+    against: Lorafleet, service: Scripted
+) -> None:
+    given: dict[str, object] = {}
+    for name, field in v1.Hyperparameters.model_fields.items():
+        text = str(field.annotation)
+        words = {"scheduler": "cosine", "preference_loss": "ipo", "ranking_loss": "rrhf", "target_modules": "q_proj"}
+        given[name] = words.get(name, 0.1 if "float" in text else 1)
+    options: list[str] = []
+    for name, value in given.items():
+        options += [{"target_modules": "--target-module"}.get(name, "--" + name.replace("_", "-")), str(value)]
+    service.answer("POST /v1/jobs", {"job_id": "job-1"}, 202)
+    more = ("--objective", "dpo", "--continue-from", "tax-lora-v1.0.0", "--priority", "7", "--export", "gguf")
+    result = against("lifecycle", "run", "--domain", "tax", "--no-wait", *options, *more)
+    assert result.exit_code == 0, result.stderr
+    asked = service.asked[-1].json
+    assert isinstance(asked, dict)
+    sent = v1.TrainingRequested.model_validate(asked)
+    assert sent.hyperparameters is not None
+    used = sent.hyperparameters.model_dump()
+    assert {name: used[name] for name in given} == {**given, "target_modules": ("q_proj",)}
+    assert (sent.objective, sent.continue_from, sent.priority, sent.exports) == ("dpo", "tax-lora-v1.0.0", 7, ("gguf",))
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "said"),
+    [
+        ("pause", "running", "job-1 is being paused"),
+        ("pause", "paused", "job-1 was paused"),
+        ("resume", "queued", "job-1 is queued"),
+        ("retry", "queued", "job-1 is queued"),
+        ("cancel", "running", "job-1 is being cancelled"),
+    ],
+)
+def test_a_job_is_paused_resumed_retried_and_cancelled(
+    against: Lorafleet, service: Scripted, command: str, state: str, said: str
+) -> None:
+    service.answer(f"POST /v1/jobs/job-1/{command}", {"job_id": "job-1", "state": state}, 202)
+    reason = ("--reason", "night") if command in ("pause", "cancel") else ()
+    result = against("jobs", command, "job-1", *reason)
+    assert said in result.stdout
+    assert service.asked[-1].body == (b'{"reason":"night"}' if reason else b"")
+
+
+def test_a_job_is_shown_with_every_attempt_and_why_it_ended(against: Lorafleet, service: Scripted) -> None:
+    attempt = {"number": 1, "worker": "w1", "started_at": "10:00", "ended_at": "10:05", "outcome": "crashed"}
+    body = {"job_id": "job-1", "state": "running", "history": [{**attempt, "reason": "killed by signal 9"}]}
+    service.answer("GET /v1/jobs/job-1", body)
+    shown = against("jobs", "show", "job-1").stdout
+    for told in ("running", "w1", "crashed", "killed by signal 9"):
+        assert told in shown
