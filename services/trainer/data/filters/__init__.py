@@ -24,8 +24,6 @@ def apply(
         golden: what golden data sets hold; None only where there is none.
         report: counts as the batches are taken; complete once they are exhausted.
     """
-    _ = recipe, golden
-    for batch in batches:
-        report.received += batch.num_rows
-        report.kept += batch.num_rows
-        yield batch
+    from services.trainer.data.filters.chain import Chain
+
+    return Chain(recipe, golden, report).run(batches)

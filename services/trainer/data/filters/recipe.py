@@ -42,6 +42,23 @@ class LengthFilter(Knobs):
         return self
 
 
+_LANGUAGES = (
+    "ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr "
+    "fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab kik kk km kn ko "
+    "ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru "
+    "rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue "
+    "zh zu"
+)
+LANGUAGES = frozenset(_LANGUAGES.split())
+"""What the classifier can tell apart."""
+
+
+def _known(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError(f"{language!r} is refused, expected one of {', '.join(sorted(LANGUAGES))}")
+    return language
+
+
 class LanguageFilter(Knobs):
     """Keeps records whose texts are in one of these languages (ISO 639-1).
 
@@ -49,7 +66,7 @@ class LanguageFilter(Knobs):
     `min_characters` letters are never judged. Both are kept and counted as uncertain.
     """
 
-    languages: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...], Field(min_length=1, max_length=97)]
+    languages: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=1)]
     certainty: Annotated[float, Field(ge=0.5, le=1)] = 0.8
     min_characters: Annotated[int, Field(ge=1, le=10_000)] = 20
     text: Text = "any"
@@ -63,7 +80,7 @@ class RatingFilter(Knobs):
 
 
 class ExactDuplicates(Knobs):
-    """Drops a record whose text was there before, apart from case, white space, punctuation and Unicode form.
+    """Drops a record whose text was there before, apart from case, white space and Unicode form (NFC).
 
     `by` is what must be equal: prompt and completions, or the prompt alone. Of equal records the first one stays.
     """
@@ -181,14 +198,14 @@ class FilterRecipe(Knobs):
     `samples` is how many dropped records each filter keeps to be looked at.
     """
 
+    golden: GoldenOverlap = GoldenOverlap()
+    personal: PersonalData | None = None
     length: LengthFilter | None = None
     rating: RatingFilter | None = None
     patterns: Annotated[tuple[PatternFilter, ...], Field(max_length=50)] = ()
     boilerplate: Boilerplate | None = None
     toxic: ToxicTerms | None = None
-    personal: PersonalData | None = None
     language: LanguageFilter | None = None
-    golden: GoldenOverlap = GoldenOverlap()
     exact_duplicates: ExactDuplicates | None = ExactDuplicates()
     near_duplicates: NearDuplicates | None = None
     samples: Annotated[int, Field(ge=0, le=100)] = 5
