@@ -1,8 +1,10 @@
-"""Prompt and completion as token ids and labels, by the model's own chat template."""
+"""Records as token ids and labels, by the model's own chat template."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from services.trainer.data.records import Kind, Message, Record, asked
 
 IGNORED = -100
 """Label of a position without loss (torch's cross entropy ignores it)."""
@@ -37,62 +39,118 @@ class EncodedSample:
         return sum(label != IGNORED for label in self.labels)
 
 
+Row = tuple[EncodedSample, ...]
+"""What one record is trained on: one answer, a chosen and a rejected one, or a list with the best first."""
+
+
 @dataclass(frozen=True)
 class EncodedSet:
-    """The samples that fit, and what was left out."""
+    """The rows that fit, and what was left out."""
 
-    samples: tuple[EncodedSample, ...]
+    rows: tuple[Row, ...]
     too_long: int
     longest: int
 
     @property
     def tokens(self) -> int:
-        return sum(len(sample.input_ids) for sample in self.samples)
+        return sum(len(sample.input_ids) for row in self.rows for sample in row)
 
     @property
     def trained_tokens(self) -> int:
-        return sum(sample.trained_tokens for sample in self.samples)
+        return sum(sample.trained_tokens for row in self.rows for sample in row)
 
 
-def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> EncodedSample:
+def encode(
+    tokenizer: Tokenizer, prompt: Sequence[Message], completion: str, *, earlier_answers: bool = False
+) -> EncodedSample:
     """The ids the served model will see for this prompt, then the completion up to and with its end-of-sequence token.
 
     Prompt and completion are tokenised apart, since generation too begins from the prompt's own ids. Loss is on the
-    completion and the end token alone.
+    completion and the end token alone; with `earlier_answers` also on the answers within the prompt.
+
+    Raises:
+        UnfitTokenizer: there is no end token, or the template cannot render the talk turn by turn.
     """
-    opening, answer = _rendered(tokenizer, prompt, completion)
-    before: list[int] = tokenizer(opening, add_special_tokens=not tokenizer.chat_template)["input_ids"]
-    after: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
     end = tokenizer.eos_token_id
     if end is None:
         raise UnfitTokenizer("the base model's tokenizer has no end-of-sequence token: answers would never end")
-    # Templates often add a line break behind the end of turn; generation has stopped by then, so it earns no loss.
-    after = [*after[: after.index(end)], end] if end in after else [*after, end]
-    return EncodedSample((*before, *after), (*([IGNORED] * len(before)), *after))
+    ids: list[int] = []
+    labels: list[int] = []
+    for text, trained in _turns(tokenizer, prompt, completion, earlier_answers=earlier_answers):
+        first = not ids and not tokenizer.chat_template
+        piece: list[int] = tokenizer(text, add_special_tokens=first)["input_ids"]
+        if trained:
+            # Templates often add a line break behind the end of turn; generation has stopped by then: it earns no loss.
+            answer = [*piece[: piece.index(end)], end] if end in piece else [*piece, end]
+            ids += answer
+            labels += answer
+            piece = piece[len(answer) :]
+        ids += piece
+        labels += [IGNORED] * len(piece)
+    while labels and labels[-1] == IGNORED:  # what a template writes behind the last end token
+        ids.pop()
+        labels.pop()
+    return EncodedSample(tuple(ids), tuple(labels))
 
 
-def encode_all(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]], max_length: int) -> EncodedSet:
-    """Encode all; a sample longer than `max_length` tokens is left out whole and counted, never cut."""
-    encoded = [encode(tokenizer, prompt, completion) for prompt, completion in pairs]
-    fitting = tuple(sample for sample in encoded if len(sample.input_ids) <= max_length)
-    longest = max((len(sample.input_ids) for sample in encoded), default=0)
-    return EncodedSet(fitting, len(encoded) - len(fitting), longest)
+def encode_record(tokenizer: Tokenizer, record: Record, answers: int) -> Row:
+    """The first `answers` completions of a record; of a conversation, the earlier answers are trained too."""
+    talk = record.kind is Kind.CONVERSATION
+    return tuple(
+        encode(tokenizer, record.prompt, completion, earlier_answers=talk)
+        for completion in record.completions[:answers]
+    )
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def encode_all(tokenizer: Tokenizer, records: Iterable[Record], max_length: int, *, answers: int = 1) -> EncodedSet:
+    """Encode all; a record of which an answer is longer than `max_length` tokens is left out whole and counted, never
+    cut."""
+    rows = [encode_record(tokenizer, record, answers) for record in records]
+    longest = [max(len(sample.input_ids) for sample in row) for row in rows]
+    fitting = tuple(row for row, length in zip(rows, longest, strict=True) if length <= max_length)
+    return EncodedSet(fitting, len(rows) - len(fitting), max(longest, default=0))
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: Sequence[Message] | str) -> list[int]:
     """Ids of a prompt as generation sees it."""
-    opening, _ = _rendered(tokenizer, prompt, "")
-    ids: Sequence[int] = tokenizer(opening, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+    messages = asked(prompt) if isinstance(prompt, str) else prompt
+    ids: Sequence[int] = tokenizer(_opening(tokenizer, messages), add_special_tokens=not tokenizer.chat_template)[
+        "input_ids"
+    ]
     return list(ids)
 
 
-def _rendered(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[str, str]:
+def _turns(
+    tokenizer: Tokenizer, prompt: Sequence[Message], completion: str, *, earlier_answers: bool
+) -> list[tuple[str, bool]]:
+    """The talk as pieces of text, each with whether it is an answer to train."""
+    messages = (*prompt, Message("assistant", completion))
     if not tokenizer.chat_template:
-        return prompt, completion
-    asked = [{"role": "user", "content": prompt}]
-    answered = [*asked, {"role": "assistant", "content": completion}]
-    opening: str = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    whole: str = tokenizer.apply_chat_template(answered, tokenize=False, add_generation_prompt=False)
-    if not whole.startswith(opening):
-        raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
-    return opening, whole[len(opening) :]
+        return [(_opening(tokenizer, prompt), False), (completion, True)]
+    answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    pieces: list[tuple[str, bool]] = []
+    written = ""
+    for at in answers if earlier_answers else answers[-1:]:
+        opening = _render(tokenizer, messages[:at], opened=True)
+        whole = _render(tokenizer, messages[: at + 1], opened=False)
+        if not (opening.startswith(written) and whole.startswith(opening)):
+            raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
+        pieces += [(opening[len(written) :], False), (whole[len(opening) :], True)]
+        written = whole
+    return pieces
+
+
+def _opening(tokenizer: Tokenizer, prompt: Sequence[Message]) -> str:
+    if tokenizer.chat_template:
+        return _render(tokenizer, prompt, opened=True)
+    if len(prompt) != 1:
+        raise UnfitTokenizer(
+            "the base model's tokenizer has no chat template: only prompts of one message can be trained"
+        )
+    return prompt[0].content
+
+
+def _render(tokenizer: Tokenizer, messages: Sequence[Message], *, opened: bool) -> str:
+    talk = [{"role": message.role, "content": message.content} for message in messages]
+    text: str = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=opened)
+    return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -11,11 +10,16 @@ import time
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from services.trainer.configuration import Configuration
+from services.trainer.data import records
+from services.trainer.data.records import Kind, Record, Split, schema
 from services.trainer.jobs.supervisor import Crashed, supervise
 from services.trainer.training.encoding import encode
 from services.trainer.training.progress import Began, Finished, Progress, Saved, Stepped, TrainingSpec
@@ -26,10 +30,18 @@ pytestmark = pytest.mark.integration
 CONFIGURATION = Configuration(rank=4, alpha=8, batch_size=8, max_steps=3, learning_rate=0.01, checkpoint_steps=2)
 
 
+def completion(pair: dict[str, Any], split: Split = "train") -> Record:
+    return Record(Kind.COMPLETION, records.asked(pair["prompt"]), (pair["completion"],), split=split)
+
+
+def write(path: Path, data: list[Record]) -> Path:
+    pq.write_table(pa.Table.from_pylist([record.values() for record in data], schema=schema()), path)
+    return path
+
+
 def spec(model: Path, work: Path, configuration: Configuration = CONFIGURATION, **changes: object) -> TrainingSpec:
     work.mkdir(parents=True, exist_ok=True)
-    data = work / "data.jsonl"
-    data.write_text("".join(json.dumps(line) + "\n" for line in pairs("shop", 8)))
+    data = write(work / "data.parquet", [completion(pair) for pair in pairs("shop", 8)])
     made = TrainingSpec(
         job_id="job-1",
         dataset=data,
@@ -64,7 +76,7 @@ async def test_the_loss_is_the_mean_over_completion_tokens_as_the_plain_model_co
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     total, count = 0.0, 0
     for pair in pairs("shop", 8):  # the first step sees all eight, with B = 0: the base model's own loss
-        sample = encode(tokenizer, pair["prompt"], pair["completion"])
+        sample = encode(tokenizer, records.asked(pair["prompt"]), pair["completion"])
         with torch.no_grad():
             logits = model(torch.tensor([sample.input_ids])).logits[0, :-1]
         labels = torch.tensor(sample.labels[1:])
@@ -96,7 +108,7 @@ async def test_a_job_resumed_behind_its_last_step_gives_the_same_adapter_and_no_
 
 
 @pytest.mark.requirement("LA-1.3")
-@pytest.mark.parametrize("method", ["dora", "qlora"])
+@pytest.mark.parametrize("method", ["rslora", "dora", "qlora"])
 async def test_every_method_gives_an_artifact_that_answers_as_it_did_in_training(
     tiny_model: Path, tmp_path: Path, method: str
 ) -> None:

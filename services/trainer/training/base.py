@@ -1,0 +1,51 @@
+"""The frozen base model of a training, and the adapter put onto it."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from services.trainer.configuration import Configuration
+
+
+def load(folder: Path, method: str) -> PreTrainedModel:
+    """The base model in fp32, or in NF4 for qlora (https://arxiv.org/abs/2305.14314); its own parameters are frozen."""
+    quantised = (
+        BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
+        if method == "qlora"
+        else None
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa", quantization_config=quantised
+    )
+    if quantised:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
+    return model
+
+
+def adapter(configuration: Configuration) -> LoraConfig:
+    """A new adapter.
+
+    rslora (https://arxiv.org/abs/2312.03732) scales by alpha / sqrt(rank), the others by alpha / rank; dora
+    (https://arxiv.org/abs/2402.09353) learns magnitudes beside directions.
+    """
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=configuration.rank,
+        lora_alpha=configuration.alpha,  # type: ignore[arg-type]  # PEFT takes and keeps a float
+        lora_dropout=configuration.dropout,
+        target_modules=list(configuration.target_modules),
+        use_dora=configuration.method == "dora",
+        use_rslora=configuration.method == "rslora",
+    )
+
+
+def with_adapter_of(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model with the trained adapter of a PEFT folder, to be trained further."""
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)

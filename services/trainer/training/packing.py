@@ -1,0 +1,105 @@
+"""Rows of tokens laid out as one sequence without padding, in which a prefix that several rows begin with occurs once.
+
+The rows form a tree: a node is a run of tokens that the same rows share. Every token is computed once, at its own
+position, and attends to the tokens on its path from the root and to nothing else. Hidden states are those of the rows
+one by one: with causal attention a prefix cannot see what follows it. (Prefix trees in training: Flash Preference
+Optimisation and tree attention use the same identity.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+SHORTEST_SHARED = 8
+"""Tokens from which a common run gets a node of its own: a shorter one saves less than its node's attention costs."""
+
+
+@dataclass(frozen=True)
+class _Node:
+    """Tokens `start` to `end` of `row`, which stand for the same tokens of every other row below it."""
+
+    row: int
+    start: int
+    end: int
+
+
+class Packing:
+    """The layout of one batch.
+
+    Attributes:
+        ids, positions: [tokens], what is computed and at which position of its row.
+        places: for each row, the packed index of each of its tokens.
+        queries: [nodes, longest node], packed indices; padded with 0.
+        keys: [nodes, longest path], packed indices of a node's path from the root to its end; padded with 0.
+        back: [tokens], where a packed token's query lies in the flattened `queries`.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self._nodes: list[_Node] = []
+        self._paths: list[list[int]] = [[] for _ in rows]
+        self._packed = 0
+        self._rows = rows
+        self._grow([index for index, row in enumerate(rows) if row], 0)
+        nodes = self._nodes
+        self.places = self._paths
+        self.ids = torch.tensor([token for node in nodes for token in rows[node.row][node.start : node.end]])
+        self.positions = torch.tensor([at for node in nodes for at in range(node.start, node.end)])
+        self._starts = torch.tensor([node.start for node in nodes])
+        self._ends = torch.tensor([node.end for node in nodes])
+        widest, deepest = max(node.end - node.start for node in nodes), max(node.end for node in nodes)
+        self.queries = torch.zeros(len(nodes), widest, dtype=torch.long)
+        self.keys = torch.zeros(len(nodes), deepest, dtype=torch.long)
+        back: list[int] = []
+        for index, node in enumerate(nodes):
+            path = torch.tensor(self._paths[node.row][: node.end])
+            self.keys[index, : node.end] = path
+            self.queries[index, : node.end - node.start] = path[node.start :]
+            back.extend(range(index * widest, index * widest + node.end - node.start))
+        self.back = torch.tensor(back)
+        self._visible: dict[int | None, torch.Tensor] = {}
+
+    def visible(self, window: int | None = None) -> torch.Tensor:
+        """Which key a query sees, bool [nodes, 1, longest node, longest path]; `window` counts its own token."""
+        if window not in self._visible:
+            at = self._starts[:, None] + torch.arange(self.queries.shape[1])  # [nodes, queries]
+            key = torch.arange(self.keys.shape[1])
+            seen = (key <= at[..., None]) & (key < self._ends[:, None, None])
+            if window is not None:
+                # Padded queries may have nothing in their window; they see the first key, and nobody reads them.
+                padded = at >= self._ends[:, None]
+                seen &= (key > at[..., None] - window) | (padded[..., None] & (key == 0))
+            self._visible[window] = seen[:, None]
+        return self._visible[window]
+
+    def _grow(self, members: list[int], start: int) -> None:
+        """Lay out what the members, equal up to `start`, have from there on."""
+        groups: dict[int, list[int]] = {}
+        for member in members:
+            if len(self._rows[member]) > start:
+                groups.setdefault(self._rows[member][start], []).append(member)
+        for group in groups.values():
+            shared = self._shared(group, start)
+            if len(group) > 1 and shared - start >= SHORTEST_SHARED:
+                self._add(group, start, shared)
+                self._grow(group, shared)
+            else:
+                for member in group:
+                    self._add([member], start, len(self._rows[member]))
+
+    def _shared(self, group: list[int], start: int) -> int:
+        first, *others = (self._rows[member] for member in group)
+        end = min(map(len, (first, *others)))
+        for other in others:
+            at = start
+            while at < end and first[at] == other[at]:
+                at += 1
+            end = at
+        return end
+
+    def _add(self, group: list[int], start: int, end: int) -> None:
+        self._nodes.append(_Node(group[0], start, end))
+        run = range(self._packed, self._packed + end - start)
+        for member in group:
+            self._paths[member].extend(run)
+        self._packed += end - start

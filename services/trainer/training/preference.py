@@ -1,0 +1,59 @@
+"""Direct preference optimisation (https://arxiv.org/abs/2305.18290): TRL's DPOTrainer on packed batches.
+
+A prompt is computed once for its two completions, in the trained model and in the reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from services.trainer.configuration import Configuration
+from services.trainer.training.encoding import IGNORED, Row
+from services.trainer.training.loop import Loop, collate
+
+
+class PreferenceTrainer(Loop, DPOTrainer):
+    """The reference is the base model, or the adapter as it was where one is continued."""
+
+    def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
+        """The loss per pair, and two accuracies.
+
+        `reward_accuracy`: pairs whose chosen completion gained more over the reference than the rejected one.
+        `preference_accuracy`: pairs whose chosen completion is the likelier one per token.
+        """
+        pairs = len(inputs["input_ids"]) // 2
+        loss = float(self._compute_loss(self.trained, dict(inputs), return_outputs=False))  # type: ignore[no-untyped-call]
+        rewards = self._metrics["eval"]["rewards/accuracies"][-1]
+        mask = inputs["completion_mask"]
+        labels = inputs["input_ids"].masked_fill(mask == 0, IGNORED)
+        scored = self.trained(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels, fused_lm_head=True
+        )
+        chosen, rejected = (scored.log_probs.sum(1) / scored.label_mask.sum(1)).chunk(2)
+        return (
+            loss * pairs,
+            float(pairs),
+            {"reward_accuracy": rewards * pairs, "preference_accuracy": float((chosen > rejected).sum())},
+        )
+
+
+def arguments(common: dict[str, Any], configuration: Configuration) -> DPOConfig:
+    """TRL's arguments. `sigmoid+sft` adds the likelihood of the chosen completion, so that it does not fall."""
+    return DPOConfig(
+        **common,
+        max_length=None,
+        beta=configuration.beta,
+        loss_type=configuration.preference_loss.split("+"),
+        label_smoothing=configuration.label_smoothing,
+        disable_dropout=False,
+    )
+
+
+def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """All chosen completions, then all rejected ones, as TRL reads them."""
+    batch = collate([chosen for chosen, _ in rows] + [rejected for _, rejected in rows])
+    labels = batch.pop("labels")
+    return {**batch, "completion_mask": (labels != IGNORED).long()}

@@ -1,0 +1,255 @@
+"""One training from its data set to the finished adapter's files."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from transformers import AutoTokenizer, TrainerState
+
+from lora_core import LoRAFormat
+from lora_core.interop import from_peft
+from services.trainer.configuration import Configuration
+from services.trainer.data import records
+from services.trainer.data.records import Record
+from services.trainer.data.split import side_of
+from services.trainer.training import exports, samples
+from services.trainer.training.arguments import total_steps
+from services.trainer.training.control import PauseOnRequest
+from services.trainer.training.encoding import EncodedSet, UnfitTokenizer, prompt_ids
+from services.trainer.training.loop import Diverged, Loop, Tell, adapter_weights, load_weights
+from services.trainer.training.packed_model import CannotPack
+from services.trainer.training.progress import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
+from services.trainer.training.trainers import encoded, prepare
+
+_TOO_LONG_ALLOWED = 0.1  # part of the samples that may be left out before the job is refused
+_PROBE_TOP = 8
+
+
+class CannotTrain(Exception):
+    """This data and this model do not fit; trying again changes nothing."""
+
+
+def run(spec: TrainingSpec, tell: Tell) -> None:
+    """Train what the spec says, and say how it goes; `Finished` or `Paused` comes last.
+
+    Raises:
+        CannotTrain: see there; its text names the field at fault.
+    """
+    torch.set_num_threads(spec.threads)
+    tell = tell if int(os.environ.get("RANK", "0")) == 0 else _silently  # of several processes the first speaks
+    configuration = spec.configuration
+    tokenizer: Any = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    training, held_out = _sides(list(records.read(spec.dataset)), configuration)
+    data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
+    if not data.rows:
+        raise CannotTrain(f"dataset_id: it has no record to train {configuration.objective} on")
+    try:
+        trainer = prepare(
+            tokenizer,
+            data,
+            checked,
+            configuration,
+            base_model=spec.base_model,
+            continue_from=spec.continue_from,
+            work=spec.work,
+            tell=tell,
+        )
+    except CannotPack as error:
+        raise CannotTrain(f"base_model: {error}") from error
+    pausing = PauseOnRequest(spec.work)
+    trainer.add_callback(pausing)
+    began = Began(
+        total_steps=total_steps(configuration, len(data.rows)),
+        resumed_step=_step_of(spec.resume_from),
+        samples=len(data.rows),
+        too_long=data.too_long,
+        longest=data.longest,
+        tokens=data.tokens,
+        trained_tokens=data.trained_tokens,
+        validation_samples=len(checked.rows),
+        trainable_parameters=sum(each.numel() for each in trainer.trained.parameters() if each.requires_grad),
+    )
+    tell(began)
+    step = _train(trainer, spec, began.total_steps)
+    if pausing.paused:
+        tell(Paused(step=pausing.step))
+        return
+    best_step, metrics = _keep_best(trainer)
+    model: Any = trainer.trained
+    model.eval()
+    if not trainer.is_world_process_zero():
+        return
+    weights, config = _write_peft(model, spec.work / "peft", spec.base_model_name)
+    artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow")
+    tell(
+        Finished(
+            steps=step,
+            weights=weights,
+            config=config,
+            artifact=artifact,
+            artifact_digest=digest,
+            probe=_probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
+            environment=_environment(torch.get_num_threads()),
+            stopped_early=step < began.total_steps,
+            best_step=best_step,
+            metrics=metrics,
+            spoken=_spoken(model, tokenizer, held_out or training),
+            exports=exports.make(
+                spec.exports,
+                artifact=artifact,
+                peft=spec.work / "peft",
+                model=model,
+                validation_rows=[row[0] for row in checked.rows],
+                base_model=spec.base_model,
+                adapter_type=spec.adapter_type,
+                work=spec.work,
+            ),
+        )
+    )
+
+
+def _silently(message: BaseModel) -> None:
+    """What another process says already."""
+
+
+def _sides(data: Sequence[Record], configuration: Configuration) -> tuple[list[Record], list[Record]]:
+    """What is trained and what validates: the data set's own split, else the asked part of its prompts."""
+    held_out = [record for record in data if record.split == "validation"]
+    if held_out or not configuration.validation_part:
+        return [record for record in data if record.split == "train"], held_out
+    part, seed = configuration.validation_part, configuration.seed
+    sides = {record.prompt_key: side_of(record.prompt_key, part, seed) for record in data}
+    held_out = [record for record in data if sides[record.prompt_key] == "validation" and not record.synthetic]
+    return [record for record in data if sides[record.prompt_key] == "train"], held_out
+
+
+def _encode(tokenizer: Any, side: Sequence[Record], configuration: Configuration) -> EncodedSet:
+    try:
+        data = encoded(tokenizer, side, configuration)
+    except UnfitTokenizer as error:
+        raise CannotTrain(f"base_model: {error}") from error
+    whole = data.too_long + len(data.rows)
+    if data.too_long > _TOO_LONG_ALLOWED * whole:
+        raise CannotTrain(
+            f"hyperparameters.max_length: {data.too_long} of {whole} samples are longer than "
+            f"{configuration.max_length} tokens; the longest has {data.longest}"
+        )
+    return data
+
+
+def _train(trainer: Loop, spec: TrainingSpec, total: int) -> int:
+    """Train from the newest checkpoint to the end; returns the last step."""
+    if spec.resume_from is None:
+        return _steps(trainer, None)
+    state = TrainerState.load_from_json(str(spec.resume_from / "trainer_state.json"))
+    _recall_best(trainer, spec, state)
+    if state.global_step >= total or _stopped(state):
+        # Asked to resume behind its last step, transformers would train one more.
+        load_weights(trainer.trained, spec.resume_from)
+        trainer.state = state
+        return int(state.global_step)
+    return _steps(trainer, spec.resume_from)
+
+
+def _steps(trainer: Loop, checkpoint: Path | None) -> int:
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Diverged as error:
+        raise CannotTrain(str(error)) from error
+    return int(trainer.state.global_step)
+
+
+def _recall_best(trainer: Loop, spec: TrainingSpec, state: TrainerState) -> None:
+    """The best weights so far, as the process that validated them had them in memory."""
+    if not state.best_global_step:
+        return
+    folder = spec.resume_from if state.best_global_step == state.global_step else spec.best_from
+    if folder is None:
+        raise CannotTrain(f"the checkpoint of step {state.best_global_step}, the best one, is gone; train anew")
+    load_weights(trainer.trained, folder)
+    trainer.best = adapter_weights(trainer.trained)
+
+
+def _stopped(state: TrainerState) -> bool:
+    """Whether early stopping had ended training at this checkpoint."""
+    callbacks: Any = state.stateful_callbacks or {}
+    control = callbacks.get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop"))
+
+
+def _keep_best(trainer: Loop) -> tuple[int | None, dict[str, float]]:
+    """Leave the best validated weights in the model; their step, and what they measure on the validation rows."""
+    if not len(trainer.held_out):
+        return None, {}
+    if trainer.best is not None:
+        load_weights(trainer.trained, trainer.best)
+    loss, metrics = trainer.measured()
+    return trainer.state.best_global_step, {"validation_loss": loss, **metrics}
+
+
+def _spoken(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[Spoken, ...]:
+    asked = [
+        samples.Asked(record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt)))
+        for record in data[: samples.MOST_PROMPTS]
+    ]
+    return samples.speak(model, tokenizer, asked)
+
+
+def _step_of(folder: Path | None) -> int:
+    return int(json.loads((folder / "trainer_state.json").read_bytes())["global_step"]) if folder else 0
+
+
+def _probe(model: Any, ids: list[int], prompt: str) -> ProbeResult:
+    with torch.inference_mode():
+        adapted = _last_logits(model, ids)
+        with model.disable_adapter():
+            base = _last_logits(model, ids)
+    top = adapted.topk(min(_PROBE_TOP, len(adapted)))
+    return ProbeResult(
+        prompt=prompt,
+        top_ids=tuple(top.indices.tolist()),
+        top_logits=tuple(top.values.tolist()),
+        base_logits=tuple(base[top.indices].tolist()),
+        max_delta=float((adapted - base).abs().max()),
+    )
+
+
+def _last_logits(model: Any, ids: list[int]) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=torch.tensor([ids]), use_cache=False, logits_to_keep=1).logits
+    return logits[0, -1].float()
+
+
+def _write_peft(model: Any, folder: Path, base_model_name: str) -> tuple[Path, Path]:
+    """adapter_model.safetensors and adapter_config.json of the trained adapter alone, byte-stable."""
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    described = json.loads(config.read_bytes())
+    # PEFT writes a set in the order of its hashes, which differs from process to process.
+    described["target_modules"] = sorted(described["target_modules"])
+    # It also writes the folder the weights were read from, which is this machine's business; the name travels.
+    described["base_model_name_or_path"] = base_model_name
+    config.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    return weights, config
+
+
+def _write_artifact(peft: Path, path: Path) -> tuple[Path, str]:
+    return path, LoRAFormat.save(from_peft(peft), path)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    libraries = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "threads": str(threads),
+        **{name: version(name) for name in libraries},
+    }

@@ -1,0 +1,104 @@
+"""From records and a configuration to the objective's trainer."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
+
+from services.trainer.configuration import Configuration
+from services.trainer.data.records import Record
+from services.trainer.training import arguments, base, preference, ranking, sft
+from services.trainer.training.encoding import EncodedSet, encode_all
+from services.trainer.training.loop import Collated, Loop, Tell
+
+_ALL = 1_000_000
+
+
+def encoded(tokenizer: Any, records: Sequence[Record], configuration: Configuration) -> EncodedSet:
+    """What the objective trains of each record: its first answer, pairs of answers, or all of them in their order.
+
+    Raises:
+        UnfitTokenizer: the model's template cannot render the records.
+    """
+    match configuration.objective:
+        case "dpo":
+            return encode_all(tokenizer, _pairs(records), configuration.max_length, answers=2)
+        case "ranking":
+            several = [record for record in records if len(record.completions) > 1]
+            return encode_all(tokenizer, several, configuration.max_length, answers=_ALL)
+        case _:
+            return encode_all(tokenizer, records, configuration.max_length)
+
+
+def prepare(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: EncodedSet,
+    held_out: EncodedSet,
+    configuration: Configuration,
+    *,
+    base_model: Path,
+    continue_from: Path | None,
+    work: Path,
+    tell: Tell,
+) -> Loop:
+    """A trainer that is ready to `train(resume_from_checkpoint=...)` and writes its checkpoints under `work`.
+
+    The adapter's first weights are drawn from the configuration's seed.
+    """
+    model: Any = base.load(base_model, configuration.method)
+    set_seed(configuration.seed)
+    common = arguments.common(configuration, work, len(rows.rows), validated=bool(held_out.rows))
+    if continue_from:
+        model, new = base.with_adapter_of(model, continue_from), None
+    else:
+        new = base.adapter(configuration)
+    given: dict[str, Any] = {"train_dataset": _numbered(rows), "processing_class": tokenizer}
+    if held_out.rows:
+        given["eval_dataset"] = _numbered(held_out)  # transformers wants one; `Loop.evaluate` takes the rows
+    trainer: Loop
+    collated: Collated
+    match configuration.objective:
+        case "dpo":
+            collated = preference.collated
+            args: Any = preference.arguments(common, configuration)
+            trainer = preference.PreferenceTrainer(
+                model, args=args, data_collator=_collator(rows, collated), peft_config=new, **given
+            )
+        case "ranking":
+            collated = ranking.collated
+            model = get_peft_model(model, new) if new else model
+            trainer = ranking.RankingTrainer(
+                model, args=ranking.arguments(common), data_collator=_collator(rows, collated), **given
+            )
+        case _:
+            collated = sft.collated
+            trainer = sft.CompletionTrainer(
+                model, args=sft.arguments(common), data_collator=_collator(rows, collated), peft_config=new, **given
+            )
+    trainer.begin_with(rows.rows, held_out.rows, collated, configuration, tell)
+    if configuration.early_stopping_patience and held_out.rows:
+        trainer.add_callback(EarlyStoppingCallback(configuration.early_stopping_patience))
+    return trainer
+
+
+def _numbered(rows: EncodedSet) -> Dataset:
+    """The rows' numbers as a data set: TRL takes nothing but `datasets`, whose columns would copy the tokens."""
+    return Dataset.from_dict({"row": list(range(len(rows.rows)))})
+
+
+def _collator(rows: EncodedSet, collated: Collated) -> Callable[[list[dict[str, int]]], dict[str, torch.Tensor]]:
+    return lambda features: collated([rows.rows[feature["row"]] for feature in features])
+
+
+def _pairs(records: Iterable[Record]) -> list[Record]:
+    """Each record as its best completion against every other."""
+    return [
+        replace(record, completions=(record.completions[0], other))
+        for record in records
+        for other in record.completions[1:]
+    ]
