@@ -9,6 +9,8 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,11 +22,20 @@ from fleet_events.v1 import Blob
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from fleet_kit.settings import ServiceSettings
 
-__all__ = ["BlobRef", "Blobs"]
+__all__ = ["BlobRef", "Blobs", "FoundObject"]
 
 BlobRef = Blob
 CHUNK = 1024 * 1024
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """An object that somebody put into the bucket under a name of their own choice."""
+
+    key: str
+    bytes: int
+    etag: str
 
 
 class Blobs:
@@ -75,6 +86,19 @@ class Blobs:
         bucket, _, key = blob.uri.removeprefix("s3://").partition("/")
         await asyncio.to_thread(self._named, self._client.remove_object, bucket, key)
 
+    async def find(self, prefix: str, *, at_most: int) -> list[FoundObject]:
+        """Objects whose names begin with `prefix`, in the order of names; the service must be allowed to list there."""
+        return await asyncio.to_thread(self._find, prefix, at_most)
+
+    async def fetch_object(self, key: str, to: Path) -> Path:
+        """Stream an object that is not named by its digest to a file; raises `BlobMissing`."""
+
+        def call(bucket: str, name: str) -> None:
+            self._client.fget_object(bucket, name, str(to))
+
+        await asyncio.to_thread(self._named, call, self._bucket, key)
+        return to
+
     async def reachable(self) -> None:
         """One cheap round trip; raises what the client raises."""
         try:
@@ -82,6 +106,10 @@ class Blobs:
         except S3Error as error:
             if error.code not in {"NoSuchKey", "NoSuchObject"}:
                 raise
+
+    def _find(self, prefix: str, at_most: int) -> list[FoundObject]:
+        found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
+        return [FoundObject(one.object_name, one.size or 0, one.etag or "") for one in islice(found, at_most)]
 
     def _put(self, kind: str, data: bytes | Path, content_type: str) -> Blob:
         digest = _digest(data)

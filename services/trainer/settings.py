@@ -4,9 +4,43 @@ import os
 import tempfile
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
 from fleet_kit.settings import ServiceSettings
+
+
+class NamedSource(BaseModel):
+    """A source outside the fleet that recipes of data sets use by its name. `domains`: whose recipes may."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domains: tuple[str, ...] = ("*",)
+
+    def reaches(self, domain: str) -> bool:
+        """Whether recipes of this domain may use it."""
+        return "*" in self.domains or domain in self.domains
+
+
+class SqlSource(NamedSource):
+    """A PostgreSQL database. `{"dsn": "postgres://…"}`, or the DSN alone."""
+
+    dsn: SecretStr
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dsn_alone(cls, values: object) -> object:
+        return {"dsn": values} if isinstance(values, str) else values
+
+
+class DocumentStore(NamedSource):
+    """A document store that answers queries with NDJSON (see data/sources/documents.py).
+
+    `token` is sent as its bearer token; `resume` says that it takes `after=<id>`.
+    """
+
+    url: HttpUrl
+    token: SecretStr | None = None
+    resume: bool = False
 
 
 class TrainerSettings(ServiceSettings):
@@ -27,6 +61,16 @@ class TrainerSettings(ServiceSettings):
     """Time between two writes of what a job logged."""
     patience_seconds: float = Field(default=300.0, gt=0)
     """How long a running job waits for the database or the object store before it is given back to the queue."""
+    sql_sources: dict[str, SqlSource] = Field(default_factory=dict)
+    """Databases that recipes may query: JSON, name → DSN, or name → {"dsn", "domains"}."""
+    sql_seconds: float = Field(default=300.0, gt=0)
+    """Longest time of a recipe's SQL query."""
+    document_stores: dict[str, DocumentStore] = Field(default_factory=dict)
+    """Document stores that recipes may query: JSON, name → {"url", "token", "domains", "resume"}."""
+    dataset_folders: Path | None = None
+    """Folder with a folder for each domain, in which recipes find what Hugging Face `datasets` saved; None has none."""
+    source_bytes: int = Field(default=8 * 1024**3, ge=1)
+    """Most bytes that one source of a recipe, or one upload, may have."""
     probe_prompt: str = "What can you help me with?"
     """Prompt whose next-token logits prove, at every activation, that an adapter has its effect."""
 

@@ -114,7 +114,8 @@ def _identities(keys: Mapping[str, KeyPair]) -> dict[str, list[dict[str, object]
     identities: list[dict[str, object]] = [_identity("admin", keys["admin"], ["Admin"])]
     for service in SERVICES:
         reads = [f"Read:{BUCKET}/{prefix}/*" for prefix in (service, *READS[service])]
-        identities.append(_identity(service, keys[service], [*reads, f"Write:{BUCKET}/{service}/*"]))
+        own = [f"List:{BUCKET}/{service}/*", f"Write:{BUCKET}/{service}/*"]
+        identities.append(_identity(service, keys[service], [*reads, *own]))
     return {"identities": identities}
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 
 from fleet_kit.errors import Problem
 from services.trainer.access import Limit, Trains, domains_of
-from services.trainer.data import store
+from services.trainer.data import dataset_store, store
 from services.trainer.data.intake import DOMAIN, read_samples
 from services.trainer.data.views import DatasetView, SamplesView
 from services.trainer.service import Trainer
@@ -37,14 +37,14 @@ async def record_samples(
 @router.get("/datasets", summary="Frozen data sets, newest first")
 async def list_datasets(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[DatasetView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await store.list_datasets(connection, domains_of(caller), limit)
+        found = await dataset_store.list_versions(connection, domains_of(caller), None, limit)
     return {"datasets": [DatasetView.of(one) for one in found]}
 
 
 @router.get("/datasets/{dataset_id}", summary="A frozen data set")
 async def get_dataset(dataset_id: str, caller: Trains, trainer: Trainer) -> DatasetView:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await store.find_dataset(connection, dataset_id)
+        found = await dataset_store.find_dataset(connection, dataset_id)
     if found is None or not caller.reaches(found.domain):
         raise Problem(404, "Data set not found", f"no data set {dataset_id!r} that this token reaches")
     return DatasetView.of(found)

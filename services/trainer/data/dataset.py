@@ -1,15 +1,21 @@
-"""Samples and the immutable data sets frozen from them."""
+"""Samples, preferences, and the versions of data sets that are made of them."""
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from fleet_events import v1
 
+LIVE = "live"
+"""Name of the data sets that are frozen from a domain's recorded samples where nobody named them."""
 MAX_CHARACTERS = 200_000
 """Longest prompt or completion: far beyond any context window, and within what full-text search can index."""
+
+
+Format = Literal["records", "jsonl", "csv", "parquet", "folder"]
+"""What a source's file is. records: lines of `Record.values`; folder: what `save_to_disk` of `datasets` writes."""
 
 
 class InvalidSample(ValueError):
@@ -38,8 +44,8 @@ class Sample:
 
     def check(self) -> None:
         """Raises `InvalidSample` for text that nobody could train on or store."""
-        _check_text("prompt", self.prompt)
-        _check_text("completion", self.completion)
+        check_text("prompt", self.prompt)
+        check_text("completion", self.completion)
 
 
 @dataclass(frozen=True)
@@ -60,54 +66,40 @@ class Preference:
     def check(self) -> None:
         """Raises `InvalidSample`; two equal completions express no preference."""
         for name, text in (("prompt", self.prompt), ("chosen", self.chosen), ("rejected", self.rejected)):
-            _check_text(name, text)
+            check_text(name, text)
         if self.chosen == self.rejected:
             raise InvalidSample("rejected", "the same text as chosen", "another completion than chosen")
 
 
 @dataclass(frozen=True)
-class FrozenDataset:
-    """Canonical JSONL bytes; the id is their SHA-256."""
-
-    dataset_id: str
-    domain: str
-    body: bytes
-    samples: int
-
-
-@dataclass(frozen=True)
 class StoredDataset:
-    """A frozen data set and the selection that first made it."""
+    """A version of a data set by its name within a domain, and the selection of live records that made it, if one did.
+
+    `version` counts up from 1 within (domain, name). The same content under the same name is the same version.
+    """
 
     dataset: v1.Dataset
     domain: str
     query: str
     min_rating: float | None
     created_at: datetime
+    name: str = LIVE
+    version: int = 1
 
 
-def freeze(domain: str, samples: Iterable[Sample]) -> FrozenDataset:
-    """The samples as canonical JSONL: one per line, sorted by sample id, keys sorted, UTF-8.
+@dataclass(frozen=True)
+class StoredUpload:
+    """An uploaded file in the object store; its id is the digest of its bytes."""
 
-    The same samples give the same bytes whatever their order or number of recordings. The domain is part of every
-    line, so that equal pairs of two domains never become one data set that both own.
-    """
-    lines = {
-        sample.sample_id: _canonical(
-            {
-                "completion": sample.completion,
-                "domain": sample.domain,
-                "id": sample.sample_id,
-                "prompt": sample.prompt,
-            }
-        )
-        for sample in samples
-    }
-    body = "".join(lines[sample_id] + "\n" for sample_id in sorted(lines)).encode()
-    return FrozenDataset(hashlib.sha256(body).hexdigest(), domain, body, len(lines))
+    domain: str
+    filename: str
+    format: Format
+    blob: v1.Blob
+    created_at: datetime
 
 
-def _check_text(field: str, text: str) -> None:
+def check_text(field: str, text: str) -> None:
+    """Raises `InvalidSample` for blank or over-long text, and for what PostgreSQL or Arrow cannot hold."""
     if not text.strip():
         raise InvalidSample(field, "blank", "text")
     if len(text) > MAX_CHARACTERS:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -72,7 +72,7 @@ class Record:
     @property
     def prompt_key(self) -> str:
         """Digest of the whole prompt. Records of one prompt are never on both sides of a split."""
-        return hashlib.sha256(canonical([[m.role, m.content] for m in self.prompt]).encode()).hexdigest()
+        return key_of_prompt((message.role, message.content) for message in self.prompt)
 
     def in_split(self, split: Split) -> "Record":
         """The same record on a side of the split."""
@@ -111,6 +111,11 @@ def asked(prompt: str, *, system: str = "") -> tuple[Message, ...]:
     """A prompt of one user message, behind a system message where there is one."""
     user = Message("user", prompt)
     return (Message("system", system), user) if system else (user,)
+
+
+def key_of_prompt(turns: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of a whole prompt, given as (role, content) of each turn."""
+    return hashlib.sha256(canonical([list(turn) for turn in turns]).encode()).hexdigest()
 
 
 def schema() -> "pa.Schema":

@@ -1,8 +1,7 @@
-"""Which samples a job trains on, frozen into an immutable data set in the object store."""
+"""Which records a job trains on: a data set by its id, or the live records that its query selects, frozen now."""
 
 import asyncio
 import time
-from datetime import UTC, datetime
 
 import structlog
 
@@ -10,53 +9,86 @@ from fleet_events import v1
 from fleet_events.topology import STREAM, consumers_of, durable_name
 from fleet_kit.db import Connection
 from services.trainer.configuration import Fault, InvalidRequest
-from services.trainer.data import store
-from services.trainer.data.dataset import Sample, StoredDataset, freeze
+from services.trainer.data import builder, dataset_store, store
+from services.trainer.data.build_spec import CannotBuild
+from services.trainer.data.dataset import LIVE, StoredDataset
+from services.trainer.data.filters import FilterRecipe
+from services.trainer.data.recipe import DataRecipe
+from services.trainer.data.records import Kind
+from services.trainer.data.sources import Live
 from services.trainer.service import TrainerService
 
 log = structlog.get_logger()
 
 _DRAIN_SECONDS = 30.0
 
+FITTING: dict[str, tuple[Kind, ...]] = {
+    "sft": tuple(Kind),
+    # Rankings and rated answers to one prompt are turned into pairs.
+    "dpo": (Kind.PREFERENCE, Kind.RANKING, Kind.RATED),
+    "ranking": (Kind.RANKING, Kind.PREFERENCE),
+}
+"""Objective → kinds of data sets that can be trained with it."""
+_SELECTED = {"sft": Kind.COMPLETION, "dpo": Kind.PREFERENCE, "ranking": Kind.RANKING}
+_NEEDED = {
+    Kind.COMPLETION: "recorded samples (POST /v1/samples, or SampleRecorded)",
+    Kind.PREFERENCE: "recorded preferences (PreferenceRecorded), or differently rated samples of one prompt",
+    Kind.RANKING: "two or more differently rated samples of one prompt",
+}
+
 
 async def freeze_selection(request: v1.TrainingRequested, service: TrainerService) -> StoredDataset:
-    """The data set of a request: the named one, or the samples its query selects now.
+    """The data set of a request: the named one, or what its query selects now.
+
+    Without a data set an objective takes the live records of its own kind: sft samples, dpo preferences, ranking
+    rankings (see `sources/live.py`). Nothing is filtered then but what golden data sets hold.
 
     Raises:
-        InvalidRequest: the named data set is not there, or nothing matches.
+        InvalidRequest: the named data set is not there or does not fit the objective, or nothing matches.
     """
     if request.dataset_id:
         async with service.db.acquire(timeout=5) as connection:
             return await named_dataset(connection, request)
     await _samples_settled(service)
-    async with service.db.acquire(timeout=5) as connection, connection.transaction(readonly=True):
-        selected = [
-            sample
-            async for sample in store.select_samples(connection, request.domain, request.query, request.min_rating)
-        ]
-        recorded = await store.count_samples(connection, request.domain)
-    if not selected:
-        raise InvalidRequest((_nothing(request, recorded),))
-    return await _store(request, selected, service)
+    kind = _SELECTED[request.objective or "sft"]
+    recipe = DataRecipe(
+        domain=request.domain,
+        name=LIVE,
+        kind=kind,
+        sources=(Live(query=request.query, min_rating=request.min_rating),),
+        filters=FilterRecipe(exact_duplicates=None),
+    )
+    try:
+        content = await builder.build(recipe, service)
+    except CannotBuild as nothing:
+        if nothing.faults[0].field != "sources":
+            faults = (Fault(one.field, one.value, one.expected) for one in nothing.faults)
+            raise InvalidRequest(tuple(faults)) from nothing
+        async with service.db.acquire(timeout=5) as connection:
+            recorded = await store.count_samples(connection, request.domain)
+        raise InvalidRequest((_nothing(request, kind, recorded),)) from nothing
+    async with service.db.acquire(timeout=5) as connection, connection.transaction():
+        stored, _ = await builder.add_version(connection, content)
+    return stored
 
 
 async def named_dataset(connection: Connection, request: v1.TrainingRequested) -> StoredDataset:
-    """The data set that a request names; raises `InvalidRequest` unless the request's domain owns it."""
-    stored = await store.find_dataset(connection, request.dataset_id)
+    """The data set that a request names.
+
+    Raises:
+        InvalidRequest: the request's domain does not own it, or its kind does not fit the objective.
+    """
+    stored = await dataset_store.find_dataset(connection, request.dataset_id)
     if stored is None or stored.domain != request.domain:
         raise InvalidRequest(
             (Fault("dataset_id", request.dataset_id, f"the id of a data set of domain {request.domain!r}"),)
         )
-    return stored
-
-
-async def _store(request: v1.TrainingRequested, selected: list[Sample], service: TrainerService) -> StoredDataset:
-    frozen = freeze(request.domain, selected)
-    blob = await service.blobs.put("datasets", frozen.body, content_type="application/x-ndjson")
-    dataset = v1.Dataset(dataset_id=frozen.dataset_id, blob=blob, samples=frozen.samples)
-    stored = StoredDataset(dataset, request.domain, request.query, request.min_rating, datetime.now(UTC))
-    async with service.db.acquire(timeout=5) as connection:
-        await store.add_dataset(connection, stored)
+    objective = request.objective or "sft"
+    fitting = FITTING.get(objective, tuple(Kind))
+    if stored.dataset.kind not in fitting:
+        found = f"{request.dataset_id} ({stored.dataset.kind})"
+        kinds = " or ".join(kind.value for kind in fitting)
+        raise InvalidRequest((Fault("dataset_id", found, f"a data set of kind {kinds} for objective {objective!r}"),))
     return stored
 
 
@@ -78,8 +110,10 @@ async def _samples_settled(service: TrainerService) -> None:
     log.warning("samples are still being recorded; training on those that are there", durable=durable)
 
 
-def _nothing(request: v1.TrainingRequested, recorded: int) -> Fault:
-    if not recorded:
-        return Fault("domain", request.domain, "a domain with recorded samples (POST /v1/samples, or SampleRecorded)")
+def _nothing(request: v1.TrainingRequested, kind: Kind, recorded: int) -> Fault:
+    if not recorded and kind is Kind.COMPLETION:
+        return Fault("domain", request.domain, f"a domain with {_NEEDED[kind]}")
     floor = f" rated at least {request.min_rating:g}" if request.min_rating is not None else ""
+    if kind is not Kind.COMPLETION and not request.query:
+        return Fault("domain", request.domain, f"a domain with {_NEEDED[kind]}{floor}")
     return Fault("query", request.query, f"words that occur in the {recorded} samples of {request.domain!r}{floor}")

@@ -1,13 +1,11 @@
-"""SQL of samples, preferences and data sets: one statement a function, connection first."""
+"""SQL of samples, preferences and uploads: one statement a function, connection first."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
-
-import asyncpg
 
 from fleet_events import v1
 from fleet_kit.db import Connection
-from services.trainer.data.dataset import Preference, Sample, StoredDataset
+from services.trainer.data.dataset import Preference, Sample, StoredUpload
 
 
 async def add_samples(connection: Connection, samples: Iterable[Sample], recorded_at: datetime) -> int:
@@ -69,63 +67,26 @@ async def count_samples(connection: Connection, domain: str) -> int:
     return int(await connection.fetchval("select count(*) from samples where domain = $1", domain))
 
 
-async def select_samples(
-    connection: Connection, domain: str, query: str, min_rating: float | None
-) -> AsyncIterator[Sample]:
-    """Samples of a domain that match a full-text query (empty: all) and are not rated below the floor.
-
-    The query has the form of web searches: words that must all occur, "phrases", or, -not.
-    """
-    async for row in connection.cursor(
-        """
-        select domain, prompt, completion, rating, origin, source_id from samples
-        where domain = $1
-          and ($2 = '' or document @@ websearch_to_tsquery('simple', $2))
-          and ($3::float8 is null or rating is null or rating >= $3)
-        order by sample_id
-        """,
-        domain,
-        query,
-        min_rating,
-    ):
-        yield Sample(**dict(row))
-
-
-async def add_dataset(connection: Connection, stored: StoredDataset) -> None:
-    """Record a frozen data set; the same content is one data set, whichever selection made it."""
+async def add_upload(connection: Connection, upload: StoredUpload) -> None:
+    """Record an uploaded file; the same bytes again take the newer name and format."""
     await connection.execute(
         """
-        insert into datasets (dataset_id, domain, query, min_rating, samples, uri, sha256, bytes)
-        values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing
+        insert into uploads (domain, upload_id, filename, format, uri, bytes) values ($1, $2, $3, $4, $5, $6)
+        on conflict (domain, upload_id) do update set filename = excluded.filename, format = excluded.format
         """,
-        stored.dataset.dataset_id,
-        stored.domain,
-        stored.query,
-        stored.min_rating,
-        stored.dataset.samples,
-        stored.dataset.blob.uri,
-        stored.dataset.blob.sha256,
-        stored.dataset.blob.bytes,
+        upload.domain,
+        upload.blob.sha256,
+        upload.filename,
+        upload.format,
+        upload.blob.uri,
+        upload.blob.bytes,
     )
 
 
-async def find_dataset(connection: Connection, dataset_id: str) -> StoredDataset | None:
-    """A data set by its id."""
-    row = await connection.fetchrow("select * from datasets where dataset_id = $1", dataset_id)
-    return _dataset(row) if row else None
-
-
-async def list_datasets(connection: Connection, domains: Sequence[str] | None, limit: int) -> list[StoredDataset]:
-    """The newest data sets of these domains (None: of all)."""
-    rows = await connection.fetch(
-        "select * from datasets where $1::text[] is null or domain = any($1) order by created_at desc limit $2",
-        domains,
-        limit,
-    )
-    return [_dataset(row) for row in rows]
-
-
-def _dataset(row: asyncpg.Record) -> StoredDataset:
-    blob = v1.Blob(uri=row["uri"], sha256=row["sha256"], bytes=row["bytes"])
-    dataset = v1.Dataset(dataset_id=row["dataset_id"], blob=blob, samples=row["samples"])
-    return StoredDataset(dataset, row["domain"], row["query"], row["min_rating"], row["created_at"])
+async def find_upload(connection: Connection, domain: str, upload_id: str) -> StoredUpload | None:
+    """An upload of a domain by its id."""
+    row = await connection.fetchrow("select * from uploads where domain = $1 and upload_id = $2", domain, upload_id)
+    if row is None:
+        return None
+    blob = v1.Blob(uri=row["uri"], sha256=row["upload_id"], bytes=row["bytes"])
+    return StoredUpload(row["domain"], row["filename"], row["format"], blob, row["created_at"])

@@ -16,14 +16,19 @@ class SamplesView(View):
 
 
 class DatasetView(View):
-    """A frozen data set and the selection that first made it."""
+    """A version of a data set, and the selection of live records that made it, if one did."""
 
     dataset_id: str
     domain: str
+    name: str
+    version: int
+    kind: str
     query: str
     min_rating: float | None
     samples: int
+    validation_samples: int
     blob: BlobView
+    card: BlobView | None
     created_at: datetime
 
     @classmethod
@@ -31,9 +36,14 @@ class DatasetView(View):
         return cls(
             dataset_id=stored.dataset.dataset_id,
             domain=stored.domain,
+            name=stored.name,
+            version=stored.version,
+            kind=stored.dataset.kind,
             query=stored.query,
             min_rating=stored.min_rating,
             samples=stored.dataset.samples,
+            validation_samples=stored.dataset.validation_samples,
             blob=BlobView.of(stored.dataset.blob),
+            card=BlobView.of(stored.dataset.card) if stored.dataset.card else None,
             created_at=stored.created_at,
         )

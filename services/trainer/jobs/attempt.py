@@ -20,6 +20,7 @@ from services.trainer.jobs.checkpoint import best_step, pack, unpack
 from services.trainer.jobs.journal import Journal
 from services.trainer.jobs.patience import PASSING, patiently
 from services.trainer.jobs.supervisor import Crashed, supervise
+from services.trainer.reporting.data_card import adapter_type_of, read_data_card
 from services.trainer.service import TrainerService
 from services.trainer.store import StoredCheckpoint
 from services.trainer.training.pausing import ask_to_pause
@@ -94,7 +95,7 @@ class Attempt:
         return outcome
 
     async def _specify(self) -> TrainingSpec:
-        data = self._folder / "data.jsonl"
+        data = self._folder / "data.parquet"
         settings = self._service.settings
         await self._patiently("data set", lambda: self._service.blobs.fetch(self._data.dataset.blob, data))
         resume_from, best_from = await self._restore()
@@ -108,6 +109,8 @@ class Attempt:
             resume_from=resume_from,
             best_from=best_from,
             continue_from=await self._fetch_continued(),
+            exports=self._job.request.exports,
+            adapter_type=adapter_type_of(await read_data_card(self._data.dataset, self._service)),
             threads=settings.cores,
             probe_prompt=settings.probe_prompt,
             supervisor=os.getpid(),

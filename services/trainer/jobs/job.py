@@ -92,7 +92,7 @@ async def _attempt(job: Job, work: Work, service: TrainerService) -> None:
     with work_folder(service.settings.cache_dir) as folder:
         outcome = await Attempt(job, data, folder, work, service).run()
         completed = await report.publish(
-            await _result(job.job_id, data, folder / "data.jsonl", outcome, service), service
+            await _result(job.job_id, data, folder / "data.parquet", outcome, service), service
         )
         await _end(job.job_id, _succeeding(completed), work, service)
 

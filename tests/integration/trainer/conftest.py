@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from fleet_events.topology import DEAD_STREAM, STREAM
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.settings import ServiceSettings
+from services.trainer.data import records
+from services.trainer.data.records import Record
 from tests.conftest import RunningService, RunService
 
 E = TypeVar("E", bound=Event)
@@ -119,6 +122,11 @@ class Bench:
 
     def request(self, **changes: Any) -> dict[str, Any]:
         return {"domain": self.domain, "hyperparameters": SHORT, **changes}
+
+    async def records(self, dataset: v1.Dataset) -> list[Record]:
+        """The records of a frozen data set, in its order."""
+        with tempfile.TemporaryDirectory() as folder:
+            return list(records.read(await self.blobs.fetch(dataset.blob, Path(folder) / "data.parquet")))
 
     async def job(self, job_id: str) -> dict[str, Any]:
         answer = await self.trainer.client.get(f"/v1/jobs/{job_id}")

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 from fleet_events import v1
 from lora_core import LoRAFormat
 from lora_core.interop import from_peft
+from services.trainer.data.frozen_file import dataset_id_of
+from services.trainer.data.records import Kind
 from tests.integration.trainer.conftest import SHORT, Bench, eventually, pairs
 
 pytestmark = pytest.mark.integration
@@ -30,9 +32,11 @@ async def test_a_job_submitted_over_http_is_queued_trained_and_completed_with_it
     said = await bench.completed(job_id)
 
     assert (done["step"], done["total_steps"], done["attempts"]) == (12, 12, 1)
-    data = await bench.blobs.get(said.dataset.blob)
-    assert said.dataset.dataset_id == hashlib.sha256(data).hexdigest() == done["dataset"]
-    assert {json.loads(line)["prompt"] for line in data.splitlines()} == {p["prompt"] for p in pairs(bench.domain)}
+    data = await bench.records(said.dataset)
+    assert said.dataset.dataset_id == dataset_id_of(bench.domain, Kind.COMPLETION, data) == done["dataset"]
+    assert {record.prompt_text for record in data} == {p["prompt"] for p in pairs(bench.domain)}
+    card = json.loads(await bench.blobs.get(said.dataset.card))
+    assert (card["dataset_id"], card["samples"], card["kind"]) == (done["dataset"], 24, said.dataset.kind)
     assert hashlib.sha256(said.configuration.encode()).hexdigest() == said.configuration_sha256
     assert json.loads(said.configuration)["learning_rate"] == SHORT["learningRate"]
     assert said.base_model.name == "tiny-llama"

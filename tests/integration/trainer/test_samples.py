@@ -22,8 +22,7 @@ async def trained_prompts(bench: Bench, **request: Any) -> tuple[str, set[str]]:
     job_id = await bench.submit(hyperparameters=ONE_STEP, **request)
     await bench.until(job_id, "succeeded")
     said = await bench.completed(job_id)
-    body = await bench.blobs.get(said.dataset.blob)
-    return said.dataset.dataset_id, {json.loads(line)["prompt"] for line in body.splitlines()}
+    return said.dataset.dataset_id, {record.prompt_text for record in await bench.records(said.dataset)}
 
 
 def line(prompt: str, completion: str = "yes", **more: Any) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Builds a data set from its recipe: gathers the sources, runs the building subprocess, stores what it wrote."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet_events import v1
+from fleet_kit.db import Connection
+from services.trainer.data import dataset_store
+from services.trainer.data.build_spec import (
+    BuildOutcome,
+    BuildSpec,
+    Built,
+    CannotBuild,
+    Input,
+    outcome_adapter,
+)
+from services.trainer.data.dataset import StoredDataset
+from services.trainer.data.recipe import DataRecipe
+from services.trainer.data.sources import Access, Live
+from services.trainer.jobs.work_folder import work_folder
+from services.trainer.service import TrainerService
+
+_TAIL_BYTES = 2000
+# Nothing else of our environment reaches the subprocess: it needs no credentials.
+_PASSED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+
+
+class BuildCrashed(Exception):
+    """The building subprocess ended without an outcome: killed, out of memory, or a defect."""
+
+
+@dataclass(frozen=True)
+class StoredContent:
+    """A built data set in the object store, which has no version yet."""
+
+    recipe: DataRecipe
+    dataset: v1.Dataset
+    card: v1.Blob
+
+
+async def build(recipe: DataRecipe, service: TrainerService) -> StoredContent:
+    """Build the recipe and store what comes of it.
+
+    Raises:
+        CannotBuild: it can never be built as it is.
+        BuildCrashed: the subprocess died.
+        what the database and the object store raise.
+    """
+    with work_folder(service.settings.cache_dir) as folder:
+        spec = await _specify(recipe, folder, service)
+        outcome = await _run(spec)
+        if not isinstance(outcome, Built):
+            raise CannotBuild(*outcome.faults)
+        data = await service.blobs.put("datasets", outcome.data, content_type="application/vnd.apache.parquet")
+        card = await service.blobs.put("dataset-cards", outcome.card, content_type="application/json")
+    dataset = v1.Dataset(
+        dataset_id=outcome.dataset_id,
+        blob=data,
+        samples=outcome.samples,
+        kind=recipe.kind.value,
+        validation_samples=outcome.validation_samples,
+        card=card,
+    )
+    return StoredContent(recipe, dataset, card)
+
+
+async def add_version(connection: Connection, content: StoredContent) -> tuple[StoredDataset, bool]:
+    """The content as a version of the recipe's name, and whether it is a new one; within the caller's transaction.
+
+    It is the newest version there is when that has the same content and the same card.
+    """
+    recipe, dataset = content.recipe, content.dataset
+    await dataset_store.lock_name(connection, recipe.domain, recipe.name)
+    newest = await dataset_store.newest_version(connection, recipe.domain, recipe.name)
+    if newest and (newest.dataset.dataset_id, newest.dataset.card) == (dataset.dataset_id, content.card):
+        return newest, False
+    live = next((one for one in recipe.sources if isinstance(one, Live)), Live())
+    await dataset_store.add_dataset(connection, recipe.domain, dataset)
+    await dataset_store.add_version(
+        connection,
+        recipe.domain,
+        recipe.name,
+        dataset_id=dataset.dataset_id,
+        card=content.card,
+        query=live.query,
+        min_rating=live.min_rating,
+    )
+    added = await dataset_store.newest_version(connection, recipe.domain, recipe.name)
+    if added is None:
+        raise LookupError(f"version of {recipe.domain}/{recipe.name} is not in the database")
+    return added, True
+
+
+async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) -> BuildSpec:
+    inputs: list[Input] = []
+    for number, source in enumerate(recipe.sources):
+        access = Access(recipe.domain, recipe.kind, service, f"sources.{number}")
+        to = folder / f"source-{number}"
+        to.mkdir()
+        gathered = await source.gather(to, access)
+        inputs.append(
+            Input(
+                files=gathered.files,
+                columns=source.columns,
+                origin=source.originates(),
+                unusable=source.unusable,
+                described={**source.model_dump(mode="json", exclude_defaults=True), "kind": source.kind}
+                | dict(gathered.facts),
+                field=access.field,
+            )
+        )
+    work = folder / "build"
+    work.mkdir()
+    return BuildSpec(
+        domain=recipe.domain,
+        name=recipe.name,
+        kind=recipe.kind,
+        inputs=tuple(inputs),
+        filters=recipe.filters,
+        generators=recipe.generators,
+        validation_part=recipe.validation_part,
+        seed=recipe.seed,
+        licence=recipe.licence,
+        adapter_type=recipe.adapter_type,
+        work=work,
+        supervisor=os.getpid(),
+    )
+
+
+async def _run(spec: BuildSpec) -> BuildOutcome:
+    spec_file, log_file = spec.work / "spec.json", spec.work / "build.log"
+    spec_file.touch(mode=0o600)
+    spec_file.write_text(spec.model_dump_json())
+    with log_file.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.trainer.data.build",
+            str(spec_file),
+            stdin=asyncio.subprocess.PIPE,  # held open: its end tells the subprocess that we are gone
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=_environment(),
+        )
+    try:
+        assert process.stdout is not None
+        said = await process.stdout.read()
+        status = await process.wait()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(process.wait())
+    if status != 0 or not said.strip():
+        with log_file.open("rb") as log:
+            log.seek(max(0, log_file.stat().st_size - _TAIL_BYTES))
+            tail = log.read().decode(errors="replace").strip()
+        raise BuildCrashed(f"the building process ended with status {status}: {tail or 'it said nothing'}")
+    return outcome_adapter.validate_json(said)
+
+
+def _environment() -> dict[str, str]:
+    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    return passed | {
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+    }

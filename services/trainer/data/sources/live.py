@@ -1,0 +1,55 @@
+"""What the domain has recorded: samples, ratings and preferences, as they came in by event or over HTTP."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleet_kit.db import Connection
+from services.trainer.data import live_store
+from services.trainer.data.build_spec import InputFile
+from services.trainer.data.records import Kind, Record
+from services.trainer.data.sources.source import Access, BoundedFile, Gathered, Source
+
+
+class Live(Source):
+    """The domain's own records that match a full-text query (empty: all).
+
+    completion: samples that are not rated below `min_rating`. rated: rated samples. preference: recorded pairs, and
+    those that different ratings of answers to one prompt imply. ranking: the differently rated answers to one prompt,
+    best first. For the last two `min_rating` is asked of the best answer alone: the others are bad on purpose.
+    """
+
+    kind: Literal["live"] = "live"
+    query: Annotated[str, Field(max_length=2000)] = ""
+    min_rating: Annotated[float | None, Field(ge=0, le=5)] = None
+
+    origin: ClassVar[str] = "live"
+
+    async def gather(self, to: Path, access: Access) -> Gathered:
+        path = to / "records.jsonl"
+        async with (
+            access.service.db.acquire(timeout=5) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            with path.open("wb") as file:
+                spool = BoundedFile(file, access, "query")
+                async for record in self._select(connection, access):
+                    spool.write(json.dumps(record.values(), ensure_ascii=False).encode())
+        return Gathered((InputFile(path=path, format="records", name="live"),))
+
+    def _select(self, connection: Connection, access: Access) -> AsyncIterator[Record]:
+        match access.kind:
+            case Kind.COMPLETION:
+                select = live_store.select_completions
+            case Kind.RATED:
+                select = live_store.select_rated
+            case Kind.PREFERENCE:
+                select = live_store.select_preferences
+            case Kind.RANKING:
+                select = live_store.select_rankings
+            case Kind.CONVERSATION:
+                raise access.fault("kind", "live", "another source: conversations are not recorded live")
+        return select(connection, access.domain, self.query, self.min_rating)

@@ -1,0 +1,72 @@
+"""Rows of a query on a PostgreSQL database that the trainer's settings name."""
+
+import json
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import asyncpg
+from pydantic import Field
+
+from services.trainer.data.build_spec import InputFile
+from services.trainer.data.sources.source import Access, BoundedFile, Gathered, Source
+
+_PREFETCH = 500
+_READS = ("select", "with", "values", "table")
+
+
+class SqlQuery(Source):
+    """One SELECT on a database by its name in `LORAFLEET_SQL_SOURCES`; the columns of its rows make the records.
+
+    It runs in a read-only transaction through a cursor, so that a large result neither fills this process nor changes
+    anything. What it may read is decided by the role in the database's own settings.
+    """
+
+    kind: Literal["sql"] = "sql"
+    database: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    query: Annotated[str, Field(min_length=1, max_length=20_000)]
+
+    origin: ClassVar[str] = "sql"
+
+    def originates(self) -> str:
+        return f"sql:{self.database}"
+
+    async def gather(self, to: Path, access: Access) -> Gathered:
+        named = {name: one for name, one in access.service.settings.sql_sources.items() if one.reaches(access.domain)}
+        if self.database not in named:
+            known = ", ".join(sorted(named)) or "none is configured"
+            raise access.fault("database", self.database, f"a name of LORAFLEET_SQL_SOURCES: {known}")
+        if self.query.split(None, 1)[0].lower().strip("(") not in _READS:
+            raise access.fault("query", repr(self.query[:60]), "a single SELECT")
+        path = to / "rows.jsonl"
+        seconds = access.service.settings.sql_seconds
+        try:
+            connection = await asyncpg.connect(
+                named[self.database].dsn.get_secret_value(),
+                timeout=10,
+                server_settings={
+                    "default_transaction_read_only": "on",
+                    "statement_timeout": str(round(seconds * 1000)),
+                    "application_name": "lorafleet-trainer",
+                },
+            )
+        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+            # The message of a refused connection may name the role, never the password.
+            raise access.fault("database", f"{self.database} ({error})", "a database that answers") from error
+        try:
+            rows = await self._copy(connection, path, access)
+        finally:
+            connection.terminate()
+        return Gathered((InputFile(path=path, format="jsonl", name=self.database),), {"rows": rows})
+
+    async def _copy(self, connection: "asyncpg.Connection[asyncpg.Record]", path: Path, access: Access) -> int:
+        try:
+            with path.open("wb") as file:
+                spool = BoundedFile(file, access, "query")
+                async with connection.transaction(readonly=True):
+                    # The extended protocol takes one statement, so nothing can be appended to the SELECT.
+                    async for row in connection.cursor(self.query, prefetch=_PREFETCH):
+                        spool.write(json.dumps(dict(row), ensure_ascii=False, default=str).encode())
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            found = f"{self.query[:200]!r} ({error})"
+            raise access.fault("query", found, "one SELECT that the database runs") from error
+        return spool.lines
