@@ -1,12 +1,14 @@
 """The running trainer: its settings, and what it knows of its base model."""
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends
@@ -17,6 +19,7 @@ from fleet_kit.service import Service
 from lora_core import base_model
 from services.trainer.configuration import Configuration, Fault, InvalidRequest, check, resolve
 from services.trainer.continuation import Continuation
+from services.trainer.exports import check_exports
 from services.trainer.jobs.turn import Turn
 from services.trainer.jobs.work_folder import remove_leftovers
 from services.trainer.settings import TrainerSettings
@@ -29,6 +32,8 @@ class Workshop:
     base: v1.BaseModel
     shapes: Mapping[str, tuple[int, int]]
     quantisation: bool
+    gguf: bool = True
+    """Whether adapters of the base model can be written for llama.cpp here."""
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     """Names this process in a job's history."""
     turn: Turn = field(default_factory=Turn)
@@ -40,6 +45,7 @@ class Workshop:
         else:
             configuration = continued.configure(request)
         faults = list(check(configuration, self.shapes, quantisation=self.quantisation))
+        faults += check_exports(request, configuration, gguf=self.gguf)
         if continued is not None:
             faults += continued.faults(request)
         if request.base_model not in ("", self.base.name):
@@ -61,4 +67,16 @@ async def open_workshop(service: TrainerService) -> AsyncIterator[Workshop]:
     revision = await asyncio.to_thread(base_model.revision, folder)
     shapes = await asyncio.to_thread(base_model.linear_shapes, folder)
     base = v1.BaseModel(name=service.settings.trained_name, revision=revision)
-    yield Workshop(base, shapes, quantisation=find_spec("bitsandbytes") is not None)
+    gguf = await asyncio.to_thread(_llama_cpp_knows, folder)
+    yield Workshop(base, shapes, quantisation=find_spec("bitsandbytes") is not None, gguf=gguf)
+
+
+def _llama_cpp_knows(folder: Path) -> bool:
+    from lora_core import UnsupportedAdapter
+    from lora_core.interop.gguf import architecture_of
+
+    try:
+        architecture_of(json.loads((folder / "config.json").read_bytes()))
+    except UnsupportedAdapter:
+        return False
+    return find_spec("gguf") is not None

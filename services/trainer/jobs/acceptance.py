@@ -13,6 +13,7 @@ from services.trainer import domain, store
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data.selection import named_dataset
 from services.trainer.domain import Job, JobState
+from services.trainer.exports import check_split
 from services.trainer.jobs.continued import find_continued
 from services.trainer.service import TrainerService
 
@@ -52,13 +53,15 @@ async def examine(job: Job, connection: Connection, service: TrainerService) -> 
         continued = continued or await find_continued(connection, job.request, service.parts.base)
     except InvalidRequest as unknown:
         faults += unknown.faults
+    configuration = None
     try:
-        service.parts.examine(job.request, continued)
+        configuration = service.parts.examine(job.request, continued)
     except InvalidRequest as invalid:
         faults += invalid.faults
     if job.request.dataset_id:
         try:
-            await named_dataset(connection, job.request)
+            named = await named_dataset(connection, job.request)
+            faults += check_split(job.request, configuration, named.dataset) if configuration else ()
         except InvalidRequest as unknown:
             faults += unknown.faults
     if faults:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from fleet_events import v1
 from services.trainer.data.dataset import StoredDataset
 from services.trainer.domain import Job
 from services.trainer.jobs.attempt import Outcome
+from services.trainer.reporting.data_card import DataCard
 from services.trainer.reporting.document import (
     DatasetPart,
     Energy,
@@ -26,6 +25,8 @@ from services.trainer.training.progress import Effort, Stepped, Validated
 
 WATTS_A_CORE = 5.0
 """Assumed for each busy core where the machine does not count its energy: a server processor's share, with memory."""
+
+_LOSS = "validation_loss"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def describe(
     result: Result,
     files: Mapping[str, v1.Blob],
     exports: Sequence[ExportPart] = (),
-    card: dict[str, JsonValue] | None = None,
+    card: DataCard | None = None,
 ) -> TrainingReport:
     """The report; `files` are the stored objects by name, `card` the data card."""
     job, finished = result.job, result.outcome.finished
@@ -84,11 +85,12 @@ def results(result: Result) -> Results:
     seconds = sum(step.seconds for step in steps)
     tokens = sum(step.tokens for step in steps)
     kept = finished.best_step if finished.best_step is not None else steps[-1].step
+    measured = next((one.loss for one in reversed(validations) if one.step <= kept), None)
     return Results(
         steps=steps[-1].step,
         final_loss=steps[-1].loss,
         train_loss=sum(step.loss for step in steps) / len(steps),
-        validation_loss=next((one.loss for one in reversed(validations) if one.step <= kept), None),
+        validation_loss=finished.metrics.get(_LOSS, measured),
         best_validation_loss=min((one.loss for one in validations), default=None),
         best_step=finished.best_step,
         stopped_early=finished.stopped_early,
@@ -97,7 +99,7 @@ def results(result: Result) -> Results:
         tokens_per_second=tokens / seconds if seconds else 0.0,
         peak_memory_bytes=max(step.peak_memory_bytes for step in steps),
         trainable_parameters=result.outcome.began.trainable_parameters,
-        metrics=dict(finished.metrics),
+        metrics={name: value for name, value in finished.metrics.items() if name != _LOSS},
     )
 
 
@@ -120,7 +122,7 @@ def metrics(result: Result) -> dict[str, float]:
     }
 
 
-def _dataset(result: Result, card: dict[str, JsonValue] | None) -> DatasetPart:
+def _dataset(result: Result, card: DataCard | None) -> DatasetPart:
     data, began = result.data, result.outcome.began
     return DatasetPart(
         dataset_id=data.dataset.dataset_id,
@@ -135,7 +137,7 @@ def _dataset(result: Result, card: dict[str, JsonValue] | None) -> DatasetPart:
         longest_sample_tokens=began.longest,
         tokens=began.tokens,
         completion_tokens=began.trained_tokens,
-        card=card,
+        card=card or None,
     )
 
 

@@ -6,14 +6,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import structlog
-from pydantic import JsonValue, TypeAdapter, ValidationError
-
 from fleet_events import v1
-from fleet_kit.errors import BlobCorrupt, BlobMissing
 from services.trainer.data import records
 from services.trainer.jobs.patience import patiently
 from services.trainer.reporting import model_card, page
+from services.trainer.reporting.data_card import adapter_type_of, read_data_card
 from services.trainer.reporting.description import Result, describe, metrics
 from services.trainer.reporting.document import ExportPart
 from services.trainer.service import TrainerService
@@ -22,10 +19,6 @@ from services.trainer.training.progress import ProbeResult
 
 __all__ = ["Result", "publish"]
 
-log = structlog.get_logger()
-
-_CARD: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
-_LARGEST_CARD = 1024 * 1024
 Put: TypeAlias = Callable[[str, bytes | Path, str], Awaitable[v1.Blob]]
 
 
@@ -46,13 +39,15 @@ async def publish(result: Result, service: TrainerService) -> v1.TrainingComplet
         "artifact": await put("artifacts", finished.artifact),
     }
     exports = await _store_exports(result, put)
-    report = describe(result, files, exports, await _data_card(result, service))
+    data_card = await read_data_card(result.data.dataset, service)
+    report = describe(result, files, exports, data_card)
     shown, card = await asyncio.to_thread(lambda: (page.render(report), model_card.render(report)))
     files["report"] = await put("reports", report.model_dump_json(indent=1).encode(), "application/json")
     files["report_page"] = await put("reports", shown.encode(), "text/html; charset=utf-8")
     files["model_card"] = await put("reports", card.encode(), "text/markdown; charset=utf-8")
     examples = finished.example_prompts or await asyncio.to_thread(_examples, result.lines)
-    return _completed(result, files, exports, examples)
+    completed = _completed(result, files, exports, examples)
+    return completed.model_copy(update={"adapter_type": adapter_type_of(data_card)})
 
 
 async def _store_exports(result: Result, put: Put) -> tuple[ExportPart, ...]:
@@ -65,21 +60,6 @@ async def _store_exports(result: Result, put: Put) -> tuple[ExportPart, ...]:
             for one in result.outcome.finished.exports
         ]
     )
-
-
-async def _data_card(result: Result, service: TrainerService) -> dict[str, JsonValue] | None:
-    blob = result.data.dataset.card
-    if blob is None or blob.bytes > _LARGEST_CARD:
-        return None
-    try:
-        content = await patiently(
-            "data card", lambda: service.blobs.get(blob), seconds=service.settings.patience_seconds
-        )
-        return _CARD.validate_json(content)
-    except (BlobMissing, BlobCorrupt, ValidationError) as error:
-        # A report without its data card is worth more than a training that ends here.
-        log.warning("data card is of no use", job=result.job.job_id, uri=blob.uri, reason=str(error))
-        return None
 
 
 def _examples(lines: Path) -> tuple[str, ...]:
