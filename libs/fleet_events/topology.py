@@ -116,6 +116,8 @@ TOPOLOGY: tuple[Row, ...] = (
         ("upstream", "inference"),
         (Consumer("registry"), Consumer("trainer")),
     ),
+    Row(v1.DatasetQueued, "lorafleet.v1.data.dataset_queued", ("trainer",), (_long("trainer"),)),
+    Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority.
     Row(v1.TrainingRequested, "lorafleet.v1.training.requested", ("upstream", "trainer"), (Consumer("trainer"),)),
     # Jobs that give way to others stay unanswered meanwhile: if they used up the limit, those others never came.
@@ -143,6 +145,8 @@ TOPOLOGY: tuple[Row, ...] = (
         ("upstream", "evaluator"),
         (_long("evaluator"),),
     ),
+    # Kept for good: a trainer that begins anew must know of every golden set there is.
+    Row(v1.GoldenDatasetPublished, "lorafleet.v1.evaluation.golden_published", ("evaluator",), (Consumer("trainer"),)),
     Row(v1.EvaluationScored, "lorafleet.v1.evaluation.scored", ("evaluator",), (Consumer("registry"),)),
     Row(v1.EvaluationFailed, "lorafleet.v1.evaluation.failed", ("evaluator",), (Consumer("registry"),)),
     Row(v1.RegressionDetected, "lorafleet.v1.evaluation.regression_detected", ("evaluator",)),

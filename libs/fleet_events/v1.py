@@ -82,6 +82,15 @@ class Adapter(Message):
     probe: Probe | None = None
 
 
+class GoldenPrint(Message):
+    """The print of a golden prompt: enough to find it elsewhere, and not enough to read it."""
+
+    digest: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    """SHA-256 of the prompt's exact form: NFC, lower case, each run of white space one space."""
+    signature: Annotated[str, Field(max_length=4096)] = ""
+    """MinHash of its shingles by the event's scheme: 32-bit values, little endian, base64."""
+
+
 class WeightedAdapter(Message):
     """One adapter of a set that answers together."""
 
@@ -307,6 +316,30 @@ class FeedbackRecorded(Event):
     completion: str = ""
 
 
+class DatasetQueued(Event):
+    """A recipe waits to be built. The trainer tells its own workers."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.DatasetQueued"
+
+    build_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+
+
+class DatasetFrozen(Event):
+    """A data set has a new version: somebody's recipe was built, or a job froze the live samples."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.DatasetFrozen"
+
+    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    name: Annotated[str, Field(min_length=1)]
+    """Name within the domain; `live` where nobody named it."""
+    version: Annotated[int, Field(ge=1)]
+    """Counts up from 1 within domain and name."""
+    dataset: Dataset
+    build_id: str = ""
+    """The build that made it; empty where a job did."""
+
+
 class EvaluationRequested(Event):
     """Judge a version (again)."""
 
@@ -380,6 +413,24 @@ class RegressionDetected(Event):
     ci_high: float = 0.0
     criteria: tuple[str, ...] = ()
     """Criteria that fell significantly."""
+
+
+class GoldenDatasetPublished(Event):
+    """A golden data set version was stored or changed: what nobody may train on. The prompts stay with the evaluator."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GoldenDatasetPublished"
+
+    dataset_id: Annotated[str, Field(min_length=1)]
+    version: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Annotated[Int64, Field(ge=1)] = 0
+    """Grows with each change of an open version; its prints take the place of those of lower revisions."""
+    part: Annotated[int, Field(ge=1)] = 0
+    """This event's place among those that hold the revision together, from 1, and how many those are."""
+    parts: Annotated[int, Field(ge=1)] = 0
+    scheme: Annotated[str, Field(min_length=1)]
+    """How the signatures were made. Those of another scheme cannot be compared; digests always can."""
+    prints: tuple[GoldenPrint, ...] = ()
 
 
 class GenerationCompleted(Event):
@@ -578,6 +629,8 @@ class TrainingCompleted(Event):
     """The same report as a page for people, and the model card."""
     model_card: Blob | None = None
     exports: tuple[Export, ...] = ()
+    adapter_type: Annotated[str, Field(max_length=100)] = ""
+    """What kind of adapter its data was prepared for, for example intent-classifier; empty where its data says nothing."""
 
 
 class TrainingFailed(Event):
@@ -610,11 +663,14 @@ EVENTS: tuple[type[Event], ...] = (
     AdapterRolledBack,
     AdapterUnloaded,
     Approved,
+    DatasetFrozen,
+    DatasetQueued,
     EvaluationFailed,
     EvaluationRequested,
     EvaluationScored,
     FeedbackRecorded,
     GenerationCompleted,
+    GoldenDatasetPublished,
     PreferenceRecorded,
     RegressionDetected,
     Rejected,

@@ -1,4 +1,5 @@
 """Evaluator: owns golden data sets and evaluations.
 
-Hears AdapterRegistered and EvaluationRequested; says EvaluationScored, EvaluationFailed and RegressionDetected.
+Hears AdapterRegistered and EvaluationRequested; says EvaluationScored, EvaluationFailed, RegressionDetected and
+GoldenDatasetPublished.
 """

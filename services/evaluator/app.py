@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
+from services.evaluator.golden_publication import publish_missed
 from services.evaluator.handlers import EvaluatorService, handlers
 from services.evaluator.judges import ReferenceJudge
 from services.evaluator.openai_client import OpenAIClient
@@ -18,6 +19,7 @@ from services.evaluator.settings import EvaluatorSettings
 
 @asynccontextmanager
 async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
+    await publish_missed(service)
     settings = service.settings
     models = OpenAIClient(service.http, settings.inference_url, settings.request_timeout)
 

@@ -13,7 +13,7 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
-from services.evaluator import golden, golden_sets, golden_store
+from services.evaluator import golden, golden_publication, golden_sets, golden_store
 from services.evaluator.domain import BadVersion, GoldenVersion
 from services.evaluator.golden import BadLines, ContextUse
 from services.evaluator.handlers import EvaluatorService
@@ -145,6 +145,8 @@ async def import_samples(
                 error_count=len(error.errors),
             ) from error
         change = await golden_sets.set_samples(tx.connection, dataset_id, samples, replace=replace, by=caller.subject)
+        if change.changed:
+            await golden_publication.publish(tx, change.version)
     shown_version = DatasetVersion.model_validate(change.version).model_dump()
     return Changed(**shown_version, changed=change.changed, opened=change.opened, read=len(samples))
 

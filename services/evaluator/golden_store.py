@@ -120,6 +120,27 @@ async def add_samples(connection: Connection, dataset_id: str, version: str, add
     )
 
 
+async def raise_revision(connection: Connection, dataset_id: str, version: str) -> int:
+    """Count a publication of the version; returns its number, from 1."""
+    revision = await connection.fetchval(
+        "update golden_dataset set revision = revision + 1 where dataset_id = $1 and version = $2 returning revision",
+        dataset_id,
+        version,
+    )
+    return int(revision)
+
+
+async def unpublished(connection: Connection) -> list[GoldenVersion]:
+    """Versions with samples that were never published, held against other writers; the oldest first."""
+    rows = await connection.fetch(
+        "select g.*, c.total_samples from golden_dataset g cross join lateral"
+        " (select count(*) as total_samples from golden_sample s"
+        " where (s.dataset_id, s.version) = (g.dataset_id, g.version)) c"
+        " where g.revision = 0 and c.total_samples > 0 order by g.ordinal for update of g skip locked"
+    )
+    return [_version_of(row) for row in rows]
+
+
 async def freeze(connection: Connection, dataset_id: str, version: str, sha256: str) -> None:
     """Nothing of the version changes from now on."""
     await connection.execute(

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from fleet_events.v1 import (
     AdapterRegistered,
     FeedbackRecorded,
+    GoldenDatasetPublished,
     PreferenceRecorded,
     SampleRecorded,
     TrainingQueued,
@@ -18,6 +19,7 @@ from fleet_kit.work import Work
 from services.trainer import store as jobs_store
 from services.trainer.data import store
 from services.trainer.data.dataset import InvalidSample, Preference, Sample
+from services.trainer.data.golden.known import remember
 from services.trainer.jobs.acceptance import accept
 from services.trainer.jobs.job import run_job
 from services.trainer.service import TrainerService
@@ -82,3 +84,12 @@ async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: Tra
 async def remember_adapter(event: AdapterRegistered, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
     """Keep which job made an adapter, so that a request can continue it by its id."""
     await jobs_store.add_adapter(tx.connection, event)
+
+
+@handlers.on(GoldenDatasetPublished)
+async def remember_golden(event: GoldenDatasetPublished, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep the prints of a golden data set: no record that overlaps it is trained on, in any domain."""
+    try:
+        await remember(tx.connection, event)
+    except ValueError as error:
+        raise Refused(f"prints: {error}, expected base64 in each signature") from error

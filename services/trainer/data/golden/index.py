@@ -20,13 +20,15 @@ THRESHOLD = 0.8
 class GoldenPrint:
     """One golden prompt: its data set, the digest of its exact form, and its MinHash signature (`fleet_kit.prints`).
 
-    The signature is empty where it was made by another scheme than this trainer's: then only equal prompts are found.
+    A signature of another scheme than this trainer's cannot be compared: then only equal prompts are found.
     """
 
     reference: str
     """The data set as `id@version`."""
     digest: bytes
     signature: bytes
+    """32-bit values, little endian."""
+    scheme: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class GoldenIndex:
         """Write it for a subprocess, which has no database."""
         with path.open("w") as file:
             for one in self.prints:
-                file.write(json.dumps([one.reference, one.digest.hex(), one.signature.hex()]) + "\n")
+                file.write(json.dumps([one.reference, one.digest.hex(), one.signature.hex(), one.scheme]) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -62,7 +64,8 @@ class GoldenIndex:
             read = [json.loads(line) for line in file]
         return cls(
             tuple(
-                GoldenPrint(reference, bytes.fromhex(digest), bytes.fromhex(sign)) for reference, digest, sign in read
+                GoldenPrint(reference, bytes.fromhex(digest), bytes.fromhex(signature), scheme)
+                for reference, digest, signature, scheme in read
             )
         )
 
@@ -126,9 +129,10 @@ class GoldenIndex:
     def _signatures(self) -> "tuple[list[int], npt.NDArray[np.uint32]]":
         import numpy as np
 
-        from fleet_kit.prints import PERMUTATIONS
+        from fleet_kit.prints import PERMUTATIONS, SCHEME
 
-        rows = [row for row, one in enumerate(self.prints) if one.signature]
+        size = 4 * PERMUTATIONS
+        rows = [row for row, one in enumerate(self.prints) if one.scheme == SCHEME and len(one.signature) == size]
         joined = b"".join(self.prints[row].signature for row in rows)
         return rows, np.frombuffer(joined, "<u4").reshape(-1, PERMUTATIONS)
 

@@ -1,0 +1,87 @@
+"""Golden data sets stay unseen: the evaluator publishes prints of them, the trainer keeps off what they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from nats.js import JetStreamContext
+
+from fleet_events import v1
+from fleet_events.topology import STREAM
+from fleet_kit.prints import digest
+from services.trainer.data.golden.index import GoldenIndex
+from services.trainer.data.golden.known import golden_index
+from tests.conftest import RunningService, RunService
+from tests.integration.trainer.conftest import Bench, Upstream, eventually
+
+pytestmark = pytest.mark.integration
+
+PROMPT = "Within how many days must a tenant be told that the deposit is kept, and in which form?"
+
+
+@pytest.fixture(scope="module")
+async def evaluator(run_service: RunService) -> AsyncIterator[RunningService]:
+    async with run_service("evaluator") as running:
+        yield running
+
+
+def golden(count: int, *, first: str = PROMPT) -> str:
+    samples = [{"prompt": first, "expected_output": "Within 30 days, in writing."}]
+    samples += [
+        {"prompt": f"Question {number} about clause {number * 7} of the lease?", "expected_output": f"Answer {number}."}
+        for number in range(1, count)
+    ]
+    return "".join(json.dumps(sample) + "\n" for sample in samples)
+
+
+async def publish(evaluator: RunningService, dataset: str, body: str, *, replace: bool = False) -> dict[str, Any]:
+    made = await evaluator.client.post("/v1/golden", json={"dataset_id": dataset, "domain": "lease"})
+    assert made.status_code in (200, 201), made.text
+    stored = await evaluator.client.post(
+        f"/v1/golden/{dataset}/samples", params={"replace": replace}, content=body.encode()
+    )
+    assert stored.status_code == 200, stored.text
+    return dict(stored.json())
+
+
+async def known(trainer: RunningService, reference: str) -> GoldenIndex:
+    connection = await asyncpg.connect(
+        trainer.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "trainer"}
+    )
+    try:
+        index = await golden_index(connection)
+    finally:
+        await connection.close()
+    return GoldenIndex(tuple(one for one in index.prints if one.reference == reference))
+
+
+@pytest.mark.requirement("AS-3.1")
+async def test_the_trainer_learns_of_every_golden_prompt_and_of_no_golden_text(
+    bench: Bench, evaluator: RunningService, jetstream: JetStreamContext
+) -> None:
+    await publish(evaluator, "big", golden(900))
+
+    async def complete() -> GoldenIndex | None:
+        index = await known(bench.trainer, "big@1.0.0")
+        return index if len(index.prints) == 900 else None
+
+    index: GoldenIndex = await eventually(complete)
+    assert digest(PROMPT) in index.equal
+    said = [one for one in await Upstream(jetstream).all(STREAM) if isinstance(one, v1.GoldenDatasetPublished)]
+    assert [(one.part, one.parts) for one in said if one.dataset_id == "big"] == [(1, 3), (2, 3), (3, 3)]
+    assert "tenant" not in "".join(one.to_json().decode() for one in said)
+
+
+async def test_a_changed_golden_set_takes_the_place_of_what_it_was(bench: Bench, evaluator: RunningService) -> None:
+    await publish(evaluator, "changing", golden(1))
+    await publish(evaluator, "changing", golden(1, first="Another question altogether?"), replace=True)
+
+    async def replaced() -> bool:
+        index = await known(bench.trainer, "changing@1.0.0")
+        return set(index.equal) == {digest("Another question altogether?")}
+
+    await eventually(replaced)
