@@ -82,12 +82,12 @@ class BackGeneration(Knobs):
 
     `makes` is what is new: `prompt` from the record's text (by default in other words), `completion` as the model's
     own answer to the prompt. `instruction` may hold `{prompt}` and `{completion}`. `endpoint` is one that the
-    settings of the trainer name; empty is the fleet's own inference. A new text that equals the old one is dropped.
+    settings of the trainer name (`LORAFLEET_GENERATION_ENDPOINTS`). A new text that equals the old one is dropped.
     """
 
     kind: Literal["back_generation"] = "back_generation"
     name: Slot
-    endpoint: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$")] = ""
+    endpoint: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = "inference"
     model: Annotated[str, Field(max_length=200)] = ""
     """Empty is the endpoint's own default, as the settings name it."""
     makes: Literal["prompt", "completion"] = "prompt"

@@ -1,0 +1,138 @@
+"""A server that speaks the OpenAI chat protocol, asked for many answers at once and in order."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Annotated, Self
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+TRIES = 5
+_PAUSE = 0.5
+_LONGEST_PAUSE = 20.0
+
+
+class EndpointFailed(Exception):
+    """The endpoint gave no answer. What it made so far is no data set: nothing comes of this build."""
+
+
+class Endpoint(BaseModel):
+    """Where answers come from. `url` is an OpenAI base URL, for example http://inference:8105/v1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[str, Field(pattern=r"^https?://.+")]
+    model: Annotated[str, Field(min_length=1)]
+    token: str = Field(default="", repr=False)
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request: a single user message."""
+
+    text: str
+    temperature: float
+    max_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said; `cut` when it would have said more."""
+
+    text: str
+    cut: bool
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Chat(BaseModel):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+
+
+class ChatClient:
+    """Asks one model of one endpoint. Use as a context manager."""
+
+    def __init__(self, endpoint: Endpoint, model: str, *, pause: float = _PAUSE) -> None:
+        self.model = model or endpoint.model
+        self._endpoint = endpoint
+        self._pause = pause
+        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        limits = httpx.Limits(max_connections=endpoint.concurrency)
+        timeout = httpx.Timeout(endpoint.timeout_seconds, connect=10)
+        self._http = httpx.Client(headers=headers, limits=limits, timeout=timeout)
+        self._threads = ThreadPoolExecutor(endpoint.concurrency, thread_name_prefix="generation")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._http.close()
+
+    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """The answers in the questions' order, at most `concurrency` requests under way.
+
+        Raises:
+            EndpointFailed: a question has no answer after `TRIES` tries, or the endpoint refuses it.
+        """
+        waiting: deque[Future[Answer]] = deque()
+        for question in questions:
+            waiting.append(self._threads.submit(self._ask, question))
+            if len(waiting) >= 2 * self._endpoint.concurrency:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _ask(self, question: Question) -> Answer:
+        said = ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(min(self._pause * 2**attempt, _LONGEST_PAUSE))
+            try:
+                response = self._post(question)
+            except httpx.TransportError as error:
+                said = repr(error)
+                continue
+            if response.is_success:
+                return self._read(response)
+            said = f"{response.status_code} {response.text[:300]}"
+            if response.status_code not in (408, 409, 425, 429) and response.status_code < 500:
+                break
+        raise EndpointFailed(f"{self._endpoint.url} with model {self.model!r} gave no answer: {said}")
+
+    def _post(self, question: Question) -> httpx.Response:
+        return self._http.post(
+            f"{self._endpoint.url.rstrip('/')}/chat/completions",
+            json={
+                "model": self.model,
+                "messages": [{"role": "user", "content": question.text}],
+                "temperature": question.temperature,
+                "max_tokens": question.max_tokens,
+                "seed": question.seed,
+            },
+        )
+
+    def _read(self, response: httpx.Response) -> Answer:
+        try:
+            choice = _Chat.model_validate_json(response.content).choices[0]
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise EndpointFailed(f"{self._endpoint.url} answered out of protocol: {where}: {first['msg']}") from error
+        return Answer((choice.message.content or "").strip(), choice.finish_reason == "length")
