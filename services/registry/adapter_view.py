@@ -77,7 +77,13 @@ class TrainingView(View):
     configuration: str = Field(description="Canonical JSON with every hyperparameter and the base model")
     configuration_sha256: str
     report: BlobView
+    report_page: BlobView | None
+    model_card: BlobView | None
     metrics: dict[str, float]
+    objective: str
+    continued_from: str
+    adapter_type: str = Field(description="What kind of adapter its data was prepared for")
+    exports: tuple[v1.Export, ...] = Field(description="Further forms, and whether each is fit")
     finished_at: datetime | None
 
 

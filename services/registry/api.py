@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal, cast
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
@@ -14,7 +14,8 @@ from services.registry import domain, record, upload
 from services.registry.access import Admin, Approver, Reader, Writer, domains_of, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
 from services.registry.change import Act, AuditEntry, Change, NotAllowed
-from services.registry.family import Adapter, Family, Method, Status
+from services.registry.family import Adapter, Family, Method, Status, Training
+from services.registry.manifest import Manifest
 from services.registry.parts import RegistryService
 from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
@@ -98,13 +99,28 @@ async def get_evaluations(adapter_id: str, caller: Reader, service: Service) -> 
 
 
 @router.get("/adapters/{adapter_id}/report", summary="The training report, as the trainer wrote it")
-async def get_report(adapter_id: str, caller: Reader, service: Service) -> Response:
+async def get_report(
+    adapter_id: str, caller: Reader, service: Service, accept: Annotated[str, Header()] = ""
+) -> Response:
+    """A browser, which accepts text/html and no JSON, gets the page; everything else the JSON document."""
+    training = await _training(service, adapter_id, caller)
+    if training.report_page is not None and "text/html" in accept and "application/json" not in accept:
+        return _served(await service.blobs.get(training.report_page), "text/html; charset=utf-8")
+    return _served(await service.blobs.get(training.report), "application/json")
+
+
+@router.get("/adapters/{adapter_id}/model-card", summary="The model card, Markdown")
+async def get_model_card(adapter_id: str, caller: Reader, service: Service) -> Response:
+    training = await _training(service, adapter_id, caller)
+    if training.model_card is None:
+        raise Problem(404, "No model card", f"{adapter_id} was trained before trainers wrote one; its report is there")
+    return _served(await service.blobs.get(training.model_card), "text/markdown; charset=utf-8")
+
+
+@router.get("/adapters/{adapter_id}/manifest", summary="What a catalogue says of a version, and the forms it has")
+async def get_manifest(adapter_id: str, caller: Reader, service: Service) -> Manifest:
     async with service.db.acquire(timeout=5) as connection:
-        adapter = await visible(connection, adapter_id, caller)
-    training = adapter.made_of.training
-    if training is None:
-        raise Problem(404, "No training report", f"{adapter_id} was uploaded, not trained here")
-    return Response(await service.blobs.get(training.report), media_type="application/json")
+        return Manifest.of(await visible(connection, adapter_id, caller))
 
 
 @router.post("/adapters/{adapter_id}/approve", summary="Let a version serve; where the policy says so it does at once")
@@ -224,3 +240,22 @@ async def _details(service: RegistryService, adapter: Adapter) -> AdapterDetails
 
 def _plain(policy: Policy) -> dict[str, object]:
     return PolicyBody.model_validate(policy).model_dump(mode="json")
+
+
+async def _training(service: RegistryService, adapter_id: str, caller: Caller) -> Training:
+    async with service.db.acquire(timeout=5) as connection:
+        adapter = await visible(connection, adapter_id, caller)
+    training = adapter.made_of.training
+    if training is None:
+        raise Problem(404, "No training report", f"{adapter_id} was uploaded, not trained here")
+    return training
+
+
+def _served(content: bytes, media_type: str) -> Response:
+    # A page brings its styles with it and needs nothing else.
+    headers = {
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        "X-Content-Type-Options": "nosniff",
+        "Vary": "Accept",
+    }
+    return Response(content, media_type=media_type, headers=headers)

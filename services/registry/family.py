@@ -69,6 +69,12 @@ class Training:
     report: v1.Blob
     metrics: dict[str, float]
     finished_at: datetime | None
+    objective: str = ""
+    continued_from: str = ""
+    adapter_type: str = ""
+    report_page: v1.Blob | None = None
+    model_card: v1.Blob | None = None
+    exports: tuple[v1.Export, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

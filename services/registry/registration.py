@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleet_events import v1
 from fleet_kit.errors import BlobCorrupt
-from services.registry import checkpoint
+from services.registry import checkpoint, exports
 from services.registry.checkpoint import CannotServe, Contents
 from services.registry.family import Method, Submission, Training
 from services.registry.parts import RegistryService
@@ -33,6 +33,7 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
         await _fetch(service, "checkpoint", event.checkpoint, peft / checkpoint.WEIGHTS)
         await _fetch(service, "checkpoint_config", event.checkpoint_config, peft / checkpoint.CONFIG)
         contents = await asyncio.to_thread(checkpoint.open_artifact, artifact, peft, pinned.shapes)
+        await _check_exports(event, artifact, Path(folder), service)
     _check_claims(event.artifact, contents)
     return Submission(
         domain=event.domain,
@@ -57,8 +58,22 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
             report=event.report,
             metrics=dict(event.metrics),
             finished_at=event.finished_at,
+            objective=event.objective,
+            continued_from=event.continued_from,
+            adapter_type=event.adapter_type,
+            report_page=event.report_page,
+            model_card=event.model_card,
+            exports=event.exports,
         ),
     )
+
+
+async def _check_exports(event: v1.TrainingCompleted, artifact: Path, folder: Path, service: RegistryService) -> None:
+    exports.check_claims(event.exports)
+    for index, export in enumerate(event.exports):
+        file = folder / f"export-{index}"
+        await _fetch(service, f"exports.{index}.blob", export.blob, file)
+        await exports.check_file(export, index, file, artifact)
 
 
 async def _fetch(service: RegistryService, field: str, blob: v1.Blob, to: Path) -> None:

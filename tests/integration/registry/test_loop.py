@@ -61,6 +61,40 @@ async def test_a_finished_training_becomes_a_version_linked_to_its_data_configur
     assert (said[0].revision, said[0].job_id) == (1, event.job_id)
 
 
+@pytest.mark.requirement("TP-5.2")
+@pytest.mark.requirement("AS-1.2")
+@pytest.mark.requirement("AS-2.3")
+async def test_a_version_keeps_its_page_model_card_and_forms_and_its_manifest_names_them(
+    registry: RunningService, upstream: Upstream, adapters: Get, domain: str
+) -> None:
+    event = await upstream.trained(domain, adapter_type="intent-classifier", objective="dpo")
+    form = v1.Export(
+        kind="int8", blob=event.artifact.blob, same_token=0.99, validation_loss=1.5, quality_threshold=0.98, fit=True
+    )
+    page = await upstream.blobs.put("reports", b"<!doctype html><title>Report</title>")
+    card = await upstream.blobs.put("reports", b"---\nlibrary_name: peft\n---\n")
+    kept = {"report_page": page, "model_card": card, "exports": (form, form.model_copy(update={"fit": False}))}
+    await upstream.say(event.model_copy(update=kept))
+    (listed,) = await eventually(lambda: adapters(domain))
+    path = f"/v1/adapters/{listed['adapter_id']}"
+    training = (await registry.client.get(path)).json()["training"]
+    assert (training["report_page"]["sha256"], training["model_card"]["sha256"]) == (page.sha256, card.sha256)
+    assert (training["objective"], [one["fit"] for one in training["exports"]]) == ("dpo", [True, False])
+    manifest = (await registry.client.get(f"{path}/manifest")).json()
+    assert manifest["specialized_for"] == ["intent-classifier", domain]
+    assert manifest["performance_metrics"]["train_loss"] == 0.42
+    assert manifest["training_data_size"] == event.dataset.samples
+    assert [(one["kind"], one["fit"], one["same_token"]) for one in manifest["variants"]] == [
+        ("int8", True, 0.99),
+        ("int8", False, 0.99),
+    ]
+    shown = await registry.client.get(f"{path}/report", headers={"Accept": "text/html"})
+    assert shown.text == "<!doctype html><title>Report</title>"
+    assert "default-src 'none'" in shown.headers["content-security-policy"]
+    assert (await registry.client.get(f"{path}/report")).json()["train_loss"] == 0.42
+    assert "peft" in (await registry.client.get(f"{path}/model-card")).text
+
+
 @pytest.mark.requirement("LA-5.1")
 @pytest.mark.requirement("LA-1.7")
 async def test_a_good_score_approves_and_activates_and_the_next_version_takes_over(
@@ -249,7 +283,7 @@ async def test_answers_ratings_and_loads_are_counted_once_and_shown_in_the_chain
     assert (mine["active"], mine["answers"], mine["ratings"], mine["average_rating"]) == (1, 2, 2, 4.5)
 
 
-@pytest.mark.parametrize("fault", ["revision", "digest", "rank", "configuration", "swapped", "not arrow"])
+@pytest.mark.parametrize("fault", ["revision", "digest", "rank", "configuration", "swapped", "not arrow", "export"])
 async def test_a_training_that_cannot_serve_is_refused_visibly(
     registry: RunningService, upstream: Upstream, domain: str, adapters: Get, fault: str
 ) -> None:
@@ -271,6 +305,10 @@ async def test_a_training_that_cannot_serve_is_refused_visibly(
         case "swapped":
             other = await upstream.trained(domain, seed=7)
             field, event = "artifact", event.model_copy(update={"checkpoint": other.checkpoint})
+        case "export":
+            blob = event.artifact.blob.model_copy(update={"sha256": wrong})
+            form = v1.Export(kind="int8", blob=blob, same_token=0.99, quality_threshold=0.98, fit=True)
+            field, event = "exports.0.blob.sha256", event.model_copy(update={"exports": (form,)})
         case _:
             blob = await upstream.blobs.put("artifacts", b"no arrow file at all")
             artifact = event.artifact.model_copy(update={"blob": blob})

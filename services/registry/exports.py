@@ -1,0 +1,56 @@
+"""Further forms of a trained adapter: what the trainer claims of them is verified before they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleet_events import v1
+from services.registry.checkpoint import CannotServe
+
+ARROW_KINDS = ("int8", "int4")
+
+
+def check_claims(exports: Sequence[v1.Export]) -> None:
+    """A form is fit only if it was measured and reaches its threshold; raises CannotServe with the field at fault."""
+    for index, export in enumerate(exports):
+        field = f"exports.{index}.fit"
+        if not export.fit or export.kind not in ARROW_KINDS:
+            continue
+        if export.same_token is None or export.quality_threshold is None:
+            raise CannotServe(
+                field, f"{export.kind} is called fit, but nothing says how it did on the validation split"
+            )
+        if export.same_token < export.quality_threshold:
+            raise CannotServe(
+                field,
+                f"{export.kind} is called fit with {export.same_token:g} of its tokens the same, "
+                f"where its profile asks for {export.quality_threshold:g}",
+            )
+
+
+async def check_file(export: v1.Export, index: int, file: Path, artifact: Path) -> None:
+    """A quantised Arrow file must hold the artifact's modules, shapes and scaling; raises CannotServe."""
+    if export.kind in ARROW_KINDS:
+        await asyncio.to_thread(_check_arrow, f"exports.{index}.blob", file, artifact)
+
+
+def _check_arrow(field: str, file: Path, artifact: Path) -> None:
+    from lora_core.arrow_format import LoRAFormat
+    from lora_core.errors import AdapterError
+
+    original = LoRAFormat.load(artifact)
+    try:
+        form = LoRAFormat.load(file)
+    except AdapterError as error:
+        raise CannotServe(field, str(error)) from error
+    if form.weights.keys() != original.weights.keys():
+        odd = sorted(form.weights.keys() ^ original.weights.keys())[0]
+        raise CannotServe(field, f"{odd} is in the artifact or in this form of it, not in both")
+    for module, weights in form.weights.items():
+        shapes = {name: array.shape for name, array in weights.arrays.items()}
+        if shapes != {name: array.shape for name, array in original.weights[module].arrays.items()}:
+            raise CannotServe(field, f"{module} has other shapes than in the artifact")
+        if form.scaling(module) != original.scaling(module):
+            raise CannotServe(field, f"{module} is scaled otherwise than in the artifact")
