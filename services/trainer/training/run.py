@@ -21,7 +21,9 @@ from services.trainer.data.split import side_of
 from services.trainer.training import exports, samples
 from services.trainer.training.arguments import total_steps
 from services.trainer.training.control import PauseOnRequest
+from services.trainer.training.effort import Meter, hardware
 from services.trainer.training.encoding import EncodedSet, UnfitTokenizer, prompt_ids
+from services.trainer.training.examples import example_prompts
 from services.trainer.training.loop import Diverged, Loop, Tell, adapter_weights, load_weights
 from services.trainer.training.packed_model import CannotPack
 from services.trainer.training.progress import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
@@ -41,6 +43,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     Raises:
         CannotTrain: see there; its text names the field at fault.
     """
+    meter = Meter()
     torch.set_num_threads(spec.threads)
     tell = tell if int(os.environ.get("RANK", "0")) == 0 else _silently  # of several processes the first speaks
     configuration = spec.configuration
@@ -51,6 +54,11 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
     if not data.rows:
         raise CannotTrain(f"dataset_id: it has no record to train {configuration.objective} on")
+    if spec.exports and not checked.rows:
+        raise CannotTrain(
+            f"exports: {', '.join(spec.exports)} cannot be validated, for no sample is held out; "
+            "a larger hyperparameters.validation_part or a data set with a validation split is needed"
+        )
     try:
         trainer = prepare(
             tokenizer,
@@ -97,7 +105,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             artifact=artifact,
             artifact_digest=digest,
             probe=_probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
-            environment=_environment(torch.get_num_threads()),
+            environment=_environment(torch.get_num_threads()) | hardware(),
             stopped_early=step < began.total_steps,
             best_step=best_step,
             metrics=metrics,
@@ -112,6 +120,8 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
                 adapter_type=spec.adapter_type,
                 work=spec.work,
             ),
+            effort=meter.read(),
+            example_prompts=example_prompts((record.prompt_text, record.completions[0]) for record in training),
         )
     )
 
