@@ -14,6 +14,7 @@ from services.trainer import domain, store
 from services.trainer.access import Limit, Trains, domains_of, visible_job
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data import api as data_api
+from services.trainer.data import build_api
 from services.trainer.domain import InvalidTransition, Job, JobState
 from services.trainer.jobs.acceptance import examine
 from services.trainer.jobs.request import read_request
@@ -129,6 +130,8 @@ def _unprocessable(faults: tuple[Fault, ...]) -> Problem:
 
 
 routes = APIRouter()
+# Before the data sets: /v1/datasets/builds is no data set.
+routes.include_router(build_api.router)
 routes.include_router(data_api.router)
 routes.include_router(router)
 routes.include_router(reporting_api.router)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from fleet_events.v1 import (
     AdapterRegistered,
+    DatasetQueued,
     FeedbackRecorded,
     GoldenDatasetPublished,
     PreferenceRecorded,
@@ -18,6 +19,7 @@ from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
 from services.trainer import store as jobs_store
 from services.trainer.data import store
+from services.trainer.data.building import run_build
 from services.trainer.data.dataset import InvalidSample, Preference, Sample
 from services.trainer.data.golden.known import remember
 from services.trainer.jobs.acceptance import accept
@@ -65,6 +67,16 @@ def _job_lease(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG00
 async def train(event: TrainingQueued, work: Work, service: TrainerService) -> None:
     """Train, on one worker at a time, until the job has succeeded, failed or been cancelled."""
     await run_job(event.job_id, work, service)
+
+
+def _build_lease(event: DatasetQueued, envelope: Envelope) -> str:  # noqa: ARG001
+    return f"build:{event.build_id}"
+
+
+@handlers.long(DatasetQueued, lease=_build_lease)
+async def build_dataset(event: DatasetQueued, work: Work, service: TrainerService) -> None:
+    """Build a data set's recipe, on one worker at a time."""
+    await run_build(event.build_id, work, service)
 
 
 @handlers.on(FeedbackRecorded)

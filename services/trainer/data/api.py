@@ -3,14 +3,22 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from fleet_kit.errors import Problem
+from fleet_kit.auth import Caller
+from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from services.trainer.access import Limit, Trains, domains_of
 from services.trainer.data import dataset_store, store
+from services.trainer.data.card import DataCard
+from services.trainer.data.dataset import StoredDataset
+from services.trainer.data.filters.report import FilterCount
 from services.trainer.data.intake import DOMAIN, read_samples
+from services.trainer.data.reading import read_lines
+from services.trainer.data.recipe import NAME
+from services.trainer.data.records import Split
 from services.trainer.data.views import DatasetView, SamplesView
-from services.trainer.service import Trainer
+from services.trainer.service import Trainer, TrainerService
 
 router = APIRouter(prefix="/v1", tags=["data"])
 
@@ -34,17 +42,65 @@ async def record_samples(
     return SamplesView(received=received, added=added, duplicates=received - added)
 
 
-@router.get("/datasets", summary="Frozen data sets, newest first")
-async def list_datasets(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[DatasetView]]:
+@router.get("/datasets", summary="Versions of data sets, newest first")
+async def list_datasets(
+    caller: Trains,
+    trainer: Trainer,
+    name: Annotated[str | None, Query(pattern=NAME)] = None,
+    limit: Limit = 100,
+) -> dict[str, list[DatasetView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await dataset_store.list_versions(connection, domains_of(caller), None, limit)
+        found = await dataset_store.list_versions(connection, domains_of(caller), name, limit)
     return {"datasets": [DatasetView.of(one) for one in found]}
 
 
-@router.get("/datasets/{dataset_id}", summary="A frozen data set")
+@router.get("/datasets/{dataset_id}", summary="A data set, as its newest version")
 async def get_dataset(dataset_id: str, caller: Trains, trainer: Trainer) -> DatasetView:
+    return DatasetView.of(await _dataset(dataset_id, caller, trainer))
+
+
+@router.get("/datasets/{dataset_id}/card", summary="What a data set is made of")
+async def get_card(dataset_id: str, caller: Trains, trainer: Trainer) -> Response:
+    """The card as it is stored: its bytes have the digest that the data set names."""
+    return Response(await _card(dataset_id, caller, trainer), media_type="application/json")
+
+
+@router.get("/datasets/{dataset_id}/dropped", summary="Samples of what each filter dropped, and why")
+async def get_dropped(
+    dataset_id: str, caller: Trains, trainer: Trainer, filter: str | None = None
+) -> dict[str, dict[str, FilterCount]]:
+    """Each filter that ran, or the one that is named; `generated` is what they dropped of generated records."""
+    card = DataCard.model_validate_json(await _card(dataset_id, caller, trainer))
+    reports = {"filters": card.filtered.filters, "generated": card.generated_filtered.filters}
+    return {
+        part: {name: count for name, count in counts.items() if filter in (None, name)}
+        for part, counts in reports.items()
+    }
+
+
+@router.get("/datasets/{dataset_id}/records", summary="The records, one JSON object a line")
+async def get_records(
+    dataset_id: str, caller: Trains, trainer: Trainer, split: Split | None = None
+) -> StreamingResponse:
+    """In the order of their ids; of one side of the split or of both."""
+    lines = read_lines(await _dataset(dataset_id, caller, trainer), split, trainer)
+    try:
+        await anext(lines)
+    except (BlobMissing, BlobCorrupt) as error:
+        raise Problem(503, "Data set not readable", str(error)) from error
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+async def _dataset(dataset_id: str, caller: Caller, trainer: TrainerService) -> StoredDataset:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await dataset_store.find_dataset(connection, dataset_id)
     if found is None or not caller.reaches(found.domain):
         raise Problem(404, "Data set not found", f"no data set {dataset_id!r} that this token reaches")
-    return DatasetView.of(found)
+    return found
+
+
+async def _card(dataset_id: str, caller: Caller, trainer: TrainerService) -> bytes:
+    card = (await _dataset(dataset_id, caller, trainer)).dataset.card
+    if card is None:
+        raise Problem(404, "No card", f"data set {dataset_id!r} has no card")
+    return await trainer.blobs.get(card)

@@ -19,6 +19,7 @@ from services.trainer.data.build_spec import (
     outcome_adapter,
 )
 from services.trainer.data.dataset import StoredDataset
+from services.trainer.data.golden.known import golden_index
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.sources import Access, Live
 from services.trainer.jobs.work_folder import work_folder
@@ -95,6 +96,13 @@ async def add_version(connection: Connection, content: StoredContent) -> tuple[S
     return added, True
 
 
+def frozen(stored: StoredDataset, build_id: str = "") -> v1.DatasetFrozen:
+    """Says that a version is there."""
+    return v1.DatasetFrozen(
+        domain=stored.domain, name=stored.name, version=stored.version, dataset=stored.dataset, build_id=build_id
+    )
+
+
 async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) -> BuildSpec:
     inputs: list[Input] = []
     for number, source in enumerate(recipe.sources):
@@ -115,6 +123,9 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         )
     work = folder / "build"
     work.mkdir()
+    async with service.db.acquire(timeout=5) as connection:
+        golden = await golden_index(connection)
+    await asyncio.to_thread(golden.dump, folder / "golden.jsonl")
     return BuildSpec(
         domain=recipe.domain,
         name=recipe.name,
@@ -122,6 +133,7 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         inputs=tuple(inputs),
         filters=recipe.filters,
         generators=recipe.generators,
+        golden=folder / "golden.jsonl",
         validation_part=recipe.validation_part,
         seed=recipe.seed,
         licence=recipe.licence,

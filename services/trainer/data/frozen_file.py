@@ -101,10 +101,11 @@ def write(batches: Iterator["pa.RecordBatch"], path: Path, *, domain: str, kind:
     )
 
 
-def lines(path: Path) -> Iterator[str]:
-    """The records of a data set's file as lines of JSON (`Record.values`), in its order."""
+def lines(path: Path, split: str | None = None) -> Iterator[str]:
+    """The records of a data set's file as lines of JSON (`Record.values`), in its order; of one side of the split."""
     import pyarrow.parquet as pq
 
     for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
         for row in batch.to_pylist():
-            yield json.dumps(row, ensure_ascii=False) + "\n"
+            if split in (None, row["split"]):
+                yield json.dumps(row, ensure_ascii=False) + "\n"

@@ -67,8 +67,10 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
         async with service.db.acquire(timeout=5) as connection:
             recorded = await store.count_samples(connection, request.domain)
         raise InvalidRequest((_nothing(request, kind, recorded),)) from nothing
-    async with service.db.acquire(timeout=5) as connection, connection.transaction():
-        stored, _ = await builder.add_version(connection, content)
+    async with service.transaction() as tx:
+        stored, is_new = await builder.add_version(tx.connection, content)
+        if is_new:
+            await tx.emit(builder.frozen(stored), entity=stored.dataset.dataset_id)
     return stored
 
 

@@ -3,7 +3,9 @@
 from datetime import datetime
 from typing import Self
 
-from services.trainer.data.dataset import StoredDataset
+from services.trainer.data.build_spec import BuildFault
+from services.trainer.data.dataset import StoredDataset, StoredUpload
+from services.trainer.data.dataset_build import BuildState, DatasetBuild
 from services.trainer.views import BlobView, View
 
 
@@ -46,4 +48,64 @@ class DatasetView(View):
             blob=BlobView.of(stored.dataset.blob),
             card=BlobView.of(stored.dataset.card) if stored.dataset.card else None,
             created_at=stored.created_at,
+        )
+
+
+class UploadView(View):
+    """An uploaded file, by the id that recipes name."""
+
+    upload_id: str
+    domain: str
+    filename: str
+    format: str
+    bytes: int
+
+    @classmethod
+    def of(cls, kept: StoredUpload) -> Self:
+        return cls(
+            upload_id=kept.blob.sha256,
+            domain=kept.domain,
+            filename=kept.filename,
+            format=kept.format,
+            bytes=kept.blob.bytes,
+        )
+
+
+class BuildQueued(View):
+    """A recipe that waits to be built."""
+
+    build_id: str
+
+
+class BuildView(View):
+    """Where a build stands: the data set's id and version once it has succeeded, the faults once it has failed."""
+
+    build_id: str
+    state: BuildState
+    domain: str
+    name: str
+    dataset_id: str | None
+    version: int | None
+    faults: tuple[BuildFault, ...]
+    attempts: int
+    requested_by: str
+    recipe: dict[str, object]
+    created_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, build: DatasetBuild) -> Self:
+        return cls(
+            build_id=build.build_id,
+            state=build.state,
+            domain=build.recipe.domain,
+            name=build.recipe.name,
+            dataset_id=build.dataset_id,
+            version=build.version,
+            faults=build.faults,
+            attempts=build.attempts,
+            requested_by=build.requested_by,
+            recipe=build.recipe.model_dump(mode="json"),
+            created_at=build.created_at,
+            finished_at=build.finished_at,
         )

@@ -20,13 +20,18 @@ async def whole_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         while (end := pending.find(b"\n", max(start, searched))) >= 0:
             line = bytes(pending[start:end])
             start = searched = end + 1
+            _check(len(line))
             if line.strip():
                 yield line
         del pending[:start]
-        if len(pending) > MAX_LINE_BYTES:
-            raise LineTooLong(f"a line has more than {MAX_LINE_BYTES} bytes")
+        _check(len(pending))
     if pending.strip():
         yield bytes(pending)
+
+
+def _check(length: int) -> None:
+    if length > MAX_LINE_BYTES:
+        raise LineTooLong(f"a line has more than {MAX_LINE_BYTES} bytes")
 
 
 def last_id(line: bytes) -> str:

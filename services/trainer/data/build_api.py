@@ -1,0 +1,97 @@
+"""HTTP in: recipes and what they are built from. Scope `train`; a caller sees only the domains of its token."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from fleet_events import v1
+from fleet_kit.cloudevents import event_id
+from fleet_kit.errors import Problem
+from services.trainer.access import Limit, Trains, domains_of
+from services.trainer.data import build_store, store
+from services.trainer.data.dataset import Format, StoredUpload
+from services.trainer.data.dataset_build import DatasetBuild
+from services.trainer.data.intake import DOMAIN
+from services.trainer.data.presets import PRESETS
+from services.trainer.data.recipe import DataRecipe
+from services.trainer.data.rows import format_of
+from services.trainer.data.views import BuildQueued, BuildView, UploadView
+from services.trainer.jobs.work_folder import work_folder
+from services.trainer.service import Trainer, TrainerService
+
+router = APIRouter(prefix="/v1", tags=["data"])
+
+
+@router.put("/uploads", status_code=201, summary="Upload a JSONL, CSV or Parquet file for recipes")
+async def upload(
+    request: Request,
+    caller: Trains,
+    trainer: Trainer,
+    domain: Annotated[str, Query(pattern=DOMAIN)],
+    filename: Annotated[str, Query(min_length=1, max_length=200)],
+) -> UploadView:
+    """The body is the file itself; its name's ending says what it is. The same bytes again are the same upload."""
+    caller.reach(domain)
+    name = PurePosixPath(filename.replace("\\", "/")).name
+    fmt = format_of(name)
+    if fmt is None:
+        detail = f"filename: {filename!r}, expected one that ends in .jsonl, .csv or .parquet"
+        raise Problem(422, "Invalid upload", detail, field="filename")
+    kept = await _keep(request, domain, name, fmt, trainer)
+    async with trainer.transaction() as tx:
+        await store.add_upload(tx.connection, kept)
+    return UploadView.of(kept)
+
+
+@router.post("/datasets", status_code=202, summary="Build a data set from a recipe")
+async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, trainer: Trainer) -> BuildQueued:
+    """Whichever worker takes it builds it; `GET /v1/datasets/builds/{id}` says what became of it."""
+    caller.reach(recipe.domain)
+    build = DatasetBuild(event_id(), recipe, caller.subject, datetime.now(UTC))
+    async with trainer.transaction() as tx:
+        await build_store.add_build(tx.connection, build)
+        await tx.emit(v1.DatasetQueued(build_id=build.build_id, domain=recipe.domain), entity=build.build_id)
+    response.headers["Location"] = f"/v1/datasets/builds/{build.build_id}"
+    return BuildQueued(build_id=build.build_id)
+
+
+@router.get("/datasets/builds", summary="Builds, newest first")
+async def list_builds(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[BuildView]]:
+    async with trainer.db.acquire(timeout=5) as connection:
+        found = await build_store.list_builds(connection, domains_of(caller), limit)
+    return {"builds": [BuildView.of(one) for one in found]}
+
+
+@router.get("/datasets/builds/{build_id}", summary="Where a build stands")
+async def get_build(build_id: str, caller: Trains, trainer: Trainer) -> BuildView:
+    async with trainer.db.acquire(timeout=5) as connection:
+        found = await build_store.find_build(connection, build_id)
+    if found is None or not caller.reaches(found.recipe.domain):
+        raise Problem(404, "Build not found", f"no build {build_id!r} that this token reaches")
+    return BuildView.of(found)
+
+
+@router.get("/datasets/presets", summary="How data is prepared for each type of adapter")
+async def list_presets(caller: Trains) -> dict[str, dict[str, object]]:  # noqa: ARG001 - the scope is asked for
+    return {name: dict(preset) for name, preset in PRESETS.items()}
+
+
+async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: TrainerService) -> StoredUpload:
+    """The body in the object store, by way of a file: it is stored under its digest, which is known at its end."""
+    limit = trainer.settings.source_bytes
+    with work_folder(trainer.settings.cache_dir) as folder:
+        path, received = folder / "upload", 0
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                # Counted as it arrives: Content-Length is the sender's word, and chunked bodies have none.
+                received += len(chunk)
+                if received > limit:
+                    raise Problem(413, "Upload too large", f"the body is over {limit} bytes", limit=limit)
+                await asyncio.to_thread(file.write, chunk)
+        if not received:
+            raise Problem(422, "Invalid upload", "the body is empty, expected a file")
+        blob = await trainer.blobs.put(f"uploads/{domain}", path)
+    return StoredUpload(domain, name, fmt, blob, datetime.now(UTC))

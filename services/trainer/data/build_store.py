@@ -1,0 +1,83 @@
+"""SQL of builds: one statement a function, connection first."""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from fleet_kit.db import Connection
+from services.trainer.data.build_spec import BuildFault
+from services.trainer.data.dataset_build import BuildState, DatasetBuild
+from services.trainer.data.recipe import DataRecipe
+
+
+async def add_build(connection: Connection, build: DatasetBuild) -> None:
+    """Queue a build."""
+    await connection.execute(
+        """
+        insert into dataset_builds (build_id, domain, recipe, requested_by, state, created_at)
+        values ($1, $2, $3, $4, $5, $6)
+        """,
+        build.build_id,
+        build.recipe.domain,
+        build.recipe.model_dump(mode="json"),
+        build.requested_by,
+        build.state,
+        build.created_at,
+    )
+
+
+async def find_build(connection: Connection, build_id: str) -> DatasetBuild | None:
+    """A build by its id."""
+    row = await connection.fetchrow("select * from dataset_builds where build_id = $1", build_id)
+    return _build(row) if row else None
+
+
+async def locked(connection: Connection, build_id: str) -> DatasetBuild:
+    """A build that must be there, held against other writers until the transaction ends; raises LookupError."""
+    row = await connection.fetchrow("select * from dataset_builds where build_id = $1 for update", build_id)
+    if row is None:
+        raise LookupError(f"build {build_id} is not in the database")
+    return _build(row)
+
+
+async def list_builds(connection: Connection, domains: Sequence[str] | None, limit: int) -> list[DatasetBuild]:
+    """The newest builds of these domains (None: of all)."""
+    rows = await connection.fetch(
+        "select * from dataset_builds where $1::text[] is null or domain = any($1) order by created_at desc limit $2",
+        domains,
+        limit,
+    )
+    return [_build(row) for row in rows]
+
+
+async def save_build(connection: Connection, build: DatasetBuild) -> None:
+    """Write back a build that this transaction has locked."""
+    await connection.execute(
+        """
+        update dataset_builds
+        set state = $2, attempts = $3, dataset_id = $4, version = $5, faults = $6, finished_at = $7
+        where build_id = $1
+        """,
+        build.build_id,
+        build.state,
+        build.attempts,
+        build.dataset_id,
+        build.version,
+        [fault.model_dump(mode="json") for fault in build.faults],
+        build.finished_at,
+    )
+
+
+def _build(row: asyncpg.Record) -> DatasetBuild:
+    return DatasetBuild(
+        build_id=row["build_id"],
+        recipe=DataRecipe.model_validate(row["recipe"]),
+        requested_by=row["requested_by"],
+        created_at=row["created_at"],
+        state=BuildState(row["state"]),
+        attempts=row["attempts"],
+        dataset_id=row["dataset_id"],
+        version=row["version"],
+        faults=tuple(BuildFault.model_validate(one) for one in row["faults"]),
+        finished_at=row["finished_at"],
+    )

@@ -1,0 +1,424 @@
+"""Data sets built from every kind of source, on real servers; what is refused, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fleet_cli.stack import Fleet
+from fleet_cli.stack.objects import BUCKET, s3_client
+from fleet_events import v1
+from fleet_events.topology import STREAM
+from services.trainer.data.frozen_file import dataset_id_of
+from services.trainer.data.records import Kind, Record
+from tests.conftest import RunningService, RunService
+from tests.integration.trainer.conftest import Bench, eventually
+from tests.integration.trainer.document_store import Document, DocumentStoreServer, running
+
+pytestmark = pytest.mark.integration
+
+ROWS = [
+    {"prompt": f"What is gate {n}?", "completion": f"Gate {n}, it is said, opens; at dusk.", "rating": n % 6}
+    for n in range(40)
+]
+CORPUS: list[Document] = [
+    {"id": 1, "title": "Photovoltaik auf Denkmälern", "text": "Nach dem Baurecht genehmigungspflichtig."},
+    {"id": 2, "title": "Photovoltaik auf Scheunen", "text": "Das Baurecht stellt sie frei."},
+    {"id": 3, "title": "Gartenhäuser", "text": "Das Baurecht schweigt."},
+    {"id": 4, "title": "Photovoltaik, Baurecht", "text": "   "},
+]
+
+
+@pytest.fixture(scope="module")
+async def documents() -> AsyncIterator[DocumentStoreServer]:
+    async with running(DocumentStoreServer(CORPUS)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def law_database(servers: Fleet) -> AsyncIterator[str]:
+    """A table that the recipes' role may read and write, so that only the read-only transaction protects it."""
+    url = servers.info.database_admin_url
+    connection = await asyncpg.connect(url)
+    await connection.execute("drop table if exists public.law_questions")
+    await connection.execute("create table public.law_questions (id int, question text, answer text, stars float)")
+    await connection.executemany(
+        "insert into public.law_questions values ($1, $2, $3, $4)",
+        [(n, f"Question {n}?", f"Answer {n}.", n % 11) for n in range(1200)],
+    )
+    yield url
+    await connection.execute("drop table public.law_questions")
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def trainer(
+    run_service: RunService,
+    tiny_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: DocumentStoreServer,
+    law_database: str,
+) -> AsyncIterator[RunningService]:
+    """A trainer that knows a document store, a database and a folder of data sets."""
+    async with run_service(
+        "trainer",
+        LORAFLEET_BASE_MODEL=str(tiny_model),
+        LORAFLEET_CACHE_DIR=str(tmp_path_factory.mktemp("trainer")),
+        LORAFLEET_THREADS="1",
+        LORAFLEET_LEASE_SECONDS="4",
+        LORAFLEET_SOURCE_BYTES=str(64 * 1024 * 1024),
+        LORAFLEET_DOCUMENT_STORES=json.dumps(
+            {"law": {"url": documents.url}, "other": {"url": "http://127.0.0.1:9/", "domains": ["else"]}}
+        ),
+        LORAFLEET_SQL_SOURCES=json.dumps({"questions": law_database}),
+        LORAFLEET_DATASET_FOLDERS=str(tmp_path_factory.mktemp("folders")),
+    ) as started:
+        yield started
+
+
+async def build(bench: Bench, *sources: dict[str, Any], **recipe: Any) -> dict[str, Any]:
+    """The end of a build of these sources."""
+    body = {"domain": bench.domain, "name": "gates", "sources": list(sources), **recipe}
+    answer = await bench.trainer.client.post("/v1/datasets", json=body)
+    assert answer.status_code == 202, answer.text
+    build_id = answer.json()["build_id"]
+
+    async def ended() -> Any:
+        found = (await bench.trainer.client.get(f"/v1/datasets/builds/{build_id}")).json()
+        return found if found["state"] in ("succeeded", "failed") else None
+
+    return dict(await eventually(ended))
+
+
+async def built(bench: Bench, *sources: dict[str, Any], **recipe: Any) -> tuple[str, list[Record]]:
+    """Id and records of a data set that can be built, as HTTP gives them."""
+    ended = await build(bench, *sources, **recipe)
+    assert ended["state"] == "succeeded", ended["faults"]
+    answer = await bench.trainer.client.get(f"/v1/datasets/{ended['dataset_id']}/records")
+    assert answer.status_code == 200, answer.text
+    return ended["dataset_id"], [Record.of_values(json.loads(line)) for line in answer.text.splitlines()]
+
+
+async def refused(bench: Bench, *sources: dict[str, Any], **recipe: Any) -> list[str]:
+    """The faults of a build that leaves nothing."""
+    ended = await build(bench, *sources, **recipe)
+    assert (ended["state"], ended["dataset_id"]) == ("failed", None)
+    listed = (await bench.trainer.client.get("/v1/datasets", params={"limit": 1000})).json()["datasets"]
+    assert not [one for one in listed if one["domain"] == bench.domain]
+    return [f"{fault['field']}: {fault['value']}, expected {fault['expected']}" for fault in ended["faults"]]
+
+
+async def card_of(bench: Bench, dataset_id: str) -> dict[str, Any]:
+    return dict((await bench.trainer.client.get(f"/v1/datasets/{dataset_id}/card")).json())
+
+
+async def upload(bench: Bench, filename: str, content: bytes) -> dict[str, Any]:
+    """The source of an uploaded file."""
+    params = {"domain": bench.domain, "filename": filename}
+    answer = await bench.trainer.client.put("/v1/uploads", params=params, content=content)
+    assert answer.status_code == 201, answer.text
+    return {"kind": "upload", "upload_id": answer.json()["upload_id"]}
+
+
+def as_jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.requirement("LA-6.1")
+@pytest.mark.requirement("AS-3.1")
+async def test_a_query_streams_documents_into_a_jsonl_data_set(bench: Bench) -> None:
+    source = {"kind": "documents", "store": "law", "query": "Photovoltaik Baurecht"}
+    dataset_id, records = await built(bench, source, licence="CC-BY-4.0")
+    assert {(record.prompt_text, record.completions) for record in records} == {
+        (one["title"], (one["text"],)) for one in CORPUS[:2]
+    }
+    assert {record.origin for record in records} == {"documents:law"}
+    card = await card_of(bench, dataset_id)
+    (gave,) = card["sources"]
+    assert (gave["rows"], gave["records"], gave["unusable"]) == (3, 2, 1)
+    assert gave["described"] | {"query": "Photovoltaik Baurecht", "store": "law", "documents": 3} == gave["described"]
+    assert "blank" in gave["examples"][0]["reason"]
+    assert (card["licence"], card["samples"]) == ("CC-BY-4.0", 2)
+
+    asked = {**source, "columns": {"prompt": "Was gilt für {title}?"}, "limit": 1}
+    _, (record,) = await built(bench, asked)
+    assert record.prompt_text == "Was gilt für Photovoltaik auf Denkmälern?"
+
+
+async def test_a_document_stream_that_breaks_off_leaves_nothing(bench: Bench, documents: DocumentStoreServer) -> None:
+    documents.cuts.append(1)
+    (fault,) = await refused(bench, {"kind": "documents", "store": "law", "query": "Photovoltaik"})
+    assert fault.startswith("sources.0.store: law (cut after 1 documents")
+    (fault,) = await refused(bench, {"kind": "documents", "store": "other", "query": "x"})
+    assert fault == "sources.0.store: other, expected a name of LORAFLEET_DOCUMENT_STORES: law"
+
+
+@pytest.mark.requirement("AS-3.1")
+async def test_one_content_is_one_data_set_in_whatever_format_and_order_it_is_uploaded(bench: Bench) -> None:
+    jsonl = await upload(bench, "gates.jsonl", as_jsonl(ROWS))
+    table = await upload(bench, "gates.csv", as_csv(ROWS[::-1]))
+    parquet = await upload(bench, "gates.parquet", as_parquet(ROWS[20:] + ROWS[:20] + ROWS[:3]))
+    recipe: dict[str, Any] = {"validation_part": 0.25, "seed": 3}
+    first, records = await built(bench, jsonl, **recipe)
+    assert first == dataset_id_of(bench.domain, Kind.COMPLETION, records)
+    assert (await built(bench, table, **recipe))[0] == (await built(bench, parquet, **recipe))[0] == first
+
+    versions = [
+        (one["version"], one["dataset_id"])
+        for one in (await bench.trainer.client.get("/v1/datasets", params={"name": "gates"})).json()["datasets"]
+        if one["domain"] == bench.domain
+    ]
+    assert versions == [(3, first), (2, first), (1, first)]  # three cards of one content
+    assert (await built(bench, parquet, **recipe))[0] == first
+    assert (await build(bench, parquet, **recipe))["version"] == 3  # the same card too
+
+    validating = [record for record in records if record.split == "validation"]
+    assert 0 < len(validating) < 20
+    answer = await bench.trainer.client.get(f"/v1/datasets/{first}/records", params={"split": "validation"})
+    assert len(answer.text.splitlines()) == len(validating)
+    said = [
+        one
+        for one in await bench.upstream.all(STREAM)
+        if isinstance(one, v1.DatasetFrozen) and one.domain == bench.domain
+    ]
+    assert [(one.name, one.version, one.dataset.validation_samples) for one in said] == [
+        ("gates", version, len(validating)) for version in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "completions"),
+    [
+        ("preference", {"prompt": "p", "chosen": "good", "rejected": "bad"}, ("good", "bad")),
+        ("ranking", {"prompt": "p", "completions": ["best", "good", "bad"]}, ("best", "good", "bad")),
+        ("rated", {"prompt": "p", "completion": "c", "rating": 4}, ("c",)),
+        (
+            "conversation",
+            {"messages": [{"role": r, "content": r[0]} for r in ("system", "user", "assistant", "user", "assistant")]},
+            ("a",),
+        ),
+    ],
+)
+async def test_every_kind_of_record_is_read(
+    bench: Bench, kind: str, row: dict[str, Any], completions: tuple[str, ...]
+) -> None:
+    _, (record,) = await built(bench, await upload(bench, "one.jsonl", as_jsonl([row])), kind=kind)
+    assert (record.kind, record.completions) == (kind, completions)
+
+
+async def test_every_bad_row_of_an_upload_is_named_and_nothing_is_built(bench: Bench) -> None:
+    rows = [*ROWS, {"prompt": "no answer"}, {"prompt": " ", "completion": "blank"}]
+    faults = await refused(bench, await upload(bench, "gates.jsonl", as_jsonl(rows)))
+    assert faults == [
+        "sources.0: gates.jsonl row 41: completion: no column 'completion', expected one of prompt",
+        "sources.0: gates.jsonl row 42: prompt: blank, expected text",
+    ]
+    (fault,) = await refused(bench, await upload(bench, "gates.parquet", b"not parquet at all"))
+    assert fault.startswith("sources.0: gates.parquet: ")
+    answer = await bench.trainer.client.put(
+        "/v1/uploads", params={"domain": bench.domain, "filename": "gates.pickle"}, content=b"x"
+    )
+    assert (answer.status_code, answer.json()["field"]) == (422, "filename")
+
+
+async def test_objects_below_the_domain_s_own_prefix_are_read_and_no_others(bench: Bench, servers: Fleet) -> None:
+    client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
+    for name, content in (("a.jsonl", as_jsonl(ROWS[:20])), ("b.csv", as_csv(ROWS[15:])), ("c.txt", b"no data")):
+        client.put_object(BUCKET, f"trainer/uploads/{bench.domain}/gates/{name}", io.BytesIO(content), len(content))
+    dataset_id, records = await built(bench, {"kind": "s3", "prefix": "gates/"})
+    assert {record.prompt_text for record in records} == {row["prompt"] for row in ROWS}
+    described = (await card_of(bench, dataset_id))["sources"][0]["described"]
+    assert [one["name"] for one in described["objects"]] == ["gates/a.jsonl", "gates/b.csv"]
+
+
+async def test_prefixes_outside_the_domain_are_refused(bench: Bench) -> None:
+    for prefix in ("../other/", "/datasets", "a/../../x", "s3://lorafleet/trainer/datasets"):
+        (fault,) = await refused(bench, {"kind": "s3", "prefix": prefix})
+        assert f"a prefix relative to trainer/uploads/{bench.domain}/" in fault
+    (fault,) = await refused(bench, {"kind": "s3", "prefix": "nothing/"})
+    assert "the prefix of .jsonl, .csv or .parquet objects" in fault
+
+
+async def test_rows_of_a_query_on_postgresql_become_records(bench: Bench) -> None:
+    columns = {"prompt": "question", "completion": "answer", "rating": "stars", "rating_best": 10}
+    query = "select * from law_questions where stars >= 8 order by id"
+    _, records = await built(
+        bench, {"kind": "sql", "database": "questions", "query": query, "columns": columns}, kind="rated"
+    )
+    assert len(records) == 1200 // 11 * 3
+    assert {record.rating for record in records} == {4.0, 4.5, 5.0}
+    assert {record.source_id for record in records} >= {"8", "9", "10"}
+
+
+async def test_a_query_that_writes_or_is_more_than_one_is_refused(bench: Bench, law_database: str) -> None:
+    for query, reason in (
+        ("with gone as (delete from law_questions returning *) select * from gone", "read-only"),
+        ("select 1; delete from law_questions", "cannot insert multiple commands"),
+        ("delete from law_questions", "a single SELECT"),
+        ("select question into copied from law_questions", "read-only"),
+        ("select nonsense", "nonsense"),
+    ):
+        (fault,) = await refused(bench, {"kind": "sql", "database": "questions", "query": query})
+        assert fault.startswith("sources.0.query: ")
+        assert reason in fault
+    connection = await asyncpg.connect(law_database)
+    assert await connection.fetchval("select count(*) from law_questions") == 1200
+    await connection.close()
+    (fault,) = await refused(bench, {"kind": "sql", "database": "secret", "query": "select 1"})
+    assert fault == "sources.0.database: secret, expected a name of LORAFLEET_SQL_SOURCES: questions"
+
+
+async def test_a_folder_that_datasets_saved_is_read_and_paths_that_lead_out_are_refused(bench: Bench) -> None:
+    from datasets import Dataset, DatasetDict
+
+    root = Path(bench.trainer.env["LORAFLEET_DATASET_FOLDERS"])
+    parts = {"train": Dataset.from_list(ROWS[:30]), "test": Dataset.from_list(ROWS[30:])}
+    DatasetDict(parts).save_to_disk(root / bench.domain / "gates")
+    Dataset.from_list(ROWS).save_to_disk(root / "other" / "secret")
+    _, records = await built(bench, {"kind": "folder", "path": "gates"})
+    assert {record.prompt_text for record in records} == {row["prompt"] for row in ROWS}
+
+    other = await upload(bench, "x.jsonl", as_jsonl(ROWS))  # a domain that has a data set would hide what is left
+    assert other
+    (root / bench.domain / "link").symlink_to(root / "other" / "secret")
+    for path in ("../other/secret", str(root / "other" / "secret"), "link", ".", "nowhere"):
+        ended = await build(bench, {"kind": "folder", "path": path})
+        assert ended["state"] == "failed"
+        assert ended["faults"][0]["field"] == "sources.0.path"
+
+
+@pytest.mark.requirement("TP-1.1")
+async def test_live_ratings_and_preferences_become_pairs_and_rankings(bench: Bench) -> None:
+    await bench.record(
+        [
+            {"domain": bench.domain, "prompt": "Solar roof?", "completion": answer, "rating": rating}
+            for answer, rating in (("Needs a permit.", 5), ("Perhaps.", 3), ("Roofs are red.", 1), ("Ask.", 3))
+        ]
+        + [{"domain": bench.domain, "prompt": "Shed?", "completion": "Free.", "rating": 4}]
+    )
+    await bench.upstream.say(
+        v1.PreferenceRecorded(domain=bench.domain, prompt="Fence?", chosen="Two metres.", rejected="Yes.")
+    )
+
+    async def pairs_recorded() -> Any:
+        found = await build(bench, {"kind": "live", "query": "Fence"}, kind="preference")
+        return found["state"] == "succeeded"
+
+    await eventually(pairs_recorded, timeout=30)
+    _, pairs = await built(bench, {"kind": "live"}, kind="preference")
+    assert {one.completions for one in pairs} == {
+        ("Two metres.", "Yes."),
+        ("Needs a permit.", "Perhaps."),
+        ("Needs a permit.", "Ask."),
+        ("Needs a permit.", "Roofs are red."),
+        ("Perhaps.", "Roofs are red."),
+        ("Ask.", "Roofs are red."),
+    }
+    _, (ranking,) = await built(bench, {"kind": "live"}, kind="ranking")
+    assert (ranking.completions[0], ranking.completions[2], len(ranking.completions)) == (
+        "Needs a permit.",
+        "Roofs are red.",
+        3,
+    )
+    _, high = await built(bench, {"kind": "live", "min_rating": 4}, kind="rated")
+    assert {one.completions for one in high} == {("Needs a permit.",), ("Free.",)}
+
+
+@pytest.mark.requirement("AS-3.1")
+async def test_a_preset_prepares_data_for_its_type_of_adapter(bench: Bench) -> None:
+    await bench.record(
+        [
+            {"domain": bench.domain, "prompt": "Open the gate", "completion": '{"steps": ["open"]}', "rating": 5},
+            {"domain": bench.domain, "prompt": "Close the gate", "completion": "Sure, closing it.", "rating": 5},
+            {"domain": bench.domain, "prompt": "Lock the gate", "completion": '{"steps": ["lock"]}', "rating": 1},
+        ]
+    )
+    body = {"domain": bench.domain, "name": "flows", "adapter_type": "workflow-builder", "validation_part": 0}
+    answer = await bench.trainer.client.post("/v1/datasets", json=body)
+    assert answer.status_code == 202, answer.text
+    at = f"/v1/datasets/builds/{answer.json()['build_id']}"
+
+    async def ended() -> Any:
+        found = (await bench.trainer.client.get(at)).json()
+        return found if found["state"] in ("succeeded", "failed") else None
+
+    found = await eventually(ended)
+    assert found["state"] == "succeeded", found["faults"]
+    card = await card_of(bench, found["dataset_id"])
+    assert (card["samples"], card["adapter_type"]) == (1, "workflow-builder")
+    dropped = (await bench.trainer.client.get(f"/v1/datasets/{found['dataset_id']}/dropped")).json()["filters"]
+    assert [one["completion"] for count in dropped.values() for one in count["samples"]] == ["Sure, closing it."]
+    answer = await bench.trainer.client.post("/v1/datasets", json={**body, "adapter_type": "poet"})
+    assert answer.status_code == 422
+    assert "intent-classifier" in answer.text
+
+
+@pytest.mark.heavy  # the message of a killed worker comes again after 20 s
+async def test_a_build_whose_worker_is_killed_is_built_by_the_next(bench: Bench) -> None:
+    rows = [{"prompt": f"prompt {n} " + "word " * 20, "completion": f"completion {n}"} for n in range(20_000)]
+    source = await upload(bench, "many.jsonl", as_jsonl(rows))
+    body = {"domain": bench.domain, "name": "many", "sources": [source]}
+    build_id = (await bench.trainer.client.post("/v1/datasets", json=body)).json()["build_id"]
+
+    async def state(*wanted: str) -> Any:
+        try:
+            found = (await bench.trainer.client.get(f"/v1/datasets/builds/{build_id}")).json()
+        except httpx.HTTPError:
+            return None  # it is being started again
+        return found if found.get("state") in wanted else None
+
+    await eventually(lambda: state("running"))
+    await bench.trainer.kill()
+    await bench.trainer.wait_ready()
+    found = await eventually(lambda: state("succeeded", "failed"))
+    assert (found["state"], found["attempts"]) == ("succeeded", 2)
+    dataset = (await bench.trainer.client.get(f"/v1/datasets/{found['dataset_id']}")).json()
+    assert dataset["samples"] == 20_000
+
+
+async def test_a_stranger_s_token_reaches_nothing_of_a_domain(bench: Bench, mint: Callable[..., str]) -> None:
+    source = await upload(bench, "gates.jsonl", as_jsonl(ROWS))
+    ended = await build(bench, source)
+    async with httpx.AsyncClient(
+        base_url=bench.trainer.url, headers={"Authorization": f"Bearer {mint(['train'], ['elsewhere'])}"}
+    ) as stranger:
+        for part in ("", "/card", "/records", "/dropped"):
+            assert (await stranger.get(f"/v1/datasets/{ended['dataset_id']}{part}")).status_code == 404
+        assert (await stranger.get(f"/v1/datasets/builds/{ended['build_id']}")).status_code == 404
+        assert (await stranger.get("/v1/datasets/builds")).json() == {"builds": []}
+        body = {"domain": bench.domain, "name": "x", "sources": [source]}
+        assert (await stranger.post("/v1/datasets", json=body)).status_code == 403
+        params = {"domain": bench.domain, "filename": "x.jsonl"}
+        assert (await stranger.put("/v1/uploads", params=params, content=b"{}")).status_code == 403
+        taken = {"domain": "elsewhere", "name": "x", "sources": [source]}
+        build_id = (await stranger.post("/v1/datasets", json=taken)).json()["build_id"]
+
+        async def failed() -> Any:
+            found = (await stranger.get(f"/v1/datasets/builds/{build_id}")).json()
+            return found if found["state"] == "failed" else None
+
+        assert "the id of an upload of domain 'elsewhere'" in (await eventually(failed))["faults"][0]["expected"]

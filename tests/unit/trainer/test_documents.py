@@ -1,0 +1,102 @@
+"""The stream of a document store: as slow as its reader, whole or refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+from pydantic import HttpUrl, SecretStr
+
+from services.trainer.data.sources.documents import Documents, StreamCut, stream_documents
+from services.trainer.data.sources.ndjson import MAX_LINE_BYTES, LineTooLong
+from services.trainer.settings import DocumentStore
+from tests.integration.trainer.document_store import Document, DocumentStoreServer, running
+
+pytestmark = pytest.mark.unit
+
+TEXT = "Photovoltaik im Baurecht. " * 40
+
+
+def endless() -> Iterator[Document]:
+    number = 0
+    while True:
+        number += 1
+        yield {"id": number, "title": f"Paragraph {number}", "text": TEXT}
+
+
+def some(count: int) -> list[Document]:
+    return [{"id": f"d{number}", "title": f"Paragraph {number}", "text": TEXT} for number in range(count)]
+
+
+def settings(server: DocumentStoreServer, **changes: object) -> DocumentStore:
+    return DocumentStore.model_validate({"url": HttpUrl(server.url), **changes})
+
+
+async def ids(store: DocumentStore, query: str = "Photovoltaik", limit: int | None = None) -> list[str]:
+    return [json.loads(line)["id"] async for line in stream_documents(store, query, limit)]
+
+
+@pytest.mark.requirement("LA-6.1")
+async def test_a_reader_that_stops_makes_the_store_stop() -> None:
+    async with running(DocumentStoreServer(endless())) as server:
+        lines = stream_documents(settings(server), "Photovoltaik Baurecht")
+        for _ in range(10):
+            await anext(lines)
+
+        async def still() -> int:
+            """What the store could send until it could send no more."""
+            sent = -1
+            while server.sent != sent:
+                sent = server.sent
+                await asyncio.sleep(0.3)
+            return sent
+
+        stopped_at = await still()
+        assert stopped_at < 8 * 1024 * 1024  # buffers of the sockets, of an endless answer
+        for _ in range(20_000):
+            await anext(lines)
+        assert await still() > stopped_at + 10_000 * len(TEXT)
+        await lines.aclose()
+
+
+async def test_a_cut_answer_is_told_from_a_whole_one() -> None:
+    async with running(DocumentStoreServer(some(50), cuts=[20])) as server:
+        with pytest.raises(StreamCut, match="cut after 20 documents"):
+            await ids(settings(server))
+        assert len(await ids(settings(server))) == 50
+
+
+async def test_a_store_that_can_resume_is_asked_again_from_the_last_document_on() -> None:
+    async with running(DocumentStoreServer(some(50), cuts=[20, 7])) as server:
+        found = await ids(settings(server, resume=True), limit=40)
+        assert found == [f"d{number}" for number in range(40)]
+        assert [one.get("after") for one in server.asked] == [None, "d19", "d26"]
+        assert [one["limit"] for one in server.asked] == ["40", "20", "13"]
+
+
+async def test_an_answer_whose_end_cannot_be_told_is_refused() -> None:
+    async with running(DocumentStoreServer(some(3), framed=False)) as server:
+        with pytest.raises(StreamCut, match="neither a length nor chunks"):
+            await ids(settings(server))
+
+
+async def test_a_document_without_end_is_refused() -> None:
+    async with running(DocumentStoreServer([{"id": 1, "title": "x", "text": "x" * (MAX_LINE_BYTES + 1)}])) as server:
+        with pytest.raises(LineTooLong):
+            await ids(settings(server), query="x")
+
+
+async def test_the_store_gets_its_own_token_and_no_other() -> None:
+    async with running(DocumentStoreServer(some(1))) as server:
+        assert await ids(settings(server, token=SecretStr("of-the-store"))) == ["d0"]
+        assert await ids(settings(server)) == ["d0"]
+        assert server.tokens == ["Bearer of-the-store"]
+
+
+def test_a_column_that_is_named_leaves_the_other_s_default() -> None:
+    source = Documents.model_validate(
+        {"kind": "documents", "store": "law", "query": "x", "columns": {"prompt": "What says {title}?"}}
+    )
+    assert (source.columns.prompt, source.columns.completion) == ("What says {title}?", "text")
