@@ -73,6 +73,12 @@ def job(job_id: str) -> Call[Job]:
     return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}", _JOB)
 
 
+def job_course(job_id: str, place: str) -> Call[Anything]:
+    """The same as it happens, as server-sent events (see `course`), behind the event of this id."""
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": place}
+    return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/metrics/stream", _ANYTHING, headers=headers)
+
+
 def job_metrics(job_id: str) -> Call[list[Metric]]:
     """What the training logged."""
     return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/metrics", TypeAdapter(list[Metric]), inside="metrics")
@@ -106,6 +112,11 @@ def adapter(adapter_id: str) -> Call[Adapter]:
 def provenance(adapter_id: str) -> Call[Provenance]:
     """The digest chain of a version."""
     return Call("registry", "GET", f"/v1/adapters/{_part(adapter_id)}/provenance", TypeAdapter(Provenance))
+
+
+def manifest(adapter_id: str) -> Call[Anything]:
+    """What a catalogue says of a version, and the forms it can be had in."""
+    return Call("registry", "GET", f"/v1/adapters/{_part(adapter_id)}/manifest", _ANYTHING)
 
 
 def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:

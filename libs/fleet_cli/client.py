@@ -46,10 +46,11 @@ class Call(Generic[Answer]):
     inside: str = ""
     # The reply is lines of JSON.
     lines: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def request(self, base: str, token: str) -> httpx.Request:
         """The HTTP request; `base` is the service's URL, `token` its bearer token."""
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", **self.headers}
         if self.ndjson is not None:
             headers["Content-Type"] = "application/x-ndjson"
         return httpx.Request(

@@ -11,7 +11,9 @@ from nats.aio.client import Client
 
 from fleet_cli import bus, calls
 from fleet_cli.client import AsyncFleetClient
+from fleet_cli.course import Course
 from fleet_cli.faults import Fault
+from fleet_cli.follow_course import follow_course_async
 from fleet_cli.home import FleetHome
 from fleet_cli.lifecycle import (
     DeadLettered,
@@ -152,16 +154,13 @@ async def _dead_letters(nats: Client, after: int, happenings: Happenings) -> Non
 
 async def _training(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:
     """Every step of the training: the events tell only a few a minute."""
-    while True:
-        await asyncio.sleep(POLL_SECONDS)
-        loop = state.loop
-        if loop.steps[Step.TRAIN].state is not StepState.RUNNING:
-            continue
-        # A trainer that is being restarted takes its work up again: only the bar stands still.
-        with suppress(Fault):
-            job = await fleet.call(calls.job(loop.job_id))
-            if job.state == "running" and job.loss is not None:
-                happenings.put_nowait(TrainingProgress(job.job_id, job.step, job.total_steps, job.loss))
+    job_id, course = state.loop.job_id, Course()
+    # What the stream cannot tell, the events do: only the bar stands still.
+    with suppress(Fault):
+        async for told in follow_course_async(fleet, job_id):
+            course = course.told(told)
+            if course.total and state.loop.steps[Step.TRAIN].state is StepState.RUNNING:
+                happenings.put_nowait(TrainingProgress(job_id, course.done, course.total, course.numbers))
 
 
 async def _evaluation(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:

@@ -69,12 +69,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """A training under way has taken `done` of `total` steps; the events tell only a few a minute."""
+    """A training under way has taken `done` of `total` steps; `numbers` are the newest, by name (see `course`)."""
 
     job_id: str
     done: int
     total: int
-    loss: float
+    numbers: Mapping[str, Fact]
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ def advance(loop: Loop, happened: Happened) -> Loop:  # noqa: PLR0911 - one line
         case v1.TrainingStarted(job_id=loop.job_id):
             return _started(loop, happened)
         case v1.TrainingProgressed(job_id=loop.job_id):
-            return _progressed(loop, happened.step, happened.total_steps, happened.loss)
+            return _progressed(loop, happened.step, happened.total_steps, {"loss": happened.loss})
         case TrainingProgress(job_id=loop.job_id):
-            return _progressed(loop, happened.done, happened.total, happened.loss)
+            return _progressed(loop, happened.done, happened.total, happened.numbers)
         case v1.TrainingCompleted(job_id=loop.job_id):
             return _trained(loop, happened)
         case v1.TrainingFailed(job_id=loop.job_id):
@@ -191,11 +191,11 @@ def _with_data(loop: Loop, data: v1.Dataset) -> Loop:
     return _finish(loop, Step.DATA, samples=data.samples, dataset_id=data.dataset_id, sha256=data.blob.sha256)
 
 
-def _progressed(loop: Loop, done: int, total: int, loss: float) -> Loop:
+def _progressed(loop: Loop, done: int, total: int, numbers: Mapping[str, Fact]) -> Loop:
     now = loop.steps[Step.TRAIN]
     if now.state is StepState.DONE or (now.state is StepState.RUNNING and done <= now.done):
         return loop
-    return _step(loop, Step.TRAIN, StepState.RUNNING, done=done, total=total, loss=loss)
+    return _step(loop, Step.TRAIN, StepState.RUNNING, done=done, total=total, **numbers)
 
 
 def _trained(loop: Loop, event: v1.TrainingCompleted) -> Loop:

@@ -7,10 +7,19 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from fleet_cli.course_view import numbers
 from fleet_cli.lifecycle import Fact, Loop, Outcome, Progress, Step, StepState
 
 RULE = "=" * 70
@@ -204,6 +213,7 @@ class LoopView:
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
             transient=True,
@@ -239,8 +249,7 @@ class LoopView:
                 self._bars.remove_task(self._tasks.pop(step))
 
     def _move(self, step: Step, progress: Progress, unit: str) -> None:
-        loss = progress.facts.get("loss")
-        note = f"loss {_number(loss):.3f}" if loss is not None else ""
+        note = numbers(progress.facts)
         if not self._console.is_terminal:
             # A log gets a line for every tenth, in place of a bar.
             tenth = 10 * progress.done // progress.total

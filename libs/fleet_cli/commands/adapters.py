@@ -61,6 +61,13 @@ def provenance(session: Session, adapter_id: AdapterId) -> None:
     session.answer(found, "\n".join(provenance_lines(found)))
 
 
+@adapters.command("manifest")
+def manifest(session: Session, adapter_id: AdapterId) -> None:
+    """Show a version's manifest: what it is for, its numbers, and the forms it can be had in."""
+    found = session.client.call(calls.manifest(adapter_id))
+    session.answer(found, facts(found.model_dump(mode="json")))
+
+
 def _decide(session: Session, verb: str, adapter_id: str, reason: str) -> None:
     found = session.client.call(calls.decide(adapter_id, verb, reason))
     state = "active" if found.active else "not active"

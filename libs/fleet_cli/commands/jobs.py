@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,6 +11,10 @@ from rich.console import Group
 
 from fleet_cli import calls
 from fleet_cli.commands.options import ReasonOption
+from fleet_cli.course import Course
+from fleet_cli.course_view import CourseView
+from fleet_cli.faults import ExitCode
+from fleet_cli.follow_course import follow_course
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
@@ -66,6 +71,25 @@ def metrics(session: Session, job_id: JobId) -> None:
     found = session.client.call(calls.job_metrics(job_id))
     rows = [(one.step, _number(one.loss), _number(one.learning_rate), _number(one.gradient_norm)) for one in found]
     session.answer(found, table(("STEP", "LOSS", "LEARNING RATE", "GRADIENT NORM"), rows))
+
+
+@jobs.command("watch")
+def watch(session: Session, job_id: JobId) -> None:
+    """Follow a job live: step, loss, validation loss, learning rate, gradient norm, speed, memory and time left.
+
+    Ends with 0 when it has succeeded, 4 when it has failed or was cancelled. A trainer that restarts is waited for.
+    """
+    view = None if session.as_json else CourseView(session.out)
+    course = Course()
+    with view or nullcontext():
+        for told in follow_course(session.client, job_id):
+            course = course.told(told)
+            if view is None:
+                session.json_line(told)
+            else:
+                view.show(told, course)
+    if course.state is None or course.state.state != State.SUCCEEDED:
+        raise typer.Exit(ExitCode.REJECTED)
 
 
 @jobs.command("cancel")

@@ -61,7 +61,7 @@ class StateView(View):
     final: bool
     total_steps: int
     attempts: int
-    error: str | None
+    reason: str | None = Field(description="Why it failed, or what went wrong last")
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -70,7 +70,7 @@ class StateView(View):
             final=job.state.final,
             total_steps=job.total_steps,
             attempts=job.attempts,
-            error=job.error or None,
+            reason=job.error or None,
         )
 
 

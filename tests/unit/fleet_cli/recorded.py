@@ -81,7 +81,7 @@ def progressed(step: int, job_id: str = "job-1") -> v1.TrainingProgressed:
 EVERYTHING: list[Happened] = [
     STARTED,
     progressed(10),
-    TrainingProgress("job-1", 20, 40, 1.2),
+    TrainingProgress("job-1", 20, 40, {"loss": 1.2, "validation_loss": 1.3}),
     progressed(30),
     COMPLETED,
     REGISTERED,
