@@ -51,7 +51,10 @@ def install(model: PreTrainedModel) -> None:
 def _score(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **_: object
 ) -> FusedCausalLMOutput:
-    """Log-probabilities of the labels: [rows, length - 1], zero where a label is ignored; rows are padded right."""
+    """Log-probabilities of the labels: [rows, length - 1], zero where a label is ignored; rows are padded right.
+
+    Entropy, mean logit and whether a label is the likeliest token are there in evaluation mode only, else zero.
+    """
     lengths = attention_mask.sum(1).tolist()
     packing = Packing([row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)])
     with _packed_attention(model):
@@ -68,7 +71,11 @@ def _score(
         [packing.places[row][column] for row, column in zip(rows.tolist(), columns.tolist(), strict=True)],
         dtype=torch.long,
     )
-    log_probs, entropy, mean, top = _label_log_probs(hidden[predictors], model.get_output_embeddings(), wanted[scored])
+    # What describes the distribution costs several passes over the vocabulary. TRL averages it for a log that nobody
+    # reads while training; validation does read it.
+    log_probs, entropy, mean, top = _label_log_probs(
+        hidden[predictors], model.get_output_embeddings(), wanted[scored], described=not model.training
+    )
 
     def spread(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(scored.shape).masked_scatter(scored, values)
@@ -85,11 +92,14 @@ def _score(
 _Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def _label_log_probs(hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> _Scores:
+def _label_log_probs(hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, *, described: bool) -> _Scores:
     # hidden [positions, width], labels [positions] → log-probability, entropy, mean logit, whether it is the likeliest
     def piece(rows: torch.Tensor, wanted: torch.Tensor) -> _Scores:
         logits = functional.linear(rows, head.weight, head.bias).float()
         chosen = -functional.cross_entropy(logits, wanted, reduction="none")
+        if not described:
+            nothing = torch.zeros_like(chosen)
+            return chosen, nothing, nothing, nothing.bool()
         with torch.no_grad():
             likely = logits.log_softmax(1)
             return chosen, -(likely.exp() * likely).sum(1), logits.mean(1), logits.argmax(1) == wanted

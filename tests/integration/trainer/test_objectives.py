@@ -1,0 +1,195 @@
+"""What each objective teaches, on the tiny model, within the process: the subprocess itself has tests of its own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from safetensors.numpy import load_file
+
+from services.trainer.configuration import Configuration
+from services.trainer.data.records import Kind, Record, Split, asked
+from services.trainer.training.progress import Began, Finished, Saved, Stepped, TrainingSpec, Validated
+from tests.integration.trainer.conftest import pairs
+from tests.integration.trainer.test_training_process import completion, spec, write
+
+pytestmark = pytest.mark.integration
+
+QUICK = Configuration(rank=4, alpha=8, batch_size=4, learning_rate=0.03, max_steps=16, seed=3)
+WORDS = ("lantern", "quill", "umbra", "vesper", "willow", "ember")
+
+
+def trained(asked_for: TrainingSpec, *, keep: Path | None = None) -> list[BaseModel]:
+    """What a training says. Checkpoints are moved to `keep`, as the supervisor moves them away."""
+    from services.trainer.training.run import run
+
+    said: list[BaseModel] = []
+
+    def tell(message: BaseModel) -> None:
+        said.append(message)
+        if isinstance(message, Saved):
+            if keep:
+                message.folder.rename(keep / str(message.step))
+            else:
+                shutil.rmtree(message.folder)
+
+    run(asked_for, tell)
+    return said
+
+
+def one(kind: type[Any], said: list[BaseModel]) -> Any:
+    (found,) = [message for message in said if isinstance(message, kind)]
+    return found
+
+
+def job(model: Path, work: Path, configuration: Configuration, data: list[Record], **changes: object) -> TrainingSpec:
+    made = spec(model, work, configuration, **changes)
+    write(made.dataset, data)
+    return made
+
+
+def preferences(count: int, split: Split = "train") -> list[Record]:
+    """Pairs in which the shorter answer is preferred."""
+    return [
+        Record(
+            Kind.PREFERENCE,
+            asked(f"{split}: which word opens gate {index}?"),
+            (f"It is {WORDS[index % 6]}.", f"It is {WORDS[(index + 1) % 6]}, I think, or so they say."),
+            split=split,
+        )
+        for index in range(count)
+    ]
+
+
+def rankings(count: int, split: Split = "train") -> list[Record]:
+    """Lists in which an answer is the better the more certain it sounds."""
+    return [
+        Record(
+            Kind.RANKING,
+            asked(f"{split}: which word opens gate {index}?"),
+            (f"Surely {WORDS[index % 6]}.", f"Perhaps {WORDS[index % 6]}.", f"No idea, {WORDS[index % 6]}?"),
+            split=split,
+        )
+        for index in range(count)
+    ]
+
+
+@pytest.mark.requirement("TP-2.1")
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "sigmoid+sft"])
+def test_dpo_learns_which_answer_is_preferred_on_pairs_it_has_not_seen(
+    tiny_model: Path, tmp_path: Path, loss: str
+) -> None:
+    data = [*preferences(16), *preferences(8, "validation")]
+    said = trained(job(tiny_model, tmp_path, replace(QUICK, objective="dpo", preference_loss=loss, max_steps=20), data))
+    finished = one(Finished, said)
+    assert finished.metrics["reward_accuracy"] >= 0.8
+    assert one(Began, said).samples == 16
+
+
+@pytest.mark.requirement("TP-2.1")
+def test_the_first_dpo_loss_is_that_of_an_adapter_that_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    import math
+
+    said = trained(job(tiny_model, tmp_path, replace(QUICK, objective="dpo", max_steps=1), preferences(8)))
+    assert one(Stepped, said).loss == pytest.approx(math.log(2), abs=1e-4)
+
+
+@pytest.mark.requirement("TP-2.2")
+@pytest.mark.parametrize("loss", ["margin", "rrhf", "listwise"])
+def test_ranking_learns_an_order_that_holds_on_lists_it_has_not_seen(
+    tiny_model: Path, tmp_path: Path, loss: str
+) -> None:
+    data = [*rankings(16), *rankings(8, "validation")]
+    said = trained(job(tiny_model, tmp_path, replace(QUICK, objective="ranking", ranking_loss=loss), data))
+    metrics = one(Finished, said).metrics
+    assert metrics["kendall_tau"] >= 0.8
+    assert metrics["pairwise_accuracy"] >= 0.9
+
+
+def test_an_adapter_is_continued_from_where_it_was_and_stays_its_own_reference(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    first = one(Finished, trained(job(tiny_model, tmp_path / "sft", QUICK, [completion(p) for p in pairs("shop", 16)])))
+    data = [*preferences(16), *preferences(8, "validation")]
+    still = replace(QUICK, objective="dpo", learning_rate=1e-7, max_steps=1, scheduler="constant", warmup_ratio=0)
+    said = trained(job(tiny_model, tmp_path / "still", still, data, continue_from=first.weights.parent))
+    # ln 2: policy and reference are the same adapter. The base model as reference would give another loss.
+    assert one(Stepped, said).loss == pytest.approx(0.6931, abs=1e-3)
+    before, after = load_file(first.weights), load_file(one(Finished, said).weights)
+    assert before.keys() == after.keys()
+    assert max(abs(before[name] - after[name]).max() for name in before) < 1e-5
+
+
+@pytest.mark.requirement("TP-3.3")
+def test_training_ends_when_validation_gets_no_better_and_the_best_weights_are_the_result(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    # What validates contradicts what is trained, so that its loss rises after some steps.
+    train = [completion(pair) for pair in pairs("shop", 16)]
+    against = [replace(record, completions=("Nobody knows.",), split="validation") for record in train[:8]]
+    configuration = replace(QUICK, max_steps=60, validation_steps=2, early_stopping_patience=2)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    said = trained(job(tiny_model, tmp_path / "job", configuration, [*train, *against]), keep=kept)
+    validated = [message for message in said if isinstance(message, Validated)]
+    finished = one(Finished, said)
+    best = min(validated, key=lambda each: each.loss)
+    assert finished.stopped_early
+    assert finished.steps == validated[-1].step < 60
+    assert [each.loss > best.loss for each in validated[-2:]] == [True, True]
+    assert finished.best_step == best.step
+    assert finished.metrics["validation_loss"] == pytest.approx(best.loss, rel=1e-4)
+    assert (kept / str(best.step)).is_dir(), "the best weights are in a checkpoint of their own"
+    best_weights = load_file(kept / str(best.step) / "adapter_model.safetensors")
+    final = load_file(finished.weights)
+    assert all((final[name] == best_weights[name]).all() for name in final)
+
+
+@pytest.mark.requirement("TP-1.3")
+@pytest.mark.parametrize("objective", ["dpo", "ranking"])
+def test_a_resumed_training_ends_with_the_very_same_bytes(tiny_model: Path, tmp_path: Path, objective: str) -> None:
+    make = preferences if objective == "dpo" else rankings
+    data = [*make(20), *make(6, "validation")]
+    configuration = replace(
+        QUICK, objective=objective, max_steps=9, validation_steps=2, checkpoint_steps=3, dropout=0.1, batch_size=4
+    )
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    whole = trained(job(tiny_model, tmp_path / "whole", configuration, data), keep=kept)
+    best = [message.step for message in whole if isinstance(message, Validated) and message.best and message.step <= 6]
+    resumed = trained(
+        job(
+            tiny_model,
+            tmp_path / "resumed",
+            configuration,
+            data,
+            resume_from=kept / "6",
+            best_from=kept / str(best[-1]),
+        )
+    )
+    assert [m.step for m in resumed if isinstance(m, Stepped)] == [7, 8, 9]
+    first, second = one(Finished, whole), one(Finished, resumed)
+    assert second.weights.read_bytes() == first.weights.read_bytes()
+    assert (second.best_step, second.metrics) == (first.best_step, first.metrics)
+
+
+def test_records_without_a_second_answer_cannot_be_ranked(tiny_model: Path, tmp_path: Path) -> None:
+    from services.trainer.training.run import CannotTrain
+
+    data = [completion(pair) for pair in pairs("shop", 4)]
+    with pytest.raises(CannotTrain, match="no record to train ranking on"):
+        trained(job(tiny_model, tmp_path, replace(QUICK, objective="ranking"), data))
+
+
+def test_the_asked_part_of_the_prompts_validates_where_the_data_has_no_split(tiny_model: Path, tmp_path: Path) -> None:
+    data = [completion(pair) for pair in pairs("shop", 24)]
+    data += [replace(record, completions=("Another answer.",)) for record in data]
+    said = trained(job(tiny_model, tmp_path, replace(QUICK, max_steps=1, validation_part=0.25), data))
+    began = one(Began, said)
+    assert began.samples + began.validation_samples == 48
+    assert 4 <= began.validation_samples <= 22
+    assert began.validation_samples % 2 == 0, "both records of a prompt are on one side"
