@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
 from fleet_kit.settings import ServiceSettings
+from services.trainer.data.generators.endpoint import Endpoint
 
 
 class NamedSource(BaseModel):
@@ -43,6 +44,27 @@ class DocumentStore(NamedSource):
     resume: bool = False
 
 
+class GenerationEndpoint(NamedSource):
+    """A server of the OpenAI chat protocol that writes synthetic records (see data/generators/endpoint.py).
+
+    `url` is its base URL, for example https://api.example.com/v1; `token` is sent as bearer token, as is what
+    `token_file` holds when a build begins. `concurrency`: requests under way at once.
+    """
+
+    url: HttpUrl
+    model: str
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    concurrency: int = Field(default=4, ge=1, le=64)
+
+    def opened(self) -> Endpoint:
+        """The endpoint with its token; raises OSError when the file with it cannot be read."""
+        token = self.token.get_secret_value() if self.token else ""
+        if self.token_file:
+            token = self.token_file.read_text().strip()
+        return Endpoint(url=str(self.url), model=self.model, token=token, concurrency=self.concurrency)
+
+
 class TrainerSettings(ServiceSettings):
     """What training needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
 
@@ -67,6 +89,8 @@ class TrainerSettings(ServiceSettings):
     """Longest time of a recipe's SQL query."""
     document_stores: dict[str, DocumentStore] = Field(default_factory=dict)
     """Document stores that recipes may query: JSON, name → {"url", "token", "domains", "resume"}."""
+    generation_endpoints: dict[str, GenerationEndpoint] = Field(default_factory=dict)
+    """Servers that generators of recipes may ask: JSON, name → {"url", "model", "token" or "token_file", "domains"}."""
     dataset_folders: Path | None = None
     """Folder with a folder for each domain, in which recipes find what Hugging Face `datasets` saved; None has none."""
     source_bytes: int = Field(default=8 * 1024**3, ge=1)

@@ -4,30 +4,27 @@ It knows files, not the bus, the database or the object store. The way of the re
 """
 
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.trainer.data import frozen_file, records
-from services.trainer.data.build_spec import BuildFault, BuildSpec, Built, CannotBuild, Input, Unbuildable
-from services.trainer.data.card import DataCard, RatingCard, SourceCard, SplitCard, Unusable
-from services.trainer.data.columns import Row
-from services.trainer.data.dataset import InvalidSample
+from services.trainer.data.build_spec import BuildFault, BuildSpec, Built, CannotBuild, Unbuildable
+from services.trainer.data.card import DataCard, RatingCard, SplitCard
 from services.trainer.data.filters import FilterReport, apply
 from services.trainer.data.frozen_file import FrozenFile
+from services.trainer.data.generators import GenerationReport, generate
+from services.trainer.data.generators.endpoint import EndpointFailed
 from services.trainer.data.golden.index import GoldenIndex
-from services.trainer.data.records import Kind, Record
-from services.trainer.data.rows import Unreadable, read_rows
-from services.trainer.data.sorting import ROWS, IdSorter
+from services.trainer.data.input_reader import InputReader, batches_of
+from services.trainer.data.records import Record
+from services.trainer.data.sorting import IdSorter
 from services.trainer.data.split import Splitter
 from services.trainer.lifeline import claim_stdout, die_with
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-MAX_FAULTS = 20
 
 
 def main(spec_file: str) -> int:
@@ -45,24 +42,33 @@ def main(spec_file: str) -> int:
 
 
 def _build(spec: BuildSpec) -> Built:
-    read = [_Reading(one, spec.kind) for one in spec.inputs]
-    filtered, golden = FilterReport(), _golden(spec)
+    read = [InputReader(one, spec.kind) for one in spec.inputs]
+    golden = GoldenIndex.load(spec.golden) if spec.golden else None
+    splitter, filtered = Splitter(spec.validation_part, spec.seed), FilterReport()
+
     # Sorted before the filters, so that which of two near duplicates stays does not depend on who came first.
     raw = _sorter(spec, "raw")
-    for reading in read:
-        for batch in reading.batches():
+    for reader in read:
+        for batch in reader.batches():
             raw.add(batch)
-    splitter = Splitter(spec.validation_part, spec.seed)
     fit = _sorter(spec, "fit")
     for batch in apply(raw.sorted(), spec.filters, golden, filtered):
         fit.add(splitter.assign(batch))
-    frozen = frozen_file.write(
-        (splitter.without_leaks(batch) for batch in fit.sorted()),
-        data := spec.work / "data.parquet",
-        domain=spec.domain,
-        kind=spec.kind,
-    )
+    data = spec.work / "data.parquet"
+    frozen = _write(spec, fit, splitter, data)
     _check(spec, read, filtered, frozen)
+
+    generated, generated_filtered = GenerationReport(), FilterReport()
+    if spec.generators.generators:
+        grown = _sorter(spec, "grown")
+        for batch in _read(data):
+            grown.add(batch)
+        made = batches_of(_generate(spec, data, generated))
+        for batch in apply(made, spec.filters, golden, generated_filtered):
+            grown.add(splitter.assign(batch))
+        data = spec.work / "grown.parquet"
+        frozen = _write(spec, grown, splitter, data)
+
     card = DataCard(
         dataset_id=frozen.dataset_id,
         domain=spec.domain,
@@ -82,12 +88,12 @@ def _build(spec: BuildSpec) -> Built:
             synthetic_left_out=splitter.leaking,
         ),
         ratings=RatingCard(rated=frozen.rated, mean=frozen.mean_rating),
-        sources=tuple(reading.card() for reading in read),
+        sources=tuple(reader.card() for reader in read),
         filters=spec.filters,
         filtered=filtered,
         generators=spec.generators,
-        generated={},
-        generated_filtered=FilterReport(),
+        generated=generated,
+        generated_filtered=generated_filtered,
         environment={"pyarrow": version("pyarrow")},
     )
     path = spec.work / "card.json"
@@ -101,89 +107,42 @@ def _build(spec: BuildSpec) -> Built:
     )
 
 
-class _Reading:
-    """One input while it is read, and what it gave."""
-
-    def __init__(self, given: Input, kind: Kind) -> None:
-        self._given = given
-        self._kind = kind
-        self._counted = Counter[str]()
-        self._unusable: list[Unusable] = []
-
-    def batches(self) -> Iterator["pa.RecordBatch"]:
-        """Its records; raises `CannotBuild` for a file or row that the input does not put up with."""
-        waiting: list[Record] = []
-        for record in self._records():
-            waiting.append(record)
-            if len(waiting) == ROWS:
-                yield _batch(waiting)
-                waiting = []
-        if self._unusable and self._given.unusable == "refuse":
-            raise CannotBuild(*(_fault(self._given, row.place, row.reason) for row in self._unusable))
-        if waiting:
-            yield _batch(waiting)
-
-    def card(self) -> SourceCard:
-        """What it gave; complete once the batches are taken."""
-        return SourceCard(
-            described=self._given.described,
-            rows=self._counted["rows"],
-            records=self._counted["records"],
-            unusable=self._counted["unusable"],
-            examples=tuple(self._unusable),
-        )
-
-    def _records(self) -> Iterator[Record]:
-        for file in self._given.files:
-            try:
-                for number, row in read_rows(file):
-                    self._counted["rows"] += 1
-                    try:
-                        record = self._record(row, from_records=file.format == "records")
-                    except InvalidSample as error:
-                        self._note(Unusable(place=f"{file.name} row {number}", reason=str(error)))
-                        if len(self._unusable) == MAX_FAULTS and self._given.unusable == "refuse":
-                            return
-                        continue
-                    self._counted["records"] += 1
-                    yield record
-            except Unreadable as error:
-                raise CannotBuild(
-                    _fault(self._given, error.file, f"{error.found}, expected {error.expected}")
-                ) from error
-
-    def _record(self, row: Row, *, from_records: bool) -> Record:
-        if from_records:
-            return Record.of_values(row)
-        return self._given.columns.record(row, self._kind, self._given.origin)
-
-    def _note(self, unusable: Unusable) -> None:
-        self._counted["unusable"] += 1
-        if len(self._unusable) < MAX_FAULTS:
-            self._unusable.append(unusable)
-
-
-def _batch(made: list[Record]) -> "pa.RecordBatch":
-    import pyarrow as pa
-
-    return pa.RecordBatch.from_pylist([record.values() for record in made], schema=records.schema())
-
-
 def _sorter(spec: BuildSpec, name: str) -> IdSorter:
     folder = spec.work / name
     folder.mkdir()
     return IdSorter(folder)
 
 
-def _golden(spec: BuildSpec) -> GoldenIndex | None:
-    return GoldenIndex.load(spec.golden) if spec.golden else None
+def _write(spec: BuildSpec, sorter: IdSorter, splitter: Splitter, path: Path) -> FrozenFile:
+    batches = (kept for batch in sorter.sorted() if len(kept := splitter.without_leaks(batch)))
+    return frozen_file.write(batches, path, domain=spec.domain, kind=spec.kind)
 
 
-def _check(spec: BuildSpec, read: list[_Reading], filtered: FilterReport, frozen: FrozenFile) -> None:
+def _read(path: Path) -> Iterator["pa.RecordBatch"]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=1024)
+
+
+def _generate(spec: BuildSpec, path: Path, report: GenerationReport) -> Iterator[Record]:
+    """Generated records, made of what is trained on alone: no wording of a validating prompt is ever trained on."""
+
+    def trained_on() -> Iterator[Record]:
+        return (record for record in records.read(path) if record.split == "train" and not record.synthetic)
+
+    try:
+        yield from generate(spec.generators, spec.kind, trained_on, spec.endpoints, report)
+    except EndpointFailed as error:
+        raise CannotBuild(
+            BuildFault(field="generators", value=str(error), expected="an endpoint that answers")
+        ) from error
+
+
+def _check(spec: BuildSpec, read: Sequence[InputReader], filtered: FilterReport, frozen: FrozenFile) -> None:
     """An empty data set, or one that only validates, is none."""
     if frozen.samples > frozen.validation_samples:
         return
-    cards = [reading.card() for reading in read]
     if frozen.samples:
         faulty = BuildFault(
             field="validation_part",
@@ -200,16 +159,11 @@ def _check(spec: BuildSpec, read: list[_Reading], filtered: FilterReport, frozen
             )
         )
     said = "; ".join(
-        f"{one.field}: {card.rows} rows, {card.unusable} unusable"
+        f"{reader.field}: {card.rows} rows, {card.unusable} unusable"
         + (f" ({card.examples[0].place}: {card.examples[0].reason})" if card.examples else "")
-        for one, card in zip(spec.inputs, cards, strict=True)
+        for reader, card in ((one, one.card()) for one in read)
     )
     raise CannotBuild(BuildFault(field="sources", value=f"no record ({said})", expected="sources with usable rows"))
-
-
-def _fault(given: Input, place: str, reason: str) -> BuildFault:
-    found, _, expected = reason.partition(", expected ")
-    return BuildFault(field=given.field, value=f"{place}: {found}", expected=expected or "another file")
 
 
 if __name__ == "__main__":

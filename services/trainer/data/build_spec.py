@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from services.trainer.data.columns import Columns
 from services.trainer.data.dataset import Format
 from services.trainer.data.filters import FilterRecipe
+from services.trainer.data.generators.endpoint import Endpoint
 from services.trainer.data.generators.recipe import GeneratorRecipe
 from services.trainer.data.records import Kind
 
@@ -48,6 +49,8 @@ class BuildSpec(_Frozen):
     inputs: tuple[Input, ...]
     filters: FilterRecipe
     generators: GeneratorRecipe = GeneratorRecipe()
+    endpoints: dict[str, Endpoint] = {}
+    """Those that the generators name. Their tokens are in this file alone, which nobody else may read."""
     golden: Path | None = None
     validation_part: float
     seed: int

@@ -11,6 +11,7 @@ from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.data import dataset_store
 from services.trainer.data.build_spec import (
+    BuildFault,
     BuildOutcome,
     BuildSpec,
     Built,
@@ -19,6 +20,9 @@ from services.trainer.data.build_spec import (
     outcome_adapter,
 )
 from services.trainer.data.dataset import StoredDataset
+from services.trainer.data.generators import Unfit, check
+from services.trainer.data.generators.endpoint import Endpoint
+from services.trainer.data.generators.recipe import BackGeneration
 from services.trainer.data.golden.known import golden_index
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.sources import Access, Live
@@ -104,6 +108,7 @@ def frozen(stored: StoredDataset, build_id: str = "") -> v1.DatasetFrozen:
 
 
 async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) -> BuildSpec:
+    endpoints = _endpoints(recipe, service)
     inputs: list[Input] = []
     for number, source in enumerate(recipe.sources):
         access = Access(recipe.domain, recipe.kind, service, f"sources.{number}")
@@ -133,6 +138,7 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         inputs=tuple(inputs),
         filters=recipe.filters,
         generators=recipe.generators,
+        endpoints=endpoints,
         golden=folder / "golden.jsonl",
         validation_part=recipe.validation_part,
         seed=recipe.seed,
@@ -141,6 +147,18 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         work=work,
         supervisor=os.getpid(),
     )
+
+
+def _endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, Endpoint]:
+    """Those that the recipe's generators name; raises `CannotBuild` for generators that do not fit."""
+    named = service.settings.generation_endpoints
+    known = {name: one for name, one in named.items() if one.reaches(recipe.domain)}
+    try:
+        check(recipe.generators, recipe.kind, known)
+    except Unfit as unfit:
+        raise CannotBuild(BuildFault(field=unfit.field, value=unfit.found, expected=unfit.expected)) from unfit
+    wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, BackGeneration)}
+    return {name: known[name].opened() for name in wanted}
 
 
 async def _run(spec: BuildSpec) -> BuildOutcome:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from services.trainer.data.filters import FilterRecipe, FilterReport
-from services.trainer.data.generators.recipe import GeneratorRecipe
+from services.trainer.data.generators import GenerationReport, GeneratorRecipe
 from services.trainer.data.records import Kind
 
 
@@ -71,8 +71,8 @@ class DataCard(_Frozen):
     filters: FilterRecipe
     filtered: FilterReport
     generators: GeneratorRecipe
-    generated: dict[str, int]
-    """Records that each generator made, before they were filtered."""
+    generated: GenerationReport
+    """What each generator made, before it was filtered."""
     generated_filtered: FilterReport
     """What the same filters did to those."""
     environment: dict[str, str]
