@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks.report import Row, emit, options
 from benchmarks.training_proof import DATA, Clinc, classify, data_folder, proofs
 from benchmarks.training_speed import anatomy, compare
-from fleet_cli.stack import Home, default_home, prepare_base_model
+from fleet_cli.stack import prepare_base_model
+from fleet_cli.stack.home import Home, default_home
 from services.trainer.data.records import Kind, Record, asked
 
 
