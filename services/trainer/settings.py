@@ -77,6 +77,8 @@ class TrainerSettings(ServiceSettings):
     """Where running jobs keep their files; nothing in it is needed after a crash."""
     threads: int = Field(default=0, ge=0)
     """Threads of the training's arithmetic; 0 takes the cores this process may use."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Memory that a training may take; 0 takes what this process may use (see memory.py)."""
     progress_seconds: float = Field(default=10.0, gt=0)
     """Shortest time between two TrainingProgressed events of a job."""
     flush_seconds: float = Field(default=1.0, gt=0)

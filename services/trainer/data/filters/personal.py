@@ -24,12 +24,13 @@ _FORMS: dict[PersonalKind, re.Pattern[str]] = {
     ),
     PersonalKind.PHONE: re.compile(
         r"(?<![\w+.,/-])(?:"
-        r"(?:\+|00)[1-9][\d ()/.-]{6,20}\d"  # with a country code
-        r"|0\d{1,4}[ /-]\d{3,8}(?:[ -]?\d{1,5}){0,3}"  # with an area code, as in most of Europe
+        r"(?:\+|(?<!\d )00)[1-9][\d ()/.-]{6,20}\d"  # with a country code
+        r"|(?<!\d )0\d{1,4}[ /-]\d{3,8}(?:[ -]?\d{1,5}){0,3}"  # with an area code, as in most of Europe
         r"|(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}"  # North America
         r")(?![\w])"
     ),
 }
+_SHORTEST_NUMBER, _LONGEST_NUMBER = 7, 15  # digits; the latter by E.164
 _CANDIDATE = r"@|\d{2}|:.*:"
 
 
@@ -84,7 +85,13 @@ class Personal:
     def masked(self, text: str) -> tuple[str, set[PersonalKind]]:
         """The text with `[KIND]` in place of what was found."""
         found: set[PersonalKind] = set()
-        for kind, form in _FORMS.items():
+        # What stood in the way of a second number may be masked now: `030 1234567 030 7654321`.
+        while (once := self._masked_once(text, found)) != text:
+            text = once
+        return text, found
+
+    def _masked_once(self, text: str, found: set[PersonalKind]) -> str:
+        for kind in PersonalKind:
             if kind not in self._knobs.kinds:
                 continue
 
@@ -95,8 +102,8 @@ class Personal:
                 found.add(kind)
                 return f"[{kind.name}]{match.group()[length:]}"
 
-            text = form.sub(replace, text)
-        return text, found
+            text = _FORMS[kind].sub(replace, text)
+        return text
 
 
 def _candidates(rows: Rows) -> Mask:
@@ -137,7 +144,12 @@ def _ip(found: str) -> int:
 
 
 def _phone(found: str) -> int:
-    return len(found) if 7 <= sum(map(str.isdigit, found)) <= 15 else 0
+    digits = [at for at, character in enumerate(found) if character.isdigit()]
+    if len(digits) <= _LONGEST_NUMBER:
+        return len(found) if len(digits) >= _SHORTEST_NUMBER else 0
+    # Two numbers side by side: the first ends where groups of digits do.
+    ends = (at + 1 for at in digits[_SHORTEST_NUMBER - 1 : _LONGEST_NUMBER] if not found[at + 1].isdigit())
+    return next(ends, 0)
 
 
 _VALID: dict[PersonalKind, Callable[[str], int]] = {

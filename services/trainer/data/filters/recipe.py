@@ -110,13 +110,16 @@ class GoldenOverlap(Knobs):
 
 
 class PersonalKind(StrEnum):
-    """What can be found by form and, for IBAN and card numbers, by checksum. Names and addresses cannot."""
+    """What can be found by form and, for IBAN and card numbers, by checksum, in the order in which it is looked for.
+
+    Names and postal addresses have no form.
+    """
 
     EMAIL = "email"
-    PHONE = "phone"
     IBAN = "iban"
     CARD = "card"
     IP = "ip"
+    PHONE = "phone"
 
 
 class PersonalData(Knobs):

@@ -10,9 +10,10 @@ _MESSAGE, _PART, _TURN = "\x1d", "\x1e", "\x1f"
 
 
 def exact_forms(values: pl.Series) -> pl.Series:
-    """`prints.exact_form` of every text."""
+    """`prints.exact_form` of every text, and of each part of a `joined` one."""
     lowered = values.str.normalize("NFC").str.to_lowercase()
-    return lowered.str.replace_all(f"[{WHITE_SPACE}]+", " ").str.strip_chars(" ")
+    spaced = lowered.str.replace_all(f"[{WHITE_SPACE}]+", " ")
+    return spaced.str.replace_all(f" ?([{_MESSAGE}-{_TURN}]) ?", "$1").str.strip_chars(" ")
 
 
 def word_forms(values: pl.Series) -> pl.Series:
