@@ -1,0 +1,48 @@
+"""Exports that cannot be made, or not be validated, are refused before anything is trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet_events import v1
+from services.trainer.configuration import Configuration
+from services.trainer.exports import check_exports, check_split
+
+pytestmark = pytest.mark.unit
+
+BLOB = v1.Blob(uri="s3://lorafleet/trainer/data", sha256="a" * 64, bytes=1)
+
+
+def asked(*kinds: str, dataset_id: str = "") -> v1.TrainingRequested:
+    return v1.TrainingRequested(domain="shop", exports=kinds, dataset_id=dataset_id)
+
+
+@pytest.mark.requirement("AS-2.3")
+def test_exports_need_something_to_be_validated_on() -> None:
+    (fault,) = check_exports(asked("int8"), Configuration(), gguf=True)
+    assert (fault.field, fault.value) == ("exports", ["int8"])
+    assert "validation_part" in fault.expected
+    assert check_exports(asked("int8"), Configuration(validation_part=0.1), gguf=True) == ()
+    assert check_exports(asked(), Configuration(), gguf=False) == ()
+
+
+@pytest.mark.requirement("AS-2.3")
+def test_a_named_data_set_is_asked_for_its_own_split() -> None:
+    request = asked("int4", dataset_id="d1")
+    bare = v1.Dataset(dataset_id="d1", blob=BLOB, samples=10)
+    assert check_exports(request, Configuration(), gguf=True) == ()
+    (fault,) = check_split(request, Configuration(), bare)
+    assert fault.field == "exports"
+    assert check_split(request, Configuration(validation_part=0.1), bare) == ()
+    assert check_split(request, Configuration(), bare.model_copy(update={"validation_samples": 2})) == ()
+    assert check_split(asked(dataset_id="d1"), Configuration(), bare) == ()
+
+
+@pytest.mark.requirement("AS-2.2")
+def test_gguf_is_refused_for_what_llama_cpp_does_not_know() -> None:
+    dora = Configuration(method="dora", validation_part=0.1)
+    (fault,) = check_exports(asked("gguf", "int8"), dora, gguf=True)
+    assert "dora" in fault.expected
+    (fault,) = check_exports(asked("gguf"), Configuration(validation_part=0.1), gguf=False)
+    assert "int8 or int4" in fault.expected
+    assert check_exports(asked("int8"), dora, gguf=False) == ()
