@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 from fleet_events.message import Event, decode_event
 from fleet_events.topology import MAX_EVENT_BYTES, row_of, row_of_subject
-from fleet_kit.errors import Refused
+from fleet_kit.errors import Refused, Unreadable
 
-__all__ = ["Envelope", "Outgoing", "event_id", "open_envelope", "seal"]
+__all__ = ["Envelope", "Outgoing", "event_id", "open_envelope", "read_envelope", "seal"]
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,25 @@ def open_envelope(
 ) -> tuple[Event, Envelope]:
     """Read a received message.
 
+    Raises:
+        Refused: see `read_envelope`.
+        Unreadable: the body is none of this event; the reason names each field at fault.
+    """
+    envelope = read_envelope(subject, headers, body, sequence)
+    try:
+        return decode_event(envelope.type, envelope.headers.get("content-type", ""), body), envelope
+    except ValueError as error:
+        raise Unreadable(_reason(error)) from error
+
+
+def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int) -> Envelope:
+    """What a received message says about itself.
+
     A publisher by hand may leave headers out: the type then follows from the subject and the id from the
     stream's sequence, which stays the same over redeliveries.
 
     Raises:
-        Refused: too large, unknown, of another type than the subject's, or broken; the reason names the field.
+        Refused: too large, unknown, of another type than the subject's, or with a broken time.
     """
     found = {name.lower(): value for name, value in (headers or {}).items()}
     row = row_of_subject(subject)
@@ -99,10 +113,9 @@ def open_envelope(
         moment = datetime.fromisoformat(found.get("ce-time", "1970-01-01T00:00:00Z"))
         if moment.tzinfo is None:
             raise ValueError("ce-time must carry a time zone")
-        event = decode_event(type_name, found.get("content-type", ""), body)
     except ValueError as error:
         raise Refused(_reason(error)) from error
-    envelope = Envelope(
+    return Envelope(
         id=found.get("ce-id") or found.get("nats-msg-id") or f"sequence-{sequence}",
         type=type_name,
         source=found.get("ce-source", "unknown"),
@@ -110,7 +123,6 @@ def open_envelope(
         entity=found.get("ce-subject", ""),
         headers=found,
     )
-    return event, envelope
 
 
 def _reason(error: ValueError) -> str:

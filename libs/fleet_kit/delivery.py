@@ -14,10 +14,10 @@ from nats.js import JetStreamContext
 
 from fleet_events.message import Event
 from fleet_kit import inbox, lease, metrics
-from fleet_kit.cloudevents import Envelope, open_envelope
+from fleet_kit.cloudevents import Envelope, open_envelope, read_envelope
 from fleet_kit.db import Pool
-from fleet_kit.errors import LeaseLost, NotYet
-from fleet_kit.handlers import Binding
+from fleet_kit.errors import LeaseLost, NotYet, Unreadable
+from fleet_kit.handlers import Binding, Unread
 from fleet_kit.settle import settle
 from fleet_kit.telemetry import span
 from fleet_kit.transaction import Transaction
@@ -52,7 +52,13 @@ class Desk:
         started = time.perf_counter()
 
         async def handle() -> str:
-            event, envelope = open_envelope(raw.subject, raw.headers, raw.data, raw.metadata.sequence.stream)
+            place = raw.subject, raw.headers, raw.data, raw.metadata.sequence.stream
+            try:
+                event, envelope = open_envelope(*place)
+            except Unreadable as broken:
+                if binding.unreadable is None:
+                    raise
+                return await self._unread(raw.data, broken, read_envelope(*place), binding, binding.unreadable)
             bound = structlog.contextvars.bound_contextvars(event_id=envelope.id, consumer=binding.durable)
             with span(f"handle {type(event).__name__}", envelope.headers), bound:
                 if binding.lease is None:
@@ -74,6 +80,15 @@ class Desk:
             if not await inbox.claim(tx.connection, binding.durable, envelope.id):
                 return "duplicate"
             await binding.function(event, tx, self.service)
+        return "done"
+
+    async def _unread(
+        self, body: bytes, broken: Unreadable, envelope: Envelope, binding: Binding, handle: Unread
+    ) -> str:
+        async with self.begin(envelope) as tx:
+            if not await inbox.claim(tx.connection, binding.durable, envelope.id):
+                return "duplicate"
+            await handle(body, broken, tx, self.service)
         return "done"
 
     async def _long(self, event: Event, envelope: Envelope, message: NatsMessage, binding: Binding, name: str) -> str:

@@ -4,11 +4,15 @@ On the bus `settle` alone turns these into ack, nak or a dead letter; over HTTP 
 RFC 9457 body. Nothing else in the code decides either.
 """
 
-__all__ = ["BlobCorrupt", "BlobMissing", "LeaseLost", "NotYet", "Problem", "Refused"]
+__all__ = ["BlobCorrupt", "BlobMissing", "LeaseLost", "NotYet", "Problem", "Refused", "Unreadable"]
 
 
 class Refused(Exception):
     """The event can never work as it is. It becomes a dead letter with this reason."""
+
+
+class Unreadable(Refused):
+    """The body breaks the event's contract. A handler may say what that means (see `Handlers.on`)."""
 
 
 class NotYet(Exception):

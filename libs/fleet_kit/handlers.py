@@ -7,13 +7,18 @@ from typing import Any, Generic, TypeVar
 from fleet_events.message import Event
 from fleet_events.topology import Consumer, Row, consumers_of, durable_name
 from fleet_kit.cloudevents import Envelope
+from fleet_kit.errors import Unreadable
 from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
 
-__all__ = ["Binding", "Handlers"]
+__all__ = ["Binding", "Handlers", "Unread"]
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)
+
+
+Unread = Callable[[bytes, Unreadable, Transaction, Any], Awaitable[None]]
+"""Handles a body that breaks its event's contract: body, what is wrong with it, transaction, service."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Binding:
     consumer: Consumer
     function: Callable[..., Awaitable[None]]
     lease: Callable[[Any, Envelope], str] | None = None
+    unreadable: Unread | None = None
 
     @property
     def durable(self) -> str:
@@ -39,14 +45,18 @@ class Handlers(Generic[S]):
         self.bindings: dict[type[Event], Binding] = {}
 
     def on(
-        self, event: type[E]
+        self, event: type[E], *, unreadable: Unread | None = None
     ) -> Callable[[Callable[[E, Transaction, S], Awaitable[None]]], Callable[[E, Transaction, S], Awaitable[None]]]:
-        """Handle an event in one transaction: inbox row, the function's writes, outbox rows. Then ack."""
+        """Handle an event in one transaction: inbox row, the function's writes, outbox rows. Then ack.
+
+        `unreadable` does the same for a body that breaks the contract, where that has an answer for its sender; it
+        raises what it was given to leave the body to the dead letters, which is what happens without it.
+        """
 
         def register(
             function: Callable[[E, Transaction, S], Awaitable[None]],
         ) -> Callable[[E, Transaction, S], Awaitable[None]]:
-            self._add(event, function, None)
+            self._add(event, function, None, unreadable)
             return function
 
         return register
@@ -71,9 +81,10 @@ class Handlers(Generic[S]):
         event: type[Event],
         function: Callable[..., Awaitable[None]],
         lease: Callable[[Any, Envelope], str] | None,
+        unreadable: Unread | None = None,
     ) -> None:
         for row, consumer in consumers_of(self.service):
             if row.event is event:
-                self.bindings[event] = Binding(row, consumer, function, lease)
+                self.bindings[event] = Binding(row, consumer, function, lease, unreadable)
                 return
         raise ValueError(f"{self.service} does not hear {event.__name__}: add it to fleet_events/topology.py")

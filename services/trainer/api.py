@@ -16,7 +16,7 @@ from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data import api as data_api
 from services.trainer.data import build_api
 from services.trainer.domain import InvalidTransition, Job, JobState
-from services.trainer.jobs.acceptance import examine
+from services.trainer.jobs.acceptance import examine, faults_of
 from services.trainer.jobs.request import read_request
 from services.trainer.reporting import api as reporting_api
 from services.trainer.service import Trainer, TrainerService
@@ -31,19 +31,25 @@ router = APIRouter(prefix="/v1", tags=["training"])
 @router.post("/jobs", status_code=202, summary="Queue a training job")
 async def submit_job(request: Request, response: Response, caller: Trains, trainer: Trainer) -> Accepted:
     """The body is a TrainingRequested. The job is trained by whichever worker takes its event."""
-    try:
-        asked = read_request(await request.body(), trainer.parts)
+    reading = read_request(await request.body())
+    if reading.request is None:
+        raise _unprocessable(reading.faults)
+    asked, faults = reading.request, reading.faults
+    if reading.named:
         caller.reach(asked.domain)
-        asked = asked.model_copy(update={"requested_by": caller.subject, "job_id": asked.job_id or event_id()})
-        job = domain.queue(asked, asked.job_id, datetime.now(UTC))
-        async with trainer.transaction() as tx:
-            await examine(job, tx.connection, trainer)
-            if await store.add_job(tx.connection, job):
-                await tx.emit(asked, entity=job.job_id)
-            else:
-                await _same_again(job, await store.locked(tx.connection, job.job_id))
-    except InvalidRequest as invalid:
-        raise _unprocessable(invalid.faults) from invalid
+    asked = asked.model_copy(update={"requested_by": caller.subject, "job_id": asked.job_id or event_id()})
+    job = domain.queue(asked, asked.job_id, datetime.now(UTC))
+    async with trainer.transaction() as tx:
+        if reading.named:
+            faults += (await faults_of(job, tx.connection, trainer))[1]
+        else:
+            faults += trainer.parts.faults_of(asked)[1]
+        if faults:
+            raise _unprocessable(faults)
+        if await store.add_job(tx.connection, job):
+            await tx.emit(asked, entity=job.job_id)
+        else:
+            await _same_again(job, await store.locked(tx.connection, job.job_id))
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return Accepted(job_id=job.job_id)
 

@@ -197,7 +197,7 @@ def succeed(job: Job, completed: v1.TrainingCompleted, now: datetime) -> Job:
         step=job.total_steps,
         error="",
         finished_at=now,
-        history=_closed(job, now, Outcome.SUCCEEDED, ""),
+        history=_ended(job, now, Outcome.SUCCEEDED, ""),
     )
 
 

@@ -22,7 +22,7 @@ from services.trainer.data import store
 from services.trainer.data.building import run_build
 from services.trainer.data.dataset import InvalidSample, Preference, Sample
 from services.trainer.data.golden.known import remember
-from services.trainer.jobs.acceptance import accept
+from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.jobs.job import run_job
 from services.trainer.service import TrainerService
 
@@ -51,7 +51,7 @@ async def record_preference(event: PreferenceRecorded, tx: Transaction, service:
     await store.add_preference(tx.connection, preference)
 
 
-@handlers.on(TrainingRequested)
+@handlers.on(TrainingRequested, unreadable=reject)
 async def accept_job(event: TrainingRequested, tx: Transaction, service: TrainerService) -> None:
     """Queue a valid job; fail another with everything that is wrong with it."""
     if tx.cause is None:

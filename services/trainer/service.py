@@ -17,11 +17,15 @@ from fleet_events import v1
 from fleet_kit.http import service_of
 from fleet_kit.service import Service
 from lora_core import base_model
+from services.trainer import estimate
+from services.trainer.combinations import asks_for_size, contradictions
 from services.trainer.configuration import Configuration, Fault, InvalidRequest, check, resolve
 from services.trainer.continuation import Continuation
+from services.trainer.estimate import ModelSize
 from services.trainer.exports import check_exports
 from services.trainer.jobs.turn import Turn
 from services.trainer.jobs.work_folder import remove_leftovers
+from services.trainer.memory import available_memory
 from services.trainer.settings import TrainerSettings
 
 
@@ -37,22 +41,42 @@ class Workshop:
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     """Names this process in a job's history."""
     turn: Turn = field(default_factory=Turn)
+    size: ModelSize | None = None
+    """What memory is estimated from; None for an architecture whose configuration does not tell."""
+    memory: int = 0
+    """Bytes that a training may take here."""
 
     def examine(self, request: v1.TrainingRequested, continued: Continuation | None = None) -> Configuration:
         """The configuration a request asks for; raises `InvalidRequest` with every fault it has."""
+        configuration, faults = self.faults_of(request, continued)
+        if faults:
+            raise InvalidRequest(faults)
+        return configuration
+
+    def faults_of(
+        self, request: v1.TrainingRequested, continued: Continuation | None = None
+    ) -> tuple[Configuration, tuple[Fault, ...]]:
+        """What a request comes to, and everything that is wrong with it beside this base model and machine."""
         if continued is None:
             configuration = resolve(request.method, request.hyperparameters, request.objective)
         else:
             configuration = continued.configure(request)
-        faults = list(check(configuration, self.shapes, quantisation=self.quantisation))
-        faults += check_exports(request, configuration, gguf=self.gguf)
-        if continued is not None:
-            faults += continued.faults(request)
+        faults = [
+            *check(configuration, self.shapes, quantisation=self.quantisation),
+            *contradictions(request, configuration),
+            *check_exports(request, configuration, gguf=self.gguf),
+        ]
         if request.base_model not in ("", self.base.name):
             faults.append(Fault("base_model", request.base_model, f"{self.base.name}, which this trainer trains"))
-        if faults:
-            raise InvalidRequest(tuple(faults))
-        return configuration
+        if continued is not None:
+            faults += continued.faults(request)
+        return configuration, tuple(faults)
+
+    def faults_of_size(self, request: v1.TrainingRequested, configuration: Configuration) -> tuple[Fault, ...]:
+        """Whether it fits into memory. Asked once, when the job is accepted: later only trying tells more."""
+        if self.size is None or not asks_for_size(request):
+            return ()
+        return estimate.faults(configuration, self.size, self.memory)
 
 
 TrainerService: TypeAlias = Service[TrainerSettings, Workshop]
@@ -68,7 +92,14 @@ async def open_workshop(service: TrainerService) -> AsyncIterator[Workshop]:
     shapes = await asyncio.to_thread(base_model.linear_shapes, folder)
     base = v1.BaseModel(name=service.settings.trained_name, revision=revision)
     gguf = await asyncio.to_thread(_llama_cpp_knows, folder)
-    yield Workshop(base, shapes, quantisation=find_spec("bitsandbytes") is not None, gguf=gguf)
+    yield Workshop(
+        base,
+        shapes,
+        quantisation=find_spec("bitsandbytes") is not None,
+        gguf=gguf,
+        size=ModelSize.of(json.loads(await asyncio.to_thread((folder / "config.json").read_bytes)), shapes),
+        memory=service.settings.memory_bytes or await asyncio.to_thread(available_memory),
+    )
 
 
 def _llama_cpp_knows(folder: Path) -> bool:

@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
-from fleet_kit.errors import Refused
+from fleet_kit.errors import Refused, Unreadable
 from fleet_kit.transaction import Transaction
 from services.trainer import domain, store
+from services.trainer.combinations import unvalidated
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data.selection import named_dataset
 from services.trainer.domain import Job, JobState
 from services.trainer.exports import check_split
 from services.trainer.jobs.continued import find_continued
+from services.trainer.jobs.request import read_request
 from services.trainer.service import TrainerService
 
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
@@ -45,28 +47,51 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
     await tx.emit(domain.queued(job), entity=job.job_id)
 
 
+async def reject(body: bytes, broken: Unreadable, tx: Transaction, service: TrainerService) -> None:
+    """Fail the job of a request that breaks the contract, with that and all else that is wrong with it.
+
+    Raises:
+        Unreadable: it is not even known whose job that would be, or the id belongs to another one.
+    """
+    reading, now = read_request(body, newer=True), datetime.now(UTC)
+    if reading.request is None or not reading.named or tx.cause is None:
+        raise broken
+    job = domain.queue(reading.request, job_id_of(reading.request, tx.cause), now)
+    if not await store.add_job(tx.connection, job):
+        raise broken
+    faults = (*reading.faults, *(await faults_of(job, tx.connection, service))[1])
+    failed, said = domain.fail(job, str(InvalidRequest(faults)), now)
+    await store.save_job(tx.connection, failed)
+    await tx.emit(said, entity=job.job_id)
+
+
 async def examine(job: Job, connection: Connection, service: TrainerService) -> Job:
     """The job with what it continues; raises `InvalidRequest` with all that can be known to be wrong before it runs."""
+    settled, faults = await faults_of(job, connection, service)
+    if faults:
+        raise InvalidRequest(faults)
+    return settled
+
+
+async def faults_of(job: Job, connection: Connection, service: TrainerService) -> tuple[Job, tuple[Fault, ...]]:
+    """The job with what it continues, and everything that is wrong with its request."""
     faults: list[Fault] = []
-    continued = job.continued
+    continued, dataset = job.continued, None
     try:
         continued = continued or await find_continued(connection, job.request, service.parts.base)
     except InvalidRequest as unknown:
         faults += unknown.faults
-    configuration = None
-    try:
-        configuration = service.parts.examine(job.request, continued)
-    except InvalidRequest as invalid:
-        faults += invalid.faults
+    configuration, wrong = service.parts.faults_of(job.request, continued)
+    faults += (*wrong, *service.parts.faults_of_size(job.request, configuration))
     if job.request.dataset_id:
         try:
-            named = await named_dataset(connection, job.request)
-            faults += check_split(job.request, configuration, named.dataset) if configuration else ()
+            dataset = (await named_dataset(connection, job.request)).dataset
+            faults += check_split(job.request, configuration, dataset)
         except InvalidRequest as unknown:
             faults += unknown.faults
-    if faults:
-        raise InvalidRequest(tuple(faults))
-    return domain.settle_continuation(job, continued)
+    if dataset is not None or not job.request.dataset_id:
+        faults += unvalidated(job.request, split=dataset is not None and dataset.validation_samples > 0)
+    return domain.settle_continuation(job, continued), tuple(faults)
 
 
 def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:

@@ -1,36 +1,54 @@
-"""Reads a training request from an HTTP body, with all its faults at once."""
+"""Reads a training request from a body, with all its faults at once."""
 
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from fleet_events import v1
-from services.trainer.configuration import Fault, InvalidRequest
-from services.trainer.service import Workshop
+from services.trainer.configuration import Fault
+
+_NAMELESS = "unnamed"
 
 
-def read_request(body: bytes, workshop: Workshop) -> v1.TrainingRequested:
-    """The request in a body; raises `InvalidRequest` with the faults of its fields and of the whole together."""
+@dataclass(frozen=True)
+class Reading:
+    """A body as far as it can be read.
+
+    `request` is what is left once the fields at fault are left out, so that the rest can be examined with them; None
+    where nothing is. `named` tells whether its domain is the sender's.
+    """
+
+    request: v1.TrainingRequested | None
+    faults: tuple[Fault, ...]
+    named: bool = True
+
+
+def read_request(body: bytes, *, newer: bool = False) -> Reading:
+    """The request in a body, and all faults of its fields. `newer` lets fields pass that the contract does not have."""
     try:
         raw = json.loads(body)
-    except ValueError as error:
-        raise InvalidRequest((Fault("body", body[:80].decode(errors="replace"), "a JSON object"),)) from error
+    except ValueError:
+        raw = body[:80].decode(errors="replace")
     if not isinstance(raw, dict):
-        raise InvalidRequest((Fault("body", raw, "a JSON object"),))
-    faults = list(_unknown(raw))
-    places: list[tuple[int | str, ...]] = []
+        return Reading(None, (Fault("body", raw, "a JSON object"),), named=False)
+    faults = [] if newer else list(_unknown(raw))
     try:
-        request = v1.TrainingRequested.model_validate(raw)
+        return Reading(v1.TrainingRequested.model_validate(raw), tuple(faults))
     except ValidationError as error:
-        places = [one["loc"] for one in error.errors()]
-        faults += [Fault(".".join(map(str, one["loc"])), one.get("input"), one["msg"]) for one in error.errors()]
-    faults += _faults_of_the_rest(raw, places, workshop)
-    if faults:
-        raise InvalidRequest(tuple(faults))
-    return request
+        broken = error.errors()
+    faults += [Fault(".".join(map(str, one["loc"])), one.get("input"), one["msg"]) for one in broken]
+    rest = copy.deepcopy(raw)
+    for one in broken:
+        _drop(rest, one["loc"])
+    try:
+        request = v1.TrainingRequested.model_validate({"domain": _NAMELESS, **rest})
+    except ValidationError:
+        return Reading(None, tuple(faults), named=False)
+    return Reading(request, tuple(faults), named="domain" in rest)
 
 
 def _unknown(raw: dict[str, Any]) -> Iterator[Fault]:
@@ -45,22 +63,6 @@ def _unknown(raw: dict[str, Any]) -> Iterator[Fault]:
         for name in sorted(values.keys() - known):
             expected = "one of " + ", ".join(sorted(model.model_fields))
             yield Fault(f"{prefix}{name}", values[name], expected)
-
-
-def _faults_of_the_rest(
-    raw: dict[str, Any], places: list[tuple[int | str, ...]], workshop: Workshop
-) -> tuple[Fault, ...]:
-    """What else is wrong, once the fields at fault are left out: so that a caller mends everything in one go."""
-    rest = copy.deepcopy(raw)
-    for place in places:
-        _drop(rest, place)
-    try:
-        workshop.examine(v1.TrainingRequested.model_validate({"domain": "unnamed", **rest}))
-    except InvalidRequest as more:
-        return more.faults
-    except ValidationError:
-        return ()
-    return ()
 
 
 def _drop(values: Any, place: tuple[int | str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,40 @@ async def test_a_request_that_cannot_succeed_is_not_retried(bench: Bench) -> Non
     assert answer.status_code == 422
     assert "at most 32" in answer.json()["detail"]
     assert (await bench.job(job_id))["state"] == "failed"
+
+
+@pytest.mark.requirement("TP-1.2")
+async def test_an_event_with_values_out_of_range_fails_its_job_with_everything_that_is_wrong(bench: Bench) -> None:
+    body = {
+        "domain": bench.domain,
+        "continueFrom": "ghost-lora-v1.0.0",
+        "datasetId": "0" * 64,
+        "hyperparameters": {"rank": 4000, "batchSize": 9, "processes": 2, "beta": 0.3, "earlyStoppingPatience": 2},
+        "aFieldOfANewerWriter": 1,
+    }
+    job_id = f"broken-{secrets.token_hex(4)}"
+    headers = {"ce-id": job_id, "Nats-Msg-Id": job_id, "content-type": "application/json"}
+    await bench.upstream.jetstream.publish(
+        "lorafleet.v1.training.requested", json.dumps(body).encode(), headers=headers
+    )
+    failed = await bench.until(job_id, "failed", timeout=30)
+    (said,) = await eventually(lambda: bench.upstream.heard(v1.TrainingFailed, job_id))
+    assert said.reason == failed["error"]
+    for named in ("hyperparameters.rank: 4000", "processes: 2", "beta: 0.3", "continue_from", "dataset_id"):
+        assert named in said.reason, said.reason
+    over_http = await bench.trainer.client.post("/v1/jobs", json={**body, "domain": "NO DOMAIN"})
+    fields = {one["field"].rpartition(".")[2] for one in over_http.json()["faults"]}
+    assert fields >= {"rank", "processes", "beta", "domain", "aFieldOfANewerWriter"}
+
+
+async def test_a_broken_event_of_a_job_that_is_known_goes_to_the_dead_letters(bench: Bench) -> None:
+    await bench.record(pairs(bench.domain, 4))
+    job_id = await bench.submit(query=NOTHING, jobId=f"known-{secrets.token_hex(4)}")
+    body = json.dumps({"domain": bench.domain, "jobId": job_id, "hyperparameters": {"rank": 0}}).encode()
+    await bench.upstream.jetstream.publish("lorafleet.v1.training.requested", body)
+
+    async def buried() -> bool:
+        return any("greater than or equal to 1" in reason for reason in await bench.upstream.dead())
+
+    await eventually(buried, 30)
+    assert NOTHING in (await bench.until(job_id, "failed"))["error"]

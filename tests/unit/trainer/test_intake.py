@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fleet_events import v1
 from fleet_kit.errors import Problem
-from services.trainer.configuration import InvalidRequest
 from services.trainer.data.dataset import Sample
 from services.trainer.data.intake import read_samples
 from services.trainer.jobs.request import read_request
@@ -66,34 +65,40 @@ async def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> Non
     assert refused.value.status == 413
 
 
+def faults_of(body: dict[str, Any] | bytes) -> dict[str, str]:
+    """Field → what would be right, of the fields and of the whole."""
+    reading = read_request(body if isinstance(body, bytes) else json.dumps(body).encode())
+    whole = WORKSHOP.faults_of(reading.request)[1] if reading.request else ()
+    return {fault.field: fault.expected for fault in (*reading.faults, *whole)}
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"text"', b"\xff"])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
-    with pytest.raises(InvalidRequest, match="a JSON object"):
-        read_request(body, WORKSHOP)
+    assert faults_of(body) == {"body": "a JSON object"}
 
 
 @pytest.mark.requirement("TP-1.2")
 def test_faults_of_fields_and_of_the_whole_are_told_together() -> None:
-    body = {"domain": "UPPER", "method": "qlora", "hyperparameters": {"rank": 100, "batchSize": "many"}}
-    with pytest.raises(InvalidRequest) as refused:
-        read_request(json.dumps(body).encode(), WORKSHOP)
-    fields = [fault.field for fault in refused.value.faults]
-    assert fields[:2] == ["domain", "hyperparameters.batchSize"]
-    assert {"method", "hyperparameters.rank"} <= set(fields)
+    asked = {"rank": 100, "batchSize": "many", "targetModules": ["q_proj"], "beta": 0.2, "processes": 3}
+    fields = set(faults_of({"domain": "UPPER", "method": "qlora", "hyperparameters": asked}))
+    whole = {"hyperparameters.rank", "hyperparameters.beta", "hyperparameters.processes", "method"}
+    assert fields == {"domain", "hyperparameters.batchSize"} | whole
 
 
 def test_a_misspelled_field_is_refused_and_the_right_ones_are_named() -> None:
-    body = {"domain": "shop", "hyperparameters": {"targetModules": ["q_proj"], "learning_rat": 0.1}, "querry": "x"}
-    with pytest.raises(InvalidRequest) as refused:
-        read_request(json.dumps(body).encode(), WORKSHOP)
-    named = {fault.field: fault.expected for fault in refused.value.faults}
+    named = faults_of(
+        {"domain": "shop", "hyperparameters": {"targetModules": ["q_proj"], "learning_rat": 0.1}, "querry": "x"}
+    )
     assert set(named) == {"querry", "hyperparameters.learning_rat"}
     assert "learning_rate" in named["hyperparameters.learning_rat"]
 
 
+def test_a_field_of_a_newer_writer_is_no_fault_on_the_bus() -> None:
+    reading = read_request(b'{"domain": "shop", "colour": "red", "hyperparameters": {"rank": 0}}', newer=True)
+    assert [fault.field for fault in reading.faults] == ["hyperparameters.rank"]
+    assert reading.request == v1.TrainingRequested(domain="shop", hyperparameters=v1.Hyperparameters())
+
+
 def test_another_base_model_is_refused_with_the_one_there_is() -> None:
-    with pytest.raises(InvalidRequest, match="expected base,"):
-        read_request(
-            json.dumps({"domain": "shop", "baseModel": "x", "hyperparameters": {"targetModules": ["q_proj"]}}).encode(),
-            WORKSHOP,
-        )
+    asked = {"domain": "shop", "baseModel": "x", "hyperparameters": {"targetModules": ["q_proj"]}}
+    assert faults_of(asked)["base_model"].startswith("base,")

@@ -1,0 +1,84 @@
+"""The estimate of memory: beside measured runs, and what it says where something does not fit."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.trainer.configuration import DECODER_PROJECTIONS, Configuration
+from services.trainer.estimate import ModelSize, faults, memory
+
+pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.2")]
+
+PARTS = {"q_proj": (576, 576), "k_proj": (192, 576), "v_proj": (192, 576), "o_proj": (576, 576)}
+PARTS |= {"gate_proj": (1536, 576), "up_proj": (1536, 576), "down_proj": (576, 1536)}
+CONFIG = {
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+SHAPES = {f"layers.{layer}.{name}": shape for layer in range(30) for name, shape in PARTS.items()}
+SMOLLM = ModelSize.of(CONFIG, SHAPES)
+assert SMOLLM is not None
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("method", "rank", "targets", "tokens", "measured"),
+    [
+        ("lora", 16, DECODER_PROJECTIONS, 212, 1759),
+        ("lora", 16, DECODER_PROJECTIONS, 936, 4102),
+        ("lora", 8, ("q_proj", "v_proj"), 936, 3232),
+        ("dora", 16, DECODER_PROJECTIONS, 936, 5322),
+        ("qlora", 16, DECODER_PROJECTIONS, 936, 3981),
+        ("lora", 16, DECODER_PROJECTIONS, 3932, 11153),
+    ],
+)
+def test_the_estimate_is_near_the_highest_memory_of_smollm2_135m_on_a_cpu(
+    method: str, rank: int, targets: tuple[str, ...], tokens: int, measured: int
+) -> None:
+    """`measured`: MiB resident at the highest (ru_maxrss) of two steps over so many tokens each."""
+    assert SMOLLM
+    estimated = memory(Configuration(method=method, rank=rank, target_modules=targets), SMOLLM, tokens) / MIB
+    assert measured / 1.2 < estimated < measured * 1.2
+
+
+def test_parameters_are_those_of_the_model_and_other_architectures_are_left_alone() -> None:
+    assert SMOLLM
+    assert SMOLLM.linear + SMOLLM.embedding == pytest.approx(134_515_008, rel=0.001)
+    assert ModelSize.of({"n_layer": 12, "n_embd": 768}, {}) is None
+
+
+def test_more_of_anything_takes_more_memory() -> None:
+    assert SMOLLM
+    usual = Configuration(target_modules=("q_proj",))
+    known = memory(usual, SMOLLM, 2048)
+    for change in ({"rank": 64}, {"target_modules": ("q_proj", "v_proj")}, {"dropout": 0.1}, {"processes": 2}):
+        assert memory(replace(usual, **change), SMOLLM, 2048) > known, change
+    assert memory(usual, SMOLLM, 4096) > known
+    assert memory(replace(usual, method="qlora"), SMOLLM, 2048) < known
+
+
+def test_what_does_not_fit_is_refused_with_batches_that_would() -> None:
+    assert SMOLLM
+    asked = Configuration(batch_size=64, max_length=1024)
+    available = 8 * 2**30
+    (fault,) = faults(asked, SMOLLM, available)
+    assert (fault.field, fault.value) == ("hyperparameters.batch_size", 64)
+    words = fault.expected.split()
+    batch, length = int(words[2]), int(words[10].rstrip(":"))
+    for fitting in (replace(asked, batch_size=batch), replace(asked, max_length=length)):
+        assert faults(fitting, SMOLLM, available) == ()
+    assert faults(replace(asked, batch_size=batch + 1), SMOLLM, available)
+    assert faults(replace(asked, max_length=length + 1), SMOLLM, available)
+    assert "8.0 GiB are available" in fault.expected
+    assert faults(asked, SMOLLM, 0) == (), "an unknown amount is no bound"
+
+
+def test_a_machine_that_is_too_small_for_the_model_is_said_to_be() -> None:
+    assert SMOLLM
+    (fault,) = faults(Configuration(), SMOLLM, 2**30)
+    assert "too little for this base model" in fault.expected
