@@ -216,7 +216,7 @@ def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_reque
     for name, field in v1.Hyperparameters.model_fields.items():
         text = str(field.annotation)
         words = {"scheduler": "cosine", "preference_loss": "ipo", "ranking_loss": "rrhf", "target_modules": "q_proj"}
-        given[name] = words.get(name, 0.1 if "float" in text else 1)
+        given[name] = words.get(name, 0.1 if "float" in text else 8)
     options: list[str] = []
     for name, value in given.items():
         options += [{"target_modules": "--target-module"}.get(name, "--" + name.replace("_", "-")), str(value)]
