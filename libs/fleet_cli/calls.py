@@ -13,8 +13,11 @@ from fleet_cli.client import Call, Query
 from fleet_cli.replies import (
     Adapter,
     Anything,
+    BuildQueued,
     ChatCompletion,
     Dataset,
+    DatasetBuild,
+    DroppedRecords,
     Evaluation,
     GoldenChanged,
     GoldenSet,
@@ -25,6 +28,7 @@ from fleet_cli.replies import (
     Provenance,
     Recorded,
     Reply,
+    Uploaded,
 )
 from fleet_events import v1
 
@@ -52,9 +56,47 @@ def record_samples(domain: str, ndjson: bytes) -> Call[Recorded]:
     return Call("trainer", "POST", "/v1/samples", TypeAdapter(Recorded), {"domain": domain}, ndjson=ndjson)
 
 
-def datasets() -> Call[list[Dataset]]:
-    """Frozen data sets, newest first."""
-    return Call("trainer", "GET", "/v1/datasets", TypeAdapter(list[Dataset]), inside="datasets")
+def upload_data(domain: str, file: Path) -> Call[Uploaded]:
+    """Upload a JSONL, CSV or Parquet file for recipes."""
+    query: Query = {"domain": domain, "filename": file.name}
+    return Call("trainer", "PUT", "/v1/uploads", TypeAdapter(Uploaded), query, file=file)
+
+
+def build_dataset(recipe: Mapping[str, object]) -> Call[BuildQueued]:
+    """Build a data set from a recipe (see docs/training-data.md)."""
+    return Call("trainer", "POST", "/v1/datasets", TypeAdapter(BuildQueued), body=recipe)
+
+
+def dataset_build(build_id: str) -> Call[DatasetBuild]:
+    """Where a build stands."""
+    return Call("trainer", "GET", f"/v1/datasets/builds/{_part(build_id)}", TypeAdapter(DatasetBuild))
+
+
+def datasets(name: str | None = None) -> Call[list[Dataset]]:
+    """Versions of data sets, newest first."""
+    return Call("trainer", "GET", "/v1/datasets", TypeAdapter(list[Dataset]), {"name": name}, inside="datasets")
+
+
+def dataset(dataset_id: str) -> Call[Dataset]:
+    """A data set."""
+    return Call("trainer", "GET", f"/v1/datasets/{_part(dataset_id)}", TypeAdapter(Dataset))
+
+
+def dataset_card(dataset_id: str) -> Call[Anything]:
+    """What a data set is made of."""
+    return Call("trainer", "GET", f"/v1/datasets/{_part(dataset_id)}/card", _ANYTHING)
+
+
+def dataset_dropped(dataset_id: str, filter: str | None = None) -> Call[DroppedRecords]:
+    """Samples of what each filter dropped, and why."""
+    path = f"/v1/datasets/{_part(dataset_id)}/dropped"
+    return Call("trainer", "GET", path, TypeAdapter(DroppedRecords), {"filter": filter})
+
+
+def dataset_records(dataset_id: str, split: str | None = None) -> Call[list[dict[str, object]]]:
+    """The records of a data set, of one side of its split or of both."""
+    path = f"/v1/datasets/{_part(dataset_id)}/records"
+    return Call("trainer", "GET", path, _LINES, {"split": split}, lines=True)
 
 
 def request_training(request: v1.TrainingRequested) -> Call[JobAccepted]:

@@ -12,8 +12,9 @@ Every endpoint is written down once, in `calls.py`, as a `Call[T]`; both clients
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -22,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fleet_cli.faults import Fault, ServerRefused, Unreachable
 from fleet_cli.home import FleetHome
+from fleet_cli.upload import FileBody
 
 Answer = TypeVar("Answer")
 Query = Mapping[str, str | int | float | bool | None]
@@ -47,13 +49,18 @@ class Call(Generic[Answer]):
     # The reply is lines of JSON.
     lines: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    # The body is this file, sent as it is read.
+    file: Path | None = None
 
     def request(self, base: str, token: str) -> httpx.Request:
         """The HTTP request; `base` is the service's URL, `token` its bearer token."""
         headers = {"Authorization": f"Bearer {token}", **self.headers}
         if self.ndjson is not None:
             headers["Content-Type"] = "application/x-ndjson"
-        return httpx.Request(
+        body = FileBody(self.file) if self.file else None
+        if body is not None:
+            headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(body.bytes)}
+        request = httpx.Request(
             self.method,
             base.rstrip("/") + self.path,
             params={name: str(value) for name, value in self.query.items() if value not in (None, "")},
@@ -64,6 +71,9 @@ class Call(Generic[Answer]):
             headers=headers,
             extensions={"timeout": TIMEOUT.as_dict()},
         )
+        if body is not None:
+            request.stream = body
+        return request
 
     def read(self, response: httpx.Response) -> Answer:
         """The typed answer; raises `ServerRefused` with the problem the service reports."""
@@ -137,6 +147,21 @@ class FleetClient:
         base = self._home.service_url(call.service)
         try:
             return call.read(self._http.send(call.request(base, self._home.token(self._token))))
+        except httpx.TransportError as error:
+            raise Unreachable(call.service, base, str(error) or type(error).__name__) from error
+
+    def download(self, call: Call[Answer]) -> Generator[bytes]:
+        """Carry out a call whose reply is too large for memory; yields its bytes as they come."""
+        base = self._home.service_url(call.service)
+        try:
+            response = self._http.send(call.request(base, self._home.token(self._token)), stream=True)
+            try:
+                if not response.is_success:
+                    response.read()
+                check(call.service, response)
+                yield from response.iter_bytes()
+            finally:
+                response.close()
         except httpx.TransportError as error:
             raise Unreachable(call.service, base, str(error) or type(error).__name__) from error
 

@@ -96,12 +96,82 @@ class GoldenSet(Reply):
 
 
 class Dataset(Reply):
-    """A frozen training data set."""
+    """A version of a training data set."""
 
     dataset_id: str
     domain: str = ""
+    name: str = ""
+    version: int = 0
+    kind: str = ""
     query: str = ""
     samples: int = 0
+    validation_samples: int = 0
+
+
+class Uploaded(Reply):
+    """A file that recipes may name."""
+
+    upload_id: str
+    filename: str = ""
+    bytes: int = 0
+
+
+class BuildQueued(Reply):
+    """A recipe that waits to be built."""
+
+    build_id: str
+
+
+class BuildFault(Reply):
+    """One thing that is wrong with a recipe, or with the data it names."""
+
+    field: str
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value}, expected {self.expected}"
+
+
+class DatasetBuild(Reply):
+    """Where a build stands."""
+
+    build_id: str
+    state: str
+    domain: str = ""
+    name: str = ""
+    dataset_id: str | None = None
+    version: int | None = None
+    faults: list[BuildFault] = []
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("succeeded", "failed")
+
+
+class DroppedRecord(Reply):
+    """A record that a filter dropped."""
+
+    reason: str
+    prompt: str = ""
+    completion: str = ""
+
+
+class FilterCount(Reply):
+    """What a filter did."""
+
+    dropped: int = 0
+    changed: int = 0
+    uncertain: int = 0
+    reasons: dict[str, int] = {}
+    samples: list[DroppedRecord] = []
+
+
+class DroppedRecords(Reply):
+    """What each filter dropped, of the sources' records and of generated ones."""
+
+    filters: dict[str, FilterCount] = {}
+    generated: dict[str, FilterCount] = {}
 
 
 class Recorded(Reply):

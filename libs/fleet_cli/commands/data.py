@@ -1,21 +1,32 @@
-"""`lorafleet data`: training samples."""
+"""`lorafleet data`: training samples, and the data sets that adapters are trained on."""
 
 from __future__ import annotations
 
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Group
+from rich.text import Text
 
 from fleet_cli import calls
 from fleet_cli.commands.options import DomainOption
-from fleet_cli.faults import BadInput
+from fleet_cli.data_recipe import SourceOptions, merged, read_recipe
+from fleet_cli.faults import BadInput, Fault
 from fleet_cli.files import read_lines, to_ndjson
 from fleet_cli.group import CommandGroup
-from fleet_cli.session import Session, table
+from fleet_cli.replies import DatasetBuild, DroppedRecords
+from fleet_cli.session import Session, facts, table
 
-data = CommandGroup("Record training samples; list the data sets frozen from them.")
+data = CommandGroup("Record training samples; build, list, show and export data sets.")
 
 REQUIRED = ("prompt", "completion")
+_ASK_SECONDS = 0.3
+DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID")]
 
 
 def read_samples(name: str, option: str) -> list[dict[str, object]]:
@@ -40,9 +51,180 @@ def import_(
     session.answer(recorded, f"{recorded.added} samples recorded for {domain}, {recorded.duplicates} were known")
 
 
+@data.command("upload")
+def upload(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl|.csv|.parquet")],
+    domain: DomainOption,
+) -> None:
+    """Upload a file that recipes of data sets may name."""
+    uploaded = session.client.call(calls.upload_data(domain, _readable(file)))
+    session.answer(uploaded, f"{uploaded.upload_id}  {uploaded.filename}, {uploaded.bytes} bytes")
+
+
+@data.command("build")
+def build(
+    session: Session,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its versions count up from 1.")],
+    domain: DomainOption,
+    files: Annotated[list[Path] | None, typer.Option("--file", help="JSONL, CSV or Parquet; may be repeated.")] = None,
+    query: Annotated[str, typer.Option("--query", help="Words of a full-text query.")] = "",
+    document_store: Annotated[
+        str, typer.Option("--document-store", help="Store that answers the query; without one the live samples do.")
+    ] = "",
+    database: Annotated[str, typer.Option("--database", help="Name of a configured PostgreSQL.")] = "",
+    sql: Annotated[str, typer.Option("--sql", help="A SELECT on it.")] = "",
+    prefix: Annotated[str, typer.Option("--s3", help="Prefix below the domain's uploads in the object store.")] = "",
+    folder: Annotated[str, typer.Option("--folder", help="Folder that Hugging Face datasets saved.")] = "",
+    live: Annotated[bool, typer.Option("--live", help="All recorded samples of the domain.")] = False,
+    min_rating: Annotated[float | None, typer.Option("--min-rating", help="Of live samples, 0 to 5.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="PART=COLUMN", help='For example "prompt=title", "prompt=What is {title}?".'),
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", help="completion, conversation, preference, ranking or rated.")] = "",
+    adapter_type: Annotated[str, typer.Option("--adapter-type", help="Takes the rest from its preset.")] = "",
+    validation_part: Annotated[float | None, typer.Option("--validation-part", help="Part that validates.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Draws the validating prompts.")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="An SPDX identifier.")] = "",
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="FILE.json|-", help="Recipe that the options add to.")
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is built.")] = True,
+) -> None:
+    """Build a data set from files, queries and recorded samples."""
+    options = {
+        "name": name,
+        "domain": domain,
+        "kind": kind,
+        "adapter_type": adapter_type,
+        "validation_part": validation_part,
+        "seed": seed,
+        "licence": licence,
+    }
+    written = read_recipe(recipe) if recipe else {}
+    paths = [_readable(file) for file in files or ()]
+    named = [file.name for file in paths]
+    sources = SourceOptions(
+        uploads=named,
+        query=query,
+        document_store=document_store,
+        database=database,
+        sql=sql,
+        prefix=prefix,
+        folder=folder,
+        live=live,
+        min_rating=min_rating,
+        columns=columns or (),
+    )
+    merged(written, options, sources)  # checked before anything is uploaded
+    sources = replace(
+        sources, uploads=[session.client.call(calls.upload_data(domain, file)).upload_id for file in paths]
+    )
+    queued = session.client.call(calls.build_dataset(merged(written, options, sources)))
+    if not wait:
+        session.answer(queued, queued.build_id)
+        return
+    ended = _ended(session, queued.build_id)
+    if ended.state == "failed":
+        raise Fault("; ".join(map(str, ended.faults)))
+    made = session.client.call(calls.dataset(ended.dataset_id or ""))
+    shown = f"{made.dataset_id}  {made.name} version {ended.version}: {made.samples} {made.kind} records"
+    session.answer(ended, f"{shown}, {made.validation_samples} of them validate")
+
+
 @data.command("list")
-def list_(session: Session) -> None:
-    """List frozen data sets, newest first; `train --dataset ID` trains on one."""
-    found = session.client.call(calls.datasets())
-    rows = [(one.dataset_id, one.domain, one.samples, one.query) for one in found]
-    session.answer(found, table(("DATA SET", "DOMAIN", "SAMPLES", "QUERY"), rows))
+def list_(
+    session: Session, name: Annotated[str | None, typer.Option("--name", help="Only versions of this name.")] = None
+) -> None:
+    """List data sets, newest first; `train --dataset ID` trains on one."""
+    found = session.client.call(calls.datasets(name))
+    rows = [
+        (one.dataset_id, one.domain, one.name, one.version, one.kind, one.samples, one.validation_samples, one.query)
+        for one in found
+    ]
+    columns = ("DATA SET", "DOMAIN", "NAME", "VERSION", "KIND", "SAMPLES", "VALIDATE", "QUERY")
+    session.answer(found, table(columns, rows))
+
+
+@data.command("show")
+def show(session: Session, dataset_id: DatasetId) -> None:
+    """Show a data set."""
+    found = session.client.call(calls.dataset(dataset_id))
+    session.answer(found, facts(found.model_dump(mode="json")))
+
+
+@data.command("card")
+def card(session: Session, dataset_id: DatasetId) -> None:
+    """Show what a data set is made of: sources, filters, counts, split, licence."""
+    session.json(session.client.call(calls.dataset_card(dataset_id)))
+
+
+@data.command("dropped")
+def dropped(
+    session: Session,
+    dataset_id: DatasetId,
+    filter: Annotated[str | None, typer.Option("--filter", help="Only this filter.")] = None,
+) -> None:
+    """Show how many records each filter dropped, why, and samples of them."""
+    found = session.client.call(calls.dataset_dropped(dataset_id, filter))
+    session.answer(found, _dropped(found))
+
+
+@data.command("export")
+def export(
+    session: Session,
+    dataset_id: DatasetId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write (default: stdout).")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="train or validation; both by default.")] = None,
+) -> None:
+    """Write the records as JSONL."""
+    if split not in (None, "train", "validation"):
+        raise BadInput("--split", f"{split!r} is no side of the split; use train or validation")
+    with closing(session.client.download(calls.dataset_records(dataset_id, split))) as chunks:
+        if output is None:
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            return
+        # It appears whole or not at all.
+        part = output.with_name(f".{output.name}.part")
+        try:
+            with part.open("wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+            part.replace(output)
+        except OSError as error:
+            raise BadInput("--output", f"{output} cannot be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
+    session.note(f"written to {output}")
+
+
+def _readable(file: Path) -> Path:
+    try:
+        with file.open("rb"):
+            return file
+    except OSError as error:
+        raise BadInput("FILE", f"{file} cannot be read: {error.strerror}") from error
+
+
+def _ended(session: Session, build_id: str) -> DatasetBuild:
+    while not (build := session.client.call(calls.dataset_build(build_id))).ended:
+        time.sleep(_ASK_SECONDS)
+    return build
+
+
+def _dropped(found: DroppedRecords) -> Group:
+    counts = {**found.filters, **{f"{name} (generated)": count for name, count in found.generated.items()}}
+    summary = [(name, one.dropped, one.changed, one.uncertain) for name, one in counts.items()]
+    samples = [
+        (name, sample.reason, sample.prompt[:60], sample.completion[:60])
+        for name, one in counts.items()
+        for sample in one.samples
+    ]
+    parts = [table(("FILTER", "DROPPED", "MASKED", "UNCERTAIN"), summary)]
+    if samples:
+        parts += [table(("FILTER", "REASON", "PROMPT", "COMPLETION"), samples)]
+    return Group(*(item for part in parts for item in (part, Text(""))))

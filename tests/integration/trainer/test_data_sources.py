@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -14,7 +15,9 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from fleet_cli.app import root
 from fleet_cli.stack import Fleet
 from fleet_cli.stack.objects import BUCKET, s3_client
 from fleet_events import v1
@@ -167,6 +170,45 @@ async def test_a_query_streams_documents_into_a_jsonl_data_set(bench: Bench) -> 
     asked = {**source, "columns": {"prompt": "Was gilt für {title}?"}, "limit": 1}
     _, (record,) = await built(bench, asked)
     assert record.prompt_text == "Was gilt für Photovoltaik auf Denkmälern?"
+
+
+@pytest.mark.requirement("LA-6.1")
+async def test_the_command_line_builds_by_query_and_exports_jsonl(
+    bench: Bench, admin_token: str, tmp_path: Path
+) -> None:
+    def lorafleet(*arguments: str) -> Any:
+        env = {
+            "LORAFLEET_HOME": str(tmp_path),
+            "LORAFLEET_TOKEN": admin_token,
+            "LORAFLEET_TRAINER_URL": bench.trainer.url,
+        }
+        return CliRunner(env=env).invoke(root.typer, list(arguments), prog_name="lorafleet")
+
+    async def run(*arguments: str) -> str:
+        # In a thread: the document store answers in this one.
+        done = await asyncio.to_thread(lorafleet, *arguments)
+        assert done.exit_code == 0, done.output
+        return str(done.stdout)
+
+    rows = tmp_path / "rows.csv"
+    rows.write_bytes(as_csv(ROWS[:3]))
+    query = ("--query", "Photovoltaik Baurecht", "--document-store", "law")
+    made = json.loads(await run("data", "build", "solar", "--domain", bench.domain, *query, "--json"))
+    await run("data", "export", made["dataset_id"], "-o", str(tmp_path / "solar.jsonl"))
+    lines = [json.loads(line) for line in (tmp_path / "solar.jsonl").read_text().splitlines()]
+    assert {line["completions"][0] for line in lines} == {one["text"] for one in CORPUS[:2]}
+
+    await run("data", "build", "gates", "--domain", bench.domain, "--file", str(rows), "--licence", "MIT")
+    listed = [one for one in json.loads(await run("data", "list", "--json")) if one["domain"] == bench.domain]
+    assert [(one["name"], one["version"], one["samples"]) for one in listed] == [("gates", 1, 3), ("solar", 1, 2)]
+    assert json.loads(await run("data", "card", listed[0]["dataset_id"]))["licence"] == "MIT"
+    assert "exact_duplicates" in await run("data", "dropped", listed[0]["dataset_id"])
+
+    failed = await asyncio.to_thread(
+        lorafleet, "data", "build", "x", "--domain", bench.domain, "--query", "x", "--document-store", "nowhere"
+    )
+    assert failed.exit_code == 1
+    assert "expected a name of LORAFLEET_DOCUMENT_STORES: law" in failed.stderr
 
 
 async def test_a_document_stream_that_breaks_off_leaves_nothing(bench: Bench, documents: DocumentStoreServer) -> None:
