@@ -10,6 +10,7 @@ import pytest
 from lora_core import LoRAFormat
 from lora_core.interop import from_gguf, from_peft
 from lora_core.profiles import quality_threshold
+from services.trainer.data.records import asked
 from services.trainer.training.encoding import EncodedSample, encode, prompt_ids
 from tests.integration.trainer.conftest import pairs
 
@@ -25,7 +26,7 @@ def tokenizer(tiny_model: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def rows(tokenizer: Any) -> list[EncodedSample]:
-    return [encode(tokenizer, pair["prompt"], pair["completion"]) for pair in pairs("shop", 12)]
+    return [encode(tokenizer, asked(pair["prompt"]), pair["completion"]) for pair in pairs("shop", 12)]
 
 
 class Trained:
@@ -109,6 +110,15 @@ def test_preferences_are_those_of_each_row_alone(trained: Trained, rows: list[En
     assert together.loss == pytest.approx(float(sum(losses)) / len(together.tokens), rel=1e-4)
 
 
+def test_a_large_validation_split_is_drawn_from_evenly() -> None:
+    from services.trainer.training import exports
+
+    rows = [EncodedSample((index,) * 100, (index,) * 100) for index in range(300)]
+    chosen = exports.drawn(rows)
+    assert [row.input_ids[0] for row in chosen] == list(range(0, 300, 4))
+    assert exports.drawn(rows[:80]) == rows[:80]
+
+
 def test_a_form_without_validation_rows_is_refused(trained: Trained, tiny_model: Path, tmp_path: Path) -> None:
     from services.trainer.training import exports
 
@@ -142,12 +152,12 @@ def test_what_both_answer_is_what_each_answers_alone_whatever_stands_beside_it_i
     from services.trainer.training import samples
 
     prompts = ["Hi", "Which word opens gate 7, at the far end of the long northern wall?", "Why?", "a fourth"]
-    asked = [samples.Asked(one, "wanted", tuple(prompt_ids(tokenizer, one))) for one in prompts]
-    spoken = samples.speak(trained.model, tokenizer, asked)
+    questions = [samples.Asked(one, "wanted", tuple(prompt_ids(tokenizer, one))) for one in prompts]
+    spoken = samples.speak(trained.model, tokenizer, questions)
     assert [one.prompt for one in spoken] == prompts[:3]
     assert all(one.before != one.after for one in spoken)
     with torch.inference_mode():
-        for one, said in zip(asked, spoken, strict=False):
+        for one, said in zip(questions, spoken, strict=False):
             ids = torch.tensor([one.ids])
             alone = trained.model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False
@@ -158,10 +168,10 @@ def test_what_both_answer_is_what_each_answers_alone_whatever_stands_beside_it_i
 def test_an_answer_ends_at_its_end_token(trained: Trained, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from services.trainer.training import samples
 
-    asked = [samples.Asked("Hi", "", tuple(prompt_ids(tokenizer, "Hi")))]
-    (whole,) = samples.speak(trained.model, tokenizer, asked)
+    questions = [samples.Asked("Hi", "", tuple(prompt_ids(tokenizer, "Hi")))]
+    (whole,) = samples.speak(trained.model, tokenizer, questions)
     third = tokenizer(whole.after, add_special_tokens=False)["input_ids"][2]
     monkeypatch.setattr(trained.model.generation_config, "eos_token_id", [third])
-    (cut,) = samples.speak(trained.model, tokenizer, asked)
+    (cut,) = samples.speak(trained.model, tokenizer, questions)
     assert cut.after != whole.after
     assert whole.after.startswith(cut.after)
