@@ -22,8 +22,8 @@ from services.trainer.training.progress import Exported
 
 _POSITIONS = 1024  # whose vocabulary logits are held at once: 200 MB in fp32 for 50k tokens
 MOST_TOKENS = 8192
-"""Of validation rows that are run through the model for each form: some thousand measured positions tell 0.98 from 0.97,
-and on a processor each pass takes a minute."""
+"""Of validation rows that are run through the model for each form: thousands of positions tell 0.98 from 0.97, and on a
+processor each pass takes a minute."""
 _LOSSLESS = 1e-6  # relative error of the matrices that rounding a folded factor to float32 may leave
 
 
