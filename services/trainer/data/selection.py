@@ -24,9 +24,9 @@ _DRAIN_SECONDS = 30.0
 
 FITTING: dict[str, tuple[Kind, ...]] = {
     "sft": tuple(Kind),
-    # Rankings and rated answers to one prompt are turned into pairs.
+    # Rated answers to one prompt are put together as a ranking, and for dpo a ranking is taken as pairs.
     "dpo": (Kind.PREFERENCE, Kind.RANKING, Kind.RATED),
-    "ranking": (Kind.RANKING, Kind.PREFERENCE),
+    "ranking": (Kind.RANKING, Kind.PREFERENCE, Kind.RATED),
 }
 """Objective → kinds of data sets that can be trained with it."""
 _SELECTED = {"sft": Kind.COMPLETION, "dpo": Kind.PREFERENCE, "ranking": Kind.RANKING}

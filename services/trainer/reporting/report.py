@@ -1,7 +1,6 @@
 """What a finished job leaves behind: its files in the object store, its report, and the event that names them all."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -63,10 +62,7 @@ async def _store_exports(result: Result, put: Put) -> tuple[ExportPart, ...]:
 
 
 def _examples(lines: Path) -> tuple[str, ...]:
-    if lines.suffix == ".parquet":
-        return example_prompts((one.prompt_text, one.completions[0]) for one in records.read(lines))
-    with lines.open(encoding="utf-8") as file:
-        return example_prompts((line["prompt"], line["completion"]) for line in map(json.loads, file))
+    return example_prompts((one.prompt_text, one.completions[0]) for one in records.read(lines))
 
 
 def _completed(

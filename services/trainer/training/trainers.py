@@ -11,6 +11,7 @@ from peft import get_peft_model
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from services.trainer.configuration import Configuration
+from services.trainer.data.rankings import ranked
 from services.trainer.data.records import Record
 from services.trainer.training import arguments, base, preference, ranking, sft
 from services.trainer.training.encoding import EncodedSet, encode_all
@@ -27,9 +28,9 @@ def encoded(tokenizer: Any, records: Sequence[Record], configuration: Configurat
     """
     match configuration.objective:
         case "dpo":
-            return encode_all(tokenizer, _pairs(records), configuration.max_length, answers=2)
+            return encode_all(tokenizer, _pairs(ranked(records)), configuration.max_length, answers=2)
         case "ranking":
-            several = [record for record in records if len(record.completions) > 1]
+            several = [record for record in ranked(records) if len(record.completions) > 1]
             return encode_all(tokenizer, several, configuration.max_length, answers=_ALL)
         case _:
             return encode_all(tokenizer, records, configuration.max_length)
