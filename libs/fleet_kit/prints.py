@@ -12,7 +12,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -143,11 +143,16 @@ def _substring_hashes(text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]
     """Polynomial hashes modulo 2^64 from prefix sums, then the finaliser of splitmix64 (Steele et al., 2014)."""
     if not len(starts):
         return np.empty(0, np.uint64)
-    powers = np.cumprod(np.full(len(text), _BASE, np.uint64), dtype=np.uint64)
+    powers, unshift = (_powers(base, len(text).bit_length())[: len(text)] for base in (_BASE, _INVERSE))
     prefix = np.zeros(len(text) + 1, np.uint64)
     np.cumsum(powers * (text.astype(np.uint64) + np.uint64(1)), out=prefix[1:])
-    unshift = np.cumprod(np.full(len(text), _INVERSE, np.uint64), dtype=np.uint64)
     mixed = (prefix[ends] - prefix[starts]) * unshift[starts]
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+@lru_cache(maxsize=4)
+def _powers(base: int, bits: int) -> Words:
+    """The first 2**bits powers of a base modulo 2^64, from the first on."""
+    return np.cumprod(np.full(1 << bits, base, np.uint64), dtype=np.uint64)

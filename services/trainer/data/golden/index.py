@@ -87,11 +87,12 @@ class GoldenIndex:
         rows, known = self._signatures
         if signature is None or not rows or not _worded(signature):
             return None
-        similar = (known == signature).mean(axis=1)
-        found = (similar >= threshold).nonzero()[0]
-        if not len(found):
+        near = self._sharing(signature)
+        similar = (known[near] == signature).mean(axis=1)
+        found = similar >= threshold
+        if not found.any():
             return None
-        references = {self.prints[rows[at]].reference for at in found}
+        references = {self.prints[rows[at]].reference for at in near[found]}
         return Overlap(tuple(sorted(references)), float(similar[found].max()))
 
     @cached_property
@@ -112,18 +113,33 @@ class GoldenIndex:
 
         from fleet_kit.prints import band_keys
 
+        known, _ = self._bands
         keys = band_keys(signatures, _BANDS).reshape(-1)
-        at = np.searchsorted(self._bands, keys)
-        known = np.append(self._bands, np.uint64(0))[at] == keys
-        return np.asarray(known.reshape(len(signatures), _BANDS).any(axis=1))
+        at = np.searchsorted(known, keys)
+        found = np.append(known, np.uint64(0))[at] == keys
+        return np.asarray(found.reshape(len(signatures), _BANDS).any(axis=1))
 
-    @cached_property
-    def _bands(self) -> "npt.NDArray[np.uint64]":
+    def _sharing(self, signature: "npt.NDArray[np.uint32]") -> "npt.NDArray[np.int64]":
+        """Places of the golden signatures that share a band with this one, ascending."""
         import numpy as np
 
         from fleet_kit.prints import band_keys
 
-        return np.unique(band_keys(self._signatures[1], _BANDS))
+        known, places = self._bands
+        keys = band_keys(signature[None], _BANDS)[0]
+        ranges = zip(np.searchsorted(known, keys), np.searchsorted(known, keys, side="right"), strict=True)
+        return np.unique(np.concatenate([places[low:high] for low, high in ranges]))
+
+    @cached_property
+    def _bands(self) -> "tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]":
+        """The keys of all bands in order, and for each the place of its signature."""
+        import numpy as np
+
+        from fleet_kit.prints import band_keys
+
+        keys = band_keys(self._signatures[1], _BANDS).reshape(-1)
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order // _BANDS
 
     @cached_property
     def _signatures(self) -> "tuple[list[int], npt.NDArray[np.uint32]]":
