@@ -121,6 +121,11 @@ def job_course(job_id: str, place: str) -> Call[Anything]:
     return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/metrics/stream", _ANYTHING, headers=headers)
 
 
+def job_file(job_id: str, path: str) -> Call[Anything]:
+    """What a finished job leaves: report, report.html, model-card, peft (a tar), exports/KIND."""
+    return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/{path}", _ANYTHING)
+
+
 def job_metrics(job_id: str) -> Call[list[Metric]]:
     """What the training logged."""
     return Call("trainer", "GET", f"/v1/jobs/{_part(job_id)}/metrics", TypeAdapter(list[Metric]), inside="metrics")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from fleet_cli.faults import BadInput
@@ -19,6 +20,20 @@ def read_text(name: str, option: str) -> str:
         raise BadInput(option, f"{name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadInput(option, f"{name} is not UTF-8 text (byte {error.start})") from error
+
+
+def save(chunks: Iterable[bytes], output: Path, option: str) -> None:
+    """Write a file, which appears whole or not at all; raises `BadInput`."""
+    part = output.with_name(f".{output.name}.part")
+    try:
+        with part.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        part.replace(output)
+    except OSError as error:
+        raise BadInput(option, f"{output} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_lines(name: str, option: str, required: tuple[str, ...]) -> list[dict[str, object]]:

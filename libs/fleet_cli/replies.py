@@ -51,6 +51,8 @@ class Metric(Reply):
     loss: float | None = None
     learning_rate: float | None = None
     gradient_norm: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
 
 
 class Adapter(Reply):

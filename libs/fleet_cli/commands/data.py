@@ -17,7 +17,7 @@ from fleet_cli import calls
 from fleet_cli.commands.options import DomainOption
 from fleet_cli.data_recipe import SourceOptions, merged, read_recipe
 from fleet_cli.faults import BadInput, Fault
-from fleet_cli.files import read_lines, to_ndjson
+from fleet_cli.files import read_lines, save, to_ndjson
 from fleet_cli.group import CommandGroup
 from fleet_cli.replies import DatasetBuild, DroppedRecords
 from fleet_cli.session import Session, facts, table
@@ -188,17 +188,7 @@ def export(
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             return
-        # It appears whole or not at all.
-        part = output.with_name(f".{output.name}.part")
-        try:
-            with part.open("wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-            part.replace(output)
-        except OSError as error:
-            raise BadInput("--output", f"{output} cannot be written: {error.strerror}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        save(chunks, output, "--output")
     session.note(f"written to {output}")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from fleet_cli.commands.options import ReasonOption
 from fleet_cli.course import Course
 from fleet_cli.course_view import CourseView
 from fleet_cli.faults import ExitCode
+from fleet_cli.files import save
 from fleet_cli.follow_course import follow_course
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
@@ -32,6 +34,27 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class Left(StrEnum):
+    """What a finished job leaves."""
+
+    REPORT = "report"
+    PAGE = "page"
+    CARD = "card"
+    PEFT = "peft"
+    GGUF = "gguf"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+PATHS = {
+    Left.REPORT: "report",
+    Left.PAGE: "report.html",
+    Left.CARD: "model-card",
+    Left.PEFT: "peft",
+    **{kind: f"exports/{kind.value}" for kind in (Left.GGUF, Left.INT8, Left.INT4)},
+}
 
 
 @jobs.command("list")
@@ -69,8 +92,18 @@ def show(session: Session, job_id: JobId) -> None:
 def metrics(session: Session, job_id: JobId) -> None:
     """Show what the training logged, readable while it runs."""
     found = session.client.call(calls.job_metrics(job_id))
-    rows = [(one.step, _number(one.loss), _number(one.learning_rate), _number(one.gradient_norm)) for one in found]
-    session.answer(found, table(("STEP", "LOSS", "LEARNING RATE", "GRADIENT NORM"), rows))
+    rows = [
+        (
+            one.step,
+            _number(one.loss),
+            _number(one.learning_rate),
+            _number(one.gradient_norm),
+            _number(one.tokens_per_second),
+            f"{one.peak_memory_bytes / 2**20:.0f} MiB" if one.peak_memory_bytes else None,
+        )
+        for one in found
+    ]
+    session.answer(found, table(("STEP", "LOSS", "LEARNING RATE", "GRADIENT NORM", "TOKENS/S", "PEAK MEMORY"), rows))
 
 
 @jobs.command("watch")
@@ -90,6 +123,19 @@ def watch(session: Session, job_id: JobId) -> None:
                 view.show(told, course)
     if course.state is None or course.state.state != State.SUCCEEDED:
         raise typer.Exit(ExitCode.REJECTED)
+
+
+@jobs.command("fetch")
+def fetch(
+    session: Session,
+    job_id: JobId,
+    what: Annotated[Left, typer.Argument(help="What the job left; peft is a tar, exports are those asked for.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+) -> None:
+    """Save what a finished job left: its report, page, model card, PEFT folder or an export."""
+    with closing(session.client.download(calls.job_file(job_id, PATHS[what]))) as chunks:
+        save(chunks, output, "--output")
+    session.note(f"written to {output}")
 
 
 @jobs.command("cancel")

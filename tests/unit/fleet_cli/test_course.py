@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -88,6 +89,17 @@ def test_watching_with_json_gives_every_event_on_a_line(against: Lorafleet, serv
     service.answer(f"GET {PATH}", stream(*WHOLE), kind="text/event-stream")
     answered = against("jobs", "watch", "job-1", "--json")
     assert [json.loads(one)["kind"] for one in answered.stdout.splitlines()] == [one["kind"] for one in WHOLE]
+
+
+@pytest.mark.requirement("TP-5.2")
+def test_what_a_job_left_is_saved_whole_or_not_at_all(against: Lorafleet, service: Scripted, tmp_path: Path) -> None:
+    service.answer("GET /v1/jobs/job-1/exports/int8", b"arrow bytes", kind="application/octet-stream")
+    file = tmp_path / "adapter.arrow"
+    saved = against("jobs", "fetch", "job-1", "int8", "-o", str(file))
+    assert (saved.exit_code, file.read_bytes()) == (0, b"arrow bytes")
+    missing = against("jobs", "fetch", "job-1", "peft", "-o", str(tmp_path / "peft.tar"))
+    assert missing.exit_code == 2
+    assert [one.name for one in tmp_path.iterdir() if one.is_file()] == ["adapter.arrow"]
 
 
 def test_watching_a_job_that_is_not_there_is_a_refusal(against: Lorafleet) -> None:
