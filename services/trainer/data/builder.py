@@ -25,6 +25,7 @@ from services.trainer.data.generators.endpoint import Endpoint
 from services.trainer.data.generators.recipe import BackGeneration
 from services.trainer.data.golden.known import golden_index
 from services.trainer.data.recipe import DataRecipe
+from services.trainer.data.settling import settled
 from services.trainer.data.sources import Access, Live
 from services.trainer.jobs.work_folder import work_folder
 from services.trainer.service import TrainerService
@@ -128,6 +129,7 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         )
     work = folder / "build"
     work.mkdir()
+    await settled(v1.GoldenDatasetPublished, service)
     async with service.db.acquire(timeout=5) as connection:
         golden = await golden_index(connection)
     await asyncio.to_thread(golden.dump, folder / "golden.jsonl")

@@ -1,12 +1,9 @@
 """Which records a job trains on: a data set by its id, or the live records that its query selects, frozen now."""
 
-import asyncio
-import time
 
 import structlog
 
 from fleet_events import v1
-from fleet_events.topology import STREAM, consumers_of, durable_name
 from fleet_kit.db import Connection
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data import builder, dataset_store, store
@@ -15,12 +12,12 @@ from services.trainer.data.dataset import LIVE, StoredDataset
 from services.trainer.data.filters import FilterRecipe
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.records import Kind
+from services.trainer.data.settling import settled
 from services.trainer.data.sources import Live
 from services.trainer.service import TrainerService
 
 log = structlog.get_logger()
 
-_DRAIN_SECONDS = 30.0
 
 FITTING: dict[str, tuple[Kind, ...]] = {
     "sft": tuple(Kind),
@@ -49,7 +46,7 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
     if request.dataset_id:
         async with service.db.acquire(timeout=5) as connection:
             return await named_dataset(connection, request)
-    await _samples_settled(service)
+    await settled(v1.SampleRecorded, service)
     kind = _SELECTED[request.objective or "sft"]
     recipe = DataRecipe(
         domain=request.domain,
@@ -92,24 +89,6 @@ async def named_dataset(connection: Connection, request: v1.TrainingRequested) -
         kinds = " or ".join(kind.value for kind in fitting)
         raise InvalidRequest((Fault("dataset_id", found, f"a data set of kind {kinds} for objective {objective!r}"),))
     return stored
-
-
-async def _samples_settled(service: TrainerService) -> None:
-    """Wait until the samples that were published before this moment are recorded.
-
-    Who publishes samples and then a request may expect to train on them, but order holds only within a consumer.
-    A sample that cannot be recorded at present delays the job, and does not block it.
-    """
-    durable = next(durable_name(one, row) for row, one in consumers_of(service.name) if row.event is v1.SampleRecorded)
-    newest = (await service.jetstream.stream_info(STREAM)).state.last_seq
-    deadline = time.monotonic() + _DRAIN_SECONDS
-    while time.monotonic() < deadline:
-        info = await service.jetstream.consumer_info(STREAM, durable)
-        done = info.ack_floor.stream_seq if info.ack_floor else 0
-        if done >= newest or not (info.num_pending or info.num_ack_pending):
-            return
-        await asyncio.sleep(0.2)
-    log.warning("samples are still being recorded; training on those that are there", durable=durable)
 
 
 def _nothing(request: v1.TrainingRequested, kind: Kind, recorded: int) -> Fault:

@@ -85,3 +85,36 @@ async def test_a_changed_golden_set_takes_the_place_of_what_it_was(bench: Bench,
         return set(index.equal) == {digest("Another question altogether?")}
 
     await eventually(replaced)
+
+
+@pytest.mark.requirement("AS-3.1")
+async def test_what_a_golden_set_of_any_domain_holds_is_trained_on_nowhere_and_the_card_says_which(
+    bench: Bench, evaluator: RunningService
+) -> None:
+    await publish(evaluator, "anywhere", golden(2))
+    samples = [
+        {"domain": bench.domain, "prompt": prompt, "completion": "Within 30 days."}
+        for prompt in (PROMPT, PROMPT.upper() + " ", PROMPT.replace("form?", "shape?"), "What is a lease?")
+    ]
+    await bench.record(samples)
+    recipe = {"domain": bench.domain, "name": "clean", "sources": [{"kind": "live"}]}
+    queued = await bench.trainer.client.post("/v1/datasets", json=recipe)
+    assert queued.status_code == 202, queued.text
+
+    async def built() -> dict[str, Any] | None:
+        build = (await bench.trainer.client.get(f"/v1/datasets/builds/{queued.json()['build_id']}")).json()
+        assert build["state"] != "failed", build
+        return build if build["state"] == "succeeded" else None
+
+    build = await eventually(built)
+    card = (await bench.trainer.client.get(f"/v1/datasets/{build['dataset_id']}/card")).json()
+    assert card["samples"] == 1
+    assert card["filtered"]["golden"]["anywhere@1.0.0"] == 3
+    assert len(card["filtered"]["filters"]["golden"]["samples"]) == 3
+
+
+async def test_a_job_of_which_all_is_golden_fails_and_says_so(bench: Bench, evaluator: RunningService) -> None:
+    await publish(evaluator, "all", golden(1))
+    await bench.record([{"domain": bench.domain, "prompt": PROMPT, "completion": "Within 30 days."}])
+    job = await bench.until(await bench.submit(), "failed")
+    assert "golden" in job["error"]
