@@ -79,6 +79,9 @@ class JobView(View):
     artifact: BlobView | None
     checkpoint: BlobView | None
     report: BlobView | None
+    report_page: BlobView | None
+    model_card: BlobView | None
+    exports: tuple[v1.Export, ...]
     metrics: dict[str, float]
     created_at: datetime
     started_at: datetime | None
@@ -109,6 +112,9 @@ class JobView(View):
             artifact=BlobView.of(done.artifact.blob) if done else None,
             checkpoint=BlobView.of(done.checkpoint) if done else None,
             report=BlobView.of(done.report) if done else None,
+            report_page=BlobView.of(done.report_page) if done and done.report_page else None,
+            model_card=BlobView.of(done.model_card) if done and done.model_card else None,
+            exports=done.exports if done else (),
             metrics=dict(done.metrics) if done else {},
             created_at=job.created_at,
             started_at=job.started_at,

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from services.trainer import store
 from services.trainer.reporting.document import TrainingReport
+from services.trainer.reporting.stream import PAGE
+from services.trainer.training.progress import Stepped, Validated
 from tests.conftest import RunningService
 from tests.integration.trainer.conftest import SHORT, Bench, Upstream, eventually, pairs
 
@@ -173,6 +177,34 @@ async def test_the_stream_of_a_job_that_never_ran_ends_with_its_cancellation(ben
 
 
 @pytest.mark.requirement("TP-3.1")
+async def test_a_long_course_is_told_page_by_page_without_a_gap(bench: Bench) -> None:
+    """Rows as a worker writes them, in numbers that would take hours to train."""
+    await bench.record(pairs(bench.domain, 4))
+    job_id = await bench.submit(hyperparameters={**SHORT, "maxSteps": 5000})
+    await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel")
+    await bench.until(job_id, "cancelled")
+    pages, validated = 2 * PAGE + 1, [PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 2 * PAGE + 1]
+    step = {"epoch": 0.0, "loss": 1.0, "learning_rate": 0.1, "gradient_norm": 1.0, "tokens": 1, "seconds": 1.0}
+    connection = await asyncpg.connect(bench.trainer.env["LORAFLEET_DATABASE_URL"])
+    try:
+        await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        await connection.execute("set search_path to trainer, public")
+        await store.add_steps(connection, job_id, [Stepped(step=one, **step) for one in range(1, pages + 1)])
+        measured = {"epoch": 0.0, "loss": 1.0, "seconds": 1.0, "best": False, "metrics": {"accuracy": 0.5}}
+        await store.add_validations(connection, job_id, [Validated(step=one, **measured) for one in validated])
+    finally:
+        await connection.close()
+    heard = await listen(bench.trainer.client, job_id)
+    assert [one["step"] for one in heard.of("step")] == list(range(1, pages + 1))
+    assert [one["step"] for one in heard.of("validation")] == validated
+    rows = [(data["step"], kind) for kind, _, data in heard.events if kind != "state"]
+    assert rows == sorted(rows)
+    rest = await listen(bench.trainer.client, job_id, last_id=f"{PAGE}.{PAGE - 1}")
+    assert [one["step"] for one in rest.of("step")] == list(range(PAGE + 1, pages + 1))
+    assert [one["step"] for one in rest.of("validation")] == validated[1:]
+
+
+@pytest.mark.requirement("TP-3.1")
 async def test_steps_and_tokens_are_counted_for_prometheus(trained: Trained) -> None:
     exposed = await _exposed(trained.trainer.client)
     assert exposed["lorafleet_training_steps_total"] >= STEPS
@@ -235,6 +267,10 @@ async def test_exports_are_stored_with_their_measures_and_can_be_had(
     (tmp_path / "a.gguf").write_bytes((await trained.get("exports/gguf")).content)
     ours = LoRAFormat.load(tmp_path / "int8.arrow")
     assert set(from_gguf(tmp_path / "a.gguf", tiny_model).weights) == set(ours.weights)
+    job = (await trained.trainer.client.get(f"/v1/jobs/{trained.job_id}")).json()
+    assert [(one["kind"], one["fit"], one["blob"]["sha256"]) for one in job["exports"]] == [
+        (one.kind, one.fit, one.blob.sha256) for one in report.exports
+    ]
     assert int8.blob.bytes == (tmp_path / "int8.arrow").stat().st_size < report.files["artifact"].bytes
     missing = await trained.trainer.client.get(f"/v1/jobs/{trained.job_id}/exports/int4")
     assert missing.status_code == 404
