@@ -28,7 +28,8 @@ TOKENS: dict[str, tuple[str, ...]] = {
     "admin": tuple(scope for scope in SCOPES if scope != "candidates"),
     "upstream": ("adapters:read", "train", "generate", "feedback"),
     "registry": ("adapters:read",),
-    "trainer": ("adapters:read",),
+    # `generate`: a generator of synthetic records asks the base model.
+    "trainer": ("adapters:read", "generate"),
     "evaluator": ("adapters:read", "generate", "candidates"),
     "router": ("adapters:read",),
     "inference": ("adapters:read", "generate", "feedback"),

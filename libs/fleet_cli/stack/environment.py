@@ -80,6 +80,13 @@ def service_environment(
         env["DATABASE_URL"] = postgres_url(name, credentials.postgres[name], ports["postgres"], database)
     for other in SERVICES:
         env[f"{other.upper()}_URL"] = f"http://{LOOPBACK}:{ports[other]}"
+    if name == "trainer":
+        served = {
+            "url": f"{env['INFERENCE_URL']}/v1",
+            "model": BASE_MODEL_NAME,
+            "token_file": str(credentials.tokens[name]),
+        }
+        env["GENERATION_ENDPOINTS"] = json.dumps({"inference": served})
     return {f"LORAFLEET_{key}": value for key, value in env.items()} | {
         # Nothing may be fetched from a model hub at run time.
         "HF_HUB_OFFLINE": "1",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from services.trainer.data.generators import GenerationReport, GeneratorRecipe, 
 from services.trainer.data.generators.endpoint import ChatClient, Endpoint, EndpointFailed, Question
 from services.trainer.data.records import Kind, Record, asked
 from tests.conftest import Mint, RunningService, RunService
+from tests.integration.trainer.conftest import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.requirement("AS-3.1")]
 
@@ -71,13 +74,13 @@ async def test_an_answer_that_stops_at_its_limit_or_says_what_was_there_is_no_re
 
 
 async def test_answers_come_in_the_order_of_the_questions_however_many_are_under_way(endpoint: Endpoint) -> None:
-    questions = [Question(f"Name the number {number}.", 0.0, 2 + number % 5, 0) for number in range(6)]
+    questions = [Question(f"Name the number {number}.", 0.0, 2 + number % 5, 0) for number in range(4)]
 
     def ask(concurrency: int) -> list[str]:
         with ChatClient(endpoint.model_copy(update={"concurrency": concurrency}), "") as client:
             return [answer.text for answer in client.answers(questions)]
 
-    alone, together = await asyncio.to_thread(ask, 1), await asyncio.to_thread(ask, 6)
+    alone, together = await asyncio.to_thread(ask, 1), await asyncio.to_thread(ask, 4)
     assert together == alone
     assert len(set(alone)) > 1
 
@@ -105,3 +108,48 @@ async def test_an_endpoint_that_is_not_there_is_asked_again_and_then_ends_the_bu
 
     with pytest.raises(EndpointFailed, match="ConnectError"):
         await asyncio.to_thread(ask)
+
+
+async def test_a_recipe_grows_its_data_set_with_the_served_model_and_its_card_says_so(
+    run_service: RunService, endpoint: Endpoint, base_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(endpoint.token)
+    named = {"url": endpoint.url, "model": MODEL, "token_file": str(tmp_path / "token")}
+    answers = {"kind": "back_generation", "name": "answers", "makes": "completion", "max_tokens": 32}
+    recipe = {
+        "domain": "capitals",
+        "name": "grown",
+        "sources": [{"kind": "live"}],
+        "generators": {
+            "generators": [
+                {**answers, "instruction": "{prompt} Answer in one short sentence."},
+                {"kind": "paraphrase", "name": "polite", "forms": ["Please: {prompt}"]},
+            ]
+        },
+    }
+    async with run_service(
+        "trainer",
+        LORAFLEET_BASE_MODEL=str(base_model),
+        LORAFLEET_BASE_MODEL_NAME=MODEL,
+        LORAFLEET_CACHE_DIR=str(tmp_path / "cache"),
+        LORAFLEET_GENERATION_ENDPOINTS=json.dumps({"inference": named}),
+    ) as trainer:
+        lines = [{"prompt": one.prompt_text, "completion": one.completions[0]} for one in RECORDS]
+        await trainer.client.post(
+            "/v1/samples", params={"domain": "capitals"}, content="".join(json.dumps(line) + "\n" for line in lines)
+        )
+        queued = await trainer.client.post("/v1/datasets", json=recipe)
+        assert queued.status_code == 202, queued.text
+
+        async def built() -> dict[str, Any] | None:
+            build = (await trainer.client.get(f"/v1/datasets/builds/{queued.json()['build_id']}")).json()
+            assert build["state"] != "failed", build
+            return build if build["state"] == "succeeded" else None
+
+        build = await eventually(built)
+        card = (await trainer.client.get(f"/v1/datasets/{build['dataset_id']}/card")).json()
+    made = card["generated"]["generators"]
+    assert made["polite"]["made"] == len(RECORDS)
+    assert made["answers"]["requests"] == len(RECORDS)
+    assert card["synthetic"] == card["samples"] - len(RECORDS) > len(RECORDS)
+    assert card["origins"][f"back_generation answers with {MODEL}"] >= 1
