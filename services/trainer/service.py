@@ -23,9 +23,10 @@ from services.trainer.configuration import Configuration, Fault, InvalidRequest,
 from services.trainer.continuation import Continuation
 from services.trainer.estimate import ModelSize
 from services.trainer.exports import check_exports
+from services.trainer.jobs.launchers import Launcher
+from services.trainer.jobs.launchers.local import LocalLauncher
 from services.trainer.jobs.turn import Turn
 from services.trainer.jobs.work_folder import remove_leftovers
-from services.trainer.memory import available_memory
 from services.trainer.settings import TrainerSettings
 
 
@@ -40,6 +41,7 @@ class Workshop:
     """Whether adapters of the base model can be written for llama.cpp here."""
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     """Names this process in a job's history."""
+    launcher: Launcher = field(default_factory=LocalLauncher)
     turn: Turn = field(default_factory=Turn)
     size: ModelSize | None = None
     """What memory is estimated from; None for an architecture whose configuration does not tell."""
@@ -97,9 +99,19 @@ async def open_workshop(service: TrainerService) -> AsyncIterator[Workshop]:
         shapes,
         quantisation=find_spec("bitsandbytes") is not None,
         gguf=gguf,
+        launcher=launcher_of(service.settings),
         size=ModelSize.of(json.loads(await asyncio.to_thread((folder / "config.json").read_bytes)), shapes),
-        memory=service.settings.memory_bytes or await asyncio.to_thread(available_memory),
+        memory=service.settings.memory,
     )
+
+
+def launcher_of(settings: TrainerSettings) -> Launcher:
+    """Where the settings want trainings to run."""
+    if settings.launcher == "local":
+        return LocalLauncher()
+    from services.trainer.jobs.launchers.kubernetes import KubernetesLauncher
+
+    return KubernetesLauncher.in_cluster(settings)
 
 
 def _llama_cpp_knows(folder: Path) -> bool:

@@ -3,11 +3,13 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
 from fleet_kit.settings import ServiceSettings
 from services.trainer.data.generators.endpoint import Endpoint
+from services.trainer.memory import available_memory
 
 
 class NamedSource(BaseModel):
@@ -78,7 +80,23 @@ class TrainerSettings(ServiceSettings):
     threads: int = Field(default=0, ge=0)
     """Threads of the training's arithmetic; 0 takes the cores this process may use."""
     memory_bytes: int = Field(default=0, ge=0)
-    """Memory that a training may take; 0 takes what this process may use (see memory.py)."""
+    """Memory that a training may take; 0 takes what it gets: this process's limit (see memory.py), or that of a Job."""
+    launcher: Literal["local", "kubernetes"] = "local"
+    """Where trainings run: as subprocesses of this service, or as Jobs of the Kubernetes cluster that it is in."""
+    job_image: str = "lorafleet/torch"
+    """Image of such Jobs: this service's own."""
+    job_namespace: str = ""
+    """Their namespace; empty takes this pod's."""
+    job_cpus: int = Field(default=4, ge=1)
+    job_memory_bytes: int = Field(default=12 * 2**30, ge=2**30)
+    job_gpus: int = Field(default=0, ge=0)
+    job_seconds: int = Field(default=24 * 3600, ge=60)
+    """Longest time of one attempt as a Job."""
+    job_work_claim: str = "lorafleet-work"
+    """Claim of a ReadWriteMany volume that is mounted at `job_work_path` here and in the Jobs; `cache_dir` is in it."""
+    job_work_path: Path = Path("/var/cache/lorafleet")
+    job_models_claim: str = "lorafleet-models"
+    """Claim of the volume with the base model, whose folder's parent is where it is mounted."""
     progress_seconds: float = Field(default=10.0, gt=0)
     """Shortest time between two TrainingProgressed events of a job."""
     flush_seconds: float = Field(default=1.0, gt=0)
@@ -103,6 +121,13 @@ class TrainerSettings(ServiceSettings):
     @property
     def trained_name(self) -> str:
         return self.base_model_name or self.base_model.name
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a training may take; 0 where nothing tells."""
+        if self.memory_bytes:
+            return self.memory_bytes
+        return self.job_memory_bytes if self.launcher == "kubernetes" else available_memory()
 
     @property
     def cores(self) -> int:

@@ -19,7 +19,7 @@ from services.trainer.data.dataset import StoredDataset
 from services.trainer.jobs.checkpoint import best_step, pack, unpack
 from services.trainer.jobs.journal import Journal
 from services.trainer.jobs.patience import PASSING, patiently
-from services.trainer.jobs.supervisor import Crashed, supervise
+from services.trainer.jobs.supervisor import Crashed
 from services.trainer.reporting.data_card import adapter_type_of, read_data_card
 from services.trainer.service import TrainerService
 from services.trainer.store import StoredCheckpoint
@@ -111,7 +111,7 @@ class Attempt:
             continue_from=await self._fetch_continued(),
             exports=self._job.request.exports,
             adapter_type=adapter_type_of(await read_data_card(self._data.dataset, self._service)),
-            threads=settings.cores,
+            threads=max(1, settings.cores // self._job.configuration.processes),
             probe_prompt=settings.probe_prompt,
             supervisor=os.getpid(),
         )
@@ -165,7 +165,7 @@ class Attempt:
         finished: Finished | None = None
         paused = False
         flushing: asyncio.Task[None] | None = None
-        async with aclosing(supervise(spec)) as messages:
+        async with aclosing(self._service.parts.launcher.launch(spec)) as messages:
             async for message in messages:
                 match message:
                     case Began():

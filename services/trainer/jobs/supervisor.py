@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from services.trainer.training.progress import Progress, TrainingSpec, read_line
@@ -24,8 +25,11 @@ class Crashed(Exception):
         self.status = status
 
 
-async def supervise(spec: TrainingSpec) -> AsyncGenerator[Progress, None]:
-    """Start the subprocess and yield its messages until it ends; closing the generator kills it.
+async def supervise(spec: TrainingSpec, command: Sequence[str] = (sys.executable,)) -> AsyncGenerator[Progress, None]:
+    """Start the training and yield its messages until it ends; closing the generator kills it and all that it started.
+
+    Args:
+        command: what runs `-m services.trainer.training.train SPEC.json`: an interpreter, or a launcher of several.
 
     Raises:
         Crashed: it ended with another status than 0.
@@ -34,7 +38,7 @@ async def supervise(spec: TrainingSpec) -> AsyncGenerator[Progress, None]:
     spec_file.write_text(spec.model_dump_json())
     with log_file.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            *command,
             "-m",
             "services.trainer.training.train",
             str(spec_file),
@@ -43,6 +47,7 @@ async def supervise(spec: TrainingSpec) -> AsyncGenerator[Progress, None]:
             stderr=log,
             env=_environment(spec.threads),
             limit=_LINE_LIMIT,
+            start_new_session=True,  # a group of its own: a launcher's processes are killed with it
         )
     try:
         assert process.stdout is not None
@@ -54,7 +59,7 @@ async def supervise(spec: TrainingSpec) -> AsyncGenerator[Progress, None]:
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await asyncio.shield(process.wait())
 
 

@@ -1,10 +1,15 @@
-"""The training subprocess: `python -m services.trainer.training.train SPEC.json`, progress as JSON lines on stdout.
+"""The training subprocess: `python -m services.trainer.training.train SPEC.json [--progress FILE]`.
 
-It knows files, not the bus, the database or the object store: the supervisor in the service moves things in and out.
+Says its progress as JSON lines on standard output, or with --progress in a file, where no supervisor is on the same
+machine. Of several processes that share a training only the first speaks. It knows files, not the bus, the database or
+the object store: the service moves things in and out.
 """
 
+import argparse
+import os
 import sys
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel
 
@@ -12,13 +17,20 @@ from services.trainer.lifeline import claim_stdout, die_with
 from services.trainer.training.progress import Refused, TrainingSpec
 
 
-def main(spec_file: str) -> int:
+def main(spec_file: str, progress: Path | None = None) -> int:
     """Train what the spec says. 0 when finished, paused or refused with a reason, another status for a crash."""
     spec = TrainingSpec.model_validate_json(Path(spec_file).read_bytes())
-    die_with(spec.supervisor)
-    out = claim_stdout()
+    rank = int(os.environ.get("RANK", "0"))
+    if progress:
+        out: IO[str] = progress.open("a", encoding="utf-8")
+    else:
+        # With a launcher between, that is the parent; standard input is the supervisor's own pipe all the same.
+        die_with(os.getppid() if "RANK" in os.environ else spec.supervisor)
+        out = claim_stdout()
 
     def tell(message: BaseModel) -> None:
+        if rank:
+            return
         out.write(message.model_dump_json() + "\n")
         out.flush()
 
@@ -33,4 +45,8 @@ def main(spec_file: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("spec")
+    parser.add_argument("--progress", type=Path)
+    given = parser.parse_args()
+    sys.exit(main(given.spec, given.progress))

@@ -228,7 +228,7 @@ def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_reque
     assert isinstance(asked, dict)
     sent = v1.TrainingRequested.model_validate(asked)
     assert sent.hyperparameters is not None
-    used = sent.hyperparameters.model_dump()
+    used = sent.hyperparameters.model_dump(by_alias=False)
     assert {name: used[name] for name in given} == {**given, "target_modules": ("q_proj",)}
     assert (sent.objective, sent.continue_from, sent.priority, sent.exports) == ("dpo", "tax-lora-v1.0.0", 7, ("gguf",))
 

@@ -1,0 +1,78 @@
+"""Several processes share a training: `accelerate launch`, two processes on the CPU, gloo."""
+
+from __future__ import annotations
+
+import os
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from services.trainer.configuration import Configuration
+from services.trainer.data.records import Kind, Record, asked, schema
+from services.trainer.jobs.launchers.local import LocalLauncher
+from services.trainer.training.progress import Stepped, TrainingSpec
+from tests.integration.trainer.conftest import eventually, pairs
+
+pytestmark = pytest.mark.integration
+
+
+def records_file(path: Path) -> Path:
+    """Sixteen records to train on."""
+    data = [Record(Kind.COMPLETION, asked(one["prompt"]), (one["completion"],)) for one in pairs("shop", 16)]
+    pq.write_table(pa.Table.from_pylist([one.values() for one in data], schema=schema()), path)
+    return path
+
+
+def spec(model: Path, work: Path, processes: int) -> TrainingSpec:
+    work.mkdir()
+    return TrainingSpec(
+        job_id="job",
+        dataset=records_file(work / "data.parquet"),
+        base_model=model,
+        base_model_name="tiny",
+        configuration=Configuration(
+            rank=4, alpha=8, batch_size=8, max_steps=1000, learning_rate=0.01, processes=processes
+        ),
+        work=work,
+        resume_from=None,
+        threads=1,
+        probe_prompt="Hello",
+        supervisor=os.getpid(),
+    )
+
+
+async def steps(asked_for: TrainingSpec, count: int) -> tuple[list[Stepped], list[psutil.Process]]:
+    """The first steps of a training, which is ended behind them, and the processes that were at it."""
+    found: list[Stepped] = []
+    async with aclosing(LocalLauncher().launch(asked_for)) as messages:
+        async for message in messages:
+            if isinstance(message, Stepped):
+                found.append(message)
+            if len(found) == count:
+                break
+        started = psutil.Process().children(recursive=True)
+        at_work = [one for one in started if "services.trainer.training.train" in " ".join(one.cmdline())]
+    return found, at_work
+
+
+@pytest.mark.requirement("TP-1.1")
+async def test_two_processes_have_the_loss_curve_of_one_at_the_same_batch_and_die_with_their_launcher(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    alone, process = await steps(spec(tiny_model, tmp_path / "one", 1), 3)
+    together, processes = await steps(spec(tiny_model, tmp_path / "two", 2), 3)
+    assert [one.step for one in together] == [1, 2, 3], "only the first process speaks"
+    for single, shared in zip(alone, together, strict=True):
+        assert shared.loss == pytest.approx(single.loss, abs=1e-4)
+        assert shared.gradient_norm == pytest.approx(single.gradient_norm, rel=1e-3)
+    assert len(process) == 1
+    assert len(processes) == 3, "the launcher and its two"
+
+    async def gone() -> bool:
+        return all(not one.is_running() or one.status() == psutil.STATUS_ZOMBIE for one in process + processes)
+
+    await eventually(gone, 10)

@@ -1,0 +1,54 @@
+"""docs/hyperparameters.md says what the contract and the configuration say."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from fleet_events import v1
+from services.trainer.configuration import Configuration, resolve
+
+pytestmark = pytest.mark.unit
+
+PAGE = Path(__file__).parents[3] / "docs" / "hyperparameters.md"
+FOLLOWS = {"alpha": "twice the rank", "target_modules": "all of the decoder", "max_steps": "–", "validation_part": "0"}
+NONE = {"checkpoint_steps": "one an epoch", "validation_steps": "one an epoch", "early_stopping_patience": "–"}
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    """Hyperparameter → (range, default), as the page's table has them."""
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    return {cell[0].strip(" `"): (cell[1].strip(), cell[2].strip()) for cell in cells}
+
+
+def parts(field: FieldInfo) -> list[Any]:
+    inner = [one for kind in get_args(field.annotation) for one in getattr(kind, "__metadata__", ())]
+    return [
+        part for one in (*field.metadata, *inner) for part in (one.metadata if isinstance(one, FieldInfo) else [one])
+    ]
+
+
+def stated(field: FieldInfo) -> str:
+    """The range that a field of the contract states."""
+    low = next((one.ge for one in parts(field) if getattr(one, "ge", None) is not None), None)
+    high = next((one.le for one in parts(field) if getattr(one, "le", None) is not None), None)
+    pattern = next((one.pattern for one in parts(field) if getattr(one, "pattern", None)), None)
+    if pattern:
+        words = re.sub(r"^\^?\(\?:|\)\$?$|\\Z|\\A|[\^$()]|\?:", "", str(pattern)).replace("\\", "")
+        return ", ".join(word for word in words.split("|") if word)
+    if low is None:
+        return "names of linear layers"
+    return f"{low:g} to {high:g}" if high is not None else f"{low:g} or more"
+
+
+@pytest.mark.requirement("TP-1.2")
+def test_every_hyperparameter_is_on_the_page_with_its_range_and_its_default() -> None:
+    found, usual = rows(), resolve("", None).values()
+    assert set(found) == set(v1.Hyperparameters.model_fields)
+    assert found.keys() - {"target_modules"} <= set(Configuration.__dataclass_fields__)
+    for name, field in v1.Hyperparameters.model_fields.items():
+        value = usual[name]
+        default = FOLLOWS.get(name) or NONE.get(name) or (f"{value:g}" if isinstance(value, float) else str(value))
+        assert found[name] == (stated(field), default), name
