@@ -54,6 +54,11 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
     if not data.rows:
         raise CannotTrain(f"dataset_id: it has no record to train {configuration.objective} on")
+    if configuration.validation_part and not checked.rows:
+        raise CannotTrain(
+            f"hyperparameters.validation_part: {configuration.validation_part:g} of the prompts of {len(data.rows)} "
+            "samples is none; a larger part or more samples are needed"
+        )
     if spec.exports and not checked.rows:
         raise CannotTrain(
             f"exports: {', '.join(spec.exports)} cannot be validated, for no sample is held out; "

@@ -185,6 +185,14 @@ def test_records_without_a_second_answer_cannot_be_ranked(tiny_model: Path, tmp_
         trained(job(tiny_model, tmp_path, replace(QUICK, objective="ranking"), data))
 
 
+def test_a_part_that_holds_nothing_out_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    from services.trainer.training.run import CannotTrain
+
+    data = [completion(pair) for pair in pairs("shop", 3)]
+    with pytest.raises(CannotTrain, match="validation_part: 0.001"):
+        trained(job(tiny_model, tmp_path, replace(QUICK, validation_part=0.001), data))
+
+
 def test_the_asked_part_of_the_prompts_validates_where_the_data_has_no_split(tiny_model: Path, tmp_path: Path) -> None:
     data = [completion(pair) for pair in pairs("shop", 24)]
     data += [replace(record, completions=("Another answer.",)) for record in data]
