@@ -36,12 +36,18 @@ class Run:
     rows: int
     kept: int
     seconds: float
+    processor_seconds: float
     memory_mb: float
 
     @property
     def rate(self) -> float:
         """Rows a second."""
         return self.rows / self.seconds
+
+    @property
+    def processor(self) -> float:
+        """Processor time of one row in microseconds, of all threads and processes together."""
+        return self.processor_seconds / self.rows * 1e6
 
 
 def texts(count: int) -> Iterator[tuple[str, str, float | None]]:
@@ -131,7 +137,7 @@ def run(side: str, source: Path) -> Run:
         if process.returncode:
             raise RuntimeError(f"side {side} ended with status {process.returncode}")
     found = json.loads(said.strip().splitlines()[-1])
-    return Run(found["rows"], found["kept"], found["seconds"], peak)
+    return Run(found["rows"], found["kept"], found["seconds"], found["processor_seconds"], peak)
 
 
 def anonymous_mb(pid: int) -> float:
@@ -196,6 +202,7 @@ def rows_of(what: str, found: dict[str, list[Run]], names: dict[str, str]) -> li
         )
         for of, unit, value, ask in (
             ("speed", "rows/s", "rate", "faster than datasets in one process"),
+            ("processor time", "µs/row", "processor", "less than datasets in one process"),
             ("peak memory", "MB", "memory_mb", "less than datasets in one process"),
         )
     ]

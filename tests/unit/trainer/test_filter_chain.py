@@ -1,5 +1,6 @@
 """What holds of filters whatever the records: order, nothing invented, nothing left to do twice; golden data first."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -135,3 +136,20 @@ def test_a_report_goes_through_json() -> None:
     shown = json.loads(done.report.model_dump_json())
     assert shown["filters"]["exact_duplicates"]["samples"][0]["id"] == record("A").record_id
     assert len(digest("a")) == 32
+
+
+def test_keys_seen_before_are_found_among_many_runs_and_no_others() -> None:
+    import numpy as np
+
+    from services.trainer.data.filters.first_seen import FirstSeen
+
+    keys = np.frombuffer(
+        b"".join(hashlib.sha256(bytes([a, b])).digest()[:8] for a in range(60) for b in range(200)), "u8"
+    )
+    seen = FirstSeen()
+    for start in range(0, 10_000, 137):
+        part = keys[start : min(start + 137, 10_000)]
+        seen.add(part, np.arange(start, start + len(part)))
+    found = seen.find(keys)
+    assert found[:10_000].tolist() == list(range(10_000))
+    assert set(found[10_000:].tolist()) == {-1}
