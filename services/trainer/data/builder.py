@@ -27,6 +27,7 @@ from services.trainer.data.golden.known import golden_index
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.settling import settled
 from services.trainer.data.sources import Access, Live
+from services.trainer.jobs.supervisor import Crashed
 from services.trainer.jobs.work_folder import work_folder
 from services.trainer.service import TrainerService
 
@@ -35,8 +36,10 @@ _TAIL_BYTES = 2000
 _PASSED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
-class BuildCrashed(Exception):
+class BuildCrashed(Crashed):
     """The building subprocess ended without an outcome: killed, out of memory, or a defect."""
+
+    what = "building process"
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ async def _run(spec: BuildSpec) -> BuildOutcome:
         with log_file.open("rb") as log:
             log.seek(max(0, log_file.stat().st_size - _TAIL_BYTES))
             tail = log.read().decode(errors="replace").strip()
-        raise BuildCrashed(f"the building process ended with status {status}: {tail or 'it said nothing'}")
+        raise BuildCrashed(status, tail)
     return outcome_adapter.validate_json(said)
 
 

@@ -1,6 +1,5 @@
 """Which records a job trains on: a data set by its id, or the live records that its query selects, frozen now."""
 
-
 import structlog
 
 from fleet_events import v1
@@ -12,7 +11,6 @@ from services.trainer.data.dataset import LIVE, StoredDataset
 from services.trainer.data.filters import FilterRecipe
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.records import Kind
-from services.trainer.data.settling import settled
 from services.trainer.data.sources import Live
 from services.trainer.service import TrainerService
 
@@ -46,7 +44,6 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
     if request.dataset_id:
         async with service.db.acquire(timeout=5) as connection:
             return await named_dataset(connection, request)
-    await settled(v1.SampleRecorded, service)
     kind = _SELECTED[request.objective or "sft"]
     recipe = DataRecipe(
         domain=request.domain,

@@ -19,9 +19,11 @@ _PASSED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_
 class Crashed(Exception):
     """The subprocess ended without a result: killed, out of memory, or a defect."""
 
+    what = "training process"
+
     def __init__(self, status: int, tail: str) -> None:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        super().__init__(f"the training process {how}: {tail or 'it said nothing'}")
+        super().__init__(f"the {self.what} {how}: {tail or 'it said nothing'}")
         self.status = status
 
 

@@ -365,12 +365,6 @@ async def test_live_ratings_and_preferences_become_pairs_and_rankings(bench: Ben
     await bench.upstream.say(
         v1.PreferenceRecorded(domain=bench.domain, prompt="Fence?", chosen="Two metres.", rejected="Yes.")
     )
-
-    async def pairs_recorded() -> Any:
-        found = await build(bench, {"kind": "live", "query": "Fence"}, kind="preference")
-        return found["state"] == "succeeded"
-
-    await eventually(pairs_recorded, timeout=30)
     _, pairs = await built(bench, {"kind": "live"}, kind="preference")
     assert {one.completions for one in pairs} == {
         ("Two metres.", "Yes."),
@@ -464,3 +458,31 @@ async def test_a_stranger_s_token_reaches_nothing_of_a_domain(bench: Bench, mint
             return found if found["state"] == "failed" else None
 
         assert "the id of an upload of domain 'elsewhere'" in (await eventually(failed))["faults"][0]["expected"]
+
+
+async def test_a_data_set_of_another_kind_than_the_objective_needs_is_refused_by_name(bench: Bench) -> None:
+    answers, _ = await built(bench, await upload(bench, "gates.jsonl", as_jsonl(ROWS[:5])))
+    for objective, fitting in (
+        ("dpo", "preference or ranking or rated"),
+        ("ranking", "ranking or preference or rated"),
+    ):
+        request = bench.request(datasetId=answers, objective=objective)
+        refusal = (await bench.trainer.client.post("/v1/jobs", json=request)).json()
+        assert (refusal["status"], refusal["field"]) == (422, "dataset_id")
+        assert f"(completion)' is refused, expected a data set of kind {fitting}" in refusal["detail"]
+
+
+@pytest.mark.requirement("TP-1.1")
+async def test_a_dpo_job_trains_on_the_pairs_that_live_ratings_imply(bench: Bench) -> None:
+    await bench.record(
+        [
+            {"domain": bench.domain, "prompt": f"Gate {n}?", "completion": answer, "rating": rating}
+            for n in range(4)
+            for answer, rating in (("It opens at dusk.", 5), ("No idea.", 1))
+        ]
+    )
+    job_id = await bench.submit(objective="dpo", hyperparameters={"rank": 2, "maxSteps": 1, "batchSize": 4})
+    await bench.until(job_id, "succeeded")
+    said = await bench.completed(job_id)
+    assert (said.dataset.kind, said.dataset.samples) == ("preference", 4)
+    assert {one.completions for one in await bench.records(said.dataset)} == {("It opens at dusk.", "No idea.")}

@@ -7,11 +7,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fleet_events.v1 import FeedbackRecorded, PreferenceRecorded, SampleRecorded
 from fleet_kit.db import Connection
 from services.trainer.data import live_store
 from services.trainer.data.build_spec import InputFile
 from services.trainer.data.records import Kind, Record
+from services.trainer.data.settling import settled
 from services.trainer.data.sources.source import Access, BoundedFile, Gathered, Source
+
+_RECORDED = (SampleRecorded, FeedbackRecorded, PreferenceRecorded)
 
 
 class Live(Source):
@@ -20,6 +24,7 @@ class Live(Source):
     completion: samples that are not rated below `min_rating`. rated: rated samples. preference: recorded pairs, and
     those that different ratings of answers to one prompt imply. ranking: the differently rated answers to one prompt,
     best first. For the last two `min_rating` is asked of the best answer alone: the others are bad on purpose.
+    What was published before is there: who records and then asks may expect it.
     """
 
     kind: Literal["live"] = "live"
@@ -29,6 +34,8 @@ class Live(Source):
     origin: ClassVar[str] = "live"
 
     async def gather(self, to: Path, access: Access) -> Gathered:
+        for event in _RECORDED:
+            await settled(event, access.service)
         path = to / "records.jsonl"
         async with (
             access.service.db.acquire(timeout=5) as connection,
