@@ -7,7 +7,10 @@ import base64
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import structlog
+
 from fleet_events.v1 import GoldenDatasetPublished, GoldenPrint
+from fleet_kit.settle import TRANSIENT
 from fleet_kit.transaction import Transaction
 from services.evaluator import golden_store
 from services.evaluator.domain import GoldenVersion
@@ -16,6 +19,9 @@ from services.evaluator.golden import ContextUse, GoldenSample
 if TYPE_CHECKING:
     from services.evaluator.handlers import EvaluatorService
 
+log = structlog.get_logger()
+
+_PAUSE = 1.0
 PART = 400
 """Prints of one event: 450 bytes each, and an event may have 256 kB."""
 
@@ -31,10 +37,17 @@ async def publish(tx: Transaction, version: GoldenVersion) -> None:
 
 
 async def publish_missed(service: EvaluatorService) -> None:
-    """Publish the versions that were stored before versions were published."""
-    async with service.transaction() as tx:
-        for version in await golden_store.unpublished(tx.connection):
-            await publish(tx, version)
+    """Publish the versions that were stored before versions were published; waits for a database that is away."""
+    while True:
+        try:
+            async with service.transaction() as tx:
+                for version in await golden_store.unpublished(tx.connection):
+                    await publish(tx, version)
+        except TRANSIENT as error:
+            log.warning("golden data sets are not published yet", reason=repr(error))
+            await asyncio.sleep(_PAUSE)
+        else:
+            return
 
 
 def events(version: GoldenVersion, samples: Sequence[GoldenSample], revision: int) -> Iterator[GoldenDatasetPublished]:

@@ -118,3 +118,28 @@ async def test_a_job_of_which_all_is_golden_fails_and_says_so(bench: Bench, eval
     await bench.record([{"domain": bench.domain, "prompt": PROMPT, "completion": "Within 30 days."}])
     job = await bench.until(await bench.submit(), "failed")
     assert "golden" in job["error"]
+
+
+async def test_a_golden_set_that_was_never_published_is_published_when_the_evaluator_starts(
+    bench: Bench, evaluator: RunningService
+) -> None:
+    await publish(evaluator, "old", golden(1))
+    connection = await asyncpg.connect(
+        evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
+    )
+    # As a version of a release before this one: stored, and never said.
+    await connection.execute("update golden_dataset set revision = 0 where dataset_id = 'old'")
+    await connection.close()
+    said = len([one for one in await bench.upstream.all(STREAM) if _about(one, "old")])
+    await evaluator.stop()
+    await evaluator.start()
+
+    async def again() -> bool:
+        return len([one for one in await bench.upstream.all(STREAM) if _about(one, "old")]) == said + 1
+
+    await eventually(again)
+    assert digest(PROMPT) in (await known(bench.trainer, "old@1.0.0")).equal
+
+
+def _about(event: object, dataset: str) -> bool:
+    return isinstance(event, v1.GoldenDatasetPublished) and event.dataset_id == dataset
