@@ -189,7 +189,7 @@ def test_a_part_that_holds_nothing_out_is_refused(tiny_model: Path, tmp_path: Pa
     from services.trainer.training.run import CannotTrain
 
     data = [completion(pair) for pair in pairs("shop", 3)]
-    with pytest.raises(CannotTrain, match="validation_part: 0.001"):
+    with pytest.raises(CannotTrain, match=r"validation_part: 0\.001"):
         trained(job(tiny_model, tmp_path, replace(QUICK, validation_part=0.001), data))
 
 
