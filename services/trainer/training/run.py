@@ -165,7 +165,7 @@ def _train(trainer: Loop, spec: TrainingSpec, total: int) -> int:
     if spec.resume_from is None:
         return _steps(trainer, None)
     state = TrainerState.load_from_json(str(spec.resume_from / "trainer_state.json"))
-    _recall_best(trainer, spec, state)
+    _recall_best(trainer, spec.resume_from, spec.best_from, state)
     if state.global_step >= total or _stopped(state):
         # Asked to resume behind its last step, transformers would train one more.
         load_weights(trainer.trained, spec.resume_from)
@@ -182,13 +182,17 @@ def _steps(trainer: Loop, checkpoint: Path | None) -> int:
     return int(trainer.state.global_step)
 
 
-def _recall_best(trainer: Loop, spec: TrainingSpec, state: TrainerState) -> None:
+def _recall_best(trainer: Loop, resumed: Path, best: Path | None, state: TrainerState) -> None:
     """The best weights so far, as the process that validated them had them in memory."""
     if not state.best_global_step:
         return
-    folder = spec.resume_from if state.best_global_step == state.global_step else spec.best_from
+    folder = resumed if state.best_global_step == state.global_step else best
     if folder is None:
-        raise CannotTrain(f"the checkpoint of step {state.best_global_step}, the best one, is gone; train anew")
+        # Its upload failed, or the object is gone. What is still to come competes anew: the job is worth more than
+        # the weights that are lost.
+        state.best_metric = state.best_global_step = None
+        state.save_to_json(str(resumed / "trainer_state.json"))
+        return
     load_weights(trainer.trained, folder)
     trainer.best = adapter_weights(trainer.trained)
 

@@ -177,6 +177,21 @@ def test_a_resumed_training_ends_with_the_very_same_bytes(tiny_model: Path, tmp_
     assert (second.best_step, second.metrics) == (first.best_step, first.metrics)
 
 
+def test_a_job_whose_best_checkpoint_is_lost_goes_on_without_it(tiny_model: Path, tmp_path: Path) -> None:
+    train = [completion(pair) for pair in pairs("shop", 16)]
+    against = [replace(record, completions=("Nobody knows.",), split="validation") for record in train[:8]]
+    configuration = replace(QUICK, max_steps=12, validation_steps=2, checkpoint_steps=2, learning_rate=0.05)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    whole = trained(job(tiny_model, tmp_path / "whole", configuration, [*train, *against]), keep=kept)
+    best = one(Finished, whole).best_step
+    assert best < 10, "the best weights are older than the checkpoint that is resumed"
+    lost = job(tiny_model, tmp_path / "lost", configuration, [*train, *against], resume_from=kept / "10")
+    finished = one(Finished, trained(lost))
+    assert finished.best_step == 12
+    assert finished.weights.read_bytes() == (kept / "12" / "adapter_model.safetensors").read_bytes()
+
+
 def test_records_without_a_second_answer_cannot_be_ranked(tiny_model: Path, tmp_path: Path) -> None:
     from services.trainer.training.run import CannotTrain
 

@@ -50,7 +50,8 @@ COMPLETED = made(
     probe=st.none() | made(v1.Probe, prompt=TEXT, top_ids=st.lists(st.integers(0, 2**31 - 1)).map(tuple)),
     description=TEXT,
     auto_approve_threshold=st.none() | NUMBER,
-    finished_at=st.none() | st.datetimes(timezones=st.timezones(), allow_imaginary=False).filter(lambda when: 1 < when.year < 9998),
+    finished_at=st.none()
+    | st.datetimes(timezones=st.timezones(), allow_imaginary=False).filter(lambda when: 1 < when.year < 9998),
 )
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -7,7 +7,19 @@ import pytest
 
 pytestmark = pytest.mark.unit
 
-HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "pyarrow", "jinja2", "kubernetes", "polars", "rensa")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "datasets",
+    "accelerate",
+    "pyarrow",
+    "jinja2",
+    "kubernetes",
+    "polars",
+    "rensa",
+)
 
 
 def test_the_service_process_never_imports_what_only_training_needs() -> None:
