@@ -96,6 +96,7 @@ async def test_a_cancelled_running_job_stops_its_process_and_says_so(bench: Benc
     assert await bench.upstream.heard(v1.TrainingCompleted, job_id) == []
 
 
+@pytest.mark.heavy
 async def test_a_job_cancelled_while_it_waits_never_starts(bench: Bench) -> None:
     await bench.record(pairs(bench.domain))
     first = await bench.submit(hyperparameters={**LONG, "epochs": 100})
@@ -110,6 +111,7 @@ async def test_a_job_cancelled_while_it_waits_never_starts(bench: Bench) -> None
     assert len(await bench.upstream.heard(v1.TrainingCancelled, waiting)) == 1
 
 
+@pytest.mark.heavy
 async def test_a_service_that_is_stopped_in_an_orderly_way_leaves_no_process_and_its_job_goes_on(bench: Bench) -> None:
     await bench.record(pairs(bench.domain))
     job_id = await bench.submit(hyperparameters=LONG)
@@ -123,6 +125,7 @@ async def test_a_service_that_is_stopped_in_an_orderly_way_leaves_no_process_and
     assert (done["step"], done["attempts"]) == (72, 2)
 
 
+@pytest.mark.heavy
 async def test_only_the_newest_checkpoints_are_kept(bench: Bench, servers: Fleet) -> None:
     await bench.record(pairs(bench.domain))
     said = await straight_through(bench)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from services.trainer.configuration import Configuration
 from services.trainer.data import records
 from services.trainer.data.records import Kind, Record, Split, schema
 from services.trainer.jobs.supervisor import Crashed, supervise
-from services.trainer.training.encoding import encode
-from services.trainer.training.progress import Began, Finished, Progress, Saved, Stepped, TrainingSpec
+from services.trainer.training.progress import Progress, Stepped, TrainingSpec
 from tests.integration.trainer.conftest import eventually, pairs
 
 pytestmark = pytest.mark.integration
@@ -60,75 +58,6 @@ def spec(model: Path, work: Path, configuration: Configuration = CONFIGURATION, 
 async def train(asked: TrainingSpec) -> list[Progress]:
     async with aclosing(supervise(asked)) as messages:
         return [message async for message in messages]
-
-
-@pytest.mark.requirement("TP-1.1")
-async def test_the_loss_is_the_mean_over_completion_tokens_as_the_plain_model_computes_it(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    said = await train(spec(tiny_model, tmp_path / "job"))
-    first = next(message for message in said if isinstance(message, Stepped))
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    total, count = 0.0, 0
-    for pair in pairs("shop", 8):  # the first step sees all eight, with B = 0: the base model's own loss
-        sample = encode(tokenizer, records.asked(pair["prompt"]), pair["completion"])
-        with torch.no_grad():
-            logits = model(torch.tensor([sample.input_ids])).logits[0, :-1]
-        labels = torch.tensor(sample.labels[1:])
-        total += float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum"))
-        count += sample.trained_tokens
-    assert first.loss == pytest.approx(total / count, rel=1e-4)
-    began = next(message for message in said if isinstance(message, Began))
-    assert began.trained_tokens == count
-
-
-@pytest.mark.requirement("TP-1.3")
-async def test_a_job_resumed_behind_its_last_step_gives_the_same_adapter_and_no_further_step(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    whole: list[Progress] = []
-    async with aclosing(supervise(spec(tiny_model, tmp_path / "whole"))) as messages:
-        async for message in messages:
-            whole.append(message)
-            if isinstance(message, Saved):
-                message.folder.rename(kept / str(message.step))
-    resumed = await train(spec(tiny_model, tmp_path / "resumed", resume_from=kept / "3"))
-    assert [message.step for message in whole if isinstance(message, Stepped)] == [1, 2, 3]
-    assert [message for message in resumed if isinstance(message, Stepped)] == []
-    first, second = (next(m for m in said if isinstance(m, Finished)) for said in (whole, resumed))
-    assert second.weights.read_bytes() == first.weights.read_bytes()
-    assert second.probe == first.probe
-
-
-@pytest.mark.requirement("LA-1.3")
-@pytest.mark.parametrize("method", ["rslora", "dora", "qlora"])
-async def test_every_method_gives_an_artifact_that_answers_as_it_did_in_training(
-    tiny_model: Path, tmp_path: Path, method: str
-) -> None:
-    from lora_core import ArrowEngine, LoRAFormat
-
-    said = await train(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, method=method)))
-    finished = next(message for message in said if isinstance(message, Finished))
-    card = LoRAFormat.load(finished.artifact)
-    assert ("dora" in card.variants) == (method == "dora")
-    engine = ArrowEngine.open(tiny_model, slots=1, max_rank=8)
-    engine.load(card, "trained")
-    ids = engine.tokenizer.apply_chat_template(
-        [{"role": "user", "content": finished.probe.prompt}], add_generation_prompt=True, return_dict=False
-    )
-    probe = engine.probe(ids, "trained", top=10_000)
-    logits = dict(zip(probe.token_ids, probe.logits, strict=True))
-    recorded = zip(finished.probe.top_ids, finished.probe.top_logits, strict=True)
-    if method == "dora":
-        assert max(abs(logits[token] - value) for token, value in recorded) < 1e-3
-    assert engine.bind_report("trained", ids).effect.logit > 1e-4
 
 
 async def test_a_process_that_dies_is_a_crash_with_the_end_of_its_log(tiny_model: Path, tmp_path: Path) -> None:
