@@ -213,35 +213,19 @@ class _Bench:
         return train(self.model, self.work / name, data, short, **more)
 
     def classifier(self) -> list[Row]:
-        """15 intents from 1,500 utterances, measured on the 450 of the test split."""
+        """15 intents, measured on the 450 utterances of the test split: once in 6 minutes, once in 3."""
         test = self.clinc.test[:8] if self.quick else self.clinc.test
-        configuration = Configuration(learning_rate=1e-3, epochs=1, batch_size=16, max_length=128)
-        made = self._train("classifier", classify(self.clinc.train), configuration)
-        engine = ArrowEngine.open(self.model, slots=1, max_rank=configuration.rank)
-        engine.load(made.card, "classifier")
-        score, base = exact_match(engine, test, "classifier"), exact_match(engine, test, None)
-        return [
-            Row(
-                what=f"intents of the {DOMAIN} domain: exact match on its test utterances",
-                unit="%",
-                ours=100 * score,
-                peers={"base model": 100 * base},
-                ask="at least 97",
-                met=score >= 0.97,
-                n=1,
-                note=f"{len(test)} utterances; one epoch of {len(self.clinc.train)}, batches of 16",
-            ),
-            Row(
-                what="time of that training, from the start of its process to the finished artifact",
-                unit="s",
-                ours=made.seconds,
-                peers={"a plain loop, two epochs (as reported)": 353.0},
-                ask="at most 180",
-                met=made.seconds <= 180,
-                n=1,
-                note=f"{made.steps_seconds:.0f} s of it are steps, at {made.tokens_per_second:.0f} tokens/s",
-            ),
-        ]
+        engine = ArrowEngine.open(self.model, slots=1, max_rank=16)
+        base = exact_match(engine, test, None)
+        rows: list[Row] = []
+        for minutes, epochs, rate in ((6, 1.0, 1e-3), (3, 0.55, 1.5e-3)):
+            configuration = Configuration(learning_rate=rate, epochs=epochs, batch_size=16, max_length=128)
+            made = self._train(f"classifier-{minutes}", classify(self.clinc.train), configuration)
+            engine.load(made.card, f"classifier-{minutes}")
+            score = exact_match(engine, test, f"classifier-{minutes}")
+            engine.unload(f"classifier-{minutes}")
+            rows += _classified(minutes, epochs, made, score, base, len(test), len(self.clinc.train))
+        return rows
 
     def preference(self) -> list[Row]:
         """DPO from the base model: does it prefer right intents for utterances it has not seen?"""
@@ -321,6 +305,33 @@ class _Bench:
             )
             for method in ("rslora", "dora", "qlora")
         ]
+
+
+def _classified(
+    minutes: int, epochs: float, made: Trained, score: float, base: float, asked_for: int, seen: int
+) -> list[Row]:
+    return [
+        Row(
+            what=f"intents of the {DOMAIN} domain, trained in {minutes} minutes: exact match on its test utterances",
+            unit="%",
+            ours=100 * score,
+            peers={"base model": 100 * base},
+            ask="at least 97",
+            met=score >= 0.97,
+            n=1,
+            note=f"{asked_for} utterances; {epochs:g} epochs of {seen} samples in batches of 16",
+        ),
+        Row(
+            what=f"time of that training, {minutes} minutes asked: from the start of its process to the artifact",
+            unit="s",
+            ours=made.seconds,
+            peers={"a plain loop, two epochs, 98.2 % (a figure from elsewhere)": 353.0},
+            ask=f"at most {60 * minutes}",
+            met=made.seconds <= 60 * minutes,
+            n=1,
+            note=f"{made.steps_seconds:.0f} s of it are steps, at {made.tokens_per_second:.0f} tokens/s",
+        ),
+    ]
 
 
 def _held_out(what: str, before: float, after: float, note: str) -> Row:

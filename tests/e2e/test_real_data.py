@@ -24,5 +24,6 @@ def test_an_intent_classifier_for_one_domain_is_right_on_its_test_utterances(bas
     engine = ArrowEngine.open(base_model, slots=1, max_rank=configuration.rank)
     engine.load(made.card, "classifier")
     assert len(clinc.test) == 450
+    assert made.seconds < 360
     assert exact_match(engine, clinc.test, "classifier") >= 0.97
     assert exact_match(engine, clinc.test, None) < 0.1

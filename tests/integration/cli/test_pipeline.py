@@ -58,6 +58,7 @@ def test_the_pipeline_goes_through_five_steps_to_a_decision_that_the_registry_sh
     assert "✓ the chain holds" in chain.out
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("TP-4.1")
 def test_training_from_the_command_line_takes_a_data_set_and_a_configuration_and_shows_progress(
     fleet: Fleet, files: tuple[str, str], tmp_path: Path

@@ -36,6 +36,7 @@ async def stored_steps(bench: Bench, job_id: str) -> tuple[list[int], dict[int, 
     return [row["step"] for row in kept], {row["step"]: row["loss"] for row in measured}
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("TP-3.2")
 @pytest.mark.requirement("TP-1.2")
 async def test_the_best_checkpoint_outlives_newer_ones_and_the_adapter_is_trained_further_by_its_id(

@@ -59,6 +59,7 @@ async def steps(asked_for: TrainingSpec, count: int) -> tuple[list[Stepped], lis
     return found, at_work
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("TP-1.1")
 async def test_two_processes_have_the_loss_curve_of_one_at_the_same_batch_and_die_with_their_launcher(
     tiny_model: Path, tmp_path: Path
