@@ -202,7 +202,7 @@ def anatomy(model: Path, data: Sequence[Record]) -> list[Row]:
     from torch.profiler import ProfilerActivity, profile
     from transformers import AutoTokenizer
 
-    configuration = Configuration(max_steps=6, max_length=1024)
+    configuration = Configuration(max_steps=2, max_length=1024)
     with profile(activities=[ProfilerActivity.CPU], with_flops=True) as watched:
         ours(model, data, configuration)
     spent = {event.key: event.self_cpu_time_total / 1e6 for event in watched.key_averages()}
