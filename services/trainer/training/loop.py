@@ -4,6 +4,7 @@ import math
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -50,7 +51,7 @@ def collate(samples: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-class Loop(Trainer):
+class Loop(Trainer, ABC):
     """A transformers trainer of one objective; its subclasses say how a batch is scored.
 
     Everything that decides a step is a function of configuration, data and checkpoint, so that another process goes on
@@ -111,9 +112,9 @@ class Loop(Trainer):
         self._step_tokens += int(inputs["attention_mask"].sum())
         return super().training_step(model, inputs, *rest, **named)
 
+    @abstractmethod
     def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
         """Of a collated batch, without training: sum of losses, their number, sums of metrics over the same number."""
-        raise NotImplementedError
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validate: one message, the best weights kept, and a checkpoint wherever they are better than before.
