@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lora_core.errors import AdapterNotFound
-from lora_core.safetensors_file import read_header
+from lora_core.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
