@@ -30,8 +30,10 @@ def contradictions(request: v1.TrainingRequested, configuration: Configuration) 
         yield Fault("hyperparameters.ranking_margin", asked["ranking_margin"], expected)
     if configuration.objective == "dpo":
         yield from _smoothing(asked, configuration)
-    if configuration.batch_size % configuration.processes:
-        expected = f"a divisor of batch_size {configuration.batch_size}, which the processes share evenly"
+    processes, batch = configuration.processes, configuration.batch_size
+    if processes > 1 and (batch % processes or batch < 2 * processes):
+        # Two rows a process, so that none is without one where an epoch's batches come out smaller than asked.
+        expected = f"a divisor of batch_size {batch} that leaves each process two samples of a batch or more"
         yield Fault("hyperparameters.processes", configuration.processes, expected)
 
 

@@ -1,5 +1,6 @@
 """Records as token ids and labels, by the model's own chat template."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,10 +30,13 @@ class UnfitTokenizer(ValueError):
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """Token ids of prompt, completion and end of turn; `labels` repeat the ids where loss counts."""
+    """Token ids of prompt, completion and end of turn; `labels` repeat the ids where loss counts.
 
-    input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
+    Encoded ones are arrays of 4 bytes a number: all samples of a training are in memory at once.
+    """
+
+    input_ids: Sequence[int]
+    labels: Sequence[int]
 
     @property
     def trained_tokens(self) -> int:
@@ -90,7 +94,7 @@ def encode(
     while labels and labels[-1] == IGNORED:  # what a template writes behind the last end token
         ids.pop()
         labels.pop()
-    return EncodedSample(tuple(ids), tuple(labels))
+    return EncodedSample(array("i", ids), array("i", labels))
 
 
 def encode_record(tokenizer: Tokenizer, record: Record, answers: int) -> Row:

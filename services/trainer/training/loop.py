@@ -14,12 +14,12 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from services.trainer.configuration import Configuration
 from services.trainer.training.encoding import IGNORED, EncodedSample, Row
-from services.trainer.training.order import LengthGrouped
+from services.trainer.training.order import Batches
 from services.trainer.training.packed_model import install
 from services.trainer.training.progress import Saved, Stepped, Validated
 
@@ -81,8 +81,25 @@ class Loop(Trainer, ABC):
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset  # TRL would render and tokenise it; rows are encoded already
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002
-        return LengthGrouped(_lengths(self.rows), self.configuration.batch_size, self.args.seed)
+    def get_train_dataloader(self) -> DataLoader[Row]:
+        """This process's part of the batches; accelerate's own division would train rows twice."""
+        part = Batches(
+            _lengths(self.rows),
+            self.configuration.batch_size,
+            self.args.seed,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        return _Loader(self.rows, part, self.collated)
+
+    def weighted(self, mean: torch.Tensor, rows: int) -> torch.Tensor:
+        """The mean over this process's rows, scaled so that its mean over processes is that over all rows."""
+        processes = self.accelerator.num_processes
+        if processes == 1:
+            return mean
+        everyone: torch.Tensor = self.accelerator.reduce(torch.tensor(float(rows), device=mean.device))
+        scaled: torch.Tensor = mean * (rows * processes / everyone)
+        return scaled
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
         """One message per optimizer step; the closing summary of transformers is left out."""
@@ -186,6 +203,17 @@ class Loop(Trainer, ABC):
 
 def _lengths(rows: Sequence[Row]) -> list[int]:
     return [sum(len(sample.input_ids) for sample in row) for row in rows]
+
+
+class _Loader(DataLoader[Row]):
+    """Collated batches; transformers tells it the epoch."""
+
+    def __init__(self, rows: Sequence[Row], batches: Batches, collated: Collated) -> None:
+        super().__init__(cast("Dataset[Row]", rows), batch_sampler=batches, collate_fn=collated)
+        self._batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        self._batches.set_epoch(epoch)
 
 
 class _Clock(TrainerCallback):

@@ -3,7 +3,8 @@
 A prompt is computed once for its two completions, in the trained model and in the reference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,20 @@ from services.trainer.training.loop import Loop, collate
 
 class PreferenceTrainer(Loop, DPOTrainer):
     """The reference is the base model, or the adapter as it was where one is continued."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: ARG002 - nothing reads outputs
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The configured loss per pair of the whole batch."""
+        with _ungathered(self.accelerator):
+            loss: torch.Tensor = super().compute_loss(  # type: ignore[no-untyped-call]
+                model, inputs, num_items_in_batch=num_items_in_batch
+            )
+        return self.weighted(loss, len(inputs["input_ids"]) // 2)
 
     def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
         """The loss per pair, and two accuracies.
@@ -38,6 +53,17 @@ class PreferenceTrainer(Loop, DPOTrainer):
             float(pairs),
             {"reward_accuracy": rewards * pairs, "preference_accuracy": float((chosen > rejected).sum())},
         )
+
+
+@contextmanager
+def _ungathered(accelerator: Any) -> Iterator[None]:
+    """TRL gathers a dozen metrics a step, which nobody reads here, and in doing so wants as many pairs everywhere."""
+    usual = accelerator.gather, accelerator.gather_for_metrics
+    accelerator.gather = accelerator.gather_for_metrics = lambda values: values
+    try:
+        yield
+    finally:
+        accelerator.gather, accelerator.gather_for_metrics = usual
 
 
 def arguments(common: dict[str, Any], configuration: Configuration) -> DPOConfig:

@@ -57,7 +57,7 @@ class RankingTrainer(Loop):
     ) -> torch.Tensor:
         """The configured loss of every list."""
         lists = _scores(model, inputs)
-        return torch.stack([self._loss(scores) for scores in lists]).mean()
+        return self.weighted(torch.stack([self._loss(scores) for scores in lists]).mean(), len(lists))
 
     def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
         """The loss per list, Kendall's tau and the share of pairs in the right order."""

@@ -54,6 +54,10 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
     if not data.rows:
         raise CannotTrain(f"dataset_id: it has no record to train {configuration.objective} on")
+    if len(data.rows) < configuration.processes:
+        raise CannotTrain(
+            f"hyperparameters.processes: {configuration.processes} processes cannot share {len(data.rows)} samples"
+        )
     if configuration.validation_part and not checked.rows:
         raise CannotTrain(
             f"hyperparameters.validation_part: {configuration.validation_part:g} of the prompts of {len(data.rows)} "

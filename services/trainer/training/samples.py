@@ -10,6 +10,7 @@ from services.trainer.training.progress import Spoken
 
 MOST_PROMPTS = 3
 MOST_TOKENS = 48
+LEAST_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Asked:
 def speak(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> tuple[Spoken, ...]:
     """Greedy answers of base model and adapter to the first `MOST_PROMPTS`, each all prompts in one batch.
 
-    An answer ends at an end token (the tokenizer's, or one of the model's generation settings) or after `MOST_TOKENS`.
+    An answer ends at an end token (the tokenizer's, or one of the model's generation settings) or after twice the
+    longest wanted completion, within `LEAST_TOKENS` and `MOST_TOKENS`: a base model that never ends tells no more then.
 
     Args:
         model: the PeftModel, in evaluation mode.
@@ -47,6 +49,7 @@ def _answers(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> list[str]:
     ends = _end_tokens(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     longest = max(len(one.ids) for one in asked)
+    wanted = max(len(tokenizer(one.wanted, add_special_tokens=False)["input_ids"]) for one in asked)
     # Padding goes to the left: generation continues at the right edge of every row.
     ids = torch.full((len(asked), longest), padding, dtype=torch.long)
     mask = torch.zeros(len(asked), longest, dtype=torch.long)
@@ -57,7 +60,7 @@ def _answers(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> list[str]:
         spoken = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            max_new_tokens=MOST_TOKENS,
+            max_new_tokens=max(LEAST_TOKENS, min(MOST_TOKENS, 2 * wanted)),
             do_sample=False,
             num_beams=1,
             use_cache=True,

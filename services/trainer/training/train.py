@@ -9,7 +9,8 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import IO
+from types import ModuleType
+from typing import IO, cast
 
 from pydantic import BaseModel
 
@@ -34,6 +35,9 @@ def main(spec_file: str, progress: Path | None = None) -> int:
         out.write(message.model_dump_json() + "\n")
         out.flush()
 
+    if spec.configuration.method != "qlora":
+        # PEFT imports bitsandbytes wherever it finds it, and that imports torch's compiler: seconds for nothing.
+        sys.modules["bitsandbytes"] = cast("ModuleType", None)
     # Imported here: it takes seconds, and the guards above must stand before.
     from services.trainer.training.run import CannotTrain, run
 

@@ -1,11 +1,10 @@
 """From records and a configuration to the objective's trainer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import get_peft_model
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
@@ -60,26 +59,22 @@ def prepare(
         new = base.adapter(configuration)
     given: dict[str, Any] = {"train_dataset": _numbered(rows), "processing_class": tokenizer}
     if held_out.rows:
-        given["eval_dataset"] = _numbered(held_out)  # transformers wants one; `Loop.evaluate` takes the rows
+        given["eval_dataset"] = _numbered(held_out)
     trainer: Loop
     collated: Collated
     match configuration.objective:
         case "dpo":
             collated = preference.collated
             args: Any = preference.arguments(common, configuration)
-            trainer = preference.PreferenceTrainer(
-                model, args=args, data_collator=_collator(rows, collated), peft_config=new, **given
-            )
+            trainer = preference.PreferenceTrainer(model, args=args, data_collator=collated, peft_config=new, **given)
         case "ranking":
             collated = ranking.collated
             model = get_peft_model(model, new) if new else model
-            trainer = ranking.RankingTrainer(
-                model, args=ranking.arguments(common), data_collator=_collator(rows, collated), **given
-            )
+            trainer = ranking.RankingTrainer(model, args=ranking.arguments(common), data_collator=collated, **given)
         case _:
             collated = sft.collated
             trainer = sft.CompletionTrainer(
-                model, args=sft.arguments(common), data_collator=_collator(rows, collated), peft_config=new, **given
+                model, args=sft.arguments(common), data_collator=collated, peft_config=new, **given
             )
     trainer.begin_with(rows.rows, held_out.rows, collated, configuration, tell)
     if configuration.early_stopping_patience and held_out.rows:
@@ -88,12 +83,11 @@ def prepare(
 
 
 def _numbered(rows: EncodedSet) -> Dataset:
-    """The rows' numbers as a data set: TRL takes nothing but `datasets`, whose columns would copy the tokens."""
+    """The rows' numbers as a data set: TRL takes nothing but `datasets`, whose columns would copy the tokens.
+
+    Nobody reads it: `Loop` has the rows.
+    """
     return Dataset.from_dict({"row": list(range(len(rows.rows)))})
-
-
-def _collator(rows: EncodedSet, collated: Collated) -> Callable[[list[dict[str, int]]], dict[str, torch.Tensor]]:
-    return lambda features: collated([rows.rows[feature["row"]] for feature in features])
 
 
 def _pairs(records: Iterable[Record]) -> list[Record]:

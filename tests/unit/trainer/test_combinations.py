@@ -46,7 +46,8 @@ def test_label_smoothing_and_margin_are_refused_where_the_loss_does_not_read_the
 
 def test_processes_share_a_batch_evenly() -> None:
     assert "divisor of batch_size 8" in faults(processes=3)["processes"]
-    assert faults(processes=3, batch_size=9) == {}
+    assert "two samples of a batch" in faults(processes=8)["processes"]
+    assert faults(processes=3, batch_size=9) == faults(processes=1, batch_size=1) == {}
 
 
 def test_early_stopping_needs_something_that_validates() -> None:

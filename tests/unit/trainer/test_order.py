@@ -1,32 +1,52 @@
 """Batches of similar length, in an order that another worker can compute again."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.trainer.training.order import LengthGrouped
+from services.trainer.training.order import Batches
 
 pytestmark = pytest.mark.unit
+LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=300)
 
 
-@given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=300), st.integers(1, 16), st.integers(0, 9), st.integers(0, 9)
-)
-def test_every_sample_comes_once_in_an_order_that_seed_and_epoch_decide(
+@given(LENGTHS, st.integers(1, 16), st.integers(0, 9), st.integers(0, 9))
+def test_every_sample_comes_once_in_batches_that_seed_and_epoch_decide(
     lengths: list[int], batch: int, seed: int, epoch: int
 ) -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = LengthGrouped(lengths, batch, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        batches = Batches(lengths, batch, seed)
+        batches.set_epoch(epoch)
+        return list(batches)
 
-    assert sorted(order(seed, epoch)) == list(range(len(lengths)))
-    assert order(seed, epoch) == order(seed, epoch)
+    whole = order(seed, epoch)
+    assert sorted(index for each in whole for index in each) == list(range(len(lengths)))
+    assert len(whole) == len(Batches(lengths, batch, seed)) == -(-len(lengths) // batch)
+    assert whole == order(seed, epoch)
 
 
-def test_epochs_and_seeds_give_different_orders() -> None:
+@given(LENGTHS, st.integers(1, 16))
+def test_batches_differ_by_one_sample_at_most(lengths: list[int], batch: int) -> None:
+    sizes = {len(each) for each in Batches(lengths, batch, 0)}
+    assert max(sizes) <= batch
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(LENGTHS, st.integers(2, 4), st.integers(2, 6))
+def test_processes_share_the_batches_of_one_and_none_is_without_a_sample(
+    lengths: list[int], processes: int, each: int
+) -> None:
+    assume(len(lengths) >= processes)
+    batch = processes * each
+    parts = [list(Batches(lengths, batch, 0, process=at, processes=processes)) for at in range(processes)]
+    for whole, *shares in zip(Batches(lengths, batch, 0), *parts, strict=True):
+        assert sorted(index for share in shares for index in share) == sorted(whole)
+        assert all(shares)
+
+
+def test_epochs_and_seeds_give_different_batches() -> None:
     lengths = [index % 17 for index in range(64)]
-    first, second, other = LengthGrouped(lengths, 4, 0), LengthGrouped(lengths, 4, 0), LengthGrouped(lengths, 4, 1)
+    first, second, other = Batches(lengths, 4, 0), Batches(lengths, 4, 0), Batches(lengths, 4, 1)
     second.set_epoch(1)
     assert list(first) != list(second)
     assert list(first) != list(other)
@@ -35,8 +55,8 @@ def test_epochs_and_seeds_give_different_orders() -> None:
 def test_padding_is_a_fraction_of_that_of_a_random_order() -> None:
     lengths = [20 + (index * 7919) % 200 for index in range(512)]
 
-    def padding(order: list[int]) -> int:
-        batches = [[lengths[i] for i in order[at : at + 8]] for at in range(0, len(order), 8)]
-        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+    def padding(batches: list[list[int]]) -> int:
+        sizes = [[lengths[index] for index in batch] for batch in batches]
+        return sum(max(batch) * len(batch) - sum(batch) for batch in sizes)
 
-    assert padding(list(LengthGrouped(lengths, 8, 0))) < 0.2 * padding(list(range(512)))
+    assert padding(list(Batches(lengths, 8, 0))) < 0.2 * padding([list(range(at, at + 8)) for at in range(0, 512, 8)])
