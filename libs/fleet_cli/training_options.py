@@ -111,6 +111,7 @@ class TrainingOptions:
     processes: Annotated[int | None, typer.Option("--processes", help="Processes that share each batch, 1 to 64.")] = (
         None
     )
+    layers: Annotated[int | None, typer.Option("--layers", help="Last layers to adapt (default: all).")] = None
     objective: Annotated[Objective | None, typer.Option("--objective", help="What it learns from (default: sft).")] = (
         None
     )

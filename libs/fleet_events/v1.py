@@ -150,6 +150,8 @@ class Hyperparameters(Message):
     """ranking: how much more likely, in nats per token, a completion must be than the next worse one."""
     processes: Annotated[int, Field(ge=1, le=64)] | None = None
     """Processes that share each batch; the batch size stays that of the whole."""
+    layers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Decoder layers to adapt, counted from the last; unset means all. No gradient is computed below them."""
 
 
 class Export(Message):

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from fleet_events import v1
@@ -38,7 +39,7 @@ class Configuration:
     Ranges are those of `Hyperparameters` in proto-schemas/lorafleet/events/v1/training.proto; `epochs` counts
     passes over the data and is overruled by `max_steps`; `warmup_ratio` is the part of all steps in which the learning
     rate rises; `checkpoint_steps` and `validation_steps` of None mean once per epoch; `batch_size` is that of all
-    `processes` together.
+    `processes` together; `layers` counts the adapted decoder layers from the last, None adapts all.
     """
 
     objective: str = "sft"
@@ -68,6 +69,7 @@ class Configuration:
     ranking_loss: str = "margin"
     ranking_margin: float = 0.5
     processes: int = 1
+    layers: int | None = None
     continue_from: str = ""
     """SHA-256 of the adapter weights that training begins from; empty for a new adapter."""
 
@@ -93,6 +95,17 @@ def resolve(method: str, asked: v1.Hyperparameters | None, objective: str = "") 
     return Configuration(
         objective=objective or "sft", method=method or "lora", target_modules=tuple(sorted(set(targets))), **given
     )
+
+
+def layer_of(module: str) -> int | None:
+    """The decoder layer that a module's full name says it is in."""
+    numbered = re.search(r"(?:^|\.)(\d+)\.", module)
+    return int(numbered[1]) if numbered else None
+
+
+def layer_count(modules: Iterable[str]) -> int:
+    """Decoder layers that hold these modules, by their full names."""
+    return len({layer_of(name) for name in modules} - {None})
 
 
 def check(
@@ -126,6 +139,11 @@ def check(
                 configuration.rank,
                 f"at most {largest}, the smaller side of the smallest target module",
             )
+        )
+    present = layer_count(shapes)
+    if configuration.layers is not None and configuration.layers > present:
+        faults.append(
+            Fault("hyperparameters.layers", configuration.layers, f"at most {present}, the decoder layers there are")
         )
     if configuration.method == "qlora" and not quantisation:
         faults.append(

@@ -11,7 +11,7 @@ class Continuation:
     """An adapter to begin from.
 
     `weights` is its adapter_model.safetensors, `config` the adapter_config.json beside it. What decides the shape and
-    the meaning of these weights (`method`, `rank`, `alpha`, `target_modules`) cannot change on the way.
+    the meaning of these weights (`method`, `rank`, `alpha`, `target_modules`, `layers`) cannot change on the way.
     """
 
     continued_from: str
@@ -23,12 +23,18 @@ class Continuation:
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
+    layers: int | None
 
     def configure(self, request: v1.TrainingRequested) -> Configuration:
         """What a request for more training comes to: inherited where it is silent."""
         asked = request.hyperparameters or v1.Hyperparameters()
         inherited = asked.model_copy(
-            update={"rank": self.rank, "alpha": self.alpha, "target_modules": self.target_modules}
+            update={
+                "rank": self.rank,
+                "alpha": self.alpha,
+                "target_modules": self.target_modules,
+                "layers": self.layers,
+            }
         )
         return replace(resolve(self.method, inherited, request.objective), continue_from=self.weights.sha256)
 
@@ -47,4 +53,5 @@ class Continuation:
         compare("hyperparameters.alpha", asked.alpha, self.alpha)
         targets = tuple(sorted(set(asked.target_modules)))
         compare("hyperparameters.target_modules", targets, tuple(sorted(self.target_modules)))
+        compare("hyperparameters.layers", asked.layers, self.layers)
         return tuple(faults)

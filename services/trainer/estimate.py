@@ -6,7 +6,8 @@ The sum, in bytes, of
 * the base model, frozen: 4 a parameter, with qlora `_NF4` for those of the decoder's linear layers;
 * the adapter: its parameters x 16, for weight, gradient and both moments of Adam (https://arxiv.org/abs/1412.6980);
   dora holds whole weight matrices of its target modules besides, `_DORA` times, while it normalises them;
-* activations that the backward pass needs, for each token of a batch and each layer, 4 a number:
+* activations that the backward pass needs, for each token of a batch and each layer from the first adapted one, 4 a
+  number:
   4 x hidden + 3 x intermediate + 2 x key/value for norms, attention and gate, one copy of what goes into each target
   module (2.5 with dropout, which keeps its mask and its own result) and the rank of each; `_HELD` times, since the
   backward pass makes gradients of them and the allocator does not give all back;
@@ -19,7 +20,7 @@ Tokens are those of the worst batch: batch size x longest sample, twice for dpo 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.trainer.configuration import Configuration, Fault
+from services.trainer.configuration import Configuration, Fault, layer_of
 
 _RUNTIME = 600 * 2**20
 _FLOAT = 4
@@ -75,12 +76,18 @@ class ModelSize:
 
 def memory(configuration: Configuration, size: ModelSize, tokens: int) -> int:
     """Bytes at the highest of a training whose largest batch has so many tokens, over all its processes."""
-    adapted = [shape for name, shape in size.shapes.items() if name.rpartition(".")[2] in configuration.target_modules]
+    # What lies below the first adapted layer keeps nothing for a backward pass.
+    lowest = size.layers - (configuration.layers or size.layers)
+    adapted = [
+        shape
+        for name, shape in size.shapes.items()
+        if name.rpartition(".")[2] in configuration.target_modules and (layer_of(name) or 0) >= lowest
+    ]
     linear = size.linear * (_NF4 if configuration.method == "qlora" else _FLOAT)
     adapter = sum(configuration.rank * (rows + columns) for rows, columns in adapted) * _FLOAT * _ADAM
     whole = sum(rows * columns for rows, columns in adapted) * _FLOAT * _DORA if configuration.method == "dora" else 0
     copies = 1 + (_DROPOUT if configuration.dropout else 0)
-    numbers = size.layers * (4 * size.hidden + 3 * size.intermediate + 2 * size.key_value)
+    numbers = (size.layers - lowest) * (4 * size.hidden + 3 * size.intermediate + 2 * size.key_value)
     numbers += round(sum(columns * copies + configuration.rank for _, columns in adapted))
     own = _RUNTIME + size.embedding * _FLOAT + linear + adapter + whole
     rows_at_once = min(tokens, HEAD_ROWS * configuration.processes)

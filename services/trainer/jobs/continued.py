@@ -47,4 +47,5 @@ async def find_continued(
         rank=int(trained["rank"]),
         alpha=float(trained["alpha"]),
         target_modules=tuple(trained["target_modules"]),
+        layers=trained.get("layers"),
     )

@@ -29,12 +29,13 @@ def load(folder: Path, method: str) -> PreTrainedModel:
     return model
 
 
-def adapter(configuration: Configuration) -> LoraConfig:
-    """A new adapter.
+def adapter(configuration: Configuration, model: PreTrainedModel) -> LoraConfig:
+    """A new adapter for this base model.
 
     rslora (https://arxiv.org/abs/2312.03732) scales by alpha / sqrt(rank), the others by alpha / rank; dora
     (https://arxiv.org/abs/2402.09353) learns magnitudes beside directions.
     """
+    present: int = model.config.get_text_config().num_hidden_layers
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=configuration.rank,
@@ -43,6 +44,7 @@ def adapter(configuration: Configuration) -> LoraConfig:
         target_modules=list(configuration.target_modules),
         use_dora=configuration.method == "dora",
         use_rslora=configuration.method == "rslora",
+        layers_to_transform=list(range(present))[-configuration.layers :] if configuration.layers else None,
     )
 
 

@@ -56,7 +56,7 @@ def prepare(
     if continue_from:
         model, new = base.with_adapter_of(model, continue_from), None
     else:
-        new = base.adapter(configuration)
+        new = base.adapter(configuration, model)
     given: dict[str, Any] = {"train_dataset": _numbered(rows), "processing_class": tokenizer}
     if held_out.rows:
         given["eval_dataset"] = _numbered(held_out)

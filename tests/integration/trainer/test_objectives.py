@@ -11,7 +11,9 @@ import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 
-from services.trainer.configuration import Configuration
+from lora_core import LoRAFormat
+from lora_core.base_model import linear_shapes
+from services.trainer.configuration import Configuration, layer_count, layer_of
 from services.trainer.data import records
 from services.trainer.data.records import Kind, Record, Split, asked
 from services.trainer.training.encoding import encode
@@ -103,6 +105,14 @@ def test_the_loss_is_the_mean_over_completion_tokens_as_the_plain_model_computes
     assert first.loss == pytest.approx(total / count, rel=1e-4)
     began = next(message for message in said if isinstance(message, Began))
     assert began.trained_tokens == count
+
+
+@pytest.mark.requirement("TP-1.2")
+def test_where_the_last_layers_alone_are_adapted_no_other_gets_weights(tiny_model: Path, tmp_path: Path) -> None:
+    said = trained(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, layers=1)))
+    made = LoRAFormat.load(one(Finished, said).artifact)
+    assert {layer_of(name) for name in made.weights} == {layer_count(linear_shapes(tiny_model)) - 1}
+    assert one(Finished, said).probe.max_delta > 0
 
 
 @pytest.mark.requirement("TP-1.3")

@@ -12,7 +12,7 @@ from services.trainer.continuation import Continuation
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.2")]
 
 BLOB = v1.Blob(uri="s3://lorafleet/trainer/checkpoints/a", sha256="a" * 64, bytes=1)
-EARLIER = Continuation("shop-lora-v1.0.0", "job-0", BLOB, BLOB, "dora", 8, 16.0, ("q_proj", "v_proj"))
+EARLIER = Continuation("shop-lora-v1.0.0", "job-0", BLOB, BLOB, "dora", 8, 16.0, ("q_proj", "v_proj"), None)
 
 
 def request(objective: str = "", method: str = "", **hyperparameters: Any) -> v1.TrainingRequested:

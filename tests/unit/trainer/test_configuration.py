@@ -51,9 +51,12 @@ def test_the_digest_does_not_depend_on_the_order_of_target_modules() -> None:
 
 @pytest.mark.requirement("TP-1.2")
 def test_all_faults_are_named_together_with_what_would_be_right() -> None:
-    asked = resolve("qlora", v1.Hyperparameters(rank=64, target_modules=("k_proj", "lm_head", "ghost")))
+    asked = resolve("qlora", v1.Hyperparameters(rank=64, layers=3, target_modules=("k_proj", "lm_head", "ghost")))
     faults = {fault.field: fault for fault in check(asked, SHAPES, quantisation=False)}
-    assert set(faults) == {"hyperparameters.target_modules", "hyperparameters.rank", "method"}
+    assert set(faults) == {
+        "hyperparameters.target_modules", "hyperparameters.rank", "hyperparameters.layers", "method"
+    }  # fmt: skip
+    assert "at most 2" in faults["hyperparameters.layers"].expected
     assert faults["hyperparameters.target_modules"].value == ["ghost", "lm_head"]
     assert "at most 48" in faults["hyperparameters.rank"].expected
     assert "bitsandbytes" in faults["method"].expected

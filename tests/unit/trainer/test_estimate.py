@@ -60,6 +60,7 @@ def test_more_of_anything_takes_more_memory() -> None:
         assert memory(replace(usual, **change), SMOLLM, 2048) > known, change
     assert memory(usual, SMOLLM, 4096) > known
     assert memory(replace(usual, method="qlora"), SMOLLM, 2048) < known
+    assert memory(replace(usual, layers=10), SMOLLM, 2048) < known == memory(replace(usual, layers=30), SMOLLM, 2048)
 
 
 def test_what_does_not_fit_is_refused_with_batches_that_would() -> None:

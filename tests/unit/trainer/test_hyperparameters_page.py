@@ -14,7 +14,12 @@ pytestmark = pytest.mark.unit
 
 PAGE = Path(__file__).parents[3] / "docs" / "hyperparameters.md"
 FOLLOWS = {"alpha": "twice the rank", "target_modules": "all of the decoder", "max_steps": "–", "validation_part": "0"}
-NONE = {"checkpoint_steps": "one an epoch", "validation_steps": "one an epoch", "early_stopping_patience": "–"}
+NONE = {
+    "layers": "all",
+    "checkpoint_steps": "one an epoch",
+    "validation_steps": "one an epoch",
+    "early_stopping_patience": "–",
+}
 
 
 def rows() -> dict[str, tuple[str, str]]:
