@@ -21,6 +21,7 @@ from rensa import RMinHash
 __all__ = [
     "PERMUTATIONS",
     "SCHEME",
+    "SEPARATORS",
     "WHITE_SPACE",
     "band_keys",
     "digest",
@@ -45,7 +46,11 @@ WHITE_SPACE = "\\t-\\r \\x85\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\
 SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Thai, Lao, Myanmar, Khmer, Kana and Han: each letter counts as a word."""
 
+SEPARATORS = "\x1d-\x1f"
+"""Control characters between the texts of a record, as a class: what they part has its own beginning and end."""
+
 _SPACES = re.compile(f"[{WHITE_SPACE}]+")
+_SEPARATED = re.compile(f" ?([{SEPARATORS}]) ?")
 _SPACELESS = re.compile(f"([{SPACELESS}])")
 
 _BASE = 0x9E3779B97F4A7C15
@@ -53,8 +58,9 @@ _INVERSE = pow(_BASE, -1, 2**64)
 
 
 def exact_form(text: str) -> str:
-    """NFC, lower case, each run of white space one space: what `digest` takes."""
-    return _SPACES.sub(" ", unicodedata.normalize("NFC", text).lower()).strip(" ")
+    """NFC, lower case, each run of white space one space, none beside `SEPARATORS`: what `digest` takes."""
+    spaced = _SPACES.sub(" ", unicodedata.normalize("NFC", text).lower())
+    return _SEPARATED.sub(r"\1", spaced).strip(" ")
 
 
 def digest(text: str) -> bytes:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet_kit.prints import digest, exact_form, word_form
@@ -82,6 +82,8 @@ def test_the_length_of_batches_makes_no_difference(records: list[Record], size: 
 
 
 @settings(deadline=None)
+@example("0 \x1f")
+@example("a \x1f \x1e b")
 @given(st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=200))
 def test_columns_of_texts_have_the_forms_of_single_texts(text: str) -> None:
     import polars as pl

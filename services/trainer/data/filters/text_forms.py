@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from fleet_kit.prints import SPACELESS, WHITE_SPACE, Words, shingle_hashes
+from fleet_kit.prints import SEPARATORS, SPACELESS, WHITE_SPACE, Words, shingle_hashes
 
 _OTHER_SPACE = WHITE_SPACE.replace(" ", "", 1)
 _WORD = r"\p{L}\p{M}\p{N}\p{Sm}\p{Sc}"
@@ -16,15 +16,15 @@ _MESSAGE, _PART, _TURN = "\x1d", "\x1e", "\x1f"
 
 
 def exact_forms(values: pl.Series) -> pl.Series:
-    """`prints.exact_form` of every text, and of each part of a `joined` one."""
+    """`prints.exact_form` of every text."""
     # Each step is dear, and most texts need none of it: they are found first, for a tenth of that.
     composed = _where(values, r"[^\x00-\x{2ff}]", lambda some: some.str.normalize("NFC"))
     lowered = composed.str.to_lowercase()
     runs = f"[{WHITE_SPACE}]{{2,}}|[{_OTHER_SPACE}]"
     spaced = _where(lowered, runs, lambda some: some.str.replace_all(f"[{WHITE_SPACE}]+", " "))
-    parted = f" [{_MESSAGE}-{_TURN}]|[{_MESSAGE}-{_TURN}] "
-    joined = _where(spaced, parted, lambda some: some.str.replace_all(f" ?([{_MESSAGE}-{_TURN}]) ?", "$1"))
-    return joined.str.strip_chars(" ")
+    parted = f" [{SEPARATORS}]|[{SEPARATORS}] "
+    apart = _where(spaced, parted, lambda some: some.str.replace_all(f" ?([{SEPARATORS}]) ?", "$1"))
+    return apart.str.strip_chars(" ")
 
 
 def word_forms(values: pl.Series) -> pl.Series:
