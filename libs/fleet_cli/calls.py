@@ -62,6 +62,16 @@ def upload_data(domain: str, file: Path) -> Call[Uploaded]:
     return Call("trainer", "PUT", "/v1/uploads", TypeAdapter(Uploaded), query, file=file)
 
 
+def uploads() -> Call[list[Uploaded]]:
+    """Uploaded files, newest first."""
+    return Call("trainer", "GET", "/v1/uploads", TypeAdapter(list[Uploaded]), inside="uploads")
+
+
+def delete_upload(domain: str, upload_id: str) -> Call[Uploaded]:
+    """Delete an uploaded file."""
+    return Call("trainer", "DELETE", f"/v1/uploads/{_part(upload_id)}", TypeAdapter(Uploaded), {"domain": domain})
+
+
 def build_dataset(recipe: Mapping[str, object]) -> Call[BuildQueued]:
     """Build a data set from a recipe (see docs/training-data.md)."""
     return Call("trainer", "POST", "/v1/datasets", TypeAdapter(BuildQueued), body=recipe)

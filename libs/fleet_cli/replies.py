@@ -114,8 +114,10 @@ class Uploaded(Reply):
     """A file that recipes may name."""
 
     upload_id: str
+    domain: str = ""
     filename: str = ""
     bytes: int = 0
+    created_at: str = ""
 
 
 class BuildQueued(Reply):

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-__all__ = ["MigrationFailed", "migrate"]
+__all__ = ["MigrationFailed", "migrate", "rollback"]
 
 KIT = Path(__file__).parent / "migrations"
 
@@ -24,6 +24,19 @@ def migrate(service: str, database_url: str) -> None:
     Raises:
         MigrationFailed: with what dbmate said.
     """
+    _dbmate(service, database_url, "up")
+
+
+def rollback(service: str, database_url: str) -> None:
+    """Take the newest migration back, for an older release; with it goes what only that migration has room for.
+
+    Raises:
+        MigrationFailed: with what dbmate said, also where nothing is left to take back.
+    """
+    _dbmate(service, database_url, "rollback")
+
+
+def _dbmate(service: str, database_url: str, command: str) -> None:
     parts = urlsplit(database_url)
     asked = dict(parse_qsl(parts.query))
     query = urlencode({"sslmode": asked.get("sslmode", "disable"), "search_path": f"{service},public"})
@@ -38,10 +51,10 @@ def migrate(service: str, database_url: str) -> None:
             arguments += ["--migrations-dir", str(folder)]
     # The URL holds a password: the environment is not shown in the process list as arguments are.
     done = subprocess.run(
-        [*arguments, "up"], env={"DATABASE_URL": url, "PATH": _path()}, capture_output=True, text=True, check=False
+        [*arguments, command], env={"DATABASE_URL": url, "PATH": _path()}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise MigrationFailed(f"migrating {service}: {done.stderr.strip() or done.stdout.strip()}")
+        raise MigrationFailed(f"{command} of {service}: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _path() -> str:

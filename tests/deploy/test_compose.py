@@ -67,6 +67,7 @@ def test_the_settings_of_every_service_can_be_made_of_what_compose_gives(
     (source,) = (volume.rsplit(":", 2)[0] for volume in entry["volumes"] if ":/run/lorafleet" in volume)
     folder = Path(interpolated(source, variables))
     needed = {str(settings.nats_seed_file), settings.jwks} | ({str(settings.token_file)} - {"None"})
+    needed |= {str(one.token_file) for one in getattr(settings, "generation_endpoints", {}).values()}
     assert {f"/run/lorafleet/{path.name}" for path in folder.iterdir()} == needed
 
 

@@ -84,6 +84,8 @@ def test_the_settings_of_every_service_can_be_made_of_what_its_pod_gets(
     files = {str(settings.nats_seed_file), settings.jwks}
     if service in {"evaluator", "inference"}:
         files.add(str(settings.token_file))
+    if service == "trainer":
+        files |= {str(one.token_file) for one in settings.generation_endpoints.values()}
     assert files == mounted(overlay[1], service)
     assert settings.s3_secure == settings.s3_endpoint.startswith("https://")
 
@@ -215,7 +217,8 @@ def test_nothing_may_connect_unless_a_policy_says_so(overlay: Overlay) -> None:
         ports = {p["port"] for rule in policies[service]["spec"]["egress"] for p in rule["ports"]}
         assert (5432 in ports) == (service in STORING), service
         assert 4222 in ports
-    for caller, called in (("evaluator", "inference"), ("inference", "router"), ("inference", "inference")):
+    calls = (("trainer", "inference"), ("evaluator", "inference"), ("inference", "router"), ("inference", "inference"))
+    for caller, called in calls:
         target = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": called}}}
         assert any(target in rule.get("to", []) for rule in policies[caller]["spec"]["egress"])
         source = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": caller}}}

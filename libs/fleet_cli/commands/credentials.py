@@ -26,7 +26,7 @@ credentials = CommandGroup("Make the keys, passwords and tokens of a deployed fl
 
 CONTAINER_USER = 10001
 """User of the images, see services/Dockerfile."""
-CALLERS = ("evaluator", "inference")
+CALLERS = ("trainer", "evaluator", "inference")
 """Services that call another service, and therefore get a token."""
 
 

@@ -62,6 +62,23 @@ def upload(
     session.answer(uploaded, f"{uploaded.upload_id}  {uploaded.filename}, {uploaded.bytes} bytes")
 
 
+@data.command("uploads")
+def uploads(session: Session) -> None:
+    """List uploaded files, newest first."""
+    found = session.client.call(calls.uploads())
+    rows = [(one.upload_id, one.domain, one.filename, one.bytes, one.created_at) for one in found]
+    session.answer(found, table(("UPLOAD", "DOMAIN", "FILE", "BYTES", "UPLOADED"), rows))
+
+
+@data.command("delete-upload")
+def delete_upload(
+    session: Session, upload_id: Annotated[str, typer.Argument(metavar="UPLOAD_ID")], domain: DomainOption
+) -> None:
+    """Delete an uploaded file; data sets that were built from it stay."""
+    deleted = session.client.call(calls.delete_upload(domain, upload_id))
+    session.answer(deleted, f"deleted {deleted.filename}, {deleted.bytes} bytes")
+
+
 @data.command("build")
 def build(
     session: Session,

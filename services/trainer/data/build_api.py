@@ -11,7 +11,8 @@ from fleet_events import v1
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from services.trainer.access import Limit, Trains, domains_of
-from services.trainer.data import build_store, store
+from services.trainer.data import build_store, builder, store
+from services.trainer.data.build_spec import CannotBuild
 from services.trainer.data.dataset import Format, StoredUpload
 from services.trainer.data.dataset_build import DatasetBuild
 from services.trainer.data.intake import DOMAIN
@@ -46,10 +47,37 @@ async def upload(
     return UploadView.of(kept)
 
 
+@router.get("/uploads", summary="Uploaded files, newest first")
+async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[UploadView]]:
+    async with trainer.db.acquire(timeout=5) as connection:
+        found = await store.list_uploads(connection, domains_of(caller), limit)
+    return {"uploads": [UploadView.of(one) for one in found]}
+
+
+@router.delete("/uploads/{upload_id}", summary="Delete an uploaded file")
+async def delete_upload(
+    upload_id: str, caller: Trains, trainer: Trainer, domain: Annotated[str, Query(pattern=DOMAIN)]
+) -> UploadView:
+    """Data sets that were built from it stay: they hold records of their own. A build that still waits for it fails."""
+    caller.reach(domain)
+    async with trainer.transaction() as tx:
+        removed = await store.remove_upload(tx.connection, domain, upload_id)
+        if removed is None:
+            raise Problem(404, "Upload not found", f"no upload {upload_id!r} in domain {domain!r}")
+        # Before the commit: a store that cannot be reached leaves the upload listed, to be deleted again.
+        await trainer.blobs.delete(removed.blob)
+    return UploadView.of(removed)
+
+
 @router.post("/datasets", status_code=202, summary="Build a data set from a recipe")
 async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, trainer: Trainer) -> BuildQueued:
     """Whichever worker takes it builds it; `GET /v1/datasets/builds/{id}` says what became of it."""
     caller.reach(recipe.domain)
+    try:
+        builder.check(recipe, trainer)
+    except CannotBuild as refused:
+        faults = [fault.model_dump() for fault in refused.faults]
+        raise Problem(422, "Cannot build", str(refused), field=refused.faults[0].field, faults=faults) from refused
     build = DatasetBuild(event_id(), recipe, caller.subject, datetime.now(UTC))
     async with trainer.transaction() as tx:
         await build_store.add_build(tx.connection, build)

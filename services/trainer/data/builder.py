@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_events import v1
 from fleet_kit.db import Connection
-from services.trainer.data import dataset_store
+from services.trainer.data import dataset_store, generators
 from services.trainer.data.build_spec import (
     BuildFault,
     BuildOutcome,
@@ -20,16 +21,16 @@ from services.trainer.data.build_spec import (
     outcome_adapter,
 )
 from services.trainer.data.dataset import StoredDataset
-from services.trainer.data.generators import Unfit, check
 from services.trainer.data.generators.endpoint import Endpoint
 from services.trainer.data.generators.recipe import BackGeneration
 from services.trainer.data.golden.known import golden_index
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.settling import settled
-from services.trainer.data.sources import Access, Live
+from services.trainer.data.sources import Access, Live, Source
 from services.trainer.jobs.supervisor import Crashed
 from services.trainer.jobs.work_folder import work_folder
 from services.trainer.service import TrainerService
+from services.trainer.settings import GenerationEndpoint
 
 _TAIL_BYTES = 2000
 # Nothing else of our environment reaches the subprocess: it needs no credentials.
@@ -49,6 +50,26 @@ class StoredContent:
     recipe: DataRecipe
     dataset: v1.Dataset
     card: v1.Blob
+
+
+def check(recipe: DataRecipe, service: TrainerService) -> None:
+    """What can be told of a recipe before anything is read: every source and generator beside the settings.
+
+    Raises:
+        CannotBuild: with all that is wrong.
+    """
+    faults: list[BuildFault] = []
+    for source, access in _sources(recipe, service):
+        try:
+            source.check(access)
+        except CannotBuild as refused:
+            faults += refused.faults
+    try:
+        generators.check(recipe.generators, recipe.kind, _known_endpoints(recipe, service))
+    except generators.Unfit as unfit:
+        faults.append(BuildFault(field=unfit.field, value=unfit.found, expected=unfit.expected))
+    if faults:
+        raise CannotBuild(*faults)
 
 
 async def build(recipe: DataRecipe, service: TrainerService) -> StoredContent:
@@ -112,11 +133,10 @@ def frozen(stored: StoredDataset, build_id: str = "") -> v1.DatasetFrozen:
 
 
 async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) -> BuildSpec:
-    endpoints = _endpoints(recipe, service)
+    check(recipe, service)  # again, for settings may have changed since it was asked
     inputs: list[Input] = []
-    for number, source in enumerate(recipe.sources):
-        access = Access(recipe.domain, recipe.kind, service, f"sources.{number}")
-        to = folder / f"source-{number}"
+    for source, access in _sources(recipe, service):
+        to = folder / access.field
         to.mkdir()
         gathered = await source.gather(to, access)
         inputs.append(
@@ -143,7 +163,7 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         inputs=tuple(inputs),
         filters=recipe.filters,
         generators=recipe.generators,
-        endpoints=endpoints,
+        endpoints=_endpoints(recipe, service),
         golden=folder / "golden.jsonl",
         validation_part=recipe.validation_part,
         seed=recipe.seed,
@@ -154,14 +174,19 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
     )
 
 
-def _endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, Endpoint]:
-    """Those that the recipe's generators name; raises `CannotBuild` for generators that do not fit."""
+def _sources(recipe: DataRecipe, service: TrainerService) -> Iterator[tuple[Source, Access]]:
+    for number, source in enumerate(recipe.sources):
+        yield source, Access(recipe.domain, recipe.kind, service, f"sources.{number}")
+
+
+def _known_endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, GenerationEndpoint]:
     named = service.settings.generation_endpoints
-    known = {name: one for name, one in named.items() if one.reaches(recipe.domain)}
-    try:
-        check(recipe.generators, recipe.kind, known)
-    except Unfit as unfit:
-        raise CannotBuild(BuildFault(field=unfit.field, value=unfit.found, expected=unfit.expected)) from unfit
+    return {name: one for name, one in named.items() if one.reaches(recipe.domain)}
+
+
+def _endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, Endpoint]:
+    """Those that the recipe's generators name."""
+    known = _known_endpoints(recipe, service)
     wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, BackGeneration)}
     return {name: known[name].opened() for name in wanted}
 

@@ -1,7 +1,9 @@
 """SQL of samples, preferences and uploads: one statement a function, connection first."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+
+import asyncpg
 
 from fleet_events import v1
 from fleet_kit.db import Connection
@@ -88,5 +90,27 @@ async def find_upload(connection: Connection, domain: str, upload_id: str) -> St
     row = await connection.fetchrow("select * from uploads where domain = $1 and upload_id = $2", domain, upload_id)
     if row is None:
         return None
+    return _upload(row)
+
+
+async def list_uploads(connection: Connection, domains: Sequence[str] | None, limit: int) -> list[StoredUpload]:
+    """The newest uploads of these domains (None: of all)."""
+    rows = await connection.fetch(
+        "select * from uploads where $1::text[] is null or domain = any($1) order by created_at desc limit $2",
+        domains,
+        limit,
+    )
+    return [_upload(row) for row in rows]
+
+
+async def remove_upload(connection: Connection, domain: str, upload_id: str) -> StoredUpload | None:
+    """Forget an upload; its file is the caller's to delete. None where there is none."""
+    row = await connection.fetchrow(
+        "delete from uploads where domain = $1 and upload_id = $2 returning *", domain, upload_id
+    )
+    return _upload(row) if row else None
+
+
+def _upload(row: asyncpg.Record) -> StoredUpload:
     blob = v1.Blob(uri=row["uri"], sha256=row["upload_id"], bytes=row["bytes"])
     return StoredUpload(row["domain"], row["filename"], row["format"], blob, row["created_at"])

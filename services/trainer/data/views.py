@@ -59,6 +59,7 @@ class UploadView(View):
     filename: str
     format: str
     bytes: int
+    created_at: datetime
 
     @classmethod
     def of(cls, kept: StoredUpload) -> Self:
@@ -68,6 +69,7 @@ class UploadView(View):
             filename=kept.filename,
             format=kept.format,
             bytes=kept.blob.bytes,
+            created_at=kept.created_at,
         )
 
 

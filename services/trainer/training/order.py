@@ -1,4 +1,4 @@
-"""The batches of an epoch: random, of similar length within, and the same whoever computes them."""
+"""The batches of an epoch: random, and the same whoever computes them."""
 
 import math
 import random
@@ -7,20 +7,20 @@ from itertools import pairwise
 
 from torch.utils.data import Sampler
 
-_POOL = 16  # batches whose samples are sorted together: large enough for even lengths, small enough to stay random
-
 
 class Batches(Sampler[list[int]]):
     """One process's part of every batch of an epoch, a pure function of (lengths, batch size, seed, epoch).
 
     That is what lets another worker continue in the middle of an epoch: it computes the same batches and skips what
-    was done. `transformers.LengthGroupedSampler` draws from the global generator, whose state at the epoch's start
-    no checkpoint keeps.
+    was done; samplers that draw from the global generator need its state at the epoch's start, which no checkpoint
+    keeps. Samples are not grouped by length: packed batches have no padding to save, and samples of one length are
+    alike, which teaches slower (docs/decisions/0006-packed-training.md).
 
     Batches differ in size by one at most, so that no step stands on a few samples that an even division leaves over.
-    `processes` deal a batch out row by row; together they train what one process would, no row twice. (accelerate
-    fills the last batch with rows of the first.) A batch has at least half of `batch_size` rows where the epoch has
-    `batch_size`; no process is left without one as long as it has two of a whole batch.
+    `processes` deal a batch out row by row, the longest first and there and back again; together they train what one
+    process would, no row twice. (accelerate fills the last batch with rows of the first.) A batch has at least half of
+    `batch_size` rows where the epoch has `batch_size`; no process is left without one as long as it has two of a whole
+    batch.
     """
 
     def __init__(
@@ -44,12 +44,7 @@ class Batches(Sampler[list[int]]):
         indices = list(range(len(self._lengths)))
         chance.shuffle(indices)
         bounds = [len(indices) * at // self._count for at in range(self._count + 1)]
-        batches: list[list[int]] = []
-        for first in range(0, self._count, _POOL):
-            inner = bounds[first : first + _POOL + 1]
-            together = sorted(indices[inner[0] : inner[-1]], key=lambda index: (self._lengths[index], index))
-            cuts = [bound - inner[0] for bound in inner]
-            batches += [together[start:end] for start, end in pairwise(cuts)]
-        chance.shuffle(batches)
-        for batch in batches:
-            yield batch[self._process :: self._processes]
+        for start, end in pairwise(bounds):
+            batch = sorted(indices[start:end], key=lambda index: (-self._lengths[index], index))
+            own = (self._process, 2 * self._processes - 1 - self._process)
+            yield [index for at, index in enumerate(batch) if at % (2 * self._processes) in own]

@@ -136,14 +136,16 @@ def _attend(
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """query [1, heads, tokens, width], key and value [1, key heads, tokens, width] → [1, tokens, heads, width]."""
-    groups = query.shape[1] // key.shape[1]
-    queries = _by_node(query, packing.queries)
-    keys, values = (_by_node(each, packing.keys).repeat_interleave(groups, 1) for each in (key, value))
-    mixed = functional.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=packing.visible(sliding_window), scale=scaling
-    )  # [nodes, heads, longest node, width]
-    flat = mixed.transpose(1, 2).flatten(0, 1)
-    return flat.index_select(0, packing.back)[None], None
+    shared = query.shape[1] // key.shape[1]
+    parts: list[torch.Tensor] = []
+    for group in packing.groups:
+        queries = _by_node(query, group.queries)
+        keys, values = (_by_node(each, group.keys).repeat_interleave(shared, 1) for each in (key, value))
+        mixed = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=group.visible(sliding_window), scale=scaling
+        )  # [nodes, heads, longest node, width]
+        parts.append(mixed.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts).index_select(0, packing.back)[None], None
 
 
 def _by_node(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

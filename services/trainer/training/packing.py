@@ -6,13 +6,17 @@ one by one: with causal attention a prefix cannot see what follows it. (Prefix t
 Optimisation and tree attention use the same identity.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 SHORTEST_SHARED = 8
 """Tokens from which a common run gets a node of its own: a shorter one saves less than its node's attention costs."""
+
+
+_WASTE = 1.5  # padded over own attention of a group: below it another group costs more than the padding
+_SMALL = 1 << 14  # query-key pairs that cost less than a call of their own
 
 
 @dataclass(frozen=True)
@@ -23,40 +27,29 @@ class _Node:
     start: int
     end: int
 
+    @property
+    def pairs(self) -> int:
+        """Queries times keys of its attention."""
+        return (self.end - self.start) * self.end
 
-class Packing:
-    """The layout of one batch.
+
+class Group:
+    """Nodes of like size whose attention is computed together.
 
     Attributes:
-        ids, positions: [tokens], what is computed and at which position of its row.
-        places: for each row, the packed index of each of its tokens.
         queries: [nodes, longest node], packed indices; padded with 0.
         keys: [nodes, longest path], packed indices of a node's path from the root to its end; padded with 0.
-        back: [tokens], where a packed token's query lies in the flattened `queries`.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
-        self._nodes: list[_Node] = []
-        self._paths: list[list[int]] = [[] for _ in rows]
-        self._packed = 0
-        self._rows = rows
-        self._grow([index for index, row in enumerate(rows) if row], 0)
-        nodes = self._nodes
-        self.places = self._paths
-        self.ids = torch.tensor([token for node in nodes for token in rows[node.row][node.start : node.end]])
-        self.positions = torch.tensor([at for node in nodes for at in range(node.start, node.end)])
+    def __init__(self, nodes: Sequence[_Node], paths: Sequence[Sequence[int]]) -> None:
         self._starts = torch.tensor([node.start for node in nodes])
         self._ends = torch.tensor([node.end for node in nodes])
-        widest, deepest = max(node.end - node.start for node in nodes), max(node.end for node in nodes)
-        self.queries = torch.zeros(len(nodes), widest, dtype=torch.long)
-        self.keys = torch.zeros(len(nodes), deepest, dtype=torch.long)
-        back: list[int] = []
+        self.queries = torch.zeros(len(nodes), max(node.end - node.start for node in nodes), dtype=torch.long)
+        self.keys = torch.zeros(len(nodes), max(node.end for node in nodes), dtype=torch.long)
         for index, node in enumerate(nodes):
-            path = torch.tensor(self._paths[node.row][: node.end])
+            path = torch.tensor(paths[node.row][: node.end])
             self.keys[index, : node.end] = path
             self.queries[index, : node.end - node.start] = path[node.start :]
-            back.extend(range(index * widest, index * widest + node.end - node.start))
-        self.back = torch.tensor(back)
         self._visible: dict[int | None, torch.Tensor] = {}
 
     def visible(self, window: int | None = None) -> torch.Tensor:
@@ -71,6 +64,38 @@ class Packing:
                 seen &= (key > at[..., None] - window) | (padded[..., None] & (key == 0))
             self._visible[window] = seen[:, None]
         return self._visible[window]
+
+
+class Packing:
+    """The layout of one batch.
+
+    Attributes:
+        ids, positions: [tokens], what is computed and at which position of its row.
+        places: for each row, the packed index of each of its tokens.
+        groups: all nodes, parted by size.
+        back: [tokens], where a packed token's query lies in the groups' flattened `queries`, one after the other.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self._nodes: list[_Node] = []
+        self.places: list[list[int]] = [[] for _ in rows]
+        self._packed = 0
+        self._rows = rows
+        self._grow([index for index, row in enumerate(rows) if row], 0)
+        nodes = self._nodes
+        self.ids = torch.tensor([token for node in nodes for token in rows[node.row][node.start : node.end]])
+        self.positions = torch.tensor([at for node in nodes for at in range(node.start, node.end)])
+        self.groups: list[Group] = []
+        self.back = torch.empty(self._packed, dtype=torch.long)
+        laid = 0
+        for members in _alike(nodes):
+            group = Group(members, self.places)
+            self.groups.append(group)
+            longest = group.queries.shape[1]
+            for node in members:
+                run = self.places[node.row][node.start : node.end]
+                self.back[run[0] : run[-1] + 1] = torch.arange(laid, laid + len(run))
+                laid += longest
 
     def _grow(self, members: list[int], start: int) -> None:
         """Lay out what the members, equal up to `start`, have from there on."""
@@ -101,5 +126,18 @@ class Packing:
         self._nodes.append(_Node(group[0], start, end))
         run = range(self._packed, self._packed + end - start)
         for member in group:
-            self._paths[member].extend(run)
+            self.places[member].extend(run)
         self._packed += end - start
+
+
+def _alike(nodes: Sequence[_Node]) -> Iterator[list[_Node]]:
+    """The nodes in groups whose padding is a small part of their attention."""
+    group: list[_Node] = []
+    for node in sorted(nodes, key=lambda each: (each.pairs, each.row, each.start)):
+        wider = [*group, node]
+        padded = len(wider) * max(each.end - each.start for each in wider) * max(each.end for each in wider)
+        if group and padded > _WASTE * sum(each.pairs for each in wider) + _SMALL:
+            yield group
+            wider = [node]
+        group = wider
+    yield group

@@ -23,8 +23,9 @@ from fleet_cli.stack.objects import BUCKET, s3_client
 from fleet_events import v1
 from fleet_events.topology import STREAM
 from services.trainer.data.frozen_file import dataset_id_of
-from services.trainer.data.records import Kind, Record
+from services.trainer.data.records import Kind
 from tests.conftest import RunningService, RunService
+from tests.integration.trainer.building import as_jsonl, build, built, card_of, refused, upload
 from tests.integration.trainer.conftest import Bench, eventually
 from tests.integration.trainer.document_store import Document, DocumentStoreServer, running
 
@@ -87,54 +88,6 @@ async def trainer(
         LORAFLEET_DATASET_FOLDERS=str(tmp_path_factory.mktemp("folders")),
     ) as started:
         yield started
-
-
-async def build(bench: Bench, *sources: dict[str, Any], **recipe: Any) -> dict[str, Any]:
-    """The end of a build of these sources."""
-    body = {"domain": bench.domain, "name": "gates", "sources": list(sources), **recipe}
-    answer = await bench.trainer.client.post("/v1/datasets", json=body)
-    assert answer.status_code == 202, answer.text
-    build_id = answer.json()["build_id"]
-
-    async def ended() -> Any:
-        found = (await bench.trainer.client.get(f"/v1/datasets/builds/{build_id}")).json()
-        return found if found["state"] in ("succeeded", "failed") else None
-
-    return dict(await eventually(ended))
-
-
-async def built(bench: Bench, *sources: dict[str, Any], **recipe: Any) -> tuple[str, list[Record]]:
-    """Id and records of a data set that can be built, as HTTP gives them."""
-    ended = await build(bench, *sources, **recipe)
-    assert ended["state"] == "succeeded", ended["faults"]
-    answer = await bench.trainer.client.get(f"/v1/datasets/{ended['dataset_id']}/records")
-    assert answer.status_code == 200, answer.text
-    return ended["dataset_id"], [Record.of_values(json.loads(line)) for line in answer.text.splitlines()]
-
-
-async def refused(bench: Bench, *sources: dict[str, Any], **recipe: Any) -> list[str]:
-    """The faults of a build that leaves nothing."""
-    ended = await build(bench, *sources, **recipe)
-    assert (ended["state"], ended["dataset_id"]) == ("failed", None)
-    listed = (await bench.trainer.client.get("/v1/datasets", params={"limit": 1000})).json()["datasets"]
-    assert not [one for one in listed if one["domain"] == bench.domain]
-    return [f"{fault['field']}: {fault['value']}, expected {fault['expected']}" for fault in ended["faults"]]
-
-
-async def card_of(bench: Bench, dataset_id: str) -> dict[str, Any]:
-    return dict((await bench.trainer.client.get(f"/v1/datasets/{dataset_id}/card")).json())
-
-
-async def upload(bench: Bench, filename: str, content: bytes) -> dict[str, Any]:
-    """The source of an uploaded file."""
-    params = {"domain": bench.domain, "filename": filename}
-    answer = await bench.trainer.client.put("/v1/uploads", params=params, content=content)
-    assert answer.status_code == 201, answer.text
-    return {"kind": "upload", "upload_id": answer.json()["upload_id"]}
-
-
-def as_jsonl(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def as_csv(rows: list[dict[str, Any]]) -> bytes:
@@ -215,7 +168,9 @@ async def test_a_document_stream_that_breaks_off_leaves_nothing(bench: Bench, do
     documents.cuts.append(1)
     (fault,) = await refused(bench, {"kind": "documents", "store": "law", "query": "Photovoltaik"})
     assert fault.startswith("sources.0.store: law (cut after 1 documents")
-    (fault,) = await refused(bench, {"kind": "documents", "store": "other", "query": "x"})
+    unknown = {"kind": "documents", "store": "other", "query": "x"}
+    (fault, also) = await refused(bench, unknown, {"kind": "sql", "database": "secret", "query": "delete from x"})
+    assert also.startswith("sources.1.database: secret, expected a name of LORAFLEET_SQL_SOURCES")
     assert fault == "sources.0.store: other, expected a name of LORAFLEET_DOCUMENT_STORES: law"
 
 
@@ -287,6 +242,25 @@ async def test_every_bad_row_of_an_upload_is_named_and_nothing_is_built(bench: B
     assert (answer.status_code, answer.json()["field"]) == (422, "filename")
 
 
+async def test_a_deleted_upload_leaves_the_data_sets_that_were_built_from_it(bench: Bench, servers: Fleet) -> None:
+    source = await upload(bench, "gates.jsonl", as_jsonl(ROWS))
+    dataset_id, records = await built(bench, source)
+    client, path = bench.trainer.client, f"/v1/uploads/{source['upload_id']}"
+    (listed,) = (await client.get("/v1/uploads")).json()["uploads"][:1]
+    assert (listed["upload_id"], listed["filename"]) == (source["upload_id"], "gates.jsonl")
+
+    assert (await client.delete(path, params={"domain": "elsewhere"})).status_code in (403, 404)
+    assert (await client.delete(path, params={"domain": bench.domain})).json() == listed
+    assert (await client.delete(path, params={"domain": bench.domain})).status_code == 404
+    assert listed["upload_id"] not in {one["upload_id"] for one in (await client.get("/v1/uploads")).json()["uploads"]}
+    store = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
+    assert list(store.list_objects(BUCKET, f"trainer/uploads/{bench.domain}/", recursive=True)) == []
+    (fault,) = await refused(bench, source)
+    assert fault.startswith("sources.0.upload_id: ")
+    kept = await client.get(f"/v1/datasets/{dataset_id}/records")
+    assert len(kept.text.splitlines()) == len(records)
+
+
 async def test_objects_below_the_domain_s_own_prefix_are_read_and_no_others(bench: Bench, servers: Fleet) -> None:
     client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
     for name, content in (("a.jsonl", as_jsonl(ROWS[:20])), ("b.csv", as_csv(ROWS[15:])), ("c.txt", b"no data")):
@@ -349,68 +323,8 @@ async def test_a_folder_that_datasets_saved_is_read_and_paths_that_lead_out_are_
     (root / bench.domain / "link").symlink_to(root / "other" / "secret")
     for path in ("../other/secret", str(root / "other" / "secret"), "link", ".", "nowhere"):
         ended = await build(bench, {"kind": "folder", "path": path})
-        assert ended["state"] == "failed"
+        assert ended["state"] == "refused"
         assert ended["faults"][0]["field"] == "sources.0.path"
-
-
-@pytest.mark.requirement("TP-1.1")
-async def test_live_ratings_and_preferences_become_pairs_and_rankings(bench: Bench) -> None:
-    await bench.record(
-        [
-            {"domain": bench.domain, "prompt": "Solar roof?", "completion": answer, "rating": rating}
-            for answer, rating in (("Needs a permit.", 5), ("Perhaps.", 3), ("Roofs are red.", 1), ("Ask.", 3))
-        ]
-        + [{"domain": bench.domain, "prompt": "Shed?", "completion": "Free.", "rating": 4}]
-    )
-    await bench.upstream.say(
-        v1.PreferenceRecorded(domain=bench.domain, prompt="Fence?", chosen="Two metres.", rejected="Yes.")
-    )
-    _, pairs = await built(bench, {"kind": "live"}, kind="preference")
-    assert {one.completions for one in pairs} == {
-        ("Two metres.", "Yes."),
-        ("Needs a permit.", "Perhaps."),
-        ("Needs a permit.", "Ask."),
-        ("Needs a permit.", "Roofs are red."),
-        ("Perhaps.", "Roofs are red."),
-        ("Ask.", "Roofs are red."),
-    }
-    _, (ranking,) = await built(bench, {"kind": "live"}, kind="ranking")
-    assert (ranking.completions[0], ranking.completions[2], len(ranking.completions)) == (
-        "Needs a permit.",
-        "Roofs are red.",
-        3,
-    )
-    _, high = await built(bench, {"kind": "live", "min_rating": 4}, kind="rated")
-    assert {one.completions for one in high} == {("Needs a permit.",), ("Free.",)}
-
-
-@pytest.mark.requirement("AS-3.1")
-async def test_a_preset_prepares_data_for_its_type_of_adapter(bench: Bench) -> None:
-    await bench.record(
-        [
-            {"domain": bench.domain, "prompt": "Open the gate", "completion": '{"steps": ["open"]}', "rating": 5},
-            {"domain": bench.domain, "prompt": "Close the gate", "completion": "Sure, closing it.", "rating": 5},
-            {"domain": bench.domain, "prompt": "Lock the gate", "completion": '{"steps": ["lock"]}', "rating": 1},
-        ]
-    )
-    body = {"domain": bench.domain, "name": "flows", "adapter_type": "workflow-builder", "validation_part": 0}
-    answer = await bench.trainer.client.post("/v1/datasets", json=body)
-    assert answer.status_code == 202, answer.text
-    at = f"/v1/datasets/builds/{answer.json()['build_id']}"
-
-    async def ended() -> Any:
-        found = (await bench.trainer.client.get(at)).json()
-        return found if found["state"] in ("succeeded", "failed") else None
-
-    found = await eventually(ended)
-    assert found["state"] == "succeeded", found["faults"]
-    card = await card_of(bench, found["dataset_id"])
-    assert (card["samples"], card["adapter_type"]) == (1, "workflow-builder")
-    dropped = (await bench.trainer.client.get(f"/v1/datasets/{found['dataset_id']}/dropped")).json()["filters"]
-    assert [one["completion"] for count in dropped.values() for one in count["samples"]] == ["Sure, closing it."]
-    answer = await bench.trainer.client.post("/v1/datasets", json={**body, "adapter_type": "poet"})
-    assert answer.status_code == 422
-    assert "intent-classifier" in answer.text
 
 
 @pytest.mark.heavy  # the message of a killed worker comes again after 20 s
@@ -470,19 +384,3 @@ async def test_a_data_set_of_another_kind_than_the_objective_needs_is_refused_by
         refusal = (await bench.trainer.client.post("/v1/jobs", json=request)).json()
         assert (refusal["status"], refusal["field"]) == (422, "dataset_id")
         assert f"(completion)' is refused, expected a data set of kind {fitting}" in refusal["detail"]
-
-
-@pytest.mark.requirement("TP-1.1")
-async def test_a_dpo_job_trains_on_the_pairs_that_live_ratings_imply(bench: Bench) -> None:
-    await bench.record(
-        [
-            {"domain": bench.domain, "prompt": f"Gate {n}?", "completion": answer, "rating": rating}
-            for n in range(4)
-            for answer, rating in (("It opens at dusk.", 5), ("No idea.", 1))
-        ]
-    )
-    job_id = await bench.submit(objective="dpo", hyperparameters={"rank": 2, "maxSteps": 1, "batchSize": 4})
-    await bench.until(job_id, "succeeded")
-    said = await bench.completed(job_id)
-    assert (said.dataset.kind, said.dataset.samples) == ("preference", 4)
-    assert {one.completions for one in await bench.records(said.dataset)} == {("It opens at dusk.", "No idea.")}

@@ -1,4 +1,4 @@
-"""Batches of similar length, in an order that another worker can compute again."""
+"""Batches in an order that another worker can compute again."""
 
 import pytest
 from hypothesis import assume, given
@@ -52,11 +52,8 @@ def test_epochs_and_seeds_give_different_batches() -> None:
     assert list(first) != list(other)
 
 
-def test_padding_is_a_fraction_of_that_of_a_random_order() -> None:
+def test_processes_get_like_amounts_of_work() -> None:
     lengths = [20 + (index * 7919) % 200 for index in range(512)]
-
-    def padding(batches: list[list[int]]) -> int:
-        sizes = [[lengths[index] for index in batch] for batch in batches]
-        return sum(max(batch) * len(batch) - sum(batch) for batch in sizes)
-
-    assert padding(list(Batches(lengths, 8, 0))) < 0.2 * padding([list(range(at, at + 8)) for at in range(0, 512, 8)])
+    parts = [list(Batches(lengths, 8, 0, process=at, processes=2)) for at in range(2)]
+    work = [sum(lengths[index] for batch in part for index in batch) for part in parts]
+    assert max(work) < 1.2 * min(work)

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -33,21 +34,32 @@ def test_every_row_is_on_its_path_at_its_positions(rows: list[list[int]]) -> Non
     assert sorted({place for path in packed.places for place in path}) == list(range(len(packed.ids)))
 
 
-@given(ROWS, st.sampled_from([None, 1, 3, 12]))
-def test_a_token_sees_its_own_path_up_to_itself_and_nothing_else(rows: list[list[int]], window: int | None) -> None:
-    packed = Packing(rows)
-    visible = packed.visible(window)[:, 0]
-    seen: dict[int, list[int]] = {}
-    flat_queries, width = packed.queries.flatten(), packed.queries.shape[1]
+@given(ROWS, st.sampled_from([None, 1, 3, 12]), st.sampled_from([0, 1 << 14]))
+def test_a_token_sees_its_own_path_up_to_itself_and_nothing_else(
+    rows: list[list[int]], window: int | None, small: int
+) -> None:
+    with patch("services.trainer.training.packing._SMALL", small):  # without it, nodes of every size get a group
+        packed = Packing(rows)
+    laid: list[tuple[int, list[int]]] = []
+    for group in packed.groups:
+        visible = group.visible(window)[:, 0]
+        assert bool(visible.any(-1).all()), "attention over nothing is not a number"
+        for queries, keys, seen in zip(group.queries, group.keys, visible, strict=True):
+            laid += [(int(query), keys[sees].tolist()) for query, sees in zip(queries, seen, strict=True)]
+    found: dict[int, list[int]] = {}
     for token, at in enumerate(packed.back.tolist()):
-        assert flat_queries[at] == token
-        node = at // width
-        seen[token] = packed.keys[node][visible[node, at % width]].tolist()
+        query, found[token] = laid[at]
+        assert query == token
     for path in packed.places:
         for position, token in enumerate(path):
             first = 0 if window is None else max(0, position + 1 - window)
-            assert seen[token] == path[first : position + 1]
-    assert bool(visible.any(-1).all()), "attention over nothing is not a number"
+            assert found[token] == path[first : position + 1]
+
+
+def test_nodes_of_unlike_length_are_not_padded_to_the_longest() -> None:
+    rows = [[row, *range(100, 100 + length)] for row, length in enumerate((400, 20, 22, 390, 18, 25))]
+    groups = Packing(rows).groups
+    assert sorted(group.queries.shape[0] for group in groups) == [2, 4]
 
 
 def test_a_prefix_of_all_rows_is_computed_once_and_a_short_one_is_not_worth_a_node() -> None:

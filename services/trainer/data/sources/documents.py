@@ -53,17 +53,20 @@ class Documents(Source):
     def originates(self) -> str:
         return f"documents:{self.store}"
 
-    async def gather(self, to: Path, access: Access) -> Gathered:
+    def check(self, access: Access) -> None:
         stores = access.service.settings.document_stores
         named = {name: one for name, one in stores.items() if one.reaches(access.domain)}
         if self.store not in named:
             known = ", ".join(sorted(named)) or "none is configured"
             raise access.fault("store", self.store, f"a name of LORAFLEET_DOCUMENT_STORES: {known}")
+
+    async def gather(self, to: Path, access: Access) -> Gathered:
         path = to / "documents.jsonl"
+        store = access.service.settings.document_stores[self.store]
         with path.open("wb") as file:
             spool = BoundedFile(file, access, "query")
             try:
-                async for line in stream_documents(named[self.store], self.query, self.limit):
+                async for line in stream_documents(store, self.query, self.limit):
                     spool.write(line)
             except (StreamCut, LineTooLong, httpx.HTTPError) as error:
                 found = f"{self.store} ({error or type(error).__name__})"

@@ -23,7 +23,13 @@ class HuggingFaceFolder(Source):
     def originates(self) -> str:
         return f"folder:{self.path}"
 
+    def check(self, access: Access) -> None:
+        self._folder(access)
+
     async def gather(self, to: Path, access: Access) -> Gathered:  # noqa: ARG002 - it is read where it lies
+        return Gathered((InputFile(path=self._folder(access), format="folder", name=self.path),))
+
+    def _folder(self, access: Access) -> Path:
         root = access.service.settings.dataset_folders
         if root is None:
             raise access.fault("path", self.path, "no folder source: LORAFLEET_DATASET_FOLDERS is not set")
@@ -34,4 +40,4 @@ class HuggingFaceFolder(Source):
             raise access.fault("path", self.path, f"a folder below <LORAFLEET_DATASET_FOLDERS>/{access.domain}/")
         if not any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
             raise access.fault("path", self.path, "a folder that datasets' save_to_disk wrote")
-        return Gathered((InputFile(path=folder, format="folder", name=self.path),))
+        return folder

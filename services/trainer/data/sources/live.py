@@ -33,6 +33,10 @@ class Live(Source):
 
     origin: ClassVar[str] = "live"
 
+    def check(self, access: Access) -> None:
+        if access.kind is Kind.CONVERSATION:
+            raise access.fault("kind", "live", "another source: conversations are not recorded live")
+
     async def gather(self, to: Path, access: Access) -> Gathered:
         for event in _RECORDED:
             await settled(event, access.service)
@@ -58,5 +62,5 @@ class Live(Source):
             case Kind.RANKING:
                 select = live_store.select_rankings
             case Kind.CONVERSATION:
-                raise access.fault("kind", "live", "another source: conversations are not recorded live")
+                raise NotImplementedError  # `check` refuses it
         return select(connection, access.domain, self.query, self.min_rating)

@@ -57,9 +57,16 @@ class Source(BaseModel, ABC):
     origin: ClassVar[str]
     """What records of it name as their origin, unless the source has a better name."""
 
+    def check(self, access: Access) -> None:
+        """What can be told without reading anything, so that who asks for the build hears it at once.
+
+        Raises:
+            CannotBuild: a setting does not have what the source names, or the domain may not reach it.
+        """
+
     @abstractmethod
     async def gather(self, to: Path, access: Access) -> Gathered:
-        """Put the rows on disk, in bounded memory.
+        """Put the rows of a checked source on disk, in bounded memory.
 
         Args:
             to: an empty folder for them.

@@ -30,18 +30,21 @@ class SqlQuery(Source):
     def originates(self) -> str:
         return f"sql:{self.database}"
 
-    async def gather(self, to: Path, access: Access) -> Gathered:
+    def check(self, access: Access) -> None:
         named = {name: one for name, one in access.service.settings.sql_sources.items() if one.reaches(access.domain)}
         if self.database not in named:
             known = ", ".join(sorted(named)) or "none is configured"
             raise access.fault("database", self.database, f"a name of LORAFLEET_SQL_SOURCES: {known}")
         if self.query.split(None, 1)[0].lower().strip("(") not in _READS:
             raise access.fault("query", repr(self.query[:60]), "a single SELECT")
+
+    async def gather(self, to: Path, access: Access) -> Gathered:
         path = to / "rows.jsonl"
+        database = access.service.settings.sql_sources[self.database]
         seconds = access.service.settings.sql_seconds
         try:
             connection = await asyncpg.connect(
-                named[self.database].dsn.get_secret_value(),
+                database.dsn.get_secret_value(),
                 timeout=10,
                 server_settings={
                     "default_transaction_read_only": "on",

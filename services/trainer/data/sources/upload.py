@@ -48,11 +48,14 @@ class S3Prefix(Source):
 
     origin: ClassVar[str] = "s3"
 
-    async def gather(self, to: Path, access: Access) -> Gathered:
-        own = prefix_of(access.domain)
+    def check(self, access: Access) -> None:
         # S3 knows no parent folders, but what lies behind a gateway may.
         if self.prefix.startswith("/") or ".." in self.prefix.split("/") or "://" in self.prefix or "\\" in self.prefix:
-            raise access.fault("prefix", repr(self.prefix), f"a prefix relative to {own}, without '..'")
+            expected = f"a prefix relative to {prefix_of(access.domain)}, without '..'"
+            raise access.fault("prefix", repr(self.prefix), expected)
+
+    async def gather(self, to: Path, access: Access) -> Gathered:
+        own = prefix_of(access.domain)
         objects = await access.service.blobs.find(own + self.prefix, at_most=MAX_OBJECTS + 1)
         fitting = [one for one in sorted(objects, key=lambda one: one.key) if format_of(one.key)]
         if not fitting:
