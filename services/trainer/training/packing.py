@@ -133,11 +133,12 @@ class Packing:
 def _alike(nodes: Sequence[_Node]) -> Iterator[list[_Node]]:
     """The nodes in groups whose padding is a small part of their attention."""
     group: list[_Node] = []
+    longest = deepest = own = 0
     for node in sorted(nodes, key=lambda each: (each.pairs, each.row, each.start)):
-        wider = [*group, node]
-        padded = len(wider) * max(each.end - each.start for each in wider) * max(each.end for each in wider)
-        if group and padded > _WASTE * sum(each.pairs for each in wider) + _SMALL:
+        longest, deepest = max(longest, node.end - node.start), max(deepest, node.end)
+        own += node.pairs
+        if group and (len(group) + 1) * longest * deepest > _WASTE * own + _SMALL:
             yield group
-            wider = [node]
-        group = wider
+            group, longest, deepest, own = [], node.end - node.start, node.end, node.pairs
+        group.append(node)
     yield group
