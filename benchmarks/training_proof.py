@@ -218,8 +218,8 @@ class _Bench:
         engine = ArrowEngine.open(self.model, slots=1, max_rank=16)
         base = exact_match(engine, test, None)
         rows: list[Row] = []
-        whole = Configuration(learning_rate=1e-3, epochs=1.0, batch_size=16, max_length=128)
-        upper = replace(whole, learning_rate=1.5e-3, epochs=0.8, layers=20)
+        whole = Configuration(learning_rate=1e-3, epochs=1.2, batch_size=16, max_length=128)
+        upper = replace(whole, learning_rate=1.5e-3, epochs=0.76, layers=20)
         for minutes, configuration in ((6, whole), (3, upper)):
             made = self._train(f"classifier-{minutes}", classify(self.clinc.train), configuration)
             engine.load(made.card, f"classifier-{minutes}")

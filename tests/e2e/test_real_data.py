@@ -19,7 +19,7 @@ def test_an_intent_classifier_for_one_domain_is_right_on_its_test_utterances(bas
     if folder is None:
         pytest.skip(f"{DATA} names no folder with data_full.json")
     clinc = Clinc.read(folder)
-    configuration = Configuration(learning_rate=1e-3, epochs=1, batch_size=16, max_length=128)
+    configuration = Configuration(learning_rate=1e-3, epochs=1.2, batch_size=16, max_length=128)
     made = train(base_model, tmp_path / "classifier", classify(clinc.train), configuration)
     engine = ArrowEngine.open(base_model, slots=1, max_rank=configuration.rank)
     engine.load(made.card, "classifier")

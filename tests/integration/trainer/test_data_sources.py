@@ -255,8 +255,8 @@ async def test_a_deleted_upload_leaves_the_data_sets_that_were_built_from_it(ben
     assert listed not in (await client.get("/v1/uploads")).json()["uploads"]
     store = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
     assert list(store.list_objects(BUCKET, f"trainer/uploads/{bench.domain}/", recursive=True)) == []
-    (fault,) = await refused(bench, source)
-    assert fault.startswith("sources.0.upload_id: ")
+    again = await build(bench, source)
+    assert (again["state"], again["faults"][0]["field"]) == ("failed", "sources.0.upload_id")
     kept = await client.get(f"/v1/datasets/{dataset_id}/records")
     assert len(kept.text.splitlines()) == len(records)
 

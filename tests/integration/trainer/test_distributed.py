@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 KINDS = {"sft": Kind.COMPLETION, "dpo": Kind.PREFERENCE, "ranking": Kind.RANKING}
 
 
-def records_file(path: Path, objective: str) -> Path:
+def records_file(path: Path, objective: str = "sft") -> Path:
     """Seventeen records to train on: batches of 8 come out as 6, 6 and 5, which two processes share unevenly."""
     others = {"sft": (), "dpo": ("No gate.",), "ranking": ("No gate at all.", "None.")}[objective]
     data = [Record(KINDS[objective], asked(one["prompt"]), (one["completion"], *others)) for one in pairs("shop", 17)]

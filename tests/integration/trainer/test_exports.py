@@ -152,7 +152,7 @@ def test_what_both_answer_is_what_each_answers_alone_whatever_stands_beside_it_i
     from services.trainer.training import samples
 
     prompts = ["Hi", "Which word opens gate 7, at the far end of the long northern wall?", "Why?", "a fourth"]
-    questions = [samples.Asked(one, "wanted", tuple(prompt_ids(tokenizer, one))) for one in prompts]
+    questions = [samples.Asked(one, "a long answer " * 20, tuple(prompt_ids(tokenizer, one))) for one in prompts]
     spoken = samples.speak(trained.model, tokenizer, questions)
     assert [one.prompt for one in spoken] == prompts[:3]
     assert all(one.before != one.after for one in spoken)
