@@ -17,6 +17,13 @@ from services.trainer.data.sources.source import Access, BoundedFile, Gathered, 
 
 _RECORDED = (SampleRecorded, FeedbackRecorded, PreferenceRecorded)
 
+_SELECTS = {
+    Kind.COMPLETION: live_store.select_completions,
+    Kind.RATED: live_store.select_rated,
+    Kind.PREFERENCE: live_store.select_preferences,
+    Kind.RANKING: live_store.select_rankings,
+}
+
 
 class Live(Source):
     """The domain's own records that match a full-text query (empty: all).
@@ -34,7 +41,7 @@ class Live(Source):
     origin: ClassVar[str] = "live"
 
     def check(self, access: Access) -> None:
-        if access.kind is Kind.CONVERSATION:
+        if access.kind not in _SELECTS:
             raise access.fault("kind", "live", "another source: conversations are not recorded live")
 
     async def gather(self, to: Path, access: Access) -> Gathered:
@@ -52,15 +59,5 @@ class Live(Source):
         return Gathered((InputFile(path=path, format="records", name="live"),))
 
     def _select(self, connection: Connection, access: Access) -> AsyncIterator[Record]:
-        match access.kind:
-            case Kind.COMPLETION:
-                select = live_store.select_completions
-            case Kind.RATED:
-                select = live_store.select_rated
-            case Kind.PREFERENCE:
-                select = live_store.select_preferences
-            case Kind.RANKING:
-                select = live_store.select_rankings
-            case Kind.CONVERSATION:
-                raise NotImplementedError  # `check` refuses it
+        select = _SELECTS[access.kind]
         return select(connection, access.domain, self.query, self.min_rating)
