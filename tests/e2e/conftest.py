@@ -234,6 +234,8 @@ def new_loop(fleet: Fleet) -> Callable[[str], Any]:
         async with httpx.AsyncClient(headers=headers, timeout=60) as client:
             loop = Loop(fleet, client, upstream, admin, domain)
             try:
+                # The test before this one may have killed a part that is still starting.
+                await asyncio.to_thread(fleet.wait_ready)
                 await loop.prepare()
                 yield loop
             finally:

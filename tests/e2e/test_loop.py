@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 async def test_one_event_takes_an_adapter_all_the_way_and_its_provenance_is_whole(new_loop) -> None:
     async with new_loop("harbour") as loop:
         before = await loop.ask("auto")
+        assert before.status_code == 200, before.text
         assert before.json()["lorafleet"]["adapter_id"] in {"", None}
         await loop.request()
         await loop.finished_once()
