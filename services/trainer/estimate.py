@@ -31,6 +31,8 @@ _DROPOUT = 1.5
 _HELD = 1.4
 _LOGITS = 6
 HEAD_ROWS = 1024
+_SHORTEST = 8
+"""Tokens below which no sample says anything: the least that max_length may be."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,16 @@ def faults(configuration: Configuration, size: ModelSize, available: int) -> tup
     if not available or needed <= available:
         return ()
     tokens = _fitting(configuration, size, available) // sequences
+    processes = configuration.processes
+    least = 2 * processes if processes > 1 else 1  # as `combinations` has it
     said = f"{needed / 2**30:.1f} GiB would be needed and {available / 2**30:.1f} GiB are available"
-    if tokens < configuration.processes * 8:
+    if tokens < least * _SHORTEST:
         expected = f"more memory: {said}, too little for this base model and method with any batch"
     else:
-        smaller = tokens // length // configuration.processes * configuration.processes
-        ways = [f"{smaller} with max_length {length}"] if smaller else []
-        ways.append(f"{batch} with max_length {tokens // batch}" if tokens // batch >= 8 else f"1 with {tokens}")
+        smaller = tokens // length // processes * processes
+        sizes = [(smaller, length)] if smaller >= least else []
+        sizes += [(batch, tokens // batch)] if tokens // batch >= _SHORTEST else []
+        ways = [f"{rows} with max_length {longest}" for rows, longest in sizes or [(least, tokens // least)]]
         expected = f"at most {' or '.join(ways)}: {said}"
     return (Fault("hyperparameters.batch_size", batch, expected),)
 

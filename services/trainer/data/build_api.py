@@ -41,9 +41,11 @@ async def upload(
     if fmt is None:
         detail = f"filename: {filename!r}, expected one that ends in .jsonl, .csv or .parquet"
         raise Problem(422, "Invalid upload", detail, field="filename")
-    kept = await _keep(request, domain, name, fmt, trainer)
+    brought = await _keep(request, domain, name, fmt, trainer)
     async with trainer.transaction() as tx:
-        await store.add_upload(tx.connection, kept)
+        kept = await store.add_upload(tx.connection, brought)
+    if kept.blob.uri != brought.blob.uri:
+        await trainer.blobs.delete(brought.blob)
     return UploadView.of(kept)
 
 
@@ -121,5 +123,6 @@ async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: 
                 await asyncio.to_thread(file.write, chunk)
         if not received:
             raise Problem(422, "Invalid upload", "the body is empty, expected a file")
-        blob = await trainer.blobs.put(f"uploads/{domain}", path)
+        # Each its own object: one that is put again while it is deleted is not the object that goes.
+        blob = await trainer.blobs.put(f"uploads/{domain}/{event_id()}", path)
     return StoredUpload(domain, name, fmt, blob, datetime.now(UTC))

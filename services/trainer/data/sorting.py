@@ -81,7 +81,7 @@ class IdSorter:
 
         if not len(table):
             return
-        ordered = table.take(pc.sort_indices(table, sort_keys=_ORDER))
+        ordered = table.take(pc.sort_indices(table, options=pc.SortOptions(_ORDER)))
         ids = ordered["id"].combine_chunks()
         fresh = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
         kept = ordered.filter(pa.concat_arrays([pa.array([True]), _one(fresh)]))

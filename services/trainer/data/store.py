@@ -69,12 +69,13 @@ async def count_samples(connection: Connection, domain: str) -> int:
     return int(await connection.fetchval("select count(*) from samples where domain = $1", domain))
 
 
-async def add_upload(connection: Connection, upload: StoredUpload) -> None:
-    """Record an uploaded file; the same bytes again take the newer name and format."""
-    await connection.execute(
+async def add_upload(connection: Connection, upload: StoredUpload) -> StoredUpload:
+    """Record an uploaded file; of the same bytes again it takes the newer name and format, the file stays the first."""
+    (row,) = await connection.fetch(
         """
         insert into uploads (domain, upload_id, filename, format, uri, bytes) values ($1, $2, $3, $4, $5, $6)
         on conflict (domain, upload_id) do update set filename = excluded.filename, format = excluded.format
+        returning *
         """,
         upload.domain,
         upload.blob.sha256,
@@ -83,6 +84,7 @@ async def add_upload(connection: Connection, upload: StoredUpload) -> None:
         upload.blob.uri,
         upload.blob.bytes,
     )
+    return _upload(row)
 
 
 async def find_upload(connection: Connection, domain: str, upload_id: str) -> StoredUpload | None:

@@ -27,7 +27,7 @@ class Turn:
 
     def __init__(self) -> None:
         self._since = 0.0
-        self._last = 0.0
+        self._last = float("-inf")
 
     async def wait(self, job_id: str, service: TrainerService) -> None:
         """Return when the job is next; raises `NotYet` when another one is.
@@ -37,13 +37,15 @@ class Turn:
         async with service.db.acquire(timeout=5) as connection:
             job = await store.find_job(connection, job_id)
             ahead = await store.count_ahead(connection, job) if job and job.state is JobState.QUEUED else 0
-        if not ahead:
-            return
-        now = time.monotonic()
+        if ahead and self.gives_way(time.monotonic()):
+            raise NotYet(f"{ahead} jobs go before job {job_id}", after=min(_DELAY * (1 + ahead), _LONGEST_DELAY))
+
+    def gives_way(self, now: float) -> bool:
+        """Whether a job that others go before waits, at this time in seconds: not once patience has ended."""
         if now - self._last > 2 * _LONGEST_DELAY:
             self._since = now  # it had work or nothing to wait for meanwhile
         self._last = now
-        if now - self._since > PATIENCE:
-            self._last = 0.0
-            return
-        raise NotYet(f"{ahead} jobs go before job {job_id}", after=min(_DELAY * (1 + ahead), _LONGEST_DELAY))
+        if now - self._since <= PATIENCE:
+            return True
+        self._last = float("-inf")
+        return False

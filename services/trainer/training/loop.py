@@ -180,7 +180,7 @@ class Loop(Trainer, ABC):
         try:
             with torch.no_grad():
                 for batch in self._held_out_batches():
-                    loss, over, metrics = self.measure(self.collated(batch))
+                    loss, over, metrics = self.measure(self._prepare_inputs(self.collated(batch)))
                     total, weight = total + loss, weight + over
                     for name, value in metrics.items():
                         sums[name] = sums.get(name, 0.0) + value

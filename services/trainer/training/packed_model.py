@@ -55,26 +55,23 @@ def _score(
 
     Entropy, mean logit and whether a label is the likeliest token are there in evaluation mode only, else zero.
     """
+    # The layout is found on the CPU, from inputs on any device; what the model computes with is on its own.
+    device: torch.device = model.device
     lengths = attention_mask.sum(1).tolist()
-    packing = Packing([row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)])
-    with _packed_attention(model):
-        hidden = model.base_model(
-            input_ids=packing.ids[None],
-            position_ids=packing.positions[None],
-            use_cache=False,
-            packing=packing,
-        ).last_hidden_state[0]
-    wanted = labels[:, 1:]
-    scored = wanted != IGNORED
-    rows, columns = scored.nonzero(as_tuple=True)
-    predictors = torch.tensor(
-        [packing.places[row][column] for row, column in zip(rows.tolist(), columns.tolist(), strict=True)],
-        dtype=torch.long,
-    )
+    packing = Packing([row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)], device)
+    hidden = hidden_states(model, packing)
+    scored = labels[:, 1:] != IGNORED
+    wanted = labels[:, 1:][scored].to(device)
+    rows, columns = (each.tolist() for each in scored.nonzero(as_tuple=True))
+    predictors = [packing.places[row][column] for row, column in zip(rows, columns, strict=True)]
+    scored = scored.to(device)
     # What describes the distribution costs several passes over the vocabulary. TRL averages it for a log that nobody
     # reads while training; validation does read it.
     log_probs, entropy, mean, top = _label_log_probs(
-        hidden[predictors], model.get_output_embeddings(), wanted[scored], described=not model.training
+        hidden[torch.tensor(predictors, dtype=torch.long).to(device)],
+        model.get_output_embeddings(),
+        wanted,
+        described=not model.training,
     )
 
     def spread(values: torch.Tensor) -> torch.Tensor:
@@ -87,6 +84,15 @@ def _score(
         is_top1=spread(top),
         label_mask=scored,
     )
+
+
+def hidden_states(model: Any, packing: Packing) -> torch.Tensor:
+    """The last hidden state of every packed token, [tokens, width]."""
+    with _packed_attention(model):
+        states: torch.Tensor = model.base_model(
+            input_ids=packing.ids[None], position_ids=packing.positions[None], use_cache=False, packing=packing
+        ).last_hidden_state
+    return states[0]
 
 
 _Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

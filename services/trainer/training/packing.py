@@ -16,6 +16,7 @@ SHORTEST_SHARED = 8
 
 
 _WASTE = 1.5  # padded over own attention of a group: below it another group costs more than the padding
+_CPU = torch.device("cpu")
 _SMALL = 1 << 14  # query-key pairs that cost less than a call of their own
 
 
@@ -36,27 +37,28 @@ class _Node:
 class Group:
     """Nodes of like size whose attention is computed together.
 
-    Attributes:
+    Attributes (on the packing's device):
         queries: [nodes, longest node], packed indices; padded with 0.
         keys: [nodes, longest path], packed indices of a node's path from the root to its end; padded with 0.
     """
 
-    def __init__(self, nodes: Sequence[_Node], paths: Sequence[Sequence[int]]) -> None:
-        self._starts = torch.tensor([node.start for node in nodes])
-        self._ends = torch.tensor([node.end for node in nodes])
-        self.queries = torch.zeros(len(nodes), max(node.end - node.start for node in nodes), dtype=torch.long)
-        self.keys = torch.zeros(len(nodes), max(node.end for node in nodes), dtype=torch.long)
+    def __init__(self, nodes: Sequence[_Node], paths: Sequence[Sequence[int]], device: torch.device) -> None:
+        self._starts = torch.tensor([node.start for node in nodes]).to(device)
+        self._ends = torch.tensor([node.end for node in nodes]).to(device)
+        queries = torch.zeros(len(nodes), max(node.end - node.start for node in nodes), dtype=torch.long)
+        keys = torch.zeros(len(nodes), max(node.end for node in nodes), dtype=torch.long)
         for index, node in enumerate(nodes):
             path = torch.tensor(paths[node.row][: node.end])
-            self.keys[index, : node.end] = path
-            self.queries[index, : node.end - node.start] = path[node.start :]
+            keys[index, : node.end] = path
+            queries[index, : node.end - node.start] = path[node.start :]
+        self.queries, self.keys = queries.to(device), keys.to(device)
         self._visible: dict[int | None, torch.Tensor] = {}
 
     def visible(self, window: int | None = None) -> torch.Tensor:
         """Which key a query sees, bool [nodes, 1, longest node, longest path]; `window` counts its own token."""
         if window not in self._visible:
-            at = self._starts[:, None] + torch.arange(self.queries.shape[1])  # [nodes, queries]
-            key = torch.arange(self.keys.shape[1])
+            query, key = (torch.arange(each.shape[1], device=each.device) for each in (self.queries, self.keys))
+            at = self._starts[:, None] + query  # [nodes, queries]
             seen = (key <= at[..., None]) & (key < self._ends[:, None, None])
             if window is not None:
                 # Padded queries may have nothing in their window; they see the first key, and nobody reads them.
@@ -67,7 +69,7 @@ class Group:
 
 
 class Packing:
-    """The layout of one batch.
+    """The layout of one batch, found on the CPU; its tensors are on `device`, where the model computes.
 
     Attributes:
         ids, positions: [tokens], what is computed and at which position of its row.
@@ -76,26 +78,28 @@ class Packing:
         back: [tokens], where a packed token's query lies in the groups' flattened `queries`, one after the other.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, rows: Sequence[Sequence[int]], device: torch.device = _CPU) -> None:
         self._nodes: list[_Node] = []
         self.places: list[list[int]] = [[] for _ in rows]
         self._packed = 0
         self._rows = rows
         self._grow([index for index, row in enumerate(rows) if row], 0)
         nodes = self._nodes
-        self.ids = torch.tensor([token for node in nodes for token in rows[node.row][node.start : node.end]])
-        self.positions = torch.tensor([at for node in nodes for at in range(node.start, node.end)])
+        ids = [token for node in nodes for token in rows[node.row][node.start : node.end]]
+        self.ids = torch.tensor(ids).to(device)
+        self.positions = torch.tensor([at for node in nodes for at in range(node.start, node.end)]).to(device)
         self.groups: list[Group] = []
-        self.back = torch.empty(self._packed, dtype=torch.long)
+        back = torch.empty(self._packed, dtype=torch.long)
         laid = 0
         for members in _alike(nodes):
-            group = Group(members, self.places)
+            group = Group(members, self.places, device)
             self.groups.append(group)
             longest = group.queries.shape[1]
             for node in members:
                 run = self.places[node.row][node.start : node.end]
-                self.back[run[0] : run[-1] + 1] = torch.arange(laid, laid + len(run))
+                back[run[0] : run[-1] + 1] = torch.arange(laid, laid + len(run))
                 laid += longest
+        self.back = back.to(device)
 
     def _grow(self, members: list[int], start: int) -> None:
         """Lay out what the members, equal up to `start`, have from there on."""

@@ -16,14 +16,14 @@ def margin_loss(scores: torch.Tensor, margin: float) -> torch.Tensor:
 
     scores: [completions] best first, nats per token.
     """
-    better, worse = torch.triu_indices(len(scores), len(scores), 1)
+    better, worse = torch.triu_indices(len(scores), len(scores), 1, device=scores.device)
     wanted = margin * (worse - better)
     return functional.relu(wanted - (scores[better] - scores[worse])).mean()
 
 
 def rrhf_loss(scores: torch.Tensor) -> torch.Tensor:
     """RRHF (https://arxiv.org/abs/2304.05302): a hinge per pair in the wrong order, and the best one's likelihood."""
-    better, worse = torch.triu_indices(len(scores), len(scores), 1)
+    better, worse = torch.triu_indices(len(scores), len(scores), 1, device=scores.device)
     return functional.relu(scores[worse] - scores[better]).sum() - scores[0]
 
 

@@ -246,7 +246,8 @@ def _probe(model: Any, ids: list[int], prompt: str) -> ProbeResult:
 
 
 def _last_logits(model: Any, ids: list[int]) -> torch.Tensor:
-    logits: torch.Tensor = model(input_ids=torch.tensor([ids]), use_cache=False, logits_to_keep=1).logits
+    asked = torch.tensor([ids], device=model.device)
+    logits: torch.Tensor = model(input_ids=asked, use_cache=False, logits_to_keep=1).logits
     return logits[0, -1].float()
 
 

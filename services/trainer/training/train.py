@@ -38,6 +38,9 @@ def main(spec_file: str, progress: Path | None = None) -> int:
     if spec.configuration.method != "qlora":
         # PEFT imports bitsandbytes wherever it finds it, and that imports torch's compiler: seconds for nothing.
         sys.modules["bitsandbytes"] = cast("ModuleType", None)
+    if "RANK" not in os.environ:
+        # transformers would spread one process over all GPUs that it sees; a packed batch is on one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     # Imported here: it takes seconds, and the guards above must stand before.
     from services.trainer.training.run import CannotTrain, run
 

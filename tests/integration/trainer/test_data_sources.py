@@ -261,6 +261,26 @@ async def test_a_deleted_upload_leaves_the_data_sets_that_were_built_from_it(ben
     assert len(kept.text.splitlines()) == len(records)
 
 
+async def test_an_upload_that_is_put_again_while_it_is_deleted_has_its_file_if_it_is_listed(
+    bench: Bench, servers: Fleet
+) -> None:
+    source = await upload(bench, "gates.jsonl", as_jsonl(ROWS))
+    client, path = bench.trainer.client, f"/v1/uploads/{source['upload_id']}"
+    store = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
+    for _ in range(5):
+        await asyncio.gather(
+            *(upload(bench, "gates.jsonl", as_jsonl(ROWS)) for _ in range(3)),
+            client.delete(path, params={"domain": bench.domain}),
+            upload(bench, "gates.jsonl", as_jsonl(ROWS)),
+        )
+        listed = (await client.get("/v1/uploads")).json()["uploads"]
+        present = [one["upload_id"] for one in listed if one["domain"] == bench.domain]
+        found = [
+            one.object_name for one in store.list_objects(BUCKET, f"trainer/uploads/{bench.domain}/", recursive=True)
+        ]
+        assert [name.rpartition("/")[2] for name in found] == present
+
+
 async def test_objects_below_the_domain_s_own_prefix_are_read_and_no_others(bench: Bench, servers: Fleet) -> None:
     client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
     for name, content in (("a.jsonl", as_jsonl(ROWS[:20])), ("b.csv", as_csv(ROWS[15:])), ("c.txt", b"no data")):

@@ -186,12 +186,14 @@ def test_ranking_learns_an_order_that_holds_on_lists_it_has_not_seen(
     assert metrics["pairwise_accuracy"] >= 0.9
 
 
+@pytest.mark.parametrize("layers", [None, 1])
 def test_an_adapter_is_continued_from_where_it_was_and_stays_its_own_reference(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path, layers: int | None
 ) -> None:
-    first = one(Finished, trained(job(tiny_model, tmp_path / "sft", QUICK, [completion(p) for p in pairs("shop", 16)])))
+    begin = replace(QUICK, layers=layers)
+    first = one(Finished, trained(job(tiny_model, tmp_path / "sft", begin, [completion(p) for p in pairs("shop", 16)])))
     data = [*preferences(16), *preferences(8, "validation")]
-    still = replace(QUICK, objective="dpo", learning_rate=1e-7, max_steps=1, scheduler="constant", warmup_ratio=0)
+    still = replace(begin, objective="dpo", learning_rate=1e-7, max_steps=1, scheduler="constant", warmup_ratio=0)
     said = trained(job(tiny_model, tmp_path / "still", still, data, continue_from=first.weights.parent))
     # ln 2: policy and reference are the same adapter. The base model as reference would give another loss.
     assert one(Stepped, said).loss == pytest.approx(0.6931, abs=1e-3)

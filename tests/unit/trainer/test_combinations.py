@@ -12,7 +12,7 @@ from services.trainer.continuation import Continuation
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.2")]
 
 BLOB = v1.Blob(uri="s3://lorafleet/trainer/checkpoints/a", sha256="a" * 64, bytes=1)
-EARLIER = Continuation("shop-lora-v1.0.0", "job-0", BLOB, BLOB, "dora", 8, 16.0, ("q_proj", "v_proj"), None)
+EARLIER = Continuation("shop-lora-v1.0.0", "job-0", BLOB, BLOB, "dora", 8, 16.0, ("q_proj", "v_proj"), 10)
 
 
 def request(objective: str = "", method: str = "", **hyperparameters: Any) -> v1.TrainingRequested:
@@ -70,19 +70,23 @@ def test_a_continued_adapter_passes_on_its_shape_and_nothing_else() -> None:
     configuration = EARLIER.configure(asked)
     assert (configuration.method, configuration.rank, configuration.alpha) == ("dora", 8, 16.0)
     assert configuration.target_modules == ("q_proj", "v_proj")
+    assert configuration.layers == 10
     assert configuration.learning_rate == 0.01
     assert configuration.continue_from == "a" * 64
     assert EARLIER.faults(asked) == ()
-    assert EARLIER.faults(request(method="dora", rank=8, alpha=16, target_modules=["v_proj", "q_proj"])) == ()
+    assert (
+        EARLIER.faults(request(method="dora", rank=8, alpha=16, layers=10, target_modules=["v_proj", "q_proj"])) == ()
+    )
 
 
 def test_another_shape_than_the_continued_adapter_has_is_refused_with_both() -> None:
-    found = EARLIER.faults(request(method="lora", rank=4, alpha=4, target_modules=["k_proj"]))
+    found = EARLIER.faults(request(method="lora", rank=4, alpha=4, target_modules=["k_proj"], layers=20))
     assert {one.field: one.value for one in found} == {
         "method": "lora",
         "hyperparameters.rank": 4,
         "hyperparameters.alpha": 4,
         "hyperparameters.target_modules": ("k_proj",),
+        "hyperparameters.layers": 20,
     }
     assert all("shop-lora-v1.0.0" in one.expected for one in found)
     assert "8" in found[1].expected

@@ -79,6 +79,18 @@ def test_what_does_not_fit_is_refused_with_batches_that_would() -> None:
     assert faults(asked, SMOLLM, 0) == (), "an unknown amount is no bound"
 
 
+def test_what_is_proposed_to_several_processes_leaves_each_of_them_two_samples() -> None:
+    assert SMOLLM
+    asked = Configuration(batch_size=4096, max_length=8192, processes=4)
+    available = memory(asked, SMOLLM, 3 * 8192)  # three longest samples would fit: too few for four processes
+    (fault,) = faults(asked, SMOLLM, available)
+    words = fault.expected.split()
+    assert words[:5] == ["at", "most", "8", "with", "max_length"]
+    fitting = replace(asked, batch_size=8, max_length=int(words[5].rstrip(":")))
+    assert faults(fitting, SMOLLM, available) == ()
+    assert fitting.max_length == 3 * 8192 // 8
+
+
 def test_a_machine_that_is_too_small_for_the_model_is_said_to_be() -> None:
     assert SMOLLM
     (fault,) = faults(Configuration(), SMOLLM, 2**30)

@@ -1,5 +1,7 @@
 """Rows packed as a tree of shared prefixes: the same numbers as row by row, with less work."""
 
+import subprocess
+import sys
 from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
@@ -180,3 +182,10 @@ def test_nodes_are_counted_from_the_root(monkeypatch: pytest.MonkeyPatch) -> Non
     packed = Packing([[1, 2, 3], [1, 2, 4], [1, 5]])
     assert packed.ids.tolist() == [1, 2, 3, 4, 5]
     assert all(before < after for path in packed.places for before, after in pairwise(path))
+
+
+def test_a_batch_is_computed_on_the_device_of_the_model_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.trainer.pretended_gpu"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "all there"), done.stderr[-2000:]
