@@ -99,6 +99,7 @@ def results(result: Result) -> Results:
         tokens_per_second=tokens / seconds if seconds else 0.0,
         peak_memory_bytes=max(step.peak_memory_bytes for step in steps),
         trainable_parameters=result.outcome.began.trainable_parameters,
+        padded=result.outcome.began.padded,
         metrics={name: value for name, value in finished.metrics.items() if name != _LOSS},
     )
 

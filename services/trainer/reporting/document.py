@@ -48,6 +48,8 @@ class Results(Part):
     tokens_per_second: float
     peak_memory_bytes: int
     trainable_parameters: int
+    padded: str = ""
+    """Why the rows of a batch were padded instead of packed; empty where they were packed."""
     metrics: dict[str, float]
 
 

@@ -22,7 +22,7 @@ def load(folder: Path, method: str) -> PreTrainedModel:
         else None
     )
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa", quantization_config=quantised
+        folder, dtype=torch.float32, local_files_only=True, quantization_config=quantised
     )
     if quantised:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]

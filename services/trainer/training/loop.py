@@ -63,6 +63,8 @@ class Loop(Trainer, ABC):
     held_out: Sequence[Row]
     collated: Collated
     configuration: Configuration
+    padded: str
+    """Why rows are padded instead of packed; empty where they are packed."""
     best: dict[str, torch.Tensor] | None = None
     """Adapter weights with the lowest validation loss, once there was a validation."""
     _saved_at: int = -1
@@ -75,7 +77,7 @@ class Loop(Trainer, ABC):
         """What the objective's trainer could not be made with. Called once, before training."""
         self.rows, self.held_out, self.collated = rows, held_out, collated
         self.configuration, self.tell = configuration, tell
-        install(cast("PreTrainedModel", self.trained.get_base_model()))
+        self.padded = install(cast("PreTrainedModel", self.trained.get_base_model()))
         self.add_callback(_Clock(self))
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:

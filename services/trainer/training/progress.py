@@ -52,6 +52,8 @@ class Began(_Frozen):
     """Tokens of the completions, which alone have a loss."""
     validation_samples: int = 0
     trainable_parameters: int = 0
+    padded: str = ""
+    """Why the rows of a batch are padded instead of packed; empty where they are packed."""
 
 
 class Stepped(_Frozen):

@@ -25,7 +25,6 @@ from services.trainer.training.effort import Meter, hardware
 from services.trainer.training.encoding import EncodedSet, UnfitTokenizer, prompt_ids
 from services.trainer.training.examples import example_prompts
 from services.trainer.training.loop import Diverged, Loop, Tell, adapter_weights, load_weights
-from services.trainer.training.packed_model import CannotPack
 from services.trainer.training.progress import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
 from services.trainer.training.trainers import encoded, prepare
 
@@ -68,19 +67,16 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             f"exports: {', '.join(spec.exports)} cannot be validated, for no sample is held out; "
             "a larger hyperparameters.validation_part or a data set with a validation split is needed"
         )
-    try:
-        trainer = prepare(
-            tokenizer,
-            data,
-            checked,
-            configuration,
-            base_model=spec.base_model,
-            continue_from=spec.continue_from,
-            work=spec.work,
-            tell=tell,
-        )
-    except CannotPack as error:
-        raise CannotTrain(f"base_model: {error}") from error
+    trainer = prepare(
+        tokenizer,
+        data,
+        checked,
+        configuration,
+        base_model=spec.base_model,
+        continue_from=spec.continue_from,
+        work=spec.work,
+        tell=tell,
+    )
     pausing = PauseOnRequest(spec.work)
     trainer.add_callback(pausing)
     began = Began(
@@ -93,6 +89,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
         trained_tokens=data.trained_tokens,
         validation_samples=len(checked.rows),
         trainable_parameters=sum(each.numel() for each in trainer.trained.parameters() if each.requires_grad),
+        padded=trainer.padded,
     )
     tell(began)
     step = _train(trainer, spec, began.total_steps)

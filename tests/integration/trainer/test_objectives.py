@@ -14,9 +14,8 @@ from safetensors.numpy import load_file
 from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
 from services.trainer.configuration import Configuration, layer_count, layer_of
-from services.trainer.data import records
 from services.trainer.data.records import Kind, Record, Split, asked
-from services.trainer.training.encoding import encode
+from services.trainer.training.encoding import EncodedSample, encode, prompt_ids
 from services.trainer.training.progress import Began, Finished, Saved, Stepped, TrainingSpec, Validated
 from tests.integration.trainer.conftest import pairs
 from tests.integration.trainer.test_training_process import CONFIGURATION, completion, spec, write
@@ -86,25 +85,80 @@ def rankings(count: int, split: Split = "train") -> list[Record]:
 def test_the_loss_is_the_mean_over_completion_tokens_as_the_plain_model_computes_it(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     said = trained(spec(tiny_model, tmp_path / "job"))
     first = next(message for message in said if isinstance(message, Stepped))
+    assert first.loss == pytest.approx(plain_loss(tiny_model), rel=1e-4)
+    began = one(Began, said)
+    assert (began.trained_tokens, began.padded) == (sum(one.trained_tokens for one in shop_samples(tiny_model)), "")
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+def shop_samples(model: Path) -> list[EncodedSample]:
+    """What the first step of `spec` sees: all eight pairs."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return [encode(tokenizer, asked(pair["prompt"]), pair["completion"]) for pair in pairs("shop", 8)]
+
+
+def plain_loss(folder: Path) -> float:
+    """Mean cross entropy over completion tokens, by the base model's own forward: B = 0 leaves it as it is."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     total, count = 0.0, 0
-    for pair in pairs("shop", 8):  # the first step sees all eight, with B = 0: the base model's own loss
-        sample = encode(tokenizer, records.asked(pair["prompt"]), pair["completion"])
+    for sample in shop_samples(folder):
         with torch.no_grad():
             logits = model(torch.tensor([sample.input_ids])).logits[0, :-1]
         labels = torch.tensor(sample.labels[1:])
         total += float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum"))
         count += sample.trained_tokens
-    assert first.loss == pytest.approx(total / count, rel=1e-4)
-    began = next(message for message in said if isinstance(message, Began))
-    assert began.trained_tokens == count
+    return total / count
+
+
+@pytest.mark.requirement("TP-1.1")
+def test_a_model_with_convolutions_is_trained_padded_and_served_as_it_was_trained(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from lora_core import ArrowEngine
+
+    model = hybrid(tiny_model, tmp_path / "tiny-hybrid")
+    configuration = replace(CONFIGURATION, target_modules=("q_proj", "v_proj", "in_proj"))
+    said = trained(spec(model, tmp_path / "job", configuration))
+    assert "nats from the model's own" in one(Began, said).padded
+    first = next(message for message in said if isinstance(message, Stepped))
+    assert first.loss == pytest.approx(plain_loss(model), rel=1e-4)
+
+    finished = one(Finished, said)
+    engine = ArrowEngine.open(model, slots=1, max_rank=8)
+    engine.load(LoRAFormat.load(finished.artifact), "trained")
+    ids = prompt_ids(engine.tokenizer, asked(finished.probe.prompt))
+    probe = engine.probe(ids, "trained", top=10_000)
+    logits = dict(zip(probe.token_ids, probe.logits, strict=True))
+    for token, logit in zip(finished.probe.top_ids, finished.probe.top_logits, strict=True):
+        assert logits[token] == pytest.approx(logit, abs=1e-3)
+
+
+def hybrid(tokenizer: Path, folder: Path) -> Path:
+    """A model of a convolution and an attention layer, with the tokenizer of that folder."""
+    import torch
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+    kinds = ["conv", "full_attention"]
+    config = Lfm2Config(
+        vocab_size=49152, num_hidden_layers=2, layer_types=kinds, eos_token_id=2, pad_token_id=2, **sizes
+    )
+    model = Lfm2ForCausalLM(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.dim() > 1:
+                weights.mul_(4)  # as they are drawn, neighbours hardly matter to a token
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tokenizer / name, folder)
+    return folder
 
 
 @pytest.mark.requirement("TP-1.2")

@@ -165,18 +165,6 @@ def test_without_the_argument_the_forward_is_the_plain_one(models: tuple[Any, An
     assert torch.equal(packed(input_ids=ids).logits, plain(input_ids=ids).logits)
 
 
-def test_a_model_that_caps_its_logits_is_refused_by_name() -> None:
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    from services.trainer.training.packed_model import CannotPack, install
-
-    config = Gemma2Config(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, head_dim=16
-    )
-    with pytest.raises(CannotPack, match="logit_softcapping"):
-        install(Gemma2ForCausalLM(config))
-
-
 def test_nodes_are_counted_from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "SHORTEST_SHARED", 1)
     packed = Packing([[1, 2, 3], [1, 2, 4], [1, 5]])
