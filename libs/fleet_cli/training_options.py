@@ -112,6 +112,9 @@ class TrainingOptions:
         None
     )
     layers: Annotated[int | None, typer.Option("--layers", help="Last layers to adapt (default: all).")] = None
+    micro_batch_size: Annotated[
+        int | None, typer.Option("--micro-batch-size", help="Records of a batch computed at once (default: all).")
+    ] = None
     objective: Annotated[Objective | None, typer.Option("--objective", help="What it learns from (default: sft).")] = (
         None
     )

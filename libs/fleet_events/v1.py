@@ -152,6 +152,9 @@ class Hyperparameters(Message):
     """Processes that share each batch; the batch size stays that of the whole."""
     layers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Decoder layers to adapt, counted from the last; unset means all. No gradient is computed below them."""
+    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Records of a batch that a process computes at once; unset means all. The gradients of the parts add up to the
+ batch's own, so that less memory is needed for the same step."""
 
 
 class Export(Message):

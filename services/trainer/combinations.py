@@ -31,6 +31,10 @@ def contradictions(request: v1.TrainingRequested, configuration: Configuration) 
     if configuration.objective == "dpo":
         yield from _smoothing(asked, configuration)
     processes, batch = configuration.processes, configuration.batch_size
+    micro = configuration.micro_batch_size
+    if micro is not None and micro > batch // processes:
+        expected = f"at most {max(1, batch // processes)}, a process's part of batch_size {batch}"
+        yield Fault("hyperparameters.micro_batch_size", micro, expected)
     if processes > 1 and (batch % processes or batch < 2 * processes):
         # Two rows a process, so that none is without one where an epoch's batches come out smaller than asked.
         expected = f"a divisor of batch_size {batch} that leaves each process two samples of a batch or more"
@@ -61,7 +65,7 @@ def unvalidated(request: v1.TrainingRequested, *, split: bool) -> Iterator[Fault
 
 def asks_for_size(request: v1.TrainingRequested) -> bool:
     """Whether it says how large its batches are. Unasked, the longest sample is a bound that few data sets reach."""
-    return not {"batch_size", "max_length"}.isdisjoint(_asked(request))
+    return not {"batch_size", "micro_batch_size", "max_length"}.isdisjoint(_asked(request))
 
 
 def _asked(request: v1.TrainingRequested) -> dict[str, object]:

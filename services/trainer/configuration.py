@@ -39,7 +39,8 @@ class Configuration:
     Ranges are those of `Hyperparameters` in proto-schemas/lorafleet/events/v1/training.proto; `epochs` counts
     passes over the data and is overruled by `max_steps`; `warmup_ratio` is the part of all steps in which the learning
     rate rises; `checkpoint_steps` and `validation_steps` of None mean once per epoch; `batch_size` is that of all
-    `processes` together; `layers` counts the adapted decoder layers from the last, None adapts all.
+    `processes` together; `layers` counts the adapted decoder layers from the last, None adapts all;
+    `micro_batch_size` is what each process computes at once of its part of a batch, None all of it.
     """
 
     objective: str = "sft"
@@ -70,6 +71,7 @@ class Configuration:
     ranking_margin: float = 0.5
     processes: int = 1
     layers: int | None = None
+    micro_batch_size: int | None = None
     continue_from: str = ""
     """SHA-256 of the adapter weights that training begins from; empty for a new adapter."""
 

@@ -13,8 +13,8 @@ The sum, in bytes, of
   backward pass makes gradients of them and the allocator does not give all back;
 * vocabulary logits of at most `HEAD_ROWS` positions at once, `_LOGITS` copies: scores, log-probabilities, gradients.
 
-Tokens are those of the worst batch: batch size x longest sample, twice for dpo and ranking, which compare completions
-(of a ranking with more than two there are more still).
+Tokens are those of the worst batch, or of what is computed of it at once: records x longest sample, twice for dpo and
+ranking, which compare completions (of a ranking with more than two there are more still).
 """
 
 from collections.abc import Mapping
@@ -100,23 +100,24 @@ def memory(configuration: Configuration, size: ModelSize, tokens: int) -> int:
 def faults(configuration: Configuration, size: ModelSize, available: int) -> tuple[Fault, ...]:
     """One fault when the worst batch does not fit in the available bytes; it says what would. 0 is no bound."""
     sequences = 1 if configuration.objective == "sft" else 2
-    batch, length = configuration.batch_size, configuration.max_length
-    needed = memory(configuration, size, batch * length * sequences)
+    batch, length, processes = configuration.batch_size, configuration.max_length, configuration.processes
+    micro = configuration.micro_batch_size
+    at_once = batch if micro is None else min(batch, micro * processes)
+    needed = memory(configuration, size, at_once * length * sequences)
     if not available or needed <= available:
         return ()
     tokens = _fitting(configuration, size, available) // sequences
-    processes = configuration.processes
-    least = 2 * processes if processes > 1 else 1  # as `combinations` has it
     said = f"{needed / 2**30:.1f} GiB would be needed and {available / 2**30:.1f} GiB are available"
-    if tokens < least * _SHORTEST:
+    field, value = ("batch_size", batch) if micro is None else ("micro_batch_size", micro)
+    fitting, longest = tokens // length // processes, tokens // at_once
+    if tokens < processes * _SHORTEST:
         expected = f"more memory: {said}, too little for this base model and method with any batch"
     else:
-        smaller = tokens // length // processes * processes
-        sizes = [(smaller, length)] if smaller >= least else []
-        sizes += [(batch, tokens // batch)] if tokens // batch >= _SHORTEST else []
-        ways = [f"{rows} with max_length {longest}" for rows, longest in sizes or [(least, tokens // least)]]
+        ways = [f"micro_batch_size {fitting}"] if fitting else []
+        ways += [f"max_length {longest}"] if longest >= _SHORTEST else []
+        ways = ways or [f"micro_batch_size 1 with max_length {tokens // processes}"]
         expected = f"at most {' or '.join(ways)}: {said}"
-    return (Fault("hyperparameters.batch_size", batch, expected),)
+    return (Fault(f"hyperparameters.{field}", value, expected),)
 
 
 def _fitting(configuration: Configuration, size: ModelSize, available: int) -> int:

@@ -6,6 +6,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ class Diverged(Exception):
         super().__init__(f"hyperparameters.learning_rate: training diverged at step {step}; a lower rate is needed")
 
 
+_PARTS = "parts"
 Collated = Callable[[Sequence[Row]], dict[str, torch.Tensor]]
 """How an objective lays out a batch of rows."""
 
@@ -92,16 +94,33 @@ class Loop(Trainer, ABC):
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        return _Loader(self.rows, part, self.collated)
+        return _Loader(self.rows, part, self._parted)
 
-    def weighted(self, mean: torch.Tensor, rows: int) -> torch.Tensor:
-        """The mean over this process's rows, scaled so that its mean over processes is that over all rows."""
-        processes = self.accelerator.num_processes
-        if processes == 1:
-            return mean
-        everyone: torch.Tensor = self.accelerator.reduce(torch.tensor(float(rows), device=mean.device))
-        scaled: torch.Tensor = mean * (rows * processes / everyone)
-        return scaled
+    def _parted(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """A batch in the parts that are computed at once, of even size."""
+        count = math.ceil(len(rows) / (self.configuration.micro_batch_size or len(rows)))
+        bounds = [len(rows) * at // count for at in range(count + 1)]
+        return {_PARTS: [self.collated(rows[start:end]) for start, end in pairwise(bounds)]}
+
+    @abstractmethod
+    def weight(self, part: dict[str, Any]) -> torch.Tensor:
+        """What a part counts in the mean of its batch: the number of its tokens or rows that have a loss."""
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """The weight of a step's batch over all its parts and processes."""
+        own = torch.stack([self.weight(part) for batch in batch_samples for part in batch[_PARTS]]).sum().float()
+        everyone: torch.Tensor = self.accelerator.reduce(own.to(device))
+        return everyone
+
+    def share(self, total: torch.Tensor, whole: torch.Tensor | int | None) -> torch.Tensor:
+        """What a part's sum of losses adds to the mean over a batch of this weight: parts add up, processes average."""
+        assert whole is not None, "every batch is weighed"
+        shared: torch.Tensor = total * (self.accelerator.num_processes / whole)
+        return shared
+
+    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
+        """transformers' estimate looks for the ids of a whole batch; nobody reads it."""
+        return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
         """One message per optimizer step; the closing summary of transformers is left out."""
@@ -127,9 +146,15 @@ class Loop(Trainer, ABC):
             mode.clear()  # TRL's trainers collect means for a log that is not theirs
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> torch.Tensor:
-        """Forward and backward of one batch."""
-        self._step_tokens += int(inputs["attention_mask"].sum())
-        return super().training_step(model, inputs, *rest, **named)
+        """Forward and backward of one batch, part by part; the gradients of the parts add up."""
+        *parts, last = inputs[_PARTS]
+        self._step_tokens += sum(int(part["attention_mask"].sum()) for part in (*parts, last))
+        losses: list[torch.Tensor] = []
+        for part in parts:
+            with self.accelerator.no_sync(model):  # processes average what has added up, once
+                losses.append(super().training_step(model, part, *rest, **named))
+        losses.append(super().training_step(model, last, *rest, **named))
+        return torch.stack(losses).sum()
 
     @abstractmethod
     def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
@@ -191,7 +216,8 @@ class Loop(Trainer, ABC):
         return total / weight, {name: value / weight for name, value in sums.items()}
 
     def _held_out_batches(self) -> Iterator[list[Row]]:
-        size, lengths = self.configuration.batch_size, _lengths(self.held_out)
+        size = self.configuration.micro_batch_size or self.configuration.batch_size
+        lengths = _lengths(self.held_out)
         order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
         for start in range(0, len(order), size):
             yield [self.held_out[index] for index in order[start : start + size]]
@@ -210,7 +236,9 @@ def _lengths(rows: Sequence[Row]) -> list[int]:
 class _Loader(DataLoader[Row]):
     """Collated batches; transformers tells it the epoch."""
 
-    def __init__(self, rows: Sequence[Row], batches: Batches, collated: Collated) -> None:
+    def __init__(
+        self, rows: Sequence[Row], batches: Batches, collated: Callable[[Sequence[Row]], dict[str, Any]]
+    ) -> None:
         super().__init__(cast("Dataset[Row]", rows), batch_sampler=batches, collate_fn=collated)
         self._batches = batches
 

@@ -26,12 +26,14 @@ class PreferenceTrainer(Loop, DPOTrainer):
         return_outputs: bool = False,  # noqa: ARG002 - nothing reads outputs
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The configured loss per pair of the whole batch."""
+        """A part's share of the configured loss per pair; `num_items_in_batch` is the batch's weight."""
         with _ungathered(self.accelerator):
-            loss: torch.Tensor = super().compute_loss(  # type: ignore[no-untyped-call]
-                model, inputs, num_items_in_batch=num_items_in_batch
-            )
-        return self.weighted(loss, len(inputs["input_ids"]) // 2)
+            loss: torch.Tensor = super().compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        return self.share(loss * self.weight(inputs), num_items_in_batch)
+
+    def weight(self, part: dict[str, Any]) -> torch.Tensor:
+        """Pairs."""
+        return torch.tensor(len(part["input_ids"]) // 2)
 
     def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
         """The loss per pair, and two accuracies.

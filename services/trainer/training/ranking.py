@@ -53,11 +53,15 @@ class RankingTrainer(Loop):
         model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,  # noqa: ARG002 - nothing reads outputs
-        num_items_in_batch: torch.Tensor | int | None = None,  # noqa: ARG002 - lists are counted, not tokens
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The configured loss of every list."""
-        lists = _scores(model, inputs)
-        return self.weighted(torch.stack([self._loss(scores) for scores in lists]).mean(), len(lists))
+        """A part's share of the configured loss per list; `num_items_in_batch` is the batch's weight."""
+        losses = torch.stack([self._loss(scores) for scores in _scores(model, inputs)])
+        return self.share(losses.sum(), num_items_in_batch)
+
+    def weight(self, part: dict[str, Any]) -> torch.Tensor:
+        """Lists."""
+        return torch.tensor(len(part["sizes"]))
 
     def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
         """The loss per list, Kendall's tau and the share of pairs in the right order."""

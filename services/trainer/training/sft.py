@@ -7,7 +7,7 @@ import torch
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from services.trainer.training.encoding import Row
+from services.trainer.training.encoding import IGNORED, Row
 from services.trainer.training.loop import Loop, collate
 
 
@@ -21,13 +21,14 @@ class CompletionTrainer(Loop, SFTTrainer):
         return_outputs: bool = False,  # noqa: ARG002 - nothing reads outputs
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """`num_items_in_batch` counts the completion tokens of all processes."""
+        """A part's share of the loss; `num_items_in_batch` is the batch's weight."""
         scored = model(**inputs, fused_lm_head=True)
-        count = scored.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss: torch.Tensor = -scored.log_probs.sum() / count
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # gradients of processes are averaged, here they add up
-        return loss
+        return self.share(-scored.log_probs.sum(), num_items_in_batch)
+
+    def weight(self, part: dict[str, Any]) -> torch.Tensor:
+        """Completion tokens."""
+        weight: torch.Tensor = (part["labels"][:, 1:] != IGNORED).sum()
+        return weight
 
     def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
         """Cross entropy per completion token, and the share of them that are the likeliest."""

@@ -10,21 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.data.records import Record, Split
+from services.trainer.data.records import Record
 from services.trainer.training.progress import Finished, Progress, Stepped, Validated
-from tests.integration.trainer.conftest import pairs
-from tests.integration.trainer.test_objectives import QUICK, job, preferences, rankings
-from tests.integration.trainer.test_training_process import completion, train
+from tests.integration.trainer.test_objectives import QUICK, completions, job, preferences, rankings
+from tests.integration.trainer.test_training_process import train
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.heavy,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or a torch that was built without"),
 ]
-
-
-def completions(count: int, split: Split = "train") -> list[Record]:
-    return [replace(completion(pair), split=split) for pair in pairs("shop", count)]
 
 
 @pytest.mark.parametrize(("objective", "make"), [("sft", completions), ("dpo", preferences), ("ranking", rankings)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ def job(model: Path, work: Path, configuration: Configuration, data: list[Record
     made = spec(model, work, configuration, **changes)
     write(made.dataset, data)
     return made
+
+
+def completions(count: int, split: Split = "train") -> list[Record]:
+    return [completion(pair, split) for pair in pairs("shop", count)]
 
 
 def preferences(count: int, split: Split = "train") -> list[Record]:
@@ -159,6 +164,24 @@ def hybrid(tokenizer: Path, folder: Path) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer / name, folder)
     return folder
+
+
+@pytest.mark.requirement("TP-1.2")
+@pytest.mark.parametrize("objective", ["sft", "dpo", "ranking"])
+def test_a_batch_computed_in_parts_is_the_step_of_the_whole_batch(
+    tiny_model: Path, tmp_path: Path, objective: str
+) -> None:
+    make: Callable[..., list[Record]] = {"sft": completions, "dpo": preferences, "ranking": rankings}[objective]
+    data = [*make(14), *make(5, "validation")]
+    configuration = replace(QUICK, objective=objective, batch_size=6, max_steps=4, validation_steps=2)
+    whole, parts = (
+        trained(job(tiny_model, tmp_path / str(size), replace(configuration, micro_batch_size=size), data))
+        for size in (None, 2)
+    )
+    for kind, value in ((Stepped, "loss"), (Stepped, "gradient_norm"), (Stepped, "tokens"), (Validated, "loss")):
+        ours, theirs = ([getattr(one, value) for one in said if isinstance(one, kind)] for said in (parts, whole))
+        assert ours == pytest.approx(theirs, rel=1e-4), value
+        assert len(ours) >= 2
 
 
 @pytest.mark.requirement("TP-1.2")

@@ -50,6 +50,11 @@ def test_processes_share_a_batch_evenly() -> None:
     assert faults(processes=3, batch_size=9) == faults(processes=1, batch_size=1) == {}
 
 
+def test_what_is_computed_at_once_is_no_more_than_a_process_has() -> None:
+    assert "at most 4" in faults(processes=2, micro_batch_size=5)["micro_batch_size"]
+    assert faults(processes=2, micro_batch_size=4) == faults(micro_batch_size=8) == {}
+
+
 def test_early_stopping_needs_something_that_validates() -> None:
     asked = request(early_stopping_patience=3, validation_steps=5)
     found = {one.field for one in unvalidated(asked, split=False)}
@@ -62,6 +67,7 @@ def test_early_stopping_needs_something_that_validates() -> None:
 def test_memory_is_estimated_for_whoever_says_how_large_batches_are() -> None:
     assert not asks_for_size(request(rank=4))
     assert asks_for_size(request(batch_size=4))
+    assert asks_for_size(request(micro_batch_size=4))
     assert asks_for_size(request(max_length=64))
 
 

@@ -1,5 +1,6 @@
 """The estimate of memory: beside measured runs, and what it says where something does not fit."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -69,26 +70,28 @@ def test_what_does_not_fit_is_refused_with_batches_that_would() -> None:
     available = 8 * 2**30
     (fault,) = faults(asked, SMOLLM, available)
     assert (fault.field, fault.value) == ("hyperparameters.batch_size", 64)
-    words = fault.expected.split()
-    batch, length = int(words[2]), int(words[10].rstrip(":"))
-    for fitting in (replace(asked, batch_size=batch), replace(asked, max_length=length)):
+    found = re.match(r"at most micro_batch_size (\d+) or max_length (\d+): ", fault.expected)
+    assert found, fault.expected
+    micro, length = map(int, found.groups())
+    for fitting in (replace(asked, micro_batch_size=micro), replace(asked, max_length=length)):
         assert faults(fitting, SMOLLM, available) == ()
-    assert faults(replace(asked, batch_size=batch + 1), SMOLLM, available)
+    (again,) = faults(replace(asked, micro_batch_size=micro + 1), SMOLLM, available)
+    assert (again.field, again.value) == ("hyperparameters.micro_batch_size", micro + 1)
     assert faults(replace(asked, max_length=length + 1), SMOLLM, available)
     assert "8.0 GiB are available" in fault.expected
     assert faults(asked, SMOLLM, 0) == (), "an unknown amount is no bound"
 
 
-def test_what_is_proposed_to_several_processes_leaves_each_of_them_two_samples() -> None:
+def test_where_no_longest_record_fits_for_every_process_a_shorter_one_is_proposed() -> None:
     assert SMOLLM
     asked = Configuration(batch_size=4096, max_length=8192, processes=4)
-    available = memory(asked, SMOLLM, 3 * 8192)  # three longest samples would fit: too few for four processes
+    available = memory(asked, SMOLLM, 3 * 8192)  # three longest records would fit: too few for four processes
     (fault,) = faults(asked, SMOLLM, available)
-    words = fault.expected.split()
-    assert words[:5] == ["at", "most", "8", "with", "max_length"]
-    fitting = replace(asked, batch_size=8, max_length=int(words[5].rstrip(":")))
+    found = re.match(r"at most micro_batch_size 1 with max_length (\d+): ", fault.expected)
+    assert found, fault.expected
+    fitting = replace(asked, micro_batch_size=1, max_length=int(found[1]))
     assert faults(fitting, SMOLLM, available) == ()
-    assert fitting.max_length == 3 * 8192 // 8
+    assert fitting.max_length == 3 * 8192 // 4
 
 
 def test_a_machine_that_is_too_small_for_the_model_is_said_to_be() -> None:

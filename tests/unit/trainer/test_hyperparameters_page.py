@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "hyperparameters.md"
 FOLLOWS = {"alpha": "twice the rank", "target_modules": "all of the decoder", "max_steps": "–", "validation_part": "0"}
 NONE = {
     "layers": "all",
+    "micro_batch_size": "all",
     "checkpoint_steps": "one an epoch",
     "validation_steps": "one an epoch",
     "early_stopping_patience": "–",
