@@ -70,7 +70,7 @@ async def test_a_service_killed_on_the_way_changes_nothing_in_the_end(
 
 @pytest.mark.heavy  # tests/integration/registry/test_survival.py proves the same of the registry alone
 async def test_a_registry_killed_between_its_state_and_its_event_says_it_after_restart(new_loop) -> None:
-    async with new_loop("kill-registry") as loop:
+    async with new_loop("held-relay") as loop:
         # Whoever holds the relay's lock publishes. While this session has it the registry can commit and not publish.
         blocker = await asyncpg.connect(loop.fleet.info.database_admin_url)
         waiting = asyncio.create_task(blocker.fetchval("select pg_advisory_lock(hashtext($1))", "outbox:registry"))
