@@ -1,0 +1,67 @@
+"""The one reader of JSON that comes from outside (RFC 8259, and what RFC 7493 advises beyond it).
+
+Reading is linear in the size of the body, so a limit on the size is a limit on the time.
+"""
+
+from collections.abc import Iterator
+
+import pydantic_core
+from pydantic import JsonValue
+
+from fleet_events.text import refuse_unstorable
+
+__all__ = ["MAX_DEPTH", "read_json"]
+
+MAX_DEPTH = 64
+"""Arrays and objects within each other."""
+
+_INT64 = range(-(2**63), 2**63)
+
+
+def read_json(body: bytes | str) -> JsonValue:
+    """The value of a JSON document.
+
+    Raises:
+        ValueError: not JSON, or JSON that not every part of the fleet can hold: NaN and infinities (also as 1e999),
+            integers beyond 64 bits, NUL characters, half surrogate pairs, more than `MAX_DEPTH` levels. The message
+            gives the place.
+    """
+    value: JsonValue = pydantic_core.from_json(body, allow_inf_nan=False)
+    for fault in _faults(value):
+        raise ValueError(fault)
+    return value
+
+
+def _faults(document: JsonValue) -> Iterator[str]:
+    # A stack of our own: the depth is the sender's choice, Python's recursion limit is not.
+    stack: list[tuple[JsonValue, tuple[str | int, ...]]] = [(document, ())]
+    while stack:
+        value, path = stack.pop()
+        if isinstance(value, (dict, list)):
+            if len(path) >= MAX_DEPTH:
+                yield f"{_name(path)}: nested deeper than {MAX_DEPTH} levels"
+                return
+            if isinstance(value, dict):
+                yield from (f"{_name(path)}: a key's {fault}" for fault in map(_text_fault, value) if fault)
+                stack += [(inner, (*path, key)) for key, inner in value.items()]
+            else:
+                stack += [(inner, (*path, index)) for index, inner in enumerate(value)]
+        elif isinstance(value, str):
+            if fault := _text_fault(value):
+                yield f"{_name(path)}: {fault}"
+        elif isinstance(value, int) and value not in _INT64:
+            yield f"{_name(path)}: integer outside -2^63 to 2^63 - 1"
+        elif isinstance(value, float) and value in {float("inf"), float("-inf")}:
+            yield f"{_name(path)}: number outside the range of a double"
+
+
+def _text_fault(text: str) -> str:
+    try:
+        refuse_unstorable(text)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _name(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))[:200] or "body"

@@ -1,0 +1,57 @@
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet_events.strict_json import MAX_DEPTH, read_json
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+DOCUMENTS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=30)
+
+
+@given(DOCUMENTS)
+def test_what_json_writes_is_read_as_it_was(document: object) -> None:
+    assert read_json(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"a": NaN}', "expected value"),
+        (b'{"a": -Infinity}', "expected value|invalid number"),
+        (b'{"a": [1e999]}', r"a\.0: number outside"),
+        (b'{"a": 9223372036854775808}', "a: integer outside"),
+        (b'{"a": ' + b"1" * 4000 + b"}", "a: integer outside"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "out of range"),
+        (b'{"a": "x\\u0000"}', "a: character 1 is NUL"),
+        (b'{"a": {"\\u0000": 1}}', "a: a key's character 0 is NUL"),
+        (b'{"a": "\\ud800"}', "hex escape"),
+        (b'{"a": "\xed\xa0\x80"}', "invalid unicode"),
+        (b"[" * 5000 + b"]" * 5000, "recursion limit"),
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "nested deeper"),
+        (b"", "EOF"),
+    ],
+)
+def test_what_no_part_of_the_fleet_can_hold_is_refused_with_its_place(body: bytes, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        read_json(body)
+
+
+def test_the_deepest_allowed_document_is_read() -> None:
+    assert read_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
+
+
+def test_a_mebibyte_of_nested_lists_takes_less_than_two_seconds() -> None:
+    body = b"[" + b"[[]]," * 200_000 + b"[]]"
+    started = time.perf_counter()
+    read_json(body)
+    assert time.perf_counter() - started < 2
