@@ -235,9 +235,7 @@ async def test_a_full_disk_under_the_bus_keeps_what_was_acknowledged_and_takes_m
             ballast.unlink()
             for one, name in outgoing:  # those of the round that did not fit; the ids make repeats harmless
                 await publisher.send(one, name)
-            kept = Counter(
-                dict.fromkeys(("SampleRecorded", "FeedbackRecorded", "GenerationCompleted"), full_at + 1)
-            )
+            kept = Counter(dict.fromkeys(("SampleRecorded", "FeedbackRecorded", "GenerationCompleted"), full_at + 1))
             await all_took_effect_once(fleet, "disk", kept, 120)
             with capsys.disabled():
                 print(f"{acknowledged.total()} acknowledged before the disk was full, all kept, and more after it")
