@@ -94,7 +94,7 @@ def answer_of(field: str, value: object) -> tuple[Turns, str]:
         found = [found]
     if not is_messages(found):
         if not isinstance(value, str):
-            raise InvalidSample(field, shown(value), "text or a list that ends with an assistant's message")
+            raise InvalidSample(field, shown(value), "text or messages")
         check_text(field, value)
         return (), value
     turns = turns_of(field, found)
