@@ -21,13 +21,13 @@ from .slots.states import Loaded
 
 router = APIRouter(prefix="/admin", dependencies=[Depends(require("admin"))])
 
-Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
+Names = Annotated[list[Annotated[str, Field(max_length=300)]], Field(min_length=1, max_length=1000)]
 
 
 class PreloadRequest(Body):
     """POST /admin/preload: a configured workflow, or adapter ids and families."""
 
-    workflow: str = ""
+    workflow: str = Field(default="", max_length=512)
     models: Names | None = None
 
     @model_validator(mode="after")

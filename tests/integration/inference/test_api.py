@@ -90,6 +90,24 @@ async def test_a_seed_repeats_a_sampled_answer_and_other_seeds_differ(inference:
     assert all(text_of(first) != text_of(other) for other in others)
 
 
+async def test_no_sampling_value_of_one_caller_fails_the_answers_of_another(inference: Any) -> None:
+    def body(**values: float) -> dict[str, Any]:
+        return {"model": "tiny", "prompt": "At noon", "max_tokens": 24, "temperature": 0, "ignore_eos": True, **values}
+
+    async def ask(**values: float) -> httpx.Response:
+        # The numbers as a caller writes them, down to the smallest that is none but zero.
+        return await inference.client.post("/v1/completions", json=body(**values))
+
+    [alone] = (await ask()).json()["choices"]
+    smallest = [5e-324, 1e-310, 1e-45, 1e-38, 1e-30, 1e-8]
+    extremes = [{"temperature": value} for value in smallest] + [
+        {"temperature": 2, "top_p": value} for value in smallest
+    ]
+    answers = await asyncio.gather(ask(), *(ask(**values) for values in extremes), ask(seed=2**63 - 1, temperature=1))
+    assert [response.status_code for response in answers] == [200] * len(answers)
+    assert answers[0].json()["choices"] == [alone]
+
+
 async def test_a_stop_string_ends_the_answer_before_it(inference: Any) -> None:
     whole = text_of(await answered(inference.client, "tiny"))
     stop = whole[len(whole) // 2 :][:3]
