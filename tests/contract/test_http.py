@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fleet_events.topology import SERVICES
 from fleet_kit.auth import LocalIssuer
 
-OPEN_DOORS = {"/healthz", "/readyz", "/metrics"}
+OPEN_DOORS = {"/healthz", "/readyz"}
 pytestmark = pytest.mark.unit
 
 
@@ -47,15 +47,15 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield method, path, operation
 
 
-def test_every_endpoint_but_health_and_metrics_asks_for_a_token(app: FastAPI) -> None:
+def test_every_endpoint_but_health_asks_for_a_token(app: FastAPI) -> None:
     for method, path, operation in operations(app):
         assert bool(operation.get("security")) == (path not in OPEN_DOORS), f"{method} {path}"
 
 
 def test_every_service_answers_the_same_operational_endpoints(app: FastAPI) -> None:
     paths = set(app.openapi()["paths"])
-    assert OPEN_DOORS | {"/admin/info"} <= paths
-    assert all(path.startswith(("/v1/", "/admin/")) for path in paths - OPEN_DOORS)
+    assert OPEN_DOORS | {"/metrics", "/admin/info"} <= paths
+    assert all(path.startswith(("/v1/", "/admin/")) for path in paths - OPEN_DOORS - {"/metrics"})
 
 
 def test_the_openapi_document_is_json_and_names_every_operation_once(app: FastAPI) -> None:
