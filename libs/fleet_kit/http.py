@@ -14,13 +14,13 @@ from starlette.exceptions import HTTPException
 from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
 from fleet_kit.http_front import Front
+from fleet_kit.http_openapi import PROBLEM, declare_errors
 from fleet_kit.settings import HttpSettings
 from fleet_kit.settle import TRANSIENT
 
 __all__ = ["install", "service_of"]
 
 log = structlog.get_logger()
-PROBLEM = "application/problem+json"
 
 
 def service_of(request: Request) -> Any:
@@ -70,6 +70,7 @@ def install(
             app.add_exception_handler(transient, _unavailable)
 
     app.add_middleware(Front, settings=settings)
+    declare_errors(app)
     app.include_router(_health(checks, metrics_public=settings.metrics_public))
 
 

@@ -13,6 +13,7 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
+from fleet_kit.http_limits import body_rule
 from services.evaluator import golden, golden_publication, golden_sets, golden_store
 from services.evaluator.domain import BadVersion, GoldenVersion
 from services.evaluator.golden import BadLines, ContextUse
@@ -121,7 +122,11 @@ async def show(dataset_id: str, caller: Reader, service: Running, version: str |
     return DatasetDetail(**shown.model_dump(), versions=[v.version for v in versions], by_difficulty=counts)
 
 
-@router.post("/{dataset_id}/samples", summary="Import samples, one JSON object a line (application/x-ndjson)")
+@router.post(
+    "/{dataset_id}/samples",
+    summary="Import samples, one JSON object a line (application/x-ndjson)",
+    openapi_extra=body_rule(MAX_BODY, "application/x-ndjson"),
+)
 async def import_samples(
     dataset_id: str,
     request: Request,
@@ -181,11 +186,7 @@ async def _found(connection: Connection, dataset_id: str, version: str | None, c
 
 
 async def _text(request: Request) -> str:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise Problem(413, "Too large", f"the import is larger than {MAX_BODY} bytes; send it in parts")
+    body = await request.body()
     try:
         return body.decode()
     except UnicodeDecodeError as error:

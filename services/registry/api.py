@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
+from fleet_kit.http_limits import body_rule
 from services.registry import domain, record, upload
 from services.registry.access import Admin, Approver, Reader, Writer, domains_of, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
@@ -57,7 +58,12 @@ async def list_adapters(
     )
 
 
-@router.post("/adapters", status_code=201, summary="Register a PEFT folder", openapi_extra=upload.OPENAPI)
+@router.post(
+    "/adapters",
+    status_code=201,
+    summary="Register a PEFT folder",
+    openapi_extra=body_rule("max_artifact_bytes", "multipart/form-data") | upload.OPENAPI,
+)
 async def register_adapter(request: Request, response: Response, caller: Writer, service: Service) -> AdapterDetails:
     adapter = await upload.register_upload(request, caller, service)
     response.headers["Location"] = f"/v1/adapters/{adapter.adapter_id}"

@@ -59,7 +59,7 @@ def build(settings: Settings) -> FastAPI:
         raise RuntimeError(f"broken\nby {logged}")
 
     @app.get("/memory")
-    async def memory(caller: Anybody) -> int:
+    def memory(caller: Anybody) -> int:
         """The most memory that this process ever held, in kB."""
         status = Path("/proc/self/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

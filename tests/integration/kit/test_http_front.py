@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,42 +72,51 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalIssuer, Path]
     return LocalIssuer.create(folder), folder / "jwks.json"
 
 
-@pytest.fixture(scope="module")
-def running(issuer: tuple[LocalIssuer, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+def serving(issuer: tuple[LocalIssuer, Path], folder: Path, **limits: str) -> AbstractContextManager[Doors]:
+    """The service as a process of its own; `limits` are settings of its HTTP side."""
+    return _serving(issuer, folder, {f"LORAFLEET_HTTP_{name.upper()}": value for name, value in limits.items()})
+
+
+@contextmanager
+def _serving(issuer: tuple[LocalIssuer, Path], folder: Path, limits: dict[str, str]) -> Iterator[Doors]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log_file = tmp_path_factory.mktemp("log") / "doors.log"
-    environment = {
+    log_file = folder / "doors.log"
+    environment = limits | {
         "PATH": "/usr/bin",
         "PYTHONUNBUFFERED": "1",
         "LORAFLEET_PORT": str(port),
         "LORAFLEET_JWKS": str(issuer[1]),
         "LORAFLEET_LOG_LEVEL": "DEBUG",
-        "LORAFLEET_HTTP_HEAD_SECONDS": "1.0",
-        "LORAFLEET_HTTP_BODY_SECONDS": "1.0",
-        "LORAFLEET_HTTP_BODY_PACE": "1000000",
-        "LORAFLEET_HTTP_WRITE_SECONDS": "1.0",
-        "LORAFLEET_HTTP_BODIES": "6",
-        "LORAFLEET_HTTP_BODIES_A_CALLER": "4",
     }
     command = (sys.executable, "-m", "tests.integration.kit.http_service")
     with log_file.open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 20
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/healthz")
-                break
-            except httpx.TransportError:
-                assert time.monotonic() < deadline, log_file.read_text()
-                time.sleep(0.05)
+        while not _alive(port):
+            assert time.monotonic() < deadline, log_file.read_text()
+            time.sleep(0.05)
         token = issuer[0].mint("anna", ["generate"])
         yield Doors(port, token, httpx.AsyncClient(), log_file, process.pid)
     finally:
         process.terminate()
         process.wait(10)
+
+
+def _alive(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def running(issuer: tuple[LocalIssuer, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    limits = {"head_seconds": "1.0", "body_seconds": "1.0", "body_pace": "1000000", "write_seconds": "1.0"}
+    with serving(issuer, tmp_path_factory.mktemp("doors"), **limits, bodies="6", bodies_a_caller="4") as doors:
+        yield doors
 
 
 @pytest.fixture
@@ -140,7 +150,9 @@ async def test_a_chunked_body_is_counted_as_it_comes_and_costs_no_memory(doors: 
     before = await doors.memory()
     for method, path in (("POST", "/v1/notes"), ("PUT", "/v1/files"), ("POST", "/v1/raw")):
         try:
-            answer = await doors.client.request(method, path, content=endless(), headers={"Content-Type": "application/json"})
+            answer = await doors.client.request(
+                method, path, content=endless(), headers={"Content-Type": "application/json"}
+            )
         except httpx.TransportError:
             continue  # the server answered and closed while we were still sending
         assert answer.status_code == 413
@@ -189,7 +201,8 @@ async def test_a_second_head_on_a_kept_connection_has_a_time_limit_too(doors: Do
     async with asyncio.timeout(4):
         everything = await reader.read()
     writer.close()
-    assert everything.startswith(b"HTTP/1.1 200") and b"HTTP/1.1 408" in everything
+    assert everything.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 408" in everything
 
 
 async def test_one_callers_unfinished_bodies_leave_places_for_others(
@@ -207,40 +220,65 @@ async def test_one_callers_unfinished_bodies_leave_places_for_others(
 
 
 @pytest.mark.parametrize("clients", [200, pytest.param(1500, marks=pytest.mark.heavy)])
-async def test_slow_clients_leave_healthz_quick(doors: Doors, clients: int) -> None:
+async def test_slow_clients_leave_healthz_quick(issuer: tuple[LocalIssuer, Path], tmp_path: Path, clients: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     heads = (
         ("GET /healthz HTTP/1.1\r\nX-Slow: ", b"", True),
         ("POST /v1/notes HTTP/1.1\r\nContent-Length: 1000", b"{", True),
         ("POST /v1/notes HTTP/1.1\r\nContent-Length: 300000000", b"x" * 60_000, False),
     )
+    with serving(issuer, tmp_path) as doors:
 
-    async def slow(number: int) -> None:
-        head, body, token = heads[number % 3]
-        try:
-            await (await doors.send(head, body, token=token)).reader.read(1)
-        except OSError:
-            pass  # closed by the server while we were sending
+        async def slow(number: int) -> Sender | None:
+            head, body, token = heads[number % 3]
+            try:
+                return await doors.send(head, body, token=token)
+            except OSError:
+                return None  # refused and closed while we were sending
 
-    holding = [asyncio.create_task(slow(number)) for number in range(clients)]
-    seconds = []
-    ended = time.monotonic() + 3
-    async with httpx.AsyncClient(base_url=doors.client.base_url) as client:
-        while time.monotonic() < ended:
+        held = await asyncio.gather(*map(slow, range(clients)))
+        await asyncio.sleep(1)  # they all have come; what follows is how it is with them there
+        # On a thread of its own: what is measured is the service, not this test's event loop.
+        seconds = await asyncio.to_thread(_healthz_seconds, doors.port, 4.0)
+        for sender in held:
+            if sender is not None:
+                sender.writer.transport.abort()
+    median, slowest = statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
+    counts = f"{clients} slow clients, {len(seconds)} asks, {sum(one > 0.1 for one in seconds)} over 100 ms"
+    print(f"{counts}: median {median * 1000:.1f} ms, p95 {slowest * 1000:.1f} ms, worst {max(seconds) * 1000:.0f} ms")
+    assert slowest < 0.1
+
+
+def _healthz_seconds(port: int, long: float) -> list[float]:
+    seconds, ends = [], time.monotonic() + long
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        while time.monotonic() < ends:
             begun = time.monotonic()
-            assert (await client.get("/healthz")).status_code == 200
+            assert client.get("/healthz").status_code == 200
             seconds.append(time.monotonic() - begun)
-            await asyncio.sleep(0.02)
-    for task in holding:
-        task.cancel()
-    await asyncio.gather(*holding, return_exceptions=True)
-    median, worst = statistics.median(seconds), max(seconds)
-    print(f"{clients} slow clients, {len(seconds)} asks: median {median * 1000:.1f} ms, worst {worst * 1000:.0f} ms")
-    assert median < 0.1
+            time.sleep(0.01)
+    return seconds
+
+
+async def test_beyond_the_connections_allowed_the_one_goes_that_waited_longest(
+    issuer: tuple[LocalIssuer, Path], tmp_path: Path
+) -> None:
+    with serving(issuer, tmp_path, connections="16") as doors:
+        held = [await asyncio.open_connection("127.0.0.1", doors.port) for _ in range(40)]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{doors.port}") as client:
+            assert (await client.get("/healthz")).status_code == 200
+        # The first are gone, the last are still served.
+        with suppress(ConnectionError):
+            assert await held[0][0].read() == b""
+        reader, writer = held[-1]
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        for _, one in held:
+            one.transport.abort()
 
 
 async def test_json_of_nested_lists_does_not_hold_up_others(doors: Doors) -> None:
-    body = b'{"text": ' + b"[" + b"[]," * 2_600_000 + b"[]]}"  # 8 MB, within the limit of this route
+    body = b'{"text": ' + b"[" + b"[]," * 1_300_000 + b"[]]}"  # 4 MB, within the limit of this route
 
     async def probe() -> float:
         worst = 0.0
@@ -252,9 +290,7 @@ async def test_json_of_nested_lists_does_not_hold_up_others(doors: Doors) -> Non
                 await asyncio.sleep(0.01)
         return worst
 
-    sent = asyncio.create_task(
-        doors.client.post("/v1/raw", content=body, headers={"Content-Type": "application/json"})
-    )
+    sent = asyncio.create_task(doors.client.post("/v1/raw", content=body, headers={"Content-Type": "application/json"}))
     worst = await probe()
     assert (await sent).status_code == 200
     assert worst < 1.0
@@ -264,7 +300,7 @@ async def test_json_of_nested_lists_does_not_hold_up_others(doors: Doors) -> Non
     ("body", "field"),
     [
         (b'{"text": "a\\u0000b"}', "text"),
-        (b'{"text": "a\\ud800b"}', "text"),
+        (b'{"text": "a\\ud800b"}', "body"),
         (b'{"text": "a", "number": NaN}', "body"),
         (b'{"text": "a", "number": Infinity}', "body"),
         (b'{"text": "a", "number": 1e999}', "number"),
@@ -336,7 +372,8 @@ async def test_every_answer_forbids_sniffing_framing_and_keeping(doors: Doors) -
 async def test_a_defect_is_a_500_that_tells_nothing_of_the_inside(doors: Doors) -> None:
     answer = await doors.client.get("/v1/failing", params={"logged": "planted-secret"})
     assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
-    assert "planted-secret" not in answer.text and "RuntimeError" not in answer.text
+    assert "planted-secret" not in answer.text
+    assert "RuntimeError" not in answer.text
 
 
 async def test_no_request_can_add_a_series_to_the_metrics(doors: Doors, issuer: tuple[LocalIssuer, Path]) -> None:
