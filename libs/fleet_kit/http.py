@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
 from fleet_kit.http_front import Front
-from fleet_kit.http_openapi import PROBLEM, declare_errors
+from fleet_kit.http_openapi import PROBLEM, answers_with, declare_errors
 from fleet_kit.settings import HttpSettings
 from fleet_kit.settle import TRANSIENT
 
@@ -93,7 +93,11 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @router.get("/readyz", summary="Ready to work: a JetStream round trip, the database, and the service's own parts")
+    @router.get(
+        "/readyz",
+        summary="Ready to work: a JetStream round trip, the database, and the service's own parts",
+        responses={503: {"description": "Not ready", "content": {"application/json": {}}}},
+    )
     async def readyz() -> JSONResponse:
         async def check(call: Callable[[], Awaitable[None]]) -> str:
             try:
@@ -111,7 +115,13 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
     # They name adapters, and so the domains that have some.
     reads_metrics = [] if metrics_public else [Depends(_reads_metrics)]
 
-    @router.get("/metrics", summary="Prometheus metrics", dependencies=reads_metrics)
+    @router.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        dependencies=reads_metrics,
+        response_class=Response,
+        responses=answers_with("text/plain"),
+    )
     async def exposition() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-__all__ = ["PROBLEM", "PROBLEM_CONTENT", "declare_errors"]
+__all__ = ["PROBLEM", "PROBLEM_CONTENT", "answers_with", "declare_errors"]
 
 PROBLEM: Final = "application/problem+json"
 PROBLEM_CONTENT: Final[dict[str, Any]] = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -25,6 +25,11 @@ _SCHEMA: Final[dict[str, Any]] = {
 }
 _WITH_A_TOKEN: Final = (401, 403, 404, 409, 413, 422, 429, 503)
 _WITH_A_BODY: Final = (408, 415)
+
+
+def answers_with(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """`responses` of an endpoint with `response_class=Response` whose answer is not JSON."""
+    return {200: {"description": "Successful Response", "content": {media_type: {} for media_type in media_types}}}
 
 
 def declare_errors(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
 from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
 from services.evaluator import golden, golden_publication, golden_sets, golden_store
 from services.evaluator.domain import BadVersion, GoldenVersion
 from services.evaluator.golden import BadLines, ContextUse
@@ -156,7 +157,12 @@ async def import_samples(
     return Changed(**shown_version, changed=change.changed, opened=change.opened, read=len(samples))
 
 
-@router.get("/{dataset_id}/export", summary="The samples as JSONL, as import takes them", response_model=None)
+@router.get(
+    "/{dataset_id}/export",
+    summary="The samples as JSONL, as import takes them",
+    response_class=Response,
+    responses=answers_with("application/x-ndjson"),
+)
 async def export(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> PlainTextResponse:
     async with service.db.acquire() as connection:
         found = await _found(connection, dataset_id, version, caller)

@@ -11,6 +11,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
 from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
 from services.registry import domain, record, upload
 from services.registry.access import Admin, Approver, Reader, Writer, domains_of, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
@@ -104,7 +105,12 @@ async def get_evaluations(adapter_id: str, caller: Reader, service: Service) -> 
     return {"evaluations": [EvaluationView.of(one) for one in found]}
 
 
-@router.get("/adapters/{adapter_id}/report", summary="The training report, as the trainer wrote it")
+@router.get(
+    "/adapters/{adapter_id}/report",
+    summary="The training report, as the trainer wrote it",
+    response_class=Response,
+    responses=answers_with("application/json", "text/html"),
+)
 async def get_report(
     adapter_id: str, caller: Reader, service: Service, accept: Annotated[str, Header()] = ""
 ) -> Response:
@@ -115,7 +121,12 @@ async def get_report(
     return _served(await service.blobs.get(training.report), "application/json")
 
 
-@router.get("/adapters/{adapter_id}/model-card", summary="The model card, Markdown")
+@router.get(
+    "/adapters/{adapter_id}/model-card",
+    summary="The model card, Markdown",
+    response_class=Response,
+    responses=answers_with("text/markdown"),
+)
 async def get_model_card(adapter_id: str, caller: Reader, service: Service) -> Response:
     training = await _training(service, adapter_id, caller)
     if training.model_card is None:

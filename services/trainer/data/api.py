@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from fleet_kit.auth import Caller
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
 from services.trainer.access import Limit, Trains, domains_of
 from services.trainer.data import dataset_store, store
 from services.trainer.data.card import DataCard
@@ -105,7 +106,12 @@ async def get_dropped(
     }
 
 
-@router.get("/datasets/{dataset_id}/records", summary="The records, one JSON object a line")
+@router.get(
+    "/datasets/{dataset_id}/records",
+    summary="The records, one JSON object a line",
+    response_class=Response,
+    responses=answers_with("application/x-ndjson"),
+)
 async def get_records(
     dataset_id: str, caller: Trains, trainer: Trainer, split: Split | None = None
 ) -> StreamingResponse:
