@@ -24,7 +24,7 @@ _SCHEMA: Final[dict[str, Any]] = {
     },
 }
 _WITH_A_TOKEN: Final = (401, 403, 404, 409, 413, 422, 429, 503)
-_WITH_A_BODY: Final = (408, 415)
+_WITH_A_BODY: Final = (400, 408, 415)
 
 
 def answers_with(*media_types: str) -> dict[int | str, dict[str, Any]]:

@@ -21,8 +21,12 @@ def install(app: FastAPI) -> None:
     app.state.error_content = _content
 
     @app.exception_handler(ApiError)
-    async def _api_error(_request: Request, error: ApiError) -> JSONResponse:
-        return _response(error.status, error.body(), error.retry_after)
+    async def _api_error(request: Request, error: ApiError) -> JSONResponse:
+        if _is_openai(request):
+            return _response(error.status, error.body(), error.retry_after)
+        waits = {} if error.retry_after is None else {"retry_after": max(1, round(error.retry_after))}
+        title = error.code.replace("_", " ").capitalize()
+        return problem_response(Problem(error.status, title, error.message, field=error.param, **waits))
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> JSONResponse:

@@ -7,6 +7,7 @@ the seed with which they come again.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +37,14 @@ SEED = int(os.environ.get("LORAFLEET_FUZZ_SEED", "1"))
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 LAST = ("/admin/drain",)
 """After it the service refuses everything, as it should."""
+
+
+@schemathesis.serializer("application/x-ndjson", "application/octet-stream")
+def lines(_context: Any, value: Any) -> bytes:
+    """A body that an endpoint reads as a stream: what was generated, line by line if it is a list."""
+    if isinstance(value, (bytes, str)):
+        return value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
+    return "\n".join(json.dumps(one) for one in (value if isinstance(value, list) else [value])).encode()
 
 
 def operations(schema: Any) -> Iterator[Any]:
