@@ -1,6 +1,8 @@
 """The HTTP side that every service shares: health, readiness, metrics, problem+json, request traces."""
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -21,6 +23,8 @@ from fleet_kit.settle import TRANSIENT
 __all__ = ["install", "service_of"]
 
 log = structlog.get_logger()
+_USER_INFO = re.compile(r"//[^/\"@\s]*@")
+"""Name and password in a URL."""
 
 
 def service_of(request: Request) -> Any:
@@ -128,7 +132,7 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
     @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("admin"))])
     async def info(request: Request) -> dict[str, object]:
         service = service_of(request)
-        shown = service.settings.model_dump(mode="json", exclude={"database_url", "s3_secret_key", "s3_access_key"})
-        return {"service": service.name, "settings": shown}
+        shown = service.settings.model_dump_json(exclude={"database_url", "s3_secret_key", "s3_access_key"})
+        return {"service": service.name, "settings": json.loads(_USER_INFO.sub("//", shown))}
 
     return router

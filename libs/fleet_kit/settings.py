@@ -11,7 +11,8 @@ __all__ = ["HttpSettings", "ServiceSettings"]
 class HttpSettings(BaseSettings):
     """What one HTTP client can cost a service at most."""
 
-    model_config = SettingsConfigDict(env_prefix="LORAFLEET_", extra="ignore", frozen=True)
+    # A wrong setting is named without its value, which may be a secret.
+    model_config = SettingsConfigDict(env_prefix="LORAFLEET_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     http_connections: int = Field(default=4096, ge=16)
     """Open at once; beyond it the one that has waited longest for its request is closed."""

@@ -80,7 +80,12 @@ class Datasets(BaseModel):
     datasets: list[DatasetVersion]
 
 
-@router.post("", status_code=201, summary="Create a golden data set, or a further version of one (empty)")
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a golden data set, or a further version of one (empty)",
+    responses={200: {"model": DatasetVersion, "description": "It was there already"}},
+)
 async def create(wanted: NewDataset, caller: Writer, service: Running, response: Response) -> DatasetVersion:
     caller.reach(wanted.domain)
     try:

@@ -7,6 +7,7 @@ the seed with which they come again.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 from collections import Counter
@@ -18,6 +19,7 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.openapi import from_url
@@ -52,13 +54,20 @@ def operations(schema: Any) -> Iterator[Any]:
     return iter(sorted(found, key=lambda operation: operation.path in LAST))
 
 
+def takes_anything(operation: Any) -> bool:
+    """Whether there is anything in its requests that could be wrong."""
+    return bool(operation.query or operation.body or operation.path_parameters)
+
+
 def fuzz(service: RunningService) -> tuple[Counter[str], dict[str, str]]:
     """Send generated requests to every endpoint. The answers by class of status, and the first failure of each kind."""
     statuses: Counter[str] = Counter()
     failures: dict[str, str] = {}
     headers = {"Authorization": service.client.headers["Authorization"]}
     schema = from_url(f"{service.url}/openapi.json")
-    for operation in operations(schema):
+    for operation, mode in itertools.product(operations(schema), GenerationMode):
+        if mode is GenerationMode.NEGATIVE and not takes_anything(operation):
+            continue
 
         @hypothesis.seed(SEED)
         @hypothesis.settings(
@@ -68,7 +77,7 @@ def fuzz(service: RunningService) -> tuple[Counter[str], dict[str, str]]:
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @hypothesis.given(case=operation.as_strategy())
+        @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         def send(case: schemathesis.Case) -> None:
             response = case.call(headers=headers, timeout=30)
             statuses[f"{response.status_code // 100}xx"] += 1
