@@ -1,6 +1,7 @@
 """Structured logs with trace ids, and W3C trace context that travels in HTTP and event headers."""
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -59,6 +60,7 @@ def configure(service: str, level: str) -> None:
     logging.root.setLevel(max(number, logging.WARNING))
     logging.getLogger("uvicorn").setLevel(max(number, logging.INFO))
     logging.captureWarnings(True)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries that load models draw bars over the lines
     _log_uncaught()
 
 
