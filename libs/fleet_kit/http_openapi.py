@@ -5,8 +5,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
-__all__ = ["PROBLEM", "PROBLEM_CONTENT", "answers_with", "declare_errors"]
+__all__ = ["PROBLEM", "PROBLEM_CONTENT", "answers_with", "declare_errors", "reads_json"]
 
 PROBLEM: Final = "application/problem+json"
 PROBLEM_CONTENT: Final[dict[str, Any]] = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -30,6 +31,21 @@ _WITH_A_BODY: Final = (400, 408, 415)
 def answers_with(*media_types: str) -> dict[int | str, dict[str, Any]]:
     """`responses` of an endpoint with `response_class=Response` whose answer is not JSON."""
     return {200: {"description": "Successful Response", "content": {media_type: {} for media_type in media_types}}}
+
+
+def reads_json(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of an endpoint that reads its JSON body itself: what the body is."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                return inlined(definitions[part["$ref"].rpartition("/")[2]])
+            return {name: inlined(value) for name, value in part.items()}
+        return [inlined(value) for value in part] if isinstance(part, list) else part
+
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}}
 
 
 def declare_errors(app: FastAPI) -> None:
