@@ -18,6 +18,9 @@ from structlog.typing import Processor
 
 __all__ = ["configure", "span", "trace_headers"]
 
+# Read when tqdm is imported: libraries that load models draw bars between the lines of the log.
+os.environ.setdefault("TQDM_DISABLE", "1")
+
 _propagator = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("lorafleet")
 
@@ -60,7 +63,6 @@ def configure(service: str, level: str) -> None:
     logging.root.setLevel(max(number, logging.WARNING))
     logging.getLogger("uvicorn").setLevel(max(number, logging.INFO))
     logging.captureWarnings(True)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries that load models draw bars over the lines
     _log_uncaught()
 
 
