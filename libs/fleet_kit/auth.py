@@ -33,6 +33,7 @@ SCOPES = (
     "generate",
     "candidates",  # generate with versions that are still being judged: the evaluator alone
     "feedback",
+    "metrics",  # read /metrics: Prometheus
     "admin",
 )
 AUDIENCE = "lorafleet"

@@ -9,18 +9,18 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 import structlog
-import uvicorn
 from fastapi import APIRouter, FastAPI
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import http, telemetry
+from fleet_kit import http
 from fleet_kit.auth import Verifier
 from fleet_kit.blobs import Blobs
 from fleet_kit.bus import Bus
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Pool, connect_pool
 from fleet_kit.handlers import Handlers
+from fleet_kit.http_server import serve
 from fleet_kit.outbox import Relay
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.transaction import Transaction
@@ -110,14 +110,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        telemetry.configure(name, settings.log_level)
         async with _running(name, settings, handlers, parts, database=database) as service:
             app.state.service = service
             app.state.verifier = Verifier(settings.jwks, settings.issuer)
             yield
 
     app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan)
-    http.install(app, lambda: _checks(app.state.service))
+    app.state.name = name
+    http.install(app, settings, lambda: _checks(app.state.service))
     app.include_router(api)
     return app
 
@@ -193,16 +193,3 @@ def _checks(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None
     if service.pool is not None:
         checks["database"] = database
     return checks | service.extra_checks
-
-
-def serve(app: FastAPI, settings: ServiceSettings) -> None:
-    """Run until SIGTERM or SIGINT."""
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=5,
-        lifespan="on",
-    )

@@ -13,6 +13,8 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
+from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
 from services.evaluator import golden, golden_publication, golden_sets, golden_store
 from services.evaluator.domain import BadVersion, GoldenVersion
 from services.evaluator.golden import BadLines, ContextUse
@@ -78,7 +80,12 @@ class Datasets(BaseModel):
     datasets: list[DatasetVersion]
 
 
-@router.post("", status_code=201, summary="Create a golden data set, or a further version of one (empty)")
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a golden data set, or a further version of one (empty)",
+    responses={200: {"model": DatasetVersion, "description": "It was there already"}},
+)
 async def create(wanted: NewDataset, caller: Writer, service: Running, response: Response) -> DatasetVersion:
     caller.reach(wanted.domain)
     try:
@@ -121,7 +128,11 @@ async def show(dataset_id: str, caller: Reader, service: Running, version: str |
     return DatasetDetail(**shown.model_dump(), versions=[v.version for v in versions], by_difficulty=counts)
 
 
-@router.post("/{dataset_id}/samples", summary="Import samples, one JSON object a line (application/x-ndjson)")
+@router.post(
+    "/{dataset_id}/samples",
+    summary="Import samples, one JSON object a line (application/x-ndjson)",
+    openapi_extra=body_rule(MAX_BODY, "application/x-ndjson"),
+)
 async def import_samples(
     dataset_id: str,
     request: Request,
@@ -151,7 +162,12 @@ async def import_samples(
     return Changed(**shown_version, changed=change.changed, opened=change.opened, read=len(samples))
 
 
-@router.get("/{dataset_id}/export", summary="The samples as JSONL, as import takes them", response_model=None)
+@router.get(
+    "/{dataset_id}/export",
+    summary="The samples as JSONL, as import takes them",
+    response_class=Response,
+    responses=answers_with("application/x-ndjson"),
+)
 async def export(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> PlainTextResponse:
     async with service.db.acquire() as connection:
         found = await _found(connection, dataset_id, version, caller)
@@ -181,11 +197,7 @@ async def _found(connection: Connection, dataset_id: str, version: str | None, c
 
 
 async def _text(request: Request) -> str:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise Problem(413, "Too large", f"the import is larger than {MAX_BODY} bytes; send it in parts")
+    body = await request.body()
     try:
         return body.decode()
     except UnicodeDecodeError as error:

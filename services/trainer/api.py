@@ -6,10 +6,12 @@ from typing import TypeAlias
 
 from fastapi import APIRouter, Request, Response
 
+from fleet_events import v1
 from fleet_events.message import Event
 from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
+from fleet_kit.http_openapi import reads_json
 from services.trainer import domain, store
 from services.trainer.access import Limit, Trains, domains_of, visible_job
 from services.trainer.configuration import Fault, InvalidRequest
@@ -28,7 +30,7 @@ _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for s
 router = APIRouter(prefix="/v1", tags=["training"])
 
 
-@router.post("/jobs", status_code=202, summary="Queue a training job")
+@router.post("/jobs", status_code=202, summary="Queue a training job", openapi_extra=reads_json(v1.TrainingRequested))
 async def submit_job(request: Request, response: Response, caller: Trains, trainer: Trainer) -> Accepted:
     """The body is a TrainingRequested. The job is trained by whichever worker takes its event."""
     reading = read_request(await request.body())

@@ -113,6 +113,8 @@ class TrainerSettings(ServiceSettings):
     """Servers that generators of recipes may ask: JSON, name → {"url", "model", "token" or "token_file", "domains"}."""
     dataset_folders: Path | None = None
     """Folder with a folder for each domain, in which recipes find what Hugging Face `datasets` saved; None has none."""
+    samples_bytes: int = Field(default=1024**3, ge=1)
+    """Of one request that records samples."""
     source_bytes: int = Field(default=8 * 1024**3, ge=1)
     """Most bytes that one source of a recipe, or one upload, may have."""
     probe_prompt: str = "What can you help me with?"

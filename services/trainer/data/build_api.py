@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fleet_events import v1
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
+from fleet_kit.http_limits import body_rule
 from services.trainer.access import Limit, Trains, domains_of
 from services.trainer.data import build_store, builder, store
 from services.trainer.data.build_spec import CannotBuild
@@ -26,7 +27,12 @@ from services.trainer.service import Trainer, TrainerService
 router = APIRouter(prefix="/v1", tags=["data"])
 
 
-@router.put("/uploads", status_code=201, summary="Upload a JSONL, CSV or Parquet file for recipes")
+@router.put(
+    "/uploads",
+    status_code=201,
+    summary="Upload a JSONL, CSV or Parquet file for recipes",
+    openapi_extra=body_rule("source_bytes", "application/octet-stream"),
+)
 async def upload(
     request: Request,
     caller: Trains,
@@ -111,15 +117,11 @@ async def list_presets(caller: Trains) -> dict[str, dict[str, object]]:  # noqa:
 
 async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: TrainerService) -> StoredUpload:
     """The body in the object store, by way of a file: it is stored under its digest, which is known at its end."""
-    limit = trainer.settings.source_bytes
     with work_folder(trainer.settings.cache_dir) as folder:
         path, received = folder / "upload", 0
         with path.open("wb") as file:
             async for chunk in request.stream():
-                # Counted as it arrives: Content-Length is the sender's word, and chunked bodies have none.
                 received += len(chunk)
-                if received > limit:
-                    raise Problem(413, "Upload too large", f"the body is over {limit} bytes", limit=limit)
                 await asyncio.to_thread(file.write, chunk)
         if not received:
             raise Problem(422, "Invalid upload", "the body is empty, expected a file")
