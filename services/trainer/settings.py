@@ -3,7 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
@@ -50,7 +50,8 @@ class GenerationEndpoint(NamedSource):
     """A server of the OpenAI chat protocol that writes synthetic records (see data/generators/endpoint.py).
 
     `url` is its base URL, for example https://api.example.com/v1; `token` is sent as bearer token, as is what
-    `token_file` holds when a build begins. `concurrency`: requests under way at once.
+    `token_file` holds when a build begins. `concurrency`: requests under way at once. `foreign`: not one of the
+    fleet's own; only such a server is not told for which domains it is asked, and it may not have this service's token.
     """
 
     url: HttpUrl
@@ -58,13 +59,24 @@ class GenerationEndpoint(NamedSource):
     token: SecretStr | None = None
     token_file: Path | None = None
     concurrency: int = Field(default=4, ge=1, le=64)
+    foreign: bool = False
 
-    def opened(self) -> Endpoint:
-        """The endpoint with its token; raises OSError when the file with it cannot be read."""
+    def opened(self, act_for: tuple[str, ...]) -> Endpoint:
+        """The endpoint with its token, asked for a caller that reaches these domains.
+
+        Raises:
+            OSError: the file with the token cannot be read.
+        """
         token = self.token.get_secret_value() if self.token else ""
         if self.token_file:
             token = self.token_file.read_text().strip()
-        return Endpoint(url=str(self.url), model=self.model, token=token, concurrency=self.concurrency)
+        return Endpoint(
+            url=str(self.url),
+            model=self.model,
+            token=token,
+            act_for=None if self.foreign else act_for,
+            concurrency=self.concurrency,
+        )
 
 
 class TrainerSettings(ServiceSettings):
@@ -110,13 +122,24 @@ class TrainerSettings(ServiceSettings):
     document_stores: dict[str, DocumentStore] = Field(default_factory=dict)
     """Document stores that recipes may query: JSON, name → {"url", "token", "domains", "resume"}."""
     generation_endpoints: dict[str, GenerationEndpoint] = Field(default_factory=dict)
-    """Servers that generators of recipes may ask: JSON, name → {"url", "model", "token" or "token_file", "domains"}."""
+    """Servers that generators of recipes may ask: JSON, name → {"url", "model", "token" or "token_file", "domains",
+    "foreign"}."""
     dataset_folders: Path | None = None
     """Folder with a folder for each domain, in which recipes find what Hugging Face `datasets` saved; None has none."""
     source_bytes: int = Field(default=8 * 1024**3, ge=1)
     """Most bytes that one source of a recipe, or one upload, may have."""
     probe_prompt: str = "What can you help me with?"
     """Prompt whose next-token logits prove, at every activation, that an adapter has its effect."""
+
+    @model_validator(mode="after")
+    def _keep_own_token(self) -> Self:
+        for name, one in self.generation_endpoints.items():
+            if one.foreign and self.token_file and one.token_file and one.token_file.samefile(self.token_file):
+                raise ValueError(
+                    f"generation_endpoints.{name}.token_file is this service's own token, which no foreign server may "
+                    "have; give it a token of its own"
+                )
+        return self
 
     @property
     def trained_name(self) -> str:
