@@ -61,6 +61,7 @@ class KeySet:
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
         self._failed = False
+        self._awaited = False
         self._reading: asyncio.Task[None] | None = None
 
     async def key(self, kid: str) -> Ed25519PublicKey:
@@ -71,13 +72,9 @@ class KeySet:
             Problem: 503, no keys could be read so far, or not for `keep` seconds.
         """
         now = time.monotonic()
-        age = now - self._read_at
-        if age > self._max_age or kid not in self._keys:
+        if now - self._read_at > self._max_age or kid not in self._keys:
             self._read_again(now)
-        # After a quiet time the keys may be long outdated: the first request waits once for new ones. While reads
-        # fail nobody waits; what is known stays good.
-        outdated = age > (self._keep if self._failed else 2 * self._max_age)
-        if outdated and self._reading is not None:
+        if self._reading is not None and self._awaited:
             await asyncio.shield(self._reading)
         if time.monotonic() - self._read_at > self._keep:
             detail = "the issuer's key set cannot be read, so no token can be verified"
@@ -91,6 +88,9 @@ class KeySet:
         between = self._between if self._keys else min(1.0, self._between)
         if self._reading is None and now - self._tried_at >= between:
             self._tried_at = now
+            # After a quiet time the keys may be long outdated: requests wait once for new ones. While reads fail
+            # nobody waits; what is known stays good.
+            self._awaited = now - self._read_at > (self._keep if self._failed else 2 * self._max_age)
             self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
