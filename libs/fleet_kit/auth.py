@@ -23,7 +23,7 @@ from fleet_kit.caller import EVERY_DOMAIN, FLEET_SCOPES, SCOPES, Caller, checked
 from fleet_kit.errors import Problem
 from fleet_kit.key_set import KeySet, UnknownKey
 
-__all__ = ["SCOPES", "Caller", "LocalIssuer", "Verifier", "require"]
+__all__ = ["SCOPES", "Caller", "LocalIssuer", "Verifier", "is_fleet_token", "require"]
 
 AUDIENCE = "lorafleet"
 MAX_TOKEN = 32_768
@@ -82,6 +82,15 @@ class Verifier:
         # Claims of odd types make PyJWT's own checks fail in their own ways: exp as a list, as 1e400, nested deeply.
         except (jwt.PyJWTError, UnknownKey, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Problem(401, "Not authenticated", f"bearer token refused: {str(error)[:300]}") from None
+
+
+def is_fleet_token(token: str) -> bool:
+    """Whether this is made to be a token of the fleet, good or not: it must go to no server outside of it."""
+    try:
+        audience = jwt.decode(token, options={"verify_signature": False}).get("aud")
+    except jwt.PyJWTError:
+        return False
+    return audience == AUDIENCE or (isinstance(audience, list) and AUDIENCE in audience)
 
 
 _bearer = HTTPBearer(auto_error=False, description="EdDSA-signed JSON Web Token")

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
+from fleet_kit.auth import is_fleet_token
 from fleet_kit.settings import ServiceSettings
 from services.trainer.data.generators.endpoint import Endpoint
 from services.trainer.memory import available_memory
@@ -51,7 +52,7 @@ class GenerationEndpoint(NamedSource):
 
     `url` is its base URL, for example https://api.example.com/v1; `token` is sent as bearer token, as is what
     `token_file` holds when a build begins. `concurrency`: requests under way at once. `foreign`: not one of the
-    fleet's own; only such a server is not told for which domains it is asked, and it may not have this service's token.
+    fleet's own; only such a server is not told for which domains it is asked, and it may not have a token of the fleet.
     """
 
     url: HttpUrl
@@ -66,17 +67,29 @@ class GenerationEndpoint(NamedSource):
 
         Raises:
             OSError: the file with the token cannot be read.
+            ValueError: a foreign server would get a token of the fleet.
         """
-        token = self.token.get_secret_value() if self.token else ""
-        if self.token_file:
-            token = self.token_file.read_text().strip()
         return Endpoint(
             url=str(self.url),
             model=self.model,
-            token=token,
+            token=self._token(),
             act_for=None if self.foreign else act_for,
             concurrency=self.concurrency,
         )
+
+    def _token(self) -> str:
+        token = self.token.get_secret_value() if self.token else ""
+        if self.token_file:
+            token = self.token_file.read_text().strip()
+        if self.foreign and is_fleet_token(token):
+            raise ValueError("token is one of the fleet, which no foreign server may have; give it one of its own")
+        return token
+
+    @model_validator(mode="after")
+    def _keep_fleet_tokens(self) -> Self:
+        if self.foreign and (self.token_file is None or self.token_file.exists()):
+            self._token()
+        return self
 
 
 class TrainerSettings(ServiceSettings):
@@ -130,16 +143,6 @@ class TrainerSettings(ServiceSettings):
     """Most bytes that one source of a recipe, or one upload, may have."""
     probe_prompt: str = "What can you help me with?"
     """Prompt whose next-token logits prove, at every activation, that an adapter has its effect."""
-
-    @model_validator(mode="after")
-    def _keep_own_token(self) -> Self:
-        for name, one in self.generation_endpoints.items():
-            if one.foreign and self.token_file and one.token_file and one.token_file.samefile(self.token_file):
-                raise ValueError(
-                    f"generation_endpoints.{name}.token_file is this service's own token, which no foreign server may "
-                    "have; give it a token of its own"
-                )
-        return self
 
     @property
     def trained_name(self) -> str:
