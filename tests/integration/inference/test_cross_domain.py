@@ -18,8 +18,6 @@ from tests.integration.strangers import Stranger
 
 pytestmark = pytest.mark.integration
 
-SCOPES = ["generate", "feedback", "admin", "fleet:admin", "train"]
-
 
 def client_of(url: str, token: str, **headers: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}", **headers}, timeout=60)

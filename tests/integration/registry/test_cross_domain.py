@@ -14,7 +14,7 @@ from tests.integration.strangers import Stranger
 
 pytestmark = pytest.mark.integration
 
-SCOPES = ["adapters:read", "adapters:write", "adapters:approve", "admin", "fleet:admin"]
+SCOPES = ["adapters:read", "adapters:write", "adapters:approve", "admin"]
 
 
 async def test_another_domains_adapters_read_like_none_at_every_route(
