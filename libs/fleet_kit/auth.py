@@ -155,7 +155,7 @@ class LocalIssuer:
     def mint(
         self, subject: str, scopes: Iterable[str], domains: Iterable[str] = ("*",), ttl: timedelta = timedelta(days=30)
     ) -> str:
-        """A signed token; raises ValueError for scopes or domains that no verifier would take."""
+        """A signed token; raises ValueError for a subject, scopes or domains that no verifier would take."""
         wanted, reached = tuple(scopes), checked_domains(domains)
         unknown = set(wanted) - set(SCOPES)
         if unknown:
@@ -172,6 +172,7 @@ class LocalIssuer:
             "scope": " ".join(wanted),
             "domains": sorted(reached),
         }
+        read_claims(claims)
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._kid})
 
 

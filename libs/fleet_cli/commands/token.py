@@ -47,5 +47,8 @@ def mint(
     except (FileNotFoundError, NotADirectoryError) as error:
         where = session.home.folder / "keys"
         raise BadInput("--home", f"{where} holds no issuer key; `lorafleet up` makes it at its first start") from error
-    minted = issuer.mint(subject, wanted, reached, timedelta(hours=hours))
+    try:
+        minted = issuer.mint(subject, wanted, reached, timedelta(hours=hours))
+    except ValueError as error:
+        raise BadInput("--subject", f"{error}") from error
     session.answer({"token": minted, "subject": subject, "scopes": wanted, "domains": reached, "hours": hours}, minted)

@@ -72,6 +72,18 @@ def test_an_unknown_scope_cannot_be_minted(issuer: LocalIssuer) -> None:
         issuer.mint("ada", ["root"])
 
 
+@pytest.mark.parametrize(
+    ("subject", "scopes", "domains"),
+    [("", ["train"], ["shop"]), ("a\nb", ["train"], ["shop"]), ("ada", ["train"], ["shop*"])]
+    + [("ada", ["fleet:admin"], ["shop"])],
+)
+def test_what_no_verifier_would_take_cannot_be_minted(
+    issuer: LocalIssuer, subject: str, scopes: list[str], domains: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="sub|domain"):
+        issuer.mint(subject, scopes, domains)
+
+
 def test_a_caller_reaches_its_domains_and_no_others() -> None:
     caller = Caller("ada", frozenset(), frozenset({"shop"}))
     caller.reach("shop")
