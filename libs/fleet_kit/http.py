@@ -129,7 +129,7 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
     async def exposition() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("admin"))])
+    @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("fleet:admin"))])
     async def info(request: Request) -> dict[str, object]:
         service = service_of(request)
         shown = service.settings.model_dump_json(exclude={"database_url", "s3_secret_key", "s3_access_key"})

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet_events.text import refuse_unstorable
 from fleet_kit import metrics
-from fleet_kit.auth import Caller, Verifier
+from fleet_kit.auth import CALLER, identify
 from fleet_kit.errors import Problem
 from fleet_kit.http_body import Body, BodyPlaces, ClientGone
 from fleet_kit.http_limits import JSON_BODY, Known, RouteTable
@@ -104,7 +104,7 @@ class Front:
             body.check()
             await self._app(scope, body.receive, answer)
             return
-        caller = await _caller(scope)
+        caller = scope[CALLER] = await identify(Headers(scope=scope), scope["app"].state.verifier)
         body.check()
         if not body.present:
             await self._app(scope, body.receive, answer)
@@ -142,14 +142,6 @@ class _Answer:
                 # Whatever the client still sends is not read.
                 headers["Connection"] = "close"
         await self._send(message)
-
-
-async def _caller(scope: Scope) -> Caller:
-    scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Problem(401, "Not authenticated", "send a token: Authorization: Bearer <token>")
-    verifier: Verifier = scope["app"].state.verifier
-    return await verifier.verify(token)
 
 
 def _check_target(scope: Scope) -> None:

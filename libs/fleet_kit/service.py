@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 
 from fleet_events.message import Event
 from fleet_kit import http
+from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Verifier
 from fleet_kit.blobs import Blobs
 from fleet_kit.bus import Bus
@@ -42,7 +43,9 @@ class Service(Generic[S, P]):
     bus: Bus
     blobs: Blobs
     http: httpx.AsyncClient
-    """Calls other services with this service's own token."""
+    """Calls other services, by itself without a token: see `credential`."""
+    credential: Credential
+    """This service's own token, which goes out only together with the domains that it is used for."""
     pool: Pool | None
     relay: Relay | None = None
     made: P | None = None
@@ -112,7 +115,12 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _running(name, settings, handlers, parts, database=database) as service:
             app.state.service = service
-            app.state.verifier = Verifier(settings.jwks, settings.issuer)
+            app.state.verifier = Verifier(
+                settings.jwks,
+                settings.issuer,
+                max_age=settings.jwks_max_age_seconds,
+                keep=settings.jwks_keep_seconds,
+            )
             yield
 
     app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan)
@@ -131,14 +139,13 @@ async def _running(
     *,
     database: bool,
 ) -> AsyncIterator[Service[S, P]]:
-    token = settings.token_file.read_text().strip() if settings.token_file else ""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    credential = Credential(settings.token_file.read_text().strip() if settings.token_file else "")
     pool = connect_pool(name, settings.database_url or "", settings.database_pool) if database else None
     if pool is not None:
         await pool  # opens no connection yet
     bus = Bus(name, settings)
-    async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(120, connect=5)) as client:
-        service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, pool)
+    async with httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5)) as client:
+        service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, credential, pool)
         started = asyncio.create_task(_start(service, handlers, parts))
         try:
             yield service

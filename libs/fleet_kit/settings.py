@@ -52,7 +52,11 @@ class ServiceSettings(HttpSettings):
     s3_secure: bool = False
 
     jwks: str
-    """Key set that verifies tokens: a path or an https URL."""
+    """Key set that verifies tokens: a path or an https URL (http on loopback)."""
+    jwks_max_age_seconds: float = Field(default=300.0, gt=0)
+    """Age from which the key set is read again, in the background."""
+    jwks_keep_seconds: float = Field(default=43_200.0, gt=0)
+    """How long its keys stay good while the issuer cannot be reached. A key that was withdrawn stays good as long."""
     issuer: str = "lorafleet"
     token_file: Path | None = None
     """This service's own bearer token, for calls to other services."""

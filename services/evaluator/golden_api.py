@@ -111,7 +111,7 @@ async def create(wanted: NewDataset, caller: Writer, service: Running, response:
 async def list_datasets(caller: Reader, service: Running, domain: str | None = None) -> Datasets:
     if domain is not None:
         caller.reach(domain)
-    reached = None if "*" in caller.domains else sorted(caller.domains)
+    reached = caller.domain_filter
     async with service.db.acquire() as connection:
         found = await golden_store.newest_of_each(connection, domain=domain, domains=reached)
     return Datasets(datasets=[DatasetVersion.model_validate(version) for version in found])
@@ -188,11 +188,10 @@ async def _found(connection: Connection, dataset_id: str, version: str | None, c
     """The version, within the caller's domains. What lies beyond them is not said to exist."""
     try:
         found = await golden_sets.get(connection, dataset_id, version)
+        if not caller.reaches(found.domain):
+            raise golden_sets.unknown(dataset_id, version)
     except golden_sets.Unknown as error:
         raise Problem(404, "Golden data set not found", str(error), field="dataset_id") from error
-    if not caller.reaches(found.domain):
-        detail = str(golden_sets.Unknown(f"golden data set {dataset_id!r} does not exist"))
-        raise Problem(404, "Golden data set not found", detail, field="dataset_id")
     return found
 
 

@@ -18,8 +18,9 @@ from fleet_kit.http_openapi import answers_with
 
 from . import render
 from .disconnect import unless_gone
-from .errors import BadRequest, Busy, Forbidden, NotFound, UnknownModel
+from .errors import BadRequest, Busy, NotFound, UnknownModel
 from .generation import Chosen, End, Job, Piece, Sampling
+from .generation_ids import unknown_generation
 from .hosted import Limits
 from .parts import InferenceParts, InferenceService
 from .resolution import AUTO, reaches, visible
@@ -200,11 +201,7 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
     record = parts.projection.catalogue.records.get(adapter_id)
     domain = record.domain if record else ""
     if adapter_id and not reaches(caller, domain):
-        raise Forbidden(
-            f"the answer came from domain {domain!r}, which your token does not reach.",
-            code="domain_forbidden",
-            param="generation_id",
-        )
+        raise unknown_generation(body.generation_id)
     event = FeedbackRecorded(
         generation_id=body.generation_id,
         adapter_id=adapter_id,

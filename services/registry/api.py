@@ -13,7 +13,7 @@ from fleet_kit.http import service_of
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.registry import domain, record, upload
-from services.registry.access import Admin, Approver, Reader, Writer, domains_of, visible
+from services.registry.access import Admin, Approver, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
 from services.registry.change import Act, AuditEntry, Change, NotAllowed
 from services.registry.family import Adapter, Family, Method, Status, Training
@@ -52,7 +52,7 @@ async def list_adapters(
         caller.reach(domain)
     filters = listing.Filters(domain, method, status, base_model, active)
     async with service.db.acquire(timeout=5) as connection:
-        found = await listing.adapters(connection, filters, domains_of(caller), before, limit)
+        found = await listing.adapters(connection, filters, caller.domain_filter, before, limit)
     return AdapterList(
         adapters=[AdapterView.of(adapter) for _, adapter in found],
         next=found[-1][0] if len(found) == limit else None,
@@ -202,12 +202,12 @@ async def list_refusals(
     if domain is not None:
         caller.reach(domain)
     async with service.db.acquire(timeout=5) as connection:
-        return RefusalList.of(await listing.refusals(connection, domain, domains_of(caller), limit))
+        return RefusalList.of(await listing.refusals(connection, domain, caller.domain_filter, limit))
 
 
 @router.get("/statistics", summary="Counts of versions, answers and ratings by domain")
 async def get_statistics(caller: Reader, service: Service) -> Statistics:
-    reached = domains_of(caller)
+    reached = caller.domain_filter
     async with service.db.acquire(timeout=5) as connection:
         return Statistics.of(await listing.counts(connection, reached), await listing.service(connection, reached))
 

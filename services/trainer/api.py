@@ -13,7 +13,7 @@ from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import reads_json
 from services.trainer import domain, store
-from services.trainer.access import Limit, Trains, domains_of, visible_job
+from services.trainer.access import Limit, Trains, visible_job
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data import api as data_api
 from services.trainer.data import build_api
@@ -61,7 +61,7 @@ async def list_jobs(
     caller: Trains, trainer: Trainer, state: JobState | None = None, limit: Limit = 100
 ) -> dict[str, list[JobView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        jobs = await store.list_jobs(connection, domains_of(caller), state, limit)
+        jobs = await store.list_jobs(connection, caller.domain_filter, state, limit)
     return {"jobs": [JobView.of(job) for job in jobs]}
 
 

@@ -3,10 +3,11 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
+from fleet_kit.auth import is_fleet_token
 from fleet_kit.settings import ServiceSettings
 from services.trainer.data.generators.endpoint import Endpoint
 from services.trainer.memory import available_memory
@@ -50,7 +51,8 @@ class GenerationEndpoint(NamedSource):
     """A server of the OpenAI chat protocol that writes synthetic records (see data/generators/endpoint.py).
 
     `url` is its base URL, for example https://api.example.com/v1; `token` is sent as bearer token, as is what
-    `token_file` holds when a build begins. `concurrency`: requests under way at once.
+    `token_file` holds when a build begins. `concurrency`: requests under way at once. `foreign`: not one of the
+    fleet's own; only such a server is not told for which domains it is asked, and it may not have a token of the fleet.
     """
 
     url: HttpUrl
@@ -58,13 +60,36 @@ class GenerationEndpoint(NamedSource):
     token: SecretStr | None = None
     token_file: Path | None = None
     concurrency: int = Field(default=4, ge=1, le=64)
+    foreign: bool = False
 
-    def opened(self) -> Endpoint:
-        """The endpoint with its token; raises OSError when the file with it cannot be read."""
+    def opened(self, act_for: tuple[str, ...]) -> Endpoint:
+        """The endpoint with its token, asked for a caller that reaches these domains.
+
+        Raises:
+            OSError: the file with the token cannot be read.
+            ValueError: a foreign server would get a token of the fleet.
+        """
+        return Endpoint(
+            url=str(self.url),
+            model=self.model,
+            token=self._token(),
+            act_for=None if self.foreign else act_for,
+            concurrency=self.concurrency,
+        )
+
+    def _token(self) -> str:
         token = self.token.get_secret_value() if self.token else ""
         if self.token_file:
             token = self.token_file.read_text().strip()
-        return Endpoint(url=str(self.url), model=self.model, token=token, concurrency=self.concurrency)
+        if self.foreign and is_fleet_token(token):
+            raise ValueError("token is one of the fleet, which no foreign server may have; give it one of its own")
+        return token
+
+    @model_validator(mode="after")
+    def _keep_fleet_tokens(self) -> Self:
+        if self.foreign and (self.token_file is None or self.token_file.exists()):
+            self._token()
+        return self
 
 
 class TrainerSettings(ServiceSettings):
@@ -110,7 +135,8 @@ class TrainerSettings(ServiceSettings):
     document_stores: dict[str, DocumentStore] = Field(default_factory=dict)
     """Document stores that recipes may query: JSON, name → {"url", "token", "domains", "resume"}."""
     generation_endpoints: dict[str, GenerationEndpoint] = Field(default_factory=dict)
-    """Servers that generators of recipes may ask: JSON, name → {"url", "model", "token" or "token_file", "domains"}."""
+    """Servers that generators of recipes may ask: JSON, name → {"url", "model", "token" or "token_file", "domains",
+    "foreign"}."""
     dataset_folders: Path | None = None
     """Folder with a folder for each domain, in which recipes find what Hugging Face `datasets` saved; None has none."""
     samples_bytes: int = Field(default=1024**3, ge=1)

@@ -13,7 +13,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.trainer.access import Limit, Trains, domains_of
+from services.trainer.access import Limit, Trains
 from services.trainer.data import dataset_store, store
 from services.trainer.data.card import DataCard
 from services.trainer.data.dataset import StoredDataset
@@ -78,7 +78,7 @@ async def list_datasets(
     limit: Limit = 100,
 ) -> dict[str, list[DatasetView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await dataset_store.list_versions(connection, domains_of(caller), name, limit)
+        found = await dataset_store.list_versions(connection, caller.domain_filter, name, limit)
     return {"datasets": [DatasetView.of(one) for one in found]}
 
 
@@ -126,8 +126,8 @@ async def get_records(
 
 async def _dataset(dataset_id: str, caller: Caller, trainer: TrainerService) -> StoredDataset:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await dataset_store.find_dataset(connection, dataset_id)
-    if found is None or not caller.reaches(found.domain):
+        found = await dataset_store.find_dataset(connection, dataset_id, caller.domain_filter)
+    if found is None:
         raise Problem(404, "Data set not found", f"no data set {dataset_id!r} that this token reaches")
     return found
 

@@ -11,7 +11,7 @@ from fleet_events import v1
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
-from services.trainer.access import Limit, Trains, domains_of
+from services.trainer.access import Limit, Trains
 from services.trainer.data import build_store, builder, store
 from services.trainer.data.build_spec import CannotBuild
 from services.trainer.data.dataset import Format, StoredUpload
@@ -58,7 +58,7 @@ async def upload(
 @router.get("/uploads", summary="Uploaded files, newest first")
 async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[UploadView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await store.list_uploads(connection, domains_of(caller), limit)
+        found = await store.list_uploads(connection, caller.domain_filter, limit)
     return {"uploads": [UploadView.of(one) for one in found]}
 
 
@@ -86,7 +86,7 @@ async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, 
     except CannotBuild as refused:
         faults = [fault.model_dump() for fault in refused.faults]
         raise Problem(422, "Cannot build", str(refused), field=refused.faults[0].field, faults=faults) from refused
-    build = DatasetBuild(event_id(), recipe, caller.subject, datetime.now(UTC))
+    build = DatasetBuild(event_id(), recipe, caller.subject, tuple(sorted(caller.domains)), datetime.now(UTC))
     async with trainer.transaction() as tx:
         await build_store.add_build(tx.connection, build)
         await tx.emit(v1.DatasetQueued(build_id=build.build_id, domain=recipe.domain), entity=build.build_id)
@@ -97,7 +97,7 @@ async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, 
 @router.get("/datasets/builds", summary="Builds, newest first")
 async def list_builds(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[BuildView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await build_store.list_builds(connection, domains_of(caller), limit)
+        found = await build_store.list_builds(connection, caller.domain_filter, limit)
     return {"builds": [BuildView.of(one) for one in found]}
 
 

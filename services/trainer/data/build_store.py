@@ -14,13 +14,14 @@ async def add_build(connection: Connection, build: DatasetBuild) -> None:
     """Queue a build."""
     await connection.execute(
         """
-        insert into dataset_builds (build_id, domain, recipe, requested_by, state, created_at)
-        values ($1, $2, $3, $4, $5, $6)
+        insert into dataset_builds (build_id, domain, recipe, requested_by, requested_domains, state, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7)
         """,
         build.build_id,
         build.recipe.domain,
         build.recipe.model_dump(mode="json"),
         build.requested_by,
+        build.requested_domains,
         build.state,
         build.created_at,
     )
@@ -73,6 +74,7 @@ def _build(row: asyncpg.Record) -> DatasetBuild:
         build_id=row["build_id"],
         recipe=DataRecipe.model_validate(row["recipe"]),
         requested_by=row["requested_by"],
+        requested_domains=tuple(row["requested_domains"]),
         created_at=row["created_at"],
         state=BuildState(row["state"]),
         attempts=row["attempts"],

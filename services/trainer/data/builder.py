@@ -72,8 +72,13 @@ def check(recipe: DataRecipe, service: TrainerService) -> None:
         raise CannotBuild(*faults)
 
 
-async def build(recipe: DataRecipe, service: TrainerService) -> StoredContent:
+async def build(recipe: DataRecipe, act_for: tuple[str, ...], service: TrainerService) -> StoredContent:
     """Build the recipe and store what comes of it.
+
+    Args:
+        recipe: checked before, and again here.
+        act_for: the domains of whoever asked for it; other services are asked for these alone.
+        service: the trainer.
 
     Raises:
         CannotBuild: it can never be built as it is.
@@ -81,7 +86,7 @@ async def build(recipe: DataRecipe, service: TrainerService) -> StoredContent:
         what the database and the object store raise.
     """
     with work_folder(service.settings.cache_dir) as folder:
-        spec = await _specify(recipe, folder, service)
+        spec = await _specify(recipe, folder, act_for, service)
         outcome = await _run(spec)
         if not isinstance(outcome, Built):
             raise CannotBuild(*outcome.faults)
@@ -132,7 +137,7 @@ def frozen(stored: StoredDataset, build_id: str = "") -> v1.DatasetFrozen:
     )
 
 
-async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) -> BuildSpec:
+async def _specify(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: TrainerService) -> BuildSpec:
     check(recipe, service)  # again, for settings may have changed since it was asked
     inputs: list[Input] = []
     for source, access in _sources(recipe, service):
@@ -163,7 +168,7 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         inputs=tuple(inputs),
         filters=recipe.filters,
         generators=recipe.generators,
-        endpoints=_endpoints(recipe, service),
+        endpoints=_endpoints(recipe, act_for, service),
         golden=folder / "golden.jsonl",
         validation_part=recipe.validation_part,
         seed=recipe.seed,
@@ -184,11 +189,11 @@ def _known_endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, G
     return {name: one for name, one in named.items() if one.reaches(recipe.domain)}
 
 
-def _endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, Endpoint]:
+def _endpoints(recipe: DataRecipe, act_for: tuple[str, ...], service: TrainerService) -> dict[str, Endpoint]:
     """Those that the recipe's generators name."""
     known = _known_endpoints(recipe, service)
     wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, BackGeneration)}
-    return {name: known[name].opened() for name in wanted}
+    return {name: known[name].opened(act_for) for name in wanted}
 
 
 async def _run(spec: BuildSpec) -> BuildOutcome:

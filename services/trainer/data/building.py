@@ -30,7 +30,7 @@ async def run_build(build_id: str, work: Work, service: TrainerService) -> None:
             gone = BuildFault(field="sources", value=f"{MAX_ATTEMPTS} workers died over it", expected="smaller sources")
             return await _fail(build_id, (gone,), work)
         try:
-            content = await builder.build(build.recipe, service)
+            content = await builder.build(build.recipe, build.requested_domains, service)
         except CannotBuild as refused:
             return await _fail(build_id, refused.faults, work)
         except BuildCrashed as error:

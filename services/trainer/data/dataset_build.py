@@ -31,6 +31,8 @@ class DatasetBuild:
     build_id: str
     recipe: DataRecipe
     requested_by: str
+    requested_domains: tuple[str, ...]
+    """What the caller's token reached: whatever is asked of other services for this build is asked for these."""
     created_at: datetime
     state: BuildState = BuildState.QUEUED
     attempts: int = 0

@@ -53,7 +53,7 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
         filters=FilterRecipe(exact_duplicates=None),
     )
     try:
-        content = await builder.build(recipe, service)
+        content = await builder.build(recipe, (request.domain,), service)
     except CannotBuild as nothing:
         if nothing.faults[0].field != "sources":
             faults = (Fault(one.field, one.value, one.expected) for one in nothing.faults)
@@ -74,8 +74,8 @@ async def named_dataset(connection: Connection, request: v1.TrainingRequested) -
     Raises:
         InvalidRequest: the request's domain does not own it, or its kind does not fit the objective.
     """
-    stored = await dataset_store.find_dataset(connection, request.dataset_id)
-    if stored is None or stored.domain != request.domain:
+    stored = await dataset_store.find_dataset(connection, request.dataset_id, [request.domain])
+    if stored is None:
         raise InvalidRequest(
             (Fault("dataset_id", request.dataset_id, f"the id of a data set of domain {request.domain!r}"),)
         )
