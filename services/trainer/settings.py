@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
+from fleet_events.topology import MAX_BUILDS
 from fleet_kit.settings import ServiceSettings
 from services.trainer.data.generators.endpoint import Endpoint
 from services.trainer.memory import available_memory
@@ -113,6 +114,18 @@ class TrainerSettings(ServiceSettings):
     """Servers that generators of recipes may ask: JSON, name → {"url", "model", "token" or "token_file", "domains"}."""
     dataset_folders: Path | None = None
     """Folder with a folder for each domain, in which recipes find what Hugging Face `datasets` saved; None has none."""
+    build_workers: int = Field(default=3, ge=1, le=MAX_BUILDS)
+    """Builds of data sets that this trainer runs side by side."""
+    builds_per_domain: int = Field(default=2, ge=1)
+    """Builds of one domain that run at a time, over all trainers."""
+    build_seconds: float = Field(default=7200.0, gt=0)
+    """Longest time of one build, its sources included."""
+    build_memory_bytes: int = Field(default=2 * 1024**3, ge=256 * 1024**2)
+    """Memory for data that one building process may take (on Linux); a build that needs more fails by name."""
+    source_seconds: float = Field(default=1800.0, gt=0)
+    """Longest time in which one source of a recipe is read."""
+    source_idle_seconds: float = Field(default=60.0, gt=0)
+    """Longest time in which a document store sends nothing."""
     source_bytes: int = Field(default=8 * 1024**3, ge=1)
     """Most bytes that one source of a recipe, or one upload, may have."""
     probe_prompt: str = "What can you help me with?"

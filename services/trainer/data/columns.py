@@ -87,7 +87,7 @@ class Columns(BaseModel):
         column: str = getattr(self, part)
         found = _value(row, column)
         if found is None:
-            raise InvalidSample(part, f"no column {column!r}", f"one of {', '.join(sorted(row)) or 'none'}")
+            raise InvalidSample(part, f"no column {column!r}", f"one of {_names(row)}")
         if not isinstance(found, str):
             raise InvalidSample(part, f"{type(found).__name__} in column {column!r}", "text")
         check_text(part, found)
@@ -128,6 +128,10 @@ class Columns(BaseModel):
         if not 0 <= number <= self.rating_best:
             raise InvalidSample("rating", _shown(found), f"a number from 0 to {self.rating_best:g}")
         return number * _BEST / self.rating_best
+
+
+def _names(row: Row) -> str:
+    return ", ".join(name[:100] for name in sorted(row)[:50]) or "none"
 
 
 def _value(row: Row, column: str) -> object:
