@@ -11,7 +11,8 @@ __all__ = ["ServiceSettings"]
 class ServiceSettings(BaseSettings):
     """Where a service listens, what it stands on and who it is. A service subclasses it in its settings.py."""
 
-    model_config = SettingsConfigDict(env_prefix="LORAFLEET_", extra="ignore", frozen=True)
+    # Without the input in its errors: settings hold passwords, and whoever starts a service logs what it refuses.
+    model_config = SettingsConfigDict(env_prefix="LORAFLEET_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: int

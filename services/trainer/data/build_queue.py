@@ -71,12 +71,3 @@ async def held(connection: Connection, build_id: str, lease: str, token: int) ->
     if row is None:
         raise LeaseLost(f"build {build_id} was claimed by another worker")
     return build_of(row)
-
-
-async def count_open(connection: Connection, domain: str) -> int:
-    """Builds of a domain that wait or run."""
-    return int(
-        await connection.fetchval(
-            "select count(*) from dataset_builds where domain = $1 and state in ('queued', 'running')", domain
-        )
-    )

@@ -35,7 +35,7 @@ class Documents(Source):
     kind: Literal["documents"] = "documents"
     store: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     query: Annotated[str, Field(min_length=1, max_length=2000)]
-    limit: Annotated[int | None, Field(ge=1)] = None
+    limit: Annotated[int | None, Field(ge=1, le=1_000_000_000)] = None
     columns: Columns = Columns(prompt="title", completion="text")
     unusable: Literal["refuse", "drop"] = "drop"
 
