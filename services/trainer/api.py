@@ -97,7 +97,10 @@ async def resume_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
 
 @router.post("/jobs/{job_id}/retry", status_code=202, summary="Queue a failed or cancelled job again")
 async def retry_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
-    """It goes on from its newest checkpoint. A request that would be refused today is refused here."""
+    """It goes on from its newest checkpoint, for as long as the setting `resume_hours` keeps that.
+
+    A request that would be refused today is refused here.
+    """
     job = await visible_job(job_id, caller, trainer)
     try:
         async with trainer.transaction() as tx:

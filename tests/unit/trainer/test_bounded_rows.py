@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,17 @@ def reading(folder: Path, path: Path, written: Format, **changes: Any) -> BuildS
 
 def measured(asked: BuildSpec) -> tuple[BuildOutcome, int]:
     """The outcome, and the most memory in bytes that the process held."""
-    process = started(asked)
-    assert process.stdout is not None
-    outcome = outcome_adapter.validate_json(process.stdout.read())
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = status
-    assert process.stdin is not None
-    process.stdin.close()
-    assert status == 0
-    return outcome, used.ru_maxrss * 1024
+    highest = 0
+    with started(asked) as process:
+        assert process.stdout is not None
+        # Its own high-water mark: that of wait4 counts what this process held when it forked.
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            highest = max([highest, *(int(one.split()[1]) for one in status.splitlines() if one.startswith("VmHWM"))])
+            time.sleep(0.005)
+        outcome = outcome_adapter.validate_json(process.stdout.read())
+        assert process.returncode == 0
+    return outcome, highest * 1024
 
 
 def one_value(count: int, size: int) -> pa.DictionaryArray:
