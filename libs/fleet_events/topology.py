@@ -120,7 +120,7 @@ TOPOLOGY: tuple[Row, ...] = (
         ("upstream", "inference"),
         (Consumer("registry"), Consumer("trainer")),
     ),
-    # Tickets: the trainer's database says which build is next, its settings how many run at once (at most so many).
+    # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
     Row(
         v1.DatasetQueued,
         "lorafleet.v1.data.dataset_queued",

@@ -97,7 +97,7 @@ async def resume_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
 
 @router.post("/jobs/{job_id}/retry", status_code=202, summary="Queue a failed or cancelled job again")
 async def retry_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
-    """It goes on from its newest checkpoint, for as long as the setting `resume_hours` keeps that.
+    """It resumes from its newest checkpoint, for as long as the setting `resume_hours` keeps that.
 
     A request that would be refused today is refused here.
     """

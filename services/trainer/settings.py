@@ -164,7 +164,7 @@ class TrainerSettings(ServiceSettings):
     open_jobs_per_domain: int = Field(default=200, ge=1)
     """Jobs of one domain that may wait, run or rest."""
     resume_hours: float = Field(default=24.0, ge=0)
-    """Hours for which a failed or cancelled job keeps its checkpoints, so that a retry goes on from them."""
+    """Hours for which a failed or cancelled job keeps its checkpoints, so that a retry resumes from them."""
     sweep_seconds: float = Field(default=600.0, gt=0)
     """Time between two looks for what has expired."""
     probe_prompt: str = "What can you help me with?"

@@ -63,7 +63,7 @@ def _unreadable(body: bytes, reason: str) -> Fault:
     if why and _PATH.fullmatch(field):
         return Fault(field, _SHOWN, f"a value that the fleet can hold: {why[:200]}")
     try:
-        # Read again with every number as it is written: the reader does not tell which one it refused.
+        # Read again with every number as it is written: the reader does not name the one it refused.
         raw = json.loads(body, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
     except (ValueError, RecursionError):
         return Fault("body", body[:80].decode(errors="replace"), f"a JSON object ({reason[:200]})")

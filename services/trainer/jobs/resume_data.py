@@ -1,4 +1,4 @@
-"""Checkpoints of jobs below `trainer/resume/`: what a job may go on from, and nothing once it cannot."""
+"""Checkpoints of jobs below `trainer/resume/`: what a job may resume from, and nothing once it cannot."""
 
 from datetime import timedelta
 
@@ -30,7 +30,7 @@ async def drop(job_id: str, service: TrainerService) -> int:
 async def sweep(service: TrainerService) -> int:
     """Remove checkpoints of jobs that have ended, recorded or not; returns the number of objects.
 
-    Those of a succeeded job go at once, those of a failed or cancelled one after `resume_hours`: a retry goes on from
+    Those of a succeeded job go at once, those of a failed or cancelled one after `resume_hours`: a retry resumes from
     them. Jobs that wait, run or rest keep theirs.
     """
     grace = timedelta(hours=service.settings.resume_hours)
@@ -55,7 +55,7 @@ async def sweep(service: TrainerService) -> int:
 
 
 async def _ended(connection: Connection, grace: timedelta, job_ids: list[str]) -> list[str]:
-    """Of these jobs, or of all with checkpoints where none is given, those that nobody goes on with."""
+    """Of these jobs, or of all with checkpoints where no id is given, those that nobody can resume."""
     rows = await connection.fetch(
         """
         select job_id from jobs

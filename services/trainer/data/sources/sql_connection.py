@@ -75,15 +75,15 @@ async def identity(connection: Connection) -> Identity:
     """Where this connection leads."""
     row = await connection.fetchrow(
         """
-        select current_user::text as role, has_function_privilege('pg_control_system()', 'execute') as told,
+        select current_user::text as role, has_function_privilege('pg_control_system()', 'execute') as readable,
             (select oid from pg_database where datname = current_database()) as database,
             pg_postmaster_start_time()::text as started
         """
     )
     if row is None:
-        raise LookupError("the database does not tell who it is")
+        raise LookupError("the database does not identify itself")
     cluster = row["started"]
-    if row["told"]:
+    if row["readable"]:
         cluster = str(await connection.fetchval("select system_identifier from pg_control_system()"))
     return Identity(cluster, int(row["database"]), row["role"])
 
