@@ -14,6 +14,7 @@ __all__ = [
     "BUCKETS",
     "DEAD_STREAM",
     "DEAD_SUBJECTS",
+    "MAX_BUILDS",
     "MAX_EVENT_BYTES",
     "REPLICAS",
     "SERVICES",
@@ -107,6 +108,9 @@ def _long(service: str) -> Consumer:
     return Consumer(service, ack_wait=timedelta(seconds=20), max_ack_pending=64, workers=1)
 
 
+MAX_BUILDS = 8
+"""Builds of data sets that one trainer can be set to run at a time."""
+
 TOPOLOGY: tuple[Row, ...] = (
     Row(v1.SampleRecorded, "lorafleet.v1.data.sample_recorded", ("upstream",), (Consumer("trainer"),)),
     Row(v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", ("upstream",), (Consumer("trainer"),)),
@@ -116,7 +120,13 @@ TOPOLOGY: tuple[Row, ...] = (
         ("upstream", "inference"),
         (Consumer("registry"), Consumer("trainer")),
     ),
-    Row(v1.DatasetQueued, "lorafleet.v1.data.dataset_queued", ("trainer",), (_long("trainer"),)),
+    # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
+    Row(
+        v1.DatasetQueued,
+        "lorafleet.v1.data.dataset_queued",
+        ("trainer",),
+        (replace(_long("trainer"), workers=MAX_BUILDS),),
+    ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority.
     Row(v1.TrainingRequested, "lorafleet.v1.training.requested", ("upstream", "trainer"), (Consumer("trainer"),)),

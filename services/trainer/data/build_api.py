@@ -11,6 +11,7 @@ from fleet_events import v1
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
+from services.trainer import quotas
 from services.trainer.access import Limit, Trains
 from services.trainer.data import build_store, builder, store
 from services.trainer.data.build_spec import CannotBuild
@@ -47,9 +48,17 @@ async def upload(
     if fmt is None:
         detail = f"filename: {filename!r}, expected one that ends in .jsonl, .csv or .parquet"
         raise Problem(422, "Invalid upload", detail, field="filename")
-    brought = await _keep(request, domain, name, fmt, trainer)
     async with trainer.transaction() as tx:
-        kept = await store.add_upload(tx.connection, brought)
+        await quotas.check_upload(tx.connection, domain, 1, trainer.settings)
+    brought = await _keep(request, domain, name, fmt, trainer)
+    try:
+        async with trainer.transaction() as tx:
+            if await store.find_upload(tx.connection, domain, brought.blob.sha256) is None:
+                await quotas.check_upload(tx.connection, domain, brought.blob.bytes, trainer.settings)
+            kept = await store.add_upload(tx.connection, brought)
+    except Problem:
+        await trainer.blobs.delete(brought.blob)
+        raise
     if kept.blob.uri != brought.blob.uri:
         await trainer.blobs.delete(brought.blob)
     return UploadView.of(kept)
@@ -88,6 +97,7 @@ async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, 
         raise Problem(422, "Cannot build", str(refused), field=refused.faults[0].field, faults=faults) from refused
     build = DatasetBuild(event_id(), recipe, caller.subject, tuple(sorted(caller.domains)), datetime.now(UTC))
     async with trainer.transaction() as tx:
+        await quotas.check_build(tx.connection, recipe.domain, trainer.settings)
         await build_store.add_build(tx.connection, build)
         await tx.emit(v1.DatasetQueued(build_id=build.build_id, domain=recipe.domain), entity=build.build_id)
     response.headers["Location"] = f"/v1/datasets/builds/{build.build_id}"

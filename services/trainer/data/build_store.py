@@ -30,15 +30,7 @@ async def add_build(connection: Connection, build: DatasetBuild) -> None:
 async def find_build(connection: Connection, build_id: str) -> DatasetBuild | None:
     """A build by its id."""
     row = await connection.fetchrow("select * from dataset_builds where build_id = $1", build_id)
-    return _build(row) if row else None
-
-
-async def locked(connection: Connection, build_id: str) -> DatasetBuild:
-    """A build that must be there, held against other writers until the transaction ends; raises LookupError."""
-    row = await connection.fetchrow("select * from dataset_builds where build_id = $1 for update", build_id)
-    if row is None:
-        raise LookupError(f"build {build_id} is not in the database")
-    return _build(row)
+    return build_of(row) if row else None
 
 
 async def list_builds(connection: Connection, domains: Sequence[str] | None, limit: int) -> list[DatasetBuild]:
@@ -48,7 +40,7 @@ async def list_builds(connection: Connection, domains: Sequence[str] | None, lim
         domains,
         limit,
     )
-    return [_build(row) for row in rows]
+    return [build_of(row) for row in rows]
 
 
 async def save_build(connection: Connection, build: DatasetBuild) -> None:
@@ -69,7 +61,8 @@ async def save_build(connection: Connection, build: DatasetBuild) -> None:
     )
 
 
-def _build(row: asyncpg.Record) -> DatasetBuild:
+def build_of(row: asyncpg.Record) -> DatasetBuild:
+    """The build of a row of dataset_builds."""
     return DatasetBuild(
         build_id=row["build_id"],
         recipe=DataRecipe.model_validate(row["recipe"]),

@@ -141,7 +141,7 @@ class Columns(BaseModel):
     def _required(self, row: Row, part: str, column: str) -> object:
         found = _value(row, column)
         if found is None:
-            raise InvalidSample(part, f"no column {column!r}", f"one of {', '.join(sorted(row)) or 'none'}")
+            raise InvalidSample(part, f"no column {column!r}", f"one of {_names(row)}")
         return found
 
     def _id(self, row: Row) -> str:
@@ -162,6 +162,10 @@ class Columns(BaseModel):
         if not 0 <= number <= self.rating_best:
             raise InvalidSample("rating", shown(found), f"a number from 0 to {self.rating_best:g}")
         return number * _BEST / self.rating_best
+
+
+def _names(row: Row) -> str:
+    return ", ".join(name[:100] for name in sorted(row)[:50]) or "none"
 
 
 def _value(row: Row, column: str) -> object:

@@ -47,6 +47,11 @@ def take_up(build: DatasetBuild) -> DatasetBuild:
     return replace(build, state=BuildState.RUNNING, attempts=build.attempts + 1)
 
 
+def give_back(build: DatasetBuild) -> DatasetBuild:
+    """Its worker stops for a fault of the surroundings; the build waits again, and the attempt does not count."""
+    return replace(build, state=BuildState.QUEUED, attempts=max(0, build.attempts - 1))
+
+
 def succeed(build: DatasetBuild, dataset_id: str, version: int, now: datetime) -> DatasetBuild:
     """The data set is stored."""
     return replace(build, state=BuildState.SUCCEEDED, dataset_id=dataset_id, version=version, finished_at=now)
