@@ -126,8 +126,8 @@ async def get_records(
 
 async def _dataset(dataset_id: str, caller: Caller, trainer: TrainerService) -> StoredDataset:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await dataset_store.find_dataset(connection, dataset_id, caller.domain_filter)
-    if found is None:
+        found = await dataset_store.find_dataset(connection, dataset_id)
+    if found is None or not caller.reaches(found.domain):
         raise Problem(404, "Data set not found", f"no data set {dataset_id!r} that this token reaches")
     return found
 

@@ -72,19 +72,11 @@ async def newest_version(connection: Connection, domain: str, name: str) -> Stor
     return _dataset(row) if row else None
 
 
-async def find_dataset(connection: Connection, dataset_id: str, domains: Sequence[str] | None) -> StoredDataset | None:
-    """A data set by its id, as the newest version of these domains (None: of all) that has this content.
-
-    The id is a digest of the content: the same records in two domains are two versions of one id.
-    """
+async def find_dataset(connection: Connection, dataset_id: str) -> StoredDataset | None:
+    """A data set by its id, as the newest version that has this content."""
     row = await connection.fetchrow(
-        """
-        select * from versioned_datasets
-        where dataset_id = $1 and ($2::text[] is null or domain = any($2))
-        order by created_at desc, version desc limit 1
-        """,
+        "select * from versioned_datasets where dataset_id = $1 order by created_at desc, version desc limit 1",
         dataset_id,
-        domains,
     )
     return _dataset(row) if row else None
 

@@ -74,8 +74,8 @@ async def named_dataset(connection: Connection, request: v1.TrainingRequested) -
     Raises:
         InvalidRequest: the request's domain does not own it, or its kind does not fit the objective.
     """
-    stored = await dataset_store.find_dataset(connection, request.dataset_id, [request.domain])
-    if stored is None:
+    stored = await dataset_store.find_dataset(connection, request.dataset_id)
+    if stored is None or stored.domain != request.domain:
         raise InvalidRequest(
             (Fault("dataset_id", request.dataset_id, f"the id of a data set of domain {request.domain!r}"),)
         )

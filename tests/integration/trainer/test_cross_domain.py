@@ -53,20 +53,3 @@ async def test_another_domains_things_read_like_none_at_every_route(
         with capsys.disabled():
             stranger.report("trainer")
     assert (await bench.job(job_id))["state"] in ("queued", "running", "succeeded")
-
-
-async def test_the_same_records_in_two_domains_are_a_data_set_of_each(bench: Bench, mint: Mint) -> None:
-    """The id is a digest of the content: whoever builds the same content later must not hide the earlier one."""
-    rows = [{"prompt": one["prompt"], "completion": one["completion"]} for one in pairs("any")]
-    first = await build(bench, await upload(bench, "gates.jsonl", as_jsonl(rows)))
-    other = Bench(bench.trainer, bench.upstream, bench.blobs, f"{bench.domain}z")
-    second = await build(other, await upload(other, "gates.jsonl", as_jsonl(rows)))
-    assert first["dataset_id"] == second["dataset_id"]
-    for domain in (bench.domain, other.domain):
-        headers = {"Authorization": f"Bearer {mint(['train'], [domain])}"}
-        answer = await bench.trainer.client.get(f"/v1/datasets/{first['dataset_id']}", headers=headers)
-        assert (answer.status_code, answer.json()["domain"]) == (200, domain)
-        wanted = {"domain": domain, "datasetId": first["dataset_id"], "hyperparameters": {"epochs": 0}}
-        refused = await bench.trainer.client.post("/v1/jobs", json=wanted, headers=headers)
-        assert refused.status_code == 422
-        assert "dataset_id" not in [fault["field"] for fault in refused.json()["faults"]]
