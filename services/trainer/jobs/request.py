@@ -66,7 +66,7 @@ def _unreadable(body: bytes, reason: str) -> Fault:
         # Read again with every number as it is written: the reader does not name the one it refused.
         raw = json.loads(body, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
     except (ValueError, RecursionError):
-        return Fault("body", body[:80].decode(errors="replace"), f"a JSON object ({reason[:200]})")
+        return Fault("body", body[:80].decode(errors="replace"), "a JSON object")
     for place, number in _numbers(raw):
         if len(number) > _LONGEST_NUMBER or not math.isfinite(float(number)):
             return Fault(place, f"{number[:40]}", "a finite number of 64 bits at most")
