@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from xdist.scheduler import LoadScopeScheduling
@@ -39,9 +39,10 @@ from fleet_events.topology import DEAD_STREAM, STREAM
 from fleet_kit.provision import provision
 
 # The same examples in every CI run: a property's new counterexample belongs on a desk, not in somebody's merge.
-settings.register_profile("ci", derandomize=True, database=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# How long an example takes to draw depends on what else the machine does, and is no property of the code.
+settings.register_profile("default", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 OF_THE_FLEET = ("tests/e2e/", "tests/integration/stack/test_whole_fleet.py", "tests/integration/cli/test_pipeline.py")
 REPOSITORY = Path(__file__).resolve().parents[1]
