@@ -17,7 +17,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import STREAM
+from fleet_events.topology import STREAM, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.dead_letters import list_dead
@@ -68,7 +68,7 @@ class Upstream:
     base_name: str
 
     async def say(self, event: Event, *, id: str | None = None, at: datetime | None = None) -> str:
-        out = seal(event, service="test", entity="test", trace={}, id=id)
+        out = seal(event, service=row_of(type(event)).said_by[0], entity="test", trace={}, id=id)
         headers = dict(out.headers)
         if at is not None:
             headers["ce-time"] = at.isoformat()
