@@ -99,7 +99,7 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, 
     stream's sequence, which stays the same over redeliveries. A fact that only services publish must carry them.
 
     Raises:
-        Refused: too large, unknown, of another type than the subject's, from a source that may not publish it, or with a broken time.
+        Refused: too large, unknown, with a broken time, or no event of the subject from a source that may publish it.
     """
     found = {name.lower(): value for name, value in (headers or {}).items()}
     row = row_of_subject(subject)

@@ -78,7 +78,7 @@ APPROVED = "lorafleet.v1.adapter.approved"
     ],
 )
 def test_a_fact_of_a_service_without_that_services_attributes_is_no_event(changes, reason) -> None:
-    event = v1.Approved(adapter_id="a", family="f", domain="d", artifact_sha256="0" * 64)
+    event = v1.Approved(adapter_id="a", family="f", domain="d", artifact_sha256="0" * 64, by="anna", revision=1)
     headers = seal(event, service="registry", entity="a", trace={}).headers
     changed = {name: value for name, value in {**headers, **changes}.items() if value is not None}
     with pytest.raises(Refused, match=reason):
