@@ -76,23 +76,16 @@ def server_config(users: Mapping[str, str]) -> str:
     Args:
         users: user name → public nkey (U…). The system account keeps no user.
     """
-    fleet, outside = (
-        [
-            {"nkey": public, "permissions": permissions(name)}
-            for name, public in users.items()
-            if (name == UPSTREAM) is out
-        ]
-        for out in (False, True)
-    )
+    listed = {name: {"nkey": public, "permissions": permissions(name)} for name, public in users.items()}
     offered = said_by(UPSTREAM)
     accounts = {
         FLEET_ACCOUNT: {
             "jetstream": "enabled",
-            "users": fleet,
+            "users": [user for name, user in listed.items() if name != UPSTREAM],
             "exports": [{"service": subject, "accounts": [UPSTREAM_ACCOUNT]} for subject in offered],
         },
         UPSTREAM_ACCOUNT: {
-            "users": outside,
+            "users": [user for name, user in listed.items() if name == UPSTREAM],
             "imports": [{"service": {"account": FLEET_ACCOUNT, "subject": subject}} for subject in offered],
         },
     }
