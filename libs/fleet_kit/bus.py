@@ -96,7 +96,7 @@ class Bus:
         subscriber = self._broker.subscriber(
             binding.row.subject,
             durable=binding.durable,
-            stream=JStream(STREAM, declare=False),
+            stream=JStream(binding.row.stream.name, declare=False),
             # Long work takes one message and no more; short work overlaps its waits.
             pull_sub=PullSub(batch_size=binding.consumer.workers, timeout=5),
             ack_policy=AckPolicy.MANUAL,

@@ -14,8 +14,11 @@ from collections.abc import Mapping
 
 from fleet_events.topology import (
     BUCKETS,
+    DEAD_STREAM,
     SERVICES,
     STREAM,
+    STREAMS,
+    UPSTREAM,
     consumers_of,
     durable_name,
     probe_subject,
@@ -24,7 +27,6 @@ from fleet_events.topology import (
 
 __all__ = ["USERS", "inbox_prefix", "permissions", "server_config"]
 
-UPSTREAM = "upstream"
 USERS = (*SERVICES, UPSTREAM, "admin")
 FLEET_ACCOUNT = "FLEET"
 UPSTREAM_ACCOUNT = "UPSTREAM"
@@ -47,13 +49,15 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
         return {"publish": {"allow": [">"]}, "subscribe": {"allow": [">"]}}
     if user == UPSTREAM:
         return {"publish": {"allow": list(said_by(user))}, "subscribe": {"allow": [inbox]}}
-    publish = [*said_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user), f"$JS.API.STREAM.INFO.{STREAM}"]
+    looked_at = (*(stream.name for stream in STREAMS), DEAD_STREAM)
+    publish = [*said_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user)]
+    publish += [f"$JS.API.STREAM.INFO.{name}" for name in looked_at]
     for row, consumer in consumers_of(user):
-        durable = durable_name(consumer, row)
+        durable, stream = durable_name(consumer, row), row.stream.name
         publish += [
-            f"$JS.API.CONSUMER.INFO.{STREAM}.{durable}",
-            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{durable}",
-            f"$JS.ACK.{STREAM}.{durable}.>",
+            f"$JS.API.CONSUMER.INFO.{stream}.{durable}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+            f"$JS.ACK.{stream}.{durable}.>",
         ]
     if followed := FOLLOWERS.get(user):
         publish += [

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-from fleet_events.topology import Row
+from fleet_events.topology import UPSTREAM, Row
 from fleet_kit.errors import Refused
 
 __all__ = ["check_origin"]
-
-UPSTREAM = "upstream"
 
 
 def check_origin(row: Row, headers: Mapping[str, str]) -> None:
@@ -24,12 +22,11 @@ def check_origin(row: Row, headers: Mapping[str, str]) -> None:
     Raises:
         Refused: ce-specversion, ce-type or ce-source is missing or not what the row allows.
     """
+    expected: dict[str, tuple[str, ...]] = {"ce-specversion": ("1.0",), "ce-type": (row.event.type_name,)}
     if UPSTREAM in row.said_by:
-        expected = {"ce-specversion": ("1.0",), "ce-type": (row.event.type_name,)}
         expected = {name: values for name, values in expected.items() if name in headers}
     else:
-        sources = tuple(f"lorafleet/{service}" for service in row.said_by)
-        expected = {"ce-specversion": ("1.0",), "ce-type": (row.event.type_name,), "ce-source": sources}
+        expected["ce-source"] = tuple(f"lorafleet/{service}" for service in row.said_by)
     for name, allowed in expected.items():
         found = headers.get(name)
         if found not in allowed:

@@ -12,20 +12,20 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet_cli.stack import Fleet
-from fleet_events.topology import BUCKETS, SERVICES, TOPOLOGY, durable_name
+from fleet_events.topology import BUCKETS, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
 from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix
 from tests.conftest import empty_bus
 
-STREAMS = ("LORAFLEET", "LORAFLEET_DLQ", "LORAFLEET_PROBE", "KV_LORAFLEET_REPLICAS")
+ALL_STREAMS = (*(stream.name for stream in STREAMS), "LORAFLEET_DLQ", "LORAFLEET_PROBE", "KV_LORAFLEET_REPLICAS")
 EVENTS = [row.subject for row in TOPOLOGY]
 DEAD = {f"lorafleet.dlq.{service}.some_event": service for service in SERVICES}
 PROBES = {f"lorafleet.probe.{service}": service for service in SERVICES}
 KEYS = {f"$KV.{bucket.name}.some-key": bucket.service for bucket in BUCKETS}
 MANAGEMENT = [
     f"$JS.API.{verb}.{stream}"
-    for stream in STREAMS
+    for stream in ALL_STREAMS
     for verb in (
         "STREAM.CREATE",
         "STREAM.UPDATE",
@@ -54,8 +54,8 @@ def owners() -> dict[str, set[str]]:
     return found
 
 
-def stream_of(row: object) -> str:
-    return getattr(row, "stream", "LORAFLEET")
+def stream_of(row: Row) -> str:
+    return row.stream.name
 
 
 def refused_subjects(refusals: list[str], kind: str) -> set[str]:
@@ -114,12 +114,14 @@ async def test_a_reply_subject_of_upstream_reaches_no_stream(
 ) -> None:
     """The server publishes the PubAck to the reply subject: it must not come to lie where others read facts."""
     own = next(row.subject for row in TOPOLOGY if user in row.said_by)
+    before = await stored(jetstream)
     for subject in owners():
         await client.publish(own, b"{}", reply=subject)
     await client.flush()
     await asyncio.sleep(0.3)
-    assert await stored(jetstream) <= {row.subject for row in TOPOLOGY if user in row.said_by}
-    assert await stored(jetstream) >= {own}
+    after = await stored(jetstream)
+    assert own in after
+    assert after - before <= {row.subject for row in TOPOLOGY if user in row.said_by}
 
 
 async def test_what_a_services_reply_subject_has_stored_is_no_event(
@@ -133,7 +135,7 @@ async def test_what_a_services_reply_subject_has_stored_is_no_event(
     await client.flush()
     await asyncio.sleep(0.3)
     seen = 0
-    for name in STREAMS_OF_EVENTS:
+    for name in (stream.name for stream in STREAMS):
         state = (await jetstream.stream_info(name)).state
         for sequence in range(state.first_seq, state.last_seq + 1):
             message = await jetstream.get_msg(name, sequence)
@@ -143,9 +145,6 @@ async def test_what_a_services_reply_subject_has_stored_is_no_event(
             with pytest.raises(Refused):
                 open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
     assert seen >= len(EVENTS) - 2
-
-
-STREAMS_OF_EVENTS = sorted({stream_of(row) for row in TOPOLOGY})
 
 
 async def stored(jetstream: JetStreamContext) -> set[str]:
