@@ -35,7 +35,7 @@ from fleet_cli.stack.ports import choose
 from fleet_cli.stack.postgres import DATABASE
 from fleet_cli.stack.schemas import clone_database, drop_database
 from fleet_cli.stack.single import SingleService
-from fleet_events.topology import DEAD_STREAM, STREAM
+from fleet_events.topology import DEAD_STREAM, STREAMS
 from fleet_kit.provision import provision
 
 # The same examples in every CI run: a property's new counterexample belongs on a desk, not in somebody's merge.
@@ -162,7 +162,7 @@ async def empty_bus(servers: Fleet) -> None:
     client = await servers.connect_nats("admin")
     try:
         js = client.jetstream()
-        for stream in (STREAM, DEAD_STREAM):
+        for stream in (*(one.name for one in STREAMS), DEAD_STREAM):
             try:
                 await js.delete_stream(stream)
             except NotFoundError:

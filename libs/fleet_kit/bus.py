@@ -104,7 +104,7 @@ class Bus:
         subscriber = self._broker.subscriber(
             binding.row.subject,
             durable=binding.durable,
-            stream=JStream(STREAM, declare=False),
+            stream=JStream(binding.row.stream.name, declare=False),
             pull_sub=PullSub(batch_size=batch, timeout=5),
             ack_policy=AckPolicy.MANUAL,
             inbox_prefix=self._inbox,
