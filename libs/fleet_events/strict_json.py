@@ -11,10 +11,12 @@ from pydantic import JsonValue
 
 from fleet_events.text import refuse_unstorable
 
-__all__ = ["MAX_DEPTH", "read_json"]
+__all__ = ["MAX_CONTAINERS", "MAX_DEPTH", "read_json"]
 
 MAX_DEPTH = 64
 """Arrays and objects within each other."""
+MAX_CONTAINERS = 200_000
+"""Arrays and objects in all. Making them is what parsing takes its time for, and it keeps other threads waiting."""
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -24,9 +26,12 @@ def read_json(body: bytes | str) -> JsonValue:
 
     Raises:
         ValueError: not JSON, or JSON that not every part of the fleet can hold: NaN and infinities (also as 1e999),
-            integers beyond 64 bits, NUL characters, half surrogate pairs, more than `MAX_DEPTH` levels. The message
-            gives the place.
+            integers beyond 64 bits, NUL characters, half surrogate pairs, more than `MAX_DEPTH` levels or
+            `MAX_CONTAINERS` arrays and objects. The message gives the place.
     """
+    body = body.encode() if isinstance(body, str) else body
+    if _containers(body) > MAX_CONTAINERS and _containers(_STRINGS.sub(b"", body)) > MAX_CONTAINERS:
+        raise ValueError(f"body: more than {MAX_CONTAINERS} arrays and objects")
     value: JsonValue = pydantic_core.from_json(body, allow_inf_nan=False)
     if _may_hold_a_fault(body) or not _is_shallow(value):
         for fault in _faults(value):
@@ -39,8 +44,16 @@ _MAY_BE_A_FAULT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{19}|[eE]\+?0*\d{3}
 too deep, and finding that takes a tenth of the time in which every value's place is followed."""
 
 
-def _may_hold_a_fault(body: bytes | str) -> bool:
-    return _MAY_BE_A_FAULT.search(body.encode() if isinstance(body, str) else body) is not None
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
+"""One that does not end is taken to the end, so that no byte is looked at twice."""
+
+
+def _containers(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
+def _may_hold_a_fault(body: bytes) -> bool:
+    return _MAY_BE_A_FAULT.search(body) is not None
 
 
 def _is_shallow(document: JsonValue) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_events.strict_json import MAX_DEPTH, read_json
+from fleet_events.strict_json import MAX_CONTAINERS, MAX_DEPTH, read_json
 
 SCALARS = (
     st.none()
@@ -50,8 +50,27 @@ def test_the_deepest_allowed_document_is_read() -> None:
     assert read_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
 
 
-def test_a_mebibyte_of_nested_lists_takes_less_than_two_seconds_of_a_processor() -> None:
-    body = b"[" + b"[[]]," * 200_000 + b"[]]"
+def test_more_arrays_than_are_read_are_refused_before_they_are_made() -> None:
+    started = time.process_time()
+    with pytest.raises(ValueError, match="more than 200000 arrays"):
+        read_json(b"[" + b"[]," * 10_000_000 + b"[]]")
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("text", ["[" * 300_000, '\\"[{' * 200_000, '"' * 300_000])
+def test_brackets_within_text_are_no_arrays(text: str) -> None:
+    assert read_json(json.dumps({"text": text})) == {"text": text}
+
+
+def test_text_that_does_not_end_is_looked_through_once() -> None:
+    started = time.process_time()
+    with pytest.raises(ValueError, match="EOF"):
+        read_json(b'{"text": "' + b'\\"[' * 400_000)
+    assert time.process_time() - started < 2
+
+
+def test_as_many_arrays_as_are_read_take_less_than_a_second_of_a_processor() -> None:
+    body = b"[" + b"[]," * (MAX_CONTAINERS - 2) + b"[]]"
     started = time.process_time()
     read_json(body)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 1
