@@ -43,7 +43,7 @@ PATTERNS = st.builds(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(PATTERNS, st.text(LETTERS, max_size=12), st.booleans())
 @example(r"a$", "a\n", False)
 @example(r"\s", "\x1c", False)
