@@ -18,7 +18,9 @@ class InvalidAdapter(AdapterError):
         self.field = field
         self.value = value
         self.expected = expected
-        super().__init__(f"{field} is {value!r}, expected {expected}")
+        shown = repr(value)  # of a stranger's file, and of any length
+        shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+        super().__init__(f"{field[:500]} is {shown}, expected {expected}")
 
 
 class UnsupportedAdapter(InvalidAdapter):

@@ -10,7 +10,8 @@ rules. Rules are separated by `;` or a line break; their keywords are case-insen
     At least 2 of: P | Q | R    ... that many of the phrases
     Must start with P | Q       the answer starts (or ends) with one of the phrases, leading and trailing
     Must end with P | Q         punctuation and quotes aside
-    regex: PATTERN              Python regular expression, found anywhere in the answer, case-insensitive
+    regex: PATTERN              Python regular expression, found anywhere in the answer, case-insensitive; without
+                                lookaround, references to groups and atomic groups (linear_regex)
     not regex: PATTERN          ... found nowhere
     At most 40 words            length of the answer
     At least 5 words
@@ -35,10 +36,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import linear_regex
+from linear_regex import UnsuitablePattern
 from services.evaluator.text import fold, numerals, phrase_at, plain, words
 
-MAX_PATTERN = 200  # characters of a regular expression
-MAX_OPEN_REPEATS = 4  # `*`, `+` and `{n,}` in one expression: bounds the work of a search
+MAX_RULES = 64  # of one criterion
+MAX_EXPRESSIONS = 32  # regular expressions of one criterion
+MAX_PHRASES = 256  # of one criterion, in all its rules
 READ_LIMIT = 8_000  # characters of an answer that a regular expression looks at
 
 
@@ -105,11 +109,11 @@ class Pattern:
     """The expression is found in the answer, or, if `absent`, is not."""
 
     text: str
-    expression: re.Pattern[str]
+    expression: linear_regex.Pattern
     absent: bool
 
     def holds(self, answer: str) -> bool:
-        return (self.expression.search(plain(answer)[:READ_LIMIT]) is None) is self.absent
+        return self.expression.search(plain(answer)[:READ_LIMIT]) is not self.absent
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,16 @@ class Note:
         return True
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A stored rule that was taken once and is no longer: it never holds, and its text gives the reason."""
+
+    text: str
+
+    def holds(self, answer: str) -> bool:  # noqa: ARG002
+        return False
+
+
 def parse(criteria: Mapping[str, str]) -> dict[Criterion, tuple[Rule, ...]]:
     """The rules of a sample by criterion, in the order written. Raises UnknownRule."""
     rules: dict[Criterion, tuple[Rule, ...]] = {}
@@ -143,13 +157,52 @@ def parse(criteria: Mapping[str, str]) -> dict[Criterion, tuple[Rule, ...]]:
         clauses = [clause.strip() for clause in _split(text, ";\n") if clause.strip()]
         if not clauses:
             raise UnknownRule(f"criteria.{name}", text, "empty; leave the criterion out or write a rule")
+        if len(clauses) > MAX_RULES:
+            raise UnknownRule(f"criteria.{name}", text[:200], f"{len(clauses)} rules; at most {MAX_RULES}")
         rules[Criterion(name)] = tuple(_rule(f"criteria.{name}", clause) for clause in clauses)
+        _check_sizes(f"criteria.{name}", text, rules[Criterion(name)])
     return rules
+
+
+def parse_stored(criteria: Mapping[str, str]) -> dict[Criterion, tuple[Rule, ...]]:
+    """The rules of a sample that was imported under the rules of its time. What is refused by now fails its sample."""
+    rules: dict[Criterion, tuple[Rule, ...]] = {}
+    for name, text in criteria.items():
+        try:
+            rules |= parse({name: text})
+        except UnknownRule as error:
+            criterion = Criterion(name) if name in list(Criterion) else Criterion.ACCURACY
+            rules[criterion] = (*rules.get(criterion, ()), Unreadable(f"{error.rule} (refused: {error.why})"))
+    return rules
+
+
+def steps(rules: Sequence[Rule], answer: str) -> int:
+    """What judging the answer by these rules costs, in comparisons of one character."""
+    return len(answer) * sum(_steps(rule) for rule in rules)
+
+
+def _steps(rule: Rule) -> int:
+    match rule:
+        case Pattern():
+            return rule.expression.steps
+        case Phrases() | Edge():
+            return 4 * len(rule.phrases)
+        case _:
+            return 4
 
 
 def scored(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """The rules that count, without notes."""
     return tuple(rule for rule in rules if not isinstance(rule, Note))
+
+
+def _check_sizes(field: str, text: str, rules: Sequence[Rule]) -> None:
+    expressions = sum(isinstance(rule, Pattern) for rule in rules)
+    if expressions > MAX_EXPRESSIONS:
+        raise UnknownRule(field, text[:200], f"{expressions} regular expressions; at most {MAX_EXPRESSIONS}")
+    phrases = sum(len(rule.phrases) for rule in rules if isinstance(rule, (Phrases, Edge)))
+    if phrases > MAX_PHRASES:
+        raise UnknownRule(field, text[:200], f"{phrases} phrases; at most {MAX_PHRASES}")
 
 
 _VERB = r"(?:mention|cite|name|say|include|state)s?"
@@ -196,19 +249,11 @@ def _phrases(field: str, clause: str, text: str) -> tuple[str, ...]:
     return phrases
 
 
-def _expression(field: str, clause: str, pattern: str) -> re.Pattern[str]:
-    """Compile, refusing what could search for ages: an unbounded repeat over a repeat or an alternation."""
-    if len(pattern) > MAX_PATTERN:
-        raise UnknownRule(field, clause, f"the expression has {len(pattern)} characters; at most {MAX_PATTERN}")
+def _expression(field: str, clause: str, pattern: str) -> linear_regex.Pattern:
     try:
-        compiled = re.compile(pattern, re.IGNORECASE)
-    except re.error as error:
-        raise UnknownRule(field, clause, f"not a regular expression: {error}") from error
-    bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
-    if len(re.findall(r"[*+]|\{\d*,\}", bare)) > MAX_OPEN_REPEATS:
-        raise UnknownRule(field, clause, f"more than {MAX_OPEN_REPEATS} unbounded repeats (`*`, `+`, `{{n,}}`)")
-    if re.search(r"\([^()]*(?:[*+|{]|\([^()]*\))[^()]*\)(?:[*+]|\{)", bare):
-        raise UnknownRule(field, clause, "repeats a group that itself repeats or branches; write it out")
+        compiled = linear_regex.compile_pattern(pattern, ignore_case=True)
+    except UnsuitablePattern as error:
+        raise UnknownRule(field, clause, f"the expression is refused: {error}") from None
     if compiled.search(""):
         raise UnknownRule(field, clause, "matches the empty text, so it says nothing")
     return compiled

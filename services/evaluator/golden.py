@@ -11,10 +11,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fleet_events.strict_json import read_json
-from services.evaluator.criteria import Criterion, Rule, UnknownRule, parse, scored
+from services.evaluator.criteria import Criterion, Rule, UnknownRule, parse, parse_stored, scored, steps
 
 MAX_LINE = 64_000  # characters of one sample
 MAX_SAMPLES = 5_000  # of one data set version
+MAX_ERRORS = 1_000  # bad lines and fields of one import; reading ends there
+MAX_STEPS = 1_000_000_000  # comparisons of one import's rules with its expected outputs: about a minute at worst
 Difficulty = Literal["easy", "medium", "hard"]
 ContextUse = Literal["note", "prompt"]
 """What a data set does with its samples' context: a note for people and judges, or text put before the prompt."""
@@ -34,8 +36,8 @@ class GoldenSample:
 
     @property
     def rules(self) -> dict[Criterion, tuple[Rule, ...]]:
-        """The parsed rules of `criteria`."""
-        return parse(self.criteria)
+        """The rules of `criteria`; one that is refused by now never holds."""
+        return parse_stored(self.criteria)
 
     def question(self, use: ContextUse) -> str:
         """What the model is asked."""
@@ -78,17 +80,28 @@ def read_jsonl(text: str, domain: str) -> list[GoldenSample]:
     """The samples of a JSONL text, one object a line, blank lines aside.
 
     Raises BadLines with every bad line and field: no JSON, a wrong type or value, an unknown field or rule, an
-    expected output that breaks its sample's own rules, a repeated sample id, or a foreign domain.
+    expected output that breaks its sample's own rules, a repeated sample id, or a foreign domain. Blocking, for up to a
+    minute: call it in a thread.
     """
     samples: dict[str, GoldenSample] = {}
     first_seen: dict[str, int] = {}
     errors: list[LineError] = []
+    work = 0
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        found = _sample(number, line, domain)
+        if len(samples) >= MAX_SAMPLES:
+            errors.append(LineError(number, "(body)", f"more than {MAX_SAMPLES} samples; send them in parts"))
+            break
+        found, cost = _sample(number, line, domain)
+        work += cost
+        if work > MAX_STEPS:
+            errors.append(LineError(number, "criteria", "the rules up to here take too long; send the lines in parts"))
+            break
         if not isinstance(found, GoldenSample):
             errors.extend(found)
+            if len(errors) >= MAX_ERRORS:
+                break
             continue
         if found.sample_id in samples:
             detail = f"{found.sample_id!r} is in line {first_seen[found.sample_id]} already"
@@ -97,37 +110,37 @@ def read_jsonl(text: str, domain: str) -> list[GoldenSample]:
         first_seen.setdefault(found.sample_id, number)
     if not samples and not errors:
         errors.append(LineError(1, "(body)", "holds no sample; send one JSON object a line"))
-    if len(samples) > MAX_SAMPLES:
-        errors.append(LineError(MAX_SAMPLES + 1, "(body)", f"{len(samples)} samples; at most {MAX_SAMPLES}"))
     if errors:
         raise BadLines(errors)
     return list(samples.values())
 
 
-def _sample(number: int, line: str, domain: str) -> GoldenSample | list[LineError]:
+def _sample(number: int, line: str, domain: str) -> tuple[GoldenSample | list[LineError], int]:
+    """The sample or what is wrong with it, and the steps that its rules took."""
     if len(line) > MAX_LINE:
-        return [LineError(number, "(line)", f"{len(line)} characters; at most {MAX_LINE}")]
+        return [LineError(number, "(line)", f"{len(line)} characters; at most {MAX_LINE}")], 0
     try:
         raw = _Line.model_validate_json(line)
     except ValidationError as error:
         return [
             LineError(number, ".".join(map(str, e["loc"])) or "(line)", f"{e['msg']}, got {_short(e['input'])}")
             for e in error.errors()
-        ]
+        ], 0
     try:
         read_json(line)
     except ValueError as error:
-        return [LineError(number, str(error).partition(":")[0], str(error))]
+        return [LineError(number, str(error).partition(":")[0], str(error))], 0
     errors = [
         LineError(number, name, "is blank") for name in ("prompt", "expected_output") if not getattr(raw, name).strip()
     ]
     if raw.domain not in (None, domain):
         errors.append(LineError(number, "domain", f"{raw.domain!r}, but the data set's domain is {domain!r}"))
-    errors += _rule_errors(number, raw.criteria, raw.expected_output)
+    broken, cost = _rule_errors(number, raw.criteria, raw.expected_output)
+    errors += broken
     if errors:
-        return errors
+        return errors, cost
     sample_id = raw.sample_id or "s-" + hashlib.sha256(f"{raw.context}\n{raw.prompt}".encode()).hexdigest()[:12]
-    return GoldenSample(
+    sample = GoldenSample(
         sample_id=sample_id,
         prompt=raw.prompt,
         expected_output=raw.expected_output,
@@ -136,19 +149,21 @@ def _sample(number: int, line: str, domain: str) -> GoldenSample | list[LineErro
         criteria=raw.criteria,
         context=raw.context,
     )
+    return sample, cost
 
 
-def _rule_errors(number: int, criteria: Mapping[str, str], expected: str) -> list[LineError]:
+def _rule_errors(number: int, criteria: Mapping[str, str], expected: str) -> tuple[list[LineError], int]:
     try:
         rules = parse(criteria)
     except UnknownRule as error:
-        return [LineError(number, error.field, f"{error.rule!r}: {error.why}")]
-    return [
+        return [LineError(number, error.field, f"{error.rule!r}: {error.why}")], 0
+    broken = [
         LineError(number, f"criteria.{criterion}", f"the expected output itself breaks {rule.text!r}")
         for criterion, of_it in rules.items()
         for rule in scored(of_it)
         if not rule.holds(expected)
     ]
+    return broken, sum(steps(of_it, expected) for of_it in rules.values())
 
 
 def _short(value: JsonValue | object) -> str:

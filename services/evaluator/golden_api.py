@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.evaluator import golden, golden_publication, golden_sets, golden_store
 from services.evaluator.domain import BadVersion, GoldenVersion
-from services.evaluator.golden import BadLines, ContextUse
+from services.evaluator.golden import BadLines, ContextUse, GoldenSample
 from services.evaluator.handlers import EvaluatorService
 
 router = APIRouter(prefix="/v1/golden", tags=["golden data sets"])
@@ -140,26 +141,36 @@ async def import_samples(
     service: Running,
     replace: Annotated[bool, Query(description="the lines are all samples, instead of further ones")] = False,
 ) -> Changed:
+    async with service.db.acquire() as connection:
+        domain = (await _found(connection, dataset_id, None, caller)).domain
     text = await _text(request)
+    samples = await _read(text, domain)
     async with service.transaction() as tx:
-        newest = await _found(tx.connection, dataset_id, None, caller)
-        try:
-            samples = golden.read_jsonl(text, newest.domain)
-        except BadLines as error:
-            shown = [{"line": e.line, "field": e.field, "detail": e.detail} for e in error.errors[:SHOWN_ERRORS]]
-            raise Problem(
-                422,
-                "Invalid samples",
-                f"nothing was imported: {error}",
-                field=error.errors[0].field,
-                errors=shown,
-                error_count=len(error.errors),
-            ) from error
         change = await golden_sets.set_samples(tx.connection, dataset_id, samples, replace=replace, by=caller.subject)
         if change.changed:
             await golden_publication.publish(tx, change.version)
     shown_version = DatasetVersion.model_validate(change.version).model_dump()
     return Changed(**shown_version, changed=change.changed, opened=change.opened, read=len(samples))
+
+
+_READING = asyncio.Semaphore(2)
+"""Imports that are checked at once in this process: each takes a thread, for a minute at worst."""
+
+
+async def _read(text: str, domain: str) -> list[GoldenSample]:
+    try:
+        async with _READING:
+            return await asyncio.to_thread(golden.read_jsonl, text, domain)
+    except BadLines as error:
+        shown = [{"line": e.line, "field": e.field, "detail": e.detail} for e in error.errors[:SHOWN_ERRORS]]
+        raise Problem(
+            422,
+            "Invalid samples",
+            f"nothing was imported: {error}",
+            field=error.errors[0].field,
+            errors=shown,
+            error_count=len(error.errors),
+        ) from error
 
 
 @router.get(

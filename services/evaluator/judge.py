@@ -80,8 +80,9 @@ def judge(sample: Judged, answer: str, signals: Signals) -> Judgement:
         Criterion.COMPLETENESS: _completeness(kept, meaning),
         Criterion.COHERENCE: _coherence(sample, answer, signals, circling),
     }
+    rules = sample.rules
     verdicts = {
-        criterion: _with_rules(part, reason, scored(sample.rules.get(criterion, ())), answer, kept.contradicts)
+        criterion: _with_rules(part, reason, scored(rules.get(criterion, ())), answer, kept.contradicts)
         for criterion, (part, reason) in found.items()
     }
     return Judgement(verdicts, round(overall({c: v.score for c, v in verdicts.items()}), 2))

@@ -48,7 +48,7 @@ class ReferenceJudge:
     async def judge(self, sample: GoldenSample, question: str, answer: str) -> Finding:
         """Raises what the client raises; an empty answer needs no model."""
         if not words(answer):
-            return Finding(judge.judge(sample, answer, NOTHING), NOTHING.to_json())
+            return Finding(judge.judge(sample, answer, NOTHING), NOTHING.to_json())  # looks at no rule
         expected = sample.expected_output
         vectors, mine, theirs = await asyncio.gather(
             self._models.embed(self._embeddings_model, texts_to_embed(sample.prompt, expected, answer)),
@@ -63,4 +63,5 @@ class ReferenceJudge:
             answer_likelihood=None if mine is None else max(mine, ABSURD),
             expected_likelihood=None if theirs is None else max(theirs, ABSURD),
         )
-        return Finding(judge.judge(sample, answer, signals), signals.to_json())
+        # A sample's rules may take a second of arithmetic; the event loop serves others meanwhile.
+        return Finding(await asyncio.to_thread(judge.judge, sample, answer, signals), signals.to_json())

@@ -14,7 +14,10 @@ from lora_core.errors import AdapterError
 from services.registry import api
 from services.registry.base_models import BaseModels
 from services.registry.handlers import handlers
+from services.registry.inspection import Inspector
 from services.registry.parts import Parts, RegistryService
+from services.registry.quota import UploadsInFlight
+from services.registry.scratch import Scratch
 from services.registry.settings import RegistrySettings
 
 log = structlog.get_logger()
@@ -23,14 +26,17 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     """The pinned base models, read in the background so that the first registration need not wait for it."""
-    models = BaseModels(service.settings.pinned)
+    settings = service.settings
+    models = BaseModels(settings.pinned)
     reading = asyncio.create_task(_read_all(models))
+    scratch = await asyncio.to_thread(Scratch, settings.scratch)
     try:
-        yield Parts(models)
+        yield Parts(models, Inspector(settings), scratch, UploadsInFlight(settings.max_uploads_at_once))
     finally:
         reading.cancel()
         with suppress(asyncio.CancelledError):
             await reading
+        await asyncio.to_thread(scratch.close)
 
 
 async def _read_all(models: BaseModels) -> None:

@@ -1,6 +1,7 @@
-"""Opens what asks to be registered and refuses what cannot serve. Blocking: call it in a thread.
+"""Opens what asks to be registered and refuses what cannot serve. The registry calls it through `inspection` alone.
 
-numpy and pyarrow are imported by the first call, not before, so that an idle registry stays small. torch never is.
+numpy and pyarrow are imported by the first call, not before: the process that inspects needs them, the registry does
+not. torch never is.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_core.errors import AdapterError, InvalidAdapter
-from services.registry.base_models import Shapes
+from lora_core.errors import AdapterError, CorruptAdapter, InvalidAdapter
 
 if TYPE_CHECKING:
     from lora_core.card import LoRACard
+    from services.registry.base_models import Shapes
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -34,6 +35,13 @@ class Contents:
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
+
+
+def preload() -> None:
+    """Import what the other functions need, so that memory is counted without it."""
+    import lora_core.arrow_format
+    import lora_core.interop
+    import lora_core.validation  # noqa: F401
 
 
 def convert(folder: Path, name: str, to: Path, shapes: Shapes) -> Contents:
@@ -109,5 +117,6 @@ def _check_same(card: LoRACard, original: LoRACard) -> None:
 
 
 def _refusal(error: AdapterError, otherwise: str) -> CannotServe:
-    field = error.field if isinstance(error, InvalidAdapter) else otherwise
-    return CannotServe(field, str(error))
+    if isinstance(error, CorruptAdapter):  # its path is a place on this machine
+        return CannotServe(error.path.name or otherwise, f"{error.path.name}: {error.reason}")
+    return CannotServe(error.field if isinstance(error, InvalidAdapter) else otherwise, str(error))

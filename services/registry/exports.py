@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fleet_events import v1
 from services.registry.checkpoint import CannotServe
+
+if TYPE_CHECKING:
+    from fleet_events import v1
 
 ARROW_KINDS = ("int8", "int4")
 
@@ -30,13 +32,8 @@ def check_claims(exports: Sequence[v1.Export]) -> None:
             )
 
 
-async def check_file(export: v1.Export, index: int, file: Path, artifact: Path) -> None:
-    """A quantised Arrow file must hold the artifact's modules, shapes and scaling; raises CannotServe."""
-    if export.kind in ARROW_KINDS:
-        await asyncio.to_thread(_check_arrow, f"exports.{index}.blob", file, artifact)
-
-
-def _check_arrow(field: str, file: Path, artifact: Path) -> None:
+def check_arrow(field: str, file: Path, artifact: Path) -> None:
+    """A quantised Arrow file must hold the artifact's modules, shapes and scaling; raises CannotServe. Blocking."""
     from lora_core.arrow_format import LoRAFormat
     from lora_core.errors import AdapterError
 
@@ -44,7 +41,7 @@ def _check_arrow(field: str, file: Path, artifact: Path) -> None:
     try:
         form = LoRAFormat.load(file)
     except AdapterError as error:
-        raise CannotServe(field, str(error)) from error
+        raise CannotServe(field, getattr(error, "reason", str(error))) from error
     if form.weights.keys() != original.weights.keys():
         odd = sorted(form.weights.keys() ^ original.weights.keys())[0]
         raise CannotServe(field, f"{odd} is in the artifact or in this form of it, not in both")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import tempfile
 from pathlib import Path
 
 from fleet_events import v1
@@ -27,13 +25,14 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
     pinned = await service.parts.base_models.check(event.base_model)
     if hashlib.sha256(event.configuration.encode()).hexdigest() != event.configuration_sha256:
         raise CannotServe("configuration_sha256", "it is not the digest of the configuration beside it")
-    with tempfile.TemporaryDirectory(prefix="lorafleet-registry-") as folder:
-        artifact, peft = Path(folder) / "artifact.arrow", Path(folder) / "checkpoint"
+    exports.check_claims(event.exports)
+    with service.parts.scratch.folder() as folder:
+        artifact, peft = folder / "artifact.arrow", folder / "checkpoint"
         await _fetch(service, "artifact.blob", event.artifact.blob, artifact)
         await _fetch(service, "checkpoint", event.checkpoint, peft / checkpoint.WEIGHTS)
         await _fetch(service, "checkpoint_config", event.checkpoint_config, peft / checkpoint.CONFIG)
-        contents = await asyncio.to_thread(checkpoint.open_artifact, artifact, peft, pinned.shapes)
-        await _check_exports(event, artifact, Path(folder), service)
+        forms = await _fetch_forms(event, folder, service)
+        contents = await service.parts.inspector.open_artifact(artifact, peft, pinned.shapes, forms)
     _check_claims(event.artifact, contents)
     return Submission(
         domain=event.domain,
@@ -68,12 +67,17 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
     )
 
 
-async def _check_exports(event: v1.TrainingCompleted, artifact: Path, folder: Path, service: RegistryService) -> None:
-    exports.check_claims(event.exports)
+async def _fetch_forms(event: v1.TrainingCompleted, folder: Path, service: RegistryService) -> list[tuple[str, Path]]:
+    """Fetch every export, which verifies its digest; those that are opened, as (field, file)."""
+    forms = []
     for index, export in enumerate(event.exports):
-        file = folder / f"export-{index}"
-        await _fetch(service, f"exports.{index}.blob", export.blob, file)
-        await exports.check_file(export, index, file, artifact)
+        field, file = f"exports.{index}.blob", folder / f"export-{index}"
+        await _fetch(service, field, export.blob, file)
+        if export.kind in exports.ARROW_KINDS:
+            forms.append((field, file))
+        else:
+            file.unlink()
+    return forms
 
 
 async def _fetch(service: RegistryService, field: str, blob: v1.Blob, to: Path) -> None:

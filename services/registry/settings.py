@@ -22,6 +22,19 @@ class RegistrySettings(ServiceSettings):
     max_artifact_bytes: int = Field(default=1 << 30, ge=1 << 20)
     """Largest upload, and largest file that is fetched to be validated."""
 
+    max_uploaded_bytes: int = Field(default=200 << 30, ge=1)
+    """Of one domain: its uploaded files and the artifacts made of them, in all."""
+    max_uploads_at_once: int = Field(default=4, ge=1)
+    """Of one caller, and of one domain, in this process."""
+    inspections_at_once: int = Field(default=2, ge=1)
+    """Processes that check files; each may take a core."""
+    inspection_bytes: int = Field(default=512 << 20, ge=16 << 20)
+    """Memory that checking an adapter may take beside four times the size of its files."""
+    inspection_seconds: float = Field(default=60, gt=0)
+    """Time that checking an adapter may take beside a second for each 8 MiB of its files."""
+    scratch: Path | None = None
+    """Where files are put while they are checked; empty takes the system's place for temporary files."""
+
     @property
     def pinned(self) -> dict[str, Path]:
         """Every base model that adapters may be made for, name → folder."""

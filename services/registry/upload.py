@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +15,7 @@ from fleet_events import v1
 from fleet_events.text import Text
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
-from services.registry import checkpoint, domain, record
+from services.registry import checkpoint, domain, quota, record
 from services.registry.base_models import WrongBaseModel
 from services.registry.change import Act, DuplicateVersion
 from services.registry.checkpoint import CannotServe
@@ -26,7 +25,7 @@ from services.registry.store import versions
 from services.registry.version import Bump, InvalidVersion, SemVer
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 4 << 20  # what lora_core.interop reads
 MAX_FILES = 16
 
 
@@ -88,10 +87,12 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
     """Register an uploaded PEFT folder.
 
     Raises Problem: 403 outside the caller's domains, 409 for a version that exists (with `next_version`), 413 over the
-    size bound, 415 for another media type, 422 naming the field for everything that cannot serve.
+    size bound or the domain's quota, 415 for another media type, 422 naming the field for everything that cannot
+    serve, 429 for too many at once.
     """
-    with tempfile.TemporaryDirectory(prefix="lorafleet-registry-") as name:
-        folder = Path(name)
+    uploads = service.parts.uploads
+    # The body comes before the domain in it is known: until then the caller's own place counts.
+    with uploads.one_of(f"subject/{caller.subject}", "files"), service.parts.scratch.folder() as folder:
         form = await _form(request)
         try:
             fields = _fields(form)
@@ -101,7 +102,9 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
             await form.close()
         if fields.version:
             await _refuse_taken(service, fields)
-        submission = await _submit(fields, folder, caller, service)
+        with uploads.one_of(f"domain/{fields.domain}", "domain"):
+            await _check_quota(service, fields.domain, folder / "peft")
+            submission = await _submit(fields, folder, caller, service)
         act = Act(caller.subject, datetime.now(UTC), fields.reason or "uploaded")
         async with service.transaction() as tx:
             family = await record.lock(tx, submission.domain, submission.method)
@@ -188,14 +191,21 @@ async def _refuse_taken(service: RegistryService, fields: UploadFields) -> None:
         raise conflict(DuplicateVersion(taken.adapter_id, latest.bump(fields.bump or Bump.PATCH)))
 
 
+async def _check_quota(service: RegistryService, domain_name: str, folder: Path) -> None:
+    size = sum((folder / name).stat().st_size for name in (checkpoint.CONFIG, checkpoint.WEIGHTS))
+    async with service.db.acquire(timeout=5) as connection:
+        # Kept are the files and the artifact that is made of them.
+        await quota.check_stored(connection, domain_name, 2 * size, service.settings.max_uploaded_bytes)
+
+
 async def _submit(fields: UploadFields, folder: Path, caller: Caller, service: RegistryService) -> Submission:
     models = service.parts.base_models
     try:
         pinned = await models.get(fields.base_model or models.names[0])
         if fields.base_model_revision:
             await models.check(v1.BaseModel(name=pinned.name, revision=fields.base_model_revision))
-        contents = await asyncio.to_thread(
-            checkpoint.convert, folder / "peft", f"{fields.domain}-{fields.method}", folder / "artifact", pinned.shapes
+        contents = await service.parts.inspector.convert(
+            folder / "peft", f"{fields.domain}-{fields.method}", folder / "artifact", pinned.shapes
         )
         artifact = v1.Artifact(
             blob=await service.blobs.put("artifacts", folder / "artifact"),

@@ -17,12 +17,14 @@ from lora_core.base_model import LOOKUPS, target_shapes
 from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.json_file import read_json
+from lora_core.interop.peft_patterns import ModulePatterns
 from lora_core.interop.replace_file import replace_file
 from lora_core.safetensors_file import map_weights, write_weights
 from lora_core.validation import has_effect
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+MAX_TEXT = 4_096  # characters of a field that is kept as the card's metadata
 
 _PREFIX = "base_model.model."
 _KEY = re.compile(
@@ -47,9 +49,6 @@ _NEUTRAL = {
 _KEPT = ("base_model_name_or_path", "task_type", "revision", "peft_version")
 # These initialisations change the base weights too; without that change the saved matrices mean something else.
 _BASE_CHANGING_INIT = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
-# Patterns are regular expressions from a stranger's file: no groups and few repeats, so that none can run for ever.
-_SAFE_PATTERN = re.compile(r"[\w.^$|\\*+?\[\]-]{1,300}")
-_MAX_REPEATS = 3
 
 
 def from_peft(folder: Path | str, name: str | None = None, base_model: Path | str | None = None) -> LoRACard:
@@ -68,18 +67,17 @@ def from_peft(folder: Path | str, name: str | None = None, base_model: Path | st
     if not isinstance(rank, int):
         raise InvalidAdapter("r", rank, "a whole number")
     alpha = float(_number(config, "lora_alpha"))
-    alpha_pattern = _pattern(config, "alpha_pattern")
-    rank_pattern = _pattern(config, "rank_pattern")
+    alphas, ranks = _patterns(config, "alpha_pattern"), _patterns(config, "rank_pattern")
     weights: dict[str, LoRAWeights] = {}
     for module, arrays in _arrays(map_weights(folder / WEIGHTS), base_model).items():
-        own = LoRAWeights(**arrays, alpha=_match(alpha_pattern, module))
-        expected_rank = _match(rank_pattern, module) or rank
+        own = LoRAWeights(**arrays, alpha=alphas.value_of(module))
+        expected_rank = ranks.value_of(module) or rank
         if own.a.ndim == 2 and own.rank != expected_rank and has_effect(replace(own, base_bias=None)):
             raise InvalidAdapter(f"{module} rank", own.rank, f"{expected_rank:g}, as {CONFIG} says")
         weights[module] = own
     if config.get("use_dora") and not any(own.magnitude is not None for own in weights.values()):
         raise InvalidAdapter("use_dora", True, "lora_magnitude_vector of the modules")
-    metadata = {f"peft.{key}": str(config[key]) for key in _KEPT if config.get(key)}
+    metadata = {f"peft.{key}": _text(config, key) for key in _KEPT if config.get(key)}
     return LoRACard(
         name=name or folder.resolve().name,
         rank=rank,
@@ -235,22 +233,15 @@ def _number(config: Mapping[str, object], key: str) -> float | int:
     return value
 
 
-def _pattern(config: Mapping[str, object], key: str) -> dict[str, float]:
-    pattern = config.get(key) or {}
-    if not isinstance(pattern, dict):
-        raise InvalidAdapter(key, pattern, "an object of module pattern → number")
-    for name in pattern:
-        if not _SAFE_PATTERN.fullmatch(name) or name.count("*") + name.count("+") > _MAX_REPEATS:
-            raise UnsupportedAdapter(key, name[:200], "module names or simple patterns without groups")
-    return {name: _number(pattern, name) for name in pattern}
+def _patterns(config: Mapping[str, object], key: str) -> ModulePatterns:
+    given = config.get(key) or {}
+    if not isinstance(given, dict):
+        raise InvalidAdapter(key, given, "an object of module pattern → number")
+    return ModulePatterns(key, {name: _number(given, name) for name in given})
 
 
-def _match(pattern: Mapping[str, float], module: str) -> float | None:
-    """PEFT's own rule (`peft.utils.other.get_pattern_key`): the first key that matches the end of the name."""
-    for key, value in pattern.items():
-        try:
-            if re.match(rf"(.*\.)?({key})$", module):
-                return value
-        except re.error as error:
-            raise InvalidAdapter("pattern", key, f"a regular expression ({error})") from None
-    return None
+def _text(config: Mapping[str, object], key: str) -> str:
+    value = config[key]
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise InvalidAdapter(key, value, f"a text of at most {MAX_TEXT} characters")
+    return value

@@ -171,3 +171,16 @@ async def service(connection: Connection, domains: Domains) -> list[DomainServic
         domains,
     )
     return [DomainService(**dict(row)) for row in rows]
+
+
+async def uploaded_bytes(connection: Connection, domain: str) -> int:
+    """What the domain's uploads take in the object store: files and artifacts. Trained versions do not count."""
+    total = await connection.fetchval(
+        """
+        select sum((made_of->'artifact'->'blob'->>'bytes')::numeric + (made_of->'checkpoint'->>'bytes')::numeric
+            + (made_of->'checkpoint_config'->>'bytes')::numeric)
+        from adapter where domain = $1 and job_id is null
+        """,
+        domain,
+    )
+    return int(total or 0)

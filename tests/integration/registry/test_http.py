@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,14 @@ def _spoil(fault: str, folder: Path, upstream: Upstream) -> None:
             (folder / "adapter_config.json").unlink()
         case "config is no json":
             (folder / "adapter_config.json").write_text("{")
+        case "alpha of 4,000 digits":
+            config = (folder / "adapter_config.json").read_text()
+            (folder / "adapter_config.json").write_text(
+                config.replace('"lora_alpha": 8', f'"lora_alpha": {"9" * 4000}')
+            )
+        case "header of 20 MB":
+            header = b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' + b" " * (20 << 20) + b"}"
+            weights.write_bytes(len(header).to_bytes(8, "little") + header)
         case "other peft type":
             _config(folder, peft_type="IA3")
         case "dora":
@@ -148,7 +158,9 @@ def _spoil(fault: str, folder: Path, upstream: Upstream) -> None:
         ("pickle", "files"),
         ("no weights", "files"),
         ("no config", "files"),
-        ("config is no json", "adapter_model.safetensors"),
+        ("config is no json", "adapter_config.json"),
+        ("alpha of 4,000 digits", "adapter_config.json"),
+        ("header of 20 MB", "adapter_model.safetensors"),
         ("other peft type", "peft_type"),
         ("dora", "use_dora"),
         ("rank differs", "model.layers.0.self_attn.q_proj rank"),
@@ -204,6 +216,58 @@ async def test_an_upload_over_the_bound_is_refused_while_it_arrives(
         large = [("files", ("adapter_model.safetensors", b"x" * (2 << 20), "application/octet-stream"))]
         answer = await small.client.post("/v1/adapters", data={"domain": domain}, files=large)
     assert answer.status_code == 413, answer.text
+
+
+async def test_a_slow_pattern_of_one_caller_holds_up_nobody(
+    registry: RunningService, upstream: Upstream, adapters: Get, peft: Path, domain: str
+) -> None:
+    """10 kB of `rank_pattern` that `re` searches with for ever; health is asked all the while."""
+    patterns = {f"(a?){{25}}a{{25}}|(x+x+)+y{number}|(.*a){{20}}": 4 for number in range(60)}
+    _config(peft, rank_pattern=patterns)
+    uploading = asyncio.create_task(upload(registry.client, peft, domain=domain))
+    slowest = 0.0
+    while not uploading.done():
+        asked = time.monotonic()
+        assert (await registry.client.get("/healthz")).status_code == 200
+        slowest = max(slowest, time.monotonic() - asked)
+        await asyncio.sleep(0.02)
+    answer = await uploading
+    assert answer.status_code == 201, answer.text
+    assert slowest < 2.0, slowest
+
+
+async def test_the_quota_of_a_domain_ends_its_uploads_and_no_other_s(
+    run_service: Any, base_model: Path, peft: Path, domain: str
+) -> None:
+    size = sum(len(content) for _, (_, content, _) in files_of(peft))
+    bounds = {"LORAFLEET_BASE_MODEL": str(base_model), "LORAFLEET_MAX_UPLOADED_BYTES": str(int(size * 3.5))}
+    async with run_service("registry", **bounds) as small:
+        assert (await upload(small.client, peft, domain=domain)).status_code == 201
+        over = await upload(small.client, peft, domain=domain)
+        assert (over.status_code, over.json()["field"]) == (413, "domain"), over.text
+        assert (await upload(small.client, peft, domain=f"{domain}-b")).status_code == 201
+
+
+async def test_uploads_at_once_beyond_the_bound_are_told_to_wait(
+    run_service: Any, base_model: Path, peft: Path, domain: str
+) -> None:
+    bounds = {"LORAFLEET_BASE_MODEL": str(base_model), "LORAFLEET_MAX_UPLOADS_AT_ONCE": "1"}
+    async with run_service("registry", **bounds) as small:
+        answers = await asyncio.gather(*(upload(small.client, peft, domain=domain) for _ in range(4)))
+        statuses = sorted(answer.status_code for answer in answers)
+        assert statuses[0] == 201
+        assert statuses[-1] == 429, statuses
+        assert (await upload(small.client, peft, domain=domain)).status_code == 201
+
+
+async def test_a_check_that_takes_too_long_is_ended_and_the_upload_refused(
+    run_service: Any, base_model: Path, peft: Path, domain: str
+) -> None:
+    bounds = {"LORAFLEET_BASE_MODEL": str(base_model), "LORAFLEET_INSPECTION_SECONDS": "0.001"}
+    async with run_service("registry", **bounds) as hasty:
+        answer = await upload(hasty.client, peft, domain=domain)
+        assert (answer.status_code, answer.json()["field"]) == (422, "files"), answer.text
+        assert "took more than" in answer.json()["detail"]
 
 
 async def test_a_body_that_is_no_form_is_refused(registry: RunningService) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from services.evaluator.criteria import Criterion, UnknownRule, parse, scored
+from services.evaluator.criteria import Criterion, UnknownRule, parse, parse_stored, scored
 
 
 def holds(rules: str, answer: str) -> bool:
@@ -55,13 +57,15 @@ def test_a_rule_holds_for_what_it_says(rules, answer, right):
         ("Must mention a | ", "empty"),
         ("At least 4 of: a | b", "asks for 4 of 2"),
         ("regex: (", "not a regular expression"),
-        ("regex: (a+)+b", "repeats a group"),
-        ("regex: (a|aa)+$", "repeats a group"),
-        ("regex: (?:x(?:y))*", "repeats a group"),
+        ("regex: (?=a)b", "lookahead"),
+        ("regex: (a)\\1", "reference to a group"),
+        ("regex: x{1000}", "too large"),
         ("regex: a*", "matches the empty text"),
-        ("regex: a+b+c+d+e+f", "unbounded repeats"),
-        ("regex: " + "a" * 201, "201 characters"),
+        ("regex: " + "a" * 401, "401 characters"),
         (" ; ", "empty"),
+        ("Must mention a;" * 65, "65 rules; at most 64"),
+        ("regex: a;" * 33, "33 regular expressions; at most 32"),
+        ("Must mention " + "a|" * 256 + "a", "257 phrases; at most 256"),
     ],
 )
 def test_what_cannot_be_checked_is_refused_with_the_field_and_the_reason(rules, why):
@@ -78,3 +82,20 @@ def test_an_unknown_criterion_is_refused_with_the_known_ones():
 def test_notes_do_not_count():
     rules = parse({"style": "note: warm tone; At most 5 words"})[Criterion.STYLE]
     assert [rule.text for rule in scored(rules)] == ["At most 5 words"]
+
+
+HOSTILE = ["(a?){25}a{25}$", "(a+)+$", "(a|aa)+$", "(?:a{1,3}){1,40}b", "(.*a){20}b", "(x+x+)+y"]
+
+
+@pytest.mark.parametrize("pattern", HOSTILE)
+def test_no_expression_searches_for_long(pattern):
+    started = time.process_time()
+    holds(f"regex: {pattern}", "a" * 7_999 + "!")
+    assert time.process_time() - started < 2
+
+
+def test_a_stored_rule_that_is_refused_by_now_fails_its_sample_alone():
+    rules = parse_stored({"accuracy": r"regex: (?<=a)b; Must mention harbour", "style": "At most 9 words", "wit": "x"})
+    assert [rule.holds("ab harbour") for rule in rules[Criterion.ACCURACY]] == [False, False]
+    assert "lookbehind" in rules[Criterion.ACCURACY][0].text
+    assert [rule.holds("ab harbour") for rule in rules[Criterion.STYLE]] == [True]

@@ -142,7 +142,7 @@ def change(checkpoint: Path, **settings: object) -> None:
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
         ({"a_setting_of_tomorrow": 1}, "a_setting_of_tomorrow"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
-        ({"rank_pattern": {"(a+)+$": 2}}, "rank_pattern"),
+        ({"rank_pattern": {"(?<=q)_proj": 2}}, "rank_pattern"),
         ({"r": "many"}, "r"),
         ({"r": 5}, "model.layers.0.mlp.down_proj rank"),
         ({"lora_alpha": -1}, "alpha"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,9 +63,9 @@ def test_a_form_of_another_adapter_is_refused(tmp_path: Path, other: LoRACard, s
     LoRAFormat.save(card(), tmp_path / "artifact")
     LoRAFormat.save(card(), tmp_path / "own", "int4")
     LoRAFormat.save(other, tmp_path / "other", "int8")
-    asyncio.run(exports.check_file(export("int4"), 0, tmp_path / "own", tmp_path / "artifact"))
+    exports.check_arrow("exports.0.blob", tmp_path / "own", tmp_path / "artifact")
     with pytest.raises(CannotServe, match=said) as refused:
-        asyncio.run(exports.check_file(export(), 2, tmp_path / "other", tmp_path / "artifact"))
+        exports.check_arrow("exports.2.blob", tmp_path / "other", tmp_path / "artifact")
     assert refused.value.field == "exports.2.blob"
 
 

@@ -1,0 +1,106 @@
+"""Opens strangers' files in a process of its own, with bounds on memory and time; what breaks the bounds is refused.
+
+The process gets paths and shapes, no credentials and no environment of ours. It is ended whole when its time is over
+or nobody waits for it any more. What runs in it is `inspection_process`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from services.registry.base_models import Shapes
+from services.registry.checkpoint import CannotServe, Contents
+from services.registry.inspection_order import Convert, Limits, Open, Order, Outcome
+from services.registry.settings import RegistrySettings
+
+log = structlog.get_logger()
+
+BYTES_A_SECOND = 8 << 20  # the slowest that files are read, checked and written
+MEMORY_PER_BYTE = 4  # a file mapped, its arrays stacked, the other file mapped, and what comparing takes
+
+
+class Inspector:
+    """Starts the processes, few at a time."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self._settings = settings
+        self._places = asyncio.Semaphore(settings.inspections_at_once)
+
+    async def convert(self, folder: Path, name: str, to: Path, shapes: Shapes) -> Contents:
+        """`checkpoint.convert`, apart. Raises CannotServe also for files that take too long or too much memory."""
+        return await self._inspect(Convert(folder=folder, name=name, to=to, shapes=dict(shapes)), [folder])
+
+    async def open_artifact(
+        self, artifact: Path, checkpoint: Path, shapes: Shapes, forms: Sequence[tuple[str, Path]] = ()
+    ) -> Contents:
+        """`checkpoint.open_artifact`, apart, and `exports.check_arrow` of the forms, (field, file) each."""
+        work = Open(artifact=artifact, checkpoint=checkpoint, shapes=dict(shapes), forms=tuple(forms))
+        return await self._inspect(work, [artifact, checkpoint, *(file for _, file in forms)])
+
+    async def _inspect(self, work: Convert | Open, files: Sequence[Path]) -> Contents:
+        size = await asyncio.to_thread(_bytes_of, files)
+        limits = Limits(
+            memory=self._settings.inspection_bytes + MEMORY_PER_BYTE * size,
+            seconds=self._settings.inspection_seconds + size // BYTES_A_SECOND,
+        )
+        order = Order(limits=limits, work=work).model_dump_json().encode()
+        async with self._places:
+            status, answer, complaint = await _run(order, limits.seconds)
+        if status == 0:
+            outcome = Outcome.model_validate_json(answer)
+            if outcome.contents is not None:
+                return outcome.contents
+            if outcome.fault is not None:
+                raise CannotServe(outcome.fault.field, outcome.fault.message)
+        if -status in {signal.SIGKILL, signal.SIGXCPU, signal.SIGALRM}:
+            raise CannotServe(
+                "files", f"checking these files took more than {limits.seconds:g} s, or more memory than there is"
+            )
+        if status < 0:
+            # The readers' native parts abort where Python raises MemoryError.
+            name, allowed = signal.Signals(-status).name, limits.memory >> 20
+            raise CannotServe("files", f"checking these files takes more than {allowed} MiB, or breaks it ({name})")
+        raise RuntimeError(f"the inspection ended with {status}: {complaint[-2000:].decode(errors='replace')}")
+
+
+async def _run(order: bytes, seconds: float) -> tuple[int, bytes, bytes]:
+    """Exit status (minus the signal), standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",  # neither the working folder nor variables of the environment say what is imported
+        "-m",
+        "services.registry.inspection_process",
+        str(os.getpid()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(seconds + 5):  # its own clock comes first
+            answer, complaint = await process.communicate(order)
+    except TimeoutError:
+        answer, complaint = b"", b""
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if complaint:
+        log.warning("inspection complained", complaint=complaint[-2000:].decode(errors="replace"))
+    return process.returncode or 0, answer, complaint
+
+
+def _bytes_of(paths: Sequence[Path]) -> int:
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return sum(file.stat().st_size for file in files if file.is_file())

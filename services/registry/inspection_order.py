@@ -1,0 +1,58 @@
+"""What the registry and the process that inspects files tell each other, as JSON over pipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from services.registry.checkpoint import Contents
+
+
+class Convert(BaseModel):
+    """A PEFT folder becomes an Arrow artifact."""
+
+    task: Literal["convert"] = "convert"
+    folder: Path
+    name: str
+    to: Path
+    shapes: dict[str, tuple[int, int]]
+
+
+class Open(BaseModel):
+    """An Arrow artifact is held against the PEFT folder it was made from, and `forms` of it against the artifact."""
+
+    task: Literal["open"] = "open"
+    artifact: Path
+    checkpoint: Path
+    shapes: dict[str, tuple[int, int]]
+    forms: tuple[tuple[str, Path], ...] = ()
+
+
+class Limits(BaseModel):
+    """memory: bytes beyond those of the imported libraries. seconds: of processor time, and of waiting."""
+
+    memory: int
+    seconds: float
+
+
+class Order(BaseModel):
+    """What the process reads."""
+
+    limits: Limits
+    work: Annotated[Convert | Open, Field(discriminator="task")]
+
+
+class Fault(BaseModel):
+    """Why it cannot serve."""
+
+    field: str
+    message: str
+
+
+class Outcome(BaseModel):
+    """What the process writes: one of the two."""
+
+    contents: Contents | None = None
+    fault: Fault | None = None

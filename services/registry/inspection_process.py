@@ -1,0 +1,78 @@
+"""What runs apart: `python -m services.registry.inspection_process PARENT`. An order on stdin, an outcome on stdout."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import resource
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from services.registry.checkpoint import CannotServe, Contents, convert, open_artifact, preload
+from services.registry.exports import check_arrow
+from services.registry.inspection_order import Convert, Fault, Limits, Order, Outcome
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Exit status 0 with an outcome, else a fault of ours with its traceback on standard error."""
+    _die_with(int(sys.argv[1]))
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever libraries print is no outcome
+    order = Order.model_validate_json(sys.stdin.buffer.read())
+    preload()  # before the limits, which are for the files
+    _limit(order.limits)
+    out.write(_outcome(order).model_dump_json())
+    out.flush()
+
+
+def _outcome(order: Order) -> Outcome:
+    try:
+        return Outcome(contents=_inspect(order))
+    except CannotServe as error:
+        return Outcome(fault=Fault(field=error.field, message=str(error)))
+    except MemoryError:
+        allowed = order.limits.memory >> 20
+        return Outcome(fault=Fault(field="files", message=f"checking these files takes more than {allowed} MiB"))
+    except OSError:
+        raise  # a full disk is no fault of the files
+    except Exception as error:
+        # Readers raise AdapterError for everything they foresee; whatever else a file brings about refuses it too.
+        traceback.print_exc()
+        return Outcome(fault=Fault(field="files", message=f"these files cannot be read ({type(error).__name__})"))
+
+
+def _inspect(order: Order) -> Contents:
+    work = order.work
+    if isinstance(work, Convert):
+        return convert(work.folder, work.name, work.to, work.shapes)
+    contents = open_artifact(work.artifact, work.checkpoint, work.shapes)
+    for field, file in work.forms:
+        check_arrow(field, file, work.artifact)
+    return contents
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        sys.exit(1)
+
+
+def _limit(limits: Limits) -> None:
+    signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+    whole = math.ceil(limits.seconds + resource.getrusage(resource.RUSAGE_SELF).ru_utime)
+    resource.setrlimit(resource.RLIMIT_CPU, (whole + 1, whole + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + limits.memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+if __name__ == "__main__":
+    main()
