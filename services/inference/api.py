@@ -83,7 +83,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
     if isinstance(chosen, Response):
         return chosen
     vocabulary = chosen.hosted.vocabulary
-    prompt_ids = vocabulary.of_chat([(one.role, one.text) for one in body.messages])
+    prompt_ids = await vocabulary.of_turns([(one.role, one.text) for one in body.messages])
     sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen.hosted.limits)
     generation_id = parts.generator.ids.new(chosen.adapter_id)
     form = render.Chat(
