@@ -31,7 +31,7 @@ _MESSAGE = 500
 class _Generation(jinja2.ext.Extension):
     """``{% generation %}`` marks what a model wrote; it renders its body."""
 
-    tags = {"generation"}  # noqa: RUF012: as jinja2 declares it
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
