@@ -8,14 +8,14 @@ from typing import Annotated
 import nats.errors
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from fleet_events.v1 import FeedbackRecorded
 from fleet_kit.auth import Caller, require
 from fleet_kit.http import service_of
 
 from . import render
-from .disconnect import unless_gone
+from .disconnect import ClosingStream, unless_gone
 from .errors import BadRequest, Busy, Forbidden, NotFound, UnknownModel
 from .generation import Chosen, End, Job, Piece, Sampling
 from .hosted import Limits
@@ -243,30 +243,36 @@ async def _answer(
             return Response(status_code=499)
         got, end = collected
         return JSONResponse(form.whole(got, end, len(job.prompt_ids)))
-    # What can be refused is refused before the first byte, with its own status.
-    first = await unless_gone(request, anext(pieces))
+    try:
+        # What can be refused is refused before the first byte, with its own status.
+        first = await unless_gone(request, anext(pieces))
+    except BaseException:
+        await pieces.aclose()
+        raise
     if first is None:
         await pieces.aclose()
         return Response(status_code=499)
 
     async def events() -> AsyncIterator[str]:
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        async with aclosing(pieces):
-            for chunk in form.begin():
-                yield chunk
-            try:
-                async for piece in _from(first, pieces):
-                    yield form.chunk(piece)
-                    if isinstance(piece, End) and include_usage:
-                        yield form.usage_chunk(piece, len(job.prompt_ids))
-            except Exception as error:
-                log.exception("stream_failed", generation_id=job.generation_id)
-                yield form.error(error)
-                return
-            yield form.done()
+        for chunk in form.begin():
+            yield chunk
+        try:
+            async for piece in _from(first, pieces):
+                yield form.chunk(piece)
+                if isinstance(piece, End) and include_usage:
+                    yield form.usage_chunk(piece, len(job.prompt_ids))
+        except Exception as error:
+            log.exception("stream_failed", generation_id=job.generation_id)
+            yield form.error(error)
+            return
+        yield form.done()
 
-    return StreamingResponse(
-        events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return ClosingStream(
+        events(),
+        pieces,
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
