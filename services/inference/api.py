@@ -8,7 +8,7 @@ from typing import Annotated
 import nats.errors
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from fleet_events.v1 import FeedbackRecorded
 from fleet_kit.auth import Caller, require
@@ -17,7 +17,7 @@ from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 
 from . import render
-from .disconnect import unless_gone
+from .disconnect import ClosingStream, unless_gone
 from .errors import BadRequest, Busy, NotFound, UnknownModel
 from .generation import Chosen, End, Job, Piece, Sampling
 from .generation_ids import unknown_generation
@@ -89,7 +89,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
     if isinstance(chosen, Response):
         return chosen
     vocabulary = chosen.hosted.vocabulary
-    prompt_ids = vocabulary.of_chat([(one.role, one.text) for one in body.messages])
+    prompt_ids = await vocabulary.of_turns([(one.role, one.text) for one in body.messages])
     sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen.hosted.limits)
     generation_id = parts.generator.ids.new(chosen.adapter_id)
     form = render.Chat(
@@ -245,30 +245,36 @@ async def _answer(
             return Response(status_code=499)
         got, end = collected
         return JSONResponse(form.whole(got, end, len(job.prompt_ids)))
-    # What can be refused is refused before the first byte, with its own status.
-    first = await unless_gone(request, anext(pieces))
+    try:
+        # What can be refused is refused before the first byte, with its own status.
+        first = await unless_gone(request, anext(pieces))
+    except BaseException:
+        await pieces.aclose()
+        raise
     if first is None:
         await pieces.aclose()
         return Response(status_code=499)
 
     async def events() -> AsyncIterator[str]:
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        async with aclosing(pieces):
-            for chunk in form.begin():
-                yield chunk
-            try:
-                async for piece in _from(first, pieces):
-                    yield form.chunk(piece)
-                    if isinstance(piece, End) and include_usage:
-                        yield form.usage_chunk(piece, len(job.prompt_ids))
-            except Exception as error:
-                log.exception("stream_failed", generation_id=job.generation_id)
-                yield form.error(error)
-                return
-            yield form.done()
+        for chunk in form.begin():
+            yield chunk
+        try:
+            async for piece in _from(first, pieces):
+                yield form.chunk(piece)
+                if isinstance(piece, End) and include_usage:
+                    yield form.usage_chunk(piece, len(job.prompt_ids))
+        except Exception as error:
+            log.exception("stream_failed", generation_id=job.generation_id)
+            yield form.error(error)
+            return
+        yield form.done()
 
-    return StreamingResponse(
-        events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return ClosingStream(
+        events(),
+        pieces,
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 

@@ -9,7 +9,6 @@ from typing import Protocol
 import httpx
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import Counter
 
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
@@ -22,13 +21,12 @@ from .engine_thread import FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting
+from .metrics import AnsweredBy, TokenCounts
 from .policies.preloading import Preloading
 from .publisher import Publisher
 from .resolution import Auto, Base, Mix, base_of, resolve
 from .schemas import Fallback, Provenance, Routed, Weighted
 from .text import TextStream
-
-TOKENS = Counter("lorafleet_inference_tokens_total", "Tokens", ["kind", "adapter_id"])
 
 
 class CurrentCatalogue(Protocol):
@@ -79,6 +77,10 @@ class Chosen:
     def of_engine(self) -> str | dict[str, float] | None:
         """As the engine's rows are set."""
         return {one.adapter_id: weight for one, weight in self.mix} or self.adapter_id or None
+
+    @property
+    def answered_by(self) -> AnsweredBy:
+        return "mix" if self.mix else "adapter" if self.adapter else "base"
 
     @property
     def adapter_id(self) -> str:
@@ -146,7 +148,7 @@ class Generator:
     replica: str
     fallbacks: Mapping[str, str]
     always_fall_back: bool
-    count_by_adapter: bool
+    tokens: TokenCounts
 
     async def choose(self, model: str, query: str, caller: Caller, fallback: bool | str = False) -> Chosen:
         """Who is to answer: ``model``, or where that has no servable adapter and a fallback is allowed, the fallback.
@@ -267,9 +269,7 @@ class Generator:
 
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
         chosen = job.chosen
-        counted = chosen.adapter_id if self.count_by_adapter else ""
-        TOKENS.labels("prompt", counted).inc(len(job.prompt_ids))
-        TOKENS.labels("completion", counted).inc(produced)
+        self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(job.prompt_ids), completion=produced)
         self.publisher.say(
             GenerationCompleted(
                 generation_id=job.generation_id,

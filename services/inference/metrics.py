@@ -1,4 +1,11 @@
-"""Prometheus metrics of adapters at run time."""
+"""Prometheus metrics of adapters at run time, of tokens and of chat templates.
+
+Every label has a closed set of values, so that no request can add a series; adapter ids are there only by setting, and
+no more than `TokenCounts.MOST_IDS` of them.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -35,3 +42,43 @@ PREDICTIONS = Counter(
 )
 PRESSURE = Gauge("lorafleet_inference_memory_pressure", "0 low, 1 medium, 2 high, 3 critical")
 MEMORY_SHARE = Gauge("lorafleet_inference_memory_share", "Used share of the tightest memory limit")
+TOKENS = Counter(
+    "lorafleet_inference_tokens_total",
+    "Tokens of prompts and completions, by who answered (base, adapter, mix)",
+    ["kind", "answered_by", "adapter_id"],
+)
+TEMPLATE_LIMITS = Counter(
+    "lorafleet_inference_template_limits_total",
+    "Conversations that a chat template was not rendered for, by what it took too much of (time, memory, text)",
+    ["limit"],
+)
+
+
+AnsweredBy = Literal["base", "adapter", "mix"]
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """Counts tokens: all together, or by who answered; adapters by their ids only where ``ids`` are wanted."""
+
+    MOST_IDS: ClassVar[int] = 1000
+    """Adapter ids with a series of their own; those that come later share the series ``other``."""
+
+    by_answer: bool
+    ids: bool
+    _labelled: set[str] = field(default_factory=set)
+
+    def count(self, answered_by: AnsweredBy, adapter_id: str, *, prompt: int, completion: int) -> None:
+        """Counts one answer; ``adapter_id`` is empty for the base model."""
+        who, which = (answered_by, self._label(adapter_id)) if self.by_answer else ("", "")
+        TOKENS.labels("prompt", who, which).inc(prompt)
+        TOKENS.labels("completion", who, which).inc(completion)
+
+    def _label(self, adapter_id: str) -> str:
+        if not (self.ids and adapter_id):
+            return ""
+        if adapter_id not in self._labelled:
+            if len(self._labelled) >= self.MOST_IDS:
+                return "other"
+            self._labelled.add(adapter_id)
+        return adapter_id

@@ -28,6 +28,7 @@ from .loading.cache import DiskCache
 from .loading.loader import SlotLoader
 from .loading.profiled_loader import ProfiledLoader
 from .loading.proof import PROBE_PROMPT, Exactness
+from .metrics import TokenCounts
 from .policies import pressure
 from .policies.predictor import Predictor
 from .policies.preloading import Preloading
@@ -125,7 +126,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         replica=settings.replica,
         fallbacks=settings.fallbacks,
         always_fall_back=settings.fallback_policy == "always",
-        count_by_adapter=settings.monitoring == "detailed",
+        tokens=TokenCounts(by_answer=settings.monitoring == "detailed", ids=settings.metrics_adapter_ids),
     )
     announcements = (
         Announcements(
@@ -164,6 +165,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         ready.clear()
         for one in hosting.all:
             await one.backend.close()
+            one.vocabulary.close()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -54,7 +54,8 @@ class InferenceSettings(AdapterSettings):
     queue_limit: int = Field(default=64, ge=1)
     """Requests that may wait for a row; one more gets 503."""
     requests_per_minute: int = Field(default=0, ge=0)
-    """Of one caller (its token's subject), at this replica; one more gets 429. 0 is no limit."""
+    """Of one caller (its token's subject), counted by this process alone: behind n replicas a caller may make n times
+    as many. One more gets 429 with Retry-After. 0 is no limit."""
     max_prompt_tokens: int = Field(default=2048, ge=1)
     max_completion_tokens: int = Field(default=1024, ge=1)
     default_completion_tokens: int = Field(default=256, ge=1)

@@ -1,9 +1,14 @@
 """The base model's tokenizer: token ids of what a request asks, and text of what the model says."""
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from lora_core.chat_template import ChatTemplate, TemplateRefuses, TemplateTooCostly
+
 from .errors import BadRequest
+from .metrics import TEMPLATE_LIMITS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,10 +19,19 @@ class Vocabulary:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
+        self._template = ChatTemplate.of(tokenizer)
+        # A thread of its own: a template that takes its time delays no other base model's requests.
+        self._rendering = ThreadPoolExecutor(1, thread_name_prefix="chat template")
 
     @property
     def has_chat_template(self) -> bool:
-        return bool(self._tokenizer.chat_template)
+        return self._template is not None
+
+    def close(self) -> None:
+        """Ends the process that renders the chat template."""
+        self._rendering.shutdown(wait=False, cancel_futures=True)
+        if self._template is not None:
+            self._template.close()
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids, byte for byte: no space is tidied away."""
@@ -26,22 +40,34 @@ class Vocabulary:
         )
         return text if isinstance(text, str) else "".join(text)
 
+    async def of_turns(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """As `of_chat`, off the event loop."""
+        return self._ids(await asyncio.get_running_loop().run_in_executor(self._rendering, self._render, turns))
+
     def of_chat(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """The conversation, turns of (role, text), in the model's own chat template, up to where the assistant begins.
 
         Raises:
-            BadRequest: the template refuses it, or the model has none.
+            BadRequest: the template refuses it or takes too much for it, or the model has none.
         """
-        if not self.has_chat_template:
+        return self._ids(self._render(turns))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _render(self, turns: Sequence[tuple[str, str]]) -> str:
+        if self._template is None:
             raise BadRequest("this base model has no chat template; use /v1/completions.", code="no_chat_template")
         messages = [{"role": role, "content": content} for role, content in turns]
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # jinja raises what the template's author chose
+            return self._template.render(messages, add_generation_prompt=True)
+        except TemplateRefuses as error:
             raise BadRequest(
                 f"the model's chat template refuses this conversation: {error}", code="invalid_value", param="messages"
             ) from error
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        except TemplateTooCostly as error:
+            TEMPLATE_LIMITS.labels(error.limit).inc()
+            raise BadRequest(f"{error}; use /v1/completions.", code="template_too_costly", param="messages") from error
 
     def of_text(self, prompt: str) -> tuple[list[int], list[int]]:
         """Token ids of a plain prompt, and the character at which each of them begins.

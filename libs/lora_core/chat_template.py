@@ -1,0 +1,259 @@
+"""A base model's chat template, rendered in a process of its own with bounded processor time, memory and text.
+
+Templates come from base model folders, and jinja's sandbox bounds none of these: nested loops, `"x" * 10**9` or
+`center(10**9)` would take the memory or hold the thread of whoever renders. Measures inside of the interpreter miss
+what a single operation does, so the kernel keeps the bounds, and what a template breaks is its own process.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+_WORKER = Path(__file__).with_name("chat_template_worker.py")
+_START_SECONDS = 60.0
+"""For the interpreter to start, on a machine that is busy with other things."""
+_BUSY_FACTOR = 20
+"""Seconds on the clock for one of processor time, before a renderer is given up."""
+_HEADROOM = 16 << 10
+"""Bytes of an answer beside its text: an error's message."""
+_BYTES_A_CHARACTER = 12
+"""Of JSON at most: a character beyond the first 65,536 is two escapes."""
+
+Limit = Literal["time", "memory", "text"]
+
+
+class ChatTemplateError(ValueError):
+    """A conversation that has no text by this template."""
+
+
+class TemplateRefuses(ChatTemplateError):
+    """The template does not compile, or raises for this conversation; the message is its own."""
+
+
+class TemplateTooCostly(ChatTemplateError):
+    """Rendering took more than is allowed; ``limit`` says of what."""
+
+    def __init__(self, limit: Limit, message: str) -> None:
+        self.limit: Limit = limit
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderLimits:
+    """Bounds of compiling a template, and of each conversation."""
+
+    seconds: float = 1.0
+    """Processor time."""
+    memory: int = 256 << 20
+    """Bytes of address space of the process, interpreter included. Kept on Linux alone."""
+    characters: int = 256 << 10
+    """Of the text, beside ``repeats`` times those of the conversation."""
+    repeats: int = 4
+
+
+class _Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    chat_template: Any
+
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]: ...
+
+    def get_chat_template(self) -> str: ...
+
+
+class ChatTemplate:
+    """Renders conversations as transformers' `apply_chat_template` does; safe to use from several threads.
+
+    ``variables``: what the template may use beside the conversation: the special tokens. Its process starts with the
+    first conversation, and again after one that broke a limit.
+    """
+
+    def __init__(
+        self, template: str, variables: Mapping[str, object] | None = None, limits: RenderLimits | None = None
+    ) -> None:
+        self._template, self._variables = template, dict(variables or {})
+        self._limits = limits or RenderLimits()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ending: weakref.finalize[..., Any] | None = None
+        self._unusable: ChatTemplateError | None = None
+
+    @classmethod
+    def of(cls, tokenizer: _Tokenizer, limits: RenderLimits | None = None) -> Self | None:
+        """A tokenizer's template; None if it has none. Raises ValueError where it has several and no default."""
+        if not tokenizer.chat_template:
+            return None
+        return cls(tokenizer.get_chat_template(), tokenizer.special_tokens_map, limits)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool = False,
+        now: datetime | None = None,
+    ) -> str:
+        """The text of a conversation, messages with ``role`` and ``content``.
+
+        ``now`` is the time that the template writes with ``strftime_now``; None is the clock's.
+
+        Raises:
+            TemplateRefuses: the template raises, or does not compile.
+            TemplateTooCostly: rendering took too much time or memory, or wrote too long a text.
+        """
+        if not messages:
+            raise TemplateRefuses("the conversation has no messages")
+        limits = self._limits
+        given = sum(len(text) for message in messages for text in message.values())
+        most = limits.characters + limits.repeats * given
+        request = {
+            "messages": list(messages),
+            "variables": self._variables,
+            "add_generation_prompt": add_generation_prompt,
+            "now": (now or datetime.now()).isoformat(),
+            "characters": most,
+        }
+        with self._lock:
+            if self._unusable is not None:
+                raise self._unusable
+            process = self._running()
+            try:
+                _send(process, request)
+                answer = self._answer(process, _HEADROOM + _BYTES_A_CHARACTER * most)
+            except TemplateRefuses:
+                raise
+            except BaseException:
+                self._stop()
+                raise
+        text: str = answer["text"]
+        return text
+
+    def close(self) -> None:
+        """Ends the process; the next conversation starts another one."""
+        with self._lock:
+            self._stop()
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._stop()
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-I", str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # No credentials where templates run; the path is where some machines have the interpreter's own library.
+            env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is for whoever started us
+        )
+        self._ending = weakref.finalize(self, _end, process)
+        try:
+            self._compile(process)
+        except BaseException:
+            self._stop()
+            raise
+        return process
+
+    def _compile(self, process: "subprocess.Popen[bytes]") -> None:
+        limits = self._limits
+        _send(process, {"template": self._template, "memory": limits.memory, "seconds": limits.seconds})
+        if _receive(process, _START_SECONDS, _HEADROOM) is None:
+            _end(process)
+            raise RuntimeError(f"the renderer of chat templates did not start: exit status {process.returncode}")
+        try:
+            self._answer(process, _HEADROOM)
+        except ChatTemplateError as error:
+            # No conversation changes what the template itself is; being killed may have other reasons.
+            if process.returncode != -signal.SIGKILL:
+                self._unusable = error
+            raise
+
+    def _answer(self, process: "subprocess.Popen[bytes]", most: int) -> dict[str, Any]:
+        answer = _receive(process, _BUSY_FACTOR * self._limits.seconds, most)
+        if answer is None:
+            _end(process)
+            if process.returncode in {-signal.SIGPROF, -signal.SIGKILL}:
+                raise self._too_costly("time")
+            raise TemplateRefuses(f"its renderer ended with exit status {process.returncode}")
+        if (limit := answer.get("limit")) is not None:
+            raise self._too_costly(limit)
+        if (why := answer.get("refused")) is not None:
+            raise TemplateRefuses(why)
+        return answer
+
+    def _too_costly(self, limit: Limit) -> TemplateTooCostly:
+        limits = self._limits
+        most = {
+            "time": f"{limits.seconds:g} s of processor time",
+            "memory": f"{limits.memory >> 20} MiB of memory",
+            "text": f"{limits.characters} characters of text beside {limits.repeats} times those of the conversation",
+        }
+        return TemplateTooCostly(limit, f"the chat template takes more than {most[limit]}")
+
+    def _stop(self) -> None:
+        if self._ending is not None:
+            self._ending()
+        self._process = self._ending = None
+
+
+def _send(process: "subprocess.Popen[bytes]", message: Mapping[str, object]) -> None:
+    if process.stdin is None:
+        raise RuntimeError("the renderer was started without an input")
+    body = json.dumps(message).encode()
+    # That it has ended is found out when its answer is read.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(struct.pack(">I", len(body)) + body)
+        process.stdin.flush()
+
+
+def _receive(process: "subprocess.Popen[bytes]", seconds: float, most: int) -> dict[str, Any] | None:
+    """Its next frame; None if it ended, was silent for so long, or announces more than ``most`` bytes."""
+    until = time.monotonic() + seconds
+    head = _bytes(process, 4, until)
+    if head is None or (size := struct.unpack(">I", head)[0]) > most:
+        return None
+    body = _bytes(process, size, until)
+    if body is None:
+        return None
+    answer: dict[str, Any] = json.loads(body)
+    return answer
+
+
+def _bytes(process: "subprocess.Popen[bytes]", count: int, until: float) -> bytes | None:
+    if process.stdout is None:
+        raise RuntimeError("the renderer was started without an output")
+    got = bytearray()
+    waiting = select.poll()
+    waiting.register(process.stdout, select.POLLIN)
+    while len(got) < count:
+        if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
+            return None
+        some = os.read(process.stdout.fileno(), count - len(got))
+        if not some:
+            return None
+        got += some
+    return bytes(got)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            # What is still buffered for a process that has ended cannot be written.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
