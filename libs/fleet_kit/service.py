@@ -23,6 +23,7 @@ from fleet_kit.db import Pool, connect_pool
 from fleet_kit.handlers import Handlers
 from fleet_kit.outbox import Relay
 from fleet_kit.settings import ServiceSettings
+from fleet_kit.stream_room import watch_room
 from fleet_kit.transaction import Transaction
 
 __all__ = ["Service", "create_app", "serve"]
@@ -160,6 +161,7 @@ async def _start(
     try:
         jetstream = await service.bus.connect()
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(asyncio.create_task(watch_room(jetstream)).cancel)
             if parts is not None:
                 service.made = await stack.enter_async_context(parts(service))
             if service.pool is None:

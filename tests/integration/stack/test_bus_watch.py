@@ -33,11 +33,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-async def test_a_server_whose_disk_was_full_is_restarted_once_there_is_room(fresh_home: Path, small_disk: Path) -> None:
+@pytest.fixture
+def home_on_small_disk(fresh_home: Path, small_disk: Path) -> Path:
     (fresh_home / "nats").mkdir(parents=True, mode=0o700)
     fresh_home.chmod(0o700)
     (fresh_home / "nats" / "jetstream").symlink_to(small_disk)
-    with Fleet(fresh_home) as fleet:
+    return fresh_home
+
+
+async def test_a_server_whose_disk_was_full_is_restarted_once_there_is_room(
+    home_on_small_disk: Path, small_disk: Path
+) -> None:
+    with Fleet(home_on_small_disk) as fleet:
         await asyncio.to_thread(fleet.start, [])
         client = await fleet.connect_nats("admin")
         jetstream = client.jetstream(timeout=1)
