@@ -18,6 +18,7 @@ __all__ = [
     "FACTS",
     "MAX_BUILDS",
     "MAX_EVENT_BYTES",
+    "POSITIONS",
     "PROBE_STREAM",
     "PROBE_SUBJECTS",
     "REPLICAS",
@@ -118,16 +119,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A key-value bucket: what the replicas of one service tell each other, forgotten when it is not told again.
+    """A key-value bucket: what the replicas of one service announce, dropped when it is not announced again.
 
     It is no event and nothing is rebuilt from it. `ttl` is how long a value stays that nobody renews.
     """
 
     name: str
     service: str
-    """Who alone may write and watch it."""
+    """Who alone may write it."""
     ttl: timedelta
     what: str
+    readers: tuple[str, ...] = ()
+    """Services that may watch it too."""
 
     @property
     def stream(self) -> str:
@@ -146,7 +149,14 @@ REPLICAS = Bucket(
     ttl=timedelta(seconds=5),
     what="which replicas of inference are alive, their addresses, loaded adapters and load",
 )
-BUCKETS = (REPLICAS,)
+POSITIONS = Bucket(
+    "LORAFLEET_POSITIONS",
+    "inference",
+    ttl=timedelta(seconds=5),
+    what="the newest fact about adapters that each replica of inference has applied, as its sequence in the stream",
+    readers=("registry",),
+)
+BUCKETS = (REPLICAS, POSITIONS)
 
 WEEK = timedelta(days=7)
 

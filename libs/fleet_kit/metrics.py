@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["EVENTS_HANDLED", "EVENT_SECONDS", "HTTP_SECONDS", "OUTBOX_WAITING"]
+__all__ = ["DEAD_LETTERS", "EVENTS_HANDLED", "EVENT_SECONDS", "HTTP_SECONDS", "OUTBOX_WAITING", "STREAM_FILL"]
 
 EVENTS_HANDLED = Counter(
     "lorafleet_events_handled_total",
@@ -13,6 +13,8 @@ EVENT_SECONDS = Histogram("lorafleet_event_seconds", "Time to handle a delivery"
 OUTBOX_WAITING = Gauge(
     "lorafleet_outbox_waiting", "Events in the outbox that JetStream has not acknowledged", ["service"]
 )
+STREAM_FILL = Gauge("lorafleet_stream_fill_ratio", "Share of its room that a stream has used", ["stream"])
+DEAD_LETTERS = Gauge("lorafleet_dead_letters", "Dead letters that are kept")
 HTTP_SECONDS = Histogram(
     "lorafleet_http_seconds",
     # Every label is out of a closed set: what a stranger sends must not make a series.

@@ -64,10 +64,15 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
             f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{followed}",
             f"$JS.FC.{STREAM}.>",
         ]
+    if user == "registry":
+        # The sequence of a fact that it published: where replicas have to be for it to be applied.
+        publish.append(f"$JS.API.DIRECT.GET.{STREAM}.lorafleet.v1.adapter.>")
     for bucket in BUCKETS:
         if bucket.service == user:
+            publish.append(bucket.subjects)
+        if user in (bucket.service, *bucket.readers):
             publish += [
-                bucket.subjects,
+                f"$JS.API.STREAM.INFO.{bucket.stream}",
                 f"$JS.API.CONSUMER.CREATE.{bucket.stream}.*.{bucket.subjects}",
                 f"$JS.FC.{bucket.stream}.>",
             ]

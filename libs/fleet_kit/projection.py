@@ -26,6 +26,8 @@ async def follow(
     events: Sequence[type[Event]],
     apply: Callable[[Event, Envelope], Awaitable[None]],
     caught_up: asyncio.Event,
+    *,
+    passed: Callable[[int], None] = lambda _: None,
 ) -> NoReturn:
     """Hand over every event of the given classes, in stream order, from the beginning and then as they come.
 
@@ -35,6 +37,7 @@ async def follow(
         events: classes to hand over; others on these subjects are passed by.
         apply: must bear seeing an event again: after a lost connection the stream is read from its start.
         caught_up: set once everything that was in the stream at the start has been handed over.
+        passed: is given the sequence of each message once it is applied or passed by.
 
     A broken event is logged and passed by: a projection must not stop at it, and its durable consumers
     make it a dead letter.
@@ -42,7 +45,7 @@ async def follow(
     wanted = tuple(events)
     while True:
         try:
-            await _read(jetstream, subjects, wanted, apply, caught_up)
+            await _read(jetstream, subjects, wanted, apply, caught_up, passed=passed)
         except (OSError, TimeoutError, nats.errors.Error) as error:
             log.warning("projection waits for the bus", reason=repr(error))
         await asyncio.sleep(1)
@@ -54,6 +57,8 @@ async def _read(
     events: tuple[type[Event], ...],
     apply: Callable[[Event, Envelope], Awaitable[None]],
     caught_up: asyncio.Event,
+    *,
+    passed: Callable[[int], None],
 ) -> None:
     # An explicit name makes the client ask under CONSUMER.CREATE.<stream>.<name>.<filter>, which the
     # permissions allow for this filter alone.
@@ -79,6 +84,7 @@ async def _read(
             else:
                 if isinstance(event, events):
                     await apply(event, envelope)
+            passed(message.metadata.sequence.stream)
             if message.metadata.num_pending == 0:
                 caught_up.set()
     finally:

@@ -24,6 +24,7 @@ from fleet_kit.handlers import Handlers
 from fleet_kit.http_server import serve
 from fleet_kit.outbox import Relay
 from fleet_kit.settings import ServiceSettings
+from fleet_kit.stream_room import watch_room
 from fleet_kit.transaction import Transaction
 
 __all__ = ["Service", "create_app", "serve"]
@@ -167,6 +168,7 @@ async def _start(
     try:
         jetstream = await service.bus.connect()
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(asyncio.create_task(watch_room(jetstream)).cancel)
             if parts is not None:
                 service.made = await stack.enter_async_context(parts(service))
             if service.pool is None:

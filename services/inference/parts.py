@@ -14,6 +14,7 @@ import httpx
 import structlog
 
 from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
+from fleet_kit.positions import announce_position
 from fleet_kit.service import Service
 
 from .backend import Backend, LocalBackend
@@ -141,6 +142,9 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
         asyncio.create_task(_forever("publisher", publisher.run())),
         asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
+        asyncio.create_task(
+            _forever("position", announce_position(service.jetstream, settings.replica, lambda: projection.position))
+        ),
         asyncio.create_task(_forever("memory pressure", watch.run())),
         asyncio.create_task(_set_when(projection.caught_up, ready)),
     ]

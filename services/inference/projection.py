@@ -33,6 +33,8 @@ class Projection:
     def __init__(self, hosting: Hosting, preloading: Preloading) -> None:
         self.catalogue = Catalogue()
         self.caught_up = asyncio.Event()
+        self.position = 0
+        """Sequence of the newest fact that is applied."""
         self._hosting = hosting
         self._preloading = preloading
         self._replayed = False
@@ -41,7 +43,7 @@ class Projection:
         """Follows the stream for ever."""
         preloading = asyncio.create_task(self._preload_at_start())
         try:
-            await follow(jetstream, SUBJECTS, EVENTS, self._apply, self.caught_up)
+            await follow(jetstream, SUBJECTS, EVENTS, self._apply, self.caught_up, passed=self._passed)
         finally:
             preloading.cancel()
 
@@ -58,6 +60,9 @@ class Projection:
         before, self.catalogue = self.catalogue, self.catalogue.apply(event)
         if self._replayed and self.catalogue is not before:
             self._follow_up(before)
+
+    def _passed(self, sequence: int) -> None:
+        self.position = sequence
 
     def _follow_up(self, before: Catalogue) -> None:
         active = self.catalogue.active

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
+from fleet_events import v1
+from fleet_events.topology import Row, row_of
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
@@ -23,6 +25,7 @@ from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
 from services.registry.store import listing, usage, versions
 from services.registry.wire import AuditView, PolicyBody, Reason, RefusalList, Statistics
+from services.registry.withdrawal import WithdrawnAdapter, withdrawal_of
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 
@@ -32,6 +35,12 @@ def _service(request: Request) -> RegistryService:
 
 
 Service = Annotated[RegistryService, Depends(_service)]
+WITHDRAWAL: dict[int | str, dict[str, object]] = {
+    202: {
+        "model": WithdrawnAdapter,
+        "description": "Recorded, but the bus or replicas could not be reached yet: `withdrawal` tells which",
+    }
+}
 DomainName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
@@ -145,9 +154,12 @@ async def approve(adapter_id: str, body: Reason, caller: Approver, service: Serv
     return await _decide(service, adapter_id, caller, body, "approve")
 
 
-@router.post("/adapters/{adapter_id}/reject", summary="Never let a version serve")
-async def reject(adapter_id: str, body: Reason, caller: Approver, service: Service) -> AdapterDetails:
-    return await _decide(service, adapter_id, caller, body, "reject")
+@router.post("/adapters/{adapter_id}/reject", summary="Never let a version serve", responses=WITHDRAWAL)
+async def reject(
+    adapter_id: str, body: Reason, caller: Approver, service: Service, response: Response
+) -> WithdrawnAdapter:
+    details = await _decide(service, adapter_id, caller, body, "reject")
+    return await _withdrawn(service, details, row_of(v1.Rejected), response)
 
 
 @router.post("/adapters/{adapter_id}/activate", summary="Make an approved version its family's answer")
@@ -155,9 +167,12 @@ async def activate(adapter_id: str, body: Reason, caller: Writer, service: Servi
     return await _decide(service, adapter_id, caller, body, "activate")
 
 
-@router.post("/adapters/{adapter_id}/deactivate", summary="Take a version out of service")
-async def deactivate(adapter_id: str, body: Reason, caller: Writer, service: Service) -> AdapterDetails:
-    return await _decide(service, adapter_id, caller, body, "deactivate")
+@router.post("/adapters/{adapter_id}/deactivate", summary="Take a version out of service", responses=WITHDRAWAL)
+async def deactivate(
+    adapter_id: str, body: Reason, caller: Writer, service: Service, response: Response
+) -> WithdrawnAdapter:
+    details = await _decide(service, adapter_id, caller, body, "deactivate")
+    return await _withdrawn(service, details, row_of(v1.AdapterDeactivated), response)
 
 
 @router.get("/policies/{domain}", summary="The approval policy of a domain")
@@ -231,6 +246,15 @@ async def _decide(
             raise Problem(409, "Not allowed", str(error), field="status") from error
         await record.save(tx, family, change)
     return await _details(service, change.family.find(adapter_id) or adapter)
+
+
+async def _withdrawn(
+    service: RegistryService, details: AdapterDetails, row: Row, response: Response
+) -> WithdrawnAdapter:
+    withdrawal = await withdrawal_of(service, details.adapter_id, row)
+    if not withdrawal.complete:
+        response.status_code = 202
+    return WithdrawnAdapter(**dict(details), withdrawal=withdrawal)
 
 
 def _transition(step: str, family: Family, adapter_id: str, act: Act, policy: Policy) -> Change:

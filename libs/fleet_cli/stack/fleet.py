@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from urllib3.exceptions import HTTPError
 
 from fleet_cli.stack.bus import ErrorCallback, bus_command, connect_bus, provision_bus
+from fleet_cli.stack.bus_watch import BusWatch
 from fleet_cli.stack.credentials import Credentials, load_or_create
 from fleet_cli.stack.environment import FleetInfo, describe, ports_before, service_environment, write_fleet_file
 from fleet_cli.stack.errors import PartFailed, StackError
@@ -59,6 +60,8 @@ class Fleet:
         self._credentials: Credentials | None = None
         self._info: FleetInfo | None = None
         self._giving_up = threading.Event()
+        self.bus_watch: BusWatch | None = None
+        """Restarts a bus that stores nothing; None while the fleet is not started."""
         self.drift: list[Drift] = []
         """Where streams and durables of an earlier start differ from what the topology table says now."""
         self.timings: dict[str, float] = {}
@@ -91,6 +94,9 @@ class Fleet:
 
     def stop(self) -> None:
         """Stop everything in order: the services together, then the servers together. Does nothing twice."""
+        if self.bus_watch is not None:
+            self.bus_watch.stop()
+            self.bus_watch = None
         together([self._parts[name].stop for name in SERVICES if name in self._parts])
         together([self._parts[name].stop for name in SERVERS if name in self._parts])
         if self._ports:
@@ -205,7 +211,7 @@ class Fleet:
         self._credentials = credentials = load_or_create(home)
         before = ports_before(home)
         remove_sockets({name: before.get(name, 0) for name in S3_PORTS})
-        self._ports = ports = choose(("nats", "postgres", *S3_PORTS, *SERVICES), self._ports or before)
+        self._ports = ports = choose(("nats", "nats_monitor", "postgres", *S3_PORTS, *SERVICES), self._ports or before)
         embedding_model = embedding_model_path()
         done("keys")
 
@@ -233,7 +239,7 @@ class Fleet:
             return found
 
         self._add("s3", objects_command(home, ports, credentials.s3, credentials.s3_internal)).start()
-        self._add("nats", bus_command(home, ports["nats"], credentials.nats_public)).start()
+        self._add("nats", bus_command(home, ports["nats"], ports["nats_monitor"], credentials.nats_public)).start()
         with ThreadPoolExecutor(4, thread_name_prefix="stack-start") as pool, self._interruptible():
             servers: list[Future[None]] = [pool.submit(step) for step in (postgres, s3, bus)]
             needs_model = any(name in NEEDS_BASE_MODEL for name in services)
@@ -259,6 +265,8 @@ class Fleet:
         for name in services:
             self._wait(name, deadline)
             done(name)
+        self.bus_watch = BusWatch(self._parts["nats"], ports["nats_monitor"], home.nats / "jetstream")
+        self.bus_watch.start()
         done("all")
 
     @contextmanager

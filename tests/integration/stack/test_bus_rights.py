@@ -18,10 +18,16 @@ from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix
 from tests.conftest import empty_bus
 
-ALL_STREAMS = (*(stream.name for stream in STREAMS), "LORAFLEET_DLQ", "LORAFLEET_PROBE", "KV_LORAFLEET_REPLICAS")
+ALL_STREAMS = (
+    *(stream.name for stream in STREAMS),
+    "LORAFLEET_DLQ",
+    "LORAFLEET_PROBE",
+    *(bucket.stream for bucket in BUCKETS),
+)
 EVENTS = [row.subject for row in TOPOLOGY]
 DEAD = {f"lorafleet.dlq.{service}.some_event": service for service in SERVICES}
 PROBES = {f"lorafleet.probe.{service}": service for service in SERVICES}
+READERS = {bucket.name: {bucket.service, *bucket.readers} for bucket in BUCKETS}
 KEYS = {f"$KV.{bucket.name}.some-key": bucket.service for bucket in BUCKETS}
 MANAGEMENT = [
     f"$JS.API.{verb}.{stream}"
@@ -49,6 +55,10 @@ def owners() -> dict[str, set[str]]:
             found[f"$JS.ACK.{stream_of(row)}.{durable}.1.1.1.1.0"] = {consumer.service}
             found[f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(row)}.{durable}"] = {consumer.service}
             found[f"$JS.API.CONSUMER.DELETE.{stream_of(row)}.{durable}"] = set()
+    for bucket in BUCKETS:
+        found[f"$JS.API.CONSUMER.CREATE.KV_{bucket.name}.some-name.$KV.{bucket.name}.>"] = READERS[bucket.name]
+    found["$JS.API.DIRECT.GET.LORAFLEET.lorafleet.v1.adapter.deactivated"] = {"registry"}
+    found["$JS.API.DIRECT.GET.LORAFLEET_DATA.lorafleet.v1.data.sample_recorded"] = set()
     found |= {subject: set() for subject in (*MANAGEMENT, *OTHERS)}
     found |= {f"{inbox_prefix(user)}.forged": set() for user in USERS}
     return found

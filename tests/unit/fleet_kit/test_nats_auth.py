@@ -28,13 +28,15 @@ def test_a_service_may_take_from_its_own_durables_and_read_its_own_replies(servi
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_may_write_and_watch_its_own_buckets_and_no_others(service: str) -> None:
+def test_a_service_writes_its_own_buckets_and_watches_those_it_may_read_and_no_others(service: str) -> None:
     allowed = permissions(service)["publish"]["allow"]
     for bucket in BUCKETS:
         subjects = [one for one in allowed if bucket.name in one]
         watch = f"$JS.API.CONSUMER.CREATE.{bucket.stream}.*.{bucket.subjects}"
-        own = [bucket.subjects, watch, f"$JS.FC.{bucket.stream}.>"]
-        assert subjects == (own if bucket.service == service else [])
+        wanted = [bucket.subjects] if bucket.service == service else []
+        if service in (bucket.service, *bucket.readers):
+            wanted += [f"$JS.API.STREAM.INFO.{bucket.stream}", watch, f"$JS.FC.{bucket.stream}.>"]
+        assert subjects == wanted
 
 
 def test_upstream_may_start_the_loop_and_record_data_and_nothing_else() -> None:

@@ -1,0 +1,45 @@
+"""How full the streams are, as a metric and, before nothing fits in any more, as warnings in the log."""
+
+import asyncio
+from typing import NoReturn
+
+import nats.errors
+import structlog
+from nats.js import JetStreamContext
+
+from fleet_events.topology import DEAD_STREAM, STREAMS
+from fleet_kit import metrics
+
+__all__ = ["NEARLY_FULL", "look", "watch_room"]
+
+log = structlog.get_logger()
+
+LOOK_EVERY = 15.0
+"""Seconds."""
+NEARLY_FULL = 0.8
+"""Share of a stream's room from which on each look warns."""
+
+
+async def watch_room(jetstream: JetStreamContext) -> NoReturn:
+    """Look regularly until cancelled. While the bus cannot be asked the metrics keep their last values."""
+    while True:
+        try:
+            await look(jetstream)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.info("streams cannot be asked for their room", reason=repr(error))
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def look(jetstream: JetStreamContext) -> dict[str, float]:
+    """The share of its room that each stream has used; raises what a JetStream request raises."""
+    filled: dict[str, float] = {}
+    for name in (*(stream.name for stream in STREAMS), DEAD_STREAM):
+        info = await jetstream.stream_info(name)
+        room = info.config.max_bytes or 0
+        filled[name] = info.state.bytes / room if room > 0 else 0.0
+        metrics.STREAM_FILL.labels(name).set(filled[name])
+        if name == DEAD_STREAM:
+            metrics.DEAD_LETTERS.set(info.state.messages)
+        if filled[name] >= NEARLY_FULL:
+            log.warning("stream is nearly full", stream=name, filled=round(filled[name], 3), max_bytes=room)
+    return filled

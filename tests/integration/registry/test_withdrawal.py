@@ -1,0 +1,102 @@
+"""A deactivation tells whether it has reached the replicas that answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from nats.js import JetStreamContext
+
+from fleet_cli.stack import Fleet
+from fleet_events.topology import FACTS
+from fleet_kit.positions import announce_position
+from tests.conftest import RunningService
+from tests.integration.registry.conftest import eventually
+from tests.integration.registry.test_http import peft, upload  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.integration
+
+
+@asynccontextmanager
+async def replica(servers: Fleet, name: str, position: Callable[[], int]) -> AsyncIterator[None]:
+    """A replica of inference as far as the registry can tell, with inference's own rights."""
+    client = await servers.connect_nats("inference")
+    announcing = asyncio.create_task(announce_position(client.jetstream(timeout=5), name, position))
+    await asyncio.sleep(0.3)
+    try:
+        yield
+    finally:
+        announcing.cancel()
+        with suppress(asyncio.CancelledError):
+            await announcing
+        await client.close()
+
+
+@pytest.fixture
+async def active(registry: RunningService, peft: Path, domain: str) -> str:  # noqa: F811
+    """Id of a version that serves."""
+    name = str((await upload(registry.client, peft, domain=domain)).json()["adapter_id"])
+    approved = await registry.client.post(f"/v1/adapters/{name}/approve", json={})
+    assert approved.json()["active"]
+    return name
+
+
+async def deactivate(registry: RunningService, name: str) -> httpx.Response:
+    return await registry.client.post(f"/v1/adapters/{name}/deactivate", json={"reason": "withdrawn"})
+
+
+async def test_it_is_done_when_every_replica_has_applied_it(
+    registry: RunningService, servers: Fleet, jetstream: JetStreamContext, active: str
+) -> None:
+    position = 0
+
+    async def follow() -> None:
+        nonlocal position
+        while True:
+            position = (await jetstream.stream_info(FACTS.name)).state.last_seq
+            await asyncio.sleep(0.05)
+
+    following = asyncio.create_task(follow())
+    try:
+        async with replica(servers, "one", lambda: position), replica(servers, "two", lambda: position):
+            answer = await deactivate(registry, active)
+    finally:
+        following.cancel()
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["withdrawal"] == {"published": True, "applied": ["one", "two"], "pending": []}
+
+
+async def test_a_replica_that_has_not_applied_it_is_named(
+    registry: RunningService, servers: Fleet, active: str
+) -> None:
+    async with replica(servers, "stuck", lambda: 0):
+        answer = await deactivate(registry, active)
+    assert answer.status_code == 202, answer.text
+    found = answer.json()
+    assert not found["active"]
+    assert found["withdrawal"]["published"]
+    assert "stuck" in found["withdrawal"]["pending"]
+
+
+async def test_an_event_that_the_bus_has_no_room_for_is_reported_and_comes_later(
+    registry: RunningService, jetstream: JetStreamContext, active: str
+) -> None:
+    await eventually(lambda: _newest_is_about(jetstream, active, "lorafleet.v1.adapter.activated"))
+    info = await jetstream.stream_info(FACTS.name)
+    await jetstream.update_stream(info.config.evolve(max_bytes=info.state.bytes))
+    try:
+        answer = await deactivate(registry, active)
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["withdrawal"] == {"published": False, "applied": [], "pending": []}
+    finally:
+        await jetstream.update_stream(info.config)
+    await eventually(lambda: _newest_is_about(jetstream, active, "lorafleet.v1.adapter.deactivated"))
+
+
+async def _newest_is_about(jetstream: JetStreamContext, adapter_id: str, subject: str) -> bool:
+    newest = await jetstream.get_last_msg(FACTS.name, subject)
+    return (newest.headers or {}).get("ce-subject") == adapter_id
