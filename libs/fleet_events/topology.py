@@ -15,6 +15,8 @@ __all__ = [
     "DEAD_STREAM",
     "DEAD_SUBJECTS",
     "MAX_EVENT_BYTES",
+    "PROBE_STREAM",
+    "PROBE_SUBJECTS",
     "REPLICAS",
     "SERVICES",
     "STREAM",
@@ -25,6 +27,7 @@ __all__ = [
     "Row",
     "consumers_of",
     "durable_name",
+    "probe_subject",
     "row_of",
     "row_of_subject",
     "said_by",
@@ -34,6 +37,9 @@ STREAM = "LORAFLEET"
 SUBJECTS = "lorafleet.v1.>"
 DEAD_STREAM = "LORAFLEET_DLQ"
 DEAD_SUBJECTS = "lorafleet.dlq.>"
+PROBE_STREAM = "LORAFLEET_PROBE"
+PROBE_SUBJECTS = "lorafleet.probe.>"
+"""Where readiness proves that the server stores what it acknowledges; the newest message of each service, briefly."""
 MAX_EVENT_BYTES = 256 * 1024
 """Largest body that is handled; a larger one is a dead letter. Content belongs in the object store."""
 
@@ -195,6 +201,11 @@ def row_of_subject(subject: str) -> Row | None:
 def durable_name(consumer: Consumer, row: Row) -> str:
     """Name of a durable, for example registry-training_completed."""
     return f"{consumer.service}-{row.subject.removeprefix('lorafleet.v1.').replace('.', '_')}"
+
+
+def probe_subject(service: str) -> str:
+    """Subject on which a service's readiness probes the server's storage."""
+    return PROBE_SUBJECTS.replace(">", service)
 
 
 def consumers_of(service: str) -> tuple[tuple[Row, Consumer], ...]:

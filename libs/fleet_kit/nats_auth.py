@@ -8,7 +8,16 @@ watch its own key-value buckets.
 import json
 from collections.abc import Mapping
 
-from fleet_events.topology import BUCKETS, DEAD_STREAM, SERVICES, STREAM, consumers_of, durable_name, said_by
+from fleet_events.topology import (
+    BUCKETS,
+    DEAD_STREAM,
+    SERVICES,
+    STREAM,
+    consumers_of,
+    durable_name,
+    probe_subject,
+    said_by,
+)
 
 __all__ = ["USERS", "inbox_prefix", "permissions", "server_config"]
 
@@ -32,7 +41,7 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
         return {"publish": {"allow": [">"]}, "subscribe": {"allow": [">"]}}
     if user == "upstream":
         return {"publish": {"allow": list(said_by(user))}, "subscribe": {"allow": [inbox]}}
-    publish = [*said_by(user), f"lorafleet.dlq.{user}.>", f"$JS.API.STREAM.INFO.{STREAM}"]
+    publish = [*said_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user), f"$JS.API.STREAM.INFO.{STREAM}"]
     for row, consumer in consumers_of(user):
         durable = durable_name(consumer, row)
         publish += [

@@ -19,6 +19,8 @@ from fleet_events.topology import (
     BUCKETS,
     DEAD_STREAM,
     DEAD_SUBJECTS,
+    PROBE_STREAM,
+    PROBE_SUBJECTS,
     STREAM,
     SUBJECTS,
     TOPOLOGY,
@@ -76,6 +78,22 @@ def stream_configs(replicas: int = 1) -> tuple[StreamConfig, StreamConfig]:
     return facts, dead
 
 
+def probe_config(replicas: int = 1) -> StreamConfig:
+    """The stream of readiness probes: on disk, as what it probes is whether the server can write there."""
+    return StreamConfig(
+        name=PROBE_STREAM,
+        subjects=[PROBE_SUBJECTS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_msgs_per_subject=1,
+        max_bytes=1024**2,
+        max_age=60.0,
+        duplicate_window=60.0,
+        num_replicas=replicas,
+    )
+
+
 def bucket_config(bucket: Bucket, replicas: int = 1) -> StreamConfig:
     """The stream of a bucket, as NATS clients make it (ADR-8); in memory, as its values live for seconds."""
     return StreamConfig(
@@ -122,7 +140,7 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: b
     """
     drift: list[Drift] = []
     buckets = (bucket_config(bucket, replicas) for bucket in BUCKETS)
-    for config in (*stream_configs(replicas), *buckets):
+    for config in (*stream_configs(replicas), probe_config(replicas), *buckets):
         drift += await _stream(jetstream, config, repair=repair)
     for row in TOPOLOGY:
         for consumer in row.heard_by:
