@@ -7,7 +7,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from fleet_events.topology import DEAD_STREAM
+from fleet_events.topology import DEAD_STREAM, row_of_subject
 
 __all__ = ["DeadLetter", "list_dead", "replay", "show"]
 
@@ -66,6 +66,10 @@ async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     headers = {name: value for name, value in letter.headers.items() if not name.startswith(("Lorafleet-", "Nats-"))}
     headers["ce-id"] = letter.event_id
     headers["Nats-Msg-Id"] = f"{letter.event_id}:replay:{sequence}"
+    row = row_of_subject(letter.subject)
+    if row is not None and row.keep is not None:
+        # As long as the first time: inbox rows are kept for that long, see `retention`.
+        headers["Nats-TTL"] = f"{int(row.keep.total_seconds())}s"
     await jetstream.publish(letter.subject, letter.body, timeout=5, headers=headers)
     await jetstream.delete_msg(DEAD_STREAM, sequence)
     return letter

@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
+import httpx
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +17,7 @@ from starlette.exceptions import HTTPException
 from fleet_kit import metrics
 from fleet_kit.auth import require
 from fleet_kit.errors import Problem
-from fleet_kit.settle import TRANSIENT
+from fleet_kit.faults import TRANSIENT, describe, is_transient
 from fleet_kit.telemetry import span
 
 __all__ = ["install", "service_of"]
@@ -63,9 +65,9 @@ def install(app: FastAPI, checks: Callable[[], dict[str, Callable[[], Awaitable[
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
         return problem_response(Problem(error.status_code, "Request refused", str(error.detail)))
 
-    for transient in TRANSIENT:
-        if issubclass(transient, Exception):
-            app.add_exception_handler(transient, _unavailable)
+    possibly: tuple[type[Exception], ...] = (*TRANSIENT, asyncpg.PostgresError, httpx.HTTPStatusError)
+    for transient in possibly:
+        app.add_exception_handler(transient, _unavailable)
 
     @app.middleware("http")
     async def _observe(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -82,7 +84,9 @@ def install(app: FastAPI, checks: Callable[[], dict[str, Callable[[], Awaitable[
 
 
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
-    log.warning("request could not be served", reason=repr(error))
+    if not is_transient(error):
+        raise error
+    log.warning("request could not be served", reason=describe(error))
     detail = f"something this service stands on is away ({type(error).__name__}); /readyz says what"
     return problem_response(Problem(503, "Temporarily unavailable", detail, retry_after=2))
 
@@ -94,7 +98,10 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> A
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @router.get("/readyz", summary="Ready to work: a JetStream round trip, the database, and the service's own parts")
+    @router.get(
+        "/readyz",
+        summary="Ready to work: JetStream, database and object store take a write, and the service's own parts work",
+    )
     async def readyz() -> JSONResponse:
         async def check(call: Callable[[], Awaitable[None]]) -> str:
             try:
@@ -107,7 +114,8 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> A
         named = checks()
         results = dict(zip(named, await asyncio.gather(*map(check, named.values())), strict=True))
         ready = all(result == "ok" for result in results.values())
-        return JSONResponse({"ready": ready, "checks": results}, status_code=200 if ready else 503)
+        body = {"ready": ready, "checks": results}
+        return JSONResponse(body) if ready else JSONResponse(body, status_code=503, headers={"Retry-After": "2"})
 
     @router.get("/metrics", summary="Prometheus metrics")
     async def exposition() -> Response:

@@ -19,11 +19,11 @@ from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
 from services.trainer import store as jobs_store
 from services.trainer.data import store
-from services.trainer.data.building import run_build
+from services.trainer.data.building import give_up_build, run_build
 from services.trainer.data.dataset import InvalidSample, Preference, Sample
 from services.trainer.data.golden.known import remember
 from services.trainer.jobs.acceptance import accept, reject
-from services.trainer.jobs.job import run_job
+from services.trainer.jobs.job import give_up_job, run_job
 from services.trainer.service import TrainerService
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -63,7 +63,11 @@ def _job_lease(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG00
     return f"job:{event.job_id}"
 
 
-@handlers.long(TrainingQueued, lease=_job_lease)
+async def _give_up_job(event: TrainingQueued, reason: str, work: Work, service: TrainerService) -> None:  # noqa: ARG001
+    await give_up_job(event.job_id, reason, work)
+
+
+@handlers.long(TrainingQueued, lease=_job_lease, give_up=_give_up_job)
 async def train(event: TrainingQueued, work: Work, service: TrainerService) -> None:
     """Train, on one worker at a time, until the job has succeeded, failed or been cancelled."""
     await run_job(event.job_id, work, service)
@@ -73,7 +77,11 @@ def _build_lease(event: DatasetQueued, envelope: Envelope) -> str:  # noqa: ARG0
     return f"build:{event.build_id}"
 
 
-@handlers.long(DatasetQueued, lease=_build_lease)
+async def _give_up_build(event: DatasetQueued, reason: str, work: Work, service: TrainerService) -> None:  # noqa: ARG001
+    await give_up_build(event.build_id, reason, work)
+
+
+@handlers.long(DatasetQueued, lease=_build_lease, give_up=_give_up_build)
 async def build_dataset(event: DatasetQueued, work: Work, service: TrainerService) -> None:
     """Build a data set's recipe, on one worker at a time."""
     await run_build(event.build_id, work, service)

@@ -45,7 +45,18 @@ async def _take_up(build_id: str, work: Work) -> DatasetBuild:
         if not build.state.final:
             build = dataset_build.take_up(build)
             await build_store.save_build(tx.connection, build)
+            await work.progress(tx)  # from here on the build counts its own attempts
         return build
+
+
+async def give_up_build(build_id: str, reason: str, work: Work) -> None:
+    """Fail a build whose workers were killed before they could take it up."""
+    async with work.transaction() as tx:
+        over = (await build_store.locked(tx.connection, build_id)).state.final
+    if over:
+        async with work.finish():
+            return
+    await _fail(build_id, (BuildFault(field="sources", value=reason, expected="smaller sources"),), work)
 
 
 async def _succeed(build_id: str, content: StoredContent, work: Work) -> None:
