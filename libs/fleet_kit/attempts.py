@@ -7,10 +7,22 @@ starts are recorded from the second one on. Long work is counted by its lease in
 
 from fleet_kit.db import Connection
 
-__all__ = ["LIMIT", "begin", "end", "given_up"]
+__all__ = ["LIMIT", "begin", "end", "given_up", "suspect"]
 
 LIMIT = 5
 """Consecutive starts without an answer after which an event becomes a dead letter."""
+
+
+async def suspect(connection: Connection, consumer: str, message: str, holder: str) -> bool:
+    """Whether another process began with the message and did not answer: it was killed by it, or beside it."""
+    return bool(
+        await connection.fetchval(
+            "select true from attempts where consumer = $1 and message = $2 and holder <> $3",
+            consumer,
+            message,
+            holder,
+        )
+    )
 
 
 async def begin(connection: Connection, consumer: str, message: str, holder: str) -> int:

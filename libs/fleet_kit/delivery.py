@@ -104,22 +104,17 @@ class Desk:
                 yield
             return
         message = f"{raw.metadata.sequence.stream}@{raw.metadata.timestamp.timestamp()}"
-        unanswered = await self._count_start(binding.durable, message)
-        if unanswered == 0:
-            async with self.isolation.shared(), self._answered(binding.durable, message):
-                yield
-            return
-        async with self._answered(binding.durable, message):
-            # The first delivery was not recorded.
-            if (starts := unanswered + 1) >= attempts.LIMIT:
-                raise Refused(attempts.given_up(starts))
-            log.warning("event runs alone", consumer=binding.durable, sequence=raw.metadata.sequence.stream)
-            async with self.isolation.alone():
-                yield
-
-    async def _count_start(self, consumer: str, message: str) -> int:
         async with self.pool.acquire(timeout=5) as connection:
-            return await attempts.begin(connection, consumer, message, self.holder)
+            suspect = await attempts.suspect(connection, binding.durable, message, self.holder)
+        # The start is counted once it is this event's turn: those that wait for it are not killed by themselves.
+        async with self.isolation.alone() if suspect else self.isolation.shared():
+            async with self.pool.acquire(timeout=5) as connection:
+                unanswered = await attempts.begin(connection, binding.durable, message, self.holder)
+            async with self._answered(binding.durable, message):
+                starts = unanswered + 1 if suspect else 0  # the first delivery was not recorded
+                if starts >= attempts.LIMIT:
+                    raise Refused(attempts.given_up(starts))
+                yield
 
     @asynccontextmanager
     async def _answered(self, consumer: str, message: str) -> AsyncIterator[None]:

@@ -119,8 +119,8 @@ async def test_time_limits_locks_and_closed_connections_pass(connection: Any, se
     async with other.transaction():
         await other.execute("lock table locked_row")
         assert is_transient(await _of("insert into locked_row values (1)", connection))
-        assert is_transient(await _of("lock table locked_row nowait", connection))
-    await connection.execute("set default_transaction_read_only = on")
+        assert is_transient(await _of("begin; lock table locked_row nowait", connection))
+    await connection.execute("rollback; set default_transaction_read_only = on")
     assert is_transient(await _of("insert into locked_row values (1)", connection))
     await connection.execute("set default_transaction_read_only = off")
     with pytest.raises(TimeoutError) as slow:
