@@ -78,6 +78,15 @@ test-vllm: setup $(VLLM_PYTHON)
 	.venv-vllm.part/bin/python scripts/vllm_environment
 	mv .venv-vllm.part .venv-vllm
 
+# Generated requests at every endpoint of every service, other ones each time: FUZZ_EXAMPLES an endpoint and kind (valid,
+# invalid). The seed is printed; FUZZ_SEED=… sends the same again.
+FUZZ_EXAMPLES ?= 150
+FUZZ_SEED ?= $(shell date +%s)
+.PHONY: test-fuzz
+test-fuzz: setup
+	LORAFLEET_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) LORAFLEET_FUZZ_SEED=$(FUZZ_SEED) \
+		$(BIN)/python -m pytest tests/integration/fuzz -s $(PYTEST_ARGS)
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

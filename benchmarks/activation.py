@@ -19,7 +19,7 @@ from fleet_cli.stack import Fleet
 from fleet_cli.stack.environment import service_environment
 from fleet_events import v1
 from fleet_events.message import Event
-from fleet_events.topology import STREAM
+from fleet_events.topology import STREAMS
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import open_envelope, seal
 from fleet_kit.settings import ServiceSettings
@@ -98,19 +98,20 @@ async def completed_event(blobs: Blobs, fleet: Fleet, seed: int) -> v1.TrainingC
 async def facts(jetstream: JetStreamContext) -> AsyncIterator["asyncio.Queue[tuple[Event, datetime]]"]:
     """New events of the stream with the time JetStream stored them."""
     queue: asyncio.Queue[tuple[Event, datetime]] = asyncio.Queue()
-    subscription = await jetstream.subscribe("lorafleet.v1.>", stream=STREAM, ordered_consumer=True)
+    subscriptions = [await jetstream.subscribe(">", stream=stream.name, ordered_consumer=True) for stream in STREAMS]
 
-    async def read() -> None:
+    async def read(subscription: JetStreamContext.PushSubscription) -> None:
         while True:
             message = await subscription.next_msg(timeout=600)
             event, _ = open_envelope(message.subject, message.headers, message.data, message.metadata.sequence.stream)
             queue.put_nowait((event, message.metadata.timestamp))
 
-    reading = asyncio.create_task(read())
+    reading = [asyncio.create_task(read(one)) for one in subscriptions]
     try:
         yield queue
     finally:
-        reading.cancel()
+        for task in reading:
+            task.cancel()
 
 
 async def one_round(fleet: Fleet, client: httpx.AsyncClient, blobs: Blobs, seed: int) -> Timeline:

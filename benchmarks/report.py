@@ -36,12 +36,12 @@ class Row:
 
     `ratio` is ours / the first peer. `limit` is the physical bound measured in the same run, if there is one.
     `ask` is what was asked for and `met` whether the median meets it; both are None for a figure that is only
-    reported.
+    reported. `ours` is None for a figure that was not measured; `note` then says why.
     """
 
     what: str
     unit: str
-    ours: float
+    ours: float | None
     peers: dict[str, float] = field(default_factory=dict)
     ratio: float | None = None
     limit: float | None = None

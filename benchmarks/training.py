@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         emit(rows, chosen.json, out=lambda _: None)  # what is measured stays, should a later part fail
         for row in more:
             print(
-                f"{row.what}: {row.ours:.4g} {row.unit} {row.peers} ratio {row.ratio} met {row.met} {row.note}",
+                f"{row.what}: {row.ours} {row.unit} {row.peers} ratio {row.ratio} met {row.met} {row.note}",
                 flush=True,
             )
 

@@ -63,12 +63,15 @@ def ours(model: Path, data: Sequence[Record], configuration: Configuration) -> t
         return course, trainer.trained
 
 
-def theirs(model: Path, data: Sequence[Record], configuration: Configuration) -> tuple[Course, Any]:
+def theirs(
+    model: Path, data: Sequence[Record], configuration: Configuration, dtype: torch.dtype = torch.float32
+) -> tuple[Course, Any]:
     """The same by TRL's SFTTrainer and PEFT at their defaults, but for what this machine cannot or need not do.
 
-    Those are: no bfloat16 and no gradient checkpointing on a CPU, and the same hyperparameters as ours. Rows are padded
-    to the longest of a random batch; prompt tokens have no loss (TRL's default for prompts and completions).
+    Those are: no bfloat16 and no gradient checkpointing in float32, and the same hyperparameters as ours. Rows are
+    padded to the longest of a random batch; prompt tokens have no loss (TRL's default for prompts and completions).
     """
+    half = dtype == torch.bfloat16
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -102,7 +105,7 @@ def theirs(model: Path, data: Sequence[Record], configuration: Configuration) ->
     ]
     with TemporaryDirectory() as folder:
         trainer = Watched(
-            model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True),
+            model=AutoModelForCausalLM.from_pretrained(model, dtype=dtype, local_files_only=True),
             args=SFTConfig(
                 output_dir=folder,
                 per_device_train_batch_size=configuration.batch_size,
@@ -112,8 +115,8 @@ def theirs(model: Path, data: Sequence[Record], configuration: Configuration) ->
                 warmup_steps=round(configuration.warmup_ratio * (configuration.max_steps or 0)),
                 seed=configuration.seed,
                 use_cpu=not torch.cuda.is_available(),
-                bf16=False,
-                gradient_checkpointing=False,
+                bf16=half,
+                gradient_checkpointing=half,
                 logging_steps=1,
                 save_strategy="no",
                 report_to="none",

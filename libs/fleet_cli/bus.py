@@ -24,7 +24,7 @@ from nats.js.errors import APIError
 from fleet_cli.faults import BadInput, Fault, Unreachable
 from fleet_cli.home import FleetHome
 from fleet_events import Event, v1
-from fleet_events.topology import STREAM, TOPOLOGY, row_of_subject
+from fleet_events.topology import STREAMS, TOPOLOGY, row_of_subject, rows_of
 from fleet_kit.cloudevents import Outgoing, open_envelope, seal
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import inbox_prefix
@@ -89,7 +89,7 @@ def run(work: Callable[[], Awaitable[Value]]) -> Value:
 
 @dataclass(frozen=True)
 class Received:
-    """One message of the stream. `event` is None where the body breaks its contract; `fault` then says how."""
+    """One message of a stream. `event` is None where the body breaks its contract; `fault` then says how."""
 
     sequence: int
     subject: str
@@ -106,25 +106,68 @@ class Received:
         return row.event.__name__ if row else "?"
 
 
-async def last_sequence(client: Client, stream: str = STREAM) -> int:
-    """Sequence of the newest message in a stream."""
-    return (await client.jetstream().stream_info(stream)).state.last_seq
+Position = Mapping[str, int]
+"""Sequence of the newest message that was seen, by stream."""
+EVENT_STREAMS = tuple(stream.name for stream in STREAMS)
+
+
+async def position(client: Client, streams: Sequence[str] = EVENT_STREAMS) -> Position:
+    """Where each stream ends now."""
+    js = client.jetstream()
+    return {name: (await js.stream_info(name)).state.last_seq for name in streams}
 
 
 async def follow(
     client: Client,
     *,
-    after: int | None = None,
+    after: Position | None = None,
     subjects: Sequence[str] = (),
-    stream: str = STREAM,
+    streams: Sequence[str] = EVENT_STREAMS,
     wait: bool = True,
 ) -> AsyncIterator[Received]:
-    """Every message of the stream with a sequence above `after` (None: only new ones), in order.
+    """Every message of the streams after a position (None: only new ones; a stream it lacks: from its start).
 
-    Goes on for ever, or without `wait` ends at the newest. Nothing durable is left behind. A consumer lost with its
-    server is made again where it stopped, so that an outage skips nothing.
+    In order within a stream. Waits for more for ever, or without `wait` ends at the newest, all streams then merged by
+    time. Nothing durable is left behind. A consumer lost with its server is made again where it stopped, so that an
+    outage skips nothing.
     """
-    position = await last_sequence(client, stream) if after is None else after
+    start = await position(client, streams) if after is None else after
+    wanted = [name for name in streams if not subjects or set(subjects) & _SUBJECTS.get(name, set(subjects))]
+    readers = [_follow(client, start.get(name, 0), subjects, name, wait) for name in wanted]
+    if not wait:
+        kept = [received for reader in readers for received in [one async for one in reader]]
+        for received in sorted(kept, key=lambda one: one.at):
+            yield received
+        return
+    queue: asyncio.Queue[Received | Exception] = asyncio.Queue(256)
+    tasks = [asyncio.create_task(_into(queue, reader)) for reader in readers]
+    try:
+        while True:
+            item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_SUBJECTS = {stream.name: {row.subject for row in rows_of(stream)} for stream in STREAMS}
+
+
+async def _into(queue: asyncio.Queue[Received | Exception], reader: AsyncIterator[Received]) -> None:
+    try:
+        async for received in reader:
+            await queue.put(received)
+    except Exception as error:
+        # Raised where the queue is read: a reader that ended in silence would look like a quiet stream.
+        await queue.put(error)
+
+
+async def _follow(
+    client: Client, position: int, subjects: Sequence[str], stream: str, wait: bool
+) -> AsyncIterator[Received]:
     while True:
         try:
             async for received in _read(client.jetstream(), position + 1, subjects, stream, wait):
@@ -146,7 +189,7 @@ async def _read(
         ack_policy=AckPolicy.NONE,
         inactive_threshold=60.0,
         mem_storage=True,
-        filter_subjects=list(subjects) or None,
+        filter_subjects=[one for one in subjects if one in _SUBJECTS.get(stream, set(subjects))] or None,
         name=f"cli-{uuid.uuid4().hex}",
     )
     made = await js.add_consumer(stream, config)

@@ -54,7 +54,7 @@ async def run_loop(
     """
     async with bus.connect(home) as nats, AsyncFleetClient(home) as fleet:
         # Positions from before the request: nothing that follows from it can be missed.
-        events_after, dead_after = await bus.last_sequence(nats), await bus.last_sequence(nats, DEAD_STREAM)
+        events_after, dead_after = await bus.position(nats), await bus.position(nats, [DEAD_STREAM])
         accepted = await fleet.call(calls.request_training(request))
         before = Loop(request.model_copy(update={"job_id": accepted.job_id}))
         loop = begin(before.request)
@@ -136,14 +136,14 @@ async def _guarded(work: Coroutine[None, None, None], happenings: Happenings) ->
         happenings.put_nowait(error)
 
 
-async def _events(nats: Client, after: int, happenings: Happenings) -> None:
+async def _events(nats: Client, after: bus.Position, happenings: Happenings) -> None:
     async for received in bus.follow(nats, after=after):
         if received.event is not None:
             happenings.put_nowait(received.event)
 
 
-async def _dead_letters(nats: Client, after: int, happenings: Happenings) -> None:
-    async for letter in bus.follow(nats, after=after, stream=DEAD_STREAM):
+async def _dead_letters(nats: Client, after: bus.Position, happenings: Happenings) -> None:
+    async for letter in bus.follow(nats, after=after, streams=[DEAD_STREAM]):
         headers = {name.lower(): value for name, value in letter.headers.items()}
         # A body that nobody can read names no job: it cannot be ours, for ours was accepted.
         with suppress(Refused):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -31,6 +34,12 @@ class PlainGroup(TyperGroup):
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
+            sys.stdout.flush()
+        except (BrokenPipeError, SystemExit):
+            # Typer and rich turn a broken pipe into an exit of their own.
+            if _reader_is_gone():
+                _leave_quietly()
+            raise
         except typer.TyperException as error:
             # A bare group has printed its help page and has nothing more to say.
             if text := " ".join(error.format_message().split()):
@@ -39,6 +48,22 @@ class PlainGroup(TyperGroup):
         except typer.Abort:
             sys.exit(ExitCode.FAILED)
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more, as behind `lorafleet events tail | head`."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLERR)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file, or a closed one
+        return False
+
+
+def _leave_quietly() -> NoReturn:
+    """End as a program that the signal SIGPIPE ended; what is still buffered goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 class CommandGroup:

@@ -28,9 +28,15 @@ def as_plain(value: object) -> object:
     return value
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """The group ends the command; rich would end it as failed."""
+        raise BrokenPipeError
+
+
 def _console(terminal: bool) -> Console:
     # Nobody wants a table folded to 80 columns in a file.
-    return Console(highlight=False) if terminal else Console(highlight=False, soft_wrap=True, width=200)
+    return _Output(highlight=False) if terminal else _Output(highlight=False, soft_wrap=True, width=200)
 
 
 @dataclass(frozen=True)

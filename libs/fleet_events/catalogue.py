@@ -6,12 +6,13 @@ docs/events.md is for people, docs/asyncapi.json (AsyncAPI 3.0) for tools that m
 import json
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic.json_schema import models_json_schema
 
 from fleet_events.message import Event
-from fleet_events.topology import BUCKETS, STREAM, TOPOLOGY, Row, durable_name
+from fleet_events.topology import BUCKETS, STREAMS, TOPOLOGY, Row, durable_name
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -50,7 +51,8 @@ def asyncapi() -> dict[str, object]:
         "info": {
             "title": "Lorafleet events",
             "version": "1",
-            "description": f"CloudEvents 1.0 in NATS binary mode on the JetStream stream {STREAM}.",
+            "description": "CloudEvents 1.0 in NATS binary mode on the JetStream streams "
+            f"{', '.join(stream.name for stream in STREAMS)}.",
         },
         "channels": channels,
         "operations": operations,
@@ -87,9 +89,19 @@ def page() -> str:
             "",
             "Generated from `libs/fleet_events/topology.py` and `proto-schemas/` by `make generate`. Do not edit.",
             "",
-            "| event | subject | said by | heard by (durable) | kept |",
-            "|---|---|---|---|---|",
+            "| event | subject | stream | said by | heard by (durable) | kept |",
+            "|---|---|---|---|---|---|",
             *(_line(row) for row in TOPOLOGY),
+            "",
+            "Each stream has room of its own and refuses new events when it is full: whoever fills one takes none from",
+            "the others.",
+            "",
+            "| stream | what | room | kept |",
+            "|---|---|---|---|",
+            *(
+                f"| `{one.name}` | {one.what} | {one.max_bytes / 1024**3:g} GiB | {_days(one.max_age)} |"
+                for one in STREAMS
+            ),
             "",
             "Key-value buckets hold what is no event: replicas of one service tell each other their state there.",
             "",
@@ -104,9 +116,14 @@ def page() -> str:
 
 def _line(row: Row) -> str:
     hears = ", ".join(f"`{durable_name(consumer, row)}`" for consumer in row.heard_by) or "—"
-    kept = f"{row.keep.days} days" if row.keep else "always"
+    kept = _days(row.keep or row.stream.max_age)
     name = row.event.__name__
-    return f"| [{name}](#{name.lower()}) | `{row.subject}` | {', '.join(row.said_by)} | {hears} | {kept} |"
+    link = f"[{name}](#{name.lower()})"
+    return f"| {link} | `{row.subject}` | `{row.stream.name}` | {', '.join(row.said_by)} | {hears} | {kept} |"
+
+
+def _days(kept: timedelta | None) -> str:
+    return f"{kept.days} days" if kept else "always"
 
 
 def _section(event: type[Event]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 Reading is linear in the size of the body, so a limit on the size is a limit on the time.
 """
 
+import re
 from collections.abc import Iterator
 
 import pydantic_core
@@ -27,9 +28,34 @@ def read_json(body: bytes | str) -> JsonValue:
             gives the place.
     """
     value: JsonValue = pydantic_core.from_json(body, allow_inf_nan=False)
-    for fault in _faults(value):
-        raise ValueError(fault)
+    if _may_hold_a_fault(body) or not _is_shallow(value):
+        for fault in _faults(value):
+            raise ValueError(fault)
     return value
+
+
+_MAY_BE_A_FAULT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{19}|[eE]\+?0*\d{3}")
+"""Escapes of NUL and surrogates, integers near 64 bits, exponents near a double's. What has none of these can only be
+too deep, and finding that takes a tenth of the time in which every value's place is followed."""
+
+
+def _may_hold_a_fault(body: bytes | str) -> bool:
+    return _MAY_BE_A_FAULT.search(body.encode() if isinstance(body, str) else body) is not None
+
+
+def _is_shallow(document: JsonValue) -> bool:
+    level: list[JsonValue] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _faults(document: JsonValue) -> Iterator[str]:

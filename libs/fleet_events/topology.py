@@ -12,28 +12,35 @@ from fleet_events.message import Event
 
 __all__ = [
     "BUCKETS",
+    "DATA",
     "DEAD_STREAM",
     "DEAD_SUBJECTS",
+    "FACTS",
+    "MAX_BUILDS",
     "MAX_EVENT_BYTES",
     "PROBE_STREAM",
     "PROBE_SUBJECTS",
     "REPLICAS",
     "SERVICES",
+    "SERVING",
     "STREAM",
+    "STREAMS",
     "SUBJECTS",
     "TOPOLOGY",
+    "UPSTREAM",
     "Bucket",
     "Consumer",
     "Row",
+    "Stream",
     "consumers_of",
     "durable_name",
     "probe_subject",
     "row_of",
     "row_of_subject",
+    "rows_of",
     "said_by",
 ]
 
-STREAM = "LORAFLEET"
 SUBJECTS = "lorafleet.v1.>"
 DEAD_STREAM = "LORAFLEET_DLQ"
 DEAD_SUBJECTS = "lorafleet.dlq.>"
@@ -44,6 +51,35 @@ MAX_EVENT_BYTES = 256 * 1024
 """Largest body that is handled; a larger one is a dead letter. Content belongs in the object store."""
 
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
+
+
+UPSTREAM = "upstream"
+GIBIBYTE = 1024**3
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A JetStream stream of events. Each has room of its own: whoever fills one takes none from the others."""
+
+    name: str
+    max_bytes: int
+    """A full stream refuses new events; it never drops one that a consumer may still need."""
+    what: str
+    max_age: timedelta | None = None
+
+
+FACTS = Stream("LORAFLEET", 4 * GIBIBYTE, "what only the fleet's services publish: projections are rebuilt from it")
+DATA = Stream(
+    "LORAFLEET_DATA",
+    4 * GIBIBYTE,
+    "what upstream systems may publish too: data, feedback, requests for training and evaluation",
+    max_age=timedelta(days=30),
+)
+SERVING = Stream(
+    "LORAFLEET_SERVING", GIBIBYTE // 2, "what inference reports: it grows with every answer", max_age=timedelta(days=7)
+)
+STREAMS = (FACTS, DATA, SERVING)
+STREAM = FACTS.name
 
 
 @dataclass(frozen=True)
@@ -70,7 +106,14 @@ class Row:
     said_by: tuple[str, ...]
     heard_by: tuple[Consumer, ...] = ()
     keep: timedelta | None = None
-    """None keeps it as long as the stream lives: projections are rebuilt from such facts."""
+    """None keeps it as long as its stream does: projections are rebuilt from the facts."""
+
+    @property
+    def stream(self) -> Stream:
+        """Where it is stored: what outsiders may publish, and what grows with every answer, is kept apart."""
+        if UPSTREAM in self.said_by:
+            return DATA
+        return SERVING if self.said_by == ("inference",) else FACTS
 
 
 @dataclass(frozen=True)
@@ -113,19 +156,28 @@ def _long(service: str) -> Consumer:
     return Consumer(service, ack_wait=timedelta(seconds=20), max_ack_pending=64, workers=1)
 
 
+MAX_BUILDS = 8
+"""Builds of data sets that one trainer can be set to run at a time."""
+
 TOPOLOGY: tuple[Row, ...] = (
-    Row(v1.SampleRecorded, "lorafleet.v1.data.sample_recorded", ("upstream",), (Consumer("trainer"),)),
-    Row(v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", ("upstream",), (Consumer("trainer"),)),
+    Row(v1.SampleRecorded, "lorafleet.v1.data.sample_recorded", (UPSTREAM,), (Consumer("trainer"),)),
+    Row(v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", (UPSTREAM,), (Consumer("trainer"),)),
     Row(
         v1.FeedbackRecorded,
         "lorafleet.v1.data.feedback_recorded",
-        ("upstream", "inference"),
+        (UPSTREAM, "inference"),
         (Consumer("registry"), Consumer("trainer")),
     ),
-    Row(v1.DatasetQueued, "lorafleet.v1.data.dataset_queued", ("trainer",), (_long("trainer"),)),
+    # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
+    Row(
+        v1.DatasetQueued,
+        "lorafleet.v1.data.dataset_queued",
+        ("trainer",),
+        (replace(_long("trainer"), workers=MAX_BUILDS),),
+    ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority.
-    Row(v1.TrainingRequested, "lorafleet.v1.training.requested", ("upstream", "trainer"), (Consumer("trainer"),)),
+    Row(v1.TrainingRequested, "lorafleet.v1.training.requested", (UPSTREAM, "trainer"), (Consumer("trainer"),)),
     # Jobs that give way to others stay unanswered meanwhile: if they used up the limit, those others never came.
     Row(
         v1.TrainingQueued,
@@ -148,7 +200,7 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(
         v1.EvaluationRequested,
         "lorafleet.v1.evaluation.requested",
-        ("upstream", "evaluator"),
+        (UPSTREAM, "evaluator"),
         (_long("evaluator"),),
     ),
     # Kept for good: a trainer that begins anew must know of every golden set there is.
@@ -206,6 +258,11 @@ def durable_name(consumer: Consumer, row: Row) -> str:
 def probe_subject(service: str) -> str:
     """Subject on which a service's readiness probes the server's storage."""
     return PROBE_SUBJECTS.replace(">", service)
+
+
+def rows_of(stream: Stream) -> tuple[Row, ...]:
+    """What a stream holds."""
+    return tuple(row for row in TOPOLOGY if row.stream is stream)
 
 
 def consumers_of(service: str) -> tuple[tuple[Row, Consumer], ...]:

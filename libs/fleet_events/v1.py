@@ -108,19 +108,21 @@ class Hyperparameters(Message):
     dropout: Annotated[float, Field(ge=0.0, le=0.9)] | None = None
     learning_rate: Annotated[float, Field(ge=1e-07, le=0.1)] | None = None
     epochs: Annotated[float, Field(ge=0.01, le=100.0)] | None = None
-    max_steps: Annotated[int, Field(ge=1)] | None = None
+    max_steps: Annotated[int, Field(ge=1, le=10000000)] | None = None
     """Stops after so many optimizer steps, whatever epochs says."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
     max_length: Annotated[int, Field(ge=8, le=131072)] | None = None
     """Longest sample in tokens. A longer one is counted and left out, never cut in silence."""
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
     """Part of the steps in which the learning rate rises."""
     scheduler: Annotated[str, Field(pattern="^(?:|constant|linear|cosine)$")] | None = None
     """constant, linear or cosine."""
-    target_modules: tuple[str, ...] = ()
+    target_modules: Annotated[
+        tuple[Annotated[str, Field(pattern="^(?:|[A-Za-z0-9_]{1,100})$")], ...], Field(max_length=64)
+    ] = ()
     """Projections to adapt; empty means all linear layers of the decoder blocks."""
-    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_steps: Annotated[int, Field(ge=1, le=10000000)] | None = None
     """Optimizer steps between two checkpoints; unset means one per epoch."""
     keep_checkpoints: Annotated[int, Field(ge=1, le=100)] | None = None
     """Newest checkpoints kept; the one with the best validation loss is kept beside them."""
@@ -129,7 +131,7 @@ class Hyperparameters(Message):
     """Gradients are scaled down to this norm."""
     validation_part: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
     """Part of the prompts held out to validate with where the data set has no validation split of its own; unset holds out none."""
-    validation_steps: Annotated[int, Field(ge=1)] | None = None
+    validation_steps: Annotated[int, Field(ge=1, le=10000000)] | None = None
     """Optimizer steps between two validations; unset means one per epoch."""
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Validations in a row without a better loss after which training ends; unset trains to the end."""
@@ -507,14 +509,14 @@ class TrainingRequested(Event):
     """lora (also when empty), rslora, qlora or dora."""
     query: Annotated[str, Field(max_length=1000)] = ""
     """Full-text query that selects the domain's recorded samples; empty takes all of them."""
-    dataset_id: str = ""
+    dataset_id: Annotated[str, Field(max_length=200)] = ""
     """An existing data set instead of a query."""
     min_rating: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
     """Only samples rated at least so; unrated ones count as fit."""
-    golden_dataset_id: str = ""
+    golden_dataset_id: Annotated[str, Field(max_length=200)] = ""
     """Golden data set to judge with; empty takes the domain's newest."""
     hyperparameters: Hyperparameters | None = None
-    version: Annotated[str, Field(pattern="^(?:|\\d+\\.\\d+\\.\\d+)$")] = ""
+    version: Annotated[str, Field(pattern="^(?:|\\d+\\.\\d+\\.\\d+)$", max_length=32)] = ""
     """Exact SemVer to register as; empty lets the registry compute it."""
     bump: Annotated[str, Field(pattern="^(?:|major|minor|patch)$")] = ""
     """Which part to raise when the registry computes the version: patch (also when empty), minor or major."""
@@ -522,9 +524,9 @@ class TrainingRequested(Event):
     """Score from which this adapter is approved without a human; unset takes the domain's policy."""
     description: Annotated[str, Field(max_length=2000)] = ""
     """What the adapter is for: the router matches queries against it."""
-    requested_by: str = ""
+    requested_by: Annotated[str, Field(max_length=1000)] = ""
     """Who asked; set by the service when it comes over HTTP."""
-    base_model: str = ""
+    base_model: Annotated[str, Field(max_length=200)] = ""
     """Base model by name; empty takes the trainer's."""
     objective: Annotated[str, Field(pattern="^(?:|sft|dpo|ranking)$")] = ""
     """sft (also when empty), dpo or ranking."""
@@ -532,7 +534,7 @@ class TrainingRequested(Event):
     """Adapter to train further, by its id or by the id of the job that made it; empty begins a new one."""
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     """Of two waiting jobs the one of higher priority goes first."""
-    exports: tuple[Annotated[str, Field(pattern="^(?:|gguf|int8|int4)$")], ...] = ()
+    exports: Annotated[tuple[Annotated[str, Field(pattern="^(?:|gguf|int8|int4)$")], ...], Field(max_length=3)] = ()
     """Further forms of the finished adapter: gguf, int8, int4."""
 
 

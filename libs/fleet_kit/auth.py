@@ -3,112 +3,104 @@
 A token carries scopes (what may be done) and domains (where: the tenancy boundary).
 """
 
-import asyncio
 import json
 import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-import httpx
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 
+from fleet_kit.acting_for import ACT_FOR, read_act_for
+from fleet_kit.caller import EVERY_DOMAIN, FLEET_SCOPES, SCOPES, Caller, checked_domains, read_claims
 from fleet_kit.errors import Problem
+from fleet_kit.key_set import KeySet, UnknownKey
 
-__all__ = ["SCOPES", "Caller", "LocalIssuer", "Verifier", "require"]
+__all__ = ["SCOPES", "Caller", "LocalIssuer", "Verifier", "identify", "is_fleet_token", "require"]
 
-SCOPES = (
-    "adapters:read",
-    "adapters:write",
-    "adapters:approve",
-    "train",
-    "generate",
-    "candidates",  # generate with versions that are still being judged: the evaluator alone
-    "feedback",
-    "admin",
-)
 AUDIENCE = "lorafleet"
-KEYS_MAX_AGE = 300.0
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who calls, what they may do and in which domains ("*" is every domain)."""
-
-    subject: str
-    scopes: frozenset[str]
-    domains: frozenset[str]
-
-    def can(self, scope: str) -> bool:
-        """Whether the token carries the scope."""
-        return scope in self.scopes
-
-    def reaches(self, domain: str) -> bool:
-        """Whether the token's domains include this one."""
-        return "*" in self.domains or domain in self.domains
-
-    def reach(self, domain: str) -> None:
-        """Raise a 403 `Problem` unless the token's domains include this one."""
-        if not self.reaches(domain):
-            raise Problem(
-                403, "Domain not allowed", f"this token reaches {sorted(self.domains)}, not {domain!r}", field="domain"
-            )
+CALLER = "lorafleet.caller"
+"""Where an ASGI scope keeps the `Caller` that is known already."""
+MAX_TOKEN = 32_768
+"""Characters of a token."""
 
 
 class Verifier:
-    """Checks tokens against a key set from a file or an https URL, which is read again when a key is unknown."""
+    """Checks tokens against an issuer's key set.
 
-    def __init__(self, jwks: str, issuer: str) -> None:
-        self._jwks = jwks
+    Args:
+        jwks: path or URL of the key set, see `KeySet`.
+        issuer: what the claim `iss` must be.
+        max_age: seconds after which the keys are read again.
+        keep: seconds for which keys stay good while the issuer cannot be reached.
+    """
+
+    def __init__(self, jwks: str, issuer: str, *, max_age: float = 300.0, keep: float = 43_200.0) -> None:
+        self._keys = KeySet(jwks, max_age=max_age, keep=keep)
         self._issuer = issuer
-        self._keys: dict[str, jwt.PyJWK] = {}
-        self._read_at = 0.0
-        self._lock = asyncio.Lock()
+
+    async def caller_of(self, authorization: str | None, act_for: str | None = None) -> Caller:
+        """The caller of a request: its token's, narrowed to the domains that it acts for.
+
+        Args:
+            authorization: the header of that name.
+            act_for: the header `ACT_FOR`; None where the request has none. It can take domains away and never add
+                any, so it is honoured from everybody.
+
+        Raises:
+            Problem: 401 without a good bearer token, 400 for an `ACT_FOR` that cannot be read, 503 without keys.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Problem(401, "Not authenticated", "send a token: Authorization: Bearer <token>")
+        caller = await self.verify(token.strip())
+        return caller if act_for is None else caller.narrowed(read_act_for(act_for))
 
     async def verify(self, token: str) -> Caller:
-        """The caller; raises a 401 `Problem`."""
+        """The token's caller; raises a `Problem`: 401, or 503 while no keys can be read."""
         try:
-            kid = str(jwt.get_unverified_header(token).get("kid", ""))
+            if len(token) > MAX_TOKEN:
+                raise ValueError(f"it has {len(token)} characters, at most {MAX_TOKEN} are allowed")
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid")
+            if header.get("alg") != "EdDSA" or not isinstance(kid, str):
+                raise ValueError("its header must name a key ('kid') and the algorithm EdDSA")
             claims = jwt.decode(
                 token,
-                await self._key(kid),
+                await self._keys.key(kid),
                 algorithms=["EdDSA"],
                 issuer=self._issuer,
                 audience=AUDIENCE,
                 options={"require": ["exp", "sub", "iss", "aud"]},
             )
-        except jwt.PyJWTError as error:
-            raise Problem(401, "Not authenticated", f"bearer token refused: {error}") from error
-        return Caller(
-            subject=str(claims["sub"]),
-            scopes=frozenset(str(claims.get("scope", "")).split()),
-            domains=frozenset(map(str, claims.get("domains", []))),
-        )
+            return read_claims(claims)
+        # Claims of odd types make PyJWT's own checks fail in their own ways: exp as a list, as 1e400, nested deeply.
+        except (jwt.PyJWTError, UnknownKey, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise Problem(401, "Not authenticated", f"bearer token refused: {str(error)[:300]}") from None
 
-    async def _key(self, kid: str) -> jwt.PyJWK:
-        async with self._lock:
-            age = time.monotonic() - self._read_at
-            # An unknown key may be new, but a stranger must not make us read on each request.
-            if not self._keys or age > KEYS_MAX_AGE or (kid not in self._keys and age > 1):
-                self._keys = {key.key_id or "": key for key in jwt.PyJWKSet.from_json(await self._read()).keys}
-                self._read_at = time.monotonic()
-            if kid not in self._keys:
-                raise jwt.InvalidKeyError(f"key {kid!r} is not in the key set")
-            return self._keys[kid]
 
-    async def _read(self) -> str:
-        if self._jwks.startswith("https://"):
-            async with httpx.AsyncClient(timeout=5) as client:
-                return (await client.get(self._jwks)).raise_for_status().text
-        return await asyncio.to_thread(Path(self._jwks).read_text)
+def is_fleet_token(token: str) -> bool:
+    """Whether this is made to be a token of the fleet, good or not: it must go to no server outside of it."""
+    try:
+        audience = jwt.decode(token, options={"verify_signature": False}).get("aud")
+    except jwt.PyJWTError:
+        return False
+    return audience == AUDIENCE or (isinstance(audience, list) and AUDIENCE in audience)
+
+
+async def identify(headers: Headers, verifier: Verifier) -> Caller:
+    """The caller of a request with these headers; raises what `Verifier.caller_of` raises."""
+    # Repeated headers are one list (RFC 9110, section 5.3).
+    act_for = ",".join(headers.getlist(ACT_FOR)) if ACT_FOR in headers else None
+    return await verifier.caller_of(headers.get("Authorization"), act_for)
 
 
 _bearer = HTTPBearer(auto_error=False, description="EdDSA-signed JSON Web Token")
@@ -124,15 +116,13 @@ def require(*scopes: str) -> Callable[[Request, HTTPAuthorizationCredentials | N
         raise ValueError(f"unknown scopes {sorted(unknown)}; known are {SCOPES}")
 
     async def caller(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        request: Request,
+        _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for the OpenAPI document
     ) -> Caller:
-        if credentials is None:
-            raise Problem(401, "Not authenticated", "send a token: Authorization: Bearer <token>")
-        verifier: Verifier = request.app.state.verifier
-        found = await verifier.verify(credentials.credentials)
-        missing = sorted(set(scopes) - found.scopes)
-        if missing:
-            raise Problem(403, "Scope missing", f"this token lacks the scope {missing[0]!r}", scope=missing[0])
+        found: Caller | None = request.scope.get(CALLER)  # of a request that came through `http_front.Front`
+        if found is None:
+            found = await identify(request.headers, request.app.state.verifier)
+        found.hold(*scopes)
         return found
 
     return caller
@@ -174,11 +164,13 @@ class LocalIssuer:
     def mint(
         self, subject: str, scopes: Iterable[str], domains: Iterable[str] = ("*",), ttl: timedelta = timedelta(days=30)
     ) -> str:
-        """A signed token."""
-        wanted = tuple(scopes)
+        """A signed token; raises ValueError for a subject, scopes or domains that no verifier would take."""
+        wanted, reached = tuple(scopes), checked_domains(domains)
         unknown = set(wanted) - set(SCOPES)
         if unknown:
             raise ValueError(f"unknown scopes {sorted(unknown)}; known are {', '.join(SCOPES)}")
+        if (of_fleet := FLEET_SCOPES & set(wanted)) and EVERY_DOMAIN not in reached:
+            raise ValueError(f"scope {min(of_fleet)!r} concerns every domain; mint it for the domains '*'")
         now = int(time.time())
         claims = {
             "iss": "lorafleet",
@@ -187,8 +179,9 @@ class LocalIssuer:
             "iat": now,
             "exp": now + int(ttl.total_seconds()),
             "scope": " ".join(wanted),
-            "domains": list(domains),
+            "domains": sorted(reached),
         }
+        read_claims(claims)
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._kid})
 
 

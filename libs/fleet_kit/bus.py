@@ -13,7 +13,6 @@ from faststream.nats.security import NatsNKey
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_events.topology import STREAM
 from fleet_kit.cloudevents import seal
 from fleet_kit.db import Pool
 from fleet_kit.delivery import Begin, Desk
@@ -93,12 +92,19 @@ class Bus:
         await self._broker.stop()
 
     def _subscribe(self, binding: Binding, desk: Desk) -> None:
+        workers = binding.consumer.workers
+        # The next batch is fetched when the whole of this one is done. Short work overlaps its waits in a batch; of
+        # long work each worker fetches for itself, for a batch would hold quick work back behind slow.
+        fetchers, batch = (workers, 1) if binding.lease else (1, workers)
+        for _ in range(fetchers):
+            self._fetch(binding, desk, batch)
+
+    def _fetch(self, binding: Binding, desk: Desk, batch: int) -> None:
         subscriber = self._broker.subscriber(
             binding.row.subject,
             durable=binding.durable,
-            stream=JStream(STREAM, declare=False),
-            # Long work takes one message and no more; short work overlaps its waits.
-            pull_sub=PullSub(batch_size=binding.consumer.workers, timeout=5),
+            stream=JStream(binding.row.stream.name, declare=False),
+            pull_sub=PullSub(batch_size=batch, timeout=5),
             ack_policy=AckPolicy.MANUAL,
             inbox_prefix=self._inbox,
             decoder=_whole,

@@ -16,9 +16,12 @@ from pydantic import ValidationError
 from fleet_events.message import Event, decode_event
 from fleet_events.topology import MAX_EVENT_BYTES, row_of, row_of_subject
 from fleet_kit.errors import Refused, Unreadable
+from fleet_kit.origin import check_origin
 
-__all__ = ["Envelope", "Outgoing", "event_id", "open_envelope", "read_envelope", "seal"]
+__all__ = ["ONLY_FOR", "Envelope", "Outgoing", "event_id", "open_envelope", "read_envelope", "seal"]
 
+ONLY_FOR = "Lorafleet-Only-For"
+"""Header of a replayed dead letter: the durable that gave the event up. Others pass it by."""
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16 * 1024
 """Names and values of all headers together."""
@@ -123,11 +126,12 @@ def _is_syntax(error: ValidationError) -> bool:
 def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int) -> Envelope:
     """What a received message says about itself.
 
-    A publisher by hand may leave headers out: the type then follows from the subject and the id from the
-    stream's sequence, which stays the same over redeliveries.
+    An upstream publisher may leave headers out: the type then follows from the subject and the id from the
+    stream's sequence, which stays the same over redeliveries. A fact that only services publish must carry them.
 
     Raises:
-        Refused: too large, unknown, of another type than the subject's, or with a broken attribute.
+        Refused: too large, unknown, with a broken attribute, or no event of the subject from a source that may publish
+            it.
     """
     found = {name.lower(): value for name, value in (headers or {}).items()}
     _check_headers(found)
@@ -139,6 +143,7 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, 
     type_name = found.get("ce-type", row.event.type_name)
     if type_name != row.event.type_name:
         raise Refused(f"ce-type {type_name!r} does not belong on {subject}, which carries {row.event.type_name}")
+    check_origin(row, found)
     try:
         moment = datetime.fromisoformat(found.get("ce-time", "1970-01-01T00:00:00Z"))
         if moment.tzinfo is None:

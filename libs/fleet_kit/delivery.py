@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 
 from fleet_events.message import Event
 from fleet_kit import attempts, inbox, lease, metrics
-from fleet_kit.cloudevents import Envelope, open_envelope, read_envelope
+from fleet_kit.cloudevents import ONLY_FOR, Envelope, open_envelope, read_envelope
 from fleet_kit.db import Pool
 from fleet_kit.dead_letter_writer import DeadLetterWriter
 from fleet_kit.errors import LeaseLost, NotYet, Refused, Unreadable
@@ -82,6 +82,8 @@ class Desk:
 
     async def _handle(self, message: NatsMessage, binding: Binding) -> str:
         raw = message.raw_message
+        if (raw.headers or {}).get(ONLY_FOR, binding.durable) != binding.durable:
+            return "duplicate"
         place = raw.subject, raw.headers, raw.data, raw.metadata.sequence.stream
         try:
             event, envelope = open_envelope(*place)

@@ -1,9 +1,10 @@
 """The HTTP side that every service shares: health, readiness, metrics, problem+json, request traces."""
 
 import asyncio
-import time
+import json
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
 import httpx
@@ -14,16 +15,18 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from fleet_kit import metrics
-from fleet_kit.auth import require
+from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
 from fleet_kit.faults import TRANSIENT, describe, is_transient
-from fleet_kit.telemetry import span
+from fleet_kit.http_front import Front
+from fleet_kit.http_openapi import PROBLEM, answers_with, declare_errors
+from fleet_kit.settings import HttpSettings
 
 __all__ = ["install", "service_of"]
 
 log = structlog.get_logger()
-PROBLEM = "application/problem+json"
+_USER_INFO = re.compile(r"//[^/\"@\s]*@")
+"""Name and password in a URL."""
 
 
 def service_of(request: Request) -> Any:
@@ -40,11 +43,14 @@ def problem_response(problem: Problem) -> JSONResponse:
     return JSONResponse(problem.body(), status_code=problem.status, media_type=PROBLEM, headers=headers)
 
 
-def install(app: FastAPI, checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> None:
-    """Give an application its health endpoints and error answers.
+def install(
+    app: FastAPI, settings: HttpSettings, checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]
+) -> None:
+    """Give an application its health endpoints, its error answers and the front before them.
 
     Args:
         app: the application.
+        settings: limits of the front.
         checks: what readiness asks for: name → a call that raises with the reason while it is not there.
     """
 
@@ -69,29 +75,26 @@ def install(app: FastAPI, checks: Callable[[], dict[str, Callable[[], Awaitable[
     for transient in possibly:
         app.add_exception_handler(transient, _unavailable)
 
-    @app.middleware("http")
-    async def _observe(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        started = time.perf_counter()
-        with span(f"{request.method} {request.url.path}", request.headers):
-            response = await call(request)
-        route = request.scope.get("route")
-        path = getattr(route, "path", "unmatched")
-        elapsed = time.perf_counter() - started
-        metrics.HTTP_SECONDS.labels(request.method, path, str(response.status_code)).observe(elapsed)
-        return response
-
-    app.include_router(_health(checks))
+    app.add_middleware(Front, settings=settings)
+    declare_errors(app)
+    app.include_router(_health(checks, metrics_public=settings.metrics_public))
 
 
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
     if not is_transient(error):
         raise error
     log.warning("request could not be served", reason=describe(error))
-    detail = f"something this service stands on is away ({type(error).__name__}); /readyz says what"
+    detail = f"a dependency of this service is unavailable ({type(error).__name__}); see /readyz"
     return problem_response(Problem(503, "Temporarily unavailable", detail, retry_after=2))
 
 
-def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> APIRouter:
+def _reads_metrics(caller: Annotated[Caller, Depends(require())]) -> None:
+    if "*" not in caller.domains or not (caller.can("metrics") or caller.can("admin")):
+        detail = "metrics are of the whole fleet: this needs a token with the scope 'metrics' and every domain"
+        raise Problem(403, "Scope missing", detail, scope="metrics")
+
+
+def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, metrics_public: bool) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     @router.get("/healthz", summary="Alive")
@@ -101,6 +104,7 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> A
     @router.get(
         "/readyz",
         summary="Ready to work: JetStream, database and object store take a write, and the service's own parts work",
+        responses={503: {"description": "Not ready", "content": {"application/json": {}}}},
     )
     async def readyz() -> JSONResponse:
         async def check(call: Callable[[], Awaitable[None]]) -> str:
@@ -117,14 +121,23 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]) -> A
         body = {"ready": ready, "checks": results}
         return JSONResponse(body) if ready else JSONResponse(body, status_code=503, headers={"Retry-After": "2"})
 
-    @router.get("/metrics", summary="Prometheus metrics")
+    # They name adapters, and so the domains that have some.
+    reads_metrics = [] if metrics_public else [Depends(_reads_metrics)]
+
+    @router.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        dependencies=reads_metrics,
+        response_class=Response,
+        responses=answers_with("text/plain"),
+    )
     async def exposition() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("admin"))])
+    @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("fleet:admin"))])
     async def info(request: Request) -> dict[str, object]:
         service = service_of(request)
-        shown = service.settings.model_dump(mode="json", exclude={"database_url", "s3_secret_key", "s3_access_key"})
-        return {"service": service.name, "settings": shown}
+        shown = service.settings.model_dump_json(exclude={"database_url", "s3_secret_key", "s3_access_key"})
+        return {"service": service.name, "settings": json.loads(_USER_INFO.sub("//", shown))}
 
     return router

@@ -13,4 +13,9 @@ EVENT_SECONDS = Histogram("lorafleet_event_seconds", "Time to handle a delivery"
 OUTBOX_WAITING = Gauge(
     "lorafleet_outbox_waiting", "Events in the outbox that JetStream has not acknowledged", ["service"]
 )
-HTTP_SECONDS = Histogram("lorafleet_http_seconds", "Time to answer a request", ["method", "route", "status"])
+HTTP_SECONDS = Histogram(
+    "lorafleet_http_seconds",
+    # Every label is out of a closed set: what a stranger sends must not make a series.
+    "Time to answer a request by method (or other), route template (or unmatched) and class of status (or gone)",
+    ["method", "route", "status"],
+)

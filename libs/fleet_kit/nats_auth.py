@@ -1,8 +1,12 @@
-"""NATS users and what each may say and hear, made from the topology table.
+"""NATS accounts and users, and what each may publish and subscribe to, made from the topology table.
 
 A service may publish its own events, take from its own durables, dead-letter what it cannot handle, and write and
-watch its own key-value buckets.
-`upstream` may publish what the table lets upstream say, and hear nothing. `admin` operates the bus.
+watch its own key-value buckets. `admin` operates the bus.
+
+`upstream` has an account of its own that imports the subjects the table lets upstream publish, and nothing else. A
+server checks no permission for the reply subject of a message, and JetStream publishes its PubAck there: in one
+account with the streams, a publisher could have that PubAck stored on any subject. Across accounts the server
+replaces the reply subject by one of its own, and the PubAck arrives in the publisher's account, which has no stream.
 """
 
 import json
@@ -13,6 +17,8 @@ from fleet_events.topology import (
     DEAD_STREAM,
     SERVICES,
     STREAM,
+    STREAMS,
+    UPSTREAM,
     consumers_of,
     durable_name,
     probe_subject,
@@ -21,7 +27,9 @@ from fleet_events.topology import (
 
 __all__ = ["USERS", "inbox_prefix", "permissions", "server_config"]
 
-USERS = (*SERVICES, "upstream", "admin")
+USERS = (*SERVICES, UPSTREAM, "admin")
+FLEET_ACCOUNT = "FLEET"
+UPSTREAM_ACCOUNT = "UPSTREAM"
 
 FOLLOWERS = {"inference": "lorafleet.v1.adapter.>", "router": "lorafleet.v1.adapter.>"}
 """Who rebuilds a projection from the stream's start, and from which subjects."""
@@ -39,15 +47,17 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
     inbox = f"{inbox_prefix(user)}.>"
     if user == "admin":
         return {"publish": {"allow": [">"]}, "subscribe": {"allow": [">"]}}
-    if user == "upstream":
+    if user == UPSTREAM:
         return {"publish": {"allow": list(said_by(user))}, "subscribe": {"allow": [inbox]}}
-    publish = [*said_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user), f"$JS.API.STREAM.INFO.{STREAM}"]
+    looked_at = (*(stream.name for stream in STREAMS), DEAD_STREAM)
+    publish = [*said_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user)]
+    publish += [f"$JS.API.STREAM.INFO.{name}" for name in looked_at]
     for row, consumer in consumers_of(user):
-        durable = durable_name(consumer, row)
+        durable, stream = durable_name(consumer, row), row.stream.name
         publish += [
-            f"$JS.API.CONSUMER.INFO.{STREAM}.{durable}",
-            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{durable}",
-            f"$JS.ACK.{STREAM}.{durable}.>",
+            f"$JS.API.CONSUMER.INFO.{stream}.{durable}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+            f"$JS.ACK.{stream}.{durable}.>",
         ]
     if followed := FOLLOWERS.get(user):
         publish += [
@@ -70,9 +80,18 @@ def server_config(users: Mapping[str, str]) -> str:
     Args:
         users: user name → public nkey (U…). The system account keeps no user.
     """
-    listed = [{"nkey": public, "permissions": permissions(name)} for name, public in users.items()]
-    account = {"jetstream": "enabled", "users": listed}
-    # nats-server reads JSON; DEAD_STREAM lives in the same account as the events.
-    return (
-        f"# fleet of streams {STREAM} and {DEAD_STREAM}\naccounts: " + json.dumps({"FLEET": account}, indent=2) + "\n"
-    )
+    listed = {name: {"nkey": public, "permissions": permissions(name)} for name, public in users.items()}
+    offered = said_by(UPSTREAM)
+    accounts = {
+        FLEET_ACCOUNT: {
+            "jetstream": "enabled",
+            "users": [user for name, user in listed.items() if name != UPSTREAM],
+            "exports": [{"service": subject, "accounts": [UPSTREAM_ACCOUNT]} for subject in offered],
+        },
+        UPSTREAM_ACCOUNT: {
+            "users": [user for name, user in listed.items() if name == UPSTREAM],
+            "imports": [{"service": {"account": FLEET_ACCOUNT, "subject": subject}} for subject in offered],
+        },
+    }
+    # nats-server reads JSON.
+    return "# made from the topology by lorafleet\naccounts: " + json.dumps(accounts, indent=2) + "\n"

@@ -1,7 +1,6 @@
 """Streams, durables and key-value buckets, made from the topology table; drift is reported, never kept silently."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from nats.js import JetStreamContext
 from nats.js.api import (
@@ -21,18 +20,21 @@ from fleet_events.topology import (
     DEAD_SUBJECTS,
     PROBE_STREAM,
     PROBE_SUBJECTS,
-    STREAM,
-    SUBJECTS,
+    STREAMS,
     TOPOLOGY,
     Bucket,
     Consumer,
     Row,
+    Stream,
     durable_name,
+    rows_of,
 )
+from fleet_kit.stream_split import split_streams
 
 __all__ = ["Drift", "provision"]
 
-MONTH = timedelta(days=30)
+DEAD_BYTES = 1024**3
+"""Room for dead letters. They stay until they are replayed or deleted."""
 
 
 @dataclass(frozen=True)
@@ -48,34 +50,37 @@ class Drift:
         return f"{self.name}: {self.setting} is {self.found!r}, the topology says {self.wanted!r}"
 
 
-def stream_configs(replicas: int = 1) -> tuple[StreamConfig, StreamConfig]:
-    """The stream of facts and the stream of dead letters."""
-    facts = StreamConfig(
-        name=STREAM,
-        subjects=[SUBJECTS],
+def stream_config(stream: Stream, replicas: int = 1) -> StreamConfig:
+    """A stream of events."""
+    return StreamConfig(
+        name=stream.name,
+        subjects=[row.subject for row in rows_of(stream)],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
-        # A full stream refuses new events instead of forgetting old ones: projections are rebuilt from them.
+        # A full stream refuses new events instead of dropping old ones: consumers may still need them.
         discard=DiscardPolicy.NEW,
-        max_bytes=8 * 1024**3,
+        max_bytes=stream.max_bytes,
+        max_age=stream.max_age.total_seconds() if stream.max_age else None,
         duplicate_window=120.0,
         allow_direct=True,
         allow_msg_ttl=True,
         num_replicas=replicas,
     )
-    dead = StreamConfig(
+
+
+def dead_config(replicas: int = 1) -> StreamConfig:
+    """The stream of dead letters. When it is full, the event stays with its consumer instead, and is tried again."""
+    return StreamConfig(
         name=DEAD_STREAM,
         subjects=[DEAD_SUBJECTS],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
-        discard=DiscardPolicy.OLD,
-        max_bytes=1024**3,
-        max_age=MONTH.total_seconds(),
+        discard=DiscardPolicy.NEW,
+        max_bytes=DEAD_BYTES,
         duplicate_window=120.0,
         allow_direct=True,
         num_replicas=replicas,
     )
-    return facts, dead
 
 
 def probe_config(replicas: int = 1) -> StreamConfig:
@@ -140,11 +145,15 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: b
     """
     drift: list[Drift] = []
     buckets = (bucket_config(bucket, replicas) for bucket in BUCKETS)
-    for config in (*stream_configs(replicas), probe_config(replicas), *buckets):
+    streams = [stream_config(stream, replicas) for stream in STREAMS]
+    if repair:
+        await split_streams(jetstream, streams)
+    for config in (*streams, dead_config(replicas), probe_config(replicas), *buckets):
         drift += await _stream(jetstream, config, repair=repair)
     for row in TOPOLOGY:
         for consumer in row.heard_by:
-            drift += await _consumer(jetstream, consumer_config(consumer, row), repair=repair)
+            wanted = consumer_config(consumer, row)
+            drift += await _consumer(jetstream, row.stream.name, wanted, repair=repair)
     return drift
 
 
@@ -164,19 +173,20 @@ async def _stream(jetstream: JetStreamContext, wanted: StreamConfig, *, repair: 
     return drift
 
 
-async def _consumer(jetstream: JetStreamContext, wanted: ConsumerConfig, *, repair: bool) -> list[Drift]:
+async def _consumer(jetstream: JetStreamContext, stream: str, wanted: ConsumerConfig, *, repair: bool) -> list[Drift]:
     name = str(wanted.durable_name)
     try:
-        found = (await jetstream.consumer_info(STREAM, name)).config
+        found = (await jetstream.consumer_info(stream, name)).config
     except NotFoundError:
         if repair:
-            await jetstream.add_consumer(STREAM, wanted)
+            await jetstream.add_consumer(stream, wanted)
             return []
         return [Drift(name, "consumer", None, "present")]
-    settings = ("ack_policy", "ack_wait", "max_deliver", "max_ack_pending", "filter_subject", "deliver_policy")
+    # Not the deliver policy: it says where a durable began, and one whose stream was split began in the middle.
+    settings = ("ack_policy", "ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
     drift = _differences(name, found, wanted, settings)
     if drift and repair:
-        await jetstream.add_consumer(STREAM, wanted)
+        await jetstream.add_consumer(stream, wanted)
     return drift
 
 

@@ -3,8 +3,8 @@
 | table | kept |
 |---|---|
 | outbox | `KEEP_PUBLISHED` after its publication: longer than any `sync_interval`, see `outbox_check` |
-| inbox | of an event that the stream keeps for a time: until no delivery, no replayed dead letter can bring it again |
-| inbox | of an event that the stream keeps for good: as long as the stream, since a durable made again reads it all |
+| inbox | of an event that its stream keeps for a time: until no delivery can bring it again, see `inbox_horizon` |
+| inbox | of an event that its stream keeps for good: as long as that, since a durable made again reads it all |
 | attempts | `KEEP_ATTEMPTS` after the last start |
 | lease | `KEEP_LEASE` after its end: by then nobody writes under an older token |
 """
@@ -23,18 +23,17 @@ BATCH = 5000
 KEEP_PUBLISHED = timedelta(days=1)
 KEEP_ATTEMPTS = timedelta(days=7)
 KEEP_LEASE = timedelta(days=90)
-KEEP_DEAD = timedelta(days=30)
-"""Age at which the stream of dead letters drops one."""
-MARGIN = timedelta(days=7)
+MARGIN = timedelta(days=30)
+"""For a dead letter whose original was handled after all, since its end did not reach the server."""
 
 
 def inbox_horizon(keep: timedelta) -> timedelta:
     """Age of an inbox row after which its event cannot come again, for an event that the stream keeps for `keep`.
 
-    It can become another consumer's dead letter at the end of that time, be replayed at the end of the letter's, and
-    then stay in the stream for as long again.
+    A replayed dead letter is another `keep` in the stream. However late that is: it goes to the consumer that gave the
+    event up alone, and that one has no row.
     """
-    return 2 * keep + KEEP_DEAD + MARGIN
+    return 2 * keep + MARGIN
 
 
 async def sweep(connection: Connection, service: str) -> bool:
@@ -44,9 +43,9 @@ async def sweep(connection: Connection, service: str) -> bool:
         await _attempts(connection),
         await _lease(connection),
         *[
-            await _inbox(connection, durable_name(consumer, row), inbox_horizon(row.keep))
+            await _inbox(connection, durable_name(consumer, row), inbox_horizon(keep))
             for row, consumer in consumers_of(service)
-            if row.keep is not None
+            if (keep := row.keep or row.stream.max_age) is not None
         ],
     ]
     return any(count >= BATCH for count in deleted)

@@ -9,18 +9,19 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 import structlog
-import uvicorn
 from fastapi import APIRouter, FastAPI
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import http, telemetry
+from fleet_kit import http
+from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Verifier
 from fleet_kit.blobs import Blobs
 from fleet_kit.bus import Bus
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Pool, connect_pool
 from fleet_kit.handlers import Handlers
+from fleet_kit.http_server import serve
 from fleet_kit.outbox import Relay
 from fleet_kit.readiness import Cached, write_database, write_stream
 from fleet_kit.settings import ServiceSettings
@@ -43,7 +44,9 @@ class Service(Generic[S, P]):
     bus: Bus
     blobs: Blobs
     http: httpx.AsyncClient
-    """Calls other services with this service's own token."""
+    """Calls other services, by itself without a token: see `credential`."""
+    credential: Credential
+    """This service's own token, which goes out only together with the domains that it is used for."""
     pool: Pool | None
     relay: Relay | None = None
     made: P | None = None
@@ -111,15 +114,20 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        telemetry.configure(name, settings.log_level)
         async with _running(name, settings, handlers, parts, database=database) as service:
             app.state.service = service
             app.state.writes = _writes(service)
-            app.state.verifier = Verifier(settings.jwks, settings.issuer)
+            app.state.verifier = Verifier(
+                settings.jwks,
+                settings.issuer,
+                max_age=settings.jwks_max_age_seconds,
+                keep=settings.jwks_keep_seconds,
+            )
             yield
 
     app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan)
-    http.install(app, lambda: app.state.writes | app.state.service.extra_checks)
+    app.state.name = name
+    http.install(app, settings, lambda: app.state.writes | app.state.service.extra_checks)
     app.include_router(api)
     return app
 
@@ -133,14 +141,13 @@ async def _running(
     *,
     database: bool,
 ) -> AsyncIterator[Service[S, P]]:
-    token = settings.token_file.read_text().strip() if settings.token_file else ""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    credential = Credential(settings.token_file.read_text().strip() if settings.token_file else "")
     pool = connect_pool(name, settings.database_url or "", settings.database_pool) if database else None
     if pool is not None:
         await pool  # opens no connection yet
     bus = Bus(name, settings)
-    async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(120, connect=5)) as client:
-        service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, pool)
+    async with httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5)) as client:
+        service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, credential, pool)
         started = asyncio.create_task(_start(service, handlers, parts))
         try:
             yield service
@@ -192,16 +199,3 @@ def _writes(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None
     if service.pool is not None:
         checks["database"] = Cached(lambda: write_database(service.db))
     return checks
-
-
-def serve(app: FastAPI, settings: ServiceSettings) -> None:
-    """Run until SIGTERM or SIGINT."""
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=5,
-        lifespan="on",
-    )

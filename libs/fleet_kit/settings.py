@@ -2,16 +2,37 @@
 
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["ServiceSettings"]
+__all__ = ["HttpSettings", "ServiceSettings"]
 
 
-class ServiceSettings(BaseSettings):
+class HttpSettings(BaseSettings):
+    """What one HTTP client can cost a service at most."""
+
+    # A wrong setting is named without its value, which may be a secret.
+    model_config = SettingsConfigDict(env_prefix="LORAFLEET_", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    http_connections: int = Field(default=4096, ge=16)
+    """Open at once; beyond it the one that has waited longest for its request is closed."""
+    http_head_seconds: float = Field(default=10.0, gt=0)
+    """For a request's line and headers."""
+    http_body_seconds: float = Field(default=15.0, gt=0)
+    """For a body, beside what `http_body_pace` gives it."""
+    http_body_pace: int = Field(default=8192, gt=0)
+    """Bytes a second that a body must keep."""
+    http_write_seconds: float = Field(default=60.0, gt=0)
+    """Without a byte taken by the client; then its connection is closed."""
+    http_bodies: int = Field(default=256, ge=1)
+    """Bodies that are received at once, of all callers."""
+    http_bodies_a_caller: int = Field(default=32, ge=1)
+    metrics_public: bool = False
+    """Whether /metrics is answered without a token."""
+
+
+class ServiceSettings(HttpSettings):
     """Where a service listens, what it stands on and who it is. A service subclasses it in its settings.py."""
-
-    model_config = SettingsConfigDict(env_prefix="LORAFLEET_", extra="ignore", frozen=True)
 
     host: str = "127.0.0.1"
     port: int
@@ -31,7 +52,11 @@ class ServiceSettings(BaseSettings):
     s3_secure: bool = False
 
     jwks: str
-    """Key set that verifies tokens: a path or an https URL."""
+    """Key set that verifies tokens: a path or an https URL (http on loopback)."""
+    jwks_max_age_seconds: float = Field(default=300.0, gt=0)
+    """Age from which the key set is read again, in the background."""
+    jwks_keep_seconds: float = Field(default=43_200.0, gt=0)
+    """How long its keys stay good while the issuer cannot be reached. A key that was withdrawn stays good as long."""
     issuer: str = "lorafleet"
     token_file: Path | None = None
     """This service's own bearer token, for calls to other services."""

@@ -108,11 +108,11 @@ class Settlement:
         frames = traceback.extract_tb(error.__traceback__, limit=-1)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         key, now = (type(error).__name__, place), time.monotonic()
-        known = now - self._shown.pop(key, float("-inf")) < TRACEBACK_SECONDS
-        if known:
+        if now - self._shown.get(key, float("-inf")) < TRACEBACK_SECONDS:
             log.error("handler failed", consumer=durable, reason=describe(error), place=place)
             return
         self._shown[key] = now
+        self._shown.move_to_end(key)
         if len(self._shown) > _REMEMBERED:
             self._shown.popitem(last=False)
         log.error("handler failed", consumer=durable, reason=describe(error), place=place, exc_info=error)

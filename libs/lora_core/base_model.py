@@ -4,7 +4,7 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lora_core.errors import AdapterNotFound
 from lora_core.safetensors_header import read_header
@@ -120,7 +120,33 @@ def load(folder: Path | str, weights: Weights = "float32") -> "tuple[PreTrainedM
 
 
 def end_tokens(generation: "GenerationConfig | None", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    """The tokens that end a text: the generation settings' and the tokenizer's."""
+    """The tokens that end an answer: the generation settings', the tokenizer's, and the chat template's end of turn."""
     configured = getattr(generation, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)
+    ids = [*ids, getattr(tokenizer, "eos_token_id", None), end_of_turn(tokenizer)]
+    return frozenset(int(i) for i in ids if i is not None)
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The token that the chat template writes after an answer, which is often another than the tokenizer's own end.
+
+    Qwen2.5 and other ChatML models are the case: `<|im_end|>` closes a turn, `<|endoftext|>` ends a document.
+
+    Returns:
+        The first added token after the answer's text; None without a template, or where it writes no such token.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    question, answer = {"role": "user", "content": "Yes?"}, {"role": "assistant", "content": "Yes."}
+    try:
+        opening = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([question, answer], tokenize=False)
+    except (
+        Exception
+    ):  # a template raises what its author chose; talks that it cannot render are refused where they come
+        return None
+    if not whole.startswith(opening):
+        return None
+    _, _, rest = whole[len(opening) :].partition(answer["content"])
+    added = tokenizer.added_tokens_decoder
+    return next((int(i) for i in tokenizer(rest, add_special_tokens=False)["input_ids"] if i in added), None)

@@ -1,14 +1,15 @@
 """`Batch`: rows that are generated together, each with its own adapter, sampling and end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
+import torch
 from transformers import PreTrainedModel
 
 from lora_core.cohort import Cohort, Slots
 from lora_core.sampling import Adapters, Request, Sampler
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
 _REMEMBERED = 65_536  # reasons of ended rows that a batch which never ends keeps
 
@@ -27,10 +28,15 @@ class _Row:
         self.sampler = Sampler(request)
         self.stops = default_stops if request.stop_ids is None else frozenset(request.stop_ids)
         self.left = request.max_tokens
+        self.ids = list(request.prompt_ids)
+        """Prompt and answer so far: from these the row can be computed again."""
 
 
 class Batch:
     """Call `step` while `alive`. Rows may join at any time and are taken out of the computation when they end.
+
+    A row that cannot be computed or sampled ends as "failed", and `fault` has the reason. When a forward pass of
+    several rows fails, each of them is computed by itself from its tokens, so that only those fail that fail alone.
 
     prefill: how many tokens of joining prompts a step reads at most while other rows are being answered.
     Used by one thread at a time.
@@ -48,7 +54,10 @@ class Batch:
         self._next_row = 0
         self._running: dict[int, _Row] = {}
         self._finished: dict[int, FinishReason] = {}
+        self._faults: dict[int, Exception] = {}
         self._cohorts: list[Cohort] = []
+        self._apart: list[Cohort] = []
+        """Rows that failed together and not alone: they are not put together again."""
         self.add(requests)
 
     @property
@@ -65,14 +74,25 @@ class Batch:
             raise ValueError("requests is empty: expected at least one")
         rows = range(self._next_row, self._next_row + len(requests))
         self._lease.hold(rows, [request.adapter for request in requests])
+        try:
+            joining = {row: _Row(r, self._default_stops) for row, r in zip(rows, requests, strict=True)}
+            cohort = self._cohort(rows, joining)
+        except BaseException:
+            for row in rows:
+                self._lease.release(row)
+            raise
         self._next_row = rows.stop
-        self._running |= {row: _Row(r, self._default_stops) for row, r in zip(rows, requests, strict=True)}
-        self._cohorts.append(Cohort(self._model, self._lease, rows, [request.prompt_ids for request in requests]))
+        self._running |= joining
+        self._cohorts.append(cohort)
         return rows
 
     def finish_reason(self, row: int) -> FinishReason | None:
         """Why the row ended, None while it runs. The reasons of the last 65,536 ended rows are known."""
         return self._finished.get(row)
+
+    def fault(self, row: int) -> Exception | None:
+        """What a row that "failed" failed with; asked once, then forgotten."""
+        return self._faults.pop(row, None)
 
     def cancel(self, row: int) -> None:
         """End a row now; its next token is not computed. A row that has ended stays as it is."""
@@ -83,6 +103,7 @@ class Batch:
         for row in list(self._running):
             self.cancel(row)
         self._cohorts.clear()
+        self._apart.clear()
 
     def step(self) -> list[tuple[int, int, float]]:
         """Compute the next token of every live row: (row, token id, log-probability), in row order.
@@ -91,13 +112,16 @@ class Batch:
         stop tokens ends without giving it out.
         """
         given: list[tuple[int, int, float]] = []
-        for cohort in self._cohorts:
-            cohort.keep(self._alive_in(cohort))
-        live = [cohort for cohort in self._cohorts if cohort.rows]
+        live = self._live()
         # A long prompt is read in pieces where others are waiting for their next token.
         most = self._prefill if len(live) > 1 else None
         for cohort in live:
-            given += self._advance(cohort, most)
+            try:
+                logits = cohort.forward(most)
+            except Exception as error:
+                given += self._advance_each(cohort, error)
+            else:
+                given += self._draw(cohort, logits)
         self._unite()
         return sorted(given)
 
@@ -105,15 +129,47 @@ class Batch:
         while self.alive:
             yield from self.step()
 
-    def _advance(self, cohort: Cohort, most: int | None) -> Iterator[tuple[int, int, float]]:
-        logits = cohort.forward(most)
+    def _advance_each(self, failed: Cohort, error: Exception) -> Iterator[tuple[int, int, float]]:
+        """The step of rows whose common forward pass failed, each computed anew from its tokens.
+
+        The failed pass may have left some layers' caches with the new token and others without, so nothing of it is
+        used. Rows that do not fail alone stay apart, or they would fail together at every step.
+        """
+        self._drop(failed)
+        rows = list(failed.rows)
+        if len(rows) == 1:
+            self._fail(rows[0], error)
+            return
+        whole: list[Cohort] = []
+        for row in rows:
+            try:
+                alone = self._cohort([row], self._running)
+                logits = alone.forward()
+            except Exception as fault:
+                self._fail(row, fault)
+            else:
+                whole.append(alone)
+                yield from self._draw(alone, logits)
+        if len(whole) == len(rows):
+            self._apart += whole
+        else:
+            self._cohorts += whole
+
+    def _draw(self, cohort: Cohort, logits: torch.Tensor | None) -> Iterator[tuple[int, int, float]]:
+        """One token for each row, from [rows, vocabulary]; None while its prompts are being read."""
         if logits is None:
             return
         drawn: list[int] = []
         for position, number in enumerate(cohort.rows):
             row = self._running[number]
-            token, logprob = row.sampler.pick(logits[position])
+            try:
+                token, logprob = row.sampler.pick(logits[position])
+            except Exception as fault:
+                self._fail(number, fault)
+                drawn.append(0)  # never read: the row is taken out before the next pass
+                continue
             drawn.append(token)
+            row.ids.append(token)
             if token in row.stops:
                 self._end(number, "stop")
                 continue
@@ -125,21 +181,51 @@ class Batch:
 
     def _unite(self) -> None:
         """One forward pass for all, from the next step on. Models whose caches cannot be joined keep several."""
-        for cohort in self._cohorts:
-            cohort.keep(self._alive_in(cohort))
+        self._live()
         united: list[Cohort] = []
         for cohort in self._cohorts:
-            if cohort.rows and not (united and united[0].absorb(cohort)):
+            try:
+                absorbed = bool(united) and united[0].absorb(cohort)
+            except Exception:  # for want of memory, for one: both may be half joined, each row is as good as before
+                rows = [*united.pop(0).rows, *cohort.rows]
+                self._apart += [self._cohort([row], self._running) for row in rows]
+                continue
+            if not absorbed:
                 united.append(cohort)
         self._cohorts = united
 
-    def _alive_in(self, cohort: Cohort) -> list[int]:
-        return [row for row in cohort.rows if row in self._running]
+    def _live(self) -> list[Cohort]:
+        """The cohorts that have live rows, without the others' rows."""
+        for cohort in [*self._cohorts, *self._apart]:
+            rows = [row for row in cohort.rows if row in self._running]
+            try:
+                cohort.keep(rows)
+            except Exception:  # its cache may be half cut
+                self._drop(cohort)
+                self._apart += [self._cohort([row], self._running) for row in rows]
+                continue
+            if not rows:
+                self._drop(cohort)
+        return [*self._cohorts, *self._apart]
+
+    def _cohort(self, rows: Sequence[int], known: Mapping[int, _Row]) -> Cohort:
+        return Cohort(self._model, self._lease, rows, [known[row].ids for row in rows])
+
+    def _drop(self, cohort: Cohort) -> None:
+        for cohorts in (self._cohorts, self._apart):
+            if cohort in cohorts:
+                cohorts.remove(cohort)
+
+    def _fail(self, row: int, fault: Exception) -> None:
+        self._faults[row] = fault
+        self._end(row, "failed")
 
     def _end(self, row: int, reason: FinishReason) -> None:
         if self._running.pop(row, None) is None:
             return
         self._finished[row] = reason
         if len(self._finished) > _REMEMBERED:
-            del self._finished[next(iter(self._finished))]
+            forgotten = next(iter(self._finished))
+            del self._finished[forgotten]
+            self._faults.pop(forgotten, None)
         self._lease.release(row)

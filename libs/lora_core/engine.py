@@ -187,7 +187,10 @@ class ArrowEngine:
         top_p: float = 1.0,
         seed: int | None = None,
     ) -> list[Generation]:
-        """Complete texts as they are (no chat template), all with one adapter or none, in one batch."""
+        """Complete texts as they are (no chat template), all with one adapter or none, in one batch.
+
+        Raises what a row failed with, see `Batch`.
+        """
         requests = [
             Request(self.tokenizer(prompt)["input_ids"], adapter, max_tokens, temperature, top_p, seed)
             for prompt in prompts
@@ -199,6 +202,9 @@ class ArrowEngine:
                 tokens[row].append((token, logprob))
         finally:
             batch.close()
+        for row in range(len(requests)):
+            if (fault := batch.fault(row)) is not None:
+                raise fault
         return [self._generation(row, drawn, batch) for row, drawn in enumerate(tokens)]
 
     def logprobs(

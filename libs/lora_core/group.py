@@ -170,6 +170,15 @@ class Group:
         start = own.offset * rank + layer * rank * own.out_features
         return self.arena.view(low, (high - low, rank, own.out_features), (own.out_features, 1), start)
 
+    def a_place(self, layer: int) -> int:
+        """Where one layer's A matrices begin in a slot, in numbers for each rank of its adapter."""
+        return self._offset + layer * len(self.members) * self.in_features
+
+    def b_place(self, member: int, layer: int) -> int:
+        """Where one layer's B matrix of a member begins in a slot, in numbers for each rank of its adapter."""
+        own = self.members[member]
+        return own.offset + layer * own.out_features
+
     def size(self, piece: Piece) -> int:
         """How many numbers a piece fills at its own rank."""
         return piece.count * piece.stack.rank * (self.in_features + self.members[piece.member].out_features)

@@ -79,6 +79,16 @@ class SlotBank:
         return {name: dimensions(module) for name, module in self._modules.items()}
 
     @property
+    def groups(self) -> Sequence[Group]:
+        """The projections that share an input, with the memory of their slots."""
+        return self._groups
+
+    @property
+    def ranks(self) -> Sequence[int]:
+        """Of each slot the rank that its matrices are laid out for."""
+        return self._ranks
+
+    @property
     def free(self) -> int:
         """How many slots are empty."""
         return len(self._free)

@@ -141,7 +141,7 @@ async def history(
     adapter_id: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> History:
-    reached = None if "*" in caller.domains else sorted(caller.domains)
+    reached = caller.domain_filter
     async with service.db.acquire() as connection:
         rows = await store.history(connection, adapter_id=adapter_id, domains=reached, limit=limit)
     return History(evaluations=[EvaluationView(**_view(row)) for row in rows])
@@ -188,13 +188,13 @@ def _view(row: asyncpg.Record) -> dict[str, Any]:
 
 
 async def _check_golden(connection: Connection, reference: str, domain: str) -> None:
+    named = split_reference(reference)
     try:
-        found = await golden_sets.get(connection, *split_reference(reference))
+        found = await golden_sets.get(connection, *named)
+        if found.domain != domain:
+            raise golden_sets.unknown(*named)
     except golden_sets.Unknown as error:
         raise Problem(404, "Golden data set not found", str(error), field="golden_dataset_id") from error
-    if found.domain != domain:
-        detail = f"golden data set {reference!r} does not belong to domain {domain!r}"
-        raise Problem(422, "Invalid request", detail, field="golden_dataset_id")
 
 
 router.include_router(evaluations)

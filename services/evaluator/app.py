@@ -21,12 +21,16 @@ from services.evaluator.settings import EvaluatorSettings
 async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
     await publish_missed(service)
     settings = service.settings
-    models = OpenAIClient(service.http, settings.inference_url, settings.request_timeout)
 
-    def judge_for(base_model: str) -> ReferenceJudge:
-        return ReferenceJudge(models, base_model=base_model, embeddings_model=settings.embedding_model_name)
+    def models_for(domain: str) -> OpenAIClient:
+        headers = service.credential.acting_for([domain])
+        return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
-    yield Bench(settings=settings, models=models, judge_for=judge_for, blobs=service.blobs)
+    def judge_for(domain: str, base_model: str) -> ReferenceJudge:
+        embeddings = settings.embedding_model_name
+        return ReferenceJudge(models_for(domain), base_model=base_model, embeddings_model=embeddings)
+
+    yield Bench(settings=settings, models_for=models_for, judge_for=judge_for, blobs=service.blobs)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from fleet_events.strict_json import read_json
 from services.evaluator.criteria import Criterion, Rule, UnknownRule, parse, scored
 
 MAX_LINE = 64_000  # characters of one sample
@@ -113,6 +114,10 @@ def _sample(number: int, line: str, domain: str) -> GoldenSample | list[LineErro
             LineError(number, ".".join(map(str, e["loc"])) or "(line)", f"{e['msg']}, got {_short(e['input'])}")
             for e in error.errors()
         ]
+    try:
+        read_json(line)
+    except ValueError as error:
+        return [LineError(number, str(error).partition(":")[0], str(error))]
     errors = [
         LineError(number, name, "is blank") for name in ("prompt", "expected_output") if not getattr(raw, name).strip()
     ]

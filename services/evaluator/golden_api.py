@@ -13,6 +13,8 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
+from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
 from services.evaluator import golden, golden_publication, golden_sets, golden_store
 from services.evaluator.domain import BadVersion, GoldenVersion
 from services.evaluator.golden import BadLines, ContextUse
@@ -78,7 +80,12 @@ class Datasets(BaseModel):
     datasets: list[DatasetVersion]
 
 
-@router.post("", status_code=201, summary="Create a golden data set, or a further version of one (empty)")
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a golden data set, or a further version of one (empty)",
+    responses={200: {"model": DatasetVersion, "description": "It was there already"}},
+)
 async def create(wanted: NewDataset, caller: Writer, service: Running, response: Response) -> DatasetVersion:
     caller.reach(wanted.domain)
     try:
@@ -104,7 +111,7 @@ async def create(wanted: NewDataset, caller: Writer, service: Running, response:
 async def list_datasets(caller: Reader, service: Running, domain: str | None = None) -> Datasets:
     if domain is not None:
         caller.reach(domain)
-    reached = None if "*" in caller.domains else sorted(caller.domains)
+    reached = caller.domain_filter
     async with service.db.acquire() as connection:
         found = await golden_store.newest_of_each(connection, domain=domain, domains=reached)
     return Datasets(datasets=[DatasetVersion.model_validate(version) for version in found])
@@ -121,7 +128,11 @@ async def show(dataset_id: str, caller: Reader, service: Running, version: str |
     return DatasetDetail(**shown.model_dump(), versions=[v.version for v in versions], by_difficulty=counts)
 
 
-@router.post("/{dataset_id}/samples", summary="Import samples, one JSON object a line (application/x-ndjson)")
+@router.post(
+    "/{dataset_id}/samples",
+    summary="Import samples, one JSON object a line (application/x-ndjson)",
+    openapi_extra=body_rule(MAX_BODY, "application/x-ndjson"),
+)
 async def import_samples(
     dataset_id: str,
     request: Request,
@@ -151,7 +162,12 @@ async def import_samples(
     return Changed(**shown_version, changed=change.changed, opened=change.opened, read=len(samples))
 
 
-@router.get("/{dataset_id}/export", summary="The samples as JSONL, as import takes them", response_model=None)
+@router.get(
+    "/{dataset_id}/export",
+    summary="The samples as JSONL, as import takes them",
+    response_class=Response,
+    responses=answers_with("application/x-ndjson"),
+)
 async def export(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> PlainTextResponse:
     async with service.db.acquire() as connection:
         found = await _found(connection, dataset_id, version, caller)
@@ -172,20 +188,15 @@ async def _found(connection: Connection, dataset_id: str, version: str | None, c
     """The version, within the caller's domains. What lies beyond them is not said to exist."""
     try:
         found = await golden_sets.get(connection, dataset_id, version)
+        if not caller.reaches(found.domain):
+            raise golden_sets.unknown(dataset_id, version)
     except golden_sets.Unknown as error:
         raise Problem(404, "Golden data set not found", str(error), field="dataset_id") from error
-    if not caller.reaches(found.domain):
-        detail = str(golden_sets.Unknown(f"golden data set {dataset_id!r} does not exist"))
-        raise Problem(404, "Golden data set not found", detail, field="dataset_id")
     return found
 
 
 async def _text(request: Request) -> str:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise Problem(413, "Too large", f"the import is larger than {MAX_BODY} bytes; send it in parts")
+    body = await request.body()
     try:
         return body.decode()
     except UnicodeDecodeError as error:

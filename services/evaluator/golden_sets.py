@@ -71,7 +71,12 @@ async def get(connection: Connection, dataset_id: str, version: str | None = Non
     for known in await golden_store.versions(connection, dataset_id):
         if version in (None, known.version):
             return known
-    raise Unknown(f"golden data set {dataset_id!r}" + (f" version {version!r}" if version else "") + " does not exist")
+    raise unknown(dataset_id, version)
+
+
+def unknown(dataset_id: str, version: str | None = None) -> Unknown:
+    """What does not exist, or not for who asks: both read the same."""
+    return Unknown(f"golden data set {dataset_id!r}" + (f" version {version!r}" if version else "") + " does not exist")
 
 
 async def set_samples(

@@ -5,7 +5,7 @@ Any server that speaks it will do; `lorafleet` in an answer (who gave it) is wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -77,10 +77,14 @@ class _Embeddings(BaseModel):
 
 
 class OpenAIClient:
-    """Calls one server. Transport faults pass through as httpx errors; Unready and EvaluationFailure as below."""
+    """Calls one server. Transport faults pass through as httpx errors; Unready and EvaluationFailure as below.
 
-    def __init__(self, http: httpx.AsyncClient, base_url: str, timeout: float) -> None:
+    `headers` say with which credential and for which domain it asks (see `fleet_kit.acting_for`).
+    """
+
+    def __init__(self, http: httpx.AsyncClient, base_url: str, timeout: float, headers: Mapping[str, str]) -> None:
         self._http = http
+        self._headers = dict(headers)
         self._url = base_url.rstrip("/")
         self._timeout = timeout
 
@@ -135,7 +139,7 @@ class OpenAIClient:
 
     async def _post(self, path: str, body: dict[str, object], shape: type[M]) -> M:
         """Raises Unready (404, 429, 5xx), EvaluationFailure (any other refusal, or a body out of shape)."""
-        response = await self._http.post(self._url + path, json=body, timeout=self._timeout)
+        response = await self._http.post(self._url + path, json=body, headers=self._headers, timeout=self._timeout)
         if response.status_code in {404, 429} or response.status_code >= 500:
             raise Unready(f"{path} of {body['model']}: {response.status_code} {_reason(response)}")
         if response.is_error:

@@ -40,9 +40,10 @@ class Bench:
     """What an evaluation needs around it."""
 
     settings: EvaluatorSettings
-    models: OpenAIClient
-    judge_for: Callable[[str], Judge]
-    """The judge that takes likelihoods from the base model of this name."""
+    models_for: Callable[[str], OpenAIClient]
+    """Asks inference for this domain alone, whatever the evaluator's own token reaches."""
+    judge_for: Callable[[str, str], Judge]
+    """The judge of this domain that takes likelihoods from the base model of this name."""
     blobs: Blobs
 
 
@@ -133,9 +134,9 @@ async def _judge_one(
 ) -> None:
     evaluation = await _stored(work, evaluation_id)
     question = sample.question(version.context_use)
-    answer = await bench.models.answer(evaluation.adapter_id, question, evaluation.max_tokens)
+    answer = await bench.models_for(evaluation.domain).answer(evaluation.adapter_id, question, evaluation.max_tokens)
     served = domain.check_served(evaluation, answer.served)
-    finding = await bench.judge_for(evaluation.base_model).judge(sample, question, answer.text)
+    finding = await bench.judge_for(evaluation.domain, evaluation.base_model).judge(sample, question, answer.text)
     async with work.transaction() as tx:
         if await store.pin_artifact(tx.connection, evaluation_id, served) != served:
             raise EvaluationFailure(f"two different artifacts of {evaluation.adapter_id} answered")

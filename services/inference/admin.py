@@ -1,4 +1,8 @@
-"""HTTP for operators: what adapters, disk cache and memory are doing, and how to change it. Scope ``admin``."""
+"""HTTP for operators: what adapters, disk cache and memory are doing, and how to change it.
+
+Scope ``admin`` lists, preloads and evicts adapters of the token's own domains; others do not exist for it. What
+concerns all domains at once (drain, workflows, disk cache, memory, replicas) needs ``fleet:admin``.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Self
@@ -7,11 +11,12 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
-from fleet_kit.auth import require
+from fleet_kit.auth import Caller, require
 
 from . import render
 from .api import Parts
 from .errors import NotFound
+from .parts import InferenceParts
 from .policies import pressure
 from .policies.preloading import active_of
 from .schemas import Body
@@ -19,15 +24,17 @@ from .slots.adapters import View
 from .slots.placement import Priority
 from .slots.states import Loaded
 
-router = APIRouter(prefix="/admin", dependencies=[Depends(require("admin"))])
+router = APIRouter(prefix="/admin")
+fleet = APIRouter(prefix="/admin", dependencies=[Depends(require("fleet:admin"))])
+Administers = Annotated[Caller, Depends(require("admin"))]
 
-Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
+Names = Annotated[list[Annotated[str, Field(max_length=300)]], Field(min_length=1, max_length=1000)]
 
 
 class PreloadRequest(Body):
     """POST /admin/preload: a configured workflow, or adapter ids and families."""
 
-    workflow: str = ""
+    workflow: str = Field(default="", max_length=512)
     models: Names | None = None
 
     @model_validator(mode="after")
@@ -51,9 +58,9 @@ class DrainRequest(Body):
 
 
 @router.get("/adapters")
-async def adapters(parts: Parts) -> JSONResponse:
-    """Every adapter that this process has touched, where it stands and how it is used."""
-    views = {view.adapter.adapter_id: _shown(view) for one in parts.hosting.all for view in one.adapters.views}
+async def adapters(caller: Administers, parts: Parts) -> JSONResponse:
+    """Every adapter of the caller's domains that this process has touched, its state and how it is used."""
+    views = {view.adapter.adapter_id: _shown(view) for view in _views(caller, parts)}
     loads = [one.backend.load for one in parts.hosting.all]
     return JSONResponse(
         {
@@ -65,7 +72,7 @@ async def adapters(parts: Parts) -> JSONResponse:
     )
 
 
-@router.get("/cache")
+@fleet.get("/cache")
 async def cache(parts: Parts) -> JSONResponse:
     """The artifacts on disk, most recently used first."""
     files = await parts.cache.contents()
@@ -79,7 +86,7 @@ async def cache(parts: Parts) -> JSONResponse:
     )
 
 
-@router.get("/pressure")
+@fleet.get("/pressure")
 async def memory_pressure(parts: Parts) -> JSONResponse:
     """The level of memory pressure and what it was read from."""
     readings = sorted(parts.watch.readings, key=lambda one: one.share, reverse=True)
@@ -96,22 +103,23 @@ async def memory_pressure(parts: Parts) -> JSONResponse:
 
 
 @router.post("/preload", status_code=202)
-async def preload(body: PreloadRequest, parts: Parts) -> JSONResponse:
+async def preload(body: PreloadRequest, caller: Administers, parts: Parts) -> JSONResponse:
     """Bring adapters into slots; idle ones leave for them. ``missing``: names without an active adapter."""
     catalogue = parts.projection.catalogue
     if body.models is None:
+        caller.hold("fleet:admin")  # workflows are the fleet's, their adapters may be of any domain
         found, missing = parts.preloading.of_workflow(body.workflow, catalogue)
     else:
-        found, missing = active_of(body.models, catalogue)
+        found, missing = active_of(body.models, catalogue, caller.reaches)
         if missing:
             raise _unknown(missing, "is neither the id nor the family of an active adapter")
     return JSONResponse({"preloading": parts.preloading.bring(found), "missing": missing}, status_code=202)
 
 
 @router.post("/evict")
-async def evict(body: EvictRequest, parts: Parts) -> JSONResponse:
+async def evict(body: EvictRequest, caller: Administers, parts: Parts) -> JSONResponse:
     """Take adapters out of their slots. ``kept``: those named that stay, and why."""
-    views = [view for one in parts.hosting.all for view in one.adapters.views]
+    views = _views(caller, parts)
     if body.models is not None:
         known = {name for view in views for name in (view.adapter.adapter_id, view.adapter.family)}
         if unknown := [name for name in body.models if name not in known]:
@@ -125,7 +133,7 @@ async def evict(body: EvictRequest, parts: Parts) -> JSONResponse:
     return JSONResponse({"evicted": sorted(evicted), "kept": kept if body.models else {}})
 
 
-@router.get("/replicas")
+@fleet.get("/replicas")
 async def replicas(parts: Parts) -> JSONResponse:
     """This replica and the others that it sees; ``own`` is null where it stands alone (no ``replica_url``)."""
     seen = parts.forwarding.announcements
@@ -133,13 +141,17 @@ async def replicas(parts: Parts) -> JSONResponse:
     return JSONResponse({"own": own, "others": [one.model_dump(mode="json") for one in seen.others] if seen else []})
 
 
-@router.post("/drain")
+@fleet.post("/drain")
 async def drain(body: DrainRequest, parts: Parts) -> JSONResponse:
     """Take no new requests, so that the process can be stopped once ``rows_running`` is 0; or take them again."""
     parts.gate.draining = body.draining
     loads = [one.backend.load for one in parts.hosting.all]
     running, waiting = sum(running for running, _ in loads), sum(waiting for _, waiting in loads)
     return JSONResponse({"draining": body.draining, "rows_running": running, "requests_waiting": waiting})
+
+
+def _views(caller: Caller, parts: InferenceParts) -> list[View]:
+    return [view for one in parts.hosting.all for view in one.adapters.views if caller.reaches(view.adapter.domain)]
 
 
 def _shown(view: View) -> dict[str, object]:

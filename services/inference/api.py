@@ -13,11 +13,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fleet_events.v1 import FeedbackRecorded
 from fleet_kit.auth import Caller, require
 from fleet_kit.http import service_of
+from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
 
 from . import render
 from .disconnect import unless_gone
-from .errors import BadRequest, Busy, Forbidden, NotFound, UnknownModel
+from .errors import BadRequest, Busy, NotFound, UnknownModel
 from .generation import Chosen, End, Job, Piece, Sampling
+from .generation_ids import unknown_generation
 from .hosted import Limits
 from .parts import InferenceParts, InferenceService
 from .resolution import AUTO, reaches, visible
@@ -32,6 +35,9 @@ from .schemas import Sampling as SamplingFields
 
 log = structlog.get_logger()
 router = APIRouter()
+_ANSWERS = answers_with("application/json", "text/event-stream")
+_PROMPTS = body_rule(4 << 20)
+"""Conversations and batches of texts of the longest contexts."""
 
 
 def _service(request: Request) -> InferenceService:
@@ -76,7 +82,7 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
     raise NotFound(f"model {name!r} does not exist or you have no access to it.", code="model_not_found", param="model")
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Answers a conversation, whole or as server-sent events."""
     chosen = await _choose(body, body.query, request, caller, parts)
@@ -97,7 +103,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
     return await _answer(body, form, job, request, parts)
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Continues a text. ``echo`` with ``logprobs`` and ``max_tokens`` 0 gives the likelihood of the text itself."""
     if body.stream and body.echo:
@@ -138,7 +144,7 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
     return await _answer(body, form, job, request, parts)
 
 
-@router.post("/v1/embeddings")
+@router.post("/v1/embeddings", openapi_extra=_PROMPTS)
 async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that ``model`` names."""
     embedder, said = parts.embedder, {}
@@ -195,11 +201,7 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
     record = parts.projection.catalogue.records.get(adapter_id)
     domain = record.domain if record else ""
     if adapter_id and not reaches(caller, domain):
-        raise Forbidden(
-            f"the answer came from domain {domain!r}, which your token does not reach.",
-            code="domain_forbidden",
-            param="generation_id",
-        )
+        raise unknown_generation(body.generation_id)
     event = FeedbackRecorded(
         generation_id=body.generation_id,
         adapter_id=adapter_id,

@@ -16,6 +16,7 @@ def build(settings: InferenceSettings | None = None) -> FastAPI:
     router = APIRouter()
     router.include_router(api.router)
     router.include_router(admin.router)
+    router.include_router(admin.fleet)
     app = create_app("inference", settings, handlers=None, api=router, parts=open_parts, database=False)
     http_errors.install(app)
     app.add_middleware(AnsweredBy, replica=settings.replica)

@@ -4,10 +4,11 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from fleet_events.v1 import Adapter
+from fleet_kit.acting_for import Credential
 
 from .catalogue import Catalogue, Standing
 from .errors import ApiError, Busy
-from .resolution import EVERY_DOMAIN, Asker, Bases, check
+from .resolution import Asker, Bases, check, reaches
 from .schemas import Routed
 
 ASKED = 5
@@ -31,19 +32,23 @@ class RouterAnswer(BaseModel):
     threshold: float | None = Field(default=None)
 
 
-async def ask(client: httpx.AsyncClient, router_url: str, query: str, asker: Asker) -> RouterAnswer:
-    """What the router says, within the caller's domains.
+async def ask(
+    client: httpx.AsyncClient, credential: Credential, router_url: str, query: str, asker: Asker
+) -> RouterAnswer:
+    """What the router answers to this service's credential, acting for the caller: within the caller's domains.
 
     Raises:
         Busy: the router cannot be asked. The base model does not answer in its place.
     """
     if not router_url:
         raise Busy("this server has no router; name a model.", code="router_unavailable", param="model", retry_after=60)
-    body: dict[str, object] = {"query": query[:8000], "k": ASKED}
-    if EVERY_DOMAIN not in asker.domains:
-        body["domains"] = sorted(asker.domains)
     try:
-        answer = await client.post(f"{router_url.rstrip('/')}/v1/route", json=body, timeout=TIMEOUT)
+        answer = await client.post(
+            f"{router_url.rstrip('/')}/v1/route",
+            json={"query": query[:8000], "k": ASKED},
+            headers=credential.acting_for(asker.domains),
+            timeout=TIMEOUT,
+        )
         return RouterAnswer.model_validate_json(answer.raise_for_status().content)
     except (httpx.HTTPError, ValidationError) as error:
         raise Busy(
@@ -64,6 +69,8 @@ def choose(answer: RouterAnswer, catalogue: Catalogue, bases: Bases, asker: Aske
     """
     passed_over: list[str] = []
     for match in answer.matches:
+        if not reaches(asker, match.domain):
+            continue  # nor is it named: what lies beyond the caller's domains does not exist for it
         adapter = catalogue.active.get(match.family)
         if adapter is None:
             if catalogue.standing(match.adapter_id) in {Standing.INACTIVE, Standing.REJECTED}:

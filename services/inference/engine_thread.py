@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import structlog
 
+from . import metrics
 from .errors import Busy, ServerFault
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ class Batch(Protocol):
         """The numbers of the rows that they become. If one cannot join, none does."""
         ...
 
-    def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled"] | None: ...
+    def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled", "failed"] | None: ...
+
+    def fault(self, row: int) -> Exception | None:
+        """What a row that "failed" failed with."""
+        ...
+
     def cancel(self, row: int) -> None: ...
     def close(self) -> None: ...
 
@@ -213,15 +219,28 @@ class EngineThread:
                     rows.append(row)
         if not rows:
             return
-        requests = [row.request for row in rows]
         try:
-            if self._running is None:
-                self._running = Running(self._engine.start(requests), dict(enumerate(rows)))
-            else:
-                self._running.rows |= zip(self._running.batch.add(requests), rows, strict=True)
-        except Exception as error:
-            log.exception("rows_failed_to_start", rows=len(rows))
-            self._deliver([(row, Broken(error)) for row in rows])
+            self._join(rows)
+        except Exception:
+            # One of them cannot start, and which one is not known: each begins by itself.
+            for row in rows:
+                try:
+                    self._join([row])
+                except Exception as error:
+                    self._lose(row, error, "start")
+
+    def _join(self, rows: list[Row]) -> None:
+        requests = [row.request for row in rows]
+        if self._running is None:
+            self._running = Running(self._engine.start(requests), dict(enumerate(rows)))
+        else:
+            self._running.rows |= zip(self._running.batch.add(requests), rows, strict=True)
+
+    def _lose(self, row: Row, error: Exception, step: Literal["start", "step"]) -> None:
+        """End one request with an error; the others go on."""
+        metrics.ROWS_FAILED.labels(step).inc()
+        log.error("row_failed", step=step, reason=repr(error))
+        self._deliver([(row, Broken(error))])
 
     def _drop_cancelled(self) -> None:
         if self._running is None:
@@ -236,8 +255,9 @@ class EngineThread:
     def _step(self, running: Running) -> None:
         try:
             produced = list(running.batch.step())
-        except Exception as error:
+        except Exception as error:  # a row's fault ends that row alone, see lora_core.batch: this is the engine's own
             log.exception("step_failed", rows=len(running.rows))
+            metrics.ROWS_FAILED.labels("engine").inc(len(running.rows))
             running.batch.close()
             self._deliver([(row, Broken(error)) for row in running.rows.values()])
             self._running = None
@@ -247,9 +267,13 @@ class EngineThread:
         ]
         for index, row in list(running.rows.items()):
             reason = running.batch.finish_reason(index)
-            if reason is not None and reason != "cancelled":
+            if reason is None or reason == "cancelled":
+                continue
+            if reason == "failed":
+                self._lose(row, running.batch.fault(index) or RuntimeError("failed without a reason"), "step")
+            else:
                 deliveries.append((row, Finished(reason)))
-                del running.rows[index]
+            del running.rows[index]
         if not running.rows:
             self._running = None
         self._deliver(deliveries)

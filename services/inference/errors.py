@@ -38,13 +38,6 @@ class BadRequest(ApiError):
     """A field's value that can never work (400)."""
 
 
-class Forbidden(ApiError):
-    """The caller may not (403)."""
-
-    status = 403
-    type = "permission_error"
-
-
 class UnknownModel(ApiError):
     """Nothing that this caller may see has this name (404)."""
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from prometheus_client import Counter
 
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
+from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
 
@@ -140,6 +141,7 @@ class Generator:
     publisher: Publisher
     ids: GenerationIds
     http: httpx.AsyncClient
+    credential: Credential
     router_url: str
     replica: str
     fallbacks: Mapping[str, str]
@@ -187,7 +189,7 @@ class Generator:
             case Base() as base:
                 return Chosen(model, hosting.of(base))
             case Auto():
-                answer = await auto.ask(self.http, self.router_url, query, caller)
+                answer = await auto.ask(self.http, self.credential, self.router_url, query, caller)
                 routed_to, routed = auto.choose(answer, catalogue, hosting.bases, caller)
                 return Chosen(model, self._host(routed_to), routed_to, routed)
             case Mix(parts):

@@ -13,6 +13,15 @@ RANDOM = 12
 MAC = 12
 
 
+def unknown_generation(generation_id: str) -> NotFound:
+    """Of an id that is not ours, and of one whose answer came from a domain that the caller does not reach."""
+    return NotFound(
+        f"generation {generation_id[:80]!r} is none of this fleet's; take the id of the response.",
+        code="generation_not_found",
+        param="generation_id",
+    )
+
+
 class GenerationIds:
     """Makes and reads ids: random bytes, a truncated HMAC-SHA256 (RFC 2104), the adapter's id.
 
@@ -40,11 +49,7 @@ class GenerationIds:
         except (binascii.Error, UnicodeDecodeError, ValueError):
             genuine = False
         if not genuine:
-            raise NotFound(
-                f"generation {generation_id[:80]!r} is none of this fleet's; take the id of the response.",
-                code="generation_not_found",
-                param="generation_id",
-            )
+            raise unknown_generation(generation_id)
         return adapter_id
 
     def _mac(self, message: bytes) -> bytes:

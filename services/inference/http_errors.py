@@ -7,19 +7,26 @@ from starlette.exceptions import HTTPException
 
 from fleet_kit.errors import Problem
 from fleet_kit.http import problem_response
+from fleet_kit.http_openapi import PROBLEM_CONTENT
 
 from .errors import ApiError
 
+_OPENAI = "/v1/"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 CODES = {401: "invalid_api_key", 403: "insufficient_permissions"}
 
 
 def install(app: FastAPI) -> None:
     """Replaces the kit's handlers by ones that look at the path."""
+    app.state.error_content = _content
 
     @app.exception_handler(ApiError)
-    async def _api_error(_request: Request, error: ApiError) -> JSONResponse:
-        return _response(error.status, error.body(), error.retry_after)
+    async def _api_error(request: Request, error: ApiError) -> JSONResponse:
+        if _is_openai(request):
+            return _response(error.status, error.body(), error.retry_after)
+        waits = {} if error.retry_after is None else {"retry_after": max(1, round(error.retry_after))}
+        title = error.code.replace("_", " ").capitalize()
+        return problem_response(Problem(error.status, title, error.message, field=error.param, **waits))
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> JSONResponse:
@@ -42,7 +49,19 @@ def install(app: FastAPI) -> None:
 
 
 def _is_openai(request: Request) -> bool:
-    return request.url.path.startswith("/v1/")
+    return request.url.path.startswith(_OPENAI)
+
+
+def _content(path: str) -> dict[str, object]:
+    """What the OpenAPI document says of errors."""
+    text = {"type": "string"}
+    error = {
+        "type": "object",
+        "required": ["message", "type", "param", "code"],
+        "properties": {"message": text, "type": text, "param": {"type": ["string", "null"]}, "code": text},
+    }
+    schema = {"type": "object", "required": ["error"], "properties": {"error": error}}
+    return {"application/json": {"schema": schema}} if path.startswith(_OPENAI) else PROBLEM_CONTENT
 
 
 def _of_problem(problem: Problem) -> JSONResponse:

@@ -23,6 +23,11 @@ WAIT_SECONDS = Histogram(
     "lorafleet_inference_adapter_wait_seconds", "How long requests waited for a lease", ["base_model"], buckets=_SECONDS
 )
 CACHE = Counter("lorafleet_inference_disk_cache_total", "Artifacts found on disk (hit) or fetched (miss)", ["outcome"])
+ROWS_FAILED = Counter(
+    "lorafleet_inference_rows_failed_total",
+    "Answers that the engine could not give, by where: start and step are one row's own fault, engine is the engine's",
+    ["step"],
+)
 PREDICTIONS = Counter(
     "lorafleet_inference_predictions_total",
     "Predicted adapters, by whether the next request of the same caller was for one (hit) or not (miss)",

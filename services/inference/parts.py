@@ -120,6 +120,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         # Replicas share the key of the object store, so feedback may go to any of them.
         ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode()),
         http=service.http,
+        credential=service.credential,
         router_url=settings.router_url,
         replica=settings.replica,
         fallbacks=settings.fallbacks,
@@ -133,7 +134,6 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         if settings.replica_url
         else None
     )
-    # Not the service's own client: that one sends this service's token.
     replica_client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=LIMITS)
     forwarding = Forwarding(announcements, replica_client, settings.load_factor)
     running = [

@@ -7,7 +7,7 @@ from typing import Protocol
 from fleet_events.v1 import Adapter
 
 from .catalogue import Catalogue, Standing
-from .errors import BadRequest, CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
+from .errors import BadRequest, CannotServe, Incompatible, NotActive, UnknownModel
 
 AUTO = "auto"
 CANDIDATES_SCOPE = "candidates"
@@ -65,9 +65,9 @@ def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Res
 
     Raises:
         BadRequest: a set of too many, of one twice, of several base models, or with a weight that is none.
-        UnknownModel: nothing has this name, or only candidates that this caller may not use.
+        UnknownModel: nothing has this name, or only candidates that this caller may not use, or what has it belongs
+            to a domain that the caller does not reach: all three read the same.
         NotActive: the version, or every version of the family, is withdrawn.
-        Forbidden: the adapter's domain is beyond the caller's token.
         Incompatible: the adapter belongs to a base model that this process does not have.
         CannotServe: what is active is not what was approved.
     """
@@ -93,6 +93,8 @@ def _one(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Adapte
     elif model in catalogue.families:
         adapter = _active_of(model, catalogue, bases, asker)
     else:
+        raise UnknownModel(model, usable(catalogue, bases, asker))
+    if not reaches(asker, adapter.domain):
         raise UnknownModel(model, usable(catalogue, bases, asker))
     check(adapter, catalogue, bases, asker)
     return adapter
@@ -120,13 +122,7 @@ def _no_set(fault: str) -> BadRequest:
 
 
 def check(adapter: Adapter, catalogue: Catalogue, bases: Bases, asker: Asker) -> None:
-    """Domain, base model and approved digest of an adapter; raises as `resolve` does."""
-    if not reaches(asker, adapter.domain):
-        raise Forbidden(
-            f"adapter {adapter.adapter_id!r} belongs to domain {adapter.domain!r}, which your token does not reach.",
-            code="domain_forbidden",
-            param="model",
-        )
+    """Base model and approved digest of an adapter that the caller reaches; raises as `resolve` does."""
     if base_of(adapter, bases) is None:
         raise Incompatible(
             adapter.adapter_id,

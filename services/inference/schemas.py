@@ -5,6 +5,13 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+"""As OpenAI bounds it."""
+Text = Annotated[str, Field(max_length=2_000_000)]
+"""A prompt or a turn; its tokens are bounded by the base model's `max_prompt_tokens`."""
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=1_000_000)]
 
 
 class Body(BaseModel):
@@ -67,11 +74,12 @@ class Sampling(Body):
     """Fields that chat and completions share; defaults are OpenAI's but for max_tokens (a setting)."""
 
     model: str = Field(min_length=1, max_length=300)
-    max_tokens: int | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=0, lt=2**31)
     temperature: float = Field(default=1.0, ge=0.0, le=2.0)
+    """Below 0.0001 it is greedy, as 0 is."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    stop: Stop | list[Stop] | None = Field(default=None)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(default=None)
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Literal[1] = 1
@@ -80,7 +88,7 @@ class Sampling(Body):
     ignore_eos: bool = False
     """Go on to max_tokens (not OpenAI's; vLLM has it under this name). For load tests."""
     user: str | None = Field(default=None, max_length=200)
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     fallback: bool | Annotated[str, Field(min_length=1, max_length=300)] = False
     """May another model answer if this one cannot serve: true for the configured one, or its name (not OpenAI's)."""
 
@@ -103,15 +111,15 @@ class TextPart(Body):
     """A piece of a message; only text is understood."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(Body):
     """One turn."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
+    content: Text | Annotated[list[TextPart], Field(max_length=1000)]
+    name: str | None = Field(default=None, max_length=200)
 
     @property
     def text(self) -> str:
@@ -124,10 +132,10 @@ class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**31)
     logprobs: bool = False
     top_logprobs: Literal[0] | None = None
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
+    response_format: Annotated[dict[Literal["type"], Literal["text"]], Field(max_length=1)] | None = None
     store: Literal[False] | None = None
 
     @property
@@ -139,7 +147,7 @@ class ChatRequest(Sampling):
 class CompletionRequest(Sampling):
     """POST /v1/completions. With ``echo`` and ``logprobs`` it gives the likelihood of each prompt token."""
 
-    prompt: str | list[int]
+    prompt: Text | TokenIds
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=1)] | None = None
     """The log-probability of each token; other candidates are not given."""
@@ -164,11 +172,11 @@ class EmbeddingRequest(Body):
 
     model: str = Field(min_length=1, max_length=300)
     input: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=256)]
+        Annotated[Text, Field(min_length=1)]
+        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=256)]
     )
     encoding_format: Literal["float", "base64"] = "float"
-    user: str | None = None
+    user: str | None = Field(default=None, max_length=200)
 
     @property
     def texts(self) -> list[str]:

@@ -11,17 +11,11 @@ from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from services.registry.family import Adapter
 from services.registry.store import versions
-from services.registry.store.listing import Domains
 
 Reader = Annotated[Caller, Depends(require("adapters:read"))]
 Writer = Annotated[Caller, Depends(require("adapters:write"))]
 Approver = Annotated[Caller, Depends(require("adapters:approve"))]
 Admin = Annotated[Caller, Depends(require("admin"))]
-
-
-def domains_of(caller: Caller) -> Domains:
-    """The domains that a query is held to; None is all of them."""
-    return None if "*" in caller.domains else sorted(caller.domains)
 
 
 async def visible(connection: Connection, adapter_id: str, caller: Caller) -> Adapter:

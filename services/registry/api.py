@@ -10,8 +10,10 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
+from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
 from services.registry import domain, record, upload
-from services.registry.access import Admin, Approver, Reader, Writer, domains_of, visible
+from services.registry.access import Admin, Approver, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
 from services.registry.change import Act, AuditEntry, Change, NotAllowed
 from services.registry.family import Adapter, Family, Method, Status, Training
@@ -50,14 +52,19 @@ async def list_adapters(
         caller.reach(domain)
     filters = listing.Filters(domain, method, status, base_model, active)
     async with service.db.acquire(timeout=5) as connection:
-        found = await listing.adapters(connection, filters, domains_of(caller), before, limit)
+        found = await listing.adapters(connection, filters, caller.domain_filter, before, limit)
     return AdapterList(
         adapters=[AdapterView.of(adapter) for _, adapter in found],
         next=found[-1][0] if len(found) == limit else None,
     )
 
 
-@router.post("/adapters", status_code=201, summary="Register a PEFT folder", openapi_extra=upload.OPENAPI)
+@router.post(
+    "/adapters",
+    status_code=201,
+    summary="Register a PEFT folder",
+    openapi_extra=body_rule("max_artifact_bytes", "multipart/form-data") | upload.OPENAPI,
+)
 async def register_adapter(request: Request, response: Response, caller: Writer, service: Service) -> AdapterDetails:
     adapter = await upload.register_upload(request, caller, service)
     response.headers["Location"] = f"/v1/adapters/{adapter.adapter_id}"
@@ -98,7 +105,12 @@ async def get_evaluations(adapter_id: str, caller: Reader, service: Service) -> 
     return {"evaluations": [EvaluationView.of(one) for one in found]}
 
 
-@router.get("/adapters/{adapter_id}/report", summary="The training report, as the trainer wrote it")
+@router.get(
+    "/adapters/{adapter_id}/report",
+    summary="The training report, as the trainer wrote it",
+    response_class=Response,
+    responses=answers_with("application/json", "text/html"),
+)
 async def get_report(
     adapter_id: str, caller: Reader, service: Service, accept: Annotated[str, Header()] = ""
 ) -> Response:
@@ -109,7 +121,12 @@ async def get_report(
     return _served(await service.blobs.get(training.report), "application/json")
 
 
-@router.get("/adapters/{adapter_id}/model-card", summary="The model card, Markdown")
+@router.get(
+    "/adapters/{adapter_id}/model-card",
+    summary="The model card, Markdown",
+    response_class=Response,
+    responses=answers_with("text/markdown"),
+)
 async def get_model_card(adapter_id: str, caller: Reader, service: Service) -> Response:
     training = await _training(service, adapter_id, caller)
     if training.model_card is None:
@@ -185,12 +202,12 @@ async def list_refusals(
     if domain is not None:
         caller.reach(domain)
     async with service.db.acquire(timeout=5) as connection:
-        return RefusalList.of(await listing.refusals(connection, domain, domains_of(caller), limit))
+        return RefusalList.of(await listing.refusals(connection, domain, caller.domain_filter, limit))
 
 
 @router.get("/statistics", summary="Counts of versions, answers and ratings by domain")
 async def get_statistics(caller: Reader, service: Service) -> Statistics:
-    reached = domains_of(caller)
+    reached = caller.domain_filter
     async with service.db.acquire(timeout=5) as connection:
         return Statistics.of(await listing.counts(connection, reached), await listing.service(connection, reached))
 

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from starlette.datastructures import FormData, UploadFile
-from starlette.types import Message
 
 from fleet_events import v1
+from fleet_events.text import Text
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from services.registry import checkpoint, domain, record
@@ -35,16 +35,16 @@ class UploadFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    domain: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    domain: Text = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     method: Method = Method.LORA
-    version: str = ""
+    version: Text = ""
     bump: Bump | None = None
-    base_model: str = ""
-    base_model_revision: str = ""
-    description: str = Field(default="", max_length=2000)
-    example_prompts: tuple[str, ...] = Field(default=(), max_length=64)
-    golden_dataset_id: str = ""
-    reason: str = Field(default="", max_length=2000)
+    base_model: Text = ""
+    base_model_revision: Text = ""
+    description: Text = Field(default="", max_length=2000)
+    example_prompts: tuple[Text, ...] = Field(default=(), max_length=64)
+    golden_dataset_id: Text = ""
+    reason: Text = Field(default="", max_length=2000)
 
     @field_validator("version")
     @classmethod
@@ -92,7 +92,7 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
     """
     with tempfile.TemporaryDirectory(prefix="lorafleet-registry-") as name:
         folder = Path(name)
-        form = await _form(request, service.settings.max_artifact_bytes)
+        form = await _form(request)
         try:
             fields = _fields(form)
             caller.reach(fields.domain)
@@ -128,23 +128,12 @@ def conflict(error: DuplicateVersion) -> Problem:
     )
 
 
-async def _form(request: Request, limit: int) -> FormData:
+async def _form(request: Request) -> FormData:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Problem(
             415, "Unsupported media type", "send the PEFT folder's files as multipart/form-data, field 'files'"
         )
-    received = 0
-
-    async def bounded() -> Message:
-        # Counted as it arrives: Content-Length is the sender's word, and chunked bodies have none.
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise Problem(413, "Upload too large", f"the body is over {limit} bytes", field="files", limit=limit)
-        return message
-
-    return await Request(request.scope, bounded).form(max_files=MAX_FILES, max_fields=128)
+    return await request.form(max_files=MAX_FILES, max_fields=128)
 
 
 def _fields(form: FormData) -> UploadFields:

@@ -28,7 +28,7 @@ def _service(request: Request) -> RouterService:
 ThisService = Annotated[RouterService, Depends(_service)]
 Generates = Annotated[Caller, Depends(require("generate"))]
 Reads = Annotated[Caller, Depends(require("adapters:read"))]
-Administers = Annotated[Caller, Depends(require("admin"))]
+Administers = Annotated[Caller, Depends(require("fleet:admin"))]
 
 
 class RouteRequest(BaseModel, extra="forbid"):
@@ -129,14 +129,14 @@ async def routes(caller: Reads, service: ThisService) -> Routes:
 
 @router.post("/admin/rebuild")
 async def rebuild_index(_caller: Administers, service: ThisService) -> Rebuilt:
-    """Makes the index anew from the stream."""
+    """Rebuilds the index of all domains from the stream."""
     return Rebuilt(routes=await rebuild(service))
 
 
 def _within(caller: Caller, asked: list[str] | None) -> list[str] | None:
     """Domains to search; None is every domain. Raises 403 for an asked domain beyond the caller's token."""
     if asked is None:
-        return None if EVERY_DOMAIN in caller.domains else sorted(caller.domains)
+        return caller.domain_filter
     if EVERY_DOMAIN in asked:
         raise Problem(422, "Not a domain", "domains takes names; leave it out for all you reach", field="domains")
     for one in asked:

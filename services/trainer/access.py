@@ -14,11 +14,6 @@ Trains = Annotated[Caller, Depends(require("train"))]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-def domains_of(caller: Caller) -> list[str] | None:
-    """The domains a caller reaches; None for all."""
-    return None if "*" in caller.domains else sorted(caller.domains)
-
-
 async def visible_job(job_id: str, caller: Trains, trainer: Trainer) -> Job:
     """A job of one of the caller's domains; another tenant's job reads like none, so that ids tell nothing."""
     async with trainer.db.acquire(timeout=5) as connection:

@@ -6,12 +6,14 @@ from typing import TypeAlias
 
 from fastapi import APIRouter, Request, Response
 
+from fleet_events import v1
 from fleet_events.message import Event
 from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
-from services.trainer import domain, store
-from services.trainer.access import Limit, Trains, domains_of, visible_job
+from fleet_kit.http_openapi import reads_json
+from services.trainer import domain, quotas, store
+from services.trainer.access import Limit, Trains, visible_job
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data import api as data_api
 from services.trainer.data import build_api
@@ -28,7 +30,7 @@ _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for s
 router = APIRouter(prefix="/v1", tags=["training"])
 
 
-@router.post("/jobs", status_code=202, summary="Queue a training job")
+@router.post("/jobs", status_code=202, summary="Queue a training job", openapi_extra=reads_json(v1.TrainingRequested))
 async def submit_job(request: Request, response: Response, caller: Trains, trainer: Trainer) -> Accepted:
     """The body is a TrainingRequested. The job is trained by whichever worker takes its event."""
     reading = read_request(await request.body())
@@ -47,6 +49,7 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
         if faults:
             raise _unprocessable(faults)
         if await store.add_job(tx.connection, job):
+            await quotas.check_job(tx.connection, job.domain, trainer.settings, but=job.job_id)
             await tx.emit(asked, entity=job.job_id)
         else:
             await _same_again(job, await store.locked(tx.connection, job.job_id))
@@ -59,7 +62,7 @@ async def list_jobs(
     caller: Trains, trainer: Trainer, state: JobState | None = None, limit: Limit = 100
 ) -> dict[str, list[JobView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        jobs = await store.list_jobs(connection, domains_of(caller), state, limit)
+        jobs = await store.list_jobs(connection, caller.domain_filter, state, limit)
     return {"jobs": [JobView.of(job) for job in jobs]}
 
 
@@ -96,10 +99,15 @@ async def resume_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
 
 @router.post("/jobs/{job_id}/retry", status_code=202, summary="Queue a failed or cancelled job again")
 async def retry_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
-    """It goes on from its newest checkpoint. A request that would be refused today is refused here."""
+    """It resumes from its newest checkpoint, for as long as the setting `resume_hours` keeps that.
+
+    A request that would be refused today is refused here.
+    """
+    job = await visible_job(job_id, caller, trainer)
     try:
-        async with trainer.db.acquire(timeout=5) as connection:
-            await examine(await visible_job(job_id, caller, trainer), connection, trainer)
+        async with trainer.transaction() as tx:
+            await examine(job, tx.connection, trainer)
+            await quotas.check_job(tx.connection, job.domain, trainer.settings, but=job_id)
     except InvalidRequest as invalid:
         raise _unprocessable(invalid.faults) from invalid
     return await _change(job_id, caller, trainer, domain.retry)

@@ -7,7 +7,9 @@ from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.trainer import api
+from services.trainer.data.sources.sql_connection import check_sources
 from services.trainer.handlers import handlers
+from services.trainer.housekeeping import housekeeping
 from services.trainer.reporting.metrics import counting
 from services.trainer.service import TrainerService, Workshop, open_workshop
 from services.trainer.settings import TrainerSettings
@@ -20,7 +22,9 @@ def build(settings: TrainerSettings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _open(service: TrainerService) -> AsyncIterator[Workshop]:
-    async with open_workshop(service) as workshop, counting(service):
+    if service.settings.sql_sources:
+        await check_sources(service.settings.sql_sources, service.db)
+    async with open_workshop(service) as workshop, counting(service), housekeeping(service):
         yield workshop
 
 

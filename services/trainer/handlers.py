@@ -19,7 +19,7 @@ from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
 from services.trainer import store as jobs_store
 from services.trainer.data import store
-from services.trainer.data.building import give_up_build, run_build
+from services.trainer.data.building import run_next_build
 from services.trainer.data.dataset import InvalidSample, Preference, Sample
 from services.trainer.data.golden.known import remember
 from services.trainer.jobs.acceptance import accept, reject
@@ -73,18 +73,14 @@ async def train(event: TrainingQueued, work: Work, service: TrainerService) -> N
     await run_job(event.job_id, work, service)
 
 
-def _build_lease(event: DatasetQueued, envelope: Envelope) -> str:  # noqa: ARG001
-    return f"build:{event.build_id}"
+def _build_ticket(event: DatasetQueued, envelope: Envelope) -> str:  # noqa: ARG001
+    return f"build-ticket:{envelope.id}"
 
 
-async def _give_up_build(event: DatasetQueued, reason: str, work: Work, service: TrainerService) -> None:  # noqa: ARG001
-    await give_up_build(event.build_id, reason, work)
-
-
-@handlers.long(DatasetQueued, lease=_build_lease, give_up=_give_up_build)
-async def build_dataset(event: DatasetQueued, work: Work, service: TrainerService) -> None:
-    """Build a data set's recipe, on one worker at a time."""
-    await run_build(event.build_id, work, service)
+@handlers.long(DatasetQueued, lease=_build_ticket)
+async def build_dataset(event: DatasetQueued, work: Work, service: TrainerService) -> None:  # noqa: ARG001
+    """Build the recipe that is next, which need not be the one that this event was written for."""
+    await run_next_build(work, service)
 
 
 @handlers.on(FeedbackRecorded)

@@ -47,6 +47,8 @@ class Workshop:
     """What memory is estimated from; None for an architecture whose configuration does not tell."""
     memory: int = 0
     """Bytes that a training may take here."""
+    builds: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Places for builds of data sets."""
 
     def examine(self, request: v1.TrainingRequested, continued: Continuation | None = None) -> Configuration:
         """The configuration a request asks for; raises `InvalidRequest` with every fault it has."""
@@ -102,6 +104,7 @@ async def open_workshop(service: TrainerService) -> AsyncIterator[Workshop]:
         launcher=launcher_of(service.settings),
         size=ModelSize.of(json.loads(await asyncio.to_thread((folder / "config.json").read_bytes)), shapes),
         memory=service.settings.memory,
+        builds=asyncio.Semaphore(service.settings.build_workers),
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from nats.aio.client import Client
 from fleet_cli.stack import Fleet
 from fleet_events import v1
 from fleet_events.message import Event
-from fleet_events.topology import DEAD_STREAM, STREAM, row_of
+from fleet_events.topology import DEAD_STREAM, STREAMS, row_of
 from fleet_kit.cloudevents import open_envelope
 
 FACTS = {
@@ -163,20 +164,24 @@ class Loop:
         return response.status_code == 200 and response.json()["lorafleet"]["adapter_id"] == self.adapter_id
 
     async def events(self, *kinds: type[Event]) -> list[Event]:
-        """This domain's events of these classes, in the stream's order."""
+        """This domain's events of these classes, in the order of their times."""
         jetstream = self.admin.jetstream()
-        found: list[Event] = []
-        last = (await jetstream.stream_info(STREAM)).state.last_seq
-        for sequence in range(1, last + 1):
+        found: list[tuple[datetime, Event]] = []
+        places = [
+            (stream.name, sequence)
+            for stream in STREAMS
+            for sequence in range(1, (await jetstream.stream_info(stream.name)).state.last_seq + 1)
+        ]
+        for stream, sequence in places:
             try:
-                message = await jetstream.get_msg(STREAM, seq=sequence)
+                message = await jetstream.get_msg(stream, seq=sequence)
             except Exception:  # forgotten by its time to live
                 continue
             event, _ = open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
             about = json.dumps(event.model_dump(mode="json"))
             if isinstance(event, kinds) and f'"{self.domain}' in about:
-                found.append(event)
-        return found
+                found.append((message.time or datetime.min.replace(tzinfo=UTC), event))
+        return [event for _, event in sorted(found, key=lambda one: one[0])]
 
     async def dead_letters(self) -> int:
         return (await self.admin.jetstream().stream_info(DEAD_STREAM)).state.messages

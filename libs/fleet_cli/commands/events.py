@@ -43,7 +43,7 @@ def tail(
     async def print_all() -> None:
         async with bus.connect(session.home) as client:
             seen = 0
-            async for received in bus.follow(client, after=0 if from_start else None, subjects=subjects, wait=follow):
+            async for received in bus.follow(client, after={} if from_start else None, subjects=subjects, wait=follow):
                 show(session, received)
                 seen += 1
                 if seen == count:

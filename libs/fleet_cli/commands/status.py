@@ -13,7 +13,7 @@ from fleet_cli.faults import ExitCode, Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.home import SERVICES
 from fleet_cli.session import Session, table
-from fleet_events.topology import DEAD_STREAM, STREAM
+from fleet_events.topology import DEAD_STREAM, STREAMS
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _said(answer: httpx.Response) -> str:
 
 
 def nats_health(session: Session) -> Health:
-    """NATS by the stream of facts."""
+    """NATS by its streams of events."""
     try:
         url = session.home.nats_url
     except Fault as fault:
@@ -66,9 +66,10 @@ def nats_health(session: Session) -> Health:
 
     async def count() -> str:
         async with bus.connect(session.home) as client:
-            stream = (await client.jetstream().stream_info(STREAM)).state
-            dead = (await client.jetstream().stream_info(DEAD_STREAM)).state
-            return f"{stream.messages} events, {dead.messages} dead letters"
+            js = client.jetstream()
+            events = sum([(await js.stream_info(stream.name)).state.messages for stream in STREAMS])
+            dead = (await js.stream_info(DEAD_STREAM)).state
+            return f"{events} events, {dead.messages} dead letters"
 
     began = time.monotonic()
     try:

@@ -12,6 +12,7 @@ from fleet_cli.faults import BadInput
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit.auth import SCOPES, LocalIssuer
+from fleet_kit.caller import FLEET_SCOPES
 
 token = CommandGroup("Mint access tokens with the local fleet's key.")
 
@@ -38,11 +39,16 @@ def mint(
         if name != "*" and not DOMAIN_PATTERN.fullmatch(name):
             raise BadInput("--domains", f"{name!r} is no domain name; use lower-case letters, digits and hyphens, or *")
     if not reached:
-        raise BadInput("--domains", "nothing is no domain; name at least one, or * for all")
+        raise BadInput("--domains", "no domain given; name at least one, or * for all")
+    if (of_fleet := FLEET_SCOPES & set(wanted)) and "*" not in reached:
+        raise BadInput("--scopes", f"{min(of_fleet)!r} concerns every domain; give it with --domains '*'")
     try:
         issuer = LocalIssuer.open(session.home.folder / "keys")
     except (FileNotFoundError, NotADirectoryError) as error:
         where = session.home.folder / "keys"
         raise BadInput("--home", f"{where} holds no issuer key; `lorafleet up` makes it at its first start") from error
-    minted = issuer.mint(subject, wanted, reached, timedelta(hours=hours))
+    try:
+        minted = issuer.mint(subject, wanted, reached, timedelta(hours=hours))
+    except ValueError as error:
+        raise BadInput("--subject", f"{error}") from error
     session.answer({"token": minted, "subject": subject, "scopes": wanted, "domains": reached, "hours": hours}, minted)

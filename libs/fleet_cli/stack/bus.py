@@ -68,6 +68,8 @@ jetstream {{
   store_dir: {json.dumps(str(store))}
   max_memory_store: 64MB
   max_file_store: 10GB
+  # On the disk before it is acknowledged: the outbox forgets what was.
+  sync_interval: always
 }}
 {server_config(users)}
 """

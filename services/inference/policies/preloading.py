@@ -103,9 +103,14 @@ class Preloading:
         return brought
 
 
-def active_of(names: Iterable[str], catalogue: Catalogue) -> tuple[list[Adapter], list[str]]:
-    """The active adapters that have these ids or are of these families, and the names of which there is none."""
+def active_of(
+    names: Iterable[str], catalogue: Catalogue, reaches: Callable[[str], bool] = lambda _domain: True
+) -> tuple[list[Adapter], list[str]]:
+    """The active adapters that have these ids or are of these families, and the names of which there is none.
+
+    ``reaches`` tells which domains count; an adapter of another one is as if it were not there.
+    """
     active = {one.adapter_id: one for one in catalogue.active.values()} | dict(catalogue.active)
-    found = {name: active.get(name) for name in names}
+    found = {name: one if (one := active.get(name)) and reaches(one.domain) else None for name in names}
     adapters = {one.adapter_id: one for one in found.values() if one is not None}
     return list(adapters.values()), [name for name, one in found.items() if one is None]

@@ -1,8 +1,9 @@
 """Requests that another replica answers better: passed on to it as they came, its answer passed back as it comes.
 
-A forwarded request goes one hop: it carries `HOP` and is answered where it arrives. It carries its caller's own token,
-so the other replica decides for itself what the caller may do. It is sent only to addresses that were announced by
-holders of inference's bus credential (see `announcements`), never to one that a request names.
+A forwarded request goes one hop: it carries `HOP` and is answered where it arrives. It carries its caller's own token
+and the domains that this acts for, so the other replica decides for itself what the caller may do. It is sent only to
+addresses that were announced by holders of inference's bus credential (see `announcements`), never to one that a
+request names.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from prometheus_client import Counter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fleet_kit.acting_for import ACT_FOR
 from fleet_kit.telemetry import trace_headers
 
 from ..disconnect import unless_gone
@@ -127,6 +129,7 @@ class Forwarding:
             "Content-Type": request.headers.get("Content-Type", "application/json"),
             "Accept-Encoding": "identity",
             HOP: own,
+            **_narrowing(request),
             **trace_headers(),
         }
         url = f"{target.url}{request.url.path}"
@@ -138,6 +141,11 @@ class Forwarding:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
             await answer.aread()
         return answer
+
+
+def _narrowing(request: Request) -> dict[str, str]:
+    """What narrows the caller's token here narrows it there: without it the forwarded request would reach more."""
+    return {ACT_FOR: ",".join(request.headers.getlist(ACT_FOR))} if ACT_FOR in request.headers else {}
 
 
 class _Passed(StreamingResponse):

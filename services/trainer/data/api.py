@@ -1,6 +1,9 @@
 """HTTP in: samples and data sets. Scope `train`; a caller sees only the domains of its token."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,7 +11,9 @@ from fastapi.responses import StreamingResponse
 
 from fleet_kit.auth import Caller
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
-from services.trainer.access import Limit, Trains, domains_of
+from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
+from services.trainer.access import Limit, Trains
 from services.trainer.data import dataset_store, store
 from services.trainer.data.card import DataCard
 from services.trainer.data.dataset import StoredDataset
@@ -18,28 +23,51 @@ from services.trainer.data.reading import read_lines
 from services.trainer.data.recipe import NAME
 from services.trainer.data.records import Split
 from services.trainer.data.views import DatasetView, SamplesView
+from services.trainer.jobs.work_folder import work_folder
 from services.trainer.service import Trainer, TrainerService
 
 router = APIRouter(prefix="/v1", tags=["data"])
 
 _BATCH = 500
+_CHUNK = 1 << 16
 
 
-@router.post("/samples", status_code=201, summary="Record samples, one JSON object a line")
+@router.post(
+    "/samples",
+    status_code=201,
+    summary="Record samples, one JSON object a line",
+    openapi_extra=body_rule("samples_bytes", "application/x-ndjson"),
+)
 async def record_samples(
     request: Request, caller: Trains, trainer: Trainer, domain: Annotated[str | None, Query(pattern=DOMAIN)] = None
 ) -> SamplesView:
     """All lines are recorded or none. `?domain=` is the domain of lines that name none."""
     received, added, now = 0, 0, datetime.now(UTC)
     reached: set[str] = set()
-    async with trainer.transaction() as tx:
-        async for batch in read_samples(request.stream(), domain, size=_BATCH):
-            for name in {sample.domain for sample in batch} - reached:
-                caller.reach(name)
-                reached.add(name)
-            added += await store.add_samples(tx.connection, batch, now)
-            received += len(batch)
+    with work_folder(trainer.settings.cache_dir) as folder:
+        # By way of a file: a transaction that waited for the client would hold its connection as long as that likes.
+        path = await _spool(request, folder / "samples")
+        async with trainer.transaction() as tx:
+            async for batch in read_samples(_chunks(path), domain, size=_BATCH):
+                for name in {sample.domain for sample in batch} - reached:
+                    caller.reach(name)
+                    reached.add(name)
+                added += await store.add_samples(tx.connection, batch, now)
+                received += len(batch)
     return SamplesView(received=received, added=added, duplicates=received - added)
+
+
+async def _spool(request: Request, path: Path) -> Path:
+    with path.open("wb") as file:
+        async for chunk in request.stream():
+            await asyncio.to_thread(file.write, chunk)
+    return path
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk
 
 
 @router.get("/datasets", summary="Versions of data sets, newest first")
@@ -50,7 +78,7 @@ async def list_datasets(
     limit: Limit = 100,
 ) -> dict[str, list[DatasetView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await dataset_store.list_versions(connection, domains_of(caller), name, limit)
+        found = await dataset_store.list_versions(connection, caller.domain_filter, name, limit)
     return {"datasets": [DatasetView.of(one) for one in found]}
 
 
@@ -78,7 +106,12 @@ async def get_dropped(
     }
 
 
-@router.get("/datasets/{dataset_id}/records", summary="The records, one JSON object a line")
+@router.get(
+    "/datasets/{dataset_id}/records",
+    summary="The records, one JSON object a line",
+    response_class=Response,
+    responses=answers_with("application/x-ndjson"),
+)
 async def get_records(
     dataset_id: str, caller: Trains, trainer: Trainer, split: Split | None = None
 ) -> StreamingResponse:

@@ -3,6 +3,7 @@
 It knows files, not the bus, the database or the object store. The way of the records is `_build`, top to bottom.
 """
 
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.trainer.data import frozen_file, records
+from services.trainer.data.build_place import PlaceFile
 from services.trainer.data.build_spec import BuildFault, BuildSpec, Built, CannotBuild, Unbuildable
 from services.trainer.data.card import DataCard, RatingCard, SplitCard
 from services.trainer.data.filters import FilterReport, apply
@@ -32,17 +34,21 @@ def main(spec_file: str) -> int:
     spec = BuildSpec.model_validate_json(Path(spec_file).read_bytes())
     die_with(spec.supervisor)
     out = claim_stdout()
+    _bound_memory(spec.memory_bytes)
     try:
         outcome: Built | Unbuildable = _build(spec)
     except CannotBuild as refused:
         outcome = Unbuildable(faults=refused.faults)
+    except MemoryError:  # Arrow's own is one of these
+        outcome = Unbuildable(faults=(_too_large(spec),))
     out.write(outcome.model_dump_json() + "\n")
     out.flush()
     return 0
 
 
 def _build(spec: BuildSpec) -> Built:
-    read = [InputReader(one, spec.kind) for one in spec.inputs]
+    place = PlaceFile(spec.work)
+    read = [InputReader(one, spec.kind, place, limit=spec.source_bytes) for one in spec.inputs]
     golden = GoldenIndex.load(spec.golden) if spec.golden else None
     splitter, filtered = Splitter(spec.validation_part, spec.seed), FilterReport()
 
@@ -51,6 +57,7 @@ def _build(spec: BuildSpec) -> Built:
     for reader in read:
         for batch in reader.batches():
             raw.add(batch)
+    place.write("filters", "filters")
     fit = _sorter(spec, "fit")
     for batch in apply(raw.sorted(), spec.filters, golden, filtered):
         fit.add(splitter.assign(batch))
@@ -60,6 +67,7 @@ def _build(spec: BuildSpec) -> Built:
 
     generated, generated_filtered = GenerationReport(), FilterReport()
     if spec.generators.generators:
+        place.write("generators", "generators")
         grown = _sorter(spec, "grown")
         for batch in _read(data):
             grown.add(batch)
@@ -104,6 +112,21 @@ def _build(spec: BuildSpec) -> Built:
         card=path,
         samples=frozen.samples,
         validation_samples=frozen.validation_samples,
+    )
+
+
+def _bound_memory(most: int) -> None:
+    # Private writable memory alone: allocators reserve far more addresses than they ever use.
+    if most and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _too_large(spec: BuildSpec) -> BuildFault:
+    place = PlaceFile(spec.work).read()
+    return BuildFault(
+        field=place.field,
+        value=f"{place.name}: it needs more than {spec.memory_bytes} bytes of memory",
+        expected="smaller rows, or a higher LORAFLEET_BUILD_MEMORY_BYTES",
     )
 
 

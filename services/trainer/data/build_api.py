@@ -10,7 +10,9 @@ from fastapi import APIRouter, Query, Request, Response
 from fleet_events import v1
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
-from services.trainer.access import Limit, Trains, domains_of
+from fleet_kit.http_limits import body_rule
+from services.trainer import quotas
+from services.trainer.access import Limit, Trains
 from services.trainer.data import build_store, builder, store
 from services.trainer.data.build_spec import CannotBuild
 from services.trainer.data.dataset import Format, StoredUpload
@@ -26,7 +28,12 @@ from services.trainer.service import Trainer, TrainerService
 router = APIRouter(prefix="/v1", tags=["data"])
 
 
-@router.put("/uploads", status_code=201, summary="Upload a JSONL, CSV or Parquet file for recipes")
+@router.put(
+    "/uploads",
+    status_code=201,
+    summary="Upload a JSONL, CSV or Parquet file for recipes",
+    openapi_extra=body_rule("source_bytes", "application/octet-stream"),
+)
 async def upload(
     request: Request,
     caller: Trains,
@@ -41,9 +48,17 @@ async def upload(
     if fmt is None:
         detail = f"filename: {filename!r}, expected one that ends in .jsonl, .csv or .parquet"
         raise Problem(422, "Invalid upload", detail, field="filename")
-    brought = await _keep(request, domain, name, fmt, trainer)
     async with trainer.transaction() as tx:
-        kept = await store.add_upload(tx.connection, brought)
+        await quotas.check_upload(tx.connection, domain, 1, trainer.settings)
+    brought = await _keep(request, domain, name, fmt, trainer)
+    try:
+        async with trainer.transaction() as tx:
+            if await store.find_upload(tx.connection, domain, brought.blob.sha256) is None:
+                await quotas.check_upload(tx.connection, domain, brought.blob.bytes, trainer.settings)
+            kept = await store.add_upload(tx.connection, brought)
+    except Problem:
+        await trainer.blobs.delete(brought.blob)
+        raise
     if kept.blob.uri != brought.blob.uri:
         await trainer.blobs.delete(brought.blob)
     return UploadView.of(kept)
@@ -52,7 +67,7 @@ async def upload(
 @router.get("/uploads", summary="Uploaded files, newest first")
 async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[UploadView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await store.list_uploads(connection, domains_of(caller), limit)
+        found = await store.list_uploads(connection, caller.domain_filter, limit)
     return {"uploads": [UploadView.of(one) for one in found]}
 
 
@@ -80,8 +95,9 @@ async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, 
     except CannotBuild as refused:
         faults = [fault.model_dump() for fault in refused.faults]
         raise Problem(422, "Cannot build", str(refused), field=refused.faults[0].field, faults=faults) from refused
-    build = DatasetBuild(event_id(), recipe, caller.subject, datetime.now(UTC))
+    build = DatasetBuild(event_id(), recipe, caller.subject, tuple(sorted(caller.domains)), datetime.now(UTC))
     async with trainer.transaction() as tx:
+        await quotas.check_build(tx.connection, recipe.domain, trainer.settings)
         await build_store.add_build(tx.connection, build)
         await tx.emit(v1.DatasetQueued(build_id=build.build_id, domain=recipe.domain), entity=build.build_id)
     response.headers["Location"] = f"/v1/datasets/builds/{build.build_id}"
@@ -91,7 +107,7 @@ async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, 
 @router.get("/datasets/builds", summary="Builds, newest first")
 async def list_builds(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[BuildView]]:
     async with trainer.db.acquire(timeout=5) as connection:
-        found = await build_store.list_builds(connection, domains_of(caller), limit)
+        found = await build_store.list_builds(connection, caller.domain_filter, limit)
     return {"builds": [BuildView.of(one) for one in found]}
 
 
@@ -111,15 +127,11 @@ async def list_presets(caller: Trains) -> dict[str, dict[str, object]]:  # noqa:
 
 async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: TrainerService) -> StoredUpload:
     """The body in the object store, by way of a file: it is stored under its digest, which is known at its end."""
-    limit = trainer.settings.source_bytes
     with work_folder(trainer.settings.cache_dir) as folder:
         path, received = folder / "upload", 0
         with path.open("wb") as file:
             async for chunk in request.stream():
-                # Counted as it arrives: Content-Length is the sender's word, and chunked bodies have none.
                 received += len(chunk)
-                if received > limit:
-                    raise Problem(413, "Upload too large", f"the body is over {limit} bytes", limit=limit)
                 await asyncio.to_thread(file.write, chunk)
         if not received:
             raise Problem(422, "Invalid upload", "the body is empty, expected a file")

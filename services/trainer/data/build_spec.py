@@ -58,6 +58,10 @@ class BuildSpec(_Frozen):
     adapter_type: str = ""
     work: Path
     supervisor: int
+    memory_bytes: int = 0
+    """Memory that the subprocess may take for data; 0 takes what the machine gives."""
+    source_bytes: int = 8 * 1024**3
+    """What the rows of one file may hold together once they are decoded."""
 
 
 class Built(_Frozen):

@@ -14,13 +14,14 @@ async def add_build(connection: Connection, build: DatasetBuild) -> None:
     """Queue a build."""
     await connection.execute(
         """
-        insert into dataset_builds (build_id, domain, recipe, requested_by, state, created_at)
-        values ($1, $2, $3, $4, $5, $6)
+        insert into dataset_builds (build_id, domain, recipe, requested_by, requested_domains, state, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7)
         """,
         build.build_id,
         build.recipe.domain,
         build.recipe.model_dump(mode="json"),
         build.requested_by,
+        build.requested_domains,
         build.state,
         build.created_at,
     )
@@ -29,15 +30,7 @@ async def add_build(connection: Connection, build: DatasetBuild) -> None:
 async def find_build(connection: Connection, build_id: str) -> DatasetBuild | None:
     """A build by its id."""
     row = await connection.fetchrow("select * from dataset_builds where build_id = $1", build_id)
-    return _build(row) if row else None
-
-
-async def locked(connection: Connection, build_id: str) -> DatasetBuild:
-    """A build that must be there, held against other writers until the transaction ends; raises LookupError."""
-    row = await connection.fetchrow("select * from dataset_builds where build_id = $1 for update", build_id)
-    if row is None:
-        raise LookupError(f"build {build_id} is not in the database")
-    return _build(row)
+    return build_of(row) if row else None
 
 
 async def list_builds(connection: Connection, domains: Sequence[str] | None, limit: int) -> list[DatasetBuild]:
@@ -47,7 +40,7 @@ async def list_builds(connection: Connection, domains: Sequence[str] | None, lim
         domains,
         limit,
     )
-    return [_build(row) for row in rows]
+    return [build_of(row) for row in rows]
 
 
 async def save_build(connection: Connection, build: DatasetBuild) -> None:
@@ -68,11 +61,13 @@ async def save_build(connection: Connection, build: DatasetBuild) -> None:
     )
 
 
-def _build(row: asyncpg.Record) -> DatasetBuild:
+def build_of(row: asyncpg.Record) -> DatasetBuild:
+    """The build of a row of dataset_builds."""
     return DatasetBuild(
         build_id=row["build_id"],
         recipe=DataRecipe.model_validate(row["recipe"]),
         requested_by=row["requested_by"],
+        requested_domains=tuple(row["requested_domains"]),
         created_at=row["created_at"],
         state=BuildState(row["state"]),
         attempts=row["attempts"],

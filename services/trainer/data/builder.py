@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.data import dataset_store, generators
+from services.trainer.data.build_place import Place, PlaceFile
 from services.trainer.data.build_spec import (
     BuildFault,
     BuildOutcome,
@@ -27,6 +29,7 @@ from services.trainer.data.golden.known import golden_index
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.settling import settled
 from services.trainer.data.sources import Access, Live, Source
+from services.trainer.data.sources.source import Gathered
 from services.trainer.jobs.supervisor import Crashed
 from services.trainer.jobs.work_folder import work_folder
 from services.trainer.service import TrainerService
@@ -38,9 +41,14 @@ _PASSED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
 class BuildCrashed(Crashed):
-    """The building subprocess ended without an outcome: killed, out of memory, or a defect."""
+    """The building subprocess ended without an outcome: killed, or a defect. `place` is where it was in its work."""
 
     what = "building process"
+
+    def __init__(self, status: int, tail: str, place: Place) -> None:
+        super().__init__(status, tail)
+        self.how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        self.place = place
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,13 @@ def check(recipe: DataRecipe, service: TrainerService) -> None:
         raise CannotBuild(*faults)
 
 
-async def build(recipe: DataRecipe, service: TrainerService) -> StoredContent:
+async def build(recipe: DataRecipe, act_for: tuple[str, ...], service: TrainerService) -> StoredContent:
     """Build the recipe and store what comes of it.
+
+    Args:
+        recipe: checked before, and again here.
+        act_for: the domains of whoever asked for it; other services are asked for these alone.
+        service: the trainer.
 
     Raises:
         CannotBuild: it can never be built as it is.
@@ -81,8 +94,7 @@ async def build(recipe: DataRecipe, service: TrainerService) -> StoredContent:
         what the database and the object store raise.
     """
     with work_folder(service.settings.cache_dir) as folder:
-        spec = await _specify(recipe, folder, service)
-        outcome = await _run(spec)
+        outcome = await _within(service.settings.build_seconds, _outcome(recipe, folder, act_for, service))
         if not isinstance(outcome, Built):
             raise CannotBuild(*outcome.faults)
         data = await service.blobs.put("datasets", outcome.data, content_type="application/vnd.apache.parquet")
@@ -96,6 +108,23 @@ async def build(recipe: DataRecipe, service: TrainerService) -> StoredContent:
         card=card,
     )
     return StoredContent(recipe, dataset, card)
+
+
+async def _within(seconds: float, building: Coroutine[None, None, BuildOutcome]) -> BuildOutcome:
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            return await building
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        slow = f"a build that takes more than {seconds:g} s"
+        raise CannotBuild(
+            BuildFault(field="sources", value=slow, expected="less data, or a higher LORAFLEET_BUILD_SECONDS")
+        ) from None
+
+
+async def _outcome(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: TrainerService) -> BuildOutcome:
+    return await run_process(await _specify(recipe, folder, act_for, service))
 
 
 async def add_version(connection: Connection, content: StoredContent) -> tuple[StoredDataset, bool]:
@@ -132,13 +161,13 @@ def frozen(stored: StoredDataset, build_id: str = "") -> v1.DatasetFrozen:
     )
 
 
-async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) -> BuildSpec:
+async def _specify(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: TrainerService) -> BuildSpec:
     check(recipe, service)  # again, for settings may have changed since it was asked
     inputs: list[Input] = []
     for source, access in _sources(recipe, service):
         to = folder / access.field
         to.mkdir()
-        gathered = await source.gather(to, access)
+        gathered = await _gather(source, to, access)
         inputs.append(
             Input(
                 files=gathered.files,
@@ -163,7 +192,7 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         inputs=tuple(inputs),
         filters=recipe.filters,
         generators=recipe.generators,
-        endpoints=_endpoints(recipe, service),
+        endpoints=_endpoints(recipe, act_for, service),
         golden=folder / "golden.jsonl",
         validation_part=recipe.validation_part,
         seed=recipe.seed,
@@ -171,7 +200,23 @@ async def _specify(recipe: DataRecipe, folder: Path, service: TrainerService) ->
         adapter_type=recipe.adapter_type,
         work=work,
         supervisor=os.getpid(),
+        memory_bytes=service.settings.build_memory_bytes,
+        source_bytes=service.settings.source_bytes,
     )
+
+
+async def _gather(source: Source, to: Path, access: Access) -> Gathered:
+    seconds = access.service.settings.source_seconds
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            return await source.gather(to, access)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        slow = f"{source.kind} is not read within {seconds:g} s"
+        raise CannotBuild(
+            BuildFault(field=access.field, value=slow, expected="a faster source, or a higher LORAFLEET_SOURCE_SECONDS")
+        ) from None
 
 
 def _sources(recipe: DataRecipe, service: TrainerService) -> Iterator[tuple[Source, Access]]:
@@ -184,14 +229,20 @@ def _known_endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, G
     return {name: one for name, one in named.items() if one.reaches(recipe.domain)}
 
 
-def _endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, Endpoint]:
+def _endpoints(recipe: DataRecipe, act_for: tuple[str, ...], service: TrainerService) -> dict[str, Endpoint]:
     """Those that the recipe's generators name."""
     known = _known_endpoints(recipe, service)
     wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, BackGeneration)}
-    return {name: known[name].opened() for name in wanted}
+    return {name: known[name].opened(act_for) for name in wanted}
 
 
-async def _run(spec: BuildSpec) -> BuildOutcome:
+async def run_process(spec: BuildSpec) -> BuildOutcome:
+    """What the building subprocess of this spec comes to.
+
+    Raises:
+        CannotBuild: it ended itself, as native code does that gets no more memory.
+        BuildCrashed: it died otherwise.
+    """
     spec_file, log_file = spec.work / "spec.json", spec.work / "build.log"
     spec_file.touch(mode=0o600)
     spec_file.write_text(spec.model_dump_json())
@@ -215,11 +266,16 @@ async def _run(spec: BuildSpec) -> BuildOutcome:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await asyncio.shield(process.wait())
+    place = PlaceFile(spec.work).read()
+    if status == -signal.SIGABRT:
+        wanting = f"{place.name}: the building process gave up, as it does beyond {spec.memory_bytes} bytes of memory"
+        expected = "smaller rows, or a higher LORAFLEET_BUILD_MEMORY_BYTES"
+        raise CannotBuild(BuildFault(field=place.field, value=wanting, expected=expected))
     if status != 0 or not said.strip():
         with log_file.open("rb") as log:
             log.seek(max(0, log_file.stat().st_size - _TAIL_BYTES))
             tail = log.read().decode(errors="replace").strip()
-        raise BuildCrashed(status, tail)
+        raise BuildCrashed(status, tail, place)
     return outcome_adapter.validate_json(said)
 
 
@@ -227,6 +283,7 @@ def _environment() -> dict[str, str]:
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     return passed | {
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve a gigabyte, which the memory limit would count
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",

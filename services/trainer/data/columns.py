@@ -7,17 +7,25 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.trainer.data.dataset import InvalidSample, check_text
-from services.trainer.data.records import Kind, Message, Record, Role, asked
+from services.trainer.data.dataset import InvalidSample, check_characters, check_text
+from services.trainer.data.messages import (
+    Turns,
+    answer_of,
+    common_beginning,
+    conversation_of,
+    decoded,
+    is_message,
+    is_messages,
+    shown,
+    turns_of,
+)
+from services.trainer.data.records import Kind, Message, Record, asked
 
 Row = Mapping[str, object]
 """A row as its source gives it: column name → JSON value."""
 
 Column = Annotated[str, Field(min_length=1, max_length=2000)]
 _SLOT = re.compile(r"\{([^{}]+)\}")
-_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
-# What other tools write for the same roles.
-_ROLES |= {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant"}
 _BEST = 5.0
 
 
@@ -57,16 +65,17 @@ class Columns(BaseModel):
 
     def record(self, row: Row, kind: Kind, origin: str) -> Record:
         """The record of a row; raises `InvalidSample` with the column at fault."""
+        completions: tuple[str, ...]
         match kind:
             case Kind.CONVERSATION:
-                prompt, completions = self._conversation(row)
+                prompt, answer = conversation_of("messages", _value(row, self.messages))
+                completions = (answer,)
             case Kind.PREFERENCE:
-                prompt = self._asked(row)
-                completions = (self._text(row, "chosen"), self._text(row, "rejected"))
+                prompt, completions = self._answered(row, {"chosen": self.chosen, "rejected": self.rejected})
             case Kind.RANKING:
-                prompt, completions = self._asked(row), self._ranked(row)
+                prompt, completions = self._ranked(row)
             case _:
-                prompt, completions = self._asked(row), (self._text(row, "completion"),)
+                prompt, completions = self._answered(row, {"completion": self.completion})
         if len(set(completions)) < len(completions):
             raise InvalidSample("completions", "two equal texts", "texts that differ")
         return Record(
@@ -75,45 +84,70 @@ class Columns(BaseModel):
             completions=completions,
             rating=self._rating(row, required=kind is Kind.RATED),
             origin=origin,
-            source_id=_plain(_value(row, self.id))[:200],
+            source_id=self._id(row),
             synthetic=_value(row, self.synthetic) in (True, 1, "true", "True", "1"),
         )
 
-    def _asked(self, row: Row) -> tuple[Message, ...]:
-        system = _value(row, self.system)
-        return asked(self._text(row, "prompt"), system=_plain(system))
+    def _answered(self, row: Row, columns: Mapping[str, str]) -> tuple[Turns, tuple[str, ...]]:
+        """The prompt and the answers in these columns, each text or messages; a whole talk brings the prompt along."""
+        found = {part: answer_of(part, self._required(row, part, column)) for part, column in columns.items()}
+        return self._prompt(row, found), tuple(text for _, text in found.values())
 
-    def _text(self, row: Row, part: str) -> str:
-        column: str = getattr(self, part)
+    def _ranked(self, row: Row) -> tuple[Turns, tuple[str, ...]]:
+        listed = decoded(_value(row, self.completions))
+        if not isinstance(listed, list) or len(listed) < 2:
+            raise InvalidSample("completions", shown(listed), "a list of two or more answers, best first")
+        found = {f"completions.{at}": answer_of("completions", one) for at, one in enumerate(listed)}
+        return self._prompt(row, found), tuple(text for _, text in found.values())
+
+    def _prompt(self, row: Row, answers: Mapping[str, tuple[Turns, str]]) -> Turns:
+        """The prompt's own column, else what the answers' talks have in common before them."""
+        before = [turns for turns, _ in answers.values()]
+        value = decoded(_value(row, self.prompt))
+        if is_message(value):
+            value = [value]
+        if value is None and any(before):
+            prompt = before[0]
+            for turns in before[1:]:
+                prompt = common_beginning(prompt, turns)
+        elif is_messages(value):
+            prompt = turns_of("prompt", value)
+        else:
+            text = self._required(row, "prompt", self.prompt)
+            if not isinstance(text, str):
+                raise InvalidSample("prompt", f"{type(text).__name__} in column {self.prompt!r}", "text or messages")
+            check_text("prompt", text)
+            prompt = asked(text)
+            # A talk that ends with this very question is the fuller form of the same prompt.
+            prompt = next((turns for turns in before if turns[-1:] == prompt), prompt)
+        for part, (turns, _) in answers.items():
+            if turns and turns != prompt:
+                raise InvalidSample(part, "other messages before the answer than the prompt's", "the prompt's, or none")
+        if not any(turn.role == "user" for turn in prompt):
+            raise InvalidSample("prompt", "no turn of user", "at least one")
+        return self._instructed(row, prompt)
+
+    def _instructed(self, row: Row, prompt: Turns) -> Turns:
+        """The prompt after the row's system message, where it has one."""
+        system = _plain(_value(row, self.system))
+        if not system.strip():
+            return prompt
+        check_text("system", system)
+        first = Message("system", system)
+        if prompt[0].role == "system" and prompt[0] != first:
+            raise InvalidSample("system", "another system message than the prompt's", "one of the two")
+        return prompt if prompt[0] == first else (first, *prompt)
+
+    def _required(self, row: Row, part: str, column: str) -> object:
         found = _value(row, column)
         if found is None:
-            raise InvalidSample(part, f"no column {column!r}", f"one of {', '.join(sorted(row)) or 'none'}")
-        if not isinstance(found, str):
-            raise InvalidSample(part, f"{type(found).__name__} in column {column!r}", "text")
-        check_text(part, found)
+            raise InvalidSample(part, f"no column {column!r}", f"one of {_names(row)}")
         return found
 
-    def _ranked(self, row: Row) -> tuple[str, ...]:
-        found = _value(row, self.completions)
-        found = _decoded(found)
-        if not isinstance(found, list) or len(found) < 2:
-            raise InvalidSample("completions", _shown(found), "a list of two or more texts, best first")
-        for text in found:
-            if not isinstance(text, str):
-                raise InvalidSample("completions", _shown(text), "text")
-            check_text("completions", text)
-        return tuple(found)
-
-    def _conversation(self, row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
-        found = _decoded(_value(row, self.messages))
-        if not isinstance(found, list) or len(found) < 2:
-            raise InvalidSample("messages", _shown(found), 'a list of two or more {"role", "content"}')
-        turns = tuple(_message(one) for one in found)
-        if turns[-1].role != "assistant":
-            raise InvalidSample("messages", f"a last turn of {turns[-1].role}", "one of assistant")
-        if not any(turn.role == "user" for turn in turns):
-            raise InvalidSample("messages", "no turn of user", "at least one")
-        return turns[:-1], (turns[-1].content,)
+    def _id(self, row: Row) -> str:
+        found = _plain(_value(row, self.id))
+        check_characters("id", found)
+        return found[:200]
 
     def _rating(self, row: Row, *, required: bool) -> float | None:
         found = _value(row, self.rating)
@@ -126,8 +160,12 @@ class Columns(BaseModel):
         except ValueError:
             number = float("nan")
         if not 0 <= number <= self.rating_best:
-            raise InvalidSample("rating", _shown(found), f"a number from 0 to {self.rating_best:g}")
+            raise InvalidSample("rating", shown(found), f"a number from 0 to {self.rating_best:g}")
         return number * _BEST / self.rating_best
+
+
+def _names(row: Row) -> str:
+    return ", ".join(name[:100] for name in sorted(row)[:50]) or "none"
 
 
 def _value(row: Row, column: str) -> object:
@@ -143,30 +181,3 @@ def _plain(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _decoded(value: object) -> object:
-    """CSV and SQL give lists as JSON text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        decoded: object = json.loads(value)
-    except ValueError:
-        return value
-    return decoded
-
-
-def _message(turn: object) -> Message:
-    if not isinstance(turn, Mapping):
-        raise InvalidSample("messages", _shown(turn), '{"role", "content"}')
-    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if role not in _ROLES:
-        raise InvalidSample("messages", f"role {role!r}", "system, user or assistant")
-    if not isinstance(content, str):
-        raise InvalidSample("messages", f"content {_shown(content)}", "text")
-    check_text("messages", content)
-    return Message(_ROLES[role], content)
-
-
-def _shown(value: object) -> str:
-    return "nothing" if value is None else repr(value)[:80]

@@ -104,6 +104,11 @@ def check_text(field: str, text: str) -> None:
         raise InvalidSample(field, "blank", "text")
     if len(text) > MAX_CHARACTERS:
         raise InvalidSample(field, f"{len(text)} characters", f"at most {MAX_CHARACTERS}")
+    check_characters(field, text)
+
+
+def check_characters(field: str, text: str) -> None:
+    """Raises `InvalidSample` for characters that PostgreSQL or Arrow cannot hold."""
     if "\x00" in text:
         raise InvalidSample(field, f"a NUL character at position {text.index(chr(0))}", "text without NUL")
     try:

@@ -31,6 +31,8 @@ class DatasetBuild:
     build_id: str
     recipe: DataRecipe
     requested_by: str
+    requested_domains: tuple[str, ...]
+    """What the caller's token reached: whatever is asked of other services for this build is asked for these."""
     created_at: datetime
     state: BuildState = BuildState.QUEUED
     attempts: int = 0
@@ -43,6 +45,11 @@ class DatasetBuild:
 def take_up(build: DatasetBuild) -> DatasetBuild:
     """A worker begins."""
     return replace(build, state=BuildState.RUNNING, attempts=build.attempts + 1)
+
+
+def give_back(build: DatasetBuild) -> DatasetBuild:
+    """Its worker stops for a fault of the surroundings; the build waits again, and the attempt does not count."""
+    return replace(build, state=BuildState.QUEUED, attempts=max(0, build.attempts - 1))
 
 
 def succeed(build: DatasetBuild, dataset_id: str, version: int, now: datetime) -> DatasetBuild:

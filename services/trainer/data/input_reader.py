@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from services.trainer.data import records
+from services.trainer.data.build_place import PlaceFile
 from services.trainer.data.build_spec import BuildFault, CannotBuild, Input
 from services.trainer.data.card import SourceCard, Unusable
 from services.trainer.data.columns import Row
@@ -22,8 +23,10 @@ MAX_FAULTS = 20
 class InputReader:
     """One input while it is read, and what it gave."""
 
-    def __init__(self, given: Input, kind: Kind) -> None:
+    def __init__(self, given: Input, kind: Kind, place: PlaceFile, *, limit: int) -> None:
         self.field = given.field
+        self._place = place
+        self._limit = limit
         self._given = given
         self._kind = kind
         self._counted = Counter[str]()
@@ -47,8 +50,9 @@ class InputReader:
 
     def _records(self) -> Iterator[Record]:
         for file in self._given.files:
+            self._place.write(self.field, file.name)
             try:
-                for number, row in read_rows(file):
+                for number, row in read_rows(file, limit=self._limit):
                     self._counted["rows"] += 1
                     try:
                         record = self._record(row, from_records=file.format == "records")
@@ -64,7 +68,9 @@ class InputReader:
                     _fault(self._given, error.file, f"{error.found}, expected {error.expected}")
                 ) from error
 
-    def _record(self, row: Row, *, from_records: bool) -> Record:
+    def _record(self, row: Row | InvalidSample, *, from_records: bool) -> Record:
+        if isinstance(row, InvalidSample):
+            raise row
         if from_records:
             return Record.of_values(row)
         return self._given.columns.record(row, self._kind, self._given.origin)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fleet_events.strict_json import read_json
 from fleet_kit.errors import Problem
 from services.trainer.data.dataset import InvalidSample, Sample
 
@@ -69,6 +70,7 @@ async def _lines(body: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes]]
 
 def _sample(line: bytes, domain: str | None) -> Sample:
     parsed = SampleLine.model_validate_json(line)
+    read_json(line)
     named = parsed.domain or domain
     if not named:
         raise InvalidSample("domain", "absent", "a domain in the line or in ?domain=")

@@ -33,7 +33,7 @@ class DataRecipe(BaseModel):
     generators: GeneratorRecipe = GeneratorRecipe()
     validation_part: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Part of the prompts that validate and are never trained on."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Draws the validating prompts."""
     licence: Annotated[str, Field(max_length=200)] = ""
     """Under which terms the data may be used, best as an SPDX identifier."""

@@ -36,6 +36,13 @@ class Message:
 
     role: Role
     content: str
+    trained: bool = True
+    """False for an answer that is context alone, with no loss on it. Only an assistant's turn can be trained."""
+
+    def values(self) -> dict[str, Any]:
+        """The turn as JSON values; `trained` is there where it is false."""
+        unmarked = {"role": self.role, "content": self.content}
+        return unmarked if self.trained else {**unmarked, "trained": False}
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,10 @@ class Record:
         content = {
             "completions": list(self.completions),
             "kind": self.kind.value,
-            "prompt": [[message.role, message.content] for message in self.prompt],
+            "prompt": [
+                [message.role, message.content] if message.trained else [message.role, message.content, False]
+                for message in self.prompt
+            ],
         }
         object.__setattr__(self, "record_id", hashlib.sha256(canonical(content).encode()).hexdigest())
 
@@ -83,7 +93,7 @@ class Record:
         return {
             "id": self.record_id,
             "kind": self.kind.value,
-            "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
+            "prompt": [message.values() for message in self.prompt],
             "completions": list(self.completions),
             "rating": self.rating,
             "origin": self.origin,
@@ -97,7 +107,10 @@ class Record:
         """The record of what `values` gave; its id is computed anew."""
         return cls(
             kind=Kind(values["kind"]),
-            prompt=tuple(Message(cast("Role", one["role"]), one["content"]) for one in values["prompt"]),
+            prompt=tuple(
+                Message(cast("Role", one["role"]), one["content"], one.get("trained") is not False)
+                for one in values["prompt"]
+            ),
             completions=tuple(values["completions"]),
             rating=values.get("rating"),
             origin=values.get("origin") or "",
@@ -122,7 +135,13 @@ def schema() -> "pa.Schema":
     """Arrow schema of a data set's file: one row a record, columns named as `Record.values` names them."""
     import pyarrow as pa
 
-    message = pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)])
+    message = pa.struct(
+        [
+            pa.field("role", pa.string(), False),
+            pa.field("content", pa.string(), False),
+            pa.field("trained", pa.bool_()),  # null is true: files of earlier versions lack it
+        ]
+    )
     return pa.schema(
         [
             pa.field("id", pa.string(), False),

@@ -1,15 +1,16 @@
-"""Rows of files, whatever their format, one at a time."""
+"""Rows of files, whatever their format, one at a time and each of bounded size."""
 
 import csv
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
+from fleet_events.strict_json import read_json
 from services.trainer.data.build_spec import InputFile
 from services.trainer.data.columns import Row
-from services.trainer.data.dataset import Format
+from services.trainer.data.dataset import Format, InvalidSample
+from services.trainer.data.parquet_rows import MAX_ROW_BYTES, TooLarge, parquet_rows
 
 _BATCH = 1024
 _ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -25,40 +26,52 @@ class Unreadable(Exception):
         self.expected = expected
 
 
-def read_rows(file: InputFile) -> Iterator[tuple[int, Row]]:
-    """Numbered rows of a file, from 1; raises `Unreadable`."""
+def read_rows(file: InputFile, *, limit: int) -> Iterator[tuple[int, Row | InvalidSample]]:
+    """Numbered rows of a file, from 1. One that is JSON, but nothing that a record can be made of, is its fault.
+
+    Args:
+        limit: bytes that all rows of a compressed file may hold together.
+
+    Raises:
+        Unreadable: the file is not what its format says, or a row is larger than 16 MiB.
+    """
     match file.format:
         case "jsonl" | "records":
             yield from _json_lines(file)
         case "csv":
             yield from _csv(file)
         case "parquet":
-            yield from _parquet(file)
+            yield from _parquet(file, limit)
         case "folder":
             yield from _folder(file)
 
 
-def _json_lines(file: InputFile) -> Iterator[tuple[int, Row]]:
+def _json_lines(file: InputFile) -> Iterator[tuple[int, Row | InvalidSample]]:
     with file.path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(_bounded(lines, file), 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = read_json(line)
             except ValueError as error:
-                raise Unreadable(file, f"line {number}", _start(line), "one JSON object a line") from error
+                if not _is_json(line):
+                    raise Unreadable(file, f"line {number}", _start(line), "one JSON object a line") from error
+                yield number, InvalidSample("line", str(error)[:200], "values that the fleet can hold")
+                continue
             if not isinstance(row, dict):
                 raise Unreadable(file, f"line {number}", _start(line), "a JSON object")
             yield number, row
 
 
 def _csv(file: InputFile) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    csv.field_size_limit(MAX_ROW_BYTES)
     # With a mark of byte order or without: spreadsheets write one.
-    with file.path.open(encoding="utf-8-sig", newline="") as lines:
+    with file.path.open(encoding="utf-8-sig", newline="") as opened:
+        lines = _RowBytes(opened, file)
         reader = csv.DictReader(lines, strict=True)
         try:
             for number, row in enumerate(reader, 1):
+                lines.begin_row()
                 if None in row or None in row.values():
                     expected = f"as many values as the {len(reader.fieldnames or ())} columns of the first line"
                     raise Unreadable(file, f"row {number}", f"{len(row)} values or more", expected)
@@ -69,15 +82,56 @@ def _csv(file: InputFile) -> Iterator[tuple[int, Row]]:
             raise Unreadable(file, f"line {reader.line_num}", str(error), "CSV with a first line of names") from error
 
 
-def _parquet(file: InputFile) -> Iterator[tuple[int, Row]]:
+class _RowBytes:
+    """Lines of text that refuse to become a row beyond `MAX_ROW_BYTES` characters: a quoted value may span lines."""
+
+    def __init__(self, lines: IO[str], file: InputFile) -> None:
+        self._lines = _bounded(lines, file)
+        self._file = file
+        self._characters = 0
+        self._number = 0
+
+    def __iter__(self) -> "_RowBytes":
+        return self
+
+    def __next__(self) -> str:
+        line: str = next(self._lines)
+        self._number += 1
+        self._characters += len(line)
+        if self._characters > MAX_ROW_BYTES:
+            raise _too_long(self._file, self._number, "row")
+        return line
+
+    def begin_row(self) -> None:
+        """The row that the last lines made is complete."""
+        self._characters = 0
+
+
+def _bounded(lines: Any, file: InputFile) -> Iterator[Any]:
+    """Lines of an open file, bytes or text, none of which is read beyond `MAX_ROW_BYTES`."""
+    number = 0
+    while line := lines.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        if len(line) > MAX_ROW_BYTES:
+            raise _too_long(file, number, "line")
+        yield line
+
+
+def _too_long(file: InputFile, number: int, what: str) -> Unreadable:
+    return Unreadable(
+        file, f"line {number}", f"a {what} of more than {MAX_ROW_BYTES} bytes", f"at most {MAX_ROW_BYTES}"
+    )
+
+
+def _parquet(file: InputFile, limit: int) -> Iterator[tuple[int, Row]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file.path) as opened:
-            yield from _numbered(batch.to_pylist() for batch in opened.iter_batches(batch_size=_BATCH))
-    except pa.ArrowInvalid as error:
-        raise Unreadable(file, "", str(error), "a Parquet file") from error
+        yield from _numbered(parquet_rows(file.path, limit=limit))
+    except TooLarge as error:
+        raise Unreadable(file, error.place, error.found, error.expected) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Unreadable(file, "", str(error)[:500], "a Parquet file") from error
 
 
 def _folder(file: InputFile) -> Iterator[tuple[int, Row]]:
@@ -103,6 +157,14 @@ def _numbered(batches: Iterator[list[dict[str, Any]]]) -> Iterator[tuple[int, Ro
         for row in batch:
             number += 1
             yield number, cast("Row", row)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _start(line: bytes) -> str:

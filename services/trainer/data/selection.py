@@ -53,7 +53,7 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
         filters=FilterRecipe(exact_duplicates=None),
     )
     try:
-        content = await builder.build(recipe, service)
+        content = await builder.build(recipe, (request.domain,), service)
     except CannotBuild as nothing:
         if nothing.faults[0].field != "sources":
             faults = (Fault(one.field, one.value, one.expected) for one in nothing.faults)

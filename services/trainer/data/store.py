@@ -1,7 +1,7 @@
 """SQL of samples, preferences and uploads: one statement a function, connection first."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -74,7 +74,8 @@ async def add_upload(connection: Connection, upload: StoredUpload) -> StoredUplo
     (row,) = await connection.fetch(
         """
         insert into uploads (domain, upload_id, filename, format, uri, bytes) values ($1, $2, $3, $4, $5, $6)
-        on conflict (domain, upload_id) do update set filename = excluded.filename, format = excluded.format
+        on conflict (domain, upload_id)
+            do update set filename = excluded.filename, format = excluded.format, used_at = now()
         returning *
         """,
         upload.domain,
@@ -93,6 +94,35 @@ async def find_upload(connection: Connection, domain: str, upload_id: str) -> St
     if row is None:
         return None
     return _upload(row)
+
+
+async def touch_upload(connection: Connection, domain: str, upload_id: str) -> None:
+    """An upload is used."""
+    await connection.execute(
+        "update uploads set used_at = now() where domain = $1 and upload_id = $2", domain, upload_id
+    )
+
+
+async def remove_expired_uploads(connection: Connection, unused: timedelta, at_most: int) -> list[StoredUpload]:
+    """Forget uploads unused for so long that no open build names; their files are the caller's to delete."""
+    rows = await connection.fetch(
+        """
+        delete from uploads using (
+            select domain, upload_id from uploads old
+            where used_at < now() - $1::interval and not exists (
+                select from dataset_builds build
+                where build.domain = old.domain and build.state in ('queued', 'running') and build.recipe
+                    @> jsonb_build_object('sources', jsonb_build_array(jsonb_build_object('upload_id', old.upload_id)))
+            )
+            limit $2 for update of old skip locked
+        ) expired
+        where uploads.domain = expired.domain and uploads.upload_id = expired.upload_id
+        returning uploads.*
+        """,
+        unused,
+        at_most,
+    )
+    return [_upload(row) for row in rows]
 
 
 async def list_uploads(connection: Connection, domains: Sequence[str] | None, limit: int) -> list[StoredUpload]:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
-from fleet_kit.errors import Refused, Unreadable
+from fleet_kit.errors import Problem, Refused, Unreadable
 from fleet_kit.transaction import Transaction
-from services.trainer import domain, store
+from services.trainer import domain, quotas, store
 from services.trainer.combinations import unvalidated
 from services.trainer.configuration import Fault, InvalidRequest
 from services.trainer.data.selection import named_dataset
@@ -38,7 +38,8 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
         return
     try:
         job = await examine(job, tx.connection, service)
-    except InvalidRequest as invalid:
+        await quotas.check_job(tx.connection, job.domain, service.settings, but=job.job_id)
+    except (InvalidRequest, Problem) as invalid:
         failed, said = domain.fail(job, str(invalid), now)
         await store.save_job(tx.connection, failed)
         await tx.emit(said, entity=job.job_id)

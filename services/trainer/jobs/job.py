@@ -15,8 +15,9 @@ from services.trainer.configuration import InvalidRequest
 from services.trainer.data.dataset import StoredDataset
 from services.trainer.data.selection import freeze_selection
 from services.trainer.domain import InvalidTransition, Job, JobState
+from services.trainer.jobs import resume_data
 from services.trainer.jobs.attempt import Attempt, CancelWanted, DataRefused, Outcome, PauseTaken
-from services.trainer.jobs.patience import patiently
+from services.trainer.jobs.patience import PASSING, patiently
 from services.trainer.jobs.supervisor import Crashed
 from services.trainer.jobs.work_folder import work_folder
 from services.trainer.reporting import report
@@ -107,6 +108,18 @@ async def _attempt(job: Job, work: Work, service: TrainerService) -> None:
             await _result(job.job_id, data, folder / "data.parquet", outcome, service), service
         )
         await _end(job.job_id, _succeeding(completed), work, service)
+    await _drop_resume_data(job.job_id, service)
+
+
+async def _drop_resume_data(job_id: str, service: TrainerService) -> None:
+    """A job that has succeeded needs none; one that was cancelled at its last moment keeps them for a retry."""
+    try:
+        async with service.db.acquire(timeout=5) as connection:
+            job = await store.find_job(connection, job_id)
+        if job is not None and job.state is JobState.SUCCEEDED:
+            await resume_data.drop(job_id, service)
+    except PASSING as error:
+        log.warning("checkpoints are left to the next sweep", job=job_id, reason=repr(error))
 
 
 async def _settle_inputs(job: Job, work: Work, service: TrainerService) -> StoredDataset:

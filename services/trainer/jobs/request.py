@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from fleet_events import v1
+from fleet_events.strict_json import read_json
 from services.trainer.configuration import Fault
 
 _NAMELESS = "unnamed"
+_SHOWN = "a value that is not shown"
+_PATH = re.compile(r"[A-Za-z0-9_.]{1,200}")
+_LONGEST_NUMBER = 400
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,9 @@ class Reading:
 def read_request(body: bytes, *, newer: bool = False) -> Reading:
     """The request in a body, and all faults of its fields. `newer` lets fields pass that the contract does not have."""
     try:
-        raw = json.loads(body)
-    except ValueError:
-        raw = body[:80].decode(errors="replace")
+        raw = read_json(body)
+    except ValueError as error:
+        return Reading(None, (_unreadable(body, str(error)),), named=False)
     if not isinstance(raw, dict):
         return Reading(None, (Fault("body", raw, "a JSON object"),), named=False)
     faults = [] if newer else list(_unknown(raw))
@@ -40,7 +46,7 @@ def read_request(body: bytes, *, newer: bool = False) -> Reading:
         return Reading(v1.TrainingRequested.model_validate(raw), tuple(faults))
     except ValidationError as error:
         broken = error.errors()
-    faults += [Fault(".".join(map(str, one["loc"])), one.get("input"), one["msg"]) for one in broken]
+    faults += [Fault(".".join(map(str, one["loc"])), _shown(one.get("input")), one["msg"]) for one in broken]
     rest = copy.deepcopy(raw)
     for one in broken:
         _drop(rest, one["loc"])
@@ -49,6 +55,38 @@ def read_request(body: bytes, *, newer: bool = False) -> Reading:
     except ValidationError:
         return Reading(None, tuple(faults), named=False)
     return Reading(request, tuple(faults), named="domain" in rest)
+
+
+def _unreadable(body: bytes, reason: str) -> Fault:
+    """What is wrong with a body that the JSON reader refuses, by the field at fault where there is one."""
+    field, _, why = reason.partition(": ")
+    if why and _PATH.fullmatch(field):
+        return Fault(field, _SHOWN, f"a value that the fleet can hold: {why[:200]}")
+    try:
+        # Read again with every number as it is written: the reader does not name the one it refused.
+        raw = json.loads(body, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+    except (ValueError, RecursionError):
+        return Fault("body", body[:80].decode(errors="replace"), "a JSON object")
+    for place, number in _numbers(raw):
+        if len(number) > _LONGEST_NUMBER or not math.isfinite(float(number)):
+            return Fault(place, f"{number[:40]}", "a finite number of 64 bits at most")
+    return Fault("body", body[:80].decode(errors="replace"), f"a JSON object ({reason[:200]})")
+
+
+class _Number(str):
+    """A number as it was written, which no text of the body is mistaken for."""
+
+
+def _numbers(raw: Any) -> Iterator[tuple[str, _Number]]:
+    stack: list[tuple[str, Any]] = [("", raw)]
+    while stack:
+        place, value = stack.pop()
+        if isinstance(value, _Number):
+            yield place or "body", value
+        elif isinstance(value, dict):
+            stack += [(f"{place}.{name}".strip(".")[:200], inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            stack += [(f"{place}.{at}".strip(".")[:200], inner) for at, inner in enumerate(value)]
 
 
 def _unknown(raw: dict[str, Any]) -> Iterator[Fault]:
@@ -62,7 +100,12 @@ def _unknown(raw: dict[str, Any]) -> Iterator[Fault]:
         known = {name for field, info in model.model_fields.items() for name in (field, info.alias or field)}
         for name in sorted(values.keys() - known):
             expected = "one of " + ", ".join(sorted(model.model_fields))
-            yield Fault(f"{prefix}{name}", values[name], expected)
+            yield Fault(f"{prefix}{name[:100]}", _shown(values[name]), expected)
+
+
+def _shown(value: object) -> object:
+    """The value as an answer repeats it: no longer than a line."""
+    return value if isinstance(value, int | float | None) or len(repr(value)) <= 200 else f"{repr(value)[:200]}…"
 
 
 def _drop(values: Any, place: tuple[int | str, ...]) -> None:

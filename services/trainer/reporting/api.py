@@ -10,6 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from fleet_events import v1
 from fleet_kit.errors import Problem
+from fleet_kit.http_openapi import answers_with
 from services.trainer import store
 from services.trainer.access import VisibleJob
 from services.trainer.domain import Job
@@ -51,7 +52,12 @@ async def stream_metrics(job: VisibleJob, place: LastPlace, trainer: Trainer) ->
         yield event
 
 
-@router.get("/jobs/{job_id}/report", summary="Report of a finished job, as JSON or as a page")
+@router.get(
+    "/jobs/{job_id}/report",
+    summary="Report of a finished job, as JSON or as a page",
+    response_class=Response,
+    responses=answers_with("application/json", "text/html"),
+)
 async def get_report(job: VisibleJob, trainer: Trainer, accept: Annotated[str, Header()] = "") -> Response:
     """A browser, which accepts text/html and no JSON, gets the page; everything else the JSON document."""
     if "text/html" in accept and "application/json" not in accept:
@@ -60,18 +66,33 @@ async def get_report(job: VisibleJob, trainer: Trainer, accept: Annotated[str, H
     return Response(content, media_type="application/json", headers={"Vary": "Accept"})
 
 
-@router.get("/jobs/{job_id}/report.html", summary="Report of a finished job as a page for people")
+@router.get(
+    "/jobs/{job_id}/report.html",
+    summary="Report of a finished job as a page for people",
+    response_class=Response,
+    responses=answers_with("text/html"),
+)
 async def get_report_page(job: VisibleJob, trainer: Trainer) -> Response:
     return await _page(job, trainer)
 
 
-@router.get("/jobs/{job_id}/model-card", summary="Model card of a finished job, Markdown")
+@router.get(
+    "/jobs/{job_id}/model-card",
+    summary="Model card of a finished job, Markdown",
+    response_class=Response,
+    responses=answers_with("text/markdown"),
+)
 async def get_model_card(job: VisibleJob, trainer: Trainer) -> Response:
     card = _there(_completed(job).model_card, job, "model card")
     return Response(await trainer.blobs.get(card), media_type="text/markdown; charset=utf-8")
 
 
-@router.get("/jobs/{job_id}/peft", summary="The PEFT folder of a finished job as a tar")
+@router.get(
+    "/jobs/{job_id}/peft",
+    summary="The PEFT folder of a finished job as a tar",
+    response_class=Response,
+    responses=answers_with("application/x-tar"),
+)
 async def get_peft(job: VisibleJob, trainer: Trainer) -> StreamingResponse:
     """adapter_model.safetensors, adapter_config.json and README.md, as `PeftModel.from_pretrained` loads them."""
     completed = _completed(job)
@@ -81,7 +102,12 @@ async def get_peft(job: VisibleJob, trainer: Trainer) -> StreamingResponse:
     return await archive(files, f"{_file_name(job)}-peft.tar", trainer)
 
 
-@router.get("/jobs/{job_id}/exports/{kind}", summary="A further form of a finished job's adapter: gguf, int8 or int4")
+@router.get(
+    "/jobs/{job_id}/exports/{kind}",
+    summary="A further form of a finished job's adapter: gguf, int8 or int4",
+    response_class=Response,
+    responses=answers_with("application/octet-stream"),
+)
 async def get_export(job: VisibleJob, kind: str, trainer: Trainer) -> StreamingResponse:
     """Its measures are in the report; one that is not fit can be had as well, for who wants to look at it."""
     made = {export.kind: export for export in _completed(job).exports}

@@ -23,6 +23,10 @@ LOSS = Gauge("lorafleet_training_loss", "Loss of the newest step of this worker'
 VALIDATION_LOSS = Gauge("lorafleet_training_validation_loss", "Newest validation loss of this worker's job")
 PEAK_MEMORY = Gauge("lorafleet_training_peak_memory_bytes", "Memory of this worker's training process at its highest")
 JOBS = Gauge("lorafleet_training_jobs", "Jobs in the database by state", ["state"])
+BUILDS = Gauge("lorafleet_trainer_builds", "Builds of data sets that wait or run", ["state"])
+STORED = Gauge(
+    "lorafleet_trainer_stored_bytes", "Bytes of the trainer in the object store, by what they are for", ["what"]
+)
 STREAMS = Gauge("lorafleet_training_streams", "Readers of a job's course over server-sent events")
 
 _COUNTED_EVERY = 5.0
@@ -58,9 +62,15 @@ async def _keep_counting(service: TrainerService) -> None:
         try:
             async with service.db.acquire(timeout=5) as connection:
                 counted = await store.count_jobs(connection)
+                builds = await store.count_builds(connection)
+                stored = await store.count_stored(connection)
         except TRANSIENT as error:
             log.warning("jobs could not be counted", reason=repr(error))
         else:
             for state in JobState:
                 JOBS.labels(state.value).set(counted.get(state.value, 0))
+            for waiting in ("queued", "running"):
+                BUILDS.labels(waiting).set(builds.get(waiting, 0))
+            for what, held in stored.items():
+                STORED.labels(what).set(held)
         await asyncio.sleep(_COUNTED_EVERY)

@@ -1,5 +1,7 @@
 """The report as one HTML page for people: no script, nothing fetched, for light, dark, paper and screen readers."""
 
+import html
+import re
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,6 +11,8 @@ from services.trainer.reporting.document import TrainingReport
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~:])")
 
 
 def render(report: TrainingReport) -> str:
@@ -31,7 +35,14 @@ def templates() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters |= {"bytes": in_bytes, "duration": duration, "number": number, "moment": moment}
+    environment.filters |= {"escaped": in_markdown}
     return environment
+
+
+def in_markdown(text: object) -> str:
+    """Text on one line of a Markdown document, with nothing in it that Markdown or HTML takes for its own."""
+    plain = html.escape(" ".join(str(text).split()), quote=False)
+    return _MARKDOWN.sub(r"\\\1", plain)
 
 
 def in_bytes(size: float) -> str:

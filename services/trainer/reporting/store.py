@@ -32,6 +32,28 @@ async def validations_after(connection: Connection, job_id: str, after: int, lim
     return [Validated(**dict(row)) for row in rows]
 
 
+async def count_stored(connection: Connection) -> dict[str, int]:
+    """Bytes in the object store by what they are for: uploads, checkpoints, data sets."""
+    rows = await connection.fetch(
+        """
+        select 'uploads' as what, coalesce(sum(bytes), 0)::bigint as bytes from uploads
+        union all select 'resume', coalesce(sum(bytes), 0)::bigint from checkpoints
+        union all select 'datasets', coalesce(sum(bytes), 0)::bigint from datasets
+        """
+    )
+    return {row["what"]: row["bytes"] for row in rows}
+
+
+async def count_builds(connection: Connection) -> dict[str, int]:
+    """How many builds wait and how many run."""
+    rows = await connection.fetch(
+        """
+        select state, count(*) as builds from dataset_builds where state in ('queued', 'running') group by state
+        """
+    )
+    return {row["state"]: row["builds"] for row in rows}
+
+
 async def count_jobs(connection: Connection) -> dict[str, int]:
     """How many jobs are in each state that any is in."""
     rows = await connection.fetch("select state, count(*) as jobs from jobs group by state")

@@ -3,8 +3,10 @@
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
+from lora_core.base_model import end_of_turn
 from services.trainer.data.records import Kind, Message, Record, asked
 
 IGNORED = -100
@@ -16,6 +18,7 @@ class Tokenizer(Protocol):
 
     chat_template: str | None
     eos_token_id: int | None
+    added_tokens_decoder: dict[int, Any]
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
 
@@ -26,6 +29,10 @@ class Tokenizer(Protocol):
 
 class UnfitTokenizer(ValueError):
     """Completions cannot be trained with this tokenizer and template."""
+
+
+class UnfitRecord(ValueError):
+    """The chat template cannot render this record."""
 
 
 @dataclass(frozen=True)
@@ -64,52 +71,63 @@ class EncodedSet:
         return sum(sample.trained_tokens for row in self.rows for sample in row)
 
 
-def encode(
-    tokenizer: Tokenizer, prompt: Sequence[Message], completion: str, *, earlier_answers: bool = False
-) -> EncodedSample:
-    """The ids the served model will see for this prompt, then the completion up to and with its end-of-sequence token.
+def encode(tokenizer: Tokenizer, prompt: Sequence[Message], completion: str) -> EncodedSample:
+    """The ids the served model will see for this prompt, then the completion up to and with its end of turn.
 
     Prompt and completion are tokenised apart, since generation too begins from the prompt's own ids. Loss is on the
-    completion and the end token alone; with `earlier_answers` also on the answers within the prompt.
+    completion and the end token alone.
 
     Raises:
-        UnfitTokenizer: there is no end token, or the template cannot render the talk turn by turn.
+        UnfitTokenizer: there is no end token, or the template renders a prompt differently once it is answered.
+        UnfitRecord: the template refuses the messages.
     """
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise UnfitTokenizer("the base model's tokenizer has no end-of-sequence token: answers would never end")
+    opening = prompt_ids(tokenizer, prompt)
+    learned = _learned(tokenizer, prompt, completion)
+    return _sample(opening + learned, [IGNORED] * len(opening) + learned)
+
+
+def encode_conversation(tokenizer: Tokenizer, prompt: Sequence[Message], completion: str) -> Row:
+    """Every trained answer of a conversation, each after exactly the ids that serving renders for what precedes it.
+
+    Answers share a sample as long as the ids up to one are the beginning of the ids of the next prompt. A template that
+    renders an earlier answer differently once a newer question follows (Qwen3 drops its reasoning) gets a sample for
+    each answer.
+
+    Raises:
+        UnfitTokenizer, UnfitRecord: see `encode`.
+    """
+    messages = (*prompt, Message("assistant", completion))
+    samples: list[EncodedSample] = []
     ids: list[int] = []
     labels: list[int] = []
-    for text, trained in _turns(tokenizer, prompt, completion, earlier_answers=earlier_answers):
-        first = not ids and not tokenizer.chat_template
-        piece: list[int] = tokenizer(text, add_special_tokens=first)["input_ids"]
-        if trained:
-            # Templates often add a line break behind the end of turn; generation has stopped by then: it earns no loss.
-            answer = [*piece[: piece.index(end)], end] if end in piece else [*piece, end]
-            ids += answer
-            labels += answer
-            piece = piece[len(answer) :]
-        ids += piece
-        labels += [IGNORED] * len(piece)
-    while labels and labels[-1] == IGNORED:  # what a template writes behind the last end token
-        ids.pop()
-        labels.pop()
-    return EncodedSample(array("i", ids), array("i", labels))
+    for at, message in enumerate(messages):
+        if message.role != "assistant" or not message.trained:
+            continue
+        opening = prompt_ids(tokenizer, messages[:at])
+        if opening[: len(ids)] != ids:
+            samples.append(_sample(ids, labels))
+            ids, labels = [], []
+        learned = _learned(tokenizer, messages[:at], message.content)
+        labels = [*labels, *[IGNORED] * (len(opening) - len(ids)), *learned]
+        ids = opening + learned
+    return (*samples, _sample(ids, labels))
 
 
 def encode_record(tokenizer: Tokenizer, record: Record, answers: int) -> Row:
-    """The first `answers` completions of a record; of a conversation, the earlier answers are trained too."""
-    talk = record.kind is Kind.CONVERSATION
-    return tuple(
-        encode(tokenizer, record.prompt, completion, earlier_answers=talk)
-        for completion in record.completions[:answers]
-    )
+    """The first `answers` completions of a record; of a conversation all trained answers, see `encode_conversation`."""
+    if record.kind is Kind.CONVERSATION:
+        return encode_conversation(tokenizer, record.prompt, record.completions[0])
+    return tuple(encode(tokenizer, record.prompt, completion) for completion in record.completions[:answers])
 
 
 def encode_all(tokenizer: Tokenizer, records: Iterable[Record], max_length: int, *, answers: int = 1) -> EncodedSet:
     """Encode all; a record of which an answer is longer than `max_length` tokens is left out whole and counted, never
     cut."""
-    rows = [encode_record(tokenizer, record, answers) for record in records]
+    rows: list[Row] = []
+    for record in records:
+        row = encode_record(tokenizer, record, answers)
+        # The samples of a conversation are no alternatives to each other: each is trained by itself.
+        rows += [(sample,) for sample in row] if record.kind is Kind.CONVERSATION else [row]
     longest = [max(len(sample.input_ids) for sample in row) for row in rows]
     fitting = tuple(row for row, length in zip(rows, longest, strict=True) if length <= max_length)
     return EncodedSet(fitting, len(rows) - len(fitting), max(longest, default=0))
@@ -124,24 +142,41 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Sequence[Message] | str) -> list[in
     return list(ids)
 
 
-def _turns(
-    tokenizer: Tokenizer, prompt: Sequence[Message], completion: str, *, earlier_answers: bool
-) -> list[tuple[str, bool]]:
-    """The talk as pieces of text, each with whether it is an answer to train."""
-    messages = (*prompt, Message("assistant", completion))
+def _sample(ids: Sequence[int], labels: Sequence[int]) -> EncodedSample:
+    return EncodedSample(array("i", ids), array("i", labels))
+
+
+def _learned(tokenizer: Any, prompt: Sequence[Message], completion: str) -> list[int]:
+    """The ids of an answer, ended by the token that ends a turn: what a model that knows its answer generates."""
+    text = _answer_text(tokenizer, prompt, completion)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ends = [
+        end for end in (_end_of_turn(tokenizer, tokenizer.chat_template), tokenizer.eos_token_id) if end is not None
+    ]
+    if not ends:
+        raise UnfitTokenizer("the base model's tokenizer has no end-of-sequence token: answers would never end")
+    for end in ends:
+        if end in ids:
+            return ids[: ids.index(end) + 1]
+    # The template marks the end of a turn with plain text, or not at all: that is not learned.
+    text = completion if text.startswith(completion) else text.rstrip()
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], ends[0]]
+
+
+@lru_cache(maxsize=4)
+def _end_of_turn(tokenizer: Any, _template: str | None) -> int | None:
+    """As `end_of_turn`, which renders the template: too slow for each answer of a data set."""
+    return end_of_turn(tokenizer)
+
+
+def _answer_text(tokenizer: Tokenizer, prompt: Sequence[Message], completion: str) -> str:
     if not tokenizer.chat_template:
-        return [(_opening(tokenizer, prompt), False), (completion, True)]
-    answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
-    pieces: list[tuple[str, bool]] = []
-    written = ""
-    for at in answers if earlier_answers else answers[-1:]:
-        opening = _render(tokenizer, messages[:at], opened=True)
-        whole = _render(tokenizer, messages[: at + 1], opened=False)
-        if not (opening.startswith(written) and whole.startswith(opening)):
-            raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
-        pieces += [(opening[len(written) :], False), (whole[len(opening) :], True)]
-        written = whole
-    return pieces
+        return completion
+    opening = _render(tokenizer, prompt, opened=True)
+    whole = _render(tokenizer, (*prompt, Message("assistant", completion)), opened=False)
+    if not whole.startswith(opening):
+        raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
+    return whole[len(opening) :]
 
 
 def _opening(tokenizer: Tokenizer, prompt: Sequence[Message]) -> str:
@@ -156,5 +191,9 @@ def _opening(tokenizer: Tokenizer, prompt: Sequence[Message]) -> str:
 
 def _render(tokenizer: Tokenizer, messages: Sequence[Message], *, opened: bool) -> str:
     talk = [{"role": message.role, "content": message.content} for message in messages]
-    text: str = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=opened)
+    try:
+        text: str = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=opened)
+    except Exception as error:  # jinja raises what the template's author chose
+        roles = ", ".join(message.role for message in messages)
+        raise UnfitRecord(f"the base model's chat template refuses messages of {roles}: {error}") from error
     return text

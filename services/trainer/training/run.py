@@ -22,7 +22,7 @@ from services.trainer.training import exports, samples
 from services.trainer.training.arguments import total_steps
 from services.trainer.training.control import PauseOnRequest
 from services.trainer.training.effort import Meter, hardware
-from services.trainer.training.encoding import EncodedSet, UnfitTokenizer, prompt_ids
+from services.trainer.training.encoding import EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
 from services.trainer.training.examples import example_prompts
 from services.trainer.training.loop import Diverged, Loop, Tell, adapter_weights, load_weights
 from services.trainer.training.progress import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
@@ -152,6 +152,8 @@ def _encode(tokenizer: Any, side: Sequence[Record], configuration: Configuration
         data = encoded(tokenizer, side, configuration)
     except UnfitTokenizer as error:
         raise CannotTrain(f"base_model: {error}") from error
+    except UnfitRecord as error:
+        raise CannotTrain(f"dataset_id: {error}") from error
     whole = data.too_long + len(data.rows)
     if data.too_long > _TOO_LONG_ALLOWED * whole:
         raise CannotTrain(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lora_core.base_model import end_tokens
 from services.trainer.training.progress import Spoken
 
 MOST_PROMPTS = 3
@@ -46,7 +47,7 @@ def speak(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> tuple[Spoken, .
 
 
 def _answers(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> list[str]:
-    ends = _end_tokens(model, tokenizer)
+    ends = sorted(end_tokens(model.generation_config, tokenizer))
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     longest = max(len(one.ids) for one in asked)
     wanted = max(len(tokenizer(one.wanted, add_special_tokens=False)["input_ids"]) for one in asked)
@@ -73,9 +74,3 @@ def _answers(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> list[str]:
 def _text(tokenizer: Any, tokens: list[int], ends: list[int]) -> str:
     end = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
     return str(tokenizer.decode(tokens[:end], skip_special_tokens=True)).strip()
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    known = configured if isinstance(configured, list) else [configured]
-    return list(dict.fromkeys(token for token in (tokenizer.eos_token_id, *known) if token is not None))

@@ -8,6 +8,7 @@ the object store: the service moves things in and out.
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import IO, cast
@@ -16,6 +17,11 @@ from pydantic import BaseModel
 
 from services.trainer.lifeline import claim_stdout, die_with
 from services.trainer.training.progress import Refused, TrainingSpec
+
+DETERMINISTIC = (ArithmeticError, AttributeError, AssertionError, LookupError, RecursionError, TypeError, ValueError)
+"""Exceptions that the job's own data, model or values cause. Others may pass and are tried again within limits: memory
+and devices (RuntimeError, MemoryError), files (OSError), and whatever ends the process from outside."""
+_REASON_CHARACTERS = 2000
 
 
 def main(spec_file: str, progress: Path | None = None) -> int:
@@ -48,6 +54,10 @@ def main(spec_file: str, progress: Path | None = None) -> int:
         run(spec, tell)
     except CannotTrain as refusal:
         tell(Refused(reason=str(refusal)))
+    except DETERMINISTIC as fault:
+        # The same data, weights and configuration give it again: one failure that names it, not five attempts.
+        traceback.print_exc()
+        tell(Refused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
     return 0
 
 

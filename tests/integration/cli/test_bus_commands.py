@@ -10,7 +10,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_cli.stack import Fleet
-from fleet_events.topology import DEAD_STREAM, STREAM
+from fleet_events.topology import DATA, DEAD_STREAM, STREAM
 from tests.integration.cli.conftest import Ran, run_in
 
 pytestmark = pytest.mark.integration
@@ -31,7 +31,7 @@ async def test_a_published_event_is_stored_with_the_headers_and_body_that_were_p
 ) -> None:
     ran = await run(home, "events", "publish", "SampleRecorded", "-", "--json", stdin=json.dumps(SAMPLE))
     assert ran.code == 0, ran.err
-    stored = await jetstream.get_msg(STREAM, seq=ran.json["sequence"])
+    stored = await jetstream.get_msg(DATA.name, seq=ran.json["sequence"])
     assert stored.subject == ran.json["subject"] == "lorafleet.v1.data.sample_recorded"
     assert stored.headers is not None
     assert ran.json["headers"].items() <= stored.headers.items()
@@ -78,10 +78,10 @@ async def test_a_dead_letter_is_listed_shown_and_replayed_once(
     listed = await run(home, "dlq", "list", "--json")
     assert [(one["sequence"], one["reason"]) for one in listed.json] == [(dead.seq, "prompt: empty")]
     assert (await run(home, "dlq", "show", str(dead.seq), "--json")).json["body"] == SAMPLE
-    before = (await jetstream.stream_info(STREAM)).state.last_seq
+    before = (await jetstream.stream_info(DATA.name)).state.last_seq
     replayed = await run(home, "dlq", "replay", str(dead.seq))
     assert replayed.code == 0, replayed.err
-    assert (await jetstream.stream_info(STREAM)).state.last_seq == before + 1
+    assert (await jetstream.stream_info(DATA.name)).state.last_seq == before + 1
     assert (await jetstream.stream_info(DEAD_STREAM)).state.messages == 0
     again = await run(home, "dlq", "replay", str(dead.seq))
     assert again.code == 2

@@ -14,7 +14,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import STREAM, row_of
+from fleet_events.topology import row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.settings import ServiceSettings
@@ -55,7 +55,7 @@ class Bus:
         subject = row_of(event).subject
         while True:
             try:
-                raw = await self.jetstream.get_msg(STREAM, sequence + 1, subject=subject, next=True)
+                raw = await self.jetstream.get_msg(row_of(event).stream.name, sequence + 1, subject=subject, next=True)
             except Exception as error:
                 if "not found" not in str(error).lower() and "no message" not in str(error).lower():
                     raise

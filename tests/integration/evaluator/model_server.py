@@ -39,6 +39,8 @@ class ModelServer:
     """Bearer token that a candidate needs."""
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[tuple[str, Any]] = field(default_factory=list)
+    """(path, headers) of every request."""
     at_once: int = 0
     most_at_once: int = 0
     url: str = ""
@@ -123,6 +125,7 @@ def serving(server: ModelServer) -> Iterator[ModelServer]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            server.headers.append((self.path, self.headers))
             match self.path:
                 case "/v1/chat/completions":
                     status, answer = server.chat(body, token)

@@ -32,7 +32,9 @@ async def test_the_real_inference_service_gives_the_recorded_signals(
     ):
         name = "SmolLM2-135M-Instruct"
         judge = ReferenceJudge(
-            OpenAIClient(http, inference.url, timeout=120), base_model=name, embeddings_model="all-MiniLM-L6-v2"
+            OpenAIClient(http, inference.url, timeout=120, headers={}),
+            base_model=name,
+            embeddings_model="all-MiniLM-L6-v2",
         )
         for case in recorded[:2]:
             expected = case["answers"][0]["answer"]

@@ -16,7 +16,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import STREAM, row_of
+from fleet_events.topology import row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.settings import ServiceSettings
@@ -185,9 +185,9 @@ class Registry:
     async def heard(self, event: type[Event]) -> list[Event]:
         """Every event of this class in the stream."""
         subject = row_of(event).subject
-        subscription = await self.jetstream.subscribe(subject, stream=STREAM, ordered_consumer=True)
+        subscription = await self.jetstream.subscribe(subject, stream=row_of(event).stream.name, ordered_consumer=True)
         try:
-            info = await self.jetstream.stream_info(STREAM, subjects_filter=subject)
+            info = await self.jetstream.stream_info(row_of(event).stream.name, subjects_filter=subject)
             count = (info.state.subjects or {}).get(subject, 0)
             return [event.from_json((await subscription.next_msg(timeout=5)).data) for _ in range(count)]
         finally:

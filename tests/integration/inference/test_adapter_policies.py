@@ -142,7 +142,7 @@ async def test_operators_see_the_cache_and_the_memory_and_evict_what_is_neither_
         ("preload", {"workflow": "ghost"}),
     ):
         refused = await inference.client.post(f"/admin/{path}", json=body)
-        assert (refused.status_code, "ghost" in refused.json()["error"]["message"]) == (404, True)
+        assert (refused.status_code, "ghost" in refused.json()["detail"]) == (404, True)
     assert (await inference.client.post("/admin/preload", json={})).status_code == 422
 
 

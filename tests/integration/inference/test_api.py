@@ -39,7 +39,7 @@ async def test_a_caller_of_another_domain_neither_sees_nor_uses_an_adapter(
     headers = {"Authorization": f"Bearer {mint(['generate'], ['elsewhere'])}"}
     async with httpx.AsyncClient(base_url=inference.url, headers=headers) as client:
         refused = await chat(client, adapter.adapter_id)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "domain_forbidden")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
         assert adapter.adapter_id not in (await client.get("/v1/models")).text
         assert (await chat(client, "tiny")).status_code == 200
 
@@ -88,6 +88,24 @@ async def test_a_seed_repeats_a_sampled_answer_and_other_seeds_differ(inference:
     first, again, *others = await asyncio.gather(*(ask(seed) for seed in (5, 5, 6, 7)))
     assert text_of(first) == text_of(again)
     assert all(text_of(first) != text_of(other) for other in others)
+
+
+async def test_no_sampling_value_of_one_caller_fails_the_answers_of_another(inference: Any) -> None:
+    def body(**values: float) -> dict[str, Any]:
+        return {"model": "tiny", "prompt": "At noon", "max_tokens": 24, "temperature": 0, "ignore_eos": True, **values}
+
+    async def ask(**values: float) -> httpx.Response:
+        # The numbers as a caller writes them, down to the smallest that is none but zero.
+        return await inference.client.post("/v1/completions", json=body(**values))
+
+    [alone] = (await ask()).json()["choices"]
+    smallest = [5e-324, 1e-310, 1e-45, 1e-38, 1e-30, 1e-8]
+    extremes = [{"temperature": value} for value in smallest] + [
+        {"temperature": 2, "top_p": value} for value in smallest
+    ]
+    answers = await asyncio.gather(ask(), *(ask(**values) for values in extremes), ask(seed=2**63 - 1, temperature=1))
+    assert [response.status_code for response in answers] == [200] * len(answers)
+    assert answers[0].json()["choices"] == [alone]
 
 
 async def test_a_stop_string_ends_the_answer_before_it(inference: Any) -> None:
@@ -212,7 +230,7 @@ async def test_feedback_on_an_answer_names_its_adapter(
     assert forged.status_code == 404
     headers = {"Authorization": f"Bearer {mint(['feedback'], ['elsewhere'])}"}
     stranger = await inference.client.post("/v1/feedback", json=body, headers=headers)
-    assert stranger.status_code == 403
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "generation_not_found")
 
 
 async def test_a_full_queue_says_when_to_come_again(run_service: Any, settings_of_inference: dict[str, str]) -> None:

@@ -125,6 +125,32 @@ async def test_a_dead_letter_replayed_after_its_cause_is_gone_takes_effect(run_k
         assert await dead_of(jetstream, "event-again") == []
 
 
+async def test_a_replayed_dead_letter_goes_to_the_consumer_that_gave_it_up_alone(
+    run_kit, jetstream, eventually
+) -> None:
+    counter = Counter()
+    heard: list[str] = []
+    others: Handlers[Any] = Handlers("trainer")
+
+    @others.on(v1.FeedbackRecorded)
+    async def handle(event: v1.FeedbackRecorded, tx: Transaction, service: object) -> None:
+        heard.append(event.generation_id)
+
+    async with run_kit(counter.handlers), run_kit(others) as trainer:
+        await say(jetstream, "for-one", "refuse", **{"ce-id": "event-for-one"})
+        await eventually(lambda: dead_of(jetstream, "event-for-one"))
+        await eventually(lambda: heard)
+        async with trainer.db.acquire() as connection:  # as if the row had been forgotten meanwhile
+            await connection.execute("delete from inbox")
+        counter.cause_of_refusal = False
+        [letter] = await dead_of(jetstream, "event-for-one")
+        await replay(jetstream, letter.sequence)
+        await say(jetstream, "after-replay")
+        await eventually(lambda: "after-replay" in counter.calls and "after-replay" in heard)
+        assert counter.calls.count("for-one") == 2
+        assert heard.count("for-one") == 1
+
+
 async def dead_of(jetstream: JetStreamContext, event_id: str) -> list[Any]:
     return [letter async for letter in list_dead(jetstream) if letter.event_id == event_id]
 

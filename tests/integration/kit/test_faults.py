@@ -17,6 +17,7 @@ from minio.error import S3Error
 from nats.js import JetStreamContext
 
 from fleet_events import v1
+from fleet_events.topology import row_of
 from fleet_kit.dead_letters import list_dead
 from fleet_kit.faults import is_deterministic, is_transient
 from fleet_kit.handlers import Handlers
@@ -221,7 +222,7 @@ async def test_twenty_events_wait_as_long_as_the_database_is_read_only(
             consumer = "registry-data_feedback_recorded"
 
             async def often_redelivered() -> bool:
-                info = await jetstream.consumer_info("LORAFLEET", consumer)
+                info = await jetstream.consumer_info(row_of(v1.FeedbackRecorded).stream.name, consumer)
                 return info.delivered is not None and info.delivered.consumer_seq >= 20 * 5
 
             await eventually(often_redelivered, 60)

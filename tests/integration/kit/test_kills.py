@@ -15,7 +15,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import v1
-from fleet_events.topology import STREAM, consumers_of
+from fleet_events.topology import consumers_of
 from fleet_kit import attempts, lease
 from fleet_kit.dead_letters import list_dead, replay
 from fleet_kit.errors import NotYet
@@ -71,7 +71,7 @@ async def short_ack_wait(jetstream: JetStreamContext, service: str, event: type[
     for row, consumer in consumers_of(service):
         if row.event is event:
             wanted = consumer_config(replace(consumer, ack_wait=timedelta(seconds=1)), row)
-            await jetstream.add_consumer(STREAM, wanted)
+            await jetstream.add_consumer(row.stream.name, wanted)
 
 
 async def publish(jetstream: JetStreamContext, generation: str, comment: str = "") -> None:

@@ -101,7 +101,7 @@ async def test_a_relay_that_starts_after_the_loss_publishes_it_again_before_anyt
     client = await servers.connect_nats("admin")
     for number in range(10):
         await client.jetstream().publish(
-            "lorafleet.v1.data.sample_recorded", b"{}", headers={"Nats-Msg-Id": f"other-{number}"}
+            "lorafleet.v1.adapter.approved", b"{}", headers={"Nats-Msg-Id": f"other-{number}"}
         )
     await client.close()
     assert not set(range(105, 110)) & set(await stored(servers))
@@ -142,8 +142,8 @@ async def test_old_rows_are_forgotten_in_batches_while_the_relay_leads(
             )
             await connection.execute(
                 "insert into inbox (consumer, event_id, handled_at) values"
-                " ('registry-serving_generation_completed', 'gone', now() - interval '52 days'),"
-                " ('registry-serving_generation_completed', 'can be replayed', now() - interval '40 days'),"
+                " ('registry-serving_generation_completed', 'gone', now() - interval '45 days'),"
+                " ('registry-serving_generation_completed', 'can come again', now() - interval '43 days'),"
                 " ('registry-training_completed', 'in the stream for good', now() - interval '400 days')"
             )
             await connection.execute(
@@ -159,7 +159,7 @@ async def test_old_rows_are_forgotten_in_batches_while_the_relay_leads(
                     [row[0] for row in await connection.fetch("select name from lease order by 1")],
                 )
 
-        kept = (["new"], ["can be replayed", "in the stream for good"], ["paused"])
+        kept = (["new"], ["can come again", "in the stream for good"], ["paused"])
 
         async def swept() -> bool:
             return await left() == kept

@@ -6,6 +6,7 @@ import pytest
 
 from fleet_events import v1
 from fleet_kit.bus import Bus
+from fleet_kit.cloudevents import seal
 from fleet_kit.projection import follow
 
 pytestmark = pytest.mark.integration
@@ -17,9 +18,16 @@ async def test_a_projection_is_handed_old_and_new_facts_and_says_when_it_caught_
     def rejected(adapter: str) -> bytes:
         return v1.Rejected(adapter_id=adapter, family="f", domain="d", by="test").to_json()
 
+    async def publish(adapter: str, service: str = "registry") -> None:
+        event = v1.Rejected(adapter_id=adapter, family="f", domain="d", by="test")
+        out = seal(event, service=service, entity=adapter, trace={})
+        await jetstream.publish(out.subject, out.body, headers=out.headers)
+
     for number in range(20):
-        await jetstream.publish("lorafleet.v1.adapter.rejected", rejected(f"old-{number}"))
+        await publish(f"old-{number}")
     await jetstream.publish("lorafleet.v1.adapter.rejected", b"broken")
+    await publish("of a service that may not publish it", service="trainer")
+    await jetstream.publish("lorafleet.v1.adapter.rejected", rejected("without any attribute"))
     seen: list[str] = []
 
     async def apply(event: v1.Rejected, envelope: object) -> None:
@@ -33,7 +41,7 @@ async def test_a_projection_is_handed_old_and_new_facts_and_says_when_it_caught_
     try:
         await asyncio.wait_for(caught_up.wait(), 10)
         assert seen == [f"old-{number}" for number in range(20)]
-        await jetstream.publish("lorafleet.v1.adapter.rejected", rejected("new"))
+        await publish("new")
         await eventually(lambda: seen[-1:] == ["new"])
     finally:
         following.cancel()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet_events.topology import REPLICAS, STREAM, TOPOLOGY, durable_name
+from fleet_events.topology import REPLICAS, TOPOLOGY, durable_name
 from fleet_kit.provision import bucket_config, consumer_config, provision
 
 pytestmark = pytest.mark.integration
@@ -12,7 +12,7 @@ async def test_every_row_of_the_topology_has_its_durable(jetstream) -> None:
     assert await provision(jetstream) == []
     for row in TOPOLOGY:
         for consumer in row.heard_by:
-            found = await jetstream.consumer_info(STREAM, durable_name(consumer, row))
+            found = await jetstream.consumer_info(row.stream.name, durable_name(consumer, row))
             assert found.config.filter_subject == row.subject
             assert found.config.ack_wait == consumer.ack_wait.total_seconds()
 
@@ -20,7 +20,7 @@ async def test_every_row_of_the_topology_has_its_durable(jetstream) -> None:
 async def test_drift_is_reported_without_being_changed_and_then_mended(jetstream) -> None:
     row = next(row for row in TOPOLOGY if row.heard_by)
     wanted = consumer_config(row.heard_by[0], row)
-    await jetstream.add_consumer(STREAM, wanted.evolve(ack_wait=77.0))
+    await jetstream.add_consumer(row.stream.name, wanted.evolve(ack_wait=77.0))
     found = await provision(jetstream, repair=False)
     assert [str(drift) for drift in found] == [f"{wanted.name}: ack_wait is 77.0, the topology says {wanted.ack_wait}"]
     assert len(await provision(jetstream)) == 1
@@ -30,10 +30,10 @@ async def test_drift_is_reported_without_being_changed_and_then_mended(jetstream
 async def test_a_missing_durable_is_drift_when_only_looking(jetstream) -> None:
     row = next(row for row in TOPOLOGY if row.heard_by)
     name = durable_name(row.heard_by[0], row)
-    await jetstream.delete_consumer(STREAM, name)
+    await jetstream.delete_consumer(row.stream.name, name)
     assert [drift.name for drift in await provision(jetstream, repair=False)] == [name]
     await provision(jetstream)
-    assert (await jetstream.consumer_info(STREAM, name)).name == name
+    assert (await jetstream.consumer_info(row.stream.name, name)).name == name
 
 
 async def test_a_bucket_whose_values_would_live_too_long_is_drift_and_is_mended(jetstream) -> None:

@@ -65,7 +65,7 @@ async def test_a_service_is_ready_once_each_server_took_a_write(
         assert set((await readyz()).json()["checks"]) == {"nats", "s3", "database"}
     assert (await jetstream.stream_info(PROBE_STREAM)).state.messages >= 1
     message = await jetstream.get_last_msg(PROBE_STREAM, probe_subject("registry"))
-    assert message.data == b""
+    assert not message.data
 
 
 async def test_each_service_may_probe_on_its_own_subject_only(servers: Fleet) -> None:

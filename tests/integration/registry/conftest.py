@@ -17,7 +17,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import STREAM
+from fleet_events.topology import STREAMS, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.dead_letters import list_dead
@@ -68,7 +68,7 @@ class Upstream:
     base_name: str
 
     async def say(self, event: Event, *, id: str | None = None, at: datetime | None = None) -> str:
-        out = seal(event, service="test", entity="test", trace={}, id=id)
+        out = seal(event, service=row_of(type(event)).said_by[0], entity="test", trace={}, id=id)
         headers = dict(out.headers)
         if at is not None:
             headers["ce-time"] = at.isoformat()
@@ -139,7 +139,8 @@ class Upstream:
         """What the stream holds of these events about a domain, in order."""
         return [
             event
-            for event in await self._all(STREAM)
+            for stream in STREAMS
+            for event in await self._all(stream.name)
             if isinstance(event, kinds) and domain in (getattr(event, "domain", ""), _card_domain(event))
         ]
 

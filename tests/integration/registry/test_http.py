@@ -183,6 +183,9 @@ async def test_what_cannot_serve_is_refused_by_field_and_nothing_is_registered(
         ({"base_model_revision": "0" * 64}, "base_model.revision"),
         ({"base_model_revision": "short"}, "base_model_revision"),
         ({"colour": "blue"}, "colour"),
+        ({"description": "a\x00b"}, "description"),
+        ({"reason": "a\x00b"}, "reason"),
+        ({"golden_dataset_id": "\x00"}, "golden_dataset_id"),
     ],
 )
 async def test_a_bad_field_is_named(

@@ -12,7 +12,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_cli.stack import Fleet
-from fleet_events.topology import STREAM, TOPOLOGY, durable_name
+from fleet_events.topology import STREAMS, durable_name, rows_of
 
 RunService = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -38,9 +38,10 @@ async def test_a_module_has_a_migrated_database_of_its_own(
 async def test_a_module_finds_an_empty_stream_with_all_durables(
     jetstream: JetStreamContext, service_env: Callable[..., dict[str, str]]
 ) -> None:
-    assert (await jetstream.stream_info(STREAM)).state.messages == 0
-    found = {consumer.name for consumer in await jetstream.consumers_info(STREAM)}
-    assert found == {durable_name(consumer, row) for row in TOPOLOGY for consumer in row.heard_by}
+    for stream in STREAMS:
+        assert (await jetstream.stream_info(stream.name)).state.messages == 0
+        found = {consumer.name for consumer in await jetstream.consumers_info(stream.name)}
+        assert found == {durable_name(consumer, row) for row in rows_of(stream) for consumer in row.heard_by}
 
 
 @pytest.mark.usefixtures("base_model")

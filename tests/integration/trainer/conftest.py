@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from fleet_events import Event, decode_event, v1
-from fleet_events.topology import DEAD_STREAM, STREAM, row_of
+from fleet_events.topology import DEAD_STREAM, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.settings import ServiceSettings
@@ -71,7 +71,7 @@ class Upstream:
 
     async def say(self, event: Event, *, id: str | None = None) -> str:
         """Publish; a given id is said again past the stream's own deduplication."""
-        out = seal(event, service="upstream", entity="test", trace={}, id=id)
+        out = seal(event, service=row_of(type(event)).said_by[0], entity="test", trace={}, id=id)
         headers = dict(out.headers) | {"Nats-Msg-Id": secrets.token_hex(8)}
         await self.jetstream.publish(out.subject, out.body, headers=headers)
         return out.id
@@ -79,7 +79,11 @@ class Upstream:
     async def heard(self, kind: type[E], job_id: str) -> list[E]:
         """What the stream holds of one event about a job, in order."""
         # Decoded are those of this event alone: tests publish broken ones of others.
-        said = [kind.from_json(one.data) for one in await self._messages(STREAM) if one.subject == row_of(kind).subject]
+        said = [
+            kind.from_json(one.data)
+            for one in await self._messages(row_of(kind).stream.name)
+            if one.subject == row_of(kind).subject
+        ]
         return [one for one in said if one.job_id == job_id]  # type: ignore[attr-defined]
 
     async def dead(self) -> list[str]:

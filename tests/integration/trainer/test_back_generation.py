@@ -40,7 +40,9 @@ async def inference(
 
 @pytest.fixture
 def endpoint(inference: RunningService, mint: Mint) -> Endpoint:
-    return Endpoint(url=f"{inference.url}/v1", model=MODEL, token=mint(scopes=["generate"], domains=["*"]))
+    return Endpoint(
+        url=f"{inference.url}/v1", model=MODEL, token=mint(scopes=["generate"], domains=["*"]), act_for=("capitals",)
+    )
 
 
 def generated(endpoint: Endpoint, **recipe: object) -> tuple[list[Record], GenerationReport]:

@@ -28,6 +28,7 @@ from tests.conftest import RunningService, RunService
 from tests.integration.trainer.building import as_jsonl, build, built, card_of, refused, upload
 from tests.integration.trainer.conftest import Bench, eventually
 from tests.integration.trainer.document_store import Document, DocumentStoreServer, running
+from tests.integration.trainer.foreign_database import foreign_database
 
 pytestmark = pytest.mark.integration
 
@@ -52,17 +53,15 @@ async def documents() -> AsyncIterator[DocumentStoreServer]:
 @pytest.fixture(scope="module")
 async def law_database(servers: Fleet) -> AsyncIterator[str]:
     """A table that the recipes' role may read and write, so that only the read-only transaction protects it."""
-    url = servers.info.database_admin_url
-    connection = await asyncpg.connect(url)
-    await connection.execute("drop table if exists public.law_questions")
-    await connection.execute("create table public.law_questions (id int, question text, answer text, stars float)")
-    await connection.executemany(
-        "insert into public.law_questions values ($1, $2, $3, $4)",
-        [(n, f"Question {n}?", f"Answer {n}.", n % 11) for n in range(1200)],
-    )
-    yield url
-    await connection.execute("drop table public.law_questions")
-    await connection.close()
+    async with foreign_database(servers, "law") as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute("create table law_questions (id int, question text, answer text, stars float)")
+        await connection.executemany(
+            "insert into law_questions values ($1, $2, $3, $4)",
+            [(n, f"Question {n}?", f"Answer {n}.", n % 11) for n in range(1200)],
+        )
+        await connection.close()
+        yield url
 
 
 @pytest.fixture(scope="module")

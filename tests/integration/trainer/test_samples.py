@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -123,3 +124,25 @@ async def test_a_token_reaches_its_own_domains_alone(bench: Bench, mint: Callabl
         assert (await other_scope.get("/v1/jobs")).status_code == 403
     async with httpx.AsyncClient(base_url=bench.trainer.url) as nobody:
         assert (await nobody.get("/v1/jobs")).status_code == 401
+
+
+async def test_uploads_that_never_end_hold_no_database_connection(bench: Bench) -> None:
+    ends = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield json.dumps(line("first of many")).encode() + b"\n"
+        await ends.wait()
+
+    client = bench.trainer.client
+    query = {"domain": bench.domain}
+    # More than the service has connections (10).
+    held = [asyncio.create_task(client.post("/v1/samples", params=query, content=endless())) for _ in range(15)]
+    try:
+        await asyncio.sleep(1)
+        async with httpx.AsyncClient(base_url=client.base_url, headers=client.headers, timeout=4) as other:
+            assert (await other.get("/v1/jobs")).status_code == 200
+    finally:
+        ends.set()
+        answers = await asyncio.gather(*held)
+    assert {answer.status_code for answer in answers} == {201}
+    assert sum(answer.json()["added"] for answer in answers) == 1

@@ -20,7 +20,7 @@ from services.trainer.configuration import Configuration
 from services.trainer.data import records
 from services.trainer.data.records import Kind, Record, Split, schema
 from services.trainer.jobs.supervisor import Crashed, supervise
-from services.trainer.training.progress import Progress, Stepped, TrainingSpec
+from services.trainer.training.progress import Progress, Refused, Stepped, TrainingSpec
 from tests.integration.trainer.conftest import eventually, pairs
 
 pytestmark = pytest.mark.integration
@@ -61,12 +61,27 @@ async def train(asked: TrainingSpec) -> list[Progress]:
 
 
 async def test_a_process_that_dies_is_a_crash_with_the_end_of_its_log(tiny_model: Path, tmp_path: Path) -> None:
+    # A file that is gone may come again; what is wrong in itself is refused below.
+    asked = spec(tiny_model, tmp_path / "job", dataset=tmp_path / "gone.parquet")
+    with pytest.raises(Crashed, match="status 1") as crashed:
+        await train(asked)
+    assert "FileNotFoundError" in str(crashed.value)
+
+
+async def test_a_fault_of_the_job_s_own_model_or_data_is_a_refusal_that_names_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken-model"
     broken.mkdir()
     (broken / "config.json").write_text("{}")
-    with pytest.raises(Crashed, match="status 1") as crashed:
-        await train(spec(broken, tmp_path / "job"))
-    assert "Error" in str(crashed.value)
+    (refused,) = await train(spec(broken, tmp_path / "model"))
+    assert isinstance(refused, Refused)
+    assert refused.reason.startswith("training failed: ValueError: ")
+    garbled = spec(tiny_model, tmp_path / "data")
+    garbled.dataset.write_bytes(b"no parquet")
+    (refused,) = await train(garbled)
+    assert isinstance(refused, Refused)
+    assert refused.reason.startswith("training failed: ArrowInvalid: Parquet magic bytes not found")
 
 
 async def test_closing_the_generator_kills_the_process(tiny_model: Path, tmp_path: Path) -> None:

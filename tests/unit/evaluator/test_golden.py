@@ -18,7 +18,8 @@ def line(**changes: object) -> str:
     return json.dumps({**LINE, **changes})
 
 
-text = st.text(min_size=1, max_size=80).filter(lambda t: t.strip())
+storable = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
+text = st.text(storable, min_size=1, max_size=80).filter(lambda t: t.strip())
 sample = st.builds(
     GoldenSample,
     sample_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,20}", fullmatch=True),
@@ -27,7 +28,7 @@ sample = st.builds(
     expected_score=st.floats(0, 1),
     difficulty=st.sampled_from(["easy", "medium", "hard"]),
     criteria=st.dictionaries(st.sampled_from(["style", "accuracy"]), st.just("note: be kind"), max_size=2),
-    context=st.text(max_size=40),
+    context=st.text(storable, max_size=40),
 )
 samples = st.lists(sample, min_size=1, max_size=6, unique_by=lambda s: s.sample_id)
 

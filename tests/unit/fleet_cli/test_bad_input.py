@@ -38,6 +38,8 @@ from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
         (["token", "mint", "--scopes", "everything"], "--scopes", "adapters:read"),
         (["token", "mint", "--scopes", "train", "--domains", "A B"], "--domains", "lower-case"),
         (["token", "mint", "--scopes", "train"], "--home", "lorafleet up"),
+        (["token", "mint", "--scopes", "fleet:admin", "--domains", "tax"], "--scopes", "every domain"),
+        (["token", "mint", "--scopes", "train", "--domains", "shop*"], "--domains", "shop*"),
         (["events", "publish", "Aproved", "-"], "TYPE", "known are"),
         (["events", "publish", "Approved", "-"], "TYPE", "upstream may say"),
         (["events", "tail", "--type", "Aproved"], "--type", "known are"),

@@ -50,8 +50,8 @@ def test_the_deepest_allowed_document_is_read() -> None:
     assert read_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
 
 
-def test_a_mebibyte_of_nested_lists_takes_less_than_two_seconds() -> None:
+def test_a_mebibyte_of_nested_lists_takes_less_than_two_seconds_of_a_processor() -> None:
     body = b"[" + b"[[]]," * 200_000 + b"[]]"
-    started = time.perf_counter()
+    started = time.process_time()
     read_json(body)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from fleet_events import v1
+from fleet_events.topology import TOPOLOGY
 from fleet_kit.cloudevents import event_id, open_envelope, seal
 from fleet_kit.errors import Refused, Unreadable
 
@@ -96,3 +97,31 @@ def test_ids_are_version_seven_uuids_that_grow_with_time() -> None:
     assert uuid.UUID(first).variant == uuid.RFC_4122
     assert first[:13] <= second[:13]
     assert first != second
+
+
+APPROVED = "lorafleet.v1.adapter.approved"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ce-type": None}, "ce-type is missing"),
+        ({"ce-specversion": None}, "ce-specversion is missing"),
+        ({"ce-source": None}, "ce-source is missing"),
+        ({"ce-source": "lorafleet/upstream"}, "must be lorafleet/registry"),
+        ({"ce-source": "lorafleet/trainer"}, "must be lorafleet/registry"),
+        ({"ce-specversion": "0.3"}, "must be 1.0"),
+    ],
+)
+def test_a_fact_of_a_service_without_that_services_attributes_is_no_event(changes, reason) -> None:
+    event = v1.Approved(adapter_id="a", family="f", domain="d", artifact_sha256="0" * 64, by="anna", revision=1)
+    headers = seal(event, service="registry", entity="a", trace={}).headers
+    changed = {name: value for name, value in {**headers, **changes}.items() if value is not None}
+    with pytest.raises(Refused, match=reason):
+        open_envelope(APPROVED, changed, b"{}", 1)
+
+
+@pytest.mark.parametrize("row", TOPOLOGY, ids=lambda row: row.event.__name__)
+def test_an_acknowledgement_that_came_to_lie_on_a_subject_is_no_event_there(row) -> None:
+    with pytest.raises(Refused):
+        open_envelope(row.subject, None, b'{"stream": "LORAFLEET", "seq": 7}', 1)

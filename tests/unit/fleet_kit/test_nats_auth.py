@@ -47,10 +47,15 @@ def test_upstream_may_start_the_loop_and_record_data_and_nothing_else() -> None:
     ]
 
 
-def test_the_server_configuration_holds_every_user_once() -> None:
+def test_the_server_configuration_holds_every_user_once_and_upstream_apart_from_the_streams() -> None:
     text = server_config({user: f"U{user.upper()}" for user in USERS})
     accounts = json.loads(text.partition("accounts: ")[2])
-    assert [user["nkey"] for user in accounts["FLEET"]["users"]] == [f"U{user.upper()}" for user in USERS]
+    inside = [user for user in USERS if user != "upstream"]
+    assert [user["nkey"] for user in accounts["FLEET"]["users"]] == [f"U{user.upper()}" for user in inside]
+    assert [user["nkey"] for user in accounts["UPSTREAM"]["users"]] == ["UUPSTREAM"]
+    assert "jetstream" not in accounts["UPSTREAM"]
+    imported = [one["service"]["subject"] for one in accounts["UPSTREAM"]["imports"]]
+    assert imported == permissions("upstream")["publish"]["allow"]
 
 
 def test_an_unknown_user_is_refused_by_name() -> None:

@@ -60,10 +60,15 @@ def test_a_match_that_is_newer_than_the_catalogue_makes_the_caller_wait(events: 
         choose(answer("law-lora-v1.0.0"), known(*events), BASES, ANYONE)
 
 
-def test_a_match_of_another_base_model_or_beyond_reach_is_passed_over_and_named() -> None:
-    foreign = adapter("1.0.0", base=OTHER_REVISION, domain="art")
-    catalogue = known(activated(foreign, 1), activated(V1, 1))
-    chosen, routed = choose(answer("art-lora-v1.0.0", "law-lora-v1.0.0"), catalogue, BASES, TAX_ONLY)
+def test_a_match_of_another_base_model_is_passed_over_and_named() -> None:
+    foreign = adapter("1.0.0", base=OTHER_REVISION, domain="tax")
+    chosen, routed = choose(answer("tax-lora-v1.0.0"), known(activated(foreign, 1)), BASES, TAX_ONLY)
     assert chosen is None
-    assert "art-lora-v1.0.0" in routed.reason
-    assert "domain_forbidden" in routed.reason
+    assert "tax-lora-v1.0.0: incompatible_base_model" in routed.reason
+
+
+@pytest.mark.parametrize("events", [[activated(V1, 1)], [activated(V1, 1), deactivated(V1, 2)], []])
+def test_a_match_beyond_the_callers_domains_is_passed_over_and_not_named(events: list[CatalogueEvent]) -> None:
+    chosen, routed = choose(answer("law-lora-v1.0.0"), known(*events), BASES, TAX_ONLY)
+    assert chosen is None
+    assert "law" not in routed.reason

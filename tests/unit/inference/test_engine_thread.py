@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
+from services.inference import metrics
 from services.inference.engine_thread import EngineThread, Finished, Token
 from services.inference.errors import Busy, ServerFault
 
@@ -20,6 +21,9 @@ class Ask:
     tokens: int
     first: int = 0
     broken: bool = False
+    """The whole step fails with it."""
+    faulty: bool = False
+    """Its own row fails at its first step."""
     unfit: bool = False
 
 
@@ -31,7 +35,7 @@ class CountingBatch:
     engine: "CountingEngine"
     joined: list[int] = field(default_factory=list)
     given: dict[int, int] = field(default_factory=dict)
-    ended: dict[int, Literal["stop", "length", "cancelled"]] = field(default_factory=dict)
+    ended: dict[int, Literal["stop", "length", "cancelled", "failed"]] = field(default_factory=dict)
 
     def step(self) -> Iterable[tuple[int, int, float]]:
         self.engine.gate.wait(5)
@@ -43,6 +47,9 @@ class CountingBatch:
                 continue
             if request.broken:
                 raise RuntimeError("the arithmetic failed")
+            if request.faulty:
+                self.ended[row] = "failed"
+                continue
             count = self.given.get(row, 0)
             produced.append((row, request.first + count, -0.5))
             self.given[row] = count + 1
@@ -57,8 +64,11 @@ class CountingBatch:
         self.requests += requests
         return range(len(self.requests) - len(requests), len(self.requests))
 
-    def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled"] | None:
+    def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled", "failed"] | None:
         return self.ended.get(row)
+
+    def fault(self, row: int) -> Exception | None:
+        return ZeroDivisionError("of this row") if self.ended.get(row) == "failed" else None
 
     def cancel(self, row: int) -> None:
         self.ended.setdefault(row, "cancelled")
@@ -77,6 +87,8 @@ class CountingEngine:
         self.gate.set()
 
     def start(self, requests: Sequence[Any]) -> CountingBatch:
+        if any(request.unfit for request in requests):
+            raise LookupError("no such adapter")
         self.batches.append(CountingBatch(list(requests), self))
         return self.batches[-1]
 
@@ -154,6 +166,26 @@ async def test_a_request_that_cannot_join_fails_alone() -> None:
         assert await collect(thread, Ask(2)) == [0, 1]
         assert not long.done()
         long.cancel()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("fault", ["unfit", "faulty"])
+async def test_requests_that_come_together_with_a_faulty_one_are_answered(busy: bool, fault: str) -> None:
+    async with running(rows=6) as (thread, engine):
+        engine.gate.clear()
+        first = [asyncio.create_task(collect(thread, Ask(tokens=50)))] if busy else []
+        await asyncio.sleep(0.05)
+        failed = metrics.ROWS_FAILED.labels("start" if fault == "unfit" else "step")
+        before = failed._value.get()
+        asks = [Ask(2, first=7), Ask(2, **{fault: True}), Ask(2, first=9)]
+        tasks = [asyncio.create_task(collect(thread, ask)) for ask in asks]
+        await asyncio.sleep(0.05)
+        engine.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [outcomes[0], outcomes[2]] == [[7, 8], [9, 10]]
+        assert isinstance(outcomes[1], ServerFault)
+        assert failed._value.get() == before + 1
+        assert await asyncio.gather(*first) == [list(range(50))] * busy
 
 
 async def test_leaving_early_ends_the_row() -> None:

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from fleet_kit.acting_for import ACT_FOR
 from services.inference.replicas import forwarding
 from services.inference.replicas.forwarding import ANSWERED_BY, HOP, AnsweredBy, Forwarding
 from services.inference.replicas.placement import Replica, Serving
@@ -130,6 +131,19 @@ async def test_the_body_the_callers_token_and_the_hop_are_sent_and_nothing_else_
     assert sent.headers["authorization"] == "Bearer of-the-caller"
     assert sent.headers[HOP] == "here"
     assert "cookie" not in sent.headers
+
+
+async def test_what_narrows_the_callers_token_here_narrows_it_at_the_other_replica(answer: Answer) -> None:
+    seen: list[httpx.Request] = []
+
+    async def there(sent: httpx.Request) -> httpx.Response:
+        seen.append(sent)
+        return httpx.Response(200, json={})
+
+    await whole(await answer(there, **{ACT_FOR: "alpha,gamma"}))
+    assert seen[0].headers[ACT_FOR] == "alpha,gamma"
+    await whole(await answer(there))
+    assert ACT_FOR not in seen[1].headers
 
 
 async def test_a_request_that_was_forwarded_once_stays_whatever_replica_holds_its_adapter(answer: Answer) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from services.inference.catalogue import Catalogue, CatalogueEvent
-from services.inference.errors import BadRequest, CannotServe, Forbidden, Incompatible, NotActive, UnknownModel
+from services.inference.errors import BadRequest, CannotServe, Incompatible, NotActive, UnknownModel
 from services.inference.resolution import Auto, Base, Mix, resolve, visible
 
 from .events import (
@@ -86,12 +86,14 @@ def test_the_evaluator_reaches_a_candidate_by_its_exact_id_alone() -> None:
         resolve("law-lora", known(registered(V1, 1)), BASES, EVALUATOR)
 
 
-def test_an_adapter_beyond_the_callers_domains_is_refused_even_to_the_evaluators_scope() -> None:
-    with pytest.raises(Forbidden):
-        resolve("law-lora", SWITCHED, BASES, TAX_ONLY)
+def test_an_adapter_beyond_the_callers_domains_reads_like_none_even_to_the_evaluators_scope() -> None:
     narrow = Asker(scopes=frozenset({"generate", "candidates"}), domains=frozenset({"tax"}))
-    with pytest.raises(Forbidden):
-        resolve("law-lora-v1.0.0", SWITCHED, BASES, narrow)
+    for model, asker in (("law-lora", TAX_ONLY), ("law-lora@2.0.0", TAX_ONLY), ("law-lora-v1.0.0", narrow)):
+        with pytest.raises(UnknownModel) as foreign:
+            resolve(model, SWITCHED, BASES, asker)
+        with pytest.raises(UnknownModel) as absent:
+            resolve(model, known(), BASES, asker)
+        assert foreign.value.body() == absent.value.body()
 
 
 def test_a_caller_of_another_domain_learns_nothing_of_a_deactivated_version() -> None:
@@ -164,7 +166,7 @@ def test_a_set_that_is_none_is_refused_with_an_example(model: str) -> None:
 
 
 def test_every_adapter_of_a_set_must_be_in_reach() -> None:
-    with pytest.raises(Forbidden, match="law"):
+    with pytest.raises(UnknownModel, match="law"):
         resolve("tax-lora:0.5+law-lora:0.5", BOTH, BASES, TAX_ONLY)
     with pytest.raises(UnknownModel):
         resolve("tax-lora:0.5+ghost:0.5", BOTH, BASES, ANYONE)

@@ -121,7 +121,7 @@ def test_a_row_that_makes_no_record_refuses_the_build_or_is_counted(tmp_path: Pa
     assert isinstance(refused, Unbuildable)
     assert list(map(str, refused.faults)) == [
         "sources.0: gates.jsonl row 4: completion: blank is refused, expected text",
-        "sources.0: gates.jsonl row 5: completion: int in column 'completion' is refused, expected text",
+        "sources.0: gates.jsonl row 5: completion: 7 is refused, expected text or messages",
     ]
     asked = spec(tmp_path / "counted", rows)
     tolerant = asked.inputs[0].model_copy(update={"unusable": "drop"})

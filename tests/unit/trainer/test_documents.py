@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from pydantic import HttpUrl, SecretStr
 
@@ -93,6 +97,56 @@ async def test_the_store_gets_its_own_token_and_no_other() -> None:
         assert await ids(settings(server, token=SecretStr("of-the-store"))) == ["d0"]
         assert await ids(settings(server)) == ["d0"]
         assert server.tokens == ["Bearer of-the-store"]
+
+
+@asynccontextmanager
+async def answering(head: str, body: bytes = b"") -> AsyncIterator[tuple[DocumentStore, list[str]]]:
+    """A store that answers these bytes and then sends nothing more; with the request heads it was sent."""
+    heads: list[str] = []
+    done = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(head.encode() + b"\r\n\r\n" + body)
+        await writer.drain()
+        await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield DocumentStore.model_validate({"url": f"http://127.0.0.1:{port}/documents", "token": "of-the-store"}), heads
+    done.set()
+    server.close()
+
+
+async def test_a_redirect_is_refused_and_the_token_goes_nowhere_else() -> None:
+    async with running(DocumentStoreServer(some(1))) as other:
+        for status in ("301 Moved Permanently", "302 Found", "307 Temporary Redirect"):
+            head = f"HTTP/1.1 {status}\r\nLocation: {other.url}\r\nContent-Length: 0"
+            async with answering(head) as (store, heads):
+                with pytest.raises(httpx.HTTPStatusError, match=status[:3]):
+                    await ids(store)
+                assert len(heads) == 1
+        assert (other.asked, other.tokens) == ([], [])
+
+
+async def test_a_compressed_answer_is_refused_before_it_is_unpacked() -> None:
+    bomb = gzip.compress(b'{"id": 1, "text": "' + b" " * 50_000_000 + b'"}\n')
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}"
+    async with answering(head, bomb) as (store, heads):
+        with pytest.raises(httpx.DecodingError, match=r"compressed \(gzip\)"):
+            await ids(store)
+        assert "accept-encoding: identity" in heads[0].lower()
+
+
+async def test_a_store_that_falls_silent_is_given_up_after_the_idle_time() -> None:
+    first = b'{"id": 1, "title": "a", "text": "b"}\n'
+    head = "HTTP/1.1 200 OK\r\nContent-Length: 1000"
+    async with answering(head, first) as (store, _):
+        begun = time.monotonic()
+        with pytest.raises(StreamCut, match="cut after 1 documents: ReadTimeout"):
+            _ = [line async for line in stream_documents(store, "x", idle_seconds=0.5)]
+        assert time.monotonic() - begun < 5
 
 
 def test_a_column_that_is_named_leaves_the_other_s_default() -> None:

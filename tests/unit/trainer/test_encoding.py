@@ -1,12 +1,22 @@
 """Token ids and labels, with the real tokenizer and its chat template."""
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from lora_core.base_model import end_tokens
 from services.trainer.data.records import Kind, Message, Record, asked
-from services.trainer.training.encoding import IGNORED, encode, encode_all, prompt_ids
+from services.trainer.training.encoding import (
+    IGNORED,
+    EncodedSample,
+    UnfitRecord,
+    encode,
+    encode_all,
+    encode_conversation,
+    prompt_ids,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -52,6 +62,10 @@ def test_a_template_that_rewrites_the_prompt_once_it_is_answered_is_refused(toke
     class Rewriting:
         chat_template = "…"
         eos_token_id = 2
+        added_tokens_decoder: ClassVar[dict[int, Any]] = {}
+
+        def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
+            return {"input_ids": [ord(one) for one in text]}
 
         def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> str:
             return "open" if add_generation_prompt else "other"
@@ -69,19 +83,80 @@ def test_samples_that_are_too_long_are_left_out_whole_and_counted(tokenizer: Any
     assert kept.rows[0] == (encode(tokenizer, asked("short"), "one"),)
 
 
+TALK = (
+    Message("system", "Be brief."),
+    Message("user", "One?"),
+    Message("assistant", "Yes."),
+    Message("user", "Two?"),
+)
+QWEN3_LIKE = (
+    "{%- set ns = namespace(last=0) %}{%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}"
+    "{%- endif %}{%- endfor %}{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{%- if m.role == 'assistant' and loop.index0 > ns.last %}{{ '<think>\n\n</think>\n\n' }}{%- endif %}"
+    "{{ m.content + '<|im_end|>\n' }}{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
+)
+
+
+def learned(tokenizer: Any, sample: EncodedSample) -> str:
+    return str(tokenizer.decode([label for label in sample.labels if label != IGNORED]))
+
+
 def test_of_a_conversation_every_answer_is_trained_and_nothing_else(tokenizer: Any) -> None:
-    talk = (
-        Message("system", "Be brief."),
-        Message("user", "One?"),
-        Message("assistant", "Yes."),
-        Message("user", "Two?"),
-    )
-    sample = encode(tokenizer, talk, "No.", earlier_answers=True)
+    (sample,) = encode_conversation(tokenizer, TALK, "No.")
     end = tokenizer.eos_token
-    trained = [label for label in sample.labels if label != IGNORED]
-    assert tokenizer.decode(trained) == f"Yes.{end}No.{end}"
-    whole = [{"role": one.role, "content": one.content} for one in (*talk, Message("assistant", "No."))]
+    assert learned(tokenizer, sample) == f"Yes.{end}No.{end}"
+    whole = [{"role": one.role, "content": one.content} for one in (*TALK, Message("assistant", "No."))]
     assert tokenizer.decode(sample.input_ids) == tokenizer.apply_chat_template(whole, tokenize=False).rstrip("\n")
-    alone = encode(tokenizer, talk, "No.")
+    alone = encode(tokenizer, TALK, "No.")
     assert alone.input_ids == sample.input_ids
-    assert tokenizer.decode([label for label in alone.labels if label != IGNORED]) == f"No.{end}"
+    assert learned(tokenizer, alone) == f"No.{end}"
+
+
+def test_an_answer_that_is_not_to_be_learned_stays_as_context_without_loss(tokenizer: Any) -> None:
+    talk = tuple(Message(one.role, one.content, one.role != "assistant") for one in TALK)
+    (sample,) = encode_conversation(tokenizer, talk, "No.")
+    assert learned(tokenizer, sample) == f"No.{tokenizer.eos_token}"
+    assert "Yes." in tokenizer.decode(sample.input_ids)
+
+
+def test_a_template_that_shortens_earlier_answers_gives_a_sample_for_each_answer(tokenizer: Any) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = QWEN3_LIKE
+    samples = encode_conversation(changed, TALK, "No.")
+    for sample, before in zip(samples, (TALK[:2], TALK), strict=True):
+        opening = prompt_ids(changed, before)
+        assert list(sample.input_ids[: len(opening)]) == opening
+        assert set(sample.labels[: len(opening)]) == {IGNORED}
+    assert [learned(changed, sample) for sample in samples] == [
+        "<think>\n\n</think>\n\nYes.<|im_end|>",
+        "<think>\n\n</think>\n\nNo.<|im_end|>",
+    ]
+    record = Record(Kind.CONVERSATION, TALK, ("No.",))
+    assert encode_all(changed, [record], max_length=200).rows == tuple((sample,) for sample in samples)
+
+
+def test_the_templates_end_of_turn_ends_an_answer_whatever_the_tokenizer_calls_its_end(tokenizer: Any) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.eos_token = "<|endoftext|>"  # as in base models of ChatML
+    assert learned(changed, encode(changed, asked("One?"), "Yes.")) == "Yes.<|im_end|>"
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in end_tokens(None, changed)
+    assert changed.eos_token_id in end_tokens(None, changed)
+
+
+def test_a_template_that_ends_turns_with_plain_text_has_answers_end_with_the_tokenizers_end(tokenizer: Any) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = (
+        "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}### assistant:\n{% endif %}"
+    )
+    assert learned(changed, encode(changed, asked("One?"), "Yes.")) == f"Yes.{tokenizer.eos_token}"
+    first, second = encode_conversation(changed, TALK, "No.")
+    assert learned(changed, first) == f"Yes.{tokenizer.eos_token}"
+    assert tokenizer.eos_token not in changed.decode(second.input_ids[:-1])  # no end between turns
+
+
+def test_what_a_template_refuses_is_a_fault_of_the_record_with_the_templates_own_words(tokenizer: Any) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = "{{ raise_exception('there is no system role here') }}"
+    with pytest.raises(UnfitRecord, match=r"refuses messages of system, user: there is no system role here"):
+        encode(changed, asked("One?", system="Be brief."), "Yes.")

@@ -24,9 +24,13 @@ NONE = {
 
 
 def rows() -> dict[str, tuple[str, str]]:
-    """Hyperparameter → (range, default), as the page's table has them."""
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    return {cell[0].strip(" `"): (cell[1].strip(), cell[2].strip()) for cell in cells}
+    """Hyperparameter → (range, default), as the page's first table has them."""
+    return {cell[0].strip(" `"): (cell[1].strip(), cell[2].strip()) for cell in cells() if len(cell) == 4}
+
+
+def cells() -> list[list[str]]:
+    """The cells of every row of the page that begins with a field's name."""
+    return [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
 
 
 def parts(field: FieldInfo) -> list[Any]:
@@ -41,12 +45,13 @@ def stated(field: FieldInfo) -> str:
     low = next((one.ge for one in parts(field) if getattr(one, "ge", None) is not None), None)
     high = next((one.le for one in parts(field) if getattr(one, "le", None) is not None), None)
     pattern = next((one.pattern for one in parts(field) if getattr(one, "pattern", None)), None)
-    if pattern:
+    if pattern and "|" in str(pattern) and "[" not in str(pattern) and "\\d" not in str(pattern):
         words = re.sub(r"^\^?\(\?:|\)\$?$|\\Z|\\A|[\^$()]|\?:", "", str(pattern)).replace("\\", "")
         return ", ".join(word for word in words.split("|") if word)
     if low is None:
-        return "names of linear layers"
-    return f"{low:g} to {high:g}" if high is not None else f"{low:g} or more"
+        longest = next(one.max_length for one in parts(field) if getattr(one, "max_length", None) is not None)
+        return f"at most {longest} {'names' if 'tuple' in str(field.annotation) else 'characters'}"
+    return f"{low:.10g} to {high:.10g}" if high is not None else f"{low:.10g} or more"
 
 
 @pytest.mark.requirement("TP-1.2")
@@ -58,3 +63,25 @@ def test_every_hyperparameter_is_on_the_page_with_its_range_and_its_default() ->
         value = usual[name]
         default = FOLLOWS.get(name) or NONE.get(name) or (f"{value:g}" if isinstance(value, float) else str(value))
         assert found[name] == (stated(field), default), name
+
+
+@pytest.mark.requirement("TP-1.2")
+def test_every_field_of_a_request_is_on_the_page_with_its_bound() -> None:
+    found = {cell[0].strip(" `"): cell[1].strip() for cell in cells() if len(cell) == 2}
+    fields = v1.TrainingRequested.model_fields
+    assert set(found) == set(fields)
+    worded = {"job_id", "domain", "hyperparameters"}
+    assert {name: found[name] for name in fields.keys() - worded} == {
+        name: stated(field) for name, field in fields.items() if name not in worded
+    }
+
+
+def test_no_hyperparameter_and_no_field_of_a_request_is_unbounded() -> None:
+    for model in (v1.Hyperparameters, v1.TrainingRequested):
+        for name, field in model.model_fields.items():
+            bounds = [
+                one
+                for one in parts(field)
+                if any(getattr(one, bound, None) is not None for bound in ("le", "max_length", "pattern"))
+            ]
+            assert bounds or name == "hyperparameters", name

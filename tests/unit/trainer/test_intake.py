@@ -54,6 +54,16 @@ async def test_misspelled_and_out_of_range_fields_are_refused(line: dict[str, An
         await read(json.dumps({"prompt": "p", "completion": "c", **line}).encode())
 
 
+@pytest.mark.parametrize("value", ["a\x00b", "\ud800"])
+async def test_text_that_no_database_stores_is_refused_with_its_line(value: str) -> None:
+    good = json.dumps({"prompt": "p", "completion": "c"})
+    for field in ("prompt", "completion", "id"):
+        bad = json.dumps({"prompt": "p", "completion": "c", field: value})
+        with pytest.raises(Problem, match="line 2: ") as refused:
+            await read(f"{good}\n{bad}".encode())
+        assert refused.value.status == 422
+
+
 async def test_a_line_without_domain_needs_one_in_the_query() -> None:
     with pytest.raises(Problem, match="domain"):
         await read(b'{"prompt": "p", "completion": "c"}', domain=None)

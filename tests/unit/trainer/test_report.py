@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
+from fleet_events import v1
 from services.trainer.jobs.attempt import Outcome
 from services.trainer.reporting import curves, description, model_card, page
 from services.trainer.reporting.document import ExportPart, TrainingReport
@@ -184,5 +186,32 @@ def test_the_model_card_has_the_front_matter_that_the_hub_and_peft_read(report: 
     assert card.data.pipeline_tag == "text-generation"
     assert {"lora", "base_model:adapter:tiny: llama", "sft"} <= set(card.data.tags)
     assert "PeftModel.from_pretrained" in card.text
-    assert "> Hi <b>" in card.text
+    assert "    Hi <b>" in card.text
     assert "| validation loss | 1.25 |" in card.text
+
+
+def test_a_model_card_shows_what_people_wrote_as_text(report: TrainingReport) -> None:
+    hostile = """<script>alert(1)</script>
+# heading
+![x](https://example.org/x.png) [click](javascript:alert(1)) <javascript:alert(2)> https://example.org
+```
+</code></pre><img src=x onerror=alert(1)>
+</summary> | cell | **bold** `code` &lt;b&gt;
+"""
+    told = report.model_copy(
+        update={
+            "description": hostile,
+            "base_model": v1.BaseModel(name=hostile, revision="0" * 64),
+            "samples": tuple(
+                one.model_copy(update={"prompt": hostile, "before": hostile, "after": hostile})
+                for one in report.samples
+            ),
+        }
+    )
+    text = ModelCard(model_card.render(told)).text
+    shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    tags = set(re.findall(r"<([a-z0-9]+)", shown))
+    assert tags <= {"h1", "h2", "p", "pre", "code", "table", "thead", "tbody", "tr", "th", "td"}, tags
+    assert shown.count("<h1>") == 1
+    assert len(told.samples) > 0
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown

@@ -11,6 +11,8 @@ from typing import Annotated, Self
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fleet_kit.acting_for import acting_for
+
 TRIES = 5
 _PAUSE = 0.5
 _LONGEST_PAUSE = 20.0
@@ -21,13 +23,18 @@ class EndpointFailed(Exception):
 
 
 class Endpoint(BaseModel):
-    """Where answers come from. `url` is an OpenAI base URL, for example http://inference:8105/v1."""
+    """Where answers come from. `url` is an OpenAI base URL, for example http://inference:8105/v1.
+
+    `act_for` are the domains of whoever asked for the records: the token is narrowed to them, so that no model answers
+    that they may not use. None: a foreign server, which knows no domains of ours and is not shown any.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: Annotated[str, Field(pattern=r"^https?://.+")]
     model: Annotated[str, Field(min_length=1)]
     token: str = Field(default="", repr=False)
+    act_for: tuple[str, ...] | None
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
 
@@ -71,6 +78,8 @@ class ChatClient:
         self._endpoint = endpoint
         self._pause = pause
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        if endpoint.act_for is not None:
+            headers |= acting_for(endpoint.act_for)
         limits = httpx.Limits(max_connections=endpoint.concurrency)
         timeout = httpx.Timeout(endpoint.timeout_seconds, connect=10)
         self._http = httpx.Client(headers=headers, limits=limits, timeout=timeout)

@@ -40,7 +40,7 @@ class Template(Knobs):
     system: Annotated[str, Field(max_length=20_000)] = ""
     slots: dict[Slot, Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]]
     at_most: Annotated[int, Field(ge=1, le=MAX_RECORDS)] = 10_000
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
     def _filled(self) -> Self:
@@ -60,9 +60,11 @@ class Paraphrase(Knobs):
 
     kind: Literal["paraphrase"] = "paraphrase"
     name: Slot
-    forms: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...], Field(min_length=1)]
+    forms: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...], Field(min_length=1, max_length=1000)
+    ]
     per_record: Annotated[int, Field(ge=1, le=100)] = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
     def _holds_the_prompt(self) -> Self:

@@ -19,7 +19,6 @@ from services.trainer.data.sources.source import Access, BoundedFile, Gathered, 
 from services.trainer.settings import DocumentStore
 
 _TRIES = 5
-_TIMEOUT = httpx.Timeout(60, connect=5)
 
 
 class StreamCut(Exception):
@@ -36,7 +35,7 @@ class Documents(Source):
     kind: Literal["documents"] = "documents"
     store: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     query: Annotated[str, Field(min_length=1, max_length=2000)]
-    limit: Annotated[int | None, Field(ge=1)] = None
+    limit: Annotated[int | None, Field(ge=1, le=1_000_000_000)] = None
     columns: Columns = Columns(prompt="title", completion="text")
     unusable: Literal["refuse", "drop"] = "drop"
 
@@ -63,10 +62,11 @@ class Documents(Source):
     async def gather(self, to: Path, access: Access) -> Gathered:
         path = to / "documents.jsonl"
         store = access.service.settings.document_stores[self.store]
+        idle = access.service.settings.source_idle_seconds
         with path.open("wb") as file:
             spool = BoundedFile(file, access, "query")
             try:
-                async for line in stream_documents(store, self.query, self.limit):
+                async for line in stream_documents(store, self.query, self.limit, idle_seconds=idle):
                     spool.write(line)
             except (StreamCut, LineTooLong, httpx.HTTPError) as error:
                 found = f"{self.store} ({error or type(error).__name__})"
@@ -74,7 +74,9 @@ class Documents(Source):
         return Gathered((InputFile(path=path, format="jsonl", name=self.store),), {"documents": spool.lines})
 
 
-async def stream_documents(store: DocumentStore, query: str, limit: int | None = None) -> AsyncIterator[bytes]:
+async def stream_documents(
+    store: DocumentStore, query: str, limit: int | None = None, *, idle_seconds: float = 60
+) -> AsyncIterator[bytes]:
     """The lines of a store's answer, one at a time.
 
     Nothing is read ahead of whoever iterates but a socket's buffer: a reader that stops makes the store stop. A cut
@@ -86,11 +88,14 @@ async def stream_documents(store: DocumentStore, query: str, limit: int | None =
         httpx.HTTPError: the store cannot be reached, or refuses.
     """
     # No client of the service: that one carries the service's own token, which is none of the store's business.
-    headers = {"Accept": "application/x-ndjson"}
+    # Nothing compressed: what a chunk of it would become is known when it has taken the memory.
+    headers = {"Accept": "application/x-ndjson", "Accept-Encoding": "identity"}
     if store.token is not None:
         headers["Authorization"] = f"Bearer {store.token.get_secret_value()}"
     given, last = 0, ""
-    async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, follow_redirects=False) as client:
+    async with httpx.AsyncClient(
+        headers=headers, timeout=httpx.Timeout(idle_seconds, connect=5), follow_redirects=False
+    ) as client:
         for left in range(_TRIES, 0, -1):
             bounds = {"limit": str(limit - given) if limit else "", "after": last}
             asked = {"query": query} | {name: value for name, value in bounds.items() if value}
@@ -116,6 +121,8 @@ async def _answer(client: httpx.AsyncClient, store: DocumentStore, asked: dict[s
             raise httpx.HTTPStatusError(
                 f"status {response.status_code}: {start}", request=response.request, response=response
             )
+        if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
+            raise httpx.DecodingError(f"the answer is compressed ({encoding[:50]}), expected it as it is")
         if "transfer-encoding" not in response.headers and "content-length" not in response.headers:
             raise StreamCut("the answer has neither a length nor chunks, so its end cannot be told from a cut")
         async for line in whole_lines(response.aiter_bytes()):

@@ -1,6 +1,8 @@
 """Rows of a query on a PostgreSQL database that the trainer's settings name."""
 
+import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -9,6 +11,7 @@ from pydantic import Field
 
 from services.trainer.data.build_spec import InputFile
 from services.trainer.data.sources.source import Access, BoundedFile, Gathered, Source
+from services.trainer.data.sources.sql_connection import Opened, UnfitSource, open_source
 
 _PREFETCH = 500
 _READS = ("select", "with", "values", "table")
@@ -18,7 +21,8 @@ class SqlQuery(Source):
     """One SELECT on a database by its name in `LORAFLEET_SQL_SOURCES`; the columns of its rows make the records.
 
     It runs in a read-only transaction through a cursor, so that a large result neither fills this process nor changes
-    anything. What it may read is decided by the role in the database's own settings.
+    anything, within a deadline that it cannot lift. What it may read is decided by the role in the database's own
+    settings, which is never the trainer's role nor a superuser (see sql_connection.py).
     """
 
     kind: Literal["sql"] = "sql"
@@ -40,36 +44,40 @@ class SqlQuery(Source):
 
     async def gather(self, to: Path, access: Access) -> Gathered:
         path = to / "rows.jsonl"
-        database = access.service.settings.sql_sources[self.database]
-        seconds = access.service.settings.sql_seconds
+        service = access.service
+        source, seconds = service.settings.sql_sources[self.database], service.settings.sql_seconds
         try:
-            connection = await asyncpg.connect(
-                database.dsn.get_secret_value(),
-                timeout=10,
-                server_settings={
-                    "default_transaction_read_only": "on",
-                    "statement_timeout": str(round(seconds * 1000)),
-                    "application_name": "lorafleet-trainer",
-                },
-            )
-        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+            # Of our own clock: whatever limits the server keeps, a query can lift for itself.
+            async with asyncio.timeout(seconds) as deadline:
+                async with open_source(source, service.db, seconds=seconds) as connection:
+                    rows = await self._copy(connection, path, access)
+        except UnfitSource as error:
+            raise access.fault("database", f"{self.database} ({error})", "a source that may only read") from error
+        except TimeoutError as error:
+            if deadline.expired():
+                found = f"{self.query[:200]!r} takes more than {seconds:g} s"
+                raise access.fault("query", found, "a quicker one, or a higher LORAFLEET_SQL_SECONDS") from None
+            raise access.fault("database", f"{self.database} ({error})", "a database that answers") from error
+        except (OSError, asyncpg.PostgresError) as error:
             # The message of a refused connection may name the role, never the password.
             raise access.fault("database", f"{self.database} ({error})", "a database that answers") from error
-        try:
-            rows = await self._copy(connection, path, access)
-        finally:
-            connection.terminate()
         return Gathered((InputFile(path=path, format="jsonl", name=self.database),), {"rows": rows})
 
-    async def _copy(self, connection: "asyncpg.Connection[asyncpg.Record]", path: Path, access: Access) -> int:
+    async def _copy(self, connection: Opened, path: Path, access: Access) -> int:
         try:
             with path.open("wb") as file:
                 spool = BoundedFile(file, access, "query")
-                async with connection.transaction(readonly=True):
-                    # The extended protocol takes one statement, so nothing can be appended to the SELECT.
-                    async for row in connection.cursor(self.query, prefetch=_PREFETCH):
-                        spool.write(json.dumps(dict(row), ensure_ascii=False, default=str).encode())
+                # The extended protocol takes one statement, so nothing can be appended to the SELECT.
+                async for row in connection.cursor(self.query, prefetch=_PREFETCH):
+                    spool.write(json.dumps(_finite(row), ensure_ascii=False, default=str).encode())
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             found = f"{self.query[:200]!r} ({error})"
             raise access.fault("query", found, "one SELECT that the database runs") from error
         return spool.lines
+
+
+def _finite(row: asyncpg.Record) -> dict[str, object]:
+    """The row without NaN and infinities, which JSON has no number for."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }

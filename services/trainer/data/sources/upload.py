@@ -30,6 +30,7 @@ class Upload(Source):
     async def gather(self, to: Path, access: Access) -> Gathered:
         async with access.service.db.acquire(timeout=5) as connection:
             found = await store.find_upload(connection, access.domain, self.upload_id)
+            await store.touch_upload(connection, access.domain, self.upload_id)
         if found is None:
             raise access.fault("upload_id", self.upload_id, f"the id of an upload of domain {access.domain!r}")
         path = await access.service.blobs.fetch(found.blob, to / f"data.{found.format}")

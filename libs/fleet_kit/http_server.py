@@ -1,0 +1,144 @@
+"""The HTTP server of a service: how long and how many connections may cost it without a request."""
+
+import asyncio
+import json
+import resource
+from typing import Final
+
+import h11
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fleet_kit import telemetry
+from fleet_kit.settings import HttpSettings, ServiceSettings
+
+__all__ = ["serve"]
+
+log = structlog.get_logger()
+
+_HEAD_BYTES: Final = 16 * 1024
+_BACKLOG: Final = 2048
+_KEEP_ALIVE: Final = 5
+"""Seconds between two requests of a connection."""
+_OWN_FILES: Final = 256
+"""File descriptors beside those of clients: databases, the bus, models."""
+
+
+def serve(app: FastAPI, settings: ServiceSettings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    telemetry.configure(app.state.name, settings.log_level)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=_protocol(settings),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_graceful_shutdown=5,
+        lifespan="on",
+    )
+
+
+def _protocol(settings: HttpSettings) -> type[H11Protocol]:
+    limit = _connections(settings.http_connections)
+    waiting: dict[H11Protocol, None] = {}  # in the order in which they began to wait
+
+    class Guarded(H11Protocol):
+        """HTTP/1.1 that waits for a request's head, and for a client that takes no bytes, no longer than allowed.
+
+        uvicorn's own limit of connections answers 503 to everybody when it is reached, health checks included. Here the
+        connection goes that has waited longest without a request.
+        """
+
+        _timer: asyncio.TimerHandle | None = None
+        _stuck: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > limit:
+                next(iter(waiting), self).transport.abort()
+            self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._waited()
+            if self._stuck is not None:
+                self._stuck.cancel()
+            super().connection_lost(exc)
+
+        def handle_events(self) -> None:
+            super().handle_events()
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._waited()
+            elif not self.transport.is_closing():
+                self._wait()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.cycle.response_complete and not self.transport.is_closing():
+                # Idle until the next request; uvicorn's keep-alive timer runs, and it is the first to go.
+                waiting[self] = None
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stuck = self.loop.call_later(settings.http_write_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._stuck is not None:
+                self._stuck.cancel()
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400, "Bad request", msg)
+
+        def _wait(self) -> None:
+            waiting.setdefault(self)
+            if self._timer is None:
+                self._timer = self.loop.call_later(settings.http_head_seconds, self._late)
+
+        def _waited(self) -> None:
+            waiting.pop(self, None)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _late(self) -> None:
+            self._timer = None
+            if self.conn.trailing_data[0]:
+                self._refuse(408, "Request timeout", "the request's head did not come in time")
+            else:
+                self.transport.close()
+
+        def _refuse(self, status: int, title: str, detail: str) -> None:
+            body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
+            headers = [
+                ("content-type", "application/problem+json"),
+                ("content-length", str(len(body))),
+                ("x-content-type-options", "nosniff"),
+                ("connection", "close"),
+            ]
+            events = (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
+            if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+            self.transport.close()
+
+    return Guarded
+
+
+def _connections(wanted: int) -> int:
+    """As many as are wanted, or as this process may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OWN_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    allowed = max(16, soft - _OWN_FILES)
+    if allowed < wanted:
+        log.warning("fewer connections than configured", limit=allowed, open_files=soft)
+    return min(wanted, allowed)

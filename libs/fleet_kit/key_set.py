@@ -1,0 +1,160 @@
+"""The issuer's public keys (RFC 7517), read in the background so that no request waits for the issuer."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import jwt
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from fleet_events.strict_json import read_json
+from fleet_kit.errors import Problem
+
+__all__ = ["KeySet", "UnknownKey"]
+
+log = structlog.get_logger()
+
+MAX_BYTES = 1 << 20
+MAX_KEYS = 100
+MAX_KEY_ID = 200
+FETCH_SECONDS = 5.0
+BETWEEN_ATTEMPTS = 10.0
+"""Shortest time (s) between two reads, whatever asks for them: unknown key ids must not make us read."""
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+Fetch = Callable[[], Awaitable[bytes]]
+
+
+class UnknownKey(Exception):
+    """No key of the set has this id."""
+
+
+class KeySet:
+    """Keys by id, from a file or an https URL (http on loopback).
+
+    Args:
+        source: path or URL.
+        max_age: seconds after which the keys are read again, beside the requests that still use them.
+        keep: seconds for which keys that could not be read again are still good. A key that the issuer withdrew
+            while it could not be reached is accepted for as long.
+        between: shortest time in seconds between two reads.
+
+    Raises:
+        ValueError: an http URL of another machine, or `keep` below `max_age`.
+    """
+
+    def __init__(
+        self, source: str, *, max_age: float = 300.0, keep: float = 43_200.0, between: float = BETWEEN_ATTEMPTS
+    ) -> None:
+        if keep < max_age:
+            raise ValueError(f"jwks_keep_seconds is {keep:g}, it must be at least jwks_max_age_seconds ({max_age:g})")
+        self._fetch = _reader(source)
+        self._source = source
+        self._max_age = max_age
+        self._keep = keep
+        self._between = between
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._read_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._failed = False
+        self._awaited = False
+        self._reading: asyncio.Task[None] | None = None
+
+    async def key(self, kid: str) -> Ed25519PublicKey:
+        """The key of this id, at once where keys are known.
+
+        Raises:
+            UnknownKey: there is none. The set is read again in the background, so that a new key is found soon.
+            Problem: 503, no keys could be read so far, or not for `keep` seconds.
+        """
+        now = time.monotonic()
+        if now - self._read_at > self._max_age or kid not in self._keys:
+            self._read_again(now)
+        if self._reading is not None and self._awaited:
+            await asyncio.shield(self._reading)
+        if time.monotonic() - self._read_at > self._keep:
+            detail = "the issuer's key set cannot be read, so no token can be verified"
+            raise Problem(503, "Temporarily unavailable", detail, retry_after=2)
+        if kid not in self._keys:
+            raise UnknownKey("its key id is not in the issuer's key set")
+        return self._keys[kid]
+
+    def _read_again(self, now: float) -> None:
+        # Without any key nothing can be served, so the first read is tried more often than later ones.
+        between = self._between if self._keys else min(1.0, self._between)
+        if self._reading is None and now - self._tried_at >= between:
+            self._tried_at = now
+            # After a quiet time the keys may be long outdated: requests wait once for new ones. While reads fail
+            # nobody waits; what is known stays good.
+            self._awaited = now - self._read_at > (self._keep if self._failed else 2 * self._max_age)
+            self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                self._keys = keys_of(await self._fetch())
+            self._read_at = time.monotonic()
+            self._failed = False
+        except (OSError, TimeoutError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            self._failed = True
+            log.warning("key set could not be read", source=self._source, reason=str(error) or type(error).__name__)
+        finally:
+            self._reading = None
+
+
+def keys_of(document: bytes) -> dict[str, Ed25519PublicKey]:
+    """The Ed25519 keys of a key set document by their ids; keys for other purposes are passed over.
+
+    Raises:
+        ValueError: it is no key set, is too large, or holds no key that tokens can be verified with.
+    """
+    if len(document) > MAX_BYTES:
+        raise ValueError(f"key set has more than {MAX_BYTES} bytes")
+    body = read_json(document)
+    listed = body.get("keys") if isinstance(body, dict) else None
+    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+        raise ValueError(f"key set must be an object with at most {MAX_KEYS} 'keys'")
+    found: dict[str, Ed25519PublicKey] = {}
+    for one in listed:
+        if not isinstance(one, dict) or (one.get("kty"), one.get("crv")) != ("OKP", "Ed25519"):
+            continue
+        kid = one.get("kid")
+        if one.get("use", "sig") != "sig" or not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID:
+            continue
+        public = {name: one.get(name) for name in ("kty", "crv", "x")}
+        try:
+            key = jwt.PyJWK.from_dict(public, algorithm="EdDSA").key
+        except (jwt.PyJWTError, TypeError, ValueError) as error:
+            raise ValueError(f"key {kid!r} of the key set cannot be read: {error}") from None
+        found[kid] = key
+    if not found:
+        raise ValueError("key set holds no Ed25519 key with an id ('kid')")
+    return found
+
+
+def _reader(source: str) -> Fetch:
+    if not source.startswith(("http://", "https://")):
+        return lambda: asyncio.to_thread(_read_file, Path(source))
+    if source.startswith("http://") and urlsplit(source).hostname not in _LOOPBACK:
+        raise ValueError(f"jwks is {source!r}, expected https://: whoever changes a key set on its way can sign tokens")
+    return lambda: _download(source)
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+async def _download(url: str) -> bytes:
+    body = bytearray()
+    async with httpx.AsyncClient(timeout=FETCH_SECONDS) as client, client.stream("GET", url) as answer:
+        answer.raise_for_status()
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise ValueError(f"key set has more than {MAX_BYTES} bytes")
+    return bytes(body)

@@ -1,0 +1,47 @@
+"""What has to go goes: checkpoints of ended jobs, uploads that nobody uses. One trainer at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from services.trainer.data.upload_expiry import expire_uploads
+from services.trainer.jobs import resume_data
+from services.trainer.jobs.patience import PASSING
+from services.trainer.service import TrainerService
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def housekeeping(service: TrainerService) -> AsyncIterator[None]:
+    """Sweep every `sweep_seconds` as long as this is open."""
+    task = asyncio.create_task(_keep_sweeping(service))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _keep_sweeping(service: TrainerService) -> None:
+    while True:
+        try:
+            await sweep(service)
+        except PASSING as error:
+            log.warning("sweep was not completed", reason=repr(error))
+        await asyncio.sleep(service.settings.sweep_seconds)
+
+
+async def sweep(service: TrainerService) -> None:
+    """Remove what has expired, unless another trainer is at it."""
+    async with service.db.acquire(timeout=5) as connection:
+        if not await connection.fetchval("select pg_try_advisory_lock(hashtextextended('trainer.sweep', 106))"):
+            return
+        try:
+            checkpoints = await resume_data.sweep(service)
+            uploads = await expire_uploads(service)
+        finally:
+            await connection.execute("select pg_advisory_unlock(hashtextextended('trainer.sweep', 106))")
+    if checkpoints or uploads:
+        log.info("swept", checkpoints=checkpoints, uploads=uploads)

@@ -1,0 +1,42 @@
+"""What a caller of another domain learns of the registry's adapters, provenance, policies and refusals: nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Mint, RunningService
+from tests.integration.registry.test_http import files_of, upload
+from tests.integration.registry.test_http import peft as peft
+from tests.integration.strangers import Stranger
+
+pytestmark = pytest.mark.integration
+
+SCOPES = ["adapters:read", "adapters:write", "adapters:approve", "admin"]
+
+
+async def test_another_domains_adapters_read_like_none_at_every_route(
+    registry: RunningService, peft: Path, domain: str, mint: Mint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = (await upload(registry.client, peft, domain=domain)).json()["adapter_id"]
+    await registry.client.put(f"/v1/policies/{domain}", json={})
+    headers = {"Authorization": f"Bearer {mint(SCOPES, [f'{domain}z'])}"}
+    async with httpx.AsyncClient(base_url=registry.url, headers=headers, timeout=30) as client:
+        stranger = Stranger(client)
+        await stranger.walk({"adapter_id": theirs}, {"domain": "tried below"})
+        for method, path in (("GET", ""), ("PUT", ""), ("GET", "/audit")):
+            body = {} if method == "GET" else {"json": {}}
+            # The caller names the domain itself: equal, whether or not anybody has it.
+            await stranger.compare(method, f"/v1/policies/ID{path}", domain, f"{domain}y", status=403, **body)
+        for path in ("/v1/adapters", "/v1/refusals"):
+            await stranger.compare("GET", path, domain, f"{domain}y", status=403, params={"domain": "ID"})
+        sent = await client.post("/v1/adapters", data={"domain": domain}, files=files_of(peft))
+        assert sent.status_code == 403
+        await stranger.refused("GET", "/admin/info")
+        await stranger.sees_nothing_of(f'"{domain}"', "/v1/adapters", "/v1/refusals", "/v1/statistics")
+        with capsys.disabled():
+            stranger.report("registry")
+    kept = (await registry.client.get(f"/v1/adapters/{theirs}")).json()
+    assert (kept["status"], kept["active"]) == ("pending_review", False)

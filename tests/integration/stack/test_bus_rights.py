@@ -1,0 +1,173 @@
+"""Every user of the bus against every subject, asked of the real server: as subject, as reply subject, as subscription."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from fleet_cli.stack import Fleet
+from fleet_events.topology import BUCKETS, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
+from fleet_kit.cloudevents import open_envelope
+from fleet_kit.errors import Refused
+from fleet_kit.nats_auth import USERS, inbox_prefix
+from tests.conftest import empty_bus
+
+ALL_STREAMS = (*(stream.name for stream in STREAMS), "LORAFLEET_DLQ", "LORAFLEET_PROBE", "KV_LORAFLEET_REPLICAS")
+EVENTS = [row.subject for row in TOPOLOGY]
+DEAD = {f"lorafleet.dlq.{service}.some_event": service for service in SERVICES}
+PROBES = {f"lorafleet.probe.{service}": service for service in SERVICES}
+KEYS = {f"$KV.{bucket.name}.some-key": bucket.service for bucket in BUCKETS}
+MANAGEMENT = [
+    f"$JS.API.{verb}.{stream}"
+    for stream in ALL_STREAMS
+    for verb in (
+        "STREAM.CREATE",
+        "STREAM.UPDATE",
+        "STREAM.DELETE",
+        "STREAM.PURGE",
+        "STREAM.MSG.GET",
+        "STREAM.MSG.DELETE",
+    )
+]
+OTHERS = ["$SYS.REQ.SERVER.PING", "$JS.API.INFO", "$JS.API.STREAM.NAMES", "elsewhere", "lorafleet.v1.adapter.invented"]
+
+
+def owners() -> dict[str, set[str]]:
+    """Each subject and who, beside the admin, may publish it."""
+    found = {row.subject: set(row.said_by) for row in TOPOLOGY}
+    for owned in (DEAD, PROBES, KEYS):
+        found |= {subject: {service} for subject, service in owned.items()}
+    for row in TOPOLOGY:
+        for consumer in row.heard_by:
+            durable = durable_name(consumer, row)
+            found[f"$JS.ACK.{stream_of(row)}.{durable}.1.1.1.1.0"] = {consumer.service}
+            found[f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(row)}.{durable}"] = {consumer.service}
+            found[f"$JS.API.CONSUMER.DELETE.{stream_of(row)}.{durable}"] = set()
+    found |= {subject: set() for subject in (*MANAGEMENT, *OTHERS)}
+    found |= {f"{inbox_prefix(user)}.forged": set() for user in USERS}
+    return found
+
+
+def stream_of(row: Row) -> str:
+    return row.stream.name
+
+
+def refused_subjects(refusals: list[str], kind: str) -> set[str]:
+    pattern = re.compile(rf"permissions violation for {kind} to \"([^\"]+)\"", re.IGNORECASE)
+    return {match[1].lower() for text in refusals for match in pattern.finditer(text)}
+
+
+@pytest.fixture(params=USERS)
+def user(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def refusals() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def client(servers: Fleet, user: str, refusals: list[str]) -> AsyncIterator[Client]:
+    async def note(error: Exception) -> None:
+        refusals.append(str(error))
+
+    connected = await servers.connect_nats(user, error_cb=note)
+    yield connected
+    await connected.close()
+    await empty_bus(servers)
+
+
+async def test_a_user_publishes_its_own_subjects_and_no_other(client: Client, user: str, refusals: list[str]) -> None:
+    expected = owners()
+    destructive = {subject for subject in expected if user == "admin" and subject.startswith("$JS.API")}
+    for subject in expected.keys() - destructive:
+        await client.publish(subject, b"{}")
+    await client.flush()
+    await asyncio.sleep(0.2)
+    wanted = {subject.lower() for subject, users in expected.items() if user not in {*users, "admin"}}
+    assert refused_subjects(refusals, "publish") == wanted
+
+
+async def test_a_user_subscribes_to_its_own_inbox_and_nothing_else(
+    client: Client, user: str, refusals: list[str]
+) -> None:
+    subjects = {*owners(), "lorafleet.>", ">", "$KV.>", "_INBOX.>"}
+    for subject in subjects:
+        await client.subscribe(subject)
+    await client.flush()
+    await asyncio.sleep(0.2)
+    own = set() if user != "admin" else {subject.lower() for subject in subjects}
+    own.add(f"{inbox_prefix(user)}.forged".lower())
+    assert refused_subjects(refusals, "subscription") == {subject.lower() for subject in subjects} - own
+
+
+@pytest.mark.parametrize("user", ["upstream"], indirect=True)
+async def test_a_reply_subject_of_upstream_reaches_no_stream(
+    client: Client, user: str, servers: Fleet, jetstream: JetStreamContext
+) -> None:
+    """The server publishes the PubAck to the reply subject: it must not come to lie where others read facts."""
+    own = next(row.subject for row in TOPOLOGY if user in row.said_by)
+    before = await stored(jetstream)
+    for subject in owners():
+        await client.publish(own, b"{}", reply=subject)
+    await client.flush()
+    await asyncio.sleep(0.3)
+    after = await stored(jetstream)
+    assert own in after
+    assert after - before <= {row.subject for row in TOPOLOGY if user in row.said_by}
+
+
+async def test_what_a_services_reply_subject_has_stored_is_no_event(
+    client: Client, user: str, jetstream: JetStreamContext
+) -> None:
+    if user not in SERVICES or user == "router":
+        pytest.skip("publishes no events with a reply, or may publish everything")
+    own = next(row.subject for row in TOPOLOGY if user in row.said_by)
+    for subject in EVENTS:
+        await client.publish(own, b"{}", reply=subject)
+    await client.flush()
+    await asyncio.sleep(0.3)
+    seen = 0
+    for name in (stream.name for stream in STREAMS):
+        state = (await jetstream.stream_info(name)).state
+        for sequence in range(state.first_seq, state.last_seq + 1):
+            message = await jetstream.get_msg(name, sequence)
+            if b'"stream"' not in (message.data or b""):
+                continue
+            seen += 1
+            with pytest.raises(Refused):
+                open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
+    assert seen >= len(EVENTS) - 2
+
+
+async def stored(jetstream: JetStreamContext) -> set[str]:
+    """Subjects of everything that any stream holds."""
+    found: set[str] = set()
+    for info in await jetstream.streams_info():
+        detail = await jetstream.stream_info(str(info.config.name), subjects_filter=">")
+        found |= (detail.state.subjects or {}).keys()
+    return found
+
+
+async def test_upstream_gets_its_acknowledgement_and_a_repetition_is_stored_once(
+    servers: Fleet, jetstream: JetStreamContext
+) -> None:
+    subject = next(row.subject for row in TOPOLOGY if "upstream" in row.said_by)
+    upstream = await servers.connect_nats("upstream")
+    try:
+        headers = {"Nats-Msg-Id": secrets.token_hex(8)}
+        first = await upstream.jetstream(timeout=5).publish(subject, b"{}", headers=headers)
+        again = await upstream.jetstream(timeout=5).publish(subject, b"{}", headers=headers)
+        assert (again.seq, again.duplicate) == (first.seq, True)
+        plain = await upstream.request(subject, b"{}", timeout=5)
+        assert f'"stream":"{first.stream}"'.encode() in plain.data.replace(b" ", b"")
+    finally:
+        await upstream.close()
+        await empty_bus(servers)

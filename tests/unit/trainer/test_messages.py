@@ -1,0 +1,132 @@
+"""Rows whose prompts and answers are lists of messages, as TRL, OpenAI, ShareGPT and axolotl write them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.trainer.data.columns import Columns
+from services.trainer.data.dataset import InvalidSample
+from services.trainer.data.records import Kind, Message, Record
+
+pytestmark = pytest.mark.unit
+
+USER = {"role": "user", "content": "May I return sandals?"}
+GOOD = {"role": "assistant", "content": "Within 60 days."}
+BAD = {"role": "assistant", "content": "No idea."}
+BEFORE = [
+    {"role": "system", "content": "You work in a shop."},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hello!"},
+]
+ASKED = (Message("user", "May I return sandals?"),)
+TALK = (
+    Message("system", "You work in a shop."),
+    Message("user", "Hello"),
+    Message("assistant", "Hello!"),
+    *ASKED,
+)
+
+
+def record(row: dict[str, Any], kind: str) -> Record:
+    return Columns().record(row, Kind(kind), "tests")
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, ASKED),
+        ({"prompt": USER["content"], "chosen": GOOD["content"], "rejected": BAD["content"]}, ASKED),
+        ({"prompt": [USER], "chosen": GOOD, "rejected": BAD}, ASKED),
+        ({"chosen": [USER, GOOD], "rejected": [USER, BAD]}, ASKED),
+        ({"chosen": [*BEFORE, USER, GOOD], "rejected": [*BEFORE, USER, BAD]}, TALK),
+        ({"prompt": USER["content"], "chosen": [*BEFORE, USER, GOOD], "rejected": [*BEFORE, USER, BAD]}, TALK),
+        ({"prompt": [*BEFORE, USER], "chosen": [GOOD], "rejected": [BAD]}, TALK),
+        ({"prompt": json.dumps([*BEFORE, USER]), "chosen": json.dumps([GOOD]), "rejected": json.dumps([BAD])}, TALK),
+        ({"system": "You work in a shop.", "prompt": [*BEFORE[1:], USER], "chosen": [GOOD], "rejected": [BAD]}, TALK),
+    ],
+)
+def test_a_preference_is_read_in_every_form_that_trl_writes(row: dict[str, Any], prompt: tuple[Message, ...]) -> None:
+    read = record(row, "preference")
+    assert (read.prompt, read.completions) == (prompt, ("Within 60 days.", "No idea."))
+
+
+def test_completions_and_rankings_may_be_messages_too() -> None:
+    assert record({"prompt": [USER], "completion": [GOOD]}, "completion").completions == ("Within 60 days.",)
+    assert record({"prompt": [USER], "completions": [[GOOD], [BAD]]}, "ranking").completions == (
+        "Within 60 days.",
+        "No idea.",
+    )
+
+
+def test_text_that_happens_to_look_like_json_stays_text() -> None:
+    assert record({"prompt": "[1, 2]", "completion": '{"a": 1}'}, "completion").completions == ('{"a": 1}',)
+    assert record({"prompt": "[1, 2]", "completion": "x"}, "completion").prompt == (Message("user", "[1, 2]"),)
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"trainable": False}, {"weight": 0.0}])
+def test_an_answer_marked_as_context_is_kept_without_being_learned(mark: dict[str, Any]) -> None:
+    talk = [USER, {**BAD, **mark}, {"role": "user", "content": "Sure?"}, {**GOOD, "weight": 1}]
+    read = record({"messages": talk}, "conversation")
+    assert read.prompt[1] == Message("assistant", "No idea.", trained=False)
+    assert read.completions == ("Within 60 days.",)
+    assert Record.of_values(read.values()) == read
+
+
+def test_what_follows_the_last_learned_answer_is_left_out() -> None:
+    talk = [USER, GOOD, {"role": "user", "content": "Sure?"}, {**BAD, "weight": 0}]
+    read = record({"messages": talk}, "conversation")
+    assert (read.prompt, read.completions) == (ASKED, ("Within 60 days.",))
+
+
+def test_the_id_of_a_record_without_marks_is_what_it_was_before_there_were_marks() -> None:
+    read = record({"messages": [USER, GOOD, USER, BAD]}, "conversation")
+    assert read.record_id == "5c5607bd64bd283af74e3670309192ca48c7eaeefa8197a1f8374776075a0232"
+    marked = record({"messages": [USER, {**GOOD, "weight": 0}, USER, BAD]}, "conversation")
+    assert marked.record_id != read.record_id
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        [{"from": "human", "value": USER["content"]}, {"from": "gpt", "value": GOOD["content"]}],
+        [{"role": "system", "content": ""}, USER, GOOD],
+        [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "May I return "}, {"type": "text", "text": "sandals?"}],
+            },
+            GOOD,
+        ],
+        [USER, {**GOOD, "tool_calls": None, "refusal": None, "name": None}],
+        [{"role": None, "from": "user", "content": None, "value": USER["content"]}, GOOD],
+    ],
+)
+def test_other_tools_words_for_the_same_conversation_are_read(talk: list[dict[str, Any]]) -> None:
+    read = record({"messages": talk}, "conversation")
+    assert (read.prompt, read.completions) == (ASKED, ("Within 60 days.",))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "fault"),
+    [
+        ({"messages": [USER, {**GOOD, "weight": 0.5}]}, "conversation", r"messages: weight 0\.5, expected 0"),
+        ({"messages": [USER, {**GOOD, "weight": 0}]}, "conversation", "messages: weight 0 on every answer"),
+        ({"messages": [USER, {"role": "tool", "content": "x"}, GOOD]}, "conversation", "messages: role 'tool'"),
+        ({"messages": [USER, {**GOOD, "tool_calls": [{"id": "1"}]}]}, "conversation", "messages: an answer that calls"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "conversation", "messages: content nothing"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, GOOD]}, "conversation", "messages: content"),
+        ({"chosen": [USER, GOOD], "rejected": [{**USER, "content": "Other?"}, BAD]}, "preference", "chosen: other"),
+        ({"prompt": "Other?", "chosen": [USER, GOOD], "rejected": [BAD]}, "preference", "chosen: other messages"),
+        ({"prompt": [USER], "chosen": [USER], "rejected": [BAD]}, "preference", "chosen: a last turn of user"),
+        ({"prompt": "p", "completion": "c", "system": "cut \ud83d"}, "completion", "system: half a surrogate"),
+        ({"prompt": "p", "completion": "c", "id": "cut \ud83d"}, "completion", "id: half a surrogate"),
+        ({"prompt": "p", "completion": "c", "system": "nul \x00"}, "completion", "system: a NUL character"),
+        ({"system": "Other.", "prompt": [*BEFORE, USER], "completion": "c"}, "completion", "system: another system"),
+        ({"completion": "c"}, "completion", "prompt: no column 'prompt'"),
+        ({"prompt": 3, "completion": "c"}, "completion", "prompt: int in column 'prompt'"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_with_its_column(row: dict[str, Any], kind: str, fault: str) -> None:
+    with pytest.raises(InvalidSample, match=fault):
+        record(row, kind)
