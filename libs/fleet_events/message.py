@@ -4,8 +4,10 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, StrictBool
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StrictBool
 from pydantic.alias_generators import to_camel
+
+from fleet_events.strict_json import read_json
 
 __all__ = ["Bool", "Event", "Int64", "Message", "Timestamp", "decode_event"]
 
@@ -15,9 +17,20 @@ def _rfc3339(moment: datetime) -> str:
 
 
 # ProtoJSON writes 64-bit integers as strings, since JavaScript cannot hold them as numbers; both are read.
-Int64 = Annotated[int, PlainSerializer(str, return_type=str, when_used="json")]
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), PlainSerializer(str, return_type=str, when_used="json")]
 Timestamp = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
 Bool = StrictBool
+
+
+_DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
+
+
+def _suspicious(body: bytes) -> bool:
+    """Whether a body may hold what the model's own reader lets pass and `read_json` refuses.
+
+    That is NUL characters and integers beyond 64 bits. Two searches cost a fraction of reading the body twice.
+    """
+    return b"\\u0000" in body or b"0" * 19 in body.translate(_DIGITS)
 
 
 class Message(BaseModel):
@@ -49,8 +62,16 @@ class Event(Message):
 
     @classmethod
     def from_json(cls, body: bytes | str) -> Self:
-        """Read a ProtoJSON body; raises `pydantic.ValidationError` naming each field at fault."""
-        return cls.model_validate_json(body)
+        """Read a ProtoJSON body.
+
+        Raises:
+            ValueError: it breaks the contract (`pydantic.ValidationError`, which names each field at fault), or it is
+                JSON that not every part of the fleet can hold (see `read_json`).
+        """
+        data = body.encode() if isinstance(body, str) else body
+        if _suspicious(data):
+            read_json(data)
+        return cls.model_validate_json(data)
 
     @classmethod
     def from_protobuf(cls, body: bytes) -> Self:

@@ -48,18 +48,9 @@ class Blobs:
     def __init__(self, service: str, settings: ServiceSettings) -> None:
         self._service = service
         self._bucket = settings.s3_bucket
-        self._client = Minio(
-            settings.s3_endpoint.removeprefix("http://").removeprefix("https://"),
-            access_key=settings.s3_access_key,
-            secret_key=settings.s3_secret_key.get_secret_value(),
-            secure=settings.s3_secure,
-            region="us-east-1",  # saves the look-up of the bucket's region, which needs wider rights
-            http_client=urllib3.PoolManager(
-                maxsize=16,
-                timeout=urllib3.Timeout(connect=2, read=30),
-                retries=urllib3.Retry(total=1, backoff_factor=0.1),
-            ),
-        )
+        self._client = _connect(settings, read_seconds=30, retries=urllib3.Retry(total=1, backoff_factor=0.1))
+        # A thread that waits for a store that hangs ends when the probe does.
+        self._prober = _connect(settings, read_seconds=2, retries=False)
 
     async def put(self, kind: str, data: bytes | Path, *, content_type: str = "application/octet-stream") -> Blob:
         """Store bytes or a file; returns its reference. Idempotent: the name is the content's digest."""
@@ -99,13 +90,11 @@ class Blobs:
         await asyncio.to_thread(self._named, call, self._bucket, key)
         return to
 
-    async def reachable(self) -> None:
-        """One cheap round trip; raises what the client raises."""
-        try:
-            await asyncio.to_thread(self._client.stat_object, self._bucket, f"{self._service}/ready")
-        except S3Error as error:
-            if error.code not in {"NoSuchKey", "NoSuchObject"}:
-                raise
+    async def probe(self) -> None:
+        """Write a small object, always the same one; raises what the client raises."""
+        key = f"{self._service}/ready"
+        # Not empty: some stores keep an object without content where there is still room.
+        await asyncio.to_thread(self._prober.put_object, self._bucket, key, io.BytesIO(b"ready"), 5)
 
     def _find(self, prefix: str, at_most: int) -> list[FoundObject]:
         found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
@@ -150,6 +139,19 @@ class Blobs:
             if error.code in {"NoSuchKey", "NoSuchBucket"}:
                 raise BlobMissing(f"s3://{bucket}/{key} does not exist") from error
             raise
+
+
+def _connect(settings: ServiceSettings, *, read_seconds: float, retries: urllib3.Retry | bool) -> Minio:
+    return Minio(
+        settings.s3_endpoint.removeprefix("http://").removeprefix("https://"),
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        secure=settings.s3_secure,
+        region="us-east-1",  # saves the look-up of the bucket's region, which needs wider rights
+        http_client=urllib3.PoolManager(
+            maxsize=16, timeout=urllib3.Timeout(connect=2, read=read_seconds), retries=retries
+        ),
+    )
 
 
 def _digest(data: bytes | Path) -> str:

@@ -9,13 +9,31 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from reprlib import Repr
+
+from pydantic import ValidationError
 
 from fleet_events.message import Event, decode_event
 from fleet_events.topology import MAX_EVENT_BYTES, row_of, row_of_subject
 from fleet_kit.errors import Refused, Unreadable
 from fleet_kit.origin import check_origin
 
-__all__ = ["Envelope", "Outgoing", "event_id", "open_envelope", "read_envelope", "seal"]
+__all__ = ["ONLY_FOR", "Envelope", "Outgoing", "event_id", "open_envelope", "read_envelope", "seal"]
+
+ONLY_FOR = "Lorafleet-Only-For"
+"""Header of a replayed dead letter: the durable that gave the event up. Others pass it by."""
+MAX_HEADERS = 64
+MAX_HEADER_BYTES = 16 * 1024
+"""Names and values of all headers together."""
+MAX_ATTRIBUTE = {"ce-id": 256, "nats-msg-id": 256, "ce-source": 256, "ce-type": 256, "ce-subject": 1024, "ce-time": 64}
+"""Characters of an attribute."""
+_MAX_FAULTS = 50
+_MAX_SHOWN = 16 * 1024
+"""Faults of one body that are described, and size of a body whose values are shown with them: describing 60,000 faults
+takes a second, and showing a list of 80,000 values a tenth of one."""
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 @dataclass(frozen=True)
@@ -82,14 +100,27 @@ def open_envelope(
     """Read a received message.
 
     Raises:
-        Refused: see `read_envelope`.
-        Unreadable: the body is none of this event; the reason names each field at fault.
+        Refused: see `read_envelope`; or the body is no JSON that the fleet can hold, or no such protobuf message.
+        Unreadable: the body breaks the event's contract; the reason names each field at fault.
     """
     envelope = read_envelope(subject, headers, body, sequence)
     try:
         return decode_event(envelope.type, envelope.headers.get("content-type", ""), body), envelope
+    except ValidationError as error:
+        reason = _reason(error, len(body))
+        if _is_syntax(error):
+            raise Refused(reason) from error
+        raise Unreadable(reason) from error
     except ValueError as error:
-        raise Unreadable(_reason(error)) from error
+        raise Refused(str(error)[:2000]) from error
+
+
+def _is_syntax(error: ValidationError) -> bool:
+    """Whether the body is no JSON at all, so that no handler can find out whose it is."""
+    if error.error_count() > 1:
+        return False
+    [fault] = error.errors(include_url=False, include_input=False, include_context=False)
+    return fault["type"] == "json_invalid"
 
 
 def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int) -> Envelope:
@@ -99,9 +130,11 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, 
     stream's sequence, which stays the same over redeliveries. A fact that only services publish must carry them.
 
     Raises:
-        Refused: too large, unknown, with a broken time, or no event of the subject from a source that may publish it.
+        Refused: too large, unknown, with a broken attribute, or no event of the subject from a source that may publish
+            it.
     """
     found = {name.lower(): value for name, value in (headers or {}).items()}
+    _check_headers(found)
     row = row_of_subject(subject)
     if row is None:
         raise Refused(f"subject {subject!r} is in no row of the topology")
@@ -115,8 +148,9 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, 
         moment = datetime.fromisoformat(found.get("ce-time", "1970-01-01T00:00:00Z"))
         if moment.tzinfo is None:
             raise ValueError("ce-time must carry a time zone")
-    except ValueError as error:
-        raise Refused(_reason(error)) from error
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Refused(f"ce-time: {error}") from error
     return Envelope(
         id=found.get("ce-id") or found.get("nats-msg-id") or f"sequence-{sequence}",
         type=type_name,
@@ -127,13 +161,30 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, 
     )
 
 
-def _reason(error: ValueError) -> str:
-    from pydantic import ValidationError
+def _check_headers(headers: Mapping[str, str]) -> None:
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        raise Refused(
+            f"{len(headers)} headers of {size} bytes are over the {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes "
+            "that an event may have"
+        )
+    for name, most in MAX_ATTRIBUTE.items():
+        value = headers.get(name)
+        if value is None:
+            continue
+        if len(value) > most:
+            raise Refused(f"{name} of {len(value)} characters is over the {most} that it may have")
+        # An id is compared byte by byte by whoever stores it, so it has one spelling.
+        if not value.isprintable() or (name in {"ce-id", "nats-msg-id", "ce-type"} and not value.isascii()):
+            raise Refused(f"{name} {value[:80]!r} must hold printable characters only, and an id ASCII only")
 
-    if not isinstance(error, ValidationError):
-        return str(error)
-    faults = [
-        f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']} (got {str(fault['input'])[:80]!r})"
-        for fault in error.errors(include_url=False)
-    ]
-    return f"{error.title}: " + "; ".join(faults)
+
+def _reason(error: ValidationError, size: int) -> str:
+    if error.error_count() > _MAX_FAULTS:
+        return f"{error.title}: {error.error_count()} faults; send bodies by the contract in proto-schemas/"
+    shown = size <= _MAX_SHOWN
+    return f"{error.title}: " + "; ".join(
+        f"{'.'.join(map(str, fault['loc']))[:200] or 'body'}: {fault['msg'][:300]}"
+        + (f" (got {_SHORT.repr(fault['input'])})" if shown else "")
+        for fault in error.errors(include_url=False, include_input=shown)
+    )

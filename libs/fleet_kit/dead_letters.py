@@ -7,7 +7,8 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from fleet_events.topology import DEAD_STREAM
+from fleet_events.topology import DEAD_STREAM, row_of_subject
+from fleet_kit.cloudevents import ONLY_FOR
 
 __all__ = ["DeadLetter", "list_dead", "replay", "show"]
 
@@ -54,7 +55,7 @@ async def show(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
 async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     """Publish the event again under its own id, then remove the dead letter.
 
-    Every consumer of its subject gets it; those that had handled it know it by their inbox.
+    Only the consumer that gave it up handles it: others have handled the event, or have a dead letter of their own.
 
     Raises:
         LookupError: no such dead letter.
@@ -66,6 +67,11 @@ async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     headers = {name: value for name, value in letter.headers.items() if not name.startswith(("Lorafleet-", "Nats-"))}
     headers["ce-id"] = letter.event_id
     headers["Nats-Msg-Id"] = f"{letter.event_id}:replay:{sequence}"
+    headers[ONLY_FOR] = letter.consumer
+    row = row_of_subject(letter.subject)
+    if row is not None and row.keep is not None:
+        # As long as the first time: inbox rows are kept for that long, see `retention`.
+        headers["Nats-TTL"] = f"{int(row.keep.total_seconds())}s"
     await jetstream.publish(letter.subject, letter.body, timeout=5, headers=headers)
     await jetstream.delete_msg(DEAD_STREAM, sequence)
     return letter

@@ -1,24 +1,27 @@
-"""The way of one delivery: open the envelope → `_once` or `_long` → settle."""
+"""The way of one delivery: count its start → open the envelope → `_once` or `_long` → settle."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
 from faststream.nats.message import NatsMessage
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import inbox, lease, metrics
-from fleet_kit.cloudevents import Envelope, open_envelope, read_envelope
+from fleet_kit import attempts, inbox, lease, metrics
+from fleet_kit.cloudevents import ONLY_FOR, Envelope, open_envelope, read_envelope
 from fleet_kit.db import Pool
-from fleet_kit.errors import LeaseLost, NotYet, Unreadable
+from fleet_kit.dead_letter_writer import DeadLetterWriter
+from fleet_kit.errors import LeaseLost, NotYet, Refused, Unreadable
 from fleet_kit.handlers import Binding, Unread
-from fleet_kit.settle import settle
+from fleet_kit.isolation import Isolation
+from fleet_kit.settle import Settlement
 from fleet_kit.telemetry import span
 from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
@@ -29,6 +32,9 @@ log = structlog.get_logger()
 
 Begin = Callable[[Envelope | None], AbstractAsyncContextManager[Transaction]]
 """Opens a transaction, with the event that causes it."""
+
+LONGEST_HOLD = 600.0
+"""Seconds for which a short handler's message is held back from other workers; after that it counts as stuck."""
 
 
 @dataclass
@@ -45,6 +51,12 @@ class Desk:
     lease: timedelta
     running: set[asyncio.Future[None]] = field(default_factory=set)
     """Long work under way."""
+    isolation: Isolation = field(default_factory=Isolation)
+    """Of short work: an event that may have killed a process runs alone, so that no other is counted with it."""
+    settlement: Settlement = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.settlement = Settlement(DeadLetterWriter(self.jetstream))
 
     async def deliver(self, message: NatsMessage, binding: Binding) -> None:
         """Handle one message and answer it; raises only cancellation."""
@@ -52,21 +64,13 @@ class Desk:
         started = time.perf_counter()
 
         async def handle() -> str:
-            place = raw.subject, raw.headers, raw.data, raw.metadata.sequence.stream
-            try:
-                event, envelope = open_envelope(*place)
-            except Unreadable as broken:
-                if binding.unreadable is None:
-                    raise
-                return await self._unread(raw.data, broken, read_envelope(*place), binding, binding.unreadable)
-            bound = structlog.contextvars.bound_contextvars(event_id=envelope.id, consumer=binding.durable)
-            with span(f"handle {type(event).__name__}", envelope.headers), bound:
-                if binding.lease is None:
-                    return await self._once(event, envelope, binding)
-                name = binding.lease(event, envelope)
-                return await self._long(event, envelope, message, binding, name)
+            if binding.lease is not None:
+                return await self._handle(message, binding)
+            with _held(raw, binding.consumer.ack_wait):
+                async with self._start(raw, binding):
+                    return await self._handle(message, binding)
 
-        await settle(raw, binding.durable, self.jetstream, handle)
+        await self.settlement.settle(raw, binding.durable, handle, alone=binding.lease is None)
         metrics.EVENT_SECONDS.labels(binding.durable).observe(time.perf_counter() - started)
 
     async def give_up(self) -> None:
@@ -74,6 +78,56 @@ class Desk:
         for task in self.running:
             task.cancel()
         await asyncio.gather(*self.running, return_exceptions=True)
+        await self.settlement.writer.flush()
+
+    async def _handle(self, message: NatsMessage, binding: Binding) -> str:
+        raw = message.raw_message
+        if (raw.headers or {}).get(ONLY_FOR, binding.durable) != binding.durable:
+            return "duplicate"
+        place = raw.subject, raw.headers, raw.data, raw.metadata.sequence.stream
+        try:
+            event, envelope = open_envelope(*place)
+        except Unreadable as broken:
+            if binding.unreadable is None:
+                raise
+            return await self._unread(raw.data, broken, read_envelope(*place), binding, binding.unreadable)
+        bound = structlog.contextvars.bound_contextvars(event_id=envelope.id, consumer=binding.durable)
+        with span(f"handle {type(event).__name__}", envelope.headers), bound:
+            if binding.lease is None:
+                return await self._once(event, envelope, binding)
+            name = binding.lease(event, envelope)
+            return await self._long(event, envelope, message, binding, name)
+
+    @asynccontextmanager
+    async def _start(self, raw: Msg, binding: Binding) -> AsyncIterator[None]:
+        """Count a start of short work; raises `Refused` when too many before it were never answered."""
+        if raw.metadata.num_delivered == 1:
+            async with self.isolation.shared():
+                yield
+            return
+        message = f"{raw.metadata.sequence.stream}@{raw.metadata.timestamp.timestamp()}"
+        async with self.pool.acquire(timeout=5) as connection:
+            suspect = await attempts.suspect(connection, binding.durable, message, self.holder)
+        # The start is counted once it is this event's turn: those that wait for it are not killed by themselves.
+        async with self.isolation.alone() if suspect else self.isolation.shared():
+            async with self.pool.acquire(timeout=5) as connection:
+                unanswered = await attempts.begin(connection, binding.durable, message, self.holder)
+            async with self._answered(binding.durable, message):
+                starts = unanswered + 1 if suspect else 0  # the first delivery was not recorded
+                if starts >= attempts.LIMIT:
+                    raise Refused(attempts.given_up(starts))
+                yield
+
+    @asynccontextmanager
+    async def _answered(self, consumer: str, message: str) -> AsyncIterator[None]:
+        """Whatever ends this is an answer, cancellation included."""
+        try:
+            yield
+        finally:
+            # If the database is unavailable the row stays; a start of this process again does not count it.
+            with contextlib.suppress(Exception):
+                async with self.pool.acquire(timeout=2) as connection:
+                    await attempts.end(connection, consumer, message)
 
     async def _once(self, event: Event, envelope: Envelope, binding: Binding) -> str:
         async with self.begin(envelope) as tx:
@@ -95,11 +149,11 @@ class Desk:
         async with self.pool.acquire() as connection:
             if await inbox.seen(connection, binding.durable, envelope.id):
                 return "duplicate"
-            token = await lease.acquire(connection, name, self.holder, self.lease)
-        if token is None:
+            taken = await lease.acquire(connection, name, self.holder, self.lease)
+        if taken is None:
             raise NotYet(f"{name} is being worked on", after=self.lease.total_seconds() / 3)
-        work = Work(envelope, binding.durable, name, token, self.begin)
-        running = asyncio.ensure_future(binding.function(event, work, self.service))
+        work = Work(envelope, binding.durable, name, taken.token, self.begin)
+        running = asyncio.ensure_future(self._work(event, work, binding, taken.unanswered))
         self.running.add(running)
         running.add_done_callback(self.running.discard)
         beating = asyncio.create_task(self._beat(message, work, running))
@@ -107,17 +161,32 @@ class Desk:
             await running
         except asyncio.CancelledError:
             if work.lost.is_set():
+                await self._tell_survival(name, taken.token)
                 raise LeaseLost(f"{name} was taken over") from None
             raise
         finally:
             beating.cancel()
             running.cancel()
-            with contextlib.suppress(Exception):  # the lease runs out by itself if the database is away
+            with contextlib.suppress(Exception):  # the lease runs out by itself if the database is unavailable
                 async with self.pool.acquire(timeout=2) as connection:
-                    await lease.release(connection, name, token)
+                    await lease.release(connection, name, taken.token)
         if not work.finished:
             raise RuntimeError(f"the handler of {binding.durable} returned without work.finish()")
         return "done"
+
+    async def _work(self, event: Event, work: Work, binding: Binding, unanswered: int) -> None:
+        if unanswered < attempts.LIMIT:
+            return await binding.function(event, work, self.service)
+        reason = attempts.given_up(unanswered)
+        if binding.give_up is None:
+            raise Refused(reason)
+        log.error("long work is given up", consumer=binding.durable, lease=work.lease, reason=reason)
+        return await binding.give_up(event, reason, work, self.service)
+
+    async def _tell_survival(self, name: str, token: int) -> None:
+        with contextlib.suppress(Exception):  # one start too many is counted if the database is unavailable
+            async with self.pool.acquire(timeout=2) as connection:
+                await lease.survived(connection, name, token)
 
     async def _beat(self, message: NatsMessage, work: Work, running: asyncio.Future[None]) -> None:
         """Keep the message and the lease while the work runs; stop the work when the lease is lost."""
@@ -135,3 +204,28 @@ class Desk:
                 work.lost.set()
                 running.cancel()
                 return
+
+
+@contextmanager
+def _held(message: Msg, ack_wait: timedelta) -> Iterator[None]:
+    """Keep a message from other workers while its short handler waits, for example for a lock of the database."""
+    holding: list[asyncio.Task[None]] = []
+
+    def hold() -> None:
+        holding.append(asyncio.create_task(_renew(message, ack_wait.total_seconds() / 2)))
+
+    # No task for the many that end at once.
+    timer = asyncio.get_running_loop().call_later(ack_wait.total_seconds() / 2, hold)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for task in holding:
+            task.cancel()
+
+
+async def _renew(message: Msg, pause: float) -> None:
+    for _ in range(int(LONGEST_HOLD / pause)):
+        with contextlib.suppress(Exception):  # the bus is unavailable: the message comes again, the inbox knows it
+            await message.in_progress()
+        await asyncio.sleep(pause)

@@ -11,7 +11,7 @@ from fleet_kit.errors import Unreadable
 from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
 
-__all__ = ["Binding", "Handlers", "Unread"]
+__all__ = ["Binding", "GiveUp", "Handlers", "Unread"]
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)
@@ -19,6 +19,9 @@ E = TypeVar("E", bound=Event)
 
 Unread = Callable[[bytes, Unreadable, Transaction, Any], Awaitable[None]]
 """Handles a body that breaks its event's contract: body, what is wrong with it, transaction, service."""
+
+GiveUp = Callable[[Any, str, Work, Any], Awaitable[None]]
+"""Ends long work whose workers were killed too often: event, reason, work, service. It ends with `work.finish()`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Binding:
     function: Callable[..., Awaitable[None]]
     lease: Callable[[Any, Envelope], str] | None = None
     unreadable: Unread | None = None
+    give_up: GiveUp | None = None
 
     @property
     def durable(self) -> str:
@@ -62,16 +66,19 @@ class Handlers(Generic[S]):
         return register
 
     def long(
-        self, event: type[E], *, lease: Callable[[E, Envelope], str]
+        self, event: type[E], *, lease: Callable[[E, Envelope], str], give_up: GiveUp | None = None
     ) -> Callable[[Callable[[E, Work, S], Awaitable[None]]], Callable[[E, Work, S], Awaitable[None]]]:
         """Handle an event by long work, under the lease of the name that `lease` gives.
 
         The message is held with heartbeats meanwhile. The function writes through `work.transaction()` and
         ends with `work.finish()`.
+
+        An event whose workers are killed again and again, without `work.progress()` in between, goes to `give_up`,
+        which fails what the event asked for; without one it becomes a dead letter.
         """
 
         def register(function: Callable[[E, Work, S], Awaitable[None]]) -> Callable[[E, Work, S], Awaitable[None]]:
-            self._add(event, function, lease)
+            self._add(event, function, lease, give_up=give_up)
             return function
 
         return register
@@ -82,9 +89,10 @@ class Handlers(Generic[S]):
         function: Callable[..., Awaitable[None]],
         lease: Callable[[Any, Envelope], str] | None,
         unreadable: Unread | None = None,
+        give_up: GiveUp | None = None,
     ) -> None:
         for row, consumer in consumers_of(self.service):
             if row.event is event:
-                self.bindings[event] = Binding(row, consumer, function, lease, unreadable)
+                self.bindings[event] = Binding(row, consumer, function, lease, unreadable, give_up)
                 return
         raise ValueError(f"{self.service} does not hear {event.__name__}: add it to fleet_events/topology.py")

@@ -6,6 +6,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
+import asyncpg
+import httpx
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,10 +17,10 @@ from starlette.exceptions import HTTPException
 
 from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
+from fleet_kit.faults import TRANSIENT, describe, is_transient
 from fleet_kit.http_front import Front
 from fleet_kit.http_openapi import PROBLEM, answers_with, declare_errors
 from fleet_kit.settings import HttpSettings
-from fleet_kit.settle import TRANSIENT
 
 __all__ = ["install", "service_of"]
 
@@ -69,9 +71,9 @@ def install(
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
         return problem_response(Problem(error.status_code, "Request refused", str(error.detail)))
 
-    for transient in TRANSIENT:
-        if issubclass(transient, Exception):
-            app.add_exception_handler(transient, _unavailable)
+    possibly: tuple[type[Exception], ...] = (*TRANSIENT, asyncpg.PostgresError, httpx.HTTPStatusError)
+    for transient in possibly:
+        app.add_exception_handler(transient, _unavailable)
 
     app.add_middleware(Front, settings=settings)
     declare_errors(app)
@@ -79,7 +81,9 @@ def install(
 
 
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
-    log.warning("request could not be served", reason=repr(error))
+    if not is_transient(error):
+        raise error
+    log.warning("request could not be served", reason=describe(error))
     detail = f"a dependency of this service is unavailable ({type(error).__name__}); see /readyz"
     return problem_response(Problem(503, "Temporarily unavailable", detail, retry_after=2))
 
@@ -99,7 +103,7 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
 
     @router.get(
         "/readyz",
-        summary="Ready to work: a JetStream round trip, the database, and the service's own parts",
+        summary="Ready to work: JetStream, database and object store take a write, and the service's own parts work",
         responses={503: {"description": "Not ready", "content": {"application/json": {}}}},
     )
     async def readyz() -> JSONResponse:
@@ -114,7 +118,8 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
         named = checks()
         results = dict(zip(named, await asyncio.gather(*map(check, named.values())), strict=True))
         ready = all(result == "ok" for result in results.values())
-        return JSONResponse({"ready": ready, "checks": results}, status_code=200 if ready else 503)
+        body = {"ready": ready, "checks": results}
+        return JSONResponse(body) if ready else JSONResponse(body, status_code=503, headers={"Retry-After": "2"})
 
     # They name adapters, and so the domains that have some.
     reads_metrics = [] if metrics_public else [Depends(_reads_metrics)]

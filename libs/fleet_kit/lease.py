@@ -3,25 +3,38 @@
 See Martin Kleppmann, "How to do distributed locking" (2016), on fencing tokens. Time is the database's.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from fleet_kit.db import Connection
 from fleet_kit.errors import LeaseLost
 
-__all__ = ["acquire", "check", "release", "renew"]
+__all__ = ["Taken", "acquire", "check", "progress", "release", "renew", "survived"]
 
 
-async def acquire(connection: Connection, name: str, holder: str, ttl: timedelta) -> int | None:
-    """Take the lease if nobody holds it; returns the fencing token, or None while another holder is alive."""
-    token = await connection.fetchval(
-        "insert into lease as held (name, holder, token, expires_at) values ($1, $2, 1, now() + $3)"
-        " on conflict (name) do update set holder = $2, token = held.token + 1, expires_at = now() + $3"
-        " where held.expires_at <= now() or held.holder = $2 returning token",
+@dataclass(frozen=True)
+class Taken:
+    """A lease that was taken."""
+
+    token: int
+    """Grows with each holder."""
+    unanswered: int
+    """How many holders before this one disappeared in a row: their process ended and released nothing."""
+
+
+async def acquire(connection: Connection, name: str, holder: str, ttl: timedelta) -> Taken | None:
+    """Take the lease if nobody holds it; returns None while another holder is alive."""
+    row = await connection.fetchrow(
+        "insert into lease as held (name, holder, token, expires_at, released) values ($1, $2, 1, now() + $3, false)"
+        " on conflict (name) do update set holder = $2, token = held.token + 1, expires_at = now() + $3,"
+        " released = false,"
+        " unanswered = held.unanswered + case when held.released or held.holder = $2 then 0 else 1 end"
+        " where held.expires_at <= now() or held.holder = $2 returning token, unanswered",
         name,
         holder,
         ttl,
     )
-    return None if token is None else int(token)
+    return None if row is None else Taken(row["token"], row["unanswered"])
 
 
 async def renew(connection: Connection, name: str, token: int, ttl: timedelta) -> bool:
@@ -40,5 +53,21 @@ async def check(connection: Connection, name: str, token: int) -> None:
 
 
 async def release(connection: Connection, name: str, token: int) -> None:
-    """Let the next worker begin at once; the row stays, since its token must never fall."""
-    await connection.execute("update lease set expires_at = now() where name = $1 and token = $2", name, token)
+    """Let the next worker begin at once: this one ends with an answer. The row stays, since its token must not fall."""
+    await connection.execute(
+        "update lease set expires_at = now(), released = true, unanswered = 0 where name = $1 and token = $2",
+        name,
+        token,
+    )
+
+
+async def progress(connection: Connection, name: str, token: int) -> None:
+    """The work has come further: holders that disappeared before do not count."""
+    await connection.execute("update lease set unanswered = 0 where name = $1 and token = $2", name, token)
+
+
+async def survived(connection: Connection, name: str, token: int) -> None:
+    """A holder that lost the lease is alive: the later one counted it as gone."""
+    await connection.execute(
+        "update lease set unanswered = greatest(unanswered - 1, 0) where name = $1 and token > $2", name, token
+    )

@@ -1,11 +1,17 @@
-"""The outbox: a state change and the events it has to say are one transaction; a relay publishes them after it.
+"""The outbox: a state change and the events it has to publish are one transaction; a relay publishes them after it.
 
 One relay a service (an advisory lock), in the order of the rows; a row is marked only after JetStream's PubAck.
 A crash between the two publishes again under the same Nats-Msg-Id, and consumers have their inbox.
+
+A PubAck alone is not durable: by default nats-server flushes its files every two minutes (`sync_interval`), so a power
+cut can lose what it had acknowledged. Therefore published rows are kept (see `retention`) with where they were stored,
+and `outbox_check` has them published again when the server has lost them.
 """
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from itertools import takewhile
 
 import asyncpg
@@ -13,9 +19,10 @@ import structlog
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
-from fleet_kit import metrics
+from fleet_kit import metrics, outbox_check, retention
 from fleet_kit.cloudevents import Outgoing
 from fleet_kit.db import Connection, Pool
+from fleet_kit.faults import is_transient
 
 __all__ = ["Relay", "add", "unpublished"]
 
@@ -23,7 +30,6 @@ log = structlog.get_logger()
 
 WINDOW = 256
 IDLE_SECONDS = 0.5
-KEEP = "1 day"
 
 
 async def add(connection: Connection, outgoing: Outgoing) -> None:
@@ -52,12 +58,15 @@ async def _waiting(connection: Connection) -> list[asyncpg.Record]:
     )
 
 
-async def _mark(connection: Connection, positions: list[int]) -> None:
-    await connection.execute("update outbox set published_at = now() where position = any($1)", positions)
-
-
-async def _forget(connection: Connection) -> None:
-    await connection.execute(f"delete from outbox where published_at < now() - interval '{KEEP}'")  # noqa: S608
+async def _mark(connection: Connection, positions: list[int], acks: list[PubAck]) -> None:
+    await connection.execute(
+        "update outbox set published_at = now(), stream = acked.stream, sequence = acked.sequence"
+        " from unnest($1::bigint[], $2::text[], $3::bigint[]) as acked (position, stream, sequence)"
+        " where outbox.position = acked.position",
+        positions,
+        [ack.stream for ack in acks],
+        [ack.seq for ack in acks],
+    )
 
 
 async def _lead(connection: Connection, service: str) -> bool:
@@ -67,14 +76,16 @@ async def _lead(connection: Connection, service: str) -> bool:
 class Relay:
     """Publishes a service's outbox for as long as the service runs."""
 
-    def __init__(self, service: str, pool: Pool, jetstream: JetStreamContext) -> None:
+    def __init__(self, service: str, pool: Pool, jetstream: JetStreamContext, server: Callable[[], str]) -> None:
+        """`server` gives the id of the server process that the connection leads to."""
         self._service = service
         self._pool = pool
         self._jetstream = jetstream
+        self._server = server
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Say that a transaction with events has committed in this process."""
+        """Tell the relay that a transaction with events has committed in this process."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -86,21 +97,31 @@ class Relay:
                     if await _lead(connection, self._service):
                         pause = IDLE_SECONDS
                         await self._serve(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, RelayStalled) as error:
+            except Exception as error:
+                if not isinstance(error, RelayStalled) and not is_transient(error):
+                    raise
                 log.warning("outbox relay waits", reason=repr(error))
                 pause = min(pause * 2, 5.0)
             await asyncio.sleep(pause)
 
     async def _serve(self, connection: Connection) -> None:
-        await _forget(connection)
+        checked, care_at, streams = "", 0.0, set[str]()
         while True:
             self._wake.clear()
+            server, now = self._server(), time.monotonic()
+            if server != checked or now >= care_at:
+                await outbox_check.check(connection, self._jetstream, server)
+                more = await retention.sweep(connection, self._service)
+                checked, care_at = server, now + (IDLE_SECONDS if more else retention.SWEEP_SECONDS)
             rows = await _waiting(connection)
             metrics.OUTBOX_WAITING.labels(self._service).set(len(rows))
             while rows:
                 window = _distinct_entities(rows)
-                await self._publish(window)
-                await _mark(connection, [row["position"] for row in window])
+                acks = await self._publish(window)
+                for stream in {ack.stream for ack in acks} - streams:
+                    await outbox_check.note(connection, stream, server)
+                    streams.add(stream)
+                await _mark(connection, [row["position"] for row in window], acks)
                 rows = rows[len(window) :]
             # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with what it waits for,
             # and the relay would outlive its service.
@@ -108,7 +129,7 @@ class Relay:
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self._wake.wait()
 
-    async def _publish(self, window: list[asyncpg.Record]) -> None:
+    async def _publish(self, window: list[asyncpg.Record]) -> list[PubAck]:
         """Send a window in order and wait for every PubAck; on any failure the whole window is sent again."""
         acks: list[asyncio.Future[PubAck]] = []
         try:
@@ -117,7 +138,7 @@ class Relay:
                     await self._jetstream.publish_async(row["subject"], row["body"], headers=dict(row["headers"]))
                 )
             async with asyncio.timeout(5):
-                await asyncio.gather(*acks)
+                return await asyncio.gather(*acks)
         except Exception as error:
             # nats-py raises many unrelated classes here; whatever it is, nothing is marked and it is tried again.
             for ack in acks:

@@ -23,6 +23,7 @@ from fleet_kit.db import Pool, connect_pool
 from fleet_kit.handlers import Handlers
 from fleet_kit.http_server import serve
 from fleet_kit.outbox import Relay
+from fleet_kit.readiness import Cached, write_database, write_stream
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.stream_room import watch_room
 from fleet_kit.transaction import Transaction
@@ -116,6 +117,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _running(name, settings, handlers, parts, database=database) as service:
             app.state.service = service
+            app.state.writes = _writes(service)
             app.state.verifier = Verifier(
                 settings.jwks,
                 settings.issuer,
@@ -126,7 +128,7 @@ def create_app(
 
     app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan)
     app.state.name = name
-    http.install(app, settings, lambda: _checks(app.state.service))
+    http.install(app, settings, lambda: app.state.writes | app.state.service.extra_checks)
     app.include_router(api)
     return app
 
@@ -174,7 +176,7 @@ async def _start(
             if service.pool is None:
                 await asyncio.Event().wait()
                 return
-            service.relay = Relay(service.name, service.pool, jetstream)
+            service.relay = Relay(service.name, service.pool, jetstream, lambda: service.bus.server_id)
             if handlers is not None:
                 await service.bus.listen(handlers, service, service.transaction, service.pool)
             log.info("service listens")
@@ -190,15 +192,12 @@ async def _start(
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _checks(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None]]]:
-    async def database() -> None:
-        async with service.db.acquire(timeout=2) as connection:
-            await connection.fetchval("select 1")
-
+def _writes(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None]]]:
+    """A write to each server; made once, as the results are kept for some seconds."""
     checks: dict[str, Callable[[], Awaitable[None]]] = {
-        "nats": service.bus.round_trip,
-        "s3": service.blobs.reachable,
+        "nats": Cached(lambda: write_stream(service.jetstream, service.name)),
+        "s3": Cached(service.blobs.probe),
     }
     if service.pool is not None:
-        checks["database"] = database
-    return checks | service.extra_checks
+        checks["database"] = Cached(lambda: write_database(service.db))
+    return checks

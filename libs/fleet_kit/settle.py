@@ -1,54 +1,30 @@
 """The one place where an outcome becomes ack, nak or a dead letter."""
 
 import asyncio
-import socket
+import time
+import traceback
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 
-import asyncpg
-import httpx
-import nats.errors
 import structlog
-import urllib3.exceptions
-from minio.error import S3Error, ServerError
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 
 from fleet_kit import metrics
+from fleet_kit.dead_letter_writer import DeadLetterWriter, later
 from fleet_kit.errors import LeaseLost, NotYet, Refused
+from fleet_kit.faults import describe, is_deterministic, is_transient
 
-__all__ = ["TRANSIENT", "dead_subject", "settle"]
+__all__ = ["Settlement"]
 
 log = structlog.get_logger()
 
-TRANSIENT: tuple[type[BaseException], ...] = (
-    OSError,
-    TimeoutError,
-    socket.gaierror,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    httpx.TransportError,
-    urllib3.exceptions.HTTPError,
-    ServerError,
-    nats.errors.Error,
-)
-"""Faults of the surroundings: they pass by themselves, so the event waits as long as it takes."""
-
 TRIES = 5
-"""Deliveries after which an unexpected exception, most likely a defect of ours, becomes a dead letter."""
+"""Failures after which an unexpected exception, most likely a defect of ours, becomes a dead letter."""
 
-MAX_DEAD_BODY = 900_000
-
-
-def dead_subject(durable: str) -> str:
-    """Subject of a durable's dead letters: registry-training_completed → lorafleet.dlq.registry.training_completed."""
-    service, _, event = durable.partition("-")
-    return f"lorafleet.dlq.{service}.{event}"
+TRACEBACK_SECONDS = 60.0
+"""How often the traceback of one place in the code is logged at most."""
+_REMEMBERED = 10_000
 
 
 def backoff(deliveries: int) -> float:
@@ -56,77 +32,91 @@ def backoff(deliveries: int) -> float:
     return float(min(0.5 * 2 ** min(deliveries - 1, 10), 15.0))
 
 
-async def settle(message: Msg, durable: str, jetstream: JetStreamContext, handle: Callable[[], Awaitable[str]]) -> None:
-    """Run a handler and answer its message. Never raises, except for cancellation."""
-    deliveries = message.metadata.num_delivered
-    outcome = "retry"
-    try:
-        outcome = await handle()
-        await message.ack()
-    except asyncio.CancelledError:
-        # The service stops: whoever is left gets the message at once.
-        await _answer(message, delay=0.1)
-        raise
-    except NotYet as error:
-        log.info("event waits", consumer=durable, reason=str(error), after=error.after)
-        await _answer(message, delay=error.after)
-    except LeaseLost as error:
-        log.warning("work was taken over", consumer=durable, reason=str(error))
-        await _answer(message, delay=5.0)
-    except Refused as error:
-        outcome = await _bury(message, durable, jetstream, f"refused: {error}")
-    except S3Error as error:
-        # 5xx answers are S3Errors too; a missing right or bucket will not pass by itself, but an operator mends it.
-        await _retry(message, durable, error, deliveries)
-    except TRANSIENT as error:
-        await _retry(message, durable, error, deliveries)
-    except Exception as error:
-        log.exception("handler failed", consumer=durable, deliveries=deliveries)
-        if deliveries >= TRIES:
-            outcome = await _bury(message, durable, jetstream, f"failed {deliveries} times: {error!r}")
-        else:
-            await _answer(message, delay=backoff(deliveries))
-    finally:
-        metrics.EVENTS_HANDLED.labels(durable, outcome).inc()
+@dataclass
+class Settlement:
+    """Runs handlers and answers their messages, for one process."""
 
+    writer: DeadLetterWriter
+    _failures: OrderedDict[tuple[str, int], int] = field(default_factory=OrderedDict)
+    """Unexpected exceptions by consumer and message. Not the delivery count: that grows with every wait too."""
+    _shown: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
+    """When the traceback of a place was logged last."""
 
-async def _retry(message: Msg, durable: str, error: BaseException, deliveries: int) -> None:
-    log.warning("transient fault", consumer=durable, reason=repr(error), deliveries=deliveries)
-    await _answer(message, delay=backoff(deliveries))
+    async def settle(
+        self, message: Msg, durable: str, handle: Callable[[], Awaitable[str]], *, alone: bool = True
+    ) -> None:
+        """Run a handler and answer its message. Never raises, except for cancellation.
 
+        Args:
+            message: the delivery.
+            durable: its consumer.
+            handle: does the work; returns its outcome for the metrics.
+            alone: the handler depends on the event and the database alone, so a value that it cannot handle comes from
+                the event. Long work also depends on what other services answer, so it is tried again.
+        """
+        deliveries = message.metadata.num_delivered
+        outcome: str | None = "retry"
+        try:
+            outcome = await handle()
+            await message.ack()
+        except asyncio.CancelledError:
+            # The service stops: whoever is left gets the message at once.
+            await later(message, 0.1)
+            raise
+        except NotYet as error:
+            log.info("event waits", consumer=durable, reason=str(error), after=error.after)
+            await later(message, error.after)
+        except LeaseLost as error:
+            log.warning("work was taken over", consumer=durable, reason=str(error))
+            await later(message, 5.0)
+        except Refused as error:
+            outcome = None
+            await self._bury(message, durable, f"refused: {error}")
+        except Exception as error:
+            if is_transient(error):
+                log.warning("transient fault", consumer=durable, reason=describe(error), deliveries=deliveries)
+                await later(message, backoff(deliveries))
+            else:
+                outcome = await self._failed(message, durable, error, at_once=alone and is_deterministic(error))
+        finally:
+            if outcome is not None:
+                metrics.EVENTS_HANDLED.labels(durable, outcome).inc()
 
-async def _answer(message: Msg, delay: float) -> None:
-    """Nak; if even that cannot be sent, the message comes again after its ack_wait."""
-    try:
-        await message.nak(delay=delay)
-    except Exception as error:
-        # nats-py raises several unrelated classes when it is disconnected.
-        log.warning("nak not sent", reason=repr(error))
-
-
-async def _bury(message: Msg, durable: str, jetstream: JetStreamContext, reason: str) -> str:
-    """Store a copy with its reason, then end the original; without the copy's PubAck the original comes again."""
-    metadata = message.metadata
-    body = message.data
-    headers = {name: value for name, value in (message.headers or {}).items() if not name.startswith("Nats-")}
-    headers |= {
-        "Lorafleet-Reason": " ".join(reason.split())[:2000],
-        "Lorafleet-Consumer": durable,
-        "Lorafleet-Subject": message.subject,
-        "Lorafleet-Sequence": str(metadata.sequence.stream),
-        "Lorafleet-Deliveries": str(metadata.num_delivered),
-        "Lorafleet-Time": datetime.now(UTC).isoformat(),
-        "Nats-Msg-Id": f"{durable}:{metadata.sequence.stream}:{metadata.num_delivered}",
-    }
-    if len(body) > MAX_DEAD_BODY:
-        headers["Lorafleet-Truncated"] = str(len(body))
-        body = body[:MAX_DEAD_BODY]
-    try:
-        await jetstream.publish(dead_subject(durable), body, timeout=5, headers=headers)
-        await message.term()
-    except Exception as error:
-        log.warning("dead letter not stored", consumer=durable, reason=repr(error))
-        await _answer(message, delay=backoff(metadata.num_delivered))
+    async def _failed(self, message: Msg, durable: str, error: Exception, *, at_once: bool) -> str | None:
+        """A defect, or content that no code of ours can handle: buried at once where another try ends the same."""
+        self._show(durable, error)
+        if at_once:
+            await self._bury(message, durable, f"cannot be handled: {_named(error)}")
+            return None
+        key = durable, message.metadata.sequence.stream
+        failures = self._failures.pop(key, 0) + 1
+        if failures >= TRIES:
+            await self._bury(message, durable, f"failed {failures} times: {_named(error)}")
+            return None
+        self._failures[key] = failures
+        if len(self._failures) > _REMEMBERED:
+            self._failures.popitem(last=False)
+        await later(message, backoff(failures))
         return "retry"
-    log.error("dead letter", consumer=durable, reason=reason)
-    return "dead"
+
+    async def _bury(self, message: Msg, durable: str, reason: str) -> None:
+        """Hand the message to the writer, which also counts the outcome."""
+        await self.writer.bury(message, durable, reason, backoff(message.metadata.num_delivered))
+
+    def _show(self, durable: str, error: Exception) -> None:
+        """Log the exception; with its traceback unless the same place had one a moment ago."""
+        frames = traceback.extract_tb(error.__traceback__, limit=-1)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        key, now = (type(error).__name__, place), time.monotonic()
+        if now - self._shown.get(key, float("-inf")) < TRACEBACK_SECONDS:
+            log.error("handler failed", consumer=durable, reason=describe(error), place=place)
+            return
+        self._shown[key] = now
+        self._shown.move_to_end(key)
+        if len(self._shown) > _REMEMBERED:
+            self._shown.popitem(last=False)
+        log.error("handler failed", consumer=durable, reason=describe(error), place=place, exc_info=error)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}({str(error)[:1000]!r})"

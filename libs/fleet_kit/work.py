@@ -40,6 +40,13 @@ class Work:
             await lease.check(tx.connection, self.lease, self.token)
             yield tx
 
+    async def progress(self, tx: Transaction) -> None:
+        """The work has come further, in this transaction: workers that were killed before it do not count.
+
+        After `attempts.LIMIT` killed workers in a row without progress the event is given up.
+        """
+        await lease.progress(tx.connection, self.lease, self.token)
+
     @asynccontextmanager
     async def finish(self) -> AsyncIterator[Transaction]:
         """The last transaction: the event counts as handled when it commits."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from fleet_events.v1 import GoldenDatasetPublished, GoldenPrint
-from fleet_kit.settle import TRANSIENT
+from fleet_kit.faults import TRANSIENT
 from fleet_kit.transaction import Transaction
 from services.evaluator import golden_store
 from services.evaluator.domain import GoldenVersion

@@ -10,7 +10,7 @@ from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
 from services.evaluator import store
 from services.evaluator.orders import open_requested
-from services.evaluator.run import Bench, evaluate
+from services.evaluator.run import Bench, evaluate, fail
 from services.evaluator.settings import EvaluatorSettings
 
 EvaluatorService = Service[EvaluatorSettings, Bench]
@@ -25,7 +25,15 @@ def _of_requested(event: EvaluationRequested, envelope: Envelope) -> str:
     return f"evaluation:{event.evaluation_id or envelope.id}"
 
 
-@handlers.long(AdapterRegistered, lease=_of_registered)
+async def _give_up_registered(_event: AdapterRegistered, reason: str, work: Work, _service: EvaluatorService) -> None:
+    await fail(work.envelope.id, reason, work)
+
+
+async def _give_up_requested(event: EvaluationRequested, reason: str, work: Work, _service: EvaluatorService) -> None:
+    await fail(event.evaluation_id or work.envelope.id, reason, work)
+
+
+@handlers.long(AdapterRegistered, lease=_of_registered, give_up=_give_up_registered)
 async def judge_registered(event: AdapterRegistered, work: Work, service: EvaluatorService) -> None:
     """Judge a new version with the golden data set it names, else its domain's newest."""
     adapter = event.adapter
@@ -51,7 +59,7 @@ async def judge_registered(event: AdapterRegistered, work: Work, service: Evalua
     await evaluate(work.envelope.id, work, service.parts)
 
 
-@handlers.long(EvaluationRequested, lease=_of_requested)
+@handlers.long(EvaluationRequested, lease=_of_requested, give_up=_give_up_requested)
 async def judge_requested(event: EvaluationRequested, work: Work, service: EvaluatorService) -> None:
     """Judge a version again."""
     evaluation_id = event.evaluation_id or work.envelope.id

@@ -32,6 +32,7 @@ class Held(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
     def finish(self) -> AbstractAsyncContextManager[Transaction]: ...
+    async def progress(self, tx: Transaction) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ async def evaluate(evaluation_id: str, work: Held, bench: Bench) -> None:
         await _judge_missing(evaluation_id, samples, version, work, bench)
         await _finish(evaluation_id, samples, version, work, bench)
     except EvaluationFailure as failure:
-        await _fail(evaluation_id, str(failure), work)
+        await fail(evaluation_id, str(failure), work)
     except Unready as reason:
         await _wait(evaluation_id, str(reason), work, bench)
 
@@ -141,6 +142,7 @@ async def _judge_one(
             raise EvaluationFailure(f"two different artifacts of {evaluation.adapter_id} answered")
         await store.set_waiting(tx.connection, evaluation_id, waiting=False)
         await store.add_result(tx.connection, evaluation_id, _result(sample, answer, finding), dict(finding.evidence))
+        await work.progress(tx)
 
 
 def _result(sample: GoldenSample, answer: Answer, finding: Finding) -> SampleResult:
@@ -253,7 +255,8 @@ def _report(
     return json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True, default=str).encode()
 
 
-async def _fail(evaluation_id: str, reason: str, work: Held) -> None:
+async def fail(evaluation_id: str, reason: str, work: Held) -> None:
+    """End the evaluation as failed and publish why."""
     async with work.finish() as tx:
         evaluation = await store.evaluation(tx.connection, evaluation_id)
         if evaluation is None:
@@ -275,6 +278,6 @@ async def _wait(evaluation_id: str, reason: str, work: Held, bench: Bench) -> No
     evaluation = await _stored(work, evaluation_id)
     limit = bench.settings.ready_seconds
     if domain.waited_out(evaluation, datetime.now(UTC), timedelta(seconds=limit)):
-        await _fail(evaluation_id, f"inference could not serve it within {limit:g} s: {reason}", work)
+        await fail(evaluation_id, f"inference could not serve it within {limit:g} s: {reason}", work)
         return
     raise NotYet(reason, after=bench.settings.retry_seconds)

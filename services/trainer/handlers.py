@@ -23,7 +23,7 @@ from services.trainer.data.building import run_next_build
 from services.trainer.data.dataset import InvalidSample, Preference, Sample
 from services.trainer.data.golden.known import remember
 from services.trainer.jobs.acceptance import accept, reject
-from services.trainer.jobs.job import run_job
+from services.trainer.jobs.job import give_up_job, run_job
 from services.trainer.service import TrainerService
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -63,7 +63,11 @@ def _job_lease(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG00
     return f"job:{event.job_id}"
 
 
-@handlers.long(TrainingQueued, lease=_job_lease)
+async def _give_up_job(event: TrainingQueued, reason: str, work: Work, service: TrainerService) -> None:  # noqa: ARG001
+    await give_up_job(event.job_id, reason, work)
+
+
+@handlers.long(TrainingQueued, lease=_job_lease, give_up=_give_up_job)
 async def train(event: TrainingQueued, work: Work, service: TrainerService) -> None:
     """Train, on one worker at a time, until the job has succeeded, failed or been cancelled."""
     await run_job(event.job_id, work, service)

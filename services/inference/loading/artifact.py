@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fleet_events.v1 import Adapter
 from fleet_kit.errors import BlobCorrupt, BlobMissing
-from fleet_kit.settle import TRANSIENT
+from fleet_kit.faults import TRANSIENT
 from lora_core import LoRAFormat, check_card
 from lora_core.errors import AdapterError, AdapterNotFound
 

@@ -74,6 +74,7 @@ async def _claim(work: Work, service: TrainerService) -> DatasetBuild | None:
             if build is not None:
                 build = dataset_build.take_up(build)
                 await build_store.save_build(tx.connection, build)
+                await work.progress(tx)  # from here on the build counts its own attempts
                 return build
             waiting = await build_queue.count_waiting(tx.connection)
         if not waiting:

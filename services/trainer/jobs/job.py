@@ -54,6 +54,17 @@ async def run_job(job_id: str, work: Work, service: TrainerService) -> None:
             await _remember(job_id, str(error), work)
 
 
+async def give_up_job(job_id: str, reason: str, work: Work) -> None:
+    """Fail a job whose workers were killed before they could take it up."""
+    async with work.transaction() as tx:
+        resting = (await store.locked(tx.connection, job_id)).state
+    if resting.final or resting is JobState.PAUSED:
+        async with work.finish():
+            return
+    async with work.finish() as tx:
+        await _write_end(tx, job_id, _failing(reason))
+
+
 async def _leave(job: Job, work: Work, service: TrainerService) -> None:
     """A job that is not trained now: it has ended or rests, shall do so, or was tried too often."""
     if job.state.final or job.state is JobState.PAUSED:
@@ -78,6 +89,7 @@ async def _take_up(job_id: str, work: Work, service: TrainerService) -> tuple[Jo
             return job, False
         job = domain.take_up(job, datetime.now(UTC), service.parts.worker)
         await store.save_job(tx.connection, job)
+        await work.progress(tx)  # from here on the job counts its own attempts
         return job, True
 
 

@@ -6,15 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
-from minio.error import S3Error
 
 from fleet_kit.errors import BlobMissing
-from fleet_kit.settle import TRANSIENT
+from fleet_kit.faults import TRANSIENT, is_transient
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-PASSING: tuple[type[BaseException], ...] = (*TRANSIENT, S3Error)
+PASSING = TRANSIENT
 _PAUSE = 0.5
 _LONGEST_PAUSE = 5.0
 
@@ -32,7 +31,7 @@ async def patiently(what: str, call: Callable[[], Awaitable[T]], *, seconds: flo
         except (BlobMissing, FileNotFoundError):
             raise  # waiting brings nothing back
         except PASSING as error:
-            if time.monotonic() + pause > deadline:
+            if not is_transient(error) or time.monotonic() + pause > deadline:
                 raise
             log.warning("waiting", what=what, reason=repr(error))
         await asyncio.sleep(pause)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 from prometheus_client import Counter, Gauge
 
-from fleet_kit.settle import TRANSIENT
+from fleet_kit.faults import TRANSIENT
 from services.trainer.domain import JobState
 from services.trainer.reporting import store
 from services.trainer.service import TrainerService

@@ -7,9 +7,11 @@ import hashlib
 import json
 from typing import Any
 
+import asyncpg
 import pytest
 
 from fleet_events import v1
+from fleet_kit import attempts
 from tests.conftest import RunningService
 from tests.integration.evaluator.conftest import Bus, Golden, adapter, eventually, sample
 from tests.integration.evaluator.model_server import ModelServer
@@ -268,3 +270,29 @@ async def test_a_request_for_another_domains_adapter_goes_to_the_dead_letters(
 
     await eventually(tried)
     assert (await evaluator.client.get(f"/v1/evaluations/{domain}-x")).status_code == 404
+
+
+async def test_an_evaluation_whose_workers_are_killed_again_and_again_fails_with_that_reason(
+    evaluator: RunningService, models: ModelServer, golden: Golden, bus: Bus, domain: str
+) -> None:
+    await golden.make(f"{domain}-golden", domain, [sample(1)])
+    who = adapter(domain)
+    models.refuse[who.adapter_id] = 404
+    event_id = await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await eventually(lambda: _asked(models, who.adapter_id))
+    await evaluator.crash()
+    connection = await asyncpg.connect(
+        evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
+    )
+    try:  # as four killed workers leave it, with a fifth
+        changed = await connection.execute(
+            "update lease set unanswered = 4, released = false, holder = 'killed', expires_at = now() where name = $1",
+            f"evaluation:{event_id}",
+        )
+        assert changed == "UPDATE 1"
+    finally:
+        await connection.close()
+    await evaluator.start()
+    failed = await outcome(bus, who.adapter_id)
+    assert isinstance(failed, v1.EvaluationFailed)
+    assert failed.reason == attempts.given_up(5)

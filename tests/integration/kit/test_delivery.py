@@ -40,7 +40,9 @@ class Counter:
             case "refuse" if self.cause_of_refusal:
                 raise Refused("generation_id is unknown here")
             case "defect":
-                raise KeyError("a defect of ours")
+                raise RuntimeError("a defect of ours")
+            case "unbearable":
+                raise KeyError("nothing is known by that name")
             case "later" if self.calls.count(event.generation_id) < 3:
                 raise NotYet("its adapter is not known yet", after=0.05)
 
@@ -123,6 +125,32 @@ async def test_a_dead_letter_replayed_after_its_cause_is_gone_takes_effect(run_k
         assert await dead_of(jetstream, "event-again") == []
 
 
+async def test_a_replayed_dead_letter_goes_to_the_consumer_that_gave_it_up_alone(
+    run_kit, jetstream, eventually
+) -> None:
+    counter = Counter()
+    heard: list[str] = []
+    others: Handlers[Any] = Handlers("trainer")
+
+    @others.on(v1.FeedbackRecorded)
+    async def handle(event: v1.FeedbackRecorded, tx: Transaction, service: object) -> None:
+        heard.append(event.generation_id)
+
+    async with run_kit(counter.handlers), run_kit(others) as trainer:
+        await say(jetstream, "for-one", "refuse", **{"ce-id": "event-for-one"})
+        await eventually(lambda: dead_of(jetstream, "event-for-one"))
+        await eventually(lambda: heard)
+        async with trainer.db.acquire() as connection:  # as if the row had been forgotten meanwhile
+            await connection.execute("delete from inbox")
+        counter.cause_of_refusal = False
+        [letter] = await dead_of(jetstream, "event-for-one")
+        await replay(jetstream, letter.sequence)
+        await say(jetstream, "after-replay")
+        await eventually(lambda: "after-replay" in counter.calls and "after-replay" in heard)
+        assert counter.calls.count("for-one") == 2
+        assert heard.count("for-one") == 1
+
+
 async def dead_of(jetstream: JetStreamContext, event_id: str) -> list[Any]:
     return [letter async for letter in list_dead(jetstream) if letter.event_id == event_id]
 
@@ -161,9 +189,19 @@ async def test_a_defect_is_tried_again_and_then_buried_with_its_exception(run_ki
         await say(jetstream, "defect", "defect", **{"ce-id": "event-defect"})
         await eventually(lambda: dead_of(jetstream, "event-defect"), 30)
         [letter] = await dead_of(jetstream, "event-defect")
-        assert "KeyError('a defect of ours')" in letter.reason
+        assert "failed 5 times: RuntimeError('a defect of ours')" in letter.reason
         assert counter.calls.count("defect") == 5
         assert await counter.effects(service, "defect") == 0
+
+
+async def test_content_that_no_try_can_handle_is_buried_at_the_first(run_kit, jetstream, eventually) -> None:
+    counter = Counter()
+    async with run_kit(counter.handlers):
+        await say(jetstream, "unbearable", "unbearable", **{"ce-id": "event-unbearable"})
+        await eventually(lambda: dead_of(jetstream, "event-unbearable"))
+        [letter] = await dead_of(jetstream, "event-unbearable")
+        assert "cannot be handled: KeyError" in letter.reason
+        assert counter.calls == ["unbearable"]
 
 
 async def test_an_event_that_is_too_early_comes_again_by_itself(run_kit, jetstream, eventually) -> None:

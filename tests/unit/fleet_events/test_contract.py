@@ -24,7 +24,7 @@ def made(message: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrat
 
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
 NAME = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 NUMBER = st.floats(0, 100, allow_nan=False)
 BLOB = made(v1.Blob, uri=NAME.map("s3://lorafleet/{}".format), sha256=DIGEST, bytes=st.integers(0, 2**62))
 COMPLETED = made(

@@ -7,7 +7,7 @@ import pytest
 from fleet_events import v1
 from fleet_events.topology import TOPOLOGY
 from fleet_kit.cloudevents import event_id, open_envelope, seal
-from fleet_kit.errors import Refused
+from fleet_kit.errors import Refused, Unreadable
 
 pytestmark = pytest.mark.unit
 SUBJECT = "lorafleet.v1.training.requested"
@@ -47,12 +47,48 @@ def test_header_names_are_read_in_any_case() -> None:
         (SUBJECT, {"ce-type": "lorafleet.events.v1.Approved"}, b"{}", "does not belong on"),
         (SUBJECT, {"ce-time": "yesterday"}, b'{"domain": "d"}', "Invalid isoformat"),
         (SUBJECT, {"ce-time": "2026-01-01T00:00:00"}, b'{"domain": "d"}', "time zone"),
+        (SUBJECT, {"ce-time": "0001-01-01T00:00:00+23:59"}, b'{"domain": "d"}', "ce-time: .*out of range"),
+        (SUBJECT, {"ce-time": "2" * 65}, b'{"domain": "d"}', "ce-time of 65 characters is over the 64"),
+        (SUBJECT, {"ce-id": "i" * 257}, b'{"domain": "d"}', "ce-id of 257 characters is over the 256"),
+        (SUBJECT, {"ce-id": "a\x00b"}, b'{"domain": "d"}', "ce-id .* must hold printable characters only"),
+        (SUBJECT, {"ce-id": "größe"}, b'{"domain": "d"}', "an id ASCII only"),
+        (SUBJECT, {"Nats-Msg-Id": "i" * 257}, b'{"domain": "d"}', "nats-msg-id of 257"),
+        (SUBJECT, {"ce-subject": "a\nb"}, b'{"domain": "d"}', "ce-subject .* printable"),
+        (SUBJECT, {"ce-source": "\ud800"}, b'{"domain": "d"}', "ce-source .* printable"),
+        (SUBJECT, {f"x-{n}": "" for n in range(65)}, b'{"domain": "d"}', "65 headers of .* are over the 64"),
+        (SUBJECT, {"x": "v" * 16_384}, b'{"domain": "d"}', "1 headers of 16385 bytes"),
+        (SUBJECT, {}, b'{"domain": "a\\u0000"}', "domain: character 1 is NUL"),
+        (SUBJECT, {}, b'{"domain": "d", "other": ' + b"9" * 4000 + b"}", "other: integer outside"),
+        (SUBJECT, {}, b'{"domain": "d", "other": ' + b"[" * 9000 + b"]" * 9000 + b"}", "recursion limit"),
         (SUBJECT, {}, b'{"domain": "NO"}', "domain: String should match pattern"),
+        (SUBJECT, {}, b'{"domain": "d", "exports": [' + b'"x",' * 60_000 + b'"x"]}', "60001 faults"),
+        (
+            SUBJECT,
+            {"content-type": "application/protobuf"},
+            b"\x92\x01\x00" * 20_000,
+            "more than 10000 values",
+        ),
     ],
 )
 def test_a_message_outside_the_contract_is_refused_with_the_reason(subject, headers, body, reason) -> None:
     with pytest.raises(Refused, match=reason):
         open_envelope(subject, headers, body, 1)
+
+
+def test_only_a_body_that_is_json_may_be_answered_by_its_handler() -> None:
+    for body in (b"{not json", b'{"domain": "a\\u0000"}', b'{"domain": "\xff"}', b'{"domain": "d", "x": ' + b"[" * 999):
+        with pytest.raises(Refused) as refused:
+            open_envelope(SUBJECT, {}, body, 1)
+        assert not isinstance(refused.value, Unreadable)
+    with pytest.raises(Unreadable):
+        open_envelope(SUBJECT, {}, b'{"domain": 5}', 1)
+
+
+def test_an_escaped_backslash_before_u0000_and_long_digits_in_text_are_no_faults() -> None:
+    body = b'{"domain": "d", "description": "\\\\u0000 and 12345678901234567890"}'
+    event, _ = open_envelope(SUBJECT, {}, body, 1)
+    assert isinstance(event, v1.TrainingRequested)
+    assert event.description == "\\u0000 and 12345678901234567890"
 
 
 def test_ids_are_version_seven_uuids_that_grow_with_time() -> None:

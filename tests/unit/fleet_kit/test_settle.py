@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_kit.dead_letter_writer import dead_subject
 from fleet_kit.errors import Problem
 from fleet_kit.outbox import _distinct_entities
-from fleet_kit.settle import backoff, dead_subject
+from fleet_kit.settle import backoff
 
 pytestmark = pytest.mark.unit
 
