@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lora_core.chat_template import ChatTemplate
 from lora_core.errors import AdapterNotFound
 from lora_core.safetensors_header import read_header
 
@@ -138,13 +139,18 @@ def end_of_turn(tokenizer: Any) -> int | None:
     if not getattr(tokenizer, "chat_template", None):
         return None
     question, answer = {"role": "user", "content": "Yes?"}, {"role": "assistant", "content": "Yes."}
+    template = None
     try:
-        opening = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template([question, answer], tokenize=False)
-    except (
-        Exception
-    ):  # a template raises what its author chose; talks that it cannot render are refused where they come
+        template = ChatTemplate.of(tokenizer)
+        if template is None:
+            return None
+        opening = template.render([question], add_generation_prompt=True)
+        whole = template.render([question, answer])
+    except ValueError:  # a talk that the template refuses is refused where it comes
         return None
+    finally:
+        if template is not None:
+            template.close()
     if not whole.startswith(opening):
         return None
     _, _, rest = whole[len(opening) :].partition(answer["content"])

@@ -1,30 +1,41 @@
 """Records as token ids and labels, by the model's own chat template."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol
 
 from lora_core.base_model import end_of_turn
+from lora_core.chat_template import ChatTemplate, ChatTemplateError, RenderLimits
 from services.trainer.data.records import Kind, Message, Record, asked
 
 IGNORED = -100
 """Label of a position without loss (torch's cross entropy ignores it)."""
 
 
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""What a chat template that writes today's date (Llama 3.1 and later) is given as today. It is part of what a model is
+trained on, so it is the same whenever a job runs or resumes; Llama's own templates fall back to this day."""
+
+_LIMITS = RenderLimits(seconds=10.0, characters=64 << 20)
+"""Of one conversation, which may be a whole book."""
+
+
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that is used here."""
 
-    chat_template: str | None
+    chat_template: Any
     eos_token_id: int | None
     added_tokens_decoder: dict[int, Any]
 
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]: ...
 
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> Any: ...
+    def get_chat_template(self) -> str: ...
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
 
 
 class UnfitTokenizer(ValueError):
@@ -164,7 +175,18 @@ def _learned(tokenizer: Any, prompt: Sequence[Message], completion: str) -> list
 
 
 @lru_cache(maxsize=4)
-def _end_of_turn(tokenizer: Any, _template: str | None) -> int | None:
+def _template(tokenizer: Any, _text: object) -> ChatTemplate:
+    try:
+        template = ChatTemplate.of(tokenizer, _LIMITS)
+    except ValueError as error:
+        raise UnfitTokenizer(f"the base model's chat templates: {error}") from error
+    if template is None:
+        raise UnfitTokenizer("the base model's tokenizer has no chat template")
+    return template
+
+
+@lru_cache(maxsize=4)
+def _end_of_turn(tokenizer: Any, _text: object) -> int | None:
     """As `end_of_turn`, which renders the template: too slow for each answer of a data set."""
     return end_of_turn(tokenizer)
 
@@ -189,11 +211,12 @@ def _opening(tokenizer: Tokenizer, prompt: Sequence[Message]) -> str:
     return prompt[0].content
 
 
-def _render(tokenizer: Tokenizer, messages: Sequence[Message], *, opened: bool) -> str:
+def _render(tokenizer: Any, messages: Sequence[Message], *, opened: bool) -> str:
     talk = [{"role": message.role, "content": message.content} for message in messages]
+    template = _template(tokenizer, tokenizer.chat_template)
     try:
-        text: str = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=opened)
-    except Exception as error:  # jinja raises what the template's author chose
+        text = template.render(talk, add_generation_prompt=opened, now=TEMPLATE_DATE)
+    except ChatTemplateError as error:
         roles = ", ".join(message.role for message in messages)
         raise UnfitRecord(f"the base model's chat template refuses messages of {roles}: {error}") from error
     return text

@@ -22,7 +22,7 @@ from services.trainer.training import exports, samples
 from services.trainer.training.arguments import total_steps
 from services.trainer.training.control import PauseOnRequest
 from services.trainer.training.effort import Meter, hardware
-from services.trainer.training.encoding import EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
+from services.trainer.training.encoding import TEMPLATE_DATE, EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
 from services.trainer.training.examples import example_prompts
 from services.trainer.training.loop import Diverged, Loop, Tell, adapter_weights, load_weights
 from services.trainer.training.progress import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
@@ -111,7 +111,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             artifact=artifact,
             artifact_digest=digest,
             probe=_probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
-            environment=_environment(torch.get_num_threads()) | hardware(),
+            environment=_environment(torch.get_num_threads()) | hardware() | _template_date(tokenizer),
             stopped_early=step < began.total_steps,
             best_step=best_step,
             metrics=metrics,
@@ -265,6 +265,12 @@ def _write_peft(model: Any, folder: Path, base_model_name: str) -> tuple[Path, P
 
 def _write_artifact(peft: Path, path: Path) -> tuple[Path, str]:
     return path, LoRAFormat.save(from_peft(peft), path)
+
+
+def _template_date(tokenizer: Any) -> dict[str, str]:
+    """The date that was written into every prompt, where the chat template writes one: serving writes the day's own."""
+    dated = "strftime_now" in str(tokenizer.chat_template or "")
+    return {"template_date": TEMPLATE_DATE.date().isoformat()} if dated else {}
 
 
 def _environment(threads: int) -> dict[str, str]:

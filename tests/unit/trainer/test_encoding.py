@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -12,6 +12,7 @@ from services.trainer.training.encoding import (
     IGNORED,
     EncodedSample,
     UnfitRecord,
+    UnfitTokenizer,
     encode,
     encode_all,
     encode_conversation,
@@ -59,19 +60,17 @@ def test_a_model_without_chat_template_is_trained_on_the_bare_texts(tokenizer: A
 
 
 def test_a_template_that_rewrites_the_prompt_once_it_is_answered_is_refused(tokenizer: Any) -> None:
-    class Rewriting:
-        chat_template = "…"
-        eos_token_id = 2
-        added_tokens_decoder: ClassVar[dict[int, Any]] = {}
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = "{% if add_generation_prompt %}open{% else %}other{% endif %}"
+    with pytest.raises(UnfitTokenizer, match="differently"):
+        encode(changed, asked("p"), "c")
 
-        def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
-            return {"input_ids": [ord(one) for one in text]}
 
-        def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> str:
-            return "open" if add_generation_prompt else "other"
-
-    with pytest.raises(ValueError, match="differently"):
-        encode(Rewriting(), asked("p"), "c")  # type: ignore[arg-type]
+def test_a_template_that_writes_the_date_gives_the_same_ids_on_every_day(tokenizer: Any) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = "{{ strftime_now('%d %b %Y') }}" + tokenizer.chat_template
+    sample = encode(changed, asked("One?"), "Yes.")
+    assert changed.decode(sample.input_ids).startswith("26 Jul 2024")
 
 
 def test_samples_that_are_too_long_are_left_out_whole_and_counted(tokenizer: Any) -> None:
