@@ -1,6 +1,8 @@
 """Chat templates: the texts of transformers, and bounds on what a template may take."""
 
 import os
+import resource
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +123,20 @@ def test_a_template_that_takes_too_much_ends_its_own_rendering_alone(template: s
     assert caught.value.limit == limit
     assert time.thread_time() - used < 0.2  # the caller's own processor time
     assert time.monotonic() - begun < 30
+
+
+def test_time_is_bounded_where_the_callers_process_ignores_its_signal() -> None:
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    try:
+        endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+        with closing(ChatTemplate(endless, limits=RenderLimits(seconds=0.3))) as ours:
+            used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            with pytest.raises(TemplateTooCostly):
+                ours.render(TALK)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used
+    assert used < 2, "it was left to run until the clock's limit"
 
 
 def test_after_a_costly_conversation_others_are_rendered() -> None:
