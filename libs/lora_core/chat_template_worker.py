@@ -127,6 +127,12 @@ def _import_all() -> None:
         everything.render()
 
 
+def _default_signal() -> None:
+    # An ignored or blocked signal stays so across exec, and the one that bounds time must end the process.
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+
+
 def _bounded(seconds: float) -> None:
     # The kernel ends the process after this much processor time, also while a single operation of C runs.
     signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -161,6 +167,7 @@ def main() -> None:
     source, out = sys.stdin.buffer, sys.stdout.buffer
     first = _read(source)
     _import_all()
+    _default_signal()
     _confine(first["memory"])
     _write(out, {"started": True})
     compiled: list[jinja2.Template] = []

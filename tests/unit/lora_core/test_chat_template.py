@@ -1,6 +1,7 @@
 """Chat templates: the texts of transformers, and bounds on what a template may take."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,11 @@ TEMPLATES = {
     "undefined": "{{ nothing }}{{ messages[0].nothing }}{{ messages[0].get('nothing') }}",
     "unsafe": "{{ ''.__class__ }}{{ messages.__len__ }}",
 }
+
+SLOW = (
+    "{% if messages[0].content == 'slow' %}{% for i in range(99999) %}{% for j in range(99999) %}"
+    "{% endfor %}{% endfor %}{% endif %}{{ messages[0].content }}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +129,22 @@ def test_a_template_that_takes_too_much_ends_its_own_rendering_alone(template: s
     assert time.monotonic() - begun < 30
 
 
+def test_time_is_bounded_where_the_callers_process_ignores_its_signal() -> None:
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    try:
+        with closing(ChatTemplate(SLOW, limits=RenderLimits(seconds=0.3))) as ours:
+            ours.render([{"role": "user", "content": "quick"}])
+            process = ours._process
+            with pytest.raises(TemplateTooCostly):
+                ours.render([{"role": "user", "content": "slow"}])
+    finally:
+        signal.signal(signal.SIGPROF, before)
+    assert process is not None
+    assert process.returncode == -signal.SIGPROF, "it was left to run until the clock's limit"
+
+
 def test_after_a_costly_conversation_others_are_rendered() -> None:
-    slow = "{% if messages[0].content == 'slow' %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{% endif %}"
-    with closing(ChatTemplate(slow + "{{ messages[0].content }}", limits=RenderLimits(seconds=0.3))) as ours:
+    with closing(ChatTemplate(SLOW, limits=RenderLimits(seconds=0.3))) as ours:
         for _ in range(2):
             with pytest.raises(TemplateTooCostly, match=r"0\.3 s of processor time"):
                 ours.render([{"role": "user", "content": "slow"}])
