@@ -55,6 +55,13 @@ class Metric(Reply):
     peak_memory_bytes: int | None = None
 
 
+class Withdrawal(Reply):
+    """Where a decision to take a version out of service has been applied."""
+
+    published: bool = True
+    pending: tuple[str, ...] = ()
+
+
 class Adapter(Reply):
     """A version of an adapter, as the registry holds it."""
 
@@ -66,6 +73,7 @@ class Adapter(Reply):
     status: str = ""
     active: bool = False
     metrics: dict[str, object] = {}
+    withdrawal: Withdrawal | None = None
 
 
 Link = dict[str, object]

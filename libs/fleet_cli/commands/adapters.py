@@ -13,6 +13,7 @@ from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomai
 from fleet_cli.faults import BadInput
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
+from fleet_cli.replies import Withdrawal
 from fleet_cli.session import Session, facts, table
 
 adapters = CommandGroup("List, show, approve, activate and register adapter versions.")
@@ -71,7 +72,16 @@ def manifest(session: Session, adapter_id: AdapterId) -> None:
 def _decide(session: Session, verb: str, adapter_id: str, reason: str) -> None:
     found = session.client.call(calls.decide(adapter_id, verb, reason))
     state = "active" if found.active else "not active"
-    session.answer(found, f"{found.adapter_id}: {found.status}, {state}")
+    session.answer(found, f"{found.adapter_id}: {found.status}, {state}{_unreached(found.withdrawal)}")
+
+
+def _unreached(withdrawal: Withdrawal | None) -> str:
+    """Where a version that was taken out of service may still answer."""
+    if withdrawal is None or (withdrawal.published and not withdrawal.pending):
+        return ""
+    if not withdrawal.published:
+        return "; the bus has not stored the event yet, so every replica may still answer with it"
+    return f"; not yet applied by {', '.join(withdrawal.pending)}"
 
 
 @adapters.command("approve")
