@@ -5,6 +5,7 @@ The engine is Rust's `regex` crate, reached through pydantic-core, which the fle
 """
 
 from linear_regex.pattern import MAX_CHARACTERS, MAX_STEPS, Pattern, compile_pattern
+from linear_regex.size import written_out
 from linear_regex.translation import UnsuitablePattern
 
-__all__ = ["MAX_CHARACTERS", "MAX_STEPS", "Pattern", "UnsuitablePattern", "compile_pattern"]
+__all__ = ["MAX_CHARACTERS", "MAX_STEPS", "Pattern", "UnsuitablePattern", "compile_pattern", "written_out"]

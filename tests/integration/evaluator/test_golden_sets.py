@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 
 import httpx
 import pytest
@@ -126,3 +128,39 @@ async def test_a_token_sees_and_changes_its_own_domains_only(
     assert (await evaluator.client.post("/v1/golden", json=body, headers=reader)).status_code == 403
     async with httpx.AsyncClient(base_url=evaluator.url) as nobody:
         assert (await nobody.get("/v1/golden")).status_code == 401
+
+
+async def test_slow_patterns_of_one_caller_hold_up_nobody(
+    evaluator: RunningService, golden: Golden, domain: str
+) -> None:
+    """Expressions that `re` searches with for ever, on texts made for them; health is asked all the while."""
+    await golden.make(f"{domain}-g", domain, [sample(1)])
+    hostile = [
+        "regex: (a?){25}a{25}",
+        "regex: (a|aa)+",
+        "regex: (?:a{1,3}){1,40}",
+        "not regex: (.*a){20}x",
+        "not regex: (x+x+)+y",
+    ]
+    samples = [sample(n, expected_output="a" * 7_000, criteria={"accuracy": "; ".join(hostile)}) for n in range(2, 102)]
+    sending = asyncio.create_task(golden.send(f"{domain}-g", samples))
+    slowest = 0.0
+    while not sending.done():
+        asked = time.monotonic()
+        assert (await evaluator.client.get("/healthz")).status_code == 200
+        slowest = max(slowest, time.monotonic() - asked)
+        await asyncio.sleep(0.02)
+    answer = await sending
+    assert answer.status_code == 200, answer.text
+    assert slowest < 2.0, slowest
+
+
+async def test_an_import_whose_rules_take_too_long_is_refused_with_its_line(
+    evaluator: RunningService, golden: Golden, domain: str
+) -> None:
+    await golden.make(f"{domain}-g", domain, [sample(1)])
+    rules = "; ".join(["regex: a(?:b?c?){40}"] * 30)
+    samples = [sample(n, expected_output="a" * 8_000, criteria={"accuracy": rules}) for n in range(2, 60)]
+    answer = await golden.send(f"{domain}-g", samples)
+    assert answer.status_code == 422, answer.text
+    assert "take too long; send the lines in parts" in answer.json()["detail"]

@@ -197,7 +197,7 @@ def test_patterns_drop_or_keep_what_they_match() -> None:
     assert done.reasons("pattern prose") == ["completion 0: 'JSON' is found, none passes"]
 
 
-@pytest.mark.parametrize("pattern", ["(", r"(?=x)y", r"(a)\1", "(a{1000}){1000}"])
+@pytest.mark.parametrize("pattern", ["(", r"(?=x)y", r"(a)\1"])
 def test_a_pattern_that_does_not_run_in_linear_time_or_does_not_compile_is_refused(pattern: str) -> None:
     with pytest.raises(ValidationError, match=r"patterns\.0\.pattern"):
         FilterRecipe.model_validate({"patterns": [{"name": "bad", "pattern": pattern}]})

@@ -3,7 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from linear_regex import written_out
 
 Text = Literal["prompt", "completion", "any"]
 """Which texts of a record a filter looks at: its user messages, its completions, or both."""
@@ -169,6 +171,23 @@ class ToxicTerms(Knobs):
     text: Text = "any"
 
 
+MAX_PATTERN_PARTS = 1024
+"""Of a recipe's patterns together, their counted repeats written out: compiling them takes about a second at most."""
+
+
+def _small_enough(patterns: object) -> object:
+    """Refuse what takes long to compile before it is compiled."""
+    if isinstance(patterns, (list, tuple)):
+        texts = [one.get("pattern") if isinstance(one, dict) else getattr(one, "pattern", None) for one in patterns]
+        parts = sum(written_out(text[:1000]) for text in texts if isinstance(text, str))
+        if parts > MAX_PATTERN_PARTS:
+            raise ValueError(
+                f"they have {parts} parts, counted repeats written out and wide classes as four; "
+                f"at most {MAX_PATTERN_PARTS} together"
+            )
+    return patterns
+
+
 def _compiles(pattern: str) -> str:
     """The engine is Rust's, linear in the text whatever the pattern; what it cannot promise that for it refuses."""
     import polars as pl
@@ -205,7 +224,7 @@ class FilterRecipe(Knobs):
     personal: PersonalData | None = None
     length: LengthFilter | None = None
     rating: RatingFilter | None = None
-    patterns: Annotated[tuple[PatternFilter, ...], Field(max_length=50)] = ()
+    patterns: Annotated[tuple[PatternFilter, ...], Field(max_length=50), BeforeValidator(_small_enough)] = ()
     boilerplate: Boilerplate | None = None
     toxic: ToxicTerms | None = None
     language: LanguageFilter | None = None
