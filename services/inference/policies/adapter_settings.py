@@ -35,7 +35,7 @@ class AdapterSettings(ServiceSettings):
     monitoring: Monitoring = _DEFAULT.monitoring
     """detailed: token counts by who answered: base model, adapter or weighted set. basic: their sum."""
     metrics_adapter_ids: bool = False
-    """Whether detailed token counts name adapters. Ids tell of domains, and whoever reads /metrics reads them."""
+    """Whether detailed token counts name adapters. Ids reveal domains, and whoever reads /metrics reads them."""
     quantisation: Quantisation = _DEFAULT.quantisation
     """profile: adapters are kept and served in the storage that `lora_core.profiles` has for their type and device, if
     they pass its quality threshold. none: as they were trained."""

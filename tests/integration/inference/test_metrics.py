@@ -15,11 +15,15 @@ LABELS = {
     "state": {"known", "fetching", "cached", "loading", "loaded", "yielding", "draining", "unloading", "failed"},
     "found": {"slot", "disk", "store", "failed"},
     "outcome": {"hit", "miss", "answered", "unreachable", "refused", "disconnected"},
-    "reason": {"evicted", "deactivated", "replaced", "rejected", "here", "holder", "placed", "overloaded", "draining"},
+    "reason": {
+        *("evicted", "evicted by hand", "gave way", "memory pressure", "deactivated", "replaced", "rejected"),
+        *("holder", "placed", "overloaded", "draining"),
+    },
     "kind": {"prompt", "completion"},
     "answered_by": {"", "base", "adapter", "mix"},
     "adapter_id": {""},
     "limit": {"time", "memory", "text"},
+    "step": {"start", "step", "engine"},
     "base_model": {"tiny", "second"},
 }
 OPEN_OF_THE_LIBRARY = {"le"}
