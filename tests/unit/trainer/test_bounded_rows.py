@@ -81,7 +81,7 @@ def test_a_parquet_file_of_two_gigabytes_in_700_bytes_is_refused_within_little_m
     assert path.stat().st_size < 2000
     outcome, memory = measured(reading(tmp_path, path, "parquet", memory_bytes=GIBIBYTE))
     assert isinstance(outcome, Unbuildable)
-    assert "bomb.parquet row 1: prompt: 1048576 characters" in outcome.faults[0].value
+    assert "bomb.parquet row 1: completion: 1048576 characters" in outcome.faults[0].value
     print(f"building process: {memory / MEBIBYTE:.0f} MiB")
     assert memory < 300 * MEBIBYTE
 
@@ -159,7 +159,8 @@ def test_json_of_any_depth_is_refused_and_numbers_no_record_can_hold_are_the_fau
 
 async def test_a_build_that_needs_more_memory_than_it_may_have_fails_once_with_the_file_it_read(tmp_path: Path) -> None:
     path = tmp_path / "hungry.jsonl"
-    path.write_bytes(json.dumps({"prompt": [[]] * 4_000_000}).encode() + b"\n")
+    # Members of about twelve bytes in the file and ten times that in memory.
+    path.write_bytes(json.dumps({"prompt": {f"{number:x}": 0.5 for number in range(1_200_000)}}).encode() + b"\n")
     assert path.stat().st_size < MAX_ROW_BYTES
     with pytest.raises(CannotBuild) as refused:
         await run_process(reading(tmp_path, path, "jsonl", memory_bytes=256 * MEBIBYTE))
