@@ -119,9 +119,7 @@ class _Running:
 
 
 @contextmanager
-def adapted(
-    sites: Sequence[Site], products: Products, slots: torch.Tensor, ranks: torch.Tensor
-) -> Iterator[None]:
+def adapted(sites: Sequence[Site], products: Products, slots: torch.Tensor, ranks: torch.Tensor) -> Iterator[None]:
     """Forward passes inside add to row i of a step what the adapter in `slots[i]` adds; see `Products.add`."""
     exchanged: list[tuple[dict[str, Any], Any]] = []
     try:

@@ -40,7 +40,10 @@ def run(decoder, count, places):
 
 def test_rows_of_mixed_ranks_and_base_rows_get_the_tokens_that_the_engine_gives_them(engine, make_card) -> None:
     names = ["a", None, "b", "c"]
-    slots = [engine.load(make_card(name, rank, seed)).slot for seed, (name, rank) in enumerate((("a", 4), ("b", 8), ("c", 1)))]
+    slots = [
+        engine.load(make_card(name, rank, seed)).slot
+        for seed, (name, rank) in enumerate((("a", 4), ("b", 8), ("c", 1)))
+    ]
     expected = wanted(engine, PROMPTS, names, 20)
     ours = decoder(engine)
     places = ours.join(PROMPTS, [slots[0], None, slots[1], slots[2]], [Draw()] * 4)
