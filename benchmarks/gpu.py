@@ -145,7 +145,8 @@ def _anatomy(
     with tempfile.TemporaryDirectory() as folder:
         model = gpu_training.model_folder(shape, tokenizer, Path(folder), device)
         for cudnn in (True, False) if device == "cuda" else (False,):
-            table = gpu_training.anatomy(model, sizes, half=device == "cuda", cudnn=cudnn)
+            side = gpu_training.Side("", gpu_training.ours, half=True, packed=True, cudnn=cudnn)
+            table = gpu_training.anatomy(model, sizes, side)
             if target is not None:
                 target.with_name(f"{target.stem}-anatomy-{'cudnn' if cudnn else 'other'}.txt").write_text(table)
             yield Row(f"anatomy, cuDNN attention {'allowed' if cudnn else 'off'}", "lines", float(table.count("\n")))

@@ -81,7 +81,7 @@ class Served:
             wait(self.plan.device)
             return time.perf_counter() - began
 
-        run(2)
+        run(self.plan.tokens)
         return rows * (self.plan.tokens - 1) / (run(self.plan.tokens) - run(1))
 
     def decoder(self, rows: int, *, own: bool, draw: Draw = Draw()) -> GraphDecoder:  # noqa: B008 - frozen
@@ -169,7 +169,9 @@ def decoding(served: Served, bounds: Ceilings) -> Iterator[Row]:
                 return speed
 
             speed = repeated(graph, plan.repeats)
-            today = repeated(lambda rows=rows, own=own: served.engine_speed(rows, own=own), 1)  # type: ignore[misc]
+            # Once before: attention of a new shape is planned at its first use, and both sides come to it planned.
+            served.engine_speed(rows, own=own)
+            today = Samples((served.engine_speed(rows, own=own),))
             peers = {"today's engine": today.median}
             if not own or rows == 32:
                 peers["transformers generate, base"] = served.generate_speed(rows)

@@ -3,7 +3,7 @@
 import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from benchmarks.report import Row
 from benchmarks.training_speed import Course, ours, theirs
 from services.trainer.configuration import Configuration
 from services.trainer.data.records import Kind, Record, asked
-from services.trainer.training import arguments, base
+from services.trainer.training import arguments, base, loop, packed_model
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Sizes:
 def records(count: int, longest: int) -> list[Record]:
     """Instructions of uneven length: prompts of 5 to `longest` words and completions of 3 to two thirds of that."""
     words = (Path(__file__).parent.parent / "docs" / "lora_core.md").read_text().split()
-    draw = random.Random(0)  # noqa: S311 - no secret
+    draw = random.Random(0)
 
     def text(least: int, most: int) -> str:
         length = round(least * (most / least) ** draw.random())
@@ -55,10 +55,13 @@ def model_folder(shape: Shape, tokenizer: Path, folder: Path, device: str) -> Pa
     return folder
 
 
+_ROUNDED = 0.5  # nats by which bfloat16 may move a log-probability; the trainer's own bound is float32's
+
+
 @contextmanager
-def bfloat16() -> Iterator[None]:
-    """The trainer's loop with the base model in bfloat16 and autocast, as `precision` is to do it."""
-    common, load = arguments.common, base.load
+def bfloat16(*, packed: bool) -> Iterator[None]:
+    """The trainer's loop with the base model in bfloat16 and autocast; packed: with a bound that its rounding meets."""
+    common, load, alike = arguments.common, base.load, packed_model._ALIKE
 
     def typed(*given: Any, **named: Any) -> dict[str, Any]:
         return common(*given, **named) | {"bf16": True}
@@ -67,10 +70,28 @@ def bfloat16() -> Iterator[None]:
         return load(folder, method).to(torch.bfloat16)
 
     arguments.common, base.load = typed, loaded
+    packed_model._ALIKE = _ROUNDED if packed else alike
     try:
         yield
     finally:
-        arguments.common, base.load = common, load
+        arguments.common, base.load, packed_model._ALIKE = common, load, alike
+
+
+@contextmanager
+def layouts() -> Iterator[list[str]]:
+    """Why the trainings inside padded their rows, an empty text where they packed them."""
+    found: list[str] = []
+    install = loop.install
+
+    def noted(model: Any) -> str:
+        found.append(install(model))
+        return found[-1]
+
+    loop.install = noted  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        loop.install = install
 
 
 @contextmanager
@@ -84,34 +105,45 @@ def cudnn_attention(enabled: bool) -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
+@dataclass(frozen=True)
+class Side:
+    """One way to train. half: ours in bfloat16; packed: with a bound that its rounding meets."""
+
+    name: str
+    train: Callable[..., Any]
+    half: bool = False
+    packed: bool = False
+    cudnn: bool = True
+
+
 def training(folder: Path, shape: Shape, sizes: Sizes, device: str) -> Iterator[Row]:
     """Tokens a second and peak memory of each side on the same records."""
-    sides: tuple[tuple[str, Callable[..., Any], bool, bool], ...] = (
-        ("ours, float32 (today's build)", ours, False, True),
-        ("ours, bfloat16, cuDNN attention allowed", ours, True, True),
-        ("ours, bfloat16, cuDNN attention off", ours, True, False),
-        ("TRL + PEFT, bfloat16 defaults", _theirs_bfloat16, False, True),
-        ("TRL + PEFT, bfloat16, cuDNN attention off", _theirs_bfloat16, False, False),
+    sides = (
+        Side("ours, float32 (today's build)", ours),
+        Side("ours, bfloat16, packed, cuDNN attention off", ours, half=True, packed=True, cudnn=False),
+        Side("ours, bfloat16, packed, cuDNN attention allowed", ours, half=True, packed=True),
+        Side("ours, bfloat16, as the float32 bound lays it out, cuDNN attention allowed", ours, half=True),
+        Side("TRL + PEFT, bfloat16 defaults", _theirs_bfloat16),
+        Side("TRL + PEFT, bfloat16, cuDNN attention off", _theirs_bfloat16, cudnn=False),
     )
     for size in sizes.batches:
         data = records(size * sizes.steps, sizes.longest)
         configuration = Configuration(
             max_steps=sizes.steps, seed=0, learning_rate=5e-4, max_length=1024, batch_size=size
         )
-        for name, train, half, cudnn in sides:
-            if device == "cpu" and (half or train is not ours):
-                continue
-            course, peak = _course(train, folder, data, configuration, half=half, cudnn=cudnn)
+        for side in sides if device != "cpu" else sides[:2]:
+            course, peak, padded = _course(side, folder, data, configuration)
             tokens = sum(course.tokens) / len(course.tokens)
             steps = sorted(course.seconds[2:] or course.seconds)
             yield Row(
-                what=f"SFT, {shape.name}, {size} records a step ({tokens:.0f} tokens), {name}",
+                what=f"SFT, {shape.name}, {size} records a step ({tokens:.0f} tokens), {side.name}",
                 unit="tokens/s",
                 ours=course.speed,
                 n=sizes.steps,
                 spread=None,
                 note=f"peak {peak / 1e9:.1f} GB; median step {1e3 * steps[len(steps) // 2]:.0f} ms; losses "
-                + ", ".join(f"{loss:.2f}" for loss in course.losses[:3]),
+                + ", ".join(f"{loss:.2f}" for loss in course.losses[:3])
+                + (f"; rows padded: {padded}" if padded else ""),
             )
 
 
@@ -120,29 +152,19 @@ def _theirs_bfloat16(model: Path, data: Sequence[Record], configuration: Configu
     return theirs(model, data, configuration, dtype=torch.bfloat16)
 
 
-def _course(
-    train: Callable[..., Any],
-    folder: Path,
-    data: Sequence[Record],
-    configuration: Configuration,
-    *,
-    half: bool,
-    cudnn: bool,
-) -> tuple[Course, int]:
+def _course(side: Side, folder: Path, data: Sequence[Record], configuration: Configuration) -> tuple[Course, int, str]:
+    """What a training logged, its peak memory on the device, and why it padded rows, if it did."""
     _clear()
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.reset_peak_memory_stats()
-    with cudnn_attention(cudnn):
-        if half:
-            with bfloat16():
-                course, trained = train(folder, data, configuration)
-        else:
-            course, trained = train(folder, data, configuration)
+    precision = bfloat16(packed=side.packed) if side.half else nullcontext()
+    with cudnn_attention(side.cudnn), precision, layouts() as padded:
+        course, trained = side.train(folder, data, configuration)
     del trained
     peak = torch.cuda.max_memory_allocated() if gpu else 0
     _clear()
-    return course, peak
+    return course, peak, "; ".join(filter(None, padded))
 
 
 def _clear() -> None:
@@ -151,17 +173,15 @@ def _clear() -> None:
         torch.cuda.empty_cache()
 
 
-def anatomy(folder: Path, sizes: Sizes, *, half: bool, cudnn: bool) -> str:
-    """The table of torch's profiler over three steps: the calls that take the most time of the host and the device."""
+def anatomy(folder: Path, sizes: Sizes, side: Side) -> str:
+    """The tables of torch's profiler over a few steps: the calls that take the most time of the host and the device."""
     from torch.profiler import ProfilerActivity, profile
 
-    size = sizes.batches[0]
-    configuration = Configuration(max_steps=4, learning_rate=5e-4, max_length=1024, batch_size=size)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    size, gpu = sizes.batches[0], torch.cuda.is_available()
+    configuration = Configuration(max_steps=sizes.steps, learning_rate=5e-4, max_length=1024, batch_size=size)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with profile(activities=activities) as watched:
-        _course(ours, folder, records(4 * size, sizes.longest), configuration, half=half, cudnn=cudnn)
+        _course(side, folder, records(sizes.steps * size, sizes.longest), configuration)
     averages = watched.key_averages()
-    return "\n".join(
-        averages.table(sort_by=key, row_limit=25, max_name_column_width=60)
-        for key in ("self_cpu_time_total", *(("self_device_time_total",) if torch.cuda.is_available() else ()))
-    )
+    keys = ("self_cpu_time_total", "self_device_time_total") if gpu else ("self_cpu_time_total",)
+    return "\n".join(averages.table(sort_by=key, row_limit=25, max_name_column_width=60) for key in keys)

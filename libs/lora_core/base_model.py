@@ -11,6 +11,7 @@ from lora_core.errors import AdapterNotFound
 from lora_core.safetensors_header import read_header
 
 if TYPE_CHECKING:
+    import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _TOKENIZER_FILES = {
@@ -96,23 +97,33 @@ def _ties_head(folder: Path) -> bool:
     return bool(config.get("tie_word_embeddings", True))  # what transformers assumes
 
 
-Weights = Literal["float32", "bfloat16", "int8"]
-"""How a served model keeps its weights. bfloat16 is half of float32 and slow on processors without it; int8, for
-processors, is `lora_core.int8`."""
+Weights = Literal["float32", "bfloat16", "float16", "int8"]
+"""How a served model keeps its weights. bfloat16 and float16 are half of float32 and slow on processors without them;
+int8, for processors, is `lora_core.int8`."""
 
 
-def load(folder: Path | str, weights: Weights = "float32") -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The model in evaluation mode, and its tokenizer; never touches the network."""
+def load(
+    folder: Path | str, weights: Weights = "float32", device: "str | torch.device" = "cpu"
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model in evaluation mode on a device, and its tokenizer; never touches the network.
+
+    Raises:
+        DeviceUnavailable: see `lora_core.device.find_device`.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    dtype = torch.bfloat16 if weights == "bfloat16" else torch.float32
+    from lora_core.device import find_device
+
+    place = find_device(str(device), weights)
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(weights, torch.float32)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model.requires_grad_(False)
     model.train(False)
+    model.to(place)
     if weights == "int8":
         from lora_core.int8 import to_int8
 

@@ -38,3 +38,11 @@ class CorruptAdapter(AdapterError):
 
 class SlotsFull(AdapterError):
     """Every slot holds an adapter: unload one first."""
+
+
+class DeviceUnavailable(AdapterError):
+    """A device that this machine has not, or that cannot compute with the weights asked for."""
+
+
+class TooLittleMemory(AdapterError):
+    """A base model that does not fit onto its device; the message has the numbers."""

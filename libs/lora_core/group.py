@@ -194,7 +194,7 @@ class Group:
         a = every_a.view(-1, count, rank, self.in_features)[layers, piece.member, : stack.rank]
         b = every_b.view(-1, rank, member.out_features)[layers, : stack.rank]
         for name, own, given in (("a", a, stack.a), ("b", b, stack.b)):
-            own.copy_(to_torch(given[source]))
+            own.copy_(to_torch(given[source]).to(own.device))  # the device turns half precision into its own faster
             if not torch.isfinite(own.sum()):  # NaN and infinity survive a sum; a norm takes ten times as long
                 raise InvalidAdapter(f"{stack.modules[piece.first]} {name}", "NaN or infinity", "finite numbers")
         scales = [card.scaling_of(stack.rank, alpha) for alpha in stack.alphas[source]]

@@ -225,19 +225,37 @@ async def _host(settings: InferenceSettings, cache: DiskCache, publisher: Publis
 
 
 def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
-    """A base model with its engine. Raises what the loader raises for a folder that holds no model."""
+    """A base model with its engine. Raises what the loader raises for a folder that holds no model.
+
+    Raises:
+        DeviceUnavailable, TooLittleMemory: before anything is loaded.
+    """
     import torch
 
     from lora_core import base_model
+    from lora_core.device import find_device, free_memory, memory_plan
     from lora_core.engine import ArrowEngine
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    model, tokenizer = base_model.load(folder, settings.weights)
+    device = find_device(settings.device, settings.weights)
+    planned = memory_plan(
+        folder,
+        settings.weights,
+        slots=settings.engine_slots,
+        max_rank=settings.max_rank,
+        rows=settings.batch_rows,
+        positions=settings.max_prompt_tokens + settings.max_completion_tokens,
+    )
+    free = free_memory(device)
+    log.info("base_model_planned", device=str(device), weights=settings.weights, memory=str(planned), free_bytes=free)
+    if free is not None:
+        planned.check(free, str(device))
+    model, tokenizer = base_model.load(folder, settings.weights, device)
     engine = ArrowEngine(model, tokenizer, slots=settings.engine_slots, max_rank=settings.max_rank)
     return Loaded(
         engine=engine,
-        deviation=_deviation(engine, folder) if settings.weights != "float32" else 0.0,
+        deviation=_deviation(engine, folder) if settings.weights != "float32" or device.type != "cpu" else 0.0,
         tokenizer=tokenizer,
         revision=base_model.revision(folder),
         shapes=base_model.target_shapes(folder),

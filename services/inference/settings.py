@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from lora_core.base_model import Weights
+from lora_core.device import PATTERN as DEVICE
 
 from .policies.adapter_settings import AdapterSettings
 from .replicas.placement import NAME, URL
@@ -40,9 +41,11 @@ class InferenceSettings(AdapterSettings):
     cache_dir: Path
     """Disk cache of adapter artifacts, named by digest; may be shared by replicas on one machine."""
 
+    device: str = Field(default="auto", pattern=DEVICE)
+    """Where the base models compute: auto (the first GPU if there is one, else the processor), cpu, cuda or cuda:N."""
     weights: Weights = "float32"
-    """How the base models keep their weights in this process: float32, bfloat16 or int8 (docs/serving.md says what
-    they cost). float32 alone answers exactly as transformers does."""
+    """How the base models keep their weights in this process: float32, bfloat16, float16 or int8 (docs/serving.md says
+    what they cost). float32 on the processor alone answers exactly as transformers does."""
     max_rank: int = Field(default=64, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""

@@ -6,6 +6,7 @@ same numbers in every run. A program does 16 of an adapter's ranks; programs bey
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -14,8 +15,17 @@ import triton.language as tl
 from lora_core.graphs.sites import Site
 
 _PIECE = 16  # ranks of a program
-_CHUNK = 512  # inputs of a program
-_BLOCK = 256  # inputs, or outputs, at a time
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What a program does: of shrink `chunk` inputs, `inputs` of them at a time; of expand `outputs` outputs."""
+
+    chunk: int = 512
+    inputs: int = 256
+    shrink_warps: int = 4
+    outputs: int = 256
+    expand_warps: int = 4
 
 
 @triton.jit
@@ -95,27 +105,27 @@ def _expand(  # noqa: PLR0917
 class TritonProducts:
     """`Products` by two launches a site. max_rank: of the slots."""
 
-    def __init__(self, max_rank: int) -> None:
-        self._pieces = -(-max_rank // _PIECE)
+    def __init__(self, max_rank: int, tiles: Tiles = Tiles()) -> None:
+        self._pieces, self._tiles = -(-max_rank // _PIECE), tiles
 
     def add(
         self, site: Site, x: torch.Tensor, outputs: Sequence[torch.Tensor], slots: torch.Tensor, ranks: torch.Tensor
     ) -> None:
         """See `Products.add`. x and outputs are contiguous."""
-        rows, members, pieces = x.shape[0], len(outputs), self._pieces
-        chunks = -(-site.in_features // _CHUNK)
+        rows, members, pieces, tiles = x.shape[0], len(outputs), self._pieces, self._tiles
+        chunks = -(-site.in_features // tiles.chunk)
         sums = torch.empty((rows, chunks, members, pieces * _PIECE), dtype=torch.float32, device=x.device)
         length = site.numbers.shape[1]
         _shrink[rows, chunks, members * pieces](
             x, site.numbers, slots, ranks, sums, length, site.a_place, site.in_features, chunks, members, pieces,
-            _PIECE, _CHUNK, _BLOCK,
+            _PIECE, tiles.chunk, tiles.inputs, num_warps=tiles.shrink_warps,
         )  # fmt: skip
         spare = (None,) * (3 - members)
         targets = [*outputs, *(outputs[0] for _ in spare)]
         places = [*site.b_places, *(0 for _ in spare)]
         sizes = [*site.out_features, *(0 for _ in spare)]
-        blocks = sum(-(-size // _BLOCK) for size in sizes)
+        blocks = sum(-(-size // tiles.outputs) for size in sizes)
         _expand[rows, blocks](
             *targets, site.numbers, sums, slots, ranks, length, *places, *sizes, chunks, members,
-            pieces, _PIECE, triton.next_power_of_2(chunks), _BLOCK,
+            pieces, _PIECE, triton.next_power_of_2(chunks), tiles.outputs, num_warps=tiles.expand_warps,
         )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Where a base model is placed, and the memory that it will take, worked out before it is loaded."""
+
+import pytest
+import torch
+
+from lora_core import base_model
+from lora_core.device import MemoryPlan, find_device, free_memory, memory_plan
+from lora_core.engine import ArrowEngine, Request
+from lora_core.errors import AdapterNotFound, DeviceUnavailable, TooLittleMemory
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_llama, tiny_tokenizer):
+    tiny_llama.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def plan(folder, weights="float32", slots=4, max_rank=8, rows=2, positions=40) -> MemoryPlan:
+    return memory_plan(folder, weights, slots=slots, max_rank=max_rank, rows=rows, positions=positions)
+
+
+def test_auto_is_the_processor_where_there_is_no_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(DeviceUnavailable, match=r"'cuda'.*finds 0 GPUs"):
+        find_device("cuda")
+
+
+def test_a_gpu_is_found_by_number_and_int8_weights_stay_on_the_processor(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device("auto") == torch.device("cuda", 0)
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+    assert find_device("auto", "int8") == torch.device("cpu")
+    with pytest.raises(DeviceUnavailable, match=r"'cuda:2'.*finds 2 GPUs"):
+        find_device("cuda:2")
+    with pytest.raises(DeviceUnavailable, match="int8 weights, which processors alone"):
+        find_device("cuda:1", "int8")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "CUDA", "", "cpu\n"])
+def test_another_name_is_refused_with_the_names_that_are_right(name) -> None:
+    with pytest.raises(DeviceUnavailable, match="expected auto, cpu, cuda or cuda:N"):
+        find_device(name)
+
+
+@pytest.mark.parametrize(
+    ("weights", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
+def test_the_plan_has_the_bytes_that_the_loaded_model_and_its_slots_take(folder, weights, dtype) -> None:
+    model, tokenizer = base_model.load(folder, weights, "cpu")
+    assert model.dtype == dtype
+    planned = plan(folder, weights)
+    assert planned.weights == sum(parameter.nbytes for parameter in model.parameters())
+    bank = ArrowEngine(model, tokenizer, slots=4, max_rank=8)._bank
+    assert planned.slots == max(arena.numbers.nbytes for arena in bank._arenas.values())
+
+
+def test_the_plan_has_room_for_what_the_cache_of_full_rows_takes(folder) -> None:
+    model, tokenizer = base_model.load(folder)
+    batch = ArrowEngine(model, tokenizer, slots=1, max_rank=1).start([Request([5] * 100, None, 20, stop_ids=())] * 2)
+    for _ in range(19):
+        batch.step()
+        taken = sum(buffer.nbytes for layer in batch._cohorts[0]._cache.layers for buffer in layer._buffers)
+        assert taken <= plan(folder, positions=120).cache * 1.01
+    assert taken > plan(folder, positions=120).cache / 2, "no more than twice too careful"
+
+
+def test_int8_layers_are_planned_with_a_byte_for_each_weight(folder) -> None:
+    floats, integers = plan(folder).weights, plan(folder, "int8").weights
+    assert floats / 4 < integers < floats / 2
+    assert plan(folder, "int8").slots == plan(folder).slots, "they compute in float32"
+
+
+def test_too_little_memory_is_an_error_with_the_numbers() -> None:
+    needed = MemoryPlan(14_800_000_000, 5_400_000_000, 1_200_000_000)
+    needed.check(21_400_000_000, "cuda:0")
+    with pytest.raises(TooLittleMemory) as raised:
+        needed.check(21_399_999_999, "cuda:0")
+    expected = "needs 21.40 GB (weights 14.80 GB, slots 5.40 GB, cache 1.20 GB) on cuda:0, where 21.40 GB are free"
+    assert expected in str(raised.value)
+    assert free_memory(torch.device("cpu")) is None
+
+
+def test_a_folder_without_a_model_has_no_plan(tmp_path) -> None:
+    with pytest.raises(AdapterNotFound):
+        plan(tmp_path)
