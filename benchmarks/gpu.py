@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_serving, gpu_training
+from benchmarks import gpu_serving, gpu_training, training_speed
 from benchmarks.gpu_models import LARGE, SMALL, TINY, Ceilings, Shape, ceilings
 from benchmarks.report import Row, emit
 
 PARTS = ("agree", "serve", "train", "large", "anatomy")
 NOT_BUILT = {
-    "own adapters beside base rows while an adapter is loaded: longest pause of the batch": "needs loading beside steps",
+    "own adapters beside base rows, one being loaded: longest pause of the batch": "needs loading beside steps",
     "8B QLoRA and 8B bfloat16 LoRA, batch of 16k tokens: model FLOP utilisation": "needs `precision` and checkpointing",
     "SFT tokens/s, 1B, best settings of each side, equal loss": "needs `precision` and token-budget batches",
 }
@@ -145,7 +145,7 @@ def _anatomy(
     with tempfile.TemporaryDirectory() as folder:
         model = gpu_training.model_folder(shape, tokenizer, Path(folder), device)
         for cudnn in (True, False) if device == "cuda" else (False,):
-            side = gpu_training.Side("", gpu_training.ours, half=True, packed=True, cudnn=cudnn)
+            side = gpu_training.Side("", training_speed.ours, half=True, packed=True, cudnn=cudnn)
             table = gpu_training.anatomy(model, sizes, side)
             if target is not None:
                 target.with_name(f"{target.stem}-anatomy-{'cudnn' if cudnn else 'other'}.txt").write_text(table)

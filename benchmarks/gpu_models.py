@@ -51,8 +51,8 @@ def llama(shape: Shape, device: str, dtype: torch.dtype, seed: int = 0) -> PreTr
         eos_token_id=None,
         bos_token_id=None,
         pad_token_id=0,
-        attn_implementation="sdpa",
     )
+    config._attn_implementation = "sdpa"
     torch.manual_seed(seed)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -69,7 +69,8 @@ def llama(shape: Shape, device: str, dtype: torch.dtype, seed: int = 0) -> PreTr
 def weights_bytes(model: PreTrainedModel) -> int:
     """What a decoding step reads of the model: all weights but the embedding, of which it looks up rows."""
     total = sum(parameter.nbytes for parameter in model.parameters())
-    return total - model.get_input_embeddings().weight.nbytes
+    embedding: Any = model.get_input_embeddings().weight
+    return total - int(embedding.nbytes)
 
 
 def card(model: PreTrainedModel, seed: int, rank: int = RANK) -> LoRACard:

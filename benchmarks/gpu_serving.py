@@ -209,7 +209,7 @@ def loading(served: Served) -> Iterator[Row]:
     copied = seconds(lambda: target.copy_(pinned, non_blocking=True), plan.device, 10).median
     found = Samples(tuple(served.loading[1:]))
     yield Row(
-        what=f"adapter into a slot, {served.shape.name} rank {RANK} ({served.adapter_bytes / 1e6:.0f} MB), float16 file",
+        what=f"adapter into a slot, {served.shape.name} rank {RANK} ({served.adapter_bytes / 1e6:.0f} MB), float16",
         unit="ms",
         ours=1e3 * found.median,
         limit=1e3 * copied,

@@ -67,7 +67,8 @@ def bfloat16(*, packed: bool) -> Iterator[None]:
         return common(*given, **named) | {"bf16": True}
 
     def loaded(folder: Path, method: str) -> Any:
-        return load(folder, method).to(torch.bfloat16)
+        model: Any = load(folder, method)
+        return model.to(torch.bfloat16)
 
     arguments.common, base.load = typed, loaded
     packed_model._ALIKE = _ROUNDED if packed else alike
@@ -81,23 +82,25 @@ def bfloat16(*, packed: bool) -> Iterator[None]:
 def layouts() -> Iterator[list[str]]:
     """Why the trainings inside padded their rows, an empty text where they packed them."""
     found: list[str] = []
-    install = loop.install
+    module: Any = loop
+    install = module.install
 
     def noted(model: Any) -> str:
         found.append(install(model))
         return found[-1]
 
-    loop.install = noted  # type: ignore[assignment]
+    module.install = noted
     try:
         yield found
     finally:
-        loop.install = install
+        module.install = install
 
 
 @contextmanager
 def cudnn_attention(enabled: bool) -> Iterator[None]:
     """Whether attention may be cuDNN's, which plans each new shape anew."""
-    before = torch.backends.cuda.cudnn_sdp_enabled()
+    backends: Any = torch.backends.cuda
+    before = backends.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(enabled)
     try:
         yield

@@ -123,7 +123,8 @@ def load(
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model.requires_grad_(False)
     model.train(False)
-    model.to(place)
+    placed: Any = model
+    placed.to(place)
     if weights == "int8":
         from lora_core.int8 import to_int8
 

@@ -1,9 +1,10 @@
-"""`GraphDecoder`: one token of every row a step, the step captured as a CUDA graph for buckets of rows and positions."""
+"""`GraphDecoder`: one token of every row a step, the step captured as a CUDA graph by rows and positions."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel
@@ -183,7 +184,7 @@ class GraphDecoder:
                     input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
                 ).logits[:, -1].float()  # fmt: skip
             layers = [layer for layer in cache.layers if isinstance(layer, GrowingLayer)]
-            read = [(layer.keys, layer.values) for layer in layers]
+            read = [(cast("torch.Tensor", layer.keys), cast("torch.Tensor", layer.values)) for layer in layers]
             if self._cache is None:
                 self._cache = RowCache(self.rows, self.positions, read)
             for row, index in enumerate(together):
@@ -218,7 +219,7 @@ class GraphDecoder:
             return
         host = torch.empty(self._found.shape, dtype=self._found.dtype, pin_memory=True)
         host.copy_(self._found, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._launched.append((places, host, event))
 
@@ -237,7 +238,7 @@ class GraphDecoder:
         state = [self._ids, self._at, self._counters, self._found]
         before = [numbers.clone() for numbers in state]
         with torch.inference_mode():
-            stream = torch.cuda.Stream()
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UP):

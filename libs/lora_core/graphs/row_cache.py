@@ -1,6 +1,7 @@
 """A key/value cache in which every row has a place of its own and is at a position of its own."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedConfig
@@ -13,7 +14,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # its __init_
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, at: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.keys, self.values = keys, values
-        self._rows, self._at = rows, at
+        self._keys, self._values, self._rows, self._at = keys, values, rows, at
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -23,18 +24,18 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # its __init_
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """key_states, value_states: [rows, heads, 1, head_dim]. Returns all of both, to be masked by position."""
-        self.keys[self._rows, :, self._at] = key_states[:, :, 0]
-        self.values[self._rows, :, self._at] = value_states[:, :, 0]
-        return self.keys, self.values
+        self._keys[self._rows, :, self._at] = key_states[:, :, 0]
+        self._values[self._rows, :, self._at] = value_states[:, :, 0]
+        return self._keys, self._values
 
     def get_seq_length(self) -> int:
         return 0  # rows have their own; position ids and masks are given
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002 - masks are given
-        return int(self.keys.shape[2]), 0
+        return int(self._keys.shape[2]), 0
 
     def get_max_length(self) -> int:
-        return int(self.keys.shape[2])
+        return int(self._keys.shape[2])
 
 
 class RowCache:
@@ -55,7 +56,7 @@ class RowCache:
         """The first rows, as many as `at` has, and positions, for a forward pass that writes row i at `at[i]`."""
         rows = torch.arange(at.shape[0], device=at.device)
         count = at.shape[0]
-        layers = [
+        layers: list[Any] = [
             RowLayer(keys[:count, :, :positions], values[:count, :, :positions], rows, at)
             for keys, values in self._layers
         ]

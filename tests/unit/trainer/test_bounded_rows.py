@@ -160,10 +160,14 @@ def test_json_of_any_depth_is_refused_and_numbers_no_record_can_hold_are_the_fau
 async def test_a_build_that_needs_more_memory_than_it_may_have_fails_once_with_the_file_it_read(tmp_path: Path) -> None:
     path = tmp_path / "hungry.jsonl"
     # Members of about twelve bytes in the file and ten times that in memory.
-    path.write_bytes(json.dumps({"prompt": {f"{number:x}": 0.5 for number in range(1_200_000)}}).encode() + b"\n")
+    path.write_bytes(json.dumps({"prompt": {f"{number:x}": 0.5 for number in range(1_100_000)}}).encode() + b"\n")
     assert path.stat().st_size < MAX_ROW_BYTES
-    with pytest.raises(CannotBuild) as refused:
-        await run_process(reading(tmp_path, path, "jsonl", memory_bytes=256 * MEBIBYTE))
-    (fault,) = refused.value.faults
+    # Python code reports it as an outcome; native code that gets no more memory ends the process.
+    try:
+        outcome = await run_process(reading(tmp_path, path, "jsonl", memory_bytes=64 * MEBIBYTE))
+        assert isinstance(outcome, Unbuildable)
+        (fault,) = outcome.faults
+    except CannotBuild as refused:
+        (fault,) = refused.faults
     assert (fault.field, fault.value.split(":")[0]) == ("sources.0", "hungry.jsonl")
-    assert f"beyond {256 * MEBIBYTE} bytes of memory" in fault.value
+    assert f"{64 * MEBIBYTE} bytes of memory" in fault.value
