@@ -252,6 +252,7 @@ def first_token(served: Served) -> Iterator[Row]:
     )
     if plan.device == "cpu":
         return
+    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     for enabled in (True, False):
         torch.backends.cuda.enable_cudnn_sdp(enabled)
         fresh = []
@@ -271,4 +272,4 @@ def first_token(served: Served) -> Iterator[Row]:
             n=len(fresh),
             spread=(1e3 * found.spread[0], 1e3 * found.spread[1]),
         )
-    torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.backends.cuda.enable_cudnn_sdp(before)

@@ -107,15 +107,18 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model in evaluation mode on a device, and its tokenizer; never touches the network.
 
+    On a GPU it sets torch up for serving, see `lora_core.device.prepare`.
+
     Raises:
         DeviceUnavailable: see `lora_core.device.find_device`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lora_core.device import find_device
+    from lora_core.device import find_device, prepare
 
     place = find_device(str(device), weights)
+    prepare(place)
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(weights, torch.float32)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import httpx
@@ -143,12 +143,21 @@ class Generator:
     publisher: Publisher
     ids: GenerationIds
     http: httpx.AsyncClient
-    credential: Credential
     router_url: str
     replica: str
     fallbacks: Mapping[str, str]
     always_fall_back: bool
-    tokens: TokenCounts
+    count_by_adapter: bool
+    """Whether the metrics tell who answered: the base model, an adapter, a set."""
+    count_adapter_ids: bool = False
+    """Whether they name the adapter too."""
+    credential: Credential = field(default_factory=lambda: Credential(""))
+    """What the router is asked with."""
+    tokens: TokenCounts = field(init=False)
+
+    def __post_init__(self) -> None:
+        counts = TokenCounts(by_answer=self.count_by_adapter, ids=self.count_adapter_ids)
+        object.__setattr__(self, "tokens", counts)
 
     async def choose(self, model: str, query: str, caller: Caller, fallback: bool | str = False) -> Chosen:
         """Who is to answer: ``model``, or where that has no servable adapter and a fallback is allowed, the fallback.

@@ -29,7 +29,6 @@ from .loading.cache import DiskCache
 from .loading.loader import SlotLoader
 from .loading.profiled_loader import ProfiledLoader
 from .loading.proof import PROBE_PROMPT, Exactness
-from .metrics import TokenCounts
 from .policies import pressure
 from .policies.predictor import Predictor
 from .policies.preloading import Preloading
@@ -127,7 +126,8 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         replica=settings.replica,
         fallbacks=settings.fallbacks,
         always_fall_back=settings.fallback_policy == "always",
-        tokens=TokenCounts(by_answer=settings.monitoring == "detailed", ids=settings.metrics_adapter_ids),
+        count_by_adapter=settings.monitoring == "detailed",
+        count_adapter_ids=settings.metrics_adapter_ids,
     )
     announcements = (
         Announcements(

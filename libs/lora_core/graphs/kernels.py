@@ -22,13 +22,16 @@ _PIECE = 16  # ranks of a program
 
 @dataclass(frozen=True)
 class Tiles:
-    """What a program does: of shrink `chunk` inputs, `inputs` of them at a time; of expand `outputs` outputs."""
+    """What a program does: of shrink `chunk` inputs, `inputs` of them at a time; of expand `outputs` outputs.
 
-    chunk: int = 512
-    inputs: int = 256
-    shrink_warps: int = 4
+    The defaults were the fastest on an H200 with 64 rows of rank 16 (docs/gpu.md).
+    """
+
+    chunk: int = 256
+    inputs: int = 128
+    shrink_warps: int = 8
     outputs: int = 256
-    expand_warps: int = 4
+    expand_warps: int = 1
 
 
 @triton.jit

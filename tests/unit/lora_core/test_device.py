@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lora_core import base_model
-from lora_core.device import MemoryPlan, find_device, free_memory, memory_plan
+from lora_core.device import MemoryPlan, find_device, free_memory, memory_plan, prepare
 from lora_core.engine import ArrowEngine, Request
 from lora_core.errors import AdapterNotFound, DeviceUnavailable, TooLittleMemory
 
@@ -86,3 +86,15 @@ def test_too_little_memory_is_an_error_with_the_numbers() -> None:
 def test_a_folder_without_a_model_has_no_plan(tmp_path) -> None:
     with pytest.raises(AdapterNotFound):
         plan(tmp_path)
+
+
+def test_a_gpu_is_set_up_without_the_attention_that_plans_every_new_length() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        prepare(torch.device("cpu"))
+        assert torch.backends.cuda.cudnn_sdp_enabled(), "nothing is set for the processor"
+        prepare(torch.device("cuda", 0))
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
