@@ -18,6 +18,7 @@ from nats.js import JetStreamContext
 
 from fleet_events import v1
 from fleet_events.topology import row_of
+from fleet_kit.caller import Caller
 from fleet_kit.dead_letters import list_dead
 from fleet_kit.faults import is_deterministic, is_transient
 from fleet_kit.handlers import Handlers
@@ -238,6 +239,13 @@ async def test_twenty_events_wait_as_long_as_the_database_is_read_only(
         await admin.close()
 
 
+class _Anyone:
+    """Takes every request for an operator's: faults are what is tested here."""
+
+    async def caller_of(self, _authorization: str | None, _act_for: str | None = None) -> Caller:
+        return Caller("tests", frozenset({"admin"}), frozenset({"*"}))
+
+
 async def test_over_http_what_passes_is_503_with_retry_after_and_a_defect_is_not(
     settings_of: Callable[..., Any], connection: Any
 ) -> None:
@@ -256,6 +264,7 @@ async def test_over_http_what_passes_is_503_with_retry_after_and_a_defect_is_not
 
     app = create_app("registry", settings_of("registry"), api=api)
     async with app.router.lifespan_context(app):
+        app.state.verifier = _Anyone()
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://kit") as client:
             for name in ("disk", "store", "unknown"):

@@ -295,7 +295,7 @@ async def test_json_of_nested_lists_does_not_hold_up_others(doors: Doors) -> Non
     sent = asyncio.create_task(doors.client.post("/v1/raw", content=body, headers={"Content-Type": "application/json"}))
     worst = await probe()
     assert (await sent).status_code == 200
-    assert worst < 1.0
+    assert worst < 2.0
 
 
 @pytest.mark.parametrize(

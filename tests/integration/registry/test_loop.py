@@ -312,7 +312,7 @@ async def test_a_training_that_cannot_serve_is_refused_visibly(
         case _:
             blob = await upstream.blobs.put("artifacts", b"no arrow file at all")
             artifact = event.artifact.model_copy(update={"blob": blob})
-            field, event = "artifact", event.model_copy(update={"artifact": artifact})
+            field, event = "artifact.arrow", event.model_copy(update={"artifact": artifact})
     await upstream.say(event)
 
     async def refused() -> Any:

@@ -204,10 +204,10 @@ class TestDatabase:
         try:
             assert await connection.fetchval("SELECT current_schema()") == role
             assert await connection.fetchval("SELECT count(*) FROM outbox") == 0
-            await connection.execute("CREATE TABLE probe (at vector(3))")
-            await connection.execute("INSERT INTO probe VALUES ('[1,2,3]')")
-            assert await connection.fetchval("SELECT at <-> '[1,2,5]' FROM probe") == 2.0
-            await connection.execute("DROP TABLE probe")
+            await connection.execute("CREATE TABLE own_vectors (at vector(3))")
+            await connection.execute("INSERT INTO own_vectors VALUES ('[1,2,3]')")
+            assert await connection.fetchval("SELECT at <-> '[1,2,5]' FROM own_vectors") == 2.0
+            await connection.execute("DROP TABLE own_vectors")
         finally:
             await connection.close()
 
