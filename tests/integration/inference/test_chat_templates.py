@@ -61,6 +61,6 @@ async def test_a_chat_template_without_end_costs_its_own_request_alone(
         "/v1/completions", json={"model": "hostile", "prompt": "The tide", "max_tokens": TOKENS}
     )
     assert plain.status_code == 200
-    counted = (await evaluator.get("/metrics")).text
+    counted = (await inference.client.get("/metrics")).text
     for limit, count in (("time", 2), ("memory", 1), ("text", 1)):
         assert f'lorafleet_inference_template_limits_total{{limit="{limit}"}} {count}.0' in counted

@@ -75,9 +75,12 @@ async def test_the_administrator_of_a_domain_lists_preloads_and_evicts_its_own_a
     mine = await registry.describe(make_adapter(seed=2), f"{domain}z")
     await registry.activate(mine)
     await answered(inference.client, mine.adapter_id)
+    await answered(inference.client, beta.adapter_id)
     async with client_of(inference.url, mint(["admin"], [mine.domain])) as client:
         assert set((await client.get("/admin/adapters")).json()["adapters"]) == {mine.adapter_id}
         assert (await client.post("/admin/evict", json={})).json()["evicted"] == [mine.adapter_id]
+        found = (await inference.client.get("/admin/adapters")).json()["adapters"]
+        assert found[beta.adapter_id]["state"] == "loaded"
         brought = await client.post("/admin/preload", json={"models": [mine.family]})
         assert (brought.status_code, brought.json()["preloading"]) == (202, [mine.adapter_id])
 
@@ -85,7 +88,7 @@ async def test_the_administrator_of_a_domain_lists_preloads_and_evicts_its_own_a
         found = (await inference.client.get("/admin/adapters")).json()["adapters"]
         return found if found[mine.adapter_id]["state"] == "loaded" else None
 
-    assert (await eventually(states))[beta.adapter_id]["state"] == "loaded"
+    assert await eventually(states)  # for it an idle adapter of another domain may leave, as for any request
 
 
 async def test_a_token_of_every_domain_that_acts_for_one_reaches_that_one_alone(

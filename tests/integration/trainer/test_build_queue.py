@@ -140,8 +140,8 @@ async def test_the_domain_served_longest_ago_is_next_and_a_lost_lease_frees_its_
         await connection.execute("delete from dataset_builds")
         for number, domain in enumerate(["a", "a", "a", "b", "c"]):
             await connection.execute(
-                "insert into dataset_builds (build_id, domain, recipe, requested_by, state, created_at)"
-                " values ($1, $2, $3, '', 'queued', now() + $4)",
+                "insert into dataset_builds (build_id, domain, recipe, requested_by, requested_domains, state, created_at)"
+                " values ($1, $2, $3, '', array[$2], 'queued', now() + $4)",
                 f"{domain}{number}",
                 domain,
                 json.dumps({"domain": domain, "name": "x", "sources": [{"kind": "live"}]}),
@@ -150,9 +150,9 @@ async def test_the_domain_served_longest_ago_is_next_and_a_lost_lease_frees_its_
         await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
         async def claim(ticket: str, at_most: int = 2) -> str | None:
-            token = await lease.acquire(connection, ticket, ticket, timedelta(seconds=60))
-            assert token is not None
-            found = await build_queue.claim(connection, ticket, token, at_most=at_most)
+            taken = await lease.acquire(connection, ticket, ticket, timedelta(seconds=60))
+            assert taken is not None
+            found = await build_queue.claim(connection, ticket, taken.token, at_most=at_most)
             if found is not None:
                 await connection.execute(
                     "update dataset_builds set state = 'running' where build_id = $1", found.build_id

@@ -86,8 +86,9 @@ async def test_open_builds_and_jobs_of_a_domain_are_bounded(bench: Bench, databa
     await bench.record(pairs(bench.domain))
     source = await upload(bench, "gates.jsonl", as_jsonl(ROWS))
     await database.executemany(
-        "insert into dataset_builds (build_id, domain, recipe, requested_by, state, created_at, claim_lease)"
-        " values ($1, $2, '{}', '', 'succeeded', now(), '')",
+        "insert into dataset_builds (build_id, domain, recipe, requested_by, requested_domains, state, created_at,"
+        " claim_lease)"
+        " values ($1, $2, '{}', '', array[$2], 'succeeded', now(), '')",
         [(f"{bench.domain}-{number}", bench.domain) for number in range(10)],
     )
     body = {"domain": bench.domain, "name": "gates", "sources": [source]}
