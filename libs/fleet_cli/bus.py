@@ -28,6 +28,7 @@ from fleet_events.topology import STREAMS, TOPOLOGY, row_of_subject, rows_of
 from fleet_kit.cloudevents import Outgoing, open_envelope, seal
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import inbox_prefix
+from fleet_kit.tasks import end
 
 Value = TypeVar("Value")
 EVENTS: Mapping[str, type[Event]] = {row.event.__name__: row.event for row in TOPOLOGY}
@@ -148,9 +149,7 @@ async def follow(
                 raise item
             yield item
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
 
 _SUBJECTS = {stream.name: {row.subject for row in rows_of(stream)} for stream in STREAMS}

@@ -31,6 +31,7 @@ from fleet_events import v1
 from fleet_events.topology import DEAD_STREAM
 from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
+from fleet_kit.tasks import end
 
 # An approved version is activated in the same breath, where the policy says so.
 ACTIVATION_GRACE = 10.0
@@ -75,9 +76,7 @@ async def run_loop(
                 state, happenings, show, until=until, wait_for_review=wait_for_review, timeout=timeout
             )
         finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            await end(*watchers)
 
 
 class _Shared:
@@ -107,7 +106,8 @@ async def _until_the_end(
         if give_up is not None and now > give_up:
             raise Fault(f"job {state.loop.job_id} has not ended after {timeout:g} s (--timeout); it goes on by itself")
         try:
-            happened = await asyncio.wait_for(happenings.get(), 1.0)
+            async with asyncio.timeout(1.0):
+                happened = await happenings.get()
         except TimeoutError:
             continue
         if isinstance(happened, Exception):

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import attempts, inbox, lease, metrics
+from fleet_kit import attempts, inbox, lease, metrics, tasks
 from fleet_kit.cloudevents import ONLY_FOR, Envelope, open_envelope, read_envelope
 from fleet_kit.db import Pool
 from fleet_kit.dead_letter_writer import DeadLetterWriter
@@ -75,9 +75,7 @@ class Desk:
 
     async def give_up(self) -> None:
         """Stop all long work; its messages go to other workers at once."""
-        for task in self.running:
-            task.cancel()
-        await asyncio.gather(*self.running, return_exceptions=True)
+        await tasks.end(*self.running)
         await self.settlement.writer.flush()
 
     async def _handle(self, message: NatsMessage, binding: Binding) -> str:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import http
+from fleet_kit import http, tasks
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Verifier
 from fleet_kit.blobs import Blobs
@@ -153,9 +153,7 @@ async def _running(
         try:
             yield service
         finally:
-            started.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await started
+            await tasks.end(started)
             await bus.stop()
             if pool is not None:
                 pool.terminate()

@@ -14,6 +14,7 @@ import httpx
 import structlog
 
 from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
+from fleet_kit import tasks
 from fleet_kit.positions import announce_position
 from fleet_kit.service import Service
 
@@ -170,9 +171,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         for one in hosting.all:
             await one.backend.close()
             one.vocabulary.close()
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await tasks.end(*running)
         await replica_client.aclose()
         if embedder is not None:
             embedder.close()

@@ -14,6 +14,7 @@ from fleet_events.v1 import (
     Approved,
     Rejected,
 )
+from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
 
@@ -45,7 +46,7 @@ class Projection:
         try:
             await follow(jetstream, SUBJECTS, EVENTS, self._apply, self.caught_up, passed=self._passed)
         finally:
-            preloading.cancel()
+            await tasks.end(preloading)
 
     async def _preload_at_start(self) -> None:
         # What was active once and is no longer must not be loaded on the way through the past.

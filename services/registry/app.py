@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
 
+from fleet_kit import tasks
 from fleet_kit.service import create_app, serve
 from lora_core.errors import AdapterError
 from services.registry import api
@@ -33,9 +34,7 @@ async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     try:
         yield Parts(models, Inspector(settings), scratch, UploadsInFlight(settings.max_uploads_at_once))
     finally:
-        reading.cancel()
-        with suppress(asyncio.CancelledError):
-            await reading
+        await tasks.end(reading)
         await asyncio.to_thread(scratch.close)
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 from fleet_events import Event
 from fleet_events.v1 import AdapterActivated, AdapterDeactivated
+from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
 
@@ -52,6 +53,5 @@ async def _replay(service: RouterService) -> dict[str, Route]:
         if following.done():
             following.result()
     finally:
-        following.cancel()
-        reached.cancel()
+        await tasks.end(following, reached)
     return routes

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from fleet_kit import tasks
 from services.trainer.data.upload_expiry import expire_uploads
 from services.trainer.jobs import resume_data
 from services.trainer.jobs.patience import PASSING
@@ -21,7 +22,7 @@ async def housekeeping(service: TrainerService) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
+        await tasks.end(task)
 
 
 async def _keep_sweeping(service: TrainerService) -> None:

@@ -22,6 +22,7 @@ from prometheus_client import Counter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fleet_kit import tasks
 from fleet_kit.acting_for import ACT_FOR
 from fleet_kit.telemetry import trace_headers
 
@@ -189,8 +190,7 @@ async def _while_alive(announcements: Announcements, name: str, work: Coroutine[
                 raise _Elsewhere("unreachable", "it has not announced itself any more")
         return task.result()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await tasks.end(task)
 
 
 class AnsweredBy:

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from fleet_events.v1 import Adapter
+from fleet_kit import tasks
 
 from ..errors import Busy
 from ..slots.states import LoadFailed, Proof
@@ -122,8 +123,7 @@ class VllmFleet:
     async def close(self) -> None:
         """Ends the connections; adapters stay where they are."""
         if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+            await tasks.end(self._loop)
         await asyncio.gather(*(server.client.close() for server in self._servers.values()))
 
     async def put(self, placed: Placed) -> Proof:
@@ -218,7 +218,8 @@ class VllmFleet:
             except Exception:  # one bad round must not be the last: servers would stay empty after a restart
                 log.exception("vllm_reconcile_failed")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._every)
+                async with asyncio.timeout(self._every):
+                    await self._changed.wait()
 
     async def _look(self) -> None:
         await asyncio.gather(*(self.check(server) for server in self._servers.values()))

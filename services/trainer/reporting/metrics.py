@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 from prometheus_client import Counter, Gauge
 
+from fleet_kit import tasks
 from fleet_kit.faults import TRANSIENT
 from services.trainer.domain import JobState
 from services.trainer.reporting import store
@@ -54,7 +55,7 @@ async def counting(service: TrainerService) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
+        await tasks.end(task)
 
 
 async def _keep_counting(service: TrainerService) -> None:
