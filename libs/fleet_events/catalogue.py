@@ -154,11 +154,11 @@ def _kind(schema: dict[str, object]) -> str:
         case {"format": "date-time"}:
             return "RFC 3339 time"
     bounds = {"minimum": "≥", "maximum": "≤"}
-    # The bounds of every 64-bit integer tell nothing about the field.
+    # The bounds of every integer of its size tell nothing about the field.
     limits = [
         f"{sign} {schema[key]:g}"
         for key, sign in bounds.items()
-        if key in schema and schema[key] not in (-(2**63), 2**63 - 1)
+        if key in schema and schema[key] not in (-(2**31), 2**31 - 1, -(2**63), 2**63 - 1)
     ]
     if pattern := str(schema.get("pattern", "")).replace("|", "\\|"):
         limits.append(f"`{pattern}`")
