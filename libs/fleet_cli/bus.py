@@ -25,7 +25,7 @@ from fleet_cli.faults import BadInput, Fault, Unreachable
 from fleet_cli.home import FleetHome
 from fleet_events import Event, v1
 from fleet_events.topology import STREAMS, TOPOLOGY, row_of_subject, rows_of
-from fleet_kit.cloudevents import Outgoing, open_envelope, seal
+from fleet_kit.cloudevents import Outgoing, Stored, open_envelope, seal
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.tasks import end
@@ -216,7 +216,7 @@ def _received(message: Msg) -> Received:
     sequence = message.metadata.sequence.stream
     event, fault = None, ""
     try:
-        event, _ = open_envelope(message.subject, message.headers, message.data, sequence)
+        event, _ = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
     except Refused as error:
         fault = " ".join(str(error).split())
     at = message.metadata.timestamp

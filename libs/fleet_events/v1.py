@@ -503,7 +503,7 @@ class TrainingRequested(Event):
     type_name: ClassVar[str] = "lorafleet.events.v1.TrainingRequested"
 
     job_id: Annotated[str, Field(pattern="^(?:|[A-Za-z0-9][A-Za-z0-9._:-]{0,99})$")] = ""
-    """Chosen by the requester; empty takes the event's id."""
+    """Chosen by the requester; empty takes the event's id, with a print of its source where that has a name of its own."""
     domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
     """Domain and tenancy boundary, first half of the adapter family."""
     method: Annotated[str, Field(pattern="^(?:|lora|rslora|qlora|dora)$")] = ""

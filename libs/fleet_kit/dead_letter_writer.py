@@ -10,6 +10,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet_kit import metrics
+from fleet_kit.cloudevents import Stored, read_envelope
+from fleet_kit.errors import Refused
 
 __all__ = ["DeadLetterWriter", "dead_subject"]
 
@@ -106,6 +108,7 @@ def _letter(message: Msg, durable: str, reason: str) -> tuple[bytes, dict[str, s
     body = message.data
     headers |= {
         "Lorafleet-Reason": reason,
+        "Lorafleet-Event-Id": _event_id(message),
         "Lorafleet-Consumer": durable,
         "Lorafleet-Subject": message.subject,
         "Lorafleet-Sequence": str(metadata.sequence.stream),
@@ -118,6 +121,16 @@ def _letter(message: Msg, durable: str, reason: str) -> tuple[bytes, dict[str, s
         headers["Lorafleet-Truncated"] = str(len(body))
         body = body[:MAX_BODY]
     return body, headers
+
+
+def _event_id(message: Msg) -> str:
+    """The event's own id, also where it stands in its body or follows from its place in the stream."""
+    stored = Stored.of(message)
+    try:
+        return read_envelope(message.subject, message.headers, message.data, stored)[0].id
+    except Refused:
+        given = {name.lower(): value for name, value in (message.headers or {}).items()}.get("ce-id", "")
+        return one_line(given[:MAX_HEADER]) or stored.substitute
 
 
 def _kept(headers: Mapping[str, str]) -> tuple[dict[str, str], bool]:

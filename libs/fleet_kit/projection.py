@@ -12,7 +12,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from fleet_events.message import Event
 from fleet_events.topology import STREAM
-from fleet_kit.cloudevents import Envelope, event_id, open_envelope
+from fleet_kit.cloudevents import Envelope, Stored, event_id, open_envelope
 from fleet_kit.errors import Refused
 
 __all__ = ["follow"]
@@ -76,9 +76,7 @@ async def _read(
             except TimeoutError:
                 continue
             try:
-                event, envelope = open_envelope(
-                    message.subject, message.headers, message.data, message.metadata.sequence.stream
-                )
+                event, envelope = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
             except Refused as error:
                 log.warning("projection passes a broken event by", subject=message.subject, reason=str(error))
             else:

@@ -19,7 +19,6 @@ from services.registry.store import usage, versions
 from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
-UNDATED = datetime(1971, 1, 1, tzinfo=UTC)
 
 
 @handlers.on(v1.TrainingCompleted)
@@ -150,14 +149,12 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
 
 
 def _when(tx: Transaction) -> datetime:
-    """When the event happened, by its own word; order between subjects is not that of arrival.
+    """When the event happened; order between subjects is not that of arrival.
 
-    A time in the future would outlast every later event, and one without a time is read as 1970: both are now.
+    A time in the future would outlast every later event: it is now.
     """
     now = _now()
-    if tx.cause is None or not UNDATED < tx.cause.time <= now:
-        return now
-    return tx.cause.time
+    return now if tx.cause is None else min(tx.cause.time, now)
 
 
 def _now() -> datetime:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 from nats.aio.client import Client
@@ -13,7 +14,7 @@ from nats.js import JetStreamContext
 
 from fleet_cli.stack import Fleet
 from fleet_events.topology import BUCKETS, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
-from fleet_kit.cloudevents import open_envelope
+from fleet_kit.cloudevents import Stored, open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix
 from tests.conftest import empty_bus
@@ -153,7 +154,9 @@ async def test_what_a_services_reply_subject_has_stored_is_no_event(
                 continue
             seen += 1
             with pytest.raises(Refused):
-                open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
+                open_envelope(
+                    message.subject or "", message.headers, message.data or b"", Stored(sequence, datetime.now(UTC))
+                )
     assert seen >= len(EVENTS) - 2
 
 

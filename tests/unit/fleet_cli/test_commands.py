@@ -158,7 +158,7 @@ def test_an_event_is_shown_as_a_nats_command_with_exact_headers_and_body(lorafle
     assert words[:5] == ["nats", "pub", "-s", "nats://127.0.0.1:4222", "lorafleet.v1.training.requested"]
     headers = dict(word.split(": ", 1) for flag, word in itertools.pairwise(words) if flag == "-H")
     assert headers["ce-type"] == "lorafleet.events.v1.TrainingRequested"
-    assert headers["Nats-Msg-Id"] == headers["ce-id"]
+    assert headers["Nats-Msg-Id"] == f"{headers['ce-source']}/{headers['ce-id']}"
     assert json.loads(words[-1]) == json.loads(body)
 
 
