@@ -12,6 +12,8 @@ from nats.js import JetStreamContext
 from fleet_kit import metrics
 from fleet_kit.cloudevents import Stored, read_envelope
 from fleet_kit.errors import Refused
+from fleet_kit.faults import describe
+from fleet_kit.publishing import TIMEOUT
 
 __all__ = ["DeadLetterWriter", "dead_subject"]
 
@@ -23,8 +25,6 @@ MAX_HEADER = 1000
 MAX_HEADERS = 40
 IN_FLIGHT = 64
 """Dead letters that wait for their acknowledgement at once. Further ones hold up their consumers."""
-TIMEOUT = 5.0
-"""Seconds until a dead letter that was not acknowledged counts as not stored."""
 
 
 def dead_subject(durable: str) -> str:
@@ -70,16 +70,12 @@ class DeadLetterWriter:
         body, headers = _letter(message, durable, reason)
         started = time.monotonic()
         try:
-            acknowledged = await self._jetstream.publish_async(
-                dead_subject(durable), body, wait_stall=TIMEOUT, headers=headers
-            )
-            async with asyncio.timeout(TIMEOUT):
-                await acknowledged
+            await self._jetstream.publish(dead_subject(durable), body, timeout=TIMEOUT, headers=headers)
             await message.term()
         except Exception as error:
             # nats-py raises several unrelated classes when it is disconnected; the original is still there.
             seconds = round(time.monotonic() - started, 1)
-            log.warning("dead letter not stored", consumer=durable, reason=repr(error), seconds=seconds)
+            log.warning("dead letter not stored", consumer=durable, reason=describe(error), seconds=seconds)
             metrics.EVENTS_HANDLED.labels(durable, "retry").inc()
             await later(message, retry_after)
             return
@@ -93,7 +89,7 @@ async def later(message: Msg, delay: float) -> None:
         await message.nak(delay=delay)
     except Exception as error:
         # nats-py raises several unrelated classes when it is disconnected.
-        log.warning("nak not sent", reason=repr(error))
+        log.warning("nak not sent", reason=describe(error))
 
 
 def one_line(text: str) -> str:

@@ -16,9 +16,10 @@ from nats.js import JetStreamContext
 from fleet_events.message import Event
 from fleet_kit import attempts, inbox, lease, metrics, tasks
 from fleet_kit.cloudevents import ONLY_FOR, Envelope, Stored, read_envelope, read_event
-from fleet_kit.db import Pool
+from fleet_kit.db import Pool, leaves_a_standby
 from fleet_kit.dead_letter_writer import DeadLetterWriter
 from fleet_kit.errors import LeaseLost, NotYet, Refused, Unreadable
+from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Unread
 from fleet_kit.isolation import Isolation
 from fleet_kit.settle import Settlement
@@ -65,9 +66,10 @@ class Desk:
 
         async def handle() -> str:
             if binding.lease is not None:
-                return await self._handle(message, binding)
+                async with leaves_a_standby(self.pool):
+                    return await self._handle(message, binding)
             with _held(raw, binding.consumer.ack_wait):
-                async with self._start(raw, binding):
+                async with leaves_a_standby(self.pool), self._start(raw, binding):
                     return await self._handle(message, binding)
 
         await self.settlement.settle(raw, binding.durable, handle, alone=binding.lease is None)
@@ -196,7 +198,7 @@ class Desk:
                     held = await lease.renew(connection, work.lease, work.token, self.lease)
             except Exception as error:
                 # Bus or database are away for a moment: the fence still protects what is written.
-                log.warning("heartbeat not sent", lease=work.lease, reason=repr(error))
+                log.warning("heartbeat not sent", lease=work.lease, reason=describe(error))
                 continue
             if not held:
                 work.lost.set()

@@ -121,4 +121,4 @@ def is_deterministic(error: BaseException) -> bool:
 def describe(error: BaseException, *, characters: int = 300) -> str:
     """Class and message of an exception on one line of bounded length."""
     text = " ".join(str(error)[: 2 * characters].split())
-    return f"{type(error).__name__}: {text}"[:characters]
+    return f"{type(error).__name__}: {text}"[:characters] if text else type(error).__name__

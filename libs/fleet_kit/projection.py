@@ -17,6 +17,7 @@ from fleet_events.message import Event
 from fleet_events.topology import STREAM
 from fleet_kit.cloudevents import Envelope, Stored, event_id, open_envelope
 from fleet_kit.errors import Refused
+from fleet_kit.faults import describe
 
 __all__ = ["follow"]
 
@@ -76,9 +77,10 @@ async def follow(
             created, told = found, ""
             await _read(jetstream, subjects, wanted, apply, caught_up, passed=passed)
         except (OSError, TimeoutError, nats.errors.Error, _Lost) as error:
-            if repr(error) != told:
-                log.warning("projection waits for the bus", reason=repr(error))
-            told = repr(error)
+            reason = describe(error)
+            if reason != told:
+                log.warning("projection waits for the bus", reason=reason)
+            told = reason
         await asyncio.sleep(RETRY)
 
 
