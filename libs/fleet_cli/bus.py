@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from shlex import quote
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -239,10 +240,14 @@ def outgoing(event: Event, entity: str, source: str = "upstream") -> Outgoing:
     return seal(event, service=source, entity=entity, trace={})
 
 
-def as_nats_pub(message: Outgoing, url: str) -> str:
-    """The same message as a plain `nats pub` command."""
+def as_nats_pub(message: Outgoing, url: str, seed: Path | None) -> str:
+    """The same message as a `nats pub` command that waits for the acknowledgement, as the user whose nkey is `seed`."""
+    user = ["--nkey", str(seed), "--inbox-prefix", inbox_prefix("upstream")] if seed else []
+    begin = " ".join(["nats pub --jetstream -s", *map(quote, [url, *user]), message.subject])
     headers = " \\\n  ".join(f"-H {quote(f'{name}: {value}')}" for name, value in message.headers.items())
-    return f"nats pub -s {quote(url)} {message.subject} \\\n  {headers} \\\n  {quote(message.body.decode())}"
+    # `nats pub` takes a body for a template of Go.
+    body = message.body.decode().replace("{{", '{{"{{"}}')
+    return f"{begin} \\\n  {headers} \\\n  {quote(body)}"
 
 
 def entity_of(event: Event) -> str:

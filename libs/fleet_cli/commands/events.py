@@ -113,7 +113,7 @@ def publish(
     if dry_run:
         # An upstream system may be written before the fleet runs: no address is no reason to refuse.
         url = session.home.file.nats_url or "nats://127.0.0.1:4222"
-        session.answer(_wire(message), bus.as_nats_pub(message, url))
+        session.answer(_wire(message), bus.as_nats_pub(message, url, session.home.nats_seed("upstream")))
         return
 
     async def send() -> int:
