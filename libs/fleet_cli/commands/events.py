@@ -69,6 +69,7 @@ def as_json(received: Received) -> dict[str, object]:
     if received.event is not None:
         body = json.loads(received.event.to_json())
     return {
+        "stream": received.stream,
         "sequence": received.sequence,
         "subject": received.subject,
         "time": received.at.isoformat(),
