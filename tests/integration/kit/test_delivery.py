@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,11 +26,14 @@ class Counter:
     def __init__(self) -> None:
         self.handlers: Handlers[Any] = Handlers("registry")
         self.calls: list[str] = []
+        self.times: dict[str, datetime] = {}
         self.cause_of_refusal = True
         self.handlers.on(v1.FeedbackRecorded)(self.handle)
 
     async def handle(self, event: v1.FeedbackRecorded, tx: Transaction, service: object) -> None:
         self.calls.append(event.generation_id)
+        if tx.cause is not None:
+            self.times[event.generation_id] = tx.cause.time
         await tx.connection.execute(
             "insert into lease (name, holder, token, expires_at) values ($1, 'effect', 1, now())"
             " on conflict (name) do update set token = lease.token + 1",
@@ -117,7 +121,19 @@ async def test_the_same_id_from_two_sources_is_two_events_and_each_takes_effect_
         await say(jetstream, "after-sources")
         await eventually(lambda: "after-sources" in counter.calls)
         assert counter.calls == ["of https://shop", "of https://crm", "of ", "after-sources"]
-        assert [await counter.effects(service, name) for name in counter.calls] == [1, 1, 1, 1]
+        assert [await counter.effects(service, name) for name in counter.calls[:3]] == [1, 1, 1]
+
+
+async def test_an_event_that_tells_no_time_happened_when_it_was_stored(run_kit, jetstream, eventually) -> None:
+    counter = Counter()
+    began = datetime.now(UTC)
+    await say(jetstream, "untimed")
+    await say(jetstream, "timed", **{"ce-id": "event-timed", "ce-time": "2026-01-31T12:00:00Z"})
+    await asyncio.sleep(1)
+    async with run_kit(counter.handlers):
+        await eventually(lambda: {"untimed", "timed"} <= counter.times.keys())
+    assert abs(counter.times["untimed"] - began) < timedelta(seconds=0.9)
+    assert counter.times["timed"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 async def test_an_event_that_an_earlier_release_handled_takes_no_second_effect(run_kit, jetstream, eventually) -> None:
