@@ -21,7 +21,7 @@ from fleet_events import v1
 from fleet_events.message import Event
 from fleet_events.topology import STREAMS
 from fleet_kit.blobs import Blobs
-from fleet_kit.cloudevents import open_envelope, seal
+from fleet_kit.cloudevents import Stored, open_envelope, seal
 from fleet_kit.settings import ServiceSettings
 from lora_core.arrow_format import LoRAFormat
 from lora_core.base_model import linear_shapes
@@ -103,7 +103,7 @@ async def facts(jetstream: JetStreamContext) -> AsyncIterator["asyncio.Queue[tup
     async def read(subscription: JetStreamContext.PushSubscription) -> None:
         while True:
             message = await subscription.next_msg(timeout=600)
-            event, _ = open_envelope(message.subject, message.headers, message.data, message.metadata.sequence.stream)
+            event, _ = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
             queue.put_nowait((event, message.metadata.timestamp))
 
     reading = [asyncio.create_task(read(one)) for one in subscriptions]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from shlex import quote
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from fleet_cli.faults import BadInput, Fault, Unreachable
 from fleet_cli.home import FleetHome
 from fleet_events import Event, v1
 from fleet_events.topology import STREAMS, TOPOLOGY, row_of_subject, rows_of
-from fleet_kit.cloudevents import Outgoing, open_envelope, seal
+from fleet_kit.cloudevents import Outgoing, Stored, open_envelope, seal
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.tasks import end
@@ -92,6 +93,7 @@ def run(work: Callable[[], Awaitable[Value]]) -> Value:
 class Received:
     """One message of a stream. `event` is None where the body breaks its contract; `fault` then says how."""
 
+    stream: str
     sequence: int
     subject: str
     at: datetime
@@ -109,6 +111,9 @@ class Received:
 
 Position = Mapping[str, int]
 """Sequence of the newest message that was seen, by stream."""
+RETRY = 1.0
+LOOK_EVERY = 2.0
+"""Seconds of silence after which a follower asks whether its consumer is still there."""
 EVENT_STREAMS = tuple(stream.name for stream in STREAMS)
 
 
@@ -128,19 +133,22 @@ async def follow(
 ) -> AsyncIterator[Received]:
     """Every message of the streams after a position (None: only new ones; a stream it lacks: from its start).
 
-    In order within a stream. Waits for more for ever, or without `wait` ends at the newest, all streams then merged by
-    time. Nothing durable is left behind. A consumer lost with its server is made again where it stopped, so that an
-    outage skips nothing.
+    In order within a stream; what is there at the beginning is merged by its time over all streams. Then waits for
+    more for ever, or without `wait` ends. Nothing durable is left behind. A consumer lost with its server is made again
+    where it stopped, so that an outage skips nothing, and a stream that was made anew is read from its start.
+
+    Raises APIError where a stream is not there at the beginning.
     """
-    start = await position(client, streams) if after is None else after
+    reached = dict(await position(client, streams) if after is None else after)
     wanted = [name for name in streams if not subjects or set(subjects) & _SUBJECTS.get(name, set(subjects))]
-    readers = [_follow(client, start.get(name, 0), subjects, name, wait) for name in wanted]
-    if not wait:
-        kept = [received for reader in readers for received in [one async for one in reader]]
-        for received in sorted(kept, key=lambda one: one.at):
+    if after is not None:
+        async for received in _merged([_past(client, reached.get(name, 0), subjects, name) for name in wanted]):
+            reached[received.stream] = received.sequence
             yield received
+    if not wait:
         return
     queue: asyncio.Queue[Received | Exception] = asyncio.Queue(256)
+    readers = [_follow(client, reached.get(name, 0), subjects, name) for name in wanted]
     tasks = [asyncio.create_task(_into(queue, reader)) for reader in readers]
     try:
         while True:
@@ -150,6 +158,17 @@ async def follow(
             yield item
     finally:
         await end(*tasks)
+
+
+async def _merged(readers: Sequence[AsyncIterator[Received]]) -> AsyncIterator[Received]:
+    """The messages of all readers by their time, one of each in memory."""
+    heads = [(one, reader) for reader in readers if (one := await anext(reader, None)) is not None]
+    while heads:
+        index = min(range(len(heads)), key=lambda at: heads[at][0].at)
+        oldest, reader = heads[index]
+        yield oldest
+        following = await anext(reader, None)
+        heads[index : index + 1] = [(following, reader)] if following is not None else []
 
 
 _SUBJECTS = {stream.name: {row.subject for row in rows_of(stream)} for stream in STREAMS}
@@ -164,23 +183,33 @@ async def _into(queue: asyncio.Queue[Received | Exception], reader: AsyncIterato
         await queue.put(error)
 
 
-async def _follow(
-    client: Client, position: int, subjects: Sequence[str], stream: str, wait: bool
-) -> AsyncIterator[Received]:
+async def _past(client: Client, position: int, subjects: Sequence[str], stream: str) -> AsyncIterator[Received]:
+    """What a stream holds behind a position now."""
+    async for received in _read(client.jetstream(), position + 1, subjects, stream, wait=False):
+        yield received
+
+
+async def _follow(client: Client, position: int, subjects: Sequence[str], stream: str) -> AsyncIterator[Received]:
+    js = client.jetstream()
+    created = None
     while True:
         try:
-            async for received in _read(client.jetstream(), position + 1, subjects, stream, wait):
+            info = await js.stream_info(stream)
+            if created not in (None, info.created):
+                position = 0  # the stream was made anew: none of its messages has been shown
+            # A server that lost its newest messages gives their sequences to others.
+            created, position = info.created, min(position, info.state.last_seq)
+            async for received in _read(js, position + 1, subjects, stream, wait=True):
                 position = received.sequence
                 yield received
-            return
         except (NatsError, APIError, OSError) as error:
             if client.is_closed:
                 raise Unreachable("NATS", "its address", str(error)) from error
-            await asyncio.sleep(1)
+            await asyncio.sleep(RETRY)
 
 
 async def _read(
-    js: JetStreamContext, start: int, subjects: Sequence[str], stream: str, wait: bool
+    js: JetStreamContext, start: int, subjects: Sequence[str], stream: str, *, wait: bool
 ) -> AsyncIterator[Received]:
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
@@ -198,13 +227,13 @@ async def _read(
     try:
         while True:
             try:
-                messages = await subscription.fetch(64, timeout=5)
+                messages = await subscription.fetch(64, timeout=LOOK_EVERY)
             except TimeoutError:
                 # Quiet stream or lost consumer: the consumer's own answer tells them apart.
                 await js.consumer_info(stream, made.name)
                 continue
             for message in messages:
-                yield _received(message)
+                yield _received(message, stream)
                 if not wait and not message.metadata.num_pending:
                     return
     finally:
@@ -212,16 +241,16 @@ async def _read(
             await subscription.unsubscribe()
 
 
-def _received(message: Msg) -> Received:
+def _received(message: Msg, stream: str) -> Received:
     sequence = message.metadata.sequence.stream
     event, fault = None, ""
     try:
-        event, _ = open_envelope(message.subject, message.headers, message.data, sequence)
+        event, _ = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
     except Refused as error:
         fault = " ".join(str(error).split())
     at = message.metadata.timestamp
     return Received(
-        sequence, message.subject, at.astimezone(UTC), dict(message.headers or {}), message.data, event, fault
+        stream, sequence, message.subject, at.astimezone(UTC), dict(message.headers or {}), message.data, event, fault
     )
 
 
@@ -239,10 +268,14 @@ def outgoing(event: Event, entity: str, source: str = "upstream") -> Outgoing:
     return seal(event, service=source, entity=entity, trace={})
 
 
-def as_nats_pub(message: Outgoing, url: str) -> str:
-    """The same message as a plain `nats pub` command."""
+def as_nats_pub(message: Outgoing, url: str, seed: Path | None) -> str:
+    """The same message as a `nats pub` command that waits for the acknowledgement, as the user whose nkey is `seed`."""
+    user = ["--nkey", str(seed), "--inbox-prefix", inbox_prefix("upstream")] if seed else []
+    begin = " ".join(["nats pub --jetstream -s", *map(quote, [url, *user]), message.subject])
     headers = " \\\n  ".join(f"-H {quote(f'{name}: {value}')}" for name, value in message.headers.items())
-    return f"nats pub -s {quote(url)} {message.subject} \\\n  {headers} \\\n  {quote(message.body.decode())}"
+    # `nats pub` takes a body for a template of Go.
+    body = message.body.decode().replace("{{", '{{"{{"}}')
+    return f"{begin} \\\n  {headers} \\\n  {quote(body)}"
 
 
 def entity_of(event: Event) -> str:

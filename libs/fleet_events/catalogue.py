@@ -14,6 +14,8 @@ from pydantic.json_schema import models_json_schema
 from fleet_events.message import Event
 from fleet_events.topology import BUCKETS, STREAMS, TOPOLOGY, Row, durable_name
 
+CONTENT_TYPES = ["application/json", "application/protobuf", "application/cloudevents+json"]
+"""The last is structured mode: the body holds the attributes."""
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
@@ -69,14 +71,20 @@ def cloud_event_headers() -> dict[str, object]:
         "type": "object",
         "properties": {
             "ce-specversion": {"type": "string", "const": "1.0"},
-            "ce-id": {"type": "string", "description": "Unique; the event takes effect once for each id."},
+            "ce-id": {
+                "type": "string",
+                "description": "Unique within its source: both together are the event.",
+            },
             "ce-type": {"type": "string", "description": "Full protobuf name of the event."},
-            "ce-source": {"type": "string"},
-            "ce-time": {"type": "string", "format": "date-time"},
+            "ce-source": {"type": "string", "description": "Who publishes it; unset counts as one source."},
+            "ce-time": {"type": "string", "format": "date-time", "description": "Unset: when it was stored."},
             "ce-subject": {"type": "string", "description": "Id of the thing that the event is about."},
-            "content-type": {"type": "string", "enum": ["application/json", "application/protobuf"]},
+            "content-type": {"type": "string", "enum": CONTENT_TYPES},
             "traceparent": {"type": "string", "description": "W3C trace context."},
-            "Nats-Msg-Id": {"type": "string", "description": "The same as ce-id: JetStream drops a repetition."},
+            "Nats-Msg-Id": {
+                "type": "string",
+                "description": "ce-source, a slash and ce-id: JetStream drops a repetition within two minutes.",
+            },
         },
     }
 
@@ -154,11 +162,11 @@ def _kind(schema: dict[str, object]) -> str:
         case {"format": "date-time"}:
             return "RFC 3339 time"
     bounds = {"minimum": "≥", "maximum": "≤"}
-    # The bounds of every 64-bit integer tell nothing about the field.
+    # The bounds of every integer of its size tell nothing about the field.
     limits = [
         f"{sign} {schema[key]:g}"
         for key, sign in bounds.items()
-        if key in schema and schema[key] not in (-(2**63), 2**63 - 1)
+        if key in schema and schema[key] not in (-(2**31), 2**31 - 1, -(2**63), 2**63 - 1)
     ]
     if pattern := str(schema.get("pattern", "")).replace("|", "\\|"):
         limits.append(f"`{pattern}`")

@@ -22,11 +22,14 @@ Field = descriptor_pb2.FieldDescriptorProto
 SCALARS = {
     Field.TYPE_STRING: "str",
     Field.TYPE_BOOL: "Bool",
-    Field.TYPE_DOUBLE: "float",
-    Field.TYPE_INT32: "int",
+    Field.TYPE_DOUBLE: "Double",
+    Field.TYPE_INT32: "Int32",
     Field.TYPE_INT64: "Int64",
 }
-DEFAULTS = {"str": '""', "Bool": "False", "float": "0.0", "int": "0", "Int64": "0"}
+BOUNDED = {"Double": ("float", "NUMBER"), "Int32": ("int", "INTEGER"), "Int64": ("int", "INTEGER, QUOTED")}
+"""How a number with bounds of its own is spelled: its Python type, and what stands behind the bounds."""
+RANGES = {"Int32": {"ge": "-(2**31)", "le": "2**31 - 1"}, "Int64": {"ge": "-(2**63)", "le": "2**63 - 1"}}
+DEFAULTS = {"str": '""', "Bool": "False", "Double": "0.0", "Int32": "0", "Int64": "0"}
 
 HEADER = '''"""Generated from proto-schemas by `python -m fleet_events.codegen`. Do not edit."""
 
@@ -34,7 +37,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fleet_events.message import Bool, Event, Int64, Message, Timestamp
+from fleet_events.message import Event, Message
+from fleet_events.protojson import INTEGER, NUMBER, QUOTED, Bool, Double, Int32, Int64, Timestamp
 '''
 
 
@@ -70,7 +74,7 @@ class Rules:
 
 def constraints(rule: ProtoMessage, kind: str, *, required: bool) -> dict[str, str]:
     """pydantic constraints of one scalar value."""
-    number = float if kind == "float" else int
+    number = float if kind == "Double" else int
     found = {name: repr(number(getattr(rule, name))) for name in ("ge", "le") if rule.HasField(name)}
     if pattern := rule.pattern:  # type: ignore[attr-defined]  # a dynamic message
         found["pattern"] = repr(f"^(?:{pattern})$" if required else f"^(?:|{pattern})$")
@@ -82,7 +86,9 @@ def constraints(rule: ProtoMessage, kind: str, *, required: bool) -> dict[str, s
 def annotate(kind: str, bounds: dict[str, str]) -> str:
     if not bounds:
         return kind
-    return f"Annotated[{kind}, Field({', '.join(f'{name}={value}' for name, value in bounds.items())})]"
+    python, behind = BOUNDED.get(kind, (kind, ""))
+    listed = ", ".join(f"{name}={value}" for name, value in (RANGES.get(kind, {}) | bounds).items())
+    return f"Annotated[{python}, Field({listed}){', ' + behind if behind else ''}]"
 
 
 def typed(field: descriptor_pb2.FieldDescriptorProto, rule: ProtoMessage, maps: dict[str, str]) -> tuple[str, str]:

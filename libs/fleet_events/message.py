@@ -1,25 +1,15 @@
 """Base classes of the generated events: immutable, validated, written as ProtoJSON."""
 
-from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StrictBool
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
+from fleet_events.protojson import set_fields
 from fleet_events.strict_json import read_json
 
-__all__ = ["Bool", "Event", "Int64", "Message", "Timestamp", "decode_event"]
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-# ProtoJSON writes 64-bit integers as strings, since JavaScript cannot hold them as numbers; both are read.
-Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), PlainSerializer(str, return_type=str, when_used="json")]
-Timestamp = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
-Bool = StrictBool
+__all__ = ["Event", "Message", "decode_event"]
 
 
 _DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
@@ -36,8 +26,9 @@ def _suspicious(body: bytes) -> bool:
 class Message(BaseModel):
     """A value inside an event.
 
-    Fields have snake_case names here and lowerCamel names on the wire. Unknown fields are ignored, so that a
-    newer writer can speak to an older reader; a wrong type or a broken rule raises `pydantic.ValidationError`.
+    Fields have snake_case names here and lowerCamel names on the wire; both are read, and null is read as unset.
+    Unknown fields are ignored, so that a newer writer can speak to an older reader; a wrong type or a broken rule
+    raises `pydantic.ValidationError`.
     """
 
     model_config = ConfigDict(
@@ -48,6 +39,16 @@ class Message(BaseModel):
         serialize_by_alias=True,
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_protojson(cls, values: object) -> object:
+        return set_fields(values, _wire_names(cls)) if isinstance(values, dict) else values
+
+
+@cache
+def _wire_names(message: type[Message]) -> dict[str, str]:
+    return {name: wire for name in message.model_fields if (wire := to_camel(name)) != name}
 
 
 class Event(Message):

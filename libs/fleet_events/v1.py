@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fleet_events.message import Bool, Event, Int64, Message, Timestamp
+from fleet_events.message import Event, Message
+from fleet_events.protojson import INTEGER, NUMBER, QUOTED, Bool, Double, Int32, Int64, Timestamp
 
 
 class Blob(Message):
@@ -14,7 +15,7 @@ class Blob(Message):
     """Where it lies, for example s3://lorafleet/trainer/artifacts/<sha256>."""
     sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
     """Digest of the bytes, lower-case hex."""
-    bytes: Annotated[Int64, Field(ge=0)] = 0
+    bytes: Annotated[int, Field(ge=0, le=2**63 - 1), INTEGER, QUOTED] = 0
     """Size."""
 
 
@@ -32,11 +33,11 @@ class Dataset(Message):
 
     dataset_id: Annotated[str, Field(min_length=1)]
     blob: Blob
-    samples: Annotated[int, Field(ge=0)] = 0
+    samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     """Number of samples."""
     kind: str = ""
     """What its records are: completion, conversation, preference, ranking or rated."""
-    validation_samples: Annotated[int, Field(ge=0)] = 0
+    validation_samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     """How many of the samples are its validation split."""
     card: Blob | None = None
     """Data card, JSON: sources, filters and what they dropped, counts, licence."""
@@ -47,8 +48,8 @@ class Artifact(Message):
 
     blob: Blob
     """Arrow IPC file of lora_core."""
-    rank: Annotated[int, Field(ge=1, le=512)]
-    alpha: Annotated[float, Field(ge=0.001)]
+    rank: Annotated[int, Field(ge=1, le=512), INTEGER]
+    alpha: Annotated[float, Field(ge=0.001), NUMBER]
     target_modules: tuple[str, ...] = ()
     """Names of the adapted projections, for example q_proj."""
 
@@ -57,11 +58,11 @@ class Probe(Message):
     """What the probe prompt's last position says with the adapter: the proof that it has an effect."""
 
     prompt: str = ""
-    top_ids: tuple[int, ...] = ()
+    top_ids: tuple[Int32, ...] = ()
     """The highest token ids of the adapted model, best first."""
-    top_logits: tuple[float, ...] = ()
+    top_logits: tuple[Double, ...] = ()
     """Their logits."""
-    max_delta: float = 0.0
+    max_delta: Double = 0.0
     """Largest absolute difference to the base model's logits over the vocabulary."""
 
 
@@ -96,25 +97,25 @@ class WeightedAdapter(Message):
 
     adapter_id: Annotated[str, Field(min_length=1)]
     artifact_sha256: Annotated[str, Field(min_length=1)]
-    weight: float = 0.0
+    weight: Double = 0.0
     """Factor of what it adds."""
 
 
 class Hyperparameters(Message):
     """What to train with. Unset values take the trainer's defaults; all are validated together before the job starts."""
 
-    rank: Annotated[int, Field(ge=1, le=256)] | None = None
-    alpha: Annotated[float, Field(ge=0.001, le=1024.0)] | None = None
-    dropout: Annotated[float, Field(ge=0.0, le=0.9)] | None = None
-    learning_rate: Annotated[float, Field(ge=1e-07, le=0.1)] | None = None
-    epochs: Annotated[float, Field(ge=0.01, le=100.0)] | None = None
-    max_steps: Annotated[int, Field(ge=1, le=10000000)] | None = None
+    rank: Annotated[int, Field(ge=1, le=256), INTEGER] | None = None
+    alpha: Annotated[float, Field(ge=0.001, le=1024.0), NUMBER] | None = None
+    dropout: Annotated[float, Field(ge=0.0, le=0.9), NUMBER] | None = None
+    learning_rate: Annotated[float, Field(ge=1e-07, le=0.1), NUMBER] | None = None
+    epochs: Annotated[float, Field(ge=0.01, le=100.0), NUMBER] | None = None
+    max_steps: Annotated[int, Field(ge=1, le=10000000), INTEGER] | None = None
     """Stops after so many optimizer steps, whatever epochs says."""
-    batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    max_length: Annotated[int, Field(ge=8, le=131072)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=1024), INTEGER] | None = None
+    max_length: Annotated[int, Field(ge=8, le=131072), INTEGER] | None = None
     """Longest sample in tokens. A longer one is counted and left out, never cut in silence."""
-    seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
-    warmup_ratio: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2147483647), INTEGER] | None = None
+    warmup_ratio: Annotated[float, Field(ge=0.0, le=0.5), NUMBER] | None = None
     """Part of the steps in which the learning rate rises."""
     scheduler: Annotated[str, Field(pattern="^(?:|constant|linear|cosine)$")] | None = None
     """constant, linear or cosine."""
@@ -122,20 +123,20 @@ class Hyperparameters(Message):
         tuple[Annotated[str, Field(pattern="^(?:|[A-Za-z0-9_]{1,100})$")], ...], Field(max_length=64)
     ] = ()
     """Projections to adapt; empty means all linear layers of the decoder blocks."""
-    checkpoint_steps: Annotated[int, Field(ge=1, le=10000000)] | None = None
+    checkpoint_steps: Annotated[int, Field(ge=1, le=10000000), INTEGER] | None = None
     """Optimizer steps between two checkpoints; unset means one per epoch."""
-    keep_checkpoints: Annotated[int, Field(ge=1, le=100)] | None = None
+    keep_checkpoints: Annotated[int, Field(ge=1, le=100), INTEGER] | None = None
     """Newest checkpoints kept; the one with the best validation loss is kept beside them."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    max_gradient_norm: Annotated[float, Field(ge=0.001, le=1000.0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] | None = None
+    max_gradient_norm: Annotated[float, Field(ge=0.001, le=1000.0), NUMBER] | None = None
     """Gradients are scaled down to this norm."""
-    validation_part: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
+    validation_part: Annotated[float, Field(ge=0.0, le=0.5), NUMBER] | None = None
     """Part of the prompts held out to validate with where the data set has no validation split of its own; unset holds out none."""
-    validation_steps: Annotated[int, Field(ge=1, le=10000000)] | None = None
+    validation_steps: Annotated[int, Field(ge=1, le=10000000), INTEGER] | None = None
     """Optimizer steps between two validations; unset means one per epoch."""
-    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000), INTEGER] | None = None
     """Validations in a row without a better loss after which training ends; unset trains to the end."""
-    beta: Annotated[float, Field(ge=0.001, le=100.0)] | None = None
+    beta: Annotated[float, Field(ge=0.001, le=100.0), NUMBER] | None = None
     """dpo: how strongly the adapter is held to what it began from."""
     preference_loss: (
         Annotated[
@@ -144,17 +145,17 @@ class Hyperparameters(Message):
         | None
     ) = None
     """dpo: sigmoid (also when unset), hinge, ipo, robust, exo_pair, nca_pair, apo_zero, apo_down or sigmoid+sft."""
-    label_smoothing: Annotated[float, Field(ge=0.0, le=0.49)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0.0, le=0.49), NUMBER] | None = None
     """dpo: part of the preferences that are taken to be the wrong way round."""
     ranking_loss: Annotated[str, Field(pattern="^(?:|margin|rrhf|listwise)$")] | None = None
     """ranking: margin (also when unset), rrhf or listwise."""
-    ranking_margin: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    ranking_margin: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] | None = None
     """ranking: how much more likely, in nats per token, a completion must be than the next worse one."""
-    processes: Annotated[int, Field(ge=1, le=64)] | None = None
+    processes: Annotated[int, Field(ge=1, le=64), INTEGER] | None = None
     """Processes that share each batch; the batch size stays that of the whole."""
-    layers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    layers: Annotated[int, Field(ge=1, le=1024), INTEGER] | None = None
     """Decoder layers to adapt, counted from the last; unset means all. No gradient is computed below them."""
-    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    micro_batch_size: Annotated[int, Field(ge=1, le=1024), INTEGER] | None = None
     """Records of a batch that a process computes at once; unset means all. The gradients of the parts add up to the
  batch's own, so that less memory is needed for the same step."""
 
@@ -165,10 +166,10 @@ class Export(Message):
     kind: Annotated[str, Field(min_length=1)]
     """gguf, int8 or int4."""
     blob: Blob
-    same_token: float | None = None
+    same_token: Double | None = None
     """Share of validation positions at which it prefers the same token as the adapter itself."""
-    validation_loss: float | None = None
-    quality_threshold: float | None = None
+    validation_loss: Double | None = None
+    quality_threshold: Double | None = None
     """What its quantisation profile asks of same_token."""
     fit: Bool = False
     """Whether it meets that; a form that loses nothing always does."""
@@ -199,7 +200,7 @@ class Approved(Event):
     revision: Int64 = 0
     by: Annotated[str, Field(min_length=1)]
     reason: str = ""
-    score: float | None = None
+    score: Double | None = None
     evaluation_id: str = ""
 
 
@@ -214,7 +215,7 @@ class Rejected(Event):
     revision: Int64 = 0
     by: Annotated[str, Field(min_length=1)]
     reason: str = ""
-    score: float | None = None
+    score: Double | None = None
     evaluation_id: str = ""
 
 
@@ -228,7 +229,7 @@ class ReviewRequested(Event):
     domain: Annotated[str, Field(min_length=1)]
     revision: Int64 = 0
     reason: str = ""
-    score: float | None = None
+    score: Double | None = None
     evaluation_id: str = ""
 
 
@@ -284,7 +285,7 @@ class SampleRecorded(Event):
     domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
     prompt: Annotated[str, Field(min_length=1)]
     completion: Annotated[str, Field(min_length=1)]
-    rating: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
+    rating: Annotated[float, Field(ge=0.0, le=5.0), NUMBER] | None = None
     """0 to 5 where somebody rated it."""
     origin: str = ""
     """Where it comes from."""
@@ -314,7 +315,7 @@ class FeedbackRecorded(Event):
     """Adapter that answered; empty is the base model."""
     domain: Annotated[str, Field(pattern="^(?:|[a-z0-9][a-z0-9-]{0,62})$")] = ""
     """Domain of that adapter; empty for the base model."""
-    rating: Annotated[int, Field(ge=1, le=5)] = 0
+    rating: Annotated[int, Field(ge=1, le=5), INTEGER] = 0
     """1 (bad) to 5 (good)."""
     comment: Annotated[str, Field(max_length=4000)] = ""
     by: str = ""
@@ -340,7 +341,7 @@ class DatasetFrozen(Event):
     domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
     name: Annotated[str, Field(min_length=1)]
     """Name within the domain; `live` where nobody named it."""
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER]
     """Counts up from 1 within domain and name."""
     dataset: Dataset
     build_id: str = ""
@@ -375,18 +376,18 @@ class EvaluationScored(Event):
     golden_sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
     judge: Annotated[str, Field(min_length=1)]
     """Name and version of the judge."""
-    score: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    score: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] = 0.0
     """Mean over the samples, 0 to 100, with its confidence interval."""
-    ci_low: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    ci_high: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    confidence: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    ci_low: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] = 0.0
+    ci_high: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] = 0.0
+    confidence: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
     """Confidence level of the interval, for example 0.95."""
-    pass_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    pass_rate: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
     """Part of the samples at or above the pass threshold, 0 to 1."""
-    pass_threshold: float = 0.0
-    samples: Annotated[int, Field(ge=1)] = 0
-    passed: Annotated[int, Field(ge=0)] = 0
-    criteria: dict[str, float] = Field(default_factory=dict)
+    pass_threshold: Double = 0.0
+    samples: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
+    passed: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    criteria: dict[str, Double] = Field(default_factory=dict)
     """Mean of each criterion, 0 to 10."""
     report: Blob
     """Every sample with its answer, scores and reasons."""
@@ -414,10 +415,10 @@ class RegressionDetected(Event):
     adapter_id: Annotated[str, Field(min_length=1)]
     domain: Annotated[str, Field(min_length=1)]
     compared_with: Annotated[str, Field(min_length=1)]
-    difference: float = 0.0
+    difference: Double = 0.0
     """Mean of the paired differences, in score points, with its confidence interval."""
-    ci_low: float = 0.0
-    ci_high: float = 0.0
+    ci_low: Double = 0.0
+    ci_high: Double = 0.0
     criteria: tuple[str, ...] = ()
     """Criteria that fell significantly."""
 
@@ -430,11 +431,11 @@ class GoldenDatasetPublished(Event):
     dataset_id: Annotated[str, Field(min_length=1)]
     version: Annotated[str, Field(min_length=1)]
     domain: Annotated[str, Field(min_length=1)]
-    revision: Annotated[Int64, Field(ge=1)] = 0
+    revision: Annotated[int, Field(ge=1, le=2**63 - 1), INTEGER, QUOTED] = 0
     """Grows with each change of an open version; its prints take the place of those of lower revisions."""
-    part: Annotated[int, Field(ge=1)] = 0
+    part: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
     """This event's place among those that hold the revision together, from 1, and how many those are."""
-    parts: Annotated[int, Field(ge=1)] = 0
+    parts: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
     scheme: Annotated[str, Field(min_length=1)]
     """How the signatures were made. Those of another scheme cannot be compared; digests always can."""
     prints: tuple[GoldenPrint, ...] = ()
@@ -454,9 +455,9 @@ class GenerationCompleted(Event):
     artifact_sha256: str = ""
     """Digest of the artifact that answered."""
     base_model: Annotated[str, Field(min_length=1)]
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    latency_ms: float = 0.0
+    prompt_tokens: Int32 = 0
+    completion_tokens: Int32 = 0
+    latency_ms: Double = 0.0
     finish_reason: str = ""
     """stop, length or cancelled."""
     routed: str = ""
@@ -478,9 +479,9 @@ class AdapterLoaded(Event):
     domain: Annotated[str, Field(min_length=1)]
     artifact_sha256: Annotated[str, Field(min_length=1)]
     replica: Annotated[str, Field(min_length=1)]
-    load_ms: float = 0.0
-    modules_bound: int = 0
-    max_delta: float = 0.0
+    load_ms: Double = 0.0
+    modules_bound: Int32 = 0
+    max_delta: Double = 0.0
     """Largest absolute change of the probe prompt's logits."""
 
 
@@ -502,7 +503,7 @@ class TrainingRequested(Event):
     type_name: ClassVar[str] = "lorafleet.events.v1.TrainingRequested"
 
     job_id: Annotated[str, Field(pattern="^(?:|[A-Za-z0-9][A-Za-z0-9._:-]{0,99})$")] = ""
-    """Chosen by the requester; empty takes the event's id."""
+    """Chosen by the requester; empty takes the event's id, with a print of its source where that has a name of its own."""
     domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
     """Domain and tenancy boundary, first half of the adapter family."""
     method: Annotated[str, Field(pattern="^(?:|lora|rslora|qlora|dora)$")] = ""
@@ -511,7 +512,7 @@ class TrainingRequested(Event):
     """Full-text query that selects the domain's recorded samples; empty takes all of them."""
     dataset_id: Annotated[str, Field(max_length=200)] = ""
     """An existing data set instead of a query."""
-    min_rating: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
+    min_rating: Annotated[float, Field(ge=0.0, le=5.0), NUMBER] | None = None
     """Only samples rated at least so; unrated ones count as fit."""
     golden_dataset_id: Annotated[str, Field(max_length=200)] = ""
     """Golden data set to judge with; empty takes the domain's newest."""
@@ -520,7 +521,7 @@ class TrainingRequested(Event):
     """Exact SemVer to register as; empty lets the registry compute it."""
     bump: Annotated[str, Field(pattern="^(?:|major|minor|patch)$")] = ""
     """Which part to raise when the registry computes the version: patch (also when empty), minor or major."""
-    auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] | None = None
     """Score from which this adapter is approved without a human; unset takes the domain's policy."""
     description: Annotated[str, Field(max_length=2000)] = ""
     """What the adapter is for: the router matches queries against it."""
@@ -532,7 +533,7 @@ class TrainingRequested(Event):
     """sft (also when empty), dpo or ranking."""
     continue_from: Annotated[str, Field(max_length=200)] = ""
     """Adapter to train further, by its id or by the id of the job that made it; empty begins a new one."""
-    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    priority: Annotated[int, Field(ge=0, le=9), INTEGER] = 0
     """Of two waiting jobs the one of higher priority goes first."""
     exports: Annotated[tuple[Annotated[str, Field(pattern="^(?:|gguf|int8|int4)$")], ...], Field(max_length=3)] = ()
     """Further forms of the finished adapter: gguf, int8, int4."""
@@ -545,7 +546,7 @@ class TrainingQueued(Event):
 
     job_id: Annotated[str, Field(min_length=1)]
     domain: Annotated[str, Field(min_length=1)]
-    priority: int = 0
+    priority: Int32 = 0
 
 
 class TrainingPaused(Event):
@@ -557,7 +558,7 @@ class TrainingPaused(Event):
     domain: Annotated[str, Field(min_length=1)]
     by: str = ""
     reason: str = ""
-    step: int = 0
+    step: Int32 = 0
 
 
 class TrainingStarted(Event):
@@ -569,10 +570,10 @@ class TrainingStarted(Event):
     domain: Annotated[str, Field(min_length=1)]
     dataset: Dataset
     base_model: BaseModel
-    total_steps: int = 0
-    attempt: int = 0
+    total_steps: Int32 = 0
+    attempt: Int32 = 0
     """1 at first, more after a worker was lost."""
-    resumed_step: int = 0
+    resumed_step: Int32 = 0
     """Step that a checkpoint lets it begin from."""
 
 
@@ -583,13 +584,13 @@ class TrainingProgressed(Event):
 
     job_id: Annotated[str, Field(min_length=1)]
     domain: Annotated[str, Field(min_length=1)]
-    step: int = 0
-    total_steps: int = 0
-    loss: float = 0.0
-    learning_rate: float = 0.0
-    gradient_norm: float = 0.0
-    tokens_per_second: float = 0.0
-    validation_loss: float | None = None
+    step: Int32 = 0
+    total_steps: Int32 = 0
+    loss: Double = 0.0
+    learning_rate: Double = 0.0
+    gradient_norm: Double = 0.0
+    tokens_per_second: Double = 0.0
+    validation_loss: Double | None = None
     """Loss on the validation split, where one was measured since the last such event."""
     peak_memory_bytes: Int64 = 0
     """Memory of the training process at its highest."""
@@ -616,7 +617,7 @@ class TrainingCompleted(Event):
     artifact: Artifact
     report: Blob
     """Training report, JSON."""
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[str, Double] = Field(default_factory=dict)
     """Final numbers, for example train_loss, seconds, steps."""
     probe: Probe | None = None
     description: str = ""
@@ -625,7 +626,7 @@ class TrainingCompleted(Event):
     golden_dataset_id: str = ""
     version: Annotated[str, Field(pattern="^(?:|\\d+\\.\\d+\\.\\d+)$")] = ""
     bump: Annotated[str, Field(pattern="^(?:|major|minor|patch)$")] = ""
-    auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] | None = None
     requested_by: str = ""
     finished_at: Timestamp | None = None
     objective: str = ""
@@ -648,7 +649,7 @@ class TrainingFailed(Event):
     job_id: Annotated[str, Field(min_length=1)]
     domain: str = ""
     reason: Annotated[str, Field(min_length=1)]
-    attempt: int = 0
+    attempt: Int32 = 0
 
 
 class TrainingCancelled(Event):

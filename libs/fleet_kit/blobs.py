@@ -142,16 +142,24 @@ class Blobs:
 
 
 def _connect(settings: ServiceSettings, *, read_seconds: float, retries: urllib3.Retry | bool) -> Minio:
-    return Minio(
-        settings.s3_endpoint.removeprefix("http://").removeprefix("https://"),
+    scheme, _, address = settings.s3_endpoint.rpartition("://")
+    token = settings.s3_session_token
+    client = Minio(
+        address.rstrip("/"),
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.get_secret_value(),
-        secure=settings.s3_secure,
-        region="us-east-1",  # saves the look-up of the bucket's region, which needs wider rights
+        session_token=token.get_secret_value() or None if token else None,
+        secure=scheme == "https" if scheme else settings.s3_secure,
+        region=settings.s3_region,
         http_client=urllib3.PoolManager(
             maxsize=16, timeout=urllib3.Timeout(connect=2, read=read_seconds), retries=retries
         ),
     )
+    if settings.s3_addressing == "virtual":
+        client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+    elif settings.s3_addressing == "path":
+        client.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+    return client
 
 
 def _digest(data: bytes | Path) -> str:

@@ -9,6 +9,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from fleet_events.topology import Bucket
 from fleet_kit.cloudevents import event_id
+from fleet_kit.faults import describe
 
 __all__ = ["KeyValue"]
 
@@ -69,4 +70,4 @@ class KeyValue:
             try:
                 await subscription.unsubscribe()
             except (nats.errors.Error, OSError) as error:
-                log.info("watch ended with its connection", bucket=self.bucket.name, reason=repr(error))
+                log.info("watch ended with its connection", bucket=self.bucket.name, reason=describe(error))

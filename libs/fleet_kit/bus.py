@@ -16,8 +16,10 @@ from fleet_events.message import Event
 from fleet_kit.cloudevents import seal
 from fleet_kit.db import Pool
 from fleet_kit.delivery import Begin, Desk
+from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
 from fleet_kit.nats_auth import inbox_prefix
+from fleet_kit.publishing import TIMEOUT
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.telemetry import trace_headers
 
@@ -83,7 +85,7 @@ class Bus:
     async def publish(self, event: Event, entity: str) -> None:
         """Say an event at once, for a service without a database; raises unless JetStream acknowledges it."""
         outgoing = seal(event, service=self._service, entity=entity, trace=trace_headers())
-        await self.jetstream.publish(outgoing.subject, outgoing.body, timeout=5, headers=outgoing.headers)
+        await self.jetstream.publish(outgoing.subject, outgoing.body, timeout=TIMEOUT, headers=outgoing.headers)
 
     async def stop(self) -> None:
         """Give back what is unfinished, then close."""
@@ -119,7 +121,7 @@ class Bus:
 
 async def _report(error: Exception) -> None:
     # The client calls this for each failed reconnect; its own way is a page of traceback.
-    log.warning("nats", reason=repr(error))
+    log.warning("nats", reason=describe(error))
 
 
 async def _whole(message: NatsMessage) -> NatsMessage:

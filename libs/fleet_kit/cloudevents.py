@@ -1,8 +1,11 @@
 """CloudEvents 1.0 in NATS binary mode: attributes are headers with ce- before them, the body is the event.
 
+What upstream sends in structured mode is read too, see `structured`.
+
 https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
 """
 
+import hashlib
 import secrets
 import time
 import uuid
@@ -11,22 +14,37 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from reprlib import Repr
 
+from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from fleet_events.message import Event, decode_event
-from fleet_events.topology import MAX_EVENT_BYTES, row_of, row_of_subject
+from fleet_events.topology import MAX_EVENT_BYTES, SERVICES, UPSTREAM, row_of, row_of_subject
 from fleet_kit.errors import Refused, Unreadable
 from fleet_kit.origin import check_origin
+from fleet_kit.structured import as_binary
 
-__all__ = ["ONLY_FOR", "Envelope", "Outgoing", "event_id", "open_envelope", "read_envelope", "seal"]
+__all__ = [
+    "ONLY_FOR",
+    "Envelope",
+    "Outgoing",
+    "Stored",
+    "event_id",
+    "open_envelope",
+    "read_envelope",
+    "read_event",
+    "seal",
+]
 
 ONLY_FOR = "Lorafleet-Only-For"
 """Header of a replayed dead letter: the durable that gave the event up. Others pass it by."""
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16 * 1024
 """Names and values of all headers together."""
-MAX_ATTRIBUTE = {"ce-id": 256, "nats-msg-id": 256, "ce-source": 256, "ce-type": 256, "ce-subject": 1024, "ce-time": 64}
-"""Characters of an attribute."""
+MAX_ATTRIBUTE = {"ce-id": 256, "nats-msg-id": 513, "ce-source": 256, "ce-type": 256, "ce-subject": 1024, "ce-time": 64}
+"""Characters of an attribute. A Nats-Msg-Id has room for source and id."""
+UNNAMED = "unknown"
+"""Source of an event that names none."""
+_OWN_SOURCES = frozenset({UNNAMED, *(f"lorafleet/{name}" for name in (*SERVICES, UPSTREAM))})
 _MAX_FAULTS = 50
 _MAX_SHOWN = 16 * 1024
 """Faults of one body that are described, and size of a body whose values are shown with them: describing 60,000 faults
@@ -37,16 +55,42 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Where and when the stream stored a message: the same over redeliveries, another one in a stream made anew."""
+
+    sequence: int
+    time: datetime
+
+    @classmethod
+    def of(cls, message: Msg) -> "Stored":
+        """Of a delivery from JetStream."""
+        return cls(message.metadata.sequence.stream, message.metadata.timestamp)
+
+    @property
+    def substitute(self) -> str:
+        """The id of an event whose publisher gave it none."""
+        return f"sequence-{self.sequence}-{int(self.time.timestamp() * 1_000_000)}"
+
+
+@dataclass(frozen=True)
 class Envelope:
-    """What a received event says about itself."""
+    """What a received event says about itself. `source` and `id` together are its identity, as CloudEvents says."""
 
     id: str
     type: str
     source: str
     time: datetime
+    """When it happened, by its own word; without one when the stream stored it."""
     entity: str
     """ce-subject: the thing that the event is about."""
     headers: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The identity as one word, for what is made of the event: the id, with a print of any source but our own."""
+        if self.source in _OWN_SOURCES:
+            return self.id
+        return f"{self.id}-{hashlib.sha256(self.source.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -77,16 +121,16 @@ def seal(event: Event, *, service: str, entity: str, trace: Mapping[str, str], i
             f"{type(event).__name__} of {len(body)} bytes is over the {MAX_EVENT_BYTES} that an event may have: "
             "put the content in the object store and send its reference"
         )
-    name = id or event_id()
+    name, source = id or event_id(), f"lorafleet/{service}"
     headers = {
         "ce-specversion": "1.0",
         "ce-id": name,
         "ce-type": event.type_name,
-        "ce-source": f"lorafleet/{service}",
+        "ce-source": source,
         "ce-time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "ce-subject": entity,
         "content-type": "application/json",
-        "Nats-Msg-Id": name,
+        "Nats-Msg-Id": f"{source}/{name}",
         **trace,
     }
     if row.keep is not None:
@@ -95,19 +139,24 @@ def seal(event: Event, *, service: str, entity: str, trace: Mapping[str, str], i
 
 
 def open_envelope(
-    subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int
+    subject: str, headers: Mapping[str, str] | None, body: bytes, stored: Stored
 ) -> tuple[Event, Envelope]:
-    """Read a received message.
+    """Read a received message; raises what `read_envelope` and `read_event` raise."""
+    envelope, data = read_envelope(subject, headers, body, stored)
+    return read_event(envelope, data), envelope
+
+
+def read_event(envelope: Envelope, data: bytes) -> Event:
+    """The event of an envelope and its data.
 
     Raises:
-        Refused: see `read_envelope`; or the body is no JSON that the fleet can hold, or no such protobuf message.
-        Unreadable: the body breaks the event's contract; the reason names each field at fault.
+        Refused: the data is no JSON that the fleet can hold, or no such protobuf message.
+        Unreadable: it breaks the event's contract; the reason names each field at fault.
     """
-    envelope = read_envelope(subject, headers, body, sequence)
     try:
-        return decode_event(envelope.type, envelope.headers.get("content-type", ""), body), envelope
+        return decode_event(envelope.type, envelope.headers.get("content-type", ""), data)
     except ValidationError as error:
-        reason = _reason(error, len(body))
+        reason = _reason(error, len(data))
         if _is_syntax(error):
             raise Refused(reason) from error
         raise Unreadable(reason) from error
@@ -123,11 +172,13 @@ def _is_syntax(error: ValidationError) -> bool:
     return fault["type"] == "json_invalid"
 
 
-def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int) -> Envelope:
-    """What a received message says about itself.
+def read_envelope(
+    subject: str, headers: Mapping[str, str] | None, body: bytes, stored: Stored
+) -> tuple[Envelope, bytes]:
+    """What a received message says about itself, and its data.
 
-    An upstream publisher may leave headers out: the type then follows from the subject and the id from the
-    stream's sequence, which stays the same over redeliveries. A fact that only services publish must carry them.
+    An upstream publisher may leave attributes out: the type then follows from the subject, id and time from where and
+    when the stream stored it. A fact that only services publish must carry them.
 
     Raises:
         Refused: too large, unknown, with a broken attribute, or no event of the subject from a source that may publish
@@ -140,25 +191,32 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, body: bytes, 
         raise Refused(f"subject {subject!r} is in no row of the topology")
     if len(body) > MAX_EVENT_BYTES:
         raise Refused(f"body of {len(body)} bytes is over the {MAX_EVENT_BYTES} that an event may have")
+    found, data = as_binary(found, body)
+    _check_headers(found)
     type_name = found.get("ce-type", row.event.type_name)
     if type_name != row.event.type_name:
         raise Refused(f"ce-type {type_name!r} does not belong on {subject}, which carries {row.event.type_name}")
     check_origin(row, found)
+    envelope = Envelope(
+        id=found.get("ce-id") or found.get("nats-msg-id") or stored.substitute,
+        type=type_name,
+        source=found.get("ce-source") or UNNAMED,
+        time=_moment(found["ce-time"]) if found.get("ce-time") else stored.time,
+        entity=found.get("ce-subject", ""),
+        headers=found,
+    )
+    return envelope, data
+
+
+def _moment(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(found.get("ce-time", "1970-01-01T00:00:00Z"))
+        moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError("ce-time must carry a time zone")
         moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise Refused(f"ce-time: {error}") from error
-    return Envelope(
-        id=found.get("ce-id") or found.get("nats-msg-id") or f"sequence-{sequence}",
-        type=type_name,
-        source=found.get("ce-source", "unknown"),
-        time=moment,
-        entity=found.get("ce-subject", ""),
-        headers=found,
-    )
+    return moment
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

@@ -1,11 +1,13 @@
 """Connections to PostgreSQL: one pool a service, its schema first in the search path."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-__all__ = ["Connection", "Pool", "connect_pool"]
+__all__ = ["Connection", "Pool", "connect_pool", "leaves_a_standby"]
 
 if TYPE_CHECKING:  # the classes are generic in asyncpg-stubs alone
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -34,3 +36,16 @@ def connect_pool(service: str, url: str, size: int) -> Pool:
     if pool is None:
         raise RuntimeError("asyncpg made no pool")
     return pool
+
+
+@asynccontextmanager
+async def leaves_a_standby(pool: Pool) -> AsyncIterator[None]:
+    """Have the pool open new connections once the server turns out to be read-only; raises what is raised within.
+
+    A server that was demoted keeps its connections: only new ones lead to the server that took over.
+    """
+    try:
+        yield
+    except asyncpg.ReadOnlySQLTransactionError:
+        await pool.expire_connections()
+        raise

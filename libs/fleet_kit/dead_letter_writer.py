@@ -10,6 +10,10 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet_kit import metrics
+from fleet_kit.cloudevents import Stored, read_envelope
+from fleet_kit.errors import Refused
+from fleet_kit.faults import describe
+from fleet_kit.publishing import TIMEOUT
 
 __all__ = ["DeadLetterWriter", "dead_subject"]
 
@@ -21,8 +25,6 @@ MAX_HEADER = 1000
 MAX_HEADERS = 40
 IN_FLIGHT = 64
 """Dead letters that wait for their acknowledgement at once. Further ones hold up their consumers."""
-TIMEOUT = 5.0
-"""Seconds until a dead letter that was not acknowledged counts as not stored."""
 
 
 def dead_subject(durable: str) -> str:
@@ -68,16 +70,12 @@ class DeadLetterWriter:
         body, headers = _letter(message, durable, reason)
         started = time.monotonic()
         try:
-            acknowledged = await self._jetstream.publish_async(
-                dead_subject(durable), body, wait_stall=TIMEOUT, headers=headers
-            )
-            async with asyncio.timeout(TIMEOUT):
-                await acknowledged
+            await self._jetstream.publish(dead_subject(durable), body, timeout=TIMEOUT, headers=headers)
             await message.term()
         except Exception as error:
             # nats-py raises several unrelated classes when it is disconnected; the original is still there.
             seconds = round(time.monotonic() - started, 1)
-            log.warning("dead letter not stored", consumer=durable, reason=repr(error), seconds=seconds)
+            log.warning("dead letter not stored", consumer=durable, reason=describe(error), seconds=seconds)
             metrics.EVENTS_HANDLED.labels(durable, "retry").inc()
             await later(message, retry_after)
             return
@@ -91,7 +89,7 @@ async def later(message: Msg, delay: float) -> None:
         await message.nak(delay=delay)
     except Exception as error:
         # nats-py raises several unrelated classes when it is disconnected.
-        log.warning("nak not sent", reason=repr(error))
+        log.warning("nak not sent", reason=describe(error))
 
 
 def one_line(text: str) -> str:
@@ -106,6 +104,7 @@ def _letter(message: Msg, durable: str, reason: str) -> tuple[bytes, dict[str, s
     body = message.data
     headers |= {
         "Lorafleet-Reason": reason,
+        "Lorafleet-Event-Id": _event_id(message),
         "Lorafleet-Consumer": durable,
         "Lorafleet-Subject": message.subject,
         "Lorafleet-Sequence": str(metadata.sequence.stream),
@@ -118,6 +117,16 @@ def _letter(message: Msg, durable: str, reason: str) -> tuple[bytes, dict[str, s
         headers["Lorafleet-Truncated"] = str(len(body))
         body = body[:MAX_BODY]
     return body, headers
+
+
+def _event_id(message: Msg) -> str:
+    """The event's own id, also where it stands in its body or follows from its place in the stream."""
+    stored = Stored.of(message)
+    try:
+        return read_envelope(message.subject, message.headers, message.data, stored)[0].id
+    except Refused:
+        given = {name.lower(): value for name, value in (message.headers or {}).items()}.get("ce-id", "")
+        return one_line(given[:MAX_HEADER]) or stored.substitute
 
 
 def _kept(headers: Mapping[str, str]) -> tuple[dict[str, str], bool]:

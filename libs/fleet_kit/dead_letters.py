@@ -84,7 +84,9 @@ def _read(raw: RawStreamMsg) -> DeadLetter:
         sequence=raw.seq or 0,
         consumer=found.get("lorafleet-consumer", ""),
         subject=found.get("lorafleet-subject", ""),
-        event_id=found.get("ce-id") or f"sequence-{found.get('lorafleet-sequence', '')}",
+        event_id=found.get("lorafleet-event-id")
+        or found.get("ce-id")
+        or f"sequence-{found.get('lorafleet-sequence', '')}",
         reason=found.get("lorafleet-reason", ""),
         time=found.get("lorafleet-time", ""),
         deliveries=int(found.get("lorafleet-deliveries", "0")),

@@ -15,10 +15,11 @@ from nats.js import JetStreamContext
 
 from fleet_events.message import Event
 from fleet_kit import attempts, inbox, lease, metrics, tasks
-from fleet_kit.cloudevents import ONLY_FOR, Envelope, open_envelope, read_envelope
-from fleet_kit.db import Pool
+from fleet_kit.cloudevents import ONLY_FOR, Envelope, Stored, read_envelope, read_event
+from fleet_kit.db import Pool, leaves_a_standby
 from fleet_kit.dead_letter_writer import DeadLetterWriter
 from fleet_kit.errors import LeaseLost, NotYet, Refused, Unreadable
+from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Unread
 from fleet_kit.isolation import Isolation
 from fleet_kit.settle import Settlement
@@ -65,9 +66,10 @@ class Desk:
 
         async def handle() -> str:
             if binding.lease is not None:
-                return await self._handle(message, binding)
+                async with leaves_a_standby(self.pool):
+                    return await self._handle(message, binding)
             with _held(raw, binding.consumer.ack_wait):
-                async with self._start(raw, binding):
+                async with leaves_a_standby(self.pool), self._start(raw, binding):
                     return await self._handle(message, binding)
 
         await self.settlement.settle(raw, binding.durable, handle, alone=binding.lease is None)
@@ -82,13 +84,13 @@ class Desk:
         raw = message.raw_message
         if (raw.headers or {}).get(ONLY_FOR, binding.durable) != binding.durable:
             return "duplicate"
-        place = raw.subject, raw.headers, raw.data, raw.metadata.sequence.stream
+        envelope, data = read_envelope(raw.subject, raw.headers, raw.data, Stored.of(raw))
         try:
-            event, envelope = open_envelope(*place)
+            event = read_event(envelope, data)
         except Unreadable as broken:
             if binding.unreadable is None:
                 raise
-            return await self._unread(raw.data, broken, read_envelope(*place), binding, binding.unreadable)
+            return await self._unread(data, broken, envelope, binding, binding.unreadable)
         bound = structlog.contextvars.bound_contextvars(event_id=envelope.id, consumer=binding.durable)
         with span(f"handle {type(event).__name__}", envelope.headers), bound:
             if binding.lease is None:
@@ -129,7 +131,7 @@ class Desk:
 
     async def _once(self, event: Event, envelope: Envelope, binding: Binding) -> str:
         async with self.begin(envelope) as tx:
-            if not await inbox.claim(tx.connection, binding.durable, envelope.id):
+            if not await inbox.claim(tx.connection, binding.durable, envelope):
                 return "duplicate"
             await binding.function(event, tx, self.service)
         return "done"
@@ -138,14 +140,14 @@ class Desk:
         self, body: bytes, broken: Unreadable, envelope: Envelope, binding: Binding, handle: Unread
     ) -> str:
         async with self.begin(envelope) as tx:
-            if not await inbox.claim(tx.connection, binding.durable, envelope.id):
+            if not await inbox.claim(tx.connection, binding.durable, envelope):
                 return "duplicate"
             await handle(body, broken, tx, self.service)
         return "done"
 
     async def _long(self, event: Event, envelope: Envelope, message: NatsMessage, binding: Binding, name: str) -> str:
         async with self.pool.acquire() as connection:
-            if await inbox.seen(connection, binding.durable, envelope.id):
+            if await inbox.seen(connection, binding.durable, envelope):
                 return "duplicate"
             taken = await lease.acquire(connection, name, self.holder, self.lease)
         if taken is None:
@@ -196,7 +198,7 @@ class Desk:
                     held = await lease.renew(connection, work.lease, work.token, self.lease)
             except Exception as error:
                 # Bus or database are away for a moment: the fence still protects what is written.
-                log.warning("heartbeat not sent", lease=work.lease, reason=repr(error))
+                log.warning("heartbeat not sent", lease=work.lease, reason=describe(error))
                 continue
             if not held:
                 work.lost.set()

@@ -30,6 +30,7 @@ TRANSIENT: tuple[type[Exception], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ObjectInUseError,
     asyncpg.LockNotAvailableError,
+    asyncpg.SnapshotTooOldError,
     asyncpg.DataCorruptedError,
     asyncpg.IndexCorruptedError,
     asyncpg.InterfaceError,
@@ -43,9 +44,10 @@ TRANSIENT: tuple[type[Exception], ...] = (
 )
 """Classes of faults that pass, for an `except`; a few of their members do not, and `is_transient` tells those apart."""
 
-_POSTGRES_CLASSES = frozenset({"08", "28", "3D", "40", "53", "57", "58"})
+_POSTGRES_CLASSES = frozenset({"08", "28", "3D", "40", "53", "57", "58", "72"})
 """Connection, authorisation at connecting, missing database, rollback by the server (serialisation, deadlock), lack of
-resources (disk, memory, connections), operator (shutdown, cancelled statement), system (input and output)."""
+resources (disk, memory, connections), operator (shutdown, cancelled statement), system (input and output), a snapshot
+that is too old (PostgreSQL 16)."""
 _POSTGRES_STATES = frozenset({"25006", "25P03", "25P04", "55006", "55P03", "XX001", "XX002"})
 """Read-only transaction, idle and transaction time limits, object in use, lock not available, damaged data."""
 _EVENT_STATES = frozenset({"22", "54"})
@@ -121,4 +123,4 @@ def is_deterministic(error: BaseException) -> bool:
 def describe(error: BaseException, *, characters: int = 300) -> str:
     """Class and message of an exception on one line of bounded length."""
     text = " ".join(str(error)[: 2 * characters].split())
-    return f"{type(error).__name__}: {text}"[:characters]
+    return f"{type(error).__name__}: {text}"[:characters] if text else type(error).__name__

@@ -137,7 +137,8 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
     @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("fleet:admin"))])
     async def info(request: Request) -> dict[str, object]:
         service = service_of(request)
-        shown = service.settings.model_dump_json(exclude={"database_url", "s3_secret_key", "s3_access_key"})
+        secret = {"database_url", "s3_secret_key", "s3_access_key", "s3_session_token"}
+        shown = service.settings.model_dump_json(exclude=secret)
         return {"service": service.name, "settings": json.loads(_USER_INFO.sub("//", shown))}
 
     return router

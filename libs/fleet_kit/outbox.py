@@ -19,10 +19,11 @@ import structlog
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
-from fleet_kit import metrics, outbox_check, retention
+from fleet_kit import metrics, outbox_check, retention, tasks
 from fleet_kit.cloudevents import Outgoing
-from fleet_kit.db import Connection, Pool
-from fleet_kit.faults import is_transient
+from fleet_kit.db import Connection, Pool, leaves_a_standby
+from fleet_kit.faults import describe, is_transient
+from fleet_kit.publishing import publish_soon
 
 __all__ = ["Relay", "add", "unpublished"]
 
@@ -93,14 +94,14 @@ class Relay:
         pause = IDLE_SECONDS
         while True:
             try:
-                async with self._pool.acquire() as connection:
+                async with leaves_a_standby(self._pool), self._pool.acquire() as connection:
                     if await _lead(connection, self._service):
                         pause = IDLE_SECONDS
                         await self._serve(connection)
             except Exception as error:
                 if not isinstance(error, RelayStalled) and not is_transient(error):
                     raise
-                log.warning("outbox relay waits", reason=repr(error))
+                log.warning("outbox relay waits", reason=describe(error))
                 pause = min(pause * 2, 5.0)
             await asyncio.sleep(pause)
 
@@ -131,19 +132,15 @@ class Relay:
 
     async def _publish(self, window: list[asyncpg.Record]) -> list[PubAck]:
         """Send a window in order and wait for every PubAck; on any failure the whole window is sent again."""
-        acks: list[asyncio.Future[PubAck]] = []
+        acks = [publish_soon(self._jetstream, row["subject"], row["body"], row["headers"]) for row in window]
         try:
-            for row in window:
-                acks.append(
-                    await self._jetstream.publish_async(row["subject"], row["body"], headers=dict(row["headers"]))
-                )
-            async with asyncio.timeout(5):
-                return await asyncio.gather(*acks)
+            return await asyncio.gather(*acks)
         except Exception as error:
             # nats-py raises many unrelated classes here; whatever it is, nothing is marked and it is tried again.
-            for ack in acks:
-                ack.cancel()
-            raise RelayStalled(f"publishing to JetStream: {error!r}") from error
+            raise RelayStalled(f"publishing to JetStream: {describe(error)}") from error
+        finally:
+            if not all(ack.done() for ack in acks):
+                await tasks.end(*acks)
 
 
 class RelayStalled(Exception):

@@ -12,6 +12,7 @@ from nats.js import JetStreamContext
 
 from fleet_events.topology import POSITIONS
 from fleet_kit.bucket import KeyValue
+from fleet_kit.faults import describe
 
 __all__ = ["Reached", "announce_position", "reached"]
 
@@ -49,7 +50,7 @@ async def announce_position(jetstream: JetStreamContext, replica: str, position:
                 await bucket.put(replica, str(now).encode())
                 announced, due = now, loop.time() + RENEW_EVERY
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                log.warning("position not announced", reason=repr(error))
+                log.warning("position not announced", reason=describe(error))
                 await asyncio.sleep(RENEW_EVERY)
         await asyncio.sleep(LOOK_EVERY)
 

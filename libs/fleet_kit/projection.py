@@ -3,21 +3,38 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import NoReturn
 
 import nats.errors
 import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from fleet_events.message import Event
 from fleet_events.topology import STREAM
-from fleet_kit.cloudevents import Envelope, event_id, open_envelope
+from fleet_kit.cloudevents import Envelope, Stored, event_id, open_envelope
 from fleet_kit.errors import Refused
+from fleet_kit.faults import describe
 
 __all__ = ["follow"]
 
 log = structlog.get_logger()
+
+HEARTBEAT = 0.5
+"""Seconds between two signs of life of the consumer while it has nothing to say."""
+SILENCE = 3 * HEARTBEAT
+"""Seconds without one after which the consumer counts as lost: its server, its stream or the connection is gone."""
+LOOK_EVERY = 0.1
+RETRY = 0.25
+REQUEST = 2.0
+"""Seconds for one request. One that a stopped server got is answered when it goes on; one that it never got is not."""
+
+
+class _Lost(Exception):
+    """What the consumer sent is not all there is, or it sends nothing any more."""
 
 
 async def follow(
@@ -31,11 +48,15 @@ async def follow(
 ) -> NoReturn:
     """Hand over every event of the given classes, in stream order, from the beginning and then as they come.
 
+    After a lost connection, a server that stood still and a stream that was made anew the stream is read from its start
+    under a new consumer, within two seconds of the server's return. Not from where it stopped: the server may have lost
+    its newest messages, and others may have their sequences now.
+
     Args:
         jetstream: connected as a user whose permissions let it follow `subjects`.
         subjects: one filter, for example lorafleet.v1.adapter.>.
         events: classes to hand over; others on these subjects are passed by.
-        apply: must bear seeing an event again: after a lost connection the stream is read from its start.
+        apply: must bear seeing an event again.
         caught_up: set once everything that was in the stream at the start has been handed over.
         passed: is given the sequence of each message once it is applied or passed by.
 
@@ -43,12 +64,28 @@ async def follow(
     make it a dead letter.
     """
     wanted = tuple(events)
+    created: datetime | None = None
+    told = ""
     while True:
         try:
+            while not _client(jetstream).is_connected:  # noqa: ASYNC110  # the client has no event for it
+                await asyncio.sleep(RETRY / 5)
+            async with asyncio.timeout(REQUEST):
+                found = (await jetstream.stream_info(STREAM)).created
+            if created not in (None, found):
+                log.warning("the stream was made anew and is read from its start", stream=STREAM, created=str(found))
+            created, told = found, ""
             await _read(jetstream, subjects, wanted, apply, caught_up, passed=passed)
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            log.warning("projection waits for the bus", reason=repr(error))
-        await asyncio.sleep(1)
+        except (OSError, TimeoutError, nats.errors.Error, _Lost) as error:
+            reason = describe(error)
+            if reason != told:
+                log.warning("projection waits for the bus", reason=reason)
+            told = reason
+        await asyncio.sleep(RETRY)
+
+
+def _client(jetstream: JetStreamContext) -> Client:
+    return jetstream._nc  # nats-py has no public way from one to the other
 
 
 async def _read(
@@ -59,31 +96,51 @@ async def _read(
     caught_up: asyncio.Event,
     *,
     passed: Callable[[int], None],
-) -> None:
-    # An explicit name makes the client ask under CONSUMER.CREATE.<stream>.<name>.<filter>, which the
-    # permissions allow for this filter alone.
-    config = ConsumerConfig(
-        name=f"follow-{event_id()}", deliver_policy=DeliverPolicy.ALL, inactive_threshold=60, filter_subject=subjects
-    )
-    subscription = await jetstream.subscribe(subjects, stream=STREAM, config=config, ordered_consumer=True)
+) -> NoReturn:
+    client = _client(jetstream)
+    inbox = client.new_inbox()
+    # Not nats-py's ordered consumer: where its stream was made anew it goes on behind the sequence of the old one.
+    subscription = await client.subscribe(inbox)
     try:
-        info = await _pending(jetstream, subjects)
-        if not info:
+        reconnects = client.stats["reconnects"]
+        async with asyncio.timeout(REQUEST):
+            # An explicit name makes the client ask under CONSUMER.CREATE.<stream>.<name>.<filter>, which the
+            # permissions allow for this filter alone.
+            made = await jetstream.add_consumer(
+                STREAM,
+                ConsumerConfig(
+                    name=f"follow-{event_id()}",
+                    deliver_policy=DeliverPolicy.ALL,
+                    deliver_subject=inbox,
+                    ack_policy=AckPolicy.NONE,
+                    filter_subject=subjects,
+                    idle_heartbeat=HEARTBEAT,
+                    flow_control=True,
+                    inactive_threshold=5,
+                    num_replicas=1,
+                    mem_storage=True,
+                ),
+            )
+        if not made.num_pending and not (made.delivered and made.delivered.consumer_seq):
             caught_up.set()
+        delivered, heard = 0, asyncio.get_running_loop().time()
         while True:
+            if client.stats["reconnects"] != reconnects:
+                raise _Lost("the connection was lost")
             try:
-                message = await subscription.next_msg(timeout=30)
+                message = await subscription.next_msg(timeout=LOOK_EVERY)
             except TimeoutError:
+                if asyncio.get_running_loop().time() > heard + SILENCE:
+                    raise _Lost(f"the consumer was silent for {SILENCE:g} s") from None
                 continue
-            try:
-                event, envelope = open_envelope(
-                    message.subject, message.headers, message.data, message.metadata.sequence.stream
-                )
-            except Refused as error:
-                log.warning("projection passes a broken event by", subject=message.subject, reason=str(error))
-            else:
-                if isinstance(event, events):
-                    await apply(event, envelope)
+            heard = asyncio.get_running_loop().time()
+            if (message.headers or {}).get("Status") == "100":
+                await _sign_of_life(client, message, delivered)
+                continue
+            if message.metadata.sequence.consumer != delivered + 1:
+                raise _Lost(f"message {delivered + 1} of the consumer is missing")
+            delivered += 1
+            await _hand_over(message, events, apply)
             passed(message.metadata.sequence.stream)
             if message.metadata.num_pending == 0:
                 caught_up.set()
@@ -92,7 +149,22 @@ async def _read(
             await subscription.unsubscribe()
 
 
-async def _pending(jetstream: JetStreamContext, subjects: str) -> int:
-    """How many messages the stream holds on these subjects."""
-    state = (await jetstream.stream_info(STREAM, subjects_filter=subjects)).state
-    return sum((state.subjects or {}).values())
+async def _sign_of_life(client: Client, message: Msg, delivered: int) -> None:
+    """Answer what the server asks for before it sends more; raise `_Lost` where it has sent more than arrived."""
+    headers = message.headers or {}
+    if answer := message.reply or headers.get("Nats-Consumer-Stalled"):
+        await client.publish(answer)
+    if int(headers.get("Nats-Last-Consumer", delivered)) > delivered:
+        raise _Lost(f"message {delivered + 1} of the consumer is missing")
+
+
+async def _hand_over(
+    message: Msg, events: tuple[type[Event], ...], apply: Callable[[Event, Envelope], Awaitable[None]]
+) -> None:
+    try:
+        event, envelope = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
+    except Refused as error:
+        log.warning("projection passes a broken event by", subject=message.subject, reason=str(error))
+        return
+    if isinstance(event, events):
+        await apply(event, envelope)

@@ -1,7 +1,5 @@
 """Streams, durables and key-value buckets, made from the topology table; drift is reported, never kept silently."""
 
-from dataclasses import dataclass
-
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -29,25 +27,13 @@ from fleet_events.topology import (
     durable_name,
     rows_of,
 )
+from fleet_kit.drift import Drift, compare, mend, missing
 from fleet_kit.stream_split import split_streams
 
-__all__ = ["Drift", "provision"]
+__all__ = ["provision"]
 
 DEAD_BYTES = 1024**3
 """Room for dead letters. They stay until they are replayed or deleted."""
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Where the server differs from the table."""
-
-    name: str
-    setting: str
-    found: object
-    wanted: object
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.setting} is {self.found!r}, the topology says {self.wanted!r}"
 
 
 def stream_config(stream: Stream, replicas: int = 1) -> StreamConfig:
@@ -141,7 +127,7 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: b
         repair: False only looks: what is missing is drift too, and nothing is changed.
 
     Returns:
-        What differed from the table.
+        What differed from the table, each mended or with what to do about it.
     """
     drift: list[Drift] = []
     buckets = (bucket_config(bucket, replicas) for bucket in BUCKETS)
@@ -159,37 +145,44 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: b
 
 async def _stream(jetstream: JetStreamContext, wanted: StreamConfig, *, repair: bool) -> list[Drift]:
     name = str(wanted.name)
+
+    async def look() -> StreamConfig:
+        return (await jetstream.stream_info(name)).config
+
     try:
-        found = (await jetstream.stream_info(name)).config
+        found = await look()
     except NotFoundError:
         if repair:
             await jetstream.add_stream(wanted)
             return []
-        return [Drift(name, "stream", None, "present")]
-    limits = ("max_bytes", "max_age", "max_msgs_per_subject", "duplicate_window", "num_replicas")
-    drift = _differences(name, found, wanted, ("subjects", "retention", "discard", "allow_msg_ttl", *limits))
+        return [missing(name, "stream")]
+    drift = compare(name, found, wanted)
     if drift and repair:
-        await jetstream.update_stream(wanted)
+        how = f"make it anew from a backup (`nats stream backup {name} FOLDER`, see Streams in docs/operations.md)"
+        return await mend(drift, found, jetstream.update_stream, look, how)
     return drift
 
 
 async def _consumer(jetstream: JetStreamContext, stream: str, wanted: ConsumerConfig, *, repair: bool) -> list[Drift]:
     name = str(wanted.durable_name)
+
+    async def look() -> ConsumerConfig:
+        config: ConsumerConfig = (await jetstream.consumer_info(stream, name)).config
+        return config
+
+    async def change(config: ConsumerConfig) -> None:
+        await jetstream.add_consumer(stream, config)
+
     try:
-        found = (await jetstream.consumer_info(stream, name)).config
+        found = await look()
     except NotFoundError:
         if repair:
             await jetstream.add_consumer(stream, wanted)
             return []
-        return [Drift(name, "consumer", None, "present")]
-    # Not the deliver policy: it says where a durable began, and one whose stream was split began in the middle.
-    settings = ("ack_policy", "ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
-    drift = _differences(name, found, wanted, settings)
+        return [missing(name, "consumer")]
+    drift = compare(name, found, wanted)
     if drift and repair:
-        await jetstream.add_consumer(stream, wanted)
+        # It then reads the whole stream once more; the inbox knows what was handled.
+        how = f"delete the durable (`nats consumer rm {stream} {name}`) and run `lorafleet provision`; no event is lost"
+        return await mend(drift, found, change, look, how)
     return drift
-
-
-def _differences(name: str, found: object, wanted: object, settings: tuple[str, ...]) -> list[Drift]:
-    pairs = ((setting, getattr(found, setting), getattr(wanted, setting)) for setting in settings)
-    return [Drift(name, setting, here, there) for setting, here, there in pairs if (here or None) != (there or None)]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from nats.js import JetStreamContext
 
 from fleet_events.topology import probe_subject
-from fleet_kit.db import Pool
+from fleet_kit.db import Pool, leaves_a_standby
 
 __all__ = ["Cached", "write_database", "write_stream"]
 
@@ -60,7 +60,7 @@ async def write_stream(jetstream: JetStreamContext, service: str) -> None:
 
 async def write_database(pool: Pool) -> None:
     """Commit a row; raises what PostgreSQL answers instead."""
-    async with pool.acquire(timeout=TIMEOUT) as connection:
+    async with leaves_a_standby(pool), pool.acquire(timeout=TIMEOUT) as connection:
         await connection.execute(
             "insert into probe (written_at) values (now()) on conflict (id) do update set written_at = now()",
             timeout=TIMEOUT,

@@ -65,8 +65,8 @@ async def _outbox(connection: Connection) -> int:
 async def _inbox(connection: Connection, consumer: str, age: timedelta) -> int:
     return _count(
         await connection.execute(
-            "delete from inbox where consumer = $1 and event_id in"
-            " (select event_id from inbox where consumer = $1 and handled_at < now() - $2::interval"
+            "delete from inbox where consumer = $1 and (event_id, source) in"
+            " (select event_id, source from inbox where consumer = $1 and handled_at < now() - $2::interval"
             " order by handled_at limit $3)",
             consumer,
             age,

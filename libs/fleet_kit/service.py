@@ -19,7 +19,7 @@ from fleet_kit.auth import Verifier
 from fleet_kit.blobs import Blobs
 from fleet_kit.bus import Bus
 from fleet_kit.cloudevents import Envelope
-from fleet_kit.db import Pool, connect_pool
+from fleet_kit.db import Pool, connect_pool, leaves_a_standby
 from fleet_kit.handlers import Handlers
 from fleet_kit.http_server import serve
 from fleet_kit.outbox import Relay
@@ -76,7 +76,7 @@ class Service(Generic[S, P]):
     @asynccontextmanager
     async def transaction(self, cause: Envelope | None = None) -> AsyncIterator[Transaction]:
         """A database transaction whose events go out once it is committed."""
-        async with self.db.acquire(timeout=5) as connection, connection.transaction():
+        async with leaves_a_standby(self.db), self.db.acquire(timeout=5) as connection, connection.transaction():
             tx = Transaction(self.name, connection, cause)
             yield tx
         if tx.emitted and self.relay is not None:

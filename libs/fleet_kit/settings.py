@@ -1,6 +1,7 @@
 """Settings that every service has. Values come from the environment, LORAFLEET_ before the name."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,10 +47,19 @@ class ServiceSettings(HttpSettings):
     database_pool: int = 10
 
     s3_endpoint: str
+    """Host and port, or a URL."""
     s3_access_key: str
     s3_secret_key: SecretStr
+    s3_session_token: SecretStr | None = None
+    """Belongs to temporary keys (AWS STS). It is read at the start: start the service anew when they are renewed."""
     s3_bucket: str = "lorafleet"
+    s3_region: str = Field(default="us-east-1", pattern="^[A-Za-z0-9_-]{1,64}$")
+    """Region that requests are signed for: the bucket's. It is never looked up, which would need wider rights."""
+    s3_addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Where requests name the bucket: in the path (MinIO, SeaweedFS) or as the first part of the host name. `auto`
+    takes the host name for endpoints of AWS and Alibaba Cloud, the path for all others."""
     s3_secure: bool = False
+    """Whether to speak TLS with an endpoint without a scheme; a scheme decides for itself."""
 
     jwks: str
     """Key set that verifies tokens: a path or an https URL (http on loopback)."""

@@ -9,6 +9,7 @@ from nats.js import JetStreamContext
 
 from fleet_events.topology import DEAD_STREAM, STREAMS
 from fleet_kit import metrics
+from fleet_kit.faults import describe
 
 __all__ = ["NEARLY_FULL", "look", "watch_room"]
 
@@ -26,7 +27,7 @@ async def watch_room(jetstream: JetStreamContext) -> NoReturn:
         try:
             await look(jetstream)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            log.info("streams cannot be asked for their room", reason=repr(error))
+            log.info("streams cannot be asked for their room", reason=describe(error))
         await asyncio.sleep(LOOK_EVERY)
 
 

@@ -51,7 +51,7 @@ class Work:
     async def finish(self) -> AsyncIterator[Transaction]:
         """The last transaction: the event counts as handled when it commits."""
         async with self.transaction() as tx:
-            if not await inbox.claim(tx.connection, self._consumer, self.envelope.id):
+            if not await inbox.claim(tx.connection, self._consumer, self.envelope):
                 raise LeaseLost(f"event {self.envelope.id} was finished by another worker")
             yield tx
         self.finished = True

@@ -18,19 +18,19 @@ handlers: Handlers[EvaluatorService] = Handlers("evaluator")
 
 
 def _of_registered(_event: AdapterRegistered, envelope: Envelope) -> str:
-    return f"evaluation:{envelope.id}"
+    return f"evaluation:{envelope.name}"
 
 
 def _of_requested(event: EvaluationRequested, envelope: Envelope) -> str:
-    return f"evaluation:{event.evaluation_id or envelope.id}"
+    return f"evaluation:{event.evaluation_id or envelope.name}"
 
 
 async def _give_up_registered(_event: AdapterRegistered, reason: str, work: Work, _service: EvaluatorService) -> None:
-    await fail(work.envelope.id, reason, work)
+    await fail(work.envelope.name, reason, work)
 
 
 async def _give_up_requested(event: EvaluationRequested, reason: str, work: Work, _service: EvaluatorService) -> None:
-    await fail(event.evaluation_id or work.envelope.id, reason, work)
+    await fail(event.evaluation_id or work.envelope.name, reason, work)
 
 
 @handlers.long(AdapterRegistered, lease=_of_registered, give_up=_give_up_registered)
@@ -49,20 +49,20 @@ async def judge_registered(event: AdapterRegistered, work: Work, service: Evalua
         )
         await open_requested(
             tx.connection,
-            evaluation_id=work.envelope.id,
+            evaluation_id=work.envelope.name,
             adapter_id=adapter.adapter_id,
             domain=adapter.domain,
             golden=event.golden_dataset_id,
             requested_by=work.envelope.source,
             settings=service.settings,
         )
-    await evaluate(work.envelope.id, work, service.parts)
+    await evaluate(work.envelope.name, work, service.parts)
 
 
 @handlers.long(EvaluationRequested, lease=_of_requested, give_up=_give_up_requested)
 async def judge_requested(event: EvaluationRequested, work: Work, service: EvaluatorService) -> None:
     """Judge a version again."""
-    evaluation_id = event.evaluation_id or work.envelope.id
+    evaluation_id = event.evaluation_id or work.envelope.name
     async with work.transaction() as tx:
         await open_requested(
             tx.connection,

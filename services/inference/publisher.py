@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from fleet_events import Event
 from fleet_kit.cloudevents import Outgoing, seal
+from fleet_kit.faults import describe
 from fleet_kit.telemetry import trace_headers
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ class Publisher:
                 try:
                     await self._send(outgoing)
                 except (nats.errors.Error, OSError, TimeoutError) as error:
-                    log.warning("event_waits_for_the_bus", buffered=len(self._buffer), reason=repr(error))
+                    log.warning("event_waits_for_the_bus", buffered=len(self._buffer), reason=describe(error))
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, LONGEST_WAIT)
                     continue

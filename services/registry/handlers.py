@@ -1,13 +1,15 @@
-"""Events that the registry hears. Each function runs in one transaction with its inbox row and outbox rows."""
+"""Events that the registry hears. Each function writes in one transaction with its inbox row and outbox rows."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 from fleet_events import v1
+from fleet_kit.cloudevents import Envelope
 from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.transaction import Transaction
+from fleet_kit.work import Work
 from services.registry import domain, record, registration
 from services.registry.base_models import WrongBaseModel
 from services.registry.change import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
@@ -19,26 +21,43 @@ from services.registry.store import usage, versions
 from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
-UNDATED = datetime(1971, 1, 1, tzinfo=UTC)
 
 
-@handlers.on(v1.TrainingCompleted)
-async def register_trained(event: v1.TrainingCompleted, tx: Transaction, service: RegistryService) -> None:
-    """Open what was trained and register it; what cannot serve is refused, visibly (GET /v1/refusals)."""
-    known = await versions.find_job(tx.connection, event.job_id)
+def _registration(event: v1.TrainingCompleted, _envelope: Envelope) -> str:
+    return f"registration:{event.job_id}"
+
+
+async def _give_up_registration(
+    event: v1.TrainingCompleted, reason: str, work: Work, _service: RegistryService
+) -> None:
+    await _remember_refusal(event, work, Refused(reason))
+    raise Refused(reason)
+
+
+@handlers.long(v1.TrainingCompleted, lease=_registration, give_up=_give_up_registration)
+async def register_trained(event: v1.TrainingCompleted, work: Work, service: RegistryService) -> None:
+    """Open what was trained and register it; what cannot serve is refused, visibly (GET /v1/refusals).
+
+    Files are fetched and opened under the lease of their job alone: that takes as long as they are large, and no
+    transaction is to stay open meanwhile.
+    """
+    async with work.transaction() as tx:
+        known = await versions.find_job(tx.connection, event.job_id)
     if known is not None and known.artifact_sha256 == event.artifact.blob.sha256:
-        return
+        async with work.finish():
+            return
     try:
         if known is not None:
             raise JobReused(event.job_id, known.adapter_id)
         submission = await registration.examine(event, service)
-        family = await record.lock(tx, submission.domain, submission.method)
-        change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
+        async with work.finish() as tx:
+            family = await record.lock(tx, submission.domain, submission.method)
+            change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
+            await record.save(tx, family, change)
+            await versions.remove_refusals(tx.connection, event.job_id)
     except (CannotServe, WrongBaseModel, InvalidVersion, RegistryError) as error:
-        await _remember_refusal(event, tx, service, error)
+        await _remember_refusal(event, work, error)
         raise Refused(str(error)) from error
-    await record.save(tx, family, change)
-    await versions.remove_refusals(tx.connection, event.job_id)
 
 
 @handlers.on(v1.EvaluationScored)
@@ -113,15 +132,11 @@ def _same_bytes(adapter: Adapter, sha256: str, what: str) -> None:
         raise Refused(str(NotTheArtifact(adapter, sha256, what)))
 
 
-async def _remember_refusal(
-    event: v1.TrainingCompleted, tx: Transaction, service: RegistryService, error: Exception
-) -> None:
-    # A transaction of its own: the handler's one is rolled back when the event is refused.
-    event_id = tx.cause.id if tx.cause else event.job_id
-    async with service.transaction() as own:
+async def _remember_refusal(event: v1.TrainingCompleted, work: Work, error: Exception) -> None:
+    async with work.transaction() as tx:
         await versions.add_refusal(
-            own.connection,
-            event_id=event_id,
+            tx.connection,
+            event_id=work.envelope.id,
             job_id=event.job_id,
             domain=event.domain,
             artifact_sha256=event.artifact.blob.sha256,
@@ -150,14 +165,12 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
 
 
 def _when(tx: Transaction) -> datetime:
-    """When the event happened, by its own word; order between subjects is not that of arrival.
+    """When the event happened; order between subjects is not that of arrival.
 
-    A time in the future would outlast every later event, and one without a time is read as 1970: both are now.
+    A time in the future would outlast every later event: it is now.
     """
     now = _now()
-    if tx.cause is None or not UNDATED < tx.cause.time <= now:
-        return now
-    return tx.cause.time
+    return now if tx.cause is None else min(tx.cause.time, now)
 
 
 def _now() -> datetime:

@@ -11,6 +11,7 @@ from nats.js.errors import NotFoundError
 from pydantic import Field
 
 from fleet_events.topology import Row
+from fleet_kit.faults import describe
 from fleet_kit.positions import reached
 from services.registry.adapter_view import AdapterDetails, View
 from services.registry.parts import RegistryService
@@ -62,7 +63,7 @@ async def withdrawal_of(service: RegistryService, adapter_id: str, row: Row) -> 
     except NotFoundError:
         return WithdrawalView(published=True)  # it was never in service, so nothing was published
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        log.warning("replicas cannot be asked what they applied", adapter=adapter_id, reason=repr(error))
+        log.warning("replicas cannot be asked what they applied", adapter=adapter_id, reason=describe(error))
         return WithdrawalView(published=False)
     return WithdrawalView(published=True, applied=found.applied, pending=found.pending)
 

@@ -6,7 +6,8 @@ import pytest
 
 from fleet_events import v1
 from fleet_events.catalogue import DOCS, asyncapi, page
-from fleet_events.topology import TOPOLOGY
+from fleet_events.topology import TOPOLOGY, UPSTREAM
+from fleet_kit.nats_auth import inbox_prefix
 
 pytestmark = pytest.mark.unit
 
@@ -47,8 +48,9 @@ def test_every_reference_of_the_document_leads_somewhere() -> None:
 def test_the_readme_s_bodies_are_events_that_upstream_may_say() -> None:
     text = (DOCS.parent / "README.md").read_text()
     bodies = [line.strip(" '\\") for line in text.splitlines() if line.startswith("  '{")]
-    subjects = [line.split()[2] for line in text.splitlines() if line.startswith("nats pub ")]
-    assert len(bodies) == len(subjects) == 2
+    subjects = [line.split()[3] for line in text.splitlines() if line.startswith("nats pub --jetstream ")]
+    assert len(bodies) == len(subjects) == text.count("nats pub") == 2
+    assert f"--inbox-prefix {inbox_prefix(UPSTREAM)}`" in text
     for subject, body in zip(subjects, bodies, strict=True):
         row = next(row for row in TOPOLOGY if row.subject == subject)
         assert "upstream" in row.said_by

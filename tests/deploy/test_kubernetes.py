@@ -225,6 +225,21 @@ def test_nothing_may_connect_unless_a_policy_says_so(overlay: Overlay) -> None:
         assert any(source in rule["from"] for rule in policies[called]["spec"]["ingress"])
 
 
+def test_the_bus_is_reached_by_labelled_namespaces_and_its_monitoring_port_by_others(overlay: Overlay) -> None:
+    name, resources = overlay
+    if name != "dev":
+        return  # the servers are not ours
+    ports = {one["name"]: (one["port"], one["targetPort"]) for one in of(resources, "Service")["nats"]["spec"]["ports"]}
+    assert ports == {"main": (4222, "main"), "monitor": (8222, "monitor")}
+    may: dict[int, list[Resource]] = {
+        rule["ports"][0]["port"]: rule["from"] for rule in of(resources, "NetworkPolicy")["nats"]["spec"]["ingress"]
+    }
+    assert may == {
+        4222: [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"lorafleet.io/access": "true"}}}],
+        8222: [{"namespaceSelector": {"matchLabels": {"lorafleet.io/monitoring": "true"}}}],
+    }
+
+
 def test_a_service_that_stores_migrates_its_own_schema_before_it_starts(overlay: Overlay) -> None:
     for service in SERVICES:
         pod = of(overlay[1], "Deployment")[service]["spec"]["template"]["spec"]

@@ -69,6 +69,7 @@ def as_json(received: Received) -> dict[str, object]:
     if received.event is not None:
         body = json.loads(received.event.to_json())
     return {
+        "stream": received.stream,
         "sequence": received.sequence,
         "subject": received.subject,
         "time": received.at.isoformat(),
@@ -113,7 +114,7 @@ def publish(
     if dry_run:
         # An upstream system may be written before the fleet runs: no address is no reason to refuse.
         url = session.home.file.nats_url or "nats://127.0.0.1:4222"
-        session.answer(_wire(message), bus.as_nats_pub(message, url))
+        session.answer(_wire(message), bus.as_nats_pub(message, url, session.home.nats_seed("upstream")))
         return
 
     async def send() -> int:

@@ -12,6 +12,7 @@ from fleet_cli.faults import ExitCode, Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit import migrate, provision
+from fleet_kit.drift import Drift
 
 
 def add(root: CommandGroup) -> None:
@@ -25,21 +26,29 @@ def add(root: CommandGroup) -> None:
         replicas: Annotated[int, typer.Option("--replicas", min=1, max=5, help="Copies of each stream.")] = 1,
         migrations: Annotated[bool, typer.Option(help="Also bring the services' tables up to date.")] = True,
     ) -> None:
-        """Make streams and durables from the topology table and run migrations; report what differed."""
+        """Make streams and durables from the topology table and run migrations; report what differed.
 
-        async def streams() -> list[provision.Drift]:
+        Exit code 1 while something differs.
+        """
+
+        async def streams() -> list[Drift]:
             async with bus.connect(session.home) as client:
                 return await provision.provision(client.jetstream(), replicas=replicas, repair=not check)
 
         drift = bus.run(streams)
         migrated = [] if check or not migrations else _migrate(session)
-        lines = [f"{'drift' if check else 'corrected'}: {one}" for one in drift]
+        mended = all(one.mended for one in drift)
+        lines = [f"{'corrected' if one.mended else 'drift'}: {one}" for one in drift]
         lines += [f"migrated: {name}" for name in migrated]
         session.answer(
-            {"drift": [asdict(one) for one in drift], "repaired": not check, "migrated": migrated},
+            {
+                "drift": [asdict(one) for one in drift],
+                "repaired": mended,
+                "migrated": migrated,
+            },
             "\n".join(lines) or "streams and durables are as the topology says",
         )
-        if check and drift:
+        if not mended:
             raise typer.Exit(ExitCode.FAILED)
 
 

@@ -14,8 +14,9 @@ from fleet_cli.stack.home import Home, write_secret
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.process import Command
 from fleet_cli.stack.programs import program
+from fleet_kit.drift import Drift
 from fleet_kit.nats_auth import inbox_prefix, server_config
-from fleet_kit.provision import Drift, provision
+from fleet_kit.provision import provision
 
 ErrorCallback = Callable[[Exception], Awaitable[None]]
 

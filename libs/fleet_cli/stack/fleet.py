@@ -34,7 +34,7 @@ from fleet_cli.stack.process import Command, Supervised, end_left_over, together
 from fleet_cli.stack.readiness import readiness
 from fleet_cli.stack.schemas import STORING, migrate_service, provision_database
 from fleet_events.topology import SERVICES
-from fleet_kit.provision import Drift
+from fleet_kit.drift import Drift
 
 SERVERS = ("nats", "postgres", "s3")
 NEEDS_BASE_MODEL = frozenset({"registry", "trainer", "inference"})

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from fleet_events.topology import REPLICAS
 from fleet_kit.bucket import KeyValue
+from fleet_kit.faults import describe
 
 from ..gate import Gate
 from ..hosted import Hosted, Hosting
@@ -141,20 +142,20 @@ class Announcements:
                     async for name, value in changes:
                         self.hear(name, value)
             except AWAY as error:
-                log.warning("replicas_not_heard", reason=repr(error))
+                log.warning("replicas_not_heard", reason=describe(error))
             await asyncio.sleep(self._every)
 
     async def _put(self, own: Replica) -> None:
         try:
             await self._bucket.put(own.name, own.model_dump_json().encode())
         except AWAY as error:
-            log.warning("replica_not_announced", reason=repr(error))
+            log.warning("replica_not_announced", reason=describe(error))
 
     async def _leave(self) -> None:
         try:
             await self._bucket.delete(self._name)
         except AWAY as error:
-            log.warning("replica_not_removed", reason=repr(error), forgotten_in=self._ttl)
+            log.warning("replica_not_removed", reason=describe(error), forgotten_in=self._ttl)
 
     def hear(self, name: str, value: bytes | None) -> None:
         """Takes in what the bucket says of a replica; None: it has stopped."""

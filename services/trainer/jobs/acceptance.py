@@ -96,10 +96,10 @@ async def faults_of(job: Job, connection: Connection, service: TrainerService) -
 
 
 def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:
-    """The id a requester chose, else the event's own, which is the same at every redelivery."""
+    """The id a requester chose, else the event's own name, which is the same at every redelivery."""
     if request.job_id:
         return request.job_id
-    if _FIT_AS_ID.fullmatch(envelope.id):
-        return envelope.id
+    if _FIT_AS_ID.fullmatch(envelope.name):
+        return envelope.name
     # Anything may be an event id; a job id is also part of object names.
-    return hashlib.sha256(envelope.id.encode()).hexdigest()
+    return hashlib.sha256(envelope.name.encode()).hexdigest()

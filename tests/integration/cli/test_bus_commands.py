@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 from nats.js import JetStreamContext
 
+from fleet_cli import bus
+from fleet_cli.home import FleetHome
 from fleet_cli.stack import Fleet
-from fleet_events.topology import DATA, DEAD_STREAM, STREAM
+from fleet_events import Event, v1
+from fleet_events.topology import DATA, DEAD_STREAM, FACTS, SERVING, STREAM, STREAMS, row_of
+from fleet_kit.cloudevents import seal
+from fleet_kit.tasks import end
+from tests.conftest import empty_bus
 from tests.integration.cli.conftest import Ran, run_in
 
 pytestmark = pytest.mark.integration
@@ -59,6 +65,83 @@ async def test_a_running_tail_prints_an_event_that_comes_later(home: Path, modul
         await run(home, "events", "publish", "SampleRecorded", "-", stdin=json.dumps(SAMPLE))
     [event] = (await tail).json_lines
     assert event["body"] == SAMPLE
+
+
+async def say(jetstream: JetStreamContext, event: Event, number: int) -> None:
+    out = seal(event, service=row_of(type(event)).said_by[0], entity=str(number), trace={})
+    await jetstream.publish(out.subject, out.body, headers=out.headers)
+
+
+def of_each_stream(number: int) -> list[Event]:
+    """Events of the data, the facts and the serving stream."""
+    base = v1.SampleRecorded(domain="tax", prompt=f"p-{number}", completion="c")
+    fact = v1.Rejected(adapter_id=f"a-{number}", family="f", domain="tax", by="test")
+    return [
+        base,
+        fact,
+        v1.AdapterUnloaded(adapter_id=f"a-{number}", domain="tax", artifact_sha256="0" * 64, replica="r"),
+    ]
+
+
+async def test_a_tail_from_the_start_merges_the_streams_by_time_and_goes_on_with_what_comes(
+    home: Path, jetstream: JetStreamContext, module_database: str, servers: Fleet
+) -> None:
+    await empty_bus(servers)
+    for number in range(3):
+        for event in of_each_stream(number):
+            await say(jetstream, event, number)
+    past = (await run(home, "events", "tail", "--from-start", "--no-follow", "--json")).json_lines
+    assert [one["stream"] for one in past] == [DATA.name, FACTS.name, SERVING.name] * 3
+    assert [one["sequence"] for one in past] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert sorted(past, key=lambda one: one["time"]) == past
+    tail = asyncio.create_task(run(home, "events", "tail", "--from-start", "--count", "12", "--json"))
+    await asyncio.sleep(1)
+    for event in of_each_stream(3):
+        await say(jetstream, event, 3)
+    shown = (await tail).json_lines
+    assert shown[:9] == past
+    assert {one["stream"] for one in shown[9:]} == {DATA.name, FACTS.name, SERVING.name}
+
+
+async def test_who_follows_all_streams_misses_nothing_when_they_are_made_anew(
+    home: Path, jetstream: JetStreamContext, module_database: str, servers: Fleet
+) -> None:
+    heard: list[tuple[str, int]] = []
+    for event in of_each_stream(0):
+        await say(jetstream, event, 0)
+
+    async def listen() -> None:
+        async with bus.connect(FleetHome(home, {})) as client:
+            async for received in bus.follow(client, after={}):
+                heard.append((received.stream, received.sequence))
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(heard) < count:
+                await asyncio.sleep(0.05)
+
+    listening = asyncio.create_task(listen())
+    try:
+        await until(3)
+        await empty_bus(servers)
+        before = len(heard)
+        for event in of_each_stream(1):
+            await say(jetstream, event, 1)
+        await until(before + 3)
+        assert sorted(heard[before:]) == sorted((stream.name, 1) for stream in STREAMS)
+    finally:
+        await end(listening)
+
+
+async def test_a_tail_of_a_bus_that_was_never_provisioned_says_so(
+    home: Path, jetstream: JetStreamContext, module_database: str, servers: Fleet
+) -> None:
+    await jetstream.delete_stream(SERVING.name)
+    try:
+        ran = await run(home, "events", "tail", "--from-start")
+        assert (ran.code, "stream not found (was `lorafleet provision` run?)" in ran.err) == (1, True), ran.err
+    finally:
+        await empty_bus(servers)
 
 
 async def test_a_dead_letter_is_listed_shown_and_replayed_once(

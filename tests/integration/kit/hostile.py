@@ -49,7 +49,7 @@ def _bytes(pick: random.Random) -> tuple[bytes, dict[str, str]]:
 
 
 def _types(pick: random.Random) -> tuple[bytes, dict[str, str]]:
-    wrong = pick.choice([None, [], {}, "many", 6, -1, [[1]], {"a": 1}])
+    wrong = pick.choice([True, [], {}, "many", 6, -1, [[1]], {"a": 1}])
     return _body(rating=wrong), {}
 
 
@@ -79,6 +79,8 @@ def _headers(pick: random.Random) -> tuple[bytes, dict[str, str]]:
             {"ce-subject": "nul\x00"},
             {"ce-source": "nul\x00"},
             {"content-type": "text/plain"},
+            {"content-type": "application/cloudevents+json"},
+            {"content-type": "application/cloudevents-batch+json"},
             {"content-type": "application/xml;" * 500},
             {f"x-{number}": "v" * 400 for number in range(100)},
         ]
@@ -93,4 +95,12 @@ def _protobuf(pick: random.Random) -> tuple[bytes, dict[str, str]]:
     return nested + pick.choice([b"\x20\x63", b"\x0a\x04a\x00bc\x20\x05"]), {"content-type": "application/protobuf"}
 
 
-_KINDS = (_nested, _number, _text, _syntax, _bytes, _types, _many_faults, _large, _headers, _protobuf)
+def _structured(pick: random.Random) -> tuple[bytes, dict[str, str]]:
+    event = {"specversion": "1.0", "id": "a", "data": {"generationId": "x", "rating": 9}}
+    wrong = pick.choice(
+        [{}, {"id": [[1]]}, {"data_base64": "?"}, {"specversion": 1}, {"data": "[" * 5000}, {"time": "x"}]
+    )
+    return json.dumps(event | wrong).encode(), {"content-type": "application/cloudevents+json"}
+
+
+_KINDS = (_nested, _number, _text, _syntax, _bytes, _types, _many_faults, _large, _headers, _protobuf, _structured)

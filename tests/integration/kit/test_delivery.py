@@ -1,6 +1,8 @@
 """Every event takes effect once, whatever happens to its deliveries."""
 
 import asyncio
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from fleet_kit.dead_letters import list_dead, replay
 from fleet_kit.errors import NotYet, Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.transaction import Transaction
+from tests.conftest import empty_bus
 
 SUBJECT = "lorafleet.v1.data.feedback_recorded"
 pytestmark = pytest.mark.integration
@@ -23,11 +26,14 @@ class Counter:
     def __init__(self) -> None:
         self.handlers: Handlers[Any] = Handlers("registry")
         self.calls: list[str] = []
+        self.times: dict[str, datetime] = {}
         self.cause_of_refusal = True
         self.handlers.on(v1.FeedbackRecorded)(self.handle)
 
     async def handle(self, event: v1.FeedbackRecorded, tx: Transaction, service: object) -> None:
         self.calls.append(event.generation_id)
+        if tx.cause is not None:
+            self.times[event.generation_id] = tx.cause.time
         await tx.connection.execute(
             "insert into lease (name, holder, token, expires_at) values ($1, 'effect', 1, now())"
             " on conflict (name) do update set token = lease.token + 1",
@@ -101,6 +107,63 @@ async def test_an_event_that_comes_again_to_a_new_process_takes_no_second_effect
         assert await later.effects(service, "days-late") == 1
 
 
+async def test_the_same_id_from_two_sources_is_two_events_and_each_takes_effect_once(
+    run_kit, jetstream, eventually
+) -> None:
+    counter = Counter()
+    async with run_kit(counter.handlers) as service:
+        for source in ("https://shop", "https://crm", "", "https://shop"):
+            named = {"ce-source": source} if source else {}
+            await say(jetstream, f"of {source}", **{"ce-id": "event-shared"}, **named)
+        document = {"specversion": "1.0", "id": "event-shared", "source": "https://crm"}
+        body = json.dumps({**document, "data": {"generationId": "of https://crm", "rating": 5}}).encode()
+        await jetstream.publish(SUBJECT, body, headers={"content-type": "application/cloudevents+json"})
+        await say(jetstream, "after-sources")
+        await eventually(lambda: "after-sources" in counter.calls)
+        assert counter.calls == ["of https://shop", "of https://crm", "of ", "after-sources"]
+        assert [await counter.effects(service, name) for name in counter.calls[:3]] == [1, 1, 1]
+
+
+async def test_an_event_that_tells_no_time_happened_when_it_was_stored(run_kit, jetstream, eventually) -> None:
+    counter = Counter()
+    began = datetime.now(UTC)
+    await say(jetstream, "untimed")
+    await say(jetstream, "timed", **{"ce-id": "event-timed", "ce-time": "2026-01-31T12:00:00Z"})
+    await asyncio.sleep(1)
+    async with run_kit(counter.handlers):
+        await eventually(lambda: {"untimed", "timed"} <= counter.times.keys())
+    assert abs(counter.times["untimed"] - began) < timedelta(seconds=0.9)
+    assert counter.times["timed"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+async def test_an_event_that_an_earlier_release_handled_takes_no_second_effect(run_kit, jetstream, eventually) -> None:
+    counter = Counter()
+    async with run_kit(counter.handlers) as service:
+        async with service.db.acquire() as connection:  # as releases did that knew no source
+            await connection.execute(
+                "insert into inbox (consumer, event_id) values ('registry-data_feedback_recorded', 'event-before')"
+            )
+        await say(jetstream, "before", **{"ce-id": "event-before", "ce-source": "https://shop"})
+        await say(jetstream, "after-before")
+        await eventually(lambda: "after-before" in counter.calls)
+        assert "before" not in counter.calls
+
+
+async def test_an_event_without_an_id_in_a_stream_made_anew_is_a_new_one(
+    run_kit, jetstream, servers, eventually
+) -> None:
+    counter = Counter()
+    await empty_bus(servers)
+    async with run_kit(counter.handlers):
+        await say(jetstream, "nameless")
+        await eventually(lambda: counter.calls == ["nameless"])
+    await empty_bus(servers)
+    later = Counter()
+    async with run_kit(later.handlers):
+        await say(jetstream, "nameless too")  # message 1 of its stream, as the first one was
+        await eventually(lambda: later.calls == ["nameless too"])
+
+
 async def test_a_failed_handler_leaves_no_effect_and_no_event_behind(run_kit, jetstream, eventually) -> None:
     counter = Counter()
     async with run_kit(counter.handlers) as service:
@@ -159,7 +222,7 @@ async def dead_of(jetstream: JetStreamContext, event_id: str) -> list[Any]:
     ("body", "headers", "reason"),
     [
         (b"{not json", {}, "Invalid JSON"),
-        (b'{"generationId": "x", "rating": "many"}', {}, "rating: Input should be a valid integer"),
+        (b'{"generationId": "x", "rating": "many"}', {}, "rating: Input should be an integer"),
         (b'{"generationId": "x", "rating": 9}', {}, "rating: Input should be less than or equal to 5"),
         (b'{"rating": 3}', {}, "generationId: Field required"),
         (b"{}", {"ce-type": "lorafleet.events.v1.Approved"}, "does not belong on"),
@@ -221,3 +284,13 @@ async def test_unknown_fields_are_ignored_and_protobuf_bodies_are_read(run_kit, 
         body = b"\x0a\x06binary\x20\x05"
         await jetstream.publish(SUBJECT, body, headers={"content-type": "application/protobuf"})
         await eventually(lambda: {"newer", "binary"} <= set(counter.calls))
+
+
+async def test_a_dead_letter_names_the_event_also_where_its_body_does(run_kit, jetstream, eventually) -> None:
+    counter = Counter()
+    async with run_kit(counter.handlers):
+        document = {"specversion": "1.0", "id": "in-the-body", "data": {"generationId": "structured", "rating": 9}}
+        await jetstream.publish(SUBJECT, json.dumps(document).encode())
+        await eventually(lambda: dead_of(jetstream, "in-the-body"))
+        [letter] = await dead_of(jetstream, "in-the-body")
+        assert "rating: Input should be less than or equal to 5" in letter.reason

@@ -1,13 +1,23 @@
 """A projection sees every fact from the stream's start, under its own narrow permissions."""
 
 import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+from nats.js import JetStreamContext
 
+from fleet_cli.stack import Fleet
 from fleet_events import v1
 from fleet_kit.bus import Bus
 from fleet_kit.cloudevents import seal
 from fleet_kit.projection import follow
+from fleet_kit.tasks import end
+from tests.conftest import empty_bus
 
 pytestmark = pytest.mark.integration
 
@@ -63,3 +73,112 @@ async def test_a_projection_of_an_empty_stream_is_caught_up_at_once(settings_of,
     finally:
         following.cancel()
         await bus.stop()
+
+
+class Follower:
+    """What a projection of inference has seen, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.positions: list[int] = []
+        self.caught_up = asyncio.Event()
+
+    async def apply(self, event: v1.Rejected, _envelope: object) -> None:
+        self.seen.append(event.adapter_id)
+
+    @asynccontextmanager
+    async def following(self, bus: Bus) -> AsyncIterator[None]:
+        running = asyncio.create_task(
+            follow(
+                await bus.connect(),
+                "lorafleet.v1.adapter.>",
+                [v1.Rejected],
+                self.apply,
+                self.caught_up,
+                passed=self.positions.append,
+            )
+        )
+        try:
+            await asyncio.wait_for(self.caught_up.wait(), 10)
+            yield
+        finally:
+            await end(running)
+            await bus.stop()
+
+
+def pid_of(servers: Fleet) -> int:
+    """Process id of the NATS server."""
+    return int(json.loads((servers.home.run / "nats.json").read_text())["pid"])
+
+
+async def say(jetstream: JetStreamContext, adapter: str) -> int:
+    event = v1.Rejected(adapter_id=adapter, family="f", domain="d", by="test")
+    out = seal(event, service="registry", entity=adapter, trace={})
+    return (await jetstream.publish(out.subject, out.body, headers=out.headers, timeout=5)).seq
+
+
+async def test_a_follower_reads_a_stream_that_was_made_anew_from_its_start(
+    settings_of, servers: Fleet, jetstream: JetStreamContext, eventually
+) -> None:
+    follower = Follower()
+    for number in range(5):
+        await say(jetstream, f"before-{number}")
+    async with follower.following(Bus("inference", settings_of("inference"))):
+        await empty_bus(servers)
+        follower.seen.clear()
+        assert await say(jetstream, "first of the new stream") == 1  # a sequence that the old one had long passed
+        await say(jetstream, "second of it")
+        await eventually(lambda: follower.seen[-2:] == ["first of the new stream", "second of it"], 5)
+        assert follower.positions[-1] == 2
+
+
+async def test_a_follower_hears_within_two_seconds_of_the_return_of_a_killed_server_or_one_that_stood_still(
+    settings_of, servers: Fleet, jetstream: JetStreamContext, eventually
+) -> None:
+    follower = Follower()
+
+    def stand_still(pid: int, seconds: float) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    async with follower.following(Bus("inference", settings_of("inference"))):
+        for turn, seconds in enumerate((0.2, 4.0)):
+            await asyncio.to_thread(stand_still, pid_of(servers), seconds)
+            await say(jetstream, f"after standing still {turn}")
+            began = time.monotonic()
+            await eventually(lambda turn=turn: f"after standing still {turn}" in follower.seen, 10)
+            assert time.monotonic() - began < 2
+        for turn, seconds in enumerate((0.0, 3.0)):
+            await asyncio.to_thread(servers.stop_part, "nats")
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(servers.start_part, "nats")
+            returned = await servers.connect_nats("admin")
+            began = time.monotonic()
+            await say(returned.jetstream(timeout=5), f"after a kill {turn}")
+            await eventually(lambda turn=turn: f"after a kill {turn}" in follower.seen, 10)
+            took = time.monotonic() - began
+            await returned.close()
+            assert took < 2
+
+
+async def test_a_follower_that_is_slower_than_the_stream_misses_nothing(
+    settings_of, jetstream: JetStreamContext, eventually, servers: Fleet
+) -> None:
+    await empty_bus(servers)
+    for number in range(300):
+        await say(jetstream, f"many-{number}")
+
+    class Slow(Follower):
+        async def apply(self, event: v1.Rejected, envelope: object) -> None:
+            await super().apply(event, envelope)
+            if len(self.seen) == 20:
+                time.sleep(2.5)  # noqa: ASYNC251  # the process stands still, as one that collects garbage or is swapped out
+            await asyncio.sleep(0.001)
+
+    slow = Slow()
+    async with slow.following(Bus("inference", settings_of("inference"))):
+        await eventually(lambda: slow.seen[-1] == "many-299")
+        assert slow.seen[-300:] == [f"many-{number}" for number in range(300)]

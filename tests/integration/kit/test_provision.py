@@ -1,11 +1,16 @@
 """Streams, durables and buckets come from the topology; drift is reported and mended."""
 
 import pytest
+from nats.js import JetStreamContext
+from nats.js.api import DeliverPolicy, DiscardPolicy, StoreCompression
 
-from fleet_events.topology import REPLICAS, TOPOLOGY, durable_name
+from fleet_cli.stack import Fleet
+from fleet_events.topology import REPLICAS, SERVING, TOPOLOGY, durable_name
 from fleet_kit.provision import bucket_config, consumer_config, provision
+from tests.conftest import empty_bus
 
 pytestmark = pytest.mark.integration
+ROW = next(row for row in TOPOLOGY if row.heard_by)
 
 
 async def test_every_row_of_the_topology_has_its_durable(jetstream) -> None:
@@ -22,8 +27,9 @@ async def test_drift_is_reported_without_being_changed_and_then_mended(jetstream
     wanted = consumer_config(row.heard_by[0], row)
     await jetstream.add_consumer(row.stream.name, wanted.evolve(ack_wait=77.0))
     found = await provision(jetstream, repair=False)
-    assert [str(drift) for drift in found] == [f"{wanted.name}: ack_wait is 77.0, the topology says {wanted.ack_wait}"]
-    assert len(await provision(jetstream)) == 1
+    told = f"{wanted.name}: ack_wait is 77.0, the topology says {wanted.ack_wait}"
+    assert [str(drift) for drift in found] == [f"{told}; `lorafleet provision` sets it"]
+    assert [(str(drift), drift.mended) for drift in await provision(jetstream)] == [(told, True)]
     assert await provision(jetstream, repair=False) == []
 
 
@@ -40,6 +46,95 @@ async def test_a_bucket_whose_values_would_live_too_long_is_drift_and_is_mended(
     wanted = bucket_config(REPLICAS)
     await jetstream.update_stream(wanted.evolve(max_age=77.0))
     found = await provision(jetstream, repair=False)
-    assert [str(drift) for drift in found] == [f"{wanted.name}: max_age is 77.0, the topology says {wanted.max_age}"]
+    told = f"{wanted.name}: max_age is 77.0, the topology says {wanted.max_age}; `lorafleet provision` sets it"
+    assert [str(drift) for drift in found] == [told]
     await provision(jetstream)
     assert await provision(jetstream, repair=False) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_msgs", 1000),
+        ("max_msg_size", 1024),
+        ("max_msgs_per_subject", 7),
+        ("max_bytes", 1024**2),
+        ("max_age", 600.0),
+        ("discard", DiscardPolicy.OLD),
+        ("duplicate_window", 10.0),
+        ("allow_direct", False),
+        ("allow_rollup_hdrs", True),
+        ("no_ack", True),
+        ("subjects", ["lorafleet.v1.serving.>"]),
+    ],
+)
+async def test_a_limit_of_a_stream_that_an_operator_changed_is_drift_and_is_mended(
+    jetstream: JetStreamContext, setting: str, value: object
+) -> None:
+    config = (await jetstream.stream_info(SERVING.name)).config
+    await jetstream.update_stream(config.evolve(**{setting: value}))
+    found = await provision(jetstream, repair=False)
+    assert [(one.name, one.setting, one.mended) for one in found] == [(SERVING.name, setting, False)]
+    assert [(one.setting, one.mended) for one in await provision(jetstream)] == [(setting, True)]
+    assert await provision(jetstream, repair=False) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_deliver", 3),
+        ("max_ack_pending", 1),
+        ("backoff", [1.0, 2.0]),
+        ("headers_only", True),
+        ("sample_freq", "50%"),
+    ],
+)
+async def test_a_limit_of_a_durable_that_an_operator_changed_is_drift_and_is_mended(
+    jetstream: JetStreamContext, setting: str, value: object
+) -> None:
+    wanted = consumer_config(ROW.heard_by[0], ROW)
+    config = (await jetstream.consumer_info(ROW.stream.name, wanted.name)).config
+    # A durable with a backoff waits as long as that says.
+    await jetstream.add_consumer(ROW.stream.name, config.evolve(**{setting: value, "max_deliver": 3}))
+    found = {one.setting for one in await provision(jetstream, repair=False)}
+    assert setting in found
+    assert {one.setting for one in await provision(jetstream) if one.mended} == found
+    assert await provision(jetstream, repair=False) == []
+
+
+async def test_what_the_server_does_not_let_be_changed_is_told_with_what_to_do_and_the_rest_is_mended(
+    jetstream: JetStreamContext, servers: Fleet
+) -> None:
+    wanted = consumer_config(ROW.heard_by[0], ROW)
+    name = str(wanted.name)
+    await jetstream.delete_consumer(ROW.stream.name, name)
+    strange = wanted.evolve(deliver_policy=DeliverPolicy.NEW, ack_wait=77.0)
+    await jetstream.add_consumer(ROW.stream.name, strange)
+    config = (await jetstream.stream_info(SERVING.name)).config
+    await jetstream.update_stream(config.evolve(deny_purge=True, max_bytes=1024**2))
+    try:
+        found = {(one.name, one.setting): one for one in await provision(jetstream)}
+        assert {key for key, one in found.items() if one.mended} == {(name, "ack_wait"), (SERVING.name, "max_bytes")}
+        policy, purge = str(found[name, "deliver_policy"]), str(found[SERVING.name, "deny_purge"])
+        assert (
+            "deliver_policy is 'new', the topology says 'all'; the server refuses the change (deliver policy" in policy
+        )
+        assert f"`nats consumer rm {ROW.stream.name} {name}`" in policy
+        assert "deny_purge is True, the topology says False; the server refuses the change (" in purge
+        assert f"`nats stream backup {SERVING.name} FOLDER`" in purge
+        await jetstream.delete_consumer(ROW.stream.name, name)
+        await jetstream.delete_stream(SERVING.name)
+        assert await provision(jetstream) == []  # as the remedies say
+        assert await provision(jetstream, repair=False) == []
+    finally:
+        await empty_bus(servers)
+
+
+async def test_what_is_the_operators_to_set_is_no_drift_and_stays(jetstream: JetStreamContext) -> None:
+    config = (await jetstream.stream_info(SERVING.name)).config
+    await jetstream.update_stream(config.evolve(description="ours", compression=StoreCompression.S2))
+    assert await provision(jetstream, repair=False) == []
+    await jetstream.update_stream((await jetstream.stream_info(SERVING.name)).config.evolve(max_bytes=1024**2))
+    await provision(jetstream)
+    kept = (await jetstream.stream_info(SERVING.name)).config
+    assert (kept.description, kept.compression, kept.max_bytes) == ("ours", StoreCompression.S2, SERVING.max_bytes)

@@ -1,13 +1,19 @@
 """Before a stream is full, a metric and the log tell so; when dead letters have no room, none is dropped."""
 
+from typing import Any
+
 import pytest
 import structlog
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
-from fleet_events.topology import DATA, DEAD_STREAM
+from fleet_events import v1
+from fleet_events.topology import DATA, DEAD_STREAM, FACTS
 from fleet_kit import metrics
+from fleet_kit.errors import Refused
+from fleet_kit.handlers import Handlers
 from fleet_kit.stream_room import look
+from fleet_kit.transaction import Transaction
 from tests.conftest import empty_bus
 
 pytestmark = pytest.mark.integration
@@ -49,4 +55,46 @@ async def test_a_full_stream_of_dead_letters_refuses_new_ones_and_keeps_the_olde
         assert metrics.DEAD_LETTERS._value.get() == (await jetstream.stream_info(DEAD_STREAM)).state.messages
     finally:
         await client.close()
+        await empty_bus(servers)
+
+
+async def test_a_full_stream_is_reported_with_the_servers_reason_and_relayed_once_there_is_room(
+    run_kit, servers, jetstream: JetStreamContext, eventually
+) -> None:
+    handlers: Handlers[Any] = Handlers("registry")
+    config = (await jetstream.stream_info(FACTS.name)).config
+    dead = (await jetstream.stream_info(DEAD_STREAM)).config
+
+    @handlers.on(v1.FeedbackRecorded)
+    async def refuse(_event: v1.FeedbackRecorded, _tx: Transaction, _service: Any) -> None:
+        raise Refused("by this test")
+
+    def reasons(log: list[Any], event: str) -> list[str]:
+        return [line["reason"] for line in log if line["event"] == event]
+
+    async def said() -> set[str]:
+        subjects = (await jetstream.stream_info(FACTS.name, subjects_filter="lorafleet.v1.adapter.>")).state.subjects
+        return set(subjects or {})
+
+    try:
+        await jetstream.update_stream(config.evolve(max_bytes=1))
+        await jetstream.update_stream(dead.evolve(max_bytes=1))
+        with structlog.testing.capture_logs() as log:
+            async with run_kit(handlers) as service:
+                async with service.transaction() as tx:
+                    for number in range(3):
+                        event = v1.Rejected(adapter_id=f"a-{number}", family="f", domain="d", by="test")
+                        await tx.emit(event, f"a-{number}")
+                body = v1.FeedbackRecorded(generation_id="g", rating=5).to_json()
+                await jetstream.publish("lorafleet.v1.data.feedback_recorded", body, headers={"ce-id": "no-room"})
+                await eventually(lambda: reasons(log, "outbox relay waits") and reasons(log, "dead letter not stored"))
+                with pytest.raises(APIError, match="maximum bytes exceeded"):
+                    await service.publish(event, "a-2")
+                await jetstream.update_stream(config)
+                await jetstream.update_stream(dead)
+                await eventually(said, 20)
+                await eventually(lambda: any(line["event"] == "dead letter" for line in log), 20)
+        for event_name in ("outbox relay waits", "dead letter not stored"):
+            assert all("maximum bytes exceeded" in reason for reason in reasons(log, event_name))
+    finally:
         await empty_bus(servers)

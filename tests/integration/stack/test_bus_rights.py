@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
+import httpx
+import nats
+import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import APIError
 
 from fleet_cli.stack import Fleet
-from fleet_events.topology import BUCKETS, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
-from fleet_kit.cloudevents import open_envelope
+from fleet_events.topology import BUCKETS, DATA, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
+from fleet_kit.cloudevents import Stored, open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix
 from tests.conftest import empty_bus
@@ -153,7 +159,9 @@ async def test_what_a_services_reply_subject_has_stored_is_no_event(
                 continue
             seen += 1
             with pytest.raises(Refused):
-                open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
+                open_envelope(
+                    message.subject or "", message.headers, message.data or b"", Stored(sequence, datetime.now(UTC))
+                )
     assert seen >= len(EVENTS) - 2
 
 
@@ -180,4 +188,63 @@ async def test_upstream_gets_its_acknowledgement_and_a_repetition_is_stored_once
         assert f'"stream":"{first.stream}"'.encode() in plain.data.replace(b" ", b"")
     finally:
         await upstream.close()
+        await empty_bus(servers)
+
+
+async def test_upstream_is_told_by_the_acknowledged_form_alone_that_a_stream_is_full(
+    servers: Fleet, jetstream: JetStreamContext
+) -> None:
+    """`nats pub --jetstream` is a request whose reply is the acknowledgement; `nats pub` publishes and asks nothing."""
+    subject = "lorafleet.v1.data.sample_recorded"
+    config = (await jetstream.stream_info(DATA.name)).config
+    await jetstream.update_stream(config.evolve(max_bytes=1))
+    upstream = await servers.connect_nats("upstream")
+    try:
+        await upstream.publish(subject, b"{}")
+        await upstream.flush()
+        with pytest.raises(APIError, match="maximum bytes exceeded"):
+            await upstream.jetstream(timeout=5).publish(subject, b"{}")
+        refused = await upstream.request(subject, b"{}", timeout=5)
+        assert "maximum bytes exceeded" in json.loads(refused.data)["error"]["description"]
+        assert (await jetstream.stream_info(DATA.name)).state.messages == 0
+        await jetstream.update_stream(config)
+        assert json.loads((await upstream.request(subject, b"{}", timeout=5)).data)["seq"] == 1
+    finally:
+        await upstream.close()
+        await empty_bus(servers)
+
+
+async def test_upstream_gets_no_reply_below_another_prefix_than_its_own(servers: Fleet) -> None:
+    faults: list[str] = []
+
+    async def report(error: Exception) -> None:
+        faults.append(str(error))
+
+    client = await nats.connect(
+        servers.info.nats_url, nkeys_seed=str(servers.credentials.nats_seeds["upstream"]), error_cb=report
+    )
+    try:
+        with pytest.raises(nats.errors.TimeoutError):
+            await client.request("lorafleet.v1.data.sample_recorded", b"{}", timeout=1)
+        # The client writes what the server says in small letters.
+        assert any('permissions violation for subscription to "_inbox.' in fault for fault in faults)
+    finally:
+        await client.close()
+        await empty_bus(servers)
+
+
+async def test_the_monitoring_port_tells_an_autoscaler_how_many_events_a_durable_has_to_handle(
+    servers: Fleet, jetstream: JetStreamContext
+) -> None:
+    """What KEDA's scaler `nats-jetstream` asks for: the account's streams with their consumers, without a credential."""
+    for _ in range(3):
+        await jetstream.publish("lorafleet.v1.training.queued", b"{}")
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{servers.ports['nats_monitor']}") as monitor:
+            answer = (await monitor.get("/jsz", params={"acc": "FLEET", "consumers": "true", "config": "true"})).json()
+        (account,) = answer["account_details"]
+        (stream,) = [one for one in account["stream_detail"] if one["name"] == "LORAFLEET"]
+        (durable,) = [one for one in stream["consumer_detail"] if one["name"] == "trainer-training_queued"]
+        assert (account["name"], durable["num_pending"], durable["num_ack_pending"]) == ("FLEET", 3, 0)
+    finally:
         await empty_bus(servers)

@@ -11,6 +11,7 @@ import pytest
 
 from fleet_events import v1
 from fleet_kit.auth import LocalIssuer
+from fleet_kit.nats_auth import inbox_prefix
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 
 ADAPTER = {
@@ -151,15 +152,23 @@ def test_a_peft_folder_is_uploaded_with_its_fields_and_never_a_pickle(
     assert b"pickle" not in body
 
 
-def test_an_event_is_shown_as_a_nats_command_with_exact_headers_and_body(lorafleet: Lorafleet) -> None:
-    body = '{"domain": "tax", "query": "what\'s due"}'
+def test_an_event_is_shown_as_a_nats_command_with_exact_headers_and_body(lorafleet: Lorafleet, tmp_path: Path) -> None:
+    body = '{"domain": "tax", "query": "what\'s due", "description": "{{ ID }}"}'
     result = lorafleet("events", "publish", "training-requested", "-", "--dry-run", stdin=body)
     words = shlex.split(result.stdout)
-    assert words[:5] == ["nats", "pub", "-s", "nats://127.0.0.1:4222", "lorafleet.v1.training.requested"]
+    subject = "lorafleet.v1.training.requested"
+    assert words[:6] == ["nats", "pub", "--jetstream", "-s", "nats://127.0.0.1:4222", subject]
     headers = dict(word.split(": ", 1) for flag, word in itertools.pairwise(words) if flag == "-H")
     assert headers["ce-type"] == "lorafleet.events.v1.TrainingRequested"
-    assert headers["Nats-Msg-Id"] == headers["ce-id"]
-    assert json.loads(words[-1]) == json.loads(body)
+    assert headers["Nats-Msg-Id"] == f"{headers['ce-source']}/{headers['ce-id']}"
+    # nats takes a body for a template of Go; {{"{{"}} is how that writes two braces.
+    assert json.loads(words[-1].replace('{{"{{"}}', "{{")) == json.loads(body)
+    assert words[-1].count("{{") == 2
+    seed = tmp_path / "home" / "keys" / "nats-upstream.nk"
+    seed.parent.mkdir(parents=True, exist_ok=True)
+    seed.write_text("a seed")
+    shown = shlex.split(lorafleet("events", "publish", "training-requested", "-", "--dry-run", stdin=body).stdout)
+    assert shown[5:10] == ["--nkey", str(seed), "--inbox-prefix", inbox_prefix("upstream"), subject]
 
 
 def test_a_minted_token_carries_its_scopes_and_domains(lorafleet: Lorafleet, tmp_path: Path) -> None:
