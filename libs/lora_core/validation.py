@@ -30,7 +30,7 @@ class Manifest:
 
 
 def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifest:
-    """Check a card against a base model's linear shapes (`lora_core.base_model.linear_shapes`).
+    """Check a card against a base model's layers (`lora_core.base_model.target_shapes`).
 
     Raises InvalidAdapter naming the first field that is wrong: rank or alpha out of range, a module that the model
     does not have, matrices that do not fit it, NaN or infinity, or no effect at all (every delta zero).
@@ -92,7 +92,8 @@ def check_module(module: str, weights: LoRAWeights, shape: tuple[int, int]) -> N
     if weights.out_features != out_features:
         expected = f"[{out_features}, {weights.rank}]: the base model's layer has {out_features} outputs"
         raise InvalidAdapter(f"{module} b shape", list(weights.b.shape), expected)
-    _check_range(f"{module} rank", weights.rank, min(MAX_RANK, *shape))
+    # A rank above the layer's narrower side is wasteful and right: all-linear meets layers of a single output.
+    _check_range(f"{module} rank", weights.rank, MAX_RANK)
     if weights.alpha is not None:
         _check_range(f"{module} alpha", weights.alpha, MAX_ALPHA)
 

@@ -18,7 +18,7 @@ from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.json_file import read_json
 from lora_core.interop.peft_patterns import ModulePatterns
-from lora_core.interop.replace_file import replace_file
+from lora_core.replace_file import replace_file
 from lora_core.safetensors_file import map_weights, write_weights
 from lora_core.validation import has_effect
 
