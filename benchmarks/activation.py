@@ -103,7 +103,7 @@ async def facts(jetstream: JetStreamContext) -> AsyncIterator["asyncio.Queue[tup
     async def read(subscription: JetStreamContext.PushSubscription) -> None:
         while True:
             message = await subscription.next_msg(timeout=600)
-            event, _ = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
+            event, _ = open_envelope(message.subject, message.headers, message.data, *Stored.of(message))
             queue.put_nowait((event, message.metadata.timestamp))
 
     reading = [asyncio.create_task(read(one)) for one in subscriptions]

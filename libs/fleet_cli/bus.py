@@ -245,7 +245,7 @@ def _received(message: Msg, stream: str) -> Received:
     sequence = message.metadata.sequence.stream
     event, fault = None, ""
     try:
-        event, _ = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
+        event, _ = open_envelope(message.subject, message.headers, message.data, *Stored.of(message))
     except Refused as error:
         fault = " ".join(str(error).split())
     at = message.metadata.timestamp

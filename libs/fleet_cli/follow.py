@@ -29,7 +29,7 @@ from fleet_cli.lifecycle import (
 )
 from fleet_events import v1
 from fleet_events.topology import DEAD_STREAM
-from fleet_kit.cloudevents import Stored, open_envelope
+from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.tasks import end
 
@@ -147,9 +147,7 @@ async def _dead_letters(nats: Client, after: bus.Position, happenings: Happening
         headers = {name.lower(): value for name, value in letter.headers.items()}
         # A body that nobody can read names no job: it cannot be ours, for ours was accepted.
         with suppress(Refused):
-            event, _ = open_envelope(
-                headers.get("lorafleet-subject", ""), letter.headers, letter.body, Stored(0, letter.at)
-            )
+            event, _ = open_envelope(headers.get("lorafleet-subject", ""), letter.headers, letter.body, 0, letter.at)
             reason = headers.get("lorafleet-reason", "")
             happenings.put_nowait(DeadLettered(event, headers.get("lorafleet-consumer", "a service"), reason))
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from reprlib import Repr
+from typing import NamedTuple
 
 from nats.aio.msg import Msg
 from pydantic import ValidationError
@@ -33,6 +34,7 @@ __all__ = [
     "read_envelope",
     "read_event",
     "seal",
+    "substitute_id",
 ]
 
 ONLY_FOR = "Lorafleet-Only-For"
@@ -54,8 +56,7 @@ _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """Where and when the stream stored a message: the same over redeliveries, another one in a stream made anew."""
 
     sequence: int
@@ -65,11 +66,6 @@ class Stored:
     def of(cls, message: Msg) -> "Stored":
         """Of a delivery from JetStream."""
         return cls(message.metadata.sequence.stream, message.metadata.timestamp)
-
-    @property
-    def substitute(self) -> str:
-        """The id of an event whose publisher gave it none."""
-        return f"sequence-{self.sequence}-{int(self.time.timestamp() * 1_000_000)}"
 
 
 @dataclass(frozen=True)
@@ -139,10 +135,10 @@ def seal(event: Event, *, service: str, entity: str, trace: Mapping[str, str], i
 
 
 def open_envelope(
-    subject: str, headers: Mapping[str, str] | None, body: bytes, stored: Stored
+    subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int, at: datetime | None = None
 ) -> tuple[Event, Envelope]:
-    """Read a received message; raises what `read_envelope` and `read_event` raise."""
-    envelope, data = read_envelope(subject, headers, body, stored)
+    """Read a received message; arguments and errors as of `read_envelope` and `read_event`."""
+    envelope, data = read_envelope(subject, headers, body, sequence, at)
     return read_event(envelope, data), envelope
 
 
@@ -173,12 +169,19 @@ def _is_syntax(error: ValidationError) -> bool:
 
 
 def read_envelope(
-    subject: str, headers: Mapping[str, str] | None, body: bytes, stored: Stored
+    subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int, at: datetime | None = None
 ) -> tuple[Envelope, bytes]:
     """What a received message says about itself, and its data.
 
     An upstream publisher may leave attributes out: the type then follows from the subject, id and time from where and
     when the stream stored it. A fact that only services publish must carry them.
+
+    Args:
+        subject: the message's.
+        headers: the message's, names in any case.
+        body: the message's.
+        sequence: of the message in its stream.
+        at: when the stream stored it; None for a message that no stream has, which happens now.
 
     Raises:
         Refused: too large, unknown, with a broken attribute, or no event of the subject from a source that may publish
@@ -198,14 +201,19 @@ def read_envelope(
         raise Refused(f"ce-type {type_name!r} does not belong on {subject}, which carries {row.event.type_name}")
     check_origin(row, found)
     envelope = Envelope(
-        id=found.get("ce-id") or found.get("nats-msg-id") or stored.substitute,
+        id=found.get("ce-id") or found.get("nats-msg-id") or substitute_id(sequence, at),
         type=type_name,
         source=found.get("ce-source") or UNNAMED,
-        time=_moment(found["ce-time"]) if found.get("ce-time") else stored.time,
+        time=_moment(found["ce-time"]) if found.get("ce-time") else at or datetime.now(UTC),
         entity=found.get("ce-subject", ""),
         headers=found,
     )
     return envelope, data
+
+
+def substitute_id(sequence: int, at: datetime | None) -> str:
+    """The id of an event whose publisher gave it none: a stream made anew counts from 1 again, at other times."""
+    return f"sequence-{sequence}" + (f"-{int(at.timestamp() * 1_000_000)}" if at else "")
 
 
 def _moment(text: str) -> datetime:

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet_kit import metrics
-from fleet_kit.cloudevents import Stored, read_envelope
+from fleet_kit.cloudevents import Stored, read_envelope, substitute_id
 from fleet_kit.errors import Refused
 from fleet_kit.faults import describe
 from fleet_kit.publishing import TIMEOUT
@@ -123,10 +123,10 @@ def _event_id(message: Msg) -> str:
     """The event's own id, also where it stands in its body or follows from its place in the stream."""
     stored = Stored.of(message)
     try:
-        return read_envelope(message.subject, message.headers, message.data, stored)[0].id
+        return read_envelope(message.subject, message.headers, message.data, *stored)[0].id
     except Refused:
         given = {name.lower(): value for name, value in (message.headers or {}).items()}.get("ce-id", "")
-        return one_line(given[:MAX_HEADER]) or stored.substitute
+        return one_line(given[:MAX_HEADER]) or substitute_id(*stored)
 
 
 def _kept(headers: Mapping[str, str]) -> tuple[dict[str, str], bool]:

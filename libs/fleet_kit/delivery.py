@@ -84,7 +84,7 @@ class Desk:
         raw = message.raw_message
         if (raw.headers or {}).get(ONLY_FOR, binding.durable) != binding.durable:
             return "duplicate"
-        envelope, data = read_envelope(raw.subject, raw.headers, raw.data, Stored.of(raw))
+        envelope, data = read_envelope(raw.subject, raw.headers, raw.data, *Stored.of(raw))
         try:
             event = read_event(envelope, data)
         except Unreadable as broken:

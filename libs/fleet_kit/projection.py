@@ -162,7 +162,7 @@ async def _hand_over(
     message: Msg, events: tuple[type[Event], ...], apply: Callable[[Event, Envelope], Awaitable[None]]
 ) -> None:
     try:
-        event, envelope = open_envelope(message.subject, message.headers, message.data, Stored.of(message))
+        event, envelope = open_envelope(message.subject, message.headers, message.data, *Stored.of(message))
     except Refused as error:
         log.warning("projection passes a broken event by", subject=message.subject, reason=str(error))
         return

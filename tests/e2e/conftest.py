@@ -17,7 +17,7 @@ from fleet_cli.stack import Fleet
 from fleet_events import v1
 from fleet_events.message import Event
 from fleet_events.topology import DEAD_STREAM, STREAMS, row_of
-from fleet_kit.cloudevents import Stored, open_envelope
+from fleet_kit.cloudevents import open_envelope
 
 FACTS = {
     "colour of the north gate": "The north gate is painted in lime green.",
@@ -177,9 +177,7 @@ class Loop:
                 message = await jetstream.get_msg(stream, seq=sequence)
             except Exception:  # forgotten by its time to live
                 continue
-            event, _ = open_envelope(
-                message.subject or "", message.headers, message.data or b"", Stored(sequence, datetime.now(UTC))
-            )
+            event, _ = open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
             about = json.dumps(event.model_dump(mode="json"))
             if isinstance(event, kinds) and f'"{self.domain}' in about:
                 found.append((message.time or datetime.min.replace(tzinfo=UTC), event))

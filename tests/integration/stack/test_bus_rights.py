@@ -7,7 +7,6 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import httpx
 import nats
@@ -19,7 +18,7 @@ from nats.js.errors import APIError
 
 from fleet_cli.stack import Fleet
 from fleet_events.topology import BUCKETS, DATA, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
-from fleet_kit.cloudevents import Stored, open_envelope
+from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix
 from tests.conftest import empty_bus
@@ -159,9 +158,7 @@ async def test_what_a_services_reply_subject_has_stored_is_no_event(
                 continue
             seen += 1
             with pytest.raises(Refused):
-                open_envelope(
-                    message.subject or "", message.headers, message.data or b"", Stored(sequence, datetime.now(UTC))
-                )
+                open_envelope(message.subject or "", message.headers, message.data or b"", sequence)
     assert seen >= len(EVENTS) - 2
 
 

@@ -20,7 +20,7 @@ FIRST = Stored(1, NOON)
 def test_a_sealed_event_opens_to_the_same_event_and_says_where_it_comes_from() -> None:
     event = v1.TrainingRequested(domain="shop", job_id="j1")
     sealed = seal(event, service="trainer", entity="j1", trace={"traceparent": "00-aa-bb-01"})
-    opened, envelope = open_envelope(sealed.subject, sealed.headers, sealed.body, Stored(7, NOON))
+    opened, envelope = open_envelope(sealed.subject, sealed.headers, sealed.body, 7, NOON)
     assert opened == event
     assert (envelope.id, envelope.source, envelope.entity) == (sealed.id, "lorafleet/trainer", "j1")
     assert sealed.headers["Nats-Msg-Id"] == f"lorafleet/trainer/{sealed.id}"
@@ -34,29 +34,31 @@ def test_an_event_that_the_topology_forgets_after_a_week_says_so_to_jetstream() 
 
 
 def test_a_bare_body_takes_its_type_from_the_subject_and_its_id_from_where_and_when_it_was_stored() -> None:
-    event, envelope = open_envelope(SUBJECT, None, b'{"domain": "shop"}', Stored(41, NOON))
+    event, envelope = open_envelope(SUBJECT, None, b'{"domain": "shop"}', 41, NOON)
     assert isinstance(event, v1.TrainingRequested)
     assert envelope.id == "sequence-41-1769860800000000"
-    _, again = open_envelope(SUBJECT, None, b'{"domain": "shop"}', Stored(41, NOON))
-    _, remade = open_envelope(SUBJECT, None, b'{"domain": "shop"}', Stored(41, NOON + timedelta(days=1)))
+    _, again = open_envelope(SUBJECT, None, b'{"domain": "shop"}', 41, NOON)
+    _, remade = open_envelope(SUBJECT, None, b'{"domain": "shop"}', 41, NOON + timedelta(days=1))
     assert again.id == envelope.id != remade.id
 
 
 def test_header_names_are_read_in_any_case() -> None:
-    _, envelope = open_envelope(SUBJECT, {"Ce-Id": "mine", "CE-Source": "shop"}, b'{"domain": "shop"}', FIRST)
+    _, envelope = open_envelope(SUBJECT, {"Ce-Id": "mine", "CE-Source": "shop"}, b'{"domain": "shop"}', *FIRST)
     assert (envelope.id, envelope.source) == ("mine", "shop")
 
 
 def test_an_event_without_a_time_happened_when_the_stream_stored_it() -> None:
     for headers in (None, {"ce-id": "a"}, {"ce-time": ""}):
-        assert open_envelope(SUBJECT, headers, b'{"domain": "shop"}', FIRST)[1].time == NOON
-    own = open_envelope(SUBJECT, {"ce-time": "2026-01-30T12:00:00+00:00"}, b'{"domain": "shop"}', FIRST)[1]
+        assert open_envelope(SUBJECT, headers, b'{"domain": "shop"}', *FIRST)[1].time == NOON
+    now = open_envelope(SUBJECT, None, b'{"domain": "shop"}', 0)[1].time  # of no stream
+    assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
+    own = open_envelope(SUBJECT, {"ce-time": "2026-01-30T12:00:00+00:00"}, b'{"domain": "shop"}', *FIRST)[1]
     assert own.time == NOON - timedelta(days=1)
 
 
 def test_the_same_id_of_another_source_is_another_event_and_names_other_work() -> None:
     def opened(source: str = "") -> Envelope:
-        return open_envelope(SUBJECT, {"ce-id": "1", "ce-source": source}, b'{"domain": "shop"}', FIRST)[1]
+        return open_envelope(SUBJECT, {"ce-id": "1", "ce-source": source}, b'{"domain": "shop"}', *FIRST)[1]
 
     assert opened().name == opened("lorafleet/upstream").name == "1"
     assert opened("shop").name == opened("shop").name
@@ -96,21 +98,21 @@ def test_the_same_id_of_another_source_is_another_event_and_names_other_work() -
 )
 def test_a_message_outside_the_contract_is_refused_with_the_reason(subject, headers, body, reason) -> None:
     with pytest.raises(Refused, match=reason):
-        open_envelope(subject, headers, body, FIRST)
+        open_envelope(subject, headers, body, *FIRST)
 
 
 def test_only_a_body_that_is_json_may_be_answered_by_its_handler() -> None:
     for body in (b"{not json", b'{"domain": "a\\u0000"}', b'{"domain": "\xff"}', b'{"domain": "d", "x": ' + b"[" * 999):
         with pytest.raises(Refused) as refused:
-            open_envelope(SUBJECT, {}, body, FIRST)
+            open_envelope(SUBJECT, {}, body, *FIRST)
         assert not isinstance(refused.value, Unreadable)
     with pytest.raises(Unreadable):
-        open_envelope(SUBJECT, {}, b'{"domain": 5}', FIRST)
+        open_envelope(SUBJECT, {}, b'{"domain": 5}', *FIRST)
 
 
 def test_an_escaped_backslash_before_u0000_and_long_digits_in_text_are_no_faults() -> None:
     body = b'{"domain": "d", "description": "\\\\u0000 and 12345678901234567890"}'
-    event, _ = open_envelope(SUBJECT, {}, body, FIRST)
+    event, _ = open_envelope(SUBJECT, {}, body, *FIRST)
     assert isinstance(event, v1.TrainingRequested)
     assert event.description == "\\u0000 and 12345678901234567890"
 
@@ -142,10 +144,10 @@ def test_a_fact_of_a_service_without_that_services_attributes_is_no_event(change
     headers = seal(event, service="registry", entity="a", trace={}).headers
     changed = {name: value for name, value in {**headers, **changes}.items() if value is not None}
     with pytest.raises(Refused, match=reason):
-        open_envelope(APPROVED, changed, b"{}", FIRST)
+        open_envelope(APPROVED, changed, b"{}", *FIRST)
 
 
 @pytest.mark.parametrize("row", TOPOLOGY, ids=lambda row: row.event.__name__)
 def test_an_acknowledgement_that_came_to_lie_on_a_subject_is_no_event_there(row) -> None:
     with pytest.raises(Refused):
-        open_envelope(row.subject, None, b'{"stream": "LORAFLEET", "seq": 7}', FIRST)
+        open_envelope(row.subject, None, b'{"stream": "LORAFLEET", "seq": 7}', *FIRST)

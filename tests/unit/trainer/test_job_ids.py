@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fleet_events import v1
-from fleet_kit.cloudevents import Envelope, Stored, read_envelope
+from fleet_kit.cloudevents import Envelope, read_envelope
 from services.trainer.jobs.acceptance import job_id_of
 
 pytestmark = pytest.mark.unit
@@ -14,8 +14,8 @@ ASKED = v1.TrainingRequested(domain="shop")
 
 def envelope(**headers: str) -> Envelope:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    stored = Stored(41, datetime(2026, 1, 31, 12, tzinfo=UTC))
-    return read_envelope("lorafleet.v1.training.requested", named, ASKED.to_json(), stored)[0]
+    stored = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    return read_envelope("lorafleet.v1.training.requested", named, ASKED.to_json(), 41, stored)[0]
 
 
 def test_an_id_of_the_requester_counts_whoever_sends_it() -> None:
