@@ -17,7 +17,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def bucket(servers: Fleet) -> AsyncIterator[KeyValue]:
+async def bucket(servers: Fleet, jetstream: JetStreamContext) -> AsyncIterator[KeyValue]:
+    await jetstream.purge_stream(f"KV_{REPLICAS.name}")  # replicas of tests before this one
     client = await servers.connect_nats("inference")
     yield KeyValue(client.jetstream(timeout=5), REPLICAS)
     await client.close()
