@@ -183,6 +183,16 @@ def test_embeddings_of_any_name_are_accepted_and_are_no_linear_layers(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_embedding_adapter_whose_matrices_are_none_is_refused_by_their_shape(tmp_path: Path) -> None:
+    adapter(saved(tmp_path / "base", "gpt_neox"), tmp_path / "made", target_modules=["embed_in"])
+    file = tmp_path / "made" / "adapter_model.safetensors"
+    name = "base_model.model.gpt_neox.embed_in.lora_embedding_A"
+    save_file(load_file(file) | {name: np.array(1, np.float32)}, file)
+    with pytest.raises(InvalidAdapter, match="2 dimensions"):
+        from_peft(tmp_path / "made", base_model=tmp_path / "base")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_an_adapter_that_was_converted_as_the_refusal_asks_is_accepted(tmp_path: Path) -> None:
     model = saved(tmp_path / "base")
     adapter(model, tmp_path / "made", target_modules=["q_proj"])
