@@ -97,6 +97,7 @@ def load(
 
     Raises:
         DeviceUnavailable: see `lora_core.device.find_device`.
+        UnsupportedBaseModel: transformers builds no causal language model from the folder.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -106,9 +107,13 @@ def load(
     place = find_device(str(device), weights)
     prepare(place)
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(weights, torch.float32)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+        )
+    except ValueError:
+        describe(folder)  # says in a sentence what transformers takes pages for, where that is the cause
+        raise
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model.requires_grad_(False)
     model.train(False)

@@ -91,8 +91,16 @@ def _without_weights(folder: Path) -> Any:
 
 
 def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Routers and other layers that compute more than a product are subclasses with a forward of their own."""
-    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    """Routers are subclasses whose forward gives something else than outputs; Falcon's gives the same as any other."""
+    if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
+        return isinstance(module, nn.Linear)
+    row = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
+    try:
+        with torch.no_grad():
+            given = module(row)
+    except Exception:  # it wants other arguments
+        return False
+    return isinstance(given, torch.Tensor) and given.shape == (1, module.out_features)
 
 
 def _others(name: str, module: nn.Module) -> dict[str, str]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_core import description
-from lora_core.base_model import linear_shapes, target_shapes
+from lora_core.base_model import linear_shapes, load, target_shapes
 from lora_core.description import FILE, describe, layout_digest, write_description
 from lora_core.errors import AdapterNotFound, NotDescribed, UnsupportedBaseModel
 
@@ -122,6 +122,8 @@ def test_a_multimodal_model_is_described_by_its_text_decoder_or_refused_in_a_sen
     with pytest.raises(UnsupportedBaseModel, match=r"is a LlavaForConditionalGeneration .* its text part") as error:
         describe(refused)
     assert len(str(error.value)) < 400
+    with pytest.raises(UnsupportedBaseModel, match="is a LlavaForConditionalGeneration"):
+        load(refused)
     (refused / "config.json").write_text('{"model_type": "nobodys"}')
     with pytest.raises(UnsupportedBaseModel, match="nobodys"):
         describe(refused)
