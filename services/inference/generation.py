@@ -1,7 +1,7 @@
 """One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,17 +16,18 @@ from fleet_kit.auth import Caller
 from lora_core.engine import Request
 
 from . import auto
+from .backend import Compares
 from .catalogue import Catalogue
 from .engine_thread import FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting
 from .metrics import AnsweredBy, TokenCounts
+from .pieces import Piece, PieceStream
 from .policies.preloading import Preloading
 from .publisher import Publisher
 from .resolution import Auto, Base, Mix, base_of, resolve
 from .schemas import Fallback, Provenance, Routed, Weighted
-from .text import TextStream
 
 
 class CurrentCatalogue(Protocol):
@@ -45,7 +46,21 @@ class Sampling:
     top_p: float
     seed: int | None
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens that end the answer beside the model's own."""
     ignore_eos: bool = False
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    alternatives: int = 0
+    """Likeliest tokens told of each place."""
+
+    def of_choice(self, number: int) -> "Sampling":
+        """For one of several answers to a prompt: a seed gives each of them its own."""
+        return self if self.seed is None or not number else replace(self, seed=_signed(self.seed + number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +130,8 @@ class Job:
     workflow: str = ""
     head_start: float = 0.0
     """Seconds by which it counts as having waited longer for its adapter than it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some tokens of an answer and their text, which may be empty while a character is incomplete."""
-
-    text: str
-    tokens: tuple[Token, ...]
+    first: bool = True
+    """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,23 +233,28 @@ class Generator:
             aclosing(self._run(job)) as pieces,
         ):
             # Not before its own adapters are held: what is brought in for later must not take their slots.
-            self.preloading.asked(job.caller, job.workflow, chosen.adapters, self.projection.catalogue)
+            if job.first:
+                self.preloading.asked(job.caller, job.workflow, chosen.adapters, self.projection.catalogue)
             async for piece in pieces:
                 yield piece
 
-    async def likelihoods(self, chosen: Chosen, prompt_ids: list[int]) -> list[float]:
-        """Log-probability of each token after the first, given those before it."""
+    async def scores(self, chosen: Chosen, prompt_ids: list[int], alternatives: int) -> list[Token]:
+        """Each token after the first, given those before it; a back end that cannot compare tells no others."""
+        backend = chosen.hosted.backend
         async with chosen.hosted.adapters.lease_all(chosen.adapters):
-            return await chosen.hosted.backend.likelihoods(prompt_ids, chosen.of_engine)
+            if alternatives and isinstance(backend, Compares):
+                return await backend.scores(prompt_ids, chosen.of_engine, alternatives)
+            logprobs = await backend.likelihoods(prompt_ids, chosen.of_engine)
+        return [Token(*one) for one in zip(prompt_ids[1:], logprobs, strict=True)]
 
-    async def embed(self, chosen: Chosen, texts: list[str]) -> npt.NDArray[np.float32]:
-        """Sentence vectors of the model with its adapters, [texts, hidden]."""
+    async def embed(self, chosen: Chosen, texts: Sequence[str | list[int]]) -> npt.NDArray[np.float32]:
+        """Sentence vectors of the model with its adapters, of texts or their token ids, [texts, hidden]."""
         async with chosen.hosted.adapters.lease_all(chosen.adapters):
             return await chosen.hosted.backend.embed(texts, chosen.of_engine)
 
     async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
         begun = time.monotonic()
-        text = TextStream(job.chosen.hosted.vocabulary, job.sampling.stop)
+        text = PieceStream(job.chosen.hosted.vocabulary, job.sampling.stop)
         produced = 0
         reason = "cancelled"
         try:
@@ -248,14 +262,15 @@ class Generator:
                 async for delivery in deliveries:
                     if isinstance(delivery, Token):
                         produced += 1
-                        yield Piece(text.feed(delivery.id), (delivery,))
+                        yield text.feed(delivery)
                         if not text.stopped:
                             continue
                         reason = "stop"
                         yield End("stop", produced)
                         return
-                    if rest := text.finish():
-                        yield Piece(rest, ())
+                    rest = text.finish()
+                    if rest.text or rest.tokens:
+                        yield rest
                     reason = "stop" if text.stopped else delivery.reason
                     yield End("stop" if text.stopped else delivery.reason, produced)
         except ApiError:
@@ -274,6 +289,14 @@ class Generator:
             top_p=job.sampling.top_p,
             seed=job.sampling.seed,
             stop_ids=() if job.sampling.ignore_eos else None,
+            also_stop_ids=job.sampling.stop_ids,
+            top_k=job.sampling.top_k,
+            min_p=job.sampling.min_p,
+            repetition_penalty=job.sampling.repetition_penalty,
+            presence_penalty=job.sampling.presence_penalty,
+            frequency_penalty=job.sampling.frequency_penalty,
+            logit_bias=job.sampling.logit_bias,
+            alternatives=job.sampling.alternatives,
         )
 
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
@@ -302,3 +325,8 @@ class Generator:
             ),
             entity=job.generation_id,
         )
+
+
+def _signed(seed: int) -> int:
+    """A seed of 64 bits, whichever a sum has."""
+    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
