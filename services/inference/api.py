@@ -20,6 +20,7 @@ from fleet_kit.http_openapi import answers_with
 from . import forms, render
 from .answering import answer, tells_usage
 from .asked import Asked, sampling
+from .auto import NO_QUERY, Query
 from .errors import BadRequest, Busy, NotFound, UnknownModel
 from .generation import Chosen, Job
 from .generation_ids import unknown_generation
@@ -86,7 +87,7 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Answers a conversation, whole or as server-sent events."""
-    chosen = await _choose(body, body.query, request, caller, parts)
+    chosen = await _choose(body, Query(body.user_turns[-1], body.user_turns[:-1]), request, caller, parts)
     if isinstance(chosen, Response):
         return chosen
     vocabulary = chosen.hosted.vocabulary
@@ -129,14 +130,14 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
     return await answer(body, form, jobs, asked, request=request, generator=parts.generator)
 
 
-def _query(body: CompletionRequest) -> str:
+def _query(body: CompletionRequest) -> Query:
     """What the router is asked."""
     match body.prompts:
         case [str() as text]:
-            return text
+            return Query(text)
     if body.model == AUTO:
         raise BadRequest("the router reads one text: give the prompt as it.", code="invalid_value", param="prompt")
-    return ""
+    return NO_QUERY
 
 
 def _jobs(
@@ -220,7 +221,7 @@ async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: Infere
             param="model",
         )
     try:
-        chosen = await parts.generator.choose(body.model, "", caller)
+        chosen = await parts.generator.choose(body.model, NO_QUERY, caller)
     except UnknownModel as error:
         if parts.embedder is None:
             raise
@@ -265,7 +266,7 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
 
 
 async def _choose(
-    body: SamplingFields, query: str, request: Request, caller: Caller, parts: InferenceParts
+    body: SamplingFields, query: Query, request: Request, caller: Caller, parts: InferenceParts
 ) -> Chosen | Response:
     """Who answers here, or the answer of another replica."""
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback)

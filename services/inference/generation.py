@@ -16,6 +16,7 @@ from fleet_kit.auth import Caller
 from lora_core.engine import Request
 
 from . import auto
+from .auto import Query
 from .backend import Compares
 from .catalogue import Catalogue
 from .engine_thread import FinishReason, Token
@@ -168,7 +169,7 @@ class Generator:
         counts = TokenCounts(by_answer=self.count_by_adapter, ids=self.count_adapter_ids)
         object.__setattr__(self, "tokens", counts)
 
-    async def choose(self, model: str, query: str, caller: Caller, fallback: bool | str = False) -> Chosen:
+    async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
         """Who is to answer: ``model``, or where that has no servable adapter and a fallback is allowed, the fallback.
 
         Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
@@ -181,7 +182,7 @@ class Generator:
                 raise
             return await self._instead(model, stand_in, error, query, caller)
 
-    async def secure(self, chosen: Chosen, query: str, caller: Caller) -> Chosen:
+    async def secure(self, chosen: Chosen, query: Query, caller: Caller) -> Chosen:
         """The same, or its stand-in where it has one and cannot be loaded: found out before the answer begins."""
         if chosen.stand_in is None:
             return chosen
@@ -191,7 +192,7 @@ class Generator:
         except (CannotServe, Busy) as error:
             return await self._instead(chosen.requested, chosen.stand_in, error, query, caller)
 
-    async def _instead(self, model: str, stand_in: str, error: ApiError, query: str, caller: Caller) -> Chosen:
+    async def _instead(self, model: str, stand_in: str, error: ApiError, query: Query, caller: Caller) -> Chosen:
         why = Fallback(requested=model, reason=error.code, message=error.message)
         return replace(await self._choose(stand_in, query, caller), requested=model, fallback=why)
 
@@ -203,7 +204,7 @@ class Generator:
         record = self.projection.catalogue.records.get(model)
         return self.fallbacks.get(model) or (self.fallbacks.get(record.family) if record else None)
 
-    async def _choose(self, model: str, query: str, caller: Caller) -> Chosen:
+    async def _choose(self, model: str, query: Query, caller: Caller) -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
         match resolve(model, catalogue, hosting.bases, caller):
             case Base() as base:

@@ -208,9 +208,9 @@ class ChatRequest(Sampling):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
-    def query(self) -> str:
-        """What the router is asked: the last user turn."""
-        return next((one.text for one in reversed(self.messages) if one.role == "user"), self.messages[-1].text)
+    def user_turns(self) -> list[str]:
+        """What the router is asked: the user's turns, or the last one of whoever speaks where there is none."""
+        return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
 
 
 class CompletionRequest(Sampling):
