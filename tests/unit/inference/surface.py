@@ -101,6 +101,14 @@ def surface(
     said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
 ) -> tuple[httpx.AsyncClient, Script]:
     """A client of the routes, and the back end behind them."""
+    app, backend = application(said, tokenizer=tokenizer, own=own, rows=rows)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference"), backend
+
+
+def application(
+    said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
+) -> tuple[FastAPI, Script]:
+    """The routes, and the back end behind them."""
     tokenizer = tokenizer or byte_tokenizer()
     ids = tokenizer(said, add_special_tokens=False)["input_ids"] if isinstance(said, str) else said
     backend = Script(ids, rows)
@@ -151,7 +159,7 @@ def surface(
     app.dependency_overrides[api._asks] = lambda: caller
     [generates] = get_args(api.Generates)[1:]
     app.dependency_overrides[generates.dependency] = lambda: caller
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference"), backend
+    return app, backend
 
 
 def chat(*turns: Any, **more: Any) -> dict[str, Any]:
