@@ -28,7 +28,6 @@ class _Row:
     def __init__(self, request: Request, default_stops: frozenset[int], own: GenerationSettings) -> None:
         self.sampler = Sampler(request, own)
         self.stops = default_stops if request.stop_ids is None else frozenset(request.stop_ids)
-        self.stops |= frozenset(request.also_stop_ids)
         self.left = request.max_tokens
         self.ids = list(request.prompt_ids)
         """Prompt and answer so far: from these the row can be computed again."""

@@ -30,7 +30,7 @@ class Request:
     for all. top_p: nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751). min_p: only tokens with at least this
     share of the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082). They apply in this order, as in
     transformers. seed: the same seed gives the same tokens, whatever else is in the batch; None picks one.
-    stop_ids: tokens that end the row (not part of its output); None for the model's own. also_stop_ids: more of them.
+    stop_ids: tokens that end the row (not part of its output); None for the model's own.
     repetition_penalty: None for the model's own. The penalties and logit_bias: see `Penalties`.
     alternatives: how many of the likeliest tokens are kept of each step, see `Batch.alternatives`.
     """
@@ -48,7 +48,6 @@ class Request:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    also_stop_ids: Collection[int] = ()
     alternatives: int = 0
 
     def __post_init__(self) -> None:

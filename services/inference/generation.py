@@ -19,7 +19,7 @@ from . import auto
 from .auto import Query
 from .backend import Compares
 from .catalogue import Catalogue
-from .engine_thread import FinishReason, Token
+from .engine_thread import Finished, FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting
@@ -261,7 +261,7 @@ class Generator:
         try:
             async with job.chosen.hosted.backend.generate(self._request(job)) as deliveries:
                 async for delivery in deliveries:
-                    if isinstance(delivery, Token):
+                    if isinstance(delivery, Token) and delivery.id not in job.sampling.stop_ids:
                         produced += 1
                         yield text.feed(delivery)
                         if not text.stopped:
@@ -272,8 +272,12 @@ class Generator:
                     rest = text.finish()
                     if rest.text or rest.tokens:
                         yield rest
-                    reason = "stop" if text.stopped else delivery.reason
-                    yield End("stop" if text.stopped else delivery.reason, produced)
+                    ended: FinishReason = "stop"
+                    if isinstance(delivery, Finished) and not text.stopped:
+                        ended = delivery.reason
+                    reason = ended
+                    yield End(ended, produced)
+                    return
         except ApiError:
             reason = ""  # no answer was given, so there is nothing to say of it
             raise
@@ -290,7 +294,6 @@ class Generator:
             top_p=job.sampling.top_p,
             seed=job.sampling.seed,
             stop_ids=() if job.sampling.ignore_eos else None,
-            also_stop_ids=job.sampling.stop_ids,
             top_k=job.sampling.top_k,
             min_p=job.sampling.min_p,
             repetition_penalty=job.sampling.repetition_penalty,

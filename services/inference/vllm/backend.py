@@ -82,7 +82,7 @@ class VllmBackend:
             async with AsyncExitStack() as attempt:
                 server, name = await attempt.enter_async_context(self._fleet.serving(adapter_id, retries.tried))
                 try:
-                    stops = {*(self._stops if request.stop_ids is None else request.stop_ids), *request.also_stop_ids}
+                    stops = self._stops if request.stop_ids is None else request.stop_ids
                     deliveries = await attempt.enter_async_context(server.client.stream(name, request, stops))
                     first = await anext(deliveries)
                 except VllmError as error:

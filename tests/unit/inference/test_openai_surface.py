@@ -201,15 +201,14 @@ async def test_every_sampling_parameter_reaches_the_engine() -> None:
     http, backend = surface()
     more = {
         "temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": -0.5,
-        "repetition_penalty": 1.2, "logit_bias": {"65": -100, "66": 2.5}, "seed": -3, "stop_token_ids": [67],
+        "repetition_penalty": 1.2, "logit_bias": {"65": -100, "66": 2.5}, "seed": -3,
     }  # fmt: skip
     assert (await http.post("/v1/chat/completions", json=chat(**more))).status_code == 200
     [asked] = backend.asked
-    assert {name: getattr(asked, name) for name in more if name not in {"logit_bias", "stop_token_ids"}} == {
-        name: value for name, value in more.items() if name not in {"logit_bias", "stop_token_ids"}
-    }
+    for name, value in more.items():
+        if name != "logit_bias":
+            assert getattr(asked, name) == value
     assert asked.logit_bias == {65: -100.0, 66: 2.5}
-    assert set(asked.also_stop_ids) == {67}
 
 
 async def test_what_a_request_leaves_open_is_the_models_own_and_else_openais() -> None:
@@ -233,10 +232,24 @@ async def test_a_bias_of_no_token_or_beyond_its_bounds_is_refused(bias: dict[str
     assert backend.asked == []
 
 
-async def test_a_stop_string_that_is_a_special_token_ends_the_answer_as_a_token() -> None:
-    http, backend = surface()
-    await http.post("/v1/chat/completions", json=chat(stop=["<|endoftext|>", "\n\n"]))
-    assert set(backend.asked[0].also_stop_ids) == {byte_tokenizer().convert_tokens_to_ids("<|endoftext|>")}
+@pytest.mark.parametrize(
+    ("more", "reason", "text"),
+    [
+        ({"stop": ["<|endoftext|>", "\n\n"]}, "stop", "ab"),
+        ({"stop": "<|endoftext|>"}, "stop", "ab"),
+        ({"stop_token_ids": byte_tokenizer()("b")["input_ids"]}, "stop", "a"),
+        ({"stop": ["<|im_start|>"]}, "stop", "abcd"),
+        ({"stop": ["d"], "max_tokens": 3}, "length", "ab"),
+    ],
+)
+async def test_a_special_token_or_an_id_ends_an_answer_as_a_stop_string_does(
+    more: dict[str, Any], reason: str, text: str
+) -> None:
+    http, _ = surface(byte_tokenizer()("ab<|endoftext|>cd", add_special_tokens=False)["input_ids"])
+    answer = (await http.post("/v1/chat/completions", json=chat(**more))).json()
+    assert answer["choices"][0]["message"]["content"] == text
+    assert answer["choices"][0]["finish_reason"] == reason
+    assert answer["usage"]["completion_tokens"] == {"a": 1, "ab": 2, "abcd": 5}[text] + (reason == "length")
 
 
 async def test_n_answers_have_their_indices_and_seeds_of_their_own() -> None:

@@ -141,13 +141,6 @@ def test_alternatives_are_the_likeliest_of_each_step_and_of_each_place_of_a_prom
     assert [one for one, _ in likely] == values.topk(2).indices.tolist()
 
 
-def test_tokens_that_end_a_row_beside_the_models_own_are_not_part_of_it(engine: ArrowEngine) -> None:
-    [free] = [[token for _, token, _ in engine.start([Request([5, 6], max_tokens=6, stop_ids=())])]]
-    batch = engine.start([Request([5, 6], max_tokens=6, stop_ids=(), also_stop_ids=[free[3]])])
-    assert [token for _, token, _ in batch] == free[: free.index(free[3])]
-    assert batch.finish_reason(0) == "stop"
-
-
 @pytest.mark.parametrize("penalty", [None, 1.3])
 def test_an_engine_draws_with_the_models_own_penalty_as_generate_does(
     tiny_llama: PreTrainedModel,
