@@ -25,8 +25,7 @@ class Penalties:
     ) -> None:
         self._prompt_ids, self._bias = prompt_ids, bias
         self._repetition, self._presence, self._frequency = repetition, presence, frequency
-        self._counts: torch.Tensor | None = None  # of the answer's tokens, [vocabulary], made where the logits are
-        self._seen: torch.Tensor | None = None  # in prompt or answer, [vocabulary]
+        self._row: _Row | None = None
 
     @property
     def neutral(self) -> bool:
@@ -35,24 +34,30 @@ class Penalties:
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """New logits, [vocabulary], float32. Raises IndexError for a bias of a token that the model has not."""
-        if self._counts is None or self._seen is None:
-            self._counts = torch.zeros_like(logits)
-            self._seen = torch.zeros_like(logits, dtype=torch.bool)
-            self._seen[torch.tensor(list(self._prompt_ids), device=logits.device)] = True
-        changed = logits.clone()
-        if self._bias:
-            ids = torch.tensor(list(self._bias), device=logits.device)
-            changed[ids] += torch.tensor(list(self._bias.values()), device=logits.device)
+        row = self._row
+        if row is None:
+            row = self._row = _Row(logits, self._prompt_ids, self._bias)
+        changed = logits + row.bias
         if self._repetition != 1:
             penalised = torch.where(changed < 0, changed * self._repetition, changed / self._repetition)
-            changed = torch.where(self._seen, penalised, changed)
+            changed = torch.where(row.seen, penalised, changed)
         if self._presence or self._frequency:
-            changed -= self._counts * self._frequency + (self._counts > 0) * self._presence
+            changed -= row.counts * self._frequency + (row.counts > 0) * self._presence
         return changed
 
     def said(self, token: int) -> None:
-        """A token of the answer, of the vocabulary of the logits that were penalised."""
-        assert self._counts is not None
-        assert self._seen is not None
-        self._counts[token] += 1
-        self._seen[token] = True
+        """A token of the answer: one of the logits that were penalised."""
+        assert self._row is not None
+        self._row.counts[token] += 1
+        self._row.seen[token] = True
+
+
+class _Row:
+    """[vocabulary] each, where the logits are: the bias, is a token in prompt or answer, how often in the answer."""
+
+    def __init__(self, logits: torch.Tensor, prompt_ids: Sequence[int], bias: Mapping[int, float]) -> None:
+        self.bias, self.counts = torch.zeros_like(logits), torch.zeros_like(logits)
+        self.seen = torch.zeros_like(logits, dtype=torch.bool)
+        self.seen[torch.tensor(list(prompt_ids), device=logits.device)] = True
+        for token, added in bias.items():
+            self.bias[token] = added

@@ -10,9 +10,10 @@ from fastapi.responses import JSONResponse
 from . import forms
 from .asked import Asked
 from .choices import answers
+from .chosen import Chosen
 from .disconnect import ClosingStream, unless_gone
 from .engine_thread import Token
-from .generation import Chosen, End, Generator, Job
+from .generation import End, Generator, Job
 from .pieces import Piece
 from .schemas import CompletionRequest, Sampling
 

@@ -21,8 +21,9 @@ from . import forms, render
 from .answering import answer, tells_usage
 from .asked import Asked, sampling
 from .auto import NO_QUERY, Query
+from .chosen import Chosen
 from .errors import BadRequest, Busy, NotFound, UnknownModel
-from .generation import Chosen, Job
+from .generation import Job
 from .generation_ids import unknown_generation
 from .parts import InferenceParts, InferenceService
 from .resolution import AUTO, reaches, visible

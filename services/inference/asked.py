@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .chosen import Chosen
 from .errors import BadRequest
-from .generation import Chosen, Sampling
+from .generation import Sampling
 from .schemas import ChatRequest, CompletionRequest
 from .vocabulary import Vocabulary
 

@@ -19,16 +19,17 @@ from . import auto
 from .auto import Query
 from .backend import Compares
 from .catalogue import Catalogue
+from .chosen import Chosen
 from .engine_thread import Finished, FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting
-from .metrics import AnsweredBy, TokenCounts
+from .metrics import TokenCounts
 from .pieces import Piece, PieceStream
 from .policies.preloading import Preloading
 from .publisher import Publisher
 from .resolution import Auto, Base, Mix, base_of, resolve
-from .schemas import Fallback, Provenance, Routed, Weighted
+from .schemas import Fallback
 
 
 class CurrentCatalogue(Protocol):
@@ -62,61 +63,6 @@ class Sampling:
     def of_choice(self, number: int) -> "Sampling":
         """For one of several answers to a prompt: a seed gives each of them its own."""
         return self if self.seed is None or not number else replace(self, seed=_signed(self.seed + number))
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Who answers a request: an adapter, or the base model where ``adapter`` is None.
-
-    ``mix``: the adapters of a weighted set; ``adapter`` is then the one of the largest weight. ``fallback``: why this
-    is not what was requested. ``stand_in``: the model that may answer where this cannot be loaded.
-    """
-
-    requested: str
-    hosted: Hosted
-    adapter: Adapter | None = None
-    routed: Routed | None = None
-    mix: tuple[tuple[Adapter, float], ...] = ()
-    fallback: Fallback | None = None
-    stand_in: str | None = None
-
-    @property
-    def base(self) -> Base:
-        return self.hosted.base
-
-    @property
-    def adapters(self) -> list[Adapter]:
-        """All that answer."""
-        return [one for one, _ in self.mix] or ([self.adapter] if self.adapter else [])
-
-    @property
-    def of_engine(self) -> str | dict[str, float] | None:
-        """As the engine's rows are set."""
-        return {one.adapter_id: weight for one, weight in self.mix} or self.adapter_id or None
-
-    @property
-    def answered_by(self) -> AnsweredBy:
-        return "mix" if self.mix else "adapter" if self.adapter else "base"
-
-    @property
-    def adapter_id(self) -> str:
-        return self.adapter.adapter_id if self.adapter else ""
-
-    @property
-    def provenance(self) -> Provenance:
-        return Provenance(
-            adapter_id=self.adapter_id or None,
-            artifact_sha256=self.adapter.artifact.blob.sha256 if self.adapter else None,
-            base_model=self.base.name,
-            base_model_revision=self.base.revision,
-            routed=self.routed,
-            mix=[
-                Weighted(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
-                for one, weight in self.mix
-            ]
-            or None,
-            fallback=self.fallback,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,15 +43,14 @@ class Vocabulary:
         return text if isinstance(text, str) else "".join(text)
 
     def split_stops(self, stops: Sequence[str]) -> tuple[tuple[str, ...], frozenset[int]]:
-        """Stop strings that can come in an answer's text, and the tokens of those that are special tokens.
+        """Stop strings that can come in an answer's text, and the special tokens that the others begin with.
 
-        Special tokens are no text, so that a stop string of that name would never be found.
+        Special tokens are no text, so that a stop string such as `<|im_end|>` would never be found.
         """
-        special = {
-            str(one.content): number for number, one in self._tokenizer.added_tokens_decoder.items() if one.special
-        }
-        tokens = frozenset(int(special[one]) for one in stops if one in special)
-        return tuple(one for one in stops if one not in special), tokens
+        added = self._tokenizer.added_tokens_decoder if stops else {}
+        special = {str(one.content): int(number) for number, one in added.items() if one.special}
+        begins = {stop: number for stop in stops for name, number in special.items() if stop.startswith(name)}
+        return tuple(stop for stop in stops if stop not in begins), frozenset(begins.values())
 
     def check_ids(self, ids: Iterable[int], param: str) -> None:
         """Raises `BadRequest` for an id outside of the vocabulary."""

@@ -237,6 +237,7 @@ async def test_a_bias_of_no_token_or_beyond_its_bounds_is_refused(bias: dict[str
     [
         ({"stop": ["<|endoftext|>", "\n\n"]}, "stop", "ab"),
         ({"stop": "<|endoftext|>"}, "stop", "ab"),
+        ({"stop": ["<|endoftext|>\n"]}, "stop", "ab"),
         ({"stop_token_ids": byte_tokenizer()("b")["input_ids"]}, "stop", "a"),
         ({"stop": ["<|im_start|>"]}, "stop", "abcd"),
         ({"stop": ["d"], "max_tokens": 3}, "length", "ab"),
