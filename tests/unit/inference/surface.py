@@ -56,6 +56,8 @@ class Script:
         self.asked: list[Request] = []
         self.embedded: list[str | list[int]] = []
         self.at_once = self.most_at_once = 0
+        self.foreseen: list[object] = []
+        """What the predictor of adapters was told of."""
 
     @asynccontextmanager
     async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Token | Finished]]:
@@ -128,11 +130,10 @@ def application(
         Limits(max_prompt_tokens=2048, max_completion_tokens=1024, default_completion_tokens=64, context=2048),
         own=own or GenerationSettings(),
     )
-    asked: list[object] = []
     generator = Generator(
         projection=SimpleNamespace(catalogue=Catalogue()),
         hosting=Hosting([hosted]),
-        preloading=SimpleNamespace(asked=lambda *given: asked.append(given)),  # type: ignore[arg-type]
+        preloading=SimpleNamespace(asked=lambda *given: backend.foreseen.append(given)),  # type: ignore[arg-type]
         publisher=SimpleNamespace(say=lambda *_, **__: None),  # type: ignore[arg-type]
         ids=GenerationIds(b"secret"),
         http=None,  # type: ignore[arg-type]

@@ -264,6 +264,7 @@ async def test_n_answers_have_their_indices_and_seeds_of_their_own() -> None:
     assert whole.usage.prompt_tokens == len(backend.asked[0].prompt_ids)
     assert whole.usage.completion_tokens == 8 * 4
     assert backend.most_at_once == 2
+    assert len(backend.foreseen) == 1
     assert (await http.post("/v1/chat/completions", json=chat(n=9))).status_code == 422
 
 
