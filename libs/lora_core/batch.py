@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_core.cohort import Cohort, Slots
+from lora_core.generation_settings import GenerationSettings
 from lora_core.sampling import Adapters, Request, Sampler
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
@@ -24,8 +25,8 @@ class Lease(Slots, Protocol):
 class _Row:
     """One row that has not ended."""
 
-    def __init__(self, request: Request, default_stops: frozenset[int]) -> None:
-        self.sampler = Sampler(request)
+    def __init__(self, request: Request, default_stops: frozenset[int], own: GenerationSettings) -> None:
+        self.sampler = Sampler(request, own)
         self.stops = default_stops if request.stop_ids is None else frozenset(request.stop_ids)
         self.left = request.max_tokens
         self.ids = list(request.prompt_ids)
@@ -51,10 +52,12 @@ class Batch:
         prefill: int,
     ) -> None:
         self._model, self._lease, self._default_stops, self._prefill = model, lease, default_stops, prefill
+        self._own = GenerationSettings.of(model.generation_config)
         self._next_row = 0
         self._running: dict[int, _Row] = {}
         self._finished: dict[int, FinishReason] = {}
         self._faults: dict[int, Exception] = {}
+        self._alternatives: dict[int, tuple[tuple[int, float], ...]] = {}
         self._cohorts: list[Cohort] = []
         self._apart: list[Cohort] = []
         """Rows that failed together and not alone: they are not put together again."""
@@ -75,7 +78,7 @@ class Batch:
         rows = range(self._next_row, self._next_row + len(requests))
         self._lease.hold(rows, [request.adapter for request in requests])
         try:
-            joining = {row: _Row(r, self._default_stops) for row, r in zip(rows, requests, strict=True)}
+            joining = {row: _Row(r, self._default_stops, self._own) for row, r in zip(rows, requests, strict=True)}
             cohort = self._cohort(rows, joining)
         except BaseException:
             for row in rows:
@@ -93,6 +96,10 @@ class Batch:
     def fault(self, row: int) -> Exception | None:
         """What a row that "failed" failed with; asked once, then forgotten."""
         return self._faults.pop(row, None)
+
+    def alternatives(self, row: int) -> tuple[tuple[int, float], ...]:
+        """(token, log-probability) of the likeliest tokens of the last step, where the row's request asks for them."""
+        return self._alternatives.get(row, ())
 
     def cancel(self, row: int) -> None:
         """End a row now; its next token is not computed. A row that has ended stays as it is."""
@@ -112,6 +119,7 @@ class Batch:
         stop tokens ends without giving it out.
         """
         given: list[tuple[int, int, float]] = []
+        self._alternatives.clear()
         live = self._live()
         # A long prompt is read in pieces where others are waiting for their next token.
         most = self._prefill if len(live) > 1 else None
@@ -173,6 +181,8 @@ class Batch:
             if token in row.stops:
                 self._end(number, "stop")
                 continue
+            if row.sampler.alternatives:
+                self._alternatives[number] = row.sampler.alternatives
             yield number, token, logprob
             row.left -= 1
             if not row.left:

@@ -211,6 +211,12 @@ class ArrowEngine:
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], adapter: Adapters = None
     ) -> list[float]:
         """Log-probability of each completion token after the prompt and the tokens before it."""
+        return [logprob for logprob, _ in self.scores(prompt_ids, completion_ids, adapter)]
+
+    def scores(
+        self, prompt_ids: Sequence[int], completion_ids: Sequence[int], adapter: Adapters = None, alternatives: int = 0
+    ) -> list[tuple[float, tuple[tuple[int, float], ...]]]:
+        """As `logprobs`, each with the likeliest tokens of its position: (token, log-probability), likeliest first."""
         if not prompt_ids or not completion_ids:
             raise ValueError("prompt_ids and completion_ids: expected at least one token each")
         ids = torch.tensor([[*prompt_ids, *completion_ids]], device=self.model.device)
@@ -218,8 +224,13 @@ class ArrowEngine:
             kept = len(completion_ids) + 1
             logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, :-1].float()
         targets = ids[0, len(prompt_ids) :]
-        picked: list[float] = logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1).tolist()
-        return picked
+        found = logits.log_softmax(-1)
+        picked = found.gather(1, targets.unsqueeze(1)).squeeze(1).tolist()
+        values, tokens = found.topk(min(alternatives, found.shape[1]), dim=1)
+        likely = [
+            tuple(zip(row, of_row, strict=True)) for row, of_row in zip(tokens.tolist(), values.tolist(), strict=True)
+        ]
+        return list(zip(picked, likely, strict=True))
 
     def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> Probe:
         """The largest logits after a prompt. Unequal probes with and without an adapter prove that it has effect."""
@@ -235,11 +246,16 @@ class ArrowEngine:
             found: npt.NDArray[np.float32] = logits.float().cpu().numpy()
         return found
 
-    def encode(self, texts: Sequence[str], adapter: Adapters = None) -> npt.NDArray[np.float32]:
-        """Sentence vectors, [texts, hidden]: mean of the last hidden states, of length 1. Adapters must be loaded."""
+    def encode(self, texts: Sequence[str | Sequence[int]], adapter: Adapters = None) -> npt.NDArray[np.float32]:
+        """Sentence vectors, [texts, hidden]: mean of the last hidden states, of length 1. Adapters must be loaded.
+
+        texts: each a text, or the token ids of one.
+        """
         return self._encode(texts, adapter)
 
-    def encode_with_lora(self, texts: Sequence[str], adapter: LoRACard | Path | str) -> npt.NDArray[np.float32]:
+    def encode_with_lora(
+        self, texts: Sequence[str | Sequence[int]], adapter: LoRACard | Path | str
+    ) -> npt.NDArray[np.float32]:
         """As `encode`, with an adapter: the name of a loaded one, or a card or file that is loaded for this call."""
         if isinstance(adapter, str) and adapter in self.loaded:
             return self._encode(texts, adapter)
@@ -251,8 +267,8 @@ class ArrowEngine:
         finally:
             self.unload(name)
 
-    def _encode(self, texts: Sequence[str], adapter: Adapters) -> npt.NDArray[np.float32]:
-        prompts = [self.tokenizer(text)["input_ids"] for text in texts]
+    def _encode(self, texts: Sequence[str | Sequence[int]], adapter: Adapters) -> npt.NDArray[np.float32]:
+        prompts = [self.tokenizer(text)["input_ids"] if isinstance(text, str) else list(text) for text in texts]
         if not all(prompts):
             raise ValueError("a text has no tokens: expected at least one in each")
         ids, mask = left_padded(prompts, self.model.device)

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
+
+from lora_core.generation_settings import GenerationSettings
+from lora_core.penalties import Penalties
 
 Adapters: TypeAlias = str | Mapping[str, float] | None
 """A row's adapter: the name of a loaded one, up to three of them with their weights, or None for the base model."""
@@ -23,9 +26,13 @@ class BrokenLogits(ArithmeticError):
 class Request:
     """One row of a batch.
 
-    adapter: see `Adapters`. temperature: 0 to `GREEDY_BELOW` is greedy. top_p: nucleus sampling
-    (Holtzman et al. 2020, arXiv:1904.09751). seed: the same seed gives the same tokens, whatever else is in the
-    batch; None picks one. stop_ids: tokens that end the row (not part of its output); None for the model's own.
+    adapter: see `Adapters`. temperature: 0 to `GREEDY_BELOW` is greedy. top_k: only so many of the likeliest tokens, 0
+    for all. top_p: nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751). min_p: only tokens with at least this
+    share of the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082). They apply in this order, as in
+    transformers. seed: the same seed gives the same tokens, whatever else is in the batch; None picks one.
+    stop_ids: tokens that end the row (not part of its output); None for the model's own.
+    repetition_penalty: None for the model's own. The penalties and logit_bias: see `Penalties`.
+    alternatives: how many of the likeliest tokens are kept of each step, see `Batch.alternatives`.
     """
 
     prompt_ids: Sequence[int]
@@ -35,6 +42,13 @@ class Request:
     top_p: float = 1.0
     seed: int | None = None
     stop_ids: Collection[int] | None = None
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    alternatives: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
@@ -45,14 +59,32 @@ class Request:
             raise ValueError(f"temperature is {self.temperature}, expected 0 to 100")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p}, expected 0 to 1")
+        if self.top_k < 0 or self.alternatives < 0:
+            raise ValueError(f"top_k is {self.top_k}, alternatives is {self.alternatives}, expected at least 0")
+        if self.repetition_penalty is not None and not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}, expected a number above 0")
 
 
 class Sampler:
-    """Picks the tokens of one row."""
+    """Picks the tokens of one row. own: what the model's makers set, for what the request leaves to them."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, own: GenerationSettings | None = None) -> None:
         self._temperature = request.temperature if request.temperature >= GREEDY_BELOW else 0.0
-        self._top_p = request.top_p
+        self._top_k, self._top_p, self._min_p = request.top_k, request.top_p, request.min_p
+        self._alternatives = request.alternatives
+        self.alternatives: tuple[tuple[int, float], ...] = ()
+        """The likeliest tokens of the last step with their log-probabilities, as many as the request asks for."""
+        penalty = request.repetition_penalty
+        penalties = Penalties(
+            request.prompt_ids,
+            bias=request.logit_bias,
+            repetition=((own.repetition_penalty if own else None) or 1.0) if penalty is None else penalty,
+            presence=request.presence_penalty,
+            frequency=request.frequency_penalty,
+        )
+        self._penalties = None if penalties.neutral else penalties
         self._random = torch.Generator()
         if request.seed is None:
             self._random.seed()
@@ -60,7 +92,7 @@ class Sampler:
             self._random.manual_seed(request.seed & 0xFFFF_FFFF_FFFF_FFFF)
 
     def pick(self, logits: torch.Tensor) -> tuple[int, float]:
-        """Next token and its log-probability under the model itself (temperature 1). logits: [vocabulary].
+        """Next token and its log-probability under the model itself: no penalties, temperature 1. logits: [vocabulary].
 
         Raises BrokenLogits if they are NaN or infinite; a token that cannot be drawn may have a logit of -inf.
         """
@@ -68,18 +100,30 @@ class Sampler:
         total = float(logits.logsumexp(-1))
         if not math.isfinite(total):
             raise BrokenLogits(f"the model's logits are not finite (log of their sum: {total})")
+        wanted = logits if self._penalties is None else self._penalties.apply(logits)
         if self._temperature == 0:
-            token = int(logits.argmax())
+            token = int(wanted.argmax())
         else:
             # The largest becomes 0 first: what is divided by a small temperature then only falls.
-            token = self._draw(((logits - logits.max()) / self._temperature).softmax(-1).cpu())
+            token = self._draw(((wanted - wanted.max()) / self._temperature).softmax(-1).cpu())
+        if self._penalties is not None:
+            self._penalties.said(token)
+        if self._alternatives:
+            found = logits.topk(min(self._alternatives, logits.shape[0]))
+            likely = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+            self.alternatives = tuple((one, logit - total) for one, logit in likely)
         return token, float(logits[token]) - total
 
     def _draw(self, probabilities: torch.Tensor) -> int:
-        if self._top_p < 1:
+        if self._top_k or self._top_p < 1 or self._min_p:
             ordered, order = probabilities.sort(descending=True)
+            if self._top_k:
+                ordered, order = ordered[: self._top_k], order[: self._top_k]
+                ordered = ordered / ordered.sum()
             # A token stays while the mass before it is below top_p, so that the likeliest always stays.
-            kept = ordered.cumsum(-1) - ordered < self._top_p
+            kept = ordered >= self._min_p * ordered[0]
+            if self._top_p < 1:
+                kept &= ordered.cumsum(-1) - ordered < self._top_p
             kept[0] = True  # where top_p is below the smallest float32, no mass is below it
             probabilities = torch.zeros_like(probabilities).scatter_(0, order[kept], ordered[kept])
         return int(torch.multinomial(probabilities, 1, generator=self._random))

@@ -16,10 +16,10 @@ from fleet_kit.auth import Caller, require
 from . import render
 from .api import Parts
 from .errors import NotFound
+from .parameters import Body
 from .parts import InferenceParts
 from .policies import pressure
 from .policies.preloading import active_of
-from .schemas import Body
 from .slots.adapters import View
 from .slots.placement import Priority
 from .slots.states import Loaded

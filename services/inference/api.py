@@ -1,11 +1,12 @@
 """HTTP of inference: the OpenAI API, and feedback on its answers."""
 
 import base64
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Annotated
 
 import nats.errors
+import numpy as np
+import numpy.typing as npt
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -16,12 +17,14 @@ from fleet_kit.http import service_of
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 
-from . import render
-from .disconnect import ClosingStream, unless_gone
+from . import forms, render
+from .answering import answer, tells_usage
+from .asked import Asked, sampling
+from .auto import NO_QUERY, Query
+from .chosen import Chosen
 from .errors import BadRequest, Busy, NotFound, UnknownModel
-from .generation import Chosen, End, Job, Piece, Sampling
+from .generation import Job
 from .generation_ids import unknown_generation
-from .hosted import Limits
 from .parts import InferenceParts, InferenceService
 from .resolution import AUTO, reaches, visible
 from .schemas import (
@@ -73,7 +76,7 @@ async def models(caller: Generates, parts: Parts) -> JSONResponse:
     return JSONResponse({"object": "list", "data": _models(caller, parts)})
 
 
-@router.get("/v1/models/{name}")
+@router.get("/v1/models/{name:path}")
 async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
     """One of them."""
     for one in _models(caller, parts):
@@ -85,63 +88,77 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Answers a conversation, whole or as server-sent events."""
-    chosen = await _choose(body, body.query, request, caller, parts)
+    chosen = await _choose(body, Query(body.user_turns[-1], body.user_turns[:-1]), request, caller, parts)
     if isinstance(chosen, Response):
         return chosen
     vocabulary = chosen.hosted.vocabulary
-    prompt_ids = await vocabulary.of_turns([(one.role, one.text) for one in body.messages])
-    sampling = _sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen.hosted.limits)
-    generation_id = parts.generator.ids.new(chosen.adapter_id)
-    form = render.Chat(
-        id=generation_id,
+    prompt_ids = await vocabulary.of_turns([one.turn for one in body.messages])
+    asked = Asked(prompt_ids, sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen))
+    jobs = _jobs(body, [asked], chosen, caller, parts)
+    form = forms.Chat(
+        id=jobs[0].generation_id,
         model=body.model,
         provenance=chosen.provenance,
-        tokenizer=vocabulary,
-        logprobs=body.logprobs,
+        tokens=vocabulary.bytes,
+        top=body.top,
+        usage=tells_usage(body),
     )
-    job = Job(generation_id, chosen, prompt_ids, sampling, caller, body.workflow, head_start=-body.priority)
-    return await _answer(body, form, job, request, parts)
+    return await answer(body, form, jobs, [asked], request=request, generator=parts.generator)
 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Continues a text. ``echo`` with ``logprobs`` and ``max_tokens`` 0 gives the likelihood of the text itself."""
+    """Continues texts. ``echo`` with ``logprobs`` and ``max_tokens`` 0 gives the likelihood of the text itself."""
     if body.stream and body.echo:
         raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
-    if isinstance(body.prompt, str):
-        query = body.prompt
-    elif body.model == AUTO:
-        raise BadRequest("the router reads text: give the prompt as a string.", code="invalid_value", param="prompt")
-    else:
-        query = ""
-    chosen = await _choose(body, query, request, caller, parts)
+    chosen = await _choose(body, _query(body), request, caller, parts)
     if isinstance(chosen, Response):
         return chosen
     vocabulary = chosen.hosted.vocabulary
-    read = vocabulary.of_text(body.prompt) if isinstance(body.prompt, str) else vocabulary.of_ids(body.prompt)
-    prompt_ids, offsets = read
-    sampling = _sampling(body, body.max_tokens, len(prompt_ids), chosen.hosted.limits)
-    generation_id = parts.generator.ids.new(chosen.adapter_id)
-    echoed: render.Echo | None = None
-    if body.echo:
-        scored = (
-            await parts.generator.likelihoods(chosen, prompt_ids)
-            if body.logprobs is not None and len(prompt_ids) > 1
-            else []
-        )
-        echoed = render.Echo(prompt_ids, [None, *scored], offsets)
-    form = render.Completion(
-        id=generation_id,
+    asked = []
+    for prompt in body.prompts:
+        ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
+        asked.append(Asked(ids, sampling(body, body.max_tokens, len(ids), chosen), offsets))
+    jobs = _jobs(body, asked, chosen, caller, parts)
+    form = forms.Completion(
+        id=jobs[0].generation_id,
         model=body.model,
         provenance=chosen.provenance,
-        tokenizer=vocabulary,
-        logprobs=body.logprobs is not None,
-        echo=echoed,
+        tokens=vocabulary.bytes,
+        top=body.top,
+        usage=tells_usage(body),
     )
-    if sampling.max_tokens == 0:
-        return JSONResponse(form.whole([], End("length", 0), len(prompt_ids)))
-    job = Job(generation_id, chosen, prompt_ids, sampling, caller, body.workflow, head_start=-body.priority)
-    return await _answer(body, form, job, request, parts)
+    return await answer(body, form, jobs, asked, request=request, generator=parts.generator)
+
+
+def _query(body: CompletionRequest) -> Query:
+    """What the router is asked."""
+    match body.prompts:
+        case [str() as text]:
+            return Query(text)
+    if body.model == AUTO:
+        raise BadRequest("the router reads one text: give the prompt as it.", code="invalid_value", param="prompt")
+    return NO_QUERY
+
+
+def _jobs(
+    body: SamplingFields, asked: Sequence[Asked], chosen: Chosen, caller: Caller, parts: InferenceParts
+) -> list[Job]:
+    """All answers to give: n for each prompt, those of one prompt together."""
+    return [
+        Job(
+            parts.generator.ids.new(chosen.adapter_id),
+            chosen,
+            one.ids,
+            one.sampling.of_choice(choice),
+            caller,
+            body.workflow,
+            head_start=-body.priority,
+            first=not (at or choice),
+        )
+        for at, one in enumerate(asked)
+        for choice in range(body.n)
+    ]
 
 
 @router.post("/v1/embeddings", openapi_extra=_PROMPTS)
@@ -150,13 +167,25 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, par
     embedder, said = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:
         parts.gate.require_open()
-        vectors = await embedder.embed(body.texts)
+        texts = [one for one in body.inputs if isinstance(one, str)]
+        if len(texts) < len(body.inputs):
+            raise BadRequest(
+                f"{embedder.name!r} reads text, not token ids: send text (LangChain's OpenAIEmbeddings: "
+                "check_embedding_ctx_length=False).",
+                code="invalid_value",
+                param="input",
+            )
+        vectors = await embedder.embed(texts)
+        counted = parts.hosting.all[0].vocabulary  # the sentence model's own tokens are not told by what computes them
     else:
         chosen = await _embedding_model(body, caller, parts)
         if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
             return elsewhere
-        vectors = await parts.generator.embed(chosen, body.texts)
+        vectors = await parts.generator.embed(chosen, body.inputs)
         said = {"lorafleet": chosen.provenance.model_dump()}
+        counted = chosen.hosted.vocabulary
+    if body.dimensions is not None:
+        vectors = _shortened(vectors, body.dimensions)
     data = [
         {
             "object": "embedding",
@@ -167,7 +196,22 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, par
         }
         for index, vector in enumerate(vectors)
     ]
-    return JSONResponse({"object": "list", "model": body.model, "data": data, **said})
+    tokens = sum(counted.count(one) for one in body.inputs)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return JSONResponse({"object": "list", "model": body.model, "data": data, "usage": usage, **said})
+
+
+def _shortened(vectors: npt.NDArray[np.float32], dimensions: int) -> npt.NDArray[np.float32]:
+    """The first numbers of each vector, [texts, dimensions], of length 1 again."""
+    if dimensions > vectors.shape[1]:
+        raise BadRequest(
+            f"dimensions is {dimensions}, this model's vectors have {vectors.shape[1]}.",
+            code="invalid_value",
+            param="dimensions",
+        )
+    cut = vectors[:, :dimensions]
+    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
+    return np.asarray(cut / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: InferenceParts) -> Chosen:
@@ -178,7 +222,7 @@ async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: Infere
             param="model",
         )
     try:
-        chosen = await parts.generator.choose(body.model, "", caller)
+        chosen = await parts.generator.choose(body.model, NO_QUERY, caller)
     except UnknownModel as error:
         if parts.embedder is None:
             raise
@@ -186,11 +230,16 @@ async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: Infere
             f"{error.message} For sentence vectors: {parts.embedder.name!r}.", code=error.code, param=error.param
         ) from None
     vocabulary, most = chosen.hosted.vocabulary, chosen.hosted.limits.max_prompt_tokens
-    too_long = sum(len(vocabulary.of_text(text)[0]) > most for text in body.texts)
+    too_long = sum(vocabulary.count(one) > most for one in body.inputs)
     if too_long:
         raise BadRequest(
             f"{too_long} texts have more than {most} tokens.", code="context_length_exceeded", param="input"
         )
+    for one in body.inputs:
+        if not isinstance(one, str):
+            vocabulary.check_own(one, "input")
+        elif not vocabulary.count(one):
+            raise BadRequest("a text has no tokens.", code="invalid_value", param="input")
     return chosen
 
 
@@ -218,7 +267,7 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
 
 
 async def _choose(
-    body: SamplingFields, query: str, request: Request, caller: Caller, parts: InferenceParts
+    body: SamplingFields, query: Query, request: Request, caller: Caller, parts: InferenceParts
 ) -> Chosen | Response:
     """Who answers here, or the answer of another replica."""
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
@@ -232,85 +281,6 @@ async def _elsewhere(request: Request, chosen: Chosen, parts: InferenceParts) ->
     if (answer := await parts.forwarding.answer(request, chosen)) is None:
         parts.gate.require_open()
     return answer
-
-
-async def _answer(
-    body: SamplingFields, form: render.Form, job: Job, request: Request, parts: InferenceParts
-) -> Response:
-    pieces = parts.generator.answer(job)
-    if not body.stream:
-        async with aclosing(pieces):
-            collected = await unless_gone(request, _collect(pieces))
-        if collected is None:
-            return Response(status_code=499)
-        got, end = collected
-        return JSONResponse(form.whole(got, end, len(job.prompt_ids)))
-    try:
-        # What can be refused is refused before the first byte, with its own status.
-        first = await unless_gone(request, anext(pieces))
-    except BaseException:
-        await pieces.aclose()
-        raise
-    if first is None:
-        await pieces.aclose()
-        return Response(status_code=499)
-
-    async def events() -> AsyncIterator[str]:
-        include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        for chunk in form.begin():
-            yield chunk
-        try:
-            async for piece in _from(first, pieces):
-                yield form.chunk(piece)
-                if isinstance(piece, End) and include_usage:
-                    yield form.usage_chunk(piece, len(job.prompt_ids))
-        except Exception as error:
-            log.exception("stream_failed", generation_id=job.generation_id)
-            yield form.error(error)
-            return
-        yield form.done()
-
-    return ClosingStream(
-        events(),
-        pieces,
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
-
-
-async def _from(first: Piece | End, rest: AsyncIterator[Piece | End]) -> AsyncIterator[Piece | End]:
-    yield first
-    async for piece in rest:
-        yield piece
-
-
-async def _collect(pieces: AsyncIterator[Piece | End]) -> tuple[list[Piece], End]:
-    got: list[Piece] = []
-    async for piece in pieces:
-        if isinstance(piece, End):
-            return got, piece
-        got.append(piece)
-    raise AssertionError("an answer ended without its end")
-
-
-def _sampling(body: SamplingFields, max_tokens: int | None, prompt_tokens: int, limits: Limits) -> Sampling:
-    if prompt_tokens > limits.max_prompt_tokens:
-        raise BadRequest(
-            f"the prompt has {prompt_tokens} tokens, at most {limits.max_prompt_tokens} are taken.",
-            code="context_length_exceeded",
-            param="messages" if isinstance(body, ChatRequest) else "prompt",
-        )
-    wanted = limits.default_completion_tokens if max_tokens is None else max_tokens
-    allowed = min(limits.max_completion_tokens, limits.context - prompt_tokens)
-    if max_tokens is None:
-        wanted = min(wanted, allowed)
-    if wanted > allowed or (wanted < 1 and not isinstance(body, CompletionRequest)):
-        raise BadRequest(
-            f"max_tokens is {wanted}, it must be from 1 to {allowed} for this prompt.",
-            code="invalid_value",
-            param="max_tokens",
-        )
-    return Sampling(wanted, body.temperature, body.top_p, body.seed, body.stops, body.ignore_eos)
 
 
 def _models(caller: Caller, parts: InferenceParts) -> list[dict[str, object]]:

@@ -1,5 +1,8 @@
 """``model: auto``: asks the router, then holds its answer against what this process knows."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
@@ -14,6 +17,8 @@ from .schemas import Routed
 ASKED = 5
 """Matches asked of the router: the best one may belong to a base model that is not here."""
 TIMEOUT = 5.0
+LONGEST, EARLIER = 20_000, 16
+"""Characters of a turn, and turns before the last one, that the router takes."""
 
 
 class Match(BaseModel):
@@ -32,20 +37,38 @@ class RouterAnswer(BaseModel):
     threshold: float | None = Field(default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the router is asked: the last user turn, and those before it, oldest first."""
+
+    text: str
+    earlier: Sequence[str] = ()
+
+
+NO_QUERY = Query("")
+"""Of requests that name who is to answer."""
+
+
 async def ask(
-    client: httpx.AsyncClient, credential: Credential, router_url: str, query: str, asker: Asker
+    client: httpx.AsyncClient, credential: Credential, router_url: str, query: Query, asker: Asker
 ) -> RouterAnswer:
     """What the router answers to this service's credential, acting for the caller: within the caller's domains.
 
     Raises:
         Busy: the router cannot be asked. The base model does not answer in its place.
     """
+    if not query.text.strip():
+        return RouterAnswer(matches=[])
     if not router_url:
         raise Busy("this server has no router; name a model.", code="router_unavailable", param="model", retry_after=60)
     try:
         answer = await client.post(
             f"{router_url.rstrip('/')}/v1/route",
-            json={"query": query[:8000], "k": ASKED},
+            json={
+                "query": _ends(query.text),
+                "earlier": [_ends(turn) for turn in query.earlier[-EARLIER:] if turn],
+                "k": ASKED,
+            },
             headers=credential.acting_for(asker.domains),
             timeout=TIMEOUT,
         )
@@ -57,6 +80,11 @@ async def ask(
             param="model",
             retry_after=2,
         ) from error
+
+
+def _ends(text: str) -> str:
+    """The beginning and the end of a text that is longer than the router takes: the question is mostly at the end."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 4]}\n{text[-(LONGEST // 4) * 3 + 1 :]}"
 
 
 def choose(answer: RouterAnswer, catalogue: Catalogue, bases: Bases, asker: Asker) -> tuple[Adapter | None, Routed]:

@@ -1,9 +1,9 @@
 """What gives a base model's tokens: the engine of this process (`LocalBackend`), or servers elsewhere."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,21 @@ class Backend(Protocol):
         """Log-probability of each token after the first, given those before it."""
         ...
 
-    async def embed(self, texts: list[str], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:
-        """Sentence vectors of length 1, [texts, hidden]."""
+    async def embed(self, texts: Sequence[str | list[int]], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:
+        """Vectors of length 1 of texts or their token ids, [texts, hidden]."""
         ...
 
     async def close(self) -> None:
         """Ends what runs; its requests are told."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A back end that also tells which tokens were likeliest at each place of a prompt."""
+
+    async def scores(self, prompt_ids: list[int], adapter: "AdapterChoice", alternatives: int) -> list[Token]:
+        """Each token after the first, given those before it, with the likeliest ones at its place."""
         ...
 
 
@@ -65,7 +74,12 @@ class LocalBackend:
     async def likelihoods(self, prompt_ids: list[int], adapter: "AdapterChoice") -> list[float]:
         return await self._thread.call(partial(self._engine.logprobs, prompt_ids[:1], prompt_ids[1:], adapter))
 
-    async def embed(self, texts: list[str], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:
+    async def scores(self, prompt_ids: list[int], adapter: "AdapterChoice", alternatives: int) -> list[Token]:
+        read = partial(self._engine.scores, prompt_ids[:1], prompt_ids[1:], adapter, alternatives)
+        found = await self._thread.call(read)
+        return [Token(one, *told) for one, told in zip(prompt_ids[1:], found, strict=True)]
+
+    async def embed(self, texts: Sequence[str | list[int]], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:
         found = []
         # A batch of rows at a time: requests that generate take their steps in between.
         for first in range(0, len(texts), self.rows):

@@ -48,6 +48,10 @@ class Batch(Protocol):
         """What a row that "failed" failed with."""
         ...
 
+    def alternatives(self, row: int) -> tuple[tuple[int, float], ...]:
+        """Of the row's last step, see `Token`."""
+        ...
+
     def cancel(self, row: int) -> None: ...
     def close(self) -> None: ...
 
@@ -60,10 +64,12 @@ class Starts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of an answer."""
+    """One token of an answer, or of a prompt."""
 
     id: int
     logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+    """(token, log-probability) of the likeliest at its place, as many as the request asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +269,8 @@ class EngineThread:
             self._running = None
             return
         deliveries: list[tuple[Row, Delivery]] = [
-            (running.rows[index], Token(token_id, logprob)) for index, token_id, logprob in produced
+            (running.rows[index], Token(token_id, logprob, running.batch.alternatives(index)))
+            for index, token_id, logprob in produced
         ]
         for index, row in list(running.rows.items()):
             reason = running.batch.finish_reason(index)

@@ -1,7 +1,7 @@
 """One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,17 +16,20 @@ from fleet_kit.auth import Caller
 from lora_core.engine import Request
 
 from . import auto
+from .auto import Query
+from .backend import Compares
 from .catalogue import Catalogue
-from .engine_thread import FinishReason, Token
+from .chosen import Chosen
+from .engine_thread import Finished, FinishReason, Token
 from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from .generation_ids import GenerationIds
 from .hosted import Hosted, Hosting
-from .metrics import AnsweredBy, TokenCounts
+from .metrics import TokenCounts
+from .pieces import Piece, PieceStream
 from .policies.preloading import Preloading
 from .publisher import Publisher
 from .resolution import Auto, Base, Mix, base_of, resolve
-from .schemas import Fallback, Provenance, Routed, Weighted
-from .text import TextStream
+from .schemas import Fallback
 
 
 class CurrentCatalogue(Protocol):
@@ -45,62 +48,21 @@ class Sampling:
     top_p: float
     seed: int | None
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens that end the answer beside the model's own."""
     ignore_eos: bool = False
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    alternatives: int = 0
+    """Likeliest tokens told of each place."""
 
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Who answers a request: an adapter, or the base model where ``adapter`` is None.
-
-    ``mix``: the adapters of a weighted set; ``adapter`` is then the one of the largest weight. ``fallback``: why this
-    is not what was requested. ``stand_in``: the model that may answer where this cannot be loaded.
-    """
-
-    requested: str
-    hosted: Hosted
-    adapter: Adapter | None = None
-    routed: Routed | None = None
-    mix: tuple[tuple[Adapter, float], ...] = ()
-    fallback: Fallback | None = None
-    stand_in: str | None = None
-
-    @property
-    def base(self) -> Base:
-        return self.hosted.base
-
-    @property
-    def adapters(self) -> list[Adapter]:
-        """All that answer."""
-        return [one for one, _ in self.mix] or ([self.adapter] if self.adapter else [])
-
-    @property
-    def of_engine(self) -> str | dict[str, float] | None:
-        """As the engine's rows are set."""
-        return {one.adapter_id: weight for one, weight in self.mix} or self.adapter_id or None
-
-    @property
-    def answered_by(self) -> AnsweredBy:
-        return "mix" if self.mix else "adapter" if self.adapter else "base"
-
-    @property
-    def adapter_id(self) -> str:
-        return self.adapter.adapter_id if self.adapter else ""
-
-    @property
-    def provenance(self) -> Provenance:
-        return Provenance(
-            adapter_id=self.adapter_id or None,
-            artifact_sha256=self.adapter.artifact.blob.sha256 if self.adapter else None,
-            base_model=self.base.name,
-            base_model_revision=self.base.revision,
-            routed=self.routed,
-            mix=[
-                Weighted(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
-                for one, weight in self.mix
-            ]
-            or None,
-            fallback=self.fallback,
-        )
+    def of_choice(self, number: int) -> "Sampling":
+        """For one of several answers to a prompt: a seed gives each of them its own."""
+        return self if self.seed is None or not number else replace(self, seed=_signed(self.seed + number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +77,8 @@ class Job:
     workflow: str = ""
     head_start: float = 0.0
     """Seconds by which it counts as having waited longer for its adapter than it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some tokens of an answer and their text, which may be empty while a character is incomplete."""
-
-    text: str
-    tokens: tuple[Token, ...]
+    first: bool = True
+    """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +115,7 @@ class Generator:
         counts = TokenCounts(by_answer=self.count_by_adapter, ids=self.count_adapter_ids)
         object.__setattr__(self, "tokens", counts)
 
-    async def choose(self, model: str, query: str, caller: Caller, fallback: bool | str = False) -> Chosen:
+    async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
         """Who is to answer: ``model``, or where that has no servable adapter and a fallback is allowed, the fallback.
 
         Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
@@ -172,7 +128,7 @@ class Generator:
                 raise
             return await self._instead(model, stand_in, error, query, caller)
 
-    async def secure(self, chosen: Chosen, query: str, caller: Caller) -> Chosen:
+    async def secure(self, chosen: Chosen, query: Query, caller: Caller) -> Chosen:
         """The same, or its stand-in where it has one and cannot be loaded: found out before the answer begins."""
         if chosen.stand_in is None:
             return chosen
@@ -182,7 +138,7 @@ class Generator:
         except (CannotServe, Busy) as error:
             return await self._instead(chosen.requested, chosen.stand_in, error, query, caller)
 
-    async def _instead(self, model: str, stand_in: str, error: ApiError, query: str, caller: Caller) -> Chosen:
+    async def _instead(self, model: str, stand_in: str, error: ApiError, query: Query, caller: Caller) -> Chosen:
         why = Fallback(requested=model, reason=error.code, message=error.message)
         return replace(await self._choose(stand_in, query, caller), requested=model, fallback=why)
 
@@ -194,7 +150,7 @@ class Generator:
         record = self.projection.catalogue.records.get(model)
         return self.fallbacks.get(model) or (self.fallbacks.get(record.family) if record else None)
 
-    async def _choose(self, model: str, query: str, caller: Caller) -> Chosen:
+    async def _choose(self, model: str, query: Query, caller: Caller) -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
         match resolve(model, catalogue, hosting.bases, caller):
             case Base() as base:
@@ -224,40 +180,50 @@ class Generator:
             aclosing(self._run(job)) as pieces,
         ):
             # Not before its own adapters are held: what is brought in for later must not take their slots.
-            self.preloading.asked(job.caller, job.workflow, chosen.adapters, self.projection.catalogue)
+            if job.first:
+                self.preloading.asked(job.caller, job.workflow, chosen.adapters, self.projection.catalogue)
             async for piece in pieces:
                 yield piece
 
-    async def likelihoods(self, chosen: Chosen, prompt_ids: list[int]) -> list[float]:
-        """Log-probability of each token after the first, given those before it."""
+    async def scores(self, chosen: Chosen, prompt_ids: list[int], alternatives: int) -> list[Token]:
+        """Each token after the first, given those before it; a back end that cannot compare tells no others."""
+        backend = chosen.hosted.backend
         async with chosen.hosted.adapters.lease_all(chosen.adapters):
-            return await chosen.hosted.backend.likelihoods(prompt_ids, chosen.of_engine)
+            if alternatives and isinstance(backend, Compares):
+                return await backend.scores(prompt_ids, chosen.of_engine, alternatives)
+            logprobs = await backend.likelihoods(prompt_ids, chosen.of_engine)
+        return [Token(*one) for one in zip(prompt_ids[1:], logprobs, strict=True)]
 
-    async def embed(self, chosen: Chosen, texts: list[str]) -> npt.NDArray[np.float32]:
-        """Sentence vectors of the model with its adapters, [texts, hidden]."""
+    async def embed(self, chosen: Chosen, texts: Sequence[str | list[int]]) -> npt.NDArray[np.float32]:
+        """Sentence vectors of the model with its adapters, of texts or their token ids, [texts, hidden]."""
         async with chosen.hosted.adapters.lease_all(chosen.adapters):
             return await chosen.hosted.backend.embed(texts, chosen.of_engine)
 
     async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
         begun = time.monotonic()
-        text = TextStream(job.chosen.hosted.vocabulary, job.sampling.stop)
+        text = PieceStream(job.chosen.hosted.vocabulary, job.sampling.stop)
         produced = 0
         reason = "cancelled"
         try:
             async with job.chosen.hosted.backend.generate(self._request(job)) as deliveries:
                 async for delivery in deliveries:
-                    if isinstance(delivery, Token):
+                    if isinstance(delivery, Token) and delivery.id not in job.sampling.stop_ids:
                         produced += 1
-                        yield Piece(text.feed(delivery.id), (delivery,))
+                        yield text.feed(delivery)
                         if not text.stopped:
                             continue
                         reason = "stop"
                         yield End("stop", produced)
                         return
-                    if rest := text.finish():
-                        yield Piece(rest, ())
-                    reason = "stop" if text.stopped else delivery.reason
-                    yield End("stop" if text.stopped else delivery.reason, produced)
+                    rest = text.finish()
+                    if rest.text or rest.tokens:
+                        yield rest
+                    ended: FinishReason = "stop"
+                    if isinstance(delivery, Finished) and not text.stopped:
+                        ended = delivery.reason
+                    reason = ended
+                    yield End(ended, produced)
+                    return
         except ApiError:
             reason = ""  # no answer was given, so there is nothing to say of it
             raise
@@ -274,6 +240,13 @@ class Generator:
             top_p=job.sampling.top_p,
             seed=job.sampling.seed,
             stop_ids=() if job.sampling.ignore_eos else None,
+            top_k=job.sampling.top_k,
+            min_p=job.sampling.min_p,
+            repetition_penalty=job.sampling.repetition_penalty,
+            presence_penalty=job.sampling.presence_penalty,
+            frequency_penalty=job.sampling.frequency_penalty,
+            logit_bias=job.sampling.logit_bias,
+            alternatives=job.sampling.alternatives,
         )
 
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
@@ -302,3 +275,8 @@ class Generator:
             ),
             entity=job.generation_id,
         )
+
+
+def _signed(seed: int) -> int:
+    """A seed of 64 bits, whichever a sum has."""
+    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,10 +1,11 @@
 """The base models of this process, each with all that serves it."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from fleet_events.v1 import Adapter
+from lora_core.generation_settings import GenerationSettings
 
 from .backend import Backend
 from .resolution import Base
@@ -34,6 +35,8 @@ class Hosted:
     limits: Limits
     trim: Callable[[], Awaitable[None]] | None = None
     """Gives the memory of empty slots back to the system; None where they are not in this process."""
+    own: GenerationSettings = field(default_factory=GenerationSettings)
+    """What the model's makers set, for what a request leaves open."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,16 @@ from .errors import ApiError
 
 _OPENAI = "/v1/"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_SERVED = "there are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models and /v1/feedback."
+_INSTEAD = {
+    "/v1/responses": "send the conversation to /v1/chat/completions, all turns in each request.",
+    "/v1/conversations": "send all turns to /v1/chat/completions in each request.",
+    "/v1/assistants": "use /v1/chat/completions.",
+    "/v1/threads": "send all turns to /v1/chat/completions in each request.",
+    "/v1/batches": "send the requests one by one: they are computed together.",
+    "/v1/fine_tuning": "training is the trainer's: POST /jobs there.",
+    "/v1/files": "data sets are the trainer's: POST /datasets there.",
+}
 CODES = {401: "invalid_api_key", 403: "insufficient_permissions"}
 
 
@@ -45,7 +55,17 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         problem = Problem(error.status_code, "Request refused", str(error.detail))
-        return _of_problem(problem) if _is_openai(request) else problem_response(problem)
+        if not _is_openai(request):
+            return problem_response(problem)
+        if error.status_code == 404:
+            told = f"{request.method} {request.url.path} is not served here; {_instead(request.url.path)}"
+            return _response(404, ApiError(told, code="route_not_served").body(), None)
+        return _of_problem(problem)
+
+
+def _instead(path: str) -> str:
+    """What does what an unknown route of OpenAI's API is for, as far as anything here does."""
+    return next((instead for begin, instead in _INSTEAD.items() if path.startswith(begin)), _SERVED)
 
 
 def _is_openai(request: Request) -> bool:

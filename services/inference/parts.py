@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
 from fleet_kit import tasks
 from fleet_kit.positions import announce_position
 from fleet_kit.service import Service
+from lora_core.generation_settings import GenerationSettings
 
 from .backend import Backend, LocalBackend
 from .embedder import Embedder
@@ -85,6 +86,7 @@ class Loaded:
     revision: str
     shapes: dict[str, tuple[int, int]]
     context: int
+    own: GenerationSettings
 
 
 @asynccontextmanager
@@ -188,7 +190,7 @@ async def _host(settings: InferenceSettings, cache: DiskCache, publisher: Publis
         told = await asyncio.to_thread(describe, folder)
         base, vocabulary, context = Base(name, told.revision), Vocabulary(told.tokenizer), told.context
         loader, backend = await open_vllm(settings, Artifacts(cache, told.shapes, base), vocabulary, told.stops)
-        slots = settings.vllm_slots
+        slots, own = settings.vllm_slots, told.own
         log.info("base_model_on_vllm", name=name, revision=base.revision, servers=settings.vllm_servers, slots=slots)
     else:
         model = await asyncio.to_thread(load_model, settings, folder)
@@ -197,7 +199,7 @@ async def _host(settings: InferenceSettings, cache: DiskCache, publisher: Publis
         artifacts = Artifacts(cache, model.shapes, base)
         exactness = Exactness(Exactness().tolerance + 2 * model.deviation)
         loader = SlotLoader(artifacts, thread, model.engine, vocabulary, exactness)
-        backend, slots = LocalBackend(thread, model.engine), settings.slots
+        backend, slots, own = LocalBackend(thread, model.engine), settings.slots, model.own
         trim = partial(thread.call, model.engine.trim)
         if settings.quantisation == "profile":
             loader = ProfiledLoader(
@@ -220,7 +222,8 @@ async def _host(settings: InferenceSettings, cache: DiskCache, publisher: Publis
         settings.default_completion_tokens,
         context,
     )
-    return Hosted(base, vocabulary, adapters, backend, limits, trim)
+    log.info("generation_settings", name=name, **asdict(own))
+    return Hosted(base, vocabulary, adapters, backend, limits, trim, own)
 
 
 def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
@@ -259,6 +262,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
         revision=base_model.revision(folder),
         shapes=base_model.target_shapes(folder),
         context=int(getattr(model.config, "max_position_embeddings", 2048)),
+        own=GenerationSettings.of(model.generation_config),
     )
 
 

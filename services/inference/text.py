@@ -28,6 +28,11 @@ class TextStream:
         self._held = ""
         self.stopped = False
 
+    @property
+    def settled(self) -> bool:
+        """Is all text of the tokens so far given out?"""
+        return not self._held and self._read == len(self._ids)
+
     def feed(self, token_id: int) -> str:
         """The text that is final with this token; may be empty. ``stopped`` tells that a stop string came."""
         self._ids.append(token_id)

@@ -1,7 +1,7 @@
 """The base model's tokenizer: token ids of what a request asks, and text of what the model says."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from lora_core.chat_template import ChatTemplate, TemplateRefuses, TemplateTooCo
 
 from .errors import BadRequest
 from .metrics import TEMPLATE_LIMITS
+from .token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,6 +21,7 @@ class Vocabulary:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._template = ChatTemplate.of(tokenizer)
+        self.bytes = TokenBytes(tokenizer)
         # A thread of its own: a template that takes its time delays no other base model's requests.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="chat template")
 
@@ -40,6 +42,37 @@ class Vocabulary:
         )
         return text if isinstance(text, str) else "".join(text)
 
+    def split_stops(self, stops: Sequence[str]) -> tuple[tuple[str, ...], frozenset[int]]:
+        """Stop strings that can come in an answer's text, and the special tokens that the others begin with.
+
+        Special tokens are no text, so that a stop string such as `<|im_end|>` would never be found.
+        """
+        added = self._tokenizer.added_tokens_decoder if stops else {}
+        special = {str(one.content): int(number) for number, one in added.items() if one.special}
+        begins = {stop: number for stop in stops for name, number in special.items() if stop.startswith(name)}
+        return tuple(stop for stop in stops if stop not in begins), frozenset(begins.values())
+
+    def check_ids(self, ids: Iterable[int], param: str) -> None:
+        """Raises `BadRequest` for an id outside of the vocabulary."""
+        size = len(self._tokenizer)
+        for one in ids:
+            if not 0 <= one < size:
+                raise BadRequest(
+                    f"token id {one} is outside of the vocabulary (0 to {size - 1}).", code="invalid_value", param=param
+                )
+
+    def check_own(self, ids: Sequence[int], param: str) -> None:
+        """Raises `BadRequest` for ids that this vocabulary would not make of their text: they are another one's."""
+        self.check_ids(ids, param)
+        text = self.decode(list(ids), skip_special_tokens=False)
+        if self._ids(text) != list(ids):
+            raise BadRequest(
+                "the token ids are not those of this model's vocabulary: send text (LangChain's OpenAIEmbeddings: "
+                "check_embedding_ctx_length=False).",
+                code="invalid_value",
+                param=param,
+            )
+
     async def of_turns(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """As `of_chat`, off the event loop."""
         return self._ids(await asyncio.get_running_loop().run_in_executor(self._rendering, self._render, turns))
@@ -56,11 +89,14 @@ class Vocabulary:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, turns: Sequence[tuple[str, str]]) -> str:
+        """Raises `BadRequest`: see `of_chat`."""
         if self._template is None:
             raise BadRequest("this base model has no chat template; use /v1/completions.", code="no_chat_template")
         messages = [{"role": role, "content": content} for role, content in turns]
         try:
-            return self._template.render(messages, add_generation_prompt=True)
+            text = self._template.render(messages, add_generation_prompt=True)
+            if not self._shows_tools(self._template, messages, text):
+                raise TemplateRefuses("it leaves turns of role tool out; send their content as a user's")
         except TemplateRefuses as error:
             raise BadRequest(
                 f"the model's chat template refuses this conversation: {error}", code="invalid_value", param="messages"
@@ -68,6 +104,22 @@ class Vocabulary:
         except TemplateTooCostly as error:
             TEMPLATE_LIMITS.labels(error.limit).inc()
             raise BadRequest(f"{error}; use /v1/completions.", code="template_too_costly", param="messages") from error
+        return text
+
+    @staticmethod
+    def _shows_tools(template: ChatTemplate, messages: Sequence[Mapping[str, str]], text: str) -> bool:
+        """Templates that know no role `tool` drop such turns in silence: then the text is the same without them."""
+        others = [one for one in messages if one["role"] != "tool"]
+        if len(others) == len(messages):
+            return True
+        try:
+            return template.render(others, add_generation_prompt=True) != text
+        except TemplateRefuses:
+            return True
+
+    def count(self, text: str | list[int]) -> int:
+        """Tokens of a plain text, or of one that is token ids already."""
+        return len(self._tokenizer(text)["input_ids"]) if isinstance(text, str) else len(text)
 
     def of_text(self, prompt: str) -> tuple[list[int], list[int]]:
         """Token ids of a plain prompt, and the character at which each of them begins.
@@ -87,15 +139,9 @@ class Vocabulary:
         Raises:
             BadRequest: ids outside of the vocabulary.
         """
-        size = len(self._tokenizer)
+        self.check_ids(prompt, "prompt")
         offsets, length = [], 0
         for one in prompt:
-            if not 0 <= one < size:
-                raise BadRequest(
-                    f"token id {one} is outside of the vocabulary (0 to {size - 1}).",
-                    code="invalid_value",
-                    param="prompt",
-                )
             offsets.append(length)
             length += len(self.decode([one], skip_special_tokens=False))
         return prompt, offsets

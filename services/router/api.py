@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
+from lora_core.query_windows import query_windows
 
 from . import store
 from .parts import RouterService
@@ -16,8 +17,9 @@ from .rebuild import rebuild
 router = APIRouter()
 
 EVERY_DOMAIN = "*"
-MAX_QUERY = 8_000
-"""Characters; the embedding model reads the first 256 tokens or so anyway."""
+MAX_QUERY = 20_000
+"""Characters; of longer texts the beginning and the end are compared anyway, see `lora_core.query_windows`."""
+MAX_TURNS = 16
 
 
 def _service(request: Request) -> RouterService:
@@ -35,6 +37,9 @@ class RouteRequest(BaseModel, extra="forbid"):
     """A query, and how near an adapter has to be."""
 
     query: str = Field(min_length=1, max_length=MAX_QUERY)
+    """What is asked; of a conversation, the last turn."""
+    earlier: list[Annotated[str, Field(max_length=MAX_QUERY)]] = Field(default_factory=list, max_length=MAX_TURNS)
+    """The user's turns before it, oldest first: the last ones count too, each less than the one after it."""
     k: int = Field(default=1, ge=1, le=50)
     threshold: float | None = Field(default=None, ge=-1.0, le=1.0)
     """Smallest cosine similarity; the service's setting where it is not given."""
@@ -49,7 +54,7 @@ class Match(BaseModel):
     family: str
     domain: str
     score: float
-    """Cosine similarity with the nearest of the adapter's texts."""
+    """Cosine similarity with the nearest of the adapter's texts, less where it is not of the query's end."""
 
 
 class RouteResponse(BaseModel):
@@ -90,11 +95,15 @@ async def route(body: RouteRequest, caller: Generates, service: ThisService) -> 
     threshold = service.settings.route_threshold if body.threshold is None else body.threshold
     domains = _within(caller, body.domains)
     embedder = service.parts.embedder
-    [query] = await embedder.embed([body.query])
+    windows = query_windows(body.query, body.earlier)
+    if not windows:
+        return RouteResponse(matches=[], threshold=threshold)
+    vectors = await embedder.embed([one.text for one in windows])
     async with service.db.acquire() as connection:
         matches = await store.best_matches(
             connection,
-            query,
+            vectors,
+            [one.weight for one in windows],
             embedded_by=embedder.identity,
             domains=domains,
             threshold=threshold,

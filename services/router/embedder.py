@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from lora_core.embedding import SentenceEmbedder
 
 
+_RULE = "+windows"
+"""How long texts become vectors, which do not compare with those of another rule."""
+
+
 class Embedder:
     """The service's embedding model; ``identity`` names it, since vectors of two models do not compare."""
 
@@ -43,4 +47,4 @@ def _load(folder: Path, threads: int) -> "tuple[SentenceEmbedder, str]":
     from lora_core.embedding import SentenceEmbedder
 
     torch.set_num_threads(threads)
-    return SentenceEmbedder(folder), f"{folder.name}@{revision(folder)[:16]}"
+    return SentenceEmbedder(folder), f"{folder.name}@{revision(folder)[:16]}{_RULE}"

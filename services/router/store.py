@@ -111,7 +111,8 @@ async def empty_index(connection: Connection) -> None:
 
 async def best_matches(
     connection: Connection,
-    query: NDArray[np.float32],
+    query: Vectors,
+    weights: Sequence[float],
     *,
     embedded_by: str,
     domains: Sequence[str] | None,
@@ -120,23 +121,30 @@ async def best_matches(
 ) -> list[Match]:
     """The ``k`` live adapters nearest to the query, best first; ``domains`` None reaches all of them.
 
+    ``query``: [parts, dimensions], normalised; an adapter is as near as its nearest text is to a part, times the part's
+    weight.
+
     Exact, not approximate: the index holds tens of texts for each of some hundreds of adapters.
     """
     rows = await connection.fetch(
         """
-        SELECT adapter_id, family, domain, max(1 - (embedding <=> $1::text::vector)) AS score
+        SELECT adapter_id, family, domain, max(part.weight * (1 - (embedding <=> part.vector))) AS score
         FROM live_route JOIN route_text USING (adapter_id)
+        CROSS JOIN (
+            SELECT vector::vector, weight FROM unnest($1::text[], $6::float8[]) AS given (vector, weight)
+        ) AS part
         WHERE embedded_by = $2 AND ($3::text[] IS NULL OR domain = ANY ($3))
         GROUP BY adapter_id, family, domain
-        HAVING max(1 - (embedding <=> $1::text::vector)) >= $4
+        HAVING max(part.weight * (1 - (embedding <=> part.vector))) >= $4
         ORDER BY score DESC, adapter_id
         LIMIT $5
         """,
-        as_literal(query),
+        [as_literal(part) for part in query],
         embedded_by,
         None if domains is None else list(domains),
         threshold,
         k,
+        list(weights),
     )
     return [Match(**row) for row in rows]
 

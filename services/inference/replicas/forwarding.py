@@ -26,9 +26,9 @@ from fleet_kit import tasks
 from fleet_kit.acting_for import ACT_FOR
 from fleet_kit.telemetry import trace_headers
 
+from ..chosen import Chosen
 from ..disconnect import unless_gone
 from ..errors import ServerFault
-from ..generation import Chosen
 from .announcements import Announcements
 from .placement import Reason, Replica, decide
 

@@ -1,6 +1,6 @@
 """The `Backend` of a base model that vLLM servers hold."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -53,15 +53,18 @@ class VllmBackend:
             yield await self._begin(stream, adapter_id, request)
 
     async def likelihoods(self, prompt_ids: list[int], adapter: "AdapterChoice") -> list[float]:
+        return [one.logprob for one in await self.scores(prompt_ids, adapter, 0)]
+
+    async def scores(self, prompt_ids: list[int], adapter: "AdapterChoice", alternatives: int) -> list[Token]:
         retries = _Retries(self._fleet)
         while True:
             async with self._fleet.serving(_single(adapter), retries.tried) as (server, name):
                 try:
-                    return await server.client.likelihoods(name, prompt_ids)
+                    return await server.client.scores(name, prompt_ids, alternatives)
                 except VllmError as error:
                     await retries.after(server, error)
 
-    async def embed(self, texts: list[str], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:  # noqa: ARG002
+    async def embed(self, texts: Sequence[str | list[int]], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:  # noqa: ARG002
         raise BadRequest(
             "this base model is served by vLLM servers that generate, which give no embeddings.",
             code="embeddings_unsupported",

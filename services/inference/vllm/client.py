@@ -142,16 +142,21 @@ class VllmClient:
         choice = await self._complete(model, prompt_ids, body)
         if choice.logprobs is None or not choice.logprobs.top_logprobs:
             raise Refused("it gave no log-probabilities")
-        found = choice.logprobs.top_logprobs[0]
-        return {int(token.removeprefix("token_id:")): logprob for token, logprob in found.items()}
+        return _by_id(choice.logprobs.top_logprobs[0])
 
-    async def likelihoods(self, model: str, prompt_ids: list[int]) -> list[float]:
-        """Log-probability of each token of the prompt after the first."""
-        choice = await self._complete(model, prompt_ids, {"prompt_logprobs": 0, "max_tokens": 1, "temperature": 0})
+    async def scores(self, model: str, prompt_ids: list[int], alternatives: int) -> list[Token]:
+        """Each token of the prompt after the first, with so many of the likeliest at its place."""
+        asked = {"prompt_logprobs": alternatives, "max_tokens": 1, "temperature": 0}
+        choice = await self._complete(model, prompt_ids, asked)
         given = choice.prompt_logprobs or []
         if len(given) != len(prompt_ids):
             raise Refused(f"it gave {len(given)} log-probabilities for a prompt of {len(prompt_ids)} tokens")
-        return [step[token].logprob for step, token in zip(given[1:], prompt_ids[1:], strict=True) if step]
+        steps = zip(given[1:], prompt_ids[1:], strict=True)
+        return [
+            Token(token, step[token].logprob, _likeliest({one: of.logprob for one, of in step.items()}, alternatives))
+            for step, token in steps
+            if step
+        ]
 
     @asynccontextmanager
     async def stream(
@@ -166,26 +171,34 @@ class VllmClient:
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
+            "top_k": request.top_k,
+            "min_p": request.min_p,
+            "presence_penalty": request.presence_penalty,
+            "frequency_penalty": request.frequency_penalty,
+            "logit_bias": {str(token): bias for token, bias in request.logit_bias.items()} or None,
             "seed": request.seed,
-            "logprobs": 0,
+            "logprobs": request.alternatives,
+            "return_tokens_as_token_ids": True,
             "return_token_ids": True,
             # Ours alone end an answer, so that the same model ends where it does in the engine of this process.
             "ignore_eos": True,
             "stop_token_ids": sorted(stops),
         }
+        if request.repetition_penalty is not None:
+            body["repetition_penalty"] = request.repetition_penalty
         timeout = httpx.Timeout(ANSWER, connect=CONNECT, read=NEXT_TOKEN)
         try:
             async with self._http.stream("POST", "/v1/completions", json=body, timeout=timeout) as response:
                 if response.is_error:
                     await response.aread()
                     raise _error(response)
-                async with aclosing(self._tokens(response, model, stops)) as tokens:
+                async with aclosing(self._tokens(response, model, stops, request.alternatives)) as tokens:
                     yield tokens
         except httpx.RequestError as error:
             raise ServerAway(f"{type(error).__name__} {error}".rstrip()) from error
 
     async def _tokens(
-        self, response: httpx.Response, model: str, stops: Collection[int]
+        self, response: httpx.Response, model: str, stops: Collection[int], alternatives: int
     ) -> AsyncGenerator[Token | Finished, None]:
         try:
             async for line in response.aiter_lines():
@@ -196,7 +209,7 @@ class VllmClient:
                     # The stream's status is behind it already.
                     raise ServerFault(_message(data))
                 for choice in _of_model(model, data).choices:
-                    for token in _drawn(choice, stops):
+                    for token in _drawn(choice, stops, alternatives):
                         yield token
                     match choice.finish_reason:
                         case None:
@@ -271,12 +284,24 @@ def _of_model(model: str, raw: bytes | str) -> _Completion:
     return completion
 
 
-def _drawn(choice: _Choice, stops: Collection[int]) -> list[Token]:
+def _drawn(choice: _Choice, stops: Collection[int], alternatives: int) -> list[Token]:
     ids = choice.token_ids
     logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
     if ids is None or len(ids) != len(logprobs):
         raise Misconfigured("it returns no token ids: a newer vLLM is needed")
-    drawn = [Token(token, logprob) for token, logprob in zip(ids, logprobs, strict=True)]
+    told = choice.logprobs.top_logprobs if choice.logprobs and alternatives else []
+    likeliest = [_likeliest(_by_id(one), alternatives) for one in told] or [()] * len(ids)
+    drawn = [Token(*one) for one in zip(ids, logprobs, likeliest, strict=True)]
     if choice.finish_reason == "stop" and drawn and drawn[-1].id in stops:
         drawn.pop()
     return drawn
+
+
+def _by_id(told: Mapping[str, float]) -> dict[int, float]:
+    return {int(token.removeprefix("token_id:")): logprob for token, logprob in told.items()}
+
+
+def _likeliest(logprobs: Mapping[int, float], most: int) -> tuple[tuple[int, float], ...]:
+    """vLLM adds the token that is there to the likeliest, which it need not be one of."""
+    ordered = sorted(logprobs.items(), key=lambda one: -one[1])
+    return tuple(ordered[:most])

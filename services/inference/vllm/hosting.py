@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core import base_model
+from lora_core.generation_settings import GenerationSettings
 
 from ..loading.artifact import Artifacts
 from ..loading.proof import Exactness
@@ -29,6 +30,7 @@ class Described:
     shapes: dict[str, tuple[int, int]]
     context: int
     stops: frozenset[int]
+    own: GenerationSettings
 
 
 def describe(folder: Path) -> Described:
@@ -48,6 +50,7 @@ def describe(folder: Path) -> Described:
         shapes=base_model.target_shapes(folder),
         context=int(getattr(config, "max_position_embeddings", 2048)),
         stops=base_model.end_tokens(generation, tokenizer),
+        own=GenerationSettings.of(generation),
     )
 
 

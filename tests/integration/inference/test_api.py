@@ -176,8 +176,8 @@ async def test_embeddings_with_an_adapter_are_those_of_the_model_that_it_makes(
         ({"messages": []}, 422, "messages"),
         ({"temperature": 3}, 422, "temperature"),
         ({"max_tokens": 100_000}, 400, "max_tokens"),
-        ({"n": 2}, 422, "n"),
-        ({"tools": []}, 422, "tools"),
+        ({"n": 9}, 422, "n"),
+        ({"tools": [{"type": "function"}]}, 422, "tools"),
         ({"messages": [{"role": "user", "content": "tide " * 400}]}, 400, "messages"),
     ],
 )

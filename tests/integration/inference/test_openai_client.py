@@ -1,11 +1,15 @@
 """The official OpenAI client is satisfied: answers, streams, embeddings and errors, as its users write them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openai
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from services.inference.token_bytes import TokenBytes
 from tests.integration.inference.conftest import QUESTION, TOKENS, answered
 
 pytestmark = pytest.mark.integration
@@ -69,6 +73,67 @@ async def test_texts_are_completed_and_embedded(client: openai.AsyncOpenAI) -> N
     made = await client.embeddings.create(model="tiny", input=["the tide", "the harbour"])
     vectors = np.array([one.embedding for one in made.data])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+async def test_answers_are_drawn_with_penalties_as_transformers_draws_them(
+    client: openai.AsyncOpenAI, tiny_model: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    ids = AutoTokenizer.from_pretrained(tiny_model)("the tide the tide")["input_ids"]
+    with torch.inference_mode():
+        out = model.generate(
+            torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, repetition_penalty=1.8, pad_token_id=2
+        )[0, len(ids) :]
+    wanted = AutoTokenizer.from_pretrained(tiny_model).decode(out, skip_special_tokens=True)
+    completed = await client.completions.create(
+        model="tiny",
+        prompt=[ids, ids],
+        max_tokens=TOKENS,
+        temperature=0,
+        extra_body={"repetition_penalty": 1.8},
+    )
+    assert [(one.index, one.text) for one in completed.choices] == [(0, wanted), (1, wanted)]
+    [choice] = (
+        await client.completions.create(
+            model="tiny", prompt="the", max_tokens=3, temperature=0, logit_bias={str(ids[-1]): 100}
+        )
+    ).choices
+    assert choice.text == " tide" * 3
+
+
+async def test_candidates_of_a_prompt_and_of_an_answer_are_the_models_own(
+    client: openai.AsyncOpenAI, tiny_model: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    ids = tokenizer("What does the tide do")["input_ids"]
+    with torch.inference_mode():
+        best = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1).topk(2)
+    completed = await client.completions.create(
+        model="tiny", prompt=ids, max_tokens=1, temperature=0, logprobs=2, echo=True
+    )
+    told = completed.choices[0].logprobs
+    assert told is not None
+    assert told.top_logprobs is not None
+    for at, (values, tokens) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), start=1):
+        names = [TokenBytes(tokenizer).shown(one) for one in tokens]
+        found = told.top_logprobs[at]
+        assert [found[name] for name in names] == pytest.approx(values, abs=1e-3)
+    sampled = await client.chat.completions.create(
+        **asked("tiny", n=2, seed=5, temperature=1, logprobs=True, top_logprobs=2)
+    )
+    first, second = sampled.choices
+    assert first.message.content != second.message.content
+    again = await client.chat.completions.create(**asked("tiny", n=2, seed=5, temperature=1))
+    assert [one.message.content for one in again.choices] == [first.message.content, second.message.content]
+
+
+async def test_the_ids_of_a_text_are_embedded_as_the_text_is(client: openai.AsyncOpenAI, tiny_model: Path) -> None:
+    ids = AutoTokenizer.from_pretrained(tiny_model)("the tide is high")["input_ids"]
+    of_text = await client.embeddings.create(model="tiny", input="the tide is high")
+    of_ids = await client.embeddings.create(model="tiny", input=[ids])
+    np.testing.assert_allclose(of_ids.data[0].embedding, of_text.data[0].embedding, atol=1e-6)
+    assert of_ids.usage.total_tokens == of_text.usage.total_tokens == len(ids)
 
 
 async def test_errors_are_the_clients_own_kinds(client: openai.AsyncOpenAI, inference: Any) -> None:

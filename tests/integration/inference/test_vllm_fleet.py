@@ -241,6 +241,28 @@ async def test_the_token_that_ends_an_answer_is_not_part_of_it(servers: Any, ope
     assert got[-1] == Finished("stop")
 
 
+async def test_every_sampling_parameter_and_the_candidates_go_to_the_servers_and_come_back(
+    servers: Any, open_fleet: Any
+) -> None:
+    fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "seed": 3}
+    penalties = {"presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.2}
+    async with open_fleet() as (_, backend):
+        request = Request(PROMPT, None, max_tokens=2, alternatives=3, logit_bias={5: 1.5}, **fields, **penalties)
+        async with backend.generate(request) as deliveries:
+            got = [one async for one in deliveries if isinstance(one, Token)]
+        scored = await backend.scores(PROMPT, None, 2)
+        plain = await backend.likelihoods(PROMPT, None)
+    [body] = [one for server in servers for one in server.bodies if one.get("stream")]
+    assert {name: body[name] for name in (*fields, *penalties)} == fields | penalties
+    assert body["logit_bias"] == {"5": 1.5}
+    for token in got:
+        assert len(token.alternatives) == 3
+        assert [one for _, one in token.alternatives] == sorted((one for _, one in token.alternatives), reverse=True)
+    assert [one.id for one in scored] == PROMPT[1:]
+    assert [one.logprob for one in scored] == pytest.approx(plain)
+    assert all(len(one.alternatives) == 2 for one in scored)
+
+
 async def test_more_requests_than_may_wait_are_told_to_come_back(servers: Any, open_fleet: Any) -> None:
     async with open_fleet() as (fleet, _):
         backend = VllmBackend(fleet, stops=frozenset(), rows=1, queue_limit=0)

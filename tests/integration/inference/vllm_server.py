@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 @dataclass
 class VllmServer:
-    """`base`: the model itself. `on_cpu`: with that platform's fault. `delay`: seconds a streamed token takes. `asked`: models that completions were asked of. `cancelled`: streams
+    """`base`: the model itself. `on_cpu`: with that platform's fault. `delay`: seconds a streamed token takes. `asked`: models that completions were asked of, `bodies`: how. `cancelled`: streams
     that the client left."""
 
     base: Any
@@ -39,6 +39,7 @@ class VllmServer:
     delay: float = 0.0
     on_cpu: bool = True
     asked: list[str] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     adapters: dict[str, str] = field(default_factory=dict)
     _models: dict[str, Any] = field(default_factory=dict)
@@ -171,6 +172,7 @@ class VllmServer:
             body = await request.json()
             name, prompt = body["model"], body["prompt"]
             self.asked.append(name)
+            self.bodies.append(body)
             if name not in self._models:
                 return _error(404, f"The model `{name}` does not exist.", "NotFoundError", "model")
             if len(prompt) + body["max_tokens"] > self.max_model_len:
@@ -186,7 +188,7 @@ class VllmServer:
                 parts = [chunk["logprobs"] for chunk in whole]
                 choice["logprobs"] = {key: [one for part in parts for one in part[key]] for key in parts[0]}
             if body.get("prompt_logprobs") is not None:
-                choice["prompt_logprobs"] = self._prompt_logprobs(self._models[name], prompt)
+                choice["prompt_logprobs"] = self._prompt_logprobs(self._models[name], prompt, body["prompt_logprobs"])
             return JSONResponse({"model": name, "choices": [choice]})
 
         return app
@@ -247,9 +249,11 @@ class VllmServer:
             if reason:
                 return
 
-    def _prompt_logprobs(self, model: Any, prompt: list[int]) -> list[dict[str, Any] | None]:
+    def _prompt_logprobs(self, model: Any, prompt: list[int], top: int) -> list[dict[str, Any] | None]:
+        """As in vLLM: of the token that is there, and of so many of the likeliest."""
         logprobs = self._logits(model, prompt).log_softmax(-1)
-        steps = [{str(token): {"logprob": float(logprobs[at, token])}} for at, token in enumerate(prompt[1:])]
+        told = [[token, *logprobs[at].topk(top).indices.tolist()] for at, token in enumerate(prompt[1:])]
+        steps = [{str(one): {"logprob": float(logprobs[at, one])} for one in ids} for at, ids in enumerate(told)]
         return [None, *steps]
 
     def _logits(self, model: Any, ids: list[int]) -> torch.Tensor:

@@ -130,6 +130,30 @@ async def test_a_prompt_of_the_adapter_itself_has_similarity_one(indexed: Any) -
     assert match["score"] == pytest.approx(1, abs=1e-4)
 
 
+LETTER = "The committee met on Thursday, and the minutes of its last session were read aloud by the secretary. " * 40
+"""Some 800 tokens, of which the embedding model reads 256 at a time."""
+
+
+async def test_a_question_is_routed_whatever_stands_before_it(indexed: Any) -> None:
+    [alone] = await route(indexed.client, "what is the balance of my account")
+    [behind] = await route(indexed.client, LETTER + "what is the balance of my account")
+    assert behind["adapter_id"] == alone["adapter_id"]
+    assert behind["score"] == pytest.approx(alone["score"], abs=1e-4)
+    assert await route(indexed.client, LETTER + "who won the chess championship in 1927") == []
+    assert await route(indexed.client, LETTER) == []
+
+
+async def test_the_last_turn_weighs_most_and_those_before_it_count_less(indexed: Any) -> None:
+    banking, cooking = BANKING[2], COOKING[0]
+    [match, *_] = await route(indexed.client, cooking, earlier=[banking], k=2)
+    assert match["domain"] == "cooking"
+    [match] = await route(indexed.client, "and until when", earlier=["who won the chess championship", banking])
+    assert match["domain"] == "banking"
+    assert match["score"] == pytest.approx(0.7, abs=1e-3)
+    refused = await indexed.client.post("/v1/route", json={"query": "x", "earlier": ["y"] * 17})
+    assert refused.json()["field"] == "earlier"
+
+
 async def test_a_caller_gets_matches_of_its_own_domains_only(indexed: Any, mint: Any) -> None:
     headers = {"Authorization": f"Bearer {mint(['generate'], ['cooking'])}"}
     async with httpx.AsyncClient(base_url=indexed.url, headers=headers) as client:

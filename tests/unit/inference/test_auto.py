@@ -1,11 +1,16 @@
 """What `auto` makes of the router's answer."""
 
+import json
+
+import httpx
 import pytest
 
-from services.inference.auto import Match, RouterAnswer, choose
+from fleet_kit.acting_for import Credential
+from services.inference.auto import Match, Query, RouterAnswer, ask, choose
 from services.inference.catalogue import Catalogue, CatalogueEvent
 from services.inference.errors import Busy
 from services.inference.resolution import Base
+from services.router.api import RouteRequest
 
 from .events import BASE_REVISION, OTHER_REVISION, activated, adapter, deactivated, registered
 from .test_resolution import ANYONE, TAX_ONLY
@@ -72,3 +77,21 @@ def test_a_match_beyond_the_callers_domains_is_passed_over_and_not_named(events:
     chosen, routed = choose(answer("law-lora-v1.0.0"), known(*events), BASES, TAX_ONLY)
     assert chosen is None
     assert "law" not in routed.reason
+
+
+async def test_the_router_is_asked_with_the_ends_of_long_turns_and_never_with_more_than_it_takes() -> None:
+    bodies: list[RouteRequest] = []
+
+    def router(request: httpx.Request) -> httpx.Response:
+        bodies.append(RouteRequest.model_validate(json.loads(request.content)))
+        return httpx.Response(200, json={"matches": [], "threshold": 0.4})
+
+    pasted = "The first words. " + "x" * 90_000 + " The question?"
+    async with httpx.AsyncClient(transport=httpx.MockTransport(router)) as client:
+        for query in (Query(pasted, ["y" * 90_000] * 40), Query("Short?", ["", "Earlier."]), Query(" ")):
+            await ask(client, Credential("token"), "http://router", query, ANYONE)
+    long, short = bodies
+    assert long.query.startswith("The first words. x")
+    assert long.query.endswith("x The question?")
+    assert len(long.earlier) == 16
+    assert (short.query, short.earlier) == ("Short?", ["Earlier."])

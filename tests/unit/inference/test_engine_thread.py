@@ -70,6 +70,9 @@ class CountingBatch:
     def fault(self, row: int) -> Exception | None:
         return ZeroDivisionError("of this row") if self.ended.get(row) == "failed" else None
 
+    def alternatives(self, row: int) -> tuple[tuple[int, float], ...]:
+        return ()
+
     def cancel(self, row: int) -> None:
         self.ended.setdefault(row, "cancelled")
 

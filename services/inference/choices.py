@@ -1,0 +1,47 @@
+"""Several answers to one request, given side by side."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from fleet_kit import tasks
+
+from .generation import End, Generator, Job
+from .pieces import Piece
+
+
+async def answers(
+    generator: Generator, jobs: Sequence[Job], at_once: int
+) -> AsyncGenerator[tuple[int, Piece | End], None]:
+    """(number of its job, piece) as they come, each job's own pieces in order; close the generator to cancel.
+
+    at_once: jobs that are with the back end at a time, so that one request does not fill the queue. Raises what
+    `Generator.answer` raises for any of them; the others are cancelled then.
+    """
+    if len(jobs) == 1:
+        async with aclosing(generator.answer(jobs[0])) as pieces:
+            async for piece in pieces:
+                yield 0, piece
+        return
+    come: asyncio.Queue[tuple[int, Piece | End | Exception]] = asyncio.Queue()
+    turns = asyncio.Semaphore(at_once)
+
+    async def give(number: int, job: Job) -> None:
+        try:
+            async with turns, aclosing(generator.answer(job)) as pieces:
+                async for piece in pieces:
+                    come.put_nowait((number, piece))
+        except Exception as error:  # for whoever reads the pieces
+            come.put_nowait((number, error))
+
+    running = [asyncio.create_task(give(number, job)) for number, job in enumerate(jobs)]
+    left = len(jobs)
+    try:
+        while left:
+            number, come_now = await come.get()
+            if isinstance(come_now, Exception):
+                raise come_now
+            left -= isinstance(come_now, End)
+            yield number, come_now
+    finally:
+        await tasks.end(*running)

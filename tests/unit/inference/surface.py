@@ -1,0 +1,169 @@
+"""The HTTP routes of inference over ASGI, on a back end that says what the test wants and notes what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+
+from fleet_kit.auth import Caller
+from lora_core.engine import Request
+from lora_core.generation_settings import GenerationSettings
+from services.inference import api, http_errors
+from services.inference.catalogue import Catalogue
+from services.inference.engine_thread import Finished, Token
+from services.inference.generation import Generator
+from services.inference.generation_ids import GenerationIds
+from services.inference.hosted import Hosted, Hosting, Limits
+from services.inference.resolution import Base
+from services.inference.vocabulary import Vocabulary
+
+CHATML = (
+    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MODEL = "acme/tiny"
+
+
+def byte_tokenizer(template: str = CHATML) -> Any:
+    """A token for each byte, as byte-level BPE writes them, and three special ones; `<|im_end|>` is 258."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE(vocab={one: at for at, one in enumerate(letters)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    specials = ["<|im_start|>", "<|endoftext|>", "<|im_end|>"]
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=None, additional_special_tokens=specials)
+    made.chat_template = template
+    return made
+
+
+class Script:
+    """Says the same tokens to everybody, each with the tokens beside it as candidates."""
+
+    load = (0, 0)
+
+    def __init__(self, said: Sequence[int], rows: int = 2) -> None:
+        self.said, self.rows = said, rows
+        self.asked: list[Request] = []
+        self.embedded: list[str | list[int]] = []
+        self.at_once = self.most_at_once = 0
+        self.foreseen: list[object] = []
+        """What the predictor of adapters was told of."""
+
+    @asynccontextmanager
+    async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Token | Finished]]:
+        self.asked.append(request)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield self._tokens(request)
+        finally:
+            self.at_once -= 1
+
+    async def _tokens(self, request: Request) -> AsyncIterator[Token | Finished]:
+        for one in self.said[: request.max_tokens]:
+            await asyncio.sleep(0)
+            yield self._token(one, request.alternatives)
+        yield Finished("stop" if len(self.said) < request.max_tokens else "length")
+
+    async def likelihoods(self, prompt_ids: list[int], adapter: object) -> list[float]:
+        return [one.logprob for one in await self.scores(prompt_ids, adapter, 0)]
+
+    async def scores(self, prompt_ids: list[int], adapter: object, alternatives: int) -> list[Token]:
+        return [self._token(one, alternatives) for one in prompt_ids[1:]]
+
+    @staticmethod
+    def _token(one: int, alternatives: int) -> Token:
+        return Token(one, -0.5, tuple((one + 1 + more, -0.25 * (1 + more)) for more in range(alternatives)))
+
+    async def embed(self, texts: Sequence[str | list[int]], adapter: object) -> Any:
+        self.embedded += texts
+        return np.tile(np.array([0.6, 0.8, 0.0], np.float32), (len(texts), 1))
+
+
+class Sentences:
+    """Stands for the sentence model."""
+
+    name = "sentences"
+
+    async def embed(self, texts: Sequence[str]) -> Any:
+        return np.tile(np.array([0.6, 0.8, 0.0], np.float32), (len(texts), 1))
+
+
+def surface(
+    said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
+) -> tuple[httpx.AsyncClient, Script]:
+    """A client of the routes, and the back end behind them."""
+    app, backend = application(said, tokenizer=tokenizer, own=own, rows=rows)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference"), backend
+
+
+def application(
+    said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
+) -> tuple[FastAPI, Script]:
+    """The routes, and the back end behind them."""
+    tokenizer = tokenizer or byte_tokenizer()
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"] if isinstance(said, str) else said
+    backend = Script(ids, rows)
+
+    @asynccontextmanager
+    async def lease_all(_adapters: object, _head_start: float = 0.0) -> AsyncIterator[None]:
+        yield
+
+    async def nowhere_else(_request: object, _chosen: object) -> None:
+        return None
+
+    hosted = Hosted(
+        Base(MODEL, "0" * 64),
+        Vocabulary(tokenizer),
+        SimpleNamespace(lease_all=lease_all),  # type: ignore[arg-type]
+        backend,  # type: ignore[arg-type]
+        Limits(max_prompt_tokens=2048, max_completion_tokens=1024, default_completion_tokens=64, context=2048),
+        own=own or GenerationSettings(),
+    )
+    generator = Generator(
+        projection=SimpleNamespace(catalogue=Catalogue()),
+        hosting=Hosting([hosted]),
+        preloading=SimpleNamespace(asked=lambda *given: backend.foreseen.append(given)),  # type: ignore[arg-type]
+        publisher=SimpleNamespace(say=lambda *_, **__: None),  # type: ignore[arg-type]
+        ids=GenerationIds(b"secret"),
+        http=None,  # type: ignore[arg-type]
+        router_url="",
+        replica="r",
+        fallbacks={},
+        always_fall_back=False,
+        count_by_adapter=False,
+    )
+    parts = SimpleNamespace(
+        generator=generator,
+        hosting=generator.hosting,
+        forwarding=SimpleNamespace(answer=nowhere_else),
+        gate=SimpleNamespace(require_open=lambda: None),
+        embedder=Sentences(),
+        projection=generator.projection,
+        started=0,
+    )
+    app = FastAPI()
+    http_errors.install(app)
+    app.include_router(api.router)
+    caller = Caller("user", frozenset({"generate"}), frozenset({"*"}))
+    app.dependency_overrides[api._parts] = lambda: parts
+    app.dependency_overrides[api._asks] = lambda: caller
+    [generates] = get_args(api.Generates)[1:]
+    app.dependency_overrides[generates.dependency] = lambda: caller
+    return app, backend
+
+
+def chat(*turns: Any, **more: Any) -> dict[str, Any]:
+    """A request body; a text is a user's turn."""
+    messages = [{"role": "user", "content": one} if isinstance(one, str) else one for one in turns or ("Open?",)]
+    return {"model": MODEL, "messages": messages, **more}
