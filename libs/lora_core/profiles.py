@@ -12,7 +12,8 @@ Device = Literal["mobile", "desktop", "server"]
 
 @dataclass(frozen=True)
 class QuantisationProfile:
-    """level: llama.cpp's name of it. storage: how `LoRAFormat.save` keeps such an adapter.
+    """level: llama.cpp's, which `to_gguf` writes. storage: ours, in which `LoRAFormat.save` keeps such an adapter. A
+    file is called by the one that it has.
 
     quality_threshold: the share of positions at which the compressed adapter must still prefer the original's token.
     size_reduction, speed_gain: what is aimed at, against float16 and its speed; `lora_core.drift` measures.
