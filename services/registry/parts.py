@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from fleet_kit.service import Service
 from services.registry.base_models import BaseModels
+from services.registry.imports.hub import Hub
 from services.registry.inspection import Inspector
 from services.registry.quota import UploadsInFlight
 from services.registry.scratch import Scratch
@@ -20,6 +21,7 @@ class Parts:
     base_models: BaseModels
     inspector: Inspector
     scratch: Scratch
+    hub: Hub
     uploads: UploadsInFlight
 
 
