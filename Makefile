@@ -54,6 +54,18 @@ test-mlx: setup $(MLX_PYTHON)
 	.venv-mlx.part/bin/python -m pip install --quiet "mlx[cpu]==0.32.4" "mlx-lm==0.32.2"
 	mv .venv-mlx.part .venv-mlx
 
+# Adapter files in other Arrow readers, in an environment of its own (Python and Node).
+ARROW_PYTHON ?= .venv-arrow/bin/python
+.PHONY: test-arrow
+test-arrow: setup $(ARROW_PYTHON)
+	LORAFLEET_ARROW_PYTHON=$(abspath $(ARROW_PYTHON)) LORAFLEET_ARROW_JS=$(abspath .venv-arrow) $(BIN)/python -m pytest tests/unit/lora_core/test_arrow_readers.py -m "heavy or not heavy" $(PYTEST_ARGS)
+
+.venv-arrow/bin/python:
+	$(PYTHON) -m venv .venv-arrow.part
+	.venv-arrow.part/bin/python -m pip install --quiet "pyarrow==26.0.1" "polars==2.1.0" "nanoarrow==0.9.0" "duckdb==2.0.1" "numpy==2.4.6"
+	npm install --silent --prefix .venv-arrow.part "apache-arrow@21.2.0" "hash-wasm@4.12.0"
+	mv .venv-arrow.part .venv-arrow
+
 # Adapters for llama.cpp, against a llama-server in an environment of its own. Its package compiles llama.cpp: 20 minutes
 # on two cores, a C++ compiler needed. LLAMA_SERVER=<binary> takes one that is there already.
 LLAMA_SERVER ?= .venv-llama/llama-server
