@@ -49,3 +49,14 @@ def quality_threshold(adapter_type: str, storage: Storage) -> float:
     asked = [(kind, profile.quality_threshold) for (kind, _), profile in PROFILES.items() if profile.storage == storage]
     own = [threshold for kind, threshold in asked if kind == adapter_type]
     return max(own or [threshold for _, threshold in asked], default=DEFAULT.quality_threshold)
+
+
+def level_threshold(adapter_type: str, level: str | None) -> float:
+    """The same of a file for llama.cpp at this level (`q4_k_m` …); 1 for one that is not rounded."""
+    if level is None:
+        return DEFAULT.quality_threshold
+    asked = [
+        (kind, profile.quality_threshold) for (kind, _), profile in PROFILES.items() if profile.level.lower() == level
+    ]
+    own = [threshold for kind, threshold in asked if kind == adapter_type]
+    return max(own or [threshold for _, threshold in asked], default=DEFAULT.quality_threshold)

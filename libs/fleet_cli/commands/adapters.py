@@ -10,6 +10,7 @@ import typer
 
 from fleet_cli import calls
 from fleet_cli.adapter_files import EXPECTED, files_of
+from fleet_cli.commands import convert
 from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomain, ReasonOption
 from fleet_cli.faults import BadInput
 from fleet_cli.files import read_text
@@ -18,7 +19,8 @@ from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.replies import Withdrawal
 from fleet_cli.session import Session, facts, table
 
-adapters = CommandGroup("List, show, approve, activate and register adapter versions.")
+adapters = CommandGroup("List, show, approve, activate, register, import and convert adapters.")
+convert.add(adapters)
 
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")]
 

@@ -27,24 +27,28 @@ RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.standard_normal((16, 1024), dtype=np.float32)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of nine layers whose rows are 256 and 512 wide."""
+def model_of_nine_layers(folder: Path) -> Path:
+    """A Llama whose rows are 256 and 512 wide, saved."""
     torch.manual_seed(3)
     config = LlamaConfig(
         vocab_size=32, hidden_size=256, intermediate_size=512, num_hidden_layers=9, num_attention_heads=4,
         num_key_value_heads=2,
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("model")
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_of_nine_layers(tmp_path_factory.mktemp("model"))
+
+
 def card_for(model: Path, rank: int) -> LoRACard:
+    random = np.random.default_rng(rank)
     weights = {
         module: LoRAWeights(
-            RANDOM.standard_normal((rank, inside), dtype=np.float32),
-            RANDOM.standard_normal((outside, rank), dtype=np.float32),
+            random.standard_normal((rank, inside), dtype=np.float32),
+            random.standard_normal((outside, rank), dtype=np.float32),
         )
         for module, (outside, inside) in linear_shapes(model).items()
     }
