@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -80,8 +80,12 @@ def add(group: CommandGroup) -> None:
 
 def _engine(model: Path, rank: int) -> ArrowEngine:
     """With room for the adapter and for what it became."""
+    from transformers.utils import logging
+
     from lora_core.engine import ArrowEngine
 
+    bars: Any = logging
+    bars.disable_progress_bar()  # what is said is one line
     try:
         return ArrowEngine.open(model, slots=2, max_rank=rank)
     except (OSError, ValueError) as error:
