@@ -54,6 +54,18 @@ test-mlx: setup $(MLX_PYTHON)
 	.venv-mlx.part/bin/python -m pip install --quiet "mlx[cpu]==0.32.4" "mlx-lm==0.32.2"
 	mv .venv-mlx.part .venv-mlx
 
+# Adapter files in other Arrow readers, in an environment of its own (Python and Node).
+ARROW_PYTHON ?= .venv-arrow/bin/python
+.PHONY: test-arrow
+test-arrow: setup $(ARROW_PYTHON)
+	LORAFLEET_ARROW_PYTHON=$(abspath $(ARROW_PYTHON)) LORAFLEET_ARROW_JS=$(abspath .venv-arrow) $(BIN)/python -m pytest tests/unit/lora_core/test_arrow_readers.py -m "heavy or not heavy" $(PYTEST_ARGS)
+
+.venv-arrow/bin/python:
+	$(PYTHON) -m venv .venv-arrow.part
+	.venv-arrow.part/bin/python -m pip install --quiet "pyarrow==26.0.1" "polars==2.1.0" "nanoarrow==0.9.0" "duckdb==2.0.1" "numpy==2.4.6"
+	npm install --silent --prefix .venv-arrow.part "apache-arrow@21.2.0" "hash-wasm@4.12.0"
+	mv .venv-arrow.part .venv-arrow
+
 # Adapters for llama.cpp, against a llama-server in an environment of its own. Its package compiles llama.cpp: 20 minutes
 # on two cores, a C++ compiler needed. LLAMA_SERVER=<binary> takes one that is there already.
 LLAMA_SERVER ?= .venv-llama/llama-server
@@ -80,6 +92,16 @@ test-clients: setup .venv-clients/.ready
 	cp tests/clients/package.json .venv-clients/
 	npm install --prefix .venv-clients --no-audit --no-fund --ignore-scripts --silent
 	touch $@
+
+# Files of llama.cpp's levels, against the llama.cpp that an npm package brings built (Node, 700 MB).
+NODE_LLAMA ?= .venv-node-llama
+.PHONY: test-llama-levels
+test-llama-levels: setup $(NODE_LLAMA)/node_modules
+	LORAFLEET_NODE_LLAMA=$(abspath $(NODE_LLAMA)) $(BIN)/python -m pytest tests/unit/lora_core/test_gguf_levels_llama.py -m heavy $(PYTEST_ARGS)
+
+.venv-node-llama/node_modules:
+	npm install --silent --ignore-scripts --prefix .venv-node-llama.part "node-llama-cpp@3.22.1"
+	mv .venv-node-llama.part .venv-node-llama
 
 # The service on vLLM servers, against vLLM itself on this machine's CPU in an environment of its own (3 GB).
 VLLM_PYTHON ?= .venv-vllm/bin/python

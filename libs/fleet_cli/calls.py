@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from fleet_cli.client import Call, Query
+from fleet_cli.client import Call, Query, Upload
 from fleet_cli.replies import (
     Adapter,
     Anything,
@@ -183,8 +183,21 @@ def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:
 
 def register(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
     """Upload a PEFT folder's files as a new version."""
-    upload = [("files", (file.name, file.read_bytes(), "application/octet-stream")) for file in files]
-    return Call("registry", "POST", "/v1/adapters", _ADAPTER, files=upload, form=fields)
+    return Call("registry", "POST", "/v1/adapters", _ADAPTER, files=_parts(files), form=fields)
+
+
+def import_files(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
+    """Upload an adapter's files, whatever their form, as a new version."""
+    return Call("registry", "POST", "/v1/adapters/import", _ADAPTER, files=_parts(files), form=fields)
+
+
+def import_from(source: str, fields: Mapping[str, str]) -> Call[Adapter]:
+    """Have the registry fetch an adapter from its bucket or a model hub."""
+    return Call("registry", "POST", "/v1/adapters/import", _ADAPTER, body={**fields, "source": source})
+
+
+def _parts(files: Sequence[Path]) -> Upload:
+    return [("files", (file.name, file.read_bytes(), "application/octet-stream")) for file in files]
 
 
 # evaluator

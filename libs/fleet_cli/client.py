@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from fleet_cli.faults import Fault, ServerRefused, Unreachable
 from fleet_cli.home import FleetHome
 from fleet_cli.upload import FileBody
+from fleet_kit.text_lines import async_lines_of, lines_of
 
 Answer = TypeVar("Answer")
 Query = Mapping[str, str | int | float | bool | None]
@@ -80,7 +81,9 @@ class Call(Generic[Answer]):
         check(self.service, response)
         try:
             if self.lines:
-                return self.answer.validate_python([json.loads(line) for line in response.text.splitlines() if line])
+                return self.answer.validate_python(
+                    [json.loads(line) for line in lines_of(iter([response.content])) if line]
+                )
             if not self.inside:
                 return self.answer.validate_json(response.content or b"null")
             return self.answer.validate_python(response.json()[self.inside])
@@ -174,7 +177,7 @@ class FleetClient:
                 if not response.is_success:
                     response.read()
                 check(call.service, response)
-                for line in response.iter_lines():
+                for line in lines_of(response.iter_bytes()):
                     if (chunk := _server_sent(call.service, line)) is not None:
                         yield chunk
             finally:
@@ -218,7 +221,7 @@ class AsyncFleetClient:
                 if not response.is_success:
                     await response.aread()
                 check(call.service, response)
-                async for line in response.aiter_lines():
+                async for line in async_lines_of(response.aiter_bytes()):
                     if (chunk := _server_sent(call.service, line)) is not None:
                         yield chunk
             finally:

@@ -39,7 +39,9 @@ def save(chunks: Iterable[bytes], output: Path, option: str) -> None:
 def read_lines(name: str, option: str, required: tuple[str, ...]) -> list[dict[str, object]]:
     """The objects of a JSONL file, each with the required texts; raises `BadInput` at the first bad line."""
     records: list[dict[str, object]] = []
-    for number, line in enumerate(read_text(name, option).splitlines(), start=1):
+    for number, text in enumerate(read_text(name, option).split("\n"), start=1):
+        # U+2028 and the like are letters within JSON. A mark of byte order is what some editors begin a file with.
+        line = text.removeprefix("\ufeff")
         if not line.strip():
             continue
         try:

@@ -35,9 +35,9 @@ class PlainGroup(TyperGroup):
         try:
             code = super().main(*args, **extra)
             sys.stdout.flush()
-        except (BrokenPipeError, SystemExit):
-            # Typer and rich turn a broken pipe into an exit of their own.
-            if _reader_is_gone():
+        except (BrokenPipeError, SystemExit) as error:
+            # Typer and rich turn a broken pipe into an exit of their own; help pages are printed to nowhere by then.
+            if isinstance(error.__context__, BrokenPipeError) or _reader_is_gone():
                 _leave_quietly()
             raise
         except typer.TyperException as error:

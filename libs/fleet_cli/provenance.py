@@ -23,6 +23,8 @@ def lines(chain: Provenance) -> list[str]:
         "loaded": "; ".join(_with(one, "{artifact_sha256}  by {replica}") for one in chain.loaded),
         "answers": _with(chain.answers, "{count}"),
     }
+    if chain.origin is not None:
+        links = {"imported from": _with(chain.origin, "{source}  as {form}"), **links}
     shown = [f"  → {name:<14} {text or 'not yet'}" for name, text in links.items()]
     broken = breaks(chain)
     return [chain.adapter_id, *shown, *(f"  ✗ {one}" for one in broken)] + ([] if broken else ["  ✓ the chain holds"])

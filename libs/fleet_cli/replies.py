@@ -83,6 +83,7 @@ class Provenance(Reply):
     """The digest chain of a version; a link that does not exist (yet) is null."""
 
     adapter_id: str
+    origin: Link | None = None
     dataset: Link | None = None
     configuration: Link | None = None
     base_model: Link

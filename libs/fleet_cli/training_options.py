@@ -37,6 +37,9 @@ class Export(StrEnum):
     """Further forms of a finished adapter."""
 
     GGUF = "gguf"
+    GGUF_Q8_0 = "gguf-q8_0"
+    GGUF_Q6_K = "gguf-q6_k"
+    GGUF_Q4_K_M = "gguf-q4_k_m"
     INT8 = "int8"
     INT4 = "int4"
 

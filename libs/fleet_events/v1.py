@@ -164,7 +164,7 @@ class Export(Message):
     """A further form of a finished adapter, and whether it is still good enough on the validation split."""
 
     kind: Annotated[str, Field(min_length=1)]
-    """gguf, int8 or int4."""
+    """gguf, gguf-q8_0, gguf-q6_k, gguf-q4_k_m, int8 or int4."""
     blob: Blob
     same_token: Double | None = None
     """Share of validation positions at which it prefers the same token as the adapter itself."""
@@ -535,8 +535,12 @@ class TrainingRequested(Event):
     """Adapter to train further, by its id or by the id of the job that made it; empty begins a new one."""
     priority: Annotated[int, Field(ge=0, le=9), INTEGER] = 0
     """Of two waiting jobs the one of higher priority goes first."""
-    exports: Annotated[tuple[Annotated[str, Field(pattern="^(?:|gguf|int8|int4)$")], ...], Field(max_length=3)] = ()
-    """Further forms of the finished adapter: gguf, int8, int4."""
+    exports: Annotated[
+        tuple[Annotated[str, Field(pattern="^(?:|gguf|gguf-q8_0|gguf-q6_k|gguf-q4_k_m|int8|int4)$")], ...],
+        Field(max_length=6),
+    ] = ()
+    """Further forms of the finished adapter: gguf (its own numbers, for llama.cpp), gguf-q8_0, gguf-q6_k and gguf-q4_k_m
+ (rounded to llama.cpp's levels), int8 and int4 (Arrow)."""
 
 
 class TrainingQueued(Event):

@@ -23,12 +23,16 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class Batch:
-    """One record batch of a file: its columns and their types, metadata, and each buffer's (start, length)."""
+    """One record batch of a file: its columns and their types, metadata, and each buffer's (start, length).
+
+    schema_in_front: whether the file has its schema before the batch too, and not in the footer alone.
+    """
 
     columns: tuple[tuple[str, pa.DataType], ...]
     metadata: Mapping[bytes, bytes]
     rows: int
     buffers: tuple[tuple[int, int], ...]
+    schema_in_front: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,23 +55,41 @@ def read_single_batch(data: memoryview) -> Batch:
     if not 0 < footer_length <= min(size - 18, _MAX_METADATA):
         raise Malformed("truncated: the footer does not fit the file")
     try:
-        first = _message(data, _START)
-        if first.kind != _SCHEMA or first.body != first.end:
-            raise Malformed("the first message is not a schema")
-        if first.header.int16(0):
+        first = batch = _message(data, _START)
+        in_front = first.kind == _SCHEMA and first.body == first.end
+        if in_front:
+            batch = _message(data, first.end)
+            described = first.header
+        else:
+            # Files of apache-arrow for JavaScript begin with the batch. Every reader takes the footer's schema.
+            described = _footer_schema(data, footer_length, batch)
+        if batch.kind != _RECORD_BATCH:
+            raise Malformed("neither the first message nor the one behind a schema is a record batch")
+        if described.int16(0):
             raise Malformed("big-endian, expected little-endian")
-        second = _message(data, first.end)
-        if second.kind != _RECORD_BATCH:
-            raise Malformed("the second message is not a record batch")
-        rows, buffers = _buffers(second)
+        rows, buffers = _buffers(batch)
     except struct.error:
         raise Malformed("an offset points outside the file") from None
     try:
-        schema = pa.ipc.read_schema(pa.py_buffer(data[first.start : first.body]))
+        if in_front:
+            schema = pa.ipc.read_schema(pa.py_buffer(data[first.start : first.body]))
+        else:
+            with pa.ipc.open_file(pa.py_buffer(data)) as opened:  # of which the footer alone is read
+                schema = opened.schema
         columns = tuple((field.name, field.type) for field in schema)
     except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
         raise Malformed(f"schema: {error}") from None
-    return Batch(columns, schema.metadata or {}, rows, buffers)
+    return Batch(columns, schema.metadata or {}, rows, buffers, in_front)
+
+
+def _footer_schema(data: memoryview, length: int, batch: "_Message") -> "_Table":
+    """The schema in the footer, whose one block has to be this batch. Source: File.fbs."""
+    end = len(data) - 10
+    footer = _Table.root(data[end - length : end])
+    blocks = footer.blocks(3)
+    if blocks != [(batch.start, batch.body - batch.start, batch.end - batch.body)] or footer.blocks(2):
+        raise Malformed("without a schema in front, the footer's only block has to be the first message")
+    return footer.table(1)
 
 
 def _message(data: memoryview, position: int) -> _Message:
@@ -112,6 +134,18 @@ class _Table:
     @classmethod
     def root(cls, view: memoryview) -> "_Table":
         return cls(view, _at("<I", view, 0))
+
+    def blocks(self, number: int) -> list[tuple[int, int, int]]:
+        """A vector of Block: offset, length of metadata and of body."""
+        position = self._field(number)
+        if not position:
+            return []
+        start = position + _at("<I", self.view, position)
+        count = _at("<I", self.view, start)
+        if start + 4 + 24 * count > len(self.view):
+            raise Malformed("a vector does not fit its message")
+        numbers = struct.unpack_from("<" + "qi4xq" * count, self.view, start + 4)
+        return list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
 
     def _field(self, number: int) -> int:
         vtable = self.position - _at("<i", self.view, self.position)

@@ -18,12 +18,12 @@ import pyarrow as pa
 from lora_core.array import DTYPES, FLOAT16, Array
 from lora_core.arrow_ipc import Batch, Malformed, read_single_batch
 from lora_core.arrow_layout import (
-    ALIGNMENT,
     ARROW_TYPES,
     CARD,
     CHECKSUM,
     DIGEST,
     FORMAT_VERSION,
+    LEAST_ALIGNMENT,
     UNSEALED,
     VERSION,
     checksum_of,
@@ -58,6 +58,7 @@ class _Layout:
     columns: Mapping[str, _Column]
     tensors: tuple[int, int]
     checksum: bytes
+    schema_in_front: bool
 
 
 # Files whose tensors had the digest that they claim, by identity: the digest of very many, the layout of the last.
@@ -76,7 +77,8 @@ def read_card(data: memoryview, identity: Identity) -> LoRACard:
     """The card in a mapped file. Raises Malformed, DocumentInvalid or InvalidAdapter."""
     layout = _layouts.get(identity) or _layout(data)
     # Where the layout was known, equal bytes are what says that it still holds.
-    if checksum_of(data, layout.checksum, layout.tensors) != layout.checksum:
+    found = checksum_of(data, layout.checksum, layout.tensors, in_front=layout.schema_in_front)
+    if found != layout.checksum:
         raise Malformed("the file does not have the recorded checksum: altered")
     whole: npt.NDArray[np.uint8] = np.frombuffer(data, dtype=np.uint8)
     whole.setflags(write=False)
@@ -122,7 +124,7 @@ def _layout(data: memoryview) -> _Layout:
     recorded = metadata.get(CHECKSUM, b"")
     if len(recorded) != len(UNSEALED):
         raise Malformed("no checksum is recorded")
-    return _Layout(digest, stored, _columns(batch, stored), tensors_span(batch), recorded)
+    return _Layout(digest, stored, _columns(batch, stored), tensors_span(batch), recorded, batch.schema_in_front)
 
 
 def _stack(stack: StoredStack, values: Mapping[str, Array]) -> Stack:
@@ -164,8 +166,10 @@ def _columns(batch: Batch, stored: StoredCard) -> dict[str, _Column]:
             raise Malformed(f"column {number} is {own_name!r} {own_type}, the card says {name!r} {kind} {list(shape)}")
         (_, validity), (_, child_validity), (start, length) = batch.buffers[3 * number : 3 * number + 3]
         needed = math.prod(shape) * dtype.itemsize
-        if validity or child_validity or length < needed or start % ALIGNMENT:
-            raise Malformed(f"tensor {name!r} has {length} bytes at {start}, expected {needed}, 64-byte aligned")
+        if validity or child_validity or length < needed or start % LEAST_ALIGNMENT:
+            raise Malformed(
+                f"tensor {name!r} has {length} bytes at {start}, expected {needed} at a multiple of {LEAST_ALIGNMENT}"
+            )
         columns[name] = _Column(start, start + needed, dtype, shape)
     return columns
 

@@ -9,7 +9,7 @@ import torch
 
 from lora_core.array import widen
 from lora_core.arrow_format import LoRAFormat
-from lora_core.arrow_writer import serialise
+from lora_core.arrow_writer import Storage, serialise
 from lora_core.card import LoRACard
 from lora_core.engine import ArrowEngine
 from lora_core.errors import InvalidAdapter
@@ -32,11 +32,11 @@ class Drift:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed adapter's file beside the plain one, bytes of both. error: ‖difference‖ / ‖original‖, matrices."""
+    """A compressed adapter's Arrow file beside the plain one, bytes of both. error: ‖difference‖ / ‖original‖."""
 
     path: Path
     digest: str
-    level: str
+    storage: Storage
     bytes: int
     plain_bytes: int
     error: float
@@ -104,7 +104,7 @@ def compress(
         drift = measure_drift(engine, card, small, prompts)
         if drift.agreement < profile.quality_threshold:
             expected = (
-                f"at least {profile.quality_threshold:g} ({profile.level}): keep this adapter in a larger storage"
+                f"at least {profile.quality_threshold:g} ({profile.storage}): keep this adapter in a larger storage"
             )
             raise InvalidAdapter("agreement", round(drift.agreement, 4), expected)
     except BaseException:
@@ -112,4 +112,4 @@ def compress(
         raise
     error = matrix_error(card, small)
     plain = len(serialise(card, "plain")[0])
-    return Compressed(path, digest, profile.level, path.stat().st_size, plain, error, drift)
+    return Compressed(path, digest, profile.storage, path.stat().st_size, plain, error, drift)

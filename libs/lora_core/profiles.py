@@ -12,7 +12,8 @@ Device = Literal["mobile", "desktop", "server"]
 
 @dataclass(frozen=True)
 class QuantisationProfile:
-    """level: llama.cpp's name of it. storage: how `LoRAFormat.save` keeps such an adapter.
+    """level: llama.cpp's, which `to_gguf` writes. storage: ours, in which `LoRAFormat.save` keeps such an adapter. A
+    file is called by the one that it has.
 
     quality_threshold: the share of positions at which the compressed adapter must still prefer the original's token.
     size_reduction, speed_gain: what is aimed at, against float16 and its speed; `lora_core.drift` measures.
@@ -46,5 +47,16 @@ def quality_threshold(adapter_type: str, storage: Storage) -> float:
     Its own profile's where one keeps it so, else the strictest that any profile asks of this storage.
     """
     asked = [(kind, profile.quality_threshold) for (kind, _), profile in PROFILES.items() if profile.storage == storage]
+    own = [threshold for kind, threshold in asked if kind == adapter_type]
+    return max(own or [threshold for _, threshold in asked], default=DEFAULT.quality_threshold)
+
+
+def level_threshold(adapter_type: str, level: str | None) -> float:
+    """The same of a file for llama.cpp at this level (`q4_k_m` …); 1 for one that is not rounded."""
+    if level is None:
+        return DEFAULT.quality_threshold
+    asked = [
+        (kind, profile.quality_threshold) for (kind, _), profile in PROFILES.items() if profile.level.lower() == level
+    ]
     own = [threshold for kind, threshold in asked if kind == adapter_type]
     return max(own or [threshold for _, threshold in asked], default=DEFAULT.quality_threshold)

@@ -151,6 +151,22 @@ class ReplicaView(View):
     last_loaded_at: datetime
 
 
+class OriginalFileView(View):
+    """A file of an imported adapter as it came."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class OriginView(View):
+    """Where an imported version comes from."""
+
+    form: str = Field(description="peft, mlx, gguf or arrow")
+    source: str = Field(description="upload, or what was fetched; a hub's repository with its commit")
+    files: list[OriginalFileView]
+
+
 class AdapterDetails(AdapterView):
     """Everything known of one version."""
 
@@ -162,6 +178,7 @@ class AdapterDetails(AdapterView):
     checkpoint_config: BlobView
     probe: v1.Probe | None
     training: TrainingView | None
+    origin: OriginView | None
     evaluation: EvaluationView | None
     usage: UsageView
     feedback: FeedbackView
@@ -180,6 +197,7 @@ class AdapterDetails(AdapterView):
             checkpoint_config=BlobView.model_validate(made_of.checkpoint_config),
             probe=made_of.probe,
             training=_training(made_of.training),
+            origin=OriginView.model_validate(made_of.origin) if made_of.origin else None,
             evaluation=EvaluationView.of(adapter.evaluation) if adapter.evaluation else None,
             usage=UsageView.model_validate(usage),
             feedback=FeedbackView.model_validate(feedback),

@@ -19,6 +19,7 @@ from services.registry.access import Admin, Approver, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
 from services.registry.change import Act, AuditEntry, Change, NotAllowed
 from services.registry.family import Adapter, Family, Method, Status, Training
+from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
 from services.registry.parts import RegistryService
 from services.registry.policy import InvalidPolicy, Policy
@@ -76,6 +77,19 @@ async def list_adapters(
 )
 async def register_adapter(request: Request, response: Response, caller: Writer, service: Service) -> AdapterDetails:
     adapter = await upload.register_upload(request, caller, service)
+    response.headers["Location"] = f"/v1/adapters/{adapter.adapter_id}"
+    return await _details(service, adapter)
+
+
+@router.post(
+    "/adapters/import",
+    status_code=201,
+    summary="Register an adapter from files in another form, an archive, a bucket or a hub",
+    openapi_extra=body_rule("max_artifact_bytes", "multipart/form-data") | endpoint.OPENAPI,
+    responses=endpoint.RESPONSES,
+)
+async def import_adapter(request: Request, response: Response, caller: Writer, service: Service) -> AdapterDetails:
+    adapter = await endpoint.register_import(request, caller, service)
     response.headers["Location"] = f"/v1/adapters/{adapter.adapter_id}"
     return await _details(service, adapter)
 

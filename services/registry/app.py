@@ -15,6 +15,8 @@ from lora_core.errors import AdapterError
 from services.registry import api
 from services.registry.base_models import BaseModels, WrongBaseModel
 from services.registry.handlers import handlers
+from services.registry.imports.guard import Hosts
+from services.registry.imports.hub import Hub
 from services.registry.inspection import Bounds, Inspector
 from services.registry.parts import Parts, RegistryService
 from services.registry.quota import UploadsInFlight
@@ -32,10 +34,15 @@ async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     reading = asyncio.create_task(_read_all(models))
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     try:
-        yield Parts(models, scratch, UploadsInFlight(settings.max_uploads_at_once))
+        yield Parts(models, scratch, _hub(settings), UploadsInFlight(settings.max_uploads_at_once))
     finally:
         await tasks.end(reading)
         await asyncio.to_thread(scratch.close)
+
+
+def _hub(settings: RegistrySettings) -> Hub:
+    hosts = Hosts(settings.import_hosts, settings.import_private_hosts)
+    return Hub(hosts, most=settings.max_artifact_bytes, seconds=settings.import_seconds)
 
 
 async def _read_all(models: BaseModels) -> None:

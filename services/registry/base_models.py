@@ -30,6 +30,7 @@ class Pinned:
     name: str
     revision: str
     shapes: LayerShapes
+    folder: Path
 
     @property
     def reference(self) -> v1.BaseModel:
@@ -88,4 +89,4 @@ class BaseModels:
 
 
 def _read(name: str, folder: Path) -> Pinned:
-    return Pinned(name, base_model.revision(folder), base_model.target_shapes(folder))
+    return Pinned(name, base_model.revision(folder), base_model.target_shapes(folder), folder)

@@ -54,10 +54,10 @@ def convert(folder: Path, name: str, to: Path, shapes: LayerShapes) -> Contents:
 
     try:
         card = _from_peft(folder, name, shapes)
-        contents = _check(card, shapes)
+        contents = check(card, shapes)
         LoRAFormat.save(card, to)
     except AdapterError as error:
-        raise _refusal(error, WEIGHTS) from error
+        raise refusal(error, WEIGHTS) from error
     return contents
 
 
@@ -71,10 +71,10 @@ def open_artifact(artifact: Path, checkpoint: Path, shapes: LayerShapes) -> Cont
 
     try:
         card = LoRAFormat.load(artifact)
-        contents = _check(card, shapes)
+        contents = check(card, shapes)
         original = _from_peft(checkpoint, card.name, shapes)
     except AdapterError as error:
-        raise _refusal(error, "artifact") from error
+        raise refusal(error, "artifact") from error
     _check_same(card, original)
     return contents
 
@@ -85,7 +85,8 @@ def _from_peft(folder: Path, name: str, shapes: LayerShapes) -> LoRACard:
     return from_peft(folder, name, shapes)
 
 
-def _check(card: LoRACard, shapes: LayerShapes) -> Contents:
+def check(card: LoRACard, shapes: LayerShapes) -> Contents:
+    """What a card says of itself, once it fits the base model; raises AdapterError."""
     from lora_core.validation import check_card
 
     manifest = check_card(card, shapes)
@@ -116,7 +117,8 @@ def _check_same(card: LoRACard, original: LoRACard) -> None:
                 raise CannotServe("artifact", f"{module}.{name} is not what the checkpoint has")
 
 
-def _refusal(error: AdapterError, otherwise: str) -> CannotServe:
+def refusal(error: AdapterError, otherwise: str) -> CannotServe:
+    """The error as a refusal that names its field, `otherwise` where it has none, and no place on this machine."""
     if isinstance(error, CorruptAdapter):  # its path is a place on this machine
         return CannotServe(error.path.name or otherwise, f"{error.path.name}: {error.reason}")
     return CannotServe(error.field if isinstance(error, InvalidAdapter) else otherwise, str(error))

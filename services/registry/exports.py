@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from fleet_events import v1
 
 ARROW_KINDS = ("int8", "int4")
+OWN_NUMBERS = "gguf"
+"""The form that rounds nothing; it is fit where its matrices are the adapter's."""
 
 
 def check_claims(exports: Sequence[v1.Export]) -> None:
     """A form is fit only if it was measured and reaches its threshold; raises CannotServe with the field at fault."""
     for index, export in enumerate(exports):
         field = f"exports.{index}.fit"
-        if not export.fit or export.kind not in ARROW_KINDS:
+        if not export.fit or export.kind == OWN_NUMBERS:
             continue
         if export.same_token is None or export.quality_threshold is None:
             raise CannotServe(

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from fleet_events import v1
+from services.registry.imports.source import Origin
 from services.registry.policy import Judgement
 from services.registry.version import FIRST, Bump, Footing, SemVer, bump_rule
 
@@ -96,6 +97,8 @@ class Submission:
     golden_dataset_id: str = ""
     auto_approve_threshold: float | None = None
     training: Training | None = None
+    origin: Origin | None = None
+    """Of an imported version, where it came from."""
 
     @property
     def family(self) -> str:

@@ -20,7 +20,8 @@ import structlog
 
 from lora_core.description import LayerShapes
 from services.registry.checkpoint import CannotServe, Contents
-from services.registry.inspection_order import Base, Convert, Limits, Open, Order, Outcome
+from services.registry.imports.adoption import Adopted, BaseFolder
+from services.registry.inspection_order import Adopt, Base, Convert, Limits, Open, Order, Outcome, Unpack, Work
 from services.registry.settings import RegistrySettings
 
 log = structlog.get_logger()
@@ -51,30 +52,54 @@ class Inspector:
 
     async def convert(self, folder: Path, name: str, to: Path, shapes: LayerShapes) -> Contents:
         """`checkpoint.convert`, apart. Raises CannotServe also for files that take too long or too much memory."""
-        return await self._inspect(Convert(folder=folder, name=name, to=to, base=Base.of(shapes)), [folder])
+        return _contents(await self._inspect(Convert(folder=folder, name=name, to=to, base=Base.of(shapes)), [folder]))
 
     async def open_artifact(
         self, artifact: Path, checkpoint: Path, shapes: LayerShapes, forms: Sequence[tuple[str, Path]] = ()
     ) -> Contents:
         """`checkpoint.open_artifact`, apart, and `exports.check_arrow` of the forms, (field, file) each."""
         work = Open(artifact=artifact, checkpoint=checkpoint, base=Base.of(shapes), forms=tuple(forms))
-        return await self._inspect(work, [artifact, checkpoint, *(file for _, file in forms)])
+        return _contents(await self._inspect(work, [artifact, checkpoint, *(file for _, file in forms)]))
 
-    async def _inspect(self, work: Convert | Open, files: Sequence[Path]) -> Contents:
+    async def unpack(self, archive: Path, to: Path, most: int) -> int:
+        """`archive.unpack`, apart: the bytes that it wrote. Time is given for `most` of them."""
+        outcome = await self._inspect(Unpack(archive=archive, to=to, most=most), [archive], further=most)
+        if outcome.unpacked is None:
+            raise RuntimeError("the inspection answered with nothing that was unpacked")
+        return outcome.unpacked
+
+    async def adopt(self, folder: Path, name: str, artifact: Path, peft: Path, base: BaseFolder) -> Adopted:
+        """`adoption.adopt`, apart. Raises CannotServe as `convert`."""
+        work = Adopt(
+            folder=folder,
+            name=name,
+            artifact=artifact,
+            peft=peft,
+            base_model=base.folder.resolve(),
+            base=Base.of(base.shapes),
+        )
+        # Rounded files grow to twice or more when they are converted, and all of it is in memory at once.
+        size = await asyncio.to_thread(_bytes_of, [folder])
+        outcome = await self._inspect(work, [folder], further=3 * size, grows=True)
+        if outcome.adopted is None:
+            raise RuntimeError("the inspection answered with nothing that was adopted")
+        return outcome.adopted
+
+    async def _inspect(self, work: Work, files: Sequence[Path], *, further: int = 0, grows: bool = False) -> Outcome:
+        """further: bytes that are written beside those that are read; with `grows` they are in memory too."""
         size = await asyncio.to_thread(_bytes_of, files)
         limits = Limits(
-            memory=self._bounds.memory + MEMORY_PER_BYTE * size,
-            seconds=self._bounds.seconds + size // BYTES_A_SECOND,
+            memory=self._bounds.memory + MEMORY_PER_BYTE * (size + further if grows else size),
+            seconds=self._bounds.seconds + (size + further) // BYTES_A_SECOND,
         )
         order = Order(limits=limits, work=work).model_dump_json().encode()
         async with self._places:
             status, answer, complaint = await _run(order, limits.seconds)
         if status == 0:
             outcome = Outcome.model_validate_json(answer)
-            if outcome.contents is not None:
-                return outcome.contents
             if outcome.fault is not None:
                 raise CannotServe(outcome.fault.field, outcome.fault.message)
+            return outcome
         if -status in {signal.SIGKILL, signal.SIGXCPU, signal.SIGALRM}:
             raise CannotServe(
                 "files", f"checking these files took more than {limits.seconds:g} s, or more memory than there is"
@@ -84,6 +109,12 @@ class Inspector:
             name, allowed = signal.Signals(-status).name, limits.memory >> 20
             raise CannotServe("files", f"checking these files takes more than {allowed} MiB, or breaks it ({name})")
         raise RuntimeError(f"the inspection ended with {status}: {complaint[-2000:].decode(errors='replace')}")
+
+
+def _contents(outcome: Outcome) -> Contents:
+    if outcome.contents is None:
+        raise RuntimeError("the inspection answered with nothing that it had opened")
+    return outcome.contents
 
 
 async def _run(order: bytes, seconds: float) -> tuple[int, bytes, bytes]:

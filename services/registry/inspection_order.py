@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from lora_core.description import Description, LayerShapes
 from services.registry.checkpoint import Contents
+from services.registry.imports.adoption import Adopted
 
 
 class Base(BaseModel):
@@ -47,6 +48,27 @@ class Open(BaseModel):
     forms: tuple[tuple[str, Path], ...] = ()
 
 
+class Unpack(BaseModel):
+    """Of a tar or zip what an adapter can have is written below `to`, `most` bytes of it."""
+
+    task: Literal["unpack"] = "unpack"
+    archive: Path
+    to: Path
+    most: int
+
+
+class Adopt(BaseModel):
+    """A folder in any form becomes an Arrow artifact and the files of a PEFT folder."""
+
+    task: Literal["adopt"] = "adopt"
+    folder: Path
+    name: str
+    artifact: Path
+    peft: Path
+    base_model: Path
+    base: Base
+
+
 class Limits(BaseModel):
     """memory: bytes beyond those of the imported libraries. seconds: of processor time, and of waiting."""
 
@@ -54,11 +76,14 @@ class Limits(BaseModel):
     seconds: float
 
 
+Work = Convert | Open | Unpack | Adopt
+
+
 class Order(BaseModel):
     """What the process reads."""
 
     limits: Limits
-    work: Annotated[Convert | Open, Field(discriminator="task")]
+    work: Annotated[Work, Field(discriminator="task")]
 
 
 class Fault(BaseModel):
@@ -69,7 +94,9 @@ class Fault(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What the process writes: one of the two."""
+    """What the process writes: one of these, by what it was asked."""
 
     contents: Contents | None = None
+    adopted: Adopted | None = None
+    unpacked: int | None = None
     fault: Fault | None = None

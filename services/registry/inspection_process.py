@@ -11,9 +11,11 @@ import sys
 import traceback
 from pathlib import Path
 
-from services.registry.checkpoint import CannotServe, Contents, convert, open_artifact, preload
+from services.registry.checkpoint import CannotServe, convert, open_artifact, preload
 from services.registry.exports import check_arrow
-from services.registry.inspection_order import Convert, Fault, Limits, Order, Outcome
+from services.registry.imports.adoption import BaseFolder, adopt
+from services.registry.imports.archive import unpack
+from services.registry.inspection_order import Adopt, Convert, Fault, Limits, Open, Order, Outcome, Unpack
 
 _PR_SET_PDEATHSIG = 1
 
@@ -32,7 +34,7 @@ def main() -> None:
 
 def _outcome(order: Order) -> Outcome:
     try:
-        return Outcome(contents=_inspect(order))
+        return _inspect(order)
     except CannotServe as error:
         return Outcome(fault=Fault(field=error.field, message=str(error)))
     except MemoryError:
@@ -46,14 +48,20 @@ def _outcome(order: Order) -> Outcome:
         return Outcome(fault=Fault(field="files", message=f"these files cannot be read ({type(error).__name__})"))
 
 
-def _inspect(order: Order) -> Contents:
-    work = order.work
-    if isinstance(work, Convert):
-        return convert(work.folder, work.name, work.to, work.base.layers)
-    contents = open_artifact(work.artifact, work.checkpoint, work.base.layers)
-    for field, file in work.forms:
-        check_arrow(field, file, work.artifact)
-    return contents
+def _inspect(order: Order) -> Outcome:
+    match order.work:
+        case Convert(folder=folder, name=name, to=to, base=base):
+            return Outcome(contents=convert(folder, name, to, base.layers))
+        case Unpack(archive=archive, to=to, most=most):
+            return Outcome(unpacked=unpack(archive, to, most))
+        case Adopt() as work:
+            model = BaseFolder(work.base_model, work.base.layers)
+            return Outcome(adopted=adopt(work.folder, work.name, work.artifact, work.peft, model))
+        case Open() as work:
+            contents = open_artifact(work.artifact, work.checkpoint, work.base.layers)
+            for field, file in work.forms:
+                check_arrow(field, file, work.artifact)
+            return Outcome(contents=contents)
 
 
 def _die_with(parent: int) -> None:

@@ -15,7 +15,7 @@ from services.registry.family import Adapter
 class Variant(View):
     """A further form. `fit` says whether it met its quantisation profile on the validation split."""
 
-    kind: str = Field(description="gguf (llama.cpp), int8 or int4 (Arrow)")
+    kind: str = Field(description="gguf or gguf-LEVEL (llama.cpp), int8 or int4 (Arrow)")
     blob: BlobView
     fit: bool
     same_token: float | None = Field(description="Share of validation positions with the adapter's own token, 0 to 1")

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from fleet_kit.service import Service
 from services.registry.base_models import BaseModels
+from services.registry.imports.hub import Hub
 from services.registry.quota import UploadsInFlight
 from services.registry.scratch import Scratch
 from services.registry.settings import RegistrySettings
@@ -18,6 +19,7 @@ class Parts:
 
     base_models: BaseModels
     scratch: Scratch
+    hub: Hub
     uploads: UploadsInFlight
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Self
 
-from services.registry.adapter_view import BaseModelView, View
+from services.registry.adapter_view import BaseModelView, OriginView, View
 from services.registry.family import Adapter, Evaluation, Status
 from services.registry.store.usage import Replica, Usage
 
@@ -76,11 +76,13 @@ class AnswersLink(View):
 class Provenance(View):
     """Data set → configuration → base model → checkpoint → artifact → evaluation → approval → loaded → answers.
 
-    A link that does not exist (yet) is null: an uploaded adapter has no data set and no configuration. `evaluation` is
+    A link that does not exist (yet) is null: an uploaded adapter has no data set and no configuration. `origin` is an
+    imported adapter's: the files it was converted from, by digest. `evaluation` is
     the one that decided, else the newest. Every statement about the artifact repeats the digest that it is about.
     """
 
     adapter_id: str
+    origin: OriginView | None
     dataset: DatasetLink | None
     configuration: ConfigurationLink | None
     base_model: BaseModelView
@@ -97,6 +99,7 @@ class Provenance(View):
         decided = next((one for one in evaluations if one.evaluation_id == adapter.decided_on), adapter.evaluation)
         return cls(
             adapter_id=adapter.adapter_id,
+            origin=OriginView.model_validate(made_of.origin) if made_of.origin else None,
             dataset=DatasetLink(
                 dataset_id=training.dataset.dataset_id,
                 sha256=training.dataset.blob.sha256,

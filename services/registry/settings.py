@@ -35,6 +35,13 @@ class RegistrySettings(ServiceSettings):
     """Memory that checking an adapter may take beside four times the size of its files."""
     inspection_seconds: float = Field(default=60, gt=0)
     """Time that checking an adapter may take beside a second for each 8 MiB of its files."""
+    import_hosts: tuple[str, ...] = ()
+    """Hosts that an import may ask, over https and at public addresses: the hub's, and those it redirects to. One with
+    a dot before it stands for all below it. Empty: nothing is imported from a hub."""
+    import_private_hosts: tuple[str, ...] = ()
+    """Hosts (name or name:port) that may also be asked at private addresses and over http: a mirror of one's own."""
+    import_seconds: float = Field(default=900, gt=0)
+    """Time that fetching an adapter from a hub may take."""
     scratch: Path | None = None
     """Where files are put while they are checked; empty takes the system's place for temporary files."""
 

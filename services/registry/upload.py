@@ -60,6 +60,7 @@ class UploadFields(BaseModel):
         return version
 
 
+BUMP_SCHEMA = {"type": "string", "enum": [bump.value for bump in Bump]}
 OPENAPI = {
     "requestBody": {
         "required": True,
@@ -73,7 +74,7 @@ OPENAPI = {
                     ]
                     | {
                         "method": {"type": "string", "enum": [method.value for method in Method]},
-                        "bump": {"type": "string", "enum": [bump.value for bump in Bump]},
+                        "bump": BUMP_SCHEMA,
                         "files": {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
@@ -97,7 +98,7 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
     uploads = service.parts.uploads
     # The body comes before the domain in it is known: until then the caller's own place counts.
     with uploads.one_of(f"subject/{caller.subject}", "files"), service.parts.scratch.folder() as folder:
-        form = await _form(request)
+        form = await form_of(request)
         try:
             fields = _fields(form)
             caller.reach(fields.domain)
@@ -105,7 +106,7 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
         finally:
             await form.close()
         if fields.version:
-            await _refuse_taken(service, fields, _settled(fields, folder / "peft")[1])
+            await refuse_taken(service, fields.domain, _settled(fields, folder / "peft")[1], fields)
         with uploads.one_of(f"domain/{fields.domain}", "domain"):
             await _check_quota(service, fields.domain, folder / "peft")
             submission = await _submit(fields, folder, caller, service)
@@ -135,7 +136,8 @@ def conflict(error: DuplicateVersion) -> Problem:
     )
 
 
-async def _form(request: Request) -> FormData:
+async def form_of(request: Request) -> FormData:
+    """The form of a request; raises Problem 415 for another media type."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Problem(
             415, "Unsupported media type", "send the PEFT folder's files as multipart/form-data, field 'files'"
@@ -144,17 +146,27 @@ async def _form(request: Request) -> FormData:
 
 
 def _fields(form: FormData) -> UploadFields:
+    try:
+        return UploadFields.model_validate(given_fields(form))
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def given_fields(form: FormData) -> dict[str, object]:
+    """The fields of a form that are not blank, files left out."""
     given: dict[str, object] = {
         name: value for name, value in form.multi_items() if isinstance(value, str) and name != "example_prompts"
     }
     if prompts := [value for value in form.getlist("example_prompts") if isinstance(value, str)]:
         given["example_prompts"] = prompts
-    try:
-        return UploadFields.model_validate({name: value for name, value in given.items() if value != ""})
-    except ValidationError as error:
-        faults = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
-        detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
-        raise Problem(422, "Invalid request", detail, field=faults[0]["field"], faults=faults) from error
+    return {name: value for name, value in given.items() if value != ""}
+
+
+def invalid(error: ValidationError) -> Problem:
+    """Fields that are not what they should be, each named."""
+    faults = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
+    detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
+    return Problem(422, "Invalid request", detail, field=faults[0]["field"], faults=faults)
 
 
 async def _save_files(form: FormData, folder: Path) -> None:
@@ -192,10 +204,10 @@ def _settled(fields: UploadFields, folder: Path) -> tuple[PeftConfig, Method]:
         raise Problem(422, "Cannot serve", str(error), field=error.field) from error
 
 
-def _base_of(config: PeftConfig, fields: UploadFields, models: BaseModels) -> str:
+def base_of(config: PeftConfig, sent: str, models: BaseModels) -> str:
     """The base model by its name here: the one that was sent, the one that the folder names, or the first."""
-    if fields.base_model:
-        return fields.base_model
+    if sent:
+        return sent
     named = [name for name in models.names if config.is_of(name)]
     if not named:
         raise WrongBaseModel(
@@ -206,12 +218,12 @@ def _base_of(config: PeftConfig, fields: UploadFields, models: BaseModels) -> st
     return named[0]
 
 
-async def _refuse_taken(service: RegistryService, fields: UploadFields, method: Method) -> None:
+async def refuse_taken(service: RegistryService, domain_name: str, method: Method, fields: UploadFields) -> None:
     """Say that a version exists before gigabytes are converted for nothing; registration checks it again."""
     wanted = SemVer.parse(fields.version)
     async with service.db.acquire(timeout=5) as connection:
-        taken = await versions.find_adapter(connection, adapter_id(fields.domain, method, wanted))
-        known = await versions.family_adapters(connection, family_id(fields.domain, method))
+        taken = await versions.find_adapter(connection, adapter_id(domain_name, method, wanted))
+        known = await versions.family_adapters(connection, family_id(domain_name, method))
     if taken is not None:
         latest = max(adapter.version for adapter in known)
         raise conflict(DuplicateVersion(taken.adapter_id, latest.bump(fields.bump or Bump.PATCH)))
@@ -228,7 +240,7 @@ async def _submit(fields: UploadFields, folder: Path, caller: Caller, service: R
     models = service.parts.base_models
     config, method = _settled(fields, folder / "peft")
     try:
-        pinned = await models.get(_base_of(config, fields, models))
+        pinned = await models.get(base_of(config, fields.base_model, models))
         if fields.base_model_revision:
             await models.check(v1.BaseModel(name=pinned.name, revision=fields.base_model_revision))
         contents = await models.inspector.convert(

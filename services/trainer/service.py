@@ -77,7 +77,7 @@ class Workshop:
         faults = [
             *check(configuration, self.shapes, quantisation=self.quantisation, max_rank=self.max_rank),
             *contradictions(request, configuration),
-            *check_exports(request, configuration, gguf=self.gguf),
+            *check_exports(request, configuration, gguf=self.gguf, shapes=self.shapes),
         ]
         if request.base_model not in ("", self.base.name):
             faults.append(Fault("base_model", request.base_model, f"{self.base.name}, which this trainer trains"))

@@ -9,14 +9,18 @@ from typing import Annotated
 import typer
 
 from fleet_cli import calls
+from fleet_cli.adapter_files import EXPECTED, files_of
+from fleet_cli.commands import convert
 from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomain, ReasonOption
 from fleet_cli.faults import BadInput
+from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.replies import Withdrawal
 from fleet_cli.session import Session, facts, table
 
-adapters = CommandGroup("List, show, approve, activate and register adapter versions.")
+adapters = CommandGroup("List, show, approve, activate, register, import and convert adapters.")
+convert.add(adapters)
 
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")]
 
@@ -145,6 +149,53 @@ def register(
     }
     found = session.client.call(calls.register(files, {name: value for name, value in fields.items() if value}))
     session.answer(found, f"registered {found.adapter_id}: {found.status}")
+
+
+@adapters.command("import")
+def import_(
+    session: Session,
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="PEFT or MLX folder, GGUF or Arrow file, archive, s3://BUCKET/PREFIX or OWNER/NAME[@REVISION][:PATH].",
+        ),
+    ],
+    domain: DomainOption,
+    base_model: Annotated[str, typer.Option("--base-model", help="It is for (default: the registry's first).")] = "",
+    method: Annotated[Method | None, typer.Option("--method", help="How it was trained (default: seen).")] = None,
+    version: Annotated[str, typer.Option("--version", help="Exact X.Y.Z (default: computed).")] = "",
+    bump: Annotated[Bump | None, typer.Option("--bump", help="Part of the version to raise.")] = None,
+    golden_dataset: Annotated[str, typer.Option("--golden-dataset", help="Golden data set to judge with.")] = "",
+    description: Annotated[str, typer.Option("--description", help="What it is for; queries are matched to it.")] = "",
+    hub_token_file: Annotated[
+        Path | None, typer.Option("--hub-token-file", help="Token for a private repository of the hub.")
+    ] = None,
+    reason: ReasonOption = "",
+) -> None:
+    """Register an adapter from files in another tool's form, an archive, the fleet's bucket or a model hub."""
+    given = {
+        "domain": domain,
+        "base_model": base_model,
+        "method": method.value if method else "",
+        "version": version,
+        "bump": bump.value if bump else "",
+        "golden_dataset_id": golden_dataset,
+        "description": description,
+        "reason": reason,
+    }
+    fields = {name: value for name, value in given.items() if value}
+    if "://" not in source and Path(source).exists():
+        call = calls.import_files(files_of(Path(source)), fields)
+    else:
+        if "/" not in source:
+            raise BadInput("SOURCE", f"there is no {source} here, expected {EXPECTED}")
+        if hub_token_file is not None:
+            fields["hub_token"] = read_text(str(hub_token_file), "--hub-token-file").strip()
+        call = calls.import_from(source, fields)
+    found = session.client.call(call)
+    session.answer(found, f"imported {found.adapter_id}: {found.status}")
 
 
 def _score(metrics: object) -> str:

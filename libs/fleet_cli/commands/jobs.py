@@ -19,6 +19,7 @@ from fleet_cli.files import save
 from fleet_cli.follow_course import follow_course
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
+from fleet_cli.training_options import Export
 
 jobs = CommandGroup("List, show, pause, resume, retry and cancel training jobs.")
 
@@ -44,6 +45,9 @@ class Left(StrEnum):
     CARD = "card"
     PEFT = "peft"
     GGUF = "gguf"
+    GGUF_Q8_0 = "gguf-q8_0"
+    GGUF_Q6_K = "gguf-q6_k"
+    GGUF_Q4_K_M = "gguf-q4_k_m"
     INT8 = "int8"
     INT4 = "int4"
 
@@ -53,7 +57,7 @@ PATHS = {
     Left.PAGE: "report.html",
     Left.CARD: "model-card",
     Left.PEFT: "peft",
-    **{kind: f"exports/{kind.value}" for kind in (Left.GGUF, Left.INT8, Left.INT4)},
+    **{Left(kind.value): f"exports/{kind.value}" for kind in Export},
 }
 
 

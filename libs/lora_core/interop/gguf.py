@@ -17,11 +17,13 @@ from lora_core.array import BFLOAT16, Array, widen
 from lora_core.base_model import linear_shapes
 from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import InvalidAdapter, UnsupportedAdapter
+from lora_core.interop.gguf_blocks import SUPER, quantise_rows
 from lora_core.interop.json_file import read_json
 from lora_core.replace_file import replace_file
 from lora_core.validation import check_card
 
-Quantisation = Literal["q8_0"]
+Quantisation = Literal["q8_0", "q6_k", "q4_k_m"]
+"""llama.cpp's levels. Which of its kinds of blocks each matrix gets: `block_kinds`."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +48,47 @@ _ARCHITECTURES = {
     "Gemma3ForCausalLM": Architecture("gemma3", permuted=False),
 }
 _NOT_LINEAR = ("embed_tokens", "lm_head")
-_Q8_BLOCK = 32
+_BLOCK = 32
+# A level's own kind, and what values and down projections of some layers get instead.
+_LEVELS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "q8_0": ("Q8_0", ()),
+    "q6_k": ("Q6_K", ()),
+    "q4_k_m": ("Q4_K", ("Q6_K",)),
+}
+_FALLBACKS = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
 
 
 def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Quantisation | None = None) -> None:
     """Write the card as a LoRA file for llama.cpp; `model` is the folder of its base model (config.json, safetensors).
 
     float16 and float32 are kept. bfloat16 becomes float32: exact, and every backend of llama.cpp multiplies it.
-    `quantisation="q8_0"` rounds to 8 bits what its blocks of 32 fit: A, and B where the rank is a multiple of 32.
+    `quantisation` rounds the matrices whose rows its blocks fit, in the kinds that `block_kinds` names; the package
+    `gguf` writes Q8_0 and Q5_0, `gguf_blocks` the super-blocks. Rows of B have the rank's length, so B is rounded where
+    32 divides the rank.
 
     The file's alpha is the one that most modules have, rsLoRA's √rank included. A module that needs another factor has
     it multiplied into B, computed in float64 and rounded once to float32: within half a unit in the last place.
     The file appears whole, by one rename.
 
     Raises UnsupportedAdapter (an architecture that is not listed, DoRA, trained biases, adapted embeddings or output
-    head), InvalidAdapter (it does not fit the model, NaN), AdapterNotFound (no model), ImportError (no `gguf`).
+    head, no matrix that the level's own blocks fit), InvalidAdapter (it does not fit the model, NaN), AdapterNotFound
+    (no model), ImportError (no `gguf`).
     """
     gguf = gguf_package()
     path, model = Path(path), Path(model)
-    if quantisation not in (None, "q8_0"):
-        raise InvalidAdapter("quantisation", quantisation, "'q8_0' or None")
+    if quantisation is not None and quantisation not in _LEVELS:
+        raise InvalidAdapter("quantisation", quantisation, f"None or one of {', '.join(map(repr, _LEVELS))}")
     config = read_json(model / "config.json", f"no base model in {model}: config.json is missing")
     architecture = architecture_of(config)
     _refuse_unsupported(card)
     check_card(card, linear_shapes(model))
     names = tensor_names(gguf, card.weights, architecture, config)
+    layers = _whole_number(config, "num_hidden_layers")
+    kinds = {module: _kinds(quantisation, names[module], layers, own) for module, own in card.weights.items()}
+    if quantisation and not {_LEVELS[quantisation][0], *_LEVELS[quantisation][1]} & {a for a, _ in kinds.values()}:
+        widths = sorted({own.a.shape[1] for own in card.weights.values()})
+        expected = f"another level: no row of {widths} numbers is a multiple of {SUPER}, which its blocks need"
+        raise UnsupportedAdapter("quantisation", quantisation, expected)
     alpha = _file_alpha(card)
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -82,13 +100,14 @@ def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Q
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
         if quantisation:
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+            writer.add_file_type(getattr(gguf.LlamaFileType, f"MOSTLY_{quantisation.upper()}"))
         for module, weights in card.weights.items():
             b = _folded(weights, card.scaling(module) * weights.rank / alpha)
             heads = head_count(module, config) if architecture.permuted else None
             if heads:
                 b = b[rope_order(module, weights.out_features, heads)]
-            _add(gguf, writer, f"{names[module]}.lora_a", _storable(weights.a), quantisation)
-            _add(gguf, writer, f"{names[module]}.lora_b", _storable(b), quantisation)
+            for letter, matrix, kind in zip("ab", (weights.a, b), kinds[module], strict=True):
+                _add(gguf, writer, f"{names[module]}.lora_{letter}", _storable(matrix), kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -180,12 +199,46 @@ def _storable(array: Array) -> Array:
     return widen(array) if array.dtype == BFLOAT16 else array
 
 
-def _add(gguf: Any, writer: Any, name: str, array: Array, quantisation: Quantisation | None) -> None:
-    if quantisation and array.shape[1] % _Q8_BLOCK == 0:
-        kind = gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(widen(array)), kind), raw_dtype=kind)
-    else:
+def block_kinds(quantisation: Quantisation, tensor: str, layer: int, layers: int, width: int) -> str | None:
+    """The kind of blocks of a matrix with rows of `width` at a level; None where none fits, and it stays as it is.
+
+    tensor: the base tensor's name in llama.cpp. Values and down projections of Q4_K_M get Q6_K in the first and last
+    eighth of the layers and in every third between. Rows that 256 does not divide get the kind that llama.cpp falls
+    back to. Source: llama.cpp, `src/llama-quant.cpp` (llama_tensor_get_type, use_more_bits, tensor_type_fallback).
+    """
+    own, finer = _LEVELS[quantisation]
+    dear = any(part in tensor for part in ("attn_v", "ffn_down"))
+    eighth = layers // 8
+    more = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+    kind = finer[0] if finer and dear and more else own
+    if kind in _FALLBACKS and width % SUPER:
+        kind = _FALLBACKS[kind]
+    return kind if width % (SUPER if kind in _FALLBACKS else _BLOCK) == 0 else None
+
+
+def _kinds(
+    quantisation: Quantisation | None, tensor: str, layers: int, weights: LoRAWeights
+) -> tuple[str | None, str | None]:
+    """Of A and of B."""
+    if quantisation is None:
+        return None, None
+    layer = int(tensor.split(".")[1]) if tensor.startswith("blk.") else 0
+    widths = (weights.a.shape[1], weights.rank)
+    a, b = (block_kinds(quantisation, tensor, layer, layers, width) for width in widths)
+    return a, b
+
+
+def _add(gguf: Any, writer: Any, name: str, array: Array, kind: str | None) -> None:
+    if kind is None:
         writer.add_tensor(name, np.ascontiguousarray(array))
+        return
+    floats, code = np.ascontiguousarray(widen(array)), getattr(gguf.GGMLQuantizationType, kind)
+    match kind:
+        case "Q4_K" | "Q6_K":
+            packed = quantise_rows(floats, kind)
+        case _:
+            packed = gguf.quants.quantize(floats, code)
+    writer.add_tensor(name, packed, raw_dtype=code)
 
 
 def _whole_number(config: Mapping[str, object], key: str) -> int:

@@ -1,4 +1,4 @@
-"""A LoRA file for llama.cpp → LoRACard: what `to_gguf` wrote, read back. No torch. Needs the package `gguf`."""
+"""A LoRA file for llama.cpp → LoRACard: `to_gguf`'s or llama.cpp's own. No torch. Needs the package `gguf`."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,23 +9,25 @@ import numpy as np
 from lora_core.array import Array
 from lora_core.base_model import linear_shapes
 from lora_core.card import LoRACard, LoRAWeights
-from lora_core.errors import AdapterNotFound, CorruptAdapter
+from lora_core.errors import AdapterNotFound, CorruptAdapter, UnsupportedAdapter
 from lora_core.interop.gguf import architecture_of, gguf_package, head_count, rope_order, tensor_names
 from lora_core.interop.json_file import read_json
 
 
 def from_gguf(path: Path | str, model: Path | str) -> LoRACard:
-    """Read a LoRA file of float32 or float16 tensors; `model` is the folder of its base model.
+    """Read a LoRA file; `model` is the folder of its base model. Rounded tensors (Q8_0, Q4_K …) become float32.
 
-    Raises AdapterNotFound (no file, no model), CorruptAdapter (a tensor that is no A or B of the model's layers, an A
-    without its B, rounded tensors), UnsupportedAdapter (an architecture that is not listed), ImportError (no `gguf`).
+    Raises AdapterNotFound (no file, no model), CorruptAdapter (no GGUF, no LoRA, a tensor that is no A or B of the
+    model's layers, an A without its B), UnsupportedAdapter (an architecture that is not listed or not the model's,
+    invocation tokens of an aLoRA), ImportError (no `gguf`).
     """
     gguf, path, model = gguf_package(), Path(path), Path(model)
     if not path.is_file():
         raise AdapterNotFound(f"no adapter file at {path}")
     config = read_json(model / "config.json", f"no base model in {model}: config.json is missing")
     architecture = architecture_of(config)
-    reader = gguf.GGUFReader(path)
+    reader = _opened(gguf, path)
+    _check_kind(gguf, reader, path, architecture.name)
     found = {tensor.name: _floats(gguf, path, tensor) for tensor in reader.tensors}
     modules = {name: module for module, name in tensor_names(gguf, linear_shapes(model), architecture, config).items()}
     weights: dict[str, LoRAWeights] = {}
@@ -44,16 +46,52 @@ def from_gguf(path: Path | str, model: Path | str) -> LoRACard:
     return LoRACard(
         name=_text(reader, "general.name") or path.stem,
         rank=ranks.most_common(1)[0][0],
-        alpha=float(reader.fields[gguf.Keys.Adapter.LORA_ALPHA].parts[-1][0]),
+        alpha=_alpha(gguf, reader, path),
         target_modules=tuple(sorted({module.rpartition(".")[2] for module in weights})),
         weights=weights,
     )
 
 
+def _opened(gguf: Any, path: Path) -> Any:
+    try:
+        return gguf.GGUFReader(path)
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        TypeError,
+    ) as error:  # it trusts what a file says of itself
+        raise CorruptAdapter(path, f"not a GGUF file that can be read: {error}") from None
+
+
+def _check_kind(gguf: Any, reader: Any, path: Path, architecture: str) -> None:
+    kind, adapter = _text(reader, gguf.Keys.General.TYPE), _text(reader, gguf.Keys.Adapter.TYPE)
+    if kind != "adapter" or adapter != "lora":
+        raise CorruptAdapter(path, f"it holds {kind or 'a model'} {adapter}".rstrip() + ", expected a LoRA adapter")
+    own = _text(reader, gguf.Keys.General.ARCHITECTURE)
+    if own != architecture:
+        raise UnsupportedAdapter("general.architecture", own, f"{architecture!r}, which is the base model's")
+    if (tokens := reader.fields.get("adapter.alora.invocation_tokens")) is not None:
+        raise UnsupportedAdapter("adapter.alora.invocation_tokens", len(tokens.data), "absent: aLoRA is not applied")
+
+
+def _alpha(gguf: Any, reader: Any, path: Path) -> float:
+    field = reader.fields.get(gguf.Keys.Adapter.LORA_ALPHA)
+    if field is None:
+        raise CorruptAdapter(path, f"{gguf.Keys.Adapter.LORA_ALPHA} is missing")
+    return float(field.parts[-1][0])
+
+
 def _floats(gguf: Any, path: Path, tensor: Any) -> Array:
-    if tensor.tensor_type not in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
-        raise CorruptAdapter(path, f"{tensor.name} is {tensor.tensor_type.name}, expected F32 or F16")
-    return np.array(tensor.data)
+    kinds = gguf.GGMLQuantizationType
+    if tensor.tensor_type in (kinds.F32, kinds.F16):
+        return np.array(tensor.data)
+    try:
+        floats: Array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    except NotImplementedError:
+        raise CorruptAdapter(path, f"{tensor.name} is {tensor.tensor_type.name}, which cannot be read here") from None
+    return floats
 
 
 def _text(reader: Any, key: str) -> str:

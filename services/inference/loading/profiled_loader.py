@@ -107,11 +107,13 @@ class ProfiledLoader:
                     "change of a logit", made.drift.logit, f"at most {LEAST_EFFECT:g} of its effect {proof.max_delta:g}"
                 )
             card = LoRAFormat.load(path)
-            proof = replace(proof, storage=profile.level, agreement=made.drift.agreement)
+            proof = replace(proof, storage=profile.storage, agreement=made.drift.agreement)
             self._made[sha256] = Compressed(path, made.digest, proof)
         except AdapterError as error:
             proof = replace(proof, not_compressed=str(error))
-            log.info("adapter_not_compressed", adapter_id=adapter.adapter_id, level=profile.level, reason=str(error))
+            log.info(
+                "adapter_not_compressed", adapter_id=adapter.adapter_id, storage=profile.storage, reason=str(error)
+            )
         self._engine.load(card, adapter.adapter_id)
         return proof
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from fleet_kit.text_lines import async_lines_of
+
 from ..engine_thread import Finished, Token
 
 if TYPE_CHECKING:
@@ -201,7 +203,7 @@ class VllmClient:
         self, response: httpx.Response, model: str, stops: Collection[int], alternatives: int
     ) -> AsyncGenerator[Token | Finished, None]:
         try:
-            async for line in response.aiter_lines():
+            async for line in async_lines_of(response.aiter_bytes()):
                 data = line.removeprefix("data:").strip()
                 if not data or data == "[DONE]":
                     continue

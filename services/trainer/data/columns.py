@@ -27,6 +27,7 @@ Row = Mapping[str, object]
 Column = Annotated[str, Field(min_length=1, max_length=2000)]
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _BEST = 5.0
+_ABSENT = object()
 
 
 class Columns(BaseModel):
@@ -46,7 +47,7 @@ class Columns(BaseModel):
     completions: Column = "completions"
     """A list of texts, best first."""
     messages: Column = "messages"
-    """A list of {"role", "content"}, of which the last is the assistant's."""
+    """A list of {"role", "content"}, of which the last is the assistant's; ShareGPT's `conversations` does for it."""
     rating: Column = "rating"
     """A number from 0 to `rating_best`."""
     rating_best: float = Field(default=_BEST, gt=0, allow_inf_nan=False)
@@ -68,7 +69,8 @@ class Columns(BaseModel):
         completions: tuple[str, ...]
         match kind:
             case Kind.CONVERSATION:
-                prompt, answer = conversation_of("messages", _value(row, self.messages))
+                prompt, answer = conversation_of("messages", self._required(row, "messages", self._talk(row)))
+                prompt = self._instructed(row, prompt)
                 completions = (answer,)
             case Kind.PREFERENCE:
                 prompt, completions = self._answered(row, {"chosen": self.chosen, "rejected": self.rejected})
@@ -87,6 +89,11 @@ class Columns(BaseModel):
             source_id=self._id(row),
             synthetic=_value(row, self.synthetic) in (True, 1, "true", "True", "1"),
         )
+
+    def _talk(self, row: Row) -> str:
+        """The column of the conversation: ShareGPT's name for it where nobody named one."""
+        other = "conversations"
+        return other if self.messages == "messages" and row.get("messages") is None and other in row else self.messages
 
     def _answered(self, row: Row, columns: Mapping[str, str]) -> tuple[Turns, tuple[str, ...]]:
         """The prompt and the answers in these columns, each text or messages; a whole talk brings the prompt along."""
@@ -140,6 +147,8 @@ class Columns(BaseModel):
 
     def _required(self, row: Row, part: str, column: str) -> object:
         found = _value(row, column)
+        if found is None and row.get(column, _ABSENT) is None:
+            raise InvalidSample(part, f"null in column {column!r}", "text or messages")
         if found is None:
             raise InvalidSample(part, f"no column {column!r}", f"one of {_names(row)}")
         return found

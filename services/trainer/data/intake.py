@@ -1,5 +1,6 @@
 """Reads what callers send as samples: NDJSON as a stream, with the faults of each line."""
 
+import codecs
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -23,7 +24,7 @@ class SampleLine(BaseModel):
     completion: str
     domain: Annotated[str | None, Field(pattern=DOMAIN)] = None
     rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
-    id: Annotated[str, Field(max_length=200)] = ""
+    id: Annotated[str | None, Field(max_length=200)] = None
 
 
 async def read_samples(body: AsyncIterator[bytes], domain: str | None, *, size: int) -> AsyncIterator[list[Sample]]:
@@ -57,13 +58,15 @@ async def _lines(body: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes]]
     number, pending = 0, b""
     async for chunk in body:
         *whole, pending = (pending + chunk).split(b"\n")
-        for line in whole:
+        for ended in whole:
             number += 1
+            line = ended.removeprefix(codecs.BOM_UTF8)
             if line.strip():
                 yield number, line
         if len(pending) > MAX_LINE_BYTES:
             detail = f"line {number + 1} is over {MAX_LINE_BYTES} bytes; nothing was recorded"
             raise Problem(413, "Line too long", detail, line=number + 1)
+    pending = pending.removeprefix(codecs.BOM_UTF8)
     if pending.strip():
         yield number + 1, pending
 
@@ -74,7 +77,7 @@ def _sample(line: bytes, domain: str | None) -> Sample:
     named = parsed.domain or domain
     if not named:
         raise InvalidSample("domain", "absent", "a domain in the line or in ?domain=")
-    sample = Sample(named, parsed.prompt, parsed.completion, parsed.rating, "http", parsed.id)
+    sample = Sample(named, parsed.prompt, parsed.completion, parsed.rating, "http", parsed.id or "")
     sample.check()
     return sample
 

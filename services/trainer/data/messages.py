@@ -24,6 +24,8 @@ _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "ass
 # What other tools write for the same roles.
 _ROLES |= {"developer": "system", "human": "user", "prompter": "user"}
 _ROLES |= {"gpt": "assistant", "bot": "assistant", "ai": "assistant", "model": "assistant", "chatgpt": "assistant"}
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of content parts that are text: of chat completions, and of OpenAI's responses."""
 _MARKS = ("weight", "train", "trainable")
 """Fields that tell whether an answer is learned: OpenAI's fine-tuning, axolotl, and its older name."""
 
@@ -50,7 +52,7 @@ def is_message(value: object) -> bool:
 
 
 def turns_of(field: str, value: object) -> Turns:
-    """The messages of a list; a system message without text is left out, since it asks nothing.
+    """The messages of a list; a system message without text (empty or null) is left out, since it asks nothing.
 
     Raises:
         InvalidSample: no list of messages, an unknown role, content that is no text, a mark that is no 0 or 1.
@@ -87,7 +89,7 @@ def answer_of(field: str, value: object) -> tuple[Turns, str]:
     """An answer given as text, as one message, or as a list whose last message it is: what precedes it, and its text.
 
     Raises:
-        InvalidSample: see `turns_of`; a last message that is not the assistant's.
+        InvalidSample: see `turns_of`; a last message that is not the assistant's, or is not to be learned.
     """
     found = decoded(value)
     if is_message(found):
@@ -100,6 +102,8 @@ def answer_of(field: str, value: object) -> tuple[Turns, str]:
     turns = turns_of(field, found)
     if not turns or turns[-1].role != "assistant":
         raise InvalidSample(field, f"a last turn of {turns[-1].role if turns else 'nobody'}", "one of assistant")
+    if not turns[-1].trained:
+        raise InvalidSample(field, "weight 0", "an answer that is to be learned, or rows without it")
     return turns[:-1], turns[-1].content
 
 
@@ -122,13 +126,14 @@ def _message(field: str, turn: object) -> Message:
     if not isinstance(turn, Mapping):
         raise InvalidSample(field, shown(turn), '{"role", "content"}')
     name = turn.get("role") or turn.get("from")
-    role = _ROLES.get(name) if isinstance(name, str) else None
+    role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
     if role is None:
         raise InvalidSample(field, f"role {name!r}", "system, user or assistant")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise InvalidSample(field, "an answer that calls tools", "answers of text; drop these rows or their calls")
     content = turn.get("content")
-    text = _text(field, turn.get("value") if content is None else content)
+    content = turn.get("value") if content is None else content
+    text = "" if role == "system" and not content else _text(field, content)
     if role != "system" or text.strip():
         check_text(field, text)
     return Message(role, text, role != "assistant" or _trained(field, turn))
@@ -136,13 +141,24 @@ def _message(field: str, turn: object) -> Message:
 
 def _text(field: str, content: object) -> str:
     """Text, or the parts of text that OpenAI's clients write, one after another."""
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        parts = [one.get("text") if isinstance(one, Mapping) and one.get("type") == "text" else None for one in content]
-        if parts and all(isinstance(part, str) for part in parts):
-            return "".join(map(str, parts))
+    if isinstance(content, Mapping):
+        content = [content]
+    if isinstance(content, Sequence) and not isinstance(content, str) and content:
+        return "".join(_part(field, one) for one in content)
     if not isinstance(content, str):
         raise InvalidSample(field, f"content {shown(content)}", 'text or a list of {"type": "text", "text"}')
     return content
+
+
+def _part(field: str, part: object) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    text = part.get("text") if isinstance(part, Mapping) else None
+    if kind not in _TEXT_PARTS or not isinstance(text, str):
+        found = f"a content part of type {shown(kind)}" if kind not in _TEXT_PARTS else f"text {shown(text)}"
+        raise InvalidSample(field, found, 'text alone: {"type": "text", "text"}')
+    return text
 
 
 def _trained(field: str, turn: Mapping[str, object]) -> bool:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.trainer.data.columns import Row
+from services.trainer.data.dataset import InvalidSample
+
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -35,8 +38,8 @@ class TooLarge(Exception):
         self.expected = expected
 
 
-def parquet_rows(path: Path, *, limit: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows in lists that come to 16 MiB at most.
+def parquet_rows(path: Path, *, limit: int) -> Iterator[list[Row | InvalidSample]]:
+    """Rows in lists that come to 16 MiB at most; see `rows_of`.
 
     Args:
         limit: bytes that all rows together may hold once they are decoded.
@@ -65,7 +68,25 @@ def parquet_rows(path: Path, *, limit: int) -> Iterator[list[dict[str, Any]]]:
                 if held > limit:
                     raise TooLarge("", f"rows of more than {limit} bytes once decoded", f"at most {limit}")
                 number += part.num_rows
-                yield part.to_pylist()
+                yield rows_of(part)
+
+
+def rows_of(batch: "pa.RecordBatch | pa.Table") -> list[Row | InvalidSample]:
+    """The rows of a batch. One with text that is no UTF-8, which Arrow does not look at, is given as its fault."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        return [_row_or_fault(batch.slice(number, 1)) for number in range(batch.num_rows)]
+
+
+def _row_or_fault(row: "pa.RecordBatch | pa.Table") -> Row | InvalidSample:
+    values: dict[str, object] = {}
+    for name in row.schema.names:
+        try:
+            (values[name],) = row.column(name).to_pylist()
+        except UnicodeDecodeError as error:
+            return InvalidSample(name[:100], f"the byte 0x{error.object[error.start]:02x}", "UTF-8")
+    return values
 
 
 def held_bytes(batch: "pa.RecordBatch") -> int:

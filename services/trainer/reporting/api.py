@@ -14,6 +14,7 @@ from fleet_kit.http_openapi import answers_with
 from services.trainer import store
 from services.trainer.access import VisibleJob
 from services.trainer.domain import Job
+from services.trainer.exports import is_gguf
 from services.trainer.reporting.download import archive, download
 from services.trainer.reporting.stream import LastPlace, course
 from services.trainer.reporting.views import Course, MetricView, ValidationView
@@ -104,7 +105,7 @@ async def get_peft(job: VisibleJob, trainer: Trainer) -> StreamingResponse:
 
 @router.get(
     "/jobs/{job_id}/exports/{kind}",
-    summary="A further form of a finished job's adapter: gguf, int8 or int4",
+    summary="A further form of a finished job's adapter, such as gguf, gguf-q4_k_m or int8",
     response_class=Response,
     responses=answers_with("application/octet-stream"),
 )
@@ -114,7 +115,7 @@ async def get_export(job: VisibleJob, kind: str, trainer: Trainer) -> StreamingR
     if kind not in made:
         there = ", ".join(made) or "none: name them in the request's `exports`"
         raise Problem(404, "No such export", f"job {job.job_id} has no export {kind!r}; there are {there}")
-    ending = "gguf" if kind == "gguf" else "arrow"
+    ending = "gguf" if is_gguf(kind) else "arrow"
     return await download(made[kind].blob, f"{_file_name(job)}-{kind}.{ending}", trainer)
 
 

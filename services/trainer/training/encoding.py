@@ -19,6 +19,8 @@ TEMPLATE_DATE = datetime(2024, 7, 26)
 """What a chat template that writes today's date (Llama 3.1 and later) is given as today. It is part of what a model is
 trained on, so it is the same whenever a job runs or resumes; Llama's own templates fall back to this day."""
 
+_THINK, _THOUGHT = "<think>", "</think>"
+
 _LIMITS = RenderLimits(seconds=10.0, characters=64 << 20)
 """Of one conversation, which may be a whole book."""
 
@@ -196,9 +198,23 @@ def _answer_text(tokenizer: Tokenizer, prompt: Sequence[Message], completion: st
         return completion
     opening = _render(tokenizer, prompt, opened=True)
     whole = _render(tokenizer, (*prompt, Message("assistant", completion)), opened=False)
-    if not whole.startswith(opening):
-        raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
-    return whole[len(opening) :]
+    if whole.startswith(opening):
+        return whole[len(opening) :]
+    before, thinking, after = opening.rpartition(_THINK)
+    if thinking and not after.strip() and whole.startswith(before):
+        return _reasoned(completion) + whole[len(before) :]
+    raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
+
+
+def _reasoned(completion: str) -> str:
+    """What a model writes up to its answer where the prompt has opened its reasoning (DeepSeek R1).
+
+    Templates leave the reasoning out of an answer that is in the talk already. One without any is learned as closed at
+    once, in the form that Qwen3's own template writes.
+    """
+    reasoning, _, _ = completion.rpartition(_THOUGHT)
+    thought = reasoning.strip().removeprefix(_THINK).strip()
+    return f"{thought}\n{_THOUGHT}\n\n"
 
 
 def _opening(tokenizer: Tokenizer, prompt: Sequence[Message]) -> str:

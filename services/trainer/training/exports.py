@@ -15,8 +15,10 @@ from lora_core import LoRACard, LoRAFormat
 from lora_core.array import widen
 from lora_core.drift import matrix_error
 from lora_core.interop import from_gguf, to_gguf, to_peft
-from lora_core.profiles import quality_threshold
+from lora_core.interop.gguf import Quantisation
+from lora_core.profiles import level_threshold, quality_threshold
 from lora_core.quantisation import Storage
+from services.trainer.exports import is_gguf, level_of
 from services.trainer.training.encoding import IGNORED, EncodedSample
 from services.trainer.training.progress import Exported
 
@@ -56,7 +58,7 @@ def make(
     """Each asked form of the trained adapter, in the order asked, as files under `work`.
 
     Args:
-        kinds: of gguf, int8, int4.
+        kinds: as `exports` of a TrainingRequested.
         artifact: the adapter's Arrow file, plain.
         peft: its PEFT folder, whose weights the model has again afterwards.
         model: the PeftModel, in evaluation mode; its adapter `default` is exchanged for each form in turn.
@@ -78,12 +80,12 @@ def make(
     made: list[Exported] = []
     try:
         for kind in dict.fromkeys(kinds):
-            file = work / f"adapter-{kind}.{'gguf' if kind == 'gguf' else 'arrow'}"
+            file = work / f"adapter-{kind}.{'gguf' if is_gguf(kind) else 'arrow'}"
             alike = _scaled_alike(_write(original, kind, file, base_model), original)
             _wear(model, alike, work / f"read-back-{kind}")
             found = preferences(model, rows)
             same_token = found.agreement(wanted)
-            threshold = None if kind == "gguf" else quality_threshold(adapter_type, _storage(kind))
+            threshold = _threshold(kind, adapter_type)
             made.append(
                 Exported(
                     kind=kind,
@@ -162,11 +164,19 @@ def _batches(rows: Sequence[EncodedSample]) -> Iterator[Sequence[EncodedSample]]
 
 def _write(card: LoRACard, kind: str, file: Path, base_model: Path) -> LoRACard:
     """Write the form and return what its file holds."""
-    if kind == "gguf":
-        to_gguf(card, file, base_model)
+    if is_gguf(kind):
+        to_gguf(card, file, base_model, cast("Quantisation | None", level_of(kind)))
         return from_gguf(file, base_model)
     LoRAFormat.save(card, file, _storage(kind))
     return LoRAFormat.load(file)
+
+
+def _threshold(kind: str, adapter_type: str) -> float | None:
+    """The share of tokens that a rounded form must keep; None for the adapter's own numbers."""
+    if not is_gguf(kind):
+        return quality_threshold(adapter_type, _storage(kind))
+    level = level_of(kind)
+    return level_threshold(adapter_type, level) if level else None
 
 
 def _scaled_alike(card: LoRACard, original: LoRACard) -> LoRACard:
@@ -205,5 +215,5 @@ def _wear_file(model: Any, weights: Path) -> None:
 
 def _storage(kind: str) -> Storage:
     if kind not in ("int8", "int4"):
-        raise ValueError(f"exports: {kind!r}, expected gguf, int8 or int4")
+        raise ValueError(f"exports: {kind!r}, expected gguf, gguf-<level>, int8 or int4")
     return cast(Storage, kind)

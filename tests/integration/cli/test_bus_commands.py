@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,22 @@ async def test_status_names_what_is_not_there(home: Path, module_database: str) 
     assert ran.code == 1
     states = {one["part"]: one["state"] for one in ran.json}
     assert (states["nats"], states["s3"], states["registry"]) == ("ready", "up", "unknown")
+
+
+@pytest.mark.parametrize("arguments", [("dlq", "list"), ("events", "tail", "--from-start", "--no-follow", "--json")])
+async def test_commands_of_the_bus_end_quietly_when_their_reader_is_gone(
+    home: Path, module_database: str, arguments: tuple[str, ...]
+) -> None:
+    await run(home, "events", "publish", "SampleRecorded", "-", stdin=json.dumps(SAMPLE))
+    command = [sys.executable, "-m", "fleet_cli.app", *arguments, "--home", str(home)]
+    assert await asyncio.to_thread(ended_early, command) == (141, b"")
+
+
+def ended_early(command: list[str]) -> tuple[int, bytes]:
+    """Exit code and standard error of a command whose reader is gone before it writes."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        return process.wait(60), said

@@ -94,7 +94,7 @@ async def test_an_adapter_is_served_compressed_as_its_profile_says_and_its_answe
     answer = await answered(inference.client, adapter.adapter_id)
     assert answer["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
     proof = (await shown(inference, adapter))["proof"]
-    assert proof["storage"] == "Q8_0"
+    assert proof["storage"] == "int8"
     assert 0.98 <= proof["agreement"] <= 1
     files = {one["name"]: one["bytes"] for one in (await inference.client.get("/admin/cache")).json()["files"]}
     sha256 = adapter.artifact.blob.sha256

@@ -92,6 +92,29 @@ def test_every_form_is_measured_from_its_file_and_the_model_has_its_own_adapter_
 
 
 @pytest.mark.requirement("AS-2.3")
+def test_a_file_at_a_level_of_llama_cpp_is_held_to_the_threshold_of_that_level(
+    trained: Trained, rows: list[EncodedSample], tiny_model: Path, tmp_path: Path
+) -> None:
+    from services.trainer.training import exports
+
+    (made,) = exports.make(
+        ("gguf-q8_0",),
+        artifact=trained.artifact,
+        peft=trained.peft,
+        model=trained.model,
+        validation_rows=rows,
+        base_model=tiny_model,
+        adapter_type="workflow-builder",
+        work=tmp_path,
+    )
+    assert (made.kind, made.file.name, made.quality_threshold) == ("gguf-q8_0", "adapter-gguf-q8_0.gguf", 0.98)
+    assert made.same_token is not None
+    assert made.same_token < 1.0
+    assert made.fit == (made.same_token >= 0.98)
+    assert set(from_gguf(made.file, tiny_model).weights) == set(LoRAFormat.load(trained.artifact).weights)
+
+
+@pytest.mark.requirement("AS-2.3")
 def test_preferences_are_those_of_each_row_alone(trained: Trained, rows: list[EncodedSample]) -> None:
     import torch
 

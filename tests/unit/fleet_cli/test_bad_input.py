@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet_cli.files import read_lines
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 
 
@@ -135,3 +136,11 @@ def test_an_unreadable_fleet_file_is_named(lorafleet: Lorafleet, tmp_path: Path)
     result = lorafleet("adapters", "list")
     assert result.exit_code == 2
     assert "fleet.json is not a fleet file: services" in result.stderr
+
+
+def test_lines_of_a_file_may_hold_line_ends_of_unicode_and_begin_with_a_mark_of_byte_order(tmp_path: Path) -> None:
+    row = {"prompt": "a\u2028b", "completion": "x\u0085y"}
+    (tmp_path / "data.jsonl").write_text(
+        "\ufeff" + f"{json.dumps(row, ensure_ascii=False)}\r\n" * 2, "utf-8", newline=""
+    )
+    assert read_lines(str(tmp_path / "data.jsonl"), "--data", ("prompt",)) == [row, row]

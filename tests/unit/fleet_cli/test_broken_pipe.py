@@ -31,11 +31,19 @@ root.typer(prog_name="lorafleet")
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["tail"]])
 def test_a_reader_that_ends_early_ends_the_command_without_a_word(arguments: list[str]) -> None:
-    command = [sys.executable, "-c", COMMANDS, "dlq", *arguments, "--home", "/tmp"]
+    assert ended_early([sys.executable, "-c", COMMANDS, "dlq", *arguments, "--home", "/tmp"]) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["adapters", "--help"], ["adapters", "import", "--help"], ["dlq"]])
+def test_help_pages_end_the_same_way(arguments: list[str]) -> None:
+    assert ended_early([sys.executable, "-m", "fleet_cli.app", *arguments]) == (141, b"")
+
+
+def ended_early(command: list[str]) -> tuple[int, bytes]:
+    """Exit code and standard error of a command whose reader is gone before it writes."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         said = process.stderr.read()
-        code = process.wait(30)
-    assert (code, said) == (141, b"")
+        return process.wait(30), said

@@ -152,6 +152,57 @@ def test_a_peft_folder_is_uploaded_with_its_fields_and_never_a_pickle(
     assert b"pickle" not in body
 
 
+@pytest.mark.parametrize(
+    "weights", ["adapter_model.safetensors", "adapters.safetensors", "a.gguf", "a.arrow", "a.tar.gz"]
+)
+def test_an_import_sends_the_files_of_the_form_that_it_finds_and_no_others(
+    against: Lorafleet, service: Scripted, tmp_path: Path, weights: str
+) -> None:
+    (tmp_path / "given").mkdir()
+    for name in ("adapter_config.json", "optimizer.pt", weights):
+        (tmp_path / "given" / name).write_bytes(f"content of {name}".encode())
+    service.answer("POST /v1/adapters/import", ADAPTER, 201)
+    place = tmp_path / "given" / weights if weights == "a.tar.gz" else tmp_path / "given"
+    done = against("adapters", "import", str(place), "--domain", "tax", "--method", "dora")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"imported {ADAPTER['adapter_id']}: {ADAPTER['status']}\n"
+    body = service.asked[-1].body
+    assert f"content of {weights}".encode() in body
+    assert (b"content of adapter_config.json" in body) == weights.endswith("safetensors")
+    assert b"optimizer" not in body
+
+
+def test_an_import_from_elsewhere_names_its_source_and_a_token_from_a_file(
+    against: Lorafleet, service: Scripted, tmp_path: Path
+) -> None:
+    service.answer("POST /v1/adapters/import", ADAPTER, 201)
+    (tmp_path / "token").write_text("hf_x\n")
+    for source in ("someone/adapter@v1", "s3://lorafleet/registry/imports/tax/a"):
+        options = ("--domain", "tax", "--base-model", "small", "--hub-token-file", str(tmp_path / "token"))
+        assert against("adapters", "import", source, *options).exit_code == 0
+        assert service.asked[-1].json == {"domain": "tax", "base_model": "small", "hub_token": "hf_x", "source": source}
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["adapter_model.bin"], "adapter_model.bin may hold pickled code"),
+        (["a.gguf", "b.gguf"], "name one of a.gguf, b.gguf"),
+        (["adapter_config.json"], "holds no adapter; expected a folder with adapter_config.json"),
+    ],
+)
+def test_a_folder_that_is_no_adapter_is_not_sent(
+    against: Lorafleet, service: Scripted, tmp_path: Path, names: list[str], why: str
+) -> None:
+    (tmp_path / "given").mkdir()
+    for name in names:
+        (tmp_path / "given" / name).write_bytes(b"x")
+    refused = against("adapters", "import", str(tmp_path / "given"), "--domain", "tax")
+    assert (refused.exit_code, service.asked) == (2, [])
+    assert why in refused.stderr
+    assert "there is no nowhere here" in against("adapters", "import", "nowhere", "--domain", "tax").stderr
+
+
 def test_an_event_is_shown_as_a_nats_command_with_exact_headers_and_body(lorafleet: Lorafleet, tmp_path: Path) -> None:
     body = '{"domain": "tax", "query": "what\'s due", "description": "{{ ID }}"}'
     result = lorafleet("events", "publish", "training-requested", "-", "--dry-run", stdin=body)

@@ -60,10 +60,13 @@ def test_a_file_that_is_no_such_adapter_is_refused(make_card, model, tmp_path) -
     path = tmp_path / "card.gguf"
     with pytest.raises(AdapterNotFound):
         from_gguf(path, model)
-    to_gguf(make_card(), path, model, quantisation="q8_0")
-    with pytest.raises(CorruptAdapter, match="Q8_0, expected F32 or F16"):
+    path.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(CorruptAdapter, match="not a GGUF file"):
         from_gguf(path, model)
     to_gguf(make_card(), path, model)
+    change(model, architectures=["Qwen2ForCausalLM"])
+    with pytest.raises(UnsupportedAdapter, match=r"general\.architecture is 'llama', expected 'qwen2'"):
+        from_gguf(path, model)
     change(model, architectures=["PhiForCausalLM"])
     with pytest.raises(UnsupportedAdapter, match="PhiForCausalLM"):
         from_gguf(path, model)
@@ -74,6 +77,8 @@ def test_a_file_for_a_model_with_more_layers_is_refused(make_card, model, tmp_pa
 
     path = tmp_path / "odd.gguf"
     writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 8.0)
     for letter, shape in (("a", (4, 64)), ("b", (64, 4))):
         writer.add_tensor(f"blk.9.attn_output.weight.lora_{letter}", np.ones(shape, np.float32))

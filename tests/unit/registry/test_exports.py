@@ -47,6 +47,8 @@ def test_a_form_that_is_called_fit_without_reaching_its_threshold_is_refused(
     with pytest.raises(CannotServe, match=said) as refused:
         exports.check_claims([export(), export("int4", **claim)])
     assert refused.value.field == "exports.1.fit"
+    with pytest.raises(CannotServe, match=said):
+        exports.check_claims([export("gguf-q4_k_m", **claim)])
     exports.check_claims([export(), export("int4", **claim, fit=False), export("gguf", quality_threshold=None)])
 
 

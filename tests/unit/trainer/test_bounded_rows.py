@@ -144,11 +144,11 @@ def test_a_line_longer_than_a_row_may_be_is_refused_by_its_number(tmp_path: Path
         rows(table, "csv")
 
 
-def test_json_of_any_depth_is_refused_and_numbers_no_record_can_hold_are_the_fault_of_their_row(tmp_path: Path) -> None:
+def test_json_of_any_depth_and_numbers_that_no_record_can_hold_are_the_fault_of_their_row(tmp_path: Path) -> None:
     path = tmp_path / "deep.jsonl"
     path.write_bytes(b'{"prompt": ' + b"[" * 200_000 + b"\n")
-    with pytest.raises(Unreadable, match=r"line 1: .*expected one JSON object a line"):
-        rows(path)
+    (deep,) = rows(path)
+    assert isinstance(deep, InvalidSample)
     path.write_bytes(b'{"rating": ' + b"9" * 4000 + b'}\n{"prompt": NaN}\n{"prompt": "p"}\n')
     large, nan, fine = rows(path)
     assert (type(large), type(nan), fine) == (InvalidSample, InvalidSample, {"prompt": "p"})

@@ -46,3 +46,23 @@ def test_gguf_is_refused_for_what_llama_cpp_does_not_know() -> None:
     (fault,) = check_exports(asked("gguf"), Configuration(validation_part=0.1), gguf=False)
     assert "int8 or int4" in fault.expected
     assert check_exports(asked("int8"), dora, gguf=False) == ()
+
+
+@pytest.mark.requirement("AS-2.3")
+def test_a_level_whose_blocks_fit_no_target_is_refused_before_it_is_trained() -> None:
+    shapes = {"model.layers.0.self_attn.q_proj": (64, 576), "model.layers.0.mlp.down_proj": (64, 1536)}
+    narrow = Configuration(target_modules=("q_proj",), validation_part=0.1)
+    levels = ("gguf", "gguf-q8_0", "gguf-q6_k", "gguf-q4_k_m")
+    faults = check_exports(asked(*levels), narrow, gguf=True, shapes=shapes)
+    assert [(fault.field, fault.value) for fault in faults] == [("exports", "gguf-q6_k"), ("exports", "gguf-q4_k_m")]
+    assert "gguf-q8_0: no target module's input is a multiple of 256" in faults[0].expected
+    wide = Configuration(target_modules=("q_proj", "down_proj"), validation_part=0.1)
+    assert check_exports(asked(*levels), wide, gguf=True, shapes=shapes) == ()
+    assert len(check_exports(asked(*levels), wide, gguf=False, shapes=shapes)) == len(levels)
+
+
+@pytest.mark.requirement("AS-2.3")
+def test_the_contract_has_the_levels_that_files_are_written_at_and_no_others() -> None:
+    assert asked("gguf-q4_k_m", "gguf-q8_0").exports == ("gguf-q4_k_m", "gguf-q8_0")
+    with pytest.raises(ValueError, match="exports"):
+        asked("gguf-q2_k")

@@ -100,11 +100,28 @@ def test_the_id_of_a_record_without_marks_is_what_it_was_before_there_were_marks
         ],
         [USER, {**GOOD, "tool_calls": None, "refusal": None, "name": None}],
         [{"role": None, "from": "user", "content": None, "value": USER["content"]}, GOOD],
+        [{"role": "system", "content": None}, USER, GOOD],
+        [{"role": "system", "content": []}, USER, GOOD],
+        [{"from": "human", "value": USER["content"]}, GOOD],
+        [{"role": "User", "content": USER["content"]}, {"role": "Assistant", "content": GOOD["content"]}],
+        [{"role": "user", "content": {"type": "text", "text": USER["content"]}}, GOOD],
+        [{"role": "user", "content": ["May I return ", "sandals?"]}, GOOD],
+        [
+            {"role": "user", "content": [{"type": "input_text", "text": USER["content"], "image_url": None}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": GOOD["content"]}]},
+        ],
     ],
 )
 def test_other_tools_words_for_the_same_conversation_are_read(talk: list[dict[str, Any]]) -> None:
     read = record({"messages": talk}, "conversation")
     assert (read.prompt, read.completions) == (ASKED, ("Within 60 days.",))
+
+
+def test_a_conversation_is_read_under_sharegpts_name_and_after_the_rows_system_message() -> None:
+    talk = [{"from": "human", "value": USER["content"]}, {"from": "gpt", "value": GOOD["content"]}]
+    read = record({"conversations": talk, "system": "You work in a shop.", "id": None}, "conversation")
+    assert read.prompt == (Message("system", "You work in a shop."), *ASKED)
+    assert record({"conversations": talk, "messages": [USER, BAD]}, "conversation").completions == ("No idea.",)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,7 @@ def test_other_tools_words_for_the_same_conversation_are_read(talk: list[dict[st
         ({"messages": [USER, {"role": "tool", "content": "x"}, GOOD]}, "conversation", "messages: role 'tool'"),
         ({"messages": [USER, {**GOOD, "tool_calls": [{"id": "1"}]}]}, "conversation", "messages: an answer that calls"),
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "conversation", "messages: content nothing"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, GOOD]}, "conversation", "messages: content"),
+        ({"messages": [{"role": "user", "content": []}, GOOD]}, "conversation", "messages: content"),
         ({"chosen": [USER, GOOD], "rejected": [{**USER, "content": "Other?"}, BAD]}, "preference", "chosen: other"),
         ({"prompt": "Other?", "chosen": [USER, GOOD], "rejected": [BAD]}, "preference", "chosen: other messages"),
         ({"prompt": [USER], "chosen": [USER], "rejected": [BAD]}, "preference", "chosen: a last turn of user"),
@@ -124,6 +141,14 @@ def test_other_tools_words_for_the_same_conversation_are_read(talk: list[dict[st
         ({"prompt": "p", "completion": "c", "system": "nul \x00"}, "completion", "system: a NUL character"),
         ({"system": "Other.", "prompt": [*BEFORE, USER], "completion": "c"}, "completion", "system: another system"),
         ({"completion": "c"}, "completion", "prompt: no column 'prompt'"),
+        ({"talk": [USER, GOOD]}, "conversation", "messages: no column 'messages', expected one of talk"),
+        ({"prompt": "p", "chosen": None, "rejected": "r"}, "preference", "chosen: null in column 'chosen'"),
+        ({"prompt": "p", "completion": [{**GOOD, "weight": 0}]}, "completion", "completion: weight 0, expected an"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, GOOD]},
+            "conversation",
+            "messages: a content part of type 'image_url'",
+        ),
         ({"prompt": 3, "completion": "c"}, "completion", "prompt: int in column 'prompt'"),
     ],
 )
