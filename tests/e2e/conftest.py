@@ -87,7 +87,7 @@ class Loop:
     async def prepare(self) -> None:
         """Golden set, samples (as events) and a policy under which any score is approved."""
         policy = await self.get("registry", f"/v1/policies/{self.domain}")
-        policy |= {"approve_at": 0, "reject_below": 0}
+        policy |= {"mode": "simple", "approve_at": 0, "reject_below": 0}
         await self._send("PUT", "registry", f"/v1/policies/{self.domain}", json=policy)
         golden = {"dataset_id": self.golden_id, "domain": self.domain, "version": "1.0.0", "description": "held out"}
         await self._send("POST", "evaluator", "/v1/golden", json=golden)
