@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 SCALE = 100.0  # scores lie on 0–100
 _NORMAL = NormalDist()
 _ROUNDING = 1e-6  # score points
-_HALVINGS = 40  # of the scale: far below what a score is rounded to
+_HALVINGS = 27  # of the scale, to the rounding
 _SADDLE_STEPS = 60
 
 
@@ -113,18 +113,27 @@ def _chance_below(points: NDArray[np.float64], bound: float) -> float:
     (point - bound) × exponential is at most 0, whose cumulant generating function is known: Lugannani and Rice.
     """
     gaps = points - bound
-    # The saddle: where the derivative of the cumulant generating function, which increases, is 0.
-    low, high = 1 / float(gaps.min()), 0.0
-    for _ in range(_SADDLE_STEPS):
-        saddle = (low + high) / 2
-        if float((gaps / (1 - gaps * saddle)).sum()) > 0:
-            high = saddle
-        else:
-            low = saddle
-    saddle = (low + high) / 2
+    saddle = _saddle(gaps)
     shrunk = 1 - gaps * saddle
     root = -sqrt(max(0.0, 2 * float(np.log(shrunk).sum())))
     if root > -1e-4:
         return 0.5  # at the mean, where the formula divides by 0
     scaled = saddle * sqrt(float(((gaps / shrunk) ** 2).sum()))
     return _NORMAL.cdf(root) + _NORMAL.pdf(root) * (1 / root - 1 / scaled)
+
+
+def _saddle(gaps: NDArray[np.float64]) -> float:
+    """Where the derivative of the cumulant generating function, which increases, is 0: Newton within a bracket."""
+    low, high = 1 / float(gaps.min()), 0.0
+    saddle = low / 2
+    for _ in range(_SADDLE_STEPS):
+        parts = gaps / (1 - gaps * saddle)
+        slope = float(parts.sum())
+        low, high = (low, saddle) if slope > 0 else (saddle, high)
+        step = saddle - slope / float(parts @ parts)
+        if not low < step < high:
+            step = (low + high) / 2
+        if abs(step - saddle) <= 1e-10 * abs(saddle):
+            return step
+        saddle = step
+    return saddle
