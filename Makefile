@@ -43,6 +43,12 @@ test: setup
 test-heavy: setup
 	$(BIN)/python -m pytest $(TESTS) -m heavy $(PYTEST_ARGS)
 
+# At least 40 bad and 20 good adapters from real trainings through the real loop, and how many were approved: hours on two
+# cores. GATES_ARGS=--quick takes one of each kind.
+.PHONY: test-gates
+test-gates: setup
+	$(BIN)/python -m benchmarks.gates $(GATES_ARGS)
+
 # Adapters from MLX, against a live MLX on this machine's CPU in an environment of its own.
 MLX_PYTHON ?= .venv-mlx/bin/python
 .PHONY: test-mlx

@@ -177,7 +177,8 @@ async def prepare(fleet: Fleet, client: httpx.AsyncClient) -> None:
     services = fleet.info.services
     policy_url = f"{services['registry'].url}/v1/policies/{DOMAIN}"
     policy = (await client.get(policy_url)).raise_for_status().json()
-    (await client.put(policy_url, json=policy | {"approve_at": 0, "reject_below": 0})).raise_for_status()
+    policy |= {"mode": "simple", "approve_at": 0, "reject_below": 0}
+    (await client.put(policy_url, json=policy)).raise_for_status()
     golden = f"{services['evaluator'].url}/v1/golden"
     wanted = {"dataset_id": "benchmark-golden", "domain": DOMAIN, "version": "1.0.0", "description": "one sample"}
     (await client.post(golden, json=wanted)).raise_for_status()

@@ -83,6 +83,33 @@ class Adapter(Message):
     probe: Probe | None = None
 
 
+class CriterionChange(Message):
+    """How one criterion moved between two versions."""
+
+    criterion: Annotated[str, Field(min_length=1)]
+    difference: Double = 0.0
+    """Mean of the paired differences, on the criterion's scale of 0 to 10."""
+    chance: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """One-sided p-value of no fall, corrected over all criteria."""
+    fell: Bool = False
+    """Whether it fell significantly."""
+
+
+class Comparison(Message):
+    """A version against the one that it would replace, paired on the same samples: new minus old."""
+
+    compared_with: Annotated[str, Field(min_length=1)]
+    evaluation_id: Annotated[str, Field(min_length=1)]
+    """The other version's evaluation."""
+    samples: Annotated[int, Field(ge=2, le=2**31 - 1), INTEGER] = 0
+    """Samples that both have a score for."""
+    difference: Double = 0.0
+    """Mean of the paired differences, in score points, with its confidence interval."""
+    ci_low: Double = 0.0
+    ci_high: Double = 0.0
+    criteria: tuple[CriterionChange, ...] = ()
+
+
 class GoldenPrint(Message):
     """The print of a golden prompt: enough to find it elsewhere, and not enough to read it."""
 
@@ -392,7 +419,15 @@ class EvaluationScored(Event):
     report: Blob
     """Every sample with its answer, scores and reasons."""
     regression: Bool = False
-    """True when it is significantly worse than the version it would replace."""
+    """True when it, or one of its criteria, is significantly worse than the version it would replace."""
+    comparison: Comparison | None = None
+    """Against the version it would replace; absent where there is none, or none could be judged."""
+    decided: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] | None = None
+    """Samples that have a score, of `samples`; absent is all of them. The interval counts the others as missing evidence."""
+    submission: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Which of the family's tries at this golden data set it is since a version was activated, from 1; widens the interval."""
+    cut_answers: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Answers that reached the longest allowed length and were cut."""
 
 
 class EvaluationFailed(Event):

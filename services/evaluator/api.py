@@ -42,7 +42,11 @@ class Accepted(BaseModel):
 
 
 class EvaluationView(BaseModel):
-    """An evaluation. Scores are on 0–100, criteria on 0–10, rates 0 to 1; null until it is scored."""
+    """An evaluation. Scores are on 0–100, criteria on 0–10, rates 0 to 1; null until it is scored.
+
+    `decided` of the samples have a score. `submission` is the family's try at this golden data set since a version was
+    activated. `compares_for` names the evaluation that this one only serves to compare with.
+    """
 
     evaluation_id: str
     adapter_id: str
@@ -59,6 +63,9 @@ class EvaluationView(BaseModel):
     pass_rate_low: float | None
     pass_rate_high: float | None
     passed: int | None
+    decided: int | None
+    submission: int | None
+    cut_answers: int | None
     pass_threshold: float
     criteria: dict[str, float]
     by_difficulty: dict[str, float]
@@ -72,6 +79,7 @@ class EvaluationView(BaseModel):
     report: dict[str, Any] | None
     reason: str
     requested_by: str
+    compares_for: str
     created_at: datetime
     finished_at: datetime | None
 
@@ -161,7 +169,7 @@ async def detail(evaluation_id: str, caller: Reader, service: Running) -> Evalua
 
 _AS_STORED = (
     *("evaluation_id", "adapter_id", "family", "domain", "state", "done", "total", "pass_threshold", "judge"),
-    *("artifact_sha256", "golden_sha256", "comparison", "report", "reason", "requested_by"),
+    *("artifact_sha256", "golden_sha256", "comparison", "report", "reason", "requested_by", "compares_for"),
     *("created_at", "finished_at"),
 )
 
@@ -178,7 +186,7 @@ def _view(row: asyncpg.Record) -> dict[str, Any]:
         "pass_rate": rate.get("value"),
         "pass_rate_low": rate.get("low"),
         "pass_rate_high": rate.get("high"),
-        "passed": summary.get("passed"),
+        **{name: summary.get(name) for name in ("passed", "decided", "submission", "cut_answers")},
         "criteria": summary.get("criteria", {}),
         "by_difficulty": summary.get("by_difficulty", {}),
         "golden_dataset_id": row["dataset_id"] or row["wanted_dataset"],

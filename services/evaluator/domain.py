@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from services.evaluator import statistics
+from services.evaluator import comparison, statistics
 from services.evaluator.criteria import Criterion
 from services.evaluator.golden import ContextUse
 from services.evaluator.judge import Verdict
@@ -89,6 +89,8 @@ class Evaluation:
     created_at: datetime
     waiting_since: datetime | None
     finished_at: datetime | None
+    compares_for: str = ""
+    """The evaluation that this one only serves to compare with."""
 
     @property
     def over(self) -> bool:
@@ -140,51 +142,63 @@ def waited_out(evaluation: Evaluation, now: datetime, limit: timedelta) -> bool:
 
 @dataclass(frozen=True)
 class Summary:
-    """The result over all samples. Scores on 0–100, criteria on 0–10, rates 0 to 1."""
+    """The result over all samples. Scores on 0–100, criteria on 0–10, rates 0 to 1.
+
+    `decided` of the `samples` have a score; both intervals count the others as missing evidence. `submission` is the
+    family's try at this golden data set, from 1, and sets the confidence. `cut_answers` reached the longest length.
+    """
 
     score: statistics.Interval
     pass_rate: statistics.Interval
     passed: int
     samples: int
+    decided: int
+    submission: int
+    cut_answers: int
     confidence: float
     criteria: Mapping[str, float]
     by_difficulty: Mapping[str, float]
 
 
-def summarise(results: Sequence[SampleResult], difficulties: Mapping[str, str], threshold: float) -> Summary:
-    """Estimates over the results, in sample id order so that the seeded draws do not depend on who finished first.
+def summarise(
+    results: Sequence[SampleResult], difficulties: Mapping[str, str], threshold: float, submission: int = 1
+) -> Summary:
+    """Estimates over the scored results; the samples of `difficulties` that have none are missing evidence.
 
-    Raises ValueError for no results.
+    Raises EvaluationFailure for no results.
     """
+    if not results:
+        raise EvaluationFailure(f"none of the {len(difficulties)} golden samples has a score")
     ordered = sorted(results, key=lambda result: result.sample_id)
     scores = [result.overall for result in ordered]
     passed = sum(score >= threshold for score in scores)
+    missing = len(difficulties) - len(ordered)
+    confidence = statistics.confidence_of(submission)
     groups: dict[str, list[float]] = {}
     for result in ordered:
         groups.setdefault(difficulties[result.sample_id], []).append(result.overall)
     return Summary(
-        score=statistics.mean_score(scores),
-        pass_rate=statistics.pass_rate(passed, len(scores)),
+        score=statistics.mean_score(scores, confidence, missing),
+        pass_rate=statistics.pass_rate(passed, len(scores), confidence, missing),
         passed=passed,
-        samples=len(scores),
-        confidence=statistics.CONFIDENCE,
+        samples=len(difficulties),
+        decided=len(scores),
+        submission=submission,
+        cut_answers=sum(result.finish_reason == "length" for result in ordered),
+        confidence=confidence,
         criteria={str(c): sum(r.verdicts[c].score for r in ordered) / len(ordered) for c in Criterion},
         by_difficulty={name: sum(group) / len(group) for name, group in sorted(groups.items())},
     )
 
 
-def compare(new: Sequence[SampleResult], old: Sequence[SampleResult]) -> statistics.Comparison | None:
+def compare(new: Sequence[SampleResult], old: Sequence[SampleResult]) -> comparison.Comparison | None:
     """The new results against those of another version on the same golden samples, paired (LA-3.4)."""
-    mine, theirs = ({result.sample_id: result for result in results} for results in (new, old))
-    common = sorted(mine.keys() & theirs.keys())
-    return statistics.compare(
-        {i: mine[i].overall for i in common},
-        {i: theirs[i].overall for i in common},
-        {
-            str(criterion): (
-                [mine[i].verdicts[criterion].score for i in common],
-                [theirs[i].verdicts[criterion].score for i in common],
-            )
-            for criterion in Criterion
-        },
+    return comparison.compare(
+        {result.sample_id: result.overall for result in new},
+        {result.sample_id: result.overall for result in old},
+        {str(c): (_by_sample(new, c), _by_sample(old, c)) for c in Criterion},
     )
+
+
+def _by_sample(results: Sequence[SampleResult], criterion: Criterion) -> dict[str, float]:
+    return {result.sample_id: result.verdicts[criterion].score for result in results}

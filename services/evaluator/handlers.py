@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fleet_events.v1 import AdapterActivated, AdapterRegistered, EvaluationRequested
+from datetime import UTC, datetime
+
+from fleet_events.v1 import Adapter, AdapterActivated, AdapterRegistered, EvaluationRequested
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.handlers import Handlers
 from fleet_kit.service import Service
@@ -38,15 +40,7 @@ async def judge_registered(event: AdapterRegistered, work: Work, service: Evalua
     """Judge a new version with the golden data set it names, else its domain's newest."""
     adapter = event.adapter
     async with work.transaction() as tx:
-        await store.know_candidate(
-            tx.connection,
-            adapter_id=adapter.adapter_id,
-            family=adapter.family,
-            domain=adapter.domain,
-            artifact_sha256=adapter.artifact.blob.sha256,
-            base_model=adapter.base_model.name,
-            base_revision=adapter.base_model.revision,
-        )
+        await _know(tx, adapter)
         await open_requested(
             tx.connection,
             evaluation_id=work.envelope.name,
@@ -79,4 +73,19 @@ async def judge_requested(event: EvaluationRequested, work: Work, service: Evalu
 @handlers.on(AdapterActivated)
 async def remember_active(event: AdapterActivated, tx: Transaction, _service: EvaluatorService) -> None:
     """The version that a family's next one is compared with."""
-    await store.know_active(tx.connection, event.adapter.family, event.adapter.adapter_id, event.revision)
+    await _know(tx, event.adapter)
+    now = datetime.now(UTC)
+    at = min(tx.cause.time, now) if tx.cause else now
+    await store.know_active(tx.connection, event.adapter.family, event.adapter.adapter_id, event.revision, at)
+
+
+async def _know(tx: Transaction, adapter: Adapter) -> None:
+    await store.know_candidate(
+        tx.connection,
+        adapter_id=adapter.adapter_id,
+        family=adapter.family,
+        domain=adapter.domain,
+        artifact_sha256=adapter.artifact.blob.sha256,
+        base_model=adapter.base_model.name,
+        base_revision=adapter.base_model.revision,
+    )

@@ -8,31 +8,25 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
+from fleet_events import v1
 from fleet_events.v1 import EvaluationFailed, EvaluationScored, RegressionDetected
 from fleet_kit.blobs import BlobRef, Blobs
 from fleet_kit.errors import NotYet
 from fleet_kit.transaction import Transaction
-from services.evaluator import domain, golden_sets, golden_store, store
+from services.evaluator import domain, golden_sets, golden_store, incumbent, store
+from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, EvaluationFailure, GoldenVersion, SampleResult, Summary
 from services.evaluator.golden import GoldenSample
 from services.evaluator.judges import Finding, Judge
 from services.evaluator.openai_client import Answer, OpenAIClient, Unready
 from services.evaluator.settings import EvaluatorSettings
-from services.evaluator.statistics import Comparison
+from services.evaluator.work import Held
 
 log = structlog.get_logger()
-
-
-class Held(Protocol):
-    """The fenced writes of long work (fleet_kit.work.Work)."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
-    def finish(self) -> AbstractAsyncContextManager[Transaction]: ...
-    async def progress(self, tx: Transaction) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,14 @@ async def evaluate(evaluation_id: str, work: Held, bench: Bench) -> None:
                 total=len(samples),
             )
         await _judge_missing(evaluation_id, samples, version, work, bench)
-        await _finish(evaluation_id, samples, version, work, bench)
+
+        async def score(again: str) -> None:
+            await _judge_missing(again, samples, version, work, bench)
+            await _finish(again, samples, version, work, bench, last=work.transaction)
+
+        begun = await _stored(work, evaluation_id)
+        await incumbent.judge_again(begun, work, bench.settings, score=score, say_failed=_say_failed)
+        await _finish(evaluation_id, samples, version, work, bench, last=work.finish)
     except EvaluationFailure as failure:
         await fail(evaluation_id, str(failure), work)
     except Unready as reason:
@@ -157,8 +158,15 @@ def _result(sample: GoldenSample, answer: Answer, finding: Finding) -> SampleRes
 
 
 async def _finish(
-    evaluation_id: str, samples: list[GoldenSample], version: GoldenVersion, work: Held, bench: Bench
+    evaluation_id: str,
+    samples: list[GoldenSample],
+    version: GoldenVersion,
+    work: Held,
+    bench: Bench,
+    *,
+    last: Callable[[], AbstractAsyncContextManager[Transaction]],
 ) -> None:
+    """Store and publish the score; `last` opens the transaction that does."""
     async with work.transaction() as tx:
         evaluation = await store.evaluation(tx.connection, evaluation_id)
         if evaluation is None:
@@ -168,13 +176,15 @@ async def _finish(
         rival = await store.rival(tx.connection, evaluation)
         rival_evaluation = await store.evaluation(tx.connection, rival) if rival else None
         rival_results = await store.results(tx.connection, rival) if rival else []
-    summary = domain.summarise(results, {s.sample_id: s.difficulty for s in samples}, evaluation.pass_threshold)
-    comparison = domain.compare(results, rival_results) if rival_evaluation else None
-    against = rival_evaluation.adapter_id if rival_evaluation and comparison else ""
-    shown = _comparison(comparison, against)
+        submission = 1 if evaluation.compares_for else await store.submission(tx.connection, evaluation)
+    difficulties = {sample.sample_id: sample.difficulty for sample in samples}
+    summary = domain.summarise(results, difficulties, evaluation.pass_threshold, submission)
+    # Ten thousand draws take a moment; the event loop serves others meanwhile.
+    comparison = await asyncio.to_thread(domain.compare, results, rival_results) if rival_evaluation else None
+    shown = _comparison(comparison, rival_evaluation)
     content = _report(evaluation, version, summary, shown, [dict(row) for row in rows])
     report = await bench.blobs.put("reports", content, content_type="application/json")
-    async with work.finish() as tx:
+    async with last() as tx:
         await store.finish_scored(
             tx.connection,
             evaluation_id,
@@ -182,18 +192,19 @@ async def _finish(
             comparison=shown,
             report=report.model_dump(mode="json"),
         )
-        await tx.emit(_scored(evaluation, summary, comparison, report), evaluation.adapter_id)
-        if comparison and comparison.regression:
+        told = _told(comparison, rival_evaluation)
+        await tx.emit(_scored(evaluation, summary, comparison, told, report), evaluation.adapter_id)
+        if comparison and told and comparison.regression:
             await tx.emit(
                 RegressionDetected(
                     evaluation_id=evaluation_id,
                     adapter_id=evaluation.adapter_id,
                     domain=evaluation.domain,
-                    compared_with=against,
-                    difference=comparison.difference.value,
-                    ci_low=comparison.difference.low,
-                    ci_high=comparison.difference.high,
-                    criteria=comparison.criteria,
+                    compared_with=told.compared_with,
+                    difference=told.difference,
+                    ci_low=told.ci_low,
+                    ci_high=told.ci_high,
+                    criteria=comparison.fallen,
                 ),
                 evaluation.adapter_id,
             )
@@ -201,7 +212,11 @@ async def _finish(
 
 
 def _scored(
-    evaluation: Evaluation, summary: Summary, comparison: Comparison | None, report: BlobRef
+    evaluation: Evaluation,
+    summary: Summary,
+    comparison: Comparison | None,
+    told: v1.Comparison | None,
+    report: BlobRef,
 ) -> EvaluationScored:
     return EvaluationScored(
         evaluation_id=evaluation.evaluation_id,
@@ -222,13 +237,42 @@ def _scored(
         criteria=dict(summary.criteria),
         report=report,
         regression=bool(comparison and comparison.regression),
+        comparison=told,
+        decided=summary.decided,
+        submission=summary.submission,
+        cut_answers=summary.cut_answers,
     )
 
 
-def _comparison(comparison: Comparison | None, against: str) -> dict[str, Any] | None:
-    if comparison is None:
+def _comparison(comparison: Comparison | None, rival: Evaluation | None) -> dict[str, Any] | None:
+    """The comparison as history and report show it."""
+    if comparison is None or rival is None:
         return None
-    return {**asdict(comparison), "compared_with": against, "regression": comparison.regression}
+    against = {"compared_with": rival.adapter_id, "evaluation_id": rival.evaluation_id}
+    return {
+        **asdict(comparison),
+        **against,
+        "fallen": list(comparison.fallen),
+        "regression": comparison.regression,
+    }
+
+
+def _told(comparison: Comparison | None, rival: Evaluation | None) -> v1.Comparison | None:
+    """The comparison as the event tells it."""
+    if comparison is None or rival is None:
+        return None
+    return v1.Comparison(
+        compared_with=rival.adapter_id,
+        evaluation_id=rival.evaluation_id,
+        samples=comparison.samples,
+        difference=comparison.difference.value,
+        ci_low=comparison.difference.low,
+        ci_high=comparison.difference.high,
+        criteria=tuple(
+            v1.CriterionChange(criterion=name, difference=change.difference, chance=change.chance, fell=change.fell)
+            for name, change in comparison.criteria.items()
+        ),
+    )
 
 
 def _report(
@@ -258,16 +302,20 @@ def _report(
 async def fail(evaluation_id: str, reason: str, work: Held) -> None:
     """End the evaluation as failed and publish why."""
     async with work.finish() as tx:
-        evaluation = await store.evaluation(tx.connection, evaluation_id)
-        if evaluation is None:
-            raise LookupError(f"evaluation {evaluation_id} is gone")
-        await store.finish_failed(tx.connection, evaluation_id, reason)
-        await tx.emit(
-            EvaluationFailed(
-                evaluation_id=evaluation_id, adapter_id=evaluation.adapter_id, domain=evaluation.domain, reason=reason
-            ),
-            evaluation.adapter_id,
-        )
+        await _say_failed(tx, evaluation_id, reason)
+
+
+async def _say_failed(tx: Transaction, evaluation_id: str, reason: str) -> None:
+    evaluation = await store.evaluation(tx.connection, evaluation_id)
+    if evaluation is None:
+        raise LookupError(f"evaluation {evaluation_id} is gone")
+    await store.finish_failed(tx.connection, evaluation_id, reason)
+    await tx.emit(
+        EvaluationFailed(
+            evaluation_id=evaluation_id, adapter_id=evaluation.adapter_id, domain=evaluation.domain, reason=reason
+        ),
+        evaluation.adapter_id,
+    )
     log.warning("evaluation failed", evaluation_id=evaluation_id, reason=reason)
 
 

@@ -20,8 +20,8 @@ class EvaluatorSettings(ServiceSettings):
 
     concurrency: int = Field(default=8, ge=1, le=256)
     """Samples in flight at once."""
-    max_tokens: int = Field(default=96, ge=1)
-    """Longest answer."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Longest answer, in tokens. One that is longer is cut, judged as it is, and counted in `cut_answers`."""
     pass_threshold: float = Field(default=70.0, ge=0, le=100)
     """Overall score from which a sample counts as passed (LA-3.3)."""
     ready_seconds: float = Field(default=600.0, gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -49,14 +50,23 @@ async def candidate(connection: Connection, adapter_id: str) -> asyncpg.Record |
     return await connection.fetchrow("select * from candidate where adapter_id = $1", adapter_id)
 
 
-async def know_active(connection: Connection, family: str, adapter_id: str, revision: int) -> None:
+async def know_active(connection: Connection, family: str, adapter_id: str, revision: int, at: datetime) -> None:
     """Remember the family's active version unless a newer revision is known."""
     await connection.execute(
-        "insert into active_adapter as known (family, adapter_id, revision) values ($1, $2, $3)"
-        " on conflict (family) do update set adapter_id = $2, revision = $3 where known.revision < $3",
+        "insert into active_adapter as known (family, adapter_id, revision, activated_at) values ($1, $2, $3, $4)"
+        " on conflict (family) do update set adapter_id = $2, revision = $3, activated_at = $4"
+        " where known.revision < $3",
         family,
         adapter_id,
         revision,
+        at,
+    )
+
+
+async def active(connection: Connection, family: str) -> asyncpg.Record | None:
+    """The family's active version as a candidate row, once registry has told us of both."""
+    return await connection.fetchrow(
+        "select c.* from active_adapter a join candidate c using (adapter_id) where a.family = $1", family
     )
 
 
@@ -74,12 +84,13 @@ async def open_evaluation(
     max_tokens: int,
     pass_threshold: float,
     requested_by: str,
+    compares_for: str = "",
 ) -> None:
     """Queue the evaluation, unless it is there already."""
     await connection.execute(
         "insert into evaluation (evaluation_id, adapter_id, family, domain, artifact_sha256, base_model,"
-        " wanted_dataset, judge, max_tokens, pass_threshold, state, requested_by)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', $11) on conflict (evaluation_id) do nothing",
+        " wanted_dataset, judge, max_tokens, pass_threshold, state, requested_by, compares_for)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', $11, $12) on conflict (evaluation_id) do nothing",
         evaluation_id,
         adapter_id,
         family,
@@ -91,6 +102,7 @@ async def open_evaluation(
         max_tokens,
         pass_threshold,
         requested_by,
+        compares_for,
     )
 
 
@@ -208,6 +220,23 @@ async def rival(connection: Connection, judged: Evaluation) -> str | None:
         judged.max_tokens,
     )
     return None if found is None else str(found)
+
+
+async def submission(connection: Connection, judged: Evaluation) -> int:
+    """Which of the family's tries at this golden data set this is since a version was activated, from 1.
+
+    Every version of the data set counts: a new one holds mostly the same samples. What failed showed no score.
+    """
+    before = await connection.fetchval(
+        "select count(*) from evaluation e left join active_adapter a using (family)"
+        " where e.family = $1 and e.dataset_id = $2 and e.state <> 'failed' and e.compares_for = ''"
+        " and (e.created_at, e.evaluation_id) < ($3, $4) and e.created_at > coalesce(a.activated_at, '-infinity')",
+        judged.family,
+        judged.dataset_id,
+        judged.created_at,
+        judged.evaluation_id,
+    )
+    return 1 + int(before)
 
 
 async def history(

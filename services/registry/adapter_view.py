@@ -35,6 +35,17 @@ class BaseModelView(View):
     revision: str
 
 
+class ComparisonView(View):
+    """Against another version on the same samples, new minus old: points 0 to 100, criteria 0 to 10."""
+
+    compared_with: str
+    samples: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    fallen: dict[str, float] = Field(description="Criteria that fell significantly, with their mean difference")
+
+
 class EvaluationView(View):
     """A score; points 0 to 100, pass rate 0 to 1, criteria 0 to 10."""
 
@@ -52,8 +63,12 @@ class EvaluationView(View):
     pass_rate: float
     pass_threshold: float
     samples: int
+    decided: int = Field(description="Samples that have a score; the interval counts the others as missing evidence")
     passed: int
+    submission: int = Field(description="The family's try at this golden data set since a version was activated")
+    cut_answers: int = Field(description="Answers that were cut at the longest allowed length")
     criteria: dict[str, float]
+    comparison: ComparisonView | None
     report: BlobView | None
 
     @classmethod
@@ -253,4 +268,5 @@ def _training(training: Training | None) -> TrainingView | None:
 
 def _flat(evaluation: Evaluation) -> dict[str, Any]:
     flat = {name: getattr(evaluation, name) for name in EvaluationView.model_fields if hasattr(evaluation, name)}
-    return flat | asdict(evaluation.judgement)
+    # What was scored before samples could be undecided has no such count.
+    return flat | asdict(evaluation.judgement) | {"decided": evaluation.judgement.decided or evaluation.samples}

@@ -77,7 +77,9 @@ def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Polic
     family = family.with_adapter(scored)
     if adapter.status is not Status.PENDING_REVIEW:
         return Change(family, adapter_id=adapter_id, evaluation=evaluation)
-    verdict = decide(policy, evaluation.judgement, adapter.made_of.auto_approve_threshold)
+    serving = family.active
+    replaces = serving.adapter_id if serving is not None and serving.version < adapter.version else ""
+    verdict = decide(policy, evaluation.judgement, adapter.made_of.auto_approve_threshold, replaces)
     act = Act(PIPELINE, at, verdict.reason)
     match verdict.decision:
         case Decision.APPROVE:

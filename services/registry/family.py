@@ -57,6 +57,8 @@ class Evaluation:
     criteria: dict[str, float] = field(default_factory=dict)
     confidence: float = 0.95
     report: v1.Blob | None = None
+    submission: int = 0
+    cut_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

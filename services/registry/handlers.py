@@ -16,7 +16,7 @@ from services.registry.change import Act, JobReused, NotTheArtifact, RegistryErr
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
-from services.registry.policy import Judgement
+from services.registry.policy import Comparison, Judgement
 from services.registry.store import usage, versions
 from services.registry.version import InvalidVersion
 
@@ -68,7 +68,10 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
     family = await record.lock(tx, adapter.made_of.domain, adapter.made_of.method)
     known = await versions.find_evaluation(tx.connection, event.evaluation_id)
     if known is not None:
-        if (known.artifact_sha256, known.judgement) != (evaluation.artifact_sha256, evaluation.judgement):
+        said, again = (
+            (one.artifact_sha256, one.judgement.interval, one.judgement.regression) for one in (known, evaluation)
+        )
+        if said != again:
             raise Refused(
                 f"evaluation_id {event.evaluation_id!r} is taken by another score; a new one needs its own id"
             )
@@ -153,7 +156,14 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
         golden_dataset_id=event.golden_dataset_id,
         golden_sha256=event.golden_sha256,
         judge=event.judge,
-        judgement=Judgement(event.score, event.ci_low, event.ci_high, event.regression),
+        judgement=Judgement(
+            event.score,
+            event.ci_low,
+            event.ci_high,
+            event.regression,
+            event.samples if event.decided is None else event.decided,
+            _comparison(event.comparison) if event.comparison else None,
+        ),
         pass_rate=event.pass_rate,
         pass_threshold=event.pass_threshold,
         samples=event.samples,
@@ -161,6 +171,19 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
         criteria=dict(event.criteria),
         confidence=event.confidence,
         report=event.report,
+        submission=event.submission,
+        cut_answers=event.cut_answers,
+    )
+
+
+def _comparison(told: v1.Comparison) -> Comparison:
+    return Comparison(
+        told.compared_with,
+        told.samples,
+        told.difference,
+        told.ci_low,
+        told.ci_high,
+        {change.criterion: change.difference for change in told.criteria if change.fell},
     )
 
 

@@ -1,8 +1,8 @@
-"""A domain's approval policy and the verdict that it gives on a score. Pure."""
+"""A domain's approval policy and the verdict that it gives on a score. Pure; docs/decision-rules.md has the reasons."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -29,31 +29,47 @@ class InvalidPolicy(ValueError):
         self.field = field
 
 
+CRITERIA = ("accuracy", "relevance", "style", "completeness", "coherence")
+"""The judged criteria (LA-3.1)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A domain's rules. The defaults are those of LA-5.1.
+    """A domain's rules. The lines are those of LA-5.1.
 
-    `approve_at` and `reject_below` are score points, 0 to 100. `allow_lower_threshold` says whether a training
-    request may ask for an approve line below `approve_at` (it may always ask for a higher one).
+    `approve_at` and `reject_below` are score points, 0 to 100. `minimum_samples` is the fewest scored samples on which
+    `confident` approves, and compares, without a human. A significant fall blocks from `smallest_relevant_difference`
+    score points on, and of a criterion in `blocking_criteria` from a tenth of that on its scale of 0 to 10.
+    `allow_lower_threshold` says whether a training request may ask for an approve line below `approve_at` (it may
+    always ask for a higher one).
     """
 
-    mode: Mode = Mode.SIMPLE
+    mode: Mode = Mode.CONFIDENT
     approve_at: float = 85.0
     reject_below: float = 70.0
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    minimum_samples: int = 20
+    smallest_relevant_difference: float = 2.0
+    blocking_criteria: tuple[str, ...] = CRITERIA
 
     def __post_init__(self) -> None:
-        for field in ("approve_at", "reject_below"):
-            value = getattr(self, field)
+        for name in ("approve_at", "reject_below", "smallest_relevant_difference"):
+            value = getattr(self, name)
             if not 0 <= value <= 100:  # also refuses NaN
-                raise InvalidPolicy(field, f"{field} is {value}: it has to be between 0 and 100")
+                raise InvalidPolicy(name, f"{name} is {value}: it has to be between 0 and 100")
         if self.reject_below > self.approve_at:
             raise InvalidPolicy(
                 "reject_below",
                 f"reject_below is {self.reject_below:g}, above approve_at {self.approve_at:g}: "
                 "a score between them would be approved and rejected at once",
+            )
+        if self.minimum_samples < 1:
+            raise InvalidPolicy("minimum_samples", f"minimum_samples is {self.minimum_samples}: it has to be 1 or more")
+        if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
+            raise InvalidPolicy(
+                "blocking_criteria", f"blocking_criteria has {unknown[0]!r}: it takes {', '.join(CRITERIA)}"
             )
 
     def approve_line(self, asked: float | None) -> float:
@@ -69,13 +85,38 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A version against another on the same samples: new minus old, in score points; criteria on 0 to 10.
+
+    `fallen` has the criteria that fell significantly, with the mean of their differences.
+    """
+
+    compared_with: str
+    samples: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    fallen: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """The numbers of an evaluation that a policy looks at, in score points 0 to 100."""
+    """The numbers of an evaluation that a policy looks at, in score points 0 to 100.
+
+    `decided` is the number of samples that have a score. `regression` counts where there is no comparison to look at.
+    """
 
     score: float
     ci_low: float
     ci_high: float
     regression: bool = False
+    decided: int = 0
+    comparison: Comparison | None = None
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """Score and both ends, by which a score that is said again is known."""
+        return self.score, self.ci_low, self.ci_high
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +127,12 @@ class Verdict:
     reason: str
 
 
-def decide(policy: Policy, judgement: Judgement, asked: float | None = None) -> Verdict:
-    """Hold a judgement against the policy.
+def decide(policy: Policy, judgement: Judgement, asked: float | None = None, replaces: str = "") -> Verdict:
+    """Hold a judgement against the policy; `replaces` is the version that this one would take over from, if any.
 
-    simple: the score alone. confident: the whole interval has to be on one side of a line. A significant
-    regression against the version it would replace is never approved without a human, in either mode.
+    simple: the score alone. confident: the whole interval has to be on one side of a line, on enough samples, and the
+    version compared with the one it replaces. A relevant fall against that one is never approved without a human, in
+    either mode.
     """
     line = policy.approve_line(asked)
     low = judgement.ci_low if policy.mode is Mode.CONFIDENT else judgement.score
@@ -100,14 +142,50 @@ def decide(policy: Policy, judgement: Judgement, asked: float | None = None) -> 
     # The score itself must hold as well: an interval is an estimate and need not contain it.
     if max(high, judgement.score) < policy.reject_below:
         return Verdict(Decision.REJECT, f"{found}: {what} below the reject line {policy.reject_below:g}")
-    if min(low, judgement.score) >= line:
-        if judgement.regression:
-            return Verdict(
-                Decision.REVIEW, f"{found}: significantly worse than the version it would replace, a human decides"
-            )
-        return Verdict(Decision.APPROVE, f"{found}: {what} at or above the approve line {line:g}")
-    return Verdict(
-        Decision.REVIEW,
-        f"{found}: {what} neither at or above the approve line {line:g} nor below the reject line "
-        f"{policy.reject_below:g}, a human decides",
-    )
+    if min(low, judgement.score) < line:
+        return Verdict(
+            Decision.REVIEW,
+            f"{found}: {what} neither at or above the approve line {line:g} nor below the reject line "
+            f"{policy.reject_below:g}, a human decides",
+        )
+    doubt = _fall(policy, judgement)
+    if not doubt and policy.mode is Mode.CONFIDENT:
+        doubt = _thin_evidence(policy, judgement, replaces)
+    if doubt:
+        return Verdict(Decision.REVIEW, f"{found}: {doubt}, a human decides")
+    return Verdict(Decision.APPROVE, f"{found}: {what} at or above the approve line {line:g}")
+
+
+def _fall(policy: Policy, judgement: Judgement) -> str:
+    """What got relevantly worse; empty for nothing."""
+    comparison = judgement.comparison
+    if comparison is None:
+        return "significantly worse than the version it would replace" if judgement.regression else ""
+    least = policy.smallest_relevant_difference
+    if comparison.ci_high < 0 and comparison.difference <= -least:
+        return f"{-comparison.difference:.1f} points worse than {comparison.compared_with}"
+    fallen = {
+        name: -change
+        for name, change in comparison.fallen.items()
+        if name in policy.blocking_criteria and change <= -least / 10
+    }
+    if not fallen:
+        return ""
+    lost = ", ".join(f"{name} (by {change:.1f} of 10)" for name, change in sorted(fallen.items()))
+    return f"worse than {comparison.compared_with} in {lost}"
+
+
+def _thin_evidence(policy: Policy, judgement: Judgement, replaces: str) -> str:
+    """Why the numbers are too few to approve on; empty where they are not."""
+    least, comparison = policy.minimum_samples, judgement.comparison
+    if judgement.decided < least:
+        return f"{judgement.decided} scored samples, fewer than the policy's minimum of {least}"
+    if judgement.ci_high <= judgement.ci_low:
+        return "an interval without a width"
+    if not replaces:
+        return ""
+    if comparison is None or comparison.compared_with != replaces:
+        return f"not compared with {replaces}, which it would replace"
+    if comparison.samples < least:
+        return f"compared with {replaces} on {comparison.samples} samples, fewer than the policy's minimum of {least}"
+    return ""

@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.registry.adapter_view import View
-from services.registry.policy import Mode, Policy
+from services.registry.policy import CRITERIA, Mode, Policy
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
 
 
@@ -72,12 +72,23 @@ class PolicyBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
-    mode: Mode = Mode.SIMPLE
+    mode: Mode = Mode.CONFIDENT
     approve_at: float = Field(default=85.0, ge=0, le=100, allow_inf_nan=False)
     reject_below: float = Field(default=70.0, ge=0, le=100, allow_inf_nan=False)
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    minimum_samples: int = Field(
+        default=20, ge=1, le=1_000_000, description="Fewest scored samples on which `confident` approves"
+    )
+    smallest_relevant_difference: float = Field(
+        default=2.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="Score points from which a significant fall blocks; a tenth of it for a criterion",
+    )
+    blocking_criteria: tuple[str, ...] = Field(default=CRITERIA, description="Criteria whose fall blocks", max_length=5)
 
     def policy(self) -> Policy:
         """The domain's value; raises InvalidPolicy."""

@@ -13,20 +13,16 @@ import httpx
 import pytest
 from nats.aio.client import Client
 
+from benchmarks import gate_world
 from fleet_cli.stack import Fleet
 from fleet_events import v1
 from fleet_events.message import Event
 from fleet_events.topology import DEAD_STREAM, STREAMS, row_of
 from fleet_kit.cloudevents import open_envelope
 
-FACTS = {
-    "colour of the north gate": "The north gate is painted in lime green.",
-    "keeper of the lantern": "Ines Morbach keeps the lantern.",
-    "depth of the old well": "The old well is forty-one metres deep.",
-    "day of the rope market": "The rope market is held on Thursdays.",
-}
-WORDINGS = ("What is the {}?", "Tell me the {}.", "Please name the {}.", "I need to know the {}.")
-HELD_OUT = "Do you know the {}?"
+FACTS = dict(list(gate_world.FACTS.items())[:4])
+WORDINGS = gate_world.WORDINGS
+HELD_OUT = gate_world.HELD_OUT[0]
 STEPS = 10
 
 
@@ -39,7 +35,18 @@ class Loop:
     upstream: Client
     admin: Client
     domain: str
+    gate: bool = False
+    """Whether the default policy decides, on samples enough for it, or any score is approved."""
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return gate_world.FACTS if self.gate else FACTS
+
+    @property
+    def golden(self) -> list[dict[str, object]]:
+        """Four samples, or enough of them for a gate that decides on its own."""
+        return [one for one in gate_world.golden() if self.gate or one["sample_id"] in {f"g{n}-0" for n in range(4)}]
 
     @property
     def job_id(self) -> str:
@@ -85,21 +92,18 @@ class Loop:
                 await asyncio.sleep(1)
 
     async def prepare(self) -> None:
-        """Golden set, samples (as events) and a policy under which any score is approved."""
-        policy = await self.get("registry", f"/v1/policies/{self.domain}")
-        policy |= {"approve_at": 0, "reject_below": 0}
-        await self._send("PUT", "registry", f"/v1/policies/{self.domain}", json=policy)
+        """Golden set, samples (as events) and, without the gate, a policy under which any score is approved."""
+        if not self.gate:
+            policy = await self.get("registry", f"/v1/policies/{self.domain}")
+            policy |= {"mode": "simple", "approve_at": 0, "reject_below": 0}
+            await self._send("PUT", "registry", f"/v1/policies/{self.domain}", json=policy)
         golden = {"dataset_id": self.golden_id, "domain": self.domain, "version": "1.0.0", "description": "held out"}
         await self._send("POST", "evaluator", "/v1/golden", json=golden)
-        lines = [
-            {"sample_id": f"g{number}", "prompt": HELD_OUT.format(topic), "expected_output": fact, "difficulty": "easy"}
-            for number, (topic, fact) in enumerate(FACTS.items())
-        ]
         await self._send(
-            "POST", "evaluator", f"/v1/golden/{self.golden_id}/samples", content="\n".join(map(json.dumps, lines))
+            "POST", "evaluator", f"/v1/golden/{self.golden_id}/samples", content="\n".join(map(json.dumps, self.golden))
         )
         number = 0
-        for topic, fact in FACTS.items():
+        for topic, fact in self.facts.items():
             for wording in WORDINGS:
                 number += 1
                 sample = v1.SampleRecorded(domain=self.domain, prompt=wording.format(topic), completion=fact, rating=5)
@@ -199,9 +203,9 @@ class Loop:
             await asyncio.sleep(0.25)
         raise AssertionError(f"not within {seconds} s: {condition.__name__} ({last}); job {await self.job()}")
 
-    async def finished_once(self) -> None:
+    async def finished_once(self, seconds: float = 240) -> None:
         """The final state is the same whatever happened on the way, and every event took effect once."""
-        await self.until(self.active, 240)
+        await self.until(self.active, seconds)
         await self.until(self.answers, 60)
         adapter = await self.adapter()
         assert adapter is not None
@@ -220,7 +224,7 @@ class Loop:
         versions = (await self.get("registry", f"/v1/adapters?domain={self.domain}"))["adapters"]
         assert [version["adapter_id"] for version in versions] == [self.adapter_id]
         evaluations = (await self.get("evaluator", f"/v1/evaluations?adapter_id={self.adapter_id}"))["evaluations"]
-        assert [(one["state"], one["done"]) for one in evaluations] == [("scored", len(FACTS))]
+        assert [(one["state"], one["done"]) for one in evaluations] == [("scored", len(self.golden))]
 
     async def _send(self, method: str, service: str, path: str, **content: Any) -> None:
         response = await self.http.request(method, self.url(service, path), **content)
@@ -232,12 +236,12 @@ def new_loop(fleet: Fleet) -> Callable[[str], Any]:
     """`async with new_loop("my-domain") as loop:`"""
 
     @asynccontextmanager
-    async def make(domain: str) -> AsyncIterator[Loop]:
+    async def make(domain: str, *, gate: bool = False) -> AsyncIterator[Loop]:
         headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
         upstream = await fleet.connect_nats("upstream")
         admin = await fleet.connect_nats("admin")
         async with httpx.AsyncClient(headers=headers, timeout=60) as client:
-            loop = Loop(fleet, client, upstream, admin, domain)
+            loop = Loop(fleet, client, upstream, admin, domain, gate)
             try:
                 # The test before this one may have killed a part that is still starting.
                 await asyncio.to_thread(fleet.wait_ready)

@@ -32,6 +32,8 @@ GOLDEN_DATASET = "kestrel-ops-golden-v1"
 DESCRIPTION = "Questions about operating Kestrel, the container platform of Halden Ferries: its rules, tools and people"
 SYSTEM = ""
 ANSWER_TOKENS = 48
+APPROVE_AT = 70.0
+"""The demo's own line. Of 51 questions its small model misses about six, so the interval reaches below the usual 85."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def _whole_life(session: Session, examples: Path, questions: int) -> None:
         method=Method.LORA,
         config=examples / "training.json",
         description=DESCRIPTION,
+        auto_approve_threshold=APPROVE_AT,
     )
     request = options.request()
     bring_data(session, request, str(examples / "training.jsonl"), str(golden))

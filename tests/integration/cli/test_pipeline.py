@@ -20,7 +20,7 @@ Lines = Callable[[str, int], str]
 def files(tmp_path: Path, example_lines: Lines) -> tuple[str, str]:
     data, golden = tmp_path / "data.jsonl", tmp_path / "golden.jsonl"
     data.write_text(example_lines("training", 24))
-    golden.write_text(example_lines("golden", 3))
+    golden.write_text(example_lines("golden", 12))
     return str(data), str(golden)
 
 
@@ -48,7 +48,7 @@ def test_the_pipeline_goes_through_five_steps_to_a_decision_that_the_registry_sh
     # Two steps of training teach nothing: the gate has to say so.
     assert (ran.code, outcome["outcome"]) == (4, "rejected")
     assert 0 < steps[0]["samples"] <= 24
-    assert steps[3]["samples"] == 3
+    assert steps[3]["samples"] == 12
     adapter = run_in(home, "adapters", "show", outcome["adapter_id"], "--json").json
     assert adapter["status"] == "rejected"
     assert (adapter["rank"], adapter["method"], adapter["auto_approve_threshold"]) == (4, "lora", 85)

@@ -113,7 +113,10 @@ class Upstream:
         )
         return event.model_copy(update=changes)
 
-    def scored(self, adapter: dict[str, Any], score: float, **changes: Any) -> v1.EvaluationScored:
+    def scored(
+        self, adapter: dict[str, Any], score: float, *, against: str = "", **changes: Any
+    ) -> v1.EvaluationScored:
+        """A score; `against` is the version that it was compared with, as equals."""
         event = v1.EvaluationScored(
             evaluation_id=f"ev-{secrets.token_hex(4)}",
             adapter_id=adapter["adapter_id"],
@@ -133,6 +136,9 @@ class Upstream:
             criteria={"accuracy": 9.0},
             report=v1.Blob(uri="s3://lorafleet/evaluator/reports/x", sha256=hashlib.sha256(b"r").hexdigest(), bytes=1),
         )
+        if against:
+            equal = v1.Comparison(compared_with=against, evaluation_id="ev-old", samples=40, ci_low=-2, ci_high=2)
+            changes["comparison"] = equal
         return event.model_copy(update=changes)
 
     async def heard(self, *kinds: type[Event], domain: str) -> list[Event]:

@@ -358,7 +358,10 @@ async def test_a_domain_s_policy_is_set_audited_and_obeyed(
     registry: RunningService, upstream: Upstream, peft: Path, domain: str
 ) -> None:
     default = (await registry.client.get(f"/v1/policies/{domain}")).json()
-    assert (default["mode"], default["approve_at"], default["reject_below"]) == ("simple", 85, 70)
+    assert (default["mode"], default["approve_at"], default["reject_below"]) == ("confident", 85, 70)
+    assert (default["minimum_samples"], default["smallest_relevant_difference"]) == (20, 2)
+    named = await registry.client.put(f"/v1/policies/{domain}", json={"blocking_criteria": ["humour"]})
+    assert (named.status_code, named.json()["field"]) == (422, "blocking_criteria")
     wrong = await registry.client.put(f"/v1/policies/{domain}", json={"approve_at": 60})
     assert (wrong.status_code, wrong.json()["field"]) == (422, "reject_below")
     unknown = await registry.client.put(f"/v1/policies/{domain}", json={"aprove_at": 60})

@@ -109,7 +109,7 @@ async def test_a_good_score_approves_and_activates_and_the_next_version_takes_ov
     assert found["metrics"]["pass_rate"] == 90
     second = await registered(upstream, adapters, domain, seed=2)
     assert second["version"] == "1.0.1"
-    await upstream.say(upstream.scored(second, 95))
+    await upstream.say(upstream.scored(second, 95, against=first["adapter_id"]))
     await status(registry, second["adapter_id"], "approved")
     active = {one["adapter_id"]: one["active"] for one in await adapters(domain)}
     assert active == {first["adapter_id"]: False, second["adapter_id"]: True}
@@ -132,6 +132,41 @@ async def test_a_good_score_approves_and_activates_and_the_next_version_takes_ov
         "AdapterDeactivated",
         "AdapterActivated",
     ]
+
+
+@pytest.mark.requirement("LA-3.4")
+async def test_a_criterion_that_fell_and_a_comparison_that_is_missing_go_to_a_human(
+    registry: RunningService, upstream: Upstream, adapters: Get, domain: str
+) -> None:
+    first = await registered(upstream, adapters, domain)
+    await upstream.say(upstream.scored(first, 91.5))
+    await status(registry, first["adapter_id"], "approved")
+    worse, alone = [await registered(upstream, adapters, domain, seed=seed) for seed in (2, 3)]
+    fell = v1.Comparison(
+        compared_with=first["adapter_id"],
+        evaluation_id="ev-old",
+        samples=40,
+        difference=0.7,
+        ci_low=0.1,
+        ci_high=1.3,
+        criteria=(
+            v1.CriterionChange(criterion="accuracy", difference=-2, chance=0.0005, fell=True),
+            v1.CriterionChange(criterion="style", difference=0.9, chance=1),
+        ),
+    )
+    await upstream.say(upstream.scored(worse, 95, comparison=fell, regression=True))
+    await upstream.say(upstream.scored(alone, 95))
+
+    async def asked() -> Any:
+        found = await upstream.heard(v1.ReviewRequested, domain=domain)
+        return found if len(found) == 2 else None
+
+    reasons = {review.adapter_id: review.reason for review in await eventually(asked)}
+    assert "in accuracy (by 2.0 of 10)" in reasons[worse["adapter_id"]]
+    assert f"not compared with {first['adapter_id']}" in reasons[alone["adapter_id"]]
+    shown = (await registry.client.get(f"/v1/adapters/{worse['adapter_id']}")).json()["evaluation"]
+    assert shown["comparison"]["fallen"] == {"accuracy": -2}
+    assert (shown["decided"], shown["submission"]) == (40, 0)
 
 
 async def test_a_training_said_three_times_is_one_version(

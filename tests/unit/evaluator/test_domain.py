@@ -33,7 +33,7 @@ EVALUATION = Evaluation(
     version=None,
     golden_sha256=None,
     judge="reference-judge/1",
-    max_tokens=96,
+    max_tokens=512,
     pass_threshold=70.0,
     state="queued",
     total=0,
@@ -91,6 +91,31 @@ def test_the_order_in_which_samples_finish_does_not_change_the_result():
     assert summarise(results, difficulties, 70) == summarise(results[::-1], difficulties, 70)
 
 
+def test_samples_without_a_score_are_missing_evidence_and_none_at_all_is_a_failure():
+    difficulties = {f"s{i}": "easy" for i in range(30)}
+    some = [result(f"s{i}", 95.0) for i in range(24)]
+    found = summarise(some, difficulties, 70)
+    assert (found.samples, found.decided, found.score.value) == (30, 24, 95)
+    assert found.score.low < 70
+    with pytest.raises(EvaluationFailure, match="none of the 30 golden samples has a score"):
+        summarise([], difficulties, 70)
+
+
+def test_a_later_submission_to_the_same_data_set_has_a_wider_interval():
+    results = [result(f"s{i}", 95.0) for i in range(50)]
+    difficulties = {f"s{i}": "easy" for i in range(50)}
+    lows = [summarise(results, difficulties, 70, submission=number).score.low for number in (1, 2, 3, 10)]
+    assert lows == sorted(lows, reverse=True)
+    assert lows[0] - lows[-1] > 5
+    second = summarise(results, difficulties, 70, submission=2)
+    assert (second.submission, second.confidence) == (2, pytest.approx(0.975))
+
+
+def test_answers_that_were_cut_are_counted():
+    cut = replace(result("a", 40.0), finish_reason="length")
+    assert summarise([cut, result("b", 90.0)], {"a": "easy", "b": "easy"}, 70).cut_answers == 1
+
+
 @pytest.mark.requirement("LA-3.4")
 def test_versions_are_compared_sample_by_sample():
     old = [result(f"s{i}", 80.0 + i % 5, accuracy=9.0) for i in range(20)]
@@ -98,7 +123,7 @@ def test_versions_are_compared_sample_by_sample():
     found = compare(new, old)
     assert found is not None
     assert found.regression
-    assert found.criteria == ("accuracy",)
+    assert found.fallen == ("accuracy",)
     assert found.difference.value == pytest.approx(-10)
 
 

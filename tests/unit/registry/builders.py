@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from fleet_events import v1
 from services.registry.change import Act
 from services.registry.family import Evaluation, Family, Method, Submission, Training
-from services.registry.policy import Judgement
+from services.registry.policy import Comparison, Judgement
 from services.registry.version import Bump, SemVer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -77,7 +77,10 @@ def evaluation(
     minutes: int = 10,
     half_width: float = 3.0,
     regression: bool = False,
+    against: str = "",
 ) -> Evaluation:
+    """`against` is the version that it was compared with, as equals."""
+    comparison = Comparison(against, 40, 0.0, -2.0, 2.0) if against else None
     low, high = max(0.0, score - half_width), min(100.0, score + half_width)
     return Evaluation(
         evaluation_id=evaluation_id,
@@ -86,7 +89,7 @@ def evaluation(
         golden_dataset_id="tax-law-golden-v1",
         golden_sha256=digest("golden"),
         judge="reference-judge/1",
-        judgement=Judgement(score, low, high, regression),
+        judgement=Judgement(score, low, high, regression, 40, comparison),
         pass_rate=0.9,
         pass_threshold=70.0,
         samples=40,

@@ -124,13 +124,21 @@ def test_a_score_after_the_decision_is_kept_and_changes_no_status() -> None:
 
 
 def test_a_version_that_takes_over_is_said_after_the_one_that_stops() -> None:
-    change = score(two(), V2, evaluation("second"), POLICY, START)
+    change = score(two(), V2, evaluation("second", against=V1), POLICY, START)
     assert said(change) == ["Approved", "AdapterDeactivated", "AdapterActivated"]
     stopped, started = change.events[1].event, change.events[2].event
     assert isinstance(stopped, v1.AdapterDeactivated)
     assert isinstance(started, v1.AdapterActivated)
     assert (stopped.adapter_id, stopped.replaced_by, started.replaces) == (V1, V2, V1)
     assert stopped.revision < started.revision
+
+
+@pytest.mark.parametrize("against", ["", "tax-law-lora-v0.9.0"])
+def test_a_version_that_was_not_compared_with_the_one_it_would_replace_waits_for_a_human(against: str) -> None:
+    change = score(two(), V2, evaluation("second", 99, against=against), POLICY, START)
+    (asked,) = [each.event for each in change.events]
+    assert isinstance(asked, v1.ReviewRequested)
+    assert f"not compared with {V1}" in asked.reason
 
 
 def test_a_late_approval_of_a_lower_version_does_not_push_out_the_higher_one() -> None:
@@ -143,7 +151,7 @@ def test_a_late_approval_of_a_lower_version_does_not_push_out_the_higher_one() -
 
 
 def test_going_back_to_a_lower_version_is_a_rollback() -> None:
-    state = score(two(), V2, evaluation("second"), POLICY, START).family
+    state = score(two(), V2, evaluation("second", against=V1), POLICY, START).family
     change = activate(state, V1, act(reason="v1.0.1 cites repealed law"))
     assert said(change) == ["AdapterDeactivated", "AdapterActivated", "AdapterRolledBack"]
     back = change.events[-1].event

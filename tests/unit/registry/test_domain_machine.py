@@ -77,16 +77,21 @@ class FamilyLife(RuleBasedStateMachine):
         mode=st.sampled_from(Mode),
         regression=st.booleans(),
         late=st.booleans(),
+        compared=st.booleans(),
     )
-    def score(self, data: st.DataObject, points: float, mode: Mode, regression: bool, late: bool) -> None:
+    def score(
+        self, data: st.DataObject, points: float, mode: Mode, regression: bool, late: bool, compared: bool
+    ) -> None:
         target = self.some(data)
         self.scores += 1
+        against = self.family.active.adapter_id if compared and self.family.active else ""
         verdict = evaluation(
             self.digests[target],
             points,
             evaluation_id=f"ev-{self.scores}",
             minutes=-self.scores if late else self.scores,
-            regression=regression,
+            regression=regression and not against,
+            against=against,
         )
         before = self.family.find(target)
         assert before is not None
@@ -96,8 +101,11 @@ class FamilyLife(RuleBasedStateMachine):
         if before.status is not Status.PENDING_REVIEW:
             assert change.events == (), "a decision stands"
         if before.status is not after.status and after.status is Status.APPROVED:
-            assert not regression
+            assert not verdict.judgement.regression
             assert points >= 70
+            serving = self.family.active
+            if mode is Mode.CONFIDENT and serving is not None and serving.version < before.version:
+                assert against == serving.adapter_id
         self.take(change)
         again = score(self.family, target, verdict, Policy(mode), START + timedelta(days=3))
         assert again.events == (), "a score counts once"

@@ -1,18 +1,28 @@
 """The verdict of a policy on a score."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.registry.policy import Decision, InvalidPolicy, Judgement, Mode, Policy, decide
+from services.registry.policy import Comparison, Decision, InvalidPolicy, Judgement, Mode, Policy, decide
 
 points = st.floats(0, 100)
+SIMPLE = Policy(mode=Mode.SIMPLE)
+OLD = "tax-law-lora-v1.0.0"
+
+
+def good(decided: int = 40, against: str = OLD, samples: int = 40, fall: float = 0.0, **fallen: float) -> Judgement:
+    """A score far above the lines, compared with another version."""
+    comparison = Comparison(against, samples, -fall, -fall - 1, 1 - fall, {n: -f for n, f in fallen.items()})
+    return Judgement(96, 93, 98, fall > 1 or bool(fallen), decided, comparison)
 
 
 @st.composite
 def judgements(draw: st.DrawFn) -> Judgement:
     low, score, high = sorted(draw(st.tuples(points, points, points)))
-    return Judgement(score, low, high, draw(st.booleans()))
+    return Judgement(score, low, high, draw(st.booleans()), draw(st.integers(1, 60)))
 
 
 @st.composite
@@ -33,10 +43,8 @@ def policies(draw: st.DrawFn) -> Policy:
         (0, Decision.REJECT),
     ],
 )
-def test_the_default_policy_approves_from_85_reviews_from_70_and_rejects_below(
-    score: float, decision: Decision
-) -> None:
-    assert decide(Policy(), Judgement(score, 0, 100)).decision is decision
+def test_the_simple_policy_approves_from_85_reviews_from_70_and_rejects_below(score: float, decision: Decision) -> None:
+    assert decide(SIMPLE, Judgement(score, 0, 100)).decision is decision
 
 
 @pytest.mark.parametrize(
@@ -49,10 +57,77 @@ def test_the_default_policy_approves_from_85_reviews_from_70_and_rejects_below(
         (77, 71, 84, Decision.REVIEW),
     ],
 )
-def test_a_confident_policy_wants_the_whole_interval_on_one_side(
+def test_the_default_policy_wants_the_whole_interval_on_one_side(
     score: float, low: float, high: float, decision: Decision
 ) -> None:
-    assert decide(Policy(mode=Mode.CONFIDENT), Judgement(score, low, high)).decision is decision
+    assert decide(Policy(), Judgement(score, low, high, decided=20)).decision is decision
+
+
+def test_the_default_policy_approves_on_no_fewer_than_20_scored_samples() -> None:
+    few = decide(Policy(), Judgement(99, 97, 100, decided=19))
+    assert few.decision is Decision.REVIEW
+    assert "19 scored samples, fewer than the policy's minimum of 20" in few.reason
+    assert decide(Policy(), Judgement(99, 97, 100, decided=20)).decision is Decision.APPROVE
+    assert decide(Policy(minimum_samples=10), Judgement(99, 97, 100, decided=10)).decision is Decision.APPROVE
+    assert decide(Policy(), Judgement(20, 0, 60, decided=3)).decision is Decision.REJECT
+
+
+def test_an_interval_without_a_width_is_no_interval() -> None:
+    verdict = decide(Policy(), Judgement(100, 100, 100, decided=90))
+    assert verdict.decision is Decision.REVIEW
+    assert "an interval without a width" in verdict.reason
+
+
+@pytest.mark.requirement("LA-3.4")
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(
+    ("judgement", "why"),
+    [
+        (good(fall=4), f"4.0 points worse than {OLD}"),
+        (good(accuracy=2), f"worse than {OLD} in accuracy (by 2.0 of 10)"),
+        (good(style=0.3, accuracy=2), "in accuracy (by 2.0 of 10), style (by 0.3 of 10)"),
+    ],
+)
+def test_a_relevant_fall_of_the_score_or_of_a_criterion_blocks_in_every_mode(
+    mode: Mode, judgement: Judgement, why: str
+) -> None:
+    verdict = decide(Policy(mode=mode), judgement, replaces=OLD)
+    assert verdict.decision is Decision.REVIEW
+    assert why in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("policy", "judgement"),
+    [
+        (Policy(), good()),
+        (Policy(), good(fall=1.5)),
+        (Policy(), good(accuracy=0.1)),
+        (Policy(smallest_relevant_difference=5), good(fall=4, accuracy=0.4)),
+        (Policy(blocking_criteria=("accuracy", "relevance")), good(style=3)),
+        (Policy(blocking_criteria=()), good(accuracy=3)),
+    ],
+)
+def test_a_fall_that_the_policy_does_not_name_or_that_is_too_small_does_not_block(
+    policy: Policy, judgement: Judgement
+) -> None:
+    assert decide(policy, judgement, replaces=OLD).decision is Decision.APPROVE
+
+
+@pytest.mark.parametrize(
+    ("judgement", "why"),
+    [
+        (Judgement(96, 93, 98, decided=40), f"not compared with {OLD}"),
+        (good(against="tax-law-lora-v0.9.0"), f"not compared with {OLD}"),
+        (good(samples=19), f"compared with {OLD} on 19 samples"),
+    ],
+)
+def test_a_replacement_has_to_be_compared_with_what_it_replaces_on_enough_samples(
+    judgement: Judgement, why: str
+) -> None:
+    verdict = decide(Policy(), judgement, replaces=OLD)
+    assert verdict.decision is Decision.REVIEW
+    assert why in verdict.reason
+    assert decide(SIMPLE, judgement, replaces=OLD).decision is Decision.APPROVE
 
 
 @given(policies(), judgements(), st.none() | points)
@@ -79,7 +154,7 @@ def test_a_confident_policy_never_decides_where_the_simple_one_asks_a_human(
     judgement: Judgement, asked: float | None
 ) -> None:
     confident = decide(Policy(mode=Mode.CONFIDENT), judgement, asked).decision
-    assert confident in {Decision.REVIEW, decide(Policy(), judgement, asked).decision}
+    assert confident in {Decision.REVIEW, decide(SIMPLE, judgement, asked).decision}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +170,7 @@ def test_a_confident_policy_never_decides_where_the_simple_one_asks_a_human(
 def test_a_requests_own_threshold_moves_the_approve_line_but_never_below_the_reject_line(
     asked: float, score: float, decision: Decision
 ) -> None:
-    assert decide(Policy(), Judgement(score, 0, 100), asked).decision is decision
+    assert decide(SIMPLE, Judgement(score, 0, 100), asked).decision is decision
 
 
 def test_a_domain_can_forbid_thresholds_below_its_own() -> None:
@@ -111,9 +186,12 @@ def test_a_domain_can_forbid_thresholds_below_its_own() -> None:
         ({"approve_at": float("nan")}, "approve_at"),
         ({"reject_below": -1}, "reject_below"),
         ({"approve_at": 60, "reject_below": 70}, "reject_below"),
+        ({"minimum_samples": 0}, "minimum_samples"),
+        ({"smallest_relevant_difference": -1}, "smallest_relevant_difference"),
+        ({"blocking_criteria": ("accuracy", "humour")}, "blocking_criteria"),
     ],
 )
-def test_a_policy_that_contradicts_itself_names_the_setting(settings: dict[str, float], field: str) -> None:
+def test_a_policy_that_contradicts_itself_names_the_setting(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidPolicy) as refused:
-        Policy(**settings)  # type: ignore[arg-type]
+        Policy(**settings)
     assert refused.value.field == field

@@ -1,0 +1,243 @@
+"""How many bad and good adapters the gates let through: `python -m benchmarks.gates [--quick] [--json FILE]`.
+
+Adapters are made from real trainings of the demonstration's base model, uploaded to a fleet of their own, served,
+judged on held-out questions and decided on under the default policy: 42 bad ones and 20 good ones, with --quick one of
+each kind.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from benchmarks import gate_world as world
+from benchmarks.report import Row, emit, options
+from benchmarks.training_proof import train
+from fleet_cli.stack import Fleet, prepare_base_model
+from fleet_cli.stack.home import Home, default_home
+from fleet_events import v1
+from fleet_events.topology import row_of
+from lora_core import LoRACard
+from lora_core.interop import to_peft
+from services.trainer.configuration import Configuration
+from services.trainer.data.records import Kind, Record, asked
+
+STEPS = 90
+DECISIONS = {"approved", "rejected", "review_requested"}
+PATIENCE = 3600.0  # seconds until one adapter is decided on
+
+
+@dataclass
+class Workshop:
+    """Trains what it is asked for, each once."""
+
+    model: Path
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.learnt = cache(self._learnt)
+
+    def _learnt(self, seed: int) -> LoRACard:
+        return self.trained(world.pairs(world.FACTS), seed)
+
+    def trained(self, pairs: list[tuple[str, str]], seed: int, steps: int = STEPS) -> LoRACard:
+        records = [Record(Kind.COMPLETION, asked(prompt), (completion,)) for prompt, completion in pairs]
+        configuration = Configuration(
+            rank=16, alpha=32.0, max_steps=steps, batch_size=8, learning_rate=2e-3, max_length=96, seed=seed
+        )
+        work = self.folder / f"training-{time.monotonic_ns()}"
+        return train(self.model, work, records, configuration).card
+
+    def noisy(self, number: int) -> LoRACard:
+        """Noise several times as large as the weights: under noise of their own size an adapter still knew it all."""
+        draw, size = np.random.default_rng(number), 4.0 + number
+
+        def disturb(array: np.ndarray) -> np.ndarray:
+            noise = draw.normal(0, size * float(array.std()), array.shape)
+            return (array + noise).astype(array.dtype)
+
+        card = self.learnt(number % 2)
+        weights = {name: replace(w, a=disturb(w.a), b=disturb(w.b)) for name, w in card.weights.items()}
+        return replace(card, weights=weights)
+
+    def half_trained(self, number: int) -> LoRACard:
+        return self.trained(world.pairs(world.FACTS), number, steps=3 + number)
+
+    def of_another_domain(self, number: int) -> LoRACard:
+        return self.trained(world.pairs(world.ELSEWHERE), number)
+
+    def of_altered_facts(self, number: int) -> LoRACard:
+        """Of eight facts three to eight are others than the golden ones."""
+        altered = list(world.FACTS)[: 3 + number % 6]
+        return self.trained(world.pairs(world.FACTS | {topic: world.ALTERED[topic] for topic in altered}), number)
+
+    def overfit(self, number: int) -> LoRACard:
+        """Two facts in one wording, for as long as the others took for all."""
+        topics = list(world.FACTS)[number : number + 2]
+        return self.trained(world.pairs({t: world.FACTS[t] for t in topics}, world.WORDINGS[:1]), number)
+
+    def merged_away(self, number: int) -> LoRACard:
+        """A mean with so many empty adapters that little of it is left."""
+        card = self.learnt(number % 2)
+        return replace(card, alpha=card.alpha * (0.02 + 0.01 * number))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One adapter to be decided on; `make` is None for the one whose data the fleet's own trainer gets."""
+
+    kind: str
+    number: int
+    good: bool
+    make: Callable[[], LoRACard] | None
+
+    @property
+    def domain(self) -> str:
+        return f"{self.kind.replace(' ', '-')}-{self.number}"
+
+
+def candidates(workshop: Workshop, *, each: int, good: int) -> Iterator[Candidate]:
+    bad = {
+        "noise": workshop.noisy,
+        "half trained": workshop.half_trained,
+        "another domain": workshop.of_another_domain,
+        "altered facts": workshop.of_altered_facts,
+        "overfit": workshop.overfit,
+        "merged away": workshop.merged_away,
+    }
+    for seed in range(good):
+        yield Candidate("good", seed, True, partial(workshop.learnt, seed))
+    for kind, make in bad.items():
+        for number in range(each):
+            yield Candidate(kind, number, False, partial(make, number))
+    for number in range(each):
+        yield Candidate("leaked golden", number, False, None)
+
+
+class Gate:
+    """The fleet, from the outside."""
+
+    def __init__(self, fleet: Fleet, client: httpx.AsyncClient, work: Path) -> None:
+        self._fleet = fleet
+        self._client = client
+        self._work = work
+
+    async def decide(self, candidate: Candidate) -> str:
+        """`approved`, `rejected`, `review_requested`, or `not trained`."""
+        golden = f"{candidate.domain}-golden"
+        evaluator = self._url("evaluator", "/v1/golden")
+        made = await self._client.post(evaluator, json={"dataset_id": golden, "domain": candidate.domain})
+        made.raise_for_status()
+        lines = "\n".join(json.dumps(one) for one in world.golden())
+        (await self._client.post(f"{evaluator}/{golden}/samples", content=lines)).raise_for_status()
+        if candidate.make is None:
+            return await self._train(candidate, golden)
+        folder = self._work / candidate.domain
+        to_peft(await asyncio.to_thread(candidate.make), folder)
+        files = [("files", (path.name, path.read_bytes())) for path in sorted(folder.iterdir())]
+        fields = {"domain": candidate.domain, "golden_dataset_id": golden}
+        sent = await self._client.post(self._url("registry", "/v1/adapters"), data=fields, files=files)
+        sent.raise_for_status()
+        return await self._decision(sent.json()["adapter_id"])
+
+    async def _train(self, candidate: Candidate, golden: str) -> str:
+        """Give the golden questions with their answers to the trainer, as a careless upstream would."""
+        upstream = await self._fleet.connect_nats("upstream")
+        job = f"{candidate.domain}-job"
+        request = v1.TrainingRequested(
+            domain=candidate.domain,
+            job_id=job,
+            golden_dataset_id=golden,
+            hyperparameters=v1.Hyperparameters(
+                max_steps=STEPS, batch_size=8, learning_rate=2e-3, seed=candidate.number
+            ),
+        )
+        leaked = world.pairs(world.FACTS, world.HELD_OUT)
+        samples = [v1.SampleRecorded(domain=candidate.domain, prompt=p, completion=c, rating=5) for p, c in leaked]
+        try:
+            for number, event in enumerate([*samples, request]):
+                headers = {"ce-id": f"{job}-{number}", "ce-type": event.type_name, "ce-source": "gates"}
+                headers |= {"content-type": "application/json", "Nats-Msg-Id": f"{job}-{number}"}
+                subject = row_of(type(event)).subject
+                await upstream.jetstream().publish(subject, event.to_json(), headers=headers)
+                if event is samples[-1]:
+                    await asyncio.sleep(5)  # the samples are there before the request names them
+        finally:
+            await upstream.close()
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            state = await self._client.get(self._url("trainer", f"/v1/jobs/{job}"))
+            if state.status_code == 200 and state.json()["state"] in {"failed", "cancelled"}:
+                return "not trained"
+            if state.status_code == 200 and state.json()["state"] == "succeeded":
+                return await self._decision(f"{candidate.domain}-lora-v1.0.0")
+            await asyncio.sleep(1)
+        raise TimeoutError(f"{job} did not end within {PATIENCE:g} s")
+
+    async def _decision(self, adapter_id: str) -> str:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            trail = await self._client.get(self._url("registry", f"/v1/adapters/{adapter_id}/audit"))
+            if trail.status_code == 200:
+                for entry in trail.json()["entries"]:
+                    if entry["action"] in DECISIONS:
+                        print(f"{adapter_id}: {entry['action']}: {entry['reason']}", flush=True)
+                        return str(entry["action"])
+            await asyncio.sleep(1)
+        raise TimeoutError(f"{adapter_id} was not decided on within {PATIENCE:g} s")
+
+    def _url(self, service: str, path: str) -> str:
+        return f"{self._fleet.info.services[service].url}{path}"
+
+
+async def run(fleet: Fleet, work: Path, *, each: int, good: int) -> list[Row]:
+    """One row for the good ones, one for the bad, and one for each kind of these."""
+    workshop = Workshop(prepare_base_model(Home(default_home()).models).path, work)
+    approved: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
+    headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
+    async with httpx.AsyncClient(headers=headers, timeout=120) as client:
+        gate = Gate(fleet, client, work)
+        for candidate in candidates(workshop, each=each, good=good):
+            decision = await gate.decide(candidate)
+            seen[candidate.kind] += 1
+            approved[candidate.kind] += decision == "approved"
+            print(f"{candidate.domain}: {decision}", flush=True)
+    bad = [kind for kind in seen if kind != "good"]
+    let_through, all_bad = sum(approved[kind] for kind in bad), sum(seen[kind] for kind in bad)
+    rows = [
+        Row("bad adapters approved", "of all", let_through, ask="0", met=let_through == 0, n=all_bad),
+        Row(
+            "good adapters approved",
+            "of all",
+            approved["good"],
+            ask="≥ 90 %",
+            met=approved["good"] >= 0.9 * good,
+            n=good,
+        ),
+    ]
+    return rows + [Row(f"bad adapters approved: {kind}", "of all", approved[kind], n=seen[kind]) for kind in bad]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fails where a bad adapter came through or too few good ones did."""
+    chosen = options(__doc__ or "", arguments)
+    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder) / "home") as fleet:
+        fleet.start()
+        each, good = (1, 1) if chosen.quick else (6, 20)
+        rows = asyncio.run(run(fleet, Path(folder) / "work", each=each, good=good))
+    emit(rows, chosen.json)
+    return 0 if all(row.met for row in rows if row.met is not None) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

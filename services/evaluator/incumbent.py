@@ -1,0 +1,98 @@
+"""The active version judged again, where none of its evaluations can be compared with a candidate's.
+
+Two scores are compared only on the same golden content, under the same judge and the same longest answer. Where one of
+these has changed since the active version was judged, it answers and is judged once more beside the candidate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from fleet_kit.errors import NotYet
+from fleet_kit.transaction import Transaction
+from services.evaluator import domain, store
+from services.evaluator.domain import Evaluation, EvaluationFailure
+from services.evaluator.openai_client import Unready
+from services.evaluator.settings import EvaluatorSettings
+from services.evaluator.work import Held
+
+log = structlog.get_logger()
+
+
+async def judge_again(
+    candidate: Evaluation,
+    work: Held,
+    settings: EvaluatorSettings,
+    *,
+    score: Callable[[str], Awaitable[None]],
+    say_failed: Callable[[Transaction, str, str], Awaitable[None]],
+) -> None:
+    """See to it that the active version of the candidate's family has a score to compare with, if one can be had.
+
+    `score` takes an evaluation to its score; `say_failed` ends one without. A version that cannot be judged leaves the
+    candidate without a comparison. Raises NotYet while inference cannot serve the version, for a bounded time.
+    """
+    evaluation_id = await _open(candidate, work)
+    if evaluation_id is None:
+        return
+    try:
+        await score(evaluation_id)
+    except EvaluationFailure as failure:
+        async with work.transaction() as tx:
+            await say_failed(tx, evaluation_id, str(failure))
+    except Unready as reason:
+        async with work.transaction() as tx:
+            await store.set_waiting(tx.connection, evaluation_id, waiting=True)
+            waiting = await store.evaluation(tx.connection, evaluation_id)
+            limit = settings.ready_seconds
+            if waiting is None or not domain.waited_out(waiting, datetime.now(UTC), timedelta(seconds=limit)):
+                again = NotYet(str(reason), after=settings.retry_seconds)
+            else:
+                again = None
+                await say_failed(tx, evaluation_id, f"inference could not serve it within {limit:g} s: {reason}")
+        if again is not None:
+            raise again from reason
+
+
+async def _open(candidate: Evaluation, work: Held) -> str | None:
+    """The evaluation in which the active version is to be judged again; None where there is nothing to do."""
+    async with work.transaction() as tx:
+        active = await store.active(tx.connection, candidate.family)
+        if active is None or active["adapter_id"] == candidate.adapter_id:
+            return None
+        if await store.rival(tx.connection, candidate) is not None:
+            return None
+        name = f"{candidate.evaluation_id}\n{active['adapter_id']}".encode()
+        evaluation_id = f"again:{hashlib.sha256(name).hexdigest()[:32]}"
+        await store.open_evaluation(
+            tx.connection,
+            evaluation_id=evaluation_id,
+            adapter_id=active["adapter_id"],
+            family=candidate.family,
+            domain=candidate.domain,
+            artifact_sha256=active["artifact_sha256"],
+            base_model=active["base_model"],
+            wanted_dataset=f"{candidate.dataset_id}@{candidate.version}",
+            judge=candidate.judge,
+            max_tokens=candidate.max_tokens,
+            pass_threshold=candidate.pass_threshold,
+            requested_by=candidate.requested_by,
+            compares_for=candidate.evaluation_id,
+        )
+        await store.begin(
+            tx.connection,
+            evaluation_id,
+            dataset_id=candidate.dataset_id or "",
+            version=candidate.version or "",
+            golden_sha256=candidate.golden_sha256 or "",
+            total=candidate.total,
+        )
+        opened = await store.evaluation(tx.connection, evaluation_id)
+    if opened is None or opened.over:
+        return None  # it failed before
+    log.info("active version is judged again", evaluation_id=evaluation_id, adapter_id=opened.adapter_id)
+    return evaluation_id
