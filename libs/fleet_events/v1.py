@@ -82,6 +82,19 @@ class Adapter(Message):
     probe: Probe | None = None
 
 
+class JudgedBy(Message):
+    """Who judged, and how it was asked. Empty where a value does not apply."""
+
+    name: str = ""
+    """Of the evaluator's settings; `reference-judge` for the reference judge."""
+    version: str = ""
+    model: str = ""
+    """Language model that was asked."""
+    prompt_sha256: str = ""
+    """Digest of what every request says beside the sample."""
+    parameters: dict[str, str] = Field(default_factory=dict)
+
+
 class GoldenPrint(Message):
     """The print of a golden prompt: enough to find it elsewhere, and not enough to read it."""
 
@@ -392,6 +405,12 @@ class EvaluationScored(Event):
     """Every sample with its answer, scores and reasons."""
     regression: Bool = False
     """True when it is significantly worse than the version it would replace."""
+    decided: Annotated[int, Field(ge=1)] | None = None
+    """Samples that have a score, of `samples`; absent is all of them. The interval counts the others as missing evidence."""
+    undecided: Annotated[int, Field(ge=0)] = 0
+    """The others: those of which the judge could not tell, and those that got no verdict."""
+    unjudged: Annotated[int, Field(ge=0)] = 0
+    judged_by: JudgedBy | None = None
 
 
 class EvaluationFailed(Event):

@@ -59,10 +59,16 @@ class EvaluationView(BaseModel):
     pass_rate_low: float | None
     pass_rate_high: float | None
     passed: int | None
+    decided: int | None
+    undecided: int | None
+    unjudged: int | None
     pass_threshold: float
     criteria: dict[str, float]
     by_difficulty: dict[str, float]
     judge: str
+    judging: dict[str, Any]
+    """Who judged (name, version, model, digest of the prompt, parameters) and what it took: requests, tokens, cost,
+    seconds of all requests."""
     artifact_sha256: str
     golden_dataset_id: str
     golden_version: str | None
@@ -85,8 +91,13 @@ class SampleView(BaseModel):
     difficulty: str
     answer: str
     finish_reason: str
-    overall: float
+    overall: float | None
     passed: bool
+    standing: str
+    """decided, undecided (an estimate), or unjudged (no score)."""
+    why: str
+    vetoes: list[str]
+    """Must-rules that it breaks."""
     verdicts: dict[str, dict[str, Any]]
     evidence: dict[str, Any]
     generation_id: str
@@ -155,7 +166,7 @@ async def detail(evaluation_id: str, caller: Reader, service: Running) -> Evalua
             raise Problem(404, "Evaluation not found", f"no evaluation {evaluation_id!r}", field="evaluation_id")
         results = await store.result_rows(connection, evaluation_id)
     threshold = row["pass_threshold"]
-    shown = [SampleView.model_validate({**dict(r), "passed": r["overall"] >= threshold}) for r in results]
+    shown = [SampleView.model_validate({**dict(r), "passed": store.result_of(r).passes(threshold)}) for r in results]
     return EvaluationDetail(**_view(row), results=shown)
 
 
@@ -178,7 +189,8 @@ def _view(row: asyncpg.Record) -> dict[str, Any]:
         "pass_rate": rate.get("value"),
         "pass_rate_low": rate.get("low"),
         "pass_rate_high": rate.get("high"),
-        "passed": summary.get("passed"),
+        **{name: summary.get(name) for name in ("passed", "decided", "undecided", "unjudged")},
+        "judging": summary.get("judging", {}),
         "criteria": summary.get("criteria", {}),
         "by_difficulty": summary.get("by_difficulty", {}),
         "golden_dataset_id": row["dataset_id"] or row["wanted_dataset"],

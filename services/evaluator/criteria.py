@@ -196,6 +196,20 @@ def scored(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(rule for rule in rules if not isinstance(rule, Note))
 
 
+def is_must(rule: Rule) -> bool:
+    """Whether an answer that breaks the rule has failed whatever else it says: all but those on length, and notes."""
+    return not isinstance(rule, Length | Note)
+
+
+def broken_musts(rules: Mapping[Criterion, Sequence[Rule]], answer: str) -> dict[Criterion, tuple[str, ...]]:
+    """The must-rules that the answer breaks, as written, by criterion."""
+    found = {
+        criterion: tuple(rule.text for rule in of_it if is_must(rule) and not rule.holds(answer))
+        for criterion, of_it in rules.items()
+    }
+    return {criterion: texts for criterion, texts in found.items() if texts}
+
+
 def _check_sizes(field: str, text: str, rules: Sequence[Rule]) -> None:
     expressions = sum(isinstance(rule, Pattern) for rule in rules)
     if expressions > MAX_EXPRESSIONS:

@@ -11,7 +11,7 @@ from typing import Literal
 from services.evaluator import statistics
 from services.evaluator.criteria import Criterion
 from services.evaluator.golden import ContextUse
-from services.evaluator.judge import Verdict
+from services.evaluator.judgement import Standing, Verdict
 
 State = Literal["queued", "running", "scored", "failed"]
 
@@ -97,14 +97,25 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """One judged answer."""
+    """One answer and its judgement (judgement.py); overall is None for an unjudged one alone."""
 
     sample_id: str
     answer: str
     generation_id: str
     finish_reason: str
-    overall: float
+    overall: float | None
     verdicts: Mapping[Criterion, Verdict]
+    standing: Standing = Standing.DECIDED
+    why: str = ""
+    vetoes: tuple[str, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        return self.standing is Standing.DECIDED
+
+    def passes(self, threshold: float) -> bool:
+        """Decided, at or above the threshold, and without a broken must-rule."""
+        return self.decided and self.overall is not None and self.overall >= threshold and not self.vetoes
 
 
 @dataclass(frozen=True)
@@ -140,12 +151,18 @@ def waited_out(evaluation: Evaluation, now: datetime, limit: timedelta) -> bool:
 
 @dataclass(frozen=True)
 class Summary:
-    """The result over all samples. Scores on 0–100, criteria on 0–10, rates 0 to 1."""
+    """The result over all samples. Scores on 0–100, criteria on 0–10, rates 0 to 1.
+
+    Means are those of the `decided` samples; the others widen the intervals by all that they might be.
+    """
 
     score: statistics.Interval
     pass_rate: statistics.Interval
     passed: int
     samples: int
+    decided: int
+    undecided: int
+    unjudged: int
     confidence: float
     criteria: Mapping[str, float]
     by_difficulty: Mapping[str, float]
@@ -154,36 +171,51 @@ class Summary:
 def summarise(results: Sequence[SampleResult], difficulties: Mapping[str, str], threshold: float) -> Summary:
     """Estimates over the results, in sample id order so that the seeded draws do not depend on who finished first.
 
-    Raises ValueError for no results.
+    Raises EvaluationFailure where none is decided, with the reason of the last.
     """
     ordered = sorted(results, key=lambda result: result.sample_id)
-    scores = [result.overall for result in ordered]
-    passed = sum(score >= threshold for score in scores)
+    decided = [result for result in ordered if result.decided]
+    if not decided:
+        raise EvaluationFailure(
+            f"the judge could decide none of {len(ordered)} samples, the last since {ordered[-1].why}; "
+            "give the samples rules that settle them, or choose a language model as judge"
+        )
+    scores = [result.overall for result in decided if result.overall is not None]
+    passed = sum(result.passes(threshold) for result in decided)
+    missing = len(ordered) - len(decided)
     groups: dict[str, list[float]] = {}
-    for result in ordered:
-        groups.setdefault(difficulties[result.sample_id], []).append(result.overall)
+    for result, score in zip(decided, scores, strict=True):
+        groups.setdefault(difficulties[result.sample_id], []).append(score)
     return Summary(
-        score=statistics.mean_score(scores),
-        pass_rate=statistics.pass_rate(passed, len(scores)),
+        score=statistics.mean_score(scores, missing=missing),
+        pass_rate=statistics.pass_rate(passed, len(decided), missing=missing),
         passed=passed,
-        samples=len(scores),
+        samples=len(ordered),
+        decided=len(decided),
+        undecided=sum(result.standing is Standing.UNDECIDED for result in ordered),
+        unjudged=sum(result.standing is Standing.UNJUDGED for result in ordered),
         confidence=statistics.CONFIDENCE,
-        criteria={str(c): sum(r.verdicts[c].score for r in ordered) / len(ordered) for c in Criterion},
+        criteria={str(c): sum(r.verdicts[c].score for r in decided) / len(decided) for c in Criterion},
         by_difficulty={name: sum(group) / len(group) for name, group in sorted(groups.items())},
     )
 
 
 def compare(new: Sequence[SampleResult], old: Sequence[SampleResult]) -> statistics.Comparison | None:
-    """The new results against those of another version on the same golden samples, paired (LA-3.4)."""
-    mine, theirs = ({result.sample_id: result for result in results} for results in (new, old))
+    """The new results against those of another version on the same golden samples, paired (LA-3.4).
+
+    Only samples that are decided for both are compared.
+    """
+    mine, theirs = (
+        {r.sample_id: (r, r.overall) for r in results if r.decided and r.overall is not None} for results in (new, old)
+    )
     common = sorted(mine.keys() & theirs.keys())
     return statistics.compare(
-        {i: mine[i].overall for i in common},
-        {i: theirs[i].overall for i in common},
+        {i: mine[i][1] for i in common},
+        {i: theirs[i][1] for i in common},
         {
             str(criterion): (
-                [mine[i].verdicts[criterion].score for i in common],
-                [theirs[i].verdicts[criterion].score for i in common],
+                [mine[i][0].verdicts[criterion].score for i in common],
+                [theirs[i][0].verdicts[criterion].score for i in common],
             )
             for criterion in Criterion
         },

@@ -27,28 +27,39 @@ class Interval:
     high: float
 
 
-def mean_score(scores: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+def mean_score(scores: Sequence[float], confidence: float = CONFIDENCE, missing: int = 0) -> Interval:
     """Mean of scores on 0–100 with its BCa bootstrap interval, clipped to the scale.
 
-    One sample says nothing of the spread: its interval is the whole scale. Raises ValueError for none.
+    One sample says nothing of the spread: its interval is the whole scale. `missing` samples could not be scored: they
+    count as 0 for the lower end and as 100 for the upper one. Raises ValueError for no scores.
     """
     if not scores:
         raise ValueError("scores: none; an estimate needs at least one sample")
     if len(scores) == 1:
         return Interval(float(scores[0]), 0.0, 100.0)
     found = _bca(np.asarray(scores, dtype=np.float64), confidence)
-    return Interval(found.value, max(0.0, found.low), min(100.0, found.high))
+    return _widened(Interval(found.value, max(0.0, found.low), min(100.0, found.high)), len(scores), missing, 100.0)
 
 
-def pass_rate(passed: int, total: int, confidence: float = CONFIDENCE) -> Interval:
-    """passed / total with its Wilson score interval, 0 to 1. Raises ValueError unless 0 <= passed <= total > 0."""
+def _widened(interval: Interval, known: int, missing: int, top: float) -> Interval:
+    """The interval if each missing value may be anything from 0 to `top`."""
+    share = known / (known + missing)
+    return Interval(interval.value, share * interval.low, share * interval.high + (1 - share) * top)
+
+
+def pass_rate(passed: int, total: int, confidence: float = CONFIDENCE, missing: int = 0) -> Interval:
+    """passed / total with its Wilson score interval, 0 to 1; `missing` samples beside them may have either result.
+
+    Raises ValueError unless 0 <= passed <= total > 0.
+    """
     if not 0 <= passed <= total or total == 0:
         raise ValueError(f"passed: {passed} of {total}; expected 0 <= passed <= total and at least one sample")
     z = _NORMAL.inv_cdf((1 + confidence) / 2)
     rate = passed / total
     middle = (rate + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (rate * (1 - rate) / total + z * z / (4 * total * total)) ** 0.5
-    return Interval(rate, min(rate, max(0.0, middle - half)), max(rate, min(1.0, middle + half)))
+    found = Interval(rate, min(rate, max(0.0, middle - half)), max(rate, min(1.0, middle + half)))
+    return _widened(found, total, missing, 1.0)
 
 
 @dataclass(frozen=True)
