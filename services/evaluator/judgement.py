@@ -21,6 +21,10 @@ WEIGHTS: Mapping[Criterion, float] = MappingProxyType(
 VETOED_AT_MOST = 4.0
 """Of 10: what any criterion keeps where a must-rule is broken; the broken one's criterion keeps nothing."""
 
+UNDECIDED_AT_MOST = 8.45
+"""Of 10: what any criterion of an estimate has, so that its overall score stays below the line from which LA-5.1
+approves (85)."""
+
 
 class Standing(StrEnum):
     """What a sample's judgement is worth as evidence."""
@@ -68,6 +72,21 @@ def judged(verdicts: Mapping[Criterion, Verdict], standing: Standing = Standing.
 def unjudged(why: str) -> Judgement:
     """No verdict could be had."""
     return Judgement({}, None, Standing.UNJUDGED, why)
+
+
+def estimated(judgement: Judgement, why: str) -> Judgement:
+    """The judgement of an answer that nothing settles: its scores are a guess, and too low to approve by themselves."""
+    verdicts = {c: Verdict(min(v.score, UNDECIDED_AT_MOST), v.reason) for c, v in judgement.verdicts.items()}
+    return judged(verdicts, Standing.UNDECIDED, why)
+
+
+def failed(judgement: Judgement, why: str) -> Judgement:
+    """The judgement of an answer that is wrong for sure, whatever it has in common with the right one."""
+    verdicts = {
+        criterion: Verdict(min(v.score, 0.0 if criterion is Criterion.ACCURACY else VETOED_AT_MOST), v.reason)
+        for criterion, v in judgement.verdicts.items()
+    }
+    return judged(verdicts, why=why)
 
 
 def vetoed(judgement: Judgement, broken: Mapping[Criterion, tuple[str, ...]]) -> Judgement:
