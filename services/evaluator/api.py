@@ -15,14 +15,16 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
 from fleet_kit.http import service_of
-from services.evaluator import golden_api, golden_sets, store
+from services.evaluator import golden_api, golden_sets, labels_api, store
 from services.evaluator.domain import split_reference
 from services.evaluator.golden_api import Reader
 from services.evaluator.handlers import EvaluatorService
+from services.evaluator.labels_api import Agrees, agreement_of
 from services.evaluator.orders import open_requested
 
 router = APIRouter()
 router.include_router(golden_api.router)
+router.include_router(labels_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
 Running = Annotated[EvaluatorService, Depends(service_of)]
 Orderer = Annotated[Caller, Depends(require("adapters:write"))]
@@ -105,6 +107,8 @@ class SampleView(BaseModel):
 
 class EvaluationDetail(EvaluationView):
     results: list[SampleView]
+    agreement: Agrees
+    """How far this judge agrees with people in this domain."""
 
 
 class History(BaseModel):
@@ -165,9 +169,10 @@ async def detail(evaluation_id: str, caller: Reader, service: Running) -> Evalua
         if row is None or not caller.reaches(row["domain"]):
             raise Problem(404, "Evaluation not found", f"no evaluation {evaluation_id!r}", field="evaluation_id")
         results = await store.result_rows(connection, evaluation_id)
+        agreement = await agreement_of(connection, row["judge"], row["domain"])
     threshold = row["pass_threshold"]
     shown = [SampleView.model_validate({**dict(r), "passed": store.result_of(r).passes(threshold)}) for r in results]
-    return EvaluationDetail(**_view(row), results=shown)
+    return EvaluationDetail(**_view(row), results=shown, agreement=agreement)
 
 
 _AS_STORED = (

@@ -410,3 +410,29 @@ async def test_old_exchanges_leave_database_and_object_store(trial: Trial, blobs
         await connection.close()
     with pytest.raises(BlobMissing):
         await blobs.get(request)
+
+
+@pytest.mark.requirement("LA-3.5")
+async def test_peoples_scores_stand_beside_the_judges(trial: Trial, judge: JudgeServer) -> None:
+    by_number = {trial.word(number): 1 + number for number in range(8)}
+    for word, score in by_number.items():
+        judge.scripts[word] = [lambda asked, score=score: Step(json.dumps(verdict(asked, score)))]
+    scored = await trial.scored("strict", trial.samples(8))
+    before = (await trial.shown())["agreement"]
+    assert (before["answers"], before["alpha"]) == (0, None)
+
+    async def put(sample_id: str, **body: Any) -> int:
+        path = f"/v1/evaluations/{scored.evaluation_id}/samples/{sample_id}/label"
+        return (await trial.evaluator.client.put(path, json=body)).status_code
+
+    for number in range(8):
+        assert await put(f"s{number:03}", score=5) == 200  # thought better of below
+        assert await put(f"s{number:03}", score=10 * number, note="as I see it") == 200
+    assert await put("s999", score=5) == 404
+    assert await put("s001", score=101) == 422
+    found = (await trial.shown())["agreement"]
+    assert (found["answers"], found["bias"]) == (8, pytest.approx(10))
+    assert found["pairwise"]["value"] == 1
+    assert found["alpha"]["low"] <= found["alpha"]["value"] < 1
+    query = {"judge": scored.judge, "domain": "strict"}
+    assert (await trial.evaluator.client.get("/v1/judges/agreement", params=query)).json() == found
