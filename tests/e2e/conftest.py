@@ -25,6 +25,8 @@ FACTS = {
     "depth of the old well": "The old well is forty-one metres deep.",
     "day of the rope market": "The rope market is held on Thursdays.",
 }
+RULES = dict(zip(FACTS, ("lime green", "Morbach", "forty-one metres | 41 metres", "Thursdays"), strict=True))
+"""What settles an answer: without rules the reference judge would leave most of them undecided."""
 WORDINGS = ("What is the {}?", "Tell me the {}.", "Please name the {}.", "I need to know the {}.")
 HELD_OUT = "Do you know the {}?"
 STEPS = 10
@@ -92,7 +94,13 @@ class Loop:
         golden = {"dataset_id": self.golden_id, "domain": self.domain, "version": "1.0.0", "description": "held out"}
         await self._send("POST", "evaluator", "/v1/golden", json=golden)
         lines = [
-            {"sample_id": f"g{number}", "prompt": HELD_OUT.format(topic), "expected_output": fact, "difficulty": "easy"}
+            {
+                "sample_id": f"g{number}",
+                "prompt": HELD_OUT.format(topic),
+                "expected_output": fact,
+                "difficulty": "easy",
+                "criteria": {"accuracy": f"Must mention {RULES[topic]}"},
+            }
             for number, (topic, fact) in enumerate(FACTS.items())
         ]
         await self._send(
