@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from fleet_cli.client import Call, Query, Upload
 from fleet_cli.replies import (
     Adapter,
+    Agreement,
     Anything,
     BuildQueued,
     ChatCompletion,
@@ -245,6 +246,18 @@ def request_evaluation(adapter_id: str, golden_dataset_id: str) -> Call[Anything
     """Judge a version again."""
     body = {"adapter_id": adapter_id, "golden_dataset_id": golden_dataset_id}
     return Call("evaluator", "POST", "/v1/evaluations", _ANYTHING, body=body)
+
+
+def label_answer(evaluation_id: str, sample_id: str, score: float, note: str) -> Call[Anything]:
+    """Score a judged answer as a person."""
+    path = f"/v1/evaluations/{_part(evaluation_id)}/samples/{_part(sample_id)}/label"
+    return Call("evaluator", "PUT", path, _ANYTHING, body={"score": score, "note": note})
+
+
+def judge_agreement(judge: str, domain: str) -> Call[Agreement]:
+    """How far a judge agrees with people."""
+    query: Query = {"judge": judge, "domain": domain}
+    return Call("evaluator", "GET", "/v1/judges/agreement", TypeAdapter(Agreement), query)
 
 
 # router and inference

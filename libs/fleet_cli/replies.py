@@ -217,6 +217,26 @@ class Evaluation(Reply):
     total: int = 0
 
 
+class Bounds(Reply):
+    """An estimate with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Agreement(Reply):
+    """How far a judge agrees with people; null where too few answers are labelled."""
+
+    judge: str
+    domain: str
+    answers: int
+    alpha: Bounds | None = None
+    pairwise: Bounds | None = None
+    bias: float | None = None
+    length_bias: float | None = None
+
+
 class Match(Reply):
     """An adapter that the router would choose."""
 

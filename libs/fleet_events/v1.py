@@ -110,6 +110,19 @@ class Comparison(Message):
     criteria: tuple[CriterionChange, ...] = ()
 
 
+class JudgedBy(Message):
+    """Who judged, and how it was asked. Empty where a value does not apply."""
+
+    name: str = ""
+    """Of the evaluator's settings; `reference-judge` for the reference judge."""
+    version: str = ""
+    model: str = ""
+    """Language model that was asked."""
+    prompt_sha256: str = ""
+    """Digest of what every request says beside the sample."""
+    parameters: dict[str, str] = Field(default_factory=dict)
+
+
 class GoldenPrint(Message):
     """The print of a golden prompt: enough to find it elsewhere, and not enough to read it."""
 
@@ -428,6 +441,10 @@ class EvaluationScored(Event):
     """Which of the family's tries at this golden data set it is since a version was activated, from 1; widens the interval."""
     cut_answers: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     """Answers that reached the longest allowed length and were cut."""
+    undecided: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Those without a score: of which the judge could not tell, and those that got no verdict."""
+    unjudged: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    judged_by: JudgedBy | None = None
 
 
 class EvaluationFailed(Event):

@@ -15,14 +15,16 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
 from fleet_kit.http import service_of
-from services.evaluator import golden_api, golden_sets, store
+from services.evaluator import golden_api, golden_sets, labels_api, store
 from services.evaluator.domain import split_reference
 from services.evaluator.golden_api import Reader
 from services.evaluator.handlers import EvaluatorService
+from services.evaluator.labels_api import Agrees, agreement_of
 from services.evaluator.orders import open_requested
 
 router = APIRouter()
 router.include_router(golden_api.router)
+router.include_router(labels_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
 Running = Annotated[EvaluatorService, Depends(service_of)]
 Orderer = Annotated[Caller, Depends(require("adapters:write"))]
@@ -66,10 +68,15 @@ class EvaluationView(BaseModel):
     decided: int | None
     submission: int | None
     cut_answers: int | None
+    undecided: int | None
+    unjudged: int | None
     pass_threshold: float
     criteria: dict[str, float]
     by_difficulty: dict[str, float]
     judge: str
+    judging: dict[str, Any]
+    """Who judged (name, version, model, digest of the prompt, parameters) and what it took: requests, tokens, cost,
+    seconds of all requests."""
     artifact_sha256: str
     golden_dataset_id: str
     golden_version: str | None
@@ -93,8 +100,13 @@ class SampleView(BaseModel):
     difficulty: str
     answer: str
     finish_reason: str
-    overall: float
+    overall: float | None
     passed: bool
+    standing: str
+    """decided, undecided (an estimate), or unjudged (no score)."""
+    why: str
+    vetoes: list[str]
+    """Must-rules that it breaks."""
     verdicts: dict[str, dict[str, Any]]
     evidence: dict[str, Any]
     generation_id: str
@@ -102,6 +114,8 @@ class SampleView(BaseModel):
 
 class EvaluationDetail(EvaluationView):
     results: list[SampleView]
+    agreement: Agrees
+    """How far this judge agrees with people in this domain."""
 
 
 class History(BaseModel):
@@ -162,9 +176,10 @@ async def detail(evaluation_id: str, caller: Reader, service: Running) -> Evalua
         if row is None or not caller.reaches(row["domain"]):
             raise Problem(404, "Evaluation not found", f"no evaluation {evaluation_id!r}", field="evaluation_id")
         results = await store.result_rows(connection, evaluation_id)
+        agreement = await agreement_of(connection, row["judge"], row["domain"])
     threshold = row["pass_threshold"]
-    shown = [SampleView.model_validate({**dict(r), "passed": r["overall"] >= threshold}) for r in results]
-    return EvaluationDetail(**_view(row), results=shown)
+    shown = [SampleView.model_validate({**dict(r), "passed": store.result_of(r).passes(threshold)}) for r in results]
+    return EvaluationDetail(**_view(row), results=shown, agreement=agreement)
 
 
 _AS_STORED = (
@@ -186,7 +201,11 @@ def _view(row: asyncpg.Record) -> dict[str, Any]:
         "pass_rate": rate.get("value"),
         "pass_rate_low": rate.get("low"),
         "pass_rate_high": rate.get("high"),
-        **{name: summary.get(name) for name in ("passed", "decided", "submission", "cut_answers")},
+        **{
+            name: summary.get(name)
+            for name in ("passed", "decided", "undecided", "unjudged", "submission", "cut_answers")
+        },
+        "judging": summary.get("judging", {}),
         "criteria": summary.get("criteria", {}),
         "by_difficulty": summary.get("by_difficulty", {}),
         "golden_dataset_id": row["dataset_id"] or row["wanted_dataset"],

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
+from services.evaluator.domain import Evaluation
 from services.evaluator.golden_publication import publish_missed
 from services.evaluator.handlers import EvaluatorService, handlers
-from services.evaluator.judges import ReferenceJudge
+from services.evaluator.judge_endpoint import JudgeEndpoint
+from services.evaluator.judge_ledger import sweeping
+from services.evaluator.judges import Judge, ReferenceJudge
+from services.evaluator.llm_judge import LLMJudge
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.run import Bench
-from services.evaluator.settings import EvaluatorSettings
+from services.evaluator.settings import REFERENCE, EvaluatorSettings
 
 
 @asynccontextmanager
@@ -26,11 +31,22 @@ async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
         headers = service.credential.acting_for([domain])
         return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
-    def judge_for(domain: str, base_model: str) -> ReferenceJudge:
-        embeddings = settings.embedding_model_name
-        return ReferenceJudge(models_for(domain), base_model=base_model, embeddings_model=embeddings)
+    endpoints = {name: JudgeEndpoint(name, asked, service.http) for name, asked in settings.judges.items()}
 
-    yield Bench(settings=settings, models_for=models_for, judge_for=judge_for, blobs=service.blobs)
+    def judge_for(evaluation: Evaluation, dataset_id: str) -> Judge:
+        name = settings.judge_for(evaluation.domain, dataset_id)
+        reference = ReferenceJudge(
+            models_for(evaluation.domain),
+            base_model=evaluation.base_model,
+            embeddings_model=settings.embedding_model_name,
+        )
+        if name == REFERENCE:
+            return reference
+        asked = settings.judges[name]
+        return LLMJudge(name, asked, endpoints[name], reference if asked.rules_first else None)
+
+    async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
+        yield Bench(settings=settings, models_for=models_for, judge_for=judge_for, blobs=service.blobs)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:

@@ -10,12 +10,16 @@ rules. Rules are separated by `;` or a line break; their keywords are case-insen
     At least 2 of: P | Q | R    ... that many of the phrases
     Must start with P | Q       the answer starts (or ends) with one of the phrases, leading and trailing
     Must end with P | Q         punctuation and quotes aside
+    Must equal P | Q            the answer is one of the texts, punctuation at its ends aside; nothing else settles more
     regex: PATTERN              Python regular expression, found anywhere in the answer, case-insensitive; without
                                 lookaround, references to groups and atomic groups (linear_regex)
     not regex: PATTERN          ... found nowhere
     At most 40 words            length of the answer
     At least 5 words
     note: free text             for people and language-model judges; the reference judge does not score it
+
+Whoever breaks a rule has failed the sample (`is_must`), whatever else is right; rules on length alone lower their
+criterion only.
 
 A phrase is compared after Unicode normalisation, ignoring case, kinds of quote and dash, and white space, with
 `1,200` = `1200`, `forty-five` = `45` and `§ 5` = `§5`, and as whole words: `45 days` is not in `145 days`. Put a
@@ -38,7 +42,8 @@ from typing import Protocol
 
 import linear_regex
 from linear_regex import UnsuitablePattern
-from services.evaluator.text import fold, numerals, phrase_at, plain, words
+from services.evaluator.number_words import to_digits
+from services.evaluator.text import fold, phrase_at, plain, words
 
 MAX_RULES = 64  # of one criterion
 MAX_EXPRESSIONS = 32  # regular expressions of one criterion
@@ -83,8 +88,8 @@ class Phrases:
 
     def holds(self, answer: str) -> bool:
         folded = fold(answer)
-        counted = numerals(folded)
-        found = sum(phrase_at(p, folded) or phrase_at(numerals(p), counted) for p in self.phrases)
+        counted = to_digits(folded)
+        found = sum(phrase_at(p, folded) or phrase_at(to_digits(p), counted) for p in self.phrases)
         return found >= self.need if self.need else found == 0
 
 
@@ -102,6 +107,21 @@ class Edge:
         if self.at_end:
             return any(bare.endswith(p) and phrase_at(p, bare[-len(p) - 2 :]) for p in cut)
         return any(bare.startswith(p) and phrase_at(p, bare[: len(p) + 2]) for p in cut)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The answer is one of the folded `phrases`, and nothing more."""
+
+    text: str
+    phrases: tuple[str, ...]
+
+    def holds(self, answer: str) -> bool:
+        return _trimmed(answer) in {_trimmed(phrase) for phrase in self.phrases}
+
+
+def _trimmed(text: str) -> str:
+    return to_digits(fold(text)).strip(" \"'.,:;!?*#-()")
 
 
 @dataclass(frozen=True)
@@ -185,7 +205,7 @@ def _steps(rule: Rule) -> int:
     match rule:
         case Pattern():
             return rule.expression.steps
-        case Phrases() | Edge():
+        case Phrases() | Edge() | Exact():
             return 4 * len(rule.phrases)
         case _:
             return 4
@@ -196,11 +216,25 @@ def scored(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(rule for rule in rules if not isinstance(rule, Note))
 
 
+def is_must(rule: Rule) -> bool:
+    """Whether an answer that breaks the rule has failed whatever else it says: all but those on length, and notes."""
+    return not isinstance(rule, Length | Note)
+
+
+def broken_musts(rules: Mapping[Criterion, Sequence[Rule]], answer: str) -> dict[Criterion, tuple[str, ...]]:
+    """The must-rules that the answer breaks, as written, by criterion."""
+    found = {
+        criterion: tuple(rule.text for rule in of_it if is_must(rule) and not rule.holds(answer))
+        for criterion, of_it in rules.items()
+    }
+    return {criterion: texts for criterion, texts in found.items() if texts}
+
+
 def _check_sizes(field: str, text: str, rules: Sequence[Rule]) -> None:
     expressions = sum(isinstance(rule, Pattern) for rule in rules)
     if expressions > MAX_EXPRESSIONS:
         raise UnknownRule(field, text[:200], f"{expressions} regular expressions; at most {MAX_EXPRESSIONS}")
-    phrases = sum(len(rule.phrases) for rule in rules if isinstance(rule, (Phrases, Edge)))
+    phrases = sum(len(rule.phrases) for rule in rules if isinstance(rule, (Phrases, Edge, Exact)))
     if phrases > MAX_PHRASES:
         raise UnknownRule(field, text[:200], f"{phrases} phrases; at most {MAX_PHRASES}")
 
@@ -209,6 +243,7 @@ _VERB = r"(?:mention|cite|name|say|include|state)s?"
 _MUST_NOT = re.compile(rf"must\s+not\s+{_VERB}\s+(.+)", re.I | re.S)
 _MUST = re.compile(rf"must\s+{_VERB}\s+(.+)", re.I | re.S)
 _AT_LEAST = re.compile(r"at\s+least\s+(\d+)\s+of:\s*(.+)", re.I | re.S)
+_EQUAL = re.compile(r"must\s+equal\s+(.+)", re.I | re.S)
 _EDGE = re.compile(r"must\s+(start|end)\s+with\s+(.+)", re.I | re.S)
 _REGEX = re.compile(r"(not\s+)?regex:\s*(.+)", re.I | re.S)
 _WORDS = re.compile(r"at\s+(least|most)\s+(\d+)\s+words?", re.I)
@@ -225,6 +260,8 @@ def _rule(field: str, clause: str) -> Rule:  # noqa: PLR0911, one return a kind 
         if not 1 <= need <= len(phrases):
             raise UnknownRule(field, clause, f"asks for {need} of {len(phrases)} phrases")
         return Phrases(clause, phrases, need)
+    if m := _EQUAL.fullmatch(clause):
+        return Exact(clause, _phrases(field, clause, m[1]))
     if m := _EDGE.fullmatch(clause):
         return Edge(clause, _phrases(field, clause, m[2]), m[1].lower() == "end")
     if m := _REGEX.fullmatch(clause):
@@ -237,8 +274,8 @@ def _rule(field: str, clause: str) -> Rule:  # noqa: PLR0911, one return a kind 
         field,
         clause,
         "unknown rule; write `Must mention P | Q`, `Must not mention P`, `At least N of: P | Q`, "
-        "`Must start with P`, `Must end with P`, `regex: X`, `not regex: X`, `At most N words`, `At least N words` "
-        "or `note: free text`",
+        "`Must start with P`, `Must end with P`, `Must equal P`, `regex: X`, `not regex: X`, `At most N words`, "
+        "`At least N words` or `note: free text`",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from services.evaluator import comparison, statistics
 from services.evaluator.criteria import Criterion
 from services.evaluator.golden import ContextUse
-from services.evaluator.judge import Verdict
+from services.evaluator.judgement import Standing, Verdict
 
 State = Literal["queued", "running", "scored", "failed"]
 
@@ -99,14 +99,25 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """One judged answer."""
+    """One answer and its judgement (judgement.py); overall is None for an unjudged one alone."""
 
     sample_id: str
     answer: str
     generation_id: str
     finish_reason: str
-    overall: float
+    overall: float | None
     verdicts: Mapping[Criterion, Verdict]
+    standing: Standing = Standing.DECIDED
+    why: str = ""
+    vetoes: tuple[str, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        return self.standing is Standing.DECIDED
+
+    def passes(self, threshold: float) -> bool:
+        """Decided, at or above the threshold, and without a broken must-rule."""
+        return self.decided and self.overall is not None and self.overall >= threshold and not self.vetoes
 
 
 @dataclass(frozen=True)
@@ -144,8 +155,9 @@ def waited_out(evaluation: Evaluation, now: datetime, limit: timedelta) -> bool:
 class Summary:
     """The result over all samples. Scores on 0–100, criteria on 0–10, rates 0 to 1.
 
-    `decided` of the `samples` have a score; both intervals count the others as missing evidence. `submission` is the
-    family's try at this golden data set, from 1, and sets the confidence. `cut_answers` reached the longest length.
+    Means are those of the `decided` of the `samples`; both intervals count the others as missing evidence. `submission`
+    is the family's try at this golden data set, from 1, and sets the confidence. `cut_answers` reached the longest
+    length.
     """
 
     score: statistics.Interval
@@ -155,6 +167,8 @@ class Summary:
     decided: int
     submission: int
     cut_answers: int
+    undecided: int
+    unjudged: int
     confidence: float
     criteria: Mapping[str, float]
     by_difficulty: Mapping[str, float]
@@ -165,39 +179,53 @@ def summarise(
 ) -> Summary:
     """Estimates over the scored results; the samples of `difficulties` that have none are missing evidence.
 
-    Raises EvaluationFailure for no results.
+    Raises EvaluationFailure where none is decided, with the reason of the last.
     """
     if not results:
         raise EvaluationFailure(f"none of the {len(difficulties)} golden samples has a score")
     ordered = sorted(results, key=lambda result: result.sample_id)
-    scores = [result.overall for result in ordered]
-    passed = sum(score >= threshold for score in scores)
-    missing = len(difficulties) - len(ordered)
+    decided = [result for result in ordered if result.decided]
+    if not decided:
+        raise EvaluationFailure(
+            f"the judge could decide none of {len(ordered)} samples, the last since {ordered[-1].why}; "
+            "give the samples rules that settle them, or choose a language model as judge"
+        )
+    scores = [result.overall for result in decided if result.overall is not None]
+    passed = sum(result.passes(threshold) for result in decided)
+    missing = len(difficulties) - len(decided)
     confidence = statistics.confidence_of(submission)
     groups: dict[str, list[float]] = {}
-    for result in ordered:
-        groups.setdefault(difficulties[result.sample_id], []).append(result.overall)
+    for result, score in zip(decided, scores, strict=True):
+        groups.setdefault(difficulties[result.sample_id], []).append(score)
     return Summary(
         score=statistics.mean_score(scores, confidence, missing),
-        pass_rate=statistics.pass_rate(passed, len(scores), confidence, missing),
+        pass_rate=statistics.pass_rate(passed, len(decided), confidence, missing),
         passed=passed,
         samples=len(difficulties),
-        decided=len(scores),
+        decided=len(decided),
         submission=submission,
         cut_answers=sum(result.finish_reason == "length" for result in ordered),
+        undecided=sum(result.standing is Standing.UNDECIDED for result in ordered),
+        unjudged=sum(result.standing is Standing.UNJUDGED for result in ordered),
         confidence=confidence,
-        criteria={str(c): sum(r.verdicts[c].score for r in ordered) / len(ordered) for c in Criterion},
+        criteria={str(c): sum(r.verdicts[c].score for r in decided) / len(decided) for c in Criterion},
         by_difficulty={name: sum(group) / len(group) for name, group in sorted(groups.items())},
     )
 
 
 def compare(new: Sequence[SampleResult], old: Sequence[SampleResult]) -> comparison.Comparison | None:
-    """The new results against those of another version on the same golden samples, paired (LA-3.4)."""
+    """The new results against those of another version on the same golden samples, paired (LA-3.4).
+
+    Only samples that are decided for both are compared.
+    """
+    mine, theirs = ([result for result in results if result.decided] for results in (new, old))
     return comparison.compare(
-        {result.sample_id: result.overall for result in new},
-        {result.sample_id: result.overall for result in old},
-        {str(c): (_by_sample(new, c), _by_sample(old, c)) for c in Criterion},
+        _scores(mine), _scores(theirs), {str(c): (_by_sample(mine, c), _by_sample(theirs, c)) for c in Criterion}
     )
+
+
+def _scores(results: Sequence[SampleResult]) -> dict[str, float]:
+    return {result.sample_id: result.overall for result in results if result.overall is not None}
 
 
 def _by_sample(results: Sequence[SampleResult], criterion: Criterion) -> dict[str, float]:

@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from services.evaluator.text import fold, numerals, plain, sentences, words
+from services.evaluator.number_words import to_digits
+from services.evaluator.text import fold, plain, sentences, words
 from services.evaluator.vocabulary import NEGATIONS, STOPWORDS, SUFFIXES, UNITS
 
 
@@ -25,7 +26,7 @@ def stem(word: str) -> str:
 
 def terms(text: str) -> list[str]:
     """The text's words in order, comparable: numbers in digits, units in one spelling, other words stemmed."""
-    return [UNITS.get(term, term) for word in words(numerals(fold(text))) for term in _spread(word)]
+    return [UNITS.get(term, term) for word in words(to_digits(fold(text))) for term in _spread(word)]
 
 
 def _spread(word: str) -> list[str]:
@@ -61,24 +62,24 @@ _WEIGHTS = {"number": 3.0, "name": 2.5, "word": 1.0}
 
 def facts(expected: str, prompt: str) -> tuple[Fact, ...]:
     """The distinct facts of the expected output, in order."""
-    told, names = set(terms(prompt)), _names(expected)
+    told, named = set(terms(prompt)), names(expected)
     found: dict[str, Fact] = {}
     for term in terms(expected):
-        kind = "number" if is_number(term) else "name" if term in names else "word"
-        if term in found or (kind == "word" and (term in _STOP_STEMS or len(term) < 2)):
+        kind = "number" if is_number(term) else "name" if term in named else "word"
+        if term in found or (kind == "word" and (term in STOP_STEMS or len(term) < 2)):
             continue
         known = _said(term, told)
         found[term] = Fact(term, kind, _WEIGHTS[kind] * (0.2 if known else 1.0), known)
     return tuple(found.values())
 
 
-_STOP_STEMS = frozenset(stem(word) for word in STOPWORDS) | STOPWORDS
+STOP_STEMS = frozenset(stem(word) for word in STOPWORDS) | STOPWORDS
 
 
-def _names(text: str) -> set[str]:
+def names(text: str) -> set[str]:
     """Terms written as names: capitals inside a sentence (unless the text capitalises its nouns, as German does),
     words with digits or two capitals anywhere."""
-    names: set[str] = set()
+    found: set[str] = set()
     for sentence in sentences(text):
         written = plain(sentence).split()
         capitalised = [w for w in written[1:] if w.strip("\"'([").istitle()]
@@ -87,8 +88,8 @@ def _names(text: str) -> set[str]:
             bare = word.strip("\"'()[].,:;!?")
             coded = any(c.isdigit() for c in bare) or sum(c.isupper() for c in bare) > 1
             if bare and (coded or (place > 0 and bare[:1].isupper() and not nouns)):
-                names.update(term for term in terms(bare) if term not in _STOP_STEMS)
-    return names
+                found.update(term for term in terms(bare) if term not in STOP_STEMS)
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _quantities(text: str) -> dict[str, set[str]]:
     out: dict[str, set[str]] = {}
     for sentence in sentences(text):
         for number, noun in pairwise(terms(sentence)):
-            if is_number(number) and not is_number(noun) and noun not in _STOP_STEMS:
+            if is_number(number) and not is_number(noun) and noun not in STOP_STEMS:
                 out.setdefault(noun, set()).add(number)
     return out
 
@@ -180,7 +181,7 @@ def _swapped(expected: str, answer: str) -> list[str]:
 def _settings(text: str) -> dict[str, set[str]]:
     """Every number with the content words of its clauses, without other numbers."""
     out: dict[str, set[str]] = {}
-    for clause in _clauses(text):
+    for clause in clauses(text):
         content = _content(clause)
         for number in filter(is_number, content):
             out.setdefault(number, set()).update(term for term in content if not is_number(term))
@@ -190,13 +191,13 @@ def _settings(text: str) -> dict[str, set[str]]:
 def _reversed(expected: str, answer: str) -> list[str]:
     """A clause came back with its negation dropped or added."""
     found = []
-    told = [(c, _content(c), _negations(c)) for c in _clauses(answer) if not c.rstrip().endswith("?")]
-    for clause in _clauses(expected):
-        mine, negations = _content(clause), _negations(clause)
+    told = [(c, _content(c), negations(c)) for c in clauses(answer) if not c.rstrip().endswith("?")]
+    for clause in clauses(expected):
+        mine, count = _content(clause), negations(clause)
         if not mine:
             continue
         nearest = max(told, key=lambda other: _overlap(mine, other[1]), default=None)
-        if nearest and _overlap(mine, nearest[1]) >= 0.6 and negations % 2 != nearest[2] % 2:
+        if nearest and _overlap(mine, nearest[1]) >= 0.6 and count % 2 != nearest[2] % 2:
             found.append(f"`{nearest[0].strip()}` reverses `{clause.strip()}`")
     if None not in (yes := (yes_or_no(expected), yes_or_no(answer))) and yes[0] != yes[1]:
         found.append(f"begins with {'yes' if yes[1] else 'no'}")
@@ -209,17 +210,17 @@ _BOUND = re.compile(
 )
 
 
-def _clauses(text: str) -> list[str]:
+def clauses(text: str) -> list[str]:
     return [part for sentence in sentences(text) for part in re.split(r"[;:,]\s", sentence) if part.strip()]
 
 
 def _content(clause: str) -> set[str]:
-    return {term for term in terms(clause) if term not in _STOP_STEMS and term not in NEGATIONS}
+    return {term for term in terms(clause) if term not in STOP_STEMS and term not in NEGATIONS}
 
 
-def _negations(clause: str) -> int:
-    """How often the clause negates; `no more than` and its like do not."""
-    bare = _BOUND.sub(" ", fold(clause))
+def negations(text: str) -> int:
+    """How often the text negates; `no more than` and its like do not."""
+    bare = _BOUND.sub(" ", fold(text))
     return sum(word in NEGATIONS or word.endswith("n't") for word in words(bare))
 
 

@@ -52,14 +52,14 @@ def _departures(expected: str, answer: str) -> list[tuple[float, str]]:
     ]
     if _TEMPLATE.search(answer) and not _TEMPLATE.search(expected):
         found.append((0.3, "leaves template tokens in the text"))
-    if _language(expected) and _language(answer) and _language(expected) != _language(answer):
-        found.append((0.3, f"answers in {_language(answer)}"))
+    if language(expected) and language(answer) and language(expected) != language(answer):
+        found.append((0.3, f"answers in {language(answer)}"))
     if _capitalised(expected) and not _capitalised(answer):
         found.append((0.7, "does not begin with a capital"))
     return found
 
 
-def _language(text: str) -> str | None:
+def language(text: str) -> str | None:
     counts = Counter(words(text))
     english, german = (sum(counts[word] for word in group) for group in (_ENGLISH, _GERMAN))
     if max(english, german) < 2 or english == german:

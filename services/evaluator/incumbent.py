@@ -90,6 +90,7 @@ async def _open(candidate: Evaluation, work: Held) -> str | None:
             version=candidate.version or "",
             golden_sha256=candidate.golden_sha256 or "",
             total=candidate.total,
+            judge=candidate.judge,
         )
         opened = await store.evaluation(tx.connection, evaluation_id)
     if opened is None or opened.over:

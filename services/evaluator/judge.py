@@ -3,33 +3,26 @@
 No language model judges here. Accuracy rests on the sample's rules (criteria.py) and on the facts of its expected
 output (facts.py), completeness on how much of that content came back, relevance on embedding cosines, style on
 length, format and register, coherence on repetition, whole sentences and the base model's likelihood. Weights and
-formula are those of LA-3.1. What it cannot do: recognise a paraphrase that shares neither words nor rules nor
-numbers with the expected output; give such samples rules with alternatives.
+formula are those of LA-3.1. What it decides and what not is settling.py's to say: where rules and facts settle nothing,
+the scores are an estimate and the judgement is undecided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
-from services.evaluator.criteria import Criterion, Rule, scored
+from services.evaluator.criteria import Criterion, Rule, broken_musts, scored
 from services.evaluator.facts import Kept, compare, terms
 from services.evaluator.form import coherent_form, repetition, stylistic_form
+from services.evaluator.judgement import WEIGHTS, Judgement, Verdict, estimated, failed, judged, overall, vetoed
+from services.evaluator.settling import settle
 from services.evaluator.signals import Signals
 from services.evaluator.text import sentences, words
 
-NAME = "reference-judge/1"
-WEIGHTS: Mapping[Criterion, float] = MappingProxyType(
-    {
-        Criterion.ACCURACY: 2.0,
-        Criterion.RELEVANCE: 1.5,
-        Criterion.STYLE: 1.0,
-        Criterion.COMPLETENESS: 1.5,
-        Criterion.COHERENCE: 1.0,
-    }
-)
+__all__ = ["NAME", "WEIGHTS", "Judged", "Judgement", "Verdict", "judge", "overall"]
+
+NAME = "reference-judge/2"
 
 
 class Judged(Protocol):
@@ -43,32 +36,11 @@ class Judged(Protocol):
     def rules(self) -> Mapping[Criterion, Sequence[Rule]]: ...
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One criterion's score, 0–10, and why."""
-
-    score: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """All five verdicts and their weighted overall score, 0–100."""
-
-    verdicts: Mapping[Criterion, Verdict]
-    overall: float
-
-
-def overall(scores: Mapping[Criterion, float]) -> float:
-    """Weighted sum of the criteria (each 0–10) / 7.0 × 10, on 0–100 (LA-3.1)."""
-    return sum(WEIGHTS[c] * scores[c] for c in Criterion) / sum(WEIGHTS.values()) * 10
-
-
 def judge(sample: Judged, answer: str, signals: Signals) -> Judgement:
     """Score the answer to the sample's prompt. The same input always gives the same judgement."""
     if not words(answer):
         verdicts = dict.fromkeys(Criterion, Verdict(0.0, "the answer is empty"))
-        return Judgement(verdicts, 0.0)
+        return judged(verdicts, why="the answer is empty")
     kept = compare(sample.expected_output, sample.prompt, answer)
     # Embeddings find any text about the same matter close: without its words, closeness alone proves little.
     meaning = min(_meaning(sample.expected_output, signals), 2 * kept.recall)
@@ -85,7 +57,13 @@ def judge(sample: Judged, answer: str, signals: Signals) -> Judgement:
         criterion: _with_rules(part, reason, scored(rules.get(criterion, ())), answer, kept.contradicts)
         for criterion, (part, reason) in found.items()
     }
-    return Judgement(verdicts, round(overall({c: v.score for c, v in verdicts.items()}), 2))
+    settled = settle(sample, answer)
+    judgement = judged(verdicts, why=settled.why)
+    if broken := broken_musts(rules, answer):
+        return vetoed(judgement, broken)
+    if settled.right is None:
+        return estimated(judgement, settled.why)
+    return judgement if settled.right else failed(judgement, settled.why)
 
 
 def _with_rules(part: float, reason: str, rules: Sequence[Rule], answer: str, contradicts: bool) -> Verdict:

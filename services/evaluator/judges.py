@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from services.evaluator import judge
 from services.evaluator.golden import GoldenSample
+from services.evaluator.judge_ledger import Ledger
+from services.evaluator.judgement import Judgement
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.signals import NOTHING, measure, texts_to_embed
 from services.evaluator.text import words
@@ -20,17 +24,36 @@ ABSURD = -1e4  # a log-likelihood that stands for "impossible" where a server gi
 class Finding:
     """A judgement with the raw material it was made from, kept in the report."""
 
-    judgement: judge.Judgement
+    judgement: Judgement
     evidence: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class JudgeDescription:
+    """Who judged: events and reports carry it. A reference judge has no prompt."""
+
+    name: str
+    version: str
+    model: str
+    prompt_sha256: str
+    parameters: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
 class Judge(Protocol):
-    """One backend. `name` carries its version: results are compared only under the same name."""
+    """One backend. `name` stands for all that its verdicts depend on: results are compared only under the same name."""
 
     @property
     def name(self) -> str: ...
 
-    async def judge(self, sample: GoldenSample, question: str, answer: str) -> Finding: ...
+    @property
+    def description(self) -> JudgeDescription: ...
+
+    async def judge(self, sample: GoldenSample, question: str, answer: str, ledger: Ledger) -> Finding: ...
 
 
 class ReferenceJudge:
@@ -45,7 +68,19 @@ class ReferenceJudge:
     def name(self) -> str:
         return judge.NAME
 
-    async def judge(self, sample: GoldenSample, question: str, answer: str) -> Finding:
+    @property
+    def description(self) -> JudgeDescription:
+        name, _, version = judge.NAME.partition("/")
+        used = {"base_model": self._base_model, "embeddings_model": self._embeddings_model}
+        return JudgeDescription(name, version, "", "", used)
+
+    async def judge(
+        self,
+        sample: GoldenSample,
+        question: str,
+        answer: str,
+        ledger: Ledger | None = None,  # noqa: ARG002 - it asks no judge
+    ) -> Finding:
         """Raises what the client raises; an empty answer needs no model."""
         if not words(answer):
             return Finding(judge.judge(sample, answer, NOTHING), NOTHING.to_json())  # looks at no rule

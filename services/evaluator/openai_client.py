@@ -141,10 +141,10 @@ class OpenAIClient:
         """Raises Unready (404, 429, 5xx), EvaluationFailure (any other refusal, or a body out of shape)."""
         response = await self._http.post(self._url + path, json=body, headers=self._headers, timeout=self._timeout)
         if response.status_code in {404, 429} or response.status_code >= 500:
-            raise Unready(f"{path} of {body['model']}: {response.status_code} {_reason(response)}")
+            raise Unready(f"{path} of {body['model']}: {response.status_code} {refusal_of(response)[0]}")
         if response.is_error:
             raise EvaluationFailure(
-                f"inference refused {path} of {body['model']}: {response.status_code} {_reason(response)}"
+                f"inference refused {path} of {body['model']}: {response.status_code} {refusal_of(response)[0]}"
             )
         try:
             return shape.model_validate_json(response.content)
@@ -157,14 +157,17 @@ class OpenAIClient:
 
 class _Error(BaseModel):
     message: str
+    code: str | int | None = None
 
 
 class _Refusal(BaseModel):
     error: _Error
 
 
-def _reason(response: httpx.Response) -> str:
+def refusal_of(response: httpx.Response) -> tuple[str, str]:
+    """Message and code of an error body of the protocol; of any other body its beginning and no code."""
     try:
-        return _Refusal.model_validate_json(response.content).error.message[:500]
+        error = _Refusal.model_validate_json(response.content).error
     except ValidationError:
-        return response.text[:500]
+        return response.text[:500], ""
+    return error.message[:500], str(error.code or "")

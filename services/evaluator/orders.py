@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet_kit.db import Connection
 from fleet_kit.errors import Refused
-from services.evaluator import judge, store
+from services.evaluator import store
 from services.evaluator.settings import EvaluatorSettings
 
 
@@ -35,7 +35,8 @@ async def open_requested(
         artifact_sha256=known["artifact_sha256"] if known else "",
         base_model=known["base_model"] if known else settings.base_model_name,
         wanted_dataset=golden,
-        judge=judge.NAME,
+        # Who that is in full is pinned once the golden data set is known, see run.py.
+        judge=settings.judge_for(domain, golden.partition("@")[0]),
         max_tokens=settings.max_tokens,
         pass_threshold=settings.pass_threshold,
         requested_by=requested_by,

@@ -13,15 +13,17 @@ from typing import Any
 import structlog
 
 from fleet_events import v1
-from fleet_events.v1 import EvaluationFailed, EvaluationScored, RegressionDetected
+from fleet_events.v1 import EvaluationFailed, EvaluationScored, JudgedBy, RegressionDetected
 from fleet_kit.blobs import BlobRef, Blobs
 from fleet_kit.errors import NotYet
 from fleet_kit.transaction import Transaction
-from services.evaluator import domain, golden_sets, golden_store, incumbent, store
+from services.evaluator import domain, golden_sets, golden_store, incumbent, judge_store, store
 from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, EvaluationFailure, GoldenVersion, SampleResult, Summary
 from services.evaluator.golden import GoldenSample
-from services.evaluator.judges import Finding, Judge
+from services.evaluator.judge_ledger import StoredLedger
+from services.evaluator.judges import Finding, Judge, JudgeDescription
+from services.evaluator.metrics import SAMPLES
 from services.evaluator.openai_client import Answer, OpenAIClient, Unready
 from services.evaluator.settings import EvaluatorSettings
 from services.evaluator.work import Held
@@ -36,8 +38,8 @@ class Bench:
     settings: EvaluatorSettings
     models_for: Callable[[str], OpenAIClient]
     """Asks inference for this domain alone, whatever the evaluator's own token reaches."""
-    judge_for: Callable[[str, str], Judge]
-    """The judge of this domain that takes likelihoods from the base model of this name."""
+    judge_for: Callable[[Evaluation, str], Judge]
+    """The judge of this evaluation with the golden data set of this id."""
     blobs: Blobs
 
 
@@ -55,6 +57,7 @@ async def evaluate(evaluation_id: str, work: Held, bench: Bench) -> None:
         async with work.transaction() as tx:
             version, sha256 = await golden_sets.freeze_for(tx.connection, evaluation.domain, _reference(evaluation))
             samples = await golden_store.samples(tx.connection, version.dataset_id, version.version)
+            judge = bench.judge_for(evaluation, version.dataset_id)
             await store.begin(
                 tx.connection,
                 evaluation_id,
@@ -62,16 +65,22 @@ async def evaluate(evaluation_id: str, work: Held, bench: Bench) -> None:
                 version=version.version,
                 golden_sha256=sha256,
                 total=len(samples),
+                judge=judge.name,
             )
-        await _judge_missing(evaluation_id, samples, version, work, bench)
+        begun = await _stored(work, evaluation_id)
+        if begun.judge != judge.name:
+            raise EvaluationFailure(
+                f"began with judge {begun.judge}, which is {judge.name} by now: two judges make no score; "
+                "judge it again"
+            )
+        await _judge_missing(evaluation_id, samples, version, work, bench, judge=judge)
 
         async def score(again: str) -> None:
-            await _judge_missing(again, samples, version, work, bench)
-            await _finish(again, samples, version, work, bench, last=work.transaction)
+            await _judge_missing(again, samples, version, work, bench, judge=judge)
+            await _finish(again, samples, version, work, bench, judge=judge, last=work.transaction)
 
-        begun = await _stored(work, evaluation_id)
         await incumbent.judge_again(begun, work, bench.settings, score=score, say_failed=_say_failed)
-        await _finish(evaluation_id, samples, version, work, bench, last=work.finish)
+        await _finish(evaluation_id, samples, version, work, bench, judge=judge, last=work.finish)
     except EvaluationFailure as failure:
         await fail(evaluation_id, str(failure), work)
     except Unready as reason:
@@ -94,7 +103,7 @@ async def _stored(work: Held, evaluation_id: str) -> Evaluation:
 
 
 async def _judge_missing(
-    evaluation_id: str, samples: list[GoldenSample], version: GoldenVersion, work: Held, bench: Bench
+    evaluation_id: str, samples: list[GoldenSample], version: GoldenVersion, work: Held, bench: Bench, *, judge: Judge
 ) -> None:
     async with work.transaction() as tx:
         done = {result.sample_id for result in await store.results(tx.connection, evaluation_id)}
@@ -104,7 +113,7 @@ async def _judge_missing(
 
     async def one(sample: GoldenSample) -> None:
         async with gate:
-            await _judge_one(evaluation_id, sample, version, work, bench)
+            await _judge_one(evaluation_id, sample, version, work, bench, judge=judge)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -131,19 +140,21 @@ def _leaves(fault: BaseException) -> list[BaseException]:
 
 
 async def _judge_one(
-    evaluation_id: str, sample: GoldenSample, version: GoldenVersion, work: Held, bench: Bench
+    evaluation_id: str, sample: GoldenSample, version: GoldenVersion, work: Held, bench: Bench, *, judge: Judge
 ) -> None:
     evaluation = await _stored(work, evaluation_id)
     question = sample.question(version.context_use)
     answer = await bench.models_for(evaluation.domain).answer(evaluation.adapter_id, question, evaluation.max_tokens)
     served = domain.check_served(evaluation, answer.served)
-    finding = await bench.judge_for(evaluation.domain, evaluation.base_model).judge(sample, question, answer.text)
+    ledger = StoredLedger(evaluation_id, sample.sample_id, work.transaction, bench.blobs)
+    finding = await judge.judge(sample, question, answer.text, ledger)
     async with work.transaction() as tx:
         if await store.pin_artifact(tx.connection, evaluation_id, served) != served:
             raise EvaluationFailure(f"two different artifacts of {evaluation.adapter_id} answered")
         await store.set_waiting(tx.connection, evaluation_id, waiting=False)
         await store.add_result(tx.connection, evaluation_id, _result(sample, answer, finding), dict(finding.evidence))
         await work.progress(tx)
+    SAMPLES.labels(judge.description.name, str(finding.judgement.standing)).inc()
 
 
 def _result(sample: GoldenSample, answer: Answer, finding: Finding) -> SampleResult:
@@ -154,6 +165,9 @@ def _result(sample: GoldenSample, answer: Answer, finding: Finding) -> SampleRes
         finish_reason=answer.finish_reason,
         overall=finding.judgement.overall,
         verdicts=finding.judgement.verdicts,
+        standing=finding.judgement.standing,
+        why=finding.judgement.why,
+        vetoes=finding.judgement.vetoes,
     )
 
 
@@ -164,6 +178,7 @@ async def _finish(
     work: Held,
     bench: Bench,
     *,
+    judge: Judge,
     last: Callable[[], AbstractAsyncContextManager[Transaction]],
 ) -> None:
     """Store and publish the score; `last` opens the transaction that does."""
@@ -177,23 +192,28 @@ async def _finish(
         rival_evaluation = await store.evaluation(tx.connection, rival) if rival else None
         rival_results = await store.results(tx.connection, rival) if rival else []
         submission = 1 if evaluation.compares_for else await store.submission(tx.connection, evaluation)
+        spent = await judge_store.spent(tx.connection, evaluation_id)
+        exchanges = await judge_store.exchanges(tx.connection, evaluation_id)
     difficulties = {sample.sample_id: sample.difficulty for sample in samples}
     summary = domain.summarise(results, difficulties, evaluation.pass_threshold, submission)
     # Ten thousand draws take a moment; the event loop serves others meanwhile.
     comparison = await asyncio.to_thread(domain.compare, results, rival_results) if rival_evaluation else None
     shown = _comparison(comparison, rival_evaluation)
-    content = _report(evaluation, version, summary, shown, [dict(row) for row in rows])
+    judging = {**asdict(judge.description), "spent": asdict(spent), "exchanges": exchanges}
+    content = _report(evaluation, version, summary, shown, [dict(row) for row in rows], judging=judging)
     report = await bench.blobs.put("reports", content, content_type="application/json")
     async with last() as tx:
         await store.finish_scored(
             tx.connection,
             evaluation_id,
-            summary=asdict(summary),
+            summary=asdict(summary) | {"judging": asdict(judge.description) | asdict(spent)},
             comparison=shown,
             report=report.model_dump(mode="json"),
         )
         told = _told(comparison, rival_evaluation)
-        await tx.emit(_scored(evaluation, summary, comparison, told, report), evaluation.adapter_id)
+        regression = bool(comparison and comparison.regression)
+        scored = _scored(evaluation, summary, told, report, regression=regression, judge=judge.description)
+        await tx.emit(scored, evaluation.adapter_id)
         if comparison and told and comparison.regression:
             await tx.emit(
                 RegressionDetected(
@@ -214,9 +234,11 @@ async def _finish(
 def _scored(
     evaluation: Evaluation,
     summary: Summary,
-    comparison: Comparison | None,
     told: v1.Comparison | None,
     report: BlobRef,
+    *,
+    regression: bool,
+    judge: JudgeDescription,
 ) -> EvaluationScored:
     return EvaluationScored(
         evaluation_id=evaluation.evaluation_id,
@@ -236,11 +258,20 @@ def _scored(
         passed=summary.passed,
         criteria=dict(summary.criteria),
         report=report,
-        regression=bool(comparison and comparison.regression),
+        regression=regression,
         comparison=told,
         decided=summary.decided,
         submission=summary.submission,
         cut_answers=summary.cut_answers,
+        undecided=summary.undecided,
+        unjudged=summary.unjudged,
+        judged_by=JudgedBy(
+            name=judge.name,
+            version=judge.version,
+            model=judge.model,
+            prompt_sha256=judge.prompt_sha256,
+            parameters=dict(judge.parameters),
+        ),
     )
 
 
@@ -281,6 +312,8 @@ def _report(
     summary: Summary,
     comparison: dict[str, Any] | None,
     rows: list[dict[str, Any]],
+    *,
+    judging: dict[str, Any],
 ) -> bytes:
     """Everything that the score rests on, as JSON."""
     kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
@@ -294,6 +327,7 @@ def _report(
         },
         "summary": asdict(summary),
         "comparison": comparison,
+        "judging": judging,
         "samples": [{n: v for n, v in row.items() if n != "evaluation_id"} for row in rows],
     }
     return json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True, default=str).encode()

@@ -1,10 +1,18 @@
 """Settings of the evaluator."""
 
-from pydantic import Field
+import re
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
+from services.evaluator.judge_settings import JudgeSettings
 
-__all__ = ["EvaluatorSettings"]
+__all__ = ["REFERENCE", "EvaluatorSettings"]
+
+REFERENCE = "reference"
+"""Name of the reference judge where settings choose a judge."""
+NAME = r"[a-z0-9][a-z0-9-]{0,39}"
 
 
 class EvaluatorSettings(ServiceSettings):
@@ -30,3 +38,34 @@ class EvaluatorSettings(ServiceSettings):
     """Pause before inference is asked again."""
     request_timeout: float = Field(default=180.0, gt=0)
     """Seconds one request to inference may take."""
+
+    judges: dict[str, JudgeSettings] = Field(default_factory=dict)
+    """Language models that judge, by name (as JSON)."""
+    judge: str = REFERENCE
+    """Who judges where the next two name nobody: a name of `judges`, or `reference`."""
+    judge_of_domain: dict[str, str] = Field(default_factory=dict)
+    """Domain → judge."""
+    judge_of_golden: dict[str, str] = Field(default_factory=dict)
+    """Golden data set id → judge; comes before the domain's."""
+    judge_keep_days: float = Field(default=400.0, gt=0)
+    """How long requests to judges and their raw answers are kept."""
+
+    @model_validator(mode="after")
+    def _knows_its_judges(self) -> Self:
+        for name in self.judges:
+            if name == REFERENCE or not re.fullmatch(NAME, name):
+                raise ValueError(f"judges: {name!r}: a name has up to 40 of a-z, 0-9 and -, and is not {REFERENCE!r}")
+        known = {REFERENCE, *self.judges}
+        chosen = [("judge", self.judge), *_chosen("judge_of_domain", self.judge_of_domain)]
+        for field, name in (*chosen, *_chosen("judge_of_golden", self.judge_of_golden)):
+            if name not in known:
+                raise ValueError(f"{field}: {name!r} is no judge; one of {', '.join(sorted(known))}")
+        return self
+
+    def judge_for(self, domain: str, dataset_id: str) -> str:
+        """Name of who judges with this golden data set in this domain."""
+        return self.judge_of_golden.get(dataset_id) or self.judge_of_domain.get(domain) or self.judge
+
+
+def _chosen(field: str, names: dict[str, str]) -> list[tuple[str, str]]:
+    return [(f"{field}.{key}", name) for key, name in names.items()]

@@ -11,7 +11,7 @@ import asyncpg
 from fleet_kit.db import Connection
 from services.evaluator.criteria import Criterion
 from services.evaluator.domain import Evaluation, SampleResult
-from services.evaluator.judge import Verdict
+from services.evaluator.judgement import Standing, Verdict
 
 
 def evaluation_of(row: asyncpg.Record) -> Evaluation:
@@ -20,7 +20,8 @@ def evaluation_of(row: asyncpg.Record) -> Evaluation:
 
 def result_of(row: asyncpg.Record) -> SampleResult:
     verdicts = {Criterion(name): Verdict(**verdict) for name, verdict in row["verdicts"].items()}
-    return SampleResult(**{n: row[n] for n in SampleResult.__dataclass_fields__ if n != "verdicts"}, verdicts=verdicts)
+    made = {"verdicts": verdicts, "standing": Standing(row["standing"]), "vetoes": tuple(row["vetoes"])}
+    return SampleResult(**{name: row[name] for name in SampleResult.__dataclass_fields__} | made)
 
 
 async def know_candidate(
@@ -112,16 +113,25 @@ async def evaluation(connection: Connection, evaluation_id: str) -> Evaluation |
 
 
 async def begin(
-    connection: Connection, evaluation_id: str, *, dataset_id: str, version: str, golden_sha256: str, total: int
+    connection: Connection,
+    evaluation_id: str,
+    *,
+    dataset_id: str,
+    version: str,
+    golden_sha256: str,
+    total: int,
+    judge: str,
 ) -> None:
+    """Pin what is judged with, unless that was done before."""
     await connection.execute(
-        "update evaluation set state = 'running', dataset_id = $2, version = $3, golden_sha256 = $4, total = $5"
-        " where evaluation_id = $1 and state = 'queued'",
+        "update evaluation set state = 'running', dataset_id = $2, version = $3, golden_sha256 = $4, total = $5,"
+        " judge = $6 where evaluation_id = $1 and state = 'queued'",
         evaluation_id,
         dataset_id,
         version,
         golden_sha256,
         total,
+        judge,
     )
 
 
@@ -151,7 +161,7 @@ async def add_result(
 ) -> None:
     await connection.execute(
         "insert into sample_result (evaluation_id, sample_id, answer, generation_id, finish_reason, overall,"
-        " verdicts, evidence) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        " verdicts, evidence, standing, why, vetoes) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         evaluation_id,
         result.sample_id,
         result.answer,
@@ -160,6 +170,9 @@ async def add_result(
         result.overall,
         {str(c): {"score": v.score, "reason": v.reason} for c, v in result.verdicts.items()},
         evidence,
+        str(result.standing),
+        result.why,
+        list(result.vetoes),
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from services.evaluator.vocabulary import AMBIGUOUS_NUMBERS, NUMBER_WORDS, TENS
-
 _TYPOGRAPHY = str.maketrans(
     {
         "‘": "'",
@@ -43,20 +41,6 @@ def plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
     text = _SECTION.sub("§", _SPACE.sub(" ", text).strip())
     return _THOUSANDS.sub("", text)
-
-
-def numerals(folded: str) -> str:
-    """Folded text with its number words as digits: `forty-five days` → `45 days`. `one` and its like stay words."""
-    return _NUMERAL.sub(_digits, folded)
-
-
-def _digits(found: re.Match[str]) -> str:
-    tens, ones = found["tens"], found["ones"] or found["alone"]
-    return str((TENS[tens] if tens else 0) + (NUMBER_WORDS[ones] if ones else 0))
-
-
-_ONES = "|".join(sorted(set(NUMBER_WORDS) - AMBIGUOUS_NUMBERS, key=len, reverse=True))
-_NUMERAL = re.compile(rf"\b(?:(?P<tens>{'|'.join(TENS)})(?:[- ](?P<ones>{_ONES}|one))?|(?P<alone>{_ONES}))\b")
 
 
 def phrase_at(phrase: str, text: str) -> bool:

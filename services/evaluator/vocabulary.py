@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def _set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+    return frozenset(text.casefold().split())
 
 
 STOPWORDS = _set(
@@ -29,15 +29,36 @@ NEGATIONS = _set(
     kein keine keinen keinem keiner nicht nie niemals nein ohne verboten untersagt"""
 )
 
-_COUNTING = """zero/null one/eins/ein/eine two/zwei three/drei four/vier five/fünf six/sechs seven/sieben eight/acht
-    nine/neun ten/zehn eleven/elf twelve/zwölf thirteen/dreizehn fourteen/vierzehn fifteen/fünfzehn
-    sixteen/sechzehn seventeen/siebzehn eighteen/achtzehn nineteen/neunzehn"""
-_COUNTING_TENS = """twenty/zwanzig thirty/dreißig forty/vierzig fifty/fünfzig sixty/sechzig seventy/siebzig
-    eighty/achtzig ninety/neunzig"""
+GRAMMAR = _set(
+    """the a an is are was were be been has have had must may can will shall should do does this that these those it
+    they you we he she who which whose
+    der die das den dem des ein eine einen einem einer eines ist sind war waren wird werden hat haben muss müssen kann
+    können darf dürfen soll sollen dies diese dieser dieses es sie er ihr wir dass"""
+)  # what makes words a sentence; prepositions and `and` stand in lists too
 
-NUMBER_WORDS = {word: value for value, names in enumerate(_COUNTING.split()) for word in names.split("/")}
-TENS = {word: 10 * place for place, names in enumerate(_COUNTING_TENS.split(), start=2) for word in names.split("/")}
-AMBIGUOUS_NUMBERS = _set("one ein eine eins null acht")  # articles and pronouns too; `acht` is attention
+# Pairs of which one says the opposite of the other; an answer that has the other one alone may reverse a statement.
+OPPOSITES = tuple(
+    (_set(one), _set(other))
+    for one, other in (
+        ("before vor bevor until bis prior", "after nach nachdem following"),
+        ("minimum least mindestens wenigstens", "maximum most höchstens maximal längstens"),
+        ("above over more über mehr länger longer later", "below under less fewer unter weniger kürzer earlier"),
+        ("allowed permitted may can erlaubt zulässig dürfen darf", "forbidden prohibited verboten unzulässig"),
+        ("with mit including inklusive included", "without ohne excluding exklusive except außer excluded"),
+        ("always immer jederzeit", "never nie niemals"),
+        ("open opened öffnen offen geöffnet", "closed schließen geschlossen"),
+        ("free kostenlos kostenfrei gebührenfrei", "charged paid kostenpflichtig gebührenpflichtig"),
+        ("required mandatory must erforderlich verpflichtend muss müssen", "optional voluntary freiwillig optional"),
+        ("increase rises raised steigt erhöht", "decrease falls lowered sinkt senkt"),
+        ("first erste erster ersten oldest älteste", "last letzte letzter letzten newest neueste"),
+        ("start starts begin beginnt anfang", "end ends stop stops endet ende"),
+        ("accepted granted approved bewilligt genehmigt", "rejected refused denied abgelehnt verweigert"),
+        ("both beide all alle jeder every", "either one einer only nur none"),
+        ("daily täglich", "weekly wöchentlich monthly monatlich yearly annually jährlich"),
+        ("morning vormittags morgens", "evening afternoon nachmittags abends"),
+        ("manually manual manuell", "automatically automatic automatisch"),
+    )
+)  # fmt: skip
 
 UNITS = {
     **dict.fromkeys(("€", "eur", "euro", "euros"), "eur"),

@@ -106,6 +106,32 @@ def export(
     session.answer({"file": str(output), "samples": len(records)}, f"{len(records)} samples written to {output}")
 
 
+@golden.command("label")
+def label(
+    session: Session,
+    evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION_ID")],
+    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID")],
+    score: Annotated[float, typer.Argument(help="0 to 100, on the judge's scale.", min=0, max=100)],
+    note: Annotated[str, typer.Option("--note", help="Why.")] = "",
+) -> None:
+    """Score a judged answer yourself: what judges are held against."""
+    session.answer(
+        session.client.call(calls.label_answer(evaluation_id, sample_id, score, note)),
+        f"{score:g} for the answer to {sample_id} in evaluation {evaluation_id}",
+    )
+
+
+@golden.command("agreement")
+def agreement(
+    session: Session,
+    judge: Annotated[str, typer.Argument(help="As evaluations name it, for example gpt/1+0f3c….")],
+    domain: DomainOption,
+) -> None:
+    """Show how far a judge agrees with people."""
+    found = session.client.call(calls.judge_agreement(judge, domain))
+    session.answer(found, facts(found.model_dump(mode="json")))
+
+
 @golden.command("list")
 def list_(session: Session, domain: OptionalDomain = None) -> None:
     """List golden data sets."""

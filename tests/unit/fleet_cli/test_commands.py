@@ -320,3 +320,20 @@ def test_a_job_is_shown_with_every_attempt_and_why_it_ended(against: Lorafleet, 
     shown = against("jobs", "show", "job-1").stdout
     for told in ("running", "w1", "crashed", "killed by signal 9"):
         assert told in shown
+
+
+def test_a_persons_score_goes_to_the_answer_and_a_judges_agreement_is_shown(
+    against: Lorafleet, service: Scripted
+) -> None:
+    service.answer("PUT /v1/evaluations/ev-1/samples/s001/label", {"score": 35})
+    assert against("golden", "label", "ev-1", "s001", "35", "--note", "wrong paragraph").exit_code == 0
+    assert service.asked[0].json == {"score": 35.0, "note": "wrong paragraph"}
+    refused = against("golden", "label", "ev-1", "s001", "101")
+    assert (refused.exit_code, len(service.asked)) == (2, 1)
+
+    alpha = {"value": 0.81, "low": 0.7, "high": 0.9}
+    found = {"judge": "gpt/1+0f", "domain": "tax", "answers": 40, "alpha": alpha, "pairwise": None, "bias": -2.5}
+    service.answer("GET /v1/judges/agreement", found)
+    shown = json.loads(against("golden", "agreement", "gpt/1+0f", "--domain", "tax", "--json").stdout)
+    assert (shown["alpha"], shown["pairwise"], shown["bias"]) == (alpha, None, -2.5)
+    assert service.asked[1].path == "/v1/judges/agreement?judge=gpt%2F1%2B0f&domain=tax"
