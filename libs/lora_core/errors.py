@@ -36,6 +36,10 @@ class CorruptAdapter(AdapterError):
         super().__init__(f"{path}: {reason}")
 
 
+class UnsupportedBaseModel(AdapterError):
+    """A base model that transformers does not build as a causal language model; the message says what it is."""
+
+
 class SlotsFull(AdapterError):
     """Every slot holds an adapter: unload one first."""
 

@@ -92,7 +92,8 @@ def check_module(module: str, weights: LoRAWeights, shape: tuple[int, int]) -> N
     if weights.out_features != out_features:
         expected = f"[{out_features}, {weights.rank}]: the base model's layer has {out_features} outputs"
         raise InvalidAdapter(f"{module} b shape", list(weights.b.shape), expected)
-    _check_range(f"{module} rank", weights.rank, min(MAX_RANK, *shape))
+    # A rank above the layer's narrower side is wasteful and right: all-linear meets layers of a single output.
+    _check_range(f"{module} rank", weights.rank, MAX_RANK)
     if weights.alpha is not None:
         _check_range(f"{module} alpha", weights.alpha, MAX_ALPHA)
 

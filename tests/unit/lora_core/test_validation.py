@@ -32,13 +32,18 @@ def test_what_does_not_fit_the_base_model_is_refused_with_what_would(make_card, 
     for bad, field, expected in (
         (replaced(card, Q, ones((4, 31), np.float32), ones((32, 4), np.float32)), f"{Q} a shape", "32 inputs"),
         (replaced(card, Q, ones((4, 32), np.float32), ones((33, 4), np.float32)), f"{Q} b shape", "32 outputs"),
-        (replaced(card, Q, ones((40, 32), np.float32), ones((32, 40), np.float32)), f"{Q} rank", "at most 32"),
+        (replaced(card, Q, ones((513, 32), np.float32), ones((32, 513), np.float32)), f"{Q} rank", "at most 512"),
         (replaced(card, "model.layers.9.x", ones((4, 32), np.float32), ones((32, 4), np.float32)), "module", "q_proj"),
         (make_card(alpha=1e6), "alpha", "at most 65536"),
     ):
         with pytest.raises(InvalidAdapter, match=expected) as error:
             check_card(bad, tiny_shapes)
         assert error.value.field == field
+
+
+def test_a_rank_above_the_narrower_side_of_a_layer_is_right(make_card, tiny_shapes) -> None:
+    wide = replaced(make_card(), Q, np.ones((40, 32), np.float32), np.ones((32, 40), np.float32))
+    assert check_card(wide, tiny_shapes).max_rank == 40
 
 
 @pytest.mark.requirement("LI-7.6")
