@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTE
 from torch import nn
 from transformers import PreTrainedModel
 
-from lora_core import LoRACard, LoRAFormat, check_card
+from lora_core import LoRACard, LoRAFormat
 from lora_core.errors import AdapterError
 from lora_core.interop import from_peft
 from lora_core.layers import is_adaptable
@@ -23,6 +24,7 @@ EXACT = "exact"
 KINDS = ("linear", "dora", "embedding")
 
 _ROWS = torch.arange(5, 29).view(4, 6)
+_MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}  # `peft.tuners.tuners_utils`
 _MOST_PARAMETERS = 4_000_000
 _CLOSE = 1e-4  # of the largest logit
 
@@ -64,16 +66,21 @@ def compared(model_type: str, folder: Path) -> Compared:
         and name.rpartition(".")[2] not in without
     ]  # fmt: skip
     embedding = [name for name, module in served.named_modules() if module is served.get_input_embeddings()]
+    try:
+        other = _Adapter(base, folder / "other", 9, target_modules=linear or embedding)
+    except (ValueError, TypeError, RuntimeError) as error:
+        return Compared(architecture, *[f"not made by PEFT: {_said(error)}"] * 3)
     found: dict[str, str] = {}
-    other = _Adapter(base, folder / "other", 9, target_modules=linear or embedding)
-    for kind, options in (
-        ("linear", {"target_modules": linear}),
-        ("dora", {"target_modules": linear, "use_dora": True}),
-        ("embedding", {"target_modules": embedding}),
+    for kind, targets, options in (
+        ("linear", linear, {}),
+        ("dora", linear, {"use_dora": True}),
+        ("embedding", embedding, {}),
     ):
-        found[kind] = _outcome(
-            lambda options=options: _Adapter(base, folder / "own", 3, **options), other, served, bank
-        )
+        if not targets:
+            found[kind] = "no linear layers inside the network (Conv1D is none)"
+            continue
+        make = partial(_Adapter, base, folder / "own", 3, target_modules=targets, **options)
+        found[kind] = _outcome(make, other, served, bank)
     left_out = {name.rpartition(".")[2] for name, module in served.named_modules() if isinstance(module, nn.Linear)}
     return Compared(architecture, **found, without=tuple(sorted(without & left_out)))
 
@@ -124,10 +131,7 @@ def _outcome(make: Callable[[], _Adapter], other: _Adapter, served: PreTrainedMo
     except (ValueError, TypeError, RuntimeError) as error:
         return f"not made by PEFT: {_said(error)}"
     try:
-        cards = own.card(), other.card()
-        for card in cards:
-            check_card(card, bank.shapes)
-        mine, theirs = (bank.put(card) for card in cards)
+        mine, theirs = (bank.put(adapter.card()) for adapter in (own, other))
     except AdapterError as error:
         return f"refused: {_said(error)}"
     plain = _logits(served)
@@ -161,8 +165,8 @@ def _without(model: PreTrainedModel) -> set[str]:
     """PEFT turns the names of experts into stacked parameters, and refuses two layers of Mamba."""
     mapping: Mapping[str, Mapping[str, str]] = _MOE_TARGET_MODULE_MAPPING
     experts = mapping.get(_MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type, ""), {})
-    mamba = any("mamba" in type(module).__name__.lower() for module in model.modules())
-    return {*experts, *(("out_proj", "conv1d") if mamba else ())}
+    refused = ("out_proj", "conv1d") if model.config.model_type in _MAMBA else ()
+    return {*experts, *refused}
 
 
 def _said(error: Exception) -> str:

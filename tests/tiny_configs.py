@@ -98,10 +98,18 @@ IMAGE_TEXT = (
 
 
 def _causal() -> dict[str, str]:
-    first: dict[str, str] = {}
+    named: dict[str, str] = {}
     for model_type, architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
-        first.setdefault(architecture, model_type)
-    return {model_type: architecture for architecture, model_type in first.items()}
+        if architecture not in named or (
+            _is_own(model_type, architecture) > _is_own(named[architecture], architecture)
+        ):
+            named[architecture] = model_type
+    return {model_type: architecture for architecture, model_type in named.items()}
+
+
+def _is_own(model_type: str, architecture: str) -> bool:
+    """`llama`, not `internlm3`, of LlamaForCausalLM."""
+    return architecture.lower().startswith(model_type.replace("_", "").replace("-", ""))
 
 
 CAUSAL = _causal()
