@@ -11,8 +11,10 @@ import torch
 from pydantic import BaseModel
 
 from benchmarks.report import Row, Samples
-from services.trainer.configuration import DECODER_PROJECTIONS, Configuration
+from lora_core.base_model import linear_shapes
+from services.trainer.configuration import Configuration
 from services.trainer.data.records import Record
+from services.trainer.targets import default_targets
 from services.trainer.training.progress import Stepped
 from services.trainer.training.trainers import encoded, prepare
 
@@ -128,7 +130,7 @@ def theirs(
                 task_type="CAUSAL_LM",
                 r=configuration.rank,
                 lora_alpha=int(configuration.alpha),
-                target_modules=list(DECODER_PROJECTIONS),
+                target_modules=list(default_targets(linear_shapes(model))),
             ),
             callbacks=[Clock()],
         )

@@ -2,7 +2,7 @@
 
 Importing this package costs nothing: every public name is imported on first use (PEP 562), so that a service which
 only opens and checks adapters never pays for torch. `card`, `arrow_format`, `base_model` (but for its `load`),
-`validation` and `interop` are torch-free.
+`description`, `validation` and `interop` are torch-free.
 """
 
 import importlib
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         AdapterNotFound,
         CorruptAdapter,
         InvalidAdapter,
+        NotDescribed,
         SlotsFull,
         UnsupportedAdapter,
+        UnsupportedBaseModel,
     )
     from lora_core.linear import LoRALinear
     from lora_core.manager import LoRAManager
@@ -39,8 +41,10 @@ _HOMES = {
     "AdapterNotFound": "errors",
     "CorruptAdapter": "errors",
     "InvalidAdapter": "errors",
+    "NotDescribed": "errors",
     "SlotsFull": "errors",
     "UnsupportedAdapter": "errors",
+    "UnsupportedBaseModel": "errors",
     "LoRALinear": "linear",
     "LoRAManager": "manager",
     "LoRARouter": "router",
@@ -62,10 +66,12 @@ __all__ = [
     "LoRARouter",
     "LoRAWeights",
     "Manifest",
+    "NotDescribed",
     "Request",
     "SentenceEmbedder",
     "SlotsFull",
     "UnsupportedAdapter",
+    "UnsupportedBaseModel",
     "check_card",
 ]
 

@@ -1,14 +1,13 @@
-"""A base model folder: its revision, the linear layers that can carry LoRA, and loading it. Only `load` needs torch."""
+"""A base model folder: its revision, the layers that can carry LoRA, and loading it. Only `load` needs torch."""
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_core.chat_template import ChatTemplate
+from lora_core.description import LayerShapes, describe
 from lora_core.errors import AdapterNotFound
-from lora_core.safetensors_header import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -27,9 +26,8 @@ _TOKENIZER_FILES = {
     "vocab.json",
     "vocab.txt",
 }
-# Two-dimensional weights that are lookups, [vocabulary, size]: as layers they lead from the vocabulary.
-LOOKUPS = {"embed_tokens", "wte", "word_embeddings"}
-_NEITHER = {"embed_positions", "wpe"}
+LOOKUPS = {"embed_tokens", "wte", "word_embeddings", "embed_in", "embeddings"}
+"""Names of input embeddings in the files and models of transformers."""
 
 
 def revision(folder: Path | str) -> str:
@@ -62,40 +60,28 @@ def _file_sha256(file: Path, _inode: int, _size: int, _mtime: int) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def target_shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
-    """Module name → (out features, in features) of every layer that can carry LoRA, in file order.
+def target_shapes(folder: Path | str) -> LayerShapes:
+    """Module name → (out, in) of every layer that can carry LoRA, as the loaded model names them.
 
-    Read from the safetensors headers alone. An embedding's `in` is its vocabulary; an output head that shares the
-    embedding's weight is there too.
+    An embedding's `in` is its vocabulary; an output head that shares the embedding's weight is there too. Raises as
+    `lora_core.description.describe` does.
     """
-    folder = Path(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise AdapterNotFound(f"no base model in {folder}: expected *.safetensors")
-    shapes: dict[str, tuple[int, int]] = {}
-    for file in files:
-        for name, entry in read_header(file).items():
-            module, _, kind = name.rpartition(".")
-            leaf = module.rpartition(".")[2]
-            if kind == "weight" and len(entry.shape) == 2 and leaf not in _NEITHER:
-                rows, columns = entry.shape
-                shapes[module] = (columns, rows) if leaf in LOOKUPS else (rows, columns)
-    embedding = next((shape for module, shape in shapes.items() if module.rpartition(".")[2] in LOOKUPS), None)
-    if embedding is not None and "lm_head" not in shapes and _ties_head(folder):
-        shapes["lm_head"] = embedding[::-1]
-    return shapes
+    return _shapes(folder, "linear", "embedding", "head")
 
 
-def linear_shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
+def linear_shapes(folder: Path | str) -> LayerShapes:
     """As `target_shapes`, of the linear layers inside the network alone: what adapters usually target."""
-    outside = {*LOOKUPS, "lm_head", "embed_out"}
-    return {name: shape for name, shape in target_shapes(folder).items() if name.rpartition(".")[2] not in outside}
+    return _shapes(folder, "linear")
 
 
-def _ties_head(folder: Path) -> bool:
-    config = json.loads((folder / "config.json").read_bytes())
-    return bool(config.get("tie_word_embeddings", True))  # what transformers assumes
+def _shapes(folder: Path | str, *kinds: str) -> LayerShapes:
+    description = describe(folder)
+    return LayerShapes(description.named(kinds), description, Path(folder).resolve())
 
+
+SLOT_RANK = 64
+"""Largest rank that inference's slots hold unless LORAFLEET_MAX_RANK says otherwise. What is trained and registered
+must be served, so trainer and registry refuse a larger one."""
 
 Weights = Literal["float32", "bfloat16", "float16", "int8"]
 """How a served model keeps its weights. bfloat16 and float16 are half of float32 and slow on processors without them;

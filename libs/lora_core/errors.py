@@ -37,7 +37,11 @@ class CorruptAdapter(AdapterError):
 
 
 class UnsupportedBaseModel(AdapterError):
-    """A base model that transformers does not build as a causal language model; the message says what it is."""
+    """A base model that transformers does not build as a language model; the message says what it is."""
+
+
+class NotDescribed(AdapterError):
+    """A base model whose layers were never described, where torch is not installed to do it."""
 
 
 class SlotsFull(AdapterError):

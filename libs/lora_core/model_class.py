@@ -1,6 +1,7 @@
 """The class of transformers that computes a base model: a causal language model, or one of images and text."""
 
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
 )
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lora_core.errors import UnsupportedBaseModel
 
@@ -27,9 +29,11 @@ def config_of(folder: Path | str) -> PreTrainedConfig:
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (ValueError, KeyError) as error:
-        known = f"config.json in {folder} is of no model that transformers knows"
-        raise UnsupportedBaseModel(f"{known}: {_first(error)}") from error
+    except Exception as error:  # every configuration class checks in its own way
+        raise UnsupportedBaseModel(
+            f"config.json of {Path(folder).name} is none that transformers {version('transformers')} reads "
+            f"({shortened(error)}); models with code of their own are not loaded"
+        ) from error
     return config
 
 
@@ -46,21 +50,27 @@ def class_of(config: PreTrainedConfig) -> type[AutoModelForCausalLM | AutoModelF
         return AutoModelForCausalLM
     if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText
+    what = ", ".join(config.architectures or ()) or "config.json"
     raise UnsupportedBaseModel(
-        f"model_type is {config.model_type!r}, expected a causal language model, or a model of images and text, whose"
-        " text part is served"
+        f"transformers loads no language model from {what} (model_type {config.model_type!r}): expected a causal "
+        "language model, or a model of images and text, whose text part is used"
     )
 
 
-def load_model(folder: Path | str, dtype: torch.dtype) -> PreTrainedModel:
+def load_model(
+    folder: Path | str, dtype: torch.dtype, quantisation: QuantizationConfigMixin | None = None
+) -> PreTrainedModel:
     """The model with the attention that its class chooses, eager where its configuration names one that is not here.
+
+    quantisation: how its weights are packed as they are loaded, where they are.
 
     Raises:
         UnsupportedBaseModel: transformers does not know its kind, or it writes no text.
     """
     config = config_of(folder)
     loader = class_of(config)
-    loaded = partial(loader.from_pretrained, folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+    options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "quantization_config": quantisation}
+    loaded = partial(loader.from_pretrained, folder, **options)
     try:
         model: PreTrainedModel = loaded()
     except (ImportError, ValueError):
@@ -71,5 +81,7 @@ def load_model(folder: Path | str, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def shortened(error: Exception) -> str:
+    """The error's message in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}…"

@@ -16,9 +16,14 @@ _NUMPY: dict[str, np.dtype[np.generic]] = {"F32": FLOAT32, "F16": FLOAT16, "BF16
 _NAMES = {dtype: name for name, dtype in _NUMPY.items()}
 
 
-def map_weights(path: Path) -> dict[str, Array]:
-    """The file's tensors as read-only views of the mapped file; float32, float16 and bfloat16 only."""
+def map_weights(path: Path, only: str | None = None) -> dict[str, Array]:
+    """The file's tensors as read-only views of the mapped file; float32, float16 and bfloat16 only.
+
+    only: name of the one tensor that is wanted, whatever the others are.
+    """
     entries = read_header(path)
+    if only is not None:
+        entries = {only: entries[only]}
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     whole = np.frombuffer(mapped, dtype=np.uint8)

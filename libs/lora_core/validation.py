@@ -1,10 +1,12 @@
 """Can this adapter serve on this base model? Torch-free, so that a registry can ask at registration."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lora_core.array import is_finite, is_zero, widen
 from lora_core.card import LoRACard, LoRAWeights
+from lora_core.description import LayerShapes
 from lora_core.errors import InvalidAdapter
 
 MAX_RANK = 512
@@ -30,7 +32,7 @@ class Manifest:
 
 
 def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifest:
-    """Check a card against a base model's linear shapes (`lora_core.base_model.linear_shapes`).
+    """Check a card against a base model's layers (`lora_core.base_model.target_shapes`).
 
     Raises InvalidAdapter naming the first field that is wrong: rank or alpha out of range, a module that the model
     does not have, matrices that do not fit it, NaN or infinity, or no effect at all (every delta zero).
@@ -77,7 +79,7 @@ def check_fit(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> None:
     for stack in card.stacks:
         for index, module in enumerate(stack.modules):
             if module not in shapes:
-                raise InvalidAdapter("module", module, _modules_expected(shapes))
+                raise InvalidAdapter("module", module, _modules_expected(module, shapes))
             # The matrices of a stack are alike: its further modules differ from the first in their layer's shape alone.
             if index == 0 or shapes[module] != shapes[stack.modules[0]] or stack.alphas[index] is not None:
                 check_module(module, stack.layer(index), shapes[module])
@@ -103,6 +105,10 @@ def _check_range(field: str, value: float, limit: float) -> None:
         raise InvalidAdapter(field, value, f"more than 0 and at most {limit:g}")
 
 
-def _modules_expected(shapes: Mapping[str, tuple[int, int]]) -> str:
-    kinds = sorted({module.rpartition(".")[2] for module in shapes})
-    return f"a layer of the base model ({', '.join(kinds[:12])})"
+def _modules_expected(module: str, shapes: Mapping[str, tuple[int, int]]) -> str:
+    kinds = sorted({name.rpartition(".")[2] for name in shapes})
+    example = next((name for name in shapes if re.search(r"\.\d+\.", name)), "")
+    expected = f"a layer of the base model{f', such as {example}' if example else ''} ({', '.join(kinds[:12])})"
+    description = shapes.description if isinstance(shapes, LayerShapes) else None
+    what = description.what_is(module.rpartition(".")[2]) if description else ""
+    return f"{expected}; in this model it is {what}" if what else expected

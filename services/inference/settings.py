@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from lora_core.base_model import Weights
+from lora_core.base_model import SLOT_RANK, Weights
 from lora_core.device import PATTERN as DEVICE
 
 from .policies.adapter_settings import AdapterSettings
@@ -46,7 +46,7 @@ class InferenceSettings(AdapterSettings):
     weights: Weights = "float32"
     """How the base models keep their weights in this process: float32, bfloat16, float16 or int8 (docs/serving.md says
     what they cost). float32 on the processor alone answers exactly as transformers does."""
-    max_rank: int = Field(default=64, ge=1)
+    max_rank: int = Field(default=SLOT_RANK, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""
     failed_retry: float = Field(default=15.0, ge=0)

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from fleet_events import v1
+from lora_core.base_model import SLOT_RANK
+from lora_core.description import LayerShapes
+from services.trainer.targets import chosen, decoder_layers, default_targets, trainable, why_not
 
-DECODER_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 METHODS = ("lora", "rslora", "dora", "qlora")
 
 
@@ -39,7 +40,8 @@ class Configuration:
     Ranges are those of `Hyperparameters` in proto-schemas/lorafleet/events/v1/training.proto; `epochs` counts
     passes over the data and is overruled by `max_steps`; `warmup_ratio` is the part of all steps in which the learning
     rate rises; `checkpoint_steps` and `validation_steps` of None mean once per epoch; `batch_size` is that of all
-    `processes` together; `layers` counts the adapted decoder layers from the last, None adapts all;
+    `processes` together; `target_modules` are short names of layers, none stands for all linear layers of the base
+    model's decoder; `layers` counts the adapted decoder layers from the last, None adapts all;
     `micro_batch_size` is what each process computes at once of its part of a batch, None all of it.
     """
 
@@ -48,7 +50,7 @@ class Configuration:
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
-    target_modules: tuple[str, ...] = DECODER_PROJECTIONS
+    target_modules: tuple[str, ...] = ()
     learning_rate: float = 5e-4
     epochs: float = 3.0
     max_steps: int | None = None
@@ -89,66 +91,65 @@ class Configuration:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
-def resolve(method: str, asked: v1.Hyperparameters | None, objective: str = "") -> Configuration:
-    """The asked values, with defaults where nothing was asked. alpha defaults to twice the rank."""
+def resolve(
+    method: str, asked: v1.Hyperparameters | None, objective: str = "", targets: tuple[str, ...] = ()
+) -> Configuration:
+    """The asked values, with defaults where nothing was asked. alpha defaults to twice the rank.
+
+    targets: what is adapted where no target modules are asked, see `services.trainer.targets.default_targets`.
+    """
     given = asked.model_dump(by_alias=False, exclude_none=True) if asked else {}
-    targets = tuple(given.pop("target_modules", ())) or DECODER_PROJECTIONS
+    wanted = tuple(given.pop("target_modules", ())) or targets
     given.setdefault("alpha", 2.0 * given.get("rank", Configuration.rank))
     return Configuration(
-        objective=objective or "sft", method=method or "lora", target_modules=tuple(sorted(set(targets))), **given
+        objective=objective or "sft", method=method or "lora", target_modules=tuple(sorted(set(wanted))), **given
     )
 
 
-def layer_of(module: str) -> int | None:
-    """The decoder layer that a module's full name says it is in."""
-    numbered = re.search(r"(?:^|\.)(\d+)\.", module)
-    return int(numbered[1]) if numbered else None
-
-
-def layer_count(modules: Iterable[str]) -> int:
-    """Decoder layers that hold these modules, by their full names."""
-    return len({layer_of(name) for name in modules} - {None})
-
-
 def check(
-    configuration: Configuration, shapes: Mapping[str, tuple[int, int]], *, quantisation: bool
+    configuration: Configuration, layers: LayerShapes, *, quantisation: bool, max_rank: int = SLOT_RANK
 ) -> tuple[Fault, ...]:
-    """All faults that only show beside the base model and this machine.
+    """All faults that only show beside the base model, this machine and the fleet that will serve the adapter.
 
     Args:
-        shapes: linear modules of the base model, full name → (out, in).
+        layers: linear modules of the base model, see `lora_core.base_model.linear_shapes`.
         quantisation: whether bitsandbytes can be imported here.
+        max_rank: rank that inference's slots hold.
     """
-    faults: list[Fault] = []
-    known: dict[str, int] = {}
-    for name, (rows, columns) in shapes.items():
-        short = name.rpartition(".")[2]
-        known[short] = min(known.get(short, rows), rows, columns)
-    # TRL scores completions with the head's own weight, so an adapter there would never be trained.
-    trainable = sorted(name for name in known if name != "lm_head")
-    unknown = sorted(set(configuration.target_modules) - set(trainable))
-    if unknown:
-        faults.append(
-            Fault(
-                "hyperparameters.target_modules", unknown, f"linear modules of the base model: {', '.join(trainable)}"
-            )
+    return tuple(_faults(configuration, layers, quantisation, max_rank))
+
+
+def _faults(configuration: Configuration, layers: LayerShapes, quantisation: bool, max_rank: int) -> Iterator[Fault]:
+    packed = layers.description.quantisation if layers.description else ""
+    if packed:
+        expected = (
+            "the folder of the model in float32, float16 or bfloat16: this one is quantised, and training needs the "
+            "weights themselves (method qlora quantises them by itself)"
         )
-    largest = min((known[name] for name in configuration.target_modules if name in trainable), default=None)
-    if largest is not None and configuration.rank > largest:
-        faults.append(
-            Fault(
-                "hyperparameters.rank",
-                configuration.rank,
-                f"at most {largest}, the smaller side of the smallest target module",
-            )
-        )
-    present = layer_count(shapes)
+        yield Fault("base_model", f"quantization_config {packed}", expected)
+    yield from _target_faults(configuration, layers)
+    if configuration.rank > max_rank:
+        expected = f"at most {max_rank}, what inference's slots hold (LORAFLEET_MAX_RANK)"
+        yield Fault("hyperparameters.rank", configuration.rank, expected)
+    present = len(decoder_layers(layers))
     if configuration.layers is not None and configuration.layers > present:
-        faults.append(
-            Fault("hyperparameters.layers", configuration.layers, f"at most {present}, the decoder layers there are")
-        )
+        yield Fault("hyperparameters.layers", configuration.layers, f"at most {present}, the decoder layers there are")
     if configuration.method == "qlora" and not quantisation:
-        faults.append(
-            Fault("method", "qlora", "lora: qlora needs the package bitsandbytes, which is not installed here")
-        )
-    return tuple(faults)
+        yield Fault("method", "qlora", "lora: qlora needs the package bitsandbytes, which is not installed here")
+
+
+def _target_faults(configuration: Configuration, layers: LayerShapes) -> Iterator[Fault]:
+    fit = trainable(layers)
+    field, asked = "hyperparameters.target_modules", configuration.target_modules
+    unknown = [target for target in asked if target not in fit]
+    if unknown:
+        reasons = "; ".join(f"{target} {why_not(layers, target)}" for target in unknown)
+        expected = f"linear modules of the base model: {', '.join(sorted(fit)) or 'it has none'} ({reasons})"
+        yield Fault(field, unknown, expected)
+    elif not asked and not default_targets(layers):
+        kinds = sorted(set(layers.description.others.values())) if layers.description else []
+        expected = f"another base model: the decoder of this one has no linear layers (it has {', '.join(kinds)})"
+        yield Fault(field, [], expected)
+    elif configuration.layers is not None and not chosen(layers, asked, configuration.layers):
+        expected = f"more: the last {configuration.layers} decoder layers have none of {', '.join(asked)}"
+        yield Fault("hyperparameters.layers", configuration.layers, expected)

@@ -86,6 +86,8 @@ class Job:
     """Every attempt in order; the last one is open while a worker has the job."""
     continued: Continuation | None = None
     """The adapter that is trained further, settled when the job was accepted."""
+    targets: tuple[str, ...] = ()
+    """The base model's own layers, settled when the job was accepted: adapted where the request names none."""
     completed: v1.TrainingCompleted | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -99,7 +101,7 @@ class Job:
         """What it trains with: as asked, as inherited from what it continues, as by default."""
         request = self.request
         if self.continued is None:
-            return resolve(request.method, request.hyperparameters, request.objective)
+            return resolve(request.method, request.hyperparameters, request.objective, self.targets)
         return self.continued.configure(request)
 
     @property
@@ -117,9 +119,9 @@ def queued(job: Job) -> v1.TrainingQueued:
     return v1.TrainingQueued(job_id=job.job_id, domain=job.domain, priority=job.request.priority)
 
 
-def settle_continuation(job: Job, continued: Continuation | None) -> Job:
-    """Fix which adapter is trained further; that of a job which was accepted before stays."""
-    return job if job.continued else replace(job, continued=continued)
+def settle_start(job: Job, continued: Continuation | None, targets: tuple[str, ...]) -> Job:
+    """Fix which adapter is trained further and what is adapted by default; of a job accepted before both stay."""
+    return replace(job, continued=job.continued or continued, targets=job.targets or targets)
 
 
 def take_up(job: Job, now: datetime, worker: str = "") -> Job:

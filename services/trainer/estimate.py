@@ -20,7 +20,8 @@ ranking, which compare completions (of a ranking with more than two there are mo
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.trainer.configuration import Configuration, Fault, layer_of
+from services.trainer.configuration import Configuration, Fault
+from services.trainer.targets import layer_of
 
 _RUNTIME = 600 * 2**20
 _FLOAT = 4
@@ -83,7 +84,8 @@ def memory(configuration: Configuration, size: ModelSize, tokens: int) -> int:
     adapted = [
         shape
         for name, shape in size.shapes.items()
-        if name.rpartition(".")[2] in configuration.target_modules and (layer_of(name) or 0) >= lowest
+        if (not configuration.target_modules or name.rpartition(".")[2] in configuration.target_modules)
+        and (layer_of(name) or 0) >= lowest
     ]
     linear = size.linear * (_NF4 if configuration.method == "qlora" else _FLOAT)
     adapter = sum(configuration.rank * (rows + columns) for rows, columns in adapted) * _FLOAT * _ADAM

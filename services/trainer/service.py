@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from fleet_events import v1
 from fleet_kit.http import service_of
 from fleet_kit.service import Service
 from lora_core import base_model
+from lora_core.description import LayerShapes
 from services.trainer import estimate
 from services.trainer.combinations import asks_for_size, contradictions
 from services.trainer.configuration import Configuration, Fault, InvalidRequest, check, resolve
@@ -28,6 +29,7 @@ from services.trainer.jobs.launchers.local import LocalLauncher
 from services.trainer.jobs.turn import Turn
 from services.trainer.jobs.work_folder import remove_leftovers
 from services.trainer.settings import TrainerSettings
+from services.trainer.targets import default_targets
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class Workshop:
     """What jobs are made from: the pinned base model, its linear layers, and what this machine can do."""
 
     base: v1.BaseModel
-    shapes: Mapping[str, tuple[int, int]]
+    shapes: LayerShapes
     quantisation: bool
+    max_rank: int = base_model.SLOT_RANK
+    """Rank that inference's slots hold."""
     gguf: bool = True
     """Whether adapters of the base model can be written for llama.cpp here."""
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
@@ -50,6 +54,11 @@ class Workshop:
     builds: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Places for builds of data sets."""
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What is adapted where a request names no target modules."""
+        return default_targets(self.shapes)
+
     def examine(self, request: v1.TrainingRequested, continued: Continuation | None = None) -> Configuration:
         """The configuration a request asks for; raises `InvalidRequest` with every fault it has."""
         configuration, faults = self.faults_of(request, continued)
@@ -62,11 +71,11 @@ class Workshop:
     ) -> tuple[Configuration, tuple[Fault, ...]]:
         """What a request comes to, and everything that is wrong with it beside this base model and machine."""
         if continued is None:
-            configuration = resolve(request.method, request.hyperparameters, request.objective)
+            configuration = resolve(request.method, request.hyperparameters, request.objective, self.targets)
         else:
             configuration = continued.configure(request)
         faults = [
-            *check(configuration, self.shapes, quantisation=self.quantisation),
+            *check(configuration, self.shapes, quantisation=self.quantisation, max_rank=self.max_rank),
             *contradictions(request, configuration),
             *check_exports(request, configuration, gguf=self.gguf),
         ]
@@ -100,6 +109,7 @@ async def open_workshop(service: TrainerService) -> AsyncIterator[Workshop]:
         base,
         shapes,
         quantisation=find_spec("bitsandbytes") is not None,
+        max_rank=service.settings.max_rank,
         gguf=gguf,
         launcher=launcher_of(service.settings),
         size=ModelSize.of(json.loads(await asyncio.to_thread((folder / "config.json").read_bytes)), shapes),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_val
 from fleet_events.topology import MAX_BUILDS
 from fleet_kit.auth import is_fleet_token
 from fleet_kit.settings import ServiceSettings
+from lora_core.base_model import SLOT_RANK
 from services.trainer.data.generators.endpoint import Endpoint
 from services.trainer.memory import available_memory
 
@@ -195,6 +196,8 @@ class TrainerSettings(ServiceSettings):
     """Hours for which a failed or cancelled job keeps its checkpoints, so that a retry resumes from them."""
     sweep_seconds: float = Field(default=600.0, gt=0)
     """Time between two looks for what has expired."""
+    max_rank: int = Field(default=SLOT_RANK, ge=1)
+    """Largest rank that a training may ask for: what inference's slots hold, which read the same variable."""
     probe_prompt: str = "What can you help me with?"
     """Prompt whose next-token logits prove, at every activation, that an adapter has its effect."""
 

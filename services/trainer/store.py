@@ -78,7 +78,7 @@ async def save_job(connection: Connection, job: Job) -> None:
         update jobs set state = $2, dataset_id = $3, base_name = $4, base_revision = $5, attempts = $6, stalled = $7,
             step = $8, total_steps = $9, loss = $10, error = $11, cancel_by = $12, cancel_reason = $13,
             completed = $14, started_at = $15, finished_at = $16, pause_by = $17, pause_reason = $18, history = $19,
-            continued = $20
+            continued = $20, targets = $21
         where job_id = $1
         """,
         job.job_id,
@@ -101,6 +101,7 @@ async def save_job(connection: Connection, job: Job) -> None:
         job.pause_reason,
         _history.dump_python(job.history, mode="json"),
         _continued.dump_python(job.continued, mode="json"),
+        list(job.targets),
     )
 
 
@@ -268,4 +269,5 @@ def _job(row: asyncpg.Record) -> Job:
         pause_reason=row["pause_reason"],
         history=_history.validate_python(row["history"]),
         continued=_continued.validate_python(row["continued"]),
+        targets=tuple(row["targets"]),
     )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from fleet_cli import calls
-from fleet_cli.faults import Fault
+from fleet_cli.faults import BadInput, Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
@@ -21,6 +26,34 @@ def prepare(session: Session) -> None:
     except StackError as error:
         raise Fault(str(error)) from error
     found = {"name": made.name, "revision": made.revision, "path": str(made.path)}
+    session.answer(found, facts(found))
+
+
+@models.command("describe")
+def describe(
+    session: Session,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Base model: config.json, safetensors.", exists=True, file_okay=False),
+    ],
+) -> None:
+    """Write what layers a base model has into its folder, for services without torch; needs torch and transformers."""
+    from lora_core.description import Description, write_description
+    from lora_core.errors import AdapterError
+
+    try:
+        file = write_description(folder)
+    except AdapterError as error:
+        raise BadInput("FOLDER", str(error)) from error
+    described = Description.model_validate_json(file.read_bytes())
+    decoder = {name.rpartition(".")[2] for name, layer in described.layers.items() if layer.decoder}
+    found = {
+        "file": str(file),
+        "architecture": described.architecture,
+        "quantisation": described.quantisation or "none",
+        "decoder": ", ".join(sorted(decoder)) or "no linear layers",
+        "not adaptable": "; ".join(sorted(set(described.others.values()))) or "nothing",
+    }
     session.answer(found, facts(found))
 
 

@@ -17,6 +17,8 @@ def convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from lora_core.description import write_description
+
     tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
     model = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
     # The weights are already dequantised in memory; these two make save_pretrained believe otherwise.
@@ -25,6 +27,7 @@ def convert(source: Path, target: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(target, safe_serialization=True)
     tokenizer.save_pretrained(target)
+    write_description(target)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from lora_core.base_model import linear_shapes
 from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.json_file import read_json
-from lora_core.interop.replace_file import replace_file
+from lora_core.replace_file import replace_file
 from lora_core.validation import check_card
 
 Quantisation = Literal["q8_0"]

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_core.array import Array, bits, dtype_name, narrow, widen
+from lora_core.array import Array
 from lora_core.base_model import LOOKUPS, target_shapes
 from lora_core.card import LoRACard, LoRAWeights
+from lora_core.description import LayerShapes
 from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.json_file import read_json
+from lora_core.interop.peft_keys import KEPT, check_keys
 from lora_core.interop.peft_patterns import ModulePatterns
-from lora_core.interop.replace_file import replace_file
+from lora_core.interop.peft_tensors import arrays_of
+from lora_core.replace_file import replace_file
 from lora_core.safetensors_file import map_weights, write_weights
 from lora_core.validation import has_effect
 
@@ -27,49 +30,32 @@ WEIGHTS = "adapter_model.safetensors"
 MAX_TEXT = 4_096  # characters of a field that is kept as the card's metadata
 
 _PREFIX = "base_model.model."
-_KEY = re.compile(
-    r"base_model\.model\.(?P<module>.+?)\.(?P<array>lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B"
-    r"|lora_B\.bias|lora_magnitude_vector(?:\.weight)?|(?:base_layer\.)?bias|base_layer\.weight)"
-)
-_FIELDS = {
-    "lora_A.weight": "a", "lora_embedding_A": "a", "lora_B.weight": "b", "lora_embedding_B": "b",
-    "lora_magnitude_vector": "magnitude", "lora_magnitude_vector.weight": "magnitude",
-    "lora_B.bias": "lora_bias", "base_layer.bias": "base_bias", "bias": "base_bias",
-}  # fmt: skip
-
-# Settings that we honour, or that say how the adapter was trained and not what it computes.
-_UNDERSTOOD = {
-    "peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "bias",
-    "init_lora_weights", "base_model_name_or_path", "task_type", "revision", "peft_version", "use_dora", "lora_bias",
-}  # fmt: skip
-_NEUTRAL = {
-    "auto_mapping", "inference_mode", "lora_dropout", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "megatron_core", "qalora_group_size", "eva_config",
-}  # fmt: skip
-_KEPT = ("base_model_name_or_path", "task_type", "revision", "peft_version")
-# These initialisations change the base weights too; without that change the saved matrices mean something else.
-_BASE_CHANGING_INIT = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
 
 
-def from_peft(folder: Path | str, name: str | None = None, base_model: Path | str | None = None) -> LoRACard:
+def from_peft(
+    folder: Path | str, name: str | None = None, base_model: Path | str | LayerShapes | None = None
+) -> LoRACard:
     """Read a PEFT LoRA checkpoint; its matrices are views of the mapped file. `name` defaults to the folder's.
 
-    base_model: folder of the base model, needed where PEFT saved a copy of an adapted embedding's own weights (it does
-    so by itself): they are compared, and must be the base model's.
+    base_model: folder of the base model, or its layers (`lora_core.base_model.target_shapes`). With it, modules get
+    the loaded model's names where the adapter was made on another class of it, biases that were trained on unadapted
+    layers are applied, and copies of base weights, which PEFT saves of adapted embeddings by itself, are compared:
+    they must be the base model's own. Files beside the two, and folders below, are left alone.
     Raises AdapterNotFound (no checkpoint), CorruptAdapter (not JSON, not safetensors), UnsupportedAdapter (fully
     trained modules, pickle …) or InvalidAdapter.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG, f"no PEFT checkpoint in {folder}: {CONFIG} is missing")
-    _refuse_unsupported(config)
-    _refuse_foreign_files(folder)
+    check_keys(config)
+    _check_weights_file(folder)
     rank = _number(config, "r")
     if not isinstance(rank, int):
         raise InvalidAdapter("r", rank, "a whole number")
     alpha = float(_number(config, "lora_alpha"))
     alphas, ranks = _patterns(config, "alpha_pattern"), _patterns(config, "rank_pattern")
     weights: dict[str, LoRAWeights] = {}
-    for module, arrays in _arrays(map_weights(folder / WEIGHTS), base_model).items():
+    layers = base_model if isinstance(base_model, LayerShapes | None) else target_shapes(base_model)
+    for module, arrays in arrays_of(map_weights(folder / WEIGHTS), layers).items():
         own = LoRAWeights(**arrays, alpha=alphas.value_of(module))
         expected_rank = ranks.value_of(module) or rank
         if own.a.ndim == 2 and own.rank != expected_rank and has_effect(replace(own, base_bias=None)):
@@ -77,7 +63,7 @@ def from_peft(folder: Path | str, name: str | None = None, base_model: Path | st
         weights[module] = own
     if config.get("use_dora") and not any(own.magnitude is not None for own in weights.values()):
         raise InvalidAdapter("use_dora", True, "lora_magnitude_vector of the modules")
-    metadata = {f"peft.{key}": _text(config, key) for key in _KEPT if config.get(key)}
+    metadata = {f"peft.{key}": _text(config, key) for key in KEPT if config.get(key)}
     return LoRACard(
         name=name or folder.resolve().name,
         rank=rank,
@@ -139,91 +125,12 @@ def _peft_arrays(module: str, weights: LoRAWeights, card: LoRACard) -> Iterator[
         yield "base_layer.bias", weights.base_bias
 
 
-def _refuse_unsupported(config: Mapping[str, object]) -> None:
-    if config.get("peft_type") != "LORA":
-        raise UnsupportedAdapter("peft_type", config.get("peft_type"), "LORA")
-    init = config.get("init_lora_weights")
-    if isinstance(init, str) and _BASE_CHANGING_INIT.search(init):
-        expected = "an adapter converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion)"
-        raise UnsupportedAdapter("init_lora_weights", init, expected)
-    for key, value in config.items():
-        if value and key not in _UNDERSTOOD and key not in _NEUTRAL:
-            raise UnsupportedAdapter(key, value, "unset: lora_core does not apply it")
-
-
-def _refuse_foreign_files(folder: Path) -> None:
+def _check_weights_file(folder: Path) -> None:
     if not (folder / WEIGHTS).is_file():
         for pickled in ("adapter_model.bin", "adapter_model.pt"):
             if (folder / pickled).exists():
                 raise UnsupportedAdapter("weights file", pickled, f"{WEIGHTS}: pickle is never loaded")
         raise AdapterNotFound(f"no PEFT checkpoint in {folder}: {WEIGHTS} is missing")
-    for inner in sorted(folder.glob(f"*/{CONFIG}")):
-        expected = "one adapter in the folder (TRL leaves its reference adapter there: delete it)"
-        raise UnsupportedAdapter("subfolder", f"{inner.parent.name}/", expected)
-
-
-def _arrays(tensors: Mapping[str, Array], base_model: Path | str | None) -> dict[str, dict[str, Array]]:
-    """Module → the fields of its LoRAWeights."""
-    found: dict[str, dict[str, Array]] = {}
-    copies: dict[str, Array] = {}
-    for key, array in tensors.items():
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise UnsupportedAdapter("tensor", key, _tensor_expected(key))
-        if match["array"] == "base_layer.weight":
-            copies[match["module"]] = array
-        else:
-            found.setdefault(match["module"], {})[_FIELDS[match["array"]]] = array
-    shapes = target_shapes(base_model) if base_model is not None else {}
-    for module, arrays in found.items():
-        if arrays.keys() == {"base_bias"}:
-            arrays.update(_nothing(module, arrays["base_bias"], shapes))
-        for name in {"a", "b"} - arrays.keys():
-            raise InvalidAdapter("tensors", f"{module} without lora_{name.upper()}", "lora_A and lora_B")
-    if not found:
-        raise InvalidAdapter("tensors", "none", "lora_A and lora_B of at least one module")
-    _check_copies(copies, base_model)
-    return found
-
-
-def _nothing(module: str, bias: Array, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Array]:
-    """Matrices that add nothing, for a layer of which the bias alone was trained (bias="all")."""
-    if module not in shapes:
-        expected = "trained biases on adapted layers alone, or base_model=FOLDER in which this is a linear layer"
-        raise UnsupportedAdapter("tensor", f"{module}.bias", expected)
-    out_features, in_features = shapes[module]
-    return {"a": np.zeros((1, in_features), bias.dtype), "b": np.zeros((out_features, 1), bias.dtype)}
-
-
-def _check_copies(copies: Mapping[str, Array], base_model: Path | str | None) -> None:
-    """PEFT saves the base weights of adapted embeddings beside the adapter; trained ones would be another model."""
-    if not copies:
-        return
-    if base_model is None:
-        expected = "base_model=FOLDER to compare this copy with, or a checkpoint saved with save_embedding_layers=False"
-        raise UnsupportedAdapter("tensor", f"{next(iter(copies))}.base_layer.weight", expected)
-    own: dict[str, Array] = {}
-    for file in sorted(Path(base_model).glob("*.safetensors")):
-        own |= {name.removesuffix(".weight"): array for name, array in map_weights(file).items()}
-    for module, copy in copies.items():
-        base = own.get(module)
-        if base is None and module == "lm_head":  # tied: the file has the embedding alone
-            base = next((array for name, array in own.items() if name.rpartition(".")[2] in LOOKUPS), None)
-        if base is None or not _equal(base, copy):
-            raise UnsupportedAdapter("tensor", f"{module}.base_layer.weight", "the base model's own weights, untrained")
-
-
-def _equal(base: Array, copy: Array) -> bool:
-    rounded = narrow(widen(base), dtype_name(copy))
-    return rounded.shape == copy.shape and bool((bits(rounded) == bits(copy)).all())
-
-
-def _tensor_expected(key: str) -> str:
-    if re.search(r"\.lora_[AB]\.[^.]+\.weight$", key):
-        return "one unnamed adapter (a second one, such as TRL's 'ref', leaked into the file)"
-    if ".lora_" not in key:
-        return "LoRA matrices alone: fully trained modules (modules_to_save) are not applied"
-    return "base_model.model.<module>.lora_A.weight or lora_B.weight"
 
 
 def _number(config: Mapping[str, object], key: str) -> float | int:

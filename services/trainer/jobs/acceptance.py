@@ -92,7 +92,7 @@ async def faults_of(job: Job, connection: Connection, service: TrainerService) -
             faults += unknown.faults
     if dataset is not None or not job.request.dataset_id:
         faults += unvalidated(job.request, split=dataset is not None and dataset.validation_samples > 0)
-    return domain.settle_continuation(job, continued), tuple(faults)
+    return domain.settle_start(job, continued, service.parts.targets), tuple(faults)
 
 
 def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:

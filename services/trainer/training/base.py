@@ -4,9 +4,12 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from lora_core.description import LayerShapes
+from lora_core.model_class import load_model
 from services.trainer.configuration import Configuration
+from services.trainer.targets import chosen, decoder_layers
 
 
 def load(folder: Path, method: str) -> PreTrainedModel:
@@ -21,30 +24,33 @@ def load(folder: Path, method: str) -> PreTrainedModel:
         if method == "qlora"
         else None
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, quantization_config=quantised
-    )
+    model = load_model(folder, torch.float32, quantised)
     if quantised:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     return model
 
 
-def adapter(configuration: Configuration, model: PreTrainedModel) -> LoraConfig:
-    """A new adapter for this base model.
+def adapter(configuration: Configuration, model: PreTrainedModel, layers: LayerShapes) -> LoraConfig:
+    """A new adapter for this base model, whose linear modules `layers` are.
 
     rslora (https://arxiv.org/abs/2312.03732) scales by alpha / sqrt(rank), the others by alpha / rank; dora
     (https://arxiv.org/abs/2402.09353) learns magnitudes beside directions.
     """
-    present: int = model.config.get_text_config().num_hidden_layers
+    last = configuration.layers
+    wanted = chosen(layers, configuration.target_modules, last)
+    short = sorted({name.rpartition(".")[2] for name in wanted})
+    everywhere = chosen(layers, configuration.target_modules)
+    # PEFT takes a short name for every module that ends with it: of an image tower too, say. Full names are exact.
+    ambiguous = any(name.rpartition(".")[2] in short and name not in everywhere for name, _ in model.named_modules())
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=configuration.rank,
         lora_alpha=configuration.alpha,  # type: ignore[arg-type]  # PEFT takes and keeps a float
         lora_dropout=configuration.dropout,
-        target_modules=list(configuration.target_modules),
+        target_modules=list(wanted) if ambiguous else short,
         use_dora=configuration.method == "dora",
         use_rslora=configuration.method == "rslora",
-        layers_to_transform=list(range(present))[-configuration.layers :] if configuration.layers else None,
+        layers_to_transform=decoder_layers(layers)[-last:] if last and not ambiguous else None,
     )
 
 

@@ -13,7 +13,11 @@ from pydantic import BaseModel
 from transformers import AutoTokenizer, TrainerState
 
 from lora_core import LoRAFormat
+from lora_core.base_model import linear_shapes
+from lora_core.description import LayerShapes
+from lora_core.errors import AdapterError
 from lora_core.interop import from_peft
+from lora_core.validation import check_card
 from services.trainer.configuration import Configuration
 from services.trainer.data import records
 from services.trainer.data.records import Record
@@ -67,16 +71,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             f"exports: {', '.join(spec.exports)} cannot be validated, for no sample is held out; "
             "a larger hyperparameters.validation_part or a data set with a validation split is needed"
         )
-    trainer = prepare(
-        tokenizer,
-        data,
-        checked,
-        configuration,
-        base_model=spec.base_model,
-        continue_from=spec.continue_from,
-        work=spec.work,
-        tell=tell,
-    )
+    trainer = _prepared(tokenizer, data, checked, spec, tell)
     pausing = PauseOnRequest(spec.work)
     trainer.add_callback(pausing)
     began = Began(
@@ -102,7 +97,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     if not trainer.is_world_process_zero():
         return
     weights, config = _write_peft(model, spec.work / "peft", spec.base_model_name)
-    artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow")
+    artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow", linear_shapes(spec.base_model))
     tell(
         Finished(
             steps=step,
@@ -130,6 +125,24 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             example_prompts=example_prompts((record.prompt_text, record.completions[0]) for record in training),
         )
     )
+
+
+def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: TrainingSpec, tell: Tell) -> Loop:
+    try:
+        return prepare(
+            tokenizer,
+            data,
+            checked,
+            spec.configuration,
+            base_model=spec.base_model,
+            continue_from=spec.continue_from,
+            work=spec.work,
+            tell=tell,
+        )
+    except (AdapterError, ImportError, NotImplementedError, ValueError) as error:
+        # What transformers, PEFT or TRL cannot do with this base model and these hyperparameters.
+        said = " ".join(str(error).split())[:1000]
+        raise CannotTrain(f"base_model: {spec.base_model_name} cannot be trained like this: {said}") from error
 
 
 def _silently(message: BaseModel) -> None:
@@ -263,8 +276,14 @@ def _write_peft(model: Any, folder: Path, base_model_name: str) -> tuple[Path, P
     return weights, config
 
 
-def _write_artifact(peft: Path, path: Path) -> tuple[Path, str]:
-    return path, LoRAFormat.save(from_peft(peft), path)
+def _write_artifact(peft: Path, path: Path, layers: LayerShapes) -> tuple[Path, str]:
+    """The Arrow file, and its digest; what the registry would refuse is refused here."""
+    try:
+        card = from_peft(peft)
+        check_card(card, layers)
+        return path, LoRAFormat.save(card, path)
+    except AdapterError as error:
+        raise CannotTrain(f"the trained adapter cannot be registered: {error}") from error
 
 
 def _template_date(tokenizer: Any) -> dict[str, str]:

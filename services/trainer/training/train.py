@@ -15,10 +15,22 @@ from typing import IO, cast
 
 from pydantic import BaseModel
 
+from lora_core.errors import AdapterError
 from services.trainer.lifeline import claim_stdout, die_with
 from services.trainer.training.progress import Refused, TrainingSpec
 
-DETERMINISTIC = (ArithmeticError, AttributeError, AssertionError, LookupError, RecursionError, TypeError, ValueError)
+DETERMINISTIC = (
+    AdapterError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 """Exceptions that the job's own data, model or values cause. Others may pass and are tried again within limits: memory
 and devices (RuntimeError, MemoryError), files (OSError), and whatever ends the process from outside."""
 _REASON_CHARACTERS = 2000

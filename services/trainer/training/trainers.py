@@ -9,6 +9,7 @@ from datasets import Dataset
 from peft import get_peft_model
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
+from lora_core.base_model import linear_shapes
 from services.trainer.configuration import Configuration
 from services.trainer.data.rankings import ranked
 from services.trainer.data.records import Record
@@ -56,7 +57,7 @@ def prepare(
     if continue_from:
         model, new = base.with_adapter_of(model, continue_from), None
     else:
-        new = base.adapter(configuration, model)
+        new = base.adapter(configuration, model, linear_shapes(base_model))
     given: dict[str, Any] = {"train_dataset": _numbered(rows), "processing_class": tokenizer}
     if held_out.rows:
         given["eval_dataset"] = _numbered(held_out)

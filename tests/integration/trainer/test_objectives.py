@@ -14,8 +14,9 @@ from safetensors.numpy import load_file
 
 from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
-from services.trainer.configuration import Configuration, layer_count, layer_of
+from services.trainer.configuration import Configuration
 from services.trainer.data.records import Kind, Record, Split, asked
+from services.trainer.targets import decoder_layers, layer_of
 from services.trainer.training.encoding import EncodedSample, encode, prompt_ids
 from services.trainer.training.progress import Began, Finished, Saved, Stepped, TrainingSpec, Validated
 from tests.integration.trainer.conftest import pairs
@@ -188,7 +189,7 @@ def test_a_batch_computed_in_parts_is_the_step_of_the_whole_batch(
 def test_where_the_last_layers_alone_are_adapted_no_other_gets_weights(tiny_model: Path, tmp_path: Path) -> None:
     said = trained(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, layers=1)))
     made = LoRAFormat.load(one(Finished, said).artifact)
-    assert {layer_of(name) for name in made.weights} == {layer_count(linear_shapes(tiny_model)) - 1}
+    assert {layer_of(name) for name in made.weights} == {decoder_layers(linear_shapes(tiny_model))[-1]}
     assert one(Finished, said).probe.max_delta > 0
 
 

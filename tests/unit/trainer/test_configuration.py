@@ -6,22 +6,27 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fleet_events import v1
-from services.trainer.configuration import DECODER_PROJECTIONS, Configuration, check, resolve
+from lora_core.description import LayerShapes
+from services.trainer.configuration import Configuration, check, resolve
+from services.trainer.targets import default_targets
 
 pytestmark = pytest.mark.unit
 
-SHAPES = {
-    f"model.layers.{layer}.{block}.{name}": (64, 48) if name == "k_proj" else (64, 64)
-    for layer in range(2)
-    for block, name in (
-        *(("self_attn", name) for name in DECODER_PROJECTIONS[:4]),
-        *(("mlp", name) for name in DECODER_PROJECTIONS[4:]),
-    )
-}
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+SHAPES = LayerShapes(
+    {
+        f"model.layers.{layer}.{'self_attn' if name in PROJECTIONS[:4] else 'mlp'}.{name}": (64, 64)
+        for layer in range(2)
+        for name in PROJECTIONS
+    }
+)
 
 
 def test_defaults_are_taken_for_what_is_not_asked_and_alpha_follows_the_rank() -> None:
-    assert resolve("", None) == Configuration(target_modules=tuple(sorted(DECODER_PROJECTIONS)))
+    assert resolve("", None) == Configuration()
+    assert resolve("", None, targets=default_targets(SHAPES)).target_modules == tuple(sorted(PROJECTIONS))
+    asked = v1.Hyperparameters(target_modules=("q_proj",))
+    assert resolve("", asked, targets=default_targets(SHAPES)).target_modules == ("q_proj",)
     assert resolve("", v1.Hyperparameters(rank=4)).alpha == 8
     assert resolve("", v1.Hyperparameters(rank=4, alpha=4)).alpha == 4
 
@@ -51,19 +56,20 @@ def test_the_digest_does_not_depend_on_the_order_of_target_modules() -> None:
 
 @pytest.mark.requirement("TP-1.2")
 def test_all_faults_are_named_together_with_what_would_be_right() -> None:
-    asked = resolve("qlora", v1.Hyperparameters(rank=64, layers=3, target_modules=("k_proj", "lm_head", "ghost")))
+    asked = resolve("qlora", v1.Hyperparameters(rank=128, layers=3, target_modules=("k_proj", "lm_head", "ghost")))
     faults = {fault.field: fault for fault in check(asked, SHAPES, quantisation=False)}
     assert set(faults) == {
         "hyperparameters.target_modules", "hyperparameters.rank", "hyperparameters.layers", "method"
     }  # fmt: skip
     assert "at most 2" in faults["hyperparameters.layers"].expected
     assert faults["hyperparameters.target_modules"].value == ["ghost", "lm_head"]
-    assert "at most 48" in faults["hyperparameters.rank"].expected
+    assert "LORAFLEET_MAX_RANK" in faults["hyperparameters.rank"].expected
     assert "bitsandbytes" in faults["method"].expected
 
 
 def test_a_fitting_configuration_has_no_faults() -> None:
-    assert check(resolve("", v1.Hyperparameters(rank=48)), SHAPES, quantisation=False) == ()
+    assert check(resolve("", v1.Hyperparameters(rank=64)), SHAPES, quantisation=False) == ()
+    assert check(resolve("", v1.Hyperparameters(rank=128)), SHAPES, quantisation=False, max_rank=128) == ()
     assert check(resolve("qlora", None), SHAPES, quantisation=True) == ()
     assert check(resolve("dora", None), SHAPES, quantisation=False) == ()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.trainer.configuration import DECODER_PROJECTIONS, Configuration
+from services.trainer.configuration import Configuration
 from services.trainer.estimate import ModelSize, faults, memory
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.2")]
@@ -30,12 +30,12 @@ MIB = 2**20
 @pytest.mark.parametrize(
     ("method", "rank", "targets", "tokens", "measured"),
     [
-        ("lora", 16, DECODER_PROJECTIONS, 212, 1759),
-        ("lora", 16, DECODER_PROJECTIONS, 936, 4102),
+        ("lora", 16, tuple(PARTS), 212, 1759),
+        ("lora", 16, tuple(PARTS), 936, 4102),
         ("lora", 8, ("q_proj", "v_proj"), 936, 3232),
-        ("dora", 16, DECODER_PROJECTIONS, 936, 5322),
-        ("qlora", 16, DECODER_PROJECTIONS, 936, 3981),
-        ("lora", 16, DECODER_PROJECTIONS, 3932, 11153),
+        ("dora", 16, tuple(PARTS), 936, 5322),
+        ("qlora", 16, tuple(PARTS), 936, 3981),
+        ("lora", 16, tuple(PARTS), 3932, 11153),
     ],
 )
 def test_the_estimate_is_near_the_highest_memory_of_smollm2_135m_on_a_cpu(

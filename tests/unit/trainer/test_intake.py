@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fleet_events import v1
 from fleet_kit.errors import Problem
+from lora_core.description import LayerShapes
 from services.trainer.data.dataset import Sample
 from services.trainer.data.intake import read_samples
 from services.trainer.jobs.request import read_request
@@ -17,7 +18,9 @@ from services.trainer.service import Workshop
 
 pytestmark = pytest.mark.unit
 
-WORKSHOP = Workshop(v1.BaseModel(name="base", revision="0" * 64), {"m.q_proj": (64, 64)}, quantisation=False)
+WORKSHOP = Workshop(
+    v1.BaseModel(name="base", revision="0" * 64), LayerShapes({"m.q_proj": (64, 64)}), quantisation=False
+)
 
 
 async def read(body: bytes, *, domain: str | None = "shop", cut: int = 7) -> list[Sample]:
