@@ -40,7 +40,7 @@ def test_a_model_of_images_and_text_is_loaded_whole(model_type: str) -> None:
 
 def test_a_model_that_writes_no_text_is_refused_in_one_sentence(tmp_path: Path) -> None:
     CLIPConfig().save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedBaseModel, match="no language model from config.json .model_type 'clip'") as refused:
+    with pytest.raises(UnsupportedBaseModel, match=r"no language model from config.json .model_type 'clip'") as refused:
         load_model(tmp_path, torch.float32)
     assert len(str(refused.value)) < 200
 
