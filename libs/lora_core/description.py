@@ -55,6 +55,7 @@ class Layer(_Frozen):
 class Description(_Frozen):
     """A base model's layers.
 
+    format: raised whenever the same model would be described otherwise, so that kept descriptions are made anew.
     digest: of config.json and the files' tensor names and shapes, see `layout_digest`.
     transformers: version of the library that built the model. quantisation: `quant_method` of config.json, or empty.
     layers: full module name → what LoRA can adapt, in the model's order.

@@ -22,10 +22,14 @@ def map_weights(path: Path, only: str | None = None) -> dict[str, Array]:
     only: name of the one tensor that is wanted, whatever the others are.
     """
     entries = read_header(path)
+    first, length = 0, 0
     if only is not None:
         entries = {only: entries[only]}
+        # The rest of a base model's file may be far larger than the memory that is allowed here.
+        first = entries[only].start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        length = max(1, entries[only].end - first)
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapped = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY, offset=first)
     whole = np.frombuffer(mapped, dtype=np.uint8)
     whole.setflags(write=False)
     arrays: dict[str, Array] = {}
@@ -33,7 +37,7 @@ def map_weights(path: Path, only: str | None = None) -> dict[str, Array]:
         dtype = _NUMPY.get(entry.dtype)
         if dtype is None:
             raise CorruptAdapter(path, f"tensor {name!r} is {entry.dtype}, expected F32, F16 or BF16")
-        data = whole[entry.start : entry.end]
+        data = whole[entry.start - first : entry.end - first]
         if entry.start % dtype.itemsize:
             data = data.copy()  # the format does not promise alignment
         arrays[name] = data.view(dtype).reshape(entry.shape)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from fleet_events import v1
 from lora_core import base_model
-
-Shapes = Mapping[str, tuple[int, int]]
+from lora_core.description import LayerShapes
+from lora_core.errors import UnsupportedBaseModel
+from services.registry.checkpoint import CannotServe, Contents
+from services.registry.inspection import Inspector
 
 
 class WrongBaseModel(Exception):
@@ -23,11 +25,11 @@ class WrongBaseModel(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A base model as this registry knows it. `shapes`: module name → (out features, in features)."""
+    """A base model as this registry knows it, with its layers and their shapes."""
 
     name: str
     revision: str
-    shapes: Shapes
+    shapes: LayerShapes
 
     @property
     def reference(self) -> v1.BaseModel:
@@ -37,7 +39,12 @@ class Pinned:
 class BaseModels:
     """Reads each folder once, when it is first asked for: hashing gigabytes must not hold up the start."""
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
+    def __init__(
+        self, folders: Mapping[str, Path], inspector: Inspector | None = None, max_rank: int = base_model.SLOT_RANK
+    ) -> None:
+        """inspector: opens what is held against them. max_rank: what inference's slots hold."""
+        self.inspector = inspector or Inspector()
+        self._max_rank = max_rank
         self._folders = dict(folders)
         self._pinned: dict[str, Pinned] = {}
         self._lock = asyncio.Lock()
@@ -53,8 +60,20 @@ class BaseModels:
             raise WrongBaseModel("base_model.name", f"base model {name!r} is not served here; these are: {known}")
         async with self._lock:
             if name not in self._pinned:
-                self._pinned[name] = await asyncio.to_thread(_read, name, self._folders[name])
+                try:
+                    self._pinned[name] = await asyncio.to_thread(_read, name, self._folders[name])
+                except UnsupportedBaseModel as error:
+                    raise WrongBaseModel("base_model.name", str(error)) from error
             return self._pinned[name]
+
+    def check_rank(self, contents: Contents) -> None:
+        """Raises CannotServe for an adapter that no slot of inference would take."""
+        if contents.rank > self._max_rank:
+            raise CannotServe(
+                "rank",
+                f"rank is {contents.rank}, expected at most {self._max_rank}, what inference's slots hold "
+                "(LORAFLEET_MAX_RANK)",
+            )
 
     async def check(self, wanted: v1.BaseModel) -> Pinned:
         """The pinned model, which must be this exact revision; raises WrongBaseModel."""

@@ -14,7 +14,7 @@ from lora_core.errors import AdapterError, CorruptAdapter, InvalidAdapter
 
 if TYPE_CHECKING:
     from lora_core.card import LoRACard
-    from services.registry.base_models import Shapes
+    from lora_core.description import LayerShapes
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -44,7 +44,7 @@ def preload() -> None:
     import lora_core.validation  # noqa: F401
 
 
-def convert(folder: Path, name: str, to: Path, shapes: Shapes) -> Contents:
+def convert(folder: Path, name: str, to: Path, shapes: LayerShapes) -> Contents:
     """Check a PEFT folder against the base model's shapes and write it as an Arrow artifact.
 
     Raises CannotServe with the field at fault: not safetensors, pickle, wrong keys or shapes, rank or alpha out of
@@ -53,7 +53,7 @@ def convert(folder: Path, name: str, to: Path, shapes: Shapes) -> Contents:
     from lora_core.arrow_format import LoRAFormat
 
     try:
-        card = _from_peft(folder, name)
+        card = _from_peft(folder, name, shapes)
         contents = _check(card, shapes)
         LoRAFormat.save(card, to)
     except AdapterError as error:
@@ -61,7 +61,7 @@ def convert(folder: Path, name: str, to: Path, shapes: Shapes) -> Contents:
     return contents
 
 
-def open_artifact(artifact: Path, checkpoint: Path, shapes: Shapes) -> Contents:
+def open_artifact(artifact: Path, checkpoint: Path, shapes: LayerShapes) -> Contents:
     """Check an Arrow artifact against the base model's shapes and against the PEFT folder that it was made from.
 
     The artifact has to hold the checkpoint's numbers, rounded to its own dtype and nothing else: this is the link
@@ -72,20 +72,20 @@ def open_artifact(artifact: Path, checkpoint: Path, shapes: Shapes) -> Contents:
     try:
         card = LoRAFormat.load(artifact)
         contents = _check(card, shapes)
-        original = _from_peft(checkpoint, card.name)
+        original = _from_peft(checkpoint, card.name, shapes)
     except AdapterError as error:
         raise _refusal(error, "artifact") from error
     _check_same(card, original)
     return contents
 
 
-def _from_peft(folder: Path, name: str) -> LoRACard:
+def _from_peft(folder: Path, name: str, shapes: LayerShapes) -> LoRACard:
     from lora_core.interop import from_peft
 
-    return from_peft(folder, name)
+    return from_peft(folder, name, shapes)
 
 
-def _check(card: LoRACard, shapes: Shapes) -> Contents:
+def _check(card: LoRACard, shapes: LayerShapes) -> Contents:
     from lora_core.validation import check_card
 
     manifest = check_card(card, shapes)

@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import structlog
 
-from services.registry.base_models import Shapes
+from lora_core.description import LayerShapes
 from services.registry.checkpoint import CannotServe, Contents
-from services.registry.inspection_order import Convert, Limits, Open, Order, Outcome
+from services.registry.inspection_order import Base, Convert, Limits, Open, Order, Outcome
 from services.registry.settings import RegistrySettings
 
 log = structlog.get_logger()
@@ -27,29 +29,42 @@ BYTES_A_SECOND = 8 << 20  # the slowest that files are read, checked and written
 MEMORY_PER_BYTE = 4  # a file mapped, its arrays stacked, the other file mapped, and what comparing takes
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of inspections. memory: bytes beside what the files' size allows; seconds: likewise; at_once: processes."""
+
+    memory: int = 512 << 20
+    seconds: float = 60.0
+    at_once: int = 2
+
+    @classmethod
+    def of(cls, settings: RegistrySettings) -> Self:
+        return cls(settings.inspection_bytes, settings.inspection_seconds, settings.inspections_at_once)
+
+
 class Inspector:
     """Starts the processes, few at a time."""
 
-    def __init__(self, settings: RegistrySettings) -> None:
-        self._settings = settings
-        self._places = asyncio.Semaphore(settings.inspections_at_once)
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
+        self._places = asyncio.Semaphore(self._bounds.at_once)
 
-    async def convert(self, folder: Path, name: str, to: Path, shapes: Shapes) -> Contents:
+    async def convert(self, folder: Path, name: str, to: Path, shapes: LayerShapes) -> Contents:
         """`checkpoint.convert`, apart. Raises CannotServe also for files that take too long or too much memory."""
-        return await self._inspect(Convert(folder=folder, name=name, to=to, shapes=dict(shapes)), [folder])
+        return await self._inspect(Convert(folder=folder, name=name, to=to, base=Base.of(shapes)), [folder])
 
     async def open_artifact(
-        self, artifact: Path, checkpoint: Path, shapes: Shapes, forms: Sequence[tuple[str, Path]] = ()
+        self, artifact: Path, checkpoint: Path, shapes: LayerShapes, forms: Sequence[tuple[str, Path]] = ()
     ) -> Contents:
         """`checkpoint.open_artifact`, apart, and `exports.check_arrow` of the forms, (field, file) each."""
-        work = Open(artifact=artifact, checkpoint=checkpoint, shapes=dict(shapes), forms=tuple(forms))
+        work = Open(artifact=artifact, checkpoint=checkpoint, base=Base.of(shapes), forms=tuple(forms))
         return await self._inspect(work, [artifact, checkpoint, *(file for _, file in forms)])
 
     async def _inspect(self, work: Convert | Open, files: Sequence[Path]) -> Contents:
         size = await asyncio.to_thread(_bytes_of, files)
         limits = Limits(
-            memory=self._settings.inspection_bytes + MEMORY_PER_BYTE * size,
-            seconds=self._settings.inspection_seconds + size // BYTES_A_SECOND,
+            memory=self._bounds.memory + MEMORY_PER_BYTE * size,
+            seconds=self._bounds.seconds + size // BYTES_A_SECOND,
         )
         order = Order(limits=limits, work=work).model_dump_json().encode()
         async with self._places:

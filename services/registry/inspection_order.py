@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from lora_core.description import Description, LayerShapes
 from services.registry.checkpoint import Contents
+
+
+class Base(BaseModel):
+    """The base model that files are held against: its layers by name, and its folder, for copies of its weights."""
+
+    shapes: dict[str, tuple[int, int]]
+    description: Description | None = None
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, layers: LayerShapes) -> Self:
+        return cls(shapes=dict(layers), description=layers.description, folder=layers.folder)
+
+    @property
+    def layers(self) -> LayerShapes:
+        return LayerShapes(self.shapes, self.description, self.folder)
 
 
 class Convert(BaseModel):
@@ -17,7 +34,7 @@ class Convert(BaseModel):
     folder: Path
     name: str
     to: Path
-    shapes: dict[str, tuple[int, int]]
+    base: Base
 
 
 class Open(BaseModel):
@@ -26,7 +43,7 @@ class Open(BaseModel):
     task: Literal["open"] = "open"
     artifact: Path
     checkpoint: Path
-    shapes: dict[str, tuple[int, int]]
+    base: Base
     forms: tuple[tuple[str, Path], ...] = ()
 
 

@@ -49,8 +49,8 @@ def _outcome(order: Order) -> Outcome:
 def _inspect(order: Order) -> Contents:
     work = order.work
     if isinstance(work, Convert):
-        return convert(work.folder, work.name, work.to, work.shapes)
-    contents = open_artifact(work.artifact, work.checkpoint, work.shapes)
+        return convert(work.folder, work.name, work.to, work.base.layers)
+    contents = open_artifact(work.artifact, work.checkpoint, work.base.layers)
     for field, file in work.forms:
         check_arrow(field, file, work.artifact)
     return contents

@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from fleet_kit.service import Service
 from services.registry.base_models import BaseModels
-from services.registry.inspection import Inspector
 from services.registry.quota import UploadsInFlight
 from services.registry.scratch import Scratch
 from services.registry.settings import RegistrySettings
@@ -18,7 +17,6 @@ class Parts:
     """The pinned base models, and what receives and checks files."""
 
     base_models: BaseModels
-    inspector: Inspector
     scratch: Scratch
     uploads: UploadsInFlight
 

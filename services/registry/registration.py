@@ -32,7 +32,9 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
         await _fetch(service, "checkpoint", event.checkpoint, peft / checkpoint.WEIGHTS)
         await _fetch(service, "checkpoint_config", event.checkpoint_config, peft / checkpoint.CONFIG)
         forms = await _fetch_forms(event, folder, service)
-        contents = await service.parts.inspector.open_artifact(artifact, peft, pinned.shapes, forms)
+        models = service.parts.base_models
+        contents = await models.inspector.open_artifact(artifact, peft, pinned.shapes, forms)
+        models.check_rank(contents)
     _check_claims(event.artifact, contents)
     return Submission(
         domain=event.domain,

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fleet_kit.settings import ServiceSettings
+from lora_core.base_model import SLOT_RANK
 
 
 class RegistrySettings(ServiceSettings):
@@ -22,6 +23,8 @@ class RegistrySettings(ServiceSettings):
     max_artifact_bytes: int = Field(default=1 << 30, ge=1 << 20)
     """Largest upload, and largest file that is fetched to be validated."""
 
+    max_rank: int = Field(default=SLOT_RANK, ge=1)
+    """Largest rank of an adapter: what inference's slots hold, which read the same variable."""
     max_uploaded_bytes: int = Field(default=200 << 30, ge=1)
     """Of one domain: its uploaded files and the artifacts made of them, in all."""
     max_uploads_at_once: int = Field(default=4, ge=1)

@@ -15,27 +15,31 @@ from fleet_events import v1
 from fleet_events.text import Text
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
+from lora_core.errors import NotDescribed
 from services.registry import checkpoint, domain, quota, record
-from services.registry.base_models import WrongBaseModel
+from services.registry.base_models import BaseModels, WrongBaseModel
 from services.registry.change import Act, DuplicateVersion
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Method, Submission, adapter_id, family_id
 from services.registry.parts import RegistryService
+from services.registry.peft_config import PeftConfig
 from services.registry.store import versions
 from services.registry.version import Bump, InvalidVersion, SemVer
 
-PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
+PICKLES = ("adapter_model.bin", "adapter_model.pt")
+"""What older tools wrote in place of the safetensors file."""
 MAX_CONFIG_BYTES = 4 << 20  # what lora_core.interop reads
-MAX_FILES = 16
+MAX_FILES = 256
+"""A trainer's folder: two of them are kept, the others are passed over."""
 
 
 class UploadFields(BaseModel):
-    """The fields beside the files. Absent ones are computed: the version, the base model."""
+    """The fields beside the files. Absent ones are computed: version, method and base model."""
 
     model_config = ConfigDict(extra="forbid")
 
     domain: Text = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    method: Method = Method.LORA
+    method: Method | None = None
     version: Text = ""
     bump: Bump | None = None
     base_model: Text = ""
@@ -68,7 +72,7 @@ OPENAPI = {
                         "properties"
                     ]
                     | {
-                        "method": {"type": "string", "enum": [method.value for method in Method], "default": "lora"},
+                        "method": {"type": "string", "enum": [method.value for method in Method]},
                         "bump": {"type": "string", "enum": [bump.value for bump in Bump]},
                         "files": {
                             "type": "array",
@@ -101,7 +105,7 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
         finally:
             await form.close()
         if fields.version:
-            await _refuse_taken(service, fields)
+            await _refuse_taken(service, fields, _settled(fields, folder / "peft")[1])
         with uploads.one_of(f"domain/{fields.domain}", "domain"):
             await _check_quota(service, fields.domain, folder / "peft")
             submission = await _submit(fields, folder, caller, service)
@@ -155,24 +159,23 @@ def _fields(form: FormData) -> UploadFields:
 
 async def _save_files(form: FormData, folder: Path) -> None:
     await asyncio.to_thread(folder.mkdir)
+    sent: set[str] = set()
     for _, part in form.multi_items():
         if not isinstance(part, UploadFile):
             continue
         # Browsers and clients send paths of their own machine; only the last part names the file.
         name = PurePosixPath((part.filename or "").replace("\\", "/")).name
-        if PurePosixPath(name).suffix.lower() in PICKLES:
-            raise Problem(
-                422,
-                "Cannot serve",
-                f"{name} may hold pickled code, which is never read; send {checkpoint.WEIGHTS}",
-                field="files",
-            )
+        sent.add(name)
         if name not in {checkpoint.CONFIG, checkpoint.WEIGHTS}:
-            continue  # a README or a tokenizer beside the adapter is nothing that serves
+            continue  # a README, a tokenizer or the trainer's state beside the adapter is nothing that serves
         if (folder / name).exists():
             raise Problem(422, "Invalid request", f"{name} was sent twice", field="files")
         with (folder / name).open("wb") as file:
             await asyncio.to_thread(shutil.copyfileobj, part.file, file)
+    pickled = sorted(sent.intersection(PICKLES))
+    if pickled and checkpoint.WEIGHTS not in sent:
+        said = f"{pickled[0]} may hold pickled code, which is never read; send {checkpoint.WEIGHTS}"
+        raise Problem(422, "Cannot serve", said, field="files")
     for name in (checkpoint.CONFIG, checkpoint.WEIGHTS):
         if not (folder / name).is_file():
             raise Problem(422, "Invalid request", f"{name} is missing among the files sent", field="files")
@@ -180,12 +183,35 @@ async def _save_files(form: FormData, folder: Path) -> None:
         raise Problem(422, "Invalid request", f"{checkpoint.CONFIG} is over {MAX_CONFIG_BYTES} bytes", field="files")
 
 
-async def _refuse_taken(service: RegistryService, fields: UploadFields) -> None:
+def _settled(fields: UploadFields, folder: Path) -> tuple[PeftConfig, Method]:
+    """What the folder says of itself, and the method to register it under."""
+    try:
+        config = PeftConfig.read(folder)
+        return config, config.settle(fields.method)
+    except CannotServe as error:
+        raise Problem(422, "Cannot serve", str(error), field=error.field) from error
+
+
+def _base_of(config: PeftConfig, fields: UploadFields, models: BaseModels) -> str:
+    """The base model by its name here: the one that was sent, the one that the folder names, or the first."""
+    if fields.base_model:
+        return fields.base_model
+    named = [name for name in models.names if config.is_of(name)]
+    if not named:
+        raise WrongBaseModel(
+            "base_model",
+            f"the adapter was made on {config.base_model}, by its {checkpoint.CONFIG}; send base_model="
+            f"{' or '.join(models.names)} if that has the same weights",
+        )
+    return named[0]
+
+
+async def _refuse_taken(service: RegistryService, fields: UploadFields, method: Method) -> None:
     """Say that a version exists before gigabytes are converted for nothing; registration checks it again."""
     wanted = SemVer.parse(fields.version)
     async with service.db.acquire(timeout=5) as connection:
-        taken = await versions.find_adapter(connection, adapter_id(fields.domain, fields.method, wanted))
-        known = await versions.family_adapters(connection, family_id(fields.domain, fields.method))
+        taken = await versions.find_adapter(connection, adapter_id(fields.domain, method, wanted))
+        known = await versions.family_adapters(connection, family_id(fields.domain, method))
     if taken is not None:
         latest = max(adapter.version for adapter in known)
         raise conflict(DuplicateVersion(taken.adapter_id, latest.bump(fields.bump or Bump.PATCH)))
@@ -200,13 +226,15 @@ async def _check_quota(service: RegistryService, domain_name: str, folder: Path)
 
 async def _submit(fields: UploadFields, folder: Path, caller: Caller, service: RegistryService) -> Submission:
     models = service.parts.base_models
+    config, method = _settled(fields, folder / "peft")
     try:
-        pinned = await models.get(fields.base_model or models.names[0])
+        pinned = await models.get(_base_of(config, fields, models))
         if fields.base_model_revision:
             await models.check(v1.BaseModel(name=pinned.name, revision=fields.base_model_revision))
-        contents = await service.parts.inspector.convert(
-            folder / "peft", f"{fields.domain}-{fields.method}", folder / "artifact", pinned.shapes
+        contents = await models.inspector.convert(
+            folder / "peft", f"{fields.domain}-{method}", folder / "artifact", pinned.shapes
         )
+        models.check_rank(contents)
         artifact = v1.Artifact(
             blob=await service.blobs.put("artifacts", folder / "artifact"),
             rank=contents.rank,
@@ -215,11 +243,13 @@ async def _submit(fields: UploadFields, folder: Path, caller: Caller, service: R
         )
     except (CannotServe, WrongBaseModel) as error:
         raise Problem(422, "Cannot serve", str(error), field=error.field) from error
+    except NotDescribed as error:
+        raise Problem(503, "Base model not described", str(error), field="base_model") from error
     except ValidationError as error:
         raise Problem(422, "Invalid request", str(error), field="base_model_revision") from error
     return Submission(
         domain=fields.domain,
-        method=fields.method,
+        method=method,
         base_model=pinned.reference,
         artifact=artifact,
         checkpoint=await service.blobs.put("checkpoints", folder / "peft" / checkpoint.WEIGHTS),

@@ -114,7 +114,12 @@ def register(
     *,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="PEFT folder of an adapter.")],
     domain: DomainOption,
-    method: Annotated[Method, typer.Option("--method", help="How it was trained.")] = Method.LORA,
+    method: Annotated[
+        Method | None, typer.Option("--method", help="How it was trained (default: as the folder says).")
+    ] = None,
+    base_model: Annotated[
+        str, typer.Option("--base-model", help="Base model's name in the fleet (default: as the folder says).")
+    ] = "",
     version: Annotated[str, typer.Option("--version", help="Exact X.Y.Z (default: computed).")] = "",
     bump: Annotated[Bump | None, typer.Option("--bump", help="Part of the version to raise.")] = None,
     golden_dataset: Annotated[str, typer.Option("--golden-dataset", help="Golden data set to judge with.")] = "",
@@ -130,7 +135,8 @@ def register(
             raise BadInput("FOLDER", f"{folder} holds no {file.name}; pickled weights (.bin) are never read")
     fields = {
         "domain": domain,
-        "method": method.value,
+        "method": method.value if method else "",
+        "base_model": base_model,
         "version": version,
         "bump": bump.value if bump else "",
         "golden_dataset_id": golden_dataset,

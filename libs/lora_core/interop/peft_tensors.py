@@ -123,8 +123,8 @@ def _check_vocabulary(found: Mapping[str, Mapping[str, Array]], base: LayerShape
     """An adapter on embedding or head of a resized vocabulary has that many rows, which says more than its shape."""
     for module, arrays in found.items():
         layer = base.description.layers.get(module) if base.description else None
-        if layer is None or layer.kind == "linear":
-            continue
+        if layer is None or layer.kind == "linear" or not arrays["a"].ndim == arrays["b"].ndim == 2:
+            continue  # what is no matrix is refused by its shape
         rows, own = (
             (arrays["a"].shape[-1], layer.shape[1]) if layer.kind == "embedding" else (len(arrays["b"]), layer.shape[0])
         )

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_core import description
-from lora_core.base_model import linear_shapes, target_shapes
+from lora_core.base_model import linear_shapes, load, target_shapes
 from lora_core.description import FILE, describe, layout_digest, write_description
 from lora_core.errors import AdapterNotFound, NotDescribed, UnsupportedBaseModel
 from lora_core.layers import dimensions
@@ -152,6 +152,8 @@ def test_a_multimodal_model_is_described_by_its_text_decoder_or_refused_in_a_sen
     with pytest.raises(UnsupportedBaseModel, match=r"no language model from CLIPModel \(model_type 'clip'\)") as error:
         describe(refused)
     assert len(str(error.value)) < 400
+    with pytest.raises(UnsupportedBaseModel, match="no language model from CLIPModel"):
+        load(refused)
     (refused / "config.json").write_text('{"model_type": "nobodys"}')
     with pytest.raises(UnsupportedBaseModel, match="nobodys"):
         describe(refused)

@@ -131,6 +131,14 @@ def test_names_of_the_multimodal_class_are_those_of_the_text_class_and_no_image_
         check_card(card, target_shapes(tmp_path / "base"))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_name_that_a_head_has_in_older_versions_is_the_heads(tmp_path: Path) -> None:
+    adapter(saved(tmp_path / "base", "gpt_neox"), tmp_path / "made", target_modules=["lm_head"])
+    renamed(tmp_path / "made", {"model.lm_head.": "model.embed_out."})
+    card = from_peft(tmp_path / "made", base_model=tmp_path / "base")
+    assert check_card(card, target_shapes(tmp_path / "base")).modules == ("lm_head",)
+
+
 def test_a_module_that_is_something_else_in_this_model_is_refused_with_what_it_is(tmp_path: Path) -> None:
     model = saved(tmp_path / "llama")
     adapter(model, tmp_path / "made", target_modules=["gate_proj", "up_proj"])
@@ -172,6 +180,16 @@ def test_embeddings_of_any_name_are_accepted_and_are_no_linear_layers(
     card = from_peft(tmp_path / "made", base_model=tmp_path / "base")
     assert check_card(card, target_shapes(tmp_path / "base")).target_modules == tuple(sorted(targets))
     assert not set(targets) & {name.rpartition(".")[2] for name in base_model.linear_shapes(tmp_path / "base")}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_embedding_adapter_whose_matrices_are_none_is_refused_by_their_shape(tmp_path: Path) -> None:
+    adapter(saved(tmp_path / "base", "gpt_neox"), tmp_path / "made", target_modules=["embed_in"])
+    file = tmp_path / "made" / "adapter_model.safetensors"
+    name = "base_model.model.gpt_neox.embed_in.lora_embedding_A"
+    save_file(load_file(file) | {name: np.array(1, np.float32)}, file)
+    with pytest.raises(InvalidAdapter, match="2 dimensions"):
+        from_peft(tmp_path / "made", base_model=tmp_path / "base")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -19,13 +19,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from lora_core import LoRACard, LoRAFormat, LoRAWeights
+from lora_core.description import LayerShapes
 from lora_core.errors import AdapterError
 from lora_core.interop import from_peft, to_peft
 from services.registry.checkpoint import CannotServe, open_artifact
 
 pytestmark = pytest.mark.unit
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-SHAPES = {f"layers.{layer}.{name}_proj": (12, 16) for layer in range(2) for name in "qv"}
+SHAPES = LayerShapes({f"layers.{layer}.{name}_proj": (12, 16) for layer in range(2) for name in "qv"})
 
 
 def card() -> LoRACard:

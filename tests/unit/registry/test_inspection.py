@@ -17,15 +17,16 @@ import psutil
 import pytest
 
 from lora_core import LoRACard, LoRAFormat, LoRAWeights
+from lora_core.description import LayerShapes
 from lora_core.interop import to_peft
 from services.registry import inspection
 from services.registry.checkpoint import CannotServe
-from services.registry.inspection import Inspector
+from services.registry.inspection import Bounds, Inspector
 from services.registry.scratch import Scratch
 from services.registry.settings import RegistrySettings
 
 pytestmark = pytest.mark.unit
-SHAPES = {"layers.0.q_proj": (32, 64)}
+SHAPES = LayerShapes({"layers.0.q_proj": (32, 64)})
 
 
 def inspector(**changes: object) -> Inspector:
@@ -33,7 +34,7 @@ def inspector(**changes: object) -> Inspector:
         "nats_url": "nats://x", "s3_endpoint": "x", "s3_access_key": "x", "s3_secret_key": "planted-secret", "jwks": "x",
         "base_model": Path("/"), **changes,
     }  # fmt: skip
-    return Inspector(RegistrySettings(**given))  # type: ignore[arg-type]
+    return Inspector(Bounds.of(RegistrySettings(**given)))  # type: ignore[arg-type]
 
 
 def card() -> LoRACard:

@@ -212,3 +212,13 @@ def test_a_job_refused_before_any_worker_had_it_says_so_in_its_history() -> None
 def test_a_worker_that_is_taken_over_from_is_written_off() -> None:
     later = domain.take_up(domain.take_up(queued(), NOW, "one"), NOW.replace(year=2027), "two")
     assert [(one.worker, one.outcome) for one in later.history] == [("one", "lost"), ("two", None)]
+
+
+def test_the_layers_that_a_job_adapts_by_default_are_fixed_when_it_is_accepted() -> None:
+    request = v1.TrainingRequested(domain="shop", hyperparameters=v1.Hyperparameters(rank=4))
+    job = domain.settle_start(domain.queue(request, "job-1", NOW), None, ("qkv_proj", "o_proj"))
+    assert job.configuration.target_modules == ("o_proj", "qkv_proj")
+    assert domain.settle_start(job, None, ("c_attn",)).targets == ("qkv_proj", "o_proj")
+    asked = request.model_copy(update={"hyperparameters": v1.Hyperparameters(target_modules=("o_proj",))})
+    job = domain.settle_start(domain.queue(asked, "job-2", NOW), None, ("qkv_proj",))
+    assert job.configuration.target_modules == ("o_proj",)

@@ -55,6 +55,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "gemma2": {"head_dim": 8},
     "bloom": {"n_layer": 2, "n_head": 4},
+    "falcon": {},
+    "phimoe": {"num_local_experts": 4},
 }  # fmt: skip
 DEFAULTS = {
     "phi3": "down_proj gate_up_proj o_proj qkv_proj",
@@ -68,6 +70,8 @@ DEFAULTS = {
     "deepseek_v3": "kv_a_proj_with_mqa kv_b_proj o_proj q_a_proj q_b_proj",
     "gemma2": "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj",
     "bloom": "dense dense_4h_to_h dense_h_to_4h query_key_value",
+    "falcon": "dense dense_4h_to_h dense_h_to_4h query_key_value",  # linear layers with a forward of their own
+    "phimoe": "k_proj o_proj q_proj v_proj",  # its router is a linear layer whose forward gives something else
 }
 
 
