@@ -93,27 +93,23 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model in evaluation mode on a device, and its tokenizer; never touches the network.
 
-    On a GPU it sets torch up for serving, see `lora_core.device.prepare`.
+    Attention is computed as the model's class chooses. On a GPU it sets torch up for serving, see
+    `lora_core.device.prepare`.
 
     Raises:
         DeviceUnavailable: see `lora_core.device.find_device`.
-        UnsupportedBaseModel: transformers builds no causal language model from the folder.
+        UnsupportedBaseModel: see `lora_core.model_class.load_model`.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from lora_core.device import find_device, prepare
+    from lora_core.model_class import load_model
 
     place = find_device(str(device), weights)
     prepare(place)
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(weights, torch.float32)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
-        )
-    except ValueError:
-        describe(folder)  # says in a sentence what transformers takes pages for, where that is the cause
-        raise
+    model = load_model(folder, dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model.requires_grad_(False)
     model.train(False)

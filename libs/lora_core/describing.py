@@ -1,14 +1,14 @@
 """Builds a base model without weights and describes its layers: `python -m lora_core.describing FOLDER DIGEST`.
 
-The model is what `AutoModelForCausalLM` makes of config.json, on torch's meta device: every module and every shape, and
-no memory. Quantisation is left out, so that packed layers have the shapes that they compute with.
+The model is what `lora_core.model_class` finds for config.json, on torch's meta device: every module and every shape,
+and no memory. Quantisation is left out, so that packed layers have the shapes that they compute with.
 """
 
 import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from lora_core.description import Description, Layer
 from lora_core.errors import UnsupportedBaseModel
 from lora_core.layers import dimensions, is_adaptable
+from lora_core.model_class import class_of, config_of, shortened
 
 _REFUSED = 3
 
@@ -36,7 +37,7 @@ def describe_model(model: Any, digest: str = "") -> Description:
     for name, module in modules.items():
         if module is embedding and isinstance(module, nn.Embedding) and is_adaptable(module):
             layers[name] = Layer(kind="embedding", shape=dimensions(module))
-        elif _is_plain_linear(module):
+        elif isinstance(module, nn.Linear) and is_adaptable(module):
             inside = module is not head and name.startswith(f"{decoder}." if decoder else "")
             layers[name] = Layer(
                 kind="head" if module is head else "linear",
@@ -62,45 +63,16 @@ def describe_model(model: Any, digest: str = "") -> Description:
 
 
 def _without_weights(folder: Path) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # every configuration class checks in its own way
-        raise UnsupportedBaseModel(
-            f"config.json of {folder.name} is none that transformers {version('transformers')} reads "
-            f"({_short(error)}); models with code of their own are not loaded"
-        ) from error
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        kind = ", ".join(getattr(config, "architectures", None) or ()) or config.model_type
-        inner = getattr(config.get_text_config(), "model_type", "")
-        text = f" of its text part ({inner})" if inner and inner != config.model_type else ""
-        raise UnsupportedBaseModel(
-            f"{folder.name} is a {kind} (model_type {config.model_type}), which transformers does not build as a "
-            f"causal language model; give the folder{text or ' of a causal language model'}, saved by itself"
-        )
+    config = config_of(folder)
+    made: Any = class_of(config)
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made: Any = AutoModelForCausalLM
             return made.from_config(config, dtype=torch.float32)
-    except Exception as error:  # likewise every model class
+    except Exception as error:  # every model class checks in its own way
         raise UnsupportedBaseModel(
-            f"transformers cannot build {folder.name} (model_type {config.model_type}): {_short(error)}"
+            f"transformers cannot build {folder.name} (model_type {config.model_type}): {shortened(error)}"
         ) from error
-
-
-def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Routers are subclasses whose forward gives something else than outputs; Falcon's gives the same as any other."""
-    if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
-        return isinstance(module, nn.Linear)
-    row = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
-    try:
-        with torch.no_grad():
-            given = module(row)
-    except Exception:  # it wants other arguments
-        return False
-    return isinstance(given, torch.Tensor) and given.shape == (1, module.out_features)
 
 
 def _others(name: str, module: nn.Module) -> dict[str, str]:
@@ -149,11 +121,6 @@ def _stacked(model: Any, others: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]}…"
-
-
 def main(folder: str, digest: str) -> int:
     """Writes the description to standard output, or why there is none with status 3."""
     out = sys.stdout
@@ -163,6 +130,8 @@ def main(folder: str, digest: str) -> int:
     except UnsupportedBaseModel as refused:
         out.write(str(refused))
         return _REFUSED
+    finally:
+        out.flush()  # nobody else does: at exit Python flushes what sys.stdout is by then
     return 0
 
 

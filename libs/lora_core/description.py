@@ -41,7 +41,7 @@ class _Frozen(BaseModel):
 class Layer(_Frozen):
     """A layer that LoRA can adapt.
 
-    kind: `linear`, `embedding` (the input embedding, a plain lookup) or `head` (the output head, a linear layer).
+    kind: `linear`, `embedding` (the input embedding) or `head` (the output head, a linear layer).
     shape: (out, in); an embedding leads from its vocabulary, as a one-hot row would.
     bias: whether it has one. decoder: whether it is in one of the numbered layers of the text decoder.
     """

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,6 +91,11 @@ class ArrowEngine:
         """An engine on the base model in `folder`."""
         model, tokenizer = base_model.load(folder)
         return cls(model, tokenizer, slots, max_rank)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """Module name → (out, in) of the layers that adapters can target, as the loaded model names them."""
+        return self._bank.shapes
 
     @property
     def loaded(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class CorruptAdapter(AdapterError):
 
 
 class UnsupportedBaseModel(AdapterError):
-    """A base model that transformers does not build as a causal language model; the message says what it is."""
+    """A base model that transformers does not build as a language model; the message says what it is."""
 
 
 class NotDescribed(AdapterError):

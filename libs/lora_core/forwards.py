@@ -35,12 +35,12 @@ def forwards(group: Group, plan: RowPlan) -> Iterator[tuple[nn.Module, Forward]]
     # One run over all rows that adds nothing but its product is what nearly every pass is: the short way.
     short = len(uses) == 1 and uses[0].plain and uses[0].run.span == (0, plan.size) and not group.special
     for layer in range(group.layers if uses else 0):
-        shared = _Shared(group, [use.part(group, layer) for use in uses], len(served))
+        shared = _Shared(group, [use.part(group, layer) for use in uses], len(served), plan.size)
         for number in served:
             module = group.members[number].modules[layer]
             product = shared.parts[0].b[number]
             if short and product is not None:
-                yield module, _short(module.forward, shared, plan.size, product, number)
+                yield module, _short(module.forward, shared, product, number)
             else:
                 yield module, _general(module.forward, shared, plan, number)
 
@@ -89,9 +89,9 @@ class _Shared:
     users: how many members there are to serve. reduced: for each part and member [slots, rows per slot · tokens, rank].
     """
 
-    def __init__(self, group: Group, parts: list[Part], users: int) -> None:
-        self.parts = parts
-        self._embedding, self._users = group.embedding, users
+    def __init__(self, group: Group, parts: list[Part], users: int, size: int) -> None:
+        self.parts, self.size = parts, size
+        self._embedding, self._flat, self._users = group.embedding, group.layout.flat, users
         self._input: torch.Tensor | None = None
         self._reduced: list[tuple[torch.Tensor, ...]] = []
         self._served = 0
@@ -99,15 +99,26 @@ class _Shared:
     def of(self, x: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         if self._input is not x:
             self._input, self._served = x, 0
-            self._reduced = [_reduce(part, x, self._embedding) for part in self.parts]
+            rows = self.rows(x.unsqueeze(-1) if self._embedding else x)
+            self._reduced = [_reduce(part, rows, self._embedding) for part in self.parts]
         reduced = self._reduced
         self._served += 1
         if self._served == self._users:
             self._input, self._reduced = None, []
         return reduced
 
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """A layer's input [..., in] as [rows, vectors of a row, in]: a view wherever it can be one."""
+        first = x.shape[0]
+        if first != self.size and not (self._flat and first % self.size == 0):
+            raise RuntimeError(f"a batch of {first} rows under a plan for {self.size}")
+        if x.dim() == 3 and not self._flat:
+            return x
+        return x.reshape(self.size, -1, x.shape[-1])
+
 
 def _reduce(part: Part, x: torch.Tensor, embedding: bool) -> tuple[torch.Tensor, ...]:
+    """x: [rows, vectors of a row, in]; of an embedding [rows, tokens, 1]."""
     run, a = part.run, part.a
     rows = _rows(x, run)
     slots = run.high - run.low
@@ -120,7 +131,7 @@ def _reduce(part: Part, x: torch.Tensor, embedding: bool) -> tuple[torch.Tensor,
     return reduced.chunk(a.shape[2] // run.rank, 2)
 
 
-def _short(own: Forward, shared: _Shared, size: int, b: torch.Tensor, number: int) -> Forward:
+def _short(own: Forward, shared: _Shared, b: torch.Tensor, number: int) -> Forward:
     """The module's output plus one product, added in place."""
     slots, out_features = b.shape[0], b.shape[2]
     (part,) = shared.parts
@@ -128,23 +139,18 @@ def _short(own: Forward, shared: _Shared, size: int, b: torch.Tensor, number: in
         a, in_features = part.a, part.a.shape[1]
 
         def alone(x: torch.Tensor) -> torch.Tensor:
-            if x.shape[0] != size:
-                raise RuntimeError(f"a batch of {x.shape[0]} rows under a plan for {size}")
+            rows = shared.rows(x)
             output = own(x)
-            if slots == size:
-                output.baddbmm_(torch.bmm(x, a), b)
-            else:
-                output.view(slots, -1, out_features).baddbmm_(torch.bmm(x.reshape(slots, -1, in_features), a), b)
+            reduced = torch.bmm(rows if rows.shape[0] == slots else rows.reshape(slots, -1, in_features), a)
+            output.view(slots, -1, out_features).baddbmm_(reduced, b)
             return output
 
         return alone
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        if x.shape[0] != size:
-            raise RuntimeError(f"a batch of {x.shape[0]} rows under a plan for {size}")
+        reduced = shared.of(x)[0][number]
         output = own(x)
-        rows = output if slots == size else output.view(slots, -1, out_features)
-        rows.baddbmm_(shared.of(x)[0][number], b)
+        output.view(slots, -1, out_features).baddbmm_(reduced, b)
         return output
 
     return forward
@@ -157,14 +163,14 @@ def _general(own: Forward, shared: _Shared, plan: RowPlan, number: int) -> Forwa
     keep = plan.overlaps and any(part.surplus[number] is not None for part in parts)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        if x.shape[0] != plan.size:
-            raise RuntimeError(f"a batch of {x.shape[0]} rows under a plan for {plan.size}")
+        reduced = shared.of(x)
         output = own(x)
-        base = output.clone() if keep else output
-        for part, reduced in zip(parts, shared.of(x), strict=True):
+        rows = output.view(plan.size, -1, output.shape[-1])
+        base = rows.clone() if keep else rows
+        for part, factor in zip(parts, reduced, strict=True):
             b = part.b[number]
             if b is not None:
-                _expand(part, number, (reduced[number], b), base, output)
+                _expand(part, number, (factor[number], b), base, rows)
         return output
 
     return forward
@@ -173,7 +179,10 @@ def _general(own: Forward, shared: _Shared, plan: RowPlan, number: int) -> Forwa
 def _expand(
     part: Part, number: int, factors: tuple[torch.Tensor, torch.Tensor], base: torch.Tensor, output: torch.Tensor
 ) -> None:
-    """Add the product of the factors, and what biases and DoRA add, to the rows of the run."""
+    """Add the product of the factors, and what biases and DoRA add, to the rows of the run.
+
+    base, output: [rows, vectors of a row, out].
+    """
     run, surplus, shift = part.run, part.surplus[number], part.shift[number]
     slots, out_features = run.high - run.low, output.shape[-1]
     plain = surplus is None and shift is None and run.weights is None and output.dtype == factors[1].dtype

@@ -5,7 +5,7 @@ import math
 import mmap
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,7 +16,8 @@ from torch import nn
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter
 from lora_core.int8 import Int8Linear
-from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, is_quantised
+from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, is_quantised, output_scale
+from lora_core.layouts import PLAIN, Layout
 from lora_core.stack import Stack
 from lora_core.tensors import to_torch
 
@@ -141,9 +142,9 @@ class Group:
     all members, and for each member B as [layers, r, out], scaled.
     """
 
-    def __init__(self, layers: Sequence[Sequence[Adaptable]], slots: int, arena: Arena) -> None:
+    def __init__(self, layers: Sequence[Sequence[Adaptable]], slots: int, arena: Arena, layout: Layout = PLAIN) -> None:
         first = layers[0]
-        self.arena = arena
+        self.arena, self.layout = arena, layout
         self.in_features = dimensions(first[0])[1]
         self.embedding = isinstance(first[0], nn.Embedding)
         like = torch.empty(0, dtype=compute_dtype(first[0]), device=first[0].weight.device)
@@ -203,6 +204,8 @@ class Group:
         if stack.vectors:
             for index, scale in enumerate(scales):
                 self._fill_vectors(slot, piece, index, scale, a[index], b[index])
+        if (factor := output_scale(member.modules[piece.layer])) != 1:
+            b.mul_(factor)
         member.used[slot] = True
 
     def _fill_vectors(  # noqa: PLR0917
@@ -259,13 +262,15 @@ def _column(scales: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(scales, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
 
-def shared_inputs(named: Sequence[tuple[str, Adaptable]]) -> list[list[tuple[str, Adaptable]]]:
+def shared_inputs(
+    named: Sequence[tuple[str, Adaptable]], layouts: Mapping[str, Layout]
+) -> list[list[tuple[str, Adaptable]]]:
     """The modules in their order, those that read one input together."""
     found: dict[tuple[object, ...], list[tuple[str, Adaptable]]] = {}
     for name, module in named:
         parent, _, leaf = name.rpartition(".")
         family = next((family for family in _SHARED_INPUT if leaf in family), (leaf,))
-        found.setdefault((parent, family, dimensions(module)[1]), []).append((name, module))
+        found.setdefault((parent, family, dimensions(module)[1], layouts[name]), []).append((name, module))
     return list(found.values())
 
 

@@ -9,10 +9,44 @@ Adaptable: TypeAlias = nn.Linear | nn.Embedding
 
 
 def is_adaptable(module: object) -> TypeGuard[Adaptable]:
-    """Linear layers (bitsandbytes' Linear4bit and Linear8bitLt are such) and embeddings that are lookups alone."""
-    if isinstance(module, nn.Embedding):  # Gemma's scales its output: another formula
-        return type(module).forward is nn.Embedding.forward and module.max_norm is None
-    return isinstance(module, nn.Linear)
+    """Linear layers (bitsandbytes' Linear4bit and Linear8bitLt are such), and embeddings that are lookups and a factor.
+
+    Not those to which a model's own code gives another formula, as Llama 4's router, which is a Linear of two results.
+    """
+    if isinstance(module, nn.Embedding):
+        return module.max_norm is None and (type(module).forward is nn.Embedding.forward or _is_scaled_lookup(module))
+    if not isinstance(module, nn.Linear):
+        return False
+    of_a_model = type(module).__module__.startswith("transformers.models.")
+    return type(module).forward is nn.Linear.forward or not of_a_model or _gives_one_output(module)
+
+
+def output_scale(module: Adaptable) -> float:
+    """What an embedding's rows are multiplied with as they are looked up (Gemma: √hidden); 1 of every other layer."""
+    scale = getattr(module, "embed_scale", 1.0) if isinstance(module, nn.Embedding) else 1.0
+    return float(torch.as_tensor(scale).to(module.weight.dtype)) if isinstance(module, nn.Embedding) else 1.0
+
+
+def _gives_one_output(module: nn.Linear) -> bool:
+    """Does a model's own kind of Linear (Falcon's) turn [1, in] into [1, out]?"""
+    with torch.no_grad():
+        try:
+            output: object = module(torch.zeros((1, module.in_features)).to(module.weight))
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return False
+    return isinstance(output, torch.Tensor) and output.shape == (1, module.out_features)
+
+
+def _is_scaled_lookup(module: nn.Embedding) -> bool:
+    scale = getattr(module, "embed_scale", None)
+    if not (isinstance(scale, (int, float)) or (isinstance(scale, torch.Tensor) and scale.numel() == 1)):
+        return False
+    if module.weight.is_meta:
+        return True
+    with torch.no_grad():
+        ends = torch.tensor([0, module.num_embeddings - 1], device=module.weight.device)
+        rows = module.weight[ends]
+        return bool(torch.equal(module(ends), rows * torch.as_tensor(scale).to(rows)))
 
 
 def dimensions(module: Adaptable) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from lora_core.card import LoRAWeights
 from lora_core.errors import InvalidAdapter
-from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions
+from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, output_scale
 from lora_core.tensors import from_torch, to_torch
 
 
@@ -83,6 +83,11 @@ class LoRALinear(nn.Module):
         """The base layer's own weight, untouched."""
         return self.base_layer.weight
 
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The base layer's own bias, if it has one: Mamba computes with its `dt_proj`'s weight and bias directly."""
+        return bias_of(self.origin)
+
     def load_weights(self, weights: LoRAWeights) -> None:
         """Copy everything in. Raises InvalidAdapter if it does not fit this layer and rank."""
         mine = self._trained()
@@ -141,10 +146,13 @@ class LoRALinear(nn.Module):
 
 
 class LoRAEmbedding(LoRALinear):
-    """As LoRALinear over an embedding: in = vocabulary, out = embedding size. x: token ids [...] → [..., out]."""
+    """As LoRALinear over an embedding: in = vocabulary, out = embedding size. x: token ids [...] → [..., out].
+
+    What the embedding multiplies its rows with (Gemma: √hidden) multiplies the adapter's too, as in PEFT.
+    """
 
     def _reduce(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.embedding(x, self.a.t())
+        return nn.functional.embedding(x, self.a.t()) * output_scale(self.origin)
 
 
 def wrap(base_layer: Adaptable | LoRALinear, weights: LoRAWeights, alpha: float, *, rslora: bool) -> LoRALinear:

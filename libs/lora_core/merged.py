@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lora_core.errors import UnsupportedAdapter
-from lora_core.layers import Adaptable, bias_of, is_quantised
+from lora_core.layers import Adaptable, bias_of, is_quantised, output_scale
 
 
 class Merged:
@@ -41,7 +41,8 @@ class Merged:
         weight = module.weight.detach()
         if surplus is not None:
             weight = weight * (1 + surplus if embedding else (1 + surplus).unsqueeze(1))
-        left, right = (a.t(), b) if embedding else (b.t(), a)
+        # The embedding itself multiplies what b has been multiplied with.
+        left, right = (a.t(), b / output_scale(module)) if embedding else (b.t(), a)
         parameters = {"weight": nn.Parameter(torch.addmm(weight, left, right), requires_grad=False)}
         if shift is not None:
             bias = bias_of(module)

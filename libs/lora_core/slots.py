@@ -10,13 +10,14 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from lora_core.card import LoRACard
-from lora_core.errors import InvalidAdapter, SlotsFull
+from lora_core.errors import InvalidAdapter, SlotsFull, UnsupportedAdapter
 from lora_core.forwards import Forward, forwards
 from lora_core.group import Arena, Group, Piece, shared_inputs
 from lora_core.layers import Adaptable, compute_dtype, dimensions, is_adaptable
+from lora_core.layouts import layouts
 from lora_core.merged import Merged
 from lora_core.plan import Choice, RowPlan
 from lora_core.stack import projection
@@ -24,9 +25,12 @@ from lora_core.validation import check_fit
 
 
 class SlotBank:
-    """Slots for a model's linear layers and embeddings, addressed by number. Not thread-safe."""
+    """Slots for a model's linear layers and embeddings, addressed by number. Not thread-safe.
 
-    def __init__(self, model: nn.Module, slots: int, max_rank: int) -> None:
+    Raises UnsupportedBaseModel if the model cannot be computed from token ids alone (see `layouts`).
+    """
+
+    def __init__(self, model: PreTrainedModel, slots: int, max_rank: int) -> None:
         if slots < 1 or max_rank < 1:
             raise ValueError(f"slots={slots}, max_rank={max_rank}: expected at least 1 of each")
         self.slots, self.max_rank = slots, max_rank
@@ -35,7 +39,9 @@ class SlotBank:
         self._free = list(range(slots))
         self._ranks = [0] * slots
         self._merged: tuple[int, Merged] | None = None
-        self._modules = {name: module for name, module in model.named_modules() if is_adaptable(module)}
+        adaptable = {name: module for name, module in model.named_modules() if is_adaptable(module)}
+        self._layouts = layouts(model, adaptable)
+        self._modules = {name: module for name, module in adaptable.items() if name in self._layouts.of}
         first = next(iter(self._modules.values()))
         self._dtype, self._device = compute_dtype(first), first.weight.device
         self._groups: list[Group] = []
@@ -45,12 +51,13 @@ class SlotBank:
 
     def _build(self) -> None:
         alike: dict[tuple[object, ...], list[list[tuple[str, Adaptable]]]] = {}
-        for together in shared_inputs(list(self._modules.items())):
+        layout_of = self._layouts.of
+        for together in shared_inputs(list(self._modules.items()), layout_of):
             kind = tuple((projection(name), dimensions(module), compute_dtype(module)) for name, module in together)
-            alike.setdefault(kind, []).append(together)
+            alike.setdefault((*kind, layout_of[together[0][0]]), []).append(together)
         for number, layers in enumerate(alike.values()):
             modules = [[module for _, module in layer] for layer in layers]
-            group = Group(modules, self.slots, self._arena_for(layers))
+            group = Group(modules, self.slots, self._arena_for(layers), layout_of[layers[0][0][0]])
             self._groups.append(group)
             for layer, together in enumerate(layers):
                 self._places |= {name: (number, member, layer) for member, (name, _) in enumerate(together)}
@@ -94,7 +101,13 @@ class SlotBank:
         return len(self._free)
 
     def check(self, card: LoRACard) -> None:
-        """Raises InvalidAdapter if any module of the card does not fit the model, or its rank exceeds `max_rank`."""
+        """Raises InvalidAdapter if any module of the card does not fit the model, or its rank exceeds `max_rank`.
+
+        UnsupportedAdapter for a layer that has no rows of its own, see `layouts`.
+        """
+        for module in card.weights:
+            if module in self._layouts.refused:
+                raise UnsupportedAdapter("module", module, f"another target: this is {self._layouts.refused[module]}")
         check_fit(card, self.shapes)
         if card.max_rank > self.max_rank:
             raise InvalidAdapter("rank", card.max_rank, f"at most {self.max_rank}, the slots' size")

@@ -231,6 +231,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
 
     Raises:
         DeviceUnavailable, TooLittleMemory: before anything is loaded.
+        UnsupportedBaseModel: transformers loads no language model from the folder.
     """
     import torch
 
@@ -260,8 +261,8 @@ def load_model(settings: InferenceSettings, folder: Path) -> Loaded:
         deviation=_deviation(engine, folder) if settings.weights != "float32" or device.type != "cpu" else 0.0,
         tokenizer=tokenizer,
         revision=base_model.revision(folder),
-        shapes=base_model.target_shapes(folder),
-        context=int(getattr(model.config, "max_position_embeddings", 2048)),
+        shapes=dict(engine.shapes),
+        context=int(getattr(model.config.get_text_config(), "max_position_embeddings", 2048)),
         own=GenerationSettings.of(model.generation_config),
     )
 

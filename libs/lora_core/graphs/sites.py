@@ -69,6 +69,7 @@ def servable(group: Group) -> bool:
     """Plain linear layers inside the network: embeddings, heads and quantised layers run outside of graphs."""
     modules = [member.modules[0] for member in group.members]
     plain = all(type(module) is nn.Linear and not is_quantised(module) for module in modules)
+    plain = plain and group.layout.per_token == 1  # a step has one vector of each row
     return plain and group.layers > 1 and len(modules) <= _MOST_MEMBERS and not isinstance(modules[0], Int8Linear)
 
 

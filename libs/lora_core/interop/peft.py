@@ -20,6 +20,7 @@ from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.json_file import read_json
 from lora_core.interop.peft_keys import KEPT, check_keys
 from lora_core.interop.peft_patterns import ModulePatterns
+from lora_core.interop.peft_rows import is_of_rows, trained_rows
 from lora_core.interop.peft_tensors import arrays_of
 from lora_core.replace_file import replace_file
 from lora_core.safetensors_file import map_weights, write_weights
@@ -39,8 +40,9 @@ def from_peft(
 
     base_model: folder of the base model, or its layers (`lora_core.base_model.target_shapes`). With it, modules get
     the loaded model's names where the adapter was made on another class of it, biases that were trained on unadapted
-    layers are applied, and copies of base weights, which PEFT saves of adapted embeddings by itself, are compared:
-    they must be the base model's own. Files beside the two, and folders below, are left alone.
+    layers are applied, and so are trained tokens (`trainable_token_indices`). Copies of base weights, which PEFT saves
+    of adapted embeddings by itself, are compared: they must be the base model's own. Files beside the two, and folders
+    below, are left alone.
     Raises AdapterNotFound (no checkpoint), CorruptAdapter (not JSON, not safetensors), UnsupportedAdapter (fully
     trained modules, pickle …) or InvalidAdapter.
     """
@@ -55,12 +57,18 @@ def from_peft(
     alphas, ranks = _patterns(config, "alpha_pattern"), _patterns(config, "rank_pattern")
     weights: dict[str, LoRAWeights] = {}
     layers = base_model if isinstance(base_model, LayerShapes | None) else target_shapes(base_model)
-    for module, arrays in arrays_of(map_weights(folder / WEIGHTS), layers).items():
+    tensors = map_weights(folder / WEIGHTS)
+    rows = trained_rows(config, tensors, layers)
+    for module, arrays in arrays_of({k: a for k, a in tensors.items() if not is_of_rows(k)}, layers).items():
         own = LoRAWeights(**arrays, alpha=alphas.value_of(module))
         expected_rank = ranks.value_of(module) or rank
         if own.a.ndim == 2 and own.rank != expected_rank and has_effect(replace(own, base_bias=None)):
             raise InvalidAdapter(f"{module} rank", own.rank, f"{expected_rank:g}, as {CONFIG} says")
         weights[module] = own
+    if both := rows.keys() & weights.keys():
+        expected = "trained tokens of modules that have no LoRA matrices beside them"
+        raise UnsupportedAdapter("trainable_token_indices", sorted(both), expected)
+    weights |= rows
     if config.get("use_dora") and not any(own.magnitude is not None for own in weights.values()):
         raise InvalidAdapter("use_dora", True, "lora_magnitude_vector of the modules")
     metadata = {f"peft.{key}": _text(config, key) for key in KEPT if config.get(key)}

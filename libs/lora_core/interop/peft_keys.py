@@ -60,7 +60,10 @@ KEYS: dict[str, tuple[Handling, str]] = {
     "ensure_weight_tying": (Handling.TRAINING, "embedding and head are saved with a matrix pair each"),
     "fan_in_fan_out": (Handling.REFUSED, "GPT-2's Conv1D"),
     "modules_to_save": (Handling.REFUSED, "fully trained modules"),
-    "trainable_token_indices": (Handling.REFUSED, "trained rows of the embedding"),
+    "trainable_token_indices": (
+        Handling.APPLIED,
+        "as an adapter of embedding and head with a rank for each token; the base model's folder is needed",
+    ),
     "target_parameters": (Handling.REFUSED, "stacked experts and other bare parameters"),
     "layer_replication": (Handling.REFUSED, "another model"),
     "megatron_config": (Handling.REFUSED, ""),

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from lora_core.description import LayerShapes
+from lora_core.model_class import load_model
 from services.trainer.configuration import Configuration
 from services.trainer.targets import chosen, decoder_layers
 
@@ -23,9 +24,7 @@ def load(folder: Path, method: str) -> PreTrainedModel:
         if method == "qlora"
         else None
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, quantization_config=quantised
-    )
+    model = load_model(folder, torch.float32, quantised)
     if quantised:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     return model

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_core import description
 from lora_core.base_model import linear_shapes, load, target_shapes
 from lora_core.description import FILE, describe, layout_digest, write_description
 from lora_core.errors import AdapterNotFound, NotDescribed, UnsupportedBaseModel
+from lora_core.layers import dimensions
+from lora_core.model_class import class_of
+from tests.tiny_configs import tiny_config
 
 SIZES = {
     "vocab_size": 96,
@@ -68,7 +72,12 @@ def test_names_are_those_of_the_loaded_model_where_the_files_lack_the_prefix(tmp
         ("gpt_neox", {}, {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}, "gpt_neox.embed_in"),
         ("qwen3_moe", EXPERTS, {"q_proj", "k_proj", "v_proj", "o_proj"}, "model.embed_tokens"),
         ("mamba", {}, {"in_proj", "x_proj", "dt_proj", "out_proj"}, "backbone.embeddings"),
-        ("gemma2", {"head_dim": 8}, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, ""),
+        (
+            "gemma2",
+            {"head_dim": 8},
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+            "model.embed_tokens",
+        ),
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, set(), "transformer.wte"),
     ],
 )
@@ -89,7 +98,9 @@ def test_what_cannot_be_adapted_is_named_in_words(tmp_path: Path) -> None:
     assert experts.what_is("ghost") == ""
     assert "Conv1D" in describe(saved(tmp_path / "gpt2", "gpt2", n_embd=32, n_layer=1, n_head=4)).what_is("c_attn")
     assert describe(saved(tmp_path / "phi3", "phi3")).what_is("v_proj") == "fused into qkv_proj"
-    assert "scaled" in describe(saved(tmp_path / "gemma2", "gemma2", head_dim=8)).what_is("embed_tokens").lower()
+    inkling = tiny_config("inkling_text")
+    class_of(inkling).from_config(inkling).save_pretrained(tmp_path / "inkling")
+    assert "no plain input embedding (InklingNormedEmbedding)" in describe(tmp_path / "inkling").what_is("embed_tokens")
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8"])
@@ -106,6 +117,25 @@ def test_a_packed_model_has_the_shapes_that_it_computes_with(tmp_path: Path, met
     assert describe(base).quantisation == method
 
 
+@pytest.mark.parametrize("model_type", ["llava", "mistral3", "qwen2_5_vl", "qwen3_vl"])
+def test_a_model_of_images_and_text_has_its_text_decoder_as_targets(model_type: str, tmp_path: Path) -> None:
+    config = tiny_config(model_type)
+    made = class_of(config).from_config(config)
+    made.save_pretrained(tmp_path)
+    found = describe(tmp_path)
+    decoder = [name for name, layer in found.layers.items() if layer.decoder]
+    assert decoder
+    assert all(name.startswith("model.language_model.layers.") for name in decoder)
+    own = {name: dimensions(module) for name, module in made.named_modules() if isinstance(module, nn.Linear)}
+    assert found.named(["linear", "head"]) == own
+
+
+def test_a_model_with_a_kind_of_linear_of_its_own_is_described_with_it(tmp_path: Path) -> None:
+    config = tiny_config("falcon")
+    class_of(config).from_config(config).save_pretrained(tmp_path)
+    assert "dense_h_to_4h" in describe(tmp_path).short_names
+
+
 def test_a_multimodal_model_is_described_by_its_text_decoder_or_refused_in_a_sentence(tmp_path: Path) -> None:
     text = {**SIZES, "head_dim": 8}
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -117,12 +147,12 @@ def test_a_multimodal_model_is_described_by_its_text_decoder_or_refused_in_a_sen
         "model.language_model"
     }
     assert any(name.startswith("model.vision_tower.") for name in found.layers)
-    refused = shutil.copytree(tmp_path / "gemma3", tmp_path / "llava")
-    AutoConfig.for_model("llava", architectures=["LlavaForConditionalGeneration"]).save_pretrained(refused)
-    with pytest.raises(UnsupportedBaseModel, match=r"is a LlavaForConditionalGeneration .* its text part") as error:
+    refused = shutil.copytree(tmp_path / "gemma3", tmp_path / "clip")
+    AutoConfig.for_model("clip", architectures=["CLIPModel"]).save_pretrained(refused)
+    with pytest.raises(UnsupportedBaseModel, match=r"no language model from CLIPModel \(model_type 'clip'\)") as error:
         describe(refused)
     assert len(str(error.value)) < 400
-    with pytest.raises(UnsupportedBaseModel, match="is a LlavaForConditionalGeneration"):
+    with pytest.raises(UnsupportedBaseModel, match="no language model from CLIPModel"):
         load(refused)
     (refused / "config.json").write_text('{"model_type": "nobodys"}')
     with pytest.raises(UnsupportedBaseModel, match="nobodys"):

@@ -118,7 +118,6 @@ def test_a_checkpoint_made_by_peft_gives_pefts_logits_in_slots_in_layers_merged_
     [
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "tensor"),
-        ({"trainable_token_indices": [3, 4]}, "trainable_token_indices"),
     ],
 )
 def test_what_peft_can_express_and_we_cannot_is_refused_by_name(tiny_llama, tmp_path, config, field) -> None:
