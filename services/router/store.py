@@ -120,15 +120,16 @@ async def best_matches(
 ) -> list[Match]:
     """The ``k`` live adapters nearest to the query, best first; ``domains`` None reaches all of them.
 
-    Exact, not approximate: the index holds tens of texts for each of some hundreds of adapters.
+    Exact, not approximate: the index holds tens of texts for each of some hundreds of adapters. The query is read in
+    a query of its own: from the sixth call on PostgreSQL plans without its value and would read it again for each row.
     """
     rows = await connection.fetch(
         """
-        SELECT adapter_id, family, domain, max(1 - (embedding <=> $1::text::vector)) AS score
+        SELECT adapter_id, family, domain, max(1 - (embedding <=> (SELECT $1::text::vector))) AS score
         FROM live_route JOIN route_text USING (adapter_id)
         WHERE embedded_by = $2 AND ($3::text[] IS NULL OR domain = ANY ($3))
         GROUP BY adapter_id, family, domain
-        HAVING max(1 - (embedding <=> $1::text::vector)) >= $4
+        HAVING max(1 - (embedding <=> (SELECT $1::text::vector))) >= $4
         ORDER BY score DESC, adapter_id
         LIMIT $5
         """,
