@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lora_core.base_model import revision
 from lora_core.errors import AdapterNotFound
 
 
@@ -29,3 +30,11 @@ class SentenceEmbedder:
             list(texts), normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32)
+
+
+def embedding_identity(folder: Path) -> str:
+    """NAME@REVISION of the model in a folder: vectors that two models made do not compare.
+
+    Raises AdapterNotFound if the folder is no model.
+    """
+    return f"{folder.name}@{revision(folder)[:16]}"
