@@ -55,6 +55,11 @@ class LiveIndex:
         """Live adapters by id, those that nothing is known of included."""
         return sorted(self._routes.values(), key=lambda one: one.adapter_id)
 
+    @property
+    def lacking(self) -> bool:
+        """Whether a live adapter has texts and no vectors: one that another replica indexed with its own model."""
+        return any(one.texts and family not in self._known for family, one in self._routes.items())
+
     def threshold(self, family: str) -> Threshold | None:
         """From which similarity on a family's adapter is a match; None where no query ever reaches it."""
         return self._thresholds.get(family)
@@ -142,7 +147,7 @@ class LiveIndex:
 
 
 async def keep_in_step(pool: Pool, index: LiveIndex, loaded: Callable[[], None]) -> NoReturn:
-    """Load everything, then whatever changes; `loaded` is called each time after everything was loaded.
+    """Load everything, then whatever changes; `loaded` is called after each time.
 
     While PostgreSQL is away the index answers as it is; then it is read anew.
     """
@@ -184,6 +189,7 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
                 await index.load_taught(connection, taught)
             if routes:
                 await index.load(connection, routes)
+            loaded()
     finally:
         if not connection.is_closed():
             connection.remove_termination_listener(lost)

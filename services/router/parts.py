@@ -1,6 +1,7 @@
 """What the router stands on beside the kit."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class RouterParts:
     answering: Model
     coming: Model | None = None
     background: list["asyncio.Task[None]"] = field(default_factory=list)
+    lacking: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where an index has an adapter that its model has no vectors of."""
 
     @property
     def embedders(self) -> tuple[Embedder, ...]:
@@ -106,7 +109,13 @@ async def _open(stack: AsyncExitStack, folder: Path, settings: RouterSettings) -
 async def _follow(parts: RouterParts, pool: Pool, model: Model) -> None:
     """Keep a model's index in step from now on; returns once it is loaded."""
     loaded = asyncio.Event()
-    parts.background.append(asyncio.create_task(keep_in_step(pool, model.index, loaded.set)))
+
+    def heard() -> None:
+        loaded.set()
+        if model.index.lacking:
+            parts.lacking.set()
+
+    parts.background.append(asyncio.create_task(keep_in_step(pool, model.index, heard)))
     await loaded.wait()
 
 
@@ -128,9 +137,12 @@ async def _take_over(parts: RouterParts, pool: Pool, stack: AsyncExitStack, sett
 
 
 async def _sweep(parts: RouterParts, pool: Pool, age: timedelta) -> NoReturn:
-    """Make what is lacking, for example of adapters that an older release indexed, and forget old corrections."""
+    """Make what is lacking, which a replica of another model or release indexed, and forget old corrections."""
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SWEEP_SECONDS):
+                await parts.lacking.wait()
+        parts.lacking.clear()
         try:
             for embedder in parts.embedders:
                 await fill(pool, parts.learning, embedder)
