@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 WHOLE = 250
 """Characters of a query that is taken as it is. What people ask alone is mostly shorter."""
-ENDS = (100, 300)
-"""Characters of sentences at the end, and at the beginning, that are taken by themselves."""
+ENDS = (0, 100, 300)
+"""Characters of sentences at the end, and at the beginning, that are taken by themselves; one sentence at least."""
 BODY, STEP, BODIES = 800, 600, 10
 """Characters of a window over all of the text, from one to the next, and how many there are at most."""
 BEGINNING, WITHIN, EARLIER = 0.95, 0.9, 0.7

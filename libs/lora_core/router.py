@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter
+from lora_core.query_windows import query_windows
 
 
 class Embedder(Protocol):
@@ -57,14 +58,22 @@ class LoRARouter:
         self._vectors.pop(name, None)
         self._virtual.discard(name)
 
-    def select(self, query: str, k: int = 3, threshold: float = 0.0) -> list[Match]:
-        """The at most `k` best adapters with a similarity of at least `threshold`, best first, equals by name."""
+    def select(self, query: str, k: int = 3, threshold: float = 0.0, *, earlier: Sequence[str] = ()) -> list[Match]:
+        """The at most `k` best adapters with a similarity of at least `threshold`, best first, equals by name.
+
+        A long query is compared by its parts, see `lora_core.query_windows`.
+        earlier: the turns before it, oldest first, which count less.
+        """
         if k < 1:
             raise ValueError(f"k is {k}, expected at least 1")
         if not self._vectors:
             return []
-        target = _normalised(self._embedder.embed([query]))[0]
-        scores = {name: float((vectors @ target).max()) for name, vectors in self._vectors.items()}
+        windows = query_windows(query, earlier)
+        if not windows:
+            return []
+        targets = _normalised(self._embedder.embed([one.text for one in windows]))
+        targets *= np.array([[one.weight] for one in windows], dtype=np.float32)
+        scores = {name: float((vectors @ targets.T).max()) for name, vectors in self._vectors.items()}
         ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
         return [Match(name, score, name in self._virtual) for name, score in ranked[:k] if score >= threshold]
 

