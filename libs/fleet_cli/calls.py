@@ -24,11 +24,12 @@ from fleet_cli.replies import (
     GoldenSet,
     Job,
     JobAccepted,
-    Match,
     Metric,
     Provenance,
     Recorded,
     Reply,
+    Route,
+    RouteAnswer,
     Uploaded,
 )
 from fleet_events import v1
@@ -261,14 +262,25 @@ def judge_agreement(judge: str, domain: str) -> Call[Agreement]:
 
 
 # router and inference
-def route(query: str, k: int, threshold: float | None, domains: Sequence[str]) -> Call[list[Match]]:
-    """The adapters nearest to a query."""
+def route(query: str, k: int, threshold: float | None, domains: Sequence[str]) -> Call[RouteAnswer]:
+    """What the router would do with a query."""
     body: dict[str, object] = {"query": query, "k": k}
     if threshold is not None:
         body["threshold"] = threshold
     if domains:
         body["domains"] = list(domains)
-    return Call("router", "POST", "/v1/route", TypeAdapter(list[Match]), body=body, inside="matches")
+    return Call("router", "POST", "/v1/route", TypeAdapter(RouteAnswer), body=body)
+
+
+def routes() -> Call[list[Route]]:
+    """Adapters that queries are routed to."""
+    return Call("router", "GET", "/v1/routes", TypeAdapter(list[Route]), inside="routes")
+
+
+def correct_route(query: str, domain: str, family: str | None) -> Call[Anything]:
+    """Say who of a domain is to answer a query; None: nobody."""
+    body: dict[str, object] = {"query": query, "domain": domain, "family": family}
+    return Call("router", "POST", "/v1/corrections", _ANYTHING, body=body)
 
 
 def models() -> Call[list[Reply]]:

@@ -66,6 +66,17 @@ class Probe(Message):
     """Largest absolute difference to the base model's logits over the vocabulary."""
 
 
+class RoutingProfile(Message):
+    """What a router recognises an adapter's queries by: vectors of its training prompts, none of their texts."""
+
+    blob: Blob
+    """safetensors: centroids, counts, spreads and held_out."""
+    embedded_by: Annotated[str, Field(min_length=1, max_length=300)]
+    """Embedding model that made the vectors, NAME@REVISION: those of another do not compare."""
+    prompts: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
+    """Distinct prompts that it is made of."""
+
+
 class Adapter(Message):
     """What every other service needs to know of a version."""
 
@@ -81,6 +92,8 @@ class Adapter(Message):
     description: str = ""
     example_prompts: tuple[str, ...] = ()
     probe: Probe | None = None
+    routing: RoutingProfile | None = None
+    """Absent where it was not trained here: then description and example prompts alone tell what it is for."""
 
 
 class CriterionChange(Message):
@@ -695,6 +708,7 @@ class TrainingCompleted(Event):
     exports: tuple[Export, ...] = ()
     adapter_type: Annotated[str, Field(max_length=100)] = ""
     """What kind of adapter its data was prepared for, for example intent-classifier; empty where its data says nothing."""
+    routing: RoutingProfile | None = None
 
 
 class TrainingFailed(Event):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lora_core.base_model import revision
 from lora_core.errors import AdapterNotFound
 
 
@@ -60,3 +61,11 @@ class SentenceEmbedder:
         begins = range(0, len(read), self._most)
         parts = [read[begin : begin + self._most] for begin in begins]
         return [(text[part[0][0] : part[-1][1]], len(part)) for part in parts]
+
+
+def embedding_identity(folder: Path) -> str:
+    """NAME@REVISION of the model in a folder, and how long texts are read: other vectors do not compare.
+
+    Raises AdapterNotFound if the folder is no model.
+    """
+    return f"{folder.name}@{revision(folder)[:16]}+windows"

@@ -28,6 +28,8 @@ class Match(BaseModel):
     family: str
     domain: str
     score: float
+    threshold: float | None = None
+    """From which similarity on it is a match."""
 
 
 class RouterAnswer(BaseModel):
@@ -35,6 +37,12 @@ class RouterAnswer(BaseModel):
 
     matches: list[Match]
     threshold: float | None = Field(default=None)
+    """Of what is nearest."""
+    outcome: str = ""
+    """match, ambiguous or abstain."""
+    nearest: Match | None = None
+    margin: float | None = None
+    """How far the nearest is before the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +123,35 @@ def choose(answer: RouterAnswer, catalogue: Catalogue, bases: Bases, asker: Aske
         except ApiError as error:
             passed_over.append(f"{adapter.adapter_id}: {error.code}")
             continue
-        reason = f"nearest adapter, similarity {match.score:.3f}"
-        return adapter, Routed(matched=True, adapter_id=adapter.adapter_id, score=match.score, reason=reason)
-    threshold = "" if answer.threshold is None else f" (threshold {answer.threshold:.2f})"
-    reason = "; ".join(passed_over) or f"no adapter is near enough{threshold}"
-    return None, Routed(matched=False, reason=f"base model answers: {reason}")
+        return adapter, Routed(
+            matched=True,
+            adapter_id=adapter.adapter_id,
+            score=match.score,
+            threshold=match.threshold,
+            margin=answer.margin,
+            ambiguous=answer.outcome == "ambiguous",
+            reason=_why(match, answer),
+        )
+    reason = "; ".join(passed_over) or _why_none(answer)
+    return None, Routed(
+        matched=False,
+        score=answer.nearest and answer.nearest.score,
+        threshold=answer.threshold,
+        margin=answer.margin,
+        reason=f"base model answers: {reason}",
+    )
+
+
+def _why(match: Match, answer: RouterAnswer) -> str:
+    threshold = "" if match.threshold is None else f", its threshold {match.threshold:.3f}"
+    others = "; others suit about as well" if answer.outcome == "ambiguous" else ""
+    return f"nearest adapter, similarity {match.score:.3f}{threshold}{others}"
+
+
+def _why_none(answer: RouterAnswer) -> str:
+    nearest, threshold = answer.nearest, answer.threshold
+    if nearest is not None and threshold is not None and nearest.score >= threshold:
+        return "it is like a query that was said to be for no adapter"
+    limit = "" if threshold is None else f" (threshold {threshold:.2f})"
+    similarity = "" if nearest is None else f", the nearest has similarity {nearest.score:.3f}"
+    return f"no adapter is near enough{limit}{similarity}"

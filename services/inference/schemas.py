@@ -44,6 +44,13 @@ class Routed(BaseModel):
     """False: no adapter was near enough, the base model answered."""
     adapter_id: str | None = None
     score: float | None = None
+    """Of the adapter, or of the nearest one where none was near enough."""
+    threshold: float | None = None
+    """From which score on it would have been, or was, near enough."""
+    margin: float | None = None
+    """How far the nearest adapter is before the second."""
+    ambiguous: bool = False
+    """Others suit about as well: POST /v1/route of the router names them."""
     reason: str
 
 

@@ -96,6 +96,7 @@ class Submission:
     description: str = ""
     example_prompts: tuple[str, ...] = ()
     probe: v1.Probe | None = None
+    routing: v1.RoutingProfile | None = None
     golden_dataset_id: str = ""
     auto_approve_threshold: float | None = None
     training: Training | None = None
@@ -151,6 +152,7 @@ class Adapter:
             description=made_of.description,
             example_prompts=made_of.example_prompts,
             probe=made_of.probe,
+            routing=made_of.routing,
         )
 
 

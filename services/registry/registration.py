@@ -49,6 +49,7 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
         description=event.description,
         example_prompts=event.example_prompts,
         probe=event.probe,
+        routing=event.routing,
         golden_dataset_id=event.golden_dataset_id,
         auto_approve_threshold=event.auto_approve_threshold,
         training=Training(

@@ -1,7 +1,9 @@
 """HTTP of the router."""
 
+from dataclasses import replace
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
@@ -10,9 +12,15 @@ from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
 from lora_core.query_windows import query_windows
 
+from . import index as index_changes
 from . import store
+from .decision import Decision, Outcome, decide
+from .decision import weights as decision_weights
+from .evidence import Kind
+from .live import Found, LiveIndex
 from .parts import RouterService
 from .rebuild import rebuild
+from .store import LiveRoute
 
 router = APIRouter()
 
@@ -30,6 +38,7 @@ def _service(request: Request) -> RouterService:
 ThisService = Annotated[RouterService, Depends(_service)]
 Generates = Annotated[Caller, Depends(require("generate"))]
 Reads = Annotated[Caller, Depends(require("adapters:read"))]
+Teaches = Annotated[Caller, Depends(require("adapters:write"))]
 Administers = Annotated[Caller, Depends(require("fleet:admin"))]
 
 
@@ -42,26 +51,46 @@ class RouteRequest(BaseModel, extra="forbid"):
     """The user's turns before it, oldest first: the last ones count too, each less than the one after it."""
     k: int = Field(default=1, ge=1, le=50)
     threshold: float | None = Field(default=None, ge=-1.0, le=1.0)
-    """Smallest cosine similarity; the service's setting where it is not given."""
+    """Smallest cosine similarity for every adapter, in place of each one's own."""
+    margin: float | None = Field(default=None, ge=0.0, le=2.0)
+    """Adapters that close to the best one are ambiguous; the service's setting where it is not given."""
     domains: list[str] | None = Field(default=None, max_length=1000)
     """Narrows the caller's own domains."""
 
 
 class Match(BaseModel):
-    """An adapter that the query is near to."""
+    """An adapter and how near the query is to it."""
 
     adapter_id: str
     family: str
     domain: str
     score: float
-    """Cosine similarity with the nearest of the adapter's texts, less where it is not of the query's end."""
+    """Cosine similarity with the nearest of the adapter's vectors, less where it is not of the query's end."""
+    threshold: float
+    """From which similarity on it is a match."""
+    weight: float | None = None
+    """Its share among the matches, together 1; null where it is none."""
+    evidence: Kind
+    """What it is recognised by: centroids of all its training prompts, a few examples, or its description."""
+    calibrated_on: int
+    """Prompts of its own that the threshold comes from; 0 where it is the setting's: then the answer is less sure."""
+    share_not_nearer: float | None
+    """Which part of its own prompts comes no nearer than this query; null where that is not known."""
 
 
 class RouteResponse(BaseModel):
-    """Matches at or above the threshold, best first; none is an answer too."""
+    """What to do with the query. `abstain` is an answer too."""
 
+    outcome: Outcome
     matches: list[Match]
+    """At or above their thresholds, best first, at most `k`."""
+    nearest: Match | None
+    """The best match, or what came nearest where there is none."""
     threshold: float
+    """Of the nearest one."""
+    margin: float | None
+    """How far the nearest one is before the second; null where there is no second."""
+    why: str
 
 
 class Route(BaseModel):
@@ -74,13 +103,35 @@ class Route(BaseModel):
     description: str
     revision: int
     texts: int
-    """How many texts it is recognised by; none means that no query ever reaches it."""
+    """How many texts came with it."""
+    evidence: Kind | None
+    """What it is recognised by; null means that no query ever reaches it."""
+    vectors: int
+    threshold: float | None
+    calibrated_on: int
 
 
 class Routes(BaseModel):
-    """The live index."""
+    """The live index, and the embedding model that it is of."""
 
     routes: list[Route]
+    embedding_model: str
+
+
+class CorrectionRequest(BaseModel, extra="forbid"):
+    """A query of a domain and who is to answer it."""
+
+    query: str = Field(min_length=1, max_length=MAX_QUERY)
+    domain: str
+    family: str | None
+    """null: no adapter of the domain."""
+
+
+class Taught(BaseModel):
+    """What was understood."""
+
+    domain: str
+    family: str | None
 
 
 class Rebuilt(BaseModel):
@@ -92,48 +143,89 @@ class Rebuilt(BaseModel):
 @router.post("/v1/route")
 async def route(body: RouteRequest, caller: Generates, service: ThisService) -> RouteResponse:
     """The adapters nearest to a query, among the domains that the caller reaches."""
-    threshold = service.settings.route_threshold if body.threshold is None else body.threshold
+    settings, model = service.settings, service.parts.answering
     domains = _within(caller, body.domains)
-    embedder = service.parts.embedder
     windows = query_windows(body.query, body.earlier)
-    if not windows:
-        return RouteResponse(matches=[], threshold=threshold)
-    vectors = await embedder.embed([one.text for one in windows])
-    async with service.db.acquire() as connection:
-        matches = await store.best_matches(
-            connection,
-            vectors,
-            [one.weight for one in windows],
-            embedded_by=embedder.identity,
-            domains=domains,
-            threshold=threshold,
-            k=body.k,
-        )
+    found: list[Found] = []
+    if windows:
+        vectors = await model.embedder.embed([one.text for one in windows])
+        weights = np.array([one.weight for one in windows], dtype=np.float32)
+        look = model.index.find if body.threshold is None else model.index.everything
+        found = look(vectors, weights, None if domains is None else set(domains))
+    if body.threshold is not None:
+        found = [replace(one, candidate=replace(one.candidate, threshold=body.threshold)) for one in found]
+    margin = settings.ambiguous_margin if body.margin is None else body.margin
+    return _response(decide([one.candidate for one in found], margin), found, body.k, settings.route_threshold)
+
+
+def _response(decision: Decision, found: list[Found], k: int, threshold: float) -> RouteResponse:
+    of = {one.candidate.family: one for one in found}
+    shares = decision_weights(decision.matches)
+    nearest = decision.nearest
     return RouteResponse(
-        matches=[Match(adapter_id=m.adapter_id, family=m.family, domain=m.domain, score=m.score) for m in matches],
-        threshold=threshold,
+        outcome=decision.outcome,
+        matches=[_match(of[one.family], share) for one, share in zip(decision.matches[:k], shares[:k], strict=True)],
+        nearest=None if nearest is None else _match(of[nearest.family], shares[0] if shares else None),
+        threshold=threshold if nearest is None else nearest.threshold,
+        margin=decision.margin,
+        why=decision.why,
+    )
+
+
+def _match(one: Found, weight: float | None) -> Match:
+    return Match(
+        adapter_id=one.route.adapter_id,
+        family=one.route.family,
+        domain=one.route.domain,
+        score=one.candidate.score,
+        threshold=one.candidate.threshold,
+        weight=weight,
+        evidence=one.evidence,
+        calibrated_on=one.calibrated_on,
+        share_not_nearer=one.share_not_nearer,
     )
 
 
 @router.get("/v1/routes")
 async def routes(caller: Reads, service: ThisService) -> Routes:
     """Adapters in the index, of the domains that the caller reaches."""
-    async with service.db.acquire() as connection:
-        found = await store.live_routes(connection, _within(caller, None))
-    return Routes(
-        routes=[
-            Route(
-                adapter_id=one.adapter_id,
-                family=one.family,
-                domain=one.domain,
-                version=one.version,
-                description=one.description,
-                revision=one.revision,
-                texts=one.texts,
-            )
-            for one in found
-        ]
+    model = service.parts.answering
+    shown = [_route(one, model.index) for one in model.index.routes if caller.reaches(one.domain)]
+    return Routes(routes=shown, embedding_model=model.embedder.identity)
+
+
+def _route(one: LiveRoute, index: LiveIndex) -> Route:
+    known, threshold = index.evidence(one.family), index.threshold(one.family)
+    return Route(
+        adapter_id=one.adapter_id,
+        family=one.family,
+        domain=one.domain,
+        version=one.version,
+        description=one.description,
+        revision=one.revision,
+        texts=one.texts,
+        evidence=known and known.kind,
+        vectors=0 if known is None else len(known.vectors),
+        threshold=threshold and threshold.value,
+        calibrated_on=0 if threshold is None else threshold.calibrated_on,
     )
+
+
+@router.post("/v1/corrections")
+async def teach(body: CorrectionRequest, caller: Teaches, service: ThisService) -> Taught:
+    """Say who is to answer a query, and those that are like it. The last word on a query counts."""
+    caller.reach(body.domain)
+    parts = service.parts
+    live = [one for one in parts.answering.index.routes if one.domain == body.domain]
+    if body.family is not None and body.family not in {one.family for one in live}:
+        known = ", ".join(one.family for one in live) or "none"
+        raise Problem(404, "No such family", f"live families of {body.domain!r} are: {known}", field="family")
+    correction = store.Correction(body.domain, body.query.strip(), body.family, caller.subject)
+    if not correction.query:
+        raise Problem(422, "Not a query", "query is blank; give the text that was routed wrongly", field="query")
+    async with service.transaction() as tx:
+        await index_changes.teach(tx.connection, parts.embedders, correction)
+    return Taught(domain=body.domain, family=body.family)
 
 
 @router.post("/admin/rebuild")

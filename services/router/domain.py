@@ -6,7 +6,7 @@ The highest revision of each kind wins, so that events may come in any order and
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fleet_events.v1 import AdapterActivated, AdapterDeactivated
+from fleet_events.v1 import AdapterActivated, AdapterDeactivated, RoutingProfile
 
 NEVER = -1
 
@@ -23,7 +23,9 @@ class Route:
     activated: int = NEVER
     deactivated: int = NEVER
     texts: tuple[str, ...] = ()
-    """What a query is compared with: the description first, then the example prompts."""
+    """The description first, then the example prompts."""
+    profile: RoutingProfile | None = None
+    """Vectors of its training prompts, where the trainer made them."""
 
     @property
     def routable(self) -> bool:
@@ -49,6 +51,7 @@ def activate(held: Route | None, event: AdapterActivated) -> Route:
         description=adapter.description,
         activated=event.revision,
         texts=texts_of(adapter.description, adapter.example_prompts),
+        profile=adapter.routing,
     )
 
 

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from lora_core.embedding import SentenceEmbedder
 
 
-_RULE = "+windows"
-"""How long texts become vectors, which do not compare with those of another rule."""
-
-
 class Embedder:
     """The service's embedding model; ``identity`` names it, since vectors of two models do not compare."""
 
@@ -25,6 +21,7 @@ class Embedder:
         self._model = model
         self._thread = thread
         self.identity = identity
+        self.dimension = model.dimension
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[number of texts, dimensions], each row of length 1."""
@@ -43,8 +40,7 @@ async def open_embedder(folder: Path, threads: int) -> AsyncIterator[Embedder]:
 def _load(folder: Path, threads: int) -> "tuple[SentenceEmbedder, str]":
     import torch
 
-    from lora_core.base_model import revision
-    from lora_core.embedding import SentenceEmbedder
+    from lora_core.embedding import SentenceEmbedder, embedding_identity
 
     torch.set_num_threads(threads)
-    return SentenceEmbedder(folder), f"{folder.name}@{revision(folder)[:16]}{_RULE}"
+    return SentenceEmbedder(folder), embedding_identity(folder)

@@ -12,7 +12,7 @@ handlers: Handlers[RouterService] = Handlers("router")
 
 @handlers.on(AdapterActivated)
 async def route_to(event: AdapterActivated, tx: Transaction, service: RouterService) -> None:
-    await index.activate(tx.connection, service.parts.embedder, event)
+    await index.activate(tx.connection, service.parts.learning, event)
 
 
 @handlers.on(AdapterDeactivated)

@@ -26,7 +26,7 @@ async def rebuild(service: RouterService) -> int:
         await store.lock_index(connection)
         async with asyncio.timeout(DEADLINE):
             routes = await _replay(service)
-        return await index.replace_all(connection, service.parts.embedder, routes)
+        return await index.replace_all(connection, service.parts.learning, routes)
 
 
 async def _replay(service: RouterService) -> dict[str, Route]:

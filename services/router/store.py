@@ -1,26 +1,17 @@
-"""SQL of the router: one statement a function."""
+"""SQL of the router: one statement a function. Vectors are float32, little-endian, row after row."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fleet_events.v1 import RoutingProfile
 from fleet_kit.db import Connection
 
 from .domain import Route
-
-Vectors = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """An adapter and the best cosine similarity of its texts with the query."""
-
-    adapter_id: str
-    family: str
-    domain: str
-    score: float
+from .evidence import Evidence, Kind, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +25,21 @@ class LiveRoute:
     description: str
     revision: int
     texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What somebody said of a query of a domain; `family` None: no adapter is to answer it."""
+
+    domain: str
+    query: str
+    family: str | None
+    taught_by: str
+
+    @property
+    def key(self) -> bytes:
+        """Digest of the query."""
+        return hashlib.sha256(self.query.encode()).digest()
 
 
 async def held(connection: Connection, adapter_id: str) -> Route | None:
@@ -53,14 +59,14 @@ async def lock_index(connection: Connection) -> None:
     await connection.execute("LOCK TABLE route IN EXCLUSIVE MODE")
 
 
-async def save_route(connection: Connection, route: Route, embedded_by: str) -> None:
+async def save_route(connection: Connection, route: Route) -> None:
     await connection.execute(
         """
-        INSERT INTO route (adapter_id, family, domain, version, description, activated, deactivated, embedded_by)
+        INSERT INTO route (adapter_id, family, domain, version, description, activated, deactivated, profile)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (adapter_id) DO UPDATE SET
             version = EXCLUDED.version, description = EXCLUDED.description,
-            activated = EXCLUDED.activated, deactivated = EXCLUDED.deactivated, embedded_by = EXCLUDED.embedded_by
+            activated = EXCLUDED.activated, deactivated = EXCLUDED.deactivated, profile = EXCLUDED.profile
         """,
         route.adapter_id,
         route.family,
@@ -69,7 +75,7 @@ async def save_route(connection: Connection, route: Route, embedded_by: str) -> 
         route.description,
         route.activated,
         route.deactivated,
-        embedded_by,
+        route.profile and route.profile.model_dump(mode="json"),
     )
 
 
@@ -91,17 +97,35 @@ async def delete_texts(connection: Connection, adapter_id: str) -> None:
     await connection.execute("DELETE FROM route_text WHERE adapter_id = $1", adapter_id)
 
 
-async def save_texts(connection: Connection, adapter_id: str, texts: Sequence[str], vectors: Vectors) -> None:
-    """``vectors``: [number of texts, dimensions], normalised."""
+async def save_texts(connection: Connection, adapter_id: str, texts: Sequence[str]) -> None:
     await connection.execute(
         """
-        INSERT INTO route_text (adapter_id, ordinal, text, embedding)
-        SELECT $1, item.ordinal - 1, item.text, item.embedding::vector
-        FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS item (text, embedding, ordinal)
+        INSERT INTO route_text (adapter_id, ordinal, text)
+        SELECT $1, item.ordinal - 1, item.text FROM unnest($2::text[]) WITH ORDINALITY AS item (text, ordinal)
         """,
         adapter_id,
         list(texts),
-        [as_literal(vector) for vector in vectors],
+    )
+
+
+async def delete_vectors(connection: Connection, adapter_id: str) -> None:
+    await connection.execute("DELETE FROM route_vectors WHERE adapter_id = $1", adapter_id)
+
+
+async def save_evidence(connection: Connection, adapter_id: str, embedded_by: str, evidence: Evidence) -> None:
+    await connection.execute(
+        """
+        INSERT INTO route_vectors (adapter_id, embedded_by, evidence, dimension, vectors, nearness)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (adapter_id, embedded_by) DO UPDATE SET evidence = EXCLUDED.evidence,
+            dimension = EXCLUDED.dimension, vectors = EXCLUDED.vectors, nearness = EXCLUDED.nearness
+        """,
+        adapter_id,
+        embedded_by,
+        evidence.kind.value,
+        evidence.vectors.shape[1],
+        as_bytes(evidence.vectors),
+        evidence.nearness.tolist(),
     )
 
 
@@ -109,78 +133,139 @@ async def empty_index(connection: Connection) -> None:
     await connection.execute("DELETE FROM route")
 
 
-async def best_matches(
-    connection: Connection,
-    query: Vectors,
-    weights: Sequence[float],
-    *,
-    embedded_by: str,
-    domains: Sequence[str] | None,
-    threshold: float,
-    k: int,
-) -> list[Match]:
-    """The ``k`` live adapters nearest to the query, best first; ``domains`` None reaches all of them.
-
-    ``query``: [parts, dimensions], normalised; an adapter is as near as its nearest text is to a part, times the part's
-    weight.
-
-    Exact, not approximate: the index holds tens of texts for each of some hundreds of adapters.
-    """
-    rows = await connection.fetch(
+async def live_evidence(
+    connection: Connection, embedded_by: str, families: Sequence[str] | None
+) -> AsyncIterator[tuple[LiveRoute, Evidence | None]]:
+    """Live adapters, of these families or of all, with their vectors of one embedding model; inside a transaction."""
+    async for row in connection.cursor(
         """
-        SELECT adapter_id, family, domain, max(part.weight * (1 - (embedding <=> part.vector))) AS score
-        FROM live_route JOIN route_text USING (adapter_id)
-        CROSS JOIN (
-            SELECT vector::vector, weight FROM unnest($1::text[], $6::float8[]) AS given (vector, weight)
-        ) AS part
-        WHERE embedded_by = $2 AND ($3::text[] IS NULL OR domain = ANY ($3))
-        GROUP BY adapter_id, family, domain
-        HAVING max(part.weight * (1 - (embedding <=> part.vector))) >= $4
-        ORDER BY score DESC, adapter_id
-        LIMIT $5
+        SELECT live.adapter_id, family, domain, version, description, revision,
+            (SELECT count(*)::int FROM route_text AS own WHERE own.adapter_id = live.adapter_id) AS texts,
+            evidence, dimension, vectors, nearness
+        FROM live_route AS live
+        LEFT JOIN route_vectors AS made ON made.adapter_id = live.adapter_id AND made.embedded_by = $1
+        WHERE $2::text[] IS NULL OR family = ANY ($2)
         """,
-        [as_literal(part) for part in query],
         embedded_by,
-        None if domains is None else list(domains),
-        threshold,
-        k,
-        list(weights),
-    )
-    return [Match(**row) for row in rows]
+        None if families is None else list(families),
+        prefetch=100,
+    ):
+        route = LiveRoute(**{name: row[name] for name in LiveRoute.__slots__})
+        if row["vectors"] is None:
+            yield route, None
+        else:
+            vectors = from_bytes(row["vectors"]).reshape(-1, row["dimension"])
+            yield route, Evidence(Kind(row["evidence"]), vectors, np.array(row["nearness"], dtype=np.float32))
 
 
-async def live_routes(connection: Connection, domains: Sequence[str] | None) -> list[LiveRoute]:
+async def lacking_vectors(connection: Connection, embedded_by: str) -> list[Route]:
+    """Routable adapters that have a text or a profile and no vectors of this embedding model, with their texts."""
     rows = await connection.fetch(
         """
-        SELECT adapter_id, family, domain, version, description, revision, count(ordinal)::int AS texts
-        FROM live_route LEFT JOIN route_text USING (adapter_id)
-        WHERE $1::text[] IS NULL OR domain = ANY ($1)
-        GROUP BY adapter_id, family, domain, version, description, revision
+        SELECT adapter_id, family, domain, version, description, activated, deactivated, profile,
+            (SELECT array_agg(text ORDER BY ordinal) FROM route_text AS own WHERE own.adapter_id = route.adapter_id)
+                AS texts
+        FROM route
+        WHERE activated > deactivated AND NOT EXISTS (
+            SELECT FROM route_vectors AS made WHERE made.adapter_id = route.adapter_id AND made.embedded_by = $1
+        ) AND (profile IS NOT NULL OR EXISTS (SELECT FROM route_text AS own WHERE own.adapter_id = route.adapter_id))
         ORDER BY adapter_id
         """,
-        None if domains is None else list(domains),
+        embedded_by,
     )
-    return [LiveRoute(**row) for row in rows]
+    return [
+        Route(
+            **{
+                **row,
+                "texts": tuple(row["texts"] or ()),
+                "profile": row["profile"] and RoutingProfile.model_validate(row["profile"]),
+            }
+        )
+        for row in rows
+    ]
 
 
-async def embedded_otherwise(connection: Connection, embedded_by: str) -> dict[str, list[str]]:
-    """Texts of the adapters whose vectors come from another embedding model."""
+async def tell_changed(connection: Connection, family: str) -> None:
+    """What a change of `route` tells by itself, for changes beside it."""
+    await connection.execute("SELECT pg_notify('route', $1)", family)
+
+
+async def tell_taught(connection: Connection, domain: str) -> None:
+    await connection.execute("SELECT pg_notify('taught', $1)", domain)
+
+
+async def taught(connection: Connection, one: Correction) -> bool:
+    """Whether a query's correction is still there; locked until the transaction ends."""
+    found = await connection.fetchval(
+        "SELECT true FROM correction WHERE domain = $1 AND query_sha256 = $2 FOR UPDATE", one.domain, one.key
+    )
+    return bool(found)
+
+
+async def save_correction(connection: Connection, one: Correction) -> None:
+    await connection.execute(
+        """
+        INSERT INTO correction (domain, query_sha256, query, family, taught_by) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (domain, query_sha256) DO UPDATE
+        SET family = EXCLUDED.family, taught_by = EXCLUDED.taught_by, taught_at = now()
+        """,
+        one.domain,
+        one.key,
+        one.query,
+        one.family,
+        one.taught_by,
+    )
+
+
+async def save_correction_vector(connection: Connection, one: Correction, embedded_by: str, vector: Vectors) -> None:
+    await connection.execute(
+        """
+        INSERT INTO correction_vector (domain, query_sha256, embedded_by, vector) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (domain, query_sha256, embedded_by) DO UPDATE SET vector = EXCLUDED.vector
+        """,
+        one.domain,
+        one.key,
+        embedded_by,
+        as_bytes(vector),
+    )
+
+
+async def corrections(
+    connection: Connection, embedded_by: str, domains: Sequence[str] | None
+) -> list[tuple[str, str | None, Vectors]]:
+    """(domain, family, vector) of what was taught, in these domains or in all."""
     rows = await connection.fetch(
         """
-        SELECT adapter_id, array_agg(text ORDER BY ordinal) AS texts
-        FROM route JOIN route_text USING (adapter_id)
-        WHERE embedded_by <> $1
-        GROUP BY adapter_id
+        SELECT domain, family, vector FROM correction JOIN correction_vector USING (domain, query_sha256)
+        WHERE embedded_by = $1 AND ($2::text[] IS NULL OR domain = ANY ($2)) ORDER BY domain, query_sha256
+        """,
+        embedded_by,
+        None if domains is None else list(domains),
+    )
+    return [(row["domain"], row["family"], from_bytes(row["vector"])) for row in rows]
+
+
+async def corrections_lacking_vectors(connection: Connection, embedded_by: str) -> list[Correction]:
+    rows = await connection.fetch(
+        """
+        SELECT domain, query, family, taught_by FROM correction WHERE NOT EXISTS (
+            SELECT FROM correction_vector AS made
+            WHERE made.domain = correction.domain AND made.query_sha256 = correction.query_sha256
+                AND made.embedded_by = $1
+        )
         """,
         embedded_by,
     )
-    return {row["adapter_id"]: row["texts"] for row in rows}
+    return [Correction(**row) for row in rows]
 
 
-async def mark_embedded(connection: Connection, adapter_id: str, embedded_by: str) -> None:
-    await connection.execute("UPDATE route SET embedded_by = $2 WHERE adapter_id = $1", adapter_id, embedded_by)
+async def forget_corrections(connection: Connection, age: timedelta) -> None:
+    await connection.execute("DELETE FROM correction WHERE taught_at < now() - $1::interval", age)
 
 
-def as_literal(vector: NDArray[np.float32]) -> str:
-    """pgvector's text form; asyncpg has no binary form for it."""
-    return "[" + ",".join(map(str, vector.tolist())) + "]"
+def as_bytes(vectors: Vectors) -> bytes:
+    return vectors.astype("<f4").tobytes()
+
+
+def from_bytes(stored: bytes) -> Vectors:
+    return np.frombuffer(stored, dtype="<f4").astype(np.float32)

@@ -9,7 +9,7 @@ import typer
 from fleet_cli import calls
 from fleet_cli.group import CommandGroup
 from fleet_cli.replies import Served
-from fleet_cli.session import Session, facts, table
+from fleet_cli.session import Session
 
 
 def _told(served: Served | None, generation_id: str) -> str:
@@ -65,20 +65,6 @@ def add(root: CommandGroup) -> None:
         """Rate an answer."""
         answered = session.client.call(calls.feedback(generation_id, rating, comment))
         session.answer(answered, f"recorded {rating} for {generation_id}")
-
-    @root.command("route")
-    def route(
-        session: Session,
-        query: Annotated[str, typer.Argument(metavar="QUERY")],
-        k: Annotated[int, typer.Option("--k", min=1, max=50, help="How many adapters.")] = 3,
-        threshold: Annotated[float | None, typer.Option("--threshold", min=-1, max=1, help="Least similarity.")] = None,
-        domain: Annotated[list[str] | None, typer.Option("--domain", help="Only these domains.")] = None,
-    ) -> None:
-        """Show which adapters `--model auto` would choose for a query."""
-        found = session.client.call(calls.route(query, k, threshold, domain or []))
-        rows = [(one.adapter_id, one.domain, f"{one.score:.3f}") for one in found]
-        nobody = facts({"no adapter": "is near enough: the base model would answer"})
-        session.answer(found, table(("ADAPTER", "DOMAIN", "SIMILARITY"), rows) if rows else nobody)
 
 
 def _delta(chunk: dict[str, object]) -> str:

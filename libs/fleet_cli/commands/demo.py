@@ -120,7 +120,7 @@ def wait_until_routed(session: Session, loop: Loop, question: str, seconds: floa
     reason = "the router does not list it"
     while time.monotonic() < give_up:
         try:
-            matches = session.client.call(calls.route(question, 5, -1.0, [DOMAIN]))
+            matches = session.client.call(calls.route(question, 5, -1.0, [DOMAIN])).matches
             if any(match.adapter_id == loop.adapter_id for match in matches):
                 answer = session.client.call(calls.chat(loop.adapter_id, question, max_tokens=1))
                 if answer.lorafleet is not None and answer.lorafleet.adapter_id == loop.adapter_id:

@@ -1,5 +1,6 @@
 """SQL of the live records of a domain: one statement a function, connection first. Queries have the form of web
-searches: words that must all occur, "phrases", or, -not."""
+searches: words that must all occur, "phrases", or, -not. Each is read in a query of its own, once: a generic plan would
+read it again for every row."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +18,7 @@ async def select_completions(
         """
         select prompt, completion, rating, origin, source_id from samples
         where domain = $1
-          and ($2 = '' or document @@ websearch_to_tsquery('simple', $2))
+          and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and ($3::float8 is null or rating is null or rating >= $3)
         """,
         domain,
@@ -36,7 +37,7 @@ async def select_rated(
         """
         select prompt, completion, rating, origin, source_id from samples
         where domain = $1
-          and ($2 = '' or document @@ websearch_to_tsquery('simple', $2))
+          and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and rating is not null and ($3::float8 is null or rating >= $3)
         """,
         domain,
@@ -57,14 +58,14 @@ async def select_preferences(
     async for row in connection.cursor(
         """
         select prompt, chosen, rejected, origin from preferences
-        where domain = $1 and ($2 = '' or document @@ websearch_to_tsquery('simple', $2))
+        where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         union all
         select better.prompt, better.completion, worse.completion, 'ratings'
         from samples better
         join samples worse on worse.domain = better.domain and worse.prompt = better.prompt
             and worse.rating < better.rating
         where better.domain = $1
-          and ($2 = '' or better.document @@ websearch_to_tsquery('simple', $2))
+          and ($2 = '' or better.document @@ (select websearch_to_tsquery('simple', $2)))
           and ($3::float8 is null or better.rating >= $3)
         """,
         domain,
@@ -90,7 +91,7 @@ async def select_rankings(
         )
         select prompt, array_agg(completion order by rating desc) as completions from apart group by prompt
         having count(*) >= 2
-           and ($2 = '' or bool_or(document @@ websearch_to_tsquery('simple', $2)))
+           and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
            and ($3::float8 is null or max(rating) >= $3)
         """,
         domain,

@@ -111,6 +111,7 @@ class Attempt:
             continue_from=await self._fetch_continued(),
             exports=self._job.request.exports,
             adapter_type=adapter_type_of(await read_data_card(self._data.dataset, self._service)),
+            embedding_model=settings.embedding_model and settings.embedding_model.resolve(),
             threads=max(1, settings.cores // self._job.configuration.processes),
             probe_prompt=settings.probe_prompt,
             supervisor=os.getpid(),

@@ -14,7 +14,7 @@ from services.trainer.reporting.description import Result, describe, metrics
 from services.trainer.reporting.document import ExportPart
 from services.trainer.service import TrainerService
 from services.trainer.training.examples import example_prompts
-from services.trainer.training.progress import ProbeResult
+from services.trainer.training.progress import ProbeResult, Profiled
 
 __all__ = ["Result", "publish"]
 
@@ -46,7 +46,9 @@ async def publish(result: Result, service: TrainerService) -> v1.TrainingComplet
     files["model_card"] = await put("reports", card.encode(), "text/markdown; charset=utf-8")
     examples = finished.example_prompts or await asyncio.to_thread(_examples, result.lines)
     completed = _completed(result, files, exports, examples)
-    return completed.model_copy(update={"adapter_type": adapter_type_of(data_card)})
+    return completed.model_copy(
+        update={"adapter_type": adapter_type_of(data_card), "routing": await _store_routing(finished.routing, put)}
+    )
 
 
 async def _store_exports(result: Result, put: Put) -> tuple[ExportPart, ...]:
@@ -59,6 +61,13 @@ async def _store_exports(result: Result, put: Put) -> tuple[ExportPart, ...]:
             for one in result.outcome.finished.exports
         ]
     )
+
+
+async def _store_routing(made: Profiled | None, put: Put) -> v1.RoutingProfile | None:
+    if made is None:
+        return None
+    blob = await put("routing", made.file, "application/octet-stream")
+    return v1.RoutingProfile(blob=blob, embedded_by=made.embedded_by, prompts=made.prompts)
 
 
 def _examples(lines: Path) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ class TrainingSpec(_Frozen):
     `work` is an empty folder of its own; `resume_from` an unpacked checkpoint folder; `best_from` the unpacked
     checkpoint with the best validation loss so far, where one was kept; `continue_from` a PEFT folder whose adapter is
     trained further; `supervisor` the process without which this run must not live; `adapter_type` chooses
-    the quantisation profiles that exports are held to.
+    the quantisation profiles that exports are held to; `embedding_model` the folder of the model that the router
+    compares queries with.
     """
 
     job_id: str
@@ -32,6 +33,7 @@ class TrainingSpec(_Frozen):
     continue_from: Path | None = None
     exports: tuple[str, ...] = ()
     adapter_type: str = ""
+    embedding_model: Path | None = None
     threads: int
     probe_prompt: str
     supervisor: int
@@ -139,6 +141,14 @@ class Effort(_Frozen):
     joules: float | None = None
 
 
+class Profiled(_Frozen):
+    """The routing profile's file, the embedding model that made it, and of how many distinct prompts."""
+
+    file: Path
+    embedded_by: str
+    prompts: int
+
+
 class Finished(_Frozen):
     """Training is over and its files lie on disk."""
 
@@ -160,6 +170,8 @@ class Finished(_Frozen):
     effort: Effort | None = None
     example_prompts: tuple[str, ...] = ()
     """A few prompts of the data set for the router (see examples.py)."""
+    routing: Profiled | None = None
+    """What the router recognises the adapter's queries by; absent without an embedding model."""
 
 
 class Refused(_Frozen):

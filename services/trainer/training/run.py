@@ -29,6 +29,7 @@ from services.trainer.training.effort import Meter, hardware
 from services.trainer.training.encoding import TEMPLATE_DATE, EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
 from services.trainer.training.examples import example_prompts
 from services.trainer.training.loop import Diverged, Loop, Tell, adapter_weights, load_weights
+from services.trainer.training.profile import make_profile
 from services.trainer.training.progress import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
 from services.trainer.training.trainers import encoded, prepare
 
@@ -123,6 +124,9 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             ),
             effort=meter.read(),
             example_prompts=example_prompts((record.prompt_text, record.completions[0]) for record in training),
+            routing=make_profile((record.prompt_text for record in training), spec.embedding_model, spec.work)
+            if spec.embedding_model
+            else None,
         )
     )
 

@@ -234,11 +234,18 @@ async def test_a_rebuild_from_the_stream_restores_a_destroyed_index(indexed: Any
         )
     finally:
         await connection.close()
-    assert await route(indexed.client, BANKING[0]) == []
+
+    async def destroyed() -> bool:
+        return await route(indexed.client, BANKING[0]) == []
+
+    async def restored() -> bool:
+        return await routes(indexed.client) == before
+
+    await eventually(destroyed)
     answer = await indexed.client.post("/admin/rebuild")
     assert answer.status_code == 200, answer.text
     assert answer.json()["routes"] >= len(before)
-    assert await routes(indexed.client) == before
+    await eventually(restored)
     assert (await route(indexed.client, BANKING[0]))[0]["adapter_id"] == "banking-lora-v1.0.0"
 
 
@@ -262,13 +269,14 @@ async def test_a_killed_router_comes_back_with_its_index_and_what_happened_meanw
     assert before.items() <= (await routes(indexed.client)).items()
 
 
-async def test_another_embedding_model_embeds_everything_anew_before_it_routes(indexed: Any) -> None:
+async def test_what_has_no_vectors_of_the_embedding_model_gets_them_before_it_routes(indexed: Any) -> None:
     connection = await asyncpg.connect(indexed.env["LORAFLEET_DATABASE_URL"])
     try:
         await indexed.stop()
         # As if a model of another size had made them.
-        await connection.execute("UPDATE router.route SET embedded_by = 'another@0' WHERE adapter_id LIKE 'banking%'")
-        await connection.execute("UPDATE router.route_text SET embedding = '[1,0]' WHERE adapter_id LIKE 'banking%'")
+        await connection.execute(
+            "UPDATE router.route_vectors SET embedded_by = 'another@0', dimension = 1 WHERE adapter_id LIKE 'banking%'"
+        )
         await indexed.start()
     finally:
         await connection.close()

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from fleet_events import v1
 from lora_core import LoRAFormat
 from lora_core.interop import from_peft
+from lora_core.routing_profile import RoutingProfile
 from services.trainer.data.frozen_file import dataset_id_of
 from services.trainer.data.records import Kind
 from tests.integration.trainer.conftest import SHORT, Bench, eventually, pairs
@@ -65,6 +66,12 @@ async def test_a_job_submitted_over_http_is_queued_trained_and_completed_with_it
     assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
     assert (said.golden_dataset_id, said.bump, said.description) == ("gates-v1", "minor", "opens gates")
     assert said.example_prompts
+    assert said.routing is not None
+    assert said.routing.prompts == 24
+    assert said.routing.embedded_by.startswith("model@")
+    profile = RoutingProfile.load(await bench.blobs.fetch(said.routing.blob, tmp_path / "routing.safetensors"))
+    assert int(profile.counts.sum()) + len(profile.held_out) == 24
+    assert b"gate" not in (tmp_path / "routing.safetensors").read_bytes()
     assert said.requested_by == "admin"
 
 

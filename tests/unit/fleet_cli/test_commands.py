@@ -337,3 +337,28 @@ def test_a_persons_score_goes_to_the_answer_and_a_judges_agreement_is_shown(
     shown = json.loads(against("golden", "agreement", "gpt/1+0f", "--domain", "tax", "--json").stdout)
     assert (shown["alpha"], shown["pairwise"], shown["bias"]) == (alpha, None, -2.5)
     assert service.asked[1].path == "/v1/judges/agreement?judge=gpt%2F1%2B0f&domain=tax"
+
+
+def test_a_route_is_shown_with_its_reason_and_a_wrong_one_is_corrected(against: Lorafleet, service: Scripted) -> None:
+    match = {"adapter_id": "tax-lora-v1.0.0", "family": "tax-lora", "domain": "tax", "score": 0.71, "threshold": 0.44}
+    service.answer("POST /v1/route", {"outcome": "match", "matches": [match], "why": "tax-lora-v1.0.0 is near enough"})
+    shown = against("route", "ask", "when is the return due", "--domain", "tax")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.split("\n")[1].split() == ["tax-lora-v1.0.0", "tax", "0.710", "0.440"]
+    assert "tax-lora-v1.0.0 is near enough" in shown.stdout
+    service.answer("POST /v1/corrections", {"domain": "tax", "family": "tax-lora"})
+    taught = against("route", "teach", "may I deduct my bicycle", "--domain", "tax", "--to", "tax-lora")
+    assert "tax-lora answers this query" in taught.stdout
+    assert service.asked[-1].json == {"query": "may I deduct my bicycle", "domain": "tax", "family": "tax-lora"}
+    assert against("route", "teach", "hello", "--domain", "tax", "--to-none").exit_code == 0
+    assert service.asked[-1].json == {"query": "hello", "domain": "tax", "family": None}
+
+
+@pytest.mark.parametrize("options", [(), ("--to", "tax-lora", "--to-none")])
+def test_a_correction_names_one_family_or_nobody(
+    against: Lorafleet, service: Scripted, options: tuple[str, ...]
+) -> None:
+    refused = against("route", "teach", "hello", "--domain", "tax", *options)
+    assert refused.exit_code == 2
+    assert "--to" in refused.stderr
+    assert service.asked == []

@@ -1,0 +1,197 @@
+"""The index that answers: in memory, in step with PostgreSQL, which tells what was committed (LISTEN)."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NoReturn
+
+import asyncpg
+import numpy as np
+import structlog
+
+from fleet_kit.db import Connection, Pool
+
+from . import store
+from .calibration import Level, Threshold, calibrate, share_not_nearer
+from .decision import Candidate
+from .evidence import Evidence, Kind, Vectors
+from .search import SearchIndex
+from .store import LiveRoute
+
+log = structlog.get_logger()
+
+ROUTES, TAUGHT = "route", "taught"
+"""Channels: a family that changed, a domain that was taught something."""
+AGAIN_AFTER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A candidate with what is known of its adapter."""
+
+    candidate: Candidate
+    route: LiveRoute
+    evidence: Kind
+    calibrated_on: int
+    share_not_nearer: float | None
+
+
+class LiveIndex:
+    """Live adapters by what one embedding model makes of them."""
+
+    def __init__(self, dimension: int, embedded_by: str, level: Level) -> None:
+        self._search = SearchIndex(dimension)
+        self._embedded_by = embedded_by
+        self._level = level
+        self._routes: dict[str, LiveRoute] = {}
+        self._known: dict[str, Evidence] = {}
+        self._taught: dict[str, dict[str, list[Vectors]]] = {}
+        self._refused: dict[str, Vectors] = {}
+        self._thresholds: dict[str, Threshold] = {}
+
+    @property
+    def routes(self) -> list[LiveRoute]:
+        """Live adapters by id, those that nothing is known of included."""
+        return sorted(self._routes.values(), key=lambda one: one.adapter_id)
+
+    @property
+    def lacking(self) -> bool:
+        """Whether a live adapter has texts and no vectors: one that another replica indexed with its own model."""
+        return any(one.texts and family not in self._known for family, one in self._routes.items())
+
+    def threshold(self, family: str) -> Threshold | None:
+        """From which similarity on a family's adapter is a match; None where no query ever reaches it."""
+        return self._thresholds.get(family)
+
+    def evidence(self, family: str) -> Evidence | None:
+        """What a family's adapter is recognised by."""
+        return self._known.get(family)
+
+    def find(self, queries: Vectors, weights: Vectors, domains: Collection[str] | None) -> list[Found]:
+        """The adapters of these domains (None: of all) that come near, and the two nearest in any case.
+
+        queries: the parts of one query, [parts, dimension]; weights: [parts], what the similarity of each counts.
+        """
+        scored = [
+            (score, self._routes[family])
+            for family, score in self._search.scores(queries, weights).items()
+            if domains is None or self._routes[family].domain in domains
+        ]
+        scored.sort(key=lambda one: (-one[0], one[1].adapter_id))
+        refused = {
+            domain: float((queries @ vectors.T * weights[:, None]).max()) for domain, vectors in self._refused.items()
+        }
+        return [
+            self._found(route, score, refused.get(route.domain, -1.0))
+            for place, (score, route) in enumerate(scored)
+            if place < 2 or score >= self._level.lowest
+        ]
+
+    def everything(self, queries: Vectors, weights: Vectors, domains: Collection[str] | None) -> list[Found]:
+        """As `find`, of all adapters however far they are."""
+        return [
+            self._found(self._routes[family], score, -1.0)
+            for family, score in self._search.scores(queries, weights).items()
+            if domains is None or self._routes[family].domain in domains
+        ]
+
+    async def load(self, connection: Connection, families: Collection[str] | None = None) -> None:
+        """Read these families, or everything, anew."""
+        async with connection.transaction(readonly=True):
+            wanted = None if families is None else list(families)
+            read = [one async for one in store.live_evidence(connection, self._embedded_by, wanted)]
+        for family in set(self._routes) if families is None else families:
+            self._routes.pop(family, None)
+            self._known.pop(family, None)
+            self._search.drop(family)
+        for route, known in read:
+            self._routes[route.family] = route
+            if known is not None:
+                self._known[route.family] = known
+                self._put(route.family)
+        self._thresholds = calibrate(self._known, self._level)
+
+    async def load_taught(self, connection: Connection, domains: Collection[str] | None = None) -> None:
+        """Read what was taught in these domains, or in all."""
+        wanted = None if domains is None else list(domains)
+        read = await store.corrections(connection, self._embedded_by, wanted)
+        refused: dict[str, list[Vectors]] = defaultdict(list)
+        taught: dict[str, dict[str, list[Vectors]]] = defaultdict(lambda: defaultdict(list))
+        for domain, family, vector in read:
+            if family is None:
+                refused[domain].append(vector)
+            else:
+                taught[domain][family].append(vector)
+        concerned = set(self._taught) | set(self._refused) | set(refused) | set(taught) if domains is None else domains
+        for domain in concerned:
+            before = self._taught.pop(domain, {})
+            self._refused.pop(domain, None)
+            if domain in refused:
+                self._refused[domain] = np.stack(refused[domain])
+            if domain in taught:
+                self._taught[domain] = taught[domain]
+            for family in {*before, *taught.get(domain, {})}:
+                if family in self._known:
+                    self._put(family)
+
+    def _put(self, family: str) -> None:
+        taught = self._taught.get(self._routes[family].domain, {}).get(family, [])
+        self._search.put(family, np.concatenate([self._known[family].vectors, *[one[None] for one in taught]]))
+
+    def _found(self, route: LiveRoute, score: float, refused: float) -> Found:
+        threshold, known = self._thresholds[route.family], self._known[route.family]
+        candidate = Candidate(route.adapter_id, route.family, score, threshold.value, refused)
+        near = share_not_nearer(known.nearness, score)
+        return Found(candidate, route, known.kind, threshold.calibrated_on, near)
+
+
+async def keep_in_step(pool: Pool, index: LiveIndex, loaded: Callable[[], None]) -> NoReturn:
+    """Load everything, then whatever changes; `loaded` is called after each time.
+
+    While PostgreSQL is away the index answers as it is; then it is read anew.
+    """
+    while True:
+        try:
+            async with pool.acquire(timeout=5) as connection:
+                await _listen(connection, index, loaded)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("routing index waits for the database", reason=repr(error))
+        await asyncio.sleep(AGAIN_AFTER)
+
+
+async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[], None]) -> None:
+    changed: dict[str, set[str]] = {ROUTES: set(), TAUGHT: set()}
+    wake = asyncio.Event()
+
+    def hear(_connection: object, _pid: int, channel: str, payload: object) -> None:
+        changed[channel].add(str(payload))
+        wake.set()
+
+    def lost(_connection: object) -> None:
+        wake.set()
+
+    # Listening comes first: what is committed while everything is read is read again.
+    for channel in changed:
+        await connection.add_listener(channel, hear)
+    connection.add_termination_listener(lost)
+    try:
+        await index.load_taught(connection)
+        await index.load(connection)
+        loaded()
+        while not connection.is_closed():
+            await wake.wait()
+            wake.clear()
+            routes, taught = changed[ROUTES].copy(), changed[TAUGHT].copy()
+            changed[ROUTES].clear()
+            changed[TAUGHT].clear()
+            if taught:
+                await index.load_taught(connection, taught)
+            if routes:
+                await index.load(connection, routes)
+            loaded()
+    finally:
+        if not connection.is_closed():
+            connection.remove_termination_listener(lost)
+            for channel in changed:
+                await connection.remove_listener(channel, hear)
