@@ -22,6 +22,9 @@ def build(settings: TrainerSettings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _open(service: TrainerService) -> AsyncIterator[Workshop]:
+    embedding_model = service.settings.embedding_model
+    if embedding_model is not None and not embedding_model.is_dir():
+        raise ValueError(f"LORAFLEET_EMBEDDING_MODEL: {embedding_model} is no folder, expected a sentence model's")
     if service.settings.sql_sources:
         await check_sources(service.settings.sql_sources, service.db)
     async with open_workshop(service) as workshop, counting(service), housekeeping(service):

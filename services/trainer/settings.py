@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, HttpUrl, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
 from fleet_events.topology import MAX_BUILDS
 from fleet_kit.auth import is_fleet_token
@@ -127,7 +127,7 @@ class TrainerSettings(ServiceSettings):
     """Folder of the base model: config.json, *.safetensors, tokenizer."""
     base_model_name: str = ""
     """Name that requests and adapters use for it; empty takes the folder's name."""
-    embedding_model: DirectoryPath | None = None
+    embedding_model: Path | None = None
     """Folder of the router's embedding model. With it an adapter comes with the centroids of its training prompts,
     which the router finds it by; without, with a few example prompts."""
     cache_dir: Path = Path(tempfile.gettempdir())

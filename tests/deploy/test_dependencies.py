@@ -45,7 +45,7 @@ def test_the_dependencies_of_extras_include_those_of_the_extras_they_name(tools:
     done = tools.run(tools.root / "scripts" / "dependencies", "trainer")
     listed = {re.split(r"[><=\[]", line)[0] for line in done.stdout.split()}
     assert {"asyncpg", "transformers", "pyarrow", "trl"} <= listed
-    assert not {"torch", "lorafleet", "pytest", "sentence-transformers"} & listed
+    assert not {"torch", "lorafleet", "pytest", "schemathesis"} & listed
 
 
 @pytest.mark.parametrize(
