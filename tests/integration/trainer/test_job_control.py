@@ -133,7 +133,7 @@ async def test_a_request_that_cannot_succeed_is_not_retried(bench: Bench) -> Non
     assert [(one["number"], one["outcome"]) for one in failed["history"]] == [(0, "failed")]
     answer = await bench.trainer.client.post(f"/v1/jobs/{job_id}/retry")
     assert answer.status_code == 422
-    assert "at most 32" in answer.json()["detail"]
+    assert "at most 64" in answer.json()["detail"]
     assert (await bench.job(job_id))["state"] == "failed"
 
 
