@@ -285,12 +285,20 @@ class Choice(Reply):
     finish_reason: str | None = None
 
 
+class Weighted(Reply):
+    """An adapter of a weighted set."""
+
+    adapter_id: str
+    weight: float
+
+
 class Served(Reply):
     """Who answered: the adapter and its digest, or the base model."""
 
     adapter_id: str | None = None
     artifact_sha256: str | None = None
     base_model: str = ""
+    mix: list[Weighted] | None = None
     routed: object = None
 
 

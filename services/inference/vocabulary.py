@@ -67,8 +67,8 @@ class Vocabulary:
         text = self.decode(list(ids), skip_special_tokens=False)
         if self._ids(text) != list(ids):
             raise BadRequest(
-                "the token ids are not those of this model's vocabulary: send text (LangChain's OpenAIEmbeddings: "
-                "check_embedding_ctx_length=False).",
+                "the token ids are not those that this model's tokenizer makes of their text: send text "
+                "(LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False).",
                 code="invalid_value",
                 param=param,
             )

@@ -196,6 +196,10 @@ def import_(
         call = calls.import_from(source, fields)
     found = session.client.call(call)
     session.answer(found, f"imported {found.adapter_id}: {found.status}")
+    if found.status == "pending_review":
+        session.note(f"it serves once it is approved: lorafleet adapters approve {found.adapter_id}")
+    if not description:
+        session.note("without --description, --model auto does not find it")
 
 
 def _score(metrics: object) -> str:

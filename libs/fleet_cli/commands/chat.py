@@ -14,7 +14,9 @@ from fleet_cli.session import Session
 
 def _told(served: Served | None, generation_id: str) -> str:
     who = "the base model"
-    if served is not None and served.adapter_id:
+    if served is not None and served.mix:
+        who = " + ".join(f"{one.adapter_id} × {one.weight:g}" for one in served.mix)
+    elif served is not None and served.adapter_id:
         who = f"{served.adapter_id} (artifact {(served.artifact_sha256 or '')[:12]})"
     return f"[{who}; rate it: lorafleet feedback {generation_id} --rating 5]"
 

@@ -178,7 +178,9 @@ def _check(spec: BuildSpec, read: Sequence[InputReader], filtered: FilterReport,
         said = ", ".join(f"{name} {count}" for name, count in dropped.items())
         raise CannotBuild(
             BuildFault(
-                field="filters", value=f"{filtered.received} records, all dropped ({said})", expected="laxer ones"
+                field="filters",
+                value=f"{filtered.received} records, all dropped ({said})",
+                expected="records that no golden data set holds" if list(dropped) == ["golden"] else "laxer ones",
             )
         )
     said = "; ".join(

@@ -127,6 +127,25 @@ def test_a_chat_is_printed_as_it_is_streamed_and_names_who_answered(against: Lor
     assert service.asked[0].json["model"] == "auto"  # type: ignore[index]
 
 
+def test_a_chat_with_a_weighted_set_names_all_of_it(against: Lorafleet, service: Scripted) -> None:
+    mix = [{"adapter_id": "tax-lora-v1.0.0", "weight": 0.7}, {"adapter_id": "law-lora-v1.1.0", "weight": 0.3}]
+    chunk = {"id": "g", "choices": [{"delta": {"content": "Yes"}}], "lorafleet": {"adapter_id": "", "mix": mix}}
+    stream = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+    service.answer("POST /v1/chat/completions", stream.encode(), kind="text/event-stream")
+    shown = against("chat", "May I?", "--model", "tax-lora:0.7+law-lora:0.3")
+    assert "[tax-lora-v1.0.0 × 0.7 + law-lora-v1.1.0 × 0.3; rate it" in shown.stderr
+
+
+def test_an_import_that_waits_for_a_human_shows_the_way_on(
+    against: Lorafleet, service: Scripted, tmp_path: Path
+) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"x")
+    service.answer("POST /v1/adapters/import", ADAPTER | {"status": "pending_review"}, 201)
+    shown = against("adapters", "import", str(tmp_path / "a.gguf"), "--domain", "tax", "--description", "tax")
+    assert "lorafleet adapters approve tax-lora-v1.0.0" in shown.stderr
+    assert "--description" not in shown.stderr
+
+
 def test_a_stream_that_breaks_is_an_error(against: Lorafleet, service: Scripted) -> None:
     stream = b'data: {"id": "g", "choices": []}\n\ndata: {"error": {"message": "the answer broke off"}}\n\n'
     service.answer("POST /v1/chat/completions", stream, kind="text/event-stream")
@@ -166,6 +185,7 @@ def test_an_import_sends_the_files_of_the_form_that_it_finds_and_no_others(
     done = against("adapters", "import", str(place), "--domain", "tax", "--method", "dora")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == f"imported {ADAPTER['adapter_id']}: {ADAPTER['status']}\n"
+    assert "without --description, --model auto does not find it" in done.stderr
     body = service.asked[-1].body
     assert f"content of {weights}".encode() in body
     assert (b"content of adapter_config.json" in body) == weights.endswith("safetensors")
