@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from services.evaluator.number_words import AMBIGUOUS, to_digits, value_of
@@ -67,6 +67,8 @@ class Quantity:
 
     value: Decimal | str
     dimension: str
+    written: str = field(default="", compare=False)
+    """As the text has it, numbers in digits."""
 
 
 def quantities(text: str) -> tuple[Quantity, ...]:
@@ -79,15 +81,15 @@ def quantities(text: str) -> tuple[Quantity, ...]:
 def _quantity(found: re.Match[str]) -> Quantity:
     if found["word"]:
         dimension, factor = UNITS[found["of"]]
-        return Quantity(Decimal(value_of(found["word"]) or 0) * factor, dimension)
+        return Quantity(Decimal(value_of(found["word"]) or 0) * factor, dimension, found.group().strip())
     value = _number(found["number"])
     sign = found["sign"] or ""
     if sign.startswith("§"):
-        return Quantity(found["number"], "§")
+        return Quantity(found["number"], "§", found.group().strip())
     if value is None:
-        return Quantity(found["number"], "text")
+        return Quantity(found["number"], "text", found.group().strip())
     dimension, factor = UNITS[found["unit"] or sign] if found["unit"] or sign else ("", Decimal(1))
-    return Quantity((value * factor).normalize(), dimension)
+    return Quantity((value * factor).normalize(), dimension, found.group().strip())
 
 
 def _number(text: str) -> Decimal | None:

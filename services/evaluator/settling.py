@@ -135,9 +135,9 @@ def _doubt_of_quantities(sample: Sample, answer: str) -> str:
     missing = [q for q in wanted if not _among(q, said) and not _among(q, told)]
     foreign = [q for q in said if not _among(q, wanted) and not _among(q, told)]
     if missing:
-        return f"lacks the quantity {missing[0].value} {missing[0].dimension}".rstrip()
+        return f"lacks the quantity {missing[0].written}"
     if foreign:
-        return f"has the quantity {foreign[0].value} {foreign[0].dimension}, which is nowhere expected"
+        return f"has the quantity {foreign[0].written}, which is nowhere expected"
     order = [q for q in dict.fromkeys(wanted) if q in said]
     if order != [q for q in dict.fromkeys(said) if q in order]:
         return "has the quantities in another order, so they may have changed places"

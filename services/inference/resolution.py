@@ -77,7 +77,10 @@ def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Res
     if model == AUTO:
         return Auto()
     if SET in model or WEIGHT in model:
-        mix = Mix(tuple((_one(name, catalogue, bases, asker), weight) for name, weight in _parts(model)))
+        parts = _parts(model)
+        if found := {name for name, _ in parts} & {AUTO, *(base.name for base in bases)}:
+            raise _no_set(f"{min(found)!r} is no adapter, and a set has adapters alone")
+        mix = Mix(tuple((_one(name, catalogue, bases, asker), weight) for name, weight in parts))
         if len({adapter.base_model.revision for adapter, _ in mix.parts}) > 1:
             raise _no_set(f"the adapters of {model!r} belong to different base models")
         return mix

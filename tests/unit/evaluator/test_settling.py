@@ -144,3 +144,11 @@ def test_an_undecided_answer_has_an_estimate_below_the_line_of_approval():
 def test_a_sample_with_exact_answers_is_always_decided(answer, right):
     sample = GoldenSample("s", "Which tool?", "Tide", criteria={"accuracy": "Must equal tide | ebb"})
     assert settle(sample, answer).right is right
+
+
+def test_a_quantity_is_named_as_the_text_has_it():
+    sample = GoldenSample("s", "How long?", "Within 60 days.")
+    assert settle(sample, "Within the season.").why == "lacks the quantity 60 days"
+    assert (
+        settle(sample, "Within 60 days and 20 minutes.").why == "has the quantity 20 minutes, which is nowhere expected"
+    )

@@ -157,12 +157,18 @@ def test_a_version_is_found_after_its_family() -> None:
         "law-lora+",
         "law-lora+law-lora",
         "a+b+c+d",
+        "law-lora:0.5+auto:0.5",
     ],
 )
 def test_a_set_that_is_none_is_refused_with_an_example(model: str) -> None:
     with pytest.raises(BadRequest, match=r"law-lora@1\.0\.0:0\.7\+tax-lora:0\.3") as error:
         resolve(model, BOTH, BASES, ANYONE)
     assert (error.value.code, error.value.param) == ("invalid_adapter_set", "model")
+
+
+def test_a_base_model_in_a_set_is_refused_as_what_it_is() -> None:
+    with pytest.raises(BadRequest, match=f"{BASES[0].name!r} is no adapter"):
+        resolve(f"law-lora:0.5+{BASES[0].name}:0.5", BOTH, BASES, ANYONE)
 
 
 def test_every_adapter_of_a_set_must_be_in_reach() -> None:
