@@ -45,7 +45,7 @@ def register(family: Family, submission: Submission, act: Act) -> Change:
     new_id = adapter_id(submission.domain, submission.method, version)
     if family.find(new_id) is not None:
         raise DuplicateVersion(new_id, family.next_version(submission))
-    adapter = Adapter(new_id, version, submission, registered_at=act.at)
+    adapter = Adapter(new_id, version, _findable(submission, family), registered_at=act.at)
     revision = family.revision + 1
     said = v1.AdapterRegistered(
         adapter=adapter.card,
@@ -59,6 +59,17 @@ def register(family: Family, submission: Submission, act: Act) -> Change:
         (AuditEntry(new_id, "registered", act, {}, _standing(adapter), revision),),
         new_id,
     )
+
+
+def _findable(submission: Submission, family: Family) -> Submission:
+    """With what its predecessor is found by, where it brings nothing of its own that a query could be held against.
+
+    Otherwise its activation would take the family out of `auto` in silence.
+    """
+    before = family.latest
+    if before is None or submission.description or submission.example_prompts or submission.routing:
+        return submission
+    return replace(submission, description=before.made_of.description, example_prompts=before.made_of.example_prompts)
 
 
 def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Policy, at: datetime) -> Change:

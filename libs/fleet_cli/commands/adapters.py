@@ -199,7 +199,7 @@ def import_(
     if found.status == "pending_review":
         session.note(f"it serves once it is approved: lorafleet adapters approve {found.adapter_id}")
     if not description:
-        session.note("without --description, --model auto does not find it")
+        session.note("without --description, --model auto finds it by what the version before had, if there was one")
 
 
 def _score(metrics: object) -> str:

@@ -185,7 +185,7 @@ def test_an_import_sends_the_files_of_the_form_that_it_finds_and_no_others(
     done = against("adapters", "import", str(place), "--domain", "tax", "--method", "dora")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == f"imported {ADAPTER['adapter_id']}: {ADAPTER['status']}\n"
-    assert "without --description, --model auto does not find it" in done.stderr
+    assert "without --description, --model auto finds it by" in done.stderr
     body = service.asked[-1].body
     assert f"content of {weights}".encode() in body
     assert (b"content of adapter_config.json" in body) == weights.endswith("safetensors")

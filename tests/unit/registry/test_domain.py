@@ -51,6 +51,16 @@ def test_a_registered_version_has_its_id_and_waits_for_review() -> None:
 
 
 @pytest.mark.requirement("AM-1.3")
+def test_a_version_that_brings_nothing_to_be_found_by_is_found_by_what_its_predecessor_is() -> None:
+    bare = replace(submission("second"), description="", example_prompts=())
+    made_of = register(serving(), bare, act()).family.find(V2).made_of  # type: ignore[union-attr]
+    assert made_of.description == "knows tax law"
+    assert made_of.example_prompts == ("When is the tax return due?",)
+    described = replace(bare, description="knows income tax")
+    kept = register(serving(), described, act()).family.find(V2).made_of  # type: ignore[union-attr]
+    assert (kept.description, kept.example_prompts) == ("knows income tax", ())
+
+
 def test_a_duplicate_version_is_refused_with_the_next_version_suggested() -> None:
     with pytest.raises(DuplicateVersion) as refused:
         register(one(), submission("other", version="1.0.0"), act())
