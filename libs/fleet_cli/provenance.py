@@ -24,7 +24,8 @@ def lines(chain: Provenance) -> list[str]:
         "answers": _with(chain.answers, "{count}"),
     }
     if chain.origin is not None:
-        links = {"imported from": _with(chain.origin, "{source}  as {form}"), **links}
+        elsewhere = {name: links[name] or "unknown, it was trained elsewhere" for name in ("data set", "configuration")}
+        links = {"imported from": _with(chain.origin, "{source}  as {form}"), **links, **elsewhere}
     shown = [f"  → {name:<14} {text or 'not yet'}" for name, text in links.items()]
     broken = breaks(chain)
     return [chain.adapter_id, *shown, *(f"  ✗ {one}" for one in broken)] + ([] if broken else ["  ✓ the chain holds"])

@@ -272,6 +272,22 @@ def test_a_provenance_chain_that_speaks_of_two_artifacts_is_called_broken(
     assert "the chain holds" not in shown
 
 
+def test_what_an_imported_adapter_was_trained_on_is_unknown_and_not_still_to_come(
+    against: Lorafleet, service: Scripted
+) -> None:
+    chain = {
+        "adapter_id": "tax-lora-v1.0.0",
+        "origin": {"source": "upload", "form": "peft"},
+        "base_model": {"name": "b", "revision": "r"},
+        "checkpoint": {"sha256": "c"},
+        "artifact": {"sha256": "aa", "bytes": 1},
+    }
+    service.answer("GET /v1/adapters/tax-lora-v1.0.0/provenance", chain)
+    shown = against("adapters", "provenance", "tax-lora-v1.0.0").stdout.splitlines()
+    assert next(line for line in shown if "data set" in line).endswith("unknown, it was trained elsewhere")
+    assert next(line for line in shown if "evaluation" in line).endswith("not yet")
+
+
 async def test_the_async_client_carries_out_the_same_calls(service: Scripted, tmp_path: Path) -> None:
     from fleet_cli import calls
     from fleet_cli.client import AsyncFleetClient
