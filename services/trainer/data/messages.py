@@ -26,8 +26,9 @@ _ROLES |= {"developer": "system", "human": "user", "prompter": "user"}
 _ROLES |= {"gpt": "assistant", "bot": "assistant", "ai": "assistant", "model": "assistant", "chatgpt": "assistant"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of content parts that are text: of chat completions, and of OpenAI's responses."""
-_MARKS = ("weight", "train", "trainable")
-"""Fields that tell whether an answer is learned: OpenAI's fine-tuning, axolotl, and its older name."""
+_MARKS = ("weight", "train", "trainable", "training", "loss", "loss_mask")
+"""Fields that tell whether an answer is learned: OpenAI's fine-tuning, axolotl's names for it, and those of frameworks
+that mask the loss of a message."""
 
 
 def decoded(value: object) -> object:
@@ -170,4 +171,6 @@ def _trained(field: str, turn: Mapping[str, object]) -> bool:
             raise InvalidSample(field, f"{mark} {shown(value)}", "0 (context alone) or 1 (learned)")
         if not value:
             return False
+    if turn.get("train_detail"):
+        raise InvalidSample(field, "train_detail", "answers that are learned whole or not at all: weight 0 or 1")
     return True

@@ -64,13 +64,31 @@ def test_text_that_happens_to_look_like_json_stays_text() -> None:
     assert record({"prompt": "[1, 2]", "completion": "x"}, "completion").prompt == (Message("user", "[1, 2]"),)
 
 
-@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"trainable": False}, {"weight": 0.0}])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"weight": 0},
+        {"weight": 0.0},
+        {"train": False},
+        {"trainable": False},
+        {"training": False},
+        {"loss": False},
+        {"loss_mask": 0},
+    ],
+)
 def test_an_answer_marked_as_context_is_kept_without_being_learned(mark: dict[str, Any]) -> None:
     talk = [USER, {**BAD, **mark}, {"role": "user", "content": "Sure?"}, {**GOOD, "weight": 1}]
     read = record({"messages": talk}, "conversation")
     assert read.prompt[1] == Message("assistant", "No idea.", trained=False)
     assert read.completions == ("Within 60 days.",)
     assert Record.of_values(read.values()) == read
+
+
+@pytest.mark.parametrize("mark", [{"training": True}, {"loss": True}, {"loss_mask": 1}, {"train_detail": None}])
+def test_an_answer_marked_as_learned_is_as_one_without_a_mark(mark: dict[str, Any]) -> None:
+    talk = [USER, GOOD, {"role": "user", "content": "Sure?"}, BAD]
+    marked = [USER, {**GOOD, **mark}, *talk[2:]]
+    assert record({"messages": marked}, "conversation") == record({"messages": talk}, "conversation")
 
 
 def test_what_follows_the_last_learned_answer_is_left_out() -> None:
@@ -129,6 +147,12 @@ def test_a_conversation_is_read_under_sharegpts_name_and_after_the_rows_system_m
     [
         ({"messages": [USER, {**GOOD, "weight": 0.5}]}, "conversation", r"messages: weight 0\.5, expected 0"),
         ({"messages": [USER, {**GOOD, "weight": 0}]}, "conversation", "messages: weight 0 on every answer"),
+        ({"messages": [USER, {**GOOD, "loss": "no"}]}, "conversation", "messages: loss 'no', expected 0"),
+        (
+            {"messages": [USER, {**GOOD, "train_detail": [{"begin_offset": 0, "end_offset": 2, "train": False}]}]},
+            "conversation",
+            "messages: train_detail, expected answers that are learned whole",
+        ),
         ({"messages": [USER, {"role": "tool", "content": "x"}, GOOD]}, "conversation", "messages: role 'tool'"),
         ({"messages": [USER, {**GOOD, "tool_calls": [{"id": "1"}]}]}, "conversation", "messages: an answer that calls"),
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "conversation", "messages: content nothing"),
