@@ -104,7 +104,7 @@ def encode_conversation(tokenizer: Tokenizer, prompt: Sequence[Message], complet
 
     Answers share a sample as long as the ids up to one are the beginning of the ids of the next prompt. A template that
     renders an earlier answer differently once a newer question follows (Qwen3 drops its reasoning) gets a sample for
-    each answer.
+    each answer. What the assistant says before the first question, a greeting, is context alone: nobody asks for it.
 
     Raises:
         UnfitTokenizer, UnfitRecord: see `encode`.
@@ -113,8 +113,9 @@ def encode_conversation(tokenizer: Tokenizer, prompt: Sequence[Message], complet
     samples: list[EncodedSample] = []
     ids: list[int] = []
     labels: list[int] = []
+    first = next((at for at, message in enumerate(prompt) if message.role == "user"), len(prompt))
     for at, message in enumerate(messages):
-        if message.role != "assistant" or not message.trained:
+        if message.role != "assistant" or not message.trained or at < first:
             continue
         opening = prompt_ids(tokenizer, messages[:at])
         if opening[: len(ids)] != ids:

@@ -88,6 +88,10 @@ TALK = (
     Message("assistant", "Yes."),
     Message("user", "Two?"),
 )
+CHATML = (
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
+)
 QWEN3_LIKE = (
     "{%- set ns = namespace(last=0) %}{%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}"
     "{%- endif %}{%- endfor %}{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
@@ -116,6 +120,17 @@ def test_an_answer_that_is_not_to_be_learned_stays_as_context_without_loss(token
     (sample,) = encode_conversation(tokenizer, talk, "No.")
     assert learned(tokenizer, sample) == f"No.{tokenizer.eos_token}"
     assert "Yes." in tokenizer.decode(sample.input_ids)
+
+
+@pytest.mark.parametrize("before", [(), (Message("system", "Be brief."),)])
+def test_a_greeting_before_the_first_question_is_context_and_later_answers_are_learned(
+    tokenizer: Any, before: tuple[Message, ...]
+) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = CHATML
+    (sample,) = encode_conversation(changed, (*before, Message("assistant", "Hello!"), *TALK[1:]), "No.")
+    assert learned(changed, sample) == "Yes.<|im_end|>No.<|im_end|>"
+    assert "<|im_start|>assistant\nHello!<|im_end|>" in changed.decode(sample.input_ids)
 
 
 def test_a_template_that_shortens_earlier_answers_gives_a_sample_for_each_answer(tokenizer: Any) -> None:
