@@ -202,8 +202,16 @@ def _answer_text(tokenizer: Tokenizer, prompt: Sequence[Message], completion: st
     if whole.startswith(opening):
         return whole[len(opening) :]
     before, thinking, after = opening.rpartition(_THINK)
-    if thinking and not after.strip() and whole.startswith(before):
-        return _reasoned(completion) + whole[len(before) :]
+    if thinking and whole.startswith(before):
+        answer = whole[len(before) :]
+        if not after.strip():
+            # The template leaves the reasoning out of the answer, or keeps it as the sample has it.
+            kept = _THOUGHT in answer
+            return _reasoned(completion) + (answer.rpartition(_THOUGHT)[2].lstrip() if kept else answer)
+        if after.strip() == _THOUGHT:
+            # The prompt has closed the reasoning at once: serving generates what comes behind it.
+            reasoned = answer.lstrip().startswith(_THINK) and _THOUGHT in answer
+            return answer.partition(_THOUGHT)[2].lstrip() if reasoned else answer
     raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
 
 
