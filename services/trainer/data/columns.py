@@ -28,6 +28,8 @@ Column = Annotated[str, Field(min_length=1, max_length=2000)]
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _BEST = 5.0
 _ABSENT = object()
+_LABELS = {"true": True, "false": False}
+"""Of TRL's KTO, whether an answer is wanted, as JSON's value or CSV's text."""
 
 
 class Columns(BaseModel):
@@ -49,7 +51,7 @@ class Columns(BaseModel):
     messages: Column = "messages"
     """A list of {"role", "content"}, of which the last is the assistant's; ShareGPT's `conversations` does for it."""
     rating: Column = "rating"
-    """A number from 0 to `rating_best`."""
+    """A number from 0 to `rating_best`; of kind rated without one, TRL's `label` (true is the best) does for it."""
     rating_best: float = Field(default=_BEST, gt=0, allow_inf_nan=False)
     """The best rating of the source's own scale; ratings are kept on a scale of 0 to 5."""
     id: Column = "id"
@@ -128,6 +130,12 @@ class Columns(BaseModel):
             # A talk that ends with this very question is the fuller form of the same prompt.
             prompt = next((turns for turns in before if turns[-1:] == prompt), prompt)
         for part, (turns, _) in answers.items():
+            if value is not None and turns and turns[0].role == "assistant":
+                raise InvalidSample(
+                    part,
+                    f"{len(turns) + 1} turns that go on from the prompt",
+                    "one answer; a talk of which several are learned is in messages, of kind conversation",
+                )
             if turns and turns != prompt:
                 raise InvalidSample(part, "other messages before the answer than the prompt's", "the prompt's, or none")
         if not any(turn.role == "user" for turn in prompt):
@@ -161,9 +169,13 @@ class Columns(BaseModel):
     def _rating(self, row: Row, *, required: bool) -> float | None:
         found = _value(row, self.rating)
         if found is None or found == "":
-            if required:
-                raise InvalidSample("rating", f"no value in column {self.rating!r}", f"0 to {self.rating_best:g}")
-            return None
+            if not required:
+                return None
+            wanted = _LABELS.get(str(row.get("label")).lower()) if self.rating == "rating" else None
+            if wanted is None:
+                expected = f"0 to {self.rating_best:g}, or true or false in a column 'label'"
+                raise InvalidSample("rating", f"no value in column {self.rating!r}", expected)
+            return _BEST if wanted else 0.0
         try:
             number = float(found) if isinstance(found, int | float | str) else float("nan")
         except ValueError:

@@ -59,6 +59,15 @@ def test_completions_and_rankings_may_be_messages_too() -> None:
     )
 
 
+@pytest.mark.parametrize(("label", "rating"), [(True, 5.0), (False, 0.0), ("True", 5.0), ("false", 0.0)])
+def test_a_label_of_kto_is_the_best_or_the_worst_rating(label: object, rating: float) -> None:
+    row = {"prompt": [USER], "completion": [GOOD], "label": label}
+    assert record(row, "rated").rating == rating
+    assert record({**row, "rating": 3}, "rated").rating == 3.0
+    assert record(row, "completion").rating is None
+    assert Columns(rating_best=10).record(row, Kind.RATED, "tests").rating == rating
+
+
 def test_text_that_happens_to_look_like_json_stays_text() -> None:
     assert record({"prompt": "[1, 2]", "completion": '{"a": 1}'}, "completion").completions == ('{"a": 1}',)
     assert record({"prompt": "[1, 2]", "completion": "x"}, "completion").prompt == (Message("user", "[1, 2]"),)
@@ -165,6 +174,13 @@ def test_a_conversation_is_read_under_sharegpts_name_and_after_the_rows_system_m
         ({"prompt": "p", "completion": "c", "system": "nul \x00"}, "completion", "system: a NUL character"),
         ({"system": "Other.", "prompt": [*BEFORE, USER], "completion": "c"}, "completion", "system: another system"),
         ({"completion": "c"}, "completion", "prompt: no column 'prompt'"),
+        ({"prompt": "p", "completion": "c"}, "rated", "rating: no value in column 'rating', .*'label'"),
+        ({"prompt": "p", "completion": "c", "label": 1}, "rated", "rating: no value in column 'rating', .*'label'"),
+        (
+            {"prompt": [USER], "completion": [GOOD, USER, BAD]},
+            "completion",
+            "completion: 3 turns that go on from the prompt, expected one answer",
+        ),
         ({"talk": [USER, GOOD]}, "conversation", "messages: no column 'messages', expected one of talk"),
         ({"prompt": "p", "chosen": None, "rejected": "r"}, "preference", "chosen: null in column 'chosen'"),
         ({"prompt": "p", "completion": [{**GOOD, "weight": 0}]}, "completion", "completion: weight 0, expected an"),
