@@ -28,6 +28,7 @@ Column = Annotated[str, Field(min_length=1, max_length=2000)]
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _BEST = 5.0
 _ABSENT = object()
+_TOOLS = ("tools", "functions")
 _LABELS = {"true": True, "false": False}
 """Of TRL's KTO, whether an answer is wanted, as JSON's value or CSV's text."""
 
@@ -68,6 +69,7 @@ class Columns(BaseModel):
 
     def record(self, row: Row, kind: Kind, origin: str) -> Record:
         """The record of a row; raises `InvalidSample` with the column at fault."""
+        self._refuse_tools(row)
         completions: tuple[str, ...]
         match kind:
             case Kind.CONVERSATION:
@@ -91,6 +93,19 @@ class Columns(BaseModel):
             source_id=self._id(row),
             synthetic=_value(row, self.synthetic) in (True, 1, "true", "True", "1"),
         )
+
+    def _refuse_tools(self, row: Row) -> None:
+        """Refuses what an answer may call, in the forms of OpenAI and TRL, since no prompt would show it.
+
+        A column that the recipe itself reads is not left out.
+        """
+        for name in _TOOLS:
+            listed = decoded(row.get(name))
+            if not isinstance(listed, list) or not any(isinstance(decoded(one), Mapping) for one in listed):
+                continue
+            parts = (self.prompt, self.system, self.completion, self.chosen, self.rejected, self.completions)
+            if not any(name in (part, *_SLOT.findall(part)) for part in parts):
+                raise InvalidSample(name, f"{len(listed)} tools", "rows without tools: prompts cannot show them")
 
     def _talk(self, row: Row) -> str:
         """The column of the conversation: ShareGPT's name for it where nobody named one."""

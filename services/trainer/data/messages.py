@@ -30,6 +30,9 @@ _MARKS = ("weight", "train", "trainable", "training", "loss", "loss_mask")
 """Fields that tell whether an answer is learned: OpenAI's fine-tuning, axolotl's names for it, and those of frameworks
 that mask the loss of a message."""
 
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields of an answer that hold its reasoning apart from its text: of DeepSeek's and vLLM's servers, and of TRL."""
+
 
 def decoded(value: object) -> object:
     """A list that came as JSON text, as CSV and SQL give it; everything else as it is."""
@@ -132,6 +135,9 @@ def _message(field: str, turn: object) -> Message:
         raise InvalidSample(field, f"role {name!r}", "system, user or assistant")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise InvalidSample(field, "an answer that calls tools", "answers of text; drop these rows or their calls")
+    apart = next((name for name in _REASONING if role == "assistant" and turn.get(name)), None)
+    if apart is not None:
+        raise InvalidSample(field, f"{apart} beside the content", "the reasoning in the content: <think>…</think>")
     content = turn.get("content")
     content = turn.get("value") if content is None else content
     text = "" if role == "system" and not content else _text(field, content)

@@ -68,6 +68,26 @@ def test_a_label_of_kto_is_the_best_or_the_worst_rating(label: object, rating: f
     assert Columns(rating_best=10).record(row, Kind.RATED, "tests").rating == rating
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [{"tools": None}, {"tools": []}, {"tools": "[]"}, {"tools": ""}, {"tools": "a hammer"}, {"tools": ["a hammer"]}],
+)
+def test_columns_called_tools_that_hold_none_are_passed_over(nothing: dict[str, Any]) -> None:
+    empty = {"reasoning_content": None, "thinking": ""}
+    row = {"messages": [{**USER, **empty}, {**GOOD, **empty}]}
+    assert record(row | nothing, "conversation") == record({"messages": [USER, GOOD]}, "conversation")
+
+
+def test_tools_that_a_recipe_writes_into_the_prompt_are_kept() -> None:
+    read = Columns(prompt="{tools} {query}").record(
+        {"tools": json.dumps([TOOL]), "query": "q", "completion": "c"}, Kind.COMPLETION, "tests"
+    )
+    assert read.prompt == (Message("user", json.dumps([TOOL]) + " q"),)
+
+
 def test_text_that_happens_to_look_like_json_stays_text() -> None:
     assert record({"prompt": "[1, 2]", "completion": '{"a": 1}'}, "completion").completions == ('{"a": 1}',)
     assert record({"prompt": "[1, 2]", "completion": "x"}, "completion").prompt == (Message("user", "[1, 2]"),)
@@ -173,6 +193,15 @@ def test_a_conversation_is_read_under_sharegpts_name_and_after_the_rows_system_m
         ({"prompt": "p", "completion": "c", "id": "cut \ud83d"}, "completion", "id: half a surrogate"),
         ({"prompt": "p", "completion": "c", "system": "nul \x00"}, "completion", "system: a NUL character"),
         ({"system": "Other.", "prompt": [*BEFORE, USER], "completion": "c"}, "completion", "system: another system"),
+        (
+            {"messages": [USER, {**GOOD, "reasoning_content": "r"}]},
+            "conversation",
+            "messages: reasoning_content beside",
+        ),
+        ({"prompt": "p", "completion": [{**GOOD, "thinking": "r"}]}, "completion", "completion: thinking beside"),
+        ({"messages": [USER, GOOD], "tools": [TOOL]}, "conversation", "^tools: 1 tools, expected rows without"),
+        ({"messages": [USER, GOOD], "tools": json.dumps([TOOL])}, "conversation", "^tools: 1 tools"),
+        ({"prompt": "p", "completion": "c", "tools": [json.dumps(TOOL)]}, "completion", "^tools: 1 tools"),
         ({"completion": "c"}, "completion", "prompt: no column 'prompt'"),
         ({"prompt": "p", "completion": "c"}, "rated", "rating: no value in column 'rating', .*'label'"),
         ({"prompt": "p", "completion": "c", "label": 1}, "rated", "rating: no value in column 'rating', .*'label'"),
