@@ -28,6 +28,9 @@ Column = Annotated[str, Field(min_length=1, max_length=2000)]
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _BEST = 5.0
 _ABSENT = object()
+_TOOLS = ("tools", "functions")
+_LABELS = {"true": True, "false": False}
+"""Of TRL's KTO, whether an answer is wanted, as JSON's value or CSV's text."""
 
 
 class Columns(BaseModel):
@@ -49,7 +52,7 @@ class Columns(BaseModel):
     messages: Column = "messages"
     """A list of {"role", "content"}, of which the last is the assistant's; ShareGPT's `conversations` does for it."""
     rating: Column = "rating"
-    """A number from 0 to `rating_best`."""
+    """A number from 0 to `rating_best`; of kind rated without one, TRL's `label` (true is the best) does for it."""
     rating_best: float = Field(default=_BEST, gt=0, allow_inf_nan=False)
     """The best rating of the source's own scale; ratings are kept on a scale of 0 to 5."""
     id: Column = "id"
@@ -66,6 +69,7 @@ class Columns(BaseModel):
 
     def record(self, row: Row, kind: Kind, origin: str) -> Record:
         """The record of a row; raises `InvalidSample` with the column at fault."""
+        self._refuse_tools(row)
         completions: tuple[str, ...]
         match kind:
             case Kind.CONVERSATION:
@@ -89,6 +93,19 @@ class Columns(BaseModel):
             source_id=self._id(row),
             synthetic=_value(row, self.synthetic) in (True, 1, "true", "True", "1"),
         )
+
+    def _refuse_tools(self, row: Row) -> None:
+        """Refuses what an answer may call, in the forms of OpenAI and TRL, since no prompt would show it.
+
+        A column that the recipe itself reads is not left out.
+        """
+        for name in _TOOLS:
+            listed = decoded(row.get(name))
+            if not isinstance(listed, list) or not any(isinstance(decoded(one), Mapping) for one in listed):
+                continue
+            parts = (self.prompt, self.system, self.completion, self.chosen, self.rejected, self.completions)
+            if not any(name in (part, *_SLOT.findall(part)) for part in parts):
+                raise InvalidSample(name, f"{len(listed)} tools", "rows without tools: prompts cannot show them")
 
     def _talk(self, row: Row) -> str:
         """The column of the conversation: ShareGPT's name for it where nobody named one."""
@@ -128,6 +145,12 @@ class Columns(BaseModel):
             # A talk that ends with this very question is the fuller form of the same prompt.
             prompt = next((turns for turns in before if turns[-1:] == prompt), prompt)
         for part, (turns, _) in answers.items():
+            if value is not None and turns and turns[0].role == "assistant":
+                raise InvalidSample(
+                    part,
+                    f"{len(turns) + 1} turns that go on from the prompt",
+                    "one answer; a talk of which several are learned is in messages, of kind conversation",
+                )
             if turns and turns != prompt:
                 raise InvalidSample(part, "other messages before the answer than the prompt's", "the prompt's, or none")
         if not any(turn.role == "user" for turn in prompt):
@@ -161,9 +184,13 @@ class Columns(BaseModel):
     def _rating(self, row: Row, *, required: bool) -> float | None:
         found = _value(row, self.rating)
         if found is None or found == "":
-            if required:
-                raise InvalidSample("rating", f"no value in column {self.rating!r}", f"0 to {self.rating_best:g}")
-            return None
+            if not required:
+                return None
+            wanted = _LABELS.get(str(row.get("label")).lower()) if self.rating == "rating" else None
+            if wanted is None:
+                expected = f"0 to {self.rating_best:g}, or true or false in a column 'label'"
+                raise InvalidSample("rating", f"no value in column {self.rating!r}", expected)
+            return _BEST if wanted else 0.0
         try:
             number = float(found) if isinstance(found, int | float | str) else float("nan")
         except ValueError:

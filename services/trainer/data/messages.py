@@ -26,8 +26,12 @@ _ROLES |= {"developer": "system", "human": "user", "prompter": "user"}
 _ROLES |= {"gpt": "assistant", "bot": "assistant", "ai": "assistant", "model": "assistant", "chatgpt": "assistant"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of content parts that are text: of chat completions, and of OpenAI's responses."""
-_MARKS = ("weight", "train", "trainable")
-"""Fields that tell whether an answer is learned: OpenAI's fine-tuning, axolotl, and its older name."""
+_MARKS = ("weight", "train", "trainable", "training", "loss", "loss_mask")
+"""Fields that tell whether an answer is learned: OpenAI's fine-tuning, axolotl's names for it, and those of frameworks
+that mask the loss of a message."""
+
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields of an answer that hold its reasoning apart from its text: of DeepSeek's and vLLM's servers, and of TRL."""
 
 
 def decoded(value: object) -> object:
@@ -131,6 +135,9 @@ def _message(field: str, turn: object) -> Message:
         raise InvalidSample(field, f"role {name!r}", "system, user or assistant")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise InvalidSample(field, "an answer that calls tools", "answers of text; drop these rows or their calls")
+    apart = next((name for name in _REASONING if role == "assistant" and turn.get(name)), None)
+    if apart is not None:
+        raise InvalidSample(field, f"{apart} beside the content", "the reasoning in the content: <think>…</think>")
     content = turn.get("content")
     content = turn.get("value") if content is None else content
     text = "" if role == "system" and not content else _text(field, content)
@@ -170,4 +177,6 @@ def _trained(field: str, turn: Mapping[str, object]) -> bool:
             raise InvalidSample(field, f"{mark} {shown(value)}", "0 (context alone) or 1 (learned)")
         if not value:
             return False
+    if turn.get("train_detail"):
+        raise InvalidSample(field, "train_detail", "answers that are learned whole or not at all: weight 0 or 1")
     return True

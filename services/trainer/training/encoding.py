@@ -104,7 +104,7 @@ def encode_conversation(tokenizer: Tokenizer, prompt: Sequence[Message], complet
 
     Answers share a sample as long as the ids up to one are the beginning of the ids of the next prompt. A template that
     renders an earlier answer differently once a newer question follows (Qwen3 drops its reasoning) gets a sample for
-    each answer.
+    each answer. What the assistant says before the first question, a greeting, is context alone: nobody asks for it.
 
     Raises:
         UnfitTokenizer, UnfitRecord: see `encode`.
@@ -113,8 +113,9 @@ def encode_conversation(tokenizer: Tokenizer, prompt: Sequence[Message], complet
     samples: list[EncodedSample] = []
     ids: list[int] = []
     labels: list[int] = []
+    first = next((at for at, message in enumerate(prompt) if message.role == "user"), len(prompt))
     for at, message in enumerate(messages):
-        if message.role != "assistant" or not message.trained:
+        if message.role != "assistant" or not message.trained or at < first:
             continue
         opening = prompt_ids(tokenizer, messages[:at])
         if opening[: len(ids)] != ids:
@@ -201,8 +202,16 @@ def _answer_text(tokenizer: Tokenizer, prompt: Sequence[Message], completion: st
     if whole.startswith(opening):
         return whole[len(opening) :]
     before, thinking, after = opening.rpartition(_THINK)
-    if thinking and not after.strip() and whole.startswith(before):
-        return _reasoned(completion) + whole[len(before) :]
+    if thinking and whole.startswith(before):
+        answer = whole[len(before) :]
+        if not after.strip():
+            # The template leaves the reasoning out of the answer, or keeps it as the sample has it.
+            kept = _THOUGHT in answer
+            return _reasoned(completion) + (answer.rpartition(_THOUGHT)[2].lstrip() if kept else answer)
+        if after.strip() == _THOUGHT:
+            # The prompt has closed the reasoning at once: serving generates what comes behind it.
+            reasoned = answer.lstrip().startswith(_THINK) and _THOUGHT in answer
+            return answer.partition(_THOUGHT)[2].lstrip() if reasoned else answer
     raise UnfitTokenizer("the base model's chat template renders a prompt differently once it is answered")
 
 

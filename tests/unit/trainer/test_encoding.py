@@ -88,6 +88,12 @@ TALK = (
     Message("assistant", "Yes."),
     Message("user", "Two?"),
 )
+CHATML = (
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
+)
+OPENED = CHATML.replace("assistant\n", "assistant\n<think>\n")
+CLOSED = CHATML.replace("assistant\n", "assistant\n<think>\n\n</think>\n\n")
 QWEN3_LIKE = (
     "{%- set ns = namespace(last=0) %}{%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}"
     "{%- endif %}{%- endfor %}{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
@@ -116,6 +122,51 @@ def test_an_answer_that_is_not_to_be_learned_stays_as_context_without_loss(token
     (sample,) = encode_conversation(tokenizer, talk, "No.")
     assert learned(tokenizer, sample) == f"No.{tokenizer.eos_token}"
     assert "Yes." in tokenizer.decode(sample.input_ids)
+
+
+@pytest.mark.parametrize("before", [(), (Message("system", "Be brief."),)])
+def test_a_greeting_before_the_first_question_is_context_and_later_answers_are_learned(
+    tokenizer: Any, before: tuple[Message, ...]
+) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = CHATML
+    (sample,) = encode_conversation(changed, (*before, Message("assistant", "Hello!"), *TALK[1:]), "No.")
+    assert learned(changed, sample) == "Yes.<|im_end|>No.<|im_end|>"
+    assert "<|im_start|>assistant\nHello!<|im_end|>" in changed.decode(sample.input_ids)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("<think>r</think>\n\nA", "r\n</think>\n\nA"),
+        ("<think> r</think>A", "r\n</think>\n\nA"),
+        ("\n<think>\nr</think>A", "r\n</think>\n\nA"),
+        ("<think>\nr\n</think>\n\nA", "r\n</think>\n\nA"),
+        ("r</think>A", "r\n</think>\n\nA"),
+        ("A", "\n</think>\n\nA"),
+    ],
+)
+def test_reasoning_that_the_template_keeps_is_learned_once_where_the_prompt_opens_it(
+    tokenizer: Any, answer: str, expected: str
+) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = OPENED
+    assert learned(changed, encode(changed, asked("One?"), answer)) == f"{expected}<|im_end|>"
+
+
+@pytest.mark.parametrize("answer", ["A", "<think>r</think>\n\nA", "<think>\n\n</think>\n\nA"])
+def test_where_the_prompt_closes_the_reasoning_at_once_the_answer_behind_it_is_learned(
+    tokenizer: Any, answer: str
+) -> None:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = CLOSED
+    talk = (Message("user", "One?"), Message("assistant", answer), Message("user", "Two?"))
+    first, second = encode_conversation(changed, talk, "B </think> B")
+    assert learned(changed, first) == "A<|im_end|>"
+    assert learned(changed, second) == "B </think> B<|im_end|>"
+    opening = prompt_ids(changed, talk)
+    assert changed.decode(opening).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert list(second.input_ids[: len(opening)]) == opening
 
 
 def test_a_template_that_shortens_earlier_answers_gives_a_sample_for_each_answer(tokenizer: Any) -> None:
