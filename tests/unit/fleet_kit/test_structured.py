@@ -74,6 +74,12 @@ def test_data_of_every_type_of_json_is_read_as_json(kind: str) -> None:
         assert opened(document)[0] == WANTED
 
 
+def test_a_byte_order_mark_before_the_json_is_passed_over_in_either_mode() -> None:
+    for headers, document in ((STRUCTURED, EVENT), ({}, EVENT), ({"content-type": "application/json"}, EVENT["data"])):
+        body = b"\xef\xbb\xbf" + json.dumps(document).encode()
+        assert open_envelope(SUBJECT, headers, body, *STORED)[0] == WANTED
+
+
 def test_extensions_are_headers_and_trace_context_keeps_its_name() -> None:
     _, envelope = opened(without(traceparent="00-aa-bb-01", partition=7, sampled=True))
     assert envelope.headers["traceparent"] == "00-aa-bb-01"
