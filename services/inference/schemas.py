@@ -2,7 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from .messages import ChatMessage, Text
@@ -146,6 +155,8 @@ class Sampling(Body):
     spaces_between_special_tokens: Annotated[object, Neutral([True, False], _STRINGS)] = None
     include_stop_str_in_output: Annotated[object, Neutral([False], _STRINGS)] = None
     min_tokens: Annotated[object, Neutral([0], "set ignore_eos to go on to max_tokens")] = None
+    best_of: Annotated[object, Neutral([1], "answers are not ranked; n gives several")] = None
+    """As large as `n` it leaves nothing to choose."""
     use_beam_search: Annotated[object, Neutral([False], _SEARCH)] = None
     length_penalty: Annotated[object, Neutral([1], _SEARCH)] = None
     bad_words: Annotated[object, Neutral([[]], "use logit_bias")] = None
@@ -158,6 +169,11 @@ class Sampling(Body):
     guided_regex: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
     guided_choice: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
     guided_grammar: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+
+    @field_validator("best_of", mode="before")
+    @classmethod
+    def _as_many_as_are_answered(cls, best_of: object, info: ValidationInfo) -> object:
+        return 1 if best_of == info.data.get("n") else best_of
 
     @property
     def workflow(self) -> str:
@@ -186,6 +202,7 @@ class ChatRequest(Sampling):
 
     response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     tools: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
+    """Beside a choice of none of them they change nothing, and are left out of the prompt."""
     tool_choice: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
     functions: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
     function_call: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
@@ -201,6 +218,18 @@ class ChatRequest(Sampling):
     chat_template: Annotated[object, Neutral([], _NO_TEMPLATE)] = None
     chat_template_kwargs: Annotated[object, Neutral([{}], _NO_TEMPLATE)] = None
     documents: Annotated[object, Neutral([[]], "put them into the messages")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_of_them_is_called(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        unused = {
+            name
+            for name, choice in (("tools", "tool_choice"), ("functions", "function_call"))
+            if given.get(choice) == "none" and isinstance(given.get(name), list)
+        }
+        return {name: value for name, value in given.items() if name not in unused}
 
     @model_validator(mode="after")
     def _candidates_come_with_tokens(self) -> Self:
@@ -234,7 +263,6 @@ class CompletionRequest(Sampling):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """The log-probability of each token, and of so many candidates at its position."""
     suffix: Annotated[object, Neutral([""], "put all of the text into the prompt")] = None
-    best_of: Annotated[object, Neutral([1], "answers are not ranked; n gives several")] = None
     response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     add_special_tokens: Annotated[object, Neutral([True], "send token ids for a prompt without them")] = None
 

@@ -146,6 +146,10 @@ async def test_null_is_unset_for_every_optional_parameter(path: str) -> None:
         },
         {"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logprobs": False, "top_logprobs": 0},
         {"response_format": {"type": "text", "json_schema": None}, "stream_options": {"include_obfuscation": True}},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
+        {"functions": [{"name": "f"}], "function_call": "none"},
+        {"best_of": 1},
+        {"n": 2, "best_of": 2},
         {"skip_special_tokens": True, "min_tokens": 0, "add_generation_prompt": True, "chat_template_kwargs": {}},
     ],
 )
@@ -153,6 +157,31 @@ async def test_values_that_ask_for_nothing_are_taken(more: dict[str, Any]) -> No
     http, _ = surface()
     answer = await http.post("/v1/chat/completions", json=chat(**more))
     assert answer.status_code == 200, answer.text
+
+
+async def test_tools_that_may_not_be_called_are_no_part_of_the_prompt() -> None:
+    http, backend = surface()
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for more in ({}, {"tools": tools, "tool_choice": "none"}):
+        assert (await http.post("/v1/chat/completions", json=chat("Hi", **more))).status_code == 200
+    plain, offered = backend.asked
+    assert offered.prompt_ids == plain.prompt_ids
+    for choice in ({"tool_choice": "auto"}, {"function_call": "none"}, {}):
+        assert (await http.post("/v1/chat/completions", json=chat(tools=tools, **choice))).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_as_many_candidates_as_answers_are_taken_and_more_are_refused(path: str) -> None:
+    http, _ = surface()
+    body = chat() if path == "/v1/chat/completions" else {"model": MODEL, "prompt": "Hi"}
+    for more in ({"best_of": 1}, {"n": 3, "best_of": 3}):
+        answer = await http.post(path, json=body | more)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["choices"]) == more.get("n", 1)
+    for more in ({"best_of": 2}, {"n": 2, "best_of": 3}):
+        refused = await http.post(path, json=body | more)
+        assert refused.status_code == 422
+        assert refused.json()["error"]["param"] == "best_of"
 
 
 @pytest.mark.parametrize(
