@@ -51,6 +51,8 @@ async def test_an_answers_message_can_be_sent_back_as_the_official_client_holds_
         {"annotations": [], "tool_calls": [], "refusal": ""},
         {"reasoning": None, "reasoning_content": "", "provider_specific_fields": {"refusal": None}},
         {"anything_that_a_client_adds": None, "name": None},
+        {"images": [], "thinking_blocks": [], "id": "chatcmpl-1", "created": 1767225600, "index": 0},
+        {"another": {}, "more": ""},
     ],
 )
 async def test_members_of_a_message_that_say_nothing_are_taken(more: dict[str, Any]) -> None:
@@ -97,6 +99,10 @@ async def test_a_template_that_would_drop_a_tools_turn_in_silence_refuses_it() -
     [
         ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "tool_calls: not supported"),
         ({"role": "assistant", "content": "", "refusal": "I will not"}, "refusal: not supported"),
+        ({"role": "assistant", "content": "", "images": [{"type": "image_url"}]}, "messages.0.images"),
+        ({"role": "assistant", "content": "", "thinking_blocks": [{"thinking": "so"}]}, "messages.0.thinking_blocks"),
+        ({"role": "assistant", "content": "", "flag": False}, "messages.0.flag"),
+        ({"role": "user", "content": "Hi", "images": []}, "messages.0.images"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "a part of type image_url"),
         ({"role": "user", "content": None}, "a turn of role user without content"),
         ({"role": "poet", "content": "o"}, "role"),
