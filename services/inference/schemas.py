@@ -1,6 +1,6 @@
 """Bodies of the /v1 API. What this server cannot do is refused by name, never passed over."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,22 @@ from .messages import ChatMessage, Text
 from .parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
+_STOPS: dict[str, Any] = {
+    "custom_error_type": "stops",
+    "custom_error_message": "expected a text of 1 to 200 characters, or a list of up to 16 of them",
+}
+
+
+def _one_or_many(stop: object) -> str | None:
+    """Tells a stop string and a list of them apart; an empty text is neither."""
+    match stop:
+        case str() if stop:
+            return "text"
+        case list():
+            return "list"
+    return None
+
+
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
@@ -121,7 +137,13 @@ class Sampling(Body):
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
     """Not OpenAI's, as vLLM has it."""
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(default=None)
+    stop: (
+        Annotated[
+            Annotated[Stop, Tag("text")] | Annotated[list[Stop], Field(max_length=16), Tag("list")],
+            Discriminator(_one_or_many, **_STOPS),
+        ]
+        | None
+    ) = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     """Not OpenAI's, as vLLM has it."""
     stream: bool = False

@@ -212,6 +212,58 @@ async def test_what_is_not_supported_is_refused_with_what_to_use_instead(name: s
     assert backend.asked == []
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "told"),
+    [
+        ("/v1/completions", "max_completion_tokens", "not a known parameter here; it is max_tokens"),
+        ("/v1/chat/completions", "max_new_tokens", "not a known parameter here; it is max_tokens"),
+        ("/v1/chat/completions", "temprature", "not a known parameter here; the nearest is temperature"),
+        ("/v1/chat/completions", "enable_thinking", "not a known parameter here; conversations are rendered by the"),
+        ("/v1/chat/completions", "zebra", "not a known parameter here"),
+        ("/v1/embeddings", "max_new_tokens", "not a known parameter here"),
+        ("/v1/embeddings", "dimension", "not a known parameter here; the nearest is dimensions"),
+    ],
+)
+async def test_an_unknown_parameter_is_refused_by_name_with_the_known_one(path: str, name: str, told: str) -> None:
+    http, _ = surface()
+    body = {"/v1/completions": {"prompt": "Hi"}, "/v1/embeddings": {"input": "Hi"}}.get(path) or chat()
+    refused = await http.post(path, json={"model": MODEL, **body, name: 1})
+    assert refused.status_code == 422
+    error = refused.json()["error"]
+    assert error["param"] == name
+    if told.endswith("here"):
+        assert error["message"] == f"{name}: {told}"
+    assert error["message"].startswith(f"{name}: {told}")
+
+
+async def test_an_unknown_member_is_named_by_its_place_and_a_body_of_many_is_answered_in_short() -> None:
+    http, _ = surface()
+    turn = {"role": "user", "content": "Hi", "nam": "x"}
+    refused = await http.post("/v1/chat/completions", json=chat(turn, stream=True, stream_options={"usage": True}))
+    message = refused.json()["error"]["message"]
+    assert "messages.0.nam: not a known parameter here; the nearest is name" in message
+    assert "stream_options.usage: not a known parameter here" in message
+    many = {f"{number}{'x' * 1000}": 1 for number in range(1000)}
+    assert len((await http.post("/v1/chat/completions", json=chat(**many))).text) < 2000
+
+
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [
+        ("", "stop: expected a text of 1 to 200 characters, or a list of up to 16 of them"),
+        (7, "stop: expected a text of 1 to 200 characters, or a list of up to 16 of them"),
+        ([None], "stop.list.0: Input should be a valid string"),
+        (["."] * 17, "stop.list: List should have at most 16 items"),
+    ],
+)
+async def test_a_stop_that_is_none_is_refused_once(stop: Any, told: str) -> None:
+    http, _ = surface()
+    refused = await http.post("/v1/chat/completions", json=chat(stop=stop))
+    assert refused.status_code == 422
+    assert refused.json()["error"]["message"].startswith(told)
+    assert ";" not in refused.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/assistants", "/v1/images/generations"])
 async def test_a_route_that_is_not_served_says_which_one_is(path: str) -> None:
     http, _ = surface()
