@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 from fleet_events.protojson import set_fields
-from fleet_events.strict_json import read_json
+from fleet_events.strict_json import BYTE_ORDER_MARK, read_json
 
 __all__ = ["Event", "Message", "decode_event"]
 
@@ -69,7 +69,7 @@ class Event(Message):
             ValueError: it breaks the contract (`pydantic.ValidationError`, which names each field at fault), or it is
                 JSON that not every part of the fleet can hold (see `read_json`).
         """
-        data = body.encode() if isinstance(body, str) else body
+        data = (body.encode() if isinstance(body, str) else body).removeprefix(BYTE_ORDER_MARK)
         if _suspicious(data):
             read_json(data)
         return cls.model_validate_json(data)

@@ -11,8 +11,10 @@ from pydantic import JsonValue
 
 from fleet_events.text import refuse_unstorable
 
-__all__ = ["MAX_CONTAINERS", "MAX_DEPTH", "read_json"]
+__all__ = ["BYTE_ORDER_MARK", "MAX_CONTAINERS", "MAX_DEPTH", "read_json"]
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Of UTF-8. Some clients put one before their JSON, and RFC 8259, section 8.1, lets a reader pass over it."""
 MAX_DEPTH = 64
 """Arrays and objects within each other."""
 MAX_CONTAINERS = 200_000
@@ -29,7 +31,7 @@ def read_json(body: bytes | str) -> JsonValue:
             integers beyond 64 bits, NUL characters, half surrogate pairs, more than `MAX_DEPTH` levels or
             `MAX_CONTAINERS` arrays and objects. The message gives the place.
     """
-    body = body.encode() if isinstance(body, str) else body
+    body = (body.encode() if isinstance(body, str) else body).removeprefix(BYTE_ORDER_MARK)
     if _containers(body) > MAX_CONTAINERS and _containers(_STRINGS.sub(b"", body)) > MAX_CONTAINERS:
         raise ValueError(f"body: more than {MAX_CONTAINERS} arrays and objects")
     value: JsonValue = pydantic_core.from_json(body, allow_inf_nan=False)

@@ -218,7 +218,8 @@ def substitute_id(sequence: int, at: datetime | None) -> str:
 
 def _moment(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        # RFC 3339, section 5.6: T and Z may be in lower case.
+        moment = datetime.fromisoformat(text.upper())
         if moment.tzinfo is None:
             raise ValueError("ce-time must carry a time zone")
         moment.astimezone(UTC)

@@ -16,7 +16,10 @@ from fleet_kit.errors import Refused
 __all__ = ["as_binary"]
 
 CONTENT_TYPE = "application/cloudevents+json"
+_JSON = "application/json"
 _TRACE = frozenset({"traceparent", "tracestate"})
+_ENVELOPE = frozenset({"type", "data", "data_base64"})
+"""No event of the fleet has fields of these names."""
 
 
 def as_binary(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
@@ -27,14 +30,18 @@ def as_binary(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], 
         body: the message's.
 
     Raises:
-        Refused: it says to be in structured mode, and is no event in the JSON format.
+        Refused: it says to be in structured mode, and is no event in the JSON format; or it is one, and says to be the
+            event's data alone.
     """
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _media_type(headers.get("content-type", ""))
     if kind.startswith("application/cloudevents") and kind != CONTENT_TYPE:
         raise Refused(f"content-type {kind[:80]!r} is not readable: send each event by itself, as {CONTENT_TYPE}")
     # NATS had no headers when its binding was made, and some clients still send none: the document tells then.
-    bare = not kind and b'"specversion"' in body and not any(name.startswith("ce-") for name in headers)
+    telling = b'"specversion"' in body and not any(name.startswith("ce-") for name in headers)
+    bare = telling and not kind
     if kind != CONTENT_TYPE and not bare:
+        if telling and _is_json(kind):
+            _refuse_a_whole_event(kind, body)
         return dict(headers), body
     try:
         document = read_json(body)
@@ -45,10 +52,33 @@ def as_binary(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], 
             return dict(headers), body
         raise Refused("structured-mode CloudEvent: specversion is missing, it must be 1.0")
     attributes = {name: _text(name, value) for name, value in document.items() if value is not None}
-    data = _data(document, attributes.pop("datacontenttype", "application/json"))
+    data = _data(document, attributes.pop("datacontenttype", _JSON))
     kept = {name: value for name, value in headers.items() if not name.startswith("ce-")}
     kept |= {name if name in _TRACE else f"ce-{name}": value for name, value in attributes.items() if value != ""}
     return kept | {"content-type": data[0]}, data[1]
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_json(media_type: str) -> bool:
+    """Whether data of this type is a JSON value, by section 3.1 of the JSON format: */json and */*+json."""
+    _, slash, subtype = media_type.partition("/")
+    return bool(slash) and (subtype == "json" or subtype.endswith("+json"))
+
+
+def _refuse_a_whole_event(kind: str, body: bytes) -> None:
+    """Its data would be passed over, for a contract ignores the fields that it does not know."""
+    try:
+        document = read_json(body)
+    except ValueError:
+        return
+    if isinstance(document, dict) and "specversion" in document and not document.keys().isdisjoint(_ENVELOPE):
+        raise Refused(
+            f"the body looks like a structured-mode CloudEvent, but its content-type is {kind[:80]!r}: send it as "
+            f"{CONTENT_TYPE}, or its data alone with the attributes as ce- headers"
+        )
 
 
 def _text(name: str, value: JsonValue) -> str:
@@ -64,7 +94,10 @@ def _text(name: str, value: JsonValue) -> str:
 
 
 def _data(document: Mapping[str, JsonValue], content_type: str) -> tuple[str, bytes]:
-    """Content type and bytes of the data."""
+    """Content type and bytes of the data; every type of JSON is told as the one that events are read by."""
+    is_json = _is_json(_media_type(content_type))
+    if is_json and _media_type(content_type) != _JSON:
+        content_type = _JSON
     data, encoded = document.get("data"), document.get("data_base64")
     if data is not None and encoded is not None:
         raise Refused("structured-mode CloudEvent: data and data_base64 are both there, send one")
@@ -73,6 +106,6 @@ def _data(document: Mapping[str, JsonValue], content_type: str) -> tuple[str, by
             return content_type, base64.b64decode(encoded if isinstance(encoded, str) else "!", validate=True)
         except (binascii.Error, ValueError) as error:
             raise Refused(f"structured-mode CloudEvent: data_base64 is not base64 (RFC 4648): {error}") from error
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    if not is_json:
         raise Refused(f"structured-mode CloudEvent: data of {content_type[:80]!r} must be in data_base64")
     return content_type, json.dumps({} if data is None else data, ensure_ascii=False).encode()

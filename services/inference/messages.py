@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .parameters import Body, Neutral, Small
+from .parameters import Body, Neutral, Small, Word
 
 Text = Annotated[str, Field(max_length=2_000_000)]
 """A prompt or a turn; its tokens are bounded by the base model's `max_prompt_tokens`."""
@@ -55,6 +55,19 @@ class ChatMessage(Body):
     tool_calls: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
     provider_specific_fields: Annotated[object, Neutral([{}], _TEXT_ALONE)] = None
     """LiteLLM's."""
+
+    # Of an answer that is sent back: taken, and change nothing.
+    id: Word | None = None
+    created: int | None = Field(default=None, ge=0, lt=2**63)
+    index: int | None = Field(default=None, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_nothing_said(cls, given: object) -> object:
+        """Clients send an answer back with members of their own, as images and thinking_blocks, empty here."""
+        if not isinstance(given, dict) or given.get("role") != "assistant":
+            return given
+        return {name: said for name, said in given.items() if name in cls.model_fields or said not in ("", [], {})}
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

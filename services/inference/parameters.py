@@ -1,12 +1,21 @@
 """What a parameter of the /v1 API may be here: read, taken only where it asks for nothing, or refused by name."""
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 Standing = Literal["accepted", "neutral only", "refused"]
 
@@ -41,6 +50,16 @@ class Neutral:
         raise PydanticCustomError("not_supported", "not supported here; {instead}", {"instead": self.instead})
 
 
+_MAX_TOLD = 10
+"""Unknown parameters of one object that are told of."""
+_MAX_NAME = 64
+"""Characters of an unknown name that are shown, and up to which the nearest one is looked for."""
+_ELSEWHERE = dict.fromkeys(
+    ("max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_gen_toks", "num_predict"), "max_tokens"
+) | {"stop_sequences": "stop", "until": "stop", "random_seed": "seed", "num_return_sequences": "n"}
+"""What other routes and servers call a parameter → its name here."""
+_THINKING = frozenset({"enable_thinking", "thinking", "thinking_budget"})
+
 _NULL = {"type": "null"}
 
 
@@ -59,7 +78,29 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_unset(cls, given: object) -> object:
-        return without_nulls(given)
+        told = without_nulls(given)
+        if isinstance(told, Mapping) and (unknown := [name for name in told if name not in cls.model_fields]):
+            # pydantic merges the faults that a validator raises into its own, at the place of this object.
+            raise ValidationError.from_exception_data(
+                cls.__name__, [cls._unknown(name) for name in unknown[:_MAX_TOLD]]
+            )
+        return told
+
+    @classmethod
+    def _unknown(cls, name: str) -> InitErrorDetails:
+        instead = cls._instead_of(name)
+        fault = PydanticCustomError("unknown_parameter", "not a known parameter here{instead}", {"instead": instead})
+        return InitErrorDetails(type=fault, loc=(name[:_MAX_NAME],), input=None)
+
+    @classmethod
+    def _instead_of(cls, name: str) -> str:
+        if name in _THINKING and "messages" in cls.model_fields:
+            return "; conversations are rendered by the model's own chat template, with its defaults"
+        known = [one for one, standing in standings(cls) if standing == "accepted"]
+        if (same := _ELSEWHERE.get(name)) in known:
+            return f"; it is {same}"
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.75) if len(name) <= _MAX_NAME else []
+        return f"; the nearest is {nearest[0]}" if nearest else ""
 
 
 def without_nulls(given: object) -> object:

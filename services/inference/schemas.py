@@ -1,14 +1,39 @@
 """Bodies of the /v1 API. What this server cannot do is refused by name, never passed over."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from .messages import ChatMessage, Text
 from .parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
+_STOPS: dict[str, Any] = {
+    "custom_error_type": "stops",
+    "custom_error_message": "expected a text of 1 to 200 characters, or a list of up to 16 of them",
+}
+
+
+def _one_or_many(stop: object) -> str | None:
+    """Tells a stop string and a list of them apart; an empty text is neither."""
+    match stop:
+        case str() if stop:
+            return "text"
+        case list():
+            return "list"
+    return None
+
+
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
@@ -112,7 +137,13 @@ class Sampling(Body):
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
     """Not OpenAI's, as vLLM has it."""
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(default=None)
+    stop: (
+        Annotated[
+            Annotated[Stop, Tag("text")] | Annotated[list[Stop], Field(max_length=16), Tag("list")],
+            Discriminator(_one_or_many, **_STOPS),
+        ]
+        | None
+    ) = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     """Not OpenAI's, as vLLM has it."""
     stream: bool = False
@@ -146,6 +177,8 @@ class Sampling(Body):
     spaces_between_special_tokens: Annotated[object, Neutral([True, False], _STRINGS)] = None
     include_stop_str_in_output: Annotated[object, Neutral([False], _STRINGS)] = None
     min_tokens: Annotated[object, Neutral([0], "set ignore_eos to go on to max_tokens")] = None
+    best_of: Annotated[object, Neutral([1], "answers are not ranked; n gives several")] = None
+    """As large as `n` it leaves nothing to choose."""
     use_beam_search: Annotated[object, Neutral([False], _SEARCH)] = None
     length_penalty: Annotated[object, Neutral([1], _SEARCH)] = None
     bad_words: Annotated[object, Neutral([[]], "use logit_bias")] = None
@@ -158,6 +191,11 @@ class Sampling(Body):
     guided_regex: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
     guided_choice: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
     guided_grammar: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+
+    @field_validator("best_of", mode="before")
+    @classmethod
+    def _as_many_as_are_answered(cls, best_of: object, info: ValidationInfo) -> object:
+        return 1 if best_of == info.data.get("n") else best_of
 
     @property
     def workflow(self) -> str:
@@ -186,6 +224,7 @@ class ChatRequest(Sampling):
 
     response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     tools: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
+    """Beside a choice of none of them they change nothing, and are left out of the prompt."""
     tool_choice: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
     functions: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
     function_call: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
@@ -201,6 +240,18 @@ class ChatRequest(Sampling):
     chat_template: Annotated[object, Neutral([], _NO_TEMPLATE)] = None
     chat_template_kwargs: Annotated[object, Neutral([{}], _NO_TEMPLATE)] = None
     documents: Annotated[object, Neutral([[]], "put them into the messages")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_of_them_is_called(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        unused = {
+            name
+            for name, choice in (("tools", "tool_choice"), ("functions", "function_call"))
+            if given.get(choice) == "none" and isinstance(given.get(name), list)
+        }
+        return {name: value for name, value in given.items() if name not in unused}
 
     @model_validator(mode="after")
     def _candidates_come_with_tokens(self) -> Self:
@@ -234,7 +285,6 @@ class CompletionRequest(Sampling):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """The log-probability of each token, and of so many candidates at its position."""
     suffix: Annotated[object, Neutral([""], "put all of the text into the prompt")] = None
-    best_of: Annotated[object, Neutral([1], "answers are not ranked; n gives several")] = None
     response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     add_special_tokens: Annotated[object, Neutral([True], "send token ids for a prompt without them")] = None
 

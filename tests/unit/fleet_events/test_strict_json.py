@@ -47,6 +47,13 @@ def test_what_no_part_of_the_fleet_can_hold_is_refused_with_its_place(body: byte
         read_json(body)
 
 
+def test_one_byte_order_mark_before_a_document_is_passed_over() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert read_json(mark + b'{"a": "\xef\xbb\xbf"}') == {"a": "\ufeff"}
+    with pytest.raises(ValueError, match="expected value"):
+        read_json(mark + mark + b"{}")
+
+
 def test_the_deepest_allowed_document_is_read() -> None:
     assert read_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
 

@@ -56,6 +56,11 @@ def test_an_event_without_a_time_happened_when_the_stream_stored_it() -> None:
     assert own.time == NOON - timedelta(days=1)
 
 
+@pytest.mark.parametrize("text", ["2026-01-31t12:00:00z", "2026-01-31T12:00:00z", "2026-01-31t13:00:00.000+01:00"])
+def test_a_time_may_have_its_letters_in_lower_case(text: str) -> None:
+    assert open_envelope(SUBJECT, {"ce-time": text}, b'{"domain": "shop"}', *FIRST)[1].time == NOON
+
+
 def test_the_same_id_of_another_source_is_another_event_and_names_other_work() -> None:
     def opened(source: str = "") -> Envelope:
         return open_envelope(SUBJECT, {"ce-id": "1", "ce-source": source}, b'{"domain": "shop"}', *FIRST)[1]

@@ -67,6 +67,19 @@ def test_data_may_be_base64_of_json_and_of_binary_protobuf() -> None:
         assert event == WANTED
 
 
+@pytest.mark.parametrize("kind", ["text/json", "application/vnd.shop+json", "Application/Vnd.Shop+JSON; charset=utf-8"])
+def test_data_of_every_type_of_json_is_read_as_json(kind: str) -> None:
+    encoded = base64.b64encode(WANTED.to_json()).decode()
+    for document in (without(datacontenttype=kind), without("data", datacontenttype=kind, data_base64=encoded)):
+        assert opened(document)[0] == WANTED
+
+
+def test_a_byte_order_mark_before_the_json_is_passed_over_in_either_mode() -> None:
+    for headers, document in ((STRUCTURED, EVENT), ({}, EVENT), ({"content-type": "application/json"}, EVENT["data"])):
+        body = b"\xef\xbb\xbf" + json.dumps(document).encode()
+        assert open_envelope(SUBJECT, headers, body, *STORED)[0] == WANTED
+
+
 def test_extensions_are_headers_and_trace_context_keeps_its_name() -> None:
     _, envelope = opened(without(traceparent="00-aa-bb-01", partition=7, sampled=True))
     assert envelope.headers["traceparent"] == "00-aa-bb-01"
@@ -81,6 +94,7 @@ def test_an_event_of_the_fleet_whose_body_has_a_field_of_that_name_stays_in_bina
     body = b'{"domain": "shop", "specversion": "mine"}'
     for headers in ({"content-type": "application/json"}, {"ce-id": "1"}):
         assert open_envelope(SUBJECT, headers, body, *STORED)[0] == v1.TrainingRequested(domain="shop")
+    assert not any({"type", "data", "data_base64"} & set(event.model_fields) for event in v1.EVENTS)
     nested = b'{"domain": "shop", "other": {"specversion": "1.0"}}'
     assert open_envelope(SUBJECT, None, nested, *STORED)[0] == v1.TrainingRequested(domain="shop")
 
@@ -117,6 +131,16 @@ def test_batches_other_formats_and_what_is_no_json_are_refused_by_name() -> None
     for body in (b"{", b"[]", b"\xff"):
         with pytest.raises(Refused, match="structured-mode CloudEvent"):
             open_envelope(SUBJECT, STRUCTURED, body, *STORED)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "text/json"])
+def test_a_whole_event_sent_as_plain_json_is_refused_with_the_content_type_to_send(kind: str) -> None:
+    for document in (EVENT, without("id", "source", "type"), without("data", data_base64="e30=")):
+        with pytest.raises(Refused, match=r"looks like a structured-mode CloudEvent.* application/cloudevents\+json"):
+            opened(document, {"Content-Type": kind})
+    # What has attributes as headers is in binary mode: its body is the data.
+    with pytest.raises(Unreadable):
+        opened(EVENT, {"Content-Type": "application/json", "ce-id": "1"})
 
 
 def test_data_that_breaks_the_contract_may_be_answered_by_its_handler() -> None:

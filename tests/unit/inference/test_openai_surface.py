@@ -51,6 +51,8 @@ async def test_an_answers_message_can_be_sent_back_as_the_official_client_holds_
         {"annotations": [], "tool_calls": [], "refusal": ""},
         {"reasoning": None, "reasoning_content": "", "provider_specific_fields": {"refusal": None}},
         {"anything_that_a_client_adds": None, "name": None},
+        {"images": [], "thinking_blocks": [], "id": "chatcmpl-1", "created": 1767225600, "index": 0},
+        {"another": {}, "more": ""},
     ],
 )
 async def test_members_of_a_message_that_say_nothing_are_taken(more: dict[str, Any]) -> None:
@@ -97,6 +99,10 @@ async def test_a_template_that_would_drop_a_tools_turn_in_silence_refuses_it() -
     [
         ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "tool_calls: not supported"),
         ({"role": "assistant", "content": "", "refusal": "I will not"}, "refusal: not supported"),
+        ({"role": "assistant", "content": "", "images": [{"type": "image_url"}]}, "messages.0.images"),
+        ({"role": "assistant", "content": "", "thinking_blocks": [{"thinking": "so"}]}, "messages.0.thinking_blocks"),
+        ({"role": "assistant", "content": "", "flag": False}, "messages.0.flag"),
+        ({"role": "user", "content": "Hi", "images": []}, "messages.0.images"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "a part of type image_url"),
         ({"role": "user", "content": None}, "a turn of role user without content"),
         ({"role": "poet", "content": "o"}, "role"),
@@ -146,6 +152,10 @@ async def test_null_is_unset_for_every_optional_parameter(path: str) -> None:
         },
         {"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logprobs": False, "top_logprobs": 0},
         {"response_format": {"type": "text", "json_schema": None}, "stream_options": {"include_obfuscation": True}},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
+        {"functions": [{"name": "f"}], "function_call": "none"},
+        {"best_of": 1},
+        {"n": 2, "best_of": 2},
         {"skip_special_tokens": True, "min_tokens": 0, "add_generation_prompt": True, "chat_template_kwargs": {}},
     ],
 )
@@ -153,6 +163,31 @@ async def test_values_that_ask_for_nothing_are_taken(more: dict[str, Any]) -> No
     http, _ = surface()
     answer = await http.post("/v1/chat/completions", json=chat(**more))
     assert answer.status_code == 200, answer.text
+
+
+async def test_tools_that_may_not_be_called_are_no_part_of_the_prompt() -> None:
+    http, backend = surface()
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for more in ({}, {"tools": tools, "tool_choice": "none"}):
+        assert (await http.post("/v1/chat/completions", json=chat("Hi", **more))).status_code == 200
+    plain, offered = backend.asked
+    assert offered.prompt_ids == plain.prompt_ids
+    for choice in ({"tool_choice": "auto"}, {"function_call": "none"}, {}):
+        assert (await http.post("/v1/chat/completions", json=chat(tools=tools, **choice))).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_as_many_candidates_as_answers_are_taken_and_more_are_refused(path: str) -> None:
+    http, _ = surface()
+    body = chat() if path == "/v1/chat/completions" else {"model": MODEL, "prompt": "Hi"}
+    for more in ({"best_of": 1}, {"n": 3, "best_of": 3}):
+        answer = await http.post(path, json=body | more)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["choices"]) == more.get("n", 1)
+    for more in ({"best_of": 2}, {"n": 2, "best_of": 3}):
+        refused = await http.post(path, json=body | more)
+        assert refused.status_code == 422
+        assert refused.json()["error"]["param"] == "best_of"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +210,58 @@ async def test_what_is_not_supported_is_refused_with_what_to_use_instead(name: s
     assert error["param"] == name
     assert instead in error["message"]
     assert backend.asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "told"),
+    [
+        ("/v1/completions", "max_completion_tokens", "not a known parameter here; it is max_tokens"),
+        ("/v1/chat/completions", "max_new_tokens", "not a known parameter here; it is max_tokens"),
+        ("/v1/chat/completions", "temprature", "not a known parameter here; the nearest is temperature"),
+        ("/v1/chat/completions", "enable_thinking", "not a known parameter here; conversations are rendered by the"),
+        ("/v1/chat/completions", "zebra", "not a known parameter here"),
+        ("/v1/embeddings", "max_new_tokens", "not a known parameter here"),
+        ("/v1/embeddings", "dimension", "not a known parameter here; the nearest is dimensions"),
+    ],
+)
+async def test_an_unknown_parameter_is_refused_by_name_with_the_known_one(path: str, name: str, told: str) -> None:
+    http, _ = surface()
+    body = {"/v1/completions": {"prompt": "Hi"}, "/v1/embeddings": {"input": "Hi"}}.get(path) or chat()
+    refused = await http.post(path, json={"model": MODEL, **body, name: 1})
+    assert refused.status_code == 422
+    error = refused.json()["error"]
+    assert error["param"] == name
+    if told.endswith("here"):
+        assert error["message"] == f"{name}: {told}"
+    assert error["message"].startswith(f"{name}: {told}")
+
+
+async def test_an_unknown_member_is_named_by_its_place_and_a_body_of_many_is_answered_in_short() -> None:
+    http, _ = surface()
+    turn = {"role": "user", "content": "Hi", "nam": "x"}
+    refused = await http.post("/v1/chat/completions", json=chat(turn, stream=True, stream_options={"usage": True}))
+    message = refused.json()["error"]["message"]
+    assert "messages.0.nam: not a known parameter here; the nearest is name" in message
+    assert "stream_options.usage: not a known parameter here" in message
+    many = {f"{number}{'x' * 1000}": 1 for number in range(1000)}
+    assert len((await http.post("/v1/chat/completions", json=chat(**many))).text) < 2000
+
+
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [
+        ("", "stop: expected a text of 1 to 200 characters, or a list of up to 16 of them"),
+        (7, "stop: expected a text of 1 to 200 characters, or a list of up to 16 of them"),
+        ([None], "stop.list.0: Input should be a valid string"),
+        (["."] * 17, "stop.list: List should have at most 16 items"),
+    ],
+)
+async def test_a_stop_that_is_none_is_refused_once(stop: Any, told: str) -> None:
+    http, _ = surface()
+    refused = await http.post("/v1/chat/completions", json=chat(stop=stop))
+    assert refused.status_code == 422
+    assert refused.json()["error"]["message"].startswith(told)
+    assert ";" not in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/assistants", "/v1/images/generations"])
