@@ -3,6 +3,7 @@
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -65,20 +66,50 @@ def load_model(
     quantisation: how its weights are packed as they are loaded, where they are.
 
     Raises:
-        UnsupportedBaseModel: transformers does not know its kind, or it writes no text.
+        UnsupportedBaseModel: transformers does not know its kind, it writes no text, or its files lack weights.
     """
     config = config_of(folder)
     loader = class_of(config)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "quantization_config": quantisation}
-    loaded = partial(loader.from_pretrained, folder, **options)
+    loaded: Any = partial(loader.from_pretrained, folder, **options, **REPORTED)
     try:
-        model: PreTrainedModel = loaded()
+        model, report = loaded()
     except (ImportError, ValueError):
         if config._attn_implementation is None:
             raise
         config._attn_implementation = "eager"
-        model = loaded(config=config)
-    return model
+        model, report = loaded(config=config)
+    check_whole(Path(folder).name, model, report)
+    whole: PreTrainedModel = model
+    return whole
+
+
+REPORTED: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Options of from_pretrained with which it returns what `check_whole` reads beside the model."""
+
+
+def check_whole(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Refuse a model of which the files lack parameters: transformers draws these at random, anew at each load.
+
+    A weight that is tied to another is there with that one. name: the folder's. report: from_pretrained's.
+
+    Raises:
+        UnsupportedBaseModel: parameters are missing, or have another shape than config.json gives them.
+    """
+    other = sorted((key, found, expected) for key, found, expected in report["mismatched_keys"])
+    if other:
+        key, found, expected = other[0]
+        raise UnsupportedBaseModel(
+            f"{name}: {key} has the shape {list(found)}, expected {list(expected)} as config.json says"
+            + (f", and {len(other) - 1} more weights differ" if other[1:] else "")
+        )
+    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
+    missing = sorted(parameters.intersection(report["missing_keys"]))
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
+        raise UnsupportedBaseModel(
+            f"{name} lacks weights of {type(model).__name__}: {shown}; expected every weight of a language model"
+        )
 
 
 def shortened(error: Exception) -> str:
