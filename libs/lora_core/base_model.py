@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_core.chat_template import ChatTemplate
-from lora_core.description import LayerShapes, describe
-from lora_core.errors import AdapterNotFound
+from lora_core.description import LayerShapes, describe, no_model
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +38,7 @@ def revision(folder: Path | str) -> str:
     folder = Path(folder)
     files = sorted(_revision_files(folder))
     if not any(file.suffix == ".safetensors" for file in files) or folder / "config.json" not in files:
-        raise AdapterNotFound(f"no base model in {folder}: expected config.json and *.safetensors")
+        raise no_model(folder)
     lines = (f"{file.name} {_file_sha256(file, *_identity(file))}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_core.description import Description, Layer
+from lora_core.description import Description, Layer, declared
 from lora_core.errors import UnsupportedBaseModel
 from lora_core.layers import dimensions, is_adaptable
 from lora_core.model_class import REPORTED, check_whole, class_of, config_of, shortened
-from lora_core.safetensors_header import read_header
 
 _REFUSED = 3
 
@@ -35,8 +34,7 @@ def _check_names(folder: Path, model: Any) -> None:
 
     Packed weights have names of their own, which the loader that unpacks them checks.
     """
-    named = {name: entry for file in sorted(folder.glob("*.safetensors")) for name, entry in read_header(file).items()}
-    empty = {name: torch.empty(entry.shape, device="meta") for name, entry in named.items()}
+    empty = {name: torch.empty(entry.shape, device="meta") for name, entry in declared(folder).items()}
     try:
         loaded, report = type(model).from_pretrained(
             None, config=model.config, state_dict=empty, device_map="meta", **REPORTED

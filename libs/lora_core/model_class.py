@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from lora_core.description import declared
 from lora_core.errors import UnsupportedBaseModel
 
 
@@ -67,9 +68,11 @@ def load_model(
 
     Raises:
         UnsupportedBaseModel: transformers does not know its kind, it writes no text, or its files lack weights.
+        AdapterNotFound, CorruptAdapter: see `lora_core.description.layout_digest`.
     """
     config = config_of(folder)
     loader = class_of(config)
+    declared(Path(folder))  # says in a sentence what transformers does in a traceback
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "quantization_config": quantisation}
     loaded: Any = partial(loader.from_pretrained, folder, **options, **REPORTED)
     try:
