@@ -1,5 +1,6 @@
 """The class of transformers that computes a base model: a causal language model, or one of images and text."""
 
+from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import (
     AutoModelForImageTextToText,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -112,6 +114,26 @@ def check_whole(name: str, model: PreTrainedModel, report: dict[str, Any]) -> No
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
         raise UnsupportedBaseModel(
             f"{name} lacks weights of {type(model).__name__}: {shown}; expected every weight of a language model"
+        )
+
+
+def check_tokens(ids: Iterable[int], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse token ids for which the input embedding has no row, as after tokens were added and it was not resized.
+
+    A tokenizer may have more tokens than rows where they are not used: that of Gemma 3 has one for images, of which its
+    text models know nothing.
+
+    Raises:
+        UnsupportedBaseModel: with both sizes, and the first such token.
+    """
+    embedding: Any = model.get_input_embeddings()
+    rows = int(getattr(embedding, "num_embeddings", 0))
+    beyond = min((token for token in ids if token >= rows), default=None) if rows else None
+    if beyond is not None:
+        raise UnsupportedBaseModel(
+            f"the tokenizer has {len(tokenizer)} tokens, but the model's embedding has {rows} rows: there is none for "
+            f"token {beyond} ({tokenizer.convert_ids_to_tokens(beyond)!r:.100}); expected the model after "
+            "resize_token_embeddings, or the tokenizer that it was trained with"
         )
 
 
