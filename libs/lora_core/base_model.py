@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_core.chat_template import ChatTemplate
-from lora_core.description import LayerShapes, describe
-from lora_core.errors import AdapterNotFound
+from lora_core.description import LayerShapes, describe, no_model
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +38,7 @@ def revision(folder: Path | str) -> str:
     folder = Path(folder)
     files = sorted(_revision_files(folder))
     if not any(file.suffix == ".safetensors" for file in files) or folder / "config.json" not in files:
-        raise AdapterNotFound(f"no base model in {folder}: expected config.json and *.safetensors")
+        raise no_model(folder)
     lines = (f"{file.name} {_file_sha256(file, *_identity(file))}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -98,19 +97,22 @@ def load(
 
     Raises:
         DeviceUnavailable: see `lora_core.device.find_device`.
-        UnsupportedBaseModel: see `lora_core.model_class.load_model`.
+        UnsupportedBaseModel: see `lora_core.model_class.load_model`, or the embedding has no row for a token of
+            every talk.
+        AdapterNotFound, CorruptAdapter: see `lora_core.description.layout_digest`.
     """
     import torch
     from transformers import AutoTokenizer
 
     from lora_core.device import find_device, prepare
-    from lora_core.model_class import load_model
+    from lora_core.model_class import check_tokens, load_model
 
     place = find_device(str(device), weights)
     prepare(place)
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(weights, torch.float32)
     model = load_model(folder, dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    check_tokens(talk_tokens(tokenizer), model, tokenizer)
     model.requires_grad_(False)
     model.train(False)
     placed: Any = model
@@ -138,23 +140,38 @@ def end_of_turn(tokenizer: Any) -> int | None:
     Returns:
         The first added token after the answer's text; None without a template, or where it writes no such token.
     """
+    talk = _talk(tokenizer)
+    if talk is None or not talk[1].startswith(talk[0]):
+        return None
+    opening, whole = talk
+    _, _, rest = whole[len(opening) :].partition(_ANSWER)
+    added = tokenizer.added_tokens_decoder
+    return next((int(i) for i in tokenizer(rest, add_special_tokens=False)["input_ids"] if i in added), None)
+
+
+def talk_tokens(tokenizer: Any) -> frozenset[int]:
+    """The tokens that every talk has: those that end an answer, and what the chat template writes around it."""
+    talk = _talk(tokenizer)
+    written = tokenizer(talk[1], add_special_tokens=False)["input_ids"] if talk else ()
+    return end_tokens(None, tokenizer).union(written)
+
+
+_ANSWER = "Yes."
+
+
+def _talk(tokenizer: Any) -> tuple[str, str] | None:
+    """A question as the chat template opens the answer to it, and both; None without a template that renders them."""
     if not getattr(tokenizer, "chat_template", None):
         return None
-    question, answer = {"role": "user", "content": "Yes?"}, {"role": "assistant", "content": "Yes."}
+    question, answer = {"role": "user", "content": "Yes?"}, {"role": "assistant", "content": _ANSWER}
     template = None
     try:
         template = ChatTemplate.of(tokenizer)
         if template is None:
             return None
-        opening = template.render([question], add_generation_prompt=True)
-        whole = template.render([question, answer])
+        return template.render([question], add_generation_prompt=True), template.render([question, answer])
     except ValueError:  # a talk that the template refuses is refused where it comes
         return None
     finally:
         if template is not None:
             template.close()
-    if not whole.startswith(opening):
-        return None
-    _, _, rest = whole[len(opening) :].partition(answer["content"])
-    added = tokenizer.added_tokens_decoder
-    return next((int(i) for i in tokenizer(rest, add_special_tokens=False)["input_ids"] if i in added), None)

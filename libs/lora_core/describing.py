@@ -13,17 +13,37 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_core.description import Description, Layer
+from lora_core.description import Description, Layer, declared
 from lora_core.errors import UnsupportedBaseModel
 from lora_core.layers import dimensions, is_adaptable
-from lora_core.model_class import class_of, config_of, shortened
+from lora_core.model_class import REPORTED, check_whole, class_of, config_of, shortened
 
 _REFUSED = 3
 
 
 def build(folder: Path, digest: str) -> Description:
     """The description of the model in a folder. Raises UnsupportedBaseModel in one sentence."""
-    return describe_model(_without_weights(folder), digest)
+    model = _without_weights(folder)
+    if not getattr(model.config, "quantization_config", None):
+        _check_names(folder, model)
+    return describe_model(model, digest)
+
+
+def _check_names(folder: Path, model: Any) -> None:
+    """Refuse files that lack weights by the names in their headers, under which transformers loads empty ones.
+
+    Packed weights have names of their own, which the loader that unpacks them checks.
+    """
+    empty = {name: torch.empty(entry.shape, device="meta") for name, entry in declared(folder).items()}
+    try:
+        loaded, report = type(model).from_pretrained(
+            None, config=model.config, state_dict=empty, device_map="meta", **REPORTED
+        )
+    except Exception as error:  # every model class checks in its own way
+        raise UnsupportedBaseModel(
+            f"transformers cannot load {folder.name} (model_type {model.config.model_type}): {shortened(error)}"
+        ) from error
+    check_whole(folder.name, loaded, report)
 
 
 def describe_model(model: Any, digest: str = "") -> Description:

@@ -1,8 +1,10 @@
 """The class of transformers that computes a base model: a causal language model, or one of images and text."""
 
+from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -11,6 +13,7 @@ from transformers import (
     AutoModelForImageTextToText,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -18,6 +21,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from lora_core.description import declared
 from lora_core.errors import UnsupportedBaseModel
 
 
@@ -65,20 +69,72 @@ def load_model(
     quantisation: how its weights are packed as they are loaded, where they are.
 
     Raises:
-        UnsupportedBaseModel: transformers does not know its kind, or it writes no text.
+        UnsupportedBaseModel: transformers does not know its kind, it writes no text, or its files lack weights.
+        AdapterNotFound, CorruptAdapter: see `lora_core.description.layout_digest`.
     """
     config = config_of(folder)
     loader = class_of(config)
+    declared(Path(folder))  # says in a sentence what transformers does in a traceback
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "quantization_config": quantisation}
-    loaded = partial(loader.from_pretrained, folder, **options)
+    loaded: Any = partial(loader.from_pretrained, folder, **options, **REPORTED)
     try:
-        model: PreTrainedModel = loaded()
+        model, report = loaded()
     except (ImportError, ValueError):
         if config._attn_implementation is None:
             raise
         config._attn_implementation = "eager"
-        model = loaded(config=config)
-    return model
+        model, report = loaded(config=config)
+    check_whole(Path(folder).name, model, report)
+    whole: PreTrainedModel = model
+    return whole
+
+
+REPORTED: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Options of from_pretrained with which it returns what `check_whole` reads beside the model."""
+
+
+def check_whole(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Refuse a model of which the files lack parameters: transformers draws these at random, anew at each load.
+
+    A weight that is tied to another is there with that one. name: the folder's. report: from_pretrained's.
+
+    Raises:
+        UnsupportedBaseModel: parameters are missing, or have another shape than config.json gives them.
+    """
+    other = sorted((key, found, expected) for key, found, expected in report["mismatched_keys"])
+    if other:
+        key, found, expected = other[0]
+        raise UnsupportedBaseModel(
+            f"{name}: {key} has the shape {list(found)}, expected {list(expected)} as config.json says"
+            + (f", and {len(other) - 1} more weights differ" if other[1:] else "")
+        )
+    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
+    missing = sorted(parameters.intersection(report["missing_keys"]))
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
+        raise UnsupportedBaseModel(
+            f"{name} lacks weights of {type(model).__name__}: {shown}; expected every weight of a language model"
+        )
+
+
+def check_tokens(ids: Iterable[int], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse token ids for which the input embedding has no row, as after tokens were added and it was not resized.
+
+    A tokenizer may have more tokens than rows where they are not used: that of Gemma 3 has one for images, of which its
+    text models know nothing.
+
+    Raises:
+        UnsupportedBaseModel: with both sizes, and the first such token.
+    """
+    embedding: Any = model.get_input_embeddings()
+    rows = int(getattr(embedding, "num_embeddings", 0))
+    beyond = min((token for token in ids if token >= rows), default=None) if rows else None
+    if beyond is not None:
+        raise UnsupportedBaseModel(
+            f"the tokenizer has {len(tokenizer)} tokens, but the model's embedding has {rows} rows: there is none for "
+            f"token {beyond} ({tokenizer.convert_ids_to_tokens(beyond)!r:.100}); expected the model after "
+            "resize_token_embeddings, or the tokenizer that it was trained with"
+        )
 
 
 def shortened(error: Exception) -> str:

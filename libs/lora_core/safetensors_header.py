@@ -48,6 +48,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         prefix = file.read(8)
         if len(prefix) < 8:
             raise CorruptAdapter(path, f"{size} bytes are too few for a safetensors file")
+        if prefix == b"version ":
+            raise CorruptAdapter(path, "a git-lfs pointer, not the file that it stands for: run `git lfs pull`")
         (length,) = struct.unpack("<Q", prefix)
         if length > size - 8:
             raise CorruptAdapter(path, f"header of {length} bytes does not fit a file of {size} bytes")

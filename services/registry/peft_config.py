@@ -10,6 +10,8 @@ from fleet_events.strict_json import read_json
 from services.registry.checkpoint import CONFIG, CannotServe
 from services.registry.family import Method
 
+# A folder of the Hugging Face cache says whose model it is, see the guide "Understand caching" of huggingface_hub.
+_CACHED = re.compile(r"(?:^|[/\\])models--([^/\\]+)[/\\]snapshots[/\\]")
 _LOCAL = re.compile(r"[/~.\\]|[A-Za-z]:[\\/]|file:|s3:|gs:")
 # How copies of a model with packed weights are called: the same model as far as an adapter goes.
 _PACKED = re.compile(
@@ -20,7 +22,10 @@ _PACKED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
-    """`method` as the folder has it; `base_model`: what base_model_name_or_path says, empty for a place on a disk."""
+    """`method` as the folder has it; `base_model`: what base_model_name_or_path says, empty for a place on a disk.
+
+    A place in the Hugging Face cache is read as the model's name: `…/models--ORG--NAME/snapshots/…` as ORG/NAME.
+    """
 
     method: Method
     base_model: str = ""
@@ -36,8 +41,7 @@ class PeftConfig:
             raise CannotServe(CONFIG, f"{CONFIG}: not a JSON object")
         method = Method.DORA if given.get("use_dora") else Method.RSLORA if given.get("use_rslora") else Method.LORA
         name = given.get("base_model_name_or_path")
-        named = name if isinstance(name, str) and name and not _LOCAL.match(name) else ""
-        return cls(method, named[:200])
+        return cls(method, _named(name)[:200] if isinstance(name, str) else "")
 
     def settle(self, asked: Method | None) -> Method:
         """The method to register under: the folder's, or the one asked for where that is no other.
@@ -52,6 +56,12 @@ class PeftConfig:
     def is_of(self, name: str) -> bool:
         """Whether `base_model` and this are names of one model: whoever published it, packed or not."""
         return not self.base_model or _bare(self.base_model) == _bare(name)
+
+
+def _named(path: str) -> str:
+    if cached := _CACHED.search(path):
+        return cached[1].replace("--", "/", 1)
+    return "" if _LOCAL.match(path) else path
 
 
 def _bare(name: str) -> str:

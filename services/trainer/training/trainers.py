@@ -10,6 +10,7 @@ from peft import get_peft_model
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from lora_core.base_model import linear_shapes
+from lora_core.model_class import check_tokens
 from services.trainer.configuration import Configuration
 from services.trainer.data.rankings import ranked
 from services.trainer.data.records import Record
@@ -50,8 +51,12 @@ def prepare(
     """A trainer that is ready to `train(resume_from_checkpoint=...)` and writes its checkpoints under `work`.
 
     The adapter's first weights are drawn from the configuration's seed.
+
+    Raises:
+        UnsupportedBaseModel: see `lora_core.model_class`: the files lack weights, the embedding rows for the tokens.
     """
     model: Any = base.load(base_model, configuration.method)
+    check_tokens(_tokens(rows, held_out), model, tokenizer)
     set_seed(configuration.seed)
     common = arguments.common(configuration, work, len(rows.rows), validated=bool(held_out.rows))
     if continue_from:
@@ -81,6 +86,10 @@ def prepare(
     if configuration.early_stopping_patience and held_out.rows:
         trainer.add_callback(EarlyStoppingCallback(configuration.early_stopping_patience))
     return trainer
+
+
+def _tokens(*sides: EncodedSet) -> set[int]:
+    return {token for side in sides for row in side.rows for sample in row for token in sample.input_ids}
 
 
 def _numbered(rows: EncodedSet) -> Dataset:

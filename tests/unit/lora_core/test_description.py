@@ -13,11 +13,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_core import description
-from lora_core.base_model import linear_shapes, load, target_shapes
+from lora_core.base_model import linear_shapes, load, revision, target_shapes
 from lora_core.description import FILE, describe, layout_digest, write_description
-from lora_core.errors import AdapterNotFound, NotDescribed, UnsupportedBaseModel
+from lora_core.errors import AdapterNotFound, CorruptAdapter, NotDescribed, UnsupportedBaseModel
 from lora_core.layers import dimensions
-from lora_core.model_class import class_of
+from lora_core.model_class import class_of, load_model
 from tests.tiny_configs import tiny_config
 
 SIZES = {
@@ -201,3 +201,33 @@ def test_a_process_without_torch_has_it_made_in_another(tmp_path: Path, monkeypa
     (base / "config.json").write_text('{"model_type": "nobodys"}')
     with pytest.raises(UnsupportedBaseModel, match="nobodys"):
         describe(base)
+
+
+def test_a_file_that_the_index_names_and_that_is_not_there_is_named(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("llama", **SIZES)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path, max_shard_size="20KB")
+    describe(tmp_path)
+    lost = sorted(tmp_path.glob("model-*.safetensors"))[-1]
+    lost.unlink()
+    for refusing in (lambda: describe(tmp_path), lambda: load_model(tmp_path, torch.float32)):
+        with pytest.raises(UnsupportedBaseModel, match=f"lacks {lost.name}, which model.safetensors.index.json names"):
+            refusing()
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(UnsupportedBaseModel, match="expected an object weight_map"):
+        describe(tmp_path)
+
+
+def test_a_git_lfs_pointer_is_told_what_to_do(tmp_path: Path) -> None:
+    base = saved(tmp_path / "base", "llama")
+    (base / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+    for refusing in (lambda: describe(base), lambda: load_model(base, torch.float32)):
+        with pytest.raises(CorruptAdapter, match=r"model.safetensors: a git-lfs pointer.* run `git lfs pull`"):
+            refusing()
+
+
+def test_pickled_weights_are_never_read_and_it_says_so(tmp_path: Path) -> None:
+    base = saved(tmp_path / "base", "llama")
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    for refusing in (describe, revision):
+        with pytest.raises(AdapterNotFound, match=r"pytorch_model.bin is never read.*convert it to safetensors"):
+            refusing(base)

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fleet_events import v1
-from lora_core.base_model import linear_shapes, target_shapes
+from lora_core.base_model import linear_shapes, load, target_shapes
+from lora_core.errors import UnsupportedBaseModel
 from services.registry.checkpoint import open_artifact
 from services.trainer.configuration import Configuration, check, resolve
 from services.trainer.data.records import Kind, Message, Record, schema
@@ -99,6 +100,16 @@ def train(base: Path, work: Path, configuration: Configuration) -> None:
         configuration=configuration, resume_from=None, threads=1, probe_prompt="hi", supervisor=os.getpid(),
     )  # fmt: skip
     run(spec, said.append)
+
+
+def with_tokens_added(base: Path, *, in_template: bool) -> Path:
+    """The base with a tokenizer to which 100 tokens were added, the last of which its chat template may write."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    tokenizer.add_tokens([f"<|{number}|>" for number in range(100)], special_tokens=True)
+    if in_template:
+        tokenizer.chat_template = f"<|99|>{tokenizer.chat_template}"
+    tokenizer.save_pretrained(base)
+    return base
 
 
 def asked(**values: Any) -> Configuration:
@@ -186,3 +197,18 @@ def test_layers_that_have_none_of_the_targets_are_refused(tmp_path: Path) -> Non
     (fault,) = check(asked(target_modules=("q_proj",), layers=1), linear_shapes(base), quantisation=False)
     assert (fault.field, fault.value) == ("hyperparameters.layers", 1)
     assert "q_proj" in fault.expected
+
+
+def test_a_token_without_a_row_in_the_embedding_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    base = with_tokens_added(made(tmp_path / "llama", "llama"), in_template=True)
+    sizes = r"tokenizer has 357 tokens, but the model's embedding has 300 rows.*token 356 .'<.99.>'."
+    with pytest.raises(CannotTrain, match=f"base_model: .*{sizes}"):
+        train(base, tmp_path / "job", asked())
+    with pytest.raises(UnsupportedBaseModel, match=sizes):
+        load(base)
+
+
+def test_tokens_without_a_row_that_no_talk_has_are_no_fault(tmp_path: Path) -> None:
+    base = with_tokens_added(made(tmp_path / "llama", "llama"), in_template=False)
+    train(base, tmp_path / "job", asked())
+    load(base)
