@@ -39,7 +39,7 @@ each change (`test_a_recorded_request_is_answered_as_it_was`), and the client it
 
 ## Chat templates
 
-Written anew from the documented prompt formats of these {count} families; the ids of training and of serving are held
+The templates of these {count} families are our own, after their documented prompt formats; the ids of training and of serving are held
 against that text and against each other (`test_the_prompt_is_the_documented_one_and_has_the_same_ids_in_training_and_serving`).
 
 {families}

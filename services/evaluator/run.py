@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import structlog
 
-from fleet_events import v1
-from fleet_events.v1 import EvaluationFailed, EvaluationScored, JudgedBy, RegressionDetected
-from fleet_kit.blobs import BlobRef, Blobs
+from fleet_events.v1 import EvaluationFailed, RegressionDetected
+from fleet_kit.blobs import Blobs
 from fleet_kit.errors import NotYet
 from fleet_kit.transaction import Transaction
 from services.evaluator import domain, golden_sets, golden_store, incumbent, judge_store, store
-from services.evaluator.comparison import Comparison
-from services.evaluator.domain import Evaluation, EvaluationFailure, GoldenVersion, SampleResult, Summary
+from services.evaluator.domain import Evaluation, EvaluationFailure, GoldenVersion, SampleResult
 from services.evaluator.golden import GoldenSample
 from services.evaluator.judge_ledger import StoredLedger
-from services.evaluator.judges import Finding, Judge, JudgeDescription
+from services.evaluator.judges import Finding, Judge
 from services.evaluator.metrics import SAMPLES
 from services.evaluator.openai_client import Answer, OpenAIClient, Unready
+from services.evaluator.result import comparison_event, report_content, scored_event, shown_comparison
 from services.evaluator.settings import EvaluatorSettings
 from services.evaluator.work import Held
 
@@ -198,9 +195,9 @@ async def _finish(
     summary = domain.summarise(results, difficulties, evaluation.pass_threshold, submission)
     # Ten thousand draws take a moment; the event loop serves others meanwhile.
     comparison = await asyncio.to_thread(domain.compare, results, rival_results) if rival_evaluation else None
-    shown = _comparison(comparison, rival_evaluation)
+    shown = shown_comparison(comparison, rival_evaluation)
     judging = {**asdict(judge.description), "spent": asdict(spent), "exchanges": exchanges}
-    content = _report(evaluation, version, summary, shown, [dict(row) for row in rows], judging=judging)
+    content = report_content(evaluation, version, summary, shown, [dict(row) for row in rows], judging=judging)
     report = await bench.blobs.put("reports", content, content_type="application/json")
     async with last() as tx:
         await store.finish_scored(
@@ -210,9 +207,9 @@ async def _finish(
             comparison=shown,
             report=report.model_dump(mode="json"),
         )
-        told = _told(comparison, rival_evaluation)
+        told = comparison_event(comparison, rival_evaluation)
         regression = bool(comparison and comparison.regression)
-        scored = _scored(evaluation, summary, told, report, regression=regression, judge=judge.description)
+        scored = scored_event(evaluation, summary, told, report, regression=regression, judge=judge.description)
         await tx.emit(scored, evaluation.adapter_id)
         if comparison and told and comparison.regression:
             await tx.emit(
@@ -229,108 +226,6 @@ async def _finish(
                 evaluation.adapter_id,
             )
     log.info("evaluation scored", evaluation_id=evaluation_id, score=summary.score.value, samples=summary.samples)
-
-
-def _scored(
-    evaluation: Evaluation,
-    summary: Summary,
-    told: v1.Comparison | None,
-    report: BlobRef,
-    *,
-    regression: bool,
-    judge: JudgeDescription,
-) -> EvaluationScored:
-    return EvaluationScored(
-        evaluation_id=evaluation.evaluation_id,
-        adapter_id=evaluation.adapter_id,
-        domain=evaluation.domain,
-        artifact_sha256=evaluation.artifact_sha256,
-        golden_dataset_id=evaluation.dataset_id or "",
-        golden_sha256=evaluation.golden_sha256 or "",
-        judge=evaluation.judge,
-        score=summary.score.value,
-        ci_low=summary.score.low,
-        ci_high=summary.score.high,
-        confidence=summary.confidence,
-        pass_rate=summary.pass_rate.value,
-        pass_threshold=evaluation.pass_threshold,
-        samples=summary.samples,
-        passed=summary.passed,
-        criteria=dict(summary.criteria),
-        report=report,
-        regression=regression,
-        comparison=told,
-        decided=summary.decided,
-        submission=summary.submission,
-        cut_answers=summary.cut_answers,
-        undecided=summary.undecided,
-        unjudged=summary.unjudged,
-        judged_by=JudgedBy(
-            name=judge.name,
-            version=judge.version,
-            model=judge.model,
-            prompt_sha256=judge.prompt_sha256,
-            parameters=dict(judge.parameters),
-        ),
-    )
-
-
-def _comparison(comparison: Comparison | None, rival: Evaluation | None) -> dict[str, Any] | None:
-    """The comparison as history and report show it."""
-    if comparison is None or rival is None:
-        return None
-    against = {"compared_with": rival.adapter_id, "evaluation_id": rival.evaluation_id}
-    return {
-        **asdict(comparison),
-        **against,
-        "fallen": list(comparison.fallen),
-        "regression": comparison.regression,
-    }
-
-
-def _told(comparison: Comparison | None, rival: Evaluation | None) -> v1.Comparison | None:
-    """The comparison as the event tells it."""
-    if comparison is None or rival is None:
-        return None
-    return v1.Comparison(
-        compared_with=rival.adapter_id,
-        evaluation_id=rival.evaluation_id,
-        samples=comparison.samples,
-        difference=comparison.difference.value,
-        ci_low=comparison.difference.low,
-        ci_high=comparison.difference.high,
-        criteria=tuple(
-            v1.CriterionChange(criterion=name, difference=change.difference, chance=change.chance, fell=change.fell)
-            for name, change in comparison.criteria.items()
-        ),
-    )
-
-
-def _report(
-    evaluation: Evaluation,
-    version: GoldenVersion,
-    summary: Summary,
-    comparison: dict[str, Any] | None,
-    rows: list[dict[str, Any]],
-    *,
-    judging: dict[str, Any],
-) -> bytes:
-    """Everything that the score rests on, as JSON."""
-    kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
-    body = {
-        **{name: getattr(evaluation, name) for name in (*kept, "max_tokens", "pass_threshold", "requested_by")},
-        "golden": {
-            "dataset_id": version.dataset_id,
-            "version": version.version,
-            "sha256": evaluation.golden_sha256,
-            "context_use": version.context_use,
-        },
-        "summary": asdict(summary),
-        "comparison": comparison,
-        "judging": judging,
-        "samples": [{n: v for n, v in row.items() if n != "evaluation_id"} for row in rows],
-    }
-    return json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True, default=str).encode()
 
 
 async def fail(evaluation_id: str, reason: str, work: Held) -> None:

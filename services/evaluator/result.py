@@ -1,0 +1,117 @@
+"""What an evaluation came to, as its event, its history and its report tell it. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from fleet_events import v1
+from fleet_events.v1 import EvaluationScored, JudgedBy
+from fleet_kit.blobs import BlobRef
+from services.evaluator.comparison import Comparison
+from services.evaluator.domain import Evaluation, GoldenVersion, Summary
+from services.evaluator.judges import JudgeDescription
+
+
+def scored_event(
+    evaluation: Evaluation,
+    summary: Summary,
+    told: v1.Comparison | None,
+    report: BlobRef,
+    *,
+    regression: bool,
+    judge: JudgeDescription,
+) -> EvaluationScored:
+    """The event that carries the score."""
+    return EvaluationScored(
+        evaluation_id=evaluation.evaluation_id,
+        adapter_id=evaluation.adapter_id,
+        domain=evaluation.domain,
+        artifact_sha256=evaluation.artifact_sha256,
+        golden_dataset_id=evaluation.dataset_id or "",
+        golden_sha256=evaluation.golden_sha256 or "",
+        judge=evaluation.judge,
+        score=summary.score.value,
+        ci_low=summary.score.low,
+        ci_high=summary.score.high,
+        confidence=summary.confidence,
+        pass_rate=summary.pass_rate.value,
+        pass_threshold=evaluation.pass_threshold,
+        samples=summary.samples,
+        passed=summary.passed,
+        criteria=dict(summary.criteria),
+        report=report,
+        regression=regression,
+        comparison=told,
+        decided=summary.decided,
+        submission=summary.submission,
+        cut_answers=summary.cut_answers,
+        undecided=summary.undecided,
+        unjudged=summary.unjudged,
+        judged_by=JudgedBy(
+            name=judge.name,
+            version=judge.version,
+            model=judge.model,
+            prompt_sha256=judge.prompt_sha256,
+            parameters=dict(judge.parameters),
+        ),
+    )
+
+
+def shown_comparison(comparison: Comparison | None, rival: Evaluation | None) -> dict[str, Any] | None:
+    """The comparison as history and report show it."""
+    if comparison is None or rival is None:
+        return None
+    against = {"compared_with": rival.adapter_id, "evaluation_id": rival.evaluation_id}
+    return {
+        **asdict(comparison),
+        **against,
+        "fallen": list(comparison.fallen),
+        "regression": comparison.regression,
+    }
+
+
+def comparison_event(comparison: Comparison | None, rival: Evaluation | None) -> v1.Comparison | None:
+    """The comparison as the event tells it."""
+    if comparison is None or rival is None:
+        return None
+    return v1.Comparison(
+        compared_with=rival.adapter_id,
+        evaluation_id=rival.evaluation_id,
+        samples=comparison.samples,
+        difference=comparison.difference.value,
+        ci_low=comparison.difference.low,
+        ci_high=comparison.difference.high,
+        criteria=tuple(
+            v1.CriterionChange(criterion=name, difference=change.difference, chance=change.chance, fell=change.fell)
+            for name, change in comparison.criteria.items()
+        ),
+    )
+
+
+def report_content(
+    evaluation: Evaluation,
+    version: GoldenVersion,
+    summary: Summary,
+    comparison: dict[str, Any] | None,
+    rows: list[dict[str, Any]],
+    *,
+    judging: dict[str, Any],
+) -> bytes:
+    """Everything that the score rests on, as JSON."""
+    kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
+    body = {
+        **{name: getattr(evaluation, name) for name in (*kept, "max_tokens", "pass_threshold", "requested_by")},
+        "golden": {
+            "dataset_id": version.dataset_id,
+            "version": version.version,
+            "sha256": evaluation.golden_sha256,
+            "context_use": version.context_use,
+        },
+        "summary": asdict(summary),
+        "comparison": comparison,
+        "judging": judging,
+        "samples": [{n: v for n, v in row.items() if n != "evaluation_id"} for row in rows],
+    }
+    return json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True, default=str).encode()
