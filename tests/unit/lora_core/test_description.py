@@ -18,18 +18,8 @@ from lora_core.description import FILE, describe, layout_digest, write_descripti
 from lora_core.errors import AdapterNotFound, CorruptAdapter, NotDescribed, UnsupportedBaseModel
 from lora_core.layers import dimensions
 from lora_core.model_class import class_of, load_model
-from tests.tiny_configs import tiny_config
+from tests.tiny_configs import SIZES, tiny_config
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
 
 

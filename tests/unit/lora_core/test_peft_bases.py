@@ -15,17 +15,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from lora_core import ArrowEngine, InvalidAdapter, UnsupportedAdapter, base_model, check_card
 from lora_core.base_model import target_shapes
 from lora_core.interop import from_peft
+from tests.tiny_configs import SIZES
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
 PROMPT = torch.tensor([[5, 17, 42, 8]])
 
 
