@@ -112,7 +112,7 @@ def load(
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(weights, torch.float32)
     model = load_model(folder, dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    check_tokens(talk_tokens(tokenizer), model, tokenizer)
+    check_tokens(_talk_tokens(tokenizer), model, tokenizer)
     model.requires_grad_(False)
     model.train(False)
     placed: Any = model
@@ -149,7 +149,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return next((int(i) for i in tokenizer(rest, add_special_tokens=False)["input_ids"] if i in added), None)
 
 
-def talk_tokens(tokenizer: Any) -> frozenset[int]:
+def _talk_tokens(tokenizer: Any) -> frozenset[int]:
     """The tokens that every talk has: those that end an answer, and what the chat template writes around it."""
     talk = _talk(tokenizer)
     written = tokenizer(talk[1], add_special_tokens=False)["input_ids"] if talk else ()

@@ -54,7 +54,9 @@ async def test_another_domains_adapter_reads_like_none_at_every_route(
                 ("/v1/completions", {"model": model, "prompt": "a b", "max_tokens": 0, "echo": True, "logprobs": 1}),
                 ("/v1/embeddings", {"model": model, "input": "a"}),
             ):
-                await stranger.compare("POST", path, beta.family, absent, json=body)
+                # a base model in a set is refused before any adapter of the set is looked up
+                status = 400 if model.startswith("tiny+") else 404
+                await stranger.compare("POST", path, beta.family, absent, status=status, json=body)
         for path in ("/admin/preload", "/admin/evict"):
             for model in ("ID", "ID-v1.0.0"):
                 await stranger.compare("POST", path, beta.family, absent, json={"models": [model]})
