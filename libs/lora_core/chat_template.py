@@ -44,7 +44,7 @@ class TemplateRefuses(ChatTemplateError):
 
 
 class TemplateTooCostly(ChatTemplateError):
-    """Rendering took more than is allowed; ``limit`` says of what."""
+    """Rendering took more than is allowed; `limit` says of what."""
 
     def __init__(self, limit: Limit, message: str) -> None:
         self.limit: Limit = limit
@@ -60,7 +60,7 @@ class RenderLimits:
     memory: int = 256 << 20
     """Bytes of address space of the process, interpreter included. Kept on Linux alone."""
     characters: int = 256 << 10
-    """Of the text, beside ``repeats`` times those of the conversation."""
+    """Of the text, beside `repeats` times those of the conversation."""
     repeats: int = 4
 
 
@@ -78,7 +78,7 @@ class _Tokenizer(Protocol):
 class ChatTemplate:
     """Renders conversations as transformers' `apply_chat_template` does; safe to use from several threads.
 
-    ``variables``: what the template may use beside the conversation: the special tokens. Its process starts with the
+    `variables`: what the template may use beside the conversation: the special tokens. Its process starts with the
     first conversation, and again after one that broke a limit.
     """
 
@@ -106,9 +106,9 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
         now: datetime | None = None,
     ) -> str:
-        """The text of a conversation, messages with ``role`` and ``content``.
+        """The text of a conversation, messages with `role` and `content`.
 
-        ``now`` is the time that the template writes with ``strftime_now``; None is the clock's.
+        `now` is the time that the template writes with `strftime_now`; None is the clock's.
 
         Raises:
             TemplateRefuses: the template raises, or does not compile.
@@ -221,7 +221,7 @@ def _send(process: "subprocess.Popen[bytes]", message: Mapping[str, object]) -> 
 
 
 def _receive(process: "subprocess.Popen[bytes]", seconds: float, most: int) -> dict[str, Any] | None:
-    """Its next frame; None if it ended, was silent for so long, or announces more than ``most`` bytes."""
+    """Its next frame; None if it ended, was silent for so long, or announces more than `most` bytes."""
     until = time.monotonic() + seconds
     head = _bytes(process, 4, until)
     if head is None or (size := struct.unpack(">I", head)[0]) > most:

@@ -29,7 +29,7 @@ _MESSAGE = 500
 
 
 class _Generation(jinja2.ext.Extension):
-    """``{% generation %}`` marks what a model wrote; it renders its body."""
+    """`{% generation %}` marks what a model wrote; it renders its body."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -43,7 +43,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """``namespace()`` without names that begin with an underscore."""
+    """`namespace()` without names that begin with an underscore."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # so that a template may name an attribute "self"
         self, *rest = args
@@ -63,7 +63,7 @@ def _require_public(name: object) -> None:
 
 
 class _Dict:
-    """``dict()`` without the class's attributes."""
+    """`dict()` without the class's attributes."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)

@@ -16,7 +16,7 @@ NAME = r"[a-z0-9][a-z0-9-]{0,39}"
 
 
 class EvaluatorSettings(ServiceSettings):
-    """What judging needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
+    """What judging needs beyond what every service needs (environment prefix `LORAFLEET_`)."""
 
     port: int = 8103
     inference_url: str

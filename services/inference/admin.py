@@ -1,7 +1,7 @@
 """HTTP for operators: what adapters, disk cache and memory are doing, and how to change it.
 
-Scope ``admin`` lists, preloads and evicts adapters of the token's own domains; others do not exist for it. What
-concerns all domains at once (drain, workflows, disk cache, memory, replicas) needs ``fleet:admin``.
+Scope `admin` lists, preloads and evicts adapters of the token's own domains; others do not exist for it. What
+concerns all domains at once (drain, workflows, disk cache, memory, replicas) needs `fleet:admin`.
 """
 
 from datetime import UTC, datetime
@@ -12,17 +12,16 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
 from fleet_kit.auth import Caller, require
-
-from . import render
-from .api import Parts
-from .errors import NotFound
-from .parameters import Body
-from .parts import InferenceParts
-from .policies import pressure
-from .policies.preloading import active_of
-from .slots.adapters import View
-from .slots.placement import Priority
-from .slots.states import Loaded
+from services.inference import render
+from services.inference.api import Parts
+from services.inference.errors import NotFound
+from services.inference.parameters import Body
+from services.inference.parts import InferenceParts
+from services.inference.policies import pressure
+from services.inference.policies.preloading import active_of
+from services.inference.slots.adapters import View
+from services.inference.slots.placement import Priority
+from services.inference.slots.states import Loaded
 
 router = APIRouter(prefix="/admin")
 fleet = APIRouter(prefix="/admin", dependencies=[Depends(require("fleet:admin"))])
@@ -104,7 +103,7 @@ async def memory_pressure(parts: Parts) -> JSONResponse:
 
 @router.post("/preload", status_code=202)
 async def preload(body: PreloadRequest, caller: Administers, parts: Parts) -> JSONResponse:
-    """Bring adapters into slots; idle ones leave for them. ``missing``: names without an active adapter."""
+    """Bring adapters into slots; idle ones leave for them. `missing`: names without an active adapter."""
     catalogue = parts.projection.catalogue
     if body.models is None:
         caller.hold("fleet:admin")  # workflows are the fleet's, their adapters may be of any domain
@@ -118,7 +117,7 @@ async def preload(body: PreloadRequest, caller: Administers, parts: Parts) -> JS
 
 @router.post("/evict")
 async def evict(body: EvictRequest, caller: Administers, parts: Parts) -> JSONResponse:
-    """Take adapters out of their slots. ``kept``: those named that stay, and why."""
+    """Take adapters out of their slots. `kept`: those named that stay, and why."""
     views = _views(caller, parts)
     if body.models is not None:
         known = {name for view in views for name in (view.adapter.adapter_id, view.adapter.family)}
@@ -135,7 +134,7 @@ async def evict(body: EvictRequest, caller: Administers, parts: Parts) -> JSONRe
 
 @fleet.get("/replicas")
 async def replicas(parts: Parts) -> JSONResponse:
-    """This replica and the others that it sees; ``own`` is null where it stands alone (no ``replica_url``)."""
+    """This replica and the others that it sees; `own` is null where it stands alone (no `replica_url`)."""
     seen = parts.forwarding.announcements
     own = seen.own.model_dump(mode="json") if seen else None
     return JSONResponse({"own": own, "others": [one.model_dump(mode="json") for one in seen.others] if seen else []})
@@ -143,7 +142,7 @@ async def replicas(parts: Parts) -> JSONResponse:
 
 @fleet.post("/drain")
 async def drain(body: DrainRequest, parts: Parts) -> JSONResponse:
-    """Take no new requests, so that the process can be stopped once ``rows_running`` is 0; or take them again."""
+    """Take no new requests, so that the process can be stopped once `rows_running` is 0; or take them again."""
     parts.gate.draining = body.draining
     loads = [one.backend.load for one in parts.hosting.all]
     running, waiting = sum(running for running, _ in loads), sum(waiting for _, waiting in loads)

@@ -7,15 +7,15 @@ import structlog
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from . import forms
-from .asked import Asked
-from .choices import answers
-from .chosen import Chosen
-from .disconnect import ClosingStream, unless_gone
-from .engine_thread import Token
-from .generation import End, Generator, Job
-from .pieces import Piece
-from .schemas import CompletionRequest, Sampling
+from services.inference import forms
+from services.inference.asked import Asked
+from services.inference.choices import answers
+from services.inference.chosen import Chosen
+from services.inference.disconnect import ClosingStream, unless_gone
+from services.inference.engine_thread import Token
+from services.inference.generation import End, Generator, Job
+from services.inference.pieces import Piece
+from services.inference.schemas import CompletionRequest, Sampling
 
 log = structlog.get_logger()
 

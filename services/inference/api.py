@@ -16,25 +16,24 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.http import service_of
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-
-from . import forms, render
-from .answering import answer, tells_usage
-from .asked import Asked, sampling
-from .auto import NO_QUERY, Query
-from .chosen import Chosen
-from .errors import BadRequest, Busy, NotFound, UnknownModel
-from .generation import Job
-from .generation_ids import unknown_generation
-from .parts import InferenceParts, InferenceService
-from .resolution import AUTO, reaches, visible
-from .schemas import (
+from services.inference import forms, render
+from services.inference.answering import answer, tells_usage
+from services.inference.asked import Asked, sampling
+from services.inference.auto import NO_QUERY, Query
+from services.inference.chosen import Chosen
+from services.inference.errors import BadRequest, Busy, NotFound, UnknownModel
+from services.inference.generation import Job
+from services.inference.generation_ids import unknown_generation
+from services.inference.parts import InferenceParts, InferenceService
+from services.inference.resolution import AUTO, reaches, visible
+from services.inference.schemas import (
     ChatRequest,
     CompletionRequest,
     EmbeddingRequest,
     FeedbackAccepted,
     FeedbackRequest,
 )
-from .schemas import Sampling as SamplingFields
+from services.inference.schemas import Sampling as SamplingFields
 
 log = structlog.get_logger()
 router = APIRouter()
@@ -72,7 +71,7 @@ Judges = Annotated[Caller, Depends(require("feedback"))]
 
 @router.get("/v1/models")
 async def models(caller: Generates, parts: Parts) -> JSONResponse:
-    """What ``model`` may be: the base model, the adapters that this caller may use, their families, ``auto``."""
+    """What `model` may be: the base model, the adapters that this caller may use, their families, `auto`."""
     return JSONResponse({"object": "list", "data": _models(caller, parts)})
 
 
@@ -108,7 +107,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Continues texts. ``echo`` with ``logprobs`` and ``max_tokens`` 0 gives the likelihood of the text itself."""
+    """Continues texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
     if body.stream and body.echo:
         raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
     chosen = await _choose(body, _query(body), request, caller, parts)
@@ -163,7 +162,7 @@ def _jobs(
 
 @router.post("/v1/embeddings", openapi_extra=_PROMPTS)
 async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Vectors of length 1: of the sentence model, or of the base model with the adapters that ``model`` names."""
+    """Vectors of length 1: of the sentence model, or of the base model with the adapters that `model` names."""
     embedder, said = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:
         parts.gate.require_open()

@@ -1,13 +1,12 @@
-"""Composition root of inference. Run it: ``python -m services.inference.app``."""
+"""Composition root of inference. Run it: `python -m services.inference.app`."""
 
 from fastapi import APIRouter, FastAPI
 
 from fleet_kit.service import create_app, serve
-
-from . import admin, api, http_errors
-from .parts import open_parts
-from .replicas.forwarding import AnsweredBy
-from .settings import InferenceSettings
+from services.inference import admin, api, http_errors
+from services.inference.parts import open_parts
+from services.inference.replicas.forwarding import AnsweredBy
+from services.inference.settings import InferenceSettings
 
 
 def build(settings: InferenceSettings | None = None) -> FastAPI:

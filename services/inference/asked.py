@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .chosen import Chosen
-from .errors import BadRequest
-from .generation import Sampling
-from .schemas import ChatRequest, CompletionRequest
-from .vocabulary import Vocabulary
+from services.inference.chosen import Chosen
+from services.inference.errors import BadRequest
+from services.inference.generation import Sampling
+from services.inference.schemas import ChatRequest, CompletionRequest
+from services.inference.vocabulary import Vocabulary
 
 T = TypeVar("T")
 

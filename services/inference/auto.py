@@ -1,4 +1,4 @@
-"""``model: auto``: asks the router, then holds its answer against what this process knows."""
+"""`model: auto`: asks the router, then holds its answer against what this process knows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from fleet_events.v1 import Adapter
 from fleet_kit.acting_for import Credential
-
-from .catalogue import Catalogue, Standing
-from .errors import ApiError, Busy
-from .resolution import Asker, Bases, check, reaches
-from .schemas import Routed
+from services.inference.catalogue import Catalogue, Standing
+from services.inference.errors import ApiError, Busy
+from services.inference.resolution import Asker, Bases, check, reaches
+from services.inference.schemas import Routed
 
 ASKED = 5
 """Matches asked of the router: the best one may belong to a base model that is not here."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from .engine_thread import EngineThread, Finished, Token
+from services.inference.engine_thread import EngineThread, Finished, Token
 
 if TYPE_CHECKING:
     from lora_core.engine import ArrowEngine, Request

@@ -5,9 +5,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from fleet_kit import tasks
-
-from .generation import End, Generator, Job
-from .pieces import Piece
+from services.inference.generation import End, Generator, Job
+from services.inference.pieces import Piece
 
 
 async def answers(

@@ -3,19 +3,18 @@
 from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
-
-from .hosted import Hosted
-from .metrics import AnsweredBy
-from .resolution import Base
-from .schemas import Fallback, Provenance, Routed, Weighted
+from services.inference.hosted import Hosted
+from services.inference.metrics import AnsweredBy
+from services.inference.resolution import Base
+from services.inference.schemas import Fallback, Provenance, Routed, Weighted
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Who answers a request: an adapter, or the base model where ``adapter`` is None.
+    """Who answers a request: an adapter, or the base model where `adapter` is None.
 
-    ``mix``: the adapters of a weighted set; ``adapter`` is then the one of the largest weight. ``fallback``: why this
-    is not what was requested. ``stand_in``: the model that may answer where this cannot be loaded.
+    `mix`: the adapters of a weighted set; `adapter` is then the one of the largest weight. `fallback`: why this
+    is not what was requested. `stand_in`: the model that may answer where this cannot be loaded.
     """
 
     requested: str

@@ -41,7 +41,7 @@ async def _gone(request: Request) -> None:
 class ClosingStream(StreamingResponse):
     """A streamed response that closes what it streams from, whenever its client goes.
 
-    A client that goes before the first byte ends the response without its content having begun: an ``async with``
+    A client that goes before the first byte ends the response without its content having begun: an `async with`
     within the content is never entered then, and only garbage collection would find what it should have closed.
     """
 

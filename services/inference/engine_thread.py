@@ -1,6 +1,6 @@
 """The one thread that owns the engine: it steps batches, and between steps does what others ask of the engine.
 
-Requests wait in one queue. Up to ``rows`` are decoded together, base rows and rows of any adapters mixed; a
+Requests wait in one queue. Up to `rows` are decoded together, base rows and rows of any adapters mixed; a
 request that arrives while others run joins them at the next step boundary.
 """
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import structlog
 
-from . import metrics
-from .errors import Busy, ServerFault
+from services.inference import metrics
+from services.inference.errors import Busy, ServerFault
 
 if TYPE_CHECKING:
     from lora_core.engine import Request
@@ -91,7 +91,7 @@ Delivery = Token | Finished | Broken
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One request on its way; ``cancelled`` is set from outside."""
+    """One request on its way; `cancelled` is set from outside."""
 
     request: "Request"
     deliveries: "asyncio.Queue[Delivery]" = field(default_factory=asyncio.Queue)
@@ -128,7 +128,7 @@ class Call(Generic[T]):
 
 
 class EngineThread:
-    """Runs the engine. ``rows`` decode at once, ``queue_limit`` may wait."""
+    """Runs the engine. `rows` decode at once, `queue_limit` may wait."""
 
     def __init__(self, engine: Starts, rows: int, queue_limit: int) -> None:
         self._engine = engine

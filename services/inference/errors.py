@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 class ApiError(Exception):
     """A refused request.
 
-    ``type`` and ``code`` are for programs, ``param`` names the field at fault, ``extra`` is added to the error
+    `type` and `code` are for programs, `param` names the field at fault, `extra` is added to the error
     object. See https://platform.openai.com/docs/guides/error-codes.
     """
 

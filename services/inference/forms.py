@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .engine_thread import Token
-from .errors import ApiError, ServerFault
-from .generation import End
-from .pieces import Piece
-from .schemas import Provenance, Usage
-from .token_bytes import TokenBytes
+from services.inference.engine_thread import Token
+from services.inference.errors import ApiError, ServerFault
+from services.inference.generation import End
+from services.inference.pieces import Piece
+from services.inference.schemas import Provenance, Usage
+from services.inference.token_bytes import TokenBytes
 
 
 @dataclass(frozen=True, slots=True)

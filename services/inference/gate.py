@@ -1,6 +1,6 @@
 """Whether this process takes new requests."""
 
-from .errors import Busy
+from services.inference.errors import Busy
 
 
 class Gate:

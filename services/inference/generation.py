@@ -14,22 +14,21 @@ from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
-
-from . import auto
-from .auto import Query
-from .backend import Compares
-from .catalogue import Catalogue
-from .chosen import Chosen
-from .engine_thread import Finished, FinishReason, Token
-from .errors import ApiError, Busy, CannotServe, Incompatible, NotActive
-from .generation_ids import GenerationIds
-from .hosted import Hosted, Hosting
-from .metrics import TokenCounts
-from .pieces import Piece, PieceStream
-from .policies.preloading import Preloading
-from .publisher import Publisher
-from .resolution import Auto, Base, Mix, base_of, resolve
-from .schemas import Fallback
+from services.inference import auto
+from services.inference.auto import Query
+from services.inference.backend import Compares
+from services.inference.catalogue import Catalogue
+from services.inference.chosen import Chosen
+from services.inference.engine_thread import Finished, FinishReason, Token
+from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive
+from services.inference.generation_ids import GenerationIds
+from services.inference.hosted import Hosted, Hosting
+from services.inference.metrics import TokenCounts
+from services.inference.pieces import Piece, PieceStream
+from services.inference.policies.preloading import Preloading
+from services.inference.publisher import Publisher
+from services.inference.resolution import Auto, Base, Mix, base_of, resolve
+from services.inference.schemas import Fallback
 
 
 class CurrentCatalogue(Protocol):
@@ -41,7 +40,7 @@ class CurrentCatalogue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen and when to stop. ``seed`` None draws one."""
+    """How tokens are chosen and when to stop. `seed` None draws one."""
 
     max_tokens: int
     temperature: float
@@ -116,7 +115,7 @@ class Generator:
         object.__setattr__(self, "tokens", counts)
 
     async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
-        """Who is to answer: ``model``, or where that has no servable adapter and a fallback is allowed, the fallback.
+        """Who is to answer: `model`, or where that has no servable adapter and a fallback is allowed, the fallback.
 
         Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
         """

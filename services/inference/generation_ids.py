@@ -6,7 +6,7 @@ import hmac
 import secrets
 from hashlib import sha256
 
-from .errors import NotFound
+from services.inference.errors import NotFound
 
 PREFIX = "gen-"
 RANDOM = 12
@@ -25,14 +25,14 @@ def unknown_generation(generation_id: str) -> NotFound:
 class GenerationIds:
     """Makes and reads ids: random bytes, a truncated HMAC-SHA256 (RFC 2104), the adapter's id.
 
-    ``secret`` is one that all replicas share; the signing key is derived from it.
+    `secret` is one that all replicas share; the signing key is derived from it.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"lorafleet generation id v1", "sha256")
 
     def new(self, adapter_id: str) -> str:
-        """A fresh id; ``adapter_id`` is empty for the base model."""
+        """A fresh id; `adapter_id` is empty for the base model."""
         body = secrets.token_bytes(RANDOM)
         name = adapter_id.encode()
         packed = body + self._mac(body + name) + name

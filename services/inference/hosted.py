@@ -6,11 +6,10 @@ from functools import cached_property
 
 from fleet_events.v1 import Adapter
 from lora_core.generation_settings import GenerationSettings
-
-from .backend import Backend
-from .resolution import Base
-from .slots.adapters import Adapters
-from .vocabulary import Vocabulary
+from services.inference.backend import Backend
+from services.inference.resolution import Base
+from services.inference.slots.adapters import Adapters
+from services.inference.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from starlette.exceptions import HTTPException
 from fleet_kit.errors import Problem
 from fleet_kit.http import problem_response
 from fleet_kit.http_openapi import PROBLEM_CONTENT
-
-from .errors import ApiError
+from services.inference.errors import ApiError
 
 _OPENAI = "/v1/"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}

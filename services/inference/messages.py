@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .parameters import Body, Neutral, Small, Word
+from services.inference.parameters import Body, Neutral, Small, Word
 
 Text = Annotated[str, Field(max_length=2_000_000)]
 """A prompt or a turn; its tokens are bounded by the base model's `max_prompt_tokens`."""

@@ -59,17 +59,17 @@ AnsweredBy = Literal["base", "adapter", "mix"]
 
 @dataclass(slots=True)
 class TokenCounts:
-    """Counts tokens: all together, or by who answered; adapters by their ids only where ``ids`` are wanted."""
+    """Counts tokens: all together, or by who answered; adapters by their ids only where `ids` are wanted."""
 
     MOST_IDS: ClassVar[int] = 1000
-    """Adapter ids with a series of their own; those that come later share the series ``other``."""
+    """Adapter ids with a series of their own; those that come later share the series `other`."""
 
     by_answer: bool
     ids: bool
     _labelled: set[str] = field(default_factory=set)
 
     def count(self, answered_by: AnsweredBy, adapter_id: str, *, prompt: int, completion: int) -> None:
-        """Counts one answer; ``adapter_id`` is empty for the base model."""
+        """Counts one answer; `adapter_id` is empty for the base model."""
         who, which = (answered_by, self._label(adapter_id)) if self.by_answer else ("", "")
         TOKENS.labels("prompt", who, which).inc(prompt)
         TOKENS.labels("completion", who, which).inc(completion)

@@ -18,34 +18,33 @@ from fleet_kit import tasks
 from fleet_kit.positions import announce_position
 from fleet_kit.service import Service
 from lora_core.generation_settings import GenerationSettings
-
-from .backend import Backend, LocalBackend
-from .embedder import Embedder
-from .engine_thread import EngineThread
-from .gate import Gate
-from .generation import Generator
-from .generation_ids import GenerationIds
-from .hosted import Hosted, Hosting, Limits
-from .loading.artifact import Artifacts
-from .loading.cache import DiskCache
-from .loading.loader import SlotLoader
-from .loading.profiled_loader import ProfiledLoader
-from .loading.proof import PROBE_PROMPT, Exactness
-from .policies import pressure
-from .policies.predictor import Predictor
-from .policies.preloading import Preloading
-from .policies.watch import PressureWatch
-from .projection import Projection
-from .publisher import Publisher
-from .rates import RateLimit
-from .replicas.announcements import Announcements
-from .replicas.forwarding import LIMITS, TIMEOUT, Forwarding
-from .resolution import Base
-from .settings import InferenceSettings
-from .slots.adapters import Adapters, Loader
-from .slots.states import Proof
-from .vllm.hosting import describe, open_vllm
-from .vocabulary import Vocabulary
+from services.inference.backend import Backend, LocalBackend
+from services.inference.embedder import Embedder
+from services.inference.engine_thread import EngineThread
+from services.inference.gate import Gate
+from services.inference.generation import Generator
+from services.inference.generation_ids import GenerationIds
+from services.inference.hosted import Hosted, Hosting, Limits
+from services.inference.loading.artifact import Artifacts
+from services.inference.loading.cache import DiskCache
+from services.inference.loading.loader import SlotLoader
+from services.inference.loading.profiled_loader import ProfiledLoader
+from services.inference.loading.proof import PROBE_PROMPT, Exactness
+from services.inference.policies import pressure
+from services.inference.policies.predictor import Predictor
+from services.inference.policies.preloading import Preloading
+from services.inference.policies.watch import PressureWatch
+from services.inference.projection import Projection
+from services.inference.publisher import Publisher
+from services.inference.rates import RateLimit
+from services.inference.replicas.announcements import Announcements
+from services.inference.replicas.forwarding import LIMITS, TIMEOUT, Forwarding
+from services.inference.resolution import Base
+from services.inference.settings import InferenceSettings
+from services.inference.slots.adapters import Adapters, Loader
+from services.inference.slots.states import Proof
+from services.inference.vllm.hosting import describe, open_vllm
+from services.inference.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,10 +17,9 @@ from fleet_events.v1 import (
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
-
-from .catalogue import Catalogue, Standing
-from .hosted import Hosting
-from .policies.preloading import Preloading
+from services.inference.catalogue import Catalogue, Standing
+from services.inference.hosted import Hosting
+from services.inference.policies.preloading import Preloading
 
 log = structlog.get_logger()
 
@@ -29,7 +28,7 @@ SUBJECTS = "lorafleet.v1.adapter.>"
 
 
 class Projection:
-    """The newest catalogue. ``caught_up`` is set once the stream has been read to its end at start."""
+    """The newest catalogue. `caught_up` is set once the stream has been read to its end at start."""
 
     def __init__(self, hosting: Hosting, preloading: Preloading) -> None:
         self.catalogue = Catalogue()

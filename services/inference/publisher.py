@@ -20,7 +20,7 @@ LONGEST_WAIT = 5.0
 
 
 class Publisher:
-    """Keeps at most ``limit`` events while the bus is away; then the oldest go, counted and logged."""
+    """Keeps at most `limit` events while the bus is away; then the oldest go, counted and logged."""
 
     def __init__(self, jetstream: JetStreamContext, limit: int) -> None:
         self._jetstream = jetstream

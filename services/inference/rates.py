@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import RateLimited
+from services.inference.errors import RateLimited
 
 MOST_CALLERS = 10_000
 """Callers remembered within a minute; of more, who asked longest ago is forgotten and starts with a full bucket."""
@@ -24,7 +24,7 @@ class _Bucket:
 
 
 class RateLimit:
-    """At most ``per_minute`` requests of one caller within a minute, of which all may come at once; 0 is no limit.
+    """At most `per_minute` requests of one caller within a minute, of which all may come at once; 0 is no limit.
 
     However many callers there are and however long their names, what is kept of them is below 4 MB.
     """

@@ -3,8 +3,7 @@
 from dataclasses import asdict
 
 from fleet_events.v1 import Adapter
-
-from .slots.states import Draining, Failed, Loaded, State, Yielding
+from services.inference.slots.states import Draining, Failed, Loaded, State, Yielding
 
 
 def model_entry(

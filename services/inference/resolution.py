@@ -1,13 +1,12 @@
-"""What the ``model`` of a request means: a base model, an adapter, or a question for the router. Pure."""
+"""What the `model` of a request means: a base model, an adapter, or a question for the router. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from fleet_events.v1 import Adapter
-
-from .catalogue import Catalogue, Standing
-from .errors import BadRequest, CannotServe, Incompatible, NotActive, UnknownModel
+from services.inference.catalogue import Catalogue, Standing
+from services.inference.errors import BadRequest, CannotServe, Incompatible, NotActive, UnknownModel
 
 AUTO = "auto"
 CANDIDATES_SCOPE = "candidates"
@@ -59,9 +58,9 @@ Resolution = Base | Adapter | Mix | Auto
 
 
 def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Resolution:
-    """A base model's name, exact adapter id, family (its active version), a set of these, or ``auto``.
+    """A base model's name, exact adapter id, family (its active version), a set of these, or `auto`.
 
-    ``family@1.2.0`` is that version. A set is ``name:weight+name:weight``; a weight left out is 1.
+    `family@1.2.0` is that version. A set is `name:weight+name:weight`; a weight left out is 1.
 
     Raises:
         BadRequest: a set of too many, of one twice, of several base models, or with a weight that is none.
@@ -159,7 +158,7 @@ def visible(catalogue: Catalogue, bases: Bases, asker: Asker) -> list[Adapter]:
 
 
 def compatible(catalogue: Catalogue, bases: Bases, asker: Asker, near: str = "") -> list[str]:
-    """Ids of active adapters of these base models that the caller reaches, those of domain ``near`` first."""
+    """Ids of active adapters of these base models that the caller reaches, those of domain `near` first."""
     fitting = [one for one in catalogue.active.values() if reaches(asker, one.domain) and base_of(one, bases)]
     fitting.sort(key=lambda one: (one.domain != near, one.adapter_id))
     return [one.adapter_id for one in fitting[:SUGGESTIONS]]

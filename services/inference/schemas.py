@@ -14,8 +14,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .messages import ChatMessage, Text
-from .parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
+from services.inference.messages import ChatMessage, Text
+from services.inference.parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 _STOPS: dict[str, Any] = {
@@ -63,7 +63,7 @@ _WHOLE = "prompts are read whole: cut it to the model's context yourself"
 
 
 class Routed(BaseModel):
-    """What the router said to ``model: auto``."""
+    """What the router said to `model: auto`."""
 
     matched: bool
     """False: no adapter was near enough, the base model answered."""
@@ -97,7 +97,7 @@ class Fallback(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Who answered; the response's field ``lorafleet``."""
+    """Who answered; the response's field `lorafleet`."""
 
     adapter_id: str | None
     """None is the base model; of a set, the adapter with the largest weight."""
@@ -105,7 +105,7 @@ class Provenance(BaseModel):
     base_model: str
     base_model_revision: str
     routed: Routed | None
-    """Only for ``model: auto``."""
+    """Only for `model: auto`."""
     mix: list[Weighted] | None = None
     """Only for a weighted set: all of it."""
     fallback: Fallback | None = None
@@ -199,7 +199,7 @@ class Sampling(Body):
 
     @property
     def workflow(self) -> str:
-        """The workflow that the request is a step of: ``metadata.workflow``."""
+        """The workflow that the request is a step of: `metadata.workflow`."""
         return (self.metadata or {}).get("workflow", "")
 
     @property
@@ -272,7 +272,7 @@ class ChatRequest(Sampling):
 
 
 class CompletionRequest(Sampling):
-    """POST /v1/completions. With ``echo`` and ``logprobs`` it gives the likelihood of each prompt token."""
+    """POST /v1/completions. With `echo` and `logprobs` it gives the likelihood of each prompt token."""
 
     prompt: Annotated[
         Annotated[Text, Field(min_length=1), Tag("text")]
@@ -332,7 +332,7 @@ class FeedbackRequest(Body):
     """POST /v1/feedback."""
 
     generation_id: str = Field(min_length=1, max_length=500)
-    """The ``id`` of the response."""
+    """The `id` of the response."""
     rating: int = Field(ge=1, le=5)
     comment: str = Field(default="", max_length=4000)
 

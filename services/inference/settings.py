@@ -8,13 +8,12 @@ from pydantic import Field, SecretStr, field_validator
 
 from lora_core.base_model import SLOT_RANK, Weights
 from lora_core.device import PATTERN as DEVICE
-
-from .policies.adapter_settings import AdapterSettings
-from .replicas.placement import NAME, URL
+from services.inference.policies.adapter_settings import AdapterSettings
+from services.inference.replicas.placement import NAME, URL
 
 
 class InferenceSettings(AdapterSettings):
-    """What serving needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
+    """What serving needs beyond what every service needs (environment prefix `LORAFLEET_`)."""
 
     port: int = 8105
     base_model: Path
@@ -28,7 +27,7 @@ class InferenceSettings(AdapterSettings):
     embedding_model_name: str = "all-MiniLM-L6-v2"
     """Name that requests use for it."""
     router_url: str = ""
-    """Where ``model: auto`` is resolved; without it ``auto`` is refused."""
+    """Where `model: auto` is resolved; without it `auto` is refused."""
     replica: str = Field(default_factory=socket.gethostname, pattern=NAME)
     """Name of this process in its events, and among other replicas."""
     replica_url: str = Field(default="", pattern=f"^$|{URL}")
@@ -67,10 +66,10 @@ class InferenceSettings(AdapterSettings):
 
     vllm_servers: list[Annotated[str, Field(pattern=URL)]] = Field(default_factory=list)
     """Addresses of vLLM servers that hold the base model in place of this process (JSON); driven by this process alone.
-    ``batch_rows`` is then what each of them decodes at once."""
+    `batch_rows` is then what each of them decodes at once."""
     vllm_api_key: SecretStr = SecretStr("")
     vllm_adapter_dir: Path | None = None
-    """Folder for adapters that they read under the same path, this process's own; by default in ``cache_dir``."""
+    """Folder for adapters that they read under the same path, this process's own; by default in `cache_dir`."""
     vllm_max_adapters: int = Field(default=16, ge=1)
     """Adapters a server: its --max-cpu-loras, less the neutral one."""
     vllm_neutral_adapter: bool = True

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from lora_core.chat_template import ChatTemplate, TemplateRefuses, TemplateTooCostly
-
-from .errors import BadRequest
-from .metrics import TEMPLATE_LIMITS
-from .token_bytes import TokenBytes
+from services.inference.errors import BadRequest
+from services.inference.metrics import TEMPLATE_LIMITS
+from services.inference.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,16 +11,15 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
 from lora_core.query_windows import query_windows
-
-from . import index as index_changes
-from . import store
-from .decision import Decision, Outcome, decide
-from .decision import weights as decision_weights
-from .evidence import Kind
-from .live import Found, LiveIndex
-from .parts import RouterService
-from .rebuild import rebuild
-from .store import LiveRoute
+from services.router import index as index_changes
+from services.router import store
+from services.router.decision import Decision, Outcome, decide
+from services.router.decision import weights as decision_weights
+from services.router.evidence import Kind
+from services.router.live import Found, LiveIndex
+from services.router.parts import RouterService
+from services.router.rebuild import rebuild
+from services.router.store import LiveRoute
 
 router = APIRouter()
 

@@ -1,13 +1,12 @@
-"""Composition root of the router. Run it: ``python -m services.router.app``."""
+"""Composition root of the router. Run it: `python -m services.router.app`."""
 
 from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
-
-from .api import router
-from .handlers import handlers
-from .parts import open_parts
-from .settings import RouterSettings
+from services.router.api import router
+from services.router.handlers import handlers
+from services.router.parts import open_parts
+from services.router.settings import RouterSettings
 
 
 def build(settings: RouterSettings | None = None) -> FastAPI:

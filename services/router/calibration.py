@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .evidence import ENOUGH, Evidence, Kind, Vectors
+from services.router.evidence import ENOUGH, Evidence, Kind, Vectors
 
 
 @dataclass(frozen=True, slots=True)

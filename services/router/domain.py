@@ -13,7 +13,7 @@ NEVER = -1
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One adapter in the index; ``activated`` and ``deactivated`` are revisions of its family."""
+    """One adapter in the index; `activated` and `deactivated` are revisions of its family."""
 
     adapter_id: str
     family: str
@@ -39,7 +39,7 @@ def texts_of(description: str, example_prompts: tuple[str, ...]) -> tuple[str, .
 
 
 def activate(held: Route | None, event: AdapterActivated) -> Route:
-    """The route after this activation; ``held`` unchanged where the event is older than what is held."""
+    """The route after this activation; `held` unchanged where the event is older than what is held."""
     adapter = event.adapter
     if held is None:
         held = Route(adapter.adapter_id, adapter.family, adapter.domain)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Embedder:
-    """The service's embedding model; ``identity`` names it, since vectors of two models do not compare."""
+    """The service's embedding model; `identity` names it, since vectors of two models do not compare."""
 
     def __init__(self, model: "SentenceEmbedder", identity: str, thread: ThreadPoolExecutor) -> None:
         self._model = model

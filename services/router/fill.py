@@ -3,10 +3,9 @@
 import structlog
 
 from fleet_kit.db import Pool
-
-from . import store
-from .embedder import Embedder
-from .index import Learning
+from services.router import store
+from services.router.embedder import Embedder
+from services.router.index import Learning
 
 log = structlog.get_logger()
 

@@ -3,9 +3,8 @@
 from fleet_events.v1 import AdapterActivated, AdapterDeactivated
 from fleet_kit.handlers import Handlers
 from fleet_kit.transaction import Transaction
-
-from . import index
-from .parts import RouterService
+from services.router import index
+from services.router.parts import RouterService
 
 handlers: Handlers[RouterService] = Handlers("router")
 

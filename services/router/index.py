@@ -13,11 +13,10 @@ from fleet_kit.db import Connection
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from lora_core.errors import CorruptAdapter
 from lora_core.routing_profile import RoutingProfile as Profile
-
-from . import domain, evidence, store
-from .domain import Route
-from .embedder import Embedder
-from .evidence import Evidence
+from services.router import domain, evidence, store
+from services.router.domain import Route
+from services.router.embedder import Embedder
+from services.router.evidence import Evidence
 
 log = structlog.get_logger()
 

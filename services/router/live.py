@@ -11,13 +11,12 @@ import numpy as np
 import structlog
 
 from fleet_kit.db import Connection, Pool
-
-from . import store
-from .calibration import Level, Threshold, calibrate, share_not_nearer
-from .decision import Candidate
-from .evidence import Evidence, Kind, Vectors
-from .search import SearchIndex
-from .store import LiveRoute
+from services.router import store
+from services.router.calibration import Level, Threshold, calibrate, share_not_nearer
+from services.router.decision import Candidate
+from services.router.evidence import Evidence, Kind, Vectors
+from services.router.search import SearchIndex
+from services.router.store import LiveRoute
 
 log = structlog.get_logger()
 

@@ -17,15 +17,14 @@ from fleet_kit.blobs import Blobs
 from fleet_kit.db import Pool
 from fleet_kit.service import Service
 from lora_core.errors import AdapterError
-
-from . import store
-from .calibration import Level
-from .embedder import Embedder, open_embedder
-from .evidence import Kind
-from .fill import fill
-from .index import Learning
-from .live import LiveIndex, keep_in_step
-from .settings import RouterSettings
+from services.router import store
+from services.router.calibration import Level
+from services.router.embedder import Embedder, open_embedder
+from services.router.evidence import Kind
+from services.router.fill import fill
+from services.router.index import Learning
+from services.router.live import LiveIndex, keep_in_step
+from services.router.settings import RouterSettings
 
 log = structlog.get_logger()
 

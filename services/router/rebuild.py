@@ -7,10 +7,9 @@ from fleet_events.v1 import AdapterActivated, AdapterDeactivated
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
-
-from . import domain, index, store
-from .domain import Route
-from .parts import RouterService
+from services.router import domain, index, store
+from services.router.domain import Route
+from services.router.parts import RouterService
 
 DEADLINE = 60.0
 ADAPTER_SUBJECTS = "lorafleet.v1.adapter.>"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .evidence import Vectors
+from services.router.evidence import Vectors
 
 ROWS = 8
 """Vectors of a block. An adapter has whole blocks; the rest of its last one repeats its first vector."""

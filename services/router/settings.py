@@ -8,7 +8,7 @@ from fleet_kit.settings import ServiceSettings
 
 
 class RouterSettings(ServiceSettings):
-    """What the router needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
+    """What the router needs beyond what every service needs (environment prefix `LORAFLEET_`)."""
 
     port: int = 8104
     embedding_model: Path

@@ -9,9 +9,8 @@ import numpy as np
 
 from fleet_events.v1 import RoutingProfile
 from fleet_kit.db import Connection
-
-from .domain import Route
-from .evidence import Evidence, Kind, Vectors
+from services.router.domain import Route
+from services.router.evidence import Evidence, Kind, Vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class GenerationEndpoint(NamedSource):
 
 
 class TrainerSettings(ServiceSettings):
-    """What training needs beyond what every service needs (environment prefix ``LORAFLEET_``)."""
+    """What training needs beyond what every service needs (environment prefix `LORAFLEET_`)."""
 
     port: int = 8102
     base_model: Path

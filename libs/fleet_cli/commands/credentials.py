@@ -1,6 +1,6 @@
 """`lorafleet credentials`: what the parts of a deployed fleet are given, each its own and no other's.
 
-Below ``<home>/deploy`` (mode 0700), for compose.yaml and, as one list of Secrets, for Kubernetes.
+Below `<home>/deploy` (mode 0700), for compose.yaml and, as one list of Secrets, for Kubernetes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write configuration, fp32 weights, tokenizer and chat template of the GGUF file into the folder ``target``."""
+    """Write configuration, fp32 weights, tokenizer and chat template of the GGUF file into the folder `target`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

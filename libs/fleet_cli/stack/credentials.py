@@ -51,9 +51,9 @@ class Credentials:
     issuer: LocalIssuer
     jwks: Path
     postgres: dict[str, str]
-    """Role → password; ``postgres`` is the superuser."""
+    """Role → password; `postgres` is the superuser."""
     s3: dict[str, KeyPair]
-    """Identity → key; ``admin`` may do everything."""
+    """Identity → key; `admin` may do everything."""
     s3_internal: dict[str, str]
     """Signing keys between the parts of the object store."""
     nats_seeds: dict[str, Path]

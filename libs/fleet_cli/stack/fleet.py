@@ -47,7 +47,7 @@ _IMPORT_EARLY = {"inference": ("sentence_transformers",), "router": ("sentence_t
 class Fleet:
     """One fleet on this machine. All of it lies below one home folder and listens on loopback only.
 
-    ``start`` returns when everything asked for is ready. The parts live until ``stop``, or until this process dies.
+    `start` returns when everything asked for is ready. The parts live until `stop`, or until this process dies.
     Methods block; call them in a thread from async code where that matters.
     """
 
@@ -65,7 +65,7 @@ class Fleet:
         self.drift: list[Drift] = []
         """Where streams and durables of an earlier start differ from what the topology table says now."""
         self.timings: dict[str, float] = {}
-        """Seconds from the beginning of ``start`` until each step was done."""
+        """Seconds from the beginning of `start` until each step was done."""
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Fleet:
 
         Raises:
             AlreadyRunning: another process runs a stack in this home.
-            PartFailed: a part did not come up in ``timeout`` seconds; everything is stopped again.
+            PartFailed: a part did not come up in `timeout` seconds; everything is stopped again.
         """
         unknown = sorted(set(services) - set(SERVICES))
         if unknown:
@@ -115,7 +115,7 @@ class Fleet:
         self.stop()
 
     def serve(self, services: Sequence[str] = SERVICES, *, ready: Callable[[FleetInfo], None] | None = None) -> None:
-        """Start, call ``ready``, block until SIGINT or SIGTERM, then stop everything in order.
+        """Start, call `ready`, block until SIGINT or SIGTERM, then stop everything in order.
 
         For the main thread of a program that is the stack. A signal during the start ends it in the same way.
         """
@@ -138,21 +138,21 @@ class Fleet:
 
     @property
     def info(self) -> FleetInfo:
-        """Addresses and credentials. Raises StackError before ``start``."""
+        """Addresses and credentials. Raises StackError before `start`."""
         if self._info is None:
             raise StackError("the fleet is not started")
         return self._info
 
     @property
     def home(self) -> Home:
-        """Its folders. Raises StackError before ``start``."""
+        """Its folders. Raises StackError before `start`."""
         if self._home is None:
             raise StackError("the fleet is not started")
         return self._home
 
     @property
     def credentials(self) -> Credentials:
-        """Its keys. Raises StackError before ``start``."""
+        """Its keys. Raises StackError before `start`."""
         if self._credentials is None:
             raise StackError("the fleet is not started")
         return self._credentials
@@ -169,7 +169,7 @@ class Fleet:
         return self._parts[name]
 
     def kill(self, name: str) -> int:
-        """``kill -9`` a part, as a crash would; it is started again by itself. Returns the process id it had."""
+        """`kill -9` a part, as a crash would; it is started again by itself. Returns the process id it had."""
         return self.part(name).kill()
 
     def restart(self, name: str, *, timeout: float = 60.0) -> None:

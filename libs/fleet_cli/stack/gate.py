@@ -15,7 +15,7 @@ import sys
 
 
 def main() -> None:
-    """Import the module, wait for the gate, then run it as ``python -m`` would."""
+    """Import the module, wait for the gate, then run it as `python -m` would."""
     module, *early = sys.argv[1:]
     for name in (module, *early):
         importlib.import_module(name)

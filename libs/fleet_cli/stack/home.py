@@ -16,7 +16,7 @@ DEFAULT = Path(".lorafleet")
 
 
 def default_home() -> Path:
-    """``$LORAFLEET_HOME``, or ``.lorafleet`` in the current folder."""
+    """`$LORAFLEET_HOME`, or `.lorafleet` in the current folder."""
     return Path(os.environ.get("LORAFLEET_HOME") or DEFAULT)
 
 
@@ -56,7 +56,7 @@ class Home:
 
     @property
     def models(self) -> Path:
-        """``$LORAFLEET_MODELS`` when set: several homes can then share one converted base model."""
+        """`$LORAFLEET_MODELS` when set: several homes can then share one converted base model."""
         shared = os.environ.get("LORAFLEET_MODELS")
         return Path(shared).expanduser().resolve() if shared else self.root / "models"
 
@@ -114,5 +114,5 @@ def write_secret(path: Path, content: str) -> None:
 
 
 def write_secret_json(path: Path, content: Mapping[str, Any]) -> None:
-    """``write_secret`` of a JSON object."""
+    """`write_secret` of a JSON object."""
     write_secret(path, json.dumps(content, indent=2) + "\n")

@@ -2,8 +2,8 @@
 
     python -I -S launch.py '{"parent": 123, "signal": 9, "uid": null, "gid": null}' PROGRAM ARGUMENT...
 
-The kernel sends ``signal`` to the program when its parent dies (prctl PR_SET_PDEATHSIG), however the parent dies.
-With a ``uid`` the program runs as that user: PostgreSQL refuses to run as root. A fork hook could do this too, but
+The kernel sends `signal` to the program when its parent dies (prctl PR_SET_PDEATHSIG), however the parent dies.
+With a `uid` the program runs as that user: PostgreSQL refuses to run as root. A fork hook could do this too, but
 running Python between fork and exec in a process with threads can deadlock.
 """
 

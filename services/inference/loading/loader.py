@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from fleet_events.v1 import Adapter
 from fleet_events.v1 import Probe as RecordedProbe
 from lora_core.errors import AdapterError
-
-from ..engine_thread import EngineThread
-from ..slots.states import LoadFailed, Proof
-from ..vocabulary import Vocabulary
-from .artifact import Artifacts
-from .proof import Exactness, is_compared, probe_ids, recorded_probe
+from services.inference.engine_thread import EngineThread
+from services.inference.loading.artifact import Artifacts
+from services.inference.loading.proof import Exactness, is_compared, probe_ids, recorded_probe
+from services.inference.slots.states import LoadFailed, Proof
+from services.inference.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from lora_core import LoRACard

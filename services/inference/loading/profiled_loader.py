@@ -12,13 +12,12 @@ from fleet_events.v1 import Adapter
 from lora_core import LoRAFormat
 from lora_core.errors import AdapterError, InvalidAdapter
 from lora_core.profiles import Device, QuantisationProfile, profile_of
-
-from ..engine_thread import EngineThread
-from ..slots.moves import Loader
-from ..slots.states import Proof
-from ..vocabulary import Vocabulary
-from .artifact import Artifacts
-from .proof import probe_ids
+from services.inference.engine_thread import EngineThread
+from services.inference.loading.artifact import Artifacts
+from services.inference.loading.proof import probe_ids
+from services.inference.slots.moves import Loader
+from services.inference.slots.states import Proof
+from services.inference.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from lora_core import LoRACard
@@ -43,7 +42,7 @@ class Compressed:
 class ProfiledLoader:
     """As the loader that it is given, which proves the artifact itself; then the compressed one may take its place.
 
-    Measuring needs one slot of the engine beside those that adapters are in. ``types``: family → adapter type.
+    Measuring needs one slot of the engine beside those that adapters are in. `types`: family → adapter type.
     """
 
     def __init__(  # noqa: PLR0917

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
 from fleet_events.v1 import Probe as RecordedProbe
-
-from ..slots.states import LoadFailed
-from ..vocabulary import Vocabulary
+from services.inference.slots.states import LoadFailed
+from services.inference.vocabulary import Vocabulary
 
 PROBE_PROMPT = "What can you help me with?"
 """For adapters whose trainer recorded no probe."""

@@ -7,11 +7,17 @@ from pydantic import Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
 from lora_core.profiles import Device
-
-from ..slots.placement import Rules
-from .environments import PRESETS, Environment, Monitoring, Preloading, Quantisation, defaults_of
-from .policy import ActivationPolicy
-from .pressure import Ladder
+from services.inference.policies.environments import (
+    PRESETS,
+    Environment,
+    Monitoring,
+    Preloading,
+    Quantisation,
+    defaults_of,
+)
+from services.inference.policies.policy import ActivationPolicy
+from services.inference.policies.pressure import Ladder
+from services.inference.slots.placement import Rules
 
 _DEFAULT = PRESETS["staging"]
 
@@ -42,10 +48,10 @@ class AdapterSettings(ServiceSettings):
     device_profile: Device = "server"
     """The device that the profiles are asked for."""
     adapter_types: dict[str, str] = Field(default_factory=dict)
-    """Family → the type that the profiles are asked for (JSON); else the metadata ``adapter_type`` of its artifact."""
+    """Family → the type that the profiles are asked for (JSON); else the metadata `adapter_type` of its artifact."""
 
     pinned: frozenset[str] = frozenset()
-    """Families and adapter ids whose active versions are never evicted (JSON); fewer than ``slots``."""
+    """Families and adapter ids whose active versions are never evicted (JSON); fewer than `slots`."""
     workflows: dict[str, list[str]] = Field(default_factory=dict)
     """Name of a workflow → adapter ids and families, loaded together when a request first names it (JSON)."""
     prediction_threshold: float = Field(default=0.7, gt=0, lt=1)
@@ -58,7 +64,7 @@ class AdapterSettings(ServiceSettings):
     pressure_medium: float = Field(default=0.75, gt=0)
     """Share of the tightest memory limit from which nothing is preloaded."""
     pressure_high: float = Field(default=0.85, gt=0)
-    """From which adapters that have been idle for ``idle_eviction`` seconds leave."""
+    """From which adapters that have been idle for `idle_eviction` seconds leave."""
     pressure_critical: float = Field(default=0.95, gt=0)
     """From which only adapters in use and pinned ones stay."""
     pressure_every: float = Field(default=5.0, gt=0)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
-
-from ..slots.placement import Priority
-from .environments import Preloading
+from services.inference.policies.environments import Preloading
+from services.inference.slots.placement import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class ActivationPolicy:
     def priority(self, adapter: Adapter, *, family_in_slot: bool) -> Priority | None:
         """With which priority an adapter that became active is brought in; None leaves it until it is asked for.
 
-        ``family_in_slot``: another version of its family is loaded here.
+        `family_in_slot`: another version of its family is loaded here.
         """
         if not self.pinned.isdisjoint({adapter.adapter_id, adapter.family}):
             return Priority.PINNED

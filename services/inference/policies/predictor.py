@@ -39,8 +39,8 @@ class _Recent(OrderedDict[K, V], Generic[K, V]):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What one request tells. ``likely``: family → probability of being next, those above the threshold, without
-    the one just asked for. ``outcome``: whether what had been likely came; None where nothing had been."""
+    """What one request tells. `likely`: family → probability of being next, those above the threshold, without
+    the one just asked for. `outcome`: whether what had been likely came; None where nothing had been."""
 
     likely: Mapping[str, float]
     outcome: Literal["hit", "miss"] | None
@@ -53,7 +53,7 @@ class _History:
 
 
 class Predictor:
-    """Learns from each request. Remembers at most ``contexts`` contexts and as many callers."""
+    """Learns from each request. Remembers at most `contexts` contexts and as many callers."""
 
     def __init__(self, threshold: float = 0.7, contexts: int = 20_000) -> None:
         self._threshold = threshold

@@ -8,16 +8,15 @@ import structlog
 
 from fleet_events.v1 import Adapter
 from fleet_kit.auth import Caller
-
-from .. import metrics
-from ..catalogue import Catalogue
-from ..errors import NotFound
-from ..hosted import Hosting
-from ..resolution import reaches
-from ..slots.placement import Priority
-from ..slots.states import IN_SLOT
-from .policy import ActivationPolicy
-from .predictor import Predictor
+from services.inference import metrics
+from services.inference.catalogue import Catalogue
+from services.inference.errors import NotFound
+from services.inference.hosted import Hosting
+from services.inference.policies.policy import ActivationPolicy
+from services.inference.policies.predictor import Predictor
+from services.inference.resolution import reaches
+from services.inference.slots.placement import Priority
+from services.inference.slots.states import IN_SLOT
 
 log = structlog.get_logger()
 
@@ -26,7 +25,7 @@ WORKFLOW_AGAIN = 600.0
 
 
 class Preloading:
-    """``workflows``: name → adapter ids and families."""
+    """`workflows`: name → adapter ids and families."""
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ def active_of(
 ) -> tuple[list[Adapter], list[str]]:
     """The active adapters that have these ids or are of these families, and the names of which there is none.
 
-    ``reaches`` tells which domains count; an adapter of another one is as if it were not there.
+    `reaches` tells which domains count; an adapter of another one is as if it were not there.
     """
     active = {one.adapter_id: one for one in catalogue.active.values()} | dict(catalogue.active)
     found = {name: one if (one := active.get(name)) and reaches(one.domain) else None for name in names}

@@ -26,7 +26,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``used`` of ``limit`` bytes, as ``source`` says."""
+    """`used` of `limit` bytes, as `source` says."""
 
     source: str
     used: int
@@ -39,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The share of memory from which each level begins. A level is left ``margin`` below where it begins, so that
+    """The share of memory from which each level begins. A level is left `margin` below where it begins, so that
     what is given back by its own actions does not make it come and go."""
 
     medium: float = 0.75
@@ -63,7 +63,7 @@ def tightest(readings: list[Reading]) -> Reading | None:
 def read(root: Path = Path("/"), process_limit: int = 0) -> list[Reading]:
     """Every limit that holds for this process: the machine's, its cgroups' (v2 and v1) and its own.
 
-    ``process_limit``: bytes that it shall keep resident at most; 0 is no limit. ``root``: where proc and sys lie. What
+    `process_limit`: bytes that it shall keep resident at most; 0 is no limit. `root`: where proc and sys lie. What
     cannot be read is left out; on a system without these files nothing is said.
     """
     return [*_machine(root), *_cgroup2(root), *_cgroup1(root), *_own(root, process_limit)]

@@ -6,16 +6,16 @@ from contextlib import suppress
 
 import structlog
 
-from .. import metrics
-from ..errors import Busy
-from ..hosted import Hosting
-from .pressure import Ladder, Level, Reading, tightest
+from services.inference import metrics
+from services.inference.errors import Busy
+from services.inference.hosted import Hosting
+from services.inference.policies.pressure import Ladder, Level, Reading, tightest
 
 log = structlog.get_logger()
 
 
 class PressureWatch:
-    """``idle``: seconds after which an unused adapter leaves at level high. ``every``: seconds between readings."""
+    """`idle`: seconds after which an unused adapter leaves at level high. `every`: seconds between readings."""
 
     def __init__(
         self, hosting: Hosting, ladder: Ladder, *, idle: float, every: float, read: Callable[[], list[Reading]]

@@ -22,11 +22,10 @@ from pydantic import ValidationError
 from fleet_events.topology import REPLICAS
 from fleet_kit.bucket import KeyValue
 from fleet_kit.faults import describe
-
-from ..gate import Gate
-from ..hosted import Hosted, Hosting
-from ..slots.states import Draining, Loaded, Loading
-from .placement import Replica, Serving
+from services.inference.gate import Gate
+from services.inference.hosted import Hosted, Hosting
+from services.inference.replicas.placement import Replica, Serving
+from services.inference.slots.states import Draining, Loaded, Loading
 
 log = structlog.get_logger()
 
@@ -37,9 +36,9 @@ AWAY = (nats.errors.Error, OSError)
 
 @dataclass(eq=False, slots=True)
 class _Heard:
-    """A replica's last announcement, at ``at`` (monotonic s), and what is known here since.
+    """A replica's last announcement, at `at` (monotonic s), and what is known here since.
 
-    ``sent``: by base model revision, requests that were sent there after it and are not done.
+    `sent`: by base model revision, requests that were sent there after it and are not done.
     """
 
     replica: Replica
@@ -61,7 +60,7 @@ class _Heard:
 class Announcements:
     """One replica's part in it: its name, the address at which the others reach it, what it serves, if it takes more.
 
-    ``every``: seconds between two announcements.
+    `every`: seconds between two announcements.
     """
 
     def __init__(

@@ -25,12 +25,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fleet_kit import tasks
 from fleet_kit.acting_for import ACT_FOR
 from fleet_kit.telemetry import trace_headers
-
-from ..chosen import Chosen
-from ..disconnect import unless_gone
-from ..errors import ServerFault
-from .announcements import Announcements
-from .placement import Reason, Replica, decide
+from services.inference.chosen import Chosen
+from services.inference.disconnect import unless_gone
+from services.inference.errors import ServerFault
+from services.inference.replicas.announcements import Announcements
+from services.inference.replicas.placement import Reason, Replica, decide
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -74,7 +73,7 @@ class _Elsewhere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """Passes requests on. ``announcements`` None: this replica stands alone. ``factor``: see `replicas.with_room`."""
+    """Passes requests on. `announcements` None: this replica stands alone. `factor`: see `replicas.with_room`."""
 
     announcements: Announcements | None
     http: httpx.AsyncClient

@@ -71,7 +71,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where a request is answered. ``held``: its adapters are in slots there."""
+    """Where a request is answered. `held`: its adapters are in slots there."""
 
     replica: Replica
     reason: Reason
@@ -96,7 +96,7 @@ def place(
 
 
 def with_room(revision: str, replicas: Collection[Replica], factor: float) -> list[Replica]:
-    """Replicas that take requests of the base model, and with one more stay within ``factor`` times their share.
+    """Replicas that take requests of the base model, and with one more stay within `factor` times their share.
 
     One with a free row has room whatever its share: the request starts at once there, and elsewhere its adapter would
     first have to be loaded. Shares add up to more than the load, so somebody has room if anybody takes requests.
@@ -110,7 +110,7 @@ def with_room(revision: str, replicas: Collection[Replica], factor: float) -> li
 def decide(
     adapters: Collection[str], revision: str, own: Replica, others: Sequence[Replica], factor: float = 1.25
 ) -> Decision:
-    """Where a request that arrived at ``own`` is answered.
+    """Where a request that arrived at `own` is answered.
 
     Who holds all of the adapters and has room answers itself, even where `place` names another holder: the hop
     would gain nothing. So adapters that all replicas hold are served wherever the requests arrive.

@@ -7,22 +7,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
-
-from .. import metrics
-from ..errors import Busy, CannotServe
-from .messages import Abandon, Acquire, Evict, Expand, Preload, Release, Retire
-from .moves import Loader
-from .owner import Owner
-from .placement import Priority, Rules
-from .states import Proof, State
-from .usage import Usage
+from services.inference import metrics
+from services.inference.errors import Busy, CannotServe
+from services.inference.slots.messages import Abandon, Acquire, Evict, Expand, Preload, Release, Retire
+from services.inference.slots.moves import Loader
+from services.inference.slots.owner import Owner
+from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.states import Proof, State
+from services.inference.slots.usage import Usage
 
 __all__ = ["Adapters", "Loader", "View"]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An adapter as operators see it. ``wanted``: why it is to be in a slot; ``waiting``: requests."""
+    """An adapter as operators see it. `wanted`: why it is to be in a slot; `waiting`: requests."""
 
     adapter: Adapter
     state: State
@@ -34,9 +33,9 @@ class View:
 class Adapters:
     """The adapters of one base model: `lease` one to generate with it.
 
-    ``slots``: how many may be loaded. ``deadline``: seconds a request waits. ``retry``: seconds after which
-    a failed adapter may be tried again. ``on_loaded(adapter, proof, seconds)`` and
-    ``on_unloaded(adapter, reason)`` are told of changes and must not block. ``name``: the base model's, in metrics.
+    `slots`: how many may be loaded. `deadline`: seconds a request waits. `retry`: seconds after which
+    a failed adapter may be tried again. `on_loaded(adapter, proof, seconds)` and
+    `on_unloaded(adapter, reason)` are told of changes and must not block. `name`: the base model's, in metrics.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Adapters:
     async def lease(self, adapter: Adapter, head_start: float = 0.0) -> AsyncIterator[None]:
         """The adapter is loaded, proved and stays in its slot inside this context.
 
-        ``head_start``: seconds by which the request counts as having waited longer than it has.
+        `head_start`: seconds by which the request counts as having waited longer than it has.
 
         Raises:
             CannotServe: it failed its checks.
@@ -142,7 +141,7 @@ class Adapters:
     async def evict(self, reason: str, *, idle_for: float = 0.0, only: frozenset[str] | None = None) -> tuple[str, ...]:
         """Adapters that are neither in use nor pinned leave their slots; which ones do.
 
-        They come back when they are asked for or preloaded again. ``idle_for``: seconds that they have not been used.
+        They come back when they are asked for or preloaded again. `idle_for`: seconds that they have not been used.
         """
         leaving: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait(Evict(idle_for, only, reason, leaving))

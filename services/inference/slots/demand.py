@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .placement import Priority
+from services.inference.slots.placement import Priority
 
 EXPIRES = 60.0
 """Seconds after which a workflow or a prediction that got no slot is out of date."""

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_events.v1 import Adapter
-
-from .placement import Priority
-from .states import LoadFailed, Proof
+from services.inference.slots.placement import Priority
+from services.inference.slots.states import LoadFailed, Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """Idle adapters leave their slots: those not used for ``idle_for`` seconds, of ``only`` these where given."""
+    """Idle adapters leave their slots: those not used for `idle_for` seconds, of `only` these where given."""
 
     idle_for: float
     only: frozenset[str] | None

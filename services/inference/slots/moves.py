@@ -9,9 +9,8 @@ from typing import Protocol
 import structlog
 
 from fleet_events.v1 import Adapter
-
-from .messages import Bound, Fetched, Message, Unbound
-from .states import LoadFailed, Proof
+from services.inference.slots.messages import Bound, Fetched, Message, Unbound
+from services.inference.slots.states import LoadFailed, Proof
 
 log = structlog.get_logger()
 
@@ -25,7 +24,7 @@ class Loader(Protocol):
 
 
 class Moves:
-    """Starts moves; each ends with exactly one message to ``tell``, however it went."""
+    """Starts moves; each ends with exactly one message to `tell`, however it went."""
 
     def __init__(self, loader: Loader, tell: Callable[[Message], None]) -> None:
         self._loader = loader

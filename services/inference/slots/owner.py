@@ -11,13 +11,25 @@ from pathlib import Path
 import structlog
 
 from fleet_events.v1 import Adapter
-
-from .. import metrics
-from .demand import Demand, Ticket
-from .messages import Abandon, Acquire, Bound, Evict, Expand, Fetched, Look, Message, Preload, Release, Retire, Unbound
-from .moves import Loader, Moves
-from .placement import Candidate, Held, Priority, Rules, place
-from .states import (
+from services.inference import metrics
+from services.inference.slots.demand import Demand, Ticket
+from services.inference.slots.messages import (
+    Abandon,
+    Acquire,
+    Bound,
+    Evict,
+    Expand,
+    Fetched,
+    Look,
+    Message,
+    Preload,
+    Release,
+    Retire,
+    Unbound,
+)
+from services.inference.slots.moves import Loader, Moves
+from services.inference.slots.placement import Candidate, Held, Priority, Rules, place
+from services.inference.slots.states import (
     ARTIFACT_GONE,
     IN_SLOT,
     Cached,
@@ -33,7 +45,7 @@ from .states import (
     Unloading,
     Yielding,
 )
-from .usage import UsageTable
+from services.inference.slots.usage import UsageTable
 
 log = structlog.get_logger()
 FETCHES = 4

@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a slot holds. ``idle``: it may be evicted; ``busy``: it may be told to give way; else it is on its way."""
+    """What a slot holds. `idle`: it may be evicted; `busy`: it may be told to give way; else it is on its way."""
 
     adapter_id: str
     domain: str
@@ -52,9 +52,9 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``patience``: seconds after which a request that waits goes first.
+    """`patience`: seconds after which a request that waits goes first.
 
-    ``replace_idle``: predictions may take the slots of idle adapters, not only free ones. ``expand``: anything but
+    `replace_idle`: predictions may take the slots of idle adapters, not only free ones. `expand`: anything but
     requests and pinned adapters is brought in.
     """
 
@@ -65,7 +65,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What to do now. ``short``: requests wait that get no slot by this."""
+    """What to do now. `short`: requests wait that get no slot by this."""
 
     load: tuple[str, ...] = ()
     evict: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def place(  # noqa: PLR0917
 ) -> Placement:
     """The next moves.
 
-    ``free`` slots are empty, ``leaving`` are being emptied, ``yielding`` will be once their requests are done.
+    `free` slots are empty, `leaving` are being emptied, `yielding` will be once their requests are done.
     """
     shares = Counter(one.domain for one in held)
     order = _order(candidates, shares, now, rules)

@@ -8,8 +8,8 @@ from fetching and loading also → failed, and from failed → known when it may
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ApiError, Busy, CannotServe
-from .placement import Priority
+from services.inference.errors import ApiError, Busy, CannotServe
+from services.inference.slots.placement import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ ARTIFACT_GONE = "artifact_gone"
 
 
 class LoadFailed(Exception):
-    """An adapter that cannot serve. ``transient``: the same attempt may work later."""
+    """An adapter that cannot serve. `transient`: the same attempt may work later."""
 
     def __init__(self, code: str, reason: str, *, transient: bool = False) -> None:
         super().__init__(reason)
@@ -76,7 +76,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """In a slot and proved. ``users`` requests run on it; it was last asked for at ``last_used`` (monotonic s)."""
+    """In a slot and proved. `users` requests run on it; it was last asked for at `last_used` (monotonic s)."""
 
     path: Path
     proof: Proof
@@ -98,7 +98,7 @@ class Yielding:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """Takes no new versions of its name; leaves its slot when the last of ``users`` is done."""
+    """Takes no new versions of its name; leaves its slot when the last of `users` is done."""
 
     path: Path
     reason: str
@@ -116,7 +116,7 @@ class Unloading:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Cannot serve, and why; may be tried again at ``retry_at`` (monotonic s)."""
+    """Cannot serve, and why; may be tried again at `retry_at` (monotonic s)."""
 
     failure: LoadFailed
     retry_at: float

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of one adapter in this process. ``last_used``: Unix time in seconds, None if it never was."""
+    """Of one adapter in this process. `last_used`: Unix time in seconds, None if it never was."""
 
     uses: int = 0
     loads: int = 0
@@ -16,7 +16,7 @@ class Usage:
 
 
 class UsageTable:
-    """Usage of at most ``limit`` adapters; who was touched longest ago is forgotten first."""
+    """Usage of at most `limit` adapters; who was touched longest ago is forgotten first."""
 
     def __init__(self, limit: int = 10_000, now: Callable[[], float] = time.time) -> None:
         self._limit, self._now = limit, now

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..engine_thread import Finished, Token
-from ..errors import ApiError, BadRequest, Busy
-from .client import NotServed, Refused, ServerAway, VllmError
-from .fleet import RETRY_AFTER, Server, VllmFleet
+from services.inference.engine_thread import Finished, Token
+from services.inference.errors import ApiError, BadRequest, Busy
+from services.inference.vllm.client import NotServed, Refused, ServerAway, VllmError
+from services.inference.vllm.fleet import RETRY_AFTER, Server, VllmFleet
 
 if TYPE_CHECKING:
     from lora_core.engine import Request
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class VllmBackend:
     """Passes requests on, each to a server that has proved its adapter.
 
-    stops: tokens that end an answer. rows: requests that the servers decode at once; ``queue_limit`` more may wait.
+    stops: tokens that end an answer. rows: requests that the servers decode at once; `queue_limit` more may wait.
     """
 
     def __init__(self, fleet: VllmFleet, *, stops: frozenset[int], rows: int, queue_limit: int) -> None:
@@ -101,7 +101,7 @@ class _Retries:
         self._reloaded = False
 
     async def after(self, server: Server, error: VllmError) -> None:
-        """Returns if it may be sent again, to a server that is not among ``tried``.
+        """Returns if it may be sent again, to a server that is not among `tried`.
 
         Raises:
             ApiError: it may not.

@@ -12,8 +12,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from fleet_kit.text_lines import async_lines_of
-
-from ..engine_thread import Finished, Token
+from services.inference.engine_thread import Finished, Token
 
 if TYPE_CHECKING:
     from lora_core.engine import Request
@@ -93,7 +92,7 @@ class _Completion(BaseModel):
 
 
 class VllmClient:
-    """Speaks to the server at ``url``. Every method raises `VllmError`."""
+    """Speaks to the server at `url`. Every method raises `VllmError`."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
         self.url = url.rstrip("/")
@@ -115,7 +114,7 @@ class VllmClient:
         return _parsed(_Models, await self._send("GET", "/v1/models")).data
 
     async def load(self, name: str, folder: Path) -> None:
-        """Loads the PEFT checkpoint in ``folder``, a path that the server reads, under a name that is not in use.
+        """Loads the PEFT checkpoint in `folder`, a path that the server reads, under a name that is not in use.
 
         Raises:
             Refused: it cannot serve this adapter.
@@ -139,7 +138,7 @@ class VllmClient:
             return
 
     async def top_logprobs(self, model: str, prompt_ids: list[int], top: int) -> dict[int, float]:
-        """Token id → log-probability of the ``top`` likeliest first tokens of an answer."""
+        """Token id → log-probability of the `top` likeliest first tokens of an answer."""
         body = {"logprobs": top, "return_tokens_as_token_ids": True, "max_tokens": 1, "temperature": 0}
         choice = await self._complete(model, prompt_ids, body)
         if choice.logprobs is None or not choice.logprobs.top_logprobs:

@@ -12,11 +12,10 @@ import structlog
 
 from fleet_events.v1 import Adapter
 from fleet_kit import tasks
-
-from ..errors import Busy
-from ..slots.states import LoadFailed, Proof
-from .client import Misconfigured, NotServed, Refused, Served, ServerAway, VllmClient, VllmError
-from .placement import place
+from services.inference.errors import Busy
+from services.inference.slots.states import LoadFailed, Proof
+from services.inference.vllm.client import Misconfigured, NotServed, Refused, Served, ServerAway, VllmClient, VllmError
+from services.inference.vllm.placement import place
 
 log = structlog.get_logger()
 RETRY_AFTER = 2.0
@@ -66,16 +65,16 @@ Proves = Callable[[VllmClient, Placed], Awaitable[Proof]]
 
 
 def served_name(adapter: Adapter) -> str:
-    """What servers call it: ``<adapter_id>@<first 12 digits of its digest>``."""
+    """What servers call it: `<adapter_id>@<first 12 digits of its digest>`."""
     return f"{adapter.adapter_id}@{adapter.artifact.blob.sha256[:12]}"
 
 
 class VllmFleet:
-    """Spreads adapters over servers, each on ``copies`` of them and proved there before it is asked.
+    """Spreads adapters over servers, each on `copies` of them and proved there before it is asked.
 
-    ``folder`` is written and the servers are driven by this process alone: adapters of this folder that they report and
-    that should not be there are unloaded. ``most``: adapters a server holds. ``every``: seconds between looks.
-    ``neutral``: the PEFT folder of an adapter of zeros, which is asked in place of the base model.
+    `folder` is written and the servers are driven by this process alone: adapters of this folder that they report and
+    that should not be there are unloaded. `most`: adapters a server holds. `every`: seconds between looks.
+    `neutral`: the PEFT folder of an adapter of zeros, which is asked in place of the base model.
     """
 
     def __init__(
@@ -148,7 +147,7 @@ class VllmFleet:
 
     @asynccontextmanager
     async def serving(self, adapter_id: str | None, tried: Collection[Server]) -> AsyncIterator[tuple[Server, str]]:
-        """The server to ask, of those not ``tried``, and the name to ask for; None is the base model.
+        """The server to ask, of those not `tried`, and the name to ask for; None is the base model.
 
         Raises:
             ApiError: none can answer.

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from lora_core import base_model
 from lora_core.generation_settings import GenerationSettings
-
-from ..loading.artifact import Artifacts
-from ..loading.proof import Exactness
-from ..settings import InferenceSettings
-from ..vocabulary import Vocabulary
-from .backend import VllmBackend
-from .client import VllmClient
-from .fleet import VllmFleet
-from .loader import VllmLoader, VllmProof, neutral_card, write_peft
+from services.inference.loading.artifact import Artifacts
+from services.inference.loading.proof import Exactness
+from services.inference.settings import InferenceSettings
+from services.inference.vllm.backend import VllmBackend
+from services.inference.vllm.client import VllmClient
+from services.inference.vllm.fleet import VllmFleet
+from services.inference.vllm.loader import VllmLoader, VllmProof, neutral_card, write_peft
+from services.inference.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,13 +12,12 @@ from fleet_events.v1 import Adapter
 from fleet_events.v1 import Probe as RecordedProbe
 from lora_core import LoRACard, LoRAWeights
 from lora_core.interop import to_peft
-
-from ..loading.artifact import Artifacts
-from ..loading.proof import Exactness, is_compared, probe_ids, recorded_probe
-from ..slots.states import LoadFailed, Proof
-from ..vocabulary import Vocabulary
-from .client import VllmClient
-from .fleet import Placed, VllmFleet, served_name
+from services.inference.loading.artifact import Artifacts
+from services.inference.loading.proof import Exactness, is_compared, probe_ids, recorded_probe
+from services.inference.slots.states import LoadFailed, Proof
+from services.inference.vllm.client import VllmClient
+from services.inference.vllm.fleet import Placed, VllmFleet, served_name
+from services.inference.vocabulary import Vocabulary
 
 TOP = 20
 """Log-probabilities asked of a probe: what a vLLM server gives at most if nothing else is set (--max-logprobs)."""
@@ -52,7 +51,7 @@ class VllmLoader:
 
 
 class VllmProof:
-    """Shows by log-probabilities that an adapter on a server has its effect. ``base_name``: what to ask without it."""
+    """Shows by log-probabilities that an adapter on a server has its effect. `base_name`: what to ask without it."""
 
     def __init__(self, vocabulary: Vocabulary, base_name: str, exactness: Exactness) -> None:
         self._vocabulary = vocabulary
@@ -60,7 +59,7 @@ class VllmProof:
         self._exactness = exactness
 
     async def __call__(self, client: VllmClient, placed: Placed) -> Proof:
-        """The proof; its ``max_delta`` is of log-probabilities. Raises LoadFailed and what the client raises."""
+        """The proof; its `max_delta` is of log-probabilities. Raises LoadFailed and what the client raises."""
         adapter = placed.adapter
         ids = probe_ids(adapter, self._vocabulary)
         with_adapter, without = await asyncio.gather(
@@ -89,10 +88,10 @@ def _least(one: Mapping[int, float], other: Mapping[int, float]) -> float:
 
 
 def require_recorded(recorded: RecordedProbe, logprobs: Mapping[int, float], allowed: float) -> None:
-    """Raises LoadFailed unless these log-probabilities are the recorded logits, each within ``allowed``.
+    """Raises LoadFailed unless these log-probabilities are the recorded logits, each within `allowed`.
 
     A log-probability is the logit less a number that all tokens share. So the two differ by the same for every token,
-    and where some common number brings all within ``allowed``, these differences spread over at most twice that.
+    and where some common number brings all within `allowed`, these differences spread over at most twice that.
     """
     missing = [token for token in recorded.top_ids if token not in logprobs]
     if missing:

@@ -13,9 +13,9 @@ SPARE = 1.25
 
 
 def place(names: Sequence[str], servers: Sequence[str], *, copies: int, most: int) -> dict[str, tuple[str, ...]]:
-    """Name → its servers, preferred first. Each gets ``copies`` of them, or all where there are fewer.
+    """Name → its servers, preferred first. Each gets `copies` of them, or all where there are fewer.
 
-    Earlier names choose first, so that a new adapter moves none that is there. ``most`` adapters a server is held to as
+    Earlier names choose first, so that a new adapter moves none that is there. `most` adapters a server is held to as
     long as they fit: an adapter too many is slow, one that is nowhere cannot answer.
     """
     if not servers:

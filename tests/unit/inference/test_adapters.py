@@ -6,12 +6,11 @@ import time
 import pytest
 
 from fleet_events.v1 import Adapter
+from inference.events import adapter
+from inference.scripted import ScriptedLoader, hold, running, settle
 from services.inference.errors import Busy, CannotServe
 from services.inference.slots.placement import Priority, Rules
 from services.inference.slots.states import ARTIFACT_GONE, Cached, Draining, Failed, Loaded, LoadFailed, Yielding
-
-from .events import adapter
-from .scripted import ScriptedLoader, hold, running, settle
 
 A, B, C = (adapter(version) for version in ("1.0.0", "2.0.0", "3.0.0"))
 

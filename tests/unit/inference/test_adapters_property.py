@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet_events.v1 import Adapter
+from inference.events import adapter
 from services.inference.slots.adapters import Adapters
 from services.inference.slots.placement import Priority, Rules
 from services.inference.slots.states import IN_SLOT, Loaded, LoadFailed, Proof, Yielding
-
-from .events import adapter
 
 FLEET = [adapter(f"{number}.0.0", domain=domain) for domain in ("law", "tax", "hr") for number in range(1, 4)]
 PINNED = FLEET[0]
@@ -21,7 +20,7 @@ PINNED = FLEET[0]
 
 @dataclass
 class SlowLoader:
-    """Every step takes a few turns of the loop; ``inside`` is what slots hold, as the engine would see it."""
+    """Every step takes a few turns of the loop; `inside` is what slots hold, as the engine would see it."""
 
     slots: int
     turns: list[int]

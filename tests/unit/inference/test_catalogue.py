@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.events import activated, adapter, approved, deactivated, registered, rejected
 from services.inference.catalogue import Catalogue, CatalogueEvent, Standing
-
-from .events import activated, adapter, approved, deactivated, registered, rejected
 
 V1, V2 = adapter("1.0.0"), adapter("2.0.0")
 

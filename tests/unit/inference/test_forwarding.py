@@ -62,7 +62,7 @@ Answer = Callable[..., Any]
 
 @pytest.fixture
 async def answer(peers: Peers) -> AsyncIterator[Answer]:
-    """`await answer(handler)`: what the request gets from elsewhere; ``handler`` is the other replica."""
+    """`await answer(handler)`: what the request gets from elsewhere; `handler` is the other replica."""
     clients = []
 
     async def ask(handler: Handler, *adapters: str, **headers: str) -> Response | None:
@@ -215,7 +215,7 @@ async def test_a_request_at_a_replica_that_is_forgotten_meanwhile_is_answered_he
 
 
 class Events(httpx.AsyncByteStream):
-    """A stream of events; ``error`` breaks it after them."""
+    """A stream of events; `error` breaks it after them."""
 
     def __init__(self, *events: bytes, error: Exception | None = None) -> None:
         self._events, self._error = events, error

@@ -10,9 +10,8 @@ import numpy as np
 import openai
 import pytest
 
+from inference.surface import CHATML, MODEL, byte_tokenizer, chat, surface
 from lora_core.generation_settings import GenerationSettings
-
-from .surface import CHATML, MODEL, byte_tokenizer, chat, surface
 
 pytestmark = pytest.mark.unit
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from fleet_kit.auth import Caller
+from inference.events import BASE_REVISION, activated, adapter
+from inference.scripted import ScriptedLoader, running, settle
 from services.inference.catalogue import Catalogue
 from services.inference.errors import NotFound
 from services.inference.hosted import Hosted, Hosting
@@ -17,9 +19,6 @@ from services.inference.resolution import Base
 from services.inference.slots.adapters import Adapters
 from services.inference.slots.placement import Priority, Rules
 from services.inference.slots.states import Cached, Loaded
-
-from .events import BASE_REVISION, activated, adapter
-from .scripted import ScriptedLoader, running, settle
 
 LAW, TAX, HR, SHOP = (adapter(domain=domain) for domain in ("law", "tax", "hr", "shop"))
 ACTIVE = Catalogue()

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
+from inference.surface import surface
 from tests.clients.programs import CLIENTS
-
-from .surface import surface
 
 pytestmark = pytest.mark.unit
 

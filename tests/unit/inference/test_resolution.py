@@ -4,11 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from services.inference.catalogue import Catalogue, CatalogueEvent
-from services.inference.errors import BadRequest, CannotServe, Incompatible, NotActive, UnknownModel
-from services.inference.resolution import Auto, Base, Mix, resolve, visible
-
-from .events import (
+from inference.events import (
     BASE_REVISION,
     OTHER_REVISION,
     activated,
@@ -18,6 +14,9 @@ from .events import (
     registered,
     rejected,
 )
+from services.inference.catalogue import Catalogue, CatalogueEvent
+from services.inference.errors import BadRequest, CannotServe, Incompatible, NotActive, UnknownModel
+from services.inference.resolution import Auto, Base, Mix, resolve, visible
 
 BASE = Base("tiny", BASE_REVISION)
 BASES = (BASE,)

@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 
+from inference.events import BASE_REVISION, adapter
+from inference.scripted import ScriptedLoader, running, settle
 from services.inference.hosted import Hosted, Hosting
 from services.inference.policies.pressure import Ladder, Level, Reading
 from services.inference.policies.watch import PressureWatch
 from services.inference.resolution import Base
 from services.inference.slots.placement import Priority
 from services.inference.slots.states import Cached, Loaded
-
-from .events import BASE_REVISION, adapter
-from .scripted import ScriptedLoader, running, settle
 
 IN_USE, PINNED, IDLE, LATER = (adapter(f"{number}.0.0") for number in range(1, 5))
 

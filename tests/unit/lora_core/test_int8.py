@@ -8,8 +8,7 @@ from torch import nn
 from lora_core.engine import ArrowEngine
 from lora_core.int8 import Int8Linear, to_int8
 from lora_core.layers import dense_weight
-
-from .conftest import MakeCard
+from tests.unit.lora_core.conftest import MakeCard
 
 
 def _layer(outputs: int = 40, inputs: int = 24, bias: bool = True) -> nn.Linear:
