@@ -49,10 +49,9 @@ def _service(request: Request) -> InferenceService:
 
 def _parts(request: Request) -> InferenceParts:
     service: InferenceService = service_of(request)
-    parts = service.made
-    if parts is None or not parts.projection.caught_up.is_set():
+    if not service.started or not service.parts.projection.caught_up.is_set():
         raise Busy("the server is starting; try again.", code="starting", retry_after=2)
-    return parts
+    return service.parts
 
 
 ThisService = Annotated[InferenceService, Depends(_service)]

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from fleet_kit.prints import PERMUTATIONS, band_keys, signatures_of_hashes
+from fleet_kit.text_fingerprints import PERMUTATIONS, band_keys, signatures_of_hashes
 from services.trainer.data.filters.first_seen import Column, FirstSeen, Keys
 from services.trainer.data.filters.recipe import NearDuplicates as Knobs
 from services.trainer.data.filters.rows import Rows
