@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from services.evaluator import label_store, store
 from services.evaluator.agreement import agreement
 from services.evaluator.golden_api import DOMAIN
 from services.evaluator.handlers import EvaluatorService
 
 router = APIRouter(tags=["calibration"])
-Running = Annotated[EvaluatorService, Depends(service_of)]
+Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
 Reader = Annotated[Caller, Depends(require("adapters:read"))]
 Labeller = Annotated[Caller, Depends(require("adapters:write"))]
 
