@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.report import Row, Samples, emit, options
-from fleet_kit.prints import SCHEME, digest, signatures
+from fleet_kit.text_fingerprints import SCHEME, digest, signatures
 from services.trainer.datasets.golden.index import GoldenIndex, GoldenPrint
 
 ROWS, QUICK_ROWS = 1_000_000, 20_000

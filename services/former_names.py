@@ -37,7 +37,7 @@ class _Finder(MetaPathFinder, Loader):
     """Imports today's module under its former path: the same object under both."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
         return ModuleSpec(fullname, self, is_package=FORMER[fullname] is None) if fullname in FORMER else None
 

@@ -14,7 +14,7 @@ from fleet_events.v1 import EvaluationRequested
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from services.evaluator import store
 from services.evaluator.domain import split_reference
 from services.evaluator.golden import api as golden_api
@@ -29,7 +29,7 @@ router = APIRouter()
 router.include_router(golden_api.router)
 router.include_router(labels_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
-Running = Annotated[EvaluatorService, Depends(service_of)]
+Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
 Orderer = Annotated[Caller, Depends(require("adapters:write"))]
 
 

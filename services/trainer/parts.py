@@ -14,7 +14,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends
 
 from fleet_events import v1
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from fleet_kit.service import Service
 from lora_core import base_model
 from lora_core.description import LayerShapes
@@ -93,7 +93,7 @@ class Workshop:
 
 
 TrainerService: TypeAlias = Service[TrainerSettings, Workshop]
-Trainer = Annotated[TrainerService, Depends(service_of)]
+Trainer = Annotated[TrainerService, Depends(dependency(TrainerService))]
 
 
 @asynccontextmanager

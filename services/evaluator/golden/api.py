@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.evaluator.domain import BadVersion, GoldenVersion
@@ -25,7 +25,7 @@ from services.evaluator.golden.samples import BadLines, ContextUse, GoldenSample
 from services.evaluator.handlers import EvaluatorService
 
 router = APIRouter(prefix="/v1/golden", tags=["golden data sets"])
-Running = Annotated[EvaluatorService, Depends(service_of)]
+Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
 Reader = Annotated[Caller, Depends(require("adapters:read"))]
 Writer = Annotated[Caller, Depends(require("adapters:write"))]
 

@@ -53,7 +53,7 @@ async def publish_missed(service: EvaluatorService) -> None:
 def events(version: GoldenVersion, samples: Sequence[GoldenSample], revision: int) -> Iterator[GoldenDatasetPublished]:
     """One event for each `PART` prompts. A prompt that is asked with its context is there with and without it."""
     # Here, since an idle evaluator does without.
-    from fleet_kit.prints import SCHEME, digest, signatures
+    from fleet_kit.text_fingerprints import SCHEME, digest, signatures
 
     texts = list(dict.fromkeys(_asked(samples, version.context_use)))
     prints = [

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from services.evaluator import store
 from services.evaluator.golden.api import DOMAIN
 from services.evaluator.handlers import EvaluatorService
@@ -19,7 +19,7 @@ from services.evaluator.judging import label_store
 from services.evaluator.judging.agreement import agreement
 
 router = APIRouter(tags=["calibration"])
-Running = Annotated[EvaluatorService, Depends(service_of)]
+Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
 Reader = Annotated[Caller, Depends(require("adapters:read"))]
 Labeller = Annotated[Caller, Depends(require("adapters:write"))]
 

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from fleet_events.v1 import FeedbackRecorded
 from fleet_kit.auth import Caller, require
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.inference.chosen import Chosen
@@ -42,20 +42,15 @@ _PROMPTS = body_rule(4 << 20)
 """Conversations and batches of texts of the longest contexts."""
 
 
-def _service(request: Request) -> InferenceService:
-    service: InferenceService = service_of(request)
-    return service
+ThisService = Annotated[InferenceService, Depends(dependency(InferenceService))]
 
 
-def _parts(request: Request) -> InferenceParts:
-    service: InferenceService = service_of(request)
-    parts = service.made
-    if parts is None or not parts.projection.caught_up.is_set():
+async def _parts(service: ThisService) -> InferenceParts:
+    if not service.started or not service.parts.projection.caught_up.is_set():
         raise Busy("the server is starting; try again.", code="starting", retry_after=2)
-    return parts
+    return service.parts
 
 
-ThisService = Annotated[InferenceService, Depends(_service)]
 Parts = Annotated[InferenceParts, Depends(_parts)]
 Generates = Annotated[Caller, Depends(require("generate"))]
 

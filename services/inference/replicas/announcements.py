@@ -20,8 +20,8 @@ from nats.js import JetStreamContext
 from pydantic import ValidationError
 
 from fleet_events.topology import REPLICAS
-from fleet_kit.bucket import KeyValue
 from fleet_kit.faults import describe
+from fleet_kit.key_value import KeyValue
 from services.inference.base_models import Hosted, Hosting
 from services.inference.http.drain import Gate
 from services.inference.replicas.placement import Replica, Serving

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import structlog
 
 from fleet_kit.errors import LeaseLost
-from fleet_kit.work import Work
+from fleet_kit.leased_task import LeasedTask
 from services.trainer.datasets import build_service, build_state
 from services.trainer.datasets.build_service import BuildCrashed, StoredContent
 from services.trainer.datasets.build_state import MAX_ATTEMPTS, DatasetBuild
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.5
 _GIVE_BACK_SECONDS = 3.0
 
 
-async def run_next_build(work: Work, service: TrainerService) -> None:
+async def run_next_build(work: LeasedTask, service: TrainerService) -> None:
     """Take the next build to its end. Whoever takes one over builds it from the start: nothing is half-written.
 
     A ticket that finds no build waiting is spare: another ticket has built the one that it was written for.
@@ -45,7 +45,7 @@ async def run_next_build(work: Work, service: TrainerService) -> None:
             raise
 
 
-async def _run(build: DatasetBuild, work: Work, service: TrainerService) -> None:
+async def _run(build: DatasetBuild, work: LeasedTask, service: TrainerService) -> None:
     if build.attempts > MAX_ATTEMPTS:
         lost = BuildFault(field="sources", value=f"{MAX_ATTEMPTS} workers died over it", expected="smaller sources")
         return await _fail(build, (lost,), work)
@@ -66,7 +66,7 @@ async def _run(build: DatasetBuild, work: Work, service: TrainerService) -> None
     return await _succeed(build, content, work)
 
 
-async def _claim(work: Work, service: TrainerService) -> DatasetBuild | None:
+async def _claim(work: LeasedTask, service: TrainerService) -> DatasetBuild | None:
     """The next build, as soon as its domain may have one more running; None when no build waits."""
     while True:
         async with work.transaction() as tx:
@@ -84,7 +84,7 @@ async def _claim(work: Work, service: TrainerService) -> DatasetBuild | None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _again(build: DatasetBuild, work: Work) -> DatasetBuild:
+async def _again(build: DatasetBuild, work: LeasedTask) -> DatasetBuild:
     async with work.transaction() as tx:
         held = await build_queue.held(tx.connection, build.build_id, work.lease, work.token)
         again = build_state.take_up(held)
@@ -92,7 +92,7 @@ async def _again(build: DatasetBuild, work: Work) -> DatasetBuild:
         return again
 
 
-async def _give_back(build: DatasetBuild, work: Work) -> None:
+async def _give_back(build: DatasetBuild, work: LeasedTask) -> None:
     """Let the build wait again. Where that cannot be written, it waits again once the ticket's lease has run out."""
     try:
         async with asyncio.timeout(_GIVE_BACK_SECONDS), work.transaction() as tx:
@@ -102,7 +102,7 @@ async def _give_back(build: DatasetBuild, work: Work) -> None:
         log.warning("build was not given back", build=build.build_id, reason=repr(error))
 
 
-async def _succeed(build: DatasetBuild, content: StoredContent, work: Work) -> None:
+async def _succeed(build: DatasetBuild, content: StoredContent, work: LeasedTask) -> None:
     async with work.finish() as tx:
         held = await build_queue.held(tx.connection, build.build_id, work.lease, work.token)
         stored, is_new = await build_service.add_version(tx.connection, content)
@@ -112,7 +112,7 @@ async def _succeed(build: DatasetBuild, content: StoredContent, work: Work) -> N
             await tx.emit(build_service.frozen(stored, build.build_id), entity=stored.dataset.dataset_id)
 
 
-async def _fail(build: DatasetBuild, faults: tuple[BuildFault, ...], work: Work) -> None:
+async def _fail(build: DatasetBuild, faults: tuple[BuildFault, ...], work: LeasedTask) -> None:
     async with work.finish() as tx:
         held = await build_queue.held(tx.connection, build.build_id, work.lease, work.token)
         await build_store.save_build(tx.connection, build_state.fail(held, faults, datetime.now(UTC)))

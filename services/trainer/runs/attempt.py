@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from fleet_kit.errors import BlobCorrupt, BlobMissing, LeaseLost
-from fleet_kit.work import Work
+from fleet_kit.leased_task import LeasedTask
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.stored_card import adapter_type_of, read_data_card
 from services.trainer.jobs import domain, store
@@ -55,7 +55,9 @@ class Outcome:
 class Attempt:
     """A worker's hold on one job, from the newest checkpoint to the trained adapter."""
 
-    def __init__(self, job: domain.Job, data: StoredDataset, folder: Path, work: Work, service: TrainerService) -> None:
+    def __init__(
+        self, job: domain.Job, data: StoredDataset, folder: Path, work: LeasedTask, service: TrainerService
+    ) -> None:
         self._job = job
         self._data = data
         self._folder = folder

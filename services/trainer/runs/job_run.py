@@ -8,8 +8,8 @@ import structlog
 
 from fleet_events import v1
 from fleet_events.message import Event
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from fleet_kit.work import Work
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.selection import freeze_selection
 from services.trainer.jobs import domain, store
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 End = Callable[[Job, datetime], tuple[Job, Event]]
 
 
-async def run_job(job_id: str, work: Work, service: TrainerService) -> None:
+async def run_job(job_id: str, work: LeasedTask, service: TrainerService) -> None:
     """Take the job from wherever it stands to its end.
 
     Raises:
@@ -54,7 +54,7 @@ async def run_job(job_id: str, work: Work, service: TrainerService) -> None:
             await _remember(job_id, str(error), work)
 
 
-async def give_up_job(job_id: str, reason: str, work: Work) -> None:
+async def give_up_job(job_id: str, reason: str, work: LeasedTask) -> None:
     """Fail a job whose workers were killed before they could take it up."""
     async with work.transaction() as tx:
         resting = (await store.locked(tx.connection, job_id)).state
@@ -65,7 +65,7 @@ async def give_up_job(job_id: str, reason: str, work: Work) -> None:
         await _write_end(tx, job_id, _failing(reason))
 
 
-async def _leave(job: Job, work: Work, service: TrainerService) -> None:
+async def _leave(job: Job, work: LeasedTask, service: TrainerService) -> None:
     """A job that is not trained now: it has ended or rests, shall do so, or was tried too often."""
     if job.state.final or job.state is JobState.PAUSED:
         # Before anybody took it up, or it was queued under two events.
@@ -80,7 +80,7 @@ def _exhausted(job: Job) -> "End":
     return _failing(f"given up after {job.stalled} attempts without a new checkpoint; last: {last}")
 
 
-async def _take_up(job_id: str, work: Work, service: TrainerService) -> tuple[Job, bool]:
+async def _take_up(job_id: str, work: LeasedTask, service: TrainerService) -> tuple[Job, bool]:
     """The job, and whether this attempt may go on; it may not when the job has ended, shall rest or is exhausted."""
     async with work.transaction() as tx:
         job = await store.locked(tx.connection, job_id)
@@ -93,13 +93,13 @@ async def _take_up(job_id: str, work: Work, service: TrainerService) -> tuple[Jo
         return job, True
 
 
-async def _remember(job_id: str, error: str, work: Work) -> None:
+async def _remember(job_id: str, error: str, work: LeasedTask) -> None:
     async with work.transaction() as tx:
         job = await store.locked(tx.connection, job_id)
         await store.save_job(tx.connection, domain.crash(job, error, datetime.now(UTC)))
 
 
-async def _attempt(job: Job, work: Work, service: TrainerService) -> None:
+async def _attempt(job: Job, work: LeasedTask, service: TrainerService) -> None:
     service.parts.examine(job.request, job.continued)
     data = await _settle_inputs(job, work, service)
     with work_folder(service.settings.cache_dir) as folder:
@@ -122,7 +122,7 @@ async def _drop_resume_data(job_id: str, service: TrainerService) -> None:
         log.warning("checkpoints are left to the next sweep", job=job_id, reason=repr(error))
 
 
-async def _settle_inputs(job: Job, work: Work, service: TrainerService) -> StoredDataset:
+async def _settle_inputs(job: Job, work: LeasedTask, service: TrainerService) -> StoredDataset:
     """Choose data and weights at the first attempt; keep them at every later one."""
     request = job.request.model_copy(update={"dataset_id": job.dataset_id}) if job.dataset_id else job.request
     data = await freeze_selection(request, service)
@@ -157,7 +157,7 @@ def _succeeding(completed: v1.TrainingCompleted) -> End:
     return end
 
 
-async def _end(job_id: str, end: End, work: Work, service: TrainerService) -> None:
+async def _end(job_id: str, end: End, work: LeasedTask, service: TrainerService) -> None:
     """The job's last state and its event, in the transaction that also counts the request as handled."""
 
     async def finish() -> None:

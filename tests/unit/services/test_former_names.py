@@ -19,7 +19,7 @@ def test_a_former_path_is_todays_module_and_warns(former: str, today: str) -> No
     sys.modules.pop(former, None)
     with pytest.warns(DeprecationWarning, match=today):
         assert importlib.import_module(former) is module
-    assert module.__spec__ is spec and module.__name__ == today
+    assert (module.__spec__, module.__name__) == (spec, today)
 
 
 def test_a_module_comes_out_of_a_former_package_too() -> None:

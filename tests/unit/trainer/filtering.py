@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fleet_kit.prints import SCHEME, digest, signatures
+from fleet_kit.text_fingerprints import SCHEME, digest, signatures
 from services.trainer.datasets.filters import FilterRecipe, FilterReport, apply
 from services.trainer.datasets.golden.index import GoldenIndex, GoldenPrint
 from services.trainer.datasets.records import Kind, Message, Record, asked, schema

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fleet_kit.prints import digest, exact_form, word_form
+from fleet_kit.text_fingerprints import digest, exact_form, word_form
 from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.records import Message, Record
 from tests.unit.trainer.filtering import filtered, golden, record

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from fleet_kit.prints import signatures_of_hashes
+from fleet_kit.text_fingerprints import signatures_of_hashes
 from services.trainer.datasets.filters.recipe import GoldenOverlap
 from services.trainer.datasets.filters.rows import Rows
 from services.trainer.datasets.filters.text_forms import exact_forms, hashes_of, word_forms

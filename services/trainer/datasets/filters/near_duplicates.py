@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from fleet_kit.prints import PERMUTATIONS, band_keys, signatures_of_hashes
+from fleet_kit.text_fingerprints import PERMUTATIONS, band_keys, signatures_of_hashes
 from services.trainer.datasets.filters.first_seen import Column, FirstSeen, Keys
 from services.trainer.datasets.filters.recipe import NearDuplicates as Knobs
 from services.trainer.datasets.filters.rows import Rows

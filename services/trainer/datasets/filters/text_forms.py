@@ -1,4 +1,4 @@
-"""The forms of whole columns of texts that duplicates are found by; `fleet_kit.prints` has them for single texts."""
+"""The forms of whole columns of texts that duplicates are found by; `fleet_kit.text_fingerprints` has them of one."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from fleet_kit.prints import SEPARATORS, SPACELESS, WHITE_SPACE, Words, shingle_hashes
+from fleet_kit.text_fingerprints import SEPARATORS, SPACELESS, WHITE_SPACE, Words, shingle_hashes
 
 _OTHER_SPACE = WHITE_SPACE.replace(" ", "", 1)
 _WORD = r"\p{L}\p{M}\p{N}\p{Sm}\p{Sc}"
@@ -16,7 +16,7 @@ _MESSAGE, _PART, _TURN = "\x1d", "\x1e", "\x1f"
 
 
 def exact_forms(values: pl.Series) -> pl.Series:
-    """`prints.exact_form` of every text."""
+    """`text_fingerprints.exact_form` of every text."""
     # Each step is dear, and most texts need none of it: they are found first, for a tenth of that.
     composed = _where(values, r"[^\x00-\x{2ff}]", lambda some: some.str.normalize("NFC"))
     lowered = composed.str.to_lowercase()
@@ -28,7 +28,7 @@ def exact_forms(values: pl.Series) -> pl.Series:
 
 
 def word_forms(values: pl.Series) -> pl.Series:
-    """`prints.word_form` of every text."""
+    """`text_fingerprints.word_form` of every text."""
     composed = _where(values, f"[^{_NFKC}]", lambda some: some.str.normalize("NFKC"))
     # A single space stays as it is: most of what is no word is one.
     words = composed.str.to_lowercase().str.replace_all(rf"[^{_WORD}]{{2,}}|[^{_WORD} ]", " ")
@@ -51,7 +51,7 @@ def _where(values: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Ser
 
 
 def hashes_of(forms: pl.Series) -> tuple[Words, Words]:
-    """`prints.shingle_hashes` of word forms."""
+    """`text_fingerprints.shingle_hashes` of word forms."""
     array = forms.to_arrow().cast(pa.large_string())
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from fleet_kit.prints import exact_form
+from fleet_kit.text_fingerprints import exact_form
 from services.trainer.datasets.generators.endpoint import Answer, ChatClient, Question
 from services.trainer.datasets.generators.recipe import BackGeneration
 from services.trainer.datasets.generators.report import GeneratorCount

@@ -18,7 +18,7 @@ THRESHOLD = 0.8
 
 @dataclass(frozen=True)
 class GoldenPrint:
-    """One golden prompt: its data set, the digest of its exact form, and its MinHash signature (`fleet_kit.prints`).
+    """One golden prompt: data set, digest of the exact form, and MinHash signature (`fleet_kit.text_fingerprints`).
 
     A signature of another scheme than this trainer's cannot be compared: then only equal prompts are found.
     """
@@ -74,7 +74,7 @@ class GoldenIndex:
         if not self.prints:
             yield from (None for _ in texts)
             return
-        from fleet_kit.prints import digest, signatures
+        from fleet_kit.text_fingerprints import digest, signatures
 
         found = signatures(texts)
         for text, signature, alike in zip(texts, found, self.alike(found), strict=True):
@@ -111,7 +111,7 @@ class GoldenIndex:
         """
         import numpy as np
 
-        from fleet_kit.prints import band_keys
+        from fleet_kit.text_fingerprints import band_keys
 
         known, _ = self._bands
         keys = band_keys(signatures, _BANDS).reshape(-1)
@@ -123,7 +123,7 @@ class GoldenIndex:
         """Places of the golden signatures that share a band with this one, ascending."""
         import numpy as np
 
-        from fleet_kit.prints import band_keys
+        from fleet_kit.text_fingerprints import band_keys
 
         known, places = self._bands
         keys = band_keys(signature[None], _BANDS)[0]
@@ -135,7 +135,7 @@ class GoldenIndex:
         """The keys of all bands in order, and for each the place of its signature."""
         import numpy as np
 
-        from fleet_kit.prints import band_keys
+        from fleet_kit.text_fingerprints import band_keys
 
         keys = band_keys(self._signatures[1], _BANDS).reshape(-1)
         order = np.argsort(keys, kind="stable")
@@ -145,7 +145,7 @@ class GoldenIndex:
     def _signatures(self) -> "tuple[list[int], npt.NDArray[np.uint32]]":
         import numpy as np
 
-        from fleet_kit.prints import PERMUTATIONS, SCHEME
+        from fleet_kit.text_fingerprints import PERMUTATIONS, SCHEME
 
         size = 4 * PERMUTATIONS
         rows = [row for row, one in enumerate(self.prints) if one.scheme == SCHEME and len(one.signature) == size]

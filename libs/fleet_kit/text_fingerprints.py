@@ -1,4 +1,4 @@
-"""Prints of texts: what two services compare to find equal or similar texts without showing each other the texts.
+"""Fingerprints of texts: what two services compare to find equal or similar texts without showing each other the texts.
 
 A digest says that two texts are equal apart from case, white space and Unicode form. A signature says how alike their
 shingles are (MinHash; Broder, 1997): the share of equal places estimates the Jaccard similarity, with a standard

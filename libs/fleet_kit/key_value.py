@@ -37,15 +37,15 @@ class KeyValue:
         await self._jetstream.publish(f"{self._prefix}{key}", value, timeout=TIMEOUT)
 
     async def delete(self, key: str) -> None:
-        """Remove a key; watchers are told."""
+        """Remove a key; watchers receive that."""
         await self._jetstream.publish(f"{self._prefix}{key}", timeout=TIMEOUT, headers={OPERATION: "DEL"})
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
         """Every key with its newest value, then changes as they come; None is a removed key.
 
-        A value that expires is not told: who watches knows the bucket's `ttl`. Ends when nothing was heard for as
-        long as that: whoever writes a key of its own would have heard it, so the watch is lost. Raises what
-        JetStream raises when it cannot begin.
+        The expiry of a value is no change: a watcher applies the bucket's `ttl` itself. Ends when nothing has come for
+        as long as that: a watcher that writes a key of its own would have received it, so the watch is lost. Raises
+        what JetStream raises when it cannot begin.
         """
         seconds = self.bucket.ttl.total_seconds()
         config = ConsumerConfig(

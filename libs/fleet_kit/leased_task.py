@@ -9,10 +9,10 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.errors import LeaseLost
 from fleet_kit.transaction import Transaction
 
-__all__ = ["Work"]
+__all__ = ["LeasedTask"]
 
 
-class Work:
+class LeasedTask:
     """What the handler of long work gets. Every write is fenced: it fails once another worker has taken over."""
 
     def __init__(
