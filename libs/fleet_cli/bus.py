@@ -22,8 +22,8 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
-from fleet_cli.client.errors import BadInput, Fault, Unreachable
-from fleet_cli.home import FleetHome
+from fleet_cli.client.errors import BadInput, FleetError, Unreachable
+from fleet_cli.client.home import FleetHome
 from fleet_events import Event, v1
 from fleet_events.topology import STREAMS, TOPOLOGY, row_of_subject, rows_of
 from fleet_kit.cloudevents import Outgoing, Stored, open_envelope, seal
@@ -76,7 +76,7 @@ async def _knock(url: str) -> None:
 
 
 def run(work: Callable[[], Awaitable[Value]]) -> Value:
-    """Run a coroutine from a command; JetStream's errors become `Fault`s."""
+    """Run a coroutine from a command; JetStream's errors become `FleetError`s."""
 
     async def main() -> Value:
         return await work()
@@ -84,9 +84,9 @@ def run(work: Callable[[], Awaitable[Value]]) -> Value:
     try:
         return asyncio.run(main())
     except APIError as error:
-        raise Fault(f"JetStream refused: {error.description or error} (was `lorafleet provision` run?)") from error
+        raise FleetError(f"JetStream refused: {error.description or error} (was `lorafleet provision` run?)") from error
     except NatsError as error:
-        raise Fault(f"NATS: {error or type(error).__name__}") from error
+        raise FleetError(f"NATS: {error or type(error).__name__}") from error
 
 
 @dataclass(frozen=True)

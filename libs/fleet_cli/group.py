@@ -15,8 +15,8 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from fleet_cli.client.errors import ExitCode, Fault
-from fleet_cli.home import FleetHome
+from fleet_cli.client.errors import ExitCode, FleetError
+from fleet_cli.client.home import FleetHome
 from fleet_cli.session import Session
 
 Run = TypeVar("Run", bound=Callable[..., None])
@@ -109,7 +109,7 @@ def _with_session(run: Callable[..., None]) -> Callable[..., None]:
                 fields = [field.name for field in dataclasses.fields(bundle)]
                 options[name] = bundle(**{field: options.pop(field) for field in fields})
             run(Session(FleetHome.find(home), as_json), **options)
-        except Fault as fault:
+        except FleetError as fault:
             print(f"error: {fault}", file=sys.stderr)
             if fault.details:
                 print(fault.details, file=sys.stderr)

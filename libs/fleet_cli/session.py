@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet_cli.client.clients import FleetClient
-from fleet_cli.home import FleetHome
+from fleet_cli.client.home import FleetHome
 
 
 def as_plain(value: object) -> object:

@@ -73,7 +73,7 @@ class TrainingOptions:
     max_length: Annotated[int | None, typer.Option("--max-length", help="Longest sample in tokens.")] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None
     warmup_ratio: Annotated[float | None, typer.Option("--warmup-ratio", help="0 to 0.5.")] = None
-    scheduler: Annotated[Scheduler | None, typer.Option("--scheduler", help="Course of the learning rate.")] = None
+    scheduler: Annotated[Scheduler | None, typer.Option("--scheduler", help="JobProgress of the learning rate.")] = None
     target_modules: Annotated[
         list[str] | None, typer.Option("--target-module", help="Projection to adapt; may be given again.")
     ] = None

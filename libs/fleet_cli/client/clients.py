@@ -21,9 +21,9 @@ from typing import Generic, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from fleet_cli.client.errors import Fault, ServerRefused, Unreachable
+from fleet_cli.client.errors import FleetError, ServiceError, Unreachable
+from fleet_cli.client.home import FleetHome
 from fleet_cli.client.upload import FileBody
-from fleet_cli.home import FleetHome
 from fleet_kit.text_lines import async_lines_of, lines_of
 
 Answer = TypeVar("Answer")
@@ -77,7 +77,7 @@ class Call(Generic[Answer]):
         return request
 
     def read(self, response: httpx.Response) -> Answer:
-        """The typed answer; raises `ServerRefused` with the problem the service reports."""
+        """The typed answer; raises `ServiceError` with the problem the service reports."""
         check(self.service, response)
         try:
             if self.lines:
@@ -89,11 +89,11 @@ class Call(Generic[Answer]):
             return self.answer.validate_python(response.json()[self.inside])
         except (ValidationError, ValueError, KeyError, TypeError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise Fault(f"{self.service} {self.path}: unexpected answer: {reason}") from error
+            raise FleetError(f"{self.service} {self.path}: unexpected answer: {reason}") from error
 
 
 def check(service: str, response: httpx.Response) -> None:
-    """Raise `ServerRefused` unless the response is a success."""
+    """Raise `ServiceError` unless the response is a success."""
     if response.is_success:
         return
     try:
@@ -103,15 +103,15 @@ def check(service: str, response: httpx.Response) -> None:
     raise _refusal(service, response.status_code, problem, response.text[:200] or response.reason_phrase)
 
 
-def _refusal(service: str, status: int, problem: object, text: str) -> ServerRefused:
+def _refusal(service: str, status: int, problem: object, text: str) -> ServiceError:
     """From problem+json (RFC 9457), or from the error object of the OpenAI API."""
     if not isinstance(problem, dict):
-        return ServerRefused(service, status, "", text)
+        return ServiceError(service, status, "", text)
     error = problem.get("error")
     if isinstance(error, dict):
-        return ServerRefused(service, status, "", str(error.get("message") or text), str(error.get("param") or ""))
+        return ServiceError(service, status, "", str(error.get("message") or text), str(error.get("param") or ""))
     detail = str(problem.get("detail") or "")
-    return ServerRefused(
+    return ServiceError(
         service, status, str(problem.get("title") or ""), detail or text, str(problem.get("field") or "")
     )
 
@@ -132,7 +132,7 @@ def _server_sent(service: str, line: str) -> dict[str, object] | None:
 
 
 class FleetClient:
-    """The fleet over HTTP, blocking. Raises `ServerRefused` and `Unreachable`."""
+    """The fleet over HTTP, blocking. Raises `ServiceError` and `Unreachable`."""
 
     def __init__(self, home: FleetHome, identity: str = "admin", transport: httpx.BaseTransport | None = None) -> None:
         self._home = home
@@ -187,7 +187,7 @@ class FleetClient:
 
 
 class AsyncFleetClient:
-    """The fleet over HTTP, for asyncio. Raises `ServerRefused` and `Unreachable`."""
+    """The fleet over HTTP, for asyncio. Raises `ServiceError` and `Unreachable`."""
 
     def __init__(
         self, home: FleetHome, identity: str = "admin", transport: httpx.AsyncBaseTransport | None = None

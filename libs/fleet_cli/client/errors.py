@@ -1,4 +1,4 @@
-"""What a command may end with instead of success, each with its exit code.
+"""The errors of the client and the command line, each with its exit code.
 
 0 success, 1 something failed (a server, the network), 2 the input was wrong, 3 a human has to decide,
 4 the adapter was rejected or its training failed.
@@ -19,8 +19,8 @@ class ExitCode(IntEnum):
     REJECTED = 4
 
 
-class Fault(Exception):
-    """The command cannot go on: one plain line for the user and the exit code that goes with it."""
+class FleetError(Exception):
+    """Base of all errors: one plain line for the user, and the exit code of the command."""
 
     code: ExitCode = ExitCode.FAILED
 
@@ -30,7 +30,7 @@ class Fault(Exception):
         """Lines that help to find the cause, such as the end of a log."""
 
 
-class BadInput(Fault):
+class BadInput(FleetError):
     """The user's input is wrong; the message names the option, its value and what would be right."""
 
     code = ExitCode.BAD_INPUT
@@ -40,7 +40,7 @@ class BadInput(Fault):
         self.option = option
 
 
-class ServerRefused(Fault):
+class ServiceError(FleetError):
     """A service answered with an error: its problem+json (RFC 9457) in one line."""
 
     # The statuses that only the caller's input can cause; 401, 403, 409 and 429 depend on the fleet's state.
@@ -57,7 +57,7 @@ class ServerRefused(Fault):
             self.code = ExitCode.BAD_INPUT
 
 
-class Unreachable(Fault):
+class Unreachable(FleetError):
     """A service or server does not answer at all."""
 
     def __init__(self, what: str, url: str, reason: str) -> None:

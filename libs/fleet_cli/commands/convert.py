@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fleet_cli.client.errors import BadInput, Fault
+from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.files import read_lines
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
@@ -72,7 +72,7 @@ def add(group: CommandGroup) -> None:
         except AdapterError as error:
             raise BadInput("FOLDER", str(error)) from error
         except ImportError as error:
-            raise Fault(f"this needs torch and gguf: pip install 'lorafleet[inference]' ({error})") from error
+            raise FleetError(f"this needs torch and gguf: pip install 'lorafleet[inference]' ({error})") from error
         manifest = json.loads(made.manifest.model_dump_json())
         kept = f"{made.drift.agreement:.1%} of {made.drift.positions} tokens"
         session.answer({**manifest, "file": str(made.gguf)}, f"{made.gguf}: {level.value}, prefers {kept} as before")

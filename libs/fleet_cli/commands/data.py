@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, Fault
+from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.client.responses import DatasetBuild, DroppedRecords
 from fleet_cli.commands.options import DomainOption
 from fleet_cli.data_recipe import SourceOptions, merged, read_recipe
@@ -145,7 +145,7 @@ def build(
         return
     ended = _ended(session, queued.build_id)
     if ended.state == "failed":
-        raise Fault("; ".join(map(str, ended.faults)))
+        raise FleetError("; ".join(map(str, ended.faults)))
     made = session.client.call(calls.dataset(ended.dataset_id or ""))
     shown = f"{made.dataset_id}  {made.name} version {ended.version}: {made.samples} {made.kind} records"
     session.answer(ended, f"{shown}, {made.validation_samples} of them validate")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, ExitCode, Fault
+from fleet_cli.client.errors import BadInput, ExitCode, FleetError
 from fleet_cli.client.responses import ChatCompletion, Served
 from fleet_cli.commands import up
 from fleet_cli.commands.data import read_samples
@@ -98,16 +98,18 @@ def _whole_life(session: Session, examples: Path, questions: int) -> None:
             Text("\n".join(["", *conclusion(loop, answers), "", "Provenance:", *provenance_lines(chain)]))
         )
     if not any(one.adapter_id == loop.adapter_id for one in answers):
-        raise Fault(f"`auto` chose {loop.adapter_id} for none of the {len(answers)} questions: routing does not work")
+        raise FleetError(
+            f"`auto` chose {loop.adapter_id} for none of the {len(answers)} questions: routing does not work"
+        )
     wrong = [one for one in answers if one.adapter_id and one.artifact_sha256 != chain.artifact.get("sha256")]
     if wrong or breaks(chain):
-        raise Fault(
+        raise FleetError(
             f"the digest chain is broken: {(breaks(chain) or [f'answered with {wrong[0].artifact_sha256}'])[0]}"
         )
 
 
-def _not_active(loop: Loop) -> Fault:
-    fault = Fault(
+def _not_active(loop: Loop) -> FleetError:
+    fault = FleetError(
         f"the adapter is not active but {loop.outcome.value if loop.outcome else 'unfinished'}: {loop.reason}"
     )
     fault.code = loop.outcome.exit_code if loop.outcome and loop.outcome.exit_code else ExitCode.FAILED
@@ -115,7 +117,7 @@ def _not_active(loop: Loop) -> Fault:
 
 
 def wait_until_routed(session: Session, loop: Loop, question: str, seconds: float = 60.0) -> None:
-    """Until the router knows the adapter and inference serves it; raises `Fault` when they never do."""
+    """Until the router knows the adapter and inference serves it; raises `FleetError` when they never do."""
     give_up = time.monotonic() + seconds
     reason = "the router does not list it"
     while time.monotonic() < give_up:
@@ -126,10 +128,10 @@ def wait_until_routed(session: Session, loop: Loop, question: str, seconds: floa
                 if answer.lorafleet is not None and answer.lorafleet.adapter_id == loop.adapter_id:
                     return
                 reason = "inference answers without it"
-        except Fault as fault:
+        except FleetError as fault:
             reason = str(fault)
         time.sleep(0.5)
-    raise Fault(f"{loop.adapter_id} is active but does not answer after {seconds:.0f} s: {reason}")
+    raise FleetError(f"{loop.adapter_id} is active but does not answer after {seconds:.0f} s: {reason}")
 
 
 def ask_both(session: Session, sample: dict[str, object]) -> Answered:

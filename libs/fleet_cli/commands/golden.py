@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, ServerRefused
+from fleet_cli.client.errors import BadInput, ServiceError
 from fleet_cli.commands.options import DomainOption, OptionalDomain
 from fleet_cli.files import read_lines, to_ndjson
 from fleet_cli.group import CommandGroup
@@ -81,7 +81,7 @@ def ensure_golden(session: Session, dataset_id: str, domain: str, version: str =
     """Create a golden data set unless it is there."""
     try:
         session.client.call(calls.golden(dataset_id))
-    except ServerRefused as refused:
+    except ServiceError as refused:
         if refused.status != 404:
             raise
         session.client.call(calls.create_golden(dataset_id, domain, version, f"Golden samples of {domain}"))

@@ -14,9 +14,9 @@ from fleet_cli.client import calls
 from fleet_cli.client.errors import ExitCode
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.files import save
-from fleet_cli.follow.job_progress import Course
-from fleet_cli.follow.job_progress_view import CourseView
-from fleet_cli.follow.job_stream import follow_course
+from fleet_cli.follow.job_progress import JobProgress
+from fleet_cli.follow.job_progress_view import JobProgressView
+from fleet_cli.follow.job_stream import follow_job
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_cli.training_options import Export
@@ -37,7 +37,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Left(StrEnum):
+class JobFile(StrEnum):
     """What a finished job leaves."""
 
     REPORT = "report"
@@ -53,11 +53,11 @@ class Left(StrEnum):
 
 
 PATHS = {
-    Left.REPORT: "report",
-    Left.PAGE: "report.html",
-    Left.CARD: "model-card",
-    Left.PEFT: "peft",
-    **{Left(kind.value): f"exports/{kind.value}" for kind in Export},
+    JobFile.REPORT: "report",
+    JobFile.PAGE: "report.html",
+    JobFile.CARD: "model-card",
+    JobFile.PEFT: "peft",
+    **{JobFile(kind.value): f"exports/{kind.value}" for kind in Export},
 }
 
 
@@ -116,16 +116,16 @@ def watch(session: Session, job_id: JobId) -> None:
 
     Ends with 0 when it has succeeded, 4 when it has failed or was cancelled. A trainer that restarts is waited for.
     """
-    view = None if session.as_json else CourseView(session.out)
-    course = Course()
+    view = None if session.as_json else JobProgressView(session.out)
+    progress = JobProgress()
     with view or nullcontext():
-        for told in follow_course(session.client, job_id):
-            course = course.told(told)
+        for event in follow_job(session.client, job_id):
+            progress = progress.after(event)
             if view is None:
-                session.json_line(told)
+                session.json_line(event)
             else:
-                view.show(told, course)
-    if course.state is None or course.state.state != State.SUCCEEDED:
+                view.show(event, progress)
+    if progress.state is None or progress.state.state != State.SUCCEEDED:
         raise typer.Exit(ExitCode.REJECTED)
 
 
@@ -133,7 +133,7 @@ def watch(session: Session, job_id: JobId) -> None:
 def fetch(
     session: Session,
     job_id: JobId,
-    what: Annotated[Left, typer.Argument(help="What the job left; peft is a tar, exports are those asked for.")],
+    what: Annotated[JobFile, typer.Argument(help="What the job left; peft is a tar, exports are those asked for.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
 ) -> None:
     """Save what a finished job left: its report, page, model card, PEFT folder or an export."""

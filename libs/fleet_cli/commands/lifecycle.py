@@ -9,7 +9,7 @@ import typer
 
 from fleet_cli import bus
 from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, ExitCode, ServerRefused
+from fleet_cli.client.errors import BadInput, ExitCode, ServiceError
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import ensure_golden, read_golden
 from fleet_cli.files import to_ndjson
@@ -86,7 +86,7 @@ def _expect_golden(session: Session, dataset_id: str) -> None:
     """Minutes of training are lost if the golden data set turns out not to exist."""
     try:
         session.client.call(calls.golden(dataset_id))
-    except ServerRefused as refused:
+    except ServiceError as refused:
         if refused.status == 404:
             raise BadInput(
                 "--golden-dataset", f"{dataset_id!r} does not exist; `lorafleet golden list` shows those that do"

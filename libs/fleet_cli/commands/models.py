@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, Fault
+from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
@@ -24,7 +24,7 @@ def prepare(session: Session) -> None:
     try:
         made = prepare_base_model(session.home.folder / "models")
     except StackError as error:
-        raise Fault(str(error)) from error
+        raise FleetError(str(error)) from error
     found = {"name": made.name, "revision": made.revision, "path": str(made.path)}
     session.answer(found, facts(found))
 

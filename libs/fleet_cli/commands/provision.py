@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet_cli import bus
-from fleet_cli.client.errors import ExitCode, Fault
+from fleet_cli.client.errors import ExitCode, FleetError
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit import migrate, provision
@@ -62,6 +62,6 @@ def _migrate(session: Session) -> list[str]:
         try:
             migrate.migrate(name, url)
         except Exception as error:
-            raise Fault(f"migrations of {name} failed: {error}") from error
+            raise FleetError(f"migrations of {name} failed: {error}") from error
         done.append(name)
     return done

@@ -9,9 +9,9 @@ import httpx
 import typer
 
 from fleet_cli import bus
-from fleet_cli.client.errors import ExitCode, Fault
+from fleet_cli.client.errors import ExitCode, FleetError
+from fleet_cli.client.home import SERVICES
 from fleet_cli.group import CommandGroup
-from fleet_cli.home import SERVICES
 from fleet_cli.session import Session, table
 from fleet_events.topology import DEAD_STREAM, STREAMS
 
@@ -31,7 +31,7 @@ def service_health(session: Session, service: str) -> Health:
     """A service by its /readyz (a JetStream round trip and its database)."""
     try:
         url = session.home.service_url(service)
-    except Fault as fault:
+    except FleetError as fault:
         return Health(service, "", "unknown", str(fault))
     began = time.monotonic()
     try:
@@ -61,7 +61,7 @@ def nats_health(session: Session) -> Health:
     """NATS by its streams of events."""
     try:
         url = session.home.nats_url
-    except Fault as fault:
+    except FleetError as fault:
         return Health("nats", "", "unknown", str(fault))
 
     async def count() -> str:
@@ -74,7 +74,7 @@ def nats_health(session: Session) -> Health:
     began = time.monotonic()
     try:
         detail = bus.run(count)
-    except Fault as fault:
+    except FleetError as fault:
         return Health("nats", url, "down", str(fault))
     return Health("nats", url, "ready", detail, round(1000 * (time.monotonic() - began), 1))
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet_cli.client.errors import Fault
+from fleet_cli.client.errors import FleetError
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 
@@ -36,7 +36,7 @@ def running(session: Session) -> Iterator[Fleet]:
     except StackError as error:
         # What follows the first line is the end of a log.
         reason, _, log = str(error).partition("\n")
-        raise Fault(f"the stack does not start: {reason}", log) from error
+        raise FleetError(f"the stack does not start: {reason}", log) from error
     try:
         session.note(f"the fleet runs, started in {time.monotonic() - began:.1f} s")
         yield fleet

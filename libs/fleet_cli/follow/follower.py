@@ -12,9 +12,10 @@ from nats.aio.client import Client
 from fleet_cli import bus
 from fleet_cli.client import calls
 from fleet_cli.client.clients import AsyncFleetClient
-from fleet_cli.client.errors import Fault
-from fleet_cli.follow.job_progress import Course
-from fleet_cli.follow.job_stream import follow_course_async
+from fleet_cli.client.errors import FleetError
+from fleet_cli.client.home import FleetHome
+from fleet_cli.follow.job_progress import JobProgress
+from fleet_cli.follow.job_stream import follow_job_async
 from fleet_cli.follow.lifecycle import (
     DeadLettered,
     EvaluationProgress,
@@ -27,7 +28,6 @@ from fleet_cli.follow.lifecycle import (
     advance,
     begin,
 )
-from fleet_cli.home import FleetHome
 from fleet_events import v1
 from fleet_events.topology import DEAD_STREAM
 from fleet_kit.cloudevents import open_envelope
@@ -52,7 +52,7 @@ async def run_loop(
 ) -> Loop:
     """Ask for a training and follow it to the end of `until`; `show(before, after)` is called for each change.
 
-    Raises `Fault` when the loop has not ended after `timeout` seconds; the loop itself goes on without us.
+    Raises `FleetError` when the loop has not ended after `timeout` seconds; the loop itself continues.
     """
     async with bus.connect(home) as nats, AsyncFleetClient(home) as fleet:
         # Positions from before the request: nothing that follows from it can be missed.
@@ -105,7 +105,9 @@ async def _until_the_end(
             if now > approved_at + ACTIVATION_GRACE:
                 break
         if give_up is not None and now > give_up:
-            raise Fault(f"job {state.loop.job_id} has not ended after {timeout:g} s (--timeout); it goes on by itself")
+            raise FleetError(
+                f"job {state.loop.job_id} has not ended after {timeout:g} s (--timeout); it goes on by itself"
+            )
         try:
             async with asyncio.timeout(1.0):
                 happened = await happenings.get()
@@ -155,13 +157,13 @@ async def _dead_letters(nats: Client, after: bus.Position, happenings: Happening
 
 async def _training(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:
     """Every step of the training: the events tell only a few a minute."""
-    job_id, course = state.loop.job_id, Course()
+    job_id, progress = state.loop.job_id, JobProgress()
     # What the stream cannot tell, the events do: only the bar stands still.
-    with suppress(Fault):
-        async for told in follow_course_async(fleet, job_id):
-            course = course.told(told)
-            if course.total and state.loop.steps[Step.TRAIN].state is StepState.RUNNING:
-                happenings.put_nowait(TrainingProgress(job_id, course.done, course.total, course.numbers))
+    with suppress(FleetError):
+        async for event in follow_job_async(fleet, job_id):
+            progress = progress.after(event)
+            if progress.total and state.loop.steps[Step.TRAIN].state is StepState.RUNNING:
+                happenings.put_nowait(TrainingProgress(job_id, progress.done, progress.total, progress.numbers))
 
 
 async def _evaluation(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:
@@ -172,7 +174,7 @@ async def _evaluation(fleet: AsyncFleetClient, state: _Shared, happenings: Happe
         if loop.steps[Step.EVALUATE].state is not StepState.RUNNING:
             continue
         # An evaluator that is being restarted takes its work up again: only the bar stands still.
-        with suppress(Fault):
+        with suppress(FleetError):
             for one in await fleet.call(calls.evaluations(loop.adapter_id)):
                 if one.total:
                     happenings.put_nowait(EvaluationProgress(loop.adapter_id, one.done, one.total))

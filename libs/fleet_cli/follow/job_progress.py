@@ -1,4 +1,4 @@
-"""A watched training: what its stream has told so far, as values. No I/O."""
+"""The progress of a watched training, from the events of its stream. No I/O."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fleet_cli.client.errors import Fault
+from fleet_cli.client.errors import FleetError
 from fleet_cli.client.responses import Reply
 
 Number = str | int | float | bool | None
 
 
-class StepTold(Reply):
+class StepEvent(Reply):
     """An optimizer step."""
 
     kind: Literal["step"]
@@ -26,8 +26,8 @@ class StepTold(Reply):
     peak_memory_bytes: int = 0
 
 
-class ValidationTold(Reply):
-    """A measure of the validation split."""
+class ValidationEvent(Reply):
+    """A measurement on the validation split."""
 
     kind: Literal["validation"]
     step: int
@@ -36,8 +36,8 @@ class ValidationTold(Reply):
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
-class StateTold(Reply):
-    """Where the job stands; a final one is the last that is told."""
+class StateEvent(Reply):
+    """The job's state; a final one is the last event."""
 
     kind: Literal["state"]
     state: str
@@ -46,33 +46,33 @@ class StateTold(Reply):
     reason: str | None = None
 
 
-Told = StepTold | ValidationTold | StateTold
-_TOLD: TypeAdapter[Told] = TypeAdapter(Annotated[Told, Field(discriminator="kind")])
+JobEvent = StepEvent | ValidationEvent | StateEvent
+_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="kind")])
 
 
-def read_told(event: Mapping[str, object]) -> Told:
-    """One event of a job's stream; raises `Fault` for what is none."""
+def read_event(event: Mapping[str, object]) -> JobEvent:
+    """One event of a job's stream; raises `FleetError` for anything else."""
     try:
-        return _TOLD.validate_python(event)
+        return _EVENT.validate_python(event)
     except ValidationError as error:
-        raise Fault(f"trainer: unexpected event in a job's stream: {error.errors()[0]['msg']}") from error
+        raise FleetError(f"trainer: unexpected event in a job's stream: {error.errors()[0]['msg']}") from error
 
 
 @dataclass(frozen=True)
-class Course:
-    """How far a job has come: its newest step and validation, its state."""
+class JobProgress:
+    """How far a job is: its newest step and validation, and its state."""
 
-    state: StateTold | None = None
-    step: StepTold | None = None
-    validation: ValidationTold | None = None
+    state: StateEvent | None = None
+    step: StepEvent | None = None
+    validation: ValidationEvent | None = None
 
     @property
     def final(self) -> bool:
         return self.state is not None and self.state.final
 
     @property
-    def place(self) -> str:
-        """Id of the last event, behind which a stream that was cut off goes on."""
+    def last_event_id(self) -> str:
+        """Id of the last event, after which an interrupted stream continues."""
         return f"{self.step.step if self.step else 0}.{self.validation.step if self.validation else 0}"
 
     @property
@@ -81,25 +81,25 @@ class Course:
 
     @property
     def total(self) -> int:
-        """Steps of the whole training, 0 while nobody knows."""
+        """Steps of the whole training, 0 while unknown."""
         return self.state.total_steps if self.state else 0
 
     @property
     def numbers(self) -> dict[str, Number]:
-        """The newest numbers by their names, as far as there are any."""
+        """The newest numbers by name; those not yet measured are left out."""
         found: dict[str, Number] = {}
         if self.step is not None:
-            found |= self.step.model_dump(include=set(StepTold.model_fields) - {"kind", "step"})
+            found |= self.step.model_dump(include=set(StepEvent.model_fields) - {"kind", "step"})
         if self.validation is not None:
             found["validation_loss"] = self.validation.loss
         return found
 
-    def told(self, event: Told) -> Course:
-        """The course after one more event."""
+    def after(self, event: JobEvent) -> JobProgress:
+        """The progress after one more event."""
         match event:
-            case StepTold():
+            case StepEvent():
                 return replace(self, step=event)
-            case ValidationTold():
+            case ValidationEvent():
                 return replace(self, validation=event)
-            case StateTold():
+            case StateEvent():
                 return replace(self, state=event)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from fleet_cli.follow.job_progress import Course, Number, StateTold, StepTold, Told, ValidationTold
+from fleet_cli.follow.job_progress import JobEvent, JobProgress, Number, StateEvent, StepEvent, ValidationEvent
 
 
 def numbers(found: Mapping[str, Number]) -> str:
@@ -28,21 +28,23 @@ def numbers(found: Mapping[str, Number]) -> str:
     return " · ".join(shape.format(value * factor) for shape, factor, value in known if isinstance(value, int | float))
 
 
-def line(told: Told, total: int) -> str:
+def line(event: JobEvent, total: int) -> str:
     """One event as a line of a log."""
-    match told:
-        case StepTold():
-            where = f"step {told.step}/{total}" if total else f"step {told.step}"
-            return f"{where} {numbers(told.model_dump(exclude={'kind', 'step'}))}"
-        case ValidationTold():
-            measured = "".join(f" · {name} {value:.4g}" for name, value in sorted(told.metrics.items()))
-            return f"validation at step {told.step}: loss {told.loss:.4f}{', the best' if told.best else ''}{measured}"
-        case StateTold():
-            return f"{told.state}: {told.reason}" if told.reason and told.final else told.state
+    match event:
+        case StepEvent():
+            where = f"step {event.step}/{total}" if total else f"step {event.step}"
+            return f"{where} {numbers(event.model_dump(exclude={'kind', 'step'}))}"
+        case ValidationEvent():
+            measured = "".join(f" · {name} {value:.4g}" for name, value in sorted(event.metrics.items()))
+            return (
+                f"validation at step {event.step}: loss {event.loss:.4f}{', the best' if event.best else ''}{measured}"
+            )
+        case StateEvent():
+            return f"{event.state}: {event.reason}" if event.reason and event.final else event.state
 
 
-class CourseView:
-    """Shows a course as it goes on. Off a terminal, steps are told in tenths of the whole, the rest always."""
+class JobProgressView:
+    """Shows a job's progress. Off a terminal, a step is printed for every tenth of the whole, other events always."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,12 +69,14 @@ class CourseView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bars.stop()
 
-    def show(self, told: Told, course: Course) -> None:
-        """Show an event; `course` has it already."""
-        total = course.total or None
-        self._bars.update(self._task, completed=course.done, total=total, numbers=numbers(course.numbers))
-        if not isinstance(told, StepTold) or (not self._console.is_terminal and self._is_due(told.step, course.total)):
-            self._console.print(Text(line(told, course.total)))
+    def show(self, event: JobEvent, progress: JobProgress) -> None:
+        """Show an event; `progress` already includes it."""
+        total = progress.total or None
+        self._bars.update(self._task, completed=progress.done, total=total, numbers=numbers(progress.numbers))
+        if not isinstance(event, StepEvent) or (
+            not self._console.is_terminal and self._is_due(event.step, progress.total)
+        ):
+            self._console.print(Text(line(event, progress.total)))
 
     def _is_due(self, step: int, total: int) -> bool:
         tenth = 10 * step // total if total else step // 10

@@ -1,4 +1,4 @@
-"""Reads a job's stream to its end, over whatever cuts it off."""
+"""Reads a job's stream to its end, and reconnects where it is interrupted."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from collections.abc import AsyncIterator, Iterator
 from fleet_cli.client import calls
 from fleet_cli.client.clients import AsyncFleetClient, FleetClient
 from fleet_cli.client.errors import Unreachable
-from fleet_cli.follow.job_progress import Course, Told, read_told
+from fleet_cli.follow.job_progress import JobEvent, JobProgress, read_event
 
-_PAUSE = 2.0
-_PATIENCE = 30
-"""Tries in a row without an event, a minute's worth, after which a trainer that was there counts as gone."""
+_RETRY_SECONDS = 2.0
+_MAX_TRIES = 30
+"""Consecutive tries without an event, a minute's worth, after which a trainer that had answered counts as gone."""
 
 
-def follow_course(fleet: FleetClient, job_id: str) -> Iterator[Told]:
+def follow_job(fleet: FleetClient, job_id: str) -> Iterator[JobEvent]:
     """Every event of the job, each once, until it is final.
 
-    Raises `ServerRefused` for a job that is not there, `Unreachable` for a trainer that is not or stays away.
+    Raises `ServiceError` for an unknown job, `Unreachable` for a trainer that does not answer or stays unavailable.
     """
-    course, tries = Course(), 0
-    while not course.final:
+    progress, tries = JobProgress(), 0
+    while not progress.final:
         try:
-            for event in fleet.stream(calls.job_course(job_id, course.place)):
-                tries, told = 0, read_told(event)
-                course = course.told(told)
-                yield told
+            for data in fleet.stream(calls.job_stream(job_id, progress.last_event_id)):
+                tries, event = 0, read_event(data)
+                progress = progress.after(event)
+                yield event
         except Unreachable:
-            if course.state is None or tries >= _PATIENCE:
+            if progress.state is None or tries >= _MAX_TRIES:
                 raise
-        if not course.final:
+        if not progress.final:
             tries += 1
-            time.sleep(_PAUSE)
+            time.sleep(_RETRY_SECONDS)
 
 
-async def follow_course_async(fleet: AsyncFleetClient, job_id: str) -> AsyncIterator[Told]:
-    """The same for asyncio; a trainer that is away is waited for as long as it takes."""
-    course = Course()
-    while not course.final:
+async def follow_job_async(fleet: AsyncFleetClient, job_id: str) -> AsyncIterator[JobEvent]:
+    """The same for asyncio; waits for an unavailable trainer without a limit."""
+    progress = JobProgress()
+    while not progress.final:
         try:
-            async for event in fleet.stream(calls.job_course(job_id, course.place)):
-                told = read_told(event)
-                course = course.told(told)
-                yield told
+            async for data in fleet.stream(calls.job_stream(job_id, progress.last_event_id)):
+                event = read_event(data)
+                progress = progress.after(event)
+                yield event
         except Unreachable:
             pass
-        if not course.final:
-            await asyncio.sleep(_PAUSE)
+        if not progress.final:
+            await asyncio.sleep(_RETRY_SECONDS)

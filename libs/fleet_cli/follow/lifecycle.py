@@ -69,7 +69,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """A training under way has taken `done` of `total` steps; `numbers` are the newest, by name (see `course`)."""
+    """A training has taken `done` of `total` steps; `numbers` are the newest, by name (see `job_progress`)."""
 
     job_id: str
     done: int

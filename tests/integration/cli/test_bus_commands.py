@@ -12,7 +12,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_cli import bus
-from fleet_cli.home import FleetHome
+from fleet_cli.client.home import FleetHome
 from fleet_cli.stack import Fleet
 from fleet_events import Event, v1
 from fleet_events.topology import DATA, DEAD_STREAM, FACTS, SERVING, STREAM, STREAMS, row_of

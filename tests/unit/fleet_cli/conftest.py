@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fleet_cli.app import root
-from fleet_cli.home import SERVICES
+from fleet_cli.client.home import SERVICES
 
 Lorafleet = Callable[..., Result]
 

@@ -291,15 +291,15 @@ def test_what_an_imported_adapter_was_trained_on_is_unknown_and_not_still_to_com
 async def test_the_async_client_carries_out_the_same_calls(service: Scripted, tmp_path: Path) -> None:
     from fleet_cli.client import calls
     from fleet_cli.client.clients import AsyncFleetClient
-    from fleet_cli.client.errors import ServerRefused
-    from fleet_cli.home import FleetHome
+    from fleet_cli.client.errors import ServiceError
+    from fleet_cli.client.home import FleetHome
 
     service.answer("GET /v1/adapters", {"adapters": [ADAPTER]})
     home = FleetHome(tmp_path, {"LORAFLEET_REGISTRY_URL": service.url, "LORAFLEET_TOKEN": "t"})
     async with AsyncFleetClient(home) as fleet:
         [found] = await fleet.call(calls.adapters(domain="tax"))
         assert found.adapter_id == "tax-lora-v1.0.0"
-        with pytest.raises(ServerRefused) as refused:
+        with pytest.raises(ServiceError) as refused:
             await fleet.call(calls.adapter("a/b"))
     assert refused.value.status == 404
     assert service.asked[-1].path == "/v1/adapters/a%2Fb"

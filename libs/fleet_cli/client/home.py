@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fleet_cli.client.errors import BadInput, Fault
+from fleet_cli.client.errors import BadInput, FleetError
 
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 DEFAULT_HOME = Path(".lorafleet")
@@ -70,7 +70,7 @@ class FleetHome:
             except FileNotFoundError:
                 self._file = FleetFile()
             except PermissionError as error:
-                raise Fault(f"{path} cannot be read: {error.strerror}") from error
+                raise FleetError(f"{path} cannot be read: {error.strerror}") from error
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -98,7 +98,7 @@ class FleetHome:
         try:
             return path.read_text().strip()
         except OSError as error:
-            raise Fault(f"the token file {path} cannot be read: {error.strerror}") from error
+            raise FleetError(f"the token file {path} cannot be read: {error.strerror}") from error
 
     @property
     def nats_url(self) -> str:
@@ -127,8 +127,8 @@ class FleetHome:
             raise self._unknown("the base model", "--home")
         return self.file.base_model
 
-    def _unknown(self, what: str, variable: str) -> Fault:
-        return Fault(
+    def _unknown(self, what: str, variable: str) -> FleetError:
+        return FleetError(
             f"no address or key known for {what}: {self.folder / 'fleet.json'} does not say; "
             f"start the fleet (`lorafleet up`), name its folder (--home or LORAFLEET_HOME), or set {variable}"
         )

@@ -1,4 +1,4 @@
-"""A training that is watched: what is told, how it looks, and that a cut stream goes on where it was."""
+"""A watched training: its events, how they are shown, and that an interrupted stream continues where it was."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from fleet_cli.client.clients import FleetClient
-from fleet_cli.client.errors import Fault, Unreachable
+from fleet_cli.client.errors import FleetError, Unreachable
+from fleet_cli.client.home import FleetHome
 from fleet_cli.follow import job_stream as following
-from fleet_cli.follow.job_progress import Course, read_told
-from fleet_cli.follow.job_progress_view import CourseView, line, numbers
-from fleet_cli.home import FleetHome
+from fleet_cli.follow.job_progress import JobProgress, read_event
+from fleet_cli.follow.job_progress_view import JobProgressView, line, numbers
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 
 pytestmark = pytest.mark.unit
@@ -56,8 +56,8 @@ def validation(number: int, *, best: bool = True) -> dict[str, object]:
 
 
 def stream(*events: dict[str, object]) -> bytes:
-    told = [f"event: {one['kind']}\ndata: {json.dumps(one)}\nid: 0.0\n\n" for one in events]
-    return (": ping\n\n" + "".join(told)).encode()
+    lines = [f"event: {one['kind']}\ndata: {json.dumps(one)}\nid: 0.0\n\n" for one in events]
+    return (": ping\n\n" + "".join(lines)).encode()
 
 
 WHOLE = (RUNNING, *(step(one) for one in range(1, 11)), validation(10), *(step(one) for one in range(11, 21)), DONE)
@@ -148,53 +148,53 @@ def cut() -> Iterator[Cut]:
 def client(cut: Cut, fresh_home, monkeypatch: pytest.MonkeyPatch) -> FleetClient:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("LORAFLEET_TRAINER_URL", cut.url)
     monkeypatch.setenv("LORAFLEET_TOKEN", "a-token")
-    monkeypatch.setattr(following, "_PAUSE", 0.0)
+    monkeypatch.setattr(following, "_RETRY_SECONDS", 0.0)
     return FleetClient(FleetHome.find(fresh_home))
 
 
 @pytest.mark.requirement("TP-3.1")
 def test_a_stream_that_is_cut_goes_on_behind_its_last_event(cut: Cut, client: FleetClient) -> None:
-    told = list(following.follow_course(client, "job-1"))
-    assert [one.kind for one in told] == [one["kind"] for one in WHOLE]
-    assert [one.step for one in told if one.kind == "step"] == list(range(1, 21))
+    events = list(following.follow_job(client, "job-1"))
+    assert [one.kind for one in events] == [one["kind"] for one in WHOLE]
+    assert [one.step for one in events if one.kind == "step"] == list(range(1, 21))
     assert cut.places == ["0.0", "4.0", "4.0", "11.10"]
 
 
 def test_a_trainer_that_stays_away_is_given_up_and_one_that_never_was_at_once(
     cut: Cut, client: FleetClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "_PATIENCE", 3)
+    monkeypatch.setattr(following, "_MAX_TRIES", 3)
     cut.bodies[:] = [stream(RUNNING), b"", b"", b"", b""]
     with pytest.raises(Unreachable):
-        list(following.follow_course(client, "job-1"))
+        list(following.follow_job(client, "job-1"))
     assert len(cut.places) == 4
     cut.bodies[:] = [b""]
     with pytest.raises(Unreachable):
-        list(following.follow_course(client, "job-1"))
+        list(following.follow_job(client, "job-1"))
     assert len(cut.places) == 5
 
 
 def test_a_terminal_shows_a_bar_with_the_newest_numbers_and_no_line_for_a_step() -> None:
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=160)
-    course = Course()
-    with CourseView(console) as view:
+    progress = JobProgress()
+    with JobProgressView(console) as view:
         for one in WHOLE[:-1]:
-            told = read_told(one)
-            course = course.told(told)
-            view.show(told, course)
+            event = read_event(one)
+            progress = progress.after(event)
+            view.show(event, progress)
         view._bars.refresh()
     text = shown.getvalue()
     assert "20/20" in text
     assert "validation 1.500" in text
     assert "ETA" in text
     assert "step 4/20" not in text
-    assert course.place == "20.10"
-    assert not course.final
+    assert progress.last_event_id == "20.10"
+    assert not progress.final
 
 
 def test_numbers_that_nobody_knows_are_left_out_and_a_foreign_event_is_a_fault() -> None:
     assert numbers({"loss": 2.0, "validation_loss": None, "samples": 3}) == "loss 2.000"
-    assert line(read_told(step(3)), 0).startswith("step 3 loss 1.000")
-    with pytest.raises(Fault, match="unexpected event"):
-        read_told({"kind": "weather"})
+    assert line(read_event(step(3)), 0).startswith("step 3 loss 1.000")
+    with pytest.raises(FleetError, match="unexpected event"):
+        read_event({"kind": "weather"})

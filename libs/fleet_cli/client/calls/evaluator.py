@@ -1,0 +1,76 @@
+"""The evaluator's endpoints."""
+
+from __future__ import annotations
+
+from pydantic import TypeAdapter
+
+from fleet_cli.client.calls.paths import path_segment
+from fleet_cli.client.clients import Call, Query
+from fleet_cli.client.responses import Agreement, Anything, Evaluation, GoldenChanged, GoldenSet
+
+_ANYTHING = TypeAdapter(Anything)
+_EVALUATION = TypeAdapter(Evaluation)
+_EVALUATIONS = TypeAdapter(list[Evaluation])
+_GOLDEN = TypeAdapter(GoldenSet)
+_GOLDENS = TypeAdapter(list[GoldenSet])
+_LINES = TypeAdapter(list[dict[str, object]])
+
+
+def create_golden(dataset_id: str, domain: str, version: str, description: str) -> Call[GoldenSet]:
+    """A new, empty golden data set."""
+    body = {"dataset_id": dataset_id, "domain": domain, "version": version, "description": description}
+    return Call("evaluator", "POST", "/v1/golden", _GOLDEN, body=body)
+
+
+def goldens(domain: str | None = None) -> Call[list[GoldenSet]]:
+    """Golden data sets."""
+    return Call("evaluator", "GET", "/v1/golden", _GOLDENS, {"domain": domain}, inside="datasets")
+
+
+def golden(reference: str) -> Call[GoldenSet]:
+    """One golden data set by `id` (its newest version) or `id@version`."""
+    dataset_id, _, version = reference.partition("@")
+    return Call("evaluator", "GET", f"/v1/golden/{path_segment(dataset_id)}", _GOLDEN, {"version": version})
+
+
+def add_golden_samples(dataset_id: str, ndjson: bytes, *, replace: bool = False) -> Call[GoldenChanged]:
+    """Add samples to a golden data set, or make them all it has."""
+    query: Query = {"replace": "true" if replace else None}
+    path = f"/v1/golden/{path_segment(dataset_id)}/samples"
+    return Call("evaluator", "POST", path, TypeAdapter(GoldenChanged), query, ndjson=ndjson)
+
+
+def export_golden(reference: str) -> Call[list[dict[str, object]]]:
+    """Every sample of a golden data set, `id` or `id@version`."""
+    dataset_id, _, version = reference.partition("@")
+    return Call(
+        "evaluator", "GET", f"/v1/golden/{path_segment(dataset_id)}/export", _LINES, {"version": version}, lines=True
+    )
+
+
+def evaluations(adapter_id: str | None = None) -> Call[list[Evaluation]]:
+    """Evaluations, newest first."""
+    return Call("evaluator", "GET", "/v1/evaluations", _EVALUATIONS, {"adapter_id": adapter_id}, inside="evaluations")
+
+
+def evaluation(evaluation_id: str) -> Call[Evaluation]:
+    """One evaluation with its samples."""
+    return Call("evaluator", "GET", f"/v1/evaluations/{path_segment(evaluation_id)}", _EVALUATION)
+
+
+def request_evaluation(adapter_id: str, golden_dataset_id: str) -> Call[Anything]:
+    """Judge a version again."""
+    body = {"adapter_id": adapter_id, "golden_dataset_id": golden_dataset_id}
+    return Call("evaluator", "POST", "/v1/evaluations", _ANYTHING, body=body)
+
+
+def label_answer(evaluation_id: str, sample_id: str, score: float, note: str) -> Call[Anything]:
+    """Score a judged answer as a person."""
+    path = f"/v1/evaluations/{path_segment(evaluation_id)}/samples/{path_segment(sample_id)}/label"
+    return Call("evaluator", "PUT", path, _ANYTHING, body={"score": score, "note": note})
+
+
+def judge_agreement(judge: str, domain: str) -> Call[Agreement]:
+    """How far a judge agrees with people."""
+    query: Query = {"judge": judge, "domain": domain}
+    return Call("evaluator", "GET", "/v1/judges/agreement", TypeAdapter(Agreement), query)

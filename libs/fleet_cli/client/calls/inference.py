@@ -1,0 +1,51 @@
+"""The inference service's endpoints, and the health of any service."""
+
+from __future__ import annotations
+
+from pydantic import TypeAdapter
+
+from fleet_cli.client.clients import Call
+from fleet_cli.client.responses import Anything, ChatCompletion, Reply
+
+_ANYTHING = TypeAdapter(Anything)
+_CHAT = TypeAdapter(ChatCompletion)
+
+
+def models() -> Call[list[Reply]]:
+    """What `model` may name."""
+    return Call("inference", "GET", "/v1/models", TypeAdapter(list[Reply]), inside="data")
+
+
+def chat(
+    model: str,
+    prompt: str,
+    *,
+    system: str = "",
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int | None = None,
+    stream: bool = False,
+) -> Call[ChatCompletion]:
+    """A chat completion."""
+    messages = [{"role": "system", "content": system}] if system else []
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [*messages, {"role": "user", "content": prompt}],
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "stream": stream,
+    }
+    if seed is not None:
+        body["seed"] = seed
+    return Call("inference", "POST", "/v1/chat/completions", _CHAT, body=body)
+
+
+def feedback(generation_id: str, rating: int, comment: str) -> Call[Anything]:
+    """Rate an answer."""
+    body = {"generation_id": generation_id, "rating": rating, "comment": comment}
+    return Call("inference", "POST", "/v1/feedback", _ANYTHING, body=body)
+
+
+def health(service: str, what: str = "readyz") -> Call[Anything]:
+    """/healthz or /readyz of a service."""
+    return Call(service, "GET", f"/{what}", _ANYTHING)

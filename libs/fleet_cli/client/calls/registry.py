@@ -1,0 +1,70 @@
+"""The registry's endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from fleet_cli.client.calls.paths import path_segment
+from fleet_cli.client.clients import Call, Query, Upload
+from fleet_cli.client.responses import Adapter, Anything, Provenance
+
+_ADAPTER = TypeAdapter(Adapter)
+_ADAPTERS = TypeAdapter(list[Adapter])
+_ANYTHING = TypeAdapter(Anything)
+
+
+def adapters(
+    domain: str | None = None, status: str | None = None, base_model: str | None = None, active: bool | None = None
+) -> Call[list[Adapter]]:
+    """Versions, filtered."""
+    query: Query = {
+        "domain": domain,
+        "status": status,
+        "base_model": base_model,
+        "active": None if active is None else str(active).lower(),
+    }
+    return Call("registry", "GET", "/v1/adapters", _ADAPTERS, query, inside="adapters")
+
+
+def adapter(adapter_id: str) -> Call[Adapter]:
+    """One version."""
+    return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}", _ADAPTER)
+
+
+def provenance(adapter_id: str) -> Call[Provenance]:
+    """The digest chain of a version."""
+    return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/provenance", TypeAdapter(Provenance))
+
+
+def manifest(adapter_id: str) -> Call[Anything]:
+    """What a catalogue says of a version, and the forms it can be had in."""
+    return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/manifest", _ANYTHING)
+
+
+def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:
+    """approve, reject, activate or deactivate a version."""
+    return Call(
+        "registry", "POST", f"/v1/adapters/{path_segment(adapter_id)}/{verb}", _ADAPTER, body={"reason": reason}
+    )
+
+
+def register(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
+    """Upload a PEFT folder's files as a new version."""
+    return Call("registry", "POST", "/v1/adapters", _ADAPTER, files=_parts(files), form=fields)
+
+
+def import_files(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
+    """Upload an adapter's files, whatever their form, as a new version."""
+    return Call("registry", "POST", "/v1/adapters/import", _ADAPTER, files=_parts(files), form=fields)
+
+
+def import_from(source: str, fields: Mapping[str, str]) -> Call[Adapter]:
+    """Have the registry fetch an adapter from its bucket or a model hub."""
+    return Call("registry", "POST", "/v1/adapters/import", _ADAPTER, body={**fields, "source": source})
+
+
+def _parts(files: Sequence[Path]) -> Upload:
+    return [("files", (file.name, file.read_bytes(), "application/octet-stream")) for file in files]

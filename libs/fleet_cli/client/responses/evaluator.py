@@ -1,0 +1,58 @@
+"""What the evaluator answers: golden data sets, evaluations and how far judges agree with people."""
+
+from __future__ import annotations
+
+from fleet_cli.client.responses.reply import Reply
+
+
+class GoldenSet(Reply):
+    """A golden data set."""
+
+    dataset_id: str
+    domain: str = ""
+    version: str = ""
+    description: str = ""
+    total_samples: int = 0
+    sha256: str | None = None
+
+
+class GoldenChanged(GoldenSet):
+    """What became of imported golden samples."""
+
+    read: int = 0
+    changed: bool = False
+    opened: str | None = None
+
+
+class Evaluation(Reply):
+    """An evaluation, under way or done."""
+
+    evaluation_id: str
+    adapter_id: str = ""
+    golden_dataset_id: str = ""
+    state: str = ""
+    score: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    done: int = 0
+    total: int = 0
+
+
+class Bounds(Reply):
+    """An estimate with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Agreement(Reply):
+    """How far a judge agrees with people; null where too few answers are labelled."""
+
+    judge: str
+    domain: str
+    answers: int
+    alpha: Bounds | None = None
+    pairwise: Bounds | None = None
+    bias: float | None = None
+    length_bias: float | None = None

@@ -1,0 +1,47 @@
+"""What the registry answers: versions of adapters and their provenance."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fleet_cli.client.responses.reply import Reply
+
+
+class Withdrawal(Reply):
+    """Where a decision to take a version out of service has been applied."""
+
+    published: bool = True
+    pending: tuple[str, ...] = ()
+
+
+class Adapter(Reply):
+    """A version of an adapter, as the registry holds it."""
+
+    adapter_id: str
+    family: str = ""
+    domain: str = ""
+    method: str = ""
+    version: str = ""
+    status: str = ""
+    active: bool = False
+    metrics: dict[str, object] = Field(default_factory=dict)
+    withdrawal: Withdrawal | None = None
+
+
+Link = dict[str, object]
+
+
+class Provenance(Reply):
+    """The digest chain of a version; a link that does not exist (yet) is null."""
+
+    adapter_id: str
+    origin: Link | None = None
+    dataset: Link | None = None
+    configuration: Link | None = None
+    base_model: Link
+    checkpoint: Link
+    artifact: Link
+    evaluation: Link | None = None
+    approval: Link | None = None
+    loaded: list[Link] = Field(default_factory=list)
+    answers: Link = Field(default_factory=dict)

@@ -1,0 +1,140 @@
+"""What the trainer answers: jobs, data sets, uploads and recorded samples."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fleet_cli.client.responses.reply import Reply
+
+
+class JobAccepted(Reply):
+    """A training job that was queued."""
+
+    job_id: str
+
+
+class Attempt(Reply):
+    """One worker's time with a job."""
+
+    number: int
+    worker: str = ""
+    started_at: str = ""
+    ended_at: str | None = None
+    outcome: str | None = None
+    reason: str = ""
+
+
+class Job(Reply):
+    """A training job."""
+
+    job_id: str
+    state: str
+    domain: str = ""
+    method: str = ""
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    attempts: int = 0
+    priority: int = 0
+    error: str | None = None
+    history: list[Attempt] = Field(default_factory=list)
+
+
+class Metric(Reply):
+    """One logged step of a training."""
+
+    step: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+class Dataset(Reply):
+    """A version of a training data set."""
+
+    dataset_id: str
+    domain: str = ""
+    name: str = ""
+    version: int = 0
+    kind: str = ""
+    query: str = ""
+    samples: int = 0
+    validation_samples: int = 0
+
+
+class Uploaded(Reply):
+    """A file that recipes may name."""
+
+    upload_id: str
+    domain: str = ""
+    filename: str = ""
+    bytes: int = 0
+    created_at: str = ""
+
+
+class BuildQueued(Reply):
+    """A recipe that waits to be built."""
+
+    build_id: str
+
+
+class BuildFault(Reply):
+    """One thing that is wrong with a recipe, or with the data it names."""
+
+    field: str
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value}, expected {self.expected}"
+
+
+class DatasetBuild(Reply):
+    """Where a build stands."""
+
+    build_id: str
+    state: str
+    domain: str = ""
+    name: str = ""
+    dataset_id: str | None = None
+    version: int | None = None
+    faults: list[BuildFault] = Field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("succeeded", "failed")
+
+
+class DroppedRecord(Reply):
+    """A record that a filter dropped."""
+
+    reason: str
+    prompt: str = ""
+    completion: str = ""
+
+
+class FilterCount(Reply):
+    """What a filter did."""
+
+    dropped: int = 0
+    changed: int = 0
+    uncertain: int = 0
+    reasons: dict[str, int] = Field(default_factory=dict)
+    samples: list[DroppedRecord] = Field(default_factory=list)
+
+
+class DroppedRecords(Reply):
+    """What each filter dropped, of the sources' records and of generated ones."""
+
+    filters: dict[str, FilterCount] = Field(default_factory=dict)
+    generated: dict[str, FilterCount] = Field(default_factory=dict)
+
+
+class Recorded(Reply):
+    """What became of uploaded samples."""
+
+    received: int = 0
+    added: int = 0
+    duplicates: int = 0
