@@ -152,8 +152,8 @@ def _training_numbers(facts: Mapping[str, Fact]) -> str:
         parts.append(f"loss {_number(facts['train_loss']):.3f}")
     if "steps" in facts:
         parts.append(f"{_number(facts['steps']):.0f} steps")
-    if "train_seconds" in facts:
-        parts.append(f"{_number(facts['train_seconds']):.0f} s")
+    if "seconds" in facts:
+        parts.append(f"{_number(facts['seconds']):.0f} s")
     return ", ".join(parts) + ("; " if parts else "")
 
 

@@ -45,7 +45,7 @@ async def publish(result: Result, service: TrainerService) -> v1.TrainingComplet
     files["report_page"] = await put("reports", shown.encode(), "text/html; charset=utf-8")
     files["model_card"] = await put("reports", card.encode(), "text/markdown; charset=utf-8")
     examples = finished.example_prompts or await asyncio.to_thread(_examples, result.lines)
-    completed = _completed(result, files, exports, examples)
+    completed = completed_event(result, files, exports, examples)
     return completed.model_copy(
         update={"adapter_type": adapter_type_of(data_card), "routing": await _store_routing(finished.routing, put)}
     )
@@ -74,9 +74,10 @@ def _examples(lines: Path) -> tuple[str, ...]:
     return example_prompts((one.prompt_text, one.completions[0]) for one in records.read(lines))
 
 
-def _completed(
+def completed_event(
     result: Result, files: dict[str, v1.Blob], exports: tuple[ExportPart, ...], examples: tuple[str, ...]
 ) -> v1.TrainingCompleted:
+    """The event of a finished training; `files` are the stored objects by name. Raises LookupError without a base."""
     job = result.job
     request, configuration = job.request, job.configuration
     if job.base is None:

@@ -12,17 +12,11 @@ import pytest
 from fleet_events import v1
 from fleet_kit.auth import LocalIssuer
 from fleet_kit.nats_auth import inbox_prefix
+from tests.unit.fleet_cli import recorded
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 
-ADAPTER = {
-    "adapter_id": "tax-lora-v1.0.0",
-    "domain": "tax",
-    "version": "1.0.0",
-    "status": "approved",
-    "active": True,
-    "metrics": {"llm_judge_score": 87.5},
-    "a_field_of_a_newer_registry": 1,
-}
+ADAPTER = recorded.active_adapter() | {"a_field_of_a_newer_registry": 1}
+ADAPTER_ID = recorded.ADAPTER_ID
 
 
 def test_a_list_is_a_table_for_people_and_json_with_every_field_for_programs(
@@ -31,7 +25,8 @@ def test_a_list_is_a_table_for_people_and_json_with_every_field_for_programs(
     service.answer("GET /v1/adapters", {"adapters": [ADAPTER], "next": None})
     shown = against("adapters", "list", "--domain", "tax", "--active")
     assert shown.exit_code == 0
-    assert shown.stdout.split("\n")[1].split() == ["tax-lora-v1.0.0", "tax", "1.0.0", "approved", "active", "87.5"]
+    row = [ADAPTER_ID, "tax-law", "1.0.0", "approved", "active", "87.5"]
+    assert shown.stdout.split("\n")[1].split() == row
     assert service.asked[0].path == "/v1/adapters?domain=tax&active=true"
     assert service.asked[0].headers["authorization"] == "Bearer a-token"
     [found] = json.loads(against("adapters", "list", "--json").stdout)
@@ -140,9 +135,9 @@ def test_an_import_that_waits_for_a_human_shows_the_way_on(
     against: Lorafleet, service: Scripted, tmp_path: Path
 ) -> None:
     (tmp_path / "a.gguf").write_bytes(b"x")
-    service.answer("POST /v1/adapters/import", ADAPTER | {"status": "pending_review"}, 201)
+    service.answer("POST /v1/adapters/import", recorded.waiting_adapter(), 201)
     shown = against("adapters", "import", str(tmp_path / "a.gguf"), "--domain", "tax", "--description", "tax")
-    assert "lorafleet adapters approve tax-lora-v1.0.0" in shown.stderr
+    assert f"lorafleet adapters approve {ADAPTER_ID}" in shown.stderr
     assert "--description" not in shown.stderr
 
 
@@ -298,7 +293,7 @@ async def test_the_async_client_carries_out_the_same_calls(service: Scripted, tm
     home = FleetHome(tmp_path, {"LORAFLEET_REGISTRY_URL": service.url, "LORAFLEET_TOKEN": "t"})
     async with AsyncFleetClient(home) as fleet:
         [found] = await fleet.call(calls.adapters(domain="tax"))
-        assert found.adapter_id == "tax-lora-v1.0.0"
+        assert found.adapter_id == ADAPTER_ID
         with pytest.raises(ServiceError) as refused:
             await fleet.call(calls.adapter("a/b"))
     assert refused.value.status == 404
@@ -350,12 +345,10 @@ def test_a_job_is_paused_resumed_retried_and_cancelled(
 
 
 def test_a_job_is_shown_with_every_attempt_and_why_it_ended(against: Lorafleet, service: Scripted) -> None:
-    attempt = {"number": 1, "worker": "w1", "started_at": "10:00", "ended_at": "10:05", "outcome": "crashed"}
-    body = {"job_id": "job-1", "state": "running", "history": [{**attempt, "reason": "killed by signal 9"}]}
-    service.answer("GET /v1/jobs/job-1", body)
+    service.answer("GET /v1/jobs/job-1", recorded.crashed_job())
     shown = against("jobs", "show", "job-1").stdout
-    for told in ("running", "w1", "crashed", "killed by signal 9"):
-        assert told in shown
+    for shown_part in ("running", "w1", "crashed", "killed by signal 9"):
+        assert shown_part in shown
 
 
 def test_a_persons_score_goes_to_the_answer_and_a_judges_agreement_is_shown(

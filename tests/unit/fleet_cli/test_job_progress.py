@@ -19,40 +19,26 @@ from fleet_cli.client.home import FleetHome
 from fleet_cli.follow import job_stream as following
 from fleet_cli.follow.job_progress import JobProgress, read_event
 from fleet_cli.follow.job_progress_view import JobProgressView, line, numbers
+from services.trainer.jobs.domain import JobState
+from tests.unit.fleet_cli import recorded
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 
 pytestmark = pytest.mark.unit
 
-RUNNING = {"kind": "state", "state": "running", "final": False, "total_steps": 20, "attempts": 1, "reason": None}
-DONE = {**RUNNING, "state": "succeeded", "final": True}
-FAILED = {**DONE, "state": "failed", "reason": "hyperparameters.learning_rate: training diverged at step 3"}
+RUNNING = recorded.job_state(JobState.RUNNING, 20)
+DONE = recorded.job_state(JobState.SUCCEEDED, 20)
+DIVERGED = "hyperparameters.learning_rate: training diverged at step 3"
+FAILED = recorded.job_state(JobState.FAILED, 20, DIVERGED)
 PATH = "/v1/jobs/job-1/metrics/stream"
 
 
 def step(number: int) -> dict[str, object]:
-    return {
-        "kind": "step",
-        "step": number,
-        "epoch": 0.1,
-        "loss": 3 / number,
-        "learning_rate": 5e-4,
-        "gradient_norm": 1.25,
-        "tokens_per_second": 180.4,
-        "peak_memory_bytes": 512 * 2**20,
-    }
+    return recorded.job_step(
+        number, learning_rate=5e-4, gradient_norm=1.25, tokens=90, seconds=0.5, peak_memory_bytes=512 * 2**20
+    )
 
 
-def validation(number: int, *, best: bool = True) -> dict[str, object]:
-    metrics = {"accuracy": 0.75}
-    return {
-        "kind": "validation",
-        "step": number,
-        "epoch": 1,
-        "loss": 1.5,
-        "best": best,
-        "seconds": 1,
-        "metrics": metrics,
-    }
+validation = recorded.job_validation
 
 
 def stream(*events: dict[str, object]) -> bytes:
