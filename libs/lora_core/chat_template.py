@@ -29,6 +29,8 @@ _BUSY_FACTOR = 20
 """Seconds on the clock for one of processor time, before a renderer is given up."""
 _HEADROOM = 16 << 10
 """Bytes of an answer beside its text: an error's message."""
+_PROBE = "Lorafleet"
+"""A user's text that is looked for in what a template writes of it."""
 _BYTES_A_CHARACTER = 12
 """Of JSON at most: a character beyond the first 65,536 is two escapes."""
 
@@ -80,6 +82,9 @@ class ChatTemplate:
 
     `variables`: what the template may use beside the conversation: the special tokens. Its process starts with the
     first conversation, and again after one that broke a limit.
+
+    Templates of models that see (LLaVA, SmolVLM) read a content as a list of parts and write nothing of a plain text.
+    Such a template is given each text as a list of one part; which one it is, its own rendering of a probe tells.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class ChatTemplate:
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: weakref.finalize[..., Any] | None = None
         self._unusable: ChatTemplateError | None = None
+        self._reads_parts: bool | None = None
 
     @classmethod
     def of(cls, tokenizer: _Tokenizer, limits: RenderLimits | None = None) -> Self | None:
@@ -98,6 +104,31 @@ class ChatTemplate:
         if not tokenizer.chat_template:
             return None
         return cls(tokenizer.get_chat_template(), tokenizer.special_tokens_map, limits)
+
+    @classmethod
+    def of_folder(cls, folder: Path, limits: RenderLimits | None = None) -> Self | None:
+        """The template in a base model's folder, read without its tokenizer; None if it has none.
+
+        The files are those of transformers' `save_pretrained`. Raises ValueError for files that are no JSON, and where
+        there are several templates and no default.
+        """
+        configuration = _json_of(folder / "tokenizer_config.json")
+        template: object = _json_of(folder / "chat_template.json").get("chat_template")
+        template = template or configuration.get("chat_template")
+        if isinstance(template, list):
+            template = {one["name"]: one["template"] for one in template}
+        if isinstance(template, dict):
+            if "default" not in template:
+                raise ValueError(f"{folder} has several chat templates and none is called 'default'")
+            template = template["default"]
+        if (file := folder / "chat_template.jinja").is_file():
+            template = file.read_text(encoding="utf-8")
+        if not template:
+            return None
+        tokens = {**_json_of(folder / "special_tokens_map.json"), **configuration}
+        texts = {name: one["content"] if isinstance(one, dict) else one for name, one in tokens.items()}
+        variables = {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
+        return cls(str(template), variables, limits)
 
     def render(
         self,
@@ -116,28 +147,47 @@ class ChatTemplate:
         """
         if not messages:
             raise TemplateRefuses("the conversation has no messages")
+        when = (now or datetime.now()).isoformat()
+        with self._lock:
+            if self._unusable is not None:
+                raise self._unusable
+            if self._reads_parts is None:
+                self._reads_parts = self._finds_parts(when)
+            return self._text(messages, when, opened=add_generation_prompt, parts=self._reads_parts)
+
+    def _finds_parts(self, now: str) -> bool:
+        """Whether the template writes a text that comes as a list of parts, and nothing of a plain one."""
+        self._running()  # what is wrong with the template itself is raised
+        probe = [{"role": "user", "content": _PROBE}]
+        for parts in (False, True):
+            try:
+                if _PROBE in self._text(probe, now, opened=True, parts=parts):
+                    return parts
+            except ChatTemplateError:
+                return False  # a plain text is the usual form; what the template refuses is refused where it comes
+        return False
+
+    def _text(self, messages: Sequence[Mapping[str, str]], now: str, *, opened: bool, parts: bool) -> str:
+        """One conversation's text; see `render`. The lock is held."""
         limits = self._limits
         given = sum(len(text) for message in messages for text in message.values())
         most = limits.characters + limits.repeats * given
         request = {
-            "messages": list(messages),
+            "messages": [_in_parts(message) for message in messages] if parts else list(messages),
             "variables": self._variables,
-            "add_generation_prompt": add_generation_prompt,
-            "now": (now or datetime.now()).isoformat(),
+            "add_generation_prompt": opened,
+            "now": now,
             "characters": most,
         }
-        with self._lock:
-            if self._unusable is not None:
-                raise self._unusable
-            process = self._running()
-            try:
-                _send(process, request)
-                answer = self._answer(process, _HEADROOM + _BYTES_A_CHARACTER * most)
-            except TemplateRefuses:
-                raise
-            except BaseException:
-                self._stop()
-                raise
+        process = self._running()
+        try:
+            _send(process, request)
+            answer = self._answer(process, _HEADROOM + _BYTES_A_CHARACTER * most)
+        except TemplateRefuses:
+            raise
+        except BaseException:
+            self._stop()
+            raise
         text: str = answer["text"]
         return text
 
@@ -208,6 +258,22 @@ class ChatTemplate:
         if self._ending is not None:
             self._ending()
         self._process = self._ending = None
+
+
+def _in_parts(message: Mapping[str, str]) -> dict[str, object]:
+    """The message with its text as a list of one part, in OpenAI's form."""
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def _json_of(file: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _send(process: "subprocess.Popen[bytes]", message: Mapping[str, object]) -> None:

@@ -243,3 +243,48 @@ def test_rendering_in_a_process_of_its_own_costs_less_than_a_millisecond(tokeniz
             taken.append(time.perf_counter() - begun)
     # The least of many: what others do on this machine is not the matter.
     assert min(taken) < 1e-3
+
+
+# As the makers of these models publish them.
+SEEING = {
+    "SmolVLM": (
+        "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
+        "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+        "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+        "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
+        "<|im_start|>System: Be brief.<end_of_utterance>\nUser: One?<end_of_utterance>\nAssistant:",
+    ),
+    "LLaVA 1.5": (
+        "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+        "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+        "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}{% endfor %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
+        "Be brief. USER: One? ASSISTANT:",
+    ),
+}
+
+
+@pytest.mark.parametrize("model", SEEING)
+def test_a_template_that_reads_content_as_parts_alone_renders_the_text(model: str) -> None:
+    template, expected = SEEING[model]
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "One?"}]
+    with closing(ChatTemplate(template)) as renderer:
+        assert renderer.render(talk, add_generation_prompt=True) == expected
+
+
+def test_a_template_that_reads_plain_text_and_parts_is_given_plain_text() -> None:
+    both = (
+        "{% for m in messages %}{% if m.content is string %}text:{{ m.content }}{% else %}parts{% endif %}{% endfor %}"
+    )
+    with closing(ChatTemplate(both)) as renderer:
+        assert renderer.render([{"role": "user", "content": "One?"}]) == "text:One?"
+
+
+def test_a_folder_has_the_template_of_its_tokenizer(tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    read = ChatTemplate.of_folder(tmp_path)
+    assert read is not None
+    with closing(read), closing(ChatTemplate.of(tokenizer)) as own:  # type: ignore[type-var]
+        assert read.render(TALK, add_generation_prompt=True) == own.render(TALK, add_generation_prompt=True)
+    assert ChatTemplate.of_folder(tmp_path / "nothing") is None
