@@ -55,7 +55,7 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
         else:
             await _same_again(job, await store.locked(tx.connection, job.job_id))
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return Accepted(job_id=job.job_id)
+    return Accepted(job_id=job.job_id, warnings=trainer.parts.template.warnings)
 
 
 @router.get("/jobs", summary="Jobs, newest first")

@@ -23,6 +23,7 @@ from services.trainer.jobs.compatibility import asks_for_size, contradictions
 from services.trainer.jobs.continuation import Continuation
 from services.trainer.jobs.export_checks import check_exports
 from services.trainer.jobs.memory_estimate import ModelSize
+from services.trainer.jobs.template_check import TemplateCheck
 from services.trainer.runs.launchers import Launcher
 from services.trainer.runs.launchers.local import LocalLauncher
 from services.trainer.runs.queue_order import Turn
@@ -51,6 +52,8 @@ class Workshop:
     """What memory is estimated from; None for an architecture whose configuration does not tell."""
     memory: int = 0
     """Bytes that a training may take here."""
+    template: TemplateCheck = field(default_factory=TemplateCheck)
+    """What the base model's chat template can render."""
     builds: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Places for builds of data sets."""
 
@@ -114,6 +117,7 @@ async def open_workshop(service: TrainerService) -> AsyncIterator[Workshop]:
         launcher=launcher_of(service.settings),
         size=ModelSize.of(json.loads(await asyncio.to_thread((folder / "config.json").read_bytes)), shapes),
         memory=service.settings.memory,
+        template=await asyncio.to_thread(TemplateCheck.of, folder),
         builds=asyncio.Semaphore(service.settings.build_workers),
     )
 

@@ -53,12 +53,19 @@ def run(
     request = options.request()
     bring_data(session, request, data, golden)
     if not wait:
-        accepted = session.client.call(calls.request_training(request))
-        session.answer(accepted, f"queued as job {accepted.job_id}; `lorafleet jobs show {accepted.job_id}` follows it")
+        queue_only(session, request)
         return
     loop = follow(session, request, wait_for_review=wait_for_review, timeout=timeout)
     if loop.outcome is not None:
         raise typer.Exit(loop.outcome.exit_code)
+
+
+def queue_only(session: Session, request: v1.TrainingRequested) -> None:
+    """Queue the job, print its id and what the trainer warns of, and leave it to itself."""
+    accepted = session.client.call(calls.request_training(request))
+    for warning in accepted.warnings:
+        session.note(f"warning: {warning}")
+    session.answer(accepted, f"queued as job {accepted.job_id}; `lorafleet jobs watch {accepted.job_id}` follows it")
 
 
 def bring_data(session: Session, request: v1.TrainingRequested, data: str, golden: str) -> None:
@@ -118,7 +125,13 @@ def follow(
 
     async def main() -> Loop:
         return await run_loop(
-            session.home, request, show, until=until, wait_for_review=wait_for_review, timeout=timeout
+            session.home,
+            request,
+            show,
+            lambda warning: session.note(f"warning: {warning}"),
+            until=until,
+            wait_for_review=wait_for_review,
+            timeout=timeout,
         )
 
     try:
@@ -158,8 +171,7 @@ def add_train(root: CommandGroup) -> None:
         request = options.request()
         bring_data(session, request, data, "")
         if not wait:
-            accepted = session.client.call(calls.request_training(request))
-            session.answer(accepted, f"queued as job {accepted.job_id}")
+            queue_only(session, request)
             return
         loop = follow(session, request, until=Step.TRAIN, timeout=timeout)
         if loop.steps[Step.TRAIN].state is not StepState.DONE:

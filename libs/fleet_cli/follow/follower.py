@@ -45,12 +45,15 @@ async def run_loop(
     home: FleetHome,
     request: v1.TrainingRequested,
     show: Callable[[Loop, Loop], None],
+    warn: Callable[[str], None],
     *,
     until: Step = Step.APPROVE,
     wait_for_review: bool = False,
     timeout: float | None = None,
 ) -> Loop:
-    """Ask for a training and follow it to the end of `until`; `show(before, after)` is called for each change.
+    """Request a training and follow it to the end of `until`.
+
+    `show(before, after)` is called for each change, `warn` for each warning with which the request is accepted.
 
     Raises `FleetError` when the loop has not ended after `timeout` seconds; the loop itself continues.
     """
@@ -58,6 +61,8 @@ async def run_loop(
         # Positions from before the request: nothing that follows from it can be missed.
         events_after, dead_after = await bus.position(nats), await bus.position(nats, [DEAD_STREAM])
         accepted = await fleet.call(calls.request_training(request))
+        for warning in accepted.warnings:
+            warn(warning)
         before = Loop(request.model_copy(update={"job_id": accepted.job_id}))
         loop = begin(before.request)
         show(before, loop)

@@ -4,6 +4,8 @@ import hashlib
 import re
 from datetime import UTC, datetime
 
+import structlog
+
 from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
@@ -20,6 +22,7 @@ from services.trainer.jobs.request import read_request
 from services.trainer.parts import TrainerService
 from services.trainer.training.configuration import Fault, InvalidRequest
 
+log = structlog.get_logger()
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 
 
@@ -45,6 +48,8 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
         await store.save_job(tx.connection, failed)
         await tx.emit(said, entity=job.job_id)
         return
+    for warning in service.parts.template.warnings:
+        log.warning("job_accepted_with_warning", job_id=job.job_id, warning=warning)
     await store.save_job(tx.connection, job)
     await tx.emit(domain.queued(job), entity=job.job_id)
 
@@ -91,6 +96,8 @@ async def faults_of(job: Job, connection: Connection, service: TrainerService) -
             faults += check_split(job.request, configuration, dataset)
         except InvalidRequest as unknown:
             faults += unknown.faults
+    kind = dataset.kind if dataset is not None else ""
+    faults += service.parts.template.faults(service.parts.base.name, job.request.dataset_id, kind)
     if dataset is not None or not job.request.dataset_id:
         faults += unvalidated(job.request, split=dataset is not None and dataset.validation_samples > 0)
     return domain.settle_start(job, continued, service.parts.targets), tuple(faults)

@@ -14,9 +14,10 @@ class View(BaseModel):
 
 
 class Accepted(View):
-    """A queued job."""
+    """A queued job. `warnings` say what may not come out as the requester expects."""
 
     job_id: str
+    warnings: tuple[str, ...] = ()
 
 
 class Wish(View):

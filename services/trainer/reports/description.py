@@ -119,6 +119,7 @@ def metrics(result: Result) -> dict[str, float]:
         "tokens_per_second": found.tokens_per_second,
         "samples": float(began.samples),
         "left_out": float(began.too_long),
+        "left_out_rating": float(began.unwanted),
         **evaluated,
     }
 

@@ -74,6 +74,8 @@ class EncodedSet:
     rows: tuple[Row, ...]
     too_long: int
     longest: int
+    unwanted: int = 0
+    """Records that the objective leaves out for their rating."""
 
     @property
     def tokens(self) -> int:
@@ -162,19 +164,46 @@ def _sample(ids: Sequence[int], labels: Sequence[int]) -> EncodedSample:
 
 def _learned(tokenizer: Any, prompt: Sequence[Message], completion: str) -> list[int]:
     """The ids of an answer, ended by the token that ends a turn: what a model that knows its answer generates."""
-    text = _answer_text(tokenizer, prompt, completion)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     ends = [
         end for end in (_end_of_turn(tokenizer, tokenizer.chat_template), tokenizer.eos_token_id) if end is not None
     ]
     if not ends:
         raise UnfitTokenizer("the base model's tokenizer has no end-of-sequence token: answers would never end")
+    completion = _ended_once(tokenizer, completion, ends)
+    text = _answer_text(tokenizer, prompt, completion)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     for end in ends:
         if end in ids:
             return ids[: ids.index(end) + 1]
     # The template marks the end of a turn with plain text, or not at all: that is not learned.
     text = completion if text.startswith(completion) else text.rstrip()
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], ends[0]]
+
+
+def _ended_once(tokenizer: Tokenizer, completion: str, ends: Sequence[int]) -> str:
+    """The completion without an end token of its own at its end, which the template writes itself.
+
+    Raises:
+        UnfitRecord: it goes on after the end token, and would be cut there.
+    """
+    for end in ends:
+        token = _text_of(tokenizer, end)
+        if not token or token not in completion:
+            continue
+        before, _, after = completion.partition(token)
+        if after.replace(token, "").strip():
+            raise UnfitRecord(
+                f"a completion has the base model's end-of-turn token {token!r} in its midst, after "
+                f"{before[-40:]!r}: what follows would never be learned; remove the token, or make it a conversation"
+            )
+        completion = before
+    return completion
+
+
+def _text_of(tokenizer: Tokenizer, token: int) -> str:
+    """What the tokenizer reads as this token; empty for one that is no added token, which no text is read as."""
+    added = tokenizer.added_tokens_decoder.get(token)
+    return "" if added is None else str(added.content)
 
 
 @lru_cache(maxsize=4)

@@ -47,6 +47,8 @@ class Began(_Frozen):
     resumed_step: int
     samples: int
     too_long: int
+    unwanted: int = 0
+    """Answers of a rated data set that sft leaves out for their rating."""
     longest: int
     """Tokens of the longest sample, left-out ones included."""
     tokens: int

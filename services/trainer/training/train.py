@@ -25,7 +25,7 @@ from services.trainer.training import before_after, exports
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import TEMPLATE_DATE, EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
 from services.trainer.training.objectives.objective_trainer import Diverged, Loop, Tell, adapter_weights, load_weights
-from services.trainer.training.objectives.selection import encoded, prepare
+from services.trainer.training.objectives.selection import WANTED_FROM, encoded, prepare
 from services.trainer.training.pause_callback import PauseOnRequest
 from services.trainer.training.protocol import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
 from services.trainer.training.resource_usage import Meter, hardware
@@ -57,7 +57,8 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     training, held_out = _sides(list(records.read(spec.dataset)), configuration)
     data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
     if not data.rows:
-        raise CannotTrain(f"dataset_id: it has no record to train {configuration.objective} on")
+        rated = f": all {data.unwanted} answers are rated below {WANTED_FROM:g}" if data.unwanted else ""
+        raise CannotTrain(f"dataset_id: it has no record to train {configuration.objective} on{rated}")
     if len(data.rows) < configuration.processes:
         raise CannotTrain(
             f"hyperparameters.processes: {configuration.processes} processes cannot share {len(data.rows)} samples"
@@ -80,6 +81,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
         resumed_step=_step_of(spec.resume_from),
         samples=len(data.rows),
         too_long=data.too_long,
+        unwanted=data.unwanted,
         longest=data.longest,
         tokens=data.tokens,
         trained_tokens=data.trained_tokens,

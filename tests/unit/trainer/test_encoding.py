@@ -51,6 +51,7 @@ def test_a_model_without_chat_template_is_trained_on_the_bare_texts(tokenizer: A
     class Bare:
         chat_template = None
         eos_token_id = tokenizer.eos_token_id
+        added_tokens_decoder = tokenizer.added_tokens_decoder
 
         def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
             return tokenizer(text, add_special_tokens=add_special_tokens)
@@ -210,3 +211,14 @@ def test_what_a_template_refuses_is_a_fault_of_the_record_with_the_templates_own
     changed.chat_template = "{{ raise_exception('there is no system role here') }}"
     with pytest.raises(UnfitRecord, match=r"refuses messages of system, user: there is no system role here"):
         encode(changed, asked("One?", system="Be brief."), "Yes.")
+
+
+def test_an_end_token_in_the_midst_of_a_completion_is_refused_and_one_at_its_end_is_learned_once(
+    tokenizer: Any,
+) -> None:
+    end = tokenizer.eos_token
+    with pytest.raises(UnfitRecord, match=r"end-of-turn token '<\|im_end\|>' in its midst, after 'One'"):
+        encode(tokenizer, asked("Count."), f"One{end}\nTwo")
+    plain, ended = (encode(tokenizer, asked("Count."), text) for text in ("One", f"One{end}\n"))
+    assert list(ended.input_ids) == list(plain.input_ids)
+    assert learned(tokenizer, ended) == "One" + end

@@ -68,6 +68,7 @@ def test_without_a_best_step_the_last_validation_counts_and_the_event_names_it()
         "tokens_per_second": 200.0,
         "samples": 23.0,
         "left_out": 1.0,
+        "left_out_rating": 0.0,
         "eval_accuracy": 0.75,
         "eval_loss": 1.75,
     }

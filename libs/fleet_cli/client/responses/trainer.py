@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field
 
 from fleet_cli.client.responses.reply import Reply
 
 
 class JobAccepted(Reply):
-    """A training job that was queued."""
+    """A training job that was queued, and what may not come out as its requester expects."""
 
     job_id: str
+    warnings: list[str] = Field(default_factory=list)
 
 
 class Attempt(Reply):
@@ -88,7 +91,9 @@ class BuildFault(Reply):
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.value}, expected {self.expected}"
+        # A fault of a source's rows names its file and row; the source's number in the recipe adds nothing to that.
+        where = "" if re.fullmatch(r"sources\.\d+", self.field) else f"{self.field}: "
+        return f"{where}{self.value}, expected {self.expected}"
 
 
 class DatasetBuild(Reply):

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_see
 from lora_core.base_model import linear_shapes
 from lora_core.model_class import check_tokens
 from services.trainer.datasets.rankings import ranked
-from services.trainer.datasets.records import Record
+from services.trainer.datasets.records import Kind, Record
 from services.trainer.training import adapted_model, trainer_arguments
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import EncodedSet, encode_all
@@ -20,6 +20,8 @@ from services.trainer.training.objectives import dpo, ranking, sft
 from services.trainer.training.objectives.objective_trainer import Collated, Loop, Tell
 
 _ALL = 1_000_000
+WANTED_FROM = 2.5
+"""Rating, of 0 to 5, from which sft learns an answer of a data set of kind rated: the middle of the scale."""
 
 
 def encoded(tokenizer: Any, records: Sequence[Record], configuration: Configuration) -> EncodedSet:
@@ -35,7 +37,14 @@ def encoded(tokenizer: Any, records: Sequence[Record], configuration: Configurat
             several = [record for record in ranked(records) if len(record.completions) > 1]
             return encode_all(tokenizer, several, configuration.max_length, answers=_ALL)
         case _:
-            return encode_all(tokenizer, records, configuration.max_length)
+            wanted = [record for record in records if not _is_unwanted(record)]
+            rows = encode_all(tokenizer, wanted, configuration.max_length)
+            return replace(rows, unwanted=len(records) - len(wanted))
+
+
+def _is_unwanted(record: Record) -> bool:
+    """Whether an answer was rated as one not to give, such as those that TRL's KTO labels false."""
+    return record.kind is Kind.RATED and record.rating is not None and record.rating < WANTED_FROM
 
 
 def prepare(
