@@ -12,7 +12,7 @@ from fleet_cli.files import read_text
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What the options say of sources. `uploads` are ids of files that are uploaded already."""
+    """The sources that the options name. `uploads` are ids of files that are uploaded already."""
 
     uploads: Sequence[str] = ()
     query: str = ""
@@ -24,6 +24,8 @@ class SourceOptions:
     live: bool = False
     min_rating: float | None = None
     columns: Sequence[str] = ()
+    rating_best: float | None = None
+    unusable: str = ""
 
     def sources(self) -> list[dict[str, object]]:
         """The sources in the form of a recipe; raises `BadInput` for options that do not go together."""
@@ -40,20 +42,23 @@ class SourceOptions:
             found.append({"kind": "s3", "prefix": self.prefix})
         if self.folder:
             found.append({"kind": "folder", "path": self.folder})
-        if columns := self._columns():
-            found = [{**one, "columns": columns} for one in found]
+        if read := self._reading():
+            found = [{**one, **read} for one in found]
         if self.live or self.min_rating is not None or (self.query and not self.document_store):
             found.append({"kind": "live", "query": self.query, "min_rating": self.min_rating})
         return found
 
-    def _columns(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+    def _reading(self) -> dict[str, object]:
+        """How the rows of every source but the live samples are read."""
+        columns: dict[str, object] = {}
         for one in self.columns:
-            part, equals, column = one.partition("=")
-            if not equals or not part or not column:
-                raise BadInput("--column", f"{one!r} is no column; use PART=COLUMN, for example prompt=title")
-            found[part] = column
-        return found
+            field, equals, column = one.partition("=")
+            if not equals or not field or not column:
+                raise BadInput("--column", f"expected FIELD=COLUMN, for example prompt=title, not {one!r}")
+            columns[field] = column
+        if self.rating_best is not None:
+            columns["rating_best"] = self.rating_best
+        return {**({"columns": columns} if columns else {}), **({"unusable": self.unusable} if self.unusable else {})}
 
 
 def read_recipe(name: str) -> dict[str, object]:
@@ -68,7 +73,7 @@ def read_recipe(name: str) -> dict[str, object]:
 
 
 def merged(recipe: Mapping[str, object], options: Mapping[str, object], sources: SourceOptions) -> dict[str, object]:
-    """The recipe with what the options say; options win, and their sources follow the recipe's."""
+    """The recipe with the options; options win, and their sources follow the recipe's."""
     given = recipe.get("sources") or []
     if not isinstance(given, list):
         raise BadInput("--recipe", f"sources is {given!r}; it must be a list")

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,13 @@ data = CommandGroup("Record training samples; build, list, show and export data 
 REQUIRED = ("prompt", "completion")
 _ASK_SECONDS = 0.3
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID")]
+
+
+class Unusable(StrEnum):
+    """What a build does with a row that makes no record."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
 
 
 def read_samples(name: str, option: str) -> list[dict[str, object]]:
@@ -54,7 +62,9 @@ def import_(
 @data.command("upload")
 def upload(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl|.csv|.parquet")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSONL (.jsonl, .ndjson), CSV (.csv) or Parquet (.parquet).")
+    ],
     domain: DomainOption,
 ) -> None:
     """Upload a file that recipes of data sets may name."""
@@ -98,7 +108,22 @@ def build(
     min_rating: Annotated[float | None, typer.Option("--min-rating", help="Of live samples, 0 to 5.")] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="PART=COLUMN", help='For example "prompt=title", "prompt=What is {title}?".'),
+        typer.Option(
+            "--column",
+            metavar="FIELD=COLUMN",
+            help='Column of a field, "prompt=title", or a template, "prompt=What is {title}?"; may be repeated '
+            "(default: the column of the field's name).",
+        ),
+    ] = None,
+    rating_best: Annotated[
+        float | None, typer.Option("--rating-best", help="Best rating of the sources' own scale (default: 5).")
+    ] = None,
+    unusable: Annotated[
+        Unusable | None,
+        typer.Option(
+            "--unusable",
+            help="Where a row makes no record: refuse the build, or drop the row (default: refuse; documents: drop).",
+        ),
     ] = None,
     kind: Annotated[str, typer.Option("--kind", help="completion, conversation, preference, ranking or rated.")] = "",
     adapter_type: Annotated[str, typer.Option("--adapter-type", help="Takes the rest from its preset.")] = "",
@@ -134,6 +159,8 @@ def build(
         live=live,
         min_rating=min_rating,
         columns=columns or (),
+        rating_best=rating_best,
+        unusable=unusable.value if unusable else "",
     )
     merged(written, options, sources)  # checked before anything is uploaded
     sources = replace(
@@ -145,7 +172,7 @@ def build(
         return
     ended = _ended(session, queued.build_id)
     if ended.state == "failed":
-        raise FleetError("; ".join(map(str, ended.faults)))
+        raise _failed(ended)
     made = session.client.call(calls.dataset(ended.dataset_id or ""))
     shown = f"{made.dataset_id}  {made.name} version {ended.version}: {made.samples} {made.kind} records"
     session.answer(ended, f"{shown}, {made.validation_samples} of them validate")
@@ -221,6 +248,13 @@ def _ended(session: Session, build_id: str) -> DatasetBuild:
     while not (build := session.client.call(calls.dataset_build(build_id))).ended:
         time.sleep(_ASK_SECONDS)
     return build
+
+
+def _failed(build: DatasetBuild) -> FleetError:
+    """The build's first fault as the error, the others as lines below it."""
+    first, *others = map(str, build.faults) if build.faults else ["the build failed"]
+    hint = "name it with --column, for example --column prompt=question" if ": no column " in first else ""
+    return FleetError(first, "\n".join([*others, *([hint] if hint else [])]))
 
 
 def _dropped(found: DroppedRecords) -> Group:

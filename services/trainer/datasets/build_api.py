@@ -48,7 +48,7 @@ async def upload(
     name = PurePosixPath(filename.replace("\\", "/")).name
     fmt = format_of(name)
     if fmt is None:
-        detail = f"filename: {filename!r}, expected one that ends in .jsonl, .csv or .parquet"
+        detail = f"filename: {filename!r}, expected one that ends in .jsonl, .ndjson, .csv or .parquet"
         raise Problem(422, "Invalid upload", detail, field="filename")
     async with trainer.transaction() as tx:
         await quotas.check_upload(tx.connection, domain, 1, trainer.settings)

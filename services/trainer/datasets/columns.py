@@ -22,7 +22,7 @@ from services.trainer.datasets.messages import (
 from services.trainer.datasets.records import Kind, Message, Record, asked
 
 Row = Mapping[str, object]
-"""A row as its source gives it: column name → JSON value."""
+"""A row as its source gives it: column name → JSON value, or an `InvalidSample` for a value that cannot be read."""
 
 Column = Annotated[str, Field(min_length=1, max_length=2000)]
 _SLOT = re.compile(r"\{([^{}]+)\}")
@@ -33,8 +33,12 @@ _LABELS = {"true": True, "false": False}
 """Of TRL's KTO, whether an answer is wanted, as JSON's value or CSV's text."""
 
 
+class MissingColumn(InvalidSample):
+    """A row has no column of the name that is read: in a table, no row has."""
+
+
 class Columns(BaseModel):
-    """Where the parts of a record are: a column's name, or a template that names columns in braces.
+    """Where the fields of a record are: a column's name, or a template that names columns in braces.
 
     `{"prompt": "title", "completion": "text"}` takes two columns as they are; `{"prompt": "What does {law} say of
     {topic}?"}` puts two into a sentence. What is left out is the column of the same name.
@@ -173,7 +177,7 @@ class Columns(BaseModel):
         if found is None and row.get(column, _ABSENT) is None:
             raise InvalidSample(part, f"null in column {column!r}", "text or messages")
         if found is None:
-            raise InvalidSample(part, f"no column {column!r}", f"one of {_names(row)}")
+            raise MissingColumn(part, f"no column {column!r}", f"one of {_names(row)}")
         return found
 
     def _id(self, row: Row) -> str:
@@ -207,10 +211,17 @@ def _names(row: Row) -> str:
 def _value(row: Row, column: str) -> object:
     """A column's value, or a template's text; None where a column is absent."""
     if not _SLOT.search(column):
-        return row.get(column)
+        return _sound(row.get(column))
     if any(row.get(name) is None for name in _SLOT.findall(column)):
         return None
-    return _SLOT.sub(lambda slot: _plain(row[slot.group(1)]), column)
+    return _SLOT.sub(lambda slot: _plain(_sound(row[slot.group(1)])), column)
+
+
+def _sound(value: object) -> object:
+    """The value of a column that is read; raises the fault that its file's reader found in it."""
+    if isinstance(value, InvalidSample):
+        raise value
+    return value
 
 
 def _plain(value: object) -> str:

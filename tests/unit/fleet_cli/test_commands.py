@@ -391,3 +391,48 @@ def test_a_correction_names_one_family_or_nobody(
     assert refused.exit_code == 2
     assert "--to" in refused.stderr
     assert service.asked == []
+
+
+def test_a_failed_build_names_file_row_and_field_and_how_to_name_a_column(
+    against: Lorafleet, service: Scripted, tmp_path: Path
+) -> None:
+    (tmp_path / "faq.csv").write_text("question,completion\nMay I?,Yes.\n")
+    faults = [
+        {
+            "field": "sources.0",
+            "value": "faq.csv: prompt: no column 'prompt'",
+            "expected": "one of completion, question",
+        },
+        {"field": "sources.1.query", "value": "''", "expected": "words to look for"},
+    ]
+    service.answer("PUT /v1/uploads", {"upload_id": "a" * 64})
+    service.answer("POST /v1/datasets", {"build_id": "b1"}, 202)
+    service.answer("GET /v1/datasets/builds/b1", {"build_id": "b1", "state": "failed", "faults": faults})
+    shown = against("data", "build", "faq", "--domain", "shop", "--file", str(tmp_path / "faq.csv"))
+    assert shown.exit_code == 1
+    assert shown.stderr.splitlines() == [
+        "error: faq.csv: prompt: no column 'prompt', expected one of completion, question",
+        "sources.1.query: '', expected words to look for",
+        "name it with --column, for example --column prompt=question",
+    ]
+
+
+def test_the_scale_of_ratings_and_what_becomes_of_unusable_rows_are_options(
+    against: Lorafleet, service: Scripted, tmp_path: Path
+) -> None:
+    (tmp_path / "faq.ndjson").write_text('{"prompt": "p", "completion": "c", "rating": 9}\n')
+    service.answer("PUT /v1/uploads", {"upload_id": "a" * 64})
+    service.answer("POST /v1/datasets", {"build_id": "b1"}, 202)
+    file = str(tmp_path / "faq.ndjson")
+    options = ("--column", "prompt=q", "--rating-best", "10", "--unusable", "drop", "--live", "--no-wait")
+    built = against("data", "build", "faq", "--domain", "shop", "--file", file, *options)
+    assert built.exit_code == 0, built.stderr
+    assert service.asked[-1].json["sources"] == [  # type: ignore[index]
+        {
+            "kind": "upload",
+            "upload_id": "a" * 64,
+            "columns": {"prompt": "q", "rating_best": 10.0},
+            "unusable": "drop",
+        },
+        {"kind": "live", "query": "", "min_rating": None},
+    ]

@@ -89,7 +89,8 @@ def test_a_parquet_file_of_two_gigabytes_in_700_bytes_is_refused_within_little_m
 def test_a_parquet_row_that_names_one_text_thousands_of_times_is_refused_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "nested.parquet"
     lists = pa.ListArray.from_arrays(pa.array([0, 1, 3001], pa.int32()), one_value(3001, MEBIBYTE))
-    pq.write_table(pa.table({"completions": lists}), path, compression="zstd")
+    table = {"prompt": ["p", "q"], "completion": ["c", "d"], "completions": lists}
+    pq.write_table(pa.table(table), path, compression="zstd")
     with pytest.raises(Unreadable, match=r"row 2: 3145.* bytes, expected at most 16777216"):
         rows(path, "parquet")
     outcome, memory = measured(reading(tmp_path, path, "parquet", memory_bytes=GIBIBYTE))
@@ -151,7 +152,7 @@ def test_json_of_any_depth_and_numbers_that_no_record_can_hold_are_the_fault_of_
     assert isinstance(deep, InvalidSample)
     path.write_bytes(b'{"rating": ' + b"9" * 4000 + b'}\n{"prompt": NaN}\n{"prompt": "p"}\n')
     large, nan, fine = rows(path)
-    assert (type(large), type(nan), fine) == (InvalidSample, InvalidSample, {"prompt": "p"})
+    assert (type(large["rating"]), type(nan["prompt"]), fine) == (InvalidSample, InvalidSample, {"prompt": "p"})
     outcome, _ = measured(reading(tmp_path, path, "jsonl", kind=Kind.RATED))
     assert isinstance(outcome, Unbuildable)
     assert [one.value.split(":")[0] for one in outcome.faults] == [f"deep.jsonl row {n}" for n in (1, 2, 3)]

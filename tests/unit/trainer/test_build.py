@@ -163,3 +163,17 @@ def test_the_subprocess_ends_with_its_supervisor(tmp_path: Path) -> None:
     process.stdin.close()  # as the kernel does for a supervisor that was killed
     assert process.wait(timeout=20) == 1
     assert not (asked.work / "card.json").exists()
+
+
+def test_a_table_without_a_column_is_one_fault_and_no_fault_for_each_row(tmp_path: Path) -> None:
+    table = tmp_path / "faq.csv"
+    table.write_text("question,completion\n" + "May I?,Yes.\n" * 30)
+    asked = spec(tmp_path, [])
+    given = asked.inputs[0].model_copy(
+        update={"files": (InputFile(path=table, format="csv", name="faq.csv"),)},
+    )
+    outcome = run(asked.model_copy(update={"inputs": (given,)}))
+    assert isinstance(outcome, Unbuildable)
+    [fault] = outcome.faults
+    assert fault.value == "faq.csv: prompt: no column 'prompt'"
+    assert fault.expected == "one of completion, question"

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.dataset import Format, InvalidSample
+from services.trainer.datasets.records import Kind, Record
 from services.trainer.datasets.worker.rows import Unreadable, read_rows
 from services.trainer.datasets.worker.spec import InputFile
 
@@ -30,12 +32,10 @@ def rows(folder: Path, content: bytes, kind: Format = "jsonl") -> list[Any]:
     [
         (b'{"prompt": "cut \\ud83d", "completion": "c"}', "prompt: half a surrogate pair"),
         (b'{"prompt": "p", "completion": "c", "id": "\\udc00"}', "id: half a surrogate pair"),
-        (b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', "messages: half a surrogate pair"),
-        (b'{"prompt": "p", "\\ud83d": "c"}', r"\\ud83d: half a surrogate pair"),
-        (b'{"prompt": "p", "rating": NaN}', "rating: NaN or infinity"),
-        (b'{"prompt": "p", "rating": -Infinity}', "rating: NaN or infinity"),
-        (b'{"prompt": "p", "rating": 36893488147419103232}', "rating: integer outside"),
-        (b'{"prompt": "p", "more": "\\u0000"}', "more: "),
+        (b'{"prompt": "p", "completion": "c", "rating": NaN}', "rating: NaN or infinity"),
+        (b'{"prompt": "p", "completion": "c", "rating": -Infinity}', "rating: NaN or infinity"),
+        (b'{"prompt": "p", "completion": "c", "rating": 36893488147419103232}', "rating: integer outside"),
+        (b'{"prompt": "p", "completion": "c\\u0000"}', "completion: "),
         (b'{"prompt": "cut short', r"line: '\{.*one JSON object a line"),
         (b'{"prompt": "\xff"}', "line: .*one JSON object a line"),
         (b'{"prompt": ' + b"[" * 5000, "line: .*one JSON object a line"),
@@ -43,15 +43,43 @@ def rows(folder: Path, content: bytes, kind: Format = "jsonl") -> list[Any]:
         (b"plain text", "line: 'plain text', expected one JSON object a line"),
     ],
 )
-def test_a_line_that_is_no_row_names_its_column_and_the_others_are_read(
+def test_a_line_that_is_no_record_names_its_column_and_the_others_are_read(
     tmp_path: Path, line: bytes, fault: str
 ) -> None:
     good = json.dumps(GOOD).encode()
     before, bad, after = rows(tmp_path, good + b"\n" + line + b"\n" + good + b"\n")
     assert (before, after) == (GOOD, GOOD)
-    assert isinstance(bad, InvalidSample)
     with pytest.raises(InvalidSample, match=f"^{fault}"):
-        raise bad
+        record_of(bad)
+
+
+@pytest.mark.parametrize("more", [b'"score": NaN', b'"score": -Infinity', b'"more": "\\u0000"', b'"\\ud83d": "x"'])
+def test_a_value_in_a_column_that_is_not_read_does_not_refuse_its_row(tmp_path: Path, more: bytes) -> None:
+    (row,) = rows(tmp_path, b'{"prompt": "p", "completion": "c", ' + more + b"}\n")
+    found = record_of(row)
+    assert (found.prompt_text, found.completions) == ("p", ("c",))
+
+
+def test_a_template_that_reads_a_value_which_cannot_be_held_names_that_column(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, b'{"prompt": "p", "completion": "c", "score": NaN}\n')
+    with pytest.raises(InvalidSample, match=r"^score: NaN or infinity"):
+        record_of(row, Columns(prompt="{prompt} of {score}"))
+
+
+@pytest.mark.parametrize(("delimiter", "called"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_csv_without_commas_is_refused_with_what_seems_to_separate_its_values(
+    tmp_path: Path, delimiter: str, called: str
+) -> None:
+    table = f"prompt{delimiter}completion\nMay I?{delimiter}Yes.\n".encode()
+    with pytest.raises(Unreadable, match=f"expected values separated by commas; this file seems to have {called}"):
+        rows(tmp_path, table, "csv")
+
+
+def record_of(row: Any, columns: Columns | None = None) -> Record:
+    """As a build takes a row: a fault is raised."""
+    if isinstance(row, InvalidSample):
+        raise row
+    return (columns or Columns()).record(row, Kind.COMPLETION, "test")
 
 
 def test_line_ends_of_unicode_are_letters_and_marks_of_byte_order_are_none(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class S3Prefix(Source):
         objects = await access.service.blobs.find(own + self.prefix, at_most=MAX_OBJECTS + 1)
         fitting = [one for one in sorted(objects, key=lambda one: one.key) if format_of(one.key)]
         if not fitting:
-            expected = f"the prefix of .jsonl, .csv or .parquet objects below {own}"
+            expected = f"the prefix of .jsonl, .ndjson, .csv or .parquet objects below {own}"
             raise access.fault("prefix", repr(self.prefix), expected)
         if len(objects) > MAX_OBJECTS:
             raise access.fault("prefix", f"more than {MAX_OBJECTS} objects below {self.prefix!r}", "a longer prefix")
@@ -78,5 +78,5 @@ class S3Prefix(Source):
 def _format(name: str) -> Format:
     found = format_of(name)
     if found is None:
-        raise ValueError(f"{name} has no ending that is known")
+        raise ValueError(f"unsupported file extension in {name!r}; expected .jsonl, .ndjson, .csv or .parquet")
     return found

@@ -5,19 +5,21 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from services.trainer.datasets import records
-from services.trainer.datasets.columns import Row
+from services.trainer.datasets.columns import MissingColumn, Row
 from services.trainer.datasets.dataset import InvalidSample
 from services.trainer.datasets.records import Kind, Record
 from services.trainer.datasets.worker.card import SourceCard, Unusable
 from services.trainer.datasets.worker.progress_file import PlaceFile
 from services.trainer.datasets.worker.rows import Unreadable, read_rows
-from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, Input
+from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, Input, InputFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH = 1024
 MAX_FAULTS = 20
+_TABLES = ("csv", "parquet", "folder")
+"""Formats of which every row has the same columns."""
 
 
 class InputReader:
@@ -57,6 +59,7 @@ class InputReader:
                     try:
                         record = self._record(row, from_records=file.format == "records")
                     except InvalidSample as error:
+                        self._refuse_table(file, error)
                         self._note(Unusable(place=f"{file.name} row {number}", reason=str(error)))
                         if len(self._unusable) == MAX_FAULTS and self._given.unusable == "refuse":
                             return
@@ -74,6 +77,11 @@ class InputReader:
         if from_records:
             return Record.of_values(row)
         return self._given.columns.record(row, self._kind, self._given.origin)
+
+    def _refuse_table(self, file: InputFile, error: InvalidSample) -> None:
+        """One fault for a table that lacks a column, instead of the same one for each of its rows."""
+        if isinstance(error, MissingColumn) and file.format in _TABLES and self._given.unusable == "refuse":
+            raise CannotBuild(_fault(self._given, file.name, str(error))) from error
 
     def _note(self, unusable: Unusable) -> None:
         self._counted["unusable"] += 1

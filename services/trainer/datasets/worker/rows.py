@@ -58,7 +58,7 @@ def _json_lines(file: InputFile) -> Iterator[tuple[int, Row | InvalidSample]]:
             try:
                 row = read_json(text)
             except ValueError as error:
-                yield number, json_fault(text, str(error))
+                yield number, _readable_columns(text, str(error))
                 continue
             yield number, row if isinstance(row, dict) else InvalidSample("line", _start(text), "a JSON object")
 
@@ -71,11 +71,22 @@ def _csv(file: InputFile) -> Iterator[tuple[int, Row | InvalidSample]]:
         lines = _RowBytes(opened, file)
         reader = csv.DictReader(lines, strict=True)
         try:
+            _check_delimiter(reader.fieldnames or (), file)
             for number, row in enumerate(reader, 1):
                 lines.begin_row()
                 yield number, _csv_fault(row, reader.fieldnames or ()) or row
         except csv.Error as error:
             raise Unreadable(file, f"line {reader.line_num}", str(error), "CSV with a first line of names") from error
+
+
+def _check_delimiter(names: Sequence[str], file: InputFile) -> None:
+    """Spreadsheets of many countries separate by semicolons: their first line is then one long name."""
+    if len(names) != 1:
+        return
+    for delimiter, called in {";": "semicolons", "\t": "tabs", "|": "vertical bars"}.items():
+        if delimiter in names[0]:
+            expected = f"values separated by commas; this file seems to have {called}"
+            raise Unreadable(file, "line 1", f"one column called {names[0][:100]!r}", expected)
 
 
 def _csv_fault(row: Mapping[str | None, Any], names: Sequence[str]) -> InvalidSample | None:
@@ -178,17 +189,29 @@ def _refuse_wide_text(file: InputFile) -> None:
             raise Unreadable(file, "byte 0", "UTF-16 or UTF-32", "UTF-8")
 
 
-def json_fault(line: bytes, reason: str) -> InvalidSample:
-    """Why a line that the fleet's reader refuses makes no row, and the column at fault where it is JSON at all."""
+def _readable_columns(line: bytes, reason: str) -> Row | InvalidSample:
+    """A line that the fleet's reader refuses: a row in which each column at fault has its fault as its value.
+
+    The fault is raised where that column is read (see `Columns`): pandas writes NaN for what it does not have, and a
+    column that no recipe reads may hold anything. A column whose name is at fault cannot be read and is left out. What
+    is no JSON object, or too much of one, is a fault as a whole.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return InvalidSample("line", _start(line), "one JSON object a line")
-    if isinstance(row, dict):
-        for name, value in row.items():
-            if fault := _value_fault(name) or _value_fault(value):
-                return InvalidSample(_printable(name), fault, "values that the fleet can hold")
-    return InvalidSample("line", reason[:200], "values that the fleet can hold")
+    if not isinstance(row, dict):
+        return InvalidSample("line", reason[:200], "values that the fleet can hold")
+    named = {name: value for name, value in row.items() if not _value_fault(name)}
+    faults = {name: fault for name, value in named.items() if (fault := _value_fault(value))}
+    sound = {name: value for name, value in named.items() if name not in faults}
+    try:
+        read_json(json.dumps(sound))
+    except ValueError as error:
+        return InvalidSample("line", str(error)[:200], "values that the fleet can hold")
+    return sound | {
+        name: InvalidSample(_printable(name), fault, "values that the fleet can hold") for name, fault in faults.items()
+    }
 
 
 def _value_fault(value: object) -> str:
