@@ -1,4 +1,4 @@
-"""Which files of a place on this machine make an adapter, in the forms that the registry imports."""
+"""The files of an adapter on this machine, in the formats that the registry imports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def files_of(place: Path) -> list[Path]:
     """The files to send of a file or folder that exists; raises `BadInput` naming what is missing."""
     if place.is_file():
         if not place.name.lower().endswith((*SINGLE, *ARCHIVES)):
-            raise BadInput("SOURCE", f"{place} is no adapter, expected {EXPECTED}")
+            raise BadInput("SOURCE", f"{place} is not an adapter; expected {EXPECTED}")
         return [place]
     names = {path.name: path for path in sorted(place.iterdir()) if path.is_file()}
     for weights in WEIGHTS:
@@ -32,8 +32,8 @@ def files_of(place: Path) -> list[Path]:
         return single
     if single:
         raise BadInput(
-            "SOURCE", f"{place} holds {len(single)} adapters; name one of {', '.join(p.name for p in single)}"
+            "SOURCE", f"{place} contains {len(single)} adapters; name one of {', '.join(p.name for p in single)}"
         )
     pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".npz"))]
     found = f"; {pickles[0]} may hold pickled code, which is never read" if pickles else ""
-    raise BadInput("SOURCE", f"{place} holds no adapter{found}; expected {EXPECTED}")
+    raise BadInput("SOURCE", f"{place} contains no adapter{found}; expected {EXPECTED}")

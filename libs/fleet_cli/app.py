@@ -18,7 +18,9 @@ from fleet_cli.commands.route import route
 from fleet_cli.commands.token import token
 from fleet_cli.group import CommandGroup
 
-root = CommandGroup("Runs the whole life of LoRA adapters: data, train, register, evaluate, approve, serve, feedback.")
+root = CommandGroup(
+    "Run the whole life of LoRA adapters: data, train, register, evaluate, approve, serve, feedback.", completion=True
+)
 
 for add in (up.add, status.add, provision.add, lifecycle_commands.add_train, chat.add, demo.add):
     add(root)

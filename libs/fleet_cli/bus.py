@@ -43,11 +43,11 @@ async def connect(home: FleetHome, user: str = "admin") -> AsyncIterator[Client]
     last: list[Exception] = []
 
     async def remember(error: Exception) -> None:
-        """Once connected, what cannot be done raises where it is done; before, this says why."""
+        """Keeps the reason why connecting fails; once connected, errors are raised where they happen."""
         last.append(error)
 
     try:
-        # nats-py tries for ever once it may reconnect, so the first contact gets a time of its own.
+        # With reconnects allowed nats-py never gives up, so the first connection has its own timeout.
         async with asyncio.timeout(10):
             await _knock(url)
             client = await nats.connect(
@@ -69,7 +69,7 @@ async def connect(home: FleetHome, user: str = "admin") -> AsyncIterator[Client]
 
 
 async def _knock(url: str) -> None:
-    """Raise OSError at once where nobody listens."""
+    """Raise OSError at once where nothing listens."""
     parts = urlsplit(url if "://" in url else f"nats://{url}")
     _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
     writer.close()
@@ -134,8 +134,8 @@ async def follow(
     """Every message of the streams after a position (None: only new ones; a stream it lacks: from its start).
 
     In order within a stream; what is there at the beginning is merged by its time over all streams. Then waits for
-    more for ever, or without `wait` ends. Nothing durable is left behind. A consumer lost with its server is made again
-    where it stopped, so that an outage skips nothing, and a stream that was made anew is read from its start.
+    more for ever, or without `wait` ends. Nothing durable is left behind. A consumer lost with its server is created
+    again where it stopped, so that an outage skips nothing, and a recreated stream is read from its start.
 
     Raises APIError where a stream is not there at the beginning.
     """
@@ -184,7 +184,7 @@ async def _into(queue: asyncio.Queue[Received | Exception], reader: AsyncIterato
 
 
 async def _past(client: Client, position: int, subjects: Sequence[str], stream: str) -> AsyncIterator[Received]:
-    """What a stream holds behind a position now."""
+    """What a stream holds after a position now."""
     async for received in _read(client.jetstream(), position + 1, subjects, stream, wait=False):
         yield received
 
@@ -196,7 +196,7 @@ async def _follow(client: Client, position: int, subjects: Sequence[str], stream
         try:
             info = await js.stream_info(stream)
             if created not in (None, info.created):
-                position = 0  # the stream was made anew: none of its messages has been shown
+                position = 0  # the stream was recreated: none of its messages has been shown
             # A server that lost its newest messages gives their sequences to others.
             created, position = info.created, min(position, info.state.last_seq)
             async for received in _read(js, position + 1, subjects, stream, wait=True):
@@ -260,7 +260,7 @@ def event_type(name: str, option: str = "TYPE") -> type[Event]:
     for known, event in EVENTS.items():
         if known.lower() == wanted:
             return event
-    raise BadInput(option, f"{name!r} is no event of the fleet; known are {', '.join(sorted(EVENTS))}")
+    raise BadInput(option, f"unknown event {name!r}; expected one of {', '.join(sorted(EVENTS))}")
 
 
 def outgoing(event: Event, entity: str, source: str = "upstream") -> Outgoing:

@@ -54,10 +54,10 @@ def read_lines(name: str, option: str, required: tuple[str, ...]) -> list[dict[s
             value = record.get(field)
             if not isinstance(value, str) or not value.strip():
                 found = "is missing" if value is None else f"is {value!r}"
-                raise BadInput(option, f"{name} line {number}: {field} {found}; wanted is {_example(required)}")
+                raise BadInput(option, f"{name} line {number}: {field} {found}; expected {_example(required)}")
         records.append(record)
     if not records:
-        raise BadInput(option, f"{name} holds no line; wanted are lines such as {_example(required)}")
+        raise BadInput(option, f"{name} has no lines; expected lines such as {_example(required)}")
     return records
 
 

@@ -1,4 +1,4 @@
-"""A typer group whose every command has --json and --home, and ends in one plain line when it cannot go on."""
+"""A typer group whose every command has --json and --home, and reports an error in one plain line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fleet_cli.session import Session
 
 Run = TypeVar("Run", bound=Callable[..., None])
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Folder of the fleet (default: $LORAFLEET_HOME or ./.lorafleet).")
 ]
 
 
 class PlainGroup(TyperGroup):
-    """Says what is wrong with the command line in one line on stderr, exit code 2."""
+    """Reports what is wrong with the command line in one line on stderr, exit code 2."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         extra["standalone_mode"] = False
@@ -51,7 +51,7 @@ class PlainGroup(TyperGroup):
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads standard output any more, as behind `lorafleet events tail | head`."""
+    """Whether the reader of standard output has ended, as `head` does in `lorafleet events tail | head`."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLERR)
@@ -69,9 +69,10 @@ def _leave_quietly() -> NoReturn:
 class CommandGroup:
     """Collects commands that take a `Session` first; `typer` holds them for the root application."""
 
-    def __init__(self, help: str) -> None:
+    def __init__(self, help: str, *, completion: bool = False) -> None:
+        """`completion` adds the options that install or print the shell's completion: the root has them."""
         self.typer = typer.Typer(
-            help=help, no_args_is_help=True, cls=PlainGroup, pretty_exceptions_enable=False, add_completion=False
+            help=help, no_args_is_help=True, cls=PlainGroup, pretty_exceptions_enable=False, add_completion=completion
         )
 
     def add(self, other: CommandGroup, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The digest chain of a version: one readable line a link, and whether every link speaks of the same artifact."""
+"""The digest chain of a version: one readable line a link, and whether every link names the same artifact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fleet_cli.client.responses import Provenance
 
 
 def lines(chain: Provenance) -> list[str]:
-    """Links in the order in which they were made; one that does not exist yet says so."""
+    """Links in the order in which they were made; one that does not exist yet is `not yet`."""
     links = {
         "data set": _with(chain.dataset, "{sha256}  {samples} samples"),
         "configuration": _with(chain.configuration, "{sha256}  job {job_id}"),
@@ -32,12 +32,12 @@ def lines(chain: Provenance) -> list[str]:
 
 
 def breaks(chain: Provenance) -> list[str]:
-    """Links that speak of another artifact than the registered one; none when the chain holds."""
+    """Links that name another artifact than the registered one; none when the chain is intact."""
     wanted = chain.artifact.get("sha256")
     said = {"evaluation": chain.evaluation, "approval": chain.approval}
     said |= {f"replica {one.get('replica')}": one for one in chain.loaded}
     return [
-        f"{name} speaks of artifact {link.get('artifact_sha256')}, registered is {wanted}"
+        f"{name} names artifact {link.get('artifact_sha256')}, but {wanted} is registered"
         for name, link in said.items()
         if link is not None and link.get("artifact_sha256") != wanted
     ]

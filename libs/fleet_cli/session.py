@@ -35,13 +35,13 @@ class _Output(Console):
 
 
 def _console(terminal: bool) -> Console:
-    # Nobody wants a table folded to 80 columns in a file.
+    # A table in a file is not folded to 80 columns.
     return _Output(highlight=False) if terminal else _Output(highlight=False, soft_wrap=True, width=200)
 
 
 @dataclass(frozen=True)
 class Session:
-    """One run of a command. Answers go to stdout, everything said about them to stderr."""
+    """One run of a command. Answers go to stdout, notes about them to stderr."""
 
     home: FleetHome
     as_json: bool = False

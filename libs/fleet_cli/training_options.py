@@ -1,10 +1,11 @@
-"""What a training may be asked with on the command line, and the event that asks for it."""
+"""The options of a training on the command line, and the event that requests it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from fleet_events import v1
 
 
 class Scheduler(StrEnum):
-    """How the learning rate moves."""
+    """How the learning rate changes."""
 
     CONSTANT = "constant"
     LINEAR = "linear"
@@ -34,7 +35,7 @@ class Objective(StrEnum):
 
 
 class Export(StrEnum):
-    """Further forms of a finished adapter."""
+    """Further formats of a finished adapter."""
 
     GGUF = "gguf"
     GGUF_Q8_0 = "gguf-q8_0"
@@ -48,99 +49,165 @@ HYPERPARAMETERS = tuple(v1.Hyperparameters.model_fields)
 """Each is an option of the same name; the two differ only in their hyphens."""
 
 
+_data = partial(typer.Option, rich_help_panel="Data")
+_objective = partial(typer.Option, rich_help_panel="Objective")
+_adapter = partial(typer.Option, rich_help_panel="Adapter")
+_optimisation = partial(typer.Option, rich_help_panel="Optimisation")
+_checkpoints = partial(typer.Option, rich_help_panel="Checkpoints and validation")
+_exports = partial(typer.Option, rich_help_panel="Exports")
+_registration = partial(typer.Option, rich_help_panel="Registration and approval")
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of `train` and `lifecycle run`. Ranges are those of the event's contract."""
+    """Options of `train` and `lifecycle run`. Ranges are those of the event's contract, defaults the trainer's."""
 
     domain: DomainOption
-    query: Annotated[str, typer.Option("--query", help="Full-text query that selects samples; empty takes all.")] = ""
-    dataset: Annotated[str, typer.Option("--dataset", help="Id of an existing data set instead of a query.")] = ""
-    golden_dataset: Annotated[
-        str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
+
+    query: Annotated[
+        str, _data("--query", help="Full-text query that selects recorded samples (default: all of the domain).")
     ] = ""
-    method: Annotated[Method | None, typer.Option("--method", help="Training method (default: lora).")] = None
-    rank: Annotated[int | None, typer.Option("--rank", help="LoRA rank, 1 to 256.")] = None
-    auto_approve_threshold: Annotated[
+    dataset: Annotated[str, _data("--dataset", help="Id of a data set to train on (default: the query's samples).")] = (
+        ""
+    )
+    min_rating: Annotated[
         float | None,
-        typer.Option("--auto-approve-threshold", help="Score from which no human is asked (default: the policy's)."),
+        _data("--min-rating", help="Minimum rating, 0 to 5; unrated samples are kept (default: any rating)."),
     ] = None
-    alpha: Annotated[float | None, typer.Option("--alpha", help="LoRA alpha (default: twice the rank).")] = None
-    dropout: Annotated[float | None, typer.Option("--dropout", help="LoRA dropout, 0 to 0.9.")] = None
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak, 1e-7 to 0.1.")] = None
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the data.")] = None
-    max_steps: Annotated[int | None, typer.Option("--max-steps", help="End after so many steps.")] = None
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Samples a step.")] = None
-    max_length: Annotated[int | None, typer.Option("--max-length", help="Longest sample in tokens.")] = None
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None
-    warmup_ratio: Annotated[float | None, typer.Option("--warmup-ratio", help="0 to 0.5.")] = None
-    scheduler: Annotated[Scheduler | None, typer.Option("--scheduler", help="JobProgress of the learning rate.")] = None
-    target_modules: Annotated[
-        list[str] | None, typer.Option("--target-module", help="Projection to adapt; may be given again.")
+    max_length: Annotated[
+        int | None, _data("--max-length", help="Longest sample in tokens; longer ones are left out (default: 512).")
     ] = None
-    checkpoint_steps: Annotated[
-        int | None, typer.Option("--checkpoint-steps", help="Steps between checkpoints (default: one an epoch).")
+
+    objective: Annotated[Objective | None, _objective("--objective", help="What to optimise (default: sft).")] = None
+    beta: Annotated[
+        float | None,
+        _objective("--beta", help="dpo: penalty for diverging from the reference model (default: 0.1)."),
     ] = None
-    keep_checkpoints: Annotated[
-        int | None, typer.Option("--keep-checkpoints", help="Newest checkpoints kept beside the best, 1 to 100.")
-    ] = None
-    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="0 to 1.")] = None
-    max_gradient_norm: Annotated[
-        float | None, typer.Option("--max-gradient-norm", help="Gradients are scaled down to this norm.")
-    ] = None
-    validation_part: Annotated[
-        float | None, typer.Option("--validation-part", help="Part of the prompts held out to validate, 0 to 0.5.")
-    ] = None
-    validation_steps: Annotated[
-        int | None, typer.Option("--validation-steps", help="Steps between validations (default: one an epoch).")
-    ] = None
-    early_stopping_patience: Annotated[
-        int | None,
-        typer.Option("--early-stopping-patience", help="End after so many validations without a better loss."),
-    ] = None
-    beta: Annotated[float | None, typer.Option("--beta", help="dpo: how strongly it is held to its start.")] = None
     preference_loss: Annotated[
-        str | None, typer.Option("--preference-loss", help="dpo: sigmoid, hinge, ipo, robust, apo_zero, …")
+        str | None,
+        _objective("--preference-loss", help="dpo: sigmoid, hinge, ipo, robust, apo_zero, … (default: sigmoid)."),
     ] = None
     label_smoothing: Annotated[
         float | None,
-        typer.Option("--label-smoothing", help="dpo: part of the preferences taken to be wrong, 0 to 0.49."),
+        _objective("--label-smoothing", help="dpo: fraction of preferences assumed wrong, 0 to 0.49 (default: 0)."),
     ] = None
-    ranking_loss: Annotated[str | None, typer.Option("--ranking-loss", help="ranking: margin, rrhf or listwise.")] = (
-        None
-    )
+    ranking_loss: Annotated[
+        str | None, _objective("--ranking-loss", help="ranking: margin, rrhf or listwise (default: margin).")
+    ] = None
     ranking_margin: Annotated[
-        float | None, typer.Option("--ranking-margin", help="ranking: margin in nats per token.")
+        float | None, _objective("--ranking-margin", help="ranking: margin in nats per token (default: 0.5).")
     ] = None
-    processes: Annotated[int | None, typer.Option("--processes", help="Processes that share each batch, 1 to 64.")] = (
-        None
-    )
-    layers: Annotated[int | None, typer.Option("--layers", help="Last layers to adapt (default: all).")] = None
-    micro_batch_size: Annotated[
-        int | None, typer.Option("--micro-batch-size", help="Records of a batch computed at once (default: all).")
-    ] = None
-    objective: Annotated[Objective | None, typer.Option("--objective", help="What it learns from (default: sft).")] = (
-        None
-    )
+
+    base_model: Annotated[str, _adapter("--base-model", help="Base model by name (default: the trainer's).")] = ""
     continue_from: Annotated[
-        str, typer.Option("--continue-from", help="Adapter to train further: its id, or that of the job that made it.")
+        str,
+        _adapter(
+            "--continue-from",
+            help="Adapter to train further, by its id or the id of the job that made it (default: a new adapter).",
+        ),
     ] = ""
-    priority: Annotated[
-        int | None, typer.Option("--priority", help="0 to 9; of two waiting jobs the higher goes first.")
+    method: Annotated[Method | None, _adapter("--method", help="Training method (default: lora).")] = None
+    rank: Annotated[int | None, _adapter("--rank", help="LoRA rank, 1 to 256 (default: 16).")] = None
+    alpha: Annotated[float | None, _adapter("--alpha", help="LoRA alpha (default: twice the rank).")] = None
+    dropout: Annotated[float | None, _adapter("--dropout", help="LoRA dropout, 0 to 0.9 (default: 0).")] = None
+    target_modules: Annotated[
+        list[str] | None,
+        _adapter("--target-module", help="Layer to adapt; may be repeated (default: all linear layers)."),
     ] = None
+    layers: Annotated[
+        int | None, _adapter("--layers", help="Number of decoder layers to adapt, from the last (default: all).")
+    ] = None
+
+    learning_rate: Annotated[
+        float | None, _optimisation("--learning-rate", help="Peak learning rate, 1e-7 to 0.1 (default: 0.0005).")
+    ] = None
+    scheduler: Annotated[
+        Scheduler | None, _optimisation("--scheduler", help="Learning rate after the warm-up (default: linear).")
+    ] = None
+    warmup_ratio: Annotated[
+        float | None, _optimisation("--warmup-ratio", help="Fraction of steps that warm up, 0 to 0.5 (default: 0.05).")
+    ] = None
+    epochs: Annotated[float | None, _optimisation("--epochs", help="Passes over the data (default: 3).")] = None
+    max_steps: Annotated[
+        int | None, _optimisation("--max-steps", help="Stop after this many steps (default: when the epochs are done).")
+    ] = None
+    batch_size: Annotated[
+        int | None, _optimisation("--batch-size", help="Samples per step, over all processes (default: 8).")
+    ] = None
+    micro_batch_size: Annotated[
+        int | None,
+        _optimisation("--micro-batch-size", help="Samples of a batch computed at once (default: all of a process)."),
+    ] = None
+    processes: Annotated[
+        int | None, _optimisation("--processes", help="Processes that share each batch, 1 to 64 (default: 1).")
+    ] = None
+    weight_decay: Annotated[
+        float | None, _optimisation("--weight-decay", help="Weight decay of AdamW, 0 to 1 (default: 0).")
+    ] = None
+    max_gradient_norm: Annotated[
+        float | None, _optimisation("--max-gradient-norm", help="Scale gradients down to this norm (default: 1).")
+    ] = None
+    seed: Annotated[
+        int | None, _optimisation("--seed", help="Seed of order, first weights and dropout (default: 0).")
+    ] = None
+
+    checkpoint_steps: Annotated[
+        int | None, _checkpoints("--checkpoint-steps", help="Steps between checkpoints (default: one per epoch).")
+    ] = None
+    keep_checkpoints: Annotated[
+        int | None,
+        _checkpoints("--keep-checkpoints", help="Newest checkpoints to keep beside the best, 1 to 100 (default: 2)."),
+    ] = None
+    validation_part: Annotated[
+        float | None,
+        _checkpoints("--validation-part", help="Fraction of prompts held out for validation, 0 to 0.5 (default: 0)."),
+    ] = None
+    validation_steps: Annotated[
+        int | None, _checkpoints("--validation-steps", help="Steps between validations (default: one per epoch).")
+    ] = None
+    early_stopping_patience: Annotated[
+        int | None,
+        _checkpoints(
+            "--early-stopping-patience",
+            help="Stop after this many validations without a lower loss (default: never).",
+        ),
+    ] = None
+
     exports: Annotated[
-        list[Export] | None, typer.Option("--export", help="Further form of the adapter; may be given again.")
+        list[Export] | None,
+        _exports("--export", help="Further format of the adapter; may be repeated (default: none)."),
+    ] = None
+
+    description: Annotated[
+        str,
+        _registration(
+            "--description", help="Purpose of the adapter; queries are matched to it (default: its predecessor's)."
+        ),
+    ] = ""
+    adapter_version: Annotated[
+        str, _registration("--version", help="Version to register, X.Y.Z (default: computed).")
+    ] = ""
+    bump: Annotated[
+        Bump | None, _registration("--bump", help="Version number to raise (default: by what changed).")
+    ] = None
+    golden_dataset: Annotated[
+        str, _registration("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
+    ] = ""
+    auto_approve_threshold: Annotated[
+        float | None,
+        _registration("--auto-approve-threshold", help="Minimum score for automatic approval (default: the policy's)."),
+    ] = None
+
+    priority: Annotated[
+        int | None, typer.Option("--priority", help="0 to 9; waiting jobs of higher priority run first (default: 0).")
     ] = None
     config: Annotated[
-        Path | None, typer.Option("--config", help="JSON file of hyperparameters; options win over it.")
+        Path | None,
+        typer.Option("--config", help="JSON file of hyperparameters; options override it (default: none)."),
     ] = None
-    min_rating: Annotated[float | None, typer.Option("--min-rating", help="Only samples rated so, 0 to 5.")] = None
-    adapter_version: Annotated[str, typer.Option("--version", help="Register as exactly X.Y.Z.")] = ""
-    bump: Annotated[Bump | None, typer.Option("--bump", help="Part of the version to raise.")] = None
-    description: Annotated[str, typer.Option("--description", help="What it is for; queries are matched to it.")] = ""
-    base_model: Annotated[str, typer.Option("--base-model", help="Base model by name.")] = ""
 
     def request(self) -> v1.TrainingRequested:
-        """The event that asks for it; raises `BadInput` naming the option at fault."""
+        """The event that requests it; raises `BadInput` naming the option at fault."""
         chosen = {
             name: value.value if isinstance(value, StrEnum) else value
             for name in HYPERPARAMETERS
@@ -172,7 +239,7 @@ class TrainingOptions:
             return v1.TrainingRequested.model_validate(asked)
         except ValidationError as error:
             first = error.errors()[0]
-            raise BadInput(_option_of(first["loc"]), f"{first['input']!r} is refused: {first['msg']}") from error
+            raise BadInput(_option_of(first["loc"]), f"{first['input']!r} is invalid: {first['msg']}") from error
 
     def _from_file(self) -> dict[str, object]:
         if self.config is None:
@@ -188,7 +255,7 @@ class TrainingOptions:
         for name in values:
             if name not in known:
                 raise BadInput(
-                    "--config", f"{self.config}: {name!r} is no hyperparameter; known are {', '.join(known)}"
+                    "--config", f"{self.config}: unknown hyperparameter {name!r}; expected one of {', '.join(known)}"
                 )
         try:
             v1.Hyperparameters.model_validate(values)
@@ -196,7 +263,7 @@ class TrainingOptions:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise BadInput(
-                "--config", f"{self.config}: {where} {first['input']!r} is refused: {first['msg']}"
+                "--config", f"{self.config}: {where} {first['input']!r} is invalid: {first['msg']}"
             ) from error
         return values
 

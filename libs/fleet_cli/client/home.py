@@ -1,4 +1,4 @@
-"""Where the fleet is and which credentials speak to it: `$LORAFLEET_HOME/fleet.json`, then LORAFLEET_* variables."""
+"""Where the fleet is and which credentials it takes: `$LORAFLEET_HOME/fleet.json`, then LORAFLEET_* variables."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class FleetHome:
         return url
 
     def nats_seed(self, user: str = "admin") -> Path | None:
-        """nkey seed file for the bus; None where the server asks for none."""
+        """nkey seed file for the bus; None where the server requires none."""
         if named := self._environment.get("LORAFLEET_NATS_SEED_FILE"):
             return Path(named)
         for candidate in (
@@ -129,6 +129,6 @@ class FleetHome:
 
     def _unknown(self, what: str, variable: str) -> FleetError:
         return FleetError(
-            f"no address or key known for {what}: {self.folder / 'fleet.json'} does not say; "
-            f"start the fleet (`lorafleet up`), name its folder (--home or LORAFLEET_HOME), or set {variable}"
+            f"no address or key of {what} is configured in {self.folder / 'fleet.json'}; "
+            f"start the fleet (`lorafleet up`), pass its folder (--home or LORAFLEET_HOME), or set {variable}"
         )

@@ -1,4 +1,4 @@
-"""`lorafleet adapters`: what the registry holds, and the decisions of a human."""
+"""`lorafleet adapters`: the versions that the registry holds, and the decisions of a human."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.session import Session, facts, table
 
-adapters = CommandGroup("List, show, approve, activate, register, import and convert adapters.")
+adapters = CommandGroup("List, show, approve, reject, activate, deactivate, register, import and convert adapters.")
 convert.add(adapters)
 
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")]
@@ -39,9 +39,9 @@ def list_(
     domain: OptionalDomain = None,
     status: Annotated[Status | None, typer.Option("--status", help="Only this status.")] = None,
     base_model: Annotated[str | None, typer.Option("--base-model", help="Only this base model.")] = None,
-    active: Annotated[bool, typer.Option("--active", help="Only versions that serve.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="Only active versions.")] = False,
 ) -> None:
-    """List versions."""
+    """List versions, newest first."""
     found = session.client.call(
         calls.adapters(domain, status.value if status else None, base_model, True if active else None)
     )
@@ -54,7 +54,7 @@ def list_(
 
 @adapters.command("show")
 def show(session: Session, adapter_id: AdapterId) -> None:
-    """Show everything known of a version."""
+    """Show everything known about a version."""
     found = session.client.call(calls.adapter(adapter_id))
     session.answer(found, facts(found.model_dump(mode="json")))
 
@@ -68,7 +68,7 @@ def provenance(session: Session, adapter_id: AdapterId) -> None:
 
 @adapters.command("manifest")
 def manifest(session: Session, adapter_id: AdapterId) -> None:
-    """Show a version's manifest: what it is for, its numbers, and the forms it can be had in."""
+    """Show a version's manifest: its purpose, its numbers, and the formats it is available in."""
     found = session.client.call(calls.manifest(adapter_id))
     session.answer(found, facts(found.model_dump(mode="json")))
 
@@ -80,7 +80,7 @@ def _decide(session: Session, verb: str, adapter_id: str, reason: str) -> None:
 
 
 def _unreached(withdrawal: Withdrawal | None) -> str:
-    """Where a version that was taken out of service may still answer."""
+    """The replicas on which a deactivated version may still answer."""
     if withdrawal is None or (withdrawal.published and not withdrawal.pending):
         return ""
     if not withdrawal.published:
@@ -102,13 +102,13 @@ def reject(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -
 
 @adapters.command("activate")
 def activate(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -> None:
-    """Make an approved version its family's answer."""
+    """Activate an approved version for its family."""
     _decide(session, "activate", adapter_id, reason)
 
 
 @adapters.command("deactivate")
 def deactivate(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -> None:
-    """Take a version out of service."""
+    """Deactivate a version: it takes no further requests."""
     _decide(session, "deactivate", adapter_id, reason)
 
 
@@ -119,24 +119,38 @@ def register(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="PEFT folder of an adapter.")],
     domain: DomainOption,
     method: Annotated[
-        Method | None, typer.Option("--method", help="How it was trained (default: as the folder says).")
+        Method | None, typer.Option("--method", help="Training method (default: that of the folder's configuration).")
     ] = None,
     base_model: Annotated[
-        str, typer.Option("--base-model", help="Base model's name in the fleet (default: as the folder says).")
+        str,
+        typer.Option(
+            "--base-model", help="Base model's name in the fleet (default: that of the folder's configuration)."
+        ),
     ] = "",
-    version: Annotated[str, typer.Option("--version", help="Exact X.Y.Z (default: computed).")] = "",
-    bump: Annotated[Bump | None, typer.Option("--bump", help="Part of the version to raise.")] = None,
-    golden_dataset: Annotated[str, typer.Option("--golden-dataset", help="Golden data set to judge with.")] = "",
-    description: Annotated[str, typer.Option("--description", help="What it is for; queries are matched to it.")] = "",
+    version: Annotated[str, typer.Option("--version", help="Version to register, X.Y.Z (default: computed).")] = "",
+    bump: Annotated[
+        Bump | None, typer.Option("--bump", help="Version number to raise (default: by what changed).")
+    ] = None,
+    golden_dataset: Annotated[
+        str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
+    ] = "",
+    description: Annotated[
+        str,
+        typer.Option(
+            "--description", help="Purpose of the adapter; queries are matched to it (default: its predecessor's)."
+        ),
+    ] = "",
     reason: ReasonOption = "",
 ) -> None:
     """Upload a PEFT folder as a new version."""
     if not folder.is_dir():
-        raise BadInput("FOLDER", f"{folder} is no folder; give one with adapter_config.json and its safetensors")
+        raise BadInput(
+            "FOLDER", f"{folder} is not a directory; pass a PEFT folder with adapter_config.json and its safetensors"
+        )
     files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
     for file in files:
         if not file.is_file():
-            raise BadInput("FOLDER", f"{folder} holds no {file.name}; pickled weights (.bin) are never read")
+            raise BadInput("FOLDER", f"{folder} contains no {file.name}; pickled weights (.bin) are never read")
     fields = {
         "domain": domain,
         "method": method.value if method else "",
@@ -163,18 +177,34 @@ def import_(
         ),
     ],
     domain: DomainOption,
-    base_model: Annotated[str, typer.Option("--base-model", help="It is for (default: the registry's first).")] = "",
-    method: Annotated[Method | None, typer.Option("--method", help="How it was trained (default: seen).")] = None,
-    version: Annotated[str, typer.Option("--version", help="Exact X.Y.Z (default: computed).")] = "",
-    bump: Annotated[Bump | None, typer.Option("--bump", help="Part of the version to raise.")] = None,
-    golden_dataset: Annotated[str, typer.Option("--golden-dataset", help="Golden data set to judge with.")] = "",
-    description: Annotated[str, typer.Option("--description", help="What it is for; queries are matched to it.")] = "",
+    base_model: Annotated[
+        str, typer.Option("--base-model", help="Base model's name in the fleet (default: the registry's first).")
+    ] = "",
+    method: Annotated[
+        Method | None, typer.Option("--method", help="Training method (default: recognised from the files).")
+    ] = None,
+    version: Annotated[str, typer.Option("--version", help="Version to register, X.Y.Z (default: computed).")] = "",
+    bump: Annotated[
+        Bump | None, typer.Option("--bump", help="Version number to raise (default: by what changed).")
+    ] = None,
+    golden_dataset: Annotated[
+        str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
+    ] = "",
+    description: Annotated[
+        str,
+        typer.Option(
+            "--description", help="Purpose of the adapter; queries are matched to it (default: its predecessor's)."
+        ),
+    ] = "",
     hub_token_file: Annotated[
-        Path | None, typer.Option("--hub-token-file", help="Token for a private repository of the hub.")
+        Path | None,
+        typer.Option(
+            "--hub-token-file", help="File with a token for a private repository of the hub (default: no token)."
+        ),
     ] = None,
     reason: ReasonOption = "",
 ) -> None:
-    """Register an adapter from files in another tool's form, an archive, the fleet's bucket or a model hub."""
+    """Import an adapter from files of another tool, an archive, the fleet's bucket or a model hub as a new version."""
     given = {
         "domain": domain,
         "base_model": base_model,
@@ -190,7 +220,7 @@ def import_(
         call = calls.import_files(files_of(Path(source)), fields)
     else:
         if "/" not in source:
-            raise BadInput("SOURCE", f"there is no {source} here, expected {EXPECTED}")
+            raise BadInput("SOURCE", f"{source} does not exist here; expected {EXPECTED}")
         if hub_token_file is not None:
             fields["hub_token"] = read_text(str(hub_token_file), "--hub-token-file").strip()
         call = calls.import_from(source, fields)
@@ -199,7 +229,9 @@ def import_(
     if found.status == "pending_review":
         session.note(f"it serves once it is approved: lorafleet adapters approve {found.adapter_id}")
     if not description:
-        session.note("without --description, --model auto finds it by what the version before had, if there was one")
+        session.note(
+            "without --description, `auto` routes to it by the description of the previous version, if there is one"
+        )
 
 
 def _score(metrics: object) -> str:

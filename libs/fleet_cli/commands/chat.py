@@ -1,4 +1,4 @@
-"""`lorafleet chat | feedback | route`: ask, rate, and see who would answer."""
+"""`lorafleet chat | feedback`: ask a question, and rate the answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 
 
-def _told(served: Served | None, generation_id: str) -> str:
+def _footer(served: Served | None, generation_id: str) -> str:
     who = "the base model"
     if served is not None and served.mix:
         who = " + ".join(f"{one.adapter_id} × {one.weight:g}" for one in served.mix)
@@ -22,20 +22,28 @@ def _told(served: Served | None, generation_id: str) -> str:
 
 
 def add(root: CommandGroup) -> None:
-    """Hang `chat`, `feedback` and `route` under the root."""
+    """Add `chat` and `feedback` to the root."""
 
     @root.command("chat")
     def chat(
         session: Session,
         *,
-        prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
-        model: Annotated[str, typer.Option("--model", help="Base model, adapter id, family, or auto.")] = "auto",
-        system: Annotated[str, typer.Option("--system", help="System message.")] = "",
-        max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, max=4096)] = 256,
-        temperature: Annotated[float, typer.Option("--temperature", min=0, max=2)] = 0.0,
-        seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+        prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question.")],
+        model: Annotated[
+            str, typer.Option("--model", help="Base model, adapter id, family, weighted set, or auto.")
+        ] = "auto",
+        system: Annotated[str, typer.Option("--system", help="System message (default: none).")] = "",
+        max_tokens: Annotated[
+            int, typer.Option("--max-tokens", min=1, max=4096, help="Longest answer in tokens.")
+        ] = 256,
+        temperature: Annotated[
+            float, typer.Option("--temperature", min=0, max=2, help="Sampling temperature; 0 is greedy.")
+        ] = 0.0,
+        seed: Annotated[
+            int | None, typer.Option("--seed", min=0, help="Seed of the sampling (default: random).")
+        ] = None,
     ) -> None:
-        """Ask a question; the answer is printed as it is written."""
+        """Ask a question and print the answer as it is generated."""
         asked = calls.chat(
             model,
             prompt,
@@ -55,14 +63,16 @@ def add(root: CommandGroup) -> None:
                 served = Served.model_validate(chunk["lorafleet"])
             print(_delta(chunk), end="", file=session.out.file, flush=True)
         print(file=session.out.file)
-        session.note(_told(served, generation))
+        session.note(_footer(served, generation))
 
     @root.command("feedback")
     def feedback(
         session: Session,
-        generation_id: Annotated[str, typer.Argument(metavar="GENERATION_ID", help="Id of the answer.")],
+        generation_id: Annotated[
+            str, typer.Argument(metavar="GENERATION_ID", help="Id of the answer, as `chat` prints it.")
+        ],
         rating: Annotated[int, typer.Option("--rating", min=1, max=5, help="1 (bad) to 5 (good).")],
-        comment: Annotated[str, typer.Option("--comment")] = "",
+        comment: Annotated[str, typer.Option("--comment", help="Comment on the answer (default: none).")] = "",
     ) -> None:
         """Rate an answer."""
         answered = session.client.call(calls.feedback(generation_id, rating, comment))

@@ -30,7 +30,7 @@ class Level(StrEnum):
 
 
 def add(group: CommandGroup) -> None:
-    """Hang the command under `adapters`."""
+    """Add the command to `adapters`."""
 
     @group.command("convert")
     def convert(
@@ -39,18 +39,23 @@ def add(group: CommandGroup) -> None:
         folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="MLX or PEFT folder of an adapter.")],
         model: Annotated[Path, typer.Option("--model", help="Folder of its base model (config.json, safetensors).")],
         validation: Annotated[
-            str, typer.Option("--validation", help="JSONL with prompt and completion; what the file is tried on.")
+            str, typer.Option("--validation", help="JSONL with prompt and completion to validate the file with.")
         ],
         output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the GGUF file and its manifest.")],
-        level: Annotated[Level, typer.Option("--level", help="How it is rounded.")] = Level.F16,
+        level: Annotated[Level, typer.Option("--level", help="Quantisation level.")] = Level.F16,
         name: Annotated[str, typer.Option("--name", help="Name of the files (default: the folder's).")] = "",
-        version: Annotated[str, typer.Option("--version", help="X.Y.Z of the manifest.")] = "1.0.0",
+        version: Annotated[str, typer.Option("--version", help="Version in the manifest, X.Y.Z.")] = "1.0.0",
         adapter_type: Annotated[
-            str, typer.Option("--adapter-type", help="Chooses the quality that the level must keep.")
+            str,
+            typer.Option(
+                "--adapter-type", help="Type whose quality threshold the level must reach (default: the general one)."
+            ),
         ] = "",
-        samples: Annotated[int, typer.Option("--samples", help="Samples it was trained on.", min=0)] = 0,
+        samples: Annotated[
+            int, typer.Option("--samples", help="Number of training samples, for the manifest.", min=0)
+        ] = 0,
     ) -> None:
-        """Convert an adapter for llama.cpp, try the file on a validation set, and describe it in a manifest."""
+        """Convert an adapter for llama.cpp, validate the file, and describe it in a manifest."""
         from lora_core.errors import AdapterError
 
         rows = read_lines(validation, "--validation", ("prompt", "completion"))
@@ -79,13 +84,13 @@ def add(group: CommandGroup) -> None:
 
 
 def _engine(model: Path, rank: int) -> ArrowEngine:
-    """With room for the adapter and for what it became."""
+    """With slots for the adapter and for its converted form."""
     from transformers.utils import logging
 
     from lora_core.engine import ArrowEngine
 
     bars: Any = logging
-    bars.disable_progress_bar()  # what is said is one line
+    bars.disable_progress_bar()  # the output is one line
     try:
         return ArrowEngine.open(model, slots=2, max_rank=rank)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`lorafleet credentials`: what the parts of a deployed fleet are given, each its own and no other's.
+"""`lorafleet credentials`: the keys, passwords and tokens of a deployed fleet, each part's own.
 
 Below `<home>/deploy` (mode 0700), for compose.yaml and, as one list of Secrets, for Kubernetes.
 """
@@ -22,7 +22,7 @@ from fleet_kit import nats_auth
 if TYPE_CHECKING:
     from fleet_cli.stack.credentials import Credentials
 
-credentials = CommandGroup("Make the keys, passwords and tokens of a deployed fleet.")
+credentials = CommandGroup("Create the keys, passwords and tokens of a deployed fleet.")
 
 CONTAINER_USER = 10001
 """User of the images, see services/Dockerfile."""
@@ -34,11 +34,11 @@ CALLERS = ("trainer", "evaluator", "inference")
 def write(
     session: Session,
     database: Annotated[
-        str, typer.Option("--database", help="host:port of PostgreSQL, as the services reach it.")
+        str, typer.Option("--database", help="host:port at which the services reach PostgreSQL.")
     ] = "postgres:5432",
-    nats: Annotated[str, typer.Option("--nats", help="URL of NATS, as the services reach it.")] = "nats://nats:4222",
+    nats: Annotated[str, typer.Option("--nats", help="URL at which the services reach NATS.")] = "nats://nats:4222",
 ) -> None:
-    """Write what a deployment needs below HOME/deploy; what is there is kept, so it may be run again."""
+    """Write the credentials of a deployment below HOME/deploy; existing ones are kept, so it can be repeated."""
     # Only this command needs the makers of keys; `nats-config` runs in an image that lacks the embedded stack.
     from fleet_cli.stack.credentials import load_or_create
     from fleet_cli.stack.home import Home
@@ -64,11 +64,11 @@ def write(
 def nats_config(
     session: Session,
     users: Annotated[
-        Path, typer.Argument(metavar="USERS", help="nats/users.json that `write` made: user → public nkey.")
+        Path, typer.Argument(metavar="USERS", help="nats/users.json that `write` created: user → public nkey.")
     ],
-    output: Annotated[Path | None, typer.Option("--output", help="Write to this file instead.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write (default: stdout).")] = None,
 ) -> None:
-    """Print the accounts of nats-server: what each user may say and hear, from the topology of this version."""
+    """Print the accounts of nats-server: what each user may publish and consume, from this version's topology."""
     try:
         public = json.loads(users.read_bytes())
     except (OSError, ValueError) as error:

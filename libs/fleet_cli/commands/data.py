@@ -23,11 +23,11 @@ from fleet_cli.files import read_lines, save, to_ndjson
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
-data = CommandGroup("Record training samples; build, list, show and export data sets.")
+data = CommandGroup("Record training samples; upload files; build, list, show and export data sets.")
 
 REQUIRED = ("prompt", "completion")
 _ASK_SECONDS = 0.3
-DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID")]
+DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID", help="Id of the data set, as `data list` shows it.")]
 
 
 class Unusable(StrEnum):
@@ -56,7 +56,9 @@ def import_(
     """Record the samples of a JSONL file for a domain."""
     records = read_samples(file, "FILE")
     recorded = session.client.call(calls.record_samples(domain, to_ndjson(records)))
-    session.answer(recorded, f"{recorded.added} samples recorded for {domain}, {recorded.duplicates} were known")
+    session.answer(
+        recorded, f"{recorded.added} samples recorded for {domain}, {recorded.duplicates} were already known"
+    )
 
 
 @data.command("upload")
@@ -67,7 +69,7 @@ def upload(
     ],
     domain: DomainOption,
 ) -> None:
-    """Upload a file that recipes of data sets may name."""
+    """Upload a file for recipes of data sets."""
     uploaded = session.client.call(calls.upload_data(domain, _readable(file)))
     session.answer(uploaded, f"{uploaded.upload_id}  {uploaded.filename}, {uploaded.bytes} bytes")
 
@@ -82,7 +84,9 @@ def uploads(session: Session) -> None:
 
 @data.command("delete-upload")
 def delete_upload(
-    session: Session, upload_id: Annotated[str, typer.Argument(metavar="UPLOAD_ID")], domain: DomainOption
+    session: Session,
+    upload_id: Annotated[str, typer.Argument(metavar="UPLOAD_ID", help="Id of the upload.")],
+    domain: DomainOption,
 ) -> None:
     """Delete an uploaded file; data sets that were built from it stay."""
     deleted = session.client.call(calls.delete_upload(domain, upload_id))
@@ -93,19 +97,33 @@ def delete_upload(
 def build(
     session: Session,
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its versions count up from 1.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the data set; its versions count up from 1.")],
     domain: DomainOption,
-    files: Annotated[list[Path] | None, typer.Option("--file", help="JSONL, CSV or Parquet; may be repeated.")] = None,
-    query: Annotated[str, typer.Option("--query", help="Words of a full-text query.")] = "",
+    files: Annotated[
+        list[Path] | None, typer.Option("--file", help="JSONL, CSV or Parquet file; may be repeated (default: none).")
+    ] = None,
+    query: Annotated[str, typer.Option("--query", help="Words of a full-text query (default: none).")] = "",
     document_store: Annotated[
-        str, typer.Option("--document-store", help="Store that answers the query; without one the live samples do.")
+        str, typer.Option("--document-store", help="Document store to query (default: the recorded samples).")
     ] = "",
-    database: Annotated[str, typer.Option("--database", help="Name of a configured PostgreSQL.")] = "",
-    sql: Annotated[str, typer.Option("--sql", help="A SELECT on it.")] = "",
-    prefix: Annotated[str, typer.Option("--s3", help="Prefix below the domain's uploads in the object store.")] = "",
-    folder: Annotated[str, typer.Option("--folder", help="Folder that Hugging Face datasets saved.")] = "",
-    live: Annotated[bool, typer.Option("--live", help="All recorded samples of the domain.")] = False,
-    min_rating: Annotated[float | None, typer.Option("--min-rating", help="Of live samples, 0 to 5.")] = None,
+    database: Annotated[
+        str, typer.Option("--database", help="Name of a configured PostgreSQL to query (default: none).")
+    ] = "",
+    sql: Annotated[str, typer.Option("--sql", help="SELECT to run on --database (default: none).")] = "",
+    prefix: Annotated[
+        str, typer.Option("--s3", help="Prefix below the domain's uploads in the object store (default: none).")
+    ] = "",
+    folder: Annotated[
+        str, typer.Option("--folder", help="Folder that Hugging Face datasets saved (default: none).")
+    ] = "",
+    live: Annotated[bool, typer.Option("--live", help="Take all recorded samples of the domain.")] = False,
+    min_rating: Annotated[
+        float | None,
+        typer.Option(
+            "--min-rating",
+            help="Minimum rating of recorded samples, 0 to 5; unrated ones are kept (default: any rating).",
+        ),
+    ] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -125,15 +143,28 @@ def build(
             help="Where a row makes no record: refuse the build, or drop the row (default: refuse; documents: drop).",
         ),
     ] = None,
-    kind: Annotated[str, typer.Option("--kind", help="completion, conversation, preference, ranking or rated.")] = "",
-    adapter_type: Annotated[str, typer.Option("--adapter-type", help="Takes the rest from its preset.")] = "",
-    validation_part: Annotated[float | None, typer.Option("--validation-part", help="Part that validates.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Draws the validating prompts.")] = None,
-    licence: Annotated[str, typer.Option("--licence", help="An SPDX identifier.")] = "",
-    recipe: Annotated[
-        str, typer.Option("--recipe", metavar="FILE.json|-", help="Recipe that the options add to.")
+    kind: Annotated[
+        str,
+        typer.Option("--kind", help="completion, conversation, preference, ranking or rated (default: completion)."),
     ] = "",
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is built.")] = True,
+    adapter_type: Annotated[
+        str, typer.Option("--adapter-type", help="Type whose preset completes the recipe (default: none).")
+    ] = "",
+    validation_part: Annotated[
+        float | None,
+        typer.Option("--validation-part", help="Fraction of prompts held out for validation, 0 to 0.5 (default: 0)."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the validation split (default: 0).")] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the data, an SPDX identifier (default: none).")
+    ] = "",
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", metavar="FILE.json|-", help="JSON recipe that the options extend (default: none)."),
+    ] = "",
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until the data set is built, or only queue the build.")
+    ] = True,
 ) -> None:
     """Build a data set from files, queries and recorded samples."""
     options = {
@@ -175,7 +206,7 @@ def build(
         raise _failed(ended)
     made = session.client.call(calls.dataset(ended.dataset_id or ""))
     shown = f"{made.dataset_id}  {made.name} version {ended.version}: {made.samples} {made.kind} records"
-    session.answer(ended, f"{shown}, {made.validation_samples} of them validate")
+    session.answer(ended, f"{shown}, {made.validation_samples} of them for validation")
 
 
 @data.command("list")
@@ -188,7 +219,7 @@ def list_(
         (one.dataset_id, one.domain, one.name, one.version, one.kind, one.samples, one.validation_samples, one.query)
         for one in found
     ]
-    columns = ("DATA SET", "DOMAIN", "NAME", "VERSION", "KIND", "SAMPLES", "VALIDATE", "QUERY")
+    columns = ("DATA SET", "DOMAIN", "NAME", "VERSION", "KIND", "SAMPLES", "VALIDATION", "QUERY")
     session.answer(found, table(columns, rows))
 
 
@@ -201,7 +232,7 @@ def show(session: Session, dataset_id: DatasetId) -> None:
 
 @data.command("card")
 def card(session: Session, dataset_id: DatasetId) -> None:
-    """Show what a data set is made of: sources, filters, counts, split, licence."""
+    """Show the card of a data set: sources, filters, counts, split, licence."""
     session.json(session.client.call(calls.dataset_card(dataset_id)))
 
 
@@ -221,11 +252,11 @@ def export(
     session: Session,
     dataset_id: DatasetId,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write (default: stdout).")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="train or validation; both by default.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="train or validation (default: both).")] = None,
 ) -> None:
     """Write the records as JSONL."""
     if split not in (None, "train", "validation"):
-        raise BadInput("--split", f"{split!r} is no side of the split; use train or validation")
+        raise BadInput("--split", f"{split!r} is not a split; use train or validation")
     with closing(session.client.download(calls.dataset_records(dataset_id, split))) as chunks:
         if output is None:
             for chunk in chunks:

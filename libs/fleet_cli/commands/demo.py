@@ -38,7 +38,7 @@ APPROVE_AT = 70.0
 
 @dataclass(frozen=True)
 class Answered:
-    """One held-out question, what was expected, and what the two models said."""
+    """One held-out question, what was expected, and the answers of both models."""
 
     question: str
     expected: str
@@ -49,20 +49,22 @@ class Answered:
 
 
 def add(root: CommandGroup) -> None:
-    """Hang `demo` under the root."""
+    """Add `demo` to the root."""
 
     @root.command("demo")
     def demo(
         session: Session,
         *,
         examples: Annotated[Path, typer.Option("--examples", help="Folder of the demo's data.")] = EXAMPLES,
-        questions: Annotated[int, typer.Option("--questions", min=1, max=50, help="Held-out questions asked.")] = 6,
+        questions: Annotated[
+            int, typer.Option("--questions", min=1, max=50, help="Number of held-out questions to ask.")
+        ] = 6,
     ) -> None:
-        """Start everything, train and approve an adapter, compare it with the base model, stop everything."""
+        """Run the whole loop: start everything, train and approve an adapter, compare it with the base model, stop."""
         began = time.monotonic()
         for name in ("training.jsonl", "golden.jsonl", "training.json"):
             if not (examples / name).is_file():
-                raise BadInput("--examples", f"{examples} holds no {name}; name the repository's examples/demo")
+                raise BadInput("--examples", f"{examples} contains no {name}; pass the repository's examples/demo")
         with up.running(session):
             _whole_life(session, examples, questions)
         session.note(f"the demo took {time.monotonic() - began:.0f} s")

@@ -1,4 +1,4 @@
-"""`lorafleet dlq`: the dead letters, why they are there, and the way back."""
+"""`lorafleet dlq`: the dead letters, with their reasons, and their replay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from fleet_kit.dead_letters import DeadLetter
 
 dlq = CommandGroup("List, show and replay dead letters.")
 
-Sequence = Annotated[int, typer.Argument(metavar="NUMBER", help="Number that `dlq list` shows.", min=1)]
+Sequence = Annotated[
+    int, typer.Argument(metavar="NUMBER", help="Number of the dead letter, as `dlq list` shows it.", min=1)
+]
 
 
 def plain(letter: DeadLetter) -> dict[str, object]:
@@ -67,7 +69,7 @@ def show(session: Session, sequence: Sequence) -> None:
 
 @dlq.command("replay")
 def replay(session: Session, sequence: Sequence) -> None:
-    """Publish a dead letter's event again; who had handled it already ignores it."""
+    """Replay a dead letter's event; consumers that already handled it ignore the replay."""
 
     async def publish() -> DeadLetter:
         async with bus.connect(session.home) as client:

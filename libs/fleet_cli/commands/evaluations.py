@@ -1,4 +1,4 @@
-"""`lorafleet evaluations`: what the judge found."""
+"""`lorafleet evaluations`: the scores of judges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fleet_cli.client import calls
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
-evaluations = CommandGroup("List and show evaluations, or ask for another.")
+evaluations = CommandGroup("List, show and request evaluations.")
 
 
 @evaluations.command("list")
@@ -35,7 +35,10 @@ def list_(
 
 
 @evaluations.command("show")
-def show(session: Session, evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION_ID")]) -> None:
+def show(
+    session: Session,
+    evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION_ID", help="Id of the evaluation.")],
+) -> None:
     """Show one evaluation."""
     found = session.client.call(calls.evaluation(evaluation_id))
     session.answer(found, facts(found.model_dump(mode="json")))
@@ -44,9 +47,11 @@ def show(session: Session, evaluation_id: Annotated[str, typer.Argument(metavar=
 @evaluations.command("request")
 def request(
     session: Session,
-    adapter_id: Annotated[str, typer.Argument(metavar="ADAPTER_ID")],
-    golden: Annotated[str, typer.Option("--golden-dataset", help="Default: newest of the domain.")] = "",
+    adapter_id: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")],
+    golden: Annotated[
+        str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
+    ] = "",
 ) -> None:
-    """Judge a version again."""
+    """Request another evaluation of a version."""
     accepted = session.client.call(calls.request_evaluation(adapter_id, golden))
     session.answer(accepted, facts(accepted.model_dump(mode="json")))

@@ -1,4 +1,4 @@
-"""`lorafleet events`: watch the bus and speak on it."""
+"""`lorafleet events`: follow the events on the bus, and publish one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fleet_events import Event
 from fleet_events.topology import TOPOLOGY, row_of
 from fleet_kit.cloudevents import Outgoing
 
-events = CommandGroup("Watch the events flow, or publish one.")
+events = CommandGroup("Follow events, or publish one.")
 
 TypeOption = Annotated[
-    list[str] | None, typer.Option("--type", help="Only this event, for example Approved. May be given again.")
+    list[str] | None, typer.Option("--type", help="Only this event, for example Approved; may be repeated.")
 ]
 # What a line shows first, where an event has it.
 HEADLINE = ("job_id", "adapter_id", "family", "domain", "state", "step", "score", "rating", "reason", "by")
@@ -33,9 +33,13 @@ def tail(
     session: Session,
     *,
     type_: TypeOption = None,
-    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event kept.")] = False,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more, or end at the newest.")] = True,
-    count: Annotated[int | None, typer.Option("--count", min=1, help="End after so many events.")] = None,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Start with the oldest event kept.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Wait for further events, or stop at the newest.")
+    ] = True,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Stop after this many events (default: no limit).")
+    ] = None,
 ) -> None:
     """Print every event as it happens, one a line, until Ctrl-C."""
     subjects = [row_of(bus.event_type(name, "--type")).subject for name in type_ or []]
@@ -104,15 +108,19 @@ def publish(
     *,
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="Event type, for example TrainingRequested.")],
     body: Annotated[str, typer.Argument(metavar="BODY.json|-", help="ProtoJSON body; - reads standard input.")],
-    subject: Annotated[str, typer.Option("--subject", help="ce-subject: what the event is about.")] = "",
-    source: Annotated[str, typer.Option("--source", help="ce-source: who says it.")] = "upstream",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the `nats pub` command instead.")] = False,
+    subject: Annotated[
+        str, typer.Option("--subject", help="ce-subject: what the event is about (default: from the body).")
+    ] = "",
+    source: Annotated[str, typer.Option("--source", help="ce-source: the publisher.")] = "upstream",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the `nats pub` command instead of publishing.")
+    ] = False,
 ) -> None:
-    """Publish one event; prints its exact subject, headers and body, as any other system would have to send it."""
+    """Publish one event, and print its exact subject, headers and body."""
     event = parse(upstream_type(type_), read_text(body, "BODY"))
     message = bus.outgoing(event, subject or bus.entity_of(event), source)
     if dry_run:
-        # An upstream system may be written before the fleet runs: no address is no reason to refuse.
+        # An upstream system may be developed before the fleet runs: the address is optional.
         url = session.home.file.nats_url or "nats://127.0.0.1:4222"
         session.answer(_wire(message), bus.as_nats_pub(message, url, session.home.nats_seed("upstream")))
         return
@@ -129,11 +137,13 @@ def publish(
 
 
 def upstream_type(name: str) -> type[Event]:
-    """An event that upstream systems may say; the bus would not take another from them. Raises `BadInput`."""
+    """An event that upstream systems may publish; the bus refuses all others. Raises `BadInput`."""
     event = bus.event_type(name)
     if "upstream" not in row_of(event).published_by:
         allowed = ", ".join(row.event.__name__ for row in TOPOLOGY if "upstream" in row.published_by)
-        raise BadInput("TYPE", f"only the fleet itself says {event.__name__}; upstream may say {allowed}")
+        raise BadInput(
+            "TYPE", f"only the fleet itself publishes {event.__name__}; upstream systems may publish {allowed}"
+        )
     return event
 
 
@@ -144,8 +154,8 @@ def parse(event: type[Event], text: str) -> Event:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        said = "" if first["type"] in ("missing", "json_invalid") else f", not {first['input']!r}"
-        raise BadInput("BODY", f"{event.__name__}{'.' + where if where else ''}: {first['msg']}{said}") from error
+        found = "" if first["type"] in ("missing", "json_invalid") else f", not {first['input']!r}"
+        raise BadInput("BODY", f"{event.__name__}{'.' + where if where else ''}: {first['msg']}{found}") from error
 
 
 def _wire(message: Outgoing) -> dict[str, object]:

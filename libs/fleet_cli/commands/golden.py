@@ -1,4 +1,4 @@
-"""`lorafleet golden`: the held-out samples that adapters are judged with."""
+"""`lorafleet golden`: the held-out samples that adapters are evaluated with."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from fleet_cli.files import read_lines, to_ndjson
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
-golden = CommandGroup("Create, import, export and list golden data sets.")
+golden = CommandGroup("Create, import, export, label, list and show golden data sets.")
 
 REQUIRED = ("prompt", "expected_output")
 DIFFICULTIES = ("easy", "medium", "hard")
-DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID")]
-Reference = Annotated[str, typer.Argument(metavar="DATASET_ID[@VERSION]")]
+DatasetId = Annotated[str, typer.Argument(metavar="DATASET_ID", help="Id of the golden data set.")]
+Reference = Annotated[
+    str, typer.Argument(metavar="DATASET_ID[@VERSION]", help="Id of the golden data set (default: its newest version).")
+]
 VersionOption = Annotated[str, typer.Option("--version", help="Version of the data set, X.Y.Z.")]
-DescriptionOption = Annotated[str, typer.Option("--description", help="What it measures.")]
+DescriptionOption = Annotated[str, typer.Option("--description", help="Purpose of the data set (default: none).")]
 
 
 def read_golden(name: str, option: str) -> list[dict[str, object]]:
@@ -41,7 +43,7 @@ def read_golden(name: str, option: str) -> list[dict[str, object]]:
 def checked_version(version: str) -> str:
     """A SemVer X.Y.Z; raises `BadInput`."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-        raise BadInput("--version", f"{version!r} is no version; use X.Y.Z, for example 1.0.0")
+        raise BadInput("--version", f"{version!r} is not a version; use X.Y.Z, for example 1.0.0")
     return version
 
 
@@ -64,11 +66,13 @@ def import_(
     *,
     dataset_id: DatasetId,
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl|-", help='Lines {"prompt", "expected_output", ...}.')],
-    domain: Annotated[str, typer.Option("--domain", help="Creates the data set for this domain if it is new.")] = "",
+    domain: Annotated[
+        str, typer.Option("--domain", help="Domain of a new data set (default: the data set exists).")
+    ] = "",
     version: VersionOption = "1.0.0",
-    replace: Annotated[bool, typer.Option("--replace", help="The file holds all samples, not further ones.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace all samples by those of the file.")] = False,
 ) -> None:
-    """Add the samples of a JSONL file to a golden data set; a version that was judged with is never changed."""
+    """Add the samples of a JSONL file to a golden data set; a version that an evaluation used is never changed."""
     records = read_golden(file, "FILE")
     if domain:
         ensure_golden(session, dataset_id, domain, checked_version(version))
@@ -109,12 +113,12 @@ def export(
 @golden.command("label")
 def label(
     session: Session,
-    evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION_ID")],
-    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID")],
-    score: Annotated[float, typer.Argument(help="0 to 100, on the judge's scale.", min=0, max=100)],
-    note: Annotated[str, typer.Option("--note", help="Why.")] = "",
+    evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION_ID", help="Id of the evaluation.")],
+    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="Id of the golden sample.")],
+    score: Annotated[float, typer.Argument(help="Score on the judge's scale, 0 to 100.", min=0, max=100)],
+    note: Annotated[str, typer.Option("--note", help="Reason for the score (default: none).")] = "",
 ) -> None:
-    """Score a judged answer yourself: what judges are held against."""
+    """Label a judged answer with a score of your own, against which judges are measured."""
     session.answer(
         session.client.call(calls.label_answer(evaluation_id, sample_id, score, note)),
         f"{score:g} for the answer to {sample_id} in evaluation {evaluation_id}",
@@ -124,10 +128,10 @@ def label(
 @golden.command("agreement")
 def agreement(
     session: Session,
-    judge: Annotated[str, typer.Argument(help="As evaluations name it, for example gpt/1+0f3c….")],
+    judge: Annotated[str, typer.Argument(help="Name of the judge in evaluations, for example gpt/1+0f3c….")],
     domain: DomainOption,
 ) -> None:
-    """Show how far a judge agrees with people."""
+    """Show how far a judge agrees with human labels."""
     found = session.client.call(calls.judge_agreement(judge, domain))
     session.answer(found, facts(found.model_dump(mode="json")))
 

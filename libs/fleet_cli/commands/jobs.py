@@ -21,9 +21,9 @@ from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_cli.training_options import Export
 
-jobs = CommandGroup("List, show, pause, resume, retry and cancel training jobs.")
+jobs = CommandGroup("List, show, watch, pause, resume, retry and cancel training jobs; fetch their metrics and files.")
 
-JobId = Annotated[str, typer.Argument(metavar="JOB_ID")]
+JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Id of the job, as `jobs list` shows it.")]
 
 
 class State(StrEnum):
@@ -38,7 +38,7 @@ class State(StrEnum):
 
 
 class JobFile(StrEnum):
-    """What a finished job leaves."""
+    """Files of a finished job."""
 
     REPORT = "report"
     PAGE = "page"
@@ -94,7 +94,7 @@ def show(session: Session, job_id: JobId) -> None:
 
 @jobs.command("metrics")
 def metrics(session: Session, job_id: JobId) -> None:
-    """Show what the training logged, readable while it runs."""
+    """Show the logged steps of a training, also while it runs."""
     found = session.client.call(calls.job_metrics(job_id))
     rows = [
         (
@@ -114,7 +114,7 @@ def metrics(session: Session, job_id: JobId) -> None:
 def watch(session: Session, job_id: JobId) -> None:
     """Follow a job live: step, loss, validation loss, learning rate, gradient norm, speed, memory and time left.
 
-    Ends with 0 when it has succeeded, 4 when it has failed or was cancelled. A trainer that restarts is waited for.
+    Exit code 0 when the job succeeded, 4 when it failed or was cancelled. A restart of the trainer is waited for.
     """
     view = None if session.as_json else JobProgressView(session.out)
     progress = JobProgress()
@@ -133,10 +133,10 @@ def watch(session: Session, job_id: JobId) -> None:
 def fetch(
     session: Session,
     job_id: JobId,
-    what: Annotated[JobFile, typer.Argument(help="What the job left; peft is a tar, exports are those asked for.")],
+    what: Annotated[JobFile, typer.Argument(help="File to fetch; peft is a tar, exports are those requested.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
 ) -> None:
-    """Save what a finished job left: its report, page, model card, PEFT folder or an export."""
+    """Save a file of a finished job: its report, page, model card, PEFT folder or an export."""
     with closing(session.client.download(calls.job_file(job_id, PATHS[what]))) as chunks:
         save(chunks, output, "--output")
     session.note(f"written to {output}")
@@ -144,7 +144,7 @@ def fetch(
 
 @jobs.command("cancel")
 def cancel(session: Session, job_id: JobId, reason: ReasonOption = "") -> None:
-    """End a job; its checkpoints stay, so that it can be retried."""
+    """Cancel a job; its checkpoints stay, so that it can be retried."""
     answered = session.client.call(calls.change_job(job_id, "cancel", reason))
     ended = answered.state == State.CANCELLED
     session.answer(answered, f"{job_id} {'was' if ended else 'is being'} cancelled")
@@ -152,22 +152,22 @@ def cancel(session: Session, job_id: JobId, reason: ReasonOption = "") -> None:
 
 @jobs.command("pause")
 def pause(session: Session, job_id: JobId, reason: ReasonOption = "") -> None:
-    """Let a job rest; a running one saves a checkpoint first."""
+    """Pause a job; a running one saves a checkpoint first."""
     answered = session.client.call(calls.change_job(job_id, "pause", reason))
-    rests = answered.state == State.PAUSED
-    session.answer(answered, f"{job_id} {'was' if rests else 'is being'} paused")
+    paused = answered.state == State.PAUSED
+    session.answer(answered, f"{job_id} {'was' if paused else 'is being'} paused")
 
 
 @jobs.command("resume")
 def resume(session: Session, job_id: JobId) -> None:
-    """Go on with a paused job, from the step at which it stopped."""
+    """Resume a paused job from the step at which it stopped."""
     answered = session.client.call(calls.change_job(job_id, "resume"))
     session.answer(answered, f"{job_id} is {answered.state}")
 
 
 @jobs.command("retry")
 def retry(session: Session, job_id: JobId) -> None:
-    """Queue a failed or cancelled job again; it goes on from its newest checkpoint."""
+    """Retry a failed or cancelled job from its newest checkpoint."""
     answered = session.client.call(calls.change_job(job_id, "retry"))
     session.answer(answered, f"{job_id} is {answered.state}")
 

@@ -21,16 +21,19 @@ from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
 from fleet_events import v1
 
-lifecycle = CommandGroup("Take an adapter through its whole life.")
+lifecycle = CommandGroup("Train, evaluate and approve an adapter with one command.")
 
 DataOption = Annotated[
-    str, typer.Option("--data", help='JSONL of samples to record first, lines {"prompt", "completion"}.')
+    str,
+    typer.Option("--data", help='JSONL of samples to record first, lines {"prompt", "completion"} (default: none).'),
 ]
 GoldenOption = Annotated[
-    str, typer.Option("--golden", help="JSONL of golden samples to import first into --golden-dataset.")
+    str, typer.Option("--golden", help="JSONL of golden samples to import first into --golden-dataset (default: none).")
 ]
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end, or only ask for it.")]
-TimeoutOption = Annotated[float | None, typer.Option("--timeout", min=1, help="Seconds after which to stop following.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end, or only queue it.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option("--timeout", min=1, help="Seconds after which to stop following (default: no limit).")
+]
 
 
 @lifecycle.command("run")
@@ -42,13 +45,13 @@ def run(
     golden: GoldenOption = "",
     wait: WaitOption = True,
     wait_for_review: Annotated[
-        bool, typer.Option("--wait-for-review", help="Where a human has to decide, wait for the decision.")
+        bool, typer.Option("--wait-for-review", help="Wait for the decision where a human has to review.")
     ] = False,
     timeout: TimeoutOption = None,
 ) -> None:
     """Stream data, train, register, evaluate and approve an adapter.
 
-    Ends with 0 when it is approved, 3 when a human has to review it, 4 when it is rejected or has failed.
+    Exit code 0 when it is approved, 3 when a human has to review it, 4 when it is rejected or has failed.
     """
     request = options.request()
     bring_data(session, request, data, golden)
@@ -138,7 +141,7 @@ def follow(
         with view or nullcontext():
             loop = bus.run(main)
     except KeyboardInterrupt:
-        session.note(f"job {job} goes on without this terminal: `lorafleet jobs show {job}`")
+        session.note(f"job {job} keeps running without this terminal: `lorafleet jobs show {job}`")
         raise
     if session.as_json:
         session.json_line(outcome_json(loop))
@@ -167,7 +170,7 @@ def add_train(root: CommandGroup) -> None:
         wait: WaitOption = True,
         timeout: TimeoutOption = None,
     ) -> None:
-        """Train an adapter on a data set or query; what follows (register, evaluate, approve) goes on by itself."""
+        """Train an adapter on a data set or query; registration, evaluation and approval follow automatically."""
         request = options.request()
         bring_data(session, request, data, "")
         if not wait:

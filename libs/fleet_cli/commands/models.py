@@ -12,12 +12,12 @@ from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
-models = CommandGroup("Prepare the base model; list what can be asked.")
+models = CommandGroup("Prepare and describe base models; list the models that can be requested.")
 
 
 @models.command("prepare")
 def prepare(session: Session) -> None:
-    """Convert the packaged base model once, so that the fleet starts fast. Nothing is downloaded."""
+    """Prepare the packaged base model once, so that the fleet starts fast. Nothing is downloaded."""
     from fleet_cli.stack import StackError, prepare_base_model
 
     session.note("preparing the base model (about half a minute the first time)")
@@ -34,10 +34,12 @@ def describe(
     session: Session,
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Base model: config.json, safetensors.", exists=True, file_okay=False),
+        typer.Argument(
+            metavar="FOLDER", help="Folder of the base model (config.json, safetensors).", exists=True, file_okay=False
+        ),
     ],
 ) -> None:
-    """Write what layers a base model has into its folder, for services without torch; needs torch and transformers."""
+    """Describe a base model's layers in a file in its folder, for services without torch. Needs torch."""
     from lora_core.description import Description, write_description
     from lora_core.errors import AdapterError
 
@@ -59,7 +61,7 @@ def describe(
 
 @models.command("list")
 def list_(session: Session) -> None:
-    """List what `--model` may name: the base model, adapters, families, auto."""
+    """List the values of `--model`: the base model, adapters, families, auto."""
     found = session.client.call(calls.models())
     rows = [(getattr(one, "id", ""), getattr(one, "owned_by", "")) for one in found]
     session.answer(found, table(("MODEL", "OWNED BY"), rows))

@@ -14,12 +14,12 @@ DOMAIN_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 def _checked_domain(value: str | None) -> str | None:
     if value is not None and not DOMAIN_PATTERN.fullmatch(value):
         raise typer.BadParameter(
-            f"{value!r} is no domain name; use lower-case letters, digits and hyphens, for example tax-law"
+            f"{value!r} is not a domain name; use lower-case letters, digits and hyphens, for example tax-law"
         )
     return value
 
 
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Reason, kept in the audit trail (default: none).")]
 DomainOption = Annotated[
     str, typer.Option("--domain", help="Domain: lower-case letters, digits and hyphens.", callback=_checked_domain)
 ]
@@ -36,7 +36,7 @@ class Method(StrEnum):
 
 
 class Bump(StrEnum):
-    """Which part of the version to raise."""
+    """Version number to raise."""
 
     PATCH = "patch"
     MINOR = "minor"

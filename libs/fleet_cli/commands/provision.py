@@ -1,4 +1,4 @@
-"""`lorafleet provision`: streams, durables and tables as the code wants them."""
+"""`lorafleet provision`: streams, durable consumers and tables as this version requires them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from fleet_kit.drift import Drift
 
 
 def add(root: CommandGroup) -> None:
-    """Hang `provision` under the root."""
+    """Add `provision` to the root."""
 
     @root.command("provision")
     def provision_(
         session: Session,
         *,
-        check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 on drift.")] = False,
-        replicas: Annotated[int, typer.Option("--replicas", min=1, max=5, help="Copies of each stream.")] = 1,
-        migrations: Annotated[bool, typer.Option(help="Also bring the services' tables up to date.")] = True,
+        check: Annotated[bool, typer.Option("--check", help="Only report; exit code 1 on drift.")] = False,
+        replicas: Annotated[int, typer.Option("--replicas", min=1, max=5, help="Replicas of each stream.")] = 1,
+        migrations: Annotated[
+            bool, typer.Option("--migrations/--no-migrations", help="Migrate the services' tables too.")
+        ] = True,
     ) -> None:
-        """Make streams and durables from the topology table and run migrations; report what differed.
+        """Create or correct streams and durable consumers, and run migrations; report what differed.
 
         Exit code 1 while something differs.
         """
@@ -46,7 +48,7 @@ def add(root: CommandGroup) -> None:
                 "repaired": mended,
                 "migrated": migrated,
             },
-            "\n".join(lines) or "streams and durables are as the topology says",
+            "\n".join(lines) or "streams and durable consumers match the topology",
         )
         if not mended:
             raise typer.Exit(ExitCode.FAILED)

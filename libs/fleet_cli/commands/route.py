@@ -1,4 +1,4 @@
-"""`lorafleet route`: which adapter a query is for, and what the router learns of that."""
+"""`lorafleet route`: which adapter a query is routed to, and how that is corrected."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from fleet_cli.commands.options import DomainOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
-route = CommandGroup("Show which adapter `--model auto` chooses, and correct what it chooses wrongly.")
+route = CommandGroup("Show which adapter `--model auto` chooses, and correct wrong choices.")
 
-Query = Annotated[str, typer.Argument(metavar="QUERY")]
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="The question.")]
 
 
 @route.command("ask")
 def ask(
     session: Session,
     query: Query,
-    k: Annotated[int, typer.Option("--k", min=1, max=50, help="How many adapters.")] = 3,
+    k: Annotated[int, typer.Option("--k", min=1, max=50, help="Number of adapters to show.")] = 3,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", min=-1, max=1, help="Least similarity, in place of each adapter's.")
+        float | None,
+        typer.Option("--threshold", min=-1, max=1, help="Minimum similarity (default: each adapter's own)."),
     ] = None,
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only these domains.")] = None,
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only these domains; may be repeated.")] = None,
 ) -> None:
     """Show which adapters `--model auto` would choose for a query, and why."""
     found = session.client.call(calls.route(query, k, threshold, domain or []))
@@ -39,7 +40,7 @@ def ask(
 
 @route.command("list")
 def list_(session: Session) -> None:
-    """List the adapters that queries are routed to, what they are recognised by and from which similarity on."""
+    """List the adapters that queries are routed to, with their evidence and similarity thresholds."""
     found = session.client.call(calls.routes())
     rows = [
         (one.adapter_id, one.domain, one.evidence or "nothing", one.vectors, _number(one.threshold), one.calibrated_on)
@@ -53,12 +54,14 @@ def teach(
     session: Session,
     query: Query,
     domain: DomainOption,
-    family: Annotated[str, typer.Option("--to", help="Family that is to answer it, for example tax-law-lora.")] = "",
-    nobody: Annotated[bool, typer.Option("--to-none", help="No adapter of the domain is to answer it.")] = False,
+    family: Annotated[
+        str, typer.Option("--to", help="Family that should answer, for example tax-law-lora (default: --to-none).")
+    ] = "",
+    none: Annotated[bool, typer.Option("--to-none", help="No adapter of the domain should answer.")] = False,
 ) -> None:
-    """Correct a query that was routed wrongly; queries like it follow. The router keeps its text."""
-    if bool(family) == nobody:
-        raise BadInput("--to", "say --to FAMILY for who is to answer, or --to-none for nobody")
+    """Correct the route of a query and of queries like it. The router keeps its text."""
+    if bool(family) == none:
+        raise BadInput("--to", "pass either --to FAMILY or --to-none")
     taught = session.client.call(calls.correct_route(query, domain, family or None))
     who = f"{family} answers" if family else f"no adapter of {domain} answers"
     session.answer(taught, f"taught: {who} this query and those like it")

@@ -1,4 +1,4 @@
-"""`lorafleet status`: whether every part of the fleet is well."""
+"""`lorafleet status`: the health of every part of the fleet."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def service_health(session: Session, service: str) -> Health:
     took = round(1000 * (time.monotonic() - began), 1)
     if answer.is_success:
         return Health(service, url, "ready", "", took)
-    return Health(service, url, "not ready", _said(answer), took)
+    return Health(service, url, "not ready", _reason(answer), took)
 
 
-def _said(answer: httpx.Response) -> str:
+def _reason(answer: httpx.Response) -> str:
     try:
         body = answer.json()
     except ValueError:
@@ -92,11 +92,11 @@ def storage_health(session: Session) -> Health:
 
 
 def add(root: CommandGroup) -> None:
-    """Hang `status` under the root."""
+    """Add `status` to the root."""
 
     @root.command("status")
     def status(session: Session) -> None:
-        """Show the health of every part; exit code 1 unless all are well."""
+        """Show the health of every part; exit code 1 unless all are ready."""
         parts = [nats_health(session), storage_health(session)]
         parts += [service_health(session, service) for service in SERVICES]
         rows = [

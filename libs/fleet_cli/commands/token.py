@@ -25,19 +25,21 @@ def _several(text: str) -> tuple[str, ...]:
 def mint(
     session: Session,
     scopes: Annotated[str, typer.Option("--scopes", help=f"Comma-separated: {', '.join(SCOPES)}.")],
-    domains: Annotated[str, typer.Option("--domains", help="Comma-separated domains; * is all.")] = "*",
-    subject: Annotated[str, typer.Option("--subject", help="Whose token it is.")] = "local-user",
-    hours: Annotated[float, typer.Option("--hours", min=0.01, max=24 * 366, help="How long it is valid.")] = 720.0,
+    domains: Annotated[str, typer.Option("--domains", help="Comma-separated domains; * means all.")] = "*",
+    subject: Annotated[str, typer.Option("--subject", help="Subject of the token.")] = "local-user",
+    hours: Annotated[float, typer.Option("--hours", min=0.01, max=24 * 366, help="Validity in hours.")] = 720.0,
 ) -> None:
-    """Print a signed token, once."""
+    """Mint a signed token and print it; it is stored nowhere."""
     wanted, reached = _several(scopes), _several(domains)
     unknown = [scope for scope in wanted if scope not in SCOPES]
     if unknown or not wanted:
-        said = repr(unknown[0]) if unknown else "nothing"
-        raise BadInput("--scopes", f"{said} is no scope; known are {', '.join(SCOPES)}")
+        found = f"unknown scope {unknown[0]!r}" if unknown else "no scope given"
+        raise BadInput("--scopes", f"{found}; expected {', '.join(SCOPES)}")
     for name in reached:
         if name != "*" and not DOMAIN_PATTERN.fullmatch(name):
-            raise BadInput("--domains", f"{name!r} is no domain name; use lower-case letters, digits and hyphens, or *")
+            raise BadInput(
+                "--domains", f"{name!r} is not a domain name; use lower-case letters, digits and hyphens, or *"
+            )
     if not reached:
         raise BadInput("--domains", "no domain given; name at least one, or * for all")
     if (of_fleet := FLEET_SCOPES & set(wanted)) and "*" not in reached:
@@ -46,7 +48,9 @@ def mint(
         issuer = LocalIssuer.open(session.home.folder / "keys")
     except (FileNotFoundError, NotADirectoryError) as error:
         where = session.home.folder / "keys"
-        raise BadInput("--home", f"{where} holds no issuer key; `lorafleet up` makes it at its first start") from error
+        raise BadInput(
+            "--home", f"{where} contains no issuer key; `lorafleet up` creates it at its first start"
+        ) from error
     try:
         minted = issuer.mint(subject, wanted, reached, timedelta(hours=hours))
     except ValueError as error:

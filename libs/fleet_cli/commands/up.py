@@ -36,7 +36,7 @@ def running(session: Session) -> Iterator[Fleet]:
     except StackError as error:
         # What follows the first line is the end of a log.
         reason, _, log = str(error).partition("\n")
-        raise FleetError(f"the stack does not start: {reason}", log) from error
+        raise FleetError(f"the stack did not start: {reason}", log) from error
     try:
         session.note(f"the fleet runs, started in {time.monotonic() - began:.1f} s")
         yield fleet
@@ -65,7 +65,7 @@ def summary(fleet: Fleet, folder: Path) -> str:
         f"  lorafleet status {home}",
         f"  lorafleet events tail {home}",
         f"  lorafleet data import FILE.jsonl --domain my-domain {home}",
-        "and the first event, as any system would send it (without --dry-run it is sent):",
+        "and the first event, as any system would publish it (without --dry-run it is published):",
         f"  {FIRST_EVENT} {home}",
         "",
         "Ctrl-C stops everything.",
@@ -74,7 +74,7 @@ def summary(fleet: Fleet, folder: Path) -> str:
 
 
 def add(root: CommandGroup) -> None:
-    """Hang `up` under the root."""
+    """Add `up` to the root."""
 
     @root.command("up")
     def up(session: Session) -> None:

@@ -1,4 +1,4 @@
-"""Carries one loop from its request to its end: asks the trainer, then follows the events and the evaluation."""
+"""Follows one loop from its request to its end: requests the training, then follows the events and the evaluation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from fleet_kit.tasks import end
 ACTIVATION_GRACE = 10.0
 POLL_SECONDS = 2.0
 Happenings = asyncio.Queue[Happened | Exception]
-"""What the watchers saw, or why one of them cannot go on."""
+"""What the watchers observed, or the error that ended one of them."""
 
 
 async def run_loop(
@@ -86,7 +86,7 @@ async def run_loop(
 
 
 class _Shared:
-    """The loop as it stands, for the watchers that look at it."""
+    """The current loop, shared with the watchers."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -110,9 +110,7 @@ async def _until_the_end(
             if now > approved_at + ACTIVATION_GRACE:
                 break
         if give_up is not None and now > give_up:
-            raise FleetError(
-                f"job {state.loop.job_id} has not ended after {timeout:g} s (--timeout); it goes on by itself"
-            )
+            raise FleetError(f"job {state.loop.job_id} has not ended after {timeout:g} s (--timeout); it keeps running")
         try:
             async with asyncio.timeout(1.0):
                 happened = await happenings.get()
@@ -140,7 +138,7 @@ async def _guarded(work: Coroutine[None, None, None], happenings: Happenings) ->
     try:
         await work
     except Exception as error:
-        # Raised by whoever reads the queue: a watcher that died in silence would leave the loop waiting for ever.
+        # Raised where the queue is read: a watcher that ended silently would leave the loop waiting for ever.
         happenings.put_nowait(error)
 
 
@@ -153,7 +151,7 @@ async def _events(nats: Client, after: bus.Position, happenings: Happenings) -> 
 async def _dead_letters(nats: Client, after: bus.Position, happenings: Happenings) -> None:
     async for letter in bus.follow(nats, after=after, streams=[DEAD_STREAM]):
         headers = {name.lower(): value for name, value in letter.headers.items()}
-        # A body that nobody can read names no job: it cannot be ours, for ours was accepted.
+        # An unreadable body names no job: it cannot be ours, which was accepted.
         with suppress(Refused):
             event, _ = open_envelope(headers.get("lorafleet-subject", ""), letter.headers, letter.body, 0, letter.at)
             reason = headers.get("lorafleet-reason", "")
@@ -161,9 +159,9 @@ async def _dead_letters(nats: Client, after: bus.Position, happenings: Happening
 
 
 async def _training(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:
-    """Every step of the training: the events tell only a few a minute."""
+    """Every step of the training: events carry only a few per minute."""
     job_id, progress = state.loop.job_id, JobProgress()
-    # What the stream cannot tell, the events do: only the bar stands still.
+    # Without the stream the events still end the step: only the bar stops.
     with suppress(FleetError):
         async for event in follow_job_async(fleet, job_id):
             progress = progress.after(event)
@@ -172,13 +170,13 @@ async def _training(fleet: AsyncFleetClient, state: _Shared, happenings: Happeni
 
 
 async def _evaluation(fleet: AsyncFleetClient, state: _Shared, happenings: Happenings) -> None:
-    """How far the judge is: no event says so, the evaluator does."""
+    """The progress of the evaluation, polled: no event carries it."""
     while True:
         await asyncio.sleep(POLL_SECONDS)
         loop = state.loop
         if loop.steps[Step.EVALUATE].state is not StepState.RUNNING:
             continue
-        # An evaluator that is being restarted takes its work up again: only the bar stands still.
+        # An evaluator that restarts resumes its work: only the bar stops.
         with suppress(FleetError):
             for one in await fleet.call(calls.evaluations(loop.adapter_id)):
                 if one.total:

@@ -1,7 +1,7 @@
 """The five steps of one adapter's life as a state machine: `advance(loop, happened) -> loop`. Pure.
 
 data → train → register → evaluate → approve (lifecycle-automation.md). What happens comes from the bus as events,
-and as a few observations that are no events: how far a training or an evaluation is, a dead letter of this loop.
+and as a few observations beside them: the progress of a training or an evaluation, a dead letter of this loop.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
         (["token", "mint", "--scopes", "train"], "--home", "lorafleet up"),
         (["token", "mint", "--scopes", "fleet:admin", "--domains", "tax"], "--scopes", "every domain"),
         (["token", "mint", "--scopes", "train", "--domains", "shop*"], "--domains", "shop*"),
-        (["events", "publish", "Aproved", "-"], "TYPE", "known are"),
-        (["events", "publish", "Approved", "-"], "TYPE", "upstream may say"),
-        (["events", "tail", "--type", "Aproved"], "--type", "known are"),
+        (["events", "publish", "Aproved", "-"], "TYPE", "expected one of"),
+        (["events", "publish", "Approved", "-"], "TYPE", "upstream systems may publish"),
+        (["events", "tail", "--type", "Aproved"], "--type", "expected one of"),
         (["demo", "--examples", "nowhere"], "--examples", "training.jsonl"),
         (["adapters", "lst"], "lst", "No such command"),
         (["adapters", "list", "--stats", "x"], "--stats", "--status"),
@@ -64,7 +64,7 @@ def test_the_line_names_the_option_and_what_would_be_right(
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("", "holds no line"),
+        ("", "has no lines"),
         ("{", "line 1 is not JSON"),
         ("[1]", "line 1 must be an object"),
         ('{"prompt": "p", "completion": "c"}\n{"prompt": "p"}', "line 2: completion is missing"),
@@ -110,8 +110,8 @@ def test_a_golden_data_set_that_does_not_exist_is_noticed_before_training(
     [
         ("{", "is not JSON"),
         ("[]", "must be an object"),
-        ('{"rnak": 3}', "'rnak' is no hyperparameter; known are rank"),
-        ('{"rank": 999}', "rank 999 is refused"),
+        ('{"rnak": 3}', "unknown hyperparameter 'rnak'; expected one of rank"),
+        ('{"rank": 999}', "rank 999 is invalid"),
     ],
 )
 def test_a_bad_configuration_file_is_refused(lorafleet: Lorafleet, tmp_path: Path, content: str, said: str) -> None:

@@ -101,7 +101,7 @@ def test_every_option_of_the_pipeline_reaches_the_request(
 def test_samples_are_sent_as_ndjson_for_their_domain(against: Lorafleet, service: Scripted) -> None:
     service.answer("POST /v1/samples", {"received": 1, "added": 1, "duplicates": 0}, 201)
     result = against("data", "import", "-", "--domain", "tax", stdin='{"prompt": "ä?", "completion": "b"}\n\n')
-    assert "1 samples recorded for tax, 0 were known" in result.stdout
+    assert "1 samples recorded for tax, 0 were already known" in result.stdout
     [asked] = service.asked
     assert (asked.path, asked.headers["content-type"]) == ("/v1/samples?domain=tax", "application/x-ndjson")
     assert asked.json == {"prompt": "ä?", "completion": "b"}
@@ -180,7 +180,7 @@ def test_an_import_sends_the_files_of_the_form_that_it_finds_and_no_others(
     done = against("adapters", "import", str(place), "--domain", "tax", "--method", "dora")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == f"imported {ADAPTER['adapter_id']}: {ADAPTER['status']}\n"
-    assert "without --description, --model auto finds it by" in done.stderr
+    assert "without --description, `auto` routes to it by" in done.stderr
     body = service.asked[-1].body
     assert f"content of {weights}".encode() in body
     assert (b"content of adapter_config.json" in body) == weights.endswith("safetensors")
@@ -203,7 +203,7 @@ def test_an_import_from_elsewhere_names_its_source_and_a_token_from_a_file(
     [
         (["adapter_model.bin"], "adapter_model.bin may hold pickled code"),
         (["a.gguf", "b.gguf"], "name one of a.gguf, b.gguf"),
-        (["adapter_config.json"], "holds no adapter; expected a folder with adapter_config.json"),
+        (["adapter_config.json"], "contains no adapter; expected a folder with adapter_config.json"),
     ],
 )
 def test_a_folder_that_is_no_adapter_is_not_sent(
@@ -215,7 +215,7 @@ def test_a_folder_that_is_no_adapter_is_not_sent(
     refused = against("adapters", "import", str(tmp_path / "given"), "--domain", "tax")
     assert (refused.exit_code, service.asked) == (2, [])
     assert why in refused.stderr
-    assert "there is no nowhere here" in against("adapters", "import", "nowhere", "--domain", "tax").stderr
+    assert "nowhere does not exist here" in against("adapters", "import", "nowhere", "--domain", "tax").stderr
 
 
 def test_an_event_is_shown_as_a_nats_command_with_exact_headers_and_body(lorafleet: Lorafleet, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_provenance_chain_that_speaks_of_two_artifacts_is_called_broken(
     chain["loaded"] = [{"replica": "one", "artifact_sha256": "bb"}]
     service.answer("GET /v1/adapters/tax-lora-v1.0.0/provenance", chain)
     shown = against("adapters", "provenance", "tax-lora-v1.0.0").stdout
-    assert "replica one speaks of artifact bb, registered is aa" in shown
+    assert "replica one names artifact bb, but aa is registered" in shown
     assert "the chain holds" not in shown
 
 
