@@ -19,7 +19,7 @@ from fleet_kit.delivery import Begin, Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
 from fleet_kit.nats_auth import inbox_prefix
-from fleet_kit.publishing import TIMEOUT
+from fleet_kit.publishing import publish
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.telemetry import trace_headers
 
@@ -83,9 +83,9 @@ class Bus:
         await self._broker.start()
 
     async def publish(self, event: Event, entity: str) -> None:
-        """Publish an event at once, for a service without a database; raises unless JetStream acknowledges it."""
+        """Publish an event at once, for a service without a database; raises what `publishing.publish` raises."""
         outgoing = seal(event, service=self._service, entity=entity, trace=trace_headers())
-        await self.jetstream.publish(outgoing.subject, outgoing.body, timeout=TIMEOUT, headers=outgoing.headers)
+        await publish(self.jetstream, outgoing)
 
     async def stop(self) -> None:
         """Give back what is unfinished, then close."""
