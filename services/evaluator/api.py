@@ -15,12 +15,15 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
 from fleet_kit.http import dependency
-from services.evaluator import golden_api, golden_sets, labels_api, store
+from services.evaluator import store
 from services.evaluator.domain import split_reference
-from services.evaluator.golden_api import Reader
+from services.evaluator.golden import api as golden_api
+from services.evaluator.golden import sets as golden_sets
+from services.evaluator.golden.api import Reader
 from services.evaluator.handlers import EvaluatorService
-from services.evaluator.labels_api import Agrees, agreement_of
-from services.evaluator.orders import open_requested
+from services.evaluator.judging import labels_api
+from services.evaluator.judging.labels_api import Agrees, agreement_of
+from services.evaluator.open_evaluation import open_requested
 
 router = APIRouter()
 router.include_router(golden_api.router)

@@ -11,7 +11,7 @@ from fleet_kit.leased_task import LeasedTask
 from fleet_kit.service import Service
 from fleet_kit.transaction import Transaction
 from services.evaluator import store
-from services.evaluator.orders import open_requested
+from services.evaluator.open_evaluation import open_requested
 from services.evaluator.run import Bench, evaluate, fail
 from services.evaluator.settings import EvaluatorSettings
 

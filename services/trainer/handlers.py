@@ -17,14 +17,14 @@ from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from services.trainer import store as jobs_store
-from services.trainer.data import store
-from services.trainer.data.building import run_next_build
-from services.trainer.data.dataset import InvalidSample, Preference, Sample
-from services.trainer.data.golden.known import remember
+from services.trainer.datasets.build_job import run_next_build
+from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
+from services.trainer.datasets.golden.known import remember
+from services.trainer.datasets.store import samples as store
+from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
-from services.trainer.jobs.job import give_up_job, run_job
-from services.trainer.service import TrainerService
+from services.trainer.parts import TrainerService
+from services.trainer.runs.job_run import give_up_job, run_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fleet_cli import bus
 from fleet_cli.bus import Received
-from fleet_cli.faults import BadInput
+from fleet_cli.client.errors import BadInput
 from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session

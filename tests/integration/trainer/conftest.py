@@ -21,8 +21,8 @@ from fleet_events.topology import DEAD_STREAM, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.settings import ServiceSettings
-from services.trainer.data import records
-from services.trainer.data.records import Record
+from services.trainer.datasets import records
+from services.trainer.datasets.records import Record
 from tests.conftest import RunningService, RunService
 
 E = TypeVar("E", bound=Event)
