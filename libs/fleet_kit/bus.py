@@ -21,7 +21,7 @@ from fleet_kit.handlers import Binding, Handlers
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.publishing import publish
 from fleet_kit.settings import ServiceSettings
-from fleet_kit.telemetry import trace_headers
+from fleet_kit.tracing import trace_headers
 
 __all__ = ["Bus"]
 

@@ -55,24 +55,26 @@ async def unpublished(connection: Connection) -> int:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Waiting:
+    """A row that is not marked as published."""
+
     position: int
     event: Outgoing
 
 
-async def _waiting(connection: Connection) -> list[_Row]:
+async def _waiting(connection: Connection) -> list[Waiting]:
     rows = await connection.fetch(
         "select position, event_id, subject, entity, headers, body from outbox where published_at is null"
         " order by position limit $1",
         WINDOW,
     )
     return [
-        _Row(row["position"], Outgoing(row["event_id"], row["subject"], row["entity"], row["headers"], row["body"]))
+        Waiting(row["position"], Outgoing(row["event_id"], row["subject"], row["entity"], row["headers"], row["body"]))
         for row in rows
     ]
 
 
-async def _mark(connection: Connection, stored: Sequence[tuple[_Row, PubAck]]) -> None:
+async def _mark(connection: Connection, stored: Sequence[tuple[Waiting, PubAck]]) -> None:
     await connection.execute(
         "update outbox set published_at = now(), stream = acked.stream, sequence = acked.sequence"
         " from unnest($1::bigint[], $2::text[], $3::bigint[]) as acked (position, stream, sequence)"
@@ -130,7 +132,7 @@ class Relay:
             rows = await _waiting(connection)
             metrics.OUTBOX_WAITING.labels(self._service).set(len(rows))
             while rows:
-                window = _distinct_entities(rows)
+                window = distinct_entities(rows)
                 stored, fault = await self._publish(window)
                 for stream in {ack.stream for _, ack in stored} - streams:
                     await outbox_check.note(connection, stream, server)
@@ -146,14 +148,14 @@ class Relay:
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self._wake.wait()
 
-    async def _publish(self, window: Sequence[_Row]) -> tuple[list[tuple[_Row, PubAck]], Exception | None]:
+    async def _publish(self, window: Sequence[Waiting]) -> tuple[list[tuple[Waiting, PubAck]], Exception | None]:
         """Send a window in order and wait for every answer.
 
         Returns:
             Where each event is stored that is, and what failed for the first of the others.
         """
         publications = [publish_soon(self._jetstream, row.event) for row in window]
-        stored: list[tuple[_Row, PubAck]] = []
+        stored: list[tuple[Waiting, PubAck]] = []
         fault: Exception | None = None
         try:
             await asyncio.wait(publications)
@@ -167,7 +169,7 @@ class Relay:
                 await tasks.end(*publications)
         return stored, fault
 
-    async def _outcome(self, row: _Row, publication: "asyncio.Task[PubAck]") -> PubAck:
+    async def _outcome(self, row: Waiting, publication: "asyncio.Task[PubAck]") -> PubAck:
         try:
             return await publication
         except PublicationRefused as refusal:
@@ -178,7 +180,7 @@ class RelayStalled(Exception):
     """JetStream did not acknowledge."""
 
 
-def _distinct_entities(rows: Sequence[_Row]) -> list[_Row]:
+def distinct_entities(rows: Sequence[Waiting]) -> list[Waiting]:
     """The longest beginning in which no entity appears twice.
 
     Acks of a window are awaited together. With one event an entity in it, a publish that fails alone can
@@ -186,7 +188,7 @@ def _distinct_entities(rows: Sequence[_Row]) -> list[_Row]:
     """
     seen: set[str] = set()
 
-    def fresh(row: _Row) -> bool:
+    def fresh(row: Waiting) -> bool:
         known = row.event.entity in seen
         seen.add(row.event.entity)
         return not known

@@ -14,7 +14,7 @@ from fleet_kit.dead_letter_writer import store_refused
 from fleet_kit.errors import PublicationRefused
 from fleet_kit.faults import describe
 from fleet_kit.publishing import publish
-from fleet_kit.telemetry import trace_headers
+from fleet_kit.tracing import trace_headers
 
 log = structlog.get_logger()
 
