@@ -121,7 +121,7 @@ class Bus:
 
 async def _report(error: Exception) -> None:
     # The client calls this for each failed reconnect; its own way is a page of traceback.
-    log.warning("nats", reason=describe(error))
+    log.warning("nats_client_error", reason=describe(error))
 
 
 async def _whole(message: NatsMessage) -> NatsMessage:

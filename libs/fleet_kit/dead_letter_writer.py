@@ -84,12 +84,14 @@ class DeadLetterWriter:
         except Exception as error:
             # nats-py raises several unrelated classes when it is disconnected; the original is still there.
             seconds = round(time.monotonic() - started, 1)
-            log.warning("dead letter not stored", consumer=durable, reason=describe(error), seconds=seconds)
+            log.warning("dead_letter_not_stored", consumer=durable, reason=describe(error), seconds=seconds)
             metrics.EVENTS_HANDLED.labels(durable, "retry").inc()
             await later(message, retry_after)
             return
         metrics.EVENTS_HANDLED.labels(durable, "dead").inc()
-        log.error("dead letter", consumer=durable, sequence=message.metadata.sequence.stream, reason=reason[:300])
+        log.error(
+            "dead_letter_stored", consumer=durable, sequence=message.metadata.sequence.stream, reason=reason[:300]
+        )
 
 
 async def later(message: Msg, delay: float) -> None:
@@ -98,7 +100,7 @@ async def later(message: Msg, delay: float) -> None:
         await message.nak(delay=delay)
     except Exception as error:
         # nats-py raises several unrelated classes when it is disconnected.
-        log.warning("nak not sent", reason=describe(error))
+        log.warning("nak_not_sent", reason=describe(error))
 
 
 def one_line(text: str) -> str:

@@ -186,7 +186,7 @@ class Dispatcher:
         reason = attempts.given_up(unanswered)
         if binding.give_up is None:
             raise Refused(reason)
-        log.error("long work is given up", consumer=binding.durable, lease=work.lease, reason=reason)
+        log.error("long_work_given_up", consumer=binding.durable, lease=work.lease, reason=reason)
         return await binding.give_up(event, reason, work, self.service)
 
     async def _tell_survival(self, name: str, token: int) -> None:
@@ -204,7 +204,7 @@ class Dispatcher:
                     held = await lease.renew(connection, work.lease, work.token, self.lease)
             except Exception as error:
                 # Bus or database are away for a moment: the fence still protects what is written.
-                log.warning("heartbeat not sent", lease=work.lease, reason=describe(error))
+                log.warning("heartbeat_not_sent", lease=work.lease, reason=describe(error))
                 continue
             if not held:
                 work.lost.set()

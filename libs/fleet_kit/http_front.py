@@ -186,6 +186,6 @@ async def _error_response(scope: Scope, error: Exception) -> Response:
         handler = cast(Callable[[Request, Exception], Any] | None, app.exception_handlers.get(kind))
         if handler is not None:
             return cast(Response, await handler(request, error))
-    log.error("request failed", method=scope["method"], exc_info=error)
+    log.error("request_failed", method=scope["method"], exc_info=error)
     fault = Problem(500, "Internal error", "this service has a defect; its log has the details")
     return cast(Response, await cast(Any, app.exception_handlers[Problem])(request, fault))

@@ -116,7 +116,7 @@ class Relay:
             except Exception as error:
                 if not isinstance(error, RelayStalled) and not is_transient(error):
                     raise
-                log.warning("outbox_relay_waits", service=self._service, reason=describe(error))
+                log.warning("outbox_relay_waiting", service=self._service, reason=describe(error))
                 pause = min(pause * 2, 5.0)
             await asyncio.sleep(pause)
 

@@ -73,13 +73,13 @@ async def follow(
             async with asyncio.timeout(REQUEST):
                 found = (await jetstream.stream_info(STREAM)).created
             if created not in (None, found):
-                log.warning("the stream was made anew and is read from its start", stream=STREAM, created=str(found))
+                log.warning("projection_restarted", stream=STREAM, created=str(found))
             created, told = found, ""
             await _read(jetstream, subjects, wanted, apply, caught_up, passed=passed)
         except (OSError, TimeoutError, nats.errors.Error, _Lost) as error:
             reason = describe(error)
             if reason != told:
-                log.warning("projection waits for the bus", reason=reason)
+                log.warning("projection_waiting_for_bus", reason=reason)
             told = reason
         await asyncio.sleep(RETRY)
 
@@ -164,7 +164,7 @@ async def _hand_over(
     try:
         event, envelope = open_envelope(message.subject, message.headers, message.data, *Stored.of(message))
     except Refused as error:
-        log.warning("projection passes a broken event by", subject=message.subject, reason=str(error))
+        log.warning("projection_skipped_event", subject=message.subject, reason=str(error))
         return
     if isinstance(event, events):
         await apply(event, envelope)

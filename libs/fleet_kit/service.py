@@ -192,13 +192,13 @@ async def _start(
             service.relay = Relay(service.name, service.pool, jetstream, lambda: service.bus.server_id)
             if handlers is not None:
                 await service.bus.listen(handlers, service, service.transaction, service.pool)
-            log.info("service listens")
+            log.info("service_started")
             await service.relay.run()
     except asyncio.CancelledError:
         raise
     except Exception:
         # Nothing supervises this task from inside; the process ends so that whoever runs it starts it anew.
-        log.exception("service could not start")
+        log.exception("service_start_failed")
         import os
         import signal
 

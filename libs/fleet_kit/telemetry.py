@@ -75,15 +75,15 @@ def _log_uncaught() -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
         else:
-            log.critical("process ends", exc_info=(kind, error, trace))
+            log.critical("process_failed", exc_info=(kind, error, trace))
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
-            log.error("thread failed", exc_info=args.exc_value)
+            log.error("thread_failed", exc_info=args.exc_value)
 
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
         if args.exc_value is not None:
-            log.error("exception where none can be raised", where=repr(args.object), exc_info=args.exc_value)
+            log.error("unraisable_exception", where=repr(args.object), exc_info=args.exc_value)
 
     sys.excepthook = of_process
     threading.excepthook = of_thread

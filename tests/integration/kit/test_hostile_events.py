@@ -151,7 +151,7 @@ async def test_a_defect_that_many_events_meet_logs_one_traceback(
                 return (await jetstream.stream_info(DEAD_STREAM)).state.messages - before == 30
 
             await eventually(all_dead_letters, 30)
-    failed = [entry for entry in log if entry["event"] == "handler failed"]
+    failed = [entry for entry in log if entry["event"] == "handler_failed"]
     assert len(failed) == 30
     assert sum(bool(entry.get("exc_info")) for entry in failed) == 1
 

@@ -68,7 +68,7 @@ async def stream_limits(jetstream: JetStreamContext, **limits: int) -> AsyncIter
 
 
 def waits(logs: list[Any]) -> int:
-    return sum(line["event"] == "outbox_relay_waits" for line in logs)
+    return sum(line["event"] == "outbox_relay_waiting" for line in logs)
 
 
 def with_body(event: Outgoing, size: int) -> Outgoing:
