@@ -95,7 +95,7 @@ async def test_a_full_stream_is_reported_with_the_servers_reason_and_relayed_onc
                 await jetstream.update_stream(config)
                 await jetstream.update_stream(dead)
                 await eventually(said, 20)
-                await eventually(lambda: any(line["event"] == "dead letter" for line in log), 20)
+                await eventually(lambda: any(line["event"] == "dead_letter_stored" for line in log), 20)
         for event_name in ("outbox_relay_waiting", "dead_letter_not_stored"):
             assert all("maximum bytes exceeded" in reason for reason in reasons(log, event_name))
     finally:
