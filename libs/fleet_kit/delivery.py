@@ -203,7 +203,7 @@ class Dispatcher:
                 async with self.pool.acquire(timeout=2) as connection:
                     held = await lease.renew(connection, work.lease, work.token, self.lease)
             except Exception as error:
-                # Bus or database are away for a moment: the fence still protects what is written.
+                # Bus or database are unavailable for a moment: the fence still protects what is written.
                 log.warning("heartbeat_not_sent", lease=work.lease, reason=describe(error))
                 continue
             if not held:

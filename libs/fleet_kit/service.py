@@ -197,7 +197,7 @@ async def _start(
     except asyncio.CancelledError:
         raise
     except Exception:
-        # Nothing supervises this task from inside; the process ends so that whoever runs it starts it anew.
+        # Nothing supervises this task from inside; the process ends and its supervisor starts it again.
         log.exception("service_start_failed")
         import os
         import signal

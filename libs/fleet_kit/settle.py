@@ -60,7 +60,7 @@ class Settlement:
             outcome = await handle()
             await message.ack()
         except asyncio.CancelledError:
-            # The service stops: whoever is left gets the message at once.
+            # The service stops: another worker gets the message at once.
             await later(message, 0.1)
             raise
         except NotYet as error:
