@@ -5,12 +5,14 @@ docs/events.md is for people, docs/asyncapi.json (AsyncAPI 3.0) for tools that m
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from pydantic.json_schema import models_json_schema
 
+from fleet_events import v1
+from fleet_events.closed_set import ClosedSet
 from fleet_events.message import Event
 from fleet_events.topology import BUCKETS, STREAMS, TOPOLOGY, Row, durable_name
 
@@ -151,8 +153,9 @@ def _section(event: type[Event]) -> Iterator[str]:
 def _kind(schema: dict[str, object]) -> str:
     """A JSON Schema in a few words."""
     match schema:
-        case {"$ref": name}:
-            return str(name)
+        case {"$ref": str() as name}:
+            named = getattr(v1, name)
+            return _permitted(list(named)) if issubclass(named, ClosedSet) else name
         case {"anyOf": [dict() as first, *_]}:
             return _kind(first)
         case {"type": "array", "items": dict() as items}:
@@ -161,6 +164,12 @@ def _kind(schema: dict[str, object]) -> str:
             return f"map of string to {_kind(values)}"
         case {"format": "date-time"}:
             return "RFC 3339 time"
+    return _scalar(schema)
+
+
+def _scalar(schema: dict[str, object]) -> str:
+    if isinstance(permitted := schema.get("enum"), list):
+        return _permitted(permitted)
     bounds = {"minimum": "≥", "maximum": "≤"}
     # The bounds of every integer of its size tell nothing about the field.
     limits = [
@@ -171,6 +180,10 @@ def _kind(schema: dict[str, object]) -> str:
     if pattern := str(schema.get("pattern", "")).replace("|", "\\|"):
         limits.append(f"`{pattern}`")
     return ", ".join([str(schema.get("type", "any")), *limits])
+
+
+def _permitted(texts: Sequence[object]) -> str:
+    return "one of " + ", ".join(f"`{text}`" for text in texts if text)
 
 
 def main(arguments: list[str]) -> int:
