@@ -8,13 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_events.v1 import DomainName
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from fleet_kit.http import service_of
 from services.evaluator import label_store, store
 from services.evaluator.agreement import agreement
-from services.evaluator.golden_api import DOMAIN
 from services.evaluator.handlers import EvaluatorService
 
 router = APIRouter(tags=["calibration"])
@@ -84,7 +84,7 @@ async def label(evaluation_id: str, sample_id: str, given: NewLabel, caller: Lab
 @router.get("/v1/judges/agreement", summary="How far a judge (as evaluations name it) agrees with people in a domain")
 async def agrees(
     judge: Annotated[str, Query(min_length=1, max_length=200)],
-    domain: Annotated[str, Query(pattern=DOMAIN)],
+    domain: DomainName,
     caller: Reader,
     service: Running,
 ) -> Agrees:

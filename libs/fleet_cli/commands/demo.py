@@ -16,7 +16,6 @@ from fleet_cli.commands import up
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import read_golden
 from fleet_cli.commands.lifecycle import bring_data, follow
-from fleet_cli.commands.options import Method
 from fleet_cli.faults import BadInput, ExitCode, Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.lifecycle import Loop, Outcome, Step
@@ -25,6 +24,7 @@ from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.replies import ChatCompletion, Served
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
+from fleet_events.v1 import Method
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "demo"
 DOMAIN = "kestrel-ops"

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from fleet_events.v1 import DomainName
 from fleet_kit.auth import Caller
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from fleet_kit.http_limits import body_rule
@@ -18,7 +19,7 @@ from services.trainer.data import dataset_store, store
 from services.trainer.data.card import DataCard
 from services.trainer.data.dataset import StoredDataset
 from services.trainer.data.filters.report import FilterCount
-from services.trainer.data.intake import DOMAIN, read_samples
+from services.trainer.data.intake import read_samples
 from services.trainer.data.reading import read_lines
 from services.trainer.data.recipe import NAME
 from services.trainer.data.records import Split
@@ -39,7 +40,7 @@ _CHUNK = 1 << 16
     openapi_extra=body_rule("samples_bytes", "application/x-ndjson"),
 )
 async def record_samples(
-    request: Request, caller: Trains, trainer: Trainer, domain: Annotated[str | None, Query(pattern=DOMAIN)] = None
+    request: Request, caller: Trains, trainer: Trainer, domain: DomainName | None = None
 ) -> SamplesView:
     """All lines are recorded or none. `?domain=` is the domain of lines that name none."""
     received, added, now = 0, 0, datetime.now(UTC)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from fleet_events import v1
+from fleet_events.v1 import DomainName
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
@@ -17,7 +18,6 @@ from services.trainer.data import build_store, builder, store
 from services.trainer.data.build_spec import CannotBuild
 from services.trainer.data.dataset import Format, StoredUpload
 from services.trainer.data.dataset_build import DatasetBuild
-from services.trainer.data.intake import DOMAIN
 from services.trainer.data.presets import PRESETS
 from services.trainer.data.recipe import DataRecipe
 from services.trainer.data.rows import format_of
@@ -38,7 +38,7 @@ async def upload(
     request: Request,
     caller: Trains,
     trainer: Trainer,
-    domain: Annotated[str, Query(pattern=DOMAIN)],
+    domain: DomainName,
     filename: Annotated[str, Query(min_length=1, max_length=200)],
 ) -> UploadView:
     """The body is the file itself; its name's ending says what it is. The same bytes again are the same upload."""
@@ -72,9 +72,7 @@ async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> 
 
 
 @router.delete("/uploads/{upload_id}", summary="Delete an uploaded file")
-async def delete_upload(
-    upload_id: str, caller: Trains, trainer: Trainer, domain: Annotated[str, Query(pattern=DOMAIN)]
-) -> UploadView:
+async def delete_upload(upload_id: str, caller: Trains, trainer: Trainer, domain: DomainName) -> UploadView:
     """Data sets that were built from it stay: they hold records of their own. A build that still waits for it fails."""
     caller.reach(domain)
     async with trainer.transaction() as tx:

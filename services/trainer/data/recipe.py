@@ -4,9 +4,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fleet_events.v1 import DomainName
 from services.trainer.data.filters import FilterRecipe
 from services.trainer.data.generators.recipe import GeneratorRecipe
-from services.trainer.data.intake import DOMAIN
 from services.trainer.data.presets import preset_of
 from services.trainer.data.records import Kind
 from services.trainer.data.sources import AnySource
@@ -24,7 +24,7 @@ class DataRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    domain: Annotated[str, Field(pattern=DOMAIN)]
+    domain: DomainName
     name: Annotated[str, Field(pattern=NAME)]
     adapter_type: Annotated[str, Field(max_length=100)] = ""
     kind: Kind = Kind.COMPLETION
