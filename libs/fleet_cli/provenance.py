@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet_cli.replies import Provenance
+from fleet_cli.client.responses import Provenance
 
 
 def lines(chain: Provenance) -> list[str]:

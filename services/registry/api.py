@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
@@ -12,7 +12,7 @@ from fleet_events.topology import Row, row_of
 from fleet_events.v1 import DomainName, Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.registry import domain, record, upload
@@ -32,11 +32,7 @@ from services.registry.withdrawal import WithdrawnAdapter, withdrawal_of
 router = APIRouter(prefix="/v1", tags=["registry"])
 
 
-def _service(request: Request) -> RegistryService:
-    return cast(RegistryService, service_of(request))
-
-
-Service = Annotated[RegistryService, Depends(_service)]
+Service = Annotated[RegistryService, Depends(dependency(RegistryService))]
 WITHDRAWAL: dict[int | str, dict[str, object]] = {
     202: {
         "model": WithdrawnAdapter,

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from fleet_events import v1
 from fleet_events.closed_set import ClosedSet
-from services.trainer.configuration import Configuration, resolve
+from services.trainer.training.configuration import Configuration, resolve
 
 pytestmark = pytest.mark.unit
 
