@@ -118,6 +118,8 @@ def render_message(
     *,
     event: bool,
 ) -> Iterator[str]:
+    if message.options.ByteSize() or any(not one.name.startswith("_") for one in message.oneof_decl):
+        raise ValueError(f"{message.name}: options of a whole message, and oneofs, have no counterpart in the classes")
     yield f"\n\nclass {message.name}({'Event' if event else 'Message'}):"
     yield f'    """{notes.get(path, message.name)}"""\n'
     if event:

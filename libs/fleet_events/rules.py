@@ -4,7 +4,7 @@ A rule that the generated classes could not enforce is refused here, so that no 
 fleet itself would not check.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -20,6 +20,8 @@ KINDS = {
     Field.TYPE_INT64: "int64",
 }
 """Protobuf type → its name in `buf.validate.FieldRules`."""
+_NEVER, _IF_ZERO = 0, 1
+"""Of `buf.validate.Ignore`."""
 NUMBERS = ("double", "int32", "int64")
 
 
@@ -49,29 +51,48 @@ class Rules:
         self._extension = pool.FindExtensionByName("buf.validate.field")
         self._options = message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
         message_factory.GetMessageClass(pool.FindMessageTypeByName("buf.validate.FieldRules"))
+        self._map_values = {
+            f".{file.package}.{message.name}.{entry.name}": KINDS[entry.field[1].type]
+            for file in image.file
+            for message in file.message_type
+            for entry in message.nested_type
+            if entry.options.map_entry and entry.field[1].type in KINDS
+        }
+        """Type of a map's entry → kind of its values."""
 
     def of(self, field: descriptor_pb2.FieldDescriptorProto) -> Rule:
         """The field's rule; raises `ValueError` for one that the generated classes cannot enforce."""
         options: Any = self._options.FromString(field.options.SerializeToString())
-        given = _values(options.Extensions[self._extension])
-        ignored = given.pop("ignore", 0)
-        required = bool(given.pop("required", False))
-        kind, repeated = KINDS.get(field.type, ""), field.label == Field.LABEL_REPEATED
-        if "map" in given:
-            given = {}  # of maps, only that numbers are finite, which every generated class asks of every number
         try:
-            rule = _several(given, kind) if repeated else _one(given, kind)
+            return self._read(field, _values(options.Extensions[self._extension]))
         except ValueError as error:
             raise ValueError(f"{field.name}: {error}") from None
-        zero = not repeated and bool(kind) and not field.proto3_optional
-        if zero and not required and _refuses_zero(rule, kind) and not ignored:
+
+    def _read(self, field: descriptor_pb2.FieldDescriptorProto, given: dict[str, Any]) -> Rule:
+        required, ignored = bool(given.pop("required", False)), given.pop("ignore", _NEVER)
+        repeated, kind = field.label == Field.LABEL_REPEATED, KINDS.get(field.type, "")
+        tracked = field.proto3_optional or not kind
+        if ignored not in (_NEVER, _IF_ZERO) or (ignored and (repeated or required or tracked)):
+            raise ValueError("only a single value that may be absent can be ignored, and only where it is zero")
+        if repeated:
+            if required:
+                raise ValueError("the rule required is not known for a repeated field")
+            return self._map(given, field.type_name) if field.type_name in self._map_values else _several(given, kind)
+        rule = replace(_one(given, kind), required=required)
+        if not tracked and not required and not ignored and _refuses_zero(rule, kind):
             raise ValueError(
-                f"{field.name}: protobuf leaves a zero out, so this field needs `required`, or "
-                "`ignore: IGNORE_IF_ZERO_VALUE` where it may be absent"
+                "protobuf leaves a zero out: give `required`, or `ignore: IGNORE_IF_ZERO_VALUE` where it may be absent"
             )
-        if zero and required and kind in NUMBERS and not _refuses_zero(rule, kind):
-            raise ValueError(f"{field.name}: protobuf leaves a zero out: a required number needs a gte above zero")
-        return Rule(required, rule.pattern, rule.permitted, rule.gte, rule.lte, rule.longest, rule.items)
+        if required and kind in NUMBERS and not _refuses_zero(rule, kind):
+            raise ValueError("protobuf leaves a zero out: a required number needs a gte above zero")
+        return rule
+
+    def _map(self, given: dict[str, Any], entry: str) -> Rule:
+        own = _values(given.pop("map")) if "map" in given else {}
+        rule = _one(_values(own.pop("values")) if "values" in own else {}, self._map_values[entry])
+        if given or own or rule != Rule():
+            raise ValueError("of a map only `values.double.finite` is known to fleet_events.rules")
+        return rule
 
 
 def _values(rules: Any) -> dict[str, Any]:
