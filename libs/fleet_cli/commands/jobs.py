@@ -56,10 +56,10 @@ def _left(what: str) -> str:
 Left = Annotated[
     str,
     typer.Argument(
-        metavar=f"{{{'|'.join(PATHS)}}}",
+        metavar="WHAT",
         callback=_left,
         autocompletion=lambda: list(PATHS),
-        help="What the job left; peft is a tar, exports are those asked for.",
+        help=f"What the job left: {', '.join(PATHS)}. peft is a tar; exports are those asked for.",
     ),
 ]
 
