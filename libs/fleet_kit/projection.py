@@ -54,7 +54,7 @@ async def follow(
 
     Args:
         jetstream: connected as a user whose permissions let it follow `subjects`.
-        subjects: one filter, for example lorafleet.v1.adapter.>.
+        subjects: one filter, see `fleet_events.topology.followed_by`.
         events: classes to hand over; others on these subjects are passed by.
         apply: must bear seeing an event again.
         caught_up: set once everything that was in the stream at the start has been handed over.

@@ -242,7 +242,7 @@ def _summary(adapter: Adapter) -> dict[str, Any]:
         "adapter_id": adapter.adapter_id,
         "family": made_of.family,
         "domain": made_of.domain,
-        "method": made_of.method.value,
+        "method": made_of.method,
         "version": str(adapter.version),
         "status": adapter.status.value,
         "active": adapter.active,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from fleet_events import v1
 from fleet_events.topology import Row, row_of
+from fleet_events.v1 import DomainName, Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http import dependency
@@ -18,7 +19,7 @@ from services.registry import domain, record, upload
 from services.registry.access import Admin, Approver, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
 from services.registry.change import Act, AuditEntry, Change, NotAllowed
-from services.registry.family import Adapter, Family, Method, Status, Training
+from services.registry.family import Adapter, Family, Status, Training
 from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
 from services.registry.parts import RegistryService
@@ -38,7 +39,6 @@ WITHDRAWAL: dict[int | str, dict[str, object]] = {
         "description": "Recorded, but the bus or replicas could not be reached yet: `withdrawal` tells which",
     }
 }
-DomainName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 @router.get("/adapters", summary="Versions, newest first")

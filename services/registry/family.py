@@ -7,18 +7,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from fleet_events import v1
+from fleet_events.v1 import Bump, Method
 from services.registry.imports.source import Origin
 from services.registry.policy import Judgement
-from services.registry.version import FIRST, Bump, Footing, SemVer, bump_rule
-
-
-class Method(StrEnum):
-    """How the adapter was trained (LA-1.3)."""
-
-    LORA = "lora"
-    RSLORA = "rslora"
-    QLORA = "qlora"
-    DORA = "dora"
+from services.registry.version import FIRST, Footing, SemVer, bump_rule
 
 
 class Status(StrEnum):
@@ -145,7 +137,7 @@ class Adapter:
             adapter_id=self.adapter_id,
             family=made_of.family,
             domain=made_of.domain,
-            method=made_of.method.value,
+            method=made_of.method,
             version=str(self.version),
             base_model=made_of.base_model,
             artifact=made_of.artifact,

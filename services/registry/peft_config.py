@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_events.strict_json import read_json
+from fleet_events.v1 import Method
 from services.registry.checkpoint import CONFIG, CannotServe
-from services.registry.family import Method
 
 # A folder of the Hugging Face cache says whose model it is, see the guide "Understand caching" of huggingface_hub.
 _CACHED = re.compile(r"(?:^|[/\\])models--([^/\\]+)[/\\]snapshots[/\\]")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fleet_events.v1 import Method
 from fleet_kit.transaction import Transaction
 from services.registry.change import Change
-from services.registry.family import Family, Method, family_id
+from services.registry.family import Family, family_id
 from services.registry.store import versions
 
 

@@ -9,9 +9,9 @@ from fleet_events import v1
 from fleet_kit.errors import BlobCorrupt
 from services.registry import checkpoint, exports
 from services.registry.checkpoint import CannotServe, Contents
-from services.registry.family import Method, Submission, Training
+from services.registry.family import Submission, Training
 from services.registry.parts import RegistryService
-from services.registry.version import Bump, SemVer
+from services.registry.version import SemVer
 
 TRAINER = "trainer"
 """Who made a version whose training nobody asked for by name."""
@@ -38,14 +38,14 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
     _check_claims(event.artifact, contents)
     return Submission(
         domain=event.domain,
-        method=Method(event.method),
+        method=event.method,
         base_model=event.base_model,
         artifact=event.artifact,
         checkpoint=event.checkpoint,
         checkpoint_config=event.checkpoint_config,
         by=event.requested_by or TRAINER,
         version=SemVer.parse(event.version) if event.version else None,
-        bump=Bump(event.bump) if event.bump else None,
+        bump=event.bump or None,
         description=event.description,
         example_prompts=event.example_prompts,
         probe=event.probe,

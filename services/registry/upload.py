@@ -13,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from fleet_events import v1
 from fleet_events.text import Text
+from fleet_events.v1 import Bump, DomainName, Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from lora_core.errors import NotDescribed
@@ -20,11 +21,11 @@ from services.registry import checkpoint, domain, quota, record
 from services.registry.base_models import BaseModels, WrongBaseModel
 from services.registry.change import Act, DuplicateVersion
 from services.registry.checkpoint import CannotServe
-from services.registry.family import Adapter, Method, Submission, adapter_id, family_id
+from services.registry.family import Adapter, Submission, adapter_id, family_id
 from services.registry.parts import RegistryService
 from services.registry.peft_config import PeftConfig
 from services.registry.store import versions
-from services.registry.version import Bump, InvalidVersion, SemVer
+from services.registry.version import InvalidVersion, SemVer
 
 PICKLES = ("adapter_model.bin", "adapter_model.pt")
 """What older tools wrote in place of the safetensors file."""
@@ -38,7 +39,7 @@ class UploadFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    domain: Text = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    domain: DomainName
     method: Method | None = None
     version: Text = ""
     bump: Bump | None = None
@@ -60,7 +61,7 @@ class UploadFields(BaseModel):
         return version
 
 
-BUMP_SCHEMA = {"type": "string", "enum": [bump.value for bump in Bump]}
+BUMP_SCHEMA = {"type": "string", "enum": list(Bump)}
 OPENAPI = {
     "requestBody": {
         "required": True,
@@ -73,7 +74,7 @@ OPENAPI = {
                         "properties"
                     ]
                     | {
-                        "method": {"type": "string", "enum": [method.value for method in Method]},
+                        "method": {"type": "string", "enum": list(Method)},
                         "bump": BUMP_SCHEMA,
                         "files": {
                             "type": "array",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
+
+from fleet_events.v1 import Bump
 
 SEMVER = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
 SIGNIFICANT_IMPROVEMENT = 0.10
@@ -13,14 +14,6 @@ SIGNIFICANT_IMPROVEMENT = 0.10
 
 class InvalidVersion(ValueError):
     """The text is no version of the form MAJOR.MINOR.PATCH."""
-
-
-class Bump(StrEnum):
-    """Which number a new version raises."""
-
-    MAJOR = "major"
-    MINOR = "minor"
-    PATCH = "patch"
 
 
 @dataclass(frozen=True, order=True, slots=True)

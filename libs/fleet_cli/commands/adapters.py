@@ -13,11 +13,12 @@ from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
 from fleet_cli.client.responses import Withdrawal
 from fleet_cli.commands import convert
-from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomain, ReasonOption
+from fleet_cli.commands.options import DomainOption, OptionalDomain, ReasonOption
 from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.session import Session, facts, table
+from fleet_events.v1 import Bump, Method
 
 adapters = CommandGroup("List, show, approve, activate, register, import and convert adapters.")
 convert.add(adapters)

@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from fleet_events import v1
 from fleet_events.strict_json import read_json
 from fleet_events.text import Text
+from fleet_events.v1 import Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import PROBLEM_CONTENT
@@ -23,7 +24,7 @@ from services.registry import checkpoint, domain, quota, record, upload
 from services.registry.base_models import Pinned, WrongBaseModel
 from services.registry.change import Act, DuplicateVersion
 from services.registry.checkpoint import CannotServe
-from services.registry.family import Adapter, Method, Submission
+from services.registry.family import Adapter, Submission
 from services.registry.imports import objects
 from services.registry.imports.adoption import Adopted, BaseFolder
 from services.registry.imports.names import EXPECTED, BadPath, inner_path, is_archive, is_wanted, pickled
@@ -46,7 +47,7 @@ class ImportFields(upload.UploadFields):
 def _openapi() -> dict[str, object]:
     schema = ImportFields.model_json_schema(ref_template="#/components/schemas/{model}")
     properties = schema["properties"] | {
-        "method": {"type": "string", "enum": [method.value for method in Method]},
+        "method": {"type": "string", "enum": list(Method)},
         "bump": upload.BUMP_SCHEMA,
     }
     files = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": EXPECTED}
@@ -276,7 +277,7 @@ async def _fetch(fields: ImportFields, to: Path, service: RegistryService) -> Fe
 
 def _method(asked: Method | None, adopted: Adopted) -> Method:
     """The method that the files show; raises Problem where another one was asked for."""
-    shown = next((method for method in (Method.DORA, Method.RSLORA) if method.value in adopted.variants), None)
+    shown = next((method for method in (Method.DORA, Method.RSLORA) if method in adopted.variants), None)
     if asked is None:
         return shown or Method.LORA
     if (shown is not None and asked is not shown) or (asked in (Method.DORA, Method.RSLORA) and shown is not asked):

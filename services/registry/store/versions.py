@@ -7,9 +7,10 @@ from datetime import datetime
 import asyncpg
 from pydantic import TypeAdapter
 
+from fleet_events.v1 import Method
 from fleet_kit.db import Connection
 from services.registry.change import AuditEntry
-from services.registry.family import Adapter, Evaluation, Method, Status, Submission
+from services.registry.family import Adapter, Evaluation, Status, Submission
 from services.registry.policy import Policy
 from services.registry.version import SemVer
 
@@ -74,7 +75,7 @@ async def save_adapter(connection: Connection, adapter: Adapter) -> None:
         adapter.adapter_id,
         made_of.family,
         made_of.domain,
-        made_of.method.value,
+        made_of.method,
         adapter.version.major,
         adapter.version.minor,
         adapter.version.patch,

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_events.v1 import Bump
 from services.registry.domain import register
 from services.registry.family import Family
-from services.registry.version import FIRST, Bump, Footing, InvalidVersion, SemVer, bump_rule
+from services.registry.version import FIRST, Footing, InvalidVersion, SemVer, bump_rule
 from tests.unit.registry.builders import act, family, submission
 
 versions = st.builds(SemVer, *(st.integers(0, 999_999_999) for _ in range(3)))
