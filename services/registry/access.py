@@ -21,7 +21,7 @@ Admin = Annotated[Caller, Depends(require("admin"))]
 async def visible(connection: Connection, adapter_id: str, caller: Caller) -> Adapter:
     """The version; a 404 Problem if there is none or it lies outside the caller's domains, which looks the same."""
     adapter = await versions.find_adapter(connection, adapter_id)
-    if adapter is None or not caller.reaches(adapter.made_of.domain):
+    if adapter is None or not caller.reaches(adapter.submission.domain):
         raise Problem(
             404,
             "Unknown adapter",

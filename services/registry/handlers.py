@@ -10,14 +10,14 @@ from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
-from services.registry import domain, record, registration
+from services.registry import domain, registration, repository
 from services.registry.base_models import WrongBaseModel
-from services.registry.change import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
 from services.registry.policy import Comparison, Judgement
 from services.registry.store import usage, versions
+from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
@@ -51,9 +51,9 @@ async def register_trained(event: v1.TrainingCompleted, work: Work, service: Reg
             raise JobReused(event.job_id, known.adapter_id)
         submission = await registration.examine(event, service)
         async with work.finish() as tx:
-            family = await record.lock(tx, submission.domain, submission.method)
+            family = await repository.lock(tx, submission.domain, submission.method)
             change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
-            await record.save(tx, family, change)
+            await repository.save(tx, family, change)
             await versions.remove_refusals(tx.connection, event.job_id)
     except (CannotServe, WrongBaseModel, InvalidVersion, RegistryError) as error:
         await _remember_refusal(event, work, error)
@@ -65,7 +65,7 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
     """Hold a score against the domain's policy: approve, ask a human, or reject."""
     adapter = await _named(tx, event.adapter_id, event.domain)
     evaluation = _evaluation(event, tx)
-    family = await record.lock(tx, adapter.made_of.domain, adapter.made_of.method)
+    family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
     known = await versions.find_evaluation(tx.connection, event.evaluation_id)
     if known is not None:
         said, again = (
@@ -81,7 +81,7 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
         change = domain.score(family, event.adapter_id, evaluation, policy, _now())
     except RegistryError as error:
         raise Refused(str(error)) from error
-    await record.save(tx, family, change)
+    await repository.save(tx, family, change)
 
 
 @handlers.on(v1.EvaluationFailed)
@@ -90,9 +90,9 @@ async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: 
     adapter = await versions.find_adapter(tx.connection, event.adapter_id)
     if adapter is None:
         return  # somebody asked for the evaluation of what is not registered, and the evaluator said so
-    family = await record.lock(tx, adapter.made_of.domain, adapter.made_of.method)
+    family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
     change = domain.could_not_judge(family, event.adapter_id, event.evaluation_id, event.reason, _now())
-    await record.save(tx, family, change)
+    await repository.save(tx, family, change)
 
 
 @handlers.on(v1.GenerationCompleted)
@@ -125,8 +125,8 @@ async def _named(tx: Transaction, adapter_id: str, domain_name: str) -> Adapter:
     adapter = await versions.find_adapter(tx.connection, adapter_id)
     if adapter is None:
         raise Refused(str(UnknownAdapter(adapter_id)))
-    if adapter.made_of.domain != domain_name:
-        raise Refused(f"domain is {domain_name!r}, but {adapter_id} belongs to {adapter.made_of.domain!r}")
+    if adapter.submission.domain != domain_name:
+        raise Refused(f"domain is {domain_name!r}, but {adapter_id} belongs to {adapter.submission.domain!r}")
     return adapter
 
 

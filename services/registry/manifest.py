@@ -52,20 +52,20 @@ class Manifest(View):
 
     @classmethod
     def of(cls, adapter: Adapter) -> Self:
-        made_of = adapter.made_of
-        training = made_of.training
-        kinds = (training.adapter_type if training else "", made_of.domain)
+        submission = adapter.submission
+        training = submission.training
+        kinds = (training.adapter_type if training else "", submission.domain)
         return cls(
-            name=made_of.family,
+            name=submission.family,
             version=str(adapter.version),
-            base_model=made_of.base_model.name,
+            base_model=submission.base_model.name,
             specialized_for=tuple(dict.fromkeys(kind for kind in kinds if kind)),
             training_data_size=training.dataset.samples if training else None,
             performance_metrics=metrics_of(adapter),
-            file_size=made_of.artifact.blob.bytes,
+            file_size=submission.artifact.blob.bytes,
             creation_date=(training.finished_at if training else None) or adapter.registered_at,
             adapter_id=adapter.adapter_id,
-            base_model_revision=made_of.base_model.revision,
+            base_model_revision=submission.base_model.revision,
             artifact_sha256=adapter.artifact_sha256,
             variants=[Variant.of(export) for export in training.exports] if training else [],
         )

@@ -1,10 +1,13 @@
-"""What the registry stands on beyond the kit, and the type under which handlers and endpoints get it."""
+"""What the registry has beyond the kit's `Service`, and the types under which handlers and endpoints get it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias, cast
 
+from fastapi import Depends, Request
+
+from fleet_kit.http import service_of
 from fleet_kit.service import Service
 from services.registry.base_models import BaseModels
 from services.registry.imports.hub import Hub
@@ -24,3 +27,10 @@ class Parts:
 
 
 RegistryService: TypeAlias = Service[RegistrySettings, Parts]
+
+
+def _service(request: Request) -> RegistryService:
+    return cast(RegistryService, service_of(request))
+
+
+ThisService = Annotated[RegistryService, Depends(_service)]

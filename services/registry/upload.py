@@ -16,14 +16,14 @@ from fleet_events.text import Text
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from lora_core.errors import NotDescribed
-from services.registry import checkpoint, domain, quota, record
+from services.registry import checkpoint, domain, quota, repository
 from services.registry.base_models import BaseModels, WrongBaseModel
-from services.registry.change import Act, DuplicateVersion
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Method, Submission, adapter_id, family_id
 from services.registry.parts import RegistryService
 from services.registry.peft_config import PeftConfig
 from services.registry.store import versions
+from services.registry.transition import Act, DuplicateVersion
 from services.registry.version import Bump, InvalidVersion, SemVer
 
 PICKLES = ("adapter_model.bin", "adapter_model.pt")
@@ -112,12 +112,12 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
             submission = await _submit(fields, folder, caller, service)
         act = Act(caller.subject, datetime.now(UTC), fields.reason or "uploaded")
         async with service.transaction() as tx:
-            family = await record.lock(tx, submission.domain, submission.method)
+            family = await repository.lock(tx, submission.domain, submission.method)
             try:
                 change = domain.register(family, submission, act)
             except DuplicateVersion as error:
                 raise conflict(error) from error
-            await record.save(tx, family, change)
+            await repository.save(tx, family, change)
     adapter = change.family.find(change.adapter_id)
     if adapter is None:
         raise RuntimeError(f"{change.adapter_id} was registered and is not in its family")

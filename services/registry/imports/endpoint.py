@@ -19,9 +19,8 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import PROBLEM_CONTENT
 from lora_core.errors import NotDescribed
-from services.registry import checkpoint, domain, quota, record, upload
+from services.registry import checkpoint, domain, quota, repository, upload
 from services.registry.base_models import Pinned, WrongBaseModel
-from services.registry.change import Act, DuplicateVersion
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Method, Submission
 from services.registry.imports import objects
@@ -30,6 +29,7 @@ from services.registry.imports.names import EXPECTED, BadPath, inner_path, is_ar
 from services.registry.imports.source import CannotFetch, Fetched, HubSource, Origin, parse
 from services.registry.parts import RegistryService
 from services.registry.peft_config import PeftConfig
+from services.registry.transition import Act, DuplicateVersion
 from services.registry.version import SemVer
 
 MAX_FIELDS_BYTES = 1 << 20
@@ -91,12 +91,12 @@ async def register_import(request: Request, caller: Caller, service: RegistrySer
             submission = await _submission(fields, folder, caller, service)
         act = Act(caller.subject, datetime.now(UTC), fields.reason or f"imported from {_source(submission)}")
         async with service.transaction() as tx:
-            family = await record.lock(tx, submission.domain, submission.method)
+            family = await repository.lock(tx, submission.domain, submission.method)
             try:
                 change = domain.register(family, submission, act)
             except DuplicateVersion as error:
                 raise upload.conflict(error) from error
-            await record.save(tx, family, change)
+            await repository.save(tx, family, change)
     adapter = change.family.find(change.adapter_id)
     if adapter is None:
         raise RuntimeError(f"{change.adapter_id} was registered and is not in its family")

@@ -4,9 +4,9 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 
 from fleet_events import v1
-from services.registry.change import Act
 from services.registry.family import Evaluation, Family, Method, Submission, Training
 from services.registry.policy import Comparison, Judgement
+from services.registry.transition import Act
 from services.registry.version import Bump, SemVer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from fleet_events import v1
-from services.registry.change import Change, DuplicateVersion, JobReused, NotAllowed, NotTheArtifact, UnknownAdapter
 from services.registry.domain import PIPELINE, activate, approve, could_not_judge, deactivate, register, reject, score
 from services.registry.family import Family, Status
 from services.registry.policy import Policy
+from services.registry.transition import Change, DuplicateVersion, JobReused, NotAllowed, NotTheArtifact, UnknownAdapter
 from services.registry.version import SemVer
 from tests.unit.registry.builders import START, act, blob, digest, evaluation, family, submission
 
@@ -53,11 +53,11 @@ def test_a_registered_version_has_its_id_and_waits_for_review() -> None:
 @pytest.mark.requirement("AM-1.3")
 def test_a_version_that_brings_nothing_to_be_found_by_is_found_by_what_its_predecessor_is() -> None:
     bare = replace(submission("second"), description="", example_prompts=())
-    made_of = register(serving(), bare, act()).family.find(V2).made_of  # type: ignore[union-attr]
-    assert made_of.description == "knows tax law"
-    assert made_of.example_prompts == ("When is the tax return due?",)
+    inherited = register(serving(), bare, act()).family.find(V2).submission  # type: ignore[union-attr]
+    assert inherited.description == "knows tax law"
+    assert inherited.example_prompts == ("When is the tax return due?",)
     described = replace(bare, description="knows income tax")
-    kept = register(serving(), described, act()).family.find(V2).made_of  # type: ignore[union-attr]
+    kept = register(serving(), described, act()).family.find(V2).submission  # type: ignore[union-attr]
     assert (kept.description, kept.example_prompts) == ("knows income tax", ())
 
 

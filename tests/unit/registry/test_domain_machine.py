@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.registry.change import Change, DuplicateVersion, NotAllowed, NotTheArtifact
 from services.registry.domain import activate, approve, deactivate, register, reject, score
 from services.registry.family import Status
 from services.registry.policy import Mode, Policy
+from services.registry.transition import Change, DuplicateVersion, NotAllowed, NotTheArtifact
 from services.registry.version import Bump
 from tests.unit.registry.builders import START, act, evaluation, family, submission
 

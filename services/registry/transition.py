@@ -1,4 +1,4 @@
-"""What a transition takes and gives: who acts, what changed, what is said, and why a step is refused. Values only."""
+"""What a transition takes and returns: who acts, what changed, which events to publish, why a step is refused."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """An event and the adapter that it is about."""
+class Announcement:
+    """An event to publish and the adapter that it is about."""
 
     event: Event
     adapter_id: str
@@ -87,7 +87,7 @@ class Change:
     """What a transition leads to. No events and no entries: nothing has changed."""
 
     family: Family
-    events: tuple[Said, ...] = ()
+    events: tuple[Announcement, ...] = ()
     entries: tuple[AuditEntry, ...] = ()
     adapter_id: str = ""
     evaluation: Evaluation | None = None
