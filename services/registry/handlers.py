@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
-from fleet_kit.errors import Refused
+from fleet_kit.errors import NotYet, Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.transaction import Transaction
 from fleet_kit.work import Work
 from services.registry import domain, registration, repository
-from services.registry.base_models import WrongBaseModel
+from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
@@ -21,6 +21,9 @@ from services.registry.transition import Act, JobReused, NotTheArtifact, Registr
 from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
+
+BASE_MODEL_SECONDS = 30.0
+"""Until a finished training is tried again whose base model an operator has to mend."""
 
 
 def _registration(event: v1.TrainingCompleted, _envelope: Envelope) -> str:
@@ -55,6 +58,8 @@ async def register_trained(event: v1.TrainingCompleted, work: Work, service: Reg
             change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
             await repository.save(tx, family, change)
             await versions.remove_refusals(tx.connection, event.job_id)
+    except BaseModelUnavailable as error:
+        raise NotYet(str(error), after=BASE_MODEL_SECONDS) from error
     except (CannotServe, WrongBaseModel, InvalidVersion, RegistryError) as error:
         await _remember_refusal(event, work, error)
         raise Refused(str(error)) from error

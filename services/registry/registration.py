@@ -20,7 +20,8 @@ TRAINER = "trainer"
 async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Submission:
     """Verify every link that the event claims and return what to register.
 
-    Raises CannotServe or WrongBaseModel with the field at fault. Faults of the object store pass through.
+    Raises CannotServe or WrongBaseModel with the field at fault, BaseModelUnavailable where the registry itself lacks
+    the base model. Faults of the object store pass through.
     """
     pinned = await service.parts.base_models.check(event.base_model)
     if hashlib.sha256(event.configuration.encode()).hexdigest() != event.configuration_sha256:

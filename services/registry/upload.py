@@ -15,9 +15,8 @@ from fleet_events import v1
 from fleet_events.text import Text
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
-from lora_core.errors import NotDescribed
 from services.registry import checkpoint, domain, quota, repository
-from services.registry.base_models import BaseModels, WrongBaseModel
+from services.registry.base_models import BaseModels, BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Method, Submission, adapter_id, family_id
 from services.registry.parts import RegistryService
@@ -255,8 +254,8 @@ async def _submit(fields: UploadFields, folder: Path, caller: Caller, service: R
         )
     except (CannotServe, WrongBaseModel) as error:
         raise Problem(422, "Cannot serve", str(error), field=error.field) from error
-    except NotDescribed as error:
-        raise Problem(503, "Base model not described", str(error), field="base_model") from error
+    except BaseModelUnavailable as error:
+        raise Problem(503, "Base model unavailable", str(error), field="base_model") from error
     except ValidationError as error:
         raise Problem(422, "Invalid request", str(error), field="base_model_revision") from error
     return Submission(

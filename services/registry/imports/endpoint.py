@@ -18,9 +18,8 @@ from fleet_events.text import Text
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import PROBLEM_CONTENT
-from lora_core.errors import NotDescribed
 from services.registry import checkpoint, domain, quota, repository, upload
-from services.registry.base_models import Pinned, WrongBaseModel
+from services.registry.base_models import BaseModelUnavailable, Pinned, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Method, Submission
 from services.registry.imports import objects
@@ -205,8 +204,8 @@ async def _submission(fields: ImportFields, folder: Path, caller: Caller, servic
                 raise WrongBaseModel("base_model", f"the adapter was made on {named}; send base_model={named}")
     except (CannotServe, WrongBaseModel) as error:
         raise Problem(422, "Cannot serve", str(error), field=error.field) from error
-    except NotDescribed as error:
-        raise Problem(503, "Base model not described", str(error), field="base_model") from error
+    except BaseModelUnavailable as error:
+        raise Problem(503, "Base model unavailable", str(error), field="base_model") from error
     except CannotFetch as error:
         title = "Cannot fetch" if error.status < 500 else "Temporarily unavailable"
         raise Problem(error.status, title, str(error), field="source") from error
