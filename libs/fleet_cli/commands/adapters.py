@@ -11,6 +11,7 @@ import typer
 from fleet_cli import calls
 from fleet_cli.adapter_files import EXPECTED, files_of
 from fleet_cli.commands import convert
+from fleet_cli.commands.golden import expect_golden
 from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomain, ReasonOption
 from fleet_cli.faults import BadInput
 from fleet_cli.files import read_text
@@ -137,6 +138,8 @@ def register(
     for file in files:
         if not file.is_file():
             raise BadInput("FOLDER", f"{folder} holds no {file.name}; pickled weights (.bin) are never read")
+    if golden_dataset:
+        expect_golden(session, golden_dataset, domain)
     fields = {
         "domain": domain,
         "method": method.value if method else "",
@@ -175,6 +178,8 @@ def import_(
     reason: ReasonOption = "",
 ) -> None:
     """Register an adapter from files in another tool's form, an archive, the fleet's bucket or a model hub."""
+    if golden_dataset:
+        expect_golden(session, golden_dataset, domain)
     given = {
         "domain": domain,
         "base_model": base_model,
