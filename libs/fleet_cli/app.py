@@ -14,6 +14,7 @@ from fleet_cli.commands.golden import golden
 from fleet_cli.commands.jobs import jobs
 from fleet_cli.commands.lifecycle import lifecycle
 from fleet_cli.commands.models import models
+from fleet_cli.commands.policies import policies
 from fleet_cli.commands.route import route
 from fleet_cli.commands.token import token
 from fleet_cli.group import CommandGroup
@@ -27,6 +28,7 @@ for group, name in (
     (data, "data"),
     (jobs, "jobs"),
     (adapters, "adapters"),
+    (policies, "policies"),
     (golden, "golden"),
     (evaluations, "evaluations"),
     (events, "events"),

@@ -255,6 +255,8 @@ class Approved(Event):
     reason: str = ""
     score: Double | None = None
     evaluation_id: str = ""
+    without_evaluation: Bool = False
+    """A human approved a version that was never evaluated, where the domain's policy permits it; `reason` has why."""
 
 
 class Rejected(Event):

@@ -19,7 +19,7 @@ from services.registry.details import details_of
 from services.registry.family import Family
 from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import Policy
-from services.registry.schemas import Reason
+from services.registry.schemas import Approval, Reason
 from services.registry.store import versions
 from services.registry.transition import Act, Change, NotAllowed
 from services.registry.withdrawal import WithdrawnAdapter, withdrawal_of
@@ -38,9 +38,13 @@ Transition: TypeAlias = Callable[[Family, Act, Policy], Change]
 
 
 @router.post("/approve", summary="Let a version serve; where the policy says so it does at once")
-async def approve(adapter_id: str, body: Reason, caller: Approver, service: ThisService) -> AdapterDetails:
+async def approve(adapter_id: str, body: Approval, caller: Approver, service: ThisService) -> AdapterDetails:
+    if body.without_evaluation and not body.reason.strip():
+        detail = "an approval without an evaluation needs a reason, which goes into the audit trail"
+        raise Problem(422, "Invalid request", detail, field="reason")
+
     def transition(family: Family, act: Act, policy: Policy) -> Change:
-        return domain.approve(family, adapter_id, act, policy)
+        return domain.approve(family, adapter_id, act, policy, without_evaluation=body.without_evaluation)
 
     return await _decide(service, adapter_id, caller, body.reason, transition)
 
@@ -87,7 +91,7 @@ async def _decide(
         try:
             change = transition(family, act, policy)
         except NotAllowed as error:
-            raise Problem(409, "Not allowed", str(error), field="status") from error
+            raise Problem(409, "Not allowed", str(error), field=error.field) from error
         await repository.save(tx, family, change)
     return await details_of(service, change.family.find(adapter_id) or adapter)
 

@@ -98,11 +98,22 @@ def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Polic
     return replace(change, evaluation=evaluation)
 
 
-def approve(family: Family, adapter_id: str, act: Act, policy: Policy, on: Evaluation | None = None) -> Change:
+def approve(
+    family: Family,
+    adapter_id: str,
+    act: Act,
+    policy: Policy,
+    on: Evaluation | None = None,
+    *,
+    without_evaluation: bool = False,
+) -> Change:
     """The version may serve; where the policy says so it does at once, unless a higher version does already.
 
     `on` is the evaluation that decided, absent when a human did. Approving what is approved changes nothing.
-    Raises NotAllowed for what was rejected, and for one's own training where the policy forbids that.
+
+    Raises:
+        NotAllowed: it was rejected; it is one's own training and the policy forbids that; it has no score, and
+            `without_evaluation` was not asked for or the policy does not permit it.
     """
     adapter = _find(family, adapter_id)
     if adapter.status is Status.APPROVED:
@@ -111,6 +122,8 @@ def approve(family: Family, adapter_id: str, act: Act, policy: Policy, on: Evalu
         raise NotAllowed(f"{adapter_id} was rejected ({adapter.decision_reason}); register a new version instead")
     if policy.forbid_own_approval and act.by == adapter.submission.by:
         raise NotAllowed(f"{adapter_id} was made by {act.by}, whose own approval this domain's policy does not accept")
+    if on is None:
+        _check_evaluated(adapter, policy, without_evaluation=without_evaluation)
     evaluation = on or adapter.evaluation
     approved = v1.Approved(
         adapter_id=adapter_id,
@@ -122,10 +135,11 @@ def approve(family: Family, adapter_id: str, act: Act, policy: Policy, on: Evalu
         reason=act.reason,
         score=evaluation.judgement.score if evaluation else None,
         evaluation_id=evaluation.evaluation_id if evaluation else "",
+        without_evaluation=evaluation is None,
     )
-    change = _announce(
-        family, approved, act, "approved", before=adapter, after=_decided(adapter, Status.APPROVED, act, on)
-    )
+    after = _decided(adapter, Status.APPROVED, act, on)
+    noted: dict[str, object] = {} if evaluation else {"without_evaluation": True}
+    change = _announce(family, approved, act, "approved", before=adapter, after=after, noted=noted)
     serving = family.active
     if policy.activate_on_approval and (serving is None or serving.version < adapter.version):
         change = change.then(activate(change.family, adapter_id, act))
@@ -208,6 +222,25 @@ def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason:
     return _ask_a_human(family, adapter, Act(PIPELINE, at, f"evaluation {evaluation_id} failed: {reason}"))
 
 
+def _check_evaluated(adapter: Adapter, policy: Policy, *, without_evaluation: bool) -> None:
+    """A human approves on a score, or expressly without one where the policy permits it; raises NotAllowed."""
+    if adapter.evaluation is not None:
+        if without_evaluation:
+            found = f"{adapter.adapter_id} has an evaluation (score {adapter.evaluation.judgement.score:.1f})"
+            raise NotAllowed(f"{found}: look at it, and approve without `without_evaluation`", "without_evaluation")
+    elif not without_evaluation:
+        raise NotAllowed(
+            f"{adapter.adapter_id} has no evaluation: evaluate it first, or send `without_evaluation` with a reason",
+            "without_evaluation",
+        )
+    elif not policy.allow_approval_without_evaluation:
+        raise NotAllowed(
+            f"the policy of {adapter.submission.domain} does not permit an approval without an evaluation: evaluate "
+            f"{adapter.adapter_id} first, or have an admin set `allow_approval_without_evaluation`",
+            "without_evaluation",
+        )
+
+
 def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None) -> Change:
     requested = v1.ReviewRequested(
         adapter_id=adapter.adapter_id,
@@ -237,14 +270,22 @@ def _rolled_back(family: Family, old: Adapter, new: Adapter, act: Act) -> Change
 
 
 def _announce(
-    family: Family, event: Event, act: Act, action: str, *, after: Adapter, before: Adapter | None = None
+    family: Family,
+    event: Event,
+    act: Act,
+    action: str,
+    *,
+    after: Adapter,
+    before: Adapter | None = None,
+    noted: dict[str, object] | None = None,
 ) -> Change:
     """One version goes from `before` to `after`: `event` carries the family's next revision, the audit trail `action`.
 
-    `before` is None for a version that is new.
+    `before` is None for a version that is new; `noted` is what the audit trail has beside the version's state.
     """
     revision = family.next_revision
-    entry = AuditEntry(after.adapter_id, action, act, _state(before) if before else {}, _state(after), revision)
+    state = _state(after) | (noted or {})
+    entry = AuditEntry(after.adapter_id, action, act, _state(before) if before else {}, state, revision)
     return Change(
         replace(family.with_adapter(after), revision=revision),
         (Announcement(event, after.adapter_id),),

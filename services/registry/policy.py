@@ -41,7 +41,8 @@ class Policy:
     `confident` approves, and compares, without a human. A significant fall blocks from `smallest_relevant_difference`
     score points on, and of a criterion in `blocking_criteria` from a tenth of that on its scale of 0 to 10.
     `allow_lower_threshold` says whether a training request may ask for an approve line below `approve_at` (it may
-    always ask for a higher one).
+    always ask for a higher one). `allow_approval_without_evaluation` says whether a human may approve a version that
+    has no score.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -50,6 +51,7 @@ class Policy:
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    allow_approval_without_evaluation: bool = False
     minimum_samples: int = 20
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA

@@ -47,7 +47,11 @@ class NotTheArtifact(RegistryError):
 
 
 class NotAllowed(RegistryError):
-    """The version's status forbids the step."""
+    """The version's status or the domain's policy forbids the step. `field` names what stands against it."""
+
+    def __init__(self, message: str, field: str = "status") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)

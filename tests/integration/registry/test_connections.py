@@ -14,7 +14,7 @@ from fleet_events import Event, v1
 from fleet_events.topology import consumers_of, durable_name
 from services.registry.handlers import handlers
 from tests.conftest import RunningService, RunService
-from tests.integration.registry.conftest import Get, Upstream, eventually
+from tests.integration.registry.conftest import UNJUDGED, Get, Upstream, eventually, permit_unjudged
 from tests.integration.registry.test_http import files_of, peft, upload  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.integration
@@ -83,8 +83,9 @@ async def test_uploads_imports_and_decisions_each_take_a_single_connection(
     imported = await registry.client.post("/v1/adapters/import", data={"domain": domain}, files=files_of(peft))
     assert imported.status_code == 201, imported.text
     name = first.json()["adapter_id"]
-    for step in ("approve", "deactivate", "activate", "reject"):
-        answer = await registry.client.post(f"/v1/adapters/{name}/{step}", json={"reason": "tried"})
+    await permit_unjudged(registry, domain)
+    for step, body in {"approve": UNJUDGED, "deactivate": {}, "activate": {}, "reject": {}}.items():
+        answer = await registry.client.post(f"/v1/adapters/{name}/{step}", json=body)
         assert answer.status_code in (200, 202), answer.text
     for path in (f"adapters/{name}/provenance", f"adapters/{name}/audit", f"policies/{domain}", "statistics"):
         answer = await registry.client.get(f"/v1/{path}")

@@ -136,6 +136,32 @@ def test_a_chat_with_a_weighted_set_names_all_of_it(against: Lorafleet, service:
     assert "[tax-lora-v1.0.0 × 0.7 + law-lora-v1.1.0 × 0.3; rate it" in shown.stderr
 
 
+def test_an_approval_without_an_evaluation_is_sent_with_its_reason_alone(against: Lorafleet, service: Scripted) -> None:
+    service.answer("POST /v1/adapters/tax-lora-v1.0.0/approve", ADAPTER)
+    command = ("adapters", "approve", "tax-lora-v1.0.0")
+    refused = against(*command, "--without-evaluation")
+    assert refused.exit_code == 2
+    assert "--reason" in refused.stderr
+    assert service.asked == []
+    assert against(*command, "--without-evaluation", "--reason", "no golden data set yet").exit_code == 0
+    assert service.asked[-1].json == {"reason": "no golden data set yet", "without_evaluation": True}
+    assert against(*command).exit_code == 0
+    assert service.asked[-1].json == {"reason": ""}, "what an older registry takes too"
+
+
+def test_a_policy_keeps_the_settings_that_are_not_named(against: Lorafleet, service: Scripted) -> None:
+    policy = {"mode": "confident", "approve_at": 85.0, "allow_approval_without_evaluation": False}
+    service.answer("GET /v1/policies/tax", policy)
+    service.answer("PUT /v1/policies/tax", policy)
+    changes = ("mode=simple", "allow_approval_without_evaluation=true")
+    assert against("policies", "set", "tax", *changes).exit_code == 0
+    sent = {"mode": "simple", "approve_at": 85.0, "allow_approval_without_evaluation": True}
+    assert service.asked[-1].json == sent
+    assert "approve_at" in against("policies", "show", "tax").stdout
+    wrong = against("policies", "set", "tax", "approve_at")
+    assert (wrong.exit_code, "'approve_at' is no setting" in wrong.stderr) == (2, True)
+
+
 def test_an_import_that_waits_for_a_human_shows_the_way_on(
     against: Lorafleet, service: Scripted, tmp_path: Path
 ) -> None:
