@@ -5,6 +5,7 @@ from __future__ import annotations
 from fleet_cli.commands import chat, demo, provision, status, up
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
+from fleet_cli.commands.answers import answers
 from fleet_cli.commands.credentials import credentials
 from fleet_cli.commands.data import data
 from fleet_cli.commands.dlq import dlq
@@ -29,6 +30,7 @@ for group, name in (
     (jobs, "jobs"),
     (adapters, "adapters"),
     (policies, "policies"),
+    (answers, "answers"),
     (golden, "golden"),
     (evaluations, "evaluations"),
     (events, "events"),

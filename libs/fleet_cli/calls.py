@@ -13,6 +13,7 @@ from fleet_cli.client import Call, Query, Upload
 from fleet_cli.replies import (
     Adapter,
     Agreement,
+    AnswerProvenance,
     Anything,
     BuildQueued,
     ChatCompletion,
@@ -172,6 +173,12 @@ def adapter(adapter_id: str) -> Call[Adapter]:
 def provenance(adapter_id: str) -> Call[Provenance]:
     """The digest chain of a version."""
     return Call("registry", "GET", f"/v1/adapters/{_part(adapter_id)}/provenance", TypeAdapter(Provenance))
+
+
+def answer_provenance(generation_id: str) -> Call[AnswerProvenance]:
+    """The adapters that gave an answer, and their chains."""
+    path = f"/v1/answers/{_part(generation_id)}/provenance"
+    return Call("registry", "GET", path, TypeAdapter(AnswerProvenance))
 
 
 def manifest(adapter_id: str) -> Call[Anything]:

@@ -535,6 +535,8 @@ class GenerationCompleted(Event):
     """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
     fallback: str = ""
     """Why another model answered than the requested one, where a fallback was allowed; else empty."""
+    base_model_revision: str = ""
+    """Digest of the base model's files."""
 
 
 class AdapterLoaded(Event):

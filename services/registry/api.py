@@ -11,7 +11,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import decisions, upload
+from services.registry import answers, decisions, upload
 from services.registry.access import Admin, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
 from services.registry.details import details_of
@@ -27,6 +27,7 @@ from services.registry.transition import Act, AuditEntry
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 router.include_router(decisions.router)
+router.include_router(answers.router)
 
 
 DomainName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

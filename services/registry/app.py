@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fleet_kit import tasks
 from fleet_kit.service import create_app, serve
 from services.registry import api
+from services.registry.answers import forget_old
 from services.registry.base_models import BaseModels
 from services.registry.handlers import handlers
 from services.registry.imports.guard import Hosts
@@ -27,13 +28,13 @@ async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     """The pinned base models, read in the background so that the first registration need not wait for them."""
     settings = service.settings
     models = BaseModels(settings.pinned, Inspector(Bounds.of(settings)), settings.max_rank)
-    reading = asyncio.create_task(models.read_all())
+    background = [asyncio.create_task(work) for work in (models.read_all(), forget_old(service))]
     service.extra_checks["base_models"] = models.ready
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     try:
         yield Parts(models, scratch, _hub(settings), UploadsInFlight(settings.max_uploads_at_once))
     finally:
-        await tasks.end(reading)
+        await tasks.end(*background)
         await asyncio.to_thread(scratch.close)
 
 

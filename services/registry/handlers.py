@@ -16,7 +16,8 @@ from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
 from services.registry.policy import Comparison, Judgement
-from services.registry.store import usage, versions
+from services.registry.store import answers, usage, versions
+from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.version import InvalidVersion
 
@@ -102,11 +103,21 @@ async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: 
 
 @handlers.on(v1.GenerationCompleted)
 async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
-    """Count an answer for the adapter that gave it, or for the base model."""
+    """Count an answer for the adapter that gave it, or for the base model, and keep who gave it."""
+    what, domains = f"generation {event.generation_id}", set[str]()
     if event.adapter_id:
         adapter = await _named(tx, event.adapter_id, event.domain)
-        _same_bytes(adapter, event.artifact_sha256, f"generation {event.generation_id}")
+        _same_bytes(adapter, event.artifact_sha256, what)
+        domains.add(event.domain)
+    adapters = [AnsweredWith(one.adapter_id, one.artifact_sha256, one.weight) for one in event.mix]
+    for one in adapters:
+        adapter = await _registered(tx, one.adapter_id)
+        _same_bytes(adapter, one.artifact_sha256, what)
+        domains.add(adapter.submission.domain)
+    if event.adapter_id and not adapters:
+        adapters = [AnsweredWith(event.adapter_id, event.artifact_sha256, 1.0)]
     await usage.count_answer(tx.connection, event, _when(tx))
+    await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
 
 
 @handlers.on(v1.FeedbackRecorded)
@@ -126,12 +137,17 @@ async def note_replica(event: v1.AdapterLoaded, tx: Transaction, _service: Regis
 
 
 async def _named(tx: Transaction, adapter_id: str, domain_name: str) -> Adapter:
-    """The adapter that an event speaks of; refused when it is unknown or of another domain."""
+    """The adapter that an event is about; refused when it is unknown or of another domain."""
+    adapter = await _registered(tx, adapter_id)
+    if adapter.submission.domain != domain_name:
+        raise Refused(f"domain is {domain_name!r}, but {adapter_id} belongs to {adapter.submission.domain!r}")
+    return adapter
+
+
+async def _registered(tx: Transaction, adapter_id: str) -> Adapter:
     adapter = await versions.find_adapter(tx.connection, adapter_id)
     if adapter is None:
         raise Refused(str(UnknownAdapter(adapter_id)))
-    if adapter.submission.domain != domain_name:
-        raise Refused(f"domain is {domain_name!r}, but {adapter_id} belongs to {adapter.submission.domain!r}")
     return adapter
 
 
