@@ -28,8 +28,8 @@ from fleet_events import v1
 from fleet_events.topology import row_of
 from lora_core import LoRACard
 from lora_core.interop import to_peft
-from services.trainer.configuration import Configuration
-from services.trainer.data.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.training.configuration import Configuration
 
 STEPS = 90
 DECISIONS = {"approved", "rejected", "review_requested"}

@@ -13,9 +13,11 @@ import torch
 from benchmarks.gpu_models import Shape, llama
 from benchmarks.report import Row
 from benchmarks.training_speed import Course, ours, theirs
-from services.trainer.configuration import Configuration
-from services.trainer.data.records import Kind, Record, asked
-from services.trainer.training import arguments, base, loop, packed_model
+from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.training import adapted_model, trainer_arguments
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.objectives import objective_trainer
+from services.trainer.training.packing import model as packed_model
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ _ROUNDED = 0.5  # nats by which bfloat16 may move a log-probability; the trainer
 @contextmanager
 def bfloat16(*, packed: bool) -> Iterator[None]:
     """The trainer's loop with the base model in bfloat16 and autocast; packed: with a bound that its rounding meets."""
-    common, load, alike = arguments.common, base.load, packed_model._ALIKE
+    common, load, alike = trainer_arguments.common, adapted_model.load, packed_model._ALIKE
 
     def typed(*given: Any, **named: Any) -> dict[str, Any]:
         return common(*given, **named) | {"bf16": True}
@@ -70,19 +72,19 @@ def bfloat16(*, packed: bool) -> Iterator[None]:
         model: Any = load(folder, method)
         return model.to(torch.bfloat16)
 
-    arguments.common, base.load = typed, loaded
+    trainer_arguments.common, adapted_model.load = typed, loaded
     packed_model._ALIKE = _ROUNDED if packed else alike
     try:
         yield
     finally:
-        arguments.common, base.load, packed_model._ALIKE = common, load, alike
+        trainer_arguments.common, adapted_model.load, packed_model._ALIKE = common, load, alike
 
 
 @contextmanager
 def layouts() -> Iterator[list[str]]:
     """Why the trainings inside padded their rows, an empty text where they packed them."""
     found: list[str] = []
-    module: Any = loop
+    module: Any = objective_trainer
     install = module.install
 
     def noted(model: Any) -> str:

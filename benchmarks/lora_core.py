@@ -23,10 +23,10 @@ import torch
 from benchmarks.overheads import Shape, adapter_each, merged, mixed_ranks, one_adapter
 from benchmarks.peers import RESIDENT, Bench, Effort, added_memory, alternate, prepare, random_card, write
 from benchmarks.report import Row, Samples, emit, options
-from lora_core.arrow_format import LoRAFormat
 from lora_core.base_model import linear_shapes
-from lora_core.drift import matrix_error, measure_drift
+from lora_core.compression_quality import matrix_error, measure_drift
 from lora_core.engine import Request
+from lora_core.format.arrow_format import LoRAFormat
 from lora_core.tensors import to_torch
 
 FULL = Effort(

@@ -13,7 +13,7 @@ from benchmarks.training_proof import DATA, Clinc, classify, data_folder, proofs
 from benchmarks.training_speed import anatomy, compare
 from fleet_cli.stack import prepare_base_model
 from fleet_cli.stack.home import Home, default_home
-from services.trainer.data.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, asked
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.report import Row, Samples, emit, options
-from fleet_kit.prints import SCHEME, digest, signatures
-from services.trainer.data.golden.index import GoldenIndex, GoldenPrint
+from fleet_kit.text_fingerprints import SCHEME, digest, signatures
+from services.trainer.datasets.golden.index import GoldenIndex, GoldenPrint
 
 ROWS, QUICK_ROWS = 1_000_000, 20_000
 PEER, PEER_TWICE = "datasets, one process", "datasets, two processes"
@@ -87,7 +87,7 @@ def write(folder: Path, count: int) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from services.trainer.data.records import schema
+    from services.trainer.datasets.records import schema
 
     path = folder / "rows.parquet"
     waiting: list[dict[str, object]] = []

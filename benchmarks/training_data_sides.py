@@ -28,9 +28,9 @@ def ours(source: Path, out: Path, **more: Any) -> tuple[int, int]:
     """Our filters over the records' Parquet, as the building of a data set runs them."""
     import pyarrow.parquet as pq
 
-    from services.trainer.data.filters import FilterRecipe, FilterReport, apply
-    from services.trainer.data.golden.index import GoldenIndex
-    from services.trainer.data.records import schema
+    from services.trainer.datasets.filters import FilterRecipe, FilterReport, apply
+    from services.trainer.datasets.golden.index import GoldenIndex
+    from services.trainer.datasets.records import schema
 
     golden = GoldenIndex.load(source.parent / "golden.jsonl") if more.pop("golden", False) else None
     report = FilterReport()
@@ -104,11 +104,11 @@ def peer_twice(source: Path, out: Path) -> tuple[int, int]:
 
 def build(source: Path, out: Path) -> tuple[int, int]:
     """The whole building of a data set from JSONL: rows checked, ids, order, filters, split, Parquet and card."""
-    from services.trainer.data import build as building
-    from services.trainer.data.build_spec import BuildSpec, Input, InputFile
-    from services.trainer.data.card import DataCard
-    from services.trainer.data.filters import FilterRecipe
-    from services.trainer.data.records import Kind
+    from services.trainer.datasets.filters import FilterRecipe
+    from services.trainer.datasets.records import Kind
+    from services.trainer.datasets.worker import __main__ as building
+    from services.trainer.datasets.worker.card import DataCard
+    from services.trainer.datasets.worker.spec import BuildSpec, Input, InputFile
 
     work = out.parent / f"work-{out.stem}"
     work.mkdir()
@@ -178,9 +178,9 @@ def main(side: str, source: str, out: str) -> None:
     import datasets  # noqa: F401 - importing is no part of any side's work
     import polars  # noqa: F401
 
-    import services.trainer.data.filters.chain
+    import services.trainer.datasets.filters.chain
 
-    assert services.trainer.data.filters.chain
+    assert services.trainer.datasets.filters.chain
     started, worked = time.perf_counter(), sum(os.times()[:4])
     rows, kept = SIDES[side](Path(source), Path(out))
     seconds, processor = time.perf_counter() - started, sum(os.times()[:4]) - worked

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 from benchmarks.report import Row
 from lora_core import ArrowEngine, LoRACard, LoRAFormat
 from lora_core.engine import Request
-from services.trainer.configuration import Configuration
-from services.trainer.data import records
-from services.trainer.data.records import Kind, Record, Split, asked
-from services.trainer.jobs.supervisor import supervise
+from services.trainer.datasets import records
+from services.trainer.datasets.records import Kind, Record, Split, asked
+from services.trainer.runs.supervisor import supervise
+from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import Tokenizer, prompt_ids
-from services.trainer.training.progress import Finished, Saved, Stepped, TrainingSpec, Validated
+from services.trainer.training.protocol import Finished, Saved, Stepped, TrainingSpec, Validated
 
 DATA = "LORAFLEET_CLINC150"
 DOMAIN = "travel"

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 
 from benchmarks.report import Row, Samples
 from lora_core.base_model import linear_shapes
-from services.trainer.configuration import Configuration
-from services.trainer.data.records import Record
-from services.trainer.targets import default_targets
-from services.trainer.training.progress import Stepped
-from services.trainer.training.trainers import encoded, prepare
+from services.trainer.datasets.records import Record
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.objectives.selection import encoded, prepare
+from services.trainer.training.protocol import Stepped
+from services.trainer.training.targets import default_targets
 
 WARM_UP = 2  # steps at the beginning that no one counts
 

@@ -17,7 +17,7 @@ from lora_core.errors import AdapterError
 from lora_core.interop import from_peft
 from lora_core.layers import is_adaptable
 from lora_core.model_class import class_of, load_model
-from lora_core.slots import SlotBank
+from lora_core.slots.slot_bank import SlotBank
 from tests.tiny_configs import tiny_config
 
 EXACT = "exact"

@@ -22,7 +22,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
-from fleet_cli.faults import BadInput, Fault, Unreachable
+from fleet_cli.client.errors import BadInput, Fault, Unreachable
 from fleet_cli.home import FleetHome
 from fleet_events import Event, v1
 from fleet_events.topology import STREAMS, TOPOLOGY, row_of_subject, rows_of

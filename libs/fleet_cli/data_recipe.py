@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet_cli.faults import BadInput
+from fleet_cli.client.errors import BadInput
 from fleet_cli.files import read_text
 
 

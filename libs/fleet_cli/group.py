@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from fleet_cli.faults import ExitCode, Fault
+from fleet_cli.client.errors import ExitCode, Fault
 from fleet_cli.home import FleetHome
 from fleet_cli.session import Session
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fleet_cli.faults import BadInput, Fault
+from fleet_cli.client.errors import BadInput, Fault
 
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 DEFAULT_HOME = Path(".lorafleet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet_cli.replies import AnswerProvenance, Provenance
+from fleet_cli.client.responses import AnswerProvenance, Provenance
 
 ELSEWHERE = "unknown, it was trained elsewhere"
 """What was trained here has both links from its registration on."""

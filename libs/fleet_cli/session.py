@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from fleet_cli.client import FleetClient
+from fleet_cli.client.clients import FleetClient
 from fleet_cli.home import FleetHome
 
 

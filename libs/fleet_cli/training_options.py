@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.options import Bump, DomainOption, Method
-from fleet_cli.faults import BadInput
 from fleet_cli.files import read_text
 from fleet_events import v1
 

@@ -1,4 +1,4 @@
-"""The events of the fleet: contracts generated from proto-schemas, and the table of who hears them."""
+"""The events of the fleet: contracts generated from proto-schemas, and the table of who publishes and consumes them."""
 
 from fleet_events.message import Event, Message, decode_event
 

@@ -40,9 +40,9 @@ def asyncapi() -> dict[str, object]:
             "address": row.subject,
             "messages": {name: {"$ref": f"#/components/messages/{name}"}},
         }
-        for service in row.said_by:
+        for service in row.published_by:
             operations[f"{service}Says{name}"] = {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
-        for consumer in row.heard_by:
+        for consumer in row.consumed_by:
             operations[f"{consumer.service}Hears{name}"] = {
                 "action": "receive",
                 "channel": {"$ref": f"#/channels/{name}"},
@@ -97,7 +97,7 @@ def page() -> str:
             "",
             "Generated from `libs/fleet_events/topology.py` and `proto-schemas/` by `make generate`. Do not edit.",
             "",
-            "| event | subject | stream | said by | heard by (durable) | kept |",
+            "| event | subject | stream | published by | consumed by (durable) | kept |",
             "|---|---|---|---|---|---|",
             *(_line(row) for row in TOPOLOGY),
             "",
@@ -123,11 +123,11 @@ def page() -> str:
 
 
 def _line(row: Row) -> str:
-    hears = ", ".join(f"`{durable_name(consumer, row)}`" for consumer in row.heard_by) or "—"
+    consumers = ", ".join(f"`{durable_name(consumer, row)}`" for consumer in row.consumed_by) or "—"
     kept = _days(row.keep or row.stream.max_age)
     name = row.event.__name__
     link = f"[{name}](#{name.lower()})"
-    return f"| {link} | `{row.subject}` | `{row.stream.name}` | {', '.join(row.said_by)} | {hears} | {kept} |"
+    return f"| {link} | `{row.subject}` | `{row.stream.name}` | {', '.join(row.published_by)} | {consumers} | {kept} |"
 
 
 def _days(kept: timedelta | None) -> str:

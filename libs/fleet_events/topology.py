@@ -1,4 +1,4 @@
-"""The one table of the bus: event → subject → who may say it → who hears it.
+"""The one table of the bus: event → subject → who may publish it → who consumes it.
 
 Streams, durable consumers and every service's NATS permissions are made from it. An event's way through the
 code starts with its row here.
@@ -36,10 +36,10 @@ __all__ = [
     "consumers_of",
     "durable_name",
     "probe_subject",
+    "published_by",
     "row_of",
     "row_of_subject",
     "rows_of",
-    "said_by",
 ]
 
 SUBJECTS = "lorafleet.v1.>"
@@ -100,21 +100,21 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Row:
-    """One event: its subject, who may publish it, who hears it durably, how long the stream keeps it."""
+    """One event: its subject, who may publish it, who consumes it durably, how long the stream keeps it."""
 
     event: type[Event]
     subject: str
-    said_by: tuple[str, ...]
-    heard_by: tuple[Consumer, ...] = ()
+    published_by: tuple[str, ...]
+    consumed_by: tuple[Consumer, ...] = ()
     keep: timedelta | None = None
     """None keeps it as long as its stream does: projections are rebuilt from the facts."""
 
     @property
     def stream(self) -> Stream:
         """Where it is stored: what outsiders may publish, and what grows with every answer, is kept apart."""
-        if UPSTREAM in self.said_by:
+        if UPSTREAM in self.published_by:
             return DATA
-        return SERVING if self.said_by == ("inference",) else FACTS
+        return SERVING if self.published_by == ("inference",) else FACTS
 
 
 @dataclass(frozen=True)
@@ -276,10 +276,10 @@ def rows_of(stream: Stream) -> tuple[Row, ...]:
 
 
 def consumers_of(service: str) -> tuple[tuple[Row, Consumer], ...]:
-    """What a service hears durably."""
-    return tuple((row, one) for row in TOPOLOGY for one in row.heard_by if one.service == service)
+    """What a service consumes durably."""
+    return tuple((row, one) for row in TOPOLOGY for one in row.consumed_by if one.service == service)
 
 
-def said_by(service: str) -> tuple[str, ...]:
+def published_by(service: str) -> tuple[str, ...]:
     """Subjects that a service, or `upstream`, may publish."""
-    return tuple(row.subject for row in TOPOLOGY if service in row.said_by)
+    return tuple(row.subject for row in TOPOLOGY if service in row.published_by)

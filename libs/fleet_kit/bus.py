@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from fleet_events.message import Event
 from fleet_kit.cloudevents import seal
 from fleet_kit.db import Pool
-from fleet_kit.delivery import Begin, Desk
+from fleet_kit.delivery import Begin, Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
 from fleet_kit.nats_auth import inbox_prefix
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class Bus:
-    """Hears and says events for one service process."""
+    """Publishes and consumes events for one service process."""
 
     def __init__(self, service: str, settings: ServiceSettings) -> None:
         prefix = inbox_prefix(service)
@@ -52,7 +52,7 @@ class Bus:
             logger=None,
         )
         self._jetstream: JetStreamContext | None = None
-        self._desk: Desk | None = None
+        self._dispatcher: Dispatcher | None = None
 
     @property
     def jetstream(self) -> JetStreamContext:
@@ -75,33 +75,33 @@ class Bus:
 
     async def listen(self, handlers: Handlers[Any], service: object, begin: Begin, pool: Pool) -> None:
         """Subscribe every handler to its durable and begin to take messages."""
-        self._desk = Desk(
+        self._dispatcher = Dispatcher(
             service, begin, pool, self.jetstream, self._holder, timedelta(seconds=self._settings.lease_seconds)
         )
         for binding in handlers.bindings.values():
-            self._subscribe(binding, self._desk)
+            self._subscribe(binding, self._dispatcher)
         await self._broker.start()
 
     async def publish(self, event: Event, entity: str) -> None:
-        """Say an event at once, for a service without a database; raises unless JetStream acknowledges it."""
+        """Publish an event at once, for a service without a database; raises unless JetStream acknowledges it."""
         outgoing = seal(event, service=self._service, entity=entity, trace=trace_headers())
         await self.jetstream.publish(outgoing.subject, outgoing.body, timeout=TIMEOUT, headers=outgoing.headers)
 
     async def stop(self) -> None:
         """Give back what is unfinished, then close."""
-        if self._desk is not None:
-            await self._desk.give_up()
+        if self._dispatcher is not None:
+            await self._dispatcher.give_up()
         await self._broker.stop()
 
-    def _subscribe(self, binding: Binding, desk: Desk) -> None:
+    def _subscribe(self, binding: Binding, dispatcher: Dispatcher) -> None:
         workers = binding.consumer.workers
         # The next batch is fetched when the whole of this one is done. Short work overlaps its waits in a batch; of
         # long work each worker fetches for itself, for a batch would hold quick work back behind slow.
         fetchers, batch = (workers, 1) if binding.lease else (1, workers)
         for _ in range(fetchers):
-            self._fetch(binding, desk, batch)
+            self._fetch(binding, dispatcher, batch)
 
-    def _fetch(self, binding: Binding, desk: Desk, batch: int) -> None:
+    def _fetch(self, binding: Binding, dispatcher: Dispatcher, batch: int) -> None:
         subscriber = self._broker.subscriber(
             binding.row.subject,
             durable=binding.durable,
@@ -114,7 +114,7 @@ class Bus:
         )
 
         async def consume(message: NatsMessage) -> None:
-            await desk.deliver(message, binding)
+            await dispatcher.deliver(message, binding)
 
         subscriber(consume)
 

@@ -41,7 +41,7 @@ class DeadLetterWriter:
         self._free = asyncio.Semaphore(IN_FLIGHT)
         self._writing: set[asyncio.Task[None]] = set()
 
-    async def bury(self, message: Msg, durable: str, reason: str, retry_after: float) -> None:
+    async def submit(self, message: Msg, durable: str, reason: str, retry_after: float) -> None:
         """Begin to store a message as a dead letter; returns once there is room for it.
 
         Args:
@@ -51,7 +51,7 @@ class DeadLetterWriter:
             retry_after: seconds after which the original comes again when the letter cannot be stored.
         """
         await self._free.acquire()
-        task = asyncio.create_task(self._write(message, durable, one_line(reason), retry_after))
+        task = asyncio.create_task(self._store(message, durable, one_line(reason), retry_after))
         self._writing.add(task)
         task.add_done_callback(self._done)
 
@@ -66,7 +66,7 @@ class DeadLetterWriter:
         self._writing.discard(task)
         self._free.release()
 
-    async def _write(self, message: Msg, durable: str, reason: str, retry_after: float) -> None:
+    async def _store(self, message: Msg, durable: str, reason: str, retry_after: float) -> None:
         body, headers = _letter(message, durable, reason)
         started = time.monotonic()
         try:

@@ -22,12 +22,12 @@ from fleet_kit.errors import LeaseLost, NotYet, Refused, Unreadable
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Unread
 from fleet_kit.isolation import Isolation
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.settle import Settlement
 from fleet_kit.telemetry import span
 from fleet_kit.transaction import Transaction
-from fleet_kit.work import Work
 
-__all__ = ["Begin", "Desk"]
+__all__ = ["Begin", "Dispatcher"]
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ LONGEST_HOLD = 600.0
 
 
 @dataclass
-class Desk:
+class Dispatcher:
     """Handles the deliveries of one process."""
 
     service: object
@@ -152,7 +152,7 @@ class Desk:
             taken = await lease.acquire(connection, name, self.holder, self.lease)
         if taken is None:
             raise NotYet(f"{name} is being worked on", after=self.lease.total_seconds() / 3)
-        work = Work(envelope, binding.durable, name, taken.token, self.begin)
+        work = LeasedTask(envelope, binding.durable, name, taken.token, self.begin)
         running = asyncio.ensure_future(self._work(event, work, binding, taken.unanswered))
         self.running.add(running)
         running.add_done_callback(self.running.discard)
@@ -174,7 +174,7 @@ class Desk:
             raise RuntimeError(f"the handler of {binding.durable} returned without work.finish()")
         return "done"
 
-    async def _work(self, event: Event, work: Work, binding: Binding, unanswered: int) -> None:
+    async def _work(self, event: Event, work: LeasedTask, binding: Binding, unanswered: int) -> None:
         if unanswered < attempts.LIMIT:
             return await binding.function(event, work, self.service)
         reason = attempts.given_up(unanswered)
@@ -188,7 +188,7 @@ class Desk:
             async with self.pool.acquire(timeout=2) as connection:
                 await lease.survived(connection, name, token)
 
-    async def _beat(self, message: NatsMessage, work: Work, running: asyncio.Future[None]) -> None:
+    async def _beat(self, message: NatsMessage, work: LeasedTask, running: asyncio.Future[None]) -> None:
         """Keep the message and the lease while the work runs; stop the work when the lease is lost."""
         while True:
             await asyncio.sleep(self.lease.total_seconds() / 4)

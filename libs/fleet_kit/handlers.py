@@ -8,8 +8,8 @@ from fleet_events.message import Event
 from fleet_events.topology import Consumer, Row, consumers_of, durable_name
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.errors import Unreadable
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from fleet_kit.work import Work
 
 __all__ = ["Binding", "GiveUp", "Handlers", "Unread"]
 
@@ -20,7 +20,7 @@ E = TypeVar("E", bound=Event)
 Unread = Callable[[bytes, Unreadable, Transaction, Any], Awaitable[None]]
 """Handles a body that breaks its event's contract: body, what is wrong with it, transaction, service."""
 
-GiveUp = Callable[[Any, str, Work, Any], Awaitable[None]]
+GiveUp = Callable[[Any, str, LeasedTask, Any], Awaitable[None]]
 """Ends long work whose workers were killed too often: event, reason, work, service. It ends with `work.finish()`."""
 
 
@@ -67,7 +67,7 @@ class Handlers(Generic[S]):
 
     def long(
         self, event: type[E], *, lease: Callable[[E, Envelope], str], give_up: GiveUp | None = None
-    ) -> Callable[[Callable[[E, Work, S], Awaitable[None]]], Callable[[E, Work, S], Awaitable[None]]]:
+    ) -> Callable[[Callable[[E, LeasedTask, S], Awaitable[None]]], Callable[[E, LeasedTask, S], Awaitable[None]]]:
         """Handle an event by long work, under the lease of the name that `lease` gives.
 
         The message is held with heartbeats meanwhile. The function writes through `work.transaction()` and
@@ -77,7 +77,9 @@ class Handlers(Generic[S]):
         which fails what the event asked for; without one it becomes a dead letter.
         """
 
-        def register(function: Callable[[E, Work, S], Awaitable[None]]) -> Callable[[E, Work, S], Awaitable[None]]:
+        def register(
+            function: Callable[[E, LeasedTask, S], Awaitable[None]],
+        ) -> Callable[[E, LeasedTask, S], Awaitable[None]]:
             self._add(event, function, lease, give_up=give_up)
             return function
 
@@ -95,4 +97,4 @@ class Handlers(Generic[S]):
             if row.event is event:
                 self.bindings[event] = Binding(row, consumer, function, lease, unreadable, give_up)
                 return
-        raise ValueError(f"{self.service} does not hear {event.__name__}: add it to fleet_events/topology.py")
+        raise ValueError(f"{self.service} does not consume {event.__name__}: add it to fleet_events/topology.py")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, TypeVar, cast
 
 import asyncpg
 import httpx
@@ -22,16 +22,28 @@ from fleet_kit.http_front import Front
 from fleet_kit.http_openapi import PROBLEM, answers_with, declare_errors
 from fleet_kit.settings import HttpSettings
 
-__all__ = ["install", "service_of"]
+__all__ = ["dependency", "install"]
 
 log = structlog.get_logger()
 _USER_INFO = re.compile(r"//[^/\"@\s]*@")
 """Name and password in a URL."""
 
 
-def service_of(request: Request) -> Any:
-    """The running `Service`; each api.py declares its own typed alias of this dependency."""
-    return request.app.state.service
+T = TypeVar("T")
+
+
+def dependency(_kind: type[T]) -> Callable[[Request], Awaitable[T]]:
+    """A FastAPI dependency that gives the running service, typed as `create_app` composes it for this API.
+
+    For example `Running = Annotated[RouterService, Depends(dependency(RouterService))]`, where `RouterService` is
+    `Service[RouterSettings, RouterParts]`.
+    """
+
+    # Not a plain function: FastAPI would run that in a thread, for each request.
+    async def running(request: Request) -> T:
+        return cast(T, request.app.state.service)
+
+    return running
 
 
 def problem_response(problem: Problem) -> JSONResponse:
@@ -136,7 +148,7 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
 
     @router.get("/admin/info", summary="What this process is", dependencies=[Depends(require("fleet:admin"))])
     async def info(request: Request) -> dict[str, object]:
-        service = service_of(request)
+        service = request.app.state.service
         secret = {"database_url", "s3_secret_key", "s3_access_key", "s3_session_token"}
         shown = service.settings.model_dump_json(exclude=secret)
         return {"service": service.name, "settings": json.loads(_USER_INFO.sub("//", shown))}

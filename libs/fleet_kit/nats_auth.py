@@ -22,7 +22,7 @@ from fleet_events.topology import (
     consumers_of,
     durable_name,
     probe_subject,
-    said_by,
+    published_by,
 )
 
 __all__ = ["USERS", "inbox_prefix", "permissions", "server_config"]
@@ -48,9 +48,9 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
     if user == "admin":
         return {"publish": {"allow": [">"]}, "subscribe": {"allow": [">"]}}
     if user == UPSTREAM:
-        return {"publish": {"allow": list(said_by(user))}, "subscribe": {"allow": [inbox]}}
+        return {"publish": {"allow": list(published_by(user))}, "subscribe": {"allow": [inbox]}}
     looked_at = (*(stream.name for stream in STREAMS), DEAD_STREAM)
-    publish = [*said_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user)]
+    publish = [*published_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user)]
     publish += [f"$JS.API.STREAM.INFO.{name}" for name in looked_at]
     for row, consumer in consumers_of(user):
         durable, stream = durable_name(consumer, row), row.stream.name
@@ -86,7 +86,7 @@ def server_config(users: Mapping[str, str]) -> str:
         users: user name → public nkey (U…). The system account keeps no user.
     """
     listed = {name: {"nkey": public, "permissions": permissions(name)} for name, public in users.items()}
-    offered = said_by(UPSTREAM)
+    offered = published_by(UPSTREAM)
     accounts = {
         FLEET_ACCOUNT: {
             "jetstream": "enabled",

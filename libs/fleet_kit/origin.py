@@ -23,10 +23,10 @@ def check_origin(row: Row, headers: Mapping[str, str]) -> None:
         Refused: ce-specversion, ce-type or ce-source is missing or not what the row allows.
     """
     expected: dict[str, tuple[str, ...]] = {"ce-specversion": ("1.0",), "ce-type": (row.event.type_name,)}
-    if UPSTREAM in row.said_by:
+    if UPSTREAM in row.published_by:
         expected = {name: values for name, values in expected.items() if name in headers}
     else:
-        expected["ce-source"] = tuple(f"lorafleet/{service}" for service in row.said_by)
+        expected["ce-source"] = tuple(f"lorafleet/{service}" for service in row.published_by)
     for name, allowed in expected.items():
         found = headers.get(name)
         if found not in allowed:

@@ -11,8 +11,8 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet_events.topology import POSITIONS
-from fleet_kit.bucket import KeyValue
 from fleet_kit.faults import describe
+from fleet_kit.key_value import KeyValue
 
 __all__ = ["Reached", "announce_position", "reached"]
 

@@ -137,7 +137,7 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: b
     for config in (*streams, dead_config(replicas), probe_config(replicas), *buckets):
         drift += await _stream(jetstream, config, repair=repair)
     for row in TOPOLOGY:
-        for consumer in row.heard_by:
+        for consumer in row.consumed_by:
             wanted = consumer_config(consumer, row)
             drift += await _consumer(jetstream, row.stream.name, wanted, repair=repair)
     return drift

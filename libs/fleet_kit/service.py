@@ -1,4 +1,4 @@
-"""A running service: what it stands on, and how it starts and stops."""
+"""A running service: what it depends on, and how it starts and stops."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ P = TypeVar("P")
 
 @dataclass
 class Service(Generic[S, P]):
-    """What handlers and endpoints stand on. `parts` are the service's own, made by its app.py."""
+    """What handlers and endpoints work with. `parts` are the service's own, made by its app.py."""
 
     name: str
     settings: S
@@ -50,9 +50,9 @@ class Service(Generic[S, P]):
     """This service's own token, which goes out only together with the domains that it is used for."""
     pool: Pool | None
     relay: Relay | None = None
-    made: P | None = None
     extra_checks: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     """Readiness checks that the service's parts add: name → a call that raises while not ready."""
+    _parts: P | None = field(default=None, init=False)
 
     @property
     def db(self) -> Pool:
@@ -63,10 +63,19 @@ class Service(Generic[S, P]):
 
     @property
     def parts(self) -> P:
-        """The service's own parts; raises ConnectionError until they are made."""
-        if self.made is None:
+        """The service's own parts; raises ConnectionError until they are open."""
+        if self._parts is None:
             raise ConnectionError(f"{self.name} is still starting")
-        return self.made
+        return self._parts
+
+    @property
+    def started(self) -> bool:
+        """Whether the service's own parts are open."""
+        return self._parts is not None
+
+    async def open_parts(self, stack: contextlib.AsyncExitStack, parts: AbstractAsyncContextManager[P]) -> None:
+        """Open the service's own parts; `stack` closes them."""
+        self._parts = await stack.enter_async_context(parts)
 
     @property
     def jetstream(self) -> JetStreamContext:
@@ -83,7 +92,7 @@ class Service(Generic[S, P]):
             self.relay.wake()
 
     async def publish(self, event: Event, entity: str) -> None:
-        """Say an event without a database; raises unless JetStream acknowledges it."""
+        """Publish an event without a database; raises unless JetStream acknowledges it."""
         await self.bus.publish(event, entity)
 
 
@@ -101,7 +110,7 @@ def create_app(
     Args:
         name: one of fleet_events.topology.SERVICES; also its schema, NATS user and key prefix.
         settings: its settings.
-        handlers: the events it hears durably.
+        handlers: the events it consumes durably.
         api: its endpoints.
         parts: makes what is the service's own (a model, an index) and takes it down again. Runs beside the
             HTTP server, so that a slow start shows as not ready instead of not alive.
@@ -170,7 +179,7 @@ async def _start(
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(asyncio.create_task(watch_room(jetstream)).cancel)
             if parts is not None:
-                service.made = await stack.enter_async_context(parts(service))
+                await service.open_parts(stack, parts(service))
             if service.pool is None:
                 await asyncio.Event().wait()
                 return

@@ -71,7 +71,7 @@ class Settlement:
             await later(message, 5.0)
         except Refused as error:
             outcome = None
-            await self._bury(message, durable, f"refused: {error}")
+            await self._dead_letter(message, durable, f"refused: {error}")
         except Exception as error:
             if is_transient(error):
                 log.warning("transient fault", consumer=durable, reason=describe(error), deliveries=deliveries)
@@ -83,15 +83,15 @@ class Settlement:
                 metrics.EVENTS_HANDLED.labels(durable, outcome).inc()
 
     async def _failed(self, message: Msg, durable: str, error: Exception, *, at_once: bool) -> str | None:
-        """A defect, or content that no code of ours can handle: buried at once where another try ends the same."""
+        """A defect, or content that no code of ours can handle: a dead letter at once where a retry ends the same."""
         self._show(durable, error)
         if at_once:
-            await self._bury(message, durable, f"cannot be handled: {_named(error)}")
+            await self._dead_letter(message, durable, f"cannot be handled: {_named(error)}")
             return None
         key = durable, message.metadata.sequence.stream
         failures = self._failures.pop(key, 0) + 1
         if failures >= TRIES:
-            await self._bury(message, durable, f"failed {failures} times: {_named(error)}")
+            await self._dead_letter(message, durable, f"failed {failures} times: {_named(error)}")
             return None
         self._failures[key] = failures
         if len(self._failures) > _REMEMBERED:
@@ -99,9 +99,9 @@ class Settlement:
         await later(message, backoff(failures))
         return "retry"
 
-    async def _bury(self, message: Msg, durable: str, reason: str) -> None:
+    async def _dead_letter(self, message: Msg, durable: str, reason: str) -> None:
         """Hand the message to the writer, which also counts the outcome."""
-        await self.writer.bury(message, durable, reason, backoff(message.metadata.num_delivered))
+        await self.writer.submit(message, durable, reason, backoff(message.metadata.num_delivered))
 
     def _show(self, durable: str, error: Exception) -> None:
         """Log the exception; with its traceback unless the same place had one a moment ago."""

@@ -96,7 +96,7 @@ async def _wait_for_copies(jetstream: JetStreamContext, stream: Stream) -> None:
 
 async def _move_durables(jetstream: JetStreamContext, row: Row) -> None:
     """Make each durable of the row in its new stream, behind the last message that it had handled in the old one."""
-    for consumer in row.heard_by:
+    for consumer in row.consumed_by:
         name = durable_name(consumer, row)
         try:
             before = await jetstream.consumer_info(FACTS.name, name)

@@ -1,4 +1,4 @@
-"""One database transaction together with the events it has to say."""
+"""One database transaction together with the events that it publishes."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ class Transaction:
     emitted: int = field(default=0)
 
     async def emit(self, event: Event, entity: str) -> str:
-        """Say an event once this transaction is committed.
+        """Publish an event once this transaction is committed.
 
         Args:
             event: the fact.

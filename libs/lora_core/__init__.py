@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lora_core.arrow_format import LoRAFormat
     from lora_core.card import LoRACard, LoRAWeights
     from lora_core.embedding import SentenceEmbedder
     from lora_core.engine import ArrowEngine, Request
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
         UnsupportedAdapter,
         UnsupportedBaseModel,
     )
+    from lora_core.format.arrow_format import LoRAFormat
     from lora_core.linear import LoRALinear
     from lora_core.manager import LoRAManager
     from lora_core.manifest import AdapterManifest
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AdapterManifest": "manifest",
-    "LoRAFormat": "arrow_format",
+    "LoRAFormat": "format.arrow_format",
     "LoRACard": "card",
     "LoRAWeights": "card",
     "SentenceEmbedder": "embedding",

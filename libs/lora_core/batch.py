@@ -6,8 +6,8 @@ from typing import Literal, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from lora_core.cohort import Cohort, Slots
 from lora_core.generation_settings import GenerationSettings
+from lora_core.padded_batch import Cohort, Slots
 from lora_core.sampling import Adapters, Request, Sampler
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lora_core.array import widen
 from lora_core.card import LoRACard
-from lora_core.drift import Drift, matrix_error, measure_drift
+from lora_core.compression_quality import Drift, matrix_error, measure_drift
 from lora_core.engine import ArrowEngine
 from lora_core.errors import AdapterNotFound, InvalidAdapter
 from lora_core.interop import from_gguf, from_mlx, from_peft, to_gguf

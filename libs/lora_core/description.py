@@ -2,7 +2,7 @@
 
 Names, shapes and kinds are those of the model that transformers builds, which need not be the names in its files: these
 may lack a prefix, have one more, hold experts one by one that become one stacked parameter, or packed integers. The
-model is built without weights (`lora_core.describing`), in a process of its own where torch is not loaded anyway. Where
+model is built without weights (`description_process`), in a process of its own where torch is not loaded anyway. Where
 torch is not installed, the description has to be there already: in the folder (`lorafleet models describe`), or in the
 cache below the user's cache folder.
 """
@@ -23,13 +23,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lora_core.errors import AdapterNotFound, NotDescribed, UnsupportedBaseModel
+from lora_core.format.safetensors_header import TensorEntry, read_header
 from lora_core.replace_file import replace_file
-from lora_core.safetensors_header import TensorEntry, read_header
 
 FILE = "lorafleet-layers.json"
 """Name of a description inside a base model's folder."""
 _SECONDS = 600.0  # importing torch on a busy machine takes tens of them
-_REFUSED = 3  # exit status of `lora_core.describing` for a model that transformers cannot build
+_REFUSED = 3  # exit status of `lora_core.description_process` for a model that transformers cannot build
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def _described(folder: Path, digest: str) -> Description:
 
 def _make(folder: Path, digest: str) -> Description:
     if "torch" in sys.modules:
-        from lora_core.describing import build
+        from lora_core.description_process import build
 
         return build(folder, digest)
     if find_spec("torch") is None or find_spec("transformers") is None:
@@ -217,7 +217,7 @@ def _make(folder: Path, digest: str) -> Description:
             f"`lorafleet models describe` on its folder where torch is, which writes {FILE} into it"
         )
     done = subprocess.run(
-        [sys.executable, "-I", "-m", "lora_core.describing", str(folder), digest],
+        [sys.executable, "-I", "-m", "lora_core.description_process", str(folder), digest],
         env={
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_VERBOSITY": "error",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lora_core.base_model import LOOKUPS, Weights, linear_shapes
 from lora_core.errors import DeviceUnavailable, TooLittleMemory
-from lora_core.safetensors_header import read_header
+from lora_core.format.safetensors_header import read_header
 
 if TYPE_CHECKING:
     import torch

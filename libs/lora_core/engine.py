@@ -14,16 +14,16 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_core import base_model
-from lora_core.arrow_format import LoRAFormat
 from lora_core.batch import Batch
 from lora_core.card import LoRACard
-from lora_core.cohort import left_padded
 from lora_core.errors import AdapterNotFound
+from lora_core.format.arrow_format import LoRAFormat
 from lora_core.manager import LoRAManager
-from lora_core.plan import MAX_SET, RowPlan
+from lora_core.padded_batch import left_padded
 from lora_core.reports import BindReport, Effect, Generation, Probe
 from lora_core.sampling import Adapters, Request
-from lora_core.slots import SlotBank
+from lora_core.slots.row_plan import MAX_SET, RowPlan
+from lora_core.slots.slot_bank import SlotBank
 
 __all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request"]
 

@@ -8,9 +8,9 @@ from types import MappingProxyType
 
 from torch import nn
 
-from lora_core.arrow_format import LoRAFormat
 from lora_core.card import LoRACard
 from lora_core.errors import AdapterNotFound, InvalidAdapter
+from lora_core.format.arrow_format import LoRAFormat
 from lora_core.layers import Adaptable, dimensions, is_adaptable
 from lora_core.linear import LoRALinear, wrap
 from lora_core.validation import check_module

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from lora_core.arrow_writer import Storage
+from lora_core.format.arrow_writer import Storage
 
 Device = Literal["mobile", "desktop", "server"]
 
@@ -16,7 +16,7 @@ class QuantisationProfile:
     file is called by the one that it has.
 
     quality_threshold: the share of positions at which the compressed adapter must still prefer the original's token.
-    size_reduction, speed_gain: what is aimed at, against float16 and its speed; `lora_core.drift` measures.
+    size_reduction, speed_gain: the aim, against float16 and its speed; `lora_core.compression_quality` measures them.
     """
 
     level: str

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lora_core.centroids import Vectors, centroids
 from lora_core.errors import CorruptAdapter
-from lora_core.safetensors_file import map_weights, write_weights
+from lora_core.format.safetensors_file import map_weights, write_weights
 
 MOST_CENTROIDS = 32
 """On CLINC150 with ten domains as adapters, more of them found the right domain less often (97.2 % with 32, 96.6 % with

@@ -14,19 +14,22 @@ from fleet_events.v1 import EvaluationRequested
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
-from fleet_kit.http import service_of
-from services.evaluator import golden_api, golden_sets, labels_api, store
+from fleet_kit.http import dependency
+from services.evaluator import store
 from services.evaluator.domain import split_reference
-from services.evaluator.golden_api import Reader
+from services.evaluator.golden import api as golden_api
+from services.evaluator.golden import sets as golden_sets
+from services.evaluator.golden.api import Reader
 from services.evaluator.handlers import EvaluatorService
-from services.evaluator.labels_api import Agrees, agreement_of
-from services.evaluator.orders import open_requested
+from services.evaluator.judging import labels_api
+from services.evaluator.judging.labels_api import Agrees, agreement_of
+from services.evaluator.open_evaluation import open_requested
 
 router = APIRouter()
 router.include_router(golden_api.router)
 router.include_router(labels_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
-Running = Annotated[EvaluatorService, Depends(service_of)]
+Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
 Orderer = Annotated[Caller, Depends(require("adapters:write"))]
 
 

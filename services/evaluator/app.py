@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
 from services.evaluator.domain import Evaluation
-from services.evaluator.golden_publication import publish_missed
+from services.evaluator.golden.publication import publish_missed
 from services.evaluator.handlers import EvaluatorService, handlers
-from services.evaluator.judge_endpoint import JudgeEndpoint
-from services.evaluator.judge_ledger import sweeping
-from services.evaluator.judges import Judge, ReferenceJudge
-from services.evaluator.llm_judge import LLMJudge
+from services.evaluator.judging.endpoint import JudgeEndpoint
+from services.evaluator.judging.judge import Judge, ReferenceJudge
+from services.evaluator.judging.ledger import sweeping
+from services.evaluator.judging.llm_judge import LLMJudge
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.run import Bench
 from services.evaluator.settings import REFERENCE, EvaluatorSettings

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from services.evaluator import comparison, statistics
-from services.evaluator.criteria import Criterion
-from services.evaluator.golden import ContextUse
-from services.evaluator.judgement import Standing, Verdict
+from services.evaluator.golden.samples import ContextUse
+from services.evaluator.judging.criteria import Criterion
+from services.evaluator.judging.judgement import Standing, Verdict
 
 State = Literal["queued", "running", "scored", "failed"]
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from fleet_events.v1 import Adapter, AdapterActivated, AdapterRegistered, EvaluationRequested
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.handlers import Handlers
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.service import Service
 from fleet_kit.transaction import Transaction
-from fleet_kit.work import Work
 from services.evaluator import store
-from services.evaluator.orders import open_requested
+from services.evaluator.open_evaluation import open_requested
 from services.evaluator.run import Bench, evaluate, fail
 from services.evaluator.settings import EvaluatorSettings
 
@@ -27,16 +27,20 @@ def _of_requested(event: EvaluationRequested, envelope: Envelope) -> str:
     return f"evaluation:{event.evaluation_id or envelope.name}"
 
 
-async def _give_up_registered(_event: AdapterRegistered, reason: str, work: Work, _service: EvaluatorService) -> None:
+async def _give_up_registered(
+    _event: AdapterRegistered, reason: str, work: LeasedTask, _service: EvaluatorService
+) -> None:
     await fail(work.envelope.name, reason, work)
 
 
-async def _give_up_requested(event: EvaluationRequested, reason: str, work: Work, _service: EvaluatorService) -> None:
+async def _give_up_requested(
+    event: EvaluationRequested, reason: str, work: LeasedTask, _service: EvaluatorService
+) -> None:
     await fail(event.evaluation_id or work.envelope.name, reason, work)
 
 
 @handlers.long(AdapterRegistered, lease=_of_registered, give_up=_give_up_registered)
-async def judge_registered(event: AdapterRegistered, work: Work, service: EvaluatorService) -> None:
+async def judge_registered(event: AdapterRegistered, work: LeasedTask, service: EvaluatorService) -> None:
     """Judge a new version with the golden data set it names, else its domain's newest."""
     adapter = event.adapter
     async with work.transaction() as tx:
@@ -54,7 +58,7 @@ async def judge_registered(event: AdapterRegistered, work: Work, service: Evalua
 
 
 @handlers.long(EvaluationRequested, lease=_of_requested, give_up=_give_up_requested)
-async def judge_requested(event: EvaluationRequested, work: Work, service: EvaluatorService) -> None:
+async def judge_requested(event: EvaluationRequested, work: LeasedTask, service: EvaluatorService) -> None:
     """Judge a version again."""
     evaluation_id = event.evaluation_id or work.envelope.name
     async with work.transaction() as tx:

@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from services.evaluator.domain import EvaluationFailure, Served
-from services.evaluator.signals import likelihood_text, mean_likelihood
+from services.evaluator.judging.signals import likelihood_text, mean_likelihood
 
 MAX_INPUTS = 128  # texts of one embeddings request
 M = TypeVar("M", bound=BaseModel)

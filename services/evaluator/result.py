@@ -11,7 +11,7 @@ from fleet_events.v1 import EvaluationScored, JudgedBy
 from fleet_kit.blobs import BlobRef
 from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, GoldenVersion, Summary
-from services.evaluator.judges import JudgeDescription
+from services.evaluator.judging.judge import JudgeDescription
 
 
 def scored_event(

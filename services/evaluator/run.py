@@ -14,11 +14,14 @@ from fleet_events.v1 import EvaluationFailed, RegressionDetected
 from fleet_kit.blobs import Blobs
 from fleet_kit.errors import NotYet
 from fleet_kit.transaction import Transaction
-from services.evaluator import domain, golden_sets, golden_store, incumbent, judge_store, store
+from services.evaluator import domain, incumbent, store
 from services.evaluator.domain import Evaluation, EvaluationFailure, GoldenVersion, SampleResult
-from services.evaluator.golden import GoldenSample
-from services.evaluator.judge_ledger import StoredLedger
-from services.evaluator.judges import Finding, Judge
+from services.evaluator.golden import sets as golden_sets
+from services.evaluator.golden import store as golden_store
+from services.evaluator.golden.samples import GoldenSample
+from services.evaluator.judging import store as judge_store
+from services.evaluator.judging.judge import Finding, Judge
+from services.evaluator.judging.ledger import StoredLedger
 from services.evaluator.metrics import SAMPLES
 from services.evaluator.openai_client import Answer, OpenAIClient, Unready
 from services.evaluator.result import comparison_event, report_content, scored_event, shown_comparison

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
-from services.evaluator.judge_settings import JudgeSettings
+from services.evaluator.judging.settings import JudgeSettings
 
 __all__ = ["REFERENCE", "EvaluatorSettings"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 
 from fleet_kit.db import Connection
-from services.evaluator.criteria import Criterion
 from services.evaluator.domain import Evaluation, SampleResult
-from services.evaluator.judgement import Standing, Verdict
+from services.evaluator.judging.criteria import Criterion
+from services.evaluator.judging.judgement import Standing, Verdict
 
 
 def evaluation_of(row: asyncpg.Record) -> Evaluation:

@@ -9,7 +9,7 @@ from fleet_kit.transaction import Transaction
 
 
 class Held(Protocol):
-    """A lease that is held (fleet_kit.work.Work)."""
+    """A lease that is held (fleet_kit.leased_task.LeasedTask)."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
     def finish(self) -> AbstractAsyncContextManager[Transaction]: ...

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, FastAPI
 
 from fleet_kit.service import create_app, serve
-from services.inference import admin, api, http_errors
+from services.inference.http import admin, api, error_responses
 from services.inference.parts import open_parts
 from services.inference.replicas.forwarding import AnsweredBy
 from services.inference.settings import InferenceSettings
@@ -17,7 +17,7 @@ def build(settings: InferenceSettings | None = None) -> FastAPI:
     router.include_router(admin.router)
     router.include_router(admin.fleet)
     app = create_app("inference", settings, handlers=None, api=router, parts=open_parts, database=False)
-    http_errors.install(app)
+    error_responses.install(app)
     app.add_middleware(AnsweredBy, replica=settings.replica)
     return app
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
-from services.inference.hosted import Hosted
+from services.inference.base_models import Hosted
+from services.inference.http.schemas import Fallback, Provenance, Routed, Weighted
 from services.inference.metrics import AnsweredBy
 from services.inference.resolution import Base
-from services.inference.schemas import Fallback, Provenance, Routed, Weighted
 
 
 @dataclass(frozen=True, slots=True)

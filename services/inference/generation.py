@@ -14,21 +14,21 @@ from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
-from services.inference import auto
-from services.inference.auto import Query
+from services.inference import router_client
 from services.inference.backend import Compares
+from services.inference.base_models import Hosted, Hosting
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
 from services.inference.engine_thread import Finished, FinishReason, Token
 from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive
 from services.inference.generation_ids import GenerationIds
-from services.inference.hosted import Hosted, Hosting
+from services.inference.http.schemas import Fallback
 from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.publisher import Publisher
 from services.inference.resolution import Auto, Base, Mix, base_of, resolve
-from services.inference.schemas import Fallback
+from services.inference.router_client import Query
 
 
 class CurrentCatalogue(Protocol):
@@ -155,8 +155,8 @@ class Generator:
             case Base() as base:
                 return Chosen(model, hosting.of(base))
             case Auto():
-                answer = await auto.ask(self.http, self.credential, self.router_url, query, caller)
-                routed_to, routed = auto.choose(answer, catalogue, hosting.bases, caller)
+                answer = await router_client.ask(self.http, self.credential, self.router_url, query, caller)
+                routed_to, routed = router_client.choose(answer, catalogue, hosting.bases, caller)
                 return Chosen(model, self._host(routed_to), routed_to, routed)
             case Mix(parts):
                 heaviest, _ = max(parts, key=lambda part: part[1])
@@ -251,7 +251,7 @@ class Generator:
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
         chosen = job.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(job.prompt_ids), completion=produced)
-        self.publisher.say(
+        self.publisher.publish(
             GenerationCompleted(
                 generation_id=job.generation_id,
                 requested_model=chosen.requested,

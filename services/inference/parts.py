@@ -19,12 +19,13 @@ from fleet_kit.positions import announce_position
 from fleet_kit.service import Service
 from lora_core.generation_settings import GenerationSettings
 from services.inference.backend import Backend, LocalBackend
+from services.inference.base_models import Hosted, Hosting, Limits
 from services.inference.embedder import Embedder
 from services.inference.engine_thread import EngineThread
-from services.inference.gate import Gate
 from services.inference.generation import Generator
 from services.inference.generation_ids import GenerationIds
-from services.inference.hosted import Hosted, Hosting, Limits
+from services.inference.http.drain import Gate
+from services.inference.http.rate_limit import RateLimit
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.cache import DiskCache
 from services.inference.loading.loader import SlotLoader
@@ -36,15 +37,14 @@ from services.inference.policies.preloading import Preloading
 from services.inference.policies.watch import PressureWatch
 from services.inference.projection import Projection
 from services.inference.publisher import Publisher
-from services.inference.rates import RateLimit
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.forwarding import LIMITS, TIMEOUT, Forwarding
 from services.inference.resolution import Base
 from services.inference.settings import InferenceSettings
 from services.inference.slots.adapters import Adapters, Loader
 from services.inference.slots.states import Proof
+from services.inference.tokenizer import Vocabulary
 from services.inference.vllm.hosting import describe, open_vllm
-from services.inference.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -298,7 +298,7 @@ async def _set_when(event: asyncio.Event, then: asyncio.Event) -> None:
 
 def _say_loaded(publisher: Publisher, replica: str, adapter: Adapter, proof: Proof, seconds: float) -> None:
     log.info("adapter_loaded", adapter_id=adapter.adapter_id, modules=proof.modules_bound, delta=proof.max_delta)
-    publisher.say(
+    publisher.publish(
         AdapterLoaded(
             adapter_id=adapter.adapter_id,
             domain=adapter.domain,
@@ -314,7 +314,7 @@ def _say_loaded(publisher: Publisher, replica: str, adapter: Adapter, proof: Pro
 
 def _say_unloaded(publisher: Publisher, replica: str, adapter: Adapter, reason: str) -> None:
     log.info("adapter_unloaded", adapter_id=adapter.adapter_id, reason=reason)
-    publisher.say(
+    publisher.publish(
         AdapterUnloaded(
             adapter_id=adapter.adapter_id,
             domain=adapter.domain,

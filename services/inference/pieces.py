@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from services.inference.detokenizer import TextStream
 from services.inference.engine_thread import Token
-from services.inference.text import TextStream
-from services.inference.vocabulary import Vocabulary
+from services.inference.tokenizer import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

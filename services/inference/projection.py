@@ -17,8 +17,8 @@ from fleet_events.v1 import (
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
+from services.inference.base_models import Hosting
 from services.inference.catalogue import Catalogue, Standing
-from services.inference.hosted import Hosting
 from services.inference.policies.preloading import Preloading
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""Says events without holding up an answer: a bounded buffer, sent in order, each again until it is acknowledged."""
+"""Publishes events without holding up an answer: a bounded buffer, sent in order, each until it is acknowledged."""
 
 import asyncio
 from collections import deque
@@ -28,7 +28,7 @@ class Publisher:
         self._buffer: deque[Outgoing] = deque()
         self._some = asyncio.Event()
 
-    def say(self, event: Event, entity: str) -> None:
+    def publish(self, event: Event, entity: str) -> None:
         """Takes the event; returns at once. Its id and time are fixed now, so that sending it twice is one event."""
         self._buffer.append(seal(event, service="inference", entity=entity, trace=trace_headers()))
         if len(self._buffer) > self._limit:

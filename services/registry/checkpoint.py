@@ -39,7 +39,7 @@ class Contents:
 
 def preload() -> None:
     """Import what the other functions need, so that memory is counted without it."""
-    import lora_core.arrow_format
+    import lora_core.format.arrow_format
     import lora_core.interop
     import lora_core.validation  # noqa: F401
 
@@ -50,7 +50,7 @@ def convert(folder: Path, name: str, to: Path, shapes: LayerShapes) -> Contents:
     Raises CannotServe with the field at fault: not safetensors, pickle, wrong keys or shapes, rank or alpha out of
     range, NaN or infinity, no effect at all.
     """
-    from lora_core.arrow_format import LoRAFormat
+    from lora_core.format.arrow_format import LoRAFormat
 
     try:
         card = _from_peft(folder, name, shapes)
@@ -67,7 +67,7 @@ def open_artifact(artifact: Path, checkpoint: Path, shapes: LayerShapes) -> Cont
     The artifact has to hold the checkpoint's numbers, rounded to its own dtype and nothing else: this is the link
     from checkpoint to artifact in the digest chain. Raises CannotServe.
     """
-    from lora_core.arrow_format import LoRAFormat
+    from lora_core.format.arrow_format import LoRAFormat
 
     try:
         card = LoRAFormat.load(artifact)

@@ -36,8 +36,8 @@ def check_claims(exports: Sequence[v1.Export]) -> None:
 
 def check_arrow(field: str, file: Path, artifact: Path) -> None:
     """A quantised Arrow file must hold the artifact's modules, shapes and scaling; raises CannotServe. Blocking."""
-    from lora_core.arrow_format import LoRAFormat
     from lora_core.errors import AdapterError
+    from lora_core.format.arrow_format import LoRAFormat
 
     original = LoRAFormat.load(artifact)
     try:

@@ -8,8 +8,8 @@ from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.errors import NotYet, Refused
 from fleet_kit.handlers import Handlers
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from fleet_kit.work import Work
 from services.registry import domain, registration, repository
 from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
@@ -32,14 +32,14 @@ def _registration(event: v1.TrainingCompleted, _envelope: Envelope) -> str:
 
 
 async def _give_up_registration(
-    event: v1.TrainingCompleted, reason: str, work: Work, _service: RegistryService
+    event: v1.TrainingCompleted, reason: str, work: LeasedTask, _service: RegistryService
 ) -> None:
     await _remember_refusal(event, work, Refused(reason))
     raise Refused(reason)
 
 
 @handlers.long(v1.TrainingCompleted, lease=_registration, give_up=_give_up_registration)
-async def register_trained(event: v1.TrainingCompleted, work: Work, service: RegistryService) -> None:
+async def register_trained(event: v1.TrainingCompleted, work: LeasedTask, service: RegistryService) -> None:
     """Open what was trained and register it; what cannot serve is refused, visibly (GET /v1/refusals).
 
     Files are fetched and opened under the lease of their job alone: that takes as long as they are large, and no
@@ -156,7 +156,7 @@ def _same_bytes(adapter: Adapter, sha256: str, what: str) -> None:
         raise Refused(str(NotTheArtifact(adapter, sha256, what)))
 
 
-async def _remember_refusal(event: v1.TrainingCompleted, work: Work, error: Exception) -> None:
+async def _remember_refusal(event: v1.TrainingCompleted, work: LeasedTask, error: Exception) -> None:
     async with work.transaction() as tx:
         await versions.add_refusal(
             tx.connection,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
-from fastapi import Depends, Request
+from fastapi import Depends
 
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from fleet_kit.service import Service
 from services.registry.base_models import BaseModels
 from services.registry.imports.hub import Hub
@@ -29,8 +29,4 @@ class Parts:
 RegistryService: TypeAlias = Service[RegistrySettings, Parts]
 
 
-def _service(request: Request) -> RegistryService:
-    return cast(RegistryService, service_of(request))
-
-
-ThisService = Annotated[RegistryService, Depends(_service)]
+ThisService = Annotated[RegistryService, Depends(dependency(RegistryService))]

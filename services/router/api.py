@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
-from fleet_kit.http import service_of
+from fleet_kit.http import dependency
 from lora_core.query_windows import query_windows
 from services.router import index as index_changes
 from services.router import store
@@ -29,12 +29,7 @@ MAX_QUERY = 20_000
 MAX_TURNS = 16
 
 
-def _service(request: Request) -> RouterService:
-    service: RouterService = service_of(request)
-    return service
-
-
-ThisService = Annotated[RouterService, Depends(_service)]
+ThisService = Annotated[RouterService, Depends(dependency(RouterService))]
 Generates = Annotated[Caller, Depends(require("generate"))]
 Reads = Annotated[Caller, Depends(require("adapters:read"))]
 Teaches = Annotated[Caller, Depends(require("adapters:write"))]

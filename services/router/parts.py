@@ -80,7 +80,7 @@ async def open_parts(service: RouterService) -> AsyncIterator[RouterParts]:
     settings, pool = service.settings, service.db
 
     async def loaded() -> None:
-        if service.made is None:
+        if not service.started:
             raise RuntimeError("the embedding model and the index are being loaded")
 
     service.extra_checks["index"] = loaded

@@ -12,17 +12,18 @@ from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import reads_json
-from services.trainer import domain, quotas, store
-from services.trainer.access import Limit, Trains, visible_job
-from services.trainer.configuration import Fault, InvalidRequest
-from services.trainer.data import api as data_api
-from services.trainer.data import build_api
-from services.trainer.domain import InvalidTransition, Job, JobState
+from services.trainer import quotas
+from services.trainer.datasets import api as data_api
+from services.trainer.datasets import build_api
+from services.trainer.jobs import domain, store
 from services.trainer.jobs.acceptance import examine, faults_of
+from services.trainer.jobs.access import Limit, Trains, visible_job
+from services.trainer.jobs.domain import InvalidTransition, Job, JobState
 from services.trainer.jobs.request import read_request
-from services.trainer.reporting import api as reporting_api
-from services.trainer.service import Trainer, TrainerService
-from services.trainer.views import Accepted, JobView, Wish
+from services.trainer.jobs.schemas import Accepted, JobView, Wish
+from services.trainer.parts import Trainer, TrainerService
+from services.trainer.reports import api as reporting_api
+from services.trainer.training.configuration import Fault, InvalidRequest
 
 Changed: TypeAlias = tuple[Job, Event | None]
 _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}

@@ -7,11 +7,11 @@ from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.trainer import api
-from services.trainer.data.sources.sql_connection import check_sources
+from services.trainer.datasets.sources.sql_connection import check_sources
 from services.trainer.handlers import handlers
 from services.trainer.housekeeping import housekeeping
-from services.trainer.reporting.metrics import counting
-from services.trainer.service import TrainerService, Workshop, open_workshop
+from services.trainer.jobs.metrics import counting
+from services.trainer.parts import TrainerService, Workshop, open_workshop
 from services.trainer.settings import TrainerSettings
 
 

@@ -15,16 +15,16 @@ from fleet_events.v1 import (
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from fleet_kit.work import Work
-from services.trainer import store as jobs_store
-from services.trainer.data import store
-from services.trainer.data.building import run_next_build
-from services.trainer.data.dataset import InvalidSample, Preference, Sample
-from services.trainer.data.golden.known import remember
+from services.trainer.datasets.build_job import run_next_build
+from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
+from services.trainer.datasets.golden.known import remember
+from services.trainer.datasets.store import samples as store
+from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
-from services.trainer.jobs.job import give_up_job, run_job
-from services.trainer.service import TrainerService
+from services.trainer.parts import TrainerService
+from services.trainer.runs.job_run import give_up_job, run_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
 
@@ -63,12 +63,12 @@ def _job_lease(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG00
     return f"job:{event.job_id}"
 
 
-async def _give_up_job(event: TrainingQueued, reason: str, work: Work, service: TrainerService) -> None:  # noqa: ARG001
+async def _give_up_job(event: TrainingQueued, reason: str, work: LeasedTask, service: TrainerService) -> None:  # noqa: ARG001
     await give_up_job(event.job_id, reason, work)
 
 
 @handlers.long(TrainingQueued, lease=_job_lease, give_up=_give_up_job)
-async def train(event: TrainingQueued, work: Work, service: TrainerService) -> None:
+async def train(event: TrainingQueued, work: LeasedTask, service: TrainerService) -> None:
     """Train, on one worker at a time, until the job has succeeded, failed or been cancelled."""
     await run_job(event.job_id, work, service)
 
@@ -78,7 +78,7 @@ def _build_ticket(event: DatasetQueued, envelope: Envelope) -> str:  # noqa: ARG
 
 
 @handlers.long(DatasetQueued, lease=_build_ticket)
-async def build_dataset(event: DatasetQueued, work: Work, service: TrainerService) -> None:  # noqa: ARG001
+async def build_dataset(event: DatasetQueued, work: LeasedTask, service: TrainerService) -> None:  # noqa: ARG001
     """Build the recipe that is next, which need not be the one that this event was written for."""
     await run_next_build(work, service)
 

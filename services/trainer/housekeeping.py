@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import structlog
 
 from fleet_kit import tasks
-from services.trainer.data.upload_expiry import expire_uploads
-from services.trainer.jobs import resume_data
-from services.trainer.jobs.patience import PASSING
-from services.trainer.service import TrainerService
+from services.trainer.datasets.upload_expiry import expire_uploads
+from services.trainer.parts import TrainerService
+from services.trainer.retry import PASSING
+from services.trainer.runs import resume_data
 
 log = structlog.get_logger()
 

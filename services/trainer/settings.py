@@ -13,7 +13,7 @@ from fleet_events.topology import MAX_BUILDS
 from fleet_kit.auth import is_fleet_token
 from fleet_kit.settings import ServiceSettings
 from lora_core.base_model import SLOT_RANK
-from services.trainer.data.generators.endpoint import Endpoint
+from services.trainer.datasets.generators.endpoint import Endpoint
 from services.trainer.memory import available_memory
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -21,7 +21,7 @@ def test_every_row_is_a_channel_with_its_senders_and_receivers() -> None:
     document = json.loads(json.dumps(asyncapi()))
     assert {channel["address"] for channel in document["channels"].values()} == {row.subject for row in TOPOLOGY}
     sends = [name for name, operation in document["operations"].items() if operation["action"] == "send"]
-    assert len(sends) == sum(len(row.said_by) for row in TOPOLOGY)
+    assert len(sends) == sum(len(row.published_by) for row in TOPOLOGY)
 
 
 def test_every_reference_of_the_document_leads_somewhere() -> None:
@@ -45,7 +45,7 @@ def test_every_reference_of_the_document_leads_somewhere() -> None:
             found = found[part]
 
 
-def test_the_readme_s_bodies_are_events_that_upstream_may_say() -> None:
+def test_the_readme_s_bodies_are_events_that_upstream_may_publish() -> None:
     text = (DOCS.parent / "README.md").read_text()
     bodies = [line.strip(" '\\") for line in text.splitlines() if line.startswith("  '{")]
     subjects = [line.split()[3] for line in text.splitlines() if line.startswith("nats pub --jetstream ")]
@@ -53,6 +53,6 @@ def test_the_readme_s_bodies_are_events_that_upstream_may_say() -> None:
     assert f"--inbox-prefix {inbox_prefix(UPSTREAM)}`" in text
     for subject, body in zip(subjects, bodies, strict=True):
         row = next(row for row in TOPOLOGY if row.subject == subject)
-        assert "upstream" in row.said_by
+        assert "upstream" in row.published_by
         assert row.event.from_json(body)
     assert v1.TrainingRequested.from_json(bodies[1]).golden_dataset_id == "shop-golden"

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.training_proof import DATA, Clinc, classify, data_folder, exact_match, train
 from lora_core import ArrowEngine
-from services.trainer.configuration import Configuration
+from services.trainer.training.configuration import Configuration
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
 

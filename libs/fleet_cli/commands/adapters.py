@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import calls
 from fleet_cli.adapter_files import EXPECTED, files_of
+from fleet_cli.client import calls
+from fleet_cli.client.errors import BadInput
+from fleet_cli.client.responses import Withdrawal
 from fleet_cli.commands import convert
 from fleet_cli.commands.golden import expect_golden
 from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomain, ReasonOption
-from fleet_cli.faults import BadInput
 from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
-from fleet_cli.replies import Withdrawal
 from fleet_cli.session import Session, facts, table
 
 adapters = CommandGroup("List, show, approve, activate, register, import and convert adapters.")

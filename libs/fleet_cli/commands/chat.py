@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import calls
+from fleet_cli.client import calls
+from fleet_cli.client.responses import Served
 from fleet_cli.group import CommandGroup
-from fleet_cli.replies import Served
 from fleet_cli.session import Session
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fleet_cli.faults import BadInput, Fault
+from fleet_cli.client.errors import BadInput, Fault
 from fleet_cli.files import read_lines
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session

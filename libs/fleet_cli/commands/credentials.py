@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import typer
 
-from fleet_cli.faults import BadInput
+from fleet_cli.client.errors import BadInput
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_events.topology import SERVICES

@@ -13,13 +13,13 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from fleet_cli import calls
+from fleet_cli.client import calls
+from fleet_cli.client.errors import BadInput, Fault
+from fleet_cli.client.responses import DatasetBuild, DroppedRecords
 from fleet_cli.commands.options import DomainOption
 from fleet_cli.data_recipe import SourceOptions, merged, read_recipe
-from fleet_cli.faults import BadInput, Fault
 from fleet_cli.files import read_lines, save, to_ndjson
 from fleet_cli.group import CommandGroup
-from fleet_cli.replies import DatasetBuild, DroppedRecords
 from fleet_cli.session import Session, facts, table
 
 data = CommandGroup("Record training samples; build, list, show and export data sets.")

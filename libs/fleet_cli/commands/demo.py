@@ -11,18 +11,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fleet_cli import calls
+from fleet_cli.client import calls
+from fleet_cli.client.errors import BadInput, ExitCode, Fault
+from fleet_cli.client.responses import ChatCompletion, Served
 from fleet_cli.commands import up
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import read_golden
 from fleet_cli.commands.lifecycle import bring_data, follow
 from fleet_cli.commands.options import Method
-from fleet_cli.faults import BadInput, ExitCode, Fault
+from fleet_cli.follow.lifecycle import Loop, Outcome, Step
 from fleet_cli.group import CommandGroup
-from fleet_cli.lifecycle import Loop, Outcome, Step
 from fleet_cli.provenance import breaks
 from fleet_cli.provenance import lines as provenance_lines
-from fleet_cli.replies import ChatCompletion, Served
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
 

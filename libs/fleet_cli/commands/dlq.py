@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fleet_cli import bus
-from fleet_cli.faults import BadInput
+from fleet_cli.client.errors import BadInput
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_kit import dead_letters

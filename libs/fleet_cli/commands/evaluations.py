@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import calls
+from fleet_cli.client import calls
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fleet_cli import bus
 from fleet_cli.bus import Received
-from fleet_cli.faults import BadInput
+from fleet_cli.client.errors import BadInput
 from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
@@ -131,8 +131,8 @@ def publish(
 def upstream_type(name: str) -> type[Event]:
     """An event that upstream systems may say; the bus would not take another from them. Raises `BadInput`."""
     event = bus.event_type(name)
-    if "upstream" not in row_of(event).said_by:
-        allowed = ", ".join(row.event.__name__ for row in TOPOLOGY if "upstream" in row.said_by)
+    if "upstream" not in row_of(event).published_by:
+        allowed = ", ".join(row.event.__name__ for row in TOPOLOGY if "upstream" in row.published_by)
         raise BadInput("TYPE", f"only the fleet itself says {event.__name__}; upstream may say {allowed}")
     return event
 

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import calls
+from fleet_cli.client import calls
+from fleet_cli.client.errors import BadInput, ServerRefused
 from fleet_cli.commands.options import DomainOption, OptionalDomain
-from fleet_cli.faults import BadInput, ServerRefused
 from fleet_cli.files import read_lines, to_ndjson
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table

@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from fleet_cli import calls
+from fleet_cli.client import calls
+from fleet_cli.client.errors import ExitCode
 from fleet_cli.commands.options import ReasonOption
-from fleet_cli.course import Course
-from fleet_cli.course_view import CourseView
-from fleet_cli.faults import ExitCode
 from fleet_cli.files import save
-from fleet_cli.follow_course import follow_course
+from fleet_cli.follow.job_progress import Course
+from fleet_cli.follow.job_progress_view import CourseView
+from fleet_cli.follow.job_stream import follow_course
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_cli.training_options import Export

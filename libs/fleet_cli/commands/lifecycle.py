@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import bus, calls
+from fleet_cli import bus
+from fleet_cli.client import calls
+from fleet_cli.client.errors import BadInput, ExitCode
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import ensure_golden, expect_golden, read_golden
-from fleet_cli.faults import BadInput, ExitCode
 from fleet_cli.files import to_ndjson
-from fleet_cli.follow import run_loop
+from fleet_cli.follow.follower import run_loop
+from fleet_cli.follow.lifecycle import Loop, Step, StepState
+from fleet_cli.follow.lifecycle_view import LoopView, footer, header, outcome_json, step_json
 from fleet_cli.group import CommandGroup
-from fleet_cli.lifecycle import Loop, Step, StepState
-from fleet_cli.lifecycle_view import LoopView, footer, header, outcome_json, step_json
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
 from fleet_events import v1

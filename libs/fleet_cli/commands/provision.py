@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet_cli import bus
-from fleet_cli.faults import ExitCode, Fault
+from fleet_cli.client.errors import ExitCode, Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit import migrate, provision

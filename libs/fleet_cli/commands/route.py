@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from fleet_cli import calls
+from fleet_cli.client import calls
+from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.options import DomainOption
-from fleet_cli.faults import BadInput
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 

@@ -9,7 +9,7 @@ import httpx
 import typer
 
 from fleet_cli import bus
-from fleet_cli.faults import ExitCode, Fault
+from fleet_cli.client.errors import ExitCode, Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.home import SERVICES
 from fleet_cli.session import Session, table

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet_cli.faults import Fault
+from fleet_cli.client.errors import Fault
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 

@@ -13,7 +13,7 @@ from lora_core.graphs import draw
 from lora_core.graphs.row_cache import RowCache, cacheable
 from lora_core.graphs.sites import Products, TorchProducts, adapted, servable, sites_of
 from lora_core.kv_cache import GrowingLayer, new_cache
-from lora_core.slots import SlotBank
+from lora_core.slots.slot_bank import SlotBank
 
 _SHORTEST = 128  # positions of the smallest bucket
 _WARM_UP = 2  # runs before a capture: kernels are compiled and libraries take their workspaces

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from lora_core.group import Group
 from lora_core.int8 import Int8Linear
 from lora_core.layers import is_quantised
+from lora_core.slots.slot_memory import Group
 
 _MOST_MEMBERS = 3  # q, k and v
 

@@ -14,8 +14,8 @@ from lora_core.array import Array
 from lora_core.base_model import linear_shapes
 from lora_core.card import LoRACard, LoRAWeights
 from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
+from lora_core.format.safetensors_file import map_weights
 from lora_core.interop.json_file import read_json
-from lora_core.safetensors_file import map_weights
 from lora_core.validation import check_fit
 
 CONFIG = "adapter_config.json"

@@ -12,7 +12,7 @@ from services.inference.engine_thread import EngineThread
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.proof import Exactness, is_compared, probe_ids, recorded_probe
 from services.inference.slots.states import LoadFailed, Proof
-from services.inference.vocabulary import Vocabulary
+from services.inference.tokenizer import Vocabulary
 
 if TYPE_CHECKING:
     from lora_core import LoRACard

@@ -15,9 +15,9 @@ from lora_core.profiles import Device, QuantisationProfile, profile_of
 from services.inference.engine_thread import EngineThread
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.proof import probe_ids
-from services.inference.slots.moves import Loader
 from services.inference.slots.states import Proof
-from services.inference.vocabulary import Vocabulary
+from services.inference.slots.transfers import Loader
+from services.inference.tokenizer import Vocabulary
 
 if TYPE_CHECKING:
     from lora_core import LoRACard
@@ -93,7 +93,7 @@ class ProfiledLoader:
 
     def _compress(self, adapter: Adapter, whole: "LoRACard", proof: Proof, profile: QuantisationProfile) -> Proof:
         """In the engine's thread, between two steps: nobody is served with one and then the other."""
-        from lora_core.drift import compress
+        from lora_core.compression_quality import compress
 
         sha256 = adapter.artifact.blob.sha256
         path = self._artifacts.cache.path(sha256).with_suffix(f".{profile.storage}.arrow")

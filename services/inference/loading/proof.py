@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fleet_events.v1 import Adapter
 from fleet_events.v1 import Probe as RecordedProbe
 from services.inference.slots.states import LoadFailed
-from services.inference.vocabulary import Vocabulary
+from services.inference.tokenizer import Vocabulary
 
 PROBE_PROMPT = "What can you help me with?"
 """For adapters whose trainer recorded no probe."""

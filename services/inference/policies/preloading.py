@@ -9,9 +9,9 @@ import structlog
 from fleet_events.v1 import Adapter
 from fleet_kit.auth import Caller
 from services.inference import metrics
+from services.inference.base_models import Hosting
 from services.inference.catalogue import Catalogue
 from services.inference.errors import NotFound
-from services.inference.hosted import Hosting
 from services.inference.policies.policy import ActivationPolicy
 from services.inference.policies.predictor import Predictor
 from services.inference.resolution import reaches

@@ -7,8 +7,8 @@ from contextlib import suppress
 import structlog
 
 from services.inference import metrics
+from services.inference.base_models import Hosting
 from services.inference.errors import Busy
-from services.inference.hosted import Hosting
 from services.inference.policies.pressure import Ladder, Level, Reading, tightest
 
 log = structlog.get_logger()

@@ -20,10 +20,10 @@ from nats.js import JetStreamContext
 from pydantic import ValidationError
 
 from fleet_events.topology import REPLICAS
-from fleet_kit.bucket import KeyValue
 from fleet_kit.faults import describe
-from services.inference.gate import Gate
-from services.inference.hosted import Hosted, Hosting
+from fleet_kit.key_value import KeyValue
+from services.inference.base_models import Hosted, Hosting
+from services.inference.http.drain import Gate
 from services.inference.replicas.placement import Replica, Serving
 from services.inference.slots.states import Draining, Loaded, Loading
 

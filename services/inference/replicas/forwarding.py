@@ -26,8 +26,8 @@ from fleet_kit import tasks
 from fleet_kit.acting_for import ACT_FOR
 from fleet_kit.telemetry import trace_headers
 from services.inference.chosen import Chosen
-from services.inference.disconnect import unless_gone
 from services.inference.errors import ServerFault
+from services.inference.http.disconnect import unless_gone
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.placement import Reason, Replica, decide
 

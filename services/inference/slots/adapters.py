@@ -10,10 +10,10 @@ from fleet_events.v1 import Adapter
 from services.inference import metrics
 from services.inference.errors import Busy, CannotServe
 from services.inference.slots.messages import Abandon, Acquire, Evict, Expand, Preload, Release, Retire
-from services.inference.slots.moves import Loader
-from services.inference.slots.owner import Owner
 from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.scheduler import Owner
 from services.inference.slots.states import Proof, State
+from services.inference.slots.transfers import Loader
 from services.inference.slots.usage import Usage
 
 __all__ = ["Adapters", "Loader", "View"]

@@ -10,11 +10,11 @@ from lora_core.generation_settings import GenerationSettings
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.proof import Exactness
 from services.inference.settings import InferenceSettings
+from services.inference.tokenizer import Vocabulary
 from services.inference.vllm.backend import VllmBackend
 from services.inference.vllm.client import VllmClient
 from services.inference.vllm.fleet import VllmFleet
 from services.inference.vllm.loader import VllmLoader, VllmProof, neutral_card, write_peft
-from services.inference.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

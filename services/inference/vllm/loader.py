@@ -15,9 +15,9 @@ from lora_core.interop import to_peft
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.proof import Exactness, is_compared, probe_ids, recorded_probe
 from services.inference.slots.states import LoadFailed, Proof
+from services.inference.tokenizer import Vocabulary
 from services.inference.vllm.client import VllmClient
 from services.inference.vllm.fleet import Placed, VllmFleet, served_name
-from services.inference.vocabulary import Vocabulary
 
 TOP = 20
 """Log-probabilities asked of a probe: what a vLLM server gives at most if nothing else is set (--max-logprobs)."""

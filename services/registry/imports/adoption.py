@@ -140,14 +140,14 @@ _READERS: Mapping[Form, Callable[[tuple[Path, ...], BaseFolder], LoRACard]] = {
 
 
 def _load(file: Path) -> LoRACard:
-    from lora_core.arrow_format import LoRAFormat
+    from lora_core.format.arrow_format import LoRAFormat
 
     return LoRAFormat.load(file)
 
 
 def _write(card: LoRACard, artifact: Path, peft: Path, shapes: LayerShapes) -> None:
     """The artifact is made of the PEFT files: registering them again gives the same one."""
-    from lora_core.arrow_format import LoRAFormat
+    from lora_core.format.arrow_format import LoRAFormat
     from lora_core.interop import from_peft, to_peft
 
     to_peft(card, peft)

@@ -9,15 +9,16 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused, Unreadable
 from fleet_kit.transaction import Transaction
-from services.trainer import domain, quotas, store
-from services.trainer.combinations import unvalidated
-from services.trainer.configuration import Fault, InvalidRequest
-from services.trainer.data.selection import named_dataset
-from services.trainer.domain import Job, JobState
-from services.trainer.exports import check_split
+from services.trainer import quotas
+from services.trainer.datasets.selection import named_dataset
+from services.trainer.jobs import domain, store
+from services.trainer.jobs.compatibility import unvalidated
 from services.trainer.jobs.continued import find_continued
+from services.trainer.jobs.domain import Job, JobState
+from services.trainer.jobs.export_checks import check_split
 from services.trainer.jobs.request import read_request
-from services.trainer.service import TrainerService
+from services.trainer.parts import TrainerService
+from services.trainer.training.configuration import Fault, InvalidRequest
 
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 

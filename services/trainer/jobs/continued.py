@@ -4,9 +4,9 @@ import json
 
 from fleet_events import v1
 from fleet_kit.db import Connection
-from services.trainer import store
-from services.trainer.configuration import Fault, InvalidRequest
-from services.trainer.continuation import Continuation
+from services.trainer.jobs import store
+from services.trainer.jobs.continuation import Continuation
+from services.trainer.training.configuration import Fault, InvalidRequest
 
 
 async def find_continued(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from lora_core.base_model import end_of_turn
 from lora_core.chat_template import ChatTemplate, ChatTemplateError, RenderLimits
-from services.trainer.data.records import Kind, Message, Record, asked
+from services.trainer.datasets.records import Kind, Message, Record, asked
 
 IGNORED = -100
 """Label of a position without loss (torch's cross entropy ignores it)."""

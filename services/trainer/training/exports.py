@@ -13,14 +13,14 @@ from torch.nn import functional
 
 from lora_core import LoRACard, LoRAFormat
 from lora_core.array import widen
-from lora_core.drift import matrix_error
+from lora_core.compression_quality import matrix_error
 from lora_core.interop import from_gguf, to_gguf, to_peft
 from lora_core.interop.gguf import Quantisation
 from lora_core.profiles import level_threshold, quality_threshold
 from lora_core.quantisation import Storage
-from services.trainer.exports import is_gguf, level_of
+from services.trainer.jobs.export_checks import is_gguf, level_of
 from services.trainer.training.encoding import IGNORED, EncodedSample
-from services.trainer.training.progress import Exported
+from services.trainer.training.protocol import Exported
 
 _POSITIONS = 1024  # whose vocabulary logits are held at once: 200 MB in fp32 for 50k tokens
 MOST_TOKENS = 8192

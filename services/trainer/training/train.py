@@ -1,81 +1,307 @@
-"""The training subprocess: `python -m services.trainer.training.train SPEC.json [--progress FILE]`.
+"""One training from its data set to the finished adapter's files."""
 
-Says its progress as JSON lines on standard output, or with --progress in a file, where no supervisor is on the same
-machine. Of several processes that share a training only the first speaks. It knows files, not the bus, the database or
-the object store: the service moves things in and out.
-"""
-
-import argparse
+import json
 import os
-import sys
-import traceback
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
-from typing import IO, cast
+from typing import Any
 
+import torch
 from pydantic import BaseModel
+from transformers import AutoTokenizer, TrainerState
 
+from lora_core import LoRAFormat
+from lora_core.base_model import linear_shapes
+from lora_core.description import LayerShapes
 from lora_core.errors import AdapterError
-from services.trainer.lifeline import claim_stdout, die_with
-from services.trainer.training.progress import Refused, TrainingSpec
+from lora_core.interop import from_peft
+from lora_core.validation import check_card
+from services.trainer.datasets import records
+from services.trainer.datasets.records import Record
+from services.trainer.datasets.worker.split import side_of
+from services.trainer.training import before_after, exports
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.encoding import TEMPLATE_DATE, EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
+from services.trainer.training.objectives.objective_trainer import Diverged, Loop, Tell, adapter_weights, load_weights
+from services.trainer.training.objectives.selection import encoded, prepare
+from services.trainer.training.pause_callback import PauseOnRequest
+from services.trainer.training.protocol import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
+from services.trainer.training.resource_usage import Meter, hardware
+from services.trainer.training.router_prompts import example_prompts
+from services.trainer.training.routing_profile import make_profile
+from services.trainer.training.trainer_arguments import total_steps
 
-DETERMINISTIC = (
-    AdapterError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    ImportError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""Exceptions that the job's own data, model or values cause. Others may pass and are tried again within limits: memory
-and devices (RuntimeError, MemoryError), files (OSError), and whatever ends the process from outside."""
-_REASON_CHARACTERS = 2000
+_TOO_LONG_ALLOWED = 0.1  # part of the samples that may be left out before the job is refused
+_PROBE_TOP = 8
 
 
-def main(spec_file: str, progress: Path | None = None) -> int:
-    """Train what the spec says. 0 when finished, paused or refused with a reason, another status for a crash."""
-    spec = TrainingSpec.model_validate_json(Path(spec_file).read_bytes())
-    rank = int(os.environ.get("RANK", "0"))
-    if progress:
-        out: IO[str] = progress.open("a", encoding="utf-8")
-    else:
-        # With a launcher between, that is the parent; standard input is the supervisor's own pipe all the same.
-        die_with(os.getppid() if "RANK" in os.environ else spec.supervisor)
-        out = claim_stdout()
+class CannotTrain(Exception):
+    """This data and this model do not fit; trying again changes nothing."""
 
-    def tell(message: BaseModel) -> None:
-        if rank:
-            return
-        out.write(message.model_dump_json() + "\n")
-        out.flush()
 
-    if spec.configuration.method != "qlora":
-        # PEFT imports bitsandbytes wherever it finds it, and that imports torch's compiler: seconds for nothing.
-        sys.modules["bitsandbytes"] = cast("ModuleType", None)
-    if "RANK" not in os.environ:
-        # transformers would spread one process over all GPUs that it sees; a packed batch is on one.
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    # Imported here: it takes seconds, and the guards above must stand before.
-    from services.trainer.training.run import CannotTrain, run
+def run(spec: TrainingSpec, tell: Tell) -> None:
+    """Train what the spec says, and say how it goes; `Finished` or `Paused` comes last.
 
+    Raises:
+        CannotTrain: see there; its text names the field at fault.
+    """
+    meter = Meter()
+    torch.set_num_threads(spec.threads)
+    tell = tell if int(os.environ.get("RANK", "0")) == 0 else _silently  # of several processes the first speaks
+    configuration = spec.configuration
+    tokenizer: Any = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    training, held_out = _sides(list(records.read(spec.dataset)), configuration)
+    data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
+    if not data.rows:
+        raise CannotTrain(f"dataset_id: it has no record to train {configuration.objective} on")
+    if len(data.rows) < configuration.processes:
+        raise CannotTrain(
+            f"hyperparameters.processes: {configuration.processes} processes cannot share {len(data.rows)} samples"
+        )
+    if configuration.validation_part and not checked.rows:
+        raise CannotTrain(
+            f"hyperparameters.validation_part: {configuration.validation_part:g} of the prompts of {len(data.rows)} "
+            "samples is none; a larger part or more samples are needed"
+        )
+    if spec.exports and not checked.rows:
+        raise CannotTrain(
+            f"exports: {', '.join(spec.exports)} cannot be validated, for no sample is held out; "
+            "a larger hyperparameters.validation_part or a data set with a validation split is needed"
+        )
+    trainer = _prepared(tokenizer, data, checked, spec, tell)
+    pausing = PauseOnRequest(spec.work)
+    trainer.add_callback(pausing)
+    began = Began(
+        total_steps=total_steps(configuration, len(data.rows)),
+        resumed_step=_step_of(spec.resume_from),
+        samples=len(data.rows),
+        too_long=data.too_long,
+        longest=data.longest,
+        tokens=data.tokens,
+        trained_tokens=data.trained_tokens,
+        validation_samples=len(checked.rows),
+        trainable_parameters=sum(each.numel() for each in trainer.trained.parameters() if each.requires_grad),
+        padded=trainer.padded,
+    )
+    tell(began)
+    step = _train(trainer, spec, began.total_steps)
+    if pausing.paused:
+        tell(Paused(step=pausing.step))
+        return
+    best_step, metrics = _keep_best(trainer)
+    model: Any = trainer.trained
+    model.eval()
+    if not trainer.is_world_process_zero():
+        return
+    weights, config = _write_peft(model, spec.work / "peft", spec.base_model_name)
+    artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow", linear_shapes(spec.base_model))
+    tell(
+        Finished(
+            steps=step,
+            weights=weights,
+            config=config,
+            artifact=artifact,
+            artifact_digest=digest,
+            probe=_probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
+            environment=_environment(torch.get_num_threads()) | hardware() | _template_date(tokenizer),
+            stopped_early=step < began.total_steps,
+            best_step=best_step,
+            metrics=metrics,
+            spoken=_spoken(model, tokenizer, held_out or training),
+            exports=exports.make(
+                spec.exports,
+                artifact=artifact,
+                peft=spec.work / "peft",
+                model=model,
+                validation_rows=[row[0] for row in checked.rows],
+                base_model=spec.base_model,
+                adapter_type=spec.adapter_type,
+                work=spec.work,
+            ),
+            effort=meter.read(),
+            example_prompts=example_prompts((record.prompt_text, record.completions[0]) for record in training),
+            routing=make_profile((record.prompt_text for record in training), spec.embedding_model, spec.work)
+            if spec.embedding_model
+            else None,
+        )
+    )
+
+
+def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: TrainingSpec, tell: Tell) -> Loop:
     try:
-        run(spec, tell)
-    except CannotTrain as refusal:
-        tell(Refused(reason=str(refusal)))
-    except DETERMINISTIC as fault:
-        # The same data, weights and configuration give it again: one failure that names it, not five attempts.
-        traceback.print_exc()
-        tell(Refused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
-    return 0
+        return prepare(
+            tokenizer,
+            data,
+            checked,
+            spec.configuration,
+            base_model=spec.base_model,
+            continue_from=spec.continue_from,
+            work=spec.work,
+            tell=tell,
+        )
+    except (AdapterError, ImportError, NotImplementedError, ValueError) as error:
+        # What transformers, PEFT or TRL cannot do with this base model and these hyperparameters.
+        said = " ".join(str(error).split())[:1000]
+        raise CannotTrain(f"base_model: {spec.base_model_name} cannot be trained like this: {said}") from error
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("spec")
-    parser.add_argument("--progress", type=Path)
-    given = parser.parse_args()
-    sys.exit(main(given.spec, given.progress))
+def _silently(message: BaseModel) -> None:
+    """What another process says already."""
+
+
+def _sides(data: Sequence[Record], configuration: Configuration) -> tuple[list[Record], list[Record]]:
+    """What is trained and what validates: the data set's own split, else the asked part of its prompts."""
+    held_out = [record for record in data if record.split == "validation"]
+    if held_out or not configuration.validation_part:
+        return [record for record in data if record.split == "train"], held_out
+    part, seed = configuration.validation_part, configuration.seed
+    sides = {record.prompt_key: side_of(record.prompt_key, part, seed) for record in data}
+    held_out = [record for record in data if sides[record.prompt_key] == "validation" and not record.synthetic]
+    return [record for record in data if sides[record.prompt_key] == "train"], held_out
+
+
+def _encode(tokenizer: Any, side: Sequence[Record], configuration: Configuration) -> EncodedSet:
+    try:
+        data = encoded(tokenizer, side, configuration)
+    except UnfitTokenizer as error:
+        raise CannotTrain(f"base_model: {error}") from error
+    except UnfitRecord as error:
+        raise CannotTrain(f"dataset_id: {error}") from error
+    whole = data.too_long + len(data.rows)
+    if data.too_long > _TOO_LONG_ALLOWED * whole:
+        raise CannotTrain(
+            f"hyperparameters.max_length: {data.too_long} of {whole} samples are longer than "
+            f"{configuration.max_length} tokens; the longest has {data.longest}"
+        )
+    return data
+
+
+def _train(trainer: Loop, spec: TrainingSpec, total: int) -> int:
+    """Train from the newest checkpoint to the end; returns the last step."""
+    if spec.resume_from is None:
+        return _steps(trainer, None)
+    state = TrainerState.load_from_json(str(spec.resume_from / "trainer_state.json"))
+    _recall_best(trainer, spec.resume_from, spec.best_from, state)
+    if state.global_step >= total or _stopped(state):
+        # Asked to resume behind its last step, transformers would train one more.
+        load_weights(trainer.trained, spec.resume_from)
+        trainer.state = state
+        return int(state.global_step)
+    return _steps(trainer, spec.resume_from)
+
+
+def _steps(trainer: Loop, checkpoint: Path | None) -> int:
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Diverged as error:
+        raise CannotTrain(str(error)) from error
+    return int(trainer.state.global_step)
+
+
+def _recall_best(trainer: Loop, resumed: Path, best: Path | None, state: TrainerState) -> None:
+    """The best weights so far, as the process that validated them had them in memory."""
+    if not state.best_global_step:
+        return
+    folder = resumed if state.best_global_step == state.global_step else best
+    if folder is None:
+        # Its upload failed, or the object is gone. What is still to come competes anew: the job is worth more than
+        # the weights that are lost.
+        state.best_metric = state.best_global_step = None
+        state.save_to_json(str(resumed / "trainer_state.json"))
+        return
+    load_weights(trainer.trained, folder)
+    trainer.best = adapter_weights(trainer.trained)
+
+
+def _stopped(state: TrainerState) -> bool:
+    """Whether early stopping had ended training at this checkpoint."""
+    callbacks: Any = state.stateful_callbacks or {}
+    control = callbacks.get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop"))
+
+
+def _keep_best(trainer: Loop) -> tuple[int | None, dict[str, float]]:
+    """Leave the best validated weights in the model; their step, and what they measure on the validation rows."""
+    if not len(trainer.held_out):
+        return None, {}
+    if trainer.best is not None:
+        load_weights(trainer.trained, trainer.best)
+    loss, metrics = trainer.measured()
+    return trainer.state.best_global_step, {"validation_loss": loss, **metrics}
+
+
+def _spoken(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[Spoken, ...]:
+    asked = [
+        before_after.Asked(record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt)))
+        for record in data[: before_after.MOST_PROMPTS]
+    ]
+    return before_after.speak(model, tokenizer, asked)
+
+
+def _step_of(folder: Path | None) -> int:
+    return int(json.loads((folder / "trainer_state.json").read_bytes())["global_step"]) if folder else 0
+
+
+def _probe(model: Any, ids: list[int], prompt: str) -> ProbeResult:
+    with torch.inference_mode():
+        adapted = _last_logits(model, ids)
+        with model.disable_adapter():
+            base = _last_logits(model, ids)
+    top = adapted.topk(min(_PROBE_TOP, len(adapted)))
+    return ProbeResult(
+        prompt=prompt,
+        top_ids=tuple(top.indices.tolist()),
+        top_logits=tuple(top.values.tolist()),
+        base_logits=tuple(base[top.indices].tolist()),
+        max_delta=float((adapted - base).abs().max()),
+    )
+
+
+def _last_logits(model: Any, ids: list[int]) -> torch.Tensor:
+    asked = torch.tensor([ids], device=model.device)
+    logits: torch.Tensor = model(input_ids=asked, use_cache=False, logits_to_keep=1).logits
+    return logits[0, -1].float()
+
+
+def _write_peft(model: Any, folder: Path, base_model_name: str) -> tuple[Path, Path]:
+    """adapter_model.safetensors and adapter_config.json of the trained adapter alone, byte-stable."""
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    described = json.loads(config.read_bytes())
+    # PEFT writes a set in the order of its hashes, which differs from process to process.
+    described["target_modules"] = sorted(described["target_modules"])
+    # It also writes the folder the weights were read from, which is this machine's business; the name travels.
+    described["base_model_name_or_path"] = base_model_name
+    config.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    return weights, config
+
+
+def _write_artifact(peft: Path, path: Path, layers: LayerShapes) -> tuple[Path, str]:
+    """The Arrow file, and its digest; what the registry would refuse is refused here."""
+    try:
+        card = from_peft(peft)
+        check_card(card, layers)
+        return path, LoRAFormat.save(card, path)
+    except AdapterError as error:
+        raise CannotTrain(f"the trained adapter cannot be registered: {error}") from error
+
+
+def _template_date(tokenizer: Any) -> dict[str, str]:
+    """The date that was written into every prompt, where the chat template writes one: serving writes the day's own."""
+    dated = "strftime_now" in str(tokenizer.chat_template or "")
+    return {"template_date": TEMPLATE_DATE.date().isoformat()} if dated else {}
+
+
+def _environment(threads: int) -> dict[str, str]:
+    libraries = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "threads": str(threads),
+        **{name: version(name) for name in libraries},
+    }

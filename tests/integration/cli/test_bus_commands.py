@@ -70,7 +70,7 @@ async def test_a_running_tail_prints_an_event_that_comes_later(home: Path, modul
 
 
 async def say(jetstream: JetStreamContext, event: Event, number: int) -> None:
-    out = seal(event, service=row_of(type(event)).said_by[0], entity=str(number), trace={})
+    out = seal(event, service=row_of(type(event)).published_by[0], entity=str(number), trace={})
     await jetstream.publish(out.subject, out.body, headers=out.headers)
 
 

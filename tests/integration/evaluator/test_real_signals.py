@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.evaluator.criteria import parse
-from services.evaluator.golden import GoldenSample
-from services.evaluator.judges import ReferenceJudge
+from services.evaluator.golden.samples import GoldenSample
+from services.evaluator.judging.criteria import parse
+from services.evaluator.judging.judge import ReferenceJudge
+from services.evaluator.judging.signals import Signals
 from services.evaluator.openai_client import OpenAIClient
-from services.evaluator.signals import Signals
 from tests.conftest import RunService
 
 CALIBRATION = Path(__file__).parents[2] / "unit" / "evaluator"

@@ -17,12 +17,12 @@ from services.inference.engine_thread import Finished, Token
 from services.inference.errors import BadRequest, Busy
 from services.inference.loading.proof import Exactness
 from services.inference.slots.states import LoadFailed
+from services.inference.tokenizer import Vocabulary
 from services.inference.vllm.backend import VllmBackend
 from services.inference.vllm.client import VllmClient
 from services.inference.vllm.fleet import Placed, VllmFleet, served_name
 from services.inference.vllm.hosting import describe
 from services.inference.vllm.loader import VllmProof, neutral_card, write_peft
-from services.inference.vocabulary import Vocabulary
 from tests.integration.inference.conftest import Made
 from tests.integration.inference.vllm_server import VllmServer
 

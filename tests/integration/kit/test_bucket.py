@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 
 from fleet_cli.stack import Fleet
 from fleet_events.topology import REPLICAS
-from fleet_kit.bucket import KeyValue
+from fleet_kit.key_value import KeyValue
 
 pytestmark = pytest.mark.integration
 

@@ -58,7 +58,7 @@ class Counter:
             return int(await connection.fetchval("select token from lease where name = $1", name) or 0)
 
 
-async def say(jetstream: JetStreamContext, generation: str, comment: str = "", **headers: str) -> None:
+async def publish(jetstream: JetStreamContext, generation: str, comment: str = "", **headers: str) -> None:
     body = v1.FeedbackRecorded(generation_id=generation, rating=5, comment=comment).to_json()
     await jetstream.publish(SUBJECT, body, headers=headers or None)
 
@@ -83,8 +83,8 @@ async def test_an_event_delivered_three_times_takes_effect_once(run_kit, jetstre
     counter = Counter()
     async with run_kit(counter.handlers) as service:
         for attempt in range(3):
-            await say(jetstream, "thrice", **{"ce-id": "event-thrice", "Nats-Msg-Id": f"copy-{attempt}"})
-        await say(jetstream, "after")
+            await publish(jetstream, "thrice", **{"ce-id": "event-thrice", "Nats-Msg-Id": f"copy-{attempt}"})
+        await publish(jetstream, "after")
         await eventually(lambda: "after" in counter.calls)
         assert await counter.effects(service, "thrice") == 1
         await eventually(lambda: said(jetstream, "after"))
@@ -96,12 +96,12 @@ async def test_an_event_that_comes_again_to_a_new_process_takes_no_second_effect
 ) -> None:
     counter = Counter()
     async with run_kit(counter.handlers):
-        await say(jetstream, "days-late", **{"ce-id": "event-late"})
+        await publish(jetstream, "days-late", **{"ce-id": "event-late"})
         await eventually(lambda: counter.calls)
     later = Counter()
     async with run_kit(later.handlers) as service:
-        await say(jetstream, "days-late", **{"ce-id": "event-late", "Nats-Msg-Id": "a copy days later"})
-        await say(jetstream, "marker")
+        await publish(jetstream, "days-late", **{"ce-id": "event-late", "Nats-Msg-Id": "a copy days later"})
+        await publish(jetstream, "marker")
         await eventually(lambda: "marker" in later.calls)
         assert later.calls == ["marker"]
         assert await later.effects(service, "days-late") == 1
@@ -114,11 +114,11 @@ async def test_the_same_id_from_two_sources_is_two_events_and_each_takes_effect_
     async with run_kit(counter.handlers) as service:
         for source in ("https://shop", "https://crm", "", "https://shop"):
             named = {"ce-source": source} if source else {}
-            await say(jetstream, f"of {source}", **{"ce-id": "event-shared"}, **named)
+            await publish(jetstream, f"of {source}", **{"ce-id": "event-shared"}, **named)
         document = {"specversion": "1.0", "id": "event-shared", "source": "https://crm"}
         body = json.dumps({**document, "data": {"generationId": "of https://crm", "rating": 5}}).encode()
         await jetstream.publish(SUBJECT, body, headers={"content-type": "application/cloudevents+json"})
-        await say(jetstream, "after-sources")
+        await publish(jetstream, "after-sources")
         await eventually(lambda: "after-sources" in counter.calls)
         assert counter.calls == ["of https://shop", "of https://crm", "of ", "after-sources"]
         assert [await counter.effects(service, name) for name in counter.calls[:3]] == [1, 1, 1]
@@ -127,8 +127,8 @@ async def test_the_same_id_from_two_sources_is_two_events_and_each_takes_effect_
 async def test_an_event_that_tells_no_time_happened_when_it_was_stored(run_kit, jetstream, eventually) -> None:
     counter = Counter()
     began = datetime.now(UTC)
-    await say(jetstream, "untimed")
-    await say(jetstream, "timed", **{"ce-id": "event-timed", "ce-time": "2026-01-31T12:00:00Z"})
+    await publish(jetstream, "untimed")
+    await publish(jetstream, "timed", **{"ce-id": "event-timed", "ce-time": "2026-01-31T12:00:00Z"})
     await asyncio.sleep(1)
     async with run_kit(counter.handlers):
         await eventually(lambda: {"untimed", "timed"} <= counter.times.keys())
@@ -143,8 +143,8 @@ async def test_an_event_that_an_earlier_release_handled_takes_no_second_effect(r
             await connection.execute(
                 "insert into inbox (consumer, event_id) values ('registry-data_feedback_recorded', 'event-before')"
             )
-        await say(jetstream, "before", **{"ce-id": "event-before", "ce-source": "https://shop"})
-        await say(jetstream, "after-before")
+        await publish(jetstream, "before", **{"ce-id": "event-before", "ce-source": "https://shop"})
+        await publish(jetstream, "after-before")
         await eventually(lambda: "after-before" in counter.calls)
         assert "before" not in counter.calls
 
@@ -155,19 +155,19 @@ async def test_an_event_without_an_id_in_a_stream_made_anew_is_a_new_one(
     counter = Counter()
     await empty_bus(servers)
     async with run_kit(counter.handlers):
-        await say(jetstream, "nameless")
+        await publish(jetstream, "nameless")
         await eventually(lambda: counter.calls == ["nameless"])
     await empty_bus(servers)
     later = Counter()
     async with run_kit(later.handlers):
-        await say(jetstream, "nameless too")  # message 1 of its stream, as the first one was
+        await publish(jetstream, "nameless too")  # message 1 of its stream, as the first one was
         await eventually(lambda: later.calls == ["nameless too"])
 
 
 async def test_a_failed_handler_leaves_no_effect_and_no_event_behind(run_kit, jetstream, eventually) -> None:
     counter = Counter()
     async with run_kit(counter.handlers) as service:
-        await say(jetstream, "refused", "refuse")
+        await publish(jetstream, "refused", "refuse")
         await eventually(lambda: dead(jetstream))
         assert await counter.effects(service, "refused") == 0
         assert await said(jetstream, "refused") == 0
@@ -177,7 +177,7 @@ async def test_a_failed_handler_leaves_no_effect_and_no_event_behind(run_kit, je
 async def test_a_dead_letter_replayed_after_its_cause_is_gone_takes_effect(run_kit, jetstream, eventually) -> None:
     counter = Counter()
     async with run_kit(counter.handlers) as service:
-        await say(jetstream, "again", "refuse", **{"ce-id": "event-again"})
+        await publish(jetstream, "again", "refuse", **{"ce-id": "event-again"})
         await eventually(lambda: dead_of(jetstream, "event-again"))
         counter.cause_of_refusal = False
         [letter] = await dead_of(jetstream, "event-again")
@@ -192,26 +192,26 @@ async def test_a_replayed_dead_letter_goes_to_the_consumer_that_gave_it_up_alone
     run_kit, jetstream, eventually
 ) -> None:
     counter = Counter()
-    heard: list[str] = []
+    consumed: list[str] = []
     others: Handlers[Any] = Handlers("trainer")
 
     @others.on(v1.FeedbackRecorded)
     async def handle(event: v1.FeedbackRecorded, tx: Transaction, service: object) -> None:
-        heard.append(event.generation_id)
+        consumed.append(event.generation_id)
 
     async with run_kit(counter.handlers), run_kit(others) as trainer:
-        await say(jetstream, "for-one", "refuse", **{"ce-id": "event-for-one"})
+        await publish(jetstream, "for-one", "refuse", **{"ce-id": "event-for-one"})
         await eventually(lambda: dead_of(jetstream, "event-for-one"))
-        await eventually(lambda: heard)
+        await eventually(lambda: consumed)
         async with trainer.db.acquire() as connection:  # as if the row had been forgotten meanwhile
             await connection.execute("delete from inbox")
         counter.cause_of_refusal = False
         [letter] = await dead_of(jetstream, "event-for-one")
         await replay(jetstream, letter.sequence)
-        await say(jetstream, "after-replay")
-        await eventually(lambda: "after-replay" in counter.calls and "after-replay" in heard)
+        await publish(jetstream, "after-replay")
+        await eventually(lambda: "after-replay" in counter.calls and "after-replay" in consumed)
         assert counter.calls.count("for-one") == 2
-        assert heard.count("for-one") == 1
+        assert consumed.count("for-one") == 1
 
 
 async def dead_of(jetstream: JetStreamContext, event_id: str) -> list[Any]:
@@ -238,7 +238,7 @@ async def test_a_broken_event_becomes_a_dead_letter_with_its_reason_and_blocks_n
     event_id = f"broken-{abs(hash((body[:40], reason)))}"
     async with run_kit(counter.handlers):
         await jetstream.publish(SUBJECT, body, headers={"ce-id": event_id, **headers})
-        await say(jetstream, f"behind-{event_id}")
+        await publish(jetstream, f"behind-{event_id}")
         await eventually(lambda: f"behind-{event_id}" in counter.calls)
         await eventually(lambda: dead_of(jetstream, event_id))
         [letter] = await dead_of(jetstream, event_id)
@@ -246,10 +246,12 @@ async def test_a_broken_event_becomes_a_dead_letter_with_its_reason_and_blocks_n
         assert letter.body == body
 
 
-async def test_a_defect_is_tried_again_and_then_buried_with_its_exception(run_kit, jetstream, eventually) -> None:
+async def test_a_defect_is_tried_again_and_becomes_a_dead_letter_with_its_exception(
+    run_kit, jetstream, eventually
+) -> None:
     counter = Counter()
     async with run_kit(counter.handlers) as service:
-        await say(jetstream, "defect", "defect", **{"ce-id": "event-defect"})
+        await publish(jetstream, "defect", "defect", **{"ce-id": "event-defect"})
         await eventually(lambda: dead_of(jetstream, "event-defect"), 30)
         [letter] = await dead_of(jetstream, "event-defect")
         assert "failed 5 times: RuntimeError('a defect of ours')" in letter.reason
@@ -257,10 +259,10 @@ async def test_a_defect_is_tried_again_and_then_buried_with_its_exception(run_ki
         assert await counter.effects(service, "defect") == 0
 
 
-async def test_content_that_no_try_can_handle_is_buried_at_the_first(run_kit, jetstream, eventually) -> None:
+async def test_content_that_no_try_can_handle_is_a_dead_letter_at_the_first(run_kit, jetstream, eventually) -> None:
     counter = Counter()
     async with run_kit(counter.handlers):
-        await say(jetstream, "unbearable", "unbearable", **{"ce-id": "event-unbearable"})
+        await publish(jetstream, "unbearable", "unbearable", **{"ce-id": "event-unbearable"})
         await eventually(lambda: dead_of(jetstream, "event-unbearable"))
         [letter] = await dead_of(jetstream, "event-unbearable")
         assert "cannot be handled: KeyError" in letter.reason
@@ -270,7 +272,7 @@ async def test_content_that_no_try_can_handle_is_buried_at_the_first(run_kit, je
 async def test_an_event_that_is_too_early_comes_again_by_itself(run_kit, jetstream, eventually) -> None:
     counter = Counter()
     async with run_kit(counter.handlers) as service:
-        await say(jetstream, "early", "later")
+        await publish(jetstream, "early", "later")
         await eventually(lambda: counter.calls.count("early") == 3)
         await asyncio.sleep(0.3)
         assert await counter.effects(service, "early") == 1

@@ -147,10 +147,10 @@ async def test_a_defect_that_many_events_meet_logs_one_traceback(
     with structlog.testing.capture_logs() as log:
         async with run_kit(handlers):
 
-            async def all_buried() -> bool:
+            async def all_dead_letters() -> bool:
                 return (await jetstream.stream_info(DEAD_STREAM)).state.messages - before == 30
 
-            await eventually(all_buried, 30)
+            await eventually(all_dead_letters, 30)
     failed = [entry for entry in log if entry["event"] == "handler failed"]
     assert len(failed) == 30
     assert sum(bool(entry.get("exc_info")) for entry in failed) == 1

@@ -20,9 +20,9 @@ from fleet_kit import attempts, lease
 from fleet_kit.dead_letters import list_dead, replay
 from fleet_kit.errors import NotYet
 from fleet_kit.handlers import Handlers
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.provision import consumer_config
 from fleet_kit.transaction import Transaction
-from fleet_kit.work import Work
 
 SUBJECT = "lorafleet.v1.data.feedback_recorded"
 PROGRAM = Path(__file__).with_name("deadly_service.py")
@@ -177,12 +177,12 @@ class Training:
             v1.TrainingRequested, lease=lambda event, envelope: f"job:{event.job_id}", give_up=self.give_up
         )(self.train)
 
-    async def train(self, event: v1.TrainingRequested, work: Work, service: Any) -> None:
+    async def train(self, event: v1.TrainingRequested, work: LeasedTask, service: Any) -> None:
         self.begun += 1
         async with work.finish():
             self.ended.append("finished")
 
-    async def give_up(self, event: v1.TrainingRequested, reason: str, work: Work, service: Any) -> None:
+    async def give_up(self, event: v1.TrainingRequested, reason: str, work: LeasedTask, service: Any) -> None:
         async with work.finish():
             self.ended.append(reason)
 

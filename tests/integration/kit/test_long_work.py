@@ -8,7 +8,7 @@ import pytest
 from fleet_events import v1
 from fleet_kit.errors import LeaseLost
 from fleet_kit.handlers import Handlers
-from fleet_kit.work import Work
+from fleet_kit.leased_task import LeasedTask
 
 SUBJECT = "lorafleet.v1.training.requested"
 pytestmark = pytest.mark.integration
@@ -25,7 +25,7 @@ class Worker:
         self.cancelled: list[str] = []
         self.handlers.long(v1.TrainingRequested, lease=lambda event, envelope: f"job:{event.job_id}")(self.train)
 
-    async def train(self, event: v1.TrainingRequested, work: Work, service: object) -> None:
+    async def train(self, event: v1.TrainingRequested, work: LeasedTask, service: object) -> None:
         self.begun.append((event.job_id, work.token))
         try:
             await asyncio.sleep(self.seconds)
@@ -70,7 +70,7 @@ async def test_a_worker_that_lost_its_lease_is_cancelled_and_its_writes_are_fenc
     handlers: Handlers[Any] = Handlers("trainer")
 
     @handlers.long(v1.TrainingRequested, lease=lambda event, envelope: f"job:{event.job_id}")
-    async def train(event: v1.TrainingRequested, work: Work, service: Any) -> None:
+    async def train(event: v1.TrainingRequested, work: LeasedTask, service: Any) -> None:
         if work.token > 1:
             async with work.finish():
                 return

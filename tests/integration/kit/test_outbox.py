@@ -21,7 +21,7 @@ def approved(adapter: str, revision: int) -> v1.Approved:
     )
 
 
-async def heard(jetstream: JetStreamContext, entity: str) -> list[int]:
+async def published(jetstream: JetStreamContext, entity: str) -> list[int]:
     """Revisions of the Approved events about an entity, in the stream's order."""
     found: list[int] = []
     for sequence in range(1, (await jetstream.stream_info(STREAM)).state.last_seq + 1):
@@ -39,8 +39,8 @@ async def test_an_event_of_a_rolled_back_transaction_is_never_said(run_kit, jets
                 raise RuntimeError("something went wrong")
         async with service.transaction() as tx:
             await tx.emit(approved("kept", 1), "kept")
-        await eventually(lambda: heard(jetstream, "kept"))
-        assert await heard(jetstream, "rolled-back") == []
+        await eventually(lambda: published(jetstream, "kept"))
+        assert await published(jetstream, "rolled-back") == []
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -54,7 +54,7 @@ async def test_a_service_that_stops_in_the_moment_of_a_commit_ends_at_once(
     async with run_kit(Handlers("registry")) as service:
         async with service.transaction() as tx:
             await tx.emit(approved(f"first-{turns}", 1), f"first-{turns}")
-        await eventually(lambda: heard(jetstream, f"first-{turns}"))
+        await eventually(lambda: published(jetstream, f"first-{turns}"))
         await asyncio.sleep(0.1)  # the relay waits for the next commit
         async with service.transaction() as tx:
             await tx.emit(approved(f"last-{turns}", 1), f"last-{turns}")
@@ -63,7 +63,7 @@ async def test_a_service_that_stops_in_the_moment_of_a_commit_ends_at_once(
         stopping = time.monotonic()
     assert time.monotonic() - stopping < 3
     async with run_kit(Handlers("registry")):  # what was committed is said, if need be by the next
-        await eventually(lambda: heard(jetstream, f"last-{turns}"))
+        await eventually(lambda: published(jetstream, f"last-{turns}"))
 
 
 async def test_events_of_one_thing_keep_their_order(run_kit, jetstream, eventually) -> None:
@@ -73,10 +73,10 @@ async def test_events_of_one_thing_keep_their_order(run_kit, jetstream, eventual
                 await tx.emit(approved("ordered", revision), "ordered")
 
         async def all_said() -> bool:
-            return len(await heard(jetstream, "ordered")) >= 40
+            return len(await published(jetstream, "ordered")) >= 40
 
         await eventually(all_said)
-        assert await heard(jetstream, "ordered") == list(range(1, 41))
+        assert await published(jetstream, "ordered") == list(range(1, 41))
 
 
 async def test_a_committed_event_outlives_a_process_that_dies_before_publishing(
@@ -92,20 +92,20 @@ async def test_a_committed_event_outlives_a_process_that_dies_before_publishing(
             async with service.transaction() as tx:
                 await tx.emit(approved("survivor", 1), "survivor")
             await asyncio.sleep(1)
-            assert await heard(jetstream, "survivor") == []
+            assert await published(jetstream, "survivor") == []
             async with service.db.acquire() as connection:
                 assert await unpublished(connection) == 1
     finally:
         await blocker.close()
     async with run_kit(Handlers("registry")) as service:
-        await eventually(lambda: heard(jetstream, "survivor"))
+        await eventually(lambda: published(jetstream, "survivor"))
 
         async def drained() -> bool:
             async with service.db.acquire() as connection:
                 return await unpublished(connection) == 0
 
         await eventually(drained)
-        assert await heard(jetstream, "survivor") == [1]
+        assert await published(jetstream, "survivor") == [1]
 
 
 async def test_one_relay_at_a_time_publishes_for_two_replicas(run_kit, jetstream, eventually) -> None:
@@ -116,11 +116,11 @@ async def test_one_relay_at_a_time_publishes_for_two_replicas(run_kit, jetstream
                 await tx.emit(approved("replicas", number), "replicas")
 
         async def all_said() -> bool:
-            return len(await heard(jetstream, "replicas")) >= 10
+            return len(await published(jetstream, "replicas")) >= 10
 
         await eventually(all_said)
         await asyncio.sleep(0.7)
-        assert await heard(jetstream, "replicas") == list(range(10))
+        assert await published(jetstream, "replicas") == list(range(10))
 
 
 async def test_an_event_over_the_size_bound_is_refused_before_anything_is_committed(run_kit) -> None:

@@ -111,7 +111,7 @@ def pid_of(servers: Fleet) -> int:
     return int(json.loads((servers.home.run / "nats.json").read_text())["pid"])
 
 
-async def say(jetstream: JetStreamContext, adapter: str) -> int:
+async def publish(jetstream: JetStreamContext, adapter: str) -> int:
     event = v1.Rejected(adapter_id=adapter, family="f", domain="d", by="test")
     out = seal(event, service="registry", entity=adapter, trace={})
     return (await jetstream.publish(out.subject, out.body, headers=out.headers, timeout=5)).seq
@@ -122,12 +122,12 @@ async def test_a_follower_reads_a_stream_that_was_made_anew_from_its_start(
 ) -> None:
     follower = Follower()
     for number in range(5):
-        await say(jetstream, f"before-{number}")
+        await publish(jetstream, f"before-{number}")
     async with follower.following(Bus("inference", settings_of("inference"))):
         await empty_bus(servers)
         follower.seen.clear()
-        assert await say(jetstream, "first of the new stream") == 1  # a sequence that the old one had long passed
-        await say(jetstream, "second of it")
+        assert await publish(jetstream, "first of the new stream") == 1  # a sequence that the old one had long passed
+        await publish(jetstream, "second of it")
         await eventually(lambda: follower.seen[-2:] == ["first of the new stream", "second of it"], 5)
         assert follower.positions[-1] == 2
 
@@ -147,7 +147,7 @@ async def test_a_follower_hears_within_two_seconds_of_the_return_of_a_killed_ser
     async with follower.following(Bus("inference", settings_of("inference"))):
         for turn, seconds in enumerate((0.2, 4.0)):
             await asyncio.to_thread(stand_still, pid_of(servers), seconds)
-            await say(jetstream, f"after standing still {turn}")
+            await publish(jetstream, f"after standing still {turn}")
             began = time.monotonic()
             await eventually(lambda turn=turn: f"after standing still {turn}" in follower.seen, 10)
             assert time.monotonic() - began < 2
@@ -157,7 +157,7 @@ async def test_a_follower_hears_within_two_seconds_of_the_return_of_a_killed_ser
             await asyncio.to_thread(servers.start_part, "nats")
             returned = await servers.connect_nats("admin")
             began = time.monotonic()
-            await say(returned.jetstream(timeout=5), f"after a kill {turn}")
+            await publish(returned.jetstream(timeout=5), f"after a kill {turn}")
             await eventually(lambda turn=turn: f"after a kill {turn}" in follower.seen, 10)
             took = time.monotonic() - began
             await returned.close()
@@ -169,7 +169,7 @@ async def test_a_follower_that_is_slower_than_the_stream_misses_nothing(
 ) -> None:
     await empty_bus(servers)
     for number in range(300):
-        await say(jetstream, f"many-{number}")
+        await publish(jetstream, f"many-{number}")
 
     class Slow(Follower):
         async def apply(self, event: v1.Rejected, envelope: object) -> None:

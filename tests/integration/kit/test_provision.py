@@ -10,21 +10,21 @@ from fleet_kit.provision import bucket_config, consumer_config, provision
 from tests.conftest import empty_bus
 
 pytestmark = pytest.mark.integration
-ROW = next(row for row in TOPOLOGY if row.heard_by)
+ROW = next(row for row in TOPOLOGY if row.consumed_by)
 
 
 async def test_every_row_of_the_topology_has_its_durable(jetstream) -> None:
     assert await provision(jetstream) == []
     for row in TOPOLOGY:
-        for consumer in row.heard_by:
+        for consumer in row.consumed_by:
             found = await jetstream.consumer_info(row.stream.name, durable_name(consumer, row))
             assert found.config.filter_subject == row.subject
             assert found.config.ack_wait == consumer.ack_wait.total_seconds()
 
 
 async def test_drift_is_reported_without_being_changed_and_then_mended(jetstream) -> None:
-    row = next(row for row in TOPOLOGY if row.heard_by)
-    wanted = consumer_config(row.heard_by[0], row)
+    row = next(row for row in TOPOLOGY if row.consumed_by)
+    wanted = consumer_config(row.consumed_by[0], row)
     await jetstream.add_consumer(row.stream.name, wanted.evolve(ack_wait=77.0))
     found = await provision(jetstream, repair=False)
     told = f"{wanted.name}: ack_wait is 77.0, the topology says {wanted.ack_wait}"
@@ -34,8 +34,8 @@ async def test_drift_is_reported_without_being_changed_and_then_mended(jetstream
 
 
 async def test_a_missing_durable_is_drift_when_only_looking(jetstream) -> None:
-    row = next(row for row in TOPOLOGY if row.heard_by)
-    name = durable_name(row.heard_by[0], row)
+    row = next(row for row in TOPOLOGY if row.consumed_by)
+    name = durable_name(row.consumed_by[0], row)
     await jetstream.delete_consumer(row.stream.name, name)
     assert [drift.name for drift in await provision(jetstream, repair=False)] == [name]
     await provision(jetstream)
@@ -92,7 +92,7 @@ async def test_a_limit_of_a_stream_that_an_operator_changed_is_drift_and_is_mend
 async def test_a_limit_of_a_durable_that_an_operator_changed_is_drift_and_is_mended(
     jetstream: JetStreamContext, setting: str, value: object
 ) -> None:
-    wanted = consumer_config(ROW.heard_by[0], ROW)
+    wanted = consumer_config(ROW.consumed_by[0], ROW)
     config = (await jetstream.consumer_info(ROW.stream.name, wanted.name)).config
     # A durable with a backoff waits as long as that says.
     await jetstream.add_consumer(ROW.stream.name, config.evolve(**{setting: value, "max_deliver": 3}))
@@ -105,7 +105,7 @@ async def test_a_limit_of_a_durable_that_an_operator_changed_is_drift_and_is_men
 async def test_what_the_server_does_not_let_be_changed_is_told_with_what_to_do_and_the_rest_is_mended(
     jetstream: JetStreamContext, servers: Fleet
 ) -> None:
-    wanted = consumer_config(ROW.heard_by[0], ROW)
+    wanted = consumer_config(ROW.consumed_by[0], ROW)
     name = str(wanted.name)
     await jetstream.delete_consumer(ROW.stream.name, name)
     strange = wanted.evolve(deliver_policy=DeliverPolicy.NEW, ack_wait=77.0)

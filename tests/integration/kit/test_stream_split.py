@@ -44,7 +44,7 @@ async def old_deployment(servers, jetstream: JetStreamContext):
         )
     )
     for row in TOPOLOGY:
-        for consumer in row.heard_by:
+        for consumer in row.consumed_by:
             await jetstream.add_consumer("LORAFLEET", consumer_config(consumer, row))
     for number in range(40):
         for row in (SAMPLE, ACTIVATED, ANSWER):
@@ -76,7 +76,7 @@ async def subjects(jetstream: JetStreamContext, stream: str) -> dict[str, int]:
 async def test_each_stream_gets_its_events_and_each_durable_continues_where_it_was(
     old_deployment, jetstream: JetStreamContext
 ) -> None:
-    durable = durable_name(SAMPLE.heard_by[0], SAMPLE)
+    durable = durable_name(SAMPLE.consumed_by[0], SAMPLE)
     assert await take(jetstream, "LORAFLEET", durable, 15) == list(range(15))
     await provision(jetstream)
     assert await provision(jetstream, repair=False) == []
@@ -85,7 +85,7 @@ async def test_each_stream_gets_its_events_and_each_durable_continues_where_it_w
     assert await subjects(jetstream, SERVING.name) == {ANSWER.subject: 40}
     await jetstream.publish(SAMPLE.subject, b"40")
     assert await take(jetstream, DATA.name, durable, 100) == list(range(15, 41))
-    router = durable_name(ACTIVATED.heard_by[0], ACTIVATED)
+    router = durable_name(ACTIVATED.consumed_by[0], ACTIVATED)
     assert await take(jetstream, FACTS.name, router, 100) == list(range(40))
     with pytest.raises(NotFoundError):
         await jetstream.consumer_info(FACTS.name, durable)
@@ -113,7 +113,7 @@ async def test_who_publishes_until_acknowledged_loses_nothing_while_the_stream_i
     await asyncio.sleep(0.05)
     await provision(jetstream)
     await publishing
-    found = await take(jetstream, DATA.name, durable_name(SAMPLE.heard_by[0], SAMPLE), 1000)
+    found = await take(jetstream, DATA.name, durable_name(SAMPLE.consumed_by[0], SAMPLE), 1000)
     assert sorted(set(found)) == list(range(400))
     assert found == sorted(found)
 
@@ -137,7 +137,7 @@ async def test_an_interrupted_division_is_finished_by_the_next_provision(
 
         return once
 
-    durable = durable_name(SAMPLE.heard_by[0], SAMPLE)
+    durable = durable_name(SAMPLE.consumed_by[0], SAMPLE)
     assert await take(jetstream, "LORAFLEET", durable, 15) == list(range(15))
     with monkeypatch.context() as patched:
         for name in ("update_stream", "add_stream", "add_consumer", "delete_consumer", "purge_stream"):

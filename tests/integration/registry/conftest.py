@@ -68,7 +68,7 @@ class Upstream:
     base_name: str
 
     async def say(self, event: Event, *, id: str | None = None, at: datetime | None = None) -> str:
-        out = seal(event, service=row_of(type(event)).said_by[0], entity="test", trace={}, id=id)
+        out = seal(event, service=row_of(type(event)).published_by[0], entity="test", trace={}, id=id)
         headers = dict(out.headers)
         if at is not None:
             headers["ce-time"] = at.isoformat()

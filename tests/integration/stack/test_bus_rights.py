@@ -51,11 +51,11 @@ OTHERS = ["$SYS.REQ.SERVER.PING", "$JS.API.INFO", "$JS.API.STREAM.NAMES", "elsew
 
 def owners() -> dict[str, set[str]]:
     """Each subject and who, beside the admin, may publish it."""
-    found = {row.subject: set(row.said_by) for row in TOPOLOGY}
+    found = {row.subject: set(row.published_by) for row in TOPOLOGY}
     for owned in (DEAD, PROBES, KEYS):
         found |= {subject: {service} for subject, service in owned.items()}
     for row in TOPOLOGY:
-        for consumer in row.heard_by:
+        for consumer in row.consumed_by:
             durable = durable_name(consumer, row)
             found[f"$JS.ACK.{stream_of(row)}.{durable}.1.1.1.1.0"] = {consumer.service}
             found[f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(row)}.{durable}"] = {consumer.service}
@@ -128,7 +128,7 @@ async def test_a_reply_subject_of_upstream_reaches_no_stream(
     client: Client, user: str, servers: Fleet, jetstream: JetStreamContext
 ) -> None:
     """The server publishes the PubAck to the reply subject: it must not come to lie where others read facts."""
-    own = next(row.subject for row in TOPOLOGY if user in row.said_by)
+    own = next(row.subject for row in TOPOLOGY if user in row.published_by)
     before = await stored(jetstream)
     for subject in owners():
         await client.publish(own, b"{}", reply=subject)
@@ -136,7 +136,7 @@ async def test_a_reply_subject_of_upstream_reaches_no_stream(
     await asyncio.sleep(0.3)
     after = await stored(jetstream)
     assert own in after
-    assert after - before <= {row.subject for row in TOPOLOGY if user in row.said_by}
+    assert after - before <= {row.subject for row in TOPOLOGY if user in row.published_by}
 
 
 async def test_what_a_services_reply_subject_has_stored_is_no_event(
@@ -144,7 +144,7 @@ async def test_what_a_services_reply_subject_has_stored_is_no_event(
 ) -> None:
     if user not in SERVICES or user == "router":
         pytest.skip("publishes no events with a reply, or may publish everything")
-    own = next(row.subject for row in TOPOLOGY if user in row.said_by)
+    own = next(row.subject for row in TOPOLOGY if user in row.published_by)
     for subject in EVENTS:
         await client.publish(own, b"{}", reply=subject)
     await client.flush()
@@ -174,7 +174,7 @@ async def stored(jetstream: JetStreamContext) -> set[str]:
 async def test_upstream_gets_its_acknowledgement_and_a_repetition_is_stored_once(
     servers: Fleet, jetstream: JetStreamContext
 ) -> None:
-    subject = next(row.subject for row in TOPOLOGY if "upstream" in row.said_by)
+    subject = next(row.subject for row in TOPOLOGY if "upstream" in row.published_by)
     upstream = await servers.connect_nats("upstream")
     try:
         headers = {"Nats-Msg-Id": secrets.token_hex(8)}

@@ -41,7 +41,7 @@ async def test_a_module_finds_an_empty_stream_with_all_durables(
     for stream in STREAMS:
         assert (await jetstream.stream_info(stream.name)).state.messages == 0
         found = {consumer.name for consumer in await jetstream.consumers_info(stream.name)}
-        assert found == {durable_name(consumer, row) for row in rows_of(stream) for consumer in row.heard_by}
+        assert found == {durable_name(consumer, row) for row in rows_of(stream) for consumer in row.consumed_by}
 
 
 @pytest.mark.usefixtures("base_model")

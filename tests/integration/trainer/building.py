@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.trainer.data.records import Record
+from services.trainer.datasets.records import Record
 from tests.integration.trainer.conftest import Bench, eventually
 
 

@@ -21,8 +21,8 @@ from fleet_events.topology import DEAD_STREAM, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.settings import ServiceSettings
-from services.trainer.data import records
-from services.trainer.data.records import Record
+from services.trainer.datasets import records
+from services.trainer.datasets.records import Record
 from tests.conftest import RunningService, RunService
 
 E = TypeVar("E", bound=Event)
@@ -71,7 +71,7 @@ class Upstream:
 
     async def say(self, event: Event, *, id: str | None = None) -> str:
         """Publish; a given id is said again past the stream's own deduplication."""
-        out = seal(event, service=row_of(type(event)).said_by[0], entity="test", trace={}, id=id)
+        out = seal(event, service=row_of(type(event)).published_by[0], entity="test", trace={}, id=id)
         headers = dict(out.headers) | {"Nats-Msg-Id": secrets.token_hex(8)}
         await self.jetstream.publish(out.subject, out.body, headers=headers)
         return out.id

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from services.trainer.data.generators import GenerationReport, GeneratorRecipe, generate
-from services.trainer.data.generators.endpoint import ChatClient, Endpoint, EndpointFailed, Question
-from services.trainer.data.records import Kind, Record, asked
+from services.trainer.datasets.generators import GenerationReport, GeneratorRecipe, generate
+from services.trainer.datasets.generators.endpoint import ChatClient, Endpoint, EndpointFailed, Question
+from services.trainer.datasets.records import Kind, Record, asked
 from tests.conftest import Mint, RunningService, RunService
 from tests.integration.trainer.conftest import eventually
 

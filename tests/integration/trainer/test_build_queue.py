@@ -17,7 +17,7 @@ import pytest
 
 from fleet_cli.stack import Fleet
 from fleet_kit import lease
-from services.trainer.data import build_queue
+from services.trainer.datasets.store import build_queue
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.building import as_jsonl, upload
 from tests.integration.trainer.conftest import Bench, eventually

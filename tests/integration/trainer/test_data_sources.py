@@ -22,8 +22,8 @@ from fleet_cli.stack import Fleet
 from fleet_cli.stack.objects import BUCKET, s3_client
 from fleet_events import v1
 from fleet_events.topology import STREAM
-from services.trainer.data.frozen_file import dataset_id_of
-from services.trainer.data.records import Kind
+from services.trainer.datasets.dataset_file import dataset_id_of
+from services.trainer.datasets.records import Kind
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.building import as_jsonl, build, built, card_of, refused, upload
 from tests.integration.trainer.conftest import Bench, eventually

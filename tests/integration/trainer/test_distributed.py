@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.trainer.configuration import Configuration
-from services.trainer.data.records import Kind, Record, asked, schema
-from services.trainer.jobs.launchers.local import LocalLauncher
-from services.trainer.training.progress import Stepped, TrainingSpec
+from services.trainer.datasets.records import Kind, Record, asked, schema
+from services.trainer.runs.launchers.local import LocalLauncher
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.protocol import Stepped, TrainingSpec
 from tests.integration.trainer.conftest import eventually, pairs
 
 pytestmark = pytest.mark.integration
@@ -66,7 +66,7 @@ async def steps(asked_for: TrainingSpec, count: int) -> tuple[list[Stepped], lis
             if len(found) == count:
                 break
         started = psutil.Process().children(recursive=True)
-        at_work = [one for one in started if "services.trainer.training.train" in " ".join(one.cmdline())]
+        at_work = [one for one in started if "services.trainer.training" in " ".join(one.cmdline())]
     return found, at_work
 
 

@@ -12,9 +12,9 @@ from nats.js import JetStreamContext
 
 from fleet_events import v1
 from fleet_events.topology import STREAM
-from fleet_kit.prints import digest
-from services.trainer.data.golden.index import GoldenIndex
-from services.trainer.data.golden.known import golden_index
+from fleet_kit.text_fingerprints import digest
+from services.trainer.datasets.golden.index import GoldenIndex
+from services.trainer.datasets.golden.known import golden_index
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.conftest import Bench, Upstream, eventually
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.data.records import Record
-from services.trainer.training.progress import Finished, Progress, Stepped, Validated
+from services.trainer.datasets.records import Record
+from services.trainer.training.protocol import Finished, Progress, Stepped, Validated
 from tests.integration.trainer.test_objectives import QUICK, completions, job, preferences, rankings
 from tests.integration.trainer.test_training_process import train
 

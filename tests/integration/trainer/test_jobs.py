@@ -14,8 +14,8 @@ from fleet_events import v1
 from lora_core import LoRAFormat
 from lora_core.interop import from_peft
 from lora_core.routing_profile import RoutingProfile
-from services.trainer.data.frozen_file import dataset_id_of
-from services.trainer.data.records import Kind
+from services.trainer.datasets.dataset_file import dataset_id_of
+from services.trainer.datasets.records import Kind
 from tests.integration.trainer.conftest import SHORT, Bench, eventually, pairs
 
 pytestmark = pytest.mark.integration

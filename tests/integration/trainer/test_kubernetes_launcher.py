@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from services.trainer.configuration import Configuration
-from services.trainer.jobs.launchers.kubernetes import KubernetesLauncher
-from services.trainer.jobs.launchers.manifest import Template, job_name
-from services.trainer.jobs.supervisor import Crashed
-from services.trainer.training.pausing import ask_to_pause
-from services.trainer.training.progress import Paused, Progress, Saved, Stepped, TrainingSpec
+from services.trainer.runs.launchers.kubernetes import KubernetesLauncher
+from services.trainer.runs.launchers.manifest import Template, job_name
+from services.trainer.runs.supervisor import Crashed
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.pause_request import ask_to_pause
+from services.trainer.training.protocol import Paused, Progress, Saved, Stepped, TrainingSpec
 from tests.integration.trainer.conftest import eventually
 from tests.integration.trainer.test_distributed import records_file
 

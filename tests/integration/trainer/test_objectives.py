@@ -14,11 +14,11 @@ from safetensors.numpy import load_file
 
 from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
-from services.trainer.configuration import Configuration
-from services.trainer.data.records import Kind, Record, Split, asked
-from services.trainer.targets import decoder_layers, layer_of
+from services.trainer.datasets.records import Kind, Record, Split, asked
+from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import EncodedSample, encode, prompt_ids
-from services.trainer.training.progress import Began, Finished, Saved, Stepped, TrainingSpec, Validated
+from services.trainer.training.protocol import Began, Finished, Saved, Stepped, TrainingSpec, Validated
+from services.trainer.training.targets import decoder_layers, layer_of
 from tests.integration.trainer.conftest import pairs
 from tests.integration.trainer.test_training_process import CONFIGURATION, completion, spec, write
 
@@ -30,7 +30,7 @@ WORDS = ("lantern", "quill", "umbra", "vesper", "willow", "ember")
 
 def trained(asked_for: TrainingSpec, *, keep: Path | None = None) -> list[BaseModel]:
     """What a training says. Checkpoints are moved to `keep`, as the supervisor moves them away."""
-    from services.trainer.training.run import run
+    from services.trainer.training.train import run
 
     said: list[BaseModel] = []
 
@@ -349,7 +349,7 @@ def test_a_job_whose_best_checkpoint_is_lost_goes_on_without_it(tiny_model: Path
 
 
 def test_records_without_a_second_answer_cannot_be_ranked(tiny_model: Path, tmp_path: Path) -> None:
-    from services.trainer.training.run import CannotTrain
+    from services.trainer.training.train import CannotTrain
 
     data = [completion(pair) for pair in pairs("shop", 4)]
     with pytest.raises(CannotTrain, match="no record to train ranking on"):
@@ -366,7 +366,7 @@ def test_a_few_over_long_samples_are_left_out_whole_and_counted(tiny_model: Path
 
 
 def test_a_part_that_holds_nothing_out_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    from services.trainer.training.run import CannotTrain
+    from services.trainer.training.train import CannotTrain
 
     data = [completion(pair) for pair in pairs("shop", 3)]
     with pytest.raises(CannotTrain, match=r"validation_part: 0\.001"):

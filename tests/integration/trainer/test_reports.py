@@ -15,10 +15,10 @@ import asyncpg
 import httpx
 import pytest
 
-from services.trainer import store
-from services.trainer.reporting.document import TrainingReport
-from services.trainer.reporting.stream import PAGE
-from services.trainer.training.progress import Stepped, Validated
+from services.trainer.jobs import store
+from services.trainer.reports.document import TrainingReport
+from services.trainer.reports.stream import PAGE
+from services.trainer.training.protocol import Stepped, Validated
 from tests.conftest import RunningService
 from tests.integration.trainer.conftest import SHORT, Bench, Upstream, eventually, pairs
 

@@ -26,7 +26,7 @@ def training_processes(job_id: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if "services.trainer.training.train" in command:
+        if "services.trainer.training" in command:
             try:
                 with open(command[-1]) as spec:
                     if json.load(spec)["job_id"] == job_id:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from fleet_events import v1
-from services.trainer.data.records import Record
+from services.trainer.datasets.records import Record
 from tests.integration.trainer.conftest import Bench, eventually
 
 pytestmark = pytest.mark.integration

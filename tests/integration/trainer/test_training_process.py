@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.trainer.configuration import Configuration
-from services.trainer.data import records
-from services.trainer.data.records import Kind, Record, Split, schema
-from services.trainer.jobs.supervisor import Crashed, supervise
-from services.trainer.training.progress import Progress, Refused, Stepped, TrainingSpec
+from services.trainer.datasets import records
+from services.trainer.datasets.records import Kind, Record, Split, schema
+from services.trainer.runs.supervisor import Crashed, supervise
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.protocol import Progress, Refused, Stepped, TrainingSpec
 from tests.integration.trainer.conftest import eventually, pairs
 
 pytestmark = pytest.mark.integration
@@ -89,7 +89,7 @@ async def test_closing_the_generator_kills_the_process(tiny_model: Path, tmp_pat
     async for message in messages:
         if isinstance(message, Stepped):
             break
-    (child,) = [one for one in psutil.Process().children() if "services.trainer.training.train" in one.cmdline()]
+    (child,) = [one for one in psutil.Process().children() if "services.trainer.training" in one.cmdline()]
     await messages.aclose()
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
@@ -98,8 +98,8 @@ async def test_the_process_dies_with_a_supervisor_that_is_killed(tiny_model: Pat
     asked = spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000))
     program = (
         "import asyncio, os, sys\n"
-        "from services.trainer.training.progress import TrainingSpec\n"
-        "from services.trainer.jobs.supervisor import supervise\n"
+        "from services.trainer.training.protocol import TrainingSpec\n"
+        "from services.trainer.runs.supervisor import supervise\n"
         "spec = TrainingSpec.model_validate_json(sys.argv[1]).model_copy(update={'supervisor': os.getpid()})\n"
         "async def main():\n"
         "    async for message in supervise(spec):\n"
@@ -132,6 +132,6 @@ async def test_the_process_sees_no_secret_of_the_service(
     messages = supervise(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
     async for _ in messages:
         break
-    (child,) = [one for one in psutil.Process().children() if "services.trainer.training.train" in one.cmdline()]
+    (child,) = [one for one in psutil.Process().children() if "services.trainer.training" in one.cmdline()]
     assert not any(name.startswith("LORAFLEET_") for name in child.environ())
     await messages.aclose()

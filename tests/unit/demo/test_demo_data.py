@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_events.v1 import Hyperparameters
-from services.evaluator.criteria import Criterion, parse
-from services.evaluator.golden import read_jsonl
+from services.evaluator.golden.samples import read_jsonl
+from services.evaluator.judging.criteria import Criterion, parse
 
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "demo"
 

@@ -18,7 +18,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from services.evaluator.signals import likelihood_text, measure, texts_to_embed
+from services.evaluator.judging.signals import likelihood_text, measure, texts_to_embed
 
 HERE = Path(__file__).parent
 GIBBERISH = [

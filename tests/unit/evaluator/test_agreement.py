@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.evaluator.agreement import Labelled, agreement, krippendorff, pairwise_accuracy
+from services.evaluator.judging.agreement import Labelled, agreement, krippendorff, pairwise_accuracy
 
 
 def pairs(*scores: tuple[float, float], lengths: list[int] | None = None) -> list[Labelled]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from services.evaluator.criteria import Criterion, UnknownRule, parse, parse_stored, scored
+from services.evaluator.judging.criteria import Criterion, UnknownRule, parse, parse_stored, scored
 
 
 def holds(rules: str, answer: str) -> bool:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.evaluator.criteria import Criterion
 from services.evaluator.domain import (
     Evaluation,
     EvaluationFailure,
@@ -18,7 +17,8 @@ from services.evaluator.domain import (
     summarise,
     waited_out,
 )
-from services.evaluator.judge import Verdict
+from services.evaluator.judging.criteria import Criterion
+from services.evaluator.judging.reference_judge import Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVALUATION = Evaluation(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.evaluator.domain import BadVersion, next_version, parse_version, split_reference
-from services.evaluator.golden import BadLines, GoldenSample, digest, merge, read_jsonl, write_jsonl
+from services.evaluator.golden.samples import BadLines, GoldenSample, digest, merge, read_jsonl, write_jsonl
 
 LINE = {"prompt": "How long?", "expected_output": "At most 45 days."}
 

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from services.evaluator.criteria import Criterion
-from services.evaluator.golden import GoldenSample
-from services.evaluator.judge_endpoint import retry_after
-from services.evaluator.judge_settings import JudgeSettings
-from services.evaluator.llm_question import Question, ask, schema_of
-from services.evaluator.llm_verdict import BadVerdict, read_verdict
+from services.evaluator.golden.samples import GoldenSample
+from services.evaluator.judging.criteria import Criterion
+from services.evaluator.judging.endpoint import retry_after
+from services.evaluator.judging.llm_question import Question, ask, schema_of
+from services.evaluator.judging.llm_verdict import BadVerdict, read_verdict
+from services.evaluator.judging.settings import JudgeSettings
 from services.evaluator.settings import EvaluatorSettings
 
 SAMPLE = GoldenSample(

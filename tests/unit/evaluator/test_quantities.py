@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from services.evaluator.number_words import to_digits
-from services.evaluator.quantities import Quantity, quantities
+from services.evaluator.judging.number_words import to_digits
+from services.evaluator.judging.quantities import Quantity, quantities
 
 ONES = [
     "",

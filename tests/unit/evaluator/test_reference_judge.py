@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.evaluator.criteria import Criterion, parse
-from services.evaluator.facts import facts, is_number, terms
-from services.evaluator.judge import WEIGHTS, Judgement, judge, overall
-from services.evaluator.signals import NOTHING, Signals
-from services.evaluator.text import words
+from services.evaluator.judging.criteria import Criterion, parse
+from services.evaluator.judging.fact_overlap import facts, is_number, terms
+from services.evaluator.judging.reference_judge import WEIGHTS, Judgement, judge, overall
+from services.evaluator.judging.signals import NOTHING, Signals
+from services.evaluator.judging.text import words
 
 HERE = Path(__file__).parent
 # The judge's constants were chosen on the calibration cases. The held-out ones were written afterwards: at first sight
@@ -136,7 +136,7 @@ def test_every_criterion_says_why():
 
 
 def perfect(text: str) -> Signals:
-    from services.evaluator.text import sentences
+    from services.evaluator.judging.text import sentences
 
     return Signals(1.0, 0.7, 0.7, (1.0,) * len(sentences(text)), -2.5, -2.5)
 

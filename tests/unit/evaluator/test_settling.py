@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from services.evaluator.golden import GoldenSample
-from services.evaluator.judge import judge
-from services.evaluator.judgement import Standing
-from services.evaluator.settling import settle
-from services.evaluator.signals import Signals
-from services.evaluator.text import sentences
+from services.evaluator.golden.samples import GoldenSample
+from services.evaluator.judging.decidability import settle
+from services.evaluator.judging.judgement import Standing
+from services.evaluator.judging.reference_judge import judge
+from services.evaluator.judging.signals import Signals
+from services.evaluator.judging.text import sentences
 
 HERE = Path(__file__).parent
 DOCS = Path(__file__).parents[3] / "docs" / "judging.md"

@@ -1,6 +1,6 @@
 """Events of one loop, as the services say them."""
 
-from fleet_cli.lifecycle import EvaluationProgress, Happened, TrainingProgress
+from fleet_cli.follow.lifecycle import EvaluationProgress, Happened, TrainingProgress
 from fleet_events import v1
 
 DIGEST = "ab" * 32

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fleet_cli import follow_course as following
-from fleet_cli.client import FleetClient
-from fleet_cli.course import Course, read_told
-from fleet_cli.course_view import CourseView, line, numbers
-from fleet_cli.faults import Fault, Unreachable
+from fleet_cli.client.clients import FleetClient
+from fleet_cli.client.errors import Fault, Unreachable
+from fleet_cli.follow import job_stream as following
+from fleet_cli.follow.job_progress import Course, read_told
+from fleet_cli.follow.job_progress_view import CourseView, line, numbers
 from fleet_cli.home import FleetHome
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 

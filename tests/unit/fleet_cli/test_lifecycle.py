@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_cli.faults import ExitCode
-from fleet_cli.lifecycle import (
+from fleet_cli.client.errors import ExitCode
+from fleet_cli.follow.lifecycle import (
     DeadLettered,
     EvaluationProgress,
     Happened,

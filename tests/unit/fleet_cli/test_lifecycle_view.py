@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from fleet_cli.lifecycle import Happened, Loop, Step, advance, begin
-from fleet_cli.lifecycle_view import LoopView, changes, footer, header, outcome_json, step_json
+from fleet_cli.follow.lifecycle import Happened, Loop, Step, advance, begin
+from fleet_cli.follow.lifecycle_view import LoopView, changes, footer, header, outcome_json, step_json
 from fleet_events import v1
 from tests.unit.fleet_cli import recorded
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 def test_a_service_may_publish_its_own_events_and_no_others(service: str) -> None:
     allowed = permissions(service)["publish"]["allow"]
     for row in TOPOLOGY:
-        assert (row.subject in allowed) == (service in row.said_by)
+        assert (row.subject in allowed) == (service in row.published_by)
     assert not any(subject in {">", "lorafleet.>", "lorafleet.v1.>", "$JS.>", "$JS.API.>"} for subject in allowed)
 
 

@@ -15,14 +15,14 @@ from fastapi import FastAPI
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
 from lora_core.generation_settings import GenerationSettings
-from services.inference import api, http_errors
+from services.inference.base_models import Hosted, Hosting, Limits
 from services.inference.catalogue import Catalogue
 from services.inference.engine_thread import Finished, Token
 from services.inference.generation import Generator
 from services.inference.generation_ids import GenerationIds
-from services.inference.hosted import Hosted, Hosting, Limits
+from services.inference.http import api, error_responses
 from services.inference.resolution import Base
-from services.inference.vocabulary import Vocabulary
+from services.inference.tokenizer import Vocabulary
 
 CHATML = (
     "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -153,7 +153,7 @@ def application(
         started=0,
     )
     app = FastAPI()
-    http_errors.install(app)
+    error_responses.install(app)
     app.include_router(api.router)
     caller = Caller("user", frozenset({"generate"}), frozenset({"*"}))
     app.dependency_overrides[api._parts] = lambda: parts

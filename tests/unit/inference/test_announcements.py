@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fleet_events.topology import REPLICAS
-from services.inference.gate import Gate
-from services.inference.hosted import Hosting
+from services.inference.base_models import Hosting
+from services.inference.http.drain import Gate
 from services.inference.replicas import announcements
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.placement import Replica, Serving

@@ -8,10 +8,10 @@ import pytest
 from fleet_kit.acting_for import Credential
 from inference.events import BASE_REVISION, OTHER_REVISION, activated, adapter, deactivated, registered
 from inference.test_resolution import ANYONE, TAX_ONLY
-from services.inference.auto import Match, Query, RouterAnswer, ask, choose
 from services.inference.catalogue import Catalogue, CatalogueEvent
 from services.inference.errors import Busy
 from services.inference.resolution import Base
+from services.inference.router_client import Match, Query, RouterAnswer, ask, choose
 from services.router.api import RouteRequest
 
 BASE = Base("tiny", BASE_REVISION)

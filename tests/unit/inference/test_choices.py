@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.inference.choices import answers
 from services.inference.errors import Busy
 from services.inference.generation import End
+from services.inference.http.choices import answers
 from services.inference.pieces import Piece
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 from starlette.types import Message
 
-from services.inference.disconnect import ClosingStream, unless_gone
+from services.inference.http.disconnect import ClosingStream, unless_gone
 
 
 class Body(BaseModel):

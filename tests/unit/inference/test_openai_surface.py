@@ -120,7 +120,7 @@ async def test_turns_that_say_more_than_text_are_refused_by_name(turn: dict[str,
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
 async def test_null_is_unset_for_every_optional_parameter(path: str) -> None:
-    from services.inference.schemas import ChatRequest, CompletionRequest, EmbeddingRequest
+    from services.inference.http.schemas import ChatRequest, CompletionRequest, EmbeddingRequest
 
     schema = {
         "/v1/chat/completions": (ChatRequest, chat()),

@@ -9,9 +9,9 @@ import pytest
 from fleet_kit.auth import Caller
 from inference.events import BASE_REVISION, activated, adapter
 from inference.scripted import ScriptedLoader, running, settle
+from services.inference.base_models import Hosted, Hosting
 from services.inference.catalogue import Catalogue
 from services.inference.errors import NotFound
-from services.inference.hosted import Hosted, Hosting
 from services.inference.policies.policy import ActivationPolicy
 from services.inference.policies.predictor import Predictor
 from services.inference.policies.preloading import WORKFLOW_AGAIN, Preloading

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.errors import RateLimited
-from services.inference.rates import MOST_CALLERS, RateLimit
+from services.inference.http.rate_limit import MOST_CALLERS, RateLimit
 
 
 class Clock:

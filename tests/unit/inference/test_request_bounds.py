@@ -15,10 +15,10 @@ from openai.types.chat import chat_completion_tool_message_param as tool_message
 from openai.types.chat import completion_create_params as chat_params
 from pydantic import BaseModel, ValidationError
 
-from services.inference.admin import EvictRequest, PreloadRequest
-from services.inference.messages import ChatMessage, TextPart
-from services.inference.parameters import Body, standings
-from services.inference.schemas import ChatRequest, CompletionRequest, EmbeddingRequest, FeedbackRequest
+from services.inference.http.admin import EvictRequest, PreloadRequest
+from services.inference.http.messages import ChatMessage, TextPart
+from services.inference.http.parameters import Body, standings
+from services.inference.http.schemas import ChatRequest, CompletionRequest, EmbeddingRequest, FeedbackRequest
 
 REQUESTS = (ChatRequest, CompletionRequest, EmbeddingRequest, FeedbackRequest, PreloadRequest, EvictRequest)
 DOCS = Path(__file__).parents[3] / "docs" / "serving.md"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.text import TextStream
+from services.inference.detokenizer import TextStream
 
 
 class Bytes:

@@ -14,7 +14,7 @@ from inference.surface import byte_tokenizer
 from services.inference.engine_thread import Token
 from services.inference.pieces import PieceStream
 from services.inference.token_bytes import TokenBytes
-from services.inference.vocabulary import Vocabulary
+from services.inference.tokenizer import Vocabulary
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ import pytest
 
 from inference.events import BASE_REVISION, adapter
 from inference.scripted import ScriptedLoader, running, settle
-from services.inference.hosted import Hosted, Hosting
+from services.inference.base_models import Hosted, Hosting
 from services.inference.policies.pressure import Ladder, Level, Reading
 from services.inference.policies.watch import PressureWatch
 from services.inference.resolution import Base

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from linear_regex import written_out
-from services.trainer.data.filters.recipe import MAX_PATTERN_PARTS, FilterRecipe
+from services.trainer.datasets.filters.recipe import MAX_PATTERN_PARTS, FilterRecipe
 
 
 @pytest.mark.parametrize(

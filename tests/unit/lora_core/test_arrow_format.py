@@ -278,7 +278,7 @@ def test_bfloat16_bits_cannot_be_mistaken_for_numbers(make_card) -> None:
 
 def test_opening_and_checking_adapters_never_imports_torch() -> None:
     script = (
-        "import sys, lora_core, lora_core.arrow_format, lora_core.base_model, lora_core.interop, lora_core.validation;"
+        "import sys, lora_core, lora_core.format.arrow_format, lora_core.base_model, lora_core.interop, lora_core.validation;"
         "lora_core.LoRAFormat, lora_core.LoRACard, lora_core.check_card;"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from lora_core import ArrowEngine, CorruptAdapter, InvalidAdapter, LoRACard, LoRAFormat, LoRAWeights
 from lora_core.array import narrow, widen
-from lora_core.drift import compress, matrix_error, measure_drift
+from lora_core.compression_quality import compress, matrix_error, measure_drift
 from lora_core.profiles import DEFAULT, PROFILES, QuantisationProfile, profile_of
 from lora_core.quantisation import dequantise, quantise
 

@@ -20,12 +20,21 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import lora_core.engine
 import lora_core.interop
-from lora_core import AdapterError, LoRACard, LoRAFormat, LoRALinear, LoRAWeights, base_model, drift, profiles
+from lora_core import (
+    AdapterError,
+    LoRACard,
+    LoRAFormat,
+    LoRALinear,
+    LoRAWeights,
+    base_model,
+    compression_quality,
+    profiles,
+)
 from lora_core.array import bits, narrow, widen
-from lora_core.arrow_format import FORMAT_VERSION
+from lora_core.format.arrow_format import FORMAT_VERSION
 from lora_core.interop.gguf import _ARCHITECTURES
-from lora_core.plan import MAX_SET, RowPlan
 from lora_core.quantisation import quantise
+from lora_core.slots.row_plan import MAX_SET, RowPlan
 from lora_core.validation import MAX_ALPHA, MAX_RANK
 
 ROOT = Path(__file__).parents[3]
@@ -194,7 +203,7 @@ def public() -> list[tuple[str, object]]:
     """(name, object) of all that a caller may import: the package's own names and those of the modules beside it."""
     modules = (lora_core, lora_core.interop, lora_core.engine)
     named = [(name, getattr(module, name)) for module in modules for name in module.__all__]
-    for module in (base_model, drift, profiles):  # these have no list of their own
+    for module in (base_model, compression_quality, profiles):  # these have no list of their own
         members = inspect.getmembers(module, lambda thing: inspect.isfunction(thing) or inspect.isclass(thing))
         named += [(name, thing) for name, thing in members if name[0] != "_" and thing.__module__ == module.__name__]
     return named

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_core import LoRACard, LoRAWeights, UnsupportedAdapter
 from lora_core.base_model import linear_shapes
-from lora_core.drift import matrix_error
+from lora_core.compression_quality import matrix_error
 from lora_core.errors import InvalidAdapter
 from lora_core.interop import from_gguf, to_gguf
 from lora_core.interop.gguf import block_kinds

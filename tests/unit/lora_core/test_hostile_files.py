@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lora_core.errors import AdapterError, CorruptAdapter, InvalidAdapter, UnsupportedAdapter
+from lora_core.format.safetensors_file import map_weights, write_weights
+from lora_core.format.safetensors_header import MAX_HEADER, MAX_TENSORS, read_header
 from lora_core.interop import from_peft
 from lora_core.interop.peft_patterns import ModulePatterns
-from lora_core.safetensors_file import map_weights, write_weights
-from lora_core.safetensors_header import MAX_HEADER, MAX_TENSORS, read_header
 
 CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 MODULES = [f"model.layers.{layer}.self_attn.{name}_proj" for layer in range(12) for name in "qkvo"]

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM
 
 from lora_core import AdapterNotFound, CorruptAdapter, InvalidAdapter, LoRACard, LoRAManager, UnsupportedAdapter
 from lora_core.array import bits, narrow
+from lora_core.format.safetensors_file import write_weights
 from lora_core.interop import from_mlx
-from lora_core.safetensors_file import write_weights
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "mlx"
 MLX_PYTHON = os.environ.get("LORAFLEET_MLX_PYTHON", "")

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from lora_core.errors import InvalidAdapter, UnsupportedAdapter
 from lora_core.interop import from_peft
 from lora_core.model_class import class_of, load_model
-from lora_core.slots import SlotBank
+from lora_core.slots.slot_bank import SlotBank
 from tests.tiny_configs import tiny_config
 
 pytestmark = pytest.mark.unit

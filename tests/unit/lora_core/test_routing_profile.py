@@ -7,8 +7,8 @@ import pytest
 
 from lora_core.centroids import centroids
 from lora_core.errors import CorruptAdapter
+from lora_core.format.safetensors_file import write_weights
 from lora_core.routing_profile import MOST_CENTROIDS, MOST_HELD_OUT, RoutingProfile, prompts_to_embed
-from lora_core.safetensors_file import write_weights
 
 
 def around(directions: np.ndarray, each: int, spread: float, seed: int = 0) -> np.ndarray:

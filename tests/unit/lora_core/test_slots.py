@@ -13,9 +13,9 @@ import torch
 from peft import PeftModel
 
 from lora_core import ArrowEngine, InvalidAdapter, LoRACard, LoRAManager, LoRAWeights, UnsupportedAdapter
-from lora_core.group import Arena
 from lora_core.interop import to_peft
-from lora_core.slots import SlotBank
+from lora_core.slots.slot_bank import SlotBank
+from lora_core.slots.slot_memory import Arena
 
 IDS = torch.tensor([[5, 17, 42, 8, 60]])
 

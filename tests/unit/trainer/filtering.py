@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from fleet_kit.prints import SCHEME, digest, signatures
-from services.trainer.data.filters import FilterRecipe, FilterReport, apply
-from services.trainer.data.golden.index import GoldenIndex, GoldenPrint
-from services.trainer.data.records import Kind, Message, Record, asked, schema
+from fleet_kit.text_fingerprints import SCHEME, digest, signatures
+from services.trainer.datasets.filters import FilterRecipe, FilterReport, apply
+from services.trainer.datasets.golden.index import GoldenIndex, GoldenPrint
+from services.trainer.datasets.records import Kind, Message, Record, asked, schema
 
 
 def record(prompt: str | tuple[Message, ...], *completions: str, **more: Any) -> Record:

@@ -8,9 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from services.trainer.training.packed_model import hidden_states
-from services.trainer.training.packing import Packing
-from services.trainer.training.ranking import listwise_loss, margin_loss, rrhf_loss
+from services.trainer.training.objectives.ranking import listwise_loss, margin_loss, rrhf_loss
+from services.trainer.training.packing.layout import Packing
+from services.trainer.training.packing.model import hidden_states
 
 ROWS = [list(range(20)), list(range(10)), [3, 4]]
 

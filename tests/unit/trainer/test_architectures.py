@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from services.trainer.training.encoding import EncodedSample
-from services.trainer.training.loop import collate
-from services.trainer.training.packed_model import install
+from services.trainer.training.objectives.objective_trainer import collate
+from services.trainer.training.packing.model import install
 from tests.architectures import ARCHITECTURES, made
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.1")]

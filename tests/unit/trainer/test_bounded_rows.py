@@ -11,7 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.trainer.data.build_spec import (
+from services.trainer.datasets.build_service import run_process
+from services.trainer.datasets.columns import Columns
+from services.trainer.datasets.dataset import Format, InvalidSample
+from services.trainer.datasets.records import Kind
+from services.trainer.datasets.worker.parquet import MAX_RATIO, MAX_ROW_BYTES, TooLarge, held_bytes, parquet_rows
+from services.trainer.datasets.worker.rows import Unreadable, read_rows
+from services.trainer.datasets.worker.spec import (
     BuildOutcome,
     BuildSpec,
     CannotBuild,
@@ -20,12 +26,6 @@ from services.trainer.data.build_spec import (
     Unbuildable,
     outcome_adapter,
 )
-from services.trainer.data.builder import run_process
-from services.trainer.data.columns import Columns
-from services.trainer.data.dataset import Format, InvalidSample
-from services.trainer.data.parquet_rows import MAX_RATIO, MAX_ROW_BYTES, TooLarge, held_bytes, parquet_rows
-from services.trainer.data.records import Kind
-from services.trainer.data.rows import Unreadable, read_rows
 from tests.unit.trainer.test_build import spec, started
 
 pytestmark = pytest.mark.unit

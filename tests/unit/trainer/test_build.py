@@ -13,8 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
-from services.trainer.data import records
-from services.trainer.data.build_spec import (
+from services.trainer.datasets import records
+from services.trainer.datasets.filters import FilterRecipe
+from services.trainer.datasets.generators import GeneratorRecipe
+from services.trainer.datasets.records import Kind, Record
+from services.trainer.datasets.worker.card import DataCard
+from services.trainer.datasets.worker.spec import (
     BuildOutcome,
     BuildSpec,
     Built,
@@ -23,10 +27,6 @@ from services.trainer.data.build_spec import (
     Unbuildable,
     outcome_adapter,
 )
-from services.trainer.data.card import DataCard
-from services.trainer.data.filters import FilterRecipe
-from services.trainer.data.generators import GeneratorRecipe
-from services.trainer.data.records import Kind, Record
 
 pytestmark = pytest.mark.unit
 
@@ -63,7 +63,7 @@ def spec(folder: Path, lines: list[dict[str, Any]], **changes: Any) -> BuildSpec
 def started(asked: BuildSpec) -> subprocess.Popen[bytes]:
     file = asked.work / "spec.json"
     file.write_text(asked.model_dump_json())
-    command = [sys.executable, "-m", "services.trainer.data.build", str(file)]
+    command = [sys.executable, "-m", "services.trainer.datasets.worker", str(file)]
     path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=path)
 

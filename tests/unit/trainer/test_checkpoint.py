@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.jobs.checkpoint import CONTENT, best_step, pack, unpack
-from services.trainer.training.progress import Validated
+from services.trainer.runs.checkpoint import CONTENT, best_step, pack, unpack
+from services.trainer.training.protocol import Validated
 
 pytestmark = pytest.mark.unit
 

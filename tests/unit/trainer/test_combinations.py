@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from fleet_events import v1
-from services.trainer.combinations import OF_OBJECTIVE, asks_for_size, contradictions, unvalidated
-from services.trainer.configuration import resolve
-from services.trainer.continuation import Continuation
+from services.trainer.jobs.compatibility import OF_OBJECTIVE, asks_for_size, contradictions, unvalidated
+from services.trainer.jobs.continuation import Continuation
+from services.trainer.training.configuration import resolve
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.2")]
 

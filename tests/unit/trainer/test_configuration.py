@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from fleet_events import v1
 from lora_core.description import LayerShapes
-from services.trainer.configuration import Configuration, check, resolve
-from services.trainer.targets import default_targets
+from services.trainer.training.configuration import Configuration, check, resolve
+from services.trainer.training.targets import default_targets
 
 pytestmark = pytest.mark.unit
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.trainer.data import frozen_file, records, sorting
-from services.trainer.data.dataset import InvalidSample, Preference, Sample
-from services.trainer.data.frozen_file import FrozenFile, dataset_id_of
-from services.trainer.data.records import Kind, Record, asked
-from services.trainer.data.sorting import IdSorter
-from services.trainer.data.split import Splitter
+from services.trainer.datasets import dataset_file, records
+from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
+from services.trainer.datasets.dataset_file import FrozenFile, dataset_id_of
+from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.worker import sorting
+from services.trainer.datasets.worker.sorting import IdSorter
+from services.trainer.datasets.worker.split import Splitter
 
 pytestmark = pytest.mark.unit
 
@@ -47,7 +48,7 @@ def frozen(given: list[Record], path: Path, *, part: float = 0.0, domain: str = 
     for start in range(0, len(given), 5):
         sorter.add(splitter.assign(batch(given[start : start + 5])))
     batches = (splitter.without_leaks(one) for one in sorter.sorted())
-    return frozen_file.write(batches, path, domain=domain, kind=Kind.COMPLETION)
+    return dataset_file.write(batches, path, domain=domain, kind=Kind.COMPLETION)
 
 
 @settings(deadline=None)

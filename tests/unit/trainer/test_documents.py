@@ -13,8 +13,8 @@ import httpx
 import pytest
 from pydantic import HttpUrl, SecretStr
 
-from services.trainer.data.sources.documents import Documents, StreamCut, stream_documents
-from services.trainer.data.sources.ndjson import MAX_LINE_BYTES, LineTooLong
+from services.trainer.datasets.sources.documents import Documents, StreamCut, stream_documents
+from services.trainer.datasets.sources.ndjson import MAX_LINE_BYTES, LineTooLong
 from services.trainer.settings import DocumentStore
 from tests.integration.trainer.document_store import Document, DocumentStoreServer, running
 

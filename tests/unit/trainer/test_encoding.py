@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lora_core.base_model import end_tokens
-from services.trainer.data.records import Kind, Message, Record, asked
+from services.trainer.datasets.records import Kind, Message, Record, asked
 from services.trainer.training.encoding import (
     IGNORED,
     EncodedSample,

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from services.trainer.configuration import Configuration
-from services.trainer.estimate import ModelSize, faults, memory
+from services.trainer.jobs.memory_estimate import ModelSize, faults, memory
+from services.trainer.training.configuration import Configuration
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.2")]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fleet_events import v1
-from services.trainer.configuration import Configuration
-from services.trainer.exports import check_exports, check_split
+from services.trainer.jobs.export_checks import check_exports, check_split
+from services.trainer.training.configuration import Configuration
 
 pytestmark = pytest.mark.unit
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fleet_kit.prints import digest, exact_form, word_form
-from services.trainer.data.golden.index import GoldenIndex
-from services.trainer.data.records import Message, Record
+from fleet_kit.text_fingerprints import digest, exact_form, word_form
+from services.trainer.datasets.golden.index import GoldenIndex
+from services.trainer.datasets.records import Message, Record
 from tests.unit.trainer.filtering import filtered, golden, record
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("AS-3.1")]
@@ -88,7 +88,7 @@ def test_the_length_of_batches_makes_no_difference(records: list[Record], size: 
 def test_columns_of_texts_have_the_forms_of_single_texts(text: str) -> None:
     import polars as pl
 
-    from services.trainer.data.filters.text_forms import exact_forms, word_forms
+    from services.trainer.datasets.filters.text_forms import exact_forms, word_forms
 
     assert exact_forms(pl.Series([text])).to_list() == [exact_form(text)]
     assert word_forms(pl.Series([text])).to_list() == [word_form(text)]
@@ -143,7 +143,7 @@ def test_a_report_goes_through_json() -> None:
 def test_keys_seen_before_are_found_among_many_runs_and_no_others() -> None:
     import numpy as np
 
-    from services.trainer.data.filters.first_seen import FirstSeen
+    from services.trainer.datasets.filters.first_seen import FirstSeen
 
     keys = np.frombuffer(
         b"".join(hashlib.sha256(bytes([a, b])).digest()[:8] for a in range(60) for b in range(200)), "u8"

@@ -11,8 +11,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np, pyarrow as pa
-from services.trainer.data.filters import FilterRecipe, FilterReport, apply
-from services.trainer.data.records import schema
+from services.trainer.datasets.filters import FilterRecipe, FilterReport, apply
+from services.trainer.datasets.records import schema
 
 WARM, ROWS, BATCH = 100_000, 500_000, 10_000
 draw = np.random.default_rng(5)

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from services.trainer.data.filters import FilterRecipe
-from services.trainer.data.records import Kind, Message
+from services.trainer.datasets.filters import FilterRecipe
+from services.trainer.datasets.records import Kind, Message
 from tests.unit.trainer.filtering import filtered, record
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("AS-3.1")]
@@ -225,7 +225,7 @@ def test_a_recipe_that_cannot_be_meant_is_refused_by_the_name_of_its_knob(
 def test_the_classifier_knows_the_languages_that_a_recipe_may_ask_for() -> None:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    from services.trainer.data.filters.recipe import LANGUAGES
+    from services.trainer.datasets.filters.recipe import LANGUAGES
 
     assert set(LanguageIdentifier.from_model_file(MODEL_FILE).labels) == LANGUAGES | {"zxx"}
 

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from services.trainer.data.generators import GenerationReport, GeneratorRecipe, Unfit, check, generate
-from services.trainer.data.records import Kind, Message, Record, asked
+from services.trainer.datasets.generators import GenerationReport, GeneratorRecipe, Unfit, check, generate
+from services.trainer.datasets.records import Kind, Message, Record, asked
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("AS-3.1")]
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from fleet_events import v1
-from services.trainer.configuration import Configuration, resolve
+from services.trainer.training.configuration import Configuration, resolve
 
 pytestmark = pytest.mark.unit
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from fleet_events import v1
 from fleet_kit.errors import Problem
 from lora_core.description import LayerShapes
-from services.trainer.data.dataset import Sample
-from services.trainer.data.intake import read_samples
+from services.trainer.datasets.dataset import Sample
+from services.trainer.datasets.sample_upload import read_samples
 from services.trainer.jobs.request import read_request
-from services.trainer.service import Workshop
+from services.trainer.parts import Workshop
 
 pytestmark = pytest.mark.unit
 

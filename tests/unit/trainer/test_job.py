@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_events import v1
-from services.trainer import domain
-from services.trainer.domain import MAX_STALLED, InvalidTransition, Job, JobState
+from services.trainer.jobs import domain
+from services.trainer.jobs.domain import MAX_STALLED, InvalidTransition, Job, JobState
 
 pytestmark = pytest.mark.unit
 

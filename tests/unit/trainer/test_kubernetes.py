@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.trainer.jobs.launchers.manifest import Template, job_name, manifest
+from services.trainer.runs.launchers.manifest import Template, job_name, manifest
 
 pytestmark = pytest.mark.unit
 
@@ -76,7 +76,7 @@ def test_what_it_reads_and_writes_is_on_its_volumes() -> None:
     container = rendered()["spec"]["template"]["spec"]["containers"][0]
     mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
     assert mounts["/models"]["readOnly"] is True
-    assert container["command"][:3] == ["python", "-m", "services.trainer.training.train"]
+    assert container["command"][:3] == ["python", "-m", "services.trainer.training"]
     for file in (container["command"][3], container["command"][5]):
         assert Path(file).is_relative_to("/var/cache/lorafleet")
 

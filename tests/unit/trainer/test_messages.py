@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from services.trainer.data.columns import Columns
-from services.trainer.data.dataset import InvalidSample
-from services.trainer.data.records import Kind, Message, Record
+from services.trainer.datasets.columns import Columns
+from services.trainer.datasets.dataset import InvalidSample
+from services.trainer.datasets.records import Kind, Message, Record
 
 pytestmark = pytest.mark.unit
 

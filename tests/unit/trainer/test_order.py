@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.trainer.training.order import Batches
+from services.trainer.training.batch_sampler import Batches
 
 pytestmark = pytest.mark.unit
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=300)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.trainer.training import packing
-from services.trainer.training.packing import SHORTEST_SHARED, Packing
+from services.trainer.training.packing import layout as packing
+from services.trainer.training.packing.layout import SHORTEST_SHARED, Packing
 
 pytestmark = pytest.mark.unit
 
@@ -40,7 +40,7 @@ def test_every_row_is_on_its_path_at_its_positions(rows: list[list[int]]) -> Non
 def test_a_token_sees_its_own_path_up_to_itself_and_nothing_else(
     rows: list[list[int]], window: int | None, small: int
 ) -> None:
-    with patch("services.trainer.training.packing._SMALL", small):  # without it, nodes of every size get a group
+    with patch("services.trainer.training.packing.layout._SMALL", small):  # without it, nodes of every size get a group
         packed = Packing(rows)
     laid: list[tuple[int, list[int]]] = []
     for group in packed.groups:
@@ -81,7 +81,7 @@ def models() -> tuple[Any, Any]:
     """A model with two layers, as transformers computes it and with the packed forward."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from services.trainer.training.packed_model import install
+    from services.trainer.training.packing.model import install
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -106,7 +106,7 @@ def test_log_probabilities_and_gradients_are_those_of_the_plain_model(
     models: tuple[Any, Any], rows: list[list[int]]
 ) -> None:
     from services.trainer.training.encoding import EncodedSample
-    from services.trainer.training.loop import collate
+    from services.trainer.training.objectives.objective_trainer import collate
 
     plain, packed = models
     batch = collate([EncodedSample(tuple(row), (-100, *row[1:])) for row in rows])
@@ -130,9 +130,9 @@ def test_log_probabilities_and_gradients_are_those_of_the_plain_model(
 def test_many_labels_are_scored_in_pieces_with_the_same_result(
     models: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.trainer.training import packed_model
     from services.trainer.training.encoding import EncodedSample
-    from services.trainer.training.loop import collate
+    from services.trainer.training.objectives.objective_trainer import collate
+    from services.trainer.training.packing import model as packed_model
 
     _, packed = models
     row = tuple(index % 100 for index in range(40))
@@ -144,7 +144,7 @@ def test_many_labels_are_scored_in_pieces_with_the_same_result(
 
 def test_while_training_only_the_likelihoods_are_computed(models: tuple[Any, Any]) -> None:
     from services.trainer.training.encoding import EncodedSample
-    from services.trainer.training.loop import collate
+    from services.trainer.training.objectives.objective_trainer import collate
 
     _, packed = models
     batch = collate([EncodedSample((1, 2, 3, 4), (1, 2, 3, 4))])

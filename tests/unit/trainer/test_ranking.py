@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.training.ranking import (
+from services.trainer.training.objectives.ranking import (
     kendall_tau,
     listwise_loss,
     margin_loss,

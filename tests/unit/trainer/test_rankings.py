@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.trainer.data.rankings import ranked
-from services.trainer.data.records import Kind, Record, asked
+from services.trainer.datasets.rankings import ranked
+from services.trainer.datasets.records import Kind, Record, asked
 
 pytestmark = pytest.mark.unit
 

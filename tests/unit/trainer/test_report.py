@@ -11,12 +11,12 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from fleet_events import v1
-from services.trainer.jobs.attempt import Outcome
-from services.trainer.reporting import curves, description, model_card, page
-from services.trainer.reporting.document import ExportPart, TrainingReport
-from services.trainer.training.effort import Meter
-from services.trainer.training.examples import example_prompts
-from services.trainer.training.progress import Effort
+from services.trainer.reports import curves, description, model_card, page
+from services.trainer.reports.document import ExportPart, TrainingReport
+from services.trainer.runs.attempt import Outcome
+from services.trainer.training.protocol import Effort
+from services.trainer.training.resource_usage import Meter
+from services.trainer.training.router_prompts import example_prompts
 from tests.unit.trainer.reports import blob, finished, result, steps
 
 pytestmark = pytest.mark.unit

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.trainer.data.build_spec import InputFile
-from services.trainer.data.dataset import Format, InvalidSample
-from services.trainer.data.rows import Unreadable, read_rows
+from services.trainer.datasets.dataset import Format, InvalidSample
+from services.trainer.datasets.worker.rows import Unreadable, read_rows
+from services.trainer.datasets.worker.spec import InputFile
 
 pytestmark = pytest.mark.unit
 

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lora_core.base_model import end_tokens
-from services.inference.vocabulary import Vocabulary
-from services.trainer.data.records import Kind, Message, Record
+from services.inference.tokenizer import Vocabulary
+from services.trainer.datasets.records import Kind, Message, Record
 from services.trainer.training.encoding import (
     IGNORED,
     TEMPLATE_DATE,

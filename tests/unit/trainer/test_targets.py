@@ -20,11 +20,11 @@ from fleet_events import v1
 from lora_core.base_model import linear_shapes, load, target_shapes
 from lora_core.errors import UnsupportedBaseModel
 from services.registry.checkpoint import open_artifact
-from services.trainer.configuration import Configuration, check, resolve
-from services.trainer.data.records import Kind, Message, Record, schema
-from services.trainer.targets import chosen, default_targets, why_not
-from services.trainer.training.progress import TrainingSpec
-from services.trainer.training.run import CannotTrain, run
+from services.trainer.datasets.records import Kind, Message, Record, schema
+from services.trainer.training.configuration import Configuration, check, resolve
+from services.trainer.training.protocol import TrainingSpec
+from services.trainer.training.targets import chosen, default_targets, why_not
+from services.trainer.training.train import CannotTrain, run
 
 pytestmark = pytest.mark.unit
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.trainer.jobs.turn import PATIENCE, Turn
+from services.trainer.runs.queue_order import PATIENCE, Turn
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-4.3")]
 

@@ -1,0 +1,1 @@
+"""Typed Python client of the fleet's HTTP services, async and sync."""

@@ -1,0 +1,1 @@
+"""Following one loop or one training job until its end."""

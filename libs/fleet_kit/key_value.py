@@ -1,0 +1,73 @@
+"""A key-value bucket of the topology: write one's own keys, watch everybody's."""
+
+from collections.abc import AsyncGenerator
+
+import nats.errors
+import structlog
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from fleet_events.topology import Bucket
+from fleet_kit.cloudevents import event_id
+from fleet_kit.faults import describe
+
+__all__ = ["KeyValue"]
+
+log = structlog.get_logger()
+
+OPERATION = "KV-Operation"
+TIMEOUT = 2.0
+"""Seconds for one write: a late announcement is worth nothing."""
+
+
+class KeyValue:
+    """One bucket, on subjects and headers of NATS ADR-8, so that `nats kv` shows it.
+
+    Not `nats.js.kv`: its watcher needs rights to make and look at any consumer of the stream, and does not notice
+    when its consumer is lost.
+    """
+
+    def __init__(self, jetstream: JetStreamContext, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self._jetstream = jetstream
+        self._prefix = bucket.subjects.removesuffix(">")
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Write a key; raises what a JetStream publish raises."""
+        await self._jetstream.publish(f"{self._prefix}{key}", value, timeout=TIMEOUT)
+
+    async def delete(self, key: str) -> None:
+        """Remove a key; watchers receive that."""
+        await self._jetstream.publish(f"{self._prefix}{key}", timeout=TIMEOUT, headers={OPERATION: "DEL"})
+
+    async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
+        """Every key with its newest value, then changes as they come; None is a removed key.
+
+        The expiry of a value is no change: a watcher applies the bucket's `ttl` itself. Ends when nothing has come for
+        as long as that: a watcher that writes a key of its own would have received it, so the watch is lost. Raises
+        what JetStream raises when it cannot begin.
+        """
+        seconds = self.bucket.ttl.total_seconds()
+        config = ConsumerConfig(
+            name=f"watch-{event_id()}",
+            deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+            inactive_threshold=60,
+            filter_subject=self.bucket.subjects,
+        )
+        subscription = await self._jetstream.subscribe(
+            self.bucket.subjects, stream=self.bucket.stream, config=config, ordered_consumer=True
+        )
+        try:
+            while True:
+                try:
+                    message = await subscription.next_msg(timeout=seconds)
+                except TimeoutError:
+                    log.warning("watch is silent", bucket=self.bucket.name, seconds=seconds)
+                    return
+                key = message.subject.removeprefix(self._prefix)
+                yield key, None if OPERATION in (message.headers or {}) else message.data
+        finally:
+            try:
+                await subscription.unsubscribe()
+            except (nats.errors.Error, OSError) as error:
+                log.info("watch ended with its connection", bucket=self.bucket.name, reason=describe(error))

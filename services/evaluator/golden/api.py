@@ -1,0 +1,218 @@
+"""HTTP in: golden data sets."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet_kit.auth import Caller, require
+from fleet_kit.db import Connection
+from fleet_kit.errors import Problem
+from fleet_kit.http import dependency
+from fleet_kit.http_limits import body_rule
+from fleet_kit.http_openapi import answers_with
+from services.evaluator.domain import BadVersion, GoldenVersion
+from services.evaluator.golden import publication as golden_publication
+from services.evaluator.golden import samples as golden
+from services.evaluator.golden import sets as golden_sets
+from services.evaluator.golden import store as golden_store
+from services.evaluator.golden.samples import BadLines, ContextUse, GoldenSample
+from services.evaluator.handlers import EvaluatorService
+
+router = APIRouter(prefix="/v1/golden", tags=["golden data sets"])
+Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
+Reader = Annotated[Caller, Depends(require("adapters:read"))]
+Writer = Annotated[Caller, Depends(require("adapters:write"))]
+
+MAX_BODY = 32 * 1024 * 1024
+SHOWN_ERRORS = 100
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
+DOMAIN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+class NewDataset(BaseModel):
+    """A golden data set version to create."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset_id: str = Field(pattern=NAME)
+    domain: str = Field(pattern=DOMAIN)
+    version: str = "1.0.0"
+    description: str = Field(default="", max_length=4000)
+    context_use: ContextUse = "note"
+    """`prompt` puts a sample's context before its prompt; `note` keeps it for people and judges."""
+
+
+class DatasetVersion(BaseModel):
+    """A version as the API shows it. sha256 is null until an evaluation has frozen it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    dataset_id: str
+    version: str
+    domain: str
+    description: str
+    context_use: ContextUse
+    created_by: str
+    created_at: datetime
+    frozen: bool
+    sha256: str | None
+    total_samples: int
+
+
+class DatasetDetail(DatasetVersion):
+    """A version with its siblings and what it holds."""
+
+    versions: list[str]
+    by_difficulty: dict[str, int]
+
+
+class Changed(DatasetVersion):
+    """What an import led to. `opened` names the new version if the former one was frozen."""
+
+    changed: bool
+    opened: str | None
+    read: int
+
+
+class Datasets(BaseModel):
+    datasets: list[DatasetVersion]
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a golden data set, or a further version of one (empty)",
+    responses={200: {"model": DatasetVersion, "description": "It was there already"}},
+)
+async def create(wanted: NewDataset, caller: Writer, service: Running, response: Response) -> DatasetVersion:
+    caller.reach(wanted.domain)
+    try:
+        async with service.transaction() as tx:
+            made, new = await golden_sets.create(
+                tx.connection,
+                dataset_id=wanted.dataset_id,
+                domain=wanted.domain,
+                version=wanted.version,
+                description=wanted.description,
+                context_use=wanted.context_use,
+                by=caller.subject,
+            )
+    except BadVersion as error:
+        raise Problem(422, "Invalid request", str(error), field="version") from error
+    except golden_sets.Conflict as error:
+        raise Problem(409, "Golden data set conflict", str(error), field=str(error).partition(":")[0]) from error
+    response.status_code = 201 if new else 200
+    return DatasetVersion.model_validate(made)
+
+
+@router.get("", summary="Newest version of every data set, of one domain or of all that the caller reaches")
+async def list_datasets(caller: Reader, service: Running, domain: str | None = None) -> Datasets:
+    if domain is not None:
+        caller.reach(domain)
+    reached = caller.domain_filter
+    async with service.db.acquire() as connection:
+        found = await golden_store.newest_of_each(connection, domain=domain, domains=reached)
+    return Datasets(datasets=[DatasetVersion.model_validate(version) for version in found])
+
+
+@router.get("/{dataset_id}", summary="One data set: its newest version, or the one named")
+async def show(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> DatasetDetail:
+    async with service.db.acquire() as connection:
+        found = await _found(connection, dataset_id, version, caller)
+        versions = await golden_store.versions(connection, dataset_id)
+        samples = await golden_store.samples(connection, dataset_id, found.version)
+    counts = {name: sum(s.difficulty == name for s in samples) for name in ("easy", "medium", "hard")}
+    shown = DatasetVersion.model_validate(found)
+    return DatasetDetail(**shown.model_dump(), versions=[v.version for v in versions], by_difficulty=counts)
+
+
+@router.post(
+    "/{dataset_id}/samples",
+    summary="Import samples, one JSON object a line (application/x-ndjson)",
+    openapi_extra=body_rule(MAX_BODY, "application/x-ndjson"),
+)
+async def import_samples(
+    dataset_id: str,
+    request: Request,
+    caller: Writer,
+    service: Running,
+    replace: Annotated[bool, Query(description="the lines are all samples, instead of further ones")] = False,
+) -> Changed:
+    async with service.db.acquire() as connection:
+        domain = (await _found(connection, dataset_id, None, caller)).domain
+    text = await _text(request)
+    samples = await _read(text, domain)
+    async with service.transaction() as tx:
+        change = await golden_sets.set_samples(tx.connection, dataset_id, samples, replace=replace, by=caller.subject)
+        if change.changed:
+            await golden_publication.publish(tx, change.version)
+    shown_version = DatasetVersion.model_validate(change.version).model_dump()
+    return Changed(**shown_version, changed=change.changed, opened=change.opened, read=len(samples))
+
+
+_READING = asyncio.Semaphore(2)
+"""Imports that are checked at once in this process: each takes a thread, for a minute at worst."""
+
+
+async def _read(text: str, domain: str) -> list[GoldenSample]:
+    try:
+        async with _READING:
+            return await asyncio.to_thread(golden.read_jsonl, text, domain)
+    except BadLines as error:
+        shown = [{"line": e.line, "field": e.field, "detail": e.detail} for e in error.errors[:SHOWN_ERRORS]]
+        raise Problem(
+            422,
+            "Invalid samples",
+            f"nothing was imported: {error}",
+            field=error.errors[0].field,
+            errors=shown,
+            error_count=len(error.errors),
+        ) from error
+
+
+@router.get(
+    "/{dataset_id}/export",
+    summary="The samples as JSONL, as import takes them",
+    response_class=Response,
+    responses=answers_with("application/x-ndjson"),
+)
+async def export(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> PlainTextResponse:
+    async with service.db.acquire() as connection:
+        found = await _found(connection, dataset_id, version, caller)
+        samples = await golden_store.samples(connection, dataset_id, found.version)
+    name = f"{dataset_id}-{found.version}.jsonl"
+    return PlainTextResponse(
+        golden.write_jsonl(samples),
+        media_type="application/x-ndjson",
+        headers={
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "X-Golden-Version": found.version,
+            "X-Golden-Sha256": golden.digest(samples, found.context_use),
+        },
+    )
+
+
+async def _found(connection: Connection, dataset_id: str, version: str | None, caller: Caller) -> GoldenVersion:
+    """The version, within the caller's domains. What lies beyond them is not said to exist."""
+    try:
+        found = await golden_sets.get(connection, dataset_id, version)
+        if not caller.reaches(found.domain):
+            raise golden_sets.unknown(dataset_id, version)
+    except golden_sets.Unknown as error:
+        raise Problem(404, "Golden data set not found", str(error), field="dataset_id") from error
+    return found
+
+
+async def _text(request: Request) -> str:
+    body = await request.body()
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        line = body[: error.start].count(b"\n") + 1
+        raise Problem(422, "Invalid samples", f"line {line} is not UTF-8", field="(line)") from error

@@ -1,0 +1,265 @@
+"""Whether the reference judge can decide an answer at all, and which way. Pure, lexical, and shy: it abstains on doubt.
+
+Some answers fail before any comparison: keyword lists, echoes, loops. Others are settled by the sample's rules and by
+what can be compared exactly: quantities, names and negations. Everything else (another wording, another order, a word
+that may turn the meaning round) is undecided. Precision and recall, measured on answers that no constant here was
+chosen on, are in docs/judging.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import SequenceMatcher
+from typing import Protocol
+
+from services.evaluator.judging.criteria import Criterion, Exact, Rule, broken_musts, is_must
+from services.evaluator.judging.fact_overlap import (
+    STOP_STEMS,
+    clauses,
+    compare,
+    is_number,
+    names,
+    negations,
+    stem,
+    terms,
+)
+from services.evaluator.judging.quantities import Quantity, quantities
+from services.evaluator.judging.style_features import language, repetition
+from services.evaluator.judging.text import fold, words
+from services.evaluator.judging.vocabulary import GRAMMAR, OPPOSITES
+
+LOOP = 0.6
+"""Of `form.repetition`: that much of an answer in circles is no answer."""
+FOREIGN_WITH_RULES, FOREIGN_WITHOUT = 0.34, 0.12
+"""Share of an answer's content words that neither expected output, prompt nor rules have."""
+NEAR = 0.4
+"""Overlap of two clauses' content words from which one is taken for the other's counterpart."""
+RECALL_WITH_RULES, RECALL_WITHOUT = 0.45, 0.8
+"""Weighted share of the expected content that the answer keeps."""
+
+
+class Sample(Protocol):
+    """The parts of a golden sample that settle an answer."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def expected_output(self) -> str: ...
+    @property
+    def rules(self) -> Mapping[Criterion, Sequence[Rule]]: ...
+
+
+@dataclass(frozen=True)
+class Settled:
+    """right is None where nothing settles the answer; `why` gives the reason in any case."""
+
+    right: bool | None
+    why: str
+
+
+def settle(sample: Sample, answer: str) -> Settled:  # noqa: PLR0911 - a table, first row that fits
+    """What the rules and facts of the sample make of the answer."""
+    if not words(answer):
+        return Settled(False, "the answer is empty")
+    if fold(answer) == fold(sample.expected_output):
+        return Settled(True, "it is the expected output")
+    if broken := broken_musts(sample.rules, answer):
+        return Settled(False, f"breaks {'; '.join(text for of_it in broken.values() for text in of_it)}")
+    if any(isinstance(rule, Exact) for rule in sample.rules.get(Criterion.ACCURACY, ())):
+        return Settled(True, "it is one of the exact answers")
+    if fault := no_answer(sample, answer):
+        return Settled(False, fault)
+    if wrong := _wrong_quantity(sample, answer):
+        return Settled(False, wrong)
+    if doubt := _doubt(sample, answer):
+        return Settled(None, doubt)
+    return Settled(True, "rules, quantities, names and negations agree with the expected output")
+
+
+def no_answer(sample: Sample, answer: str) -> str:
+    """Why the answer is none, whatever words it has: an echo, a loop or a list of keywords; else empty."""
+    if (
+        set(terms(answer)) <= set(terms(sample.prompt))
+        and not compare(sample.expected_output, sample.prompt, answer).adds
+    ):
+        return "only repeats the prompt"
+    if repetition(answer, sample.expected_output) >= LOOP:
+        return "turns in circles"
+    if _is_keyword_list(answer) and not _is_keyword_list(sample.expected_output):
+        return "lists keywords without a statement"
+    return ""
+
+
+def _is_keyword_list(text: str) -> bool:
+    """Many short fragments, or many words, hardly held together by grammar (articles, verbs of being, pronouns)."""
+    said = words(text)
+    if len(said) < 5:
+        return False
+    grammar = sum(word in GRAMMAR for word in said) / len(said)
+    stops = sum(word in STOP_STEMS for word in said) / len(said)
+    fragments = [part for part in re.split(r"[,;:|/•\n]+|\s-\s|[.!?](?:\s|$)|->|→|\+", text) if words(part)]
+    size = len(said) / len(fragments)
+    listed = (len(fragments) >= 3 and size <= 3.5 and grammar < 0.1) or (
+        len(fragments) >= 4 and size <= 2 and grammar < 0.2
+    )
+    return listed or (len(said) >= 7 and stops < 0.1)
+
+
+def _wrong_quantity(sample: Sample, answer: str) -> str:
+    """Where a kind of quantity (a time, a sum of euros, a paragraph) has other values and none of the expected ones."""
+    wanted, said = quantities(sample.expected_output), quantities(answer)
+    told = {quantity.value for quantity in quantities(sample.prompt)}
+    for dimension in dict.fromkeys(q.dimension for q in wanted if q.dimension not in {"", "text"}):
+        expected = {q.value for q in wanted if q.dimension == dimension} - told
+        given = {q.value for q in said if q.dimension == dimension} - told
+        if expected and given and not expected & given and not expected & {q.value for q in said}:
+            return f"{_written(given)} {dimension} instead of {_written(expected)}"
+    return ""
+
+
+def _written(values: Iterable[Decimal | str]) -> str:
+    return "/".join(sorted(map(str, values)))
+
+
+def _doubt(sample: Sample, answer: str) -> str:
+    """Why the answer may be wrong although no rule is broken; empty where nothing speaks against it."""
+    musts = any(is_must(rule) for rule in sample.rules.get(Criterion.ACCURACY, ()))
+    kept = compare(sample.expected_output, sample.prompt, answer)
+    return (
+        _doubt_of_quantities(sample, answer)
+        or _doubt_of_names(sample, answer)
+        or _doubt_of_polarity(sample, answer)
+        or "; ".join((*kept.exchanged, *kept.reversed))
+        or _doubt_of_places(sample, answer)
+        or _doubt_of_words(sample, answer, kept.recall, with_rules=musts)
+    )
+
+
+def _doubt_of_quantities(sample: Sample, answer: str) -> str:
+    told = quantities(sample.prompt)
+    wanted, said = quantities(sample.expected_output), quantities(answer)
+    missing = [q for q in wanted if not _among(q, said) and not _among(q, told)]
+    foreign = [q for q in said if not _among(q, wanted) and not _among(q, told)]
+    if missing:
+        return f"lacks the quantity {missing[0].written}"
+    if foreign:
+        return f"has the quantity {foreign[0].written}, which is nowhere expected"
+    order = [q for q in dict.fromkeys(wanted) if q in said]
+    if order != [q for q in dict.fromkeys(said) if q in order]:
+        return "has the quantities in another order, so they may have changed places"
+    return ""
+
+
+def _among(quantity: Quantity, others: Sequence[Quantity]) -> bool:
+    """The same one, or the same number where one of the two leaves its unit out."""
+    return any(
+        other.value == quantity.value
+        and (other.dimension == quantity.dimension or not other.dimension or not quantity.dimension)
+        for other in others
+    )
+
+
+def _doubt_of_names(sample: Sample, answer: str) -> str:
+    expected, told, said = _names(sample.expected_output), set(terms(sample.prompt)), terms(answer)
+    if missing := sorted(expected - set(said) - told):
+        return f"lacks {missing[0]!r}"
+    if foreign := sorted(_names(answer) - set(terms(sample.expected_output)) - told - _in_rules(sample)):
+        return f"names {foreign[0]!r}, which is nowhere expected"
+    order = [term for term in dict.fromkeys(terms(sample.expected_output)) if term in expected and term in said]
+    if order != [term for term in dict.fromkeys(said) if term in order]:
+        return "has the names in another order, so they may have changed places"
+    return ""
+
+
+def _names(text: str) -> set[str]:
+    """Names and codes, without numbers. German nouns all have capitals, so there codes alone are names."""
+    found = {term for term in names(text) if not is_number(term)}
+    return {term for term in found if not term.isalpha()} if language(text) == "German" else found
+
+
+def _doubt_of_polarity(sample: Sample, answer: str) -> str:
+    if negations(answer) != negations(sample.expected_output):
+        return "negates more or less often than the expected output"
+    wanted, said = ([stem(word) for word in words(text)] for text in (sample.expected_output, answer))
+    for one, other in _OPPOSITES:
+        sides = [[term in one for term in text if term in one or term in other] for text in (wanted, said)]
+        if all(sides) and _runs(sides[0]) != _runs(sides[1]):
+            told = sorted({term for term in said if term in one or term in other})
+            return f"has {'/'.join(told)} otherwise than the expected output"
+    return ""
+
+
+_OPPOSITES = [tuple({stem(word) for word in side} for side in pair) for pair in OPPOSITES]
+
+
+def _runs(items: Sequence[bool]) -> list[bool]:
+    """Without immediate repetitions."""
+    return [item for place, item in enumerate(items) if place == 0 or item != items[place - 1]]
+
+
+def _doubt_of_places(sample: Sample, answer: str) -> str:
+    """Where a clause comes back with one of its words exchanged for another, from elsewhere or from another clause: a
+    wrong entity, or a synonym, which words alone cannot tell apart; or with its words in another order."""
+    told, rules = set(terms(sample.prompt)), _in_rules(sample)
+    if exchanged := _exchanged_in_place(sample, answer, told | rules):
+        return exchanged
+    answered = [content for clause in clauses(answer) if (content := _content(clause))]
+    for clause in clauses(sample.expected_output):
+        wanted = _content(clause)
+        if len(wanted) < 2 or not answered:
+            continue
+        nearest = max(answered, key=lambda said: _overlap(wanted, said))
+        lost = [term for term in wanted if not _known(term, set(nearest))]
+        put = [term for term in nearest if not _known(term, set(wanted))]
+        if _overlap(wanted, nearest) >= NEAR and lost and [t for t in put if t not in told and t not in rules]:
+            return f"has {put[0]!r} where {lost[0]!r} is expected"
+        common = [term for term in wanted if term in nearest]
+        if not lost and common != [term for term in nearest if term in common]:
+            return f"has the words of {clause.strip()!r} in another order"
+    return ""
+
+
+def _exchanged_in_place(sample: Sample, answer: str, known: set[str]) -> str:
+    """A word or two of the expected output with words from nowhere in their place, the same words around them."""
+    wanted, said = terms(sample.expected_output), terms(answer)
+    blocks = SequenceMatcher(None, wanted, said, autojunk=False).get_opcodes()
+    for kind, start, end, begun, ended in blocks:
+        if kind != "replace" or end - start > 3 or ended - begun > 3:
+            continue
+        lost = [term for term in wanted[start:end] if term not in STOP_STEMS]
+        put = [t for t in said[begun:ended] if t not in STOP_STEMS and not _known(t, known | set(wanted))]
+        if lost and put:
+            return f"has {put[0]!r} where {lost[0]!r} is expected"
+    return ""
+
+
+def _content(clause: str) -> list[str]:
+    return [term for term in dict.fromkeys(terms(clause)) if term not in STOP_STEMS]
+
+
+def _overlap(one: Sequence[str], other: Sequence[str]) -> float:
+    return len(set(one) & set(other)) / len(set(one) | set(other))
+
+
+def _doubt_of_words(sample: Sample, answer: str, recall: float, *, with_rules: bool) -> str:
+    known = set(terms(sample.expected_output)) | set(terms(sample.prompt)) | _in_rules(sample)
+    content = [term for term in dict.fromkeys(terms(answer)) if term not in STOP_STEMS]
+    foreign = [term for term in content if not _known(term, known)]
+    share = len(foreign) / max(1, len(content))
+    if share > (FOREIGN_WITH_RULES if with_rules else FOREIGN_WITHOUT):
+        return f"says what no rule covers: {', '.join(foreign[:5])}"
+    if recall < (RECALL_WITH_RULES if with_rules else RECALL_WITHOUT):
+        return f"keeps {recall:.0%} of the expected content, too little to tell"
+    return ""
+
+
+def _known(term: str, known: set[str]) -> bool:
+    return term in known or (len(term) >= 6 and any(other[:6] == term[:6] for other in known))
+
+
+def _in_rules(sample: Sample) -> set[str]:
+    """Words of the rules: alternatives that their owner lets stand for the expected output's."""
+    return {term for rules in sample.rules.values() for rule in rules for term in terms(rule.text)}

@@ -1,0 +1,102 @@
+"""Judge backends: how an answer becomes a judgement. Anything with these two members can judge."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from services.evaluator.golden.samples import GoldenSample
+from services.evaluator.judging import reference_judge
+from services.evaluator.judging.judgement import Judgement
+from services.evaluator.judging.ledger import Ledger
+from services.evaluator.judging.signals import NOTHING, measure, texts_to_embed
+from services.evaluator.judging.text import words
+from services.evaluator.openai_client import OpenAIClient
+
+ABSURD = -1e4  # a log-likelihood that stands for "impossible" where a server gives minus infinity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A judgement with the raw material it was made from, kept in the report."""
+
+    judgement: Judgement
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class JudgeDescription:
+    """Who judged: events and reports carry it. A reference judge has no prompt."""
+
+    name: str
+    version: str
+    model: str
+    prompt_sha256: str
+    parameters: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class Judge(Protocol):
+    """One backend. `name` stands for all that its verdicts depend on: results are compared only under the same name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> JudgeDescription: ...
+
+    async def judge(self, sample: GoldenSample, question: str, answer: str, ledger: Ledger) -> Finding: ...
+
+
+class ReferenceJudge:
+    """The deterministic reference judge on a server's embeddings and its base model's likelihoods."""
+
+    def __init__(self, models: OpenAIClient, *, base_model: str, embeddings_model: str) -> None:
+        self._models = models
+        self._base_model = base_model
+        self._embeddings_model = embeddings_model
+
+    @property
+    def name(self) -> str:
+        return reference_judge.NAME
+
+    @property
+    def description(self) -> JudgeDescription:
+        name, _, version = reference_judge.NAME.partition("/")
+        used = {"base_model": self._base_model, "embeddings_model": self._embeddings_model}
+        return JudgeDescription(name, version, "", "", used)
+
+    async def judge(
+        self,
+        sample: GoldenSample,
+        question: str,
+        answer: str,
+        ledger: Ledger | None = None,  # noqa: ARG002 - it asks no judge
+    ) -> Finding:
+        """Raises what the client raises; an empty answer needs no model."""
+        if not words(answer):
+            return Finding(reference_judge.judge(sample, answer, NOTHING), NOTHING.to_json())  # looks at no rule
+        expected = sample.expected_output
+        vectors, mine, theirs = await asyncio.gather(
+            self._models.embed(self._embeddings_model, texts_to_embed(sample.prompt, expected, answer)),
+            self._models.likelihood(self._base_model, question, answer),
+            self._models.likelihood(self._base_model, question, expected),
+        )
+        signals = measure(
+            sample.prompt,
+            expected,
+            answer,
+            vectors,
+            answer_likelihood=None if mine is None else max(mine, ABSURD),
+            expected_likelihood=None if theirs is None else max(theirs, ABSURD),
+        )
+        # A sample's rules may take a second of arithmetic; the event loop serves others meanwhile.
+        return Finding(await asyncio.to_thread(reference_judge.judge, sample, answer, signals), signals.to_json())

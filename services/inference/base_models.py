@@ -1,0 +1,63 @@
+"""The base models of this process, each with all that serves it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from fleet_events.v1 import Adapter
+from lora_core.generation_settings import GenerationSettings
+from services.inference.backend import Backend
+from services.inference.resolution import Base
+from services.inference.slots.adapters import Adapters
+from services.inference.tokenizer import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request, in tokens."""
+
+    max_prompt_tokens: int
+    max_completion_tokens: int
+    default_completion_tokens: int
+    context: int
+    """What the model itself can take, prompt and answer together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """One base model, shared by all its adapters."""
+
+    base: Base
+    vocabulary: Vocabulary
+    adapters: Adapters
+    backend: Backend
+    limits: Limits
+    trim: Callable[[], Awaitable[None]] | None = None
+    """Gives the memory of empty slots back to the system; None where they are not in this process."""
+    own: GenerationSettings = field(default_factory=GenerationSettings)
+    """What the model's makers set, for what a request leaves open."""
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """All of them; the first answers where nothing else is said."""
+
+    all: Sequence[Hosted]
+
+    def __post_init__(self) -> None:
+        revisions = [one.base.revision for one in self.all]
+        for one in self.all:
+            if revisions.count(one.base.revision) > 1:
+                raise ValueError(f"base model {one.base.name!r} is there twice: its files are those of another one")
+
+    @cached_property
+    def bases(self) -> tuple[Base, ...]:
+        return tuple(one.base for one in self.all)
+
+    def of(self, base: Base) -> Hosted:
+        """What serves a base model of this process."""
+        return next(one for one in self.all if one.base == base)
+
+    def of_adapter(self, adapter: Adapter) -> Hosted | None:
+        """What serves an adapter, if its base model is here."""
+        return next((one for one in self.all if one.base.revision == adapter.base_model.revision), None)

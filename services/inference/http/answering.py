@@ -1,0 +1,114 @@
+"""The HTTP response with the answers to a request: whole, or as server-sent events."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+
+import structlog
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from services.inference.chosen import Chosen
+from services.inference.engine_thread import Token
+from services.inference.generation import End, Generator, Job
+from services.inference.http import openai_format
+from services.inference.http.choices import answers
+from services.inference.http.disconnect import ClosingStream, unless_gone
+from services.inference.http.requested import Asked
+from services.inference.http.schemas import CompletionRequest, Sampling
+from services.inference.pieces import Piece
+
+log = structlog.get_logger()
+
+
+def tells_usage(body: Sampling) -> bool:
+    """Whether its stream is to end with a chunk that carries the usage."""
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+async def answer(
+    body: Sampling,
+    form: openai_format.Form,
+    jobs: Sequence[Job],
+    asked: Sequence[Asked],
+    *,
+    request: Request,
+    generator: Generator,
+) -> Response:
+    """The response with every answer, whole or as server-sent events.
+
+    Raises what `Generator.answer` raises, before the first byte of a stream.
+    """
+    prompt_tokens = sum(len(one.ids) for one in asked)
+    if not body.stream:
+        whole = await unless_gone(request, _whole(body, jobs, asked, generator))
+        return Response(status_code=499) if whole is None else JSONResponse(form.whole(whole, prompt_tokens))
+    pieces = answers(generator, jobs, jobs[0].chosen.hosted.backend.rows)
+    try:
+        # What can be refused is refused before the first byte, with its own status.
+        first = await unless_gone(request, anext(pieces))
+    except BaseException:
+        await pieces.aclose()
+        raise
+    if first is None:
+        await pieces.aclose()
+        return Response(status_code=499)
+
+    async def events() -> AsyncIterator[str]:
+        produced = 0
+        for index in range(len(jobs)):
+            for chunk in form.begin(index):
+                yield chunk
+        try:
+            async for index, piece in _from(first, pieces):
+                yield form.chunk(index, piece)
+                produced += piece.completion_tokens if isinstance(piece, End) else 0
+            if tells_usage(body):
+                yield form.usage_chunk(prompt_tokens, produced)
+        except Exception as error:
+            log.exception("stream_failed", generation_id=jobs[0].generation_id)
+            yield form.error(error)
+            return
+        yield form.done()
+
+    return ClosingStream(
+        events(),
+        pieces,
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _whole(
+    body: Sampling, jobs: Sequence[Job], asked: Sequence[Asked], generator: Generator
+) -> list[openai_format.Answered]:
+    """Every answer, in the jobs' order."""
+    echoes: list[openai_format.Echo | None] = [None] * len(jobs)
+    if isinstance(body, CompletionRequest) and body.echo:
+        of_prompts = [await _echo(one, jobs[0].chosen, body.top, generator) for one in asked]
+        echoes = [echo for echo in of_prompts for _ in range(body.n)]
+    got: list[list[Piece]] = [[] for _ in jobs]
+    ends = [End("length", 0)] * len(jobs)
+    if jobs[0].sampling.max_tokens:
+        async with aclosing(answers(generator, jobs, jobs[0].chosen.hosted.backend.rows)) as pieces:
+            async for index, piece in pieces:
+                if isinstance(piece, End):
+                    ends[index] = piece
+                else:
+                    got[index].append(piece)
+    return [openai_format.Answered(*one) for one in zip(got, ends, echoes, strict=True)]
+
+
+async def _echo(one: Asked, chosen: Chosen, top: int | None, generator: Generator) -> openai_format.Echo:
+    text = chosen.hosted.vocabulary.decode(one.ids, skip_special_tokens=False)
+    if top is None:
+        return openai_format.Echo(text)
+    scored = await generator.scores(chosen, one.ids, top) if len(one.ids) > 1 else []
+    return openai_format.Echo(text, [Token(one.ids[0], 0.0), *scored], one.offsets)
+
+
+async def _from(
+    first: tuple[int, Piece | End], rest: AsyncIterator[tuple[int, Piece | End]]
+) -> AsyncIterator[tuple[int, Piece | End]]:
+    yield first
+    async for piece in rest:
+        yield piece

@@ -1,0 +1,243 @@
+"""Answers in OpenAI's forms: https://platform.openai.com/docs/api-reference/chat/object and .../completions/object."""
+
+import codecs
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from services.inference.engine_thread import Token
+from services.inference.errors import ApiError, ServerFault
+from services.inference.generation import End
+from services.inference.http.schemas import Provenance, Usage
+from services.inference.pieces import Piece
+from services.inference.token_bytes import TokenBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt that is said again before its answer: its text, and its tokens where those are asked for."""
+
+    text: str
+    tokens: Sequence[Token] = ()
+    offsets: Sequence[int] = ()
+    """The character at which each token begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One whole answer."""
+
+    pieces: Sequence[Piece]
+    end: End
+    echo: Echo | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def tokens(self) -> list[Token]:
+        return [token for piece in self.pieces for token in piece.tokens]
+
+
+class Form(Protocol):
+    """How one endpoint's answers look, whole and as server-sent events. index: which of several answers it is."""
+
+    def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]: ...
+    def begin(self, index: int) -> Iterator[str]: ...
+    def chunk(self, index: int, piece: Piece | End) -> str: ...
+    def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str: ...
+    def error(self, error: Exception) -> str: ...
+    def done(self) -> str: ...
+
+
+@dataclass(kw_only=True)
+class _Envelope:
+    """What both forms share."""
+
+    id: str
+    model: str
+    provenance: Provenance
+    tokens: TokenBytes
+    top: int | None
+    """Candidates told of each place; None: no log-probabilities."""
+    usage: bool = False
+    """Whether a stream ends with a chunk that carries the usage."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def _wrap(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+            "lorafleet": self.provenance.model_dump(),
+        }
+
+    def _chunked(self, kind: str, choice: dict[str, object]) -> str:
+        return _event(self._wrap(kind, [choice]) | ({"usage": None} if self.usage else {}))
+
+    def error(self, error: Exception) -> str:
+        """The last event of a stream that broke."""
+        told = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
+        return _event(told.body())
+
+    def done(self) -> str:
+        return "data: [DONE]\n\n"
+
+
+@dataclass(kw_only=True)
+class Chat(_Envelope):
+    """POST /v1/chat/completions."""
+
+    _begun: set[int] = field(default_factory=set)
+    """Answers that have told their first token."""
+
+    def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
+        choices: list[dict[str, object]] = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": answer.text, "refusal": None},
+                "logprobs": self._logprobs(index, answer.tokens),
+                "finish_reason": answer.end.reason,
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return self._wrap("chat.completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
+
+    def begin(self, index: int) -> Iterator[str]:
+        yield self._chunk(index, {"role": "assistant", "content": ""}, None, None)
+
+    def chunk(self, index: int, piece: Piece | End) -> str:
+        if isinstance(piece, End):
+            return self._chunk(index, {}, piece.reason, None)
+        return self._chunk(index, {"content": piece.text}, None, self._logprobs(index, piece.tokens))
+
+    def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
+        wrapped = self._wrap("chat.completion.chunk", [])
+        return _event(wrapped | {"usage": _usage(prompt_tokens, completion_tokens)})
+
+    def _chunk(self, index: int, delta: dict[str, object], reason: str | None, logprobs: object) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return self._chunked("chat.completion.chunk", choice)
+
+    def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, object] | None:
+        if self.top is None:
+            return None
+        content = []
+        for token in tokens:
+            first = index not in self._begun
+            self._begun.add(index)
+            likeliest = [self._one(one, logprob, first) for one, logprob in token.alternatives[: self.top]]
+            content.append({**self._one(token.id, token.logprob, first), "top_logprobs": likeliest})
+        return {"content": content, "refusal": None}
+
+    def _one(self, token_id: int, logprob: float, first: bool) -> dict[str, object]:
+        found = self.tokens.of(token_id, first=first)
+        shown = self.tokens.shown(token_id, first=first)
+        return {"token": shown, "logprob": logprob, "bytes": None if found is None else list(found)}
+
+
+class _Offsets:
+    """Where each token of a text begins: its characters before, incomplete ones not counted."""
+
+    def __init__(self, at: int = 0) -> None:
+        self._at = at
+        self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.begun = at > 0
+
+    def next(self, token: bytes | None) -> int:
+        begins, self.begun = self._at, True
+        self._at += len(self._characters.decode(token or b""))
+        return begins
+
+
+@dataclass(kw_only=True)
+class Completion(_Envelope):
+    """POST /v1/completions."""
+
+    _offsets: dict[int, _Offsets] = field(default_factory=lambda: defaultdict(_Offsets))
+
+    def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
+        choices: list[dict[str, object]] = []
+        for index, answer in enumerate(answers):
+            head = answer.echo.text if answer.echo else ""
+            self._offsets[index] = _Offsets(len(head))
+            logprobs = self._logprobs(index, answer.tokens)
+            if logprobs is not None and answer.echo is not None:
+                prompt = self._echoed(answer.echo)
+                logprobs = {name: [*prompt[name], *values] for name, values in logprobs.items()}
+            choices.append(
+                {
+                    "index": index,
+                    "text": head + answer.text,
+                    "logprobs": logprobs,
+                    "finish_reason": answer.end.reason,
+                }
+            )
+        return self._wrap("text_completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
+
+    def begin(self, index: int) -> Iterator[str]:  # noqa: ARG002 - its first chunk is text already
+        return iter(())
+
+    def chunk(self, index: int, piece: Piece | End) -> str:
+        reason, text, logprobs = None, "", None
+        if isinstance(piece, End):
+            reason = piece.reason
+        else:
+            text, logprobs = piece.text, self._logprobs(index, piece.tokens)
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return self._chunked("text_completion", choice)
+
+    def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
+        return _event(self._wrap("text_completion", []) | {"usage": _usage(prompt_tokens, completion_tokens)})
+
+    def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, list[object]] | None:
+        if self.top is None:
+            return None
+        told: dict[str, list[object]] = {name: [] for name in _COLUMNS}
+        offsets = self._offsets[index]
+        for token in tokens:
+            first = not offsets.begun
+            told["tokens"].append(self.tokens.shown(token.id, first=first))
+            told["token_logprobs"].append(token.logprob)
+            told["text_offset"].append(offsets.next(self.tokens.of(token.id, first=first)))
+            told["top_logprobs"].append(self._candidates(token, first))
+        return told
+
+    def _candidates(self, token: Token, first: bool) -> dict[str, float] | None:
+        """As OpenAI's: the likeliest, and the token itself, which need not be one of them."""
+        if not self.top:
+            return None
+        found = {self.tokens.shown(one, first=first): logprob for one, logprob in token.alternatives[: self.top]}
+        return found | {self.tokens.shown(token.id, first=first): token.logprob}
+
+    def _echoed(self, echo: Echo) -> dict[str, list[object]]:
+        """The first token has no log-probability: nothing is before it."""
+        shown = [self.tokens.shown(one.id, first=not at) for at, one in enumerate(echo.tokens)]
+        return {
+            "tokens": [*shown],
+            "token_logprobs": [one.logprob if at else None for at, one in enumerate(echo.tokens)],
+            "top_logprobs": [self._candidates(one, False) if at else None for at, one in enumerate(echo.tokens)],
+            "text_offset": [*echo.offsets],
+        }
+
+
+_COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+
+
+def _tokens_of(answers: Sequence[Answered]) -> int:
+    return sum(answer.end.completion_tokens for answer in answers)
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    total = prompt_tokens + completion_tokens
+    return Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, total_tokens=total).model_dump()
+
+
+def _event(body: dict[str, object]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

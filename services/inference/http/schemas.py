@@ -1,0 +1,343 @@
+"""Bodies of the /v1 API. What this server cannot do is refused by name, never passed over."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from services.inference.http.messages import ChatMessage, Text
+from services.inference.http.parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
+
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+_STOPS: dict[str, Any] = {
+    "custom_error_type": "stops",
+    "custom_error_message": "expected a text of 1 to 200 characters, or a list of up to 16 of them",
+}
+
+
+def _one_or_many(stop: object) -> str | None:
+    """Tells a stop string and a list of them apart; an empty text is neither."""
+    match stop:
+        case str() if stop:
+            return "text"
+        case list():
+            return "list"
+    return None
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+    BeforeValidator(without_nulls),
+]
+"""As OpenAI bounds it."""
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=1_000_000)]
+LogitBias = Annotated[
+    dict[Annotated[str, Field(max_length=10, pattern="^[0-9]+$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=1024),
+    BeforeValidator(without_nulls),
+]
+"""Token id, as text (a name in JSON) → what is added to its logit."""
+
+_NO_TOOLS = (
+    "answers are text alone: describe what the model may call in the system message, and read its answer yourself"
+)
+_NO_STRUCTURE = "answers are free text: ask for JSON in the system message, and check what comes"
+_NO_MEDIA = "this server reads and writes text alone"
+_NO_REACH = "this server looks nothing up: put what the model should know into the messages"
+_NO_CHECK = "this server judges no texts: ask a moderation service before or after"
+_NO_TEMPLATE = "conversations are rendered by the model's own chat template: use /v1/completions for another one"
+_STRINGS = "answers are plain text without special tokens, ended before a stop string"
+_SEARCH = "answers are drawn one token after another: use n and seed"
+_WHOLE = "prompts are read whole: cut it to the model's context yourself"
+
+
+class Routed(BaseModel):
+    """What the router said to `model: auto`."""
+
+    matched: bool
+    """False: no adapter was near enough, the base model answered."""
+    adapter_id: str | None = None
+    score: float | None = None
+    """Of the adapter, or of the nearest one where none was near enough."""
+    threshold: float | None = None
+    """From which score on it would have been, or was, near enough."""
+    margin: float | None = None
+    """How far the nearest adapter is before the second."""
+    ambiguous: bool = False
+    """Others suit about as well: POST /v1/route of the router names them."""
+    reason: str
+
+
+class Weighted(BaseModel):
+    """One adapter of a set."""
+
+    adapter_id: str
+    artifact_sha256: str
+    weight: float
+
+
+class Fallback(BaseModel):
+    """Another model answered than the requested one."""
+
+    requested: str
+    reason: str
+    """The error's code that the request would have got."""
+    message: str
+
+
+class Provenance(BaseModel):
+    """Who answered; the response's field `lorafleet`."""
+
+    adapter_id: str | None
+    """None is the base model; of a set, the adapter with the largest weight."""
+    artifact_sha256: str | None
+    base_model: str
+    base_model_revision: str
+    routed: Routed | None
+    """Only for `model: auto`."""
+    mix: list[Weighted] | None = None
+    """Only for a weighted set: all of it."""
+    fallback: Fallback | None = None
+    """Only where the requested model could not serve and another was allowed to."""
+
+
+class StreamOptions(Body):
+    """Whether a stream ends with a chunk that carries the usage."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    """Taken, and changes nothing: there is none."""
+    continuous_usage_stats: Annotated[object, Neutral([False], "set include_usage for the stream's end")] = None
+
+
+class Sampling(Body):
+    """Fields that chat and completions share.
+
+    What is not set is the base model's own (`generation_config.json`), else OpenAI's, but for max_tokens (a setting).
+    """
+
+    model: str = Field(min_length=1, max_length=300)
+    max_tokens: int | None = Field(default=None, ge=0, lt=2**31)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    """Below 0.0001 it is greedy, as 0 is."""
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
+    """Not OpenAI's, as vLLM has it: 0 and -1 are all tokens."""
+    min_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Not OpenAI's, as vLLM has it."""
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: (
+        Annotated[
+            Annotated[Stop, Tag("text")] | Annotated[list[Stop], Field(max_length=16), Tag("list")],
+            Discriminator(_one_or_many, **_STOPS),
+        ]
+        | None
+    ) = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    """Not OpenAI's, as vLLM has it."""
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: int = Field(default=1, ge=1, le=8)
+    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100.0)
+    """Not OpenAI's, as vLLM and transformers have it: over prompt and answer."""
+    logit_bias: LogitBias | None = None
+    ignore_eos: bool = False
+    """Go on to max_tokens (not OpenAI's; vLLM has it under this name). For load tests."""
+    metadata: Metadata | None = None
+    fallback: bool | Annotated[str, Field(min_length=1, max_length=300)] = False
+    """May another model answer if this one cannot serve: true for the configured one, or its name (not OpenAI's)."""
+
+    priority: int = Field(default=0, ge=-10, le=10)
+    """As vLLM's (not OpenAI's): lower goes earlier in the queue for slots, by that many seconds."""
+
+    # Taken, and change nothing.
+    user: str | None = Field(default=None, max_length=200)
+    service_tier: Word | None = None
+    store: bool | None = None
+    safety_identifier: Word | None = None
+    prompt_cache_key: Word | None = None
+    prompt_cache_retention: Word | None = None
+    prompt_cache_options: Small | None = None
+
+    # vLLM's, where they ask for what happens anyway.
+    skip_special_tokens: Annotated[object, Neutral([True], _STRINGS)] = None
+    spaces_between_special_tokens: Annotated[object, Neutral([True, False], _STRINGS)] = None
+    include_stop_str_in_output: Annotated[object, Neutral([False], _STRINGS)] = None
+    min_tokens: Annotated[object, Neutral([0], "set ignore_eos to go on to max_tokens")] = None
+    best_of: Annotated[object, Neutral([1], "answers are not ranked; n gives several")] = None
+    """As large as `n` it leaves nothing to choose."""
+    use_beam_search: Annotated[object, Neutral([False], _SEARCH)] = None
+    length_penalty: Annotated[object, Neutral([1], _SEARCH)] = None
+    bad_words: Annotated[object, Neutral([[]], "use logit_bias")] = None
+    allowed_token_ids: Annotated[object, Neutral([], "use logit_bias")] = None
+    truncate_prompt_tokens: Annotated[object, Neutral([-1], _WHOLE)] = None
+    prompt_logprobs: Annotated[object, Neutral([], "use echo and logprobs of /v1/completions")] = None
+    return_token_ids: Annotated[object, Neutral([False], "tokens come with logprobs")] = None
+    structured_outputs: Annotated[object, Neutral([{}], _NO_STRUCTURE)] = None
+    guided_json: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+    guided_regex: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+    guided_choice: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+    guided_grammar: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+
+    @field_validator("best_of", mode="before")
+    @classmethod
+    def _as_many_as_are_answered(cls, best_of: object, info: ValidationInfo) -> object:
+        return 1 if best_of == info.data.get("n") else best_of
+
+    @property
+    def workflow(self) -> str:
+        """The workflow that the request is a step of: `metadata.workflow`."""
+        return (self.metadata or {}).get("workflow", "")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class ChatRequest(Sampling):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**31)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+
+    # Taken, and change nothing.
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Word | None = None
+    verbosity: Word | None = None
+
+    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
+    tools: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
+    """Beside a choice of none of them they change nothing, and are left out of the prompt."""
+    tool_choice: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
+    functions: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
+    function_call: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
+    modalities: Annotated[object, Neutral([["text"]], _NO_MEDIA)] = None
+    audio: Annotated[object, Neutral([], _NO_MEDIA)] = None
+    prediction: Annotated[object, Neutral([], "leave it out: the answer is the same without it")] = None
+    web_search_options: Annotated[object, Neutral([], _NO_REACH)] = None
+    moderation: Annotated[object, Neutral([], _NO_CHECK)] = None
+    echo: Annotated[object, Neutral([False], "use /v1/completions")] = None
+    add_generation_prompt: Annotated[object, Neutral([True], "use /v1/completions")] = None
+    continue_final_message: Annotated[object, Neutral([False], "use /v1/completions")] = None
+    add_special_tokens: Annotated[object, Neutral([False], _NO_TEMPLATE)] = None
+    chat_template: Annotated[object, Neutral([], _NO_TEMPLATE)] = None
+    chat_template_kwargs: Annotated[object, Neutral([{}], _NO_TEMPLATE)] = None
+    documents: Annotated[object, Neutral([[]], "put them into the messages")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_of_them_is_called(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        unused = {
+            name
+            for name, choice in (("tools", "tool_choice"), ("functions", "function_call"))
+            if given.get(choice) == "none" and isinstance(given.get(name), list)
+        }
+        return {name: value for name, value in given.items() if name not in unused}
+
+    @model_validator(mode="after")
+    def _candidates_come_with_tokens(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            told = {"count": self.top_logprobs}
+            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", told)
+        return self
+
+    @property
+    def top(self) -> int | None:
+        """How many candidates are told of each position; None: log-probabilities are not asked for."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def user_turns(self) -> list[str]:
+        """What the router is asked: the user's turns, or the last one of whoever speaks where there is none."""
+        return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
+
+
+class CompletionRequest(Sampling):
+    """POST /v1/completions. With `echo` and `logprobs` it gives the likelihood of each prompt token."""
+
+    prompt: Annotated[
+        Annotated[Text, Field(min_length=1), Tag("text")]
+        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=128), Tag("texts")]
+        | Annotated[TokenIds, Tag("ids")]
+        | Annotated[list[TokenIds], Field(max_length=128), Tag("lists")],
+        Discriminator(shape_of, **EXPECTED),
+    ]
+    echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """The log-probability of each token, and of so many candidates at its position."""
+    suffix: Annotated[object, Neutral([""], "put all of the text into the prompt")] = None
+    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
+    add_special_tokens: Annotated[object, Neutral([True], "send token ids for a prompt without them")] = None
+
+    @property
+    def top(self) -> int | None:
+        """How many candidates are told of each position; None: log-probabilities are not asked for."""
+        return self.logprobs
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Each prompt, a text or token ids."""
+        return several(self.prompt)
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class EmbeddingRequest(Body):
+    """POST /v1/embeddings."""
+
+    model: str = Field(min_length=1, max_length=300)
+    input: Annotated[
+        Annotated[Text, Field(min_length=1), Tag("text")]
+        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=2048), Tag("texts")]
+        | Annotated[TokenIds, Tag("ids")]
+        | Annotated[list[TokenIds], Field(max_length=2048), Tag("lists")],
+        Discriminator(shape_of, **EXPECTED),
+    ]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1, lt=2**31)
+    """Only the first so many numbers of each vector, made one of length 1 again."""
+    user: str | None = Field(default=None, max_length=200)
+    """Taken, and changes nothing."""
+
+    @property
+    def inputs(self) -> list[str | list[int]]:
+        """Each text, or its token ids."""
+        return several(self.input)
+
+
+class FeedbackRequest(Body):
+    """POST /v1/feedback."""
+
+    generation_id: str = Field(min_length=1, max_length=500)
+    """The `id` of the response."""
+    rating: int = Field(ge=1, le=5)
+    comment: str = Field(default="", max_length=4000)
+
+
+class FeedbackAccepted(BaseModel):
+    generation_id: str
+    adapter_id: str | None
+    rating: int

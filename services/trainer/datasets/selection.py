@@ -1,0 +1,99 @@
+"""Which records a job trains on: a data set by its id, or the live records that its query selects, frozen now."""
+
+import structlog
+
+from fleet_events import v1
+from fleet_kit.db import Connection
+from services.trainer.datasets import build_service
+from services.trainer.datasets.dataset import LIVE, StoredDataset
+from services.trainer.datasets.filters import FilterRecipe
+from services.trainer.datasets.recipe import DataRecipe
+from services.trainer.datasets.records import Kind
+from services.trainer.datasets.sources import Live
+from services.trainer.datasets.store import samples as store
+from services.trainer.datasets.store import versions as dataset_store
+from services.trainer.datasets.worker.spec import CannotBuild
+from services.trainer.parts import TrainerService
+from services.trainer.training.configuration import Fault, InvalidRequest
+
+log = structlog.get_logger()
+
+
+FITTING: dict[str, tuple[Kind, ...]] = {
+    "sft": tuple(Kind),
+    # Rated answers to one prompt are put together as a ranking, and for dpo a ranking is taken as pairs.
+    "dpo": (Kind.PREFERENCE, Kind.RANKING, Kind.RATED),
+    "ranking": (Kind.RANKING, Kind.PREFERENCE, Kind.RATED),
+}
+"""Objective → kinds of data sets that can be trained with it."""
+_SELECTED = {"sft": Kind.COMPLETION, "dpo": Kind.PREFERENCE, "ranking": Kind.RANKING}
+_NEEDED = {
+    Kind.COMPLETION: "recorded samples (POST /v1/samples, or SampleRecorded)",
+    Kind.PREFERENCE: "recorded preferences (PreferenceRecorded), or differently rated samples of one prompt",
+    Kind.RANKING: "two or more differently rated samples of one prompt",
+}
+
+
+async def freeze_selection(request: v1.TrainingRequested, service: TrainerService) -> StoredDataset:
+    """The data set of a request: the named one, or what its query selects now.
+
+    Without a data set an objective takes the live records of its own kind: sft samples, dpo preferences, ranking
+    rankings (see `sources/live.py`). Nothing is filtered then but what golden data sets hold.
+
+    Raises:
+        InvalidRequest: the named data set is not there or does not fit the objective, or nothing matches.
+    """
+    if request.dataset_id:
+        async with service.db.acquire(timeout=5) as connection:
+            return await named_dataset(connection, request)
+    kind = _SELECTED[request.objective or "sft"]
+    recipe = DataRecipe(
+        domain=request.domain,
+        name=LIVE,
+        kind=kind,
+        sources=(Live(query=request.query, min_rating=request.min_rating),),
+        filters=FilterRecipe(exact_duplicates=None),
+    )
+    try:
+        content = await build_service.build(recipe, (request.domain,), service)
+    except CannotBuild as nothing:
+        if nothing.faults[0].field != "sources":
+            faults = (Fault(one.field, one.value, one.expected) for one in nothing.faults)
+            raise InvalidRequest(tuple(faults)) from nothing
+        async with service.db.acquire(timeout=5) as connection:
+            recorded = await store.count_samples(connection, request.domain)
+        raise InvalidRequest((_nothing(request, kind, recorded),)) from nothing
+    async with service.transaction() as tx:
+        stored, is_new = await build_service.add_version(tx.connection, content)
+        if is_new:
+            await tx.emit(build_service.frozen(stored), entity=stored.dataset.dataset_id)
+    return stored
+
+
+async def named_dataset(connection: Connection, request: v1.TrainingRequested) -> StoredDataset:
+    """The data set that a request names.
+
+    Raises:
+        InvalidRequest: the request's domain does not own it, or its kind does not fit the objective.
+    """
+    stored = await dataset_store.find_dataset(connection, request.dataset_id)
+    if stored is None or stored.domain != request.domain:
+        raise InvalidRequest(
+            (Fault("dataset_id", request.dataset_id, f"the id of a data set of domain {request.domain!r}"),)
+        )
+    objective = request.objective or "sft"
+    fitting = FITTING.get(objective, tuple(Kind))
+    if stored.dataset.kind not in fitting:
+        found = f"{request.dataset_id} ({stored.dataset.kind})"
+        kinds = " or ".join(kind.value for kind in fitting)
+        raise InvalidRequest((Fault("dataset_id", found, f"a data set of kind {kinds} for objective {objective!r}"),))
+    return stored
+
+
+def _nothing(request: v1.TrainingRequested, kind: Kind, recorded: int) -> Fault:
+    if not recorded and kind is Kind.COMPLETION:
+        return Fault("domain", request.domain, f"a domain with {_NEEDED[kind]}")
+    floor = f" rated at least {request.min_rating:g}" if request.min_rating is not None else ""
+    if kind is not Kind.COMPLETION and not request.query:
+        return Fault("domain", request.domain, f"a domain with {_NEEDED[kind]}{floor}")
+    return Fault("query", request.query, f"words that occur in the {recorded} samples of {request.domain!r}{floor}")

@@ -1,0 +1,113 @@
+"""SQL of the live records of a domain: one statement a function, connection first. Queries have the form of web
+searches: words that must all occur, "phrases", or, -not. Each is read in a query of its own, once: a generic plan would
+read it again for every row."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+from fleet_kit.db import Connection
+from services.trainer.datasets.records import Kind, Record, asked
+
+
+async def select_completions(
+    connection: Connection, domain: str, query: str, min_rating: float | None
+) -> AsyncIterator[Record]:
+    """Samples that match and are not rated below the floor."""
+    async for row in connection.cursor(
+        """
+        select prompt, completion, rating, origin, source_id from samples
+        where domain = $1
+          and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
+          and ($3::float8 is null or rating is null or rating >= $3)
+        """,
+        domain,
+        query,
+        min_rating,
+        prefetch=500,
+    ):
+        yield _rated(Kind.COMPLETION, row)
+
+
+async def select_rated(
+    connection: Connection, domain: str, query: str, min_rating: float | None
+) -> AsyncIterator[Record]:
+    """Rated samples that match, from the floor on."""
+    async for row in connection.cursor(
+        """
+        select prompt, completion, rating, origin, source_id from samples
+        where domain = $1
+          and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
+          and rating is not null and ($3::float8 is null or rating >= $3)
+        """,
+        domain,
+        query,
+        min_rating,
+        prefetch=500,
+    ):
+        yield _rated(Kind.RATED, row)
+
+
+async def select_preferences(
+    connection: Connection, domain: str, query: str, min_rating: float | None
+) -> AsyncIterator[Record]:
+    """Recorded pairs that match, and each two differently rated samples of one prompt whose better one matches.
+
+    A recorded pair has no rating, so the floor does not concern it.
+    """
+    async for row in connection.cursor(
+        """
+        select prompt, chosen, rejected, origin from preferences
+        where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
+        union all
+        select better.prompt, better.completion, worse.completion, 'ratings'
+        from samples better
+        join samples worse on worse.domain = better.domain and worse.prompt = better.prompt
+            and worse.rating < better.rating
+        where better.domain = $1
+          and ($2 = '' or better.document @@ (select websearch_to_tsquery('simple', $2)))
+          and ($3::float8 is null or better.rating >= $3)
+        """,
+        domain,
+        query,
+        min_rating,
+        prefetch=500,
+    ):
+        yield Record(Kind.PREFERENCE, asked(row["prompt"]), (row["chosen"], row["rejected"]), origin=row["origin"])
+
+
+async def select_rankings(
+    connection: Connection, domain: str, query: str, min_rating: float | None
+) -> AsyncIterator[Record]:
+    """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts.
+
+    The floor is asked of the best one.
+    """
+    async for row in connection.cursor(
+        """
+        with apart as (
+            select distinct on (prompt, rating) prompt, completion, rating, document from samples
+            where domain = $1 and rating is not null order by prompt, rating, sample_id
+        )
+        select prompt, array_agg(completion order by rating desc) as completions from apart group by prompt
+        having count(*) >= 2
+           and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
+           and ($3::float8 is null or max(rating) >= $3)
+        """,
+        domain,
+        query,
+        min_rating,
+        prefetch=500,
+    ):
+        yield Record(Kind.RANKING, asked(row["prompt"]), tuple(row["completions"]), origin="ratings")
+
+
+def _rated(kind: Kind, row: asyncpg.Record) -> Record:
+    return Record(
+        kind,
+        asked(row["prompt"]),
+        (row["completion"],),
+        rating=row["rating"],
+        origin=row["origin"],
+        source_id=row["source_id"],
+    )

@@ -1,0 +1,104 @@
+"""Reads one input of a build as record batches, and counts what it gave."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from services.trainer.datasets import records
+from services.trainer.datasets.columns import Row
+from services.trainer.datasets.dataset import InvalidSample
+from services.trainer.datasets.records import Kind, Record
+from services.trainer.datasets.worker.card import SourceCard, Unusable
+from services.trainer.datasets.worker.progress_file import PlaceFile
+from services.trainer.datasets.worker.rows import Unreadable, read_rows
+from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, Input
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH = 1024
+MAX_FAULTS = 20
+
+
+class InputReader:
+    """One input while it is read, and what it gave."""
+
+    def __init__(self, given: Input, kind: Kind, place: PlaceFile, *, limit: int) -> None:
+        self.field = given.field
+        self._place = place
+        self._limit = limit
+        self._given = given
+        self._kind = kind
+        self._counted = Counter[str]()
+        self._unusable: list[Unusable] = []
+
+    def batches(self) -> Iterator["pa.RecordBatch"]:
+        """Its records; raises `CannotBuild` for a file or row that the input does not put up with."""
+        yield from batches_of(self._records())
+        if self._unusable and self._given.unusable == "refuse":
+            raise CannotBuild(*(_fault(self._given, row.place, row.reason) for row in self._unusable))
+
+    def card(self) -> SourceCard:
+        """What it gave; complete once the batches are taken."""
+        return SourceCard(
+            described=self._given.described,
+            rows=self._counted["rows"],
+            records=self._counted["records"],
+            unusable=self._counted["unusable"],
+            examples=tuple(self._unusable),
+        )
+
+    def _records(self) -> Iterator[Record]:
+        for file in self._given.files:
+            self._place.write(self.field, file.name)
+            try:
+                for number, row in read_rows(file, limit=self._limit):
+                    self._counted["rows"] += 1
+                    try:
+                        record = self._record(row, from_records=file.format == "records")
+                    except InvalidSample as error:
+                        self._note(Unusable(place=f"{file.name} row {number}", reason=str(error)))
+                        if len(self._unusable) == MAX_FAULTS and self._given.unusable == "refuse":
+                            return
+                        continue
+                    self._counted["records"] += 1
+                    yield record
+            except Unreadable as error:
+                raise CannotBuild(
+                    _fault(self._given, error.file, f"{error.found}, expected {error.expected}")
+                ) from error
+
+    def _record(self, row: Row | InvalidSample, *, from_records: bool) -> Record:
+        if isinstance(row, InvalidSample):
+            raise row
+        if from_records:
+            return Record.of_values(row)
+        return self._given.columns.record(row, self._kind, self._given.origin)
+
+    def _note(self, unusable: Unusable) -> None:
+        self._counted["unusable"] += 1
+        if len(self._unusable) < MAX_FAULTS:
+            self._unusable.append(unusable)
+
+
+def batches_of(made: Iterable[Record]) -> Iterator["pa.RecordBatch"]:
+    """Records as Arrow batches of 1024, the last one shorter."""
+    waiting: list[Record] = []
+    for record in made:
+        waiting.append(record)
+        if len(waiting) == BATCH:
+            yield _batch(waiting)
+            waiting = []
+    if waiting:
+        yield _batch(waiting)
+
+
+def _batch(made: list[Record]) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_pylist([record.values() for record in made], schema=records.schema())
+
+
+def _fault(given: Input, place: str, reason: str) -> BuildFault:
+    found, _, expected = reason.partition(", expected ")
+    return BuildFault(field=given.field, value=f"{place}: {found}", expected=expected or "another file")

@@ -1,0 +1,50 @@
+"""Supervised fine-tuning: the likelihood of the wanted completions, by TRL's SFTTrainer on packed batches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from services.trainer.training.encoding import IGNORED, Row
+from services.trainer.training.objectives.objective_trainer import Loop, collate
+
+
+class CompletionTrainer(Loop, SFTTrainer):
+    """Mean cross entropy over the completion tokens of the whole batch."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: ARG002 - nothing reads outputs
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """A part's share of the loss; `num_items_in_batch` is the batch's weight."""
+        scored = model(**inputs, fused_lm_head=True)
+        return self.share(-scored.log_probs.sum(), num_items_in_batch)
+
+    def weight(self, part: dict[str, Any]) -> torch.Tensor:
+        """Completion tokens."""
+        weight: torch.Tensor = (part["labels"][:, 1:] != IGNORED).sum()
+        return weight
+
+    def measure(self, inputs: dict[str, Any]) -> tuple[float, float, dict[str, float]]:
+        """Cross entropy per completion token, and the share of them that are the likeliest."""
+        scored = self.trained(**inputs, fused_lm_head=True)
+        return (
+            -float(scored.log_probs.sum()),
+            float(scored.label_mask.sum()),
+            {"token_accuracy": float((scored.is_top1 & scored.label_mask).sum())},
+        )
+
+
+def arguments(common: dict[str, Any]) -> SFTConfig:
+    """TRL's arguments; nothing is cut, for over-long records were left out and counted."""
+    return SFTConfig(**common, max_length=None, packing=False, dataset_kwargs={"skip_prepare_dataset": True})
+
+
+def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """One row a record."""
+    return collate([row[0] for row in rows])
