@@ -25,7 +25,7 @@ async def visible(connection: Connection, adapter_id: str, caller: Caller) -> Ad
         raise Problem(
             404,
             "Unknown adapter",
-            f"no adapter {adapter_id!r} in the domains that this token reaches; GET /v1/adapters lists those there are",
+            f"no adapter {adapter_id!r} in the domains of this token; GET /v1/adapters lists them",
             field="adapter_id",
         )
     return adapter

@@ -39,8 +39,8 @@ async def get_answer_provenance(
             raise Problem(
                 404,
                 "Unknown answer",
-                f"no answer {generation_id[:80]!r} of the domains that this token reaches in the last {kept} days; "
-                "take the `id` of the response, a moment after its end",
+                f"no answer {generation_id[:80]!r} in the domains of this token and the last {kept} days; use the `id` "
+                "of the response, a moment after its end",
                 field="generation_id",
             )
         adapters = [await _followed(connection, one) for one in answer.adapters]

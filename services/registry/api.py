@@ -143,11 +143,11 @@ async def get_report(
 async def get_model_card(adapter_id: str, caller: Reader, service: ThisService) -> Response:
     training = await _training(service, adapter_id, caller)
     if training.model_card is None:
-        raise Problem(404, "No model card", f"{adapter_id} was trained before trainers wrote one; its report is there")
+        raise Problem(404, "No model card", f"{adapter_id} was trained before model cards existed; see its report")
     return _served(await service.blobs.get(training.model_card), "text/markdown; charset=utf-8")
 
 
-@router.get("/adapters/{adapter_id}/manifest", summary="What a catalogue says of a version, and the forms it has")
+@router.get("/adapters/{adapter_id}/manifest", summary="The manifest of a version: its purpose, numbers and forms")
 async def get_manifest(adapter_id: str, caller: Reader, service: ThisService) -> Manifest:
     async with service.db.acquire(timeout=5) as connection:
         return Manifest.of(await visible(connection, adapter_id, caller))

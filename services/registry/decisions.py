@@ -29,7 +29,7 @@ router = APIRouter(prefix="/adapters/{adapter_id}")
 WITHDRAWAL: dict[int | str, dict[str, object]] = {
     202: {
         "model": WithdrawnAdapter,
-        "description": "Recorded, but the bus or replicas could not be reached yet: `withdrawal` tells which",
+        "description": "Recorded, but the bus or replicas could not be reached yet: see `withdrawal`",
     }
 }
 
@@ -37,7 +37,7 @@ Transition: TypeAlias = Callable[[Family, Act, Policy], Change]
 """A transition of one version of the family, under its domain's policy; may raise NotAllowed."""
 
 
-@router.post("/approve", summary="Let a version serve; where the policy says so it does at once")
+@router.post("/approve", summary="Approve a version; it is activated at once where the policy has activate_on_approval")
 async def approve(adapter_id: str, body: Approval, caller: Approver, service: ThisService) -> AdapterDetails:
     if body.without_evaluation and not body.reason.strip():
         detail = "an approval without an evaluation needs a reason, which goes into the audit trail"
@@ -49,7 +49,7 @@ async def approve(adapter_id: str, body: Approval, caller: Approver, service: Th
     return await _decide(service, adapter_id, caller, body.reason, transition)
 
 
-@router.post("/reject", summary="Never let a version serve", responses=WITHDRAWAL)
+@router.post("/reject", summary="Reject a version for good, and take it out of service", responses=WITHDRAWAL)
 async def reject(
     adapter_id: str, body: Reason, caller: Approver, service: ThisService, response: Response
 ) -> WithdrawnAdapter:
@@ -60,7 +60,7 @@ async def reject(
     return await _withdrawn(service, details, row_of(v1.Rejected), response)
 
 
-@router.post("/activate", summary="Make an approved version its family's answer")
+@router.post("/activate", summary="Activate an approved version for its family")
 async def activate(adapter_id: str, body: Reason, caller: Writer, service: ThisService) -> AdapterDetails:
     def transition(family: Family, act: Act, _policy: Policy) -> Change:
         return domain.activate(family, adapter_id, act)

@@ -107,7 +107,7 @@ def approve(
     *,
     without_evaluation: bool = False,
 ) -> Change:
-    """The version may serve; where the policy says so it does at once, unless a higher version does already.
+    """The version may serve; under `activate_on_approval` it does at once, unless a higher version does already.
 
     `on` is the evaluation that decided, absent when a human did. Approving what is approved changes nothing.
 

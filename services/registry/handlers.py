@@ -1,4 +1,4 @@
-"""Events that the registry hears. Each function writes in one transaction with its inbox row and outbox rows."""
+"""Events that the registry consumes. Each function writes in one transaction with its inbox row and outbox rows."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
     family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
     known = await versions.find_evaluation(tx.connection, event.evaluation_id)
     if known is not None:
-        said, again = (
+        kept, repeated = (
             (one.artifact_sha256, one.judgement.interval, one.judgement.regression) for one in (known, evaluation)
         )
-        if said != again:
+        if kept != repeated:
             raise Refused(
-                f"evaluation_id {event.evaluation_id!r} is taken by another score; a new one needs its own id"
+                f"evaluation_id {event.evaluation_id!r} belongs to another score; publish a new score under a new id"
             )
         return
     policy = await versions.find_policy(tx.connection, event.domain)
@@ -92,10 +92,10 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
 
 @handlers.on(v1.EvaluationFailed)
 async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: RegistryService) -> None:
-    """A version that cannot be judged is a human's to decide, instead of waiting for ever."""
+    """A version that cannot be judged is left to a human instead of waiting for ever."""
     adapter = await versions.find_adapter(tx.connection, event.adapter_id)
     if adapter is None:
-        return  # somebody asked for the evaluation of what is not registered, and the evaluator said so
+        return  # an evaluation was requested of what is not registered
     family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
     change = domain.could_not_judge(family, event.adapter_id, event.evaluation_id, event.reason, _now())
     await repository.save(tx, family, change)
@@ -197,14 +197,14 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
     )
 
 
-def _comparison(told: v1.Comparison) -> Comparison:
+def _comparison(event: v1.Comparison) -> Comparison:
     return Comparison(
-        told.compared_with,
-        told.samples,
-        told.difference,
-        told.ci_low,
-        told.ci_high,
-        {change.criterion: change.difference for change in told.criteria if change.fell},
+        event.compared_with,
+        event.samples,
+        event.difference,
+        event.ci_low,
+        event.ci_high,
+        {change.criterion: change.difference for change in event.criteria if change.fell},
     )
 
 

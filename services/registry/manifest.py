@@ -1,4 +1,4 @@
-"""The manifest of a version: what a catalogue says of it, and the further forms it can be had in (AS-1.2, AS-2.3)."""
+"""The manifest of a version: its purpose, its numbers and the further forms it exists in (AS-1.2, AS-2.3)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from services.registry.family import Adapter
 
 
 class Variant(View):
-    """A further form. `fit` says whether it met its quantisation profile on the validation split."""
+    """A further form. `fit`: whether it met its quantisation profile on the validation split."""
 
     kind: str = Field(description="gguf or gguf-LEVEL (llama.cpp), int8 or int4 (Arrow)")
     blob: BlobView
     fit: bool
-    same_token: float | None = Field(description="Share of validation positions with the adapter's own token, 0 to 1")
-    quality_threshold: float | None = Field(description="What its profile asks of same_token")
+    same_token: float | None = Field(description="Fraction of validation positions with the adapter's token, 0 to 1")
+    quality_threshold: float | None = Field(description="Least same_token that its profile accepts")
     validation_loss: float | None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What the registry can be told. Values come from the environment, LORAFLEET_ before the name."""
+"""Settings of the registry. Values come from the environment, LORAFLEET_ before the name."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from services.registry.version import SemVer
 
 
 class RegistryError(Exception):
-    """A transition that the rules do not allow. The message says what to do instead."""
+    """A transition that the rules do not allow. The message has what to do instead."""
 
 
 class UnknownAdapter(RegistryError):

@@ -57,7 +57,7 @@ def _openapi() -> dict[str, object]:
 
 OPENAPI = _openapi()
 RESPONSES: dict[int | str, dict[str, object]] = {
-    502: {"description": "The hub failed, or sent other bytes than it said", "content": PROBLEM_CONTENT},
+    502: {"description": "The hub failed, or sent other bytes than it listed", "content": PROBLEM_CONTENT},
     504: {"description": "The hub was too slow", "content": PROBLEM_CONTENT},
 }
 
@@ -130,7 +130,7 @@ async def _receive(request: Request, to: Path, caller: Caller) -> ImportFields:
         await form.close()
     if bool(names) == bool(fields.source):
         found = "both files and a source" if names else "neither files nor a source"
-        raise Problem(422, "Invalid request", f"{found}; give one of the two", field="source" if names else "files")
+        raise Problem(422, "Invalid request", f"{found}; send one of the two", field="source" if names else "files")
     return fields
 
 
@@ -166,7 +166,7 @@ async def _save(form: FormData, to: Path) -> list[str]:
         name = part.filename or ""
         sent.append(name)
         if not (is_archive(name) or is_wanted(name.replace("\\", "/").rpartition("/")[2])):
-            continue  # a README or a tokenizer beside the adapter is nothing that serves
+            continue  # a README or a tokenizer is not part of the adapter
         try:
             target = to.joinpath(*inner_path(name).parts)
         except BadPath as error:
@@ -246,7 +246,9 @@ async def _convert(fields: ImportFields, folder: Path, pinned: Pinned, service: 
     place = given.folder
     if archives := [path for path in files if is_archive(path.name)]:
         if len(files) > 1:
-            raise CannotServe("files", f"an archive beside other files ({archives[0].name[:200]}), expected it alone")
+            raise CannotServe(
+                "files", f"an archive together with other files ({archives[0].name[:200]}); send it alone"
+            )
         place = folder / "unpacked"
         await asyncio.to_thread(place.mkdir)
         await service.parts.base_models.inspector.unpack(archives[0], place, most)
