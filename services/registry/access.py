@@ -10,7 +10,8 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from services.registry.family import Adapter
-from services.registry.store import versions
+from services.registry.store import answers, versions
+from services.registry.store.answers import Answer
 
 Reader = Annotated[Caller, Depends(require("adapters:read"))]
 Writer = Annotated[Caller, Depends(require("adapters:write"))]
@@ -29,3 +30,24 @@ async def visible(connection: Connection, adapter_id: str, caller: Caller) -> Ad
             field="adapter_id",
         )
     return adapter
+
+
+async def visible_answer(connection: Connection, generation_id: str, caller: Caller, kept_days: int) -> Answer:
+    """The answer; a 404 Problem if there is none or it is not the caller's to see, which looks the same."""
+    answer = await answers.find_answer(connection, generation_id)
+    if answer is None or not _reaches(caller, answer):
+        raise Problem(
+            404,
+            "Unknown answer",
+            f"no answer {generation_id[:80]!r} in the domains of this token and the last {kept_days} days; use the "
+            "`id` of the response, a moment after its end",
+            field="generation_id",
+        )
+    return answer
+
+
+def _reaches(caller: Caller, answer: Answer) -> bool:
+    """All domains of a set's adapters; an answer of the base model belongs to none, so it is its caller's own."""
+    if answer.domains:
+        return all(caller.reaches(domain) for domain in answer.domains)
+    return caller.domain_filter is None or caller.subject == answer.caller

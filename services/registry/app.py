@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fleet_kit import tasks
 from fleet_kit.service import create_app, serve
 from services.registry import api
-from services.registry.answers import forget_old
+from services.registry.answer_retention import forget_old
 from services.registry.base_models import BaseModels
 from services.registry.handlers import handlers
 from services.registry.imports.guard import Hosts

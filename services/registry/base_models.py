@@ -20,7 +20,7 @@ from services.registry.inspection import Inspector
 
 log = structlog.get_logger()
 
-RETRY_SECONDS = 30.0
+RETRY_SECONDS = 10.0
 """Between two tries to read the base models that are unavailable."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from fleet_events import Event, v1
+from services.registry import approval
 from services.registry.family import Adapter, Evaluation, Family, Status, Submission, adapter_id
 from services.registry.policy import Decision, Policy, decide
 from services.registry.transition import (
@@ -123,7 +124,7 @@ def approve(
     if policy.forbid_own_approval and act.by == adapter.submission.by:
         raise NotAllowed(f"{adapter_id} was made by {act.by}, whose own approval this domain's policy does not accept")
     if on is None:
-        _check_evaluated(adapter, policy, without_evaluation=without_evaluation)
+        approval.check_evaluated(adapter, policy, without_evaluation=without_evaluation)
     evaluation = on or adapter.evaluation
     approved = v1.Approved(
         adapter_id=adapter_id,
@@ -220,25 +221,6 @@ def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason:
     if adapter.status is not Status.PENDING_REVIEW or adapter.evaluation is not None:
         return Change(family, adapter_id=adapter_id)
     return _ask_a_human(family, adapter, Act(PIPELINE, at, f"evaluation {evaluation_id} failed: {reason}"))
-
-
-def _check_evaluated(adapter: Adapter, policy: Policy, *, without_evaluation: bool) -> None:
-    """A human approves on a score, or expressly without one where the policy permits it; raises NotAllowed."""
-    if adapter.evaluation is not None:
-        if without_evaluation:
-            found = f"{adapter.adapter_id} has an evaluation (score {adapter.evaluation.judgement.score:.1f})"
-            raise NotAllowed(f"{found}: look at it, and approve without `without_evaluation`", "without_evaluation")
-    elif not without_evaluation:
-        raise NotAllowed(
-            f"{adapter.adapter_id} has no evaluation: evaluate it first, or send `without_evaluation` with a reason",
-            "without_evaluation",
-        )
-    elif not policy.allow_approval_without_evaluation:
-        raise NotAllowed(
-            f"the policy of {adapter.submission.domain} does not permit an approval without an evaluation: evaluate "
-            f"{adapter.adapter_id} first, or have an admin set `allow_approval_without_evaluation`",
-            "without_evaluation",
-        )
 
 
 def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None) -> Change:

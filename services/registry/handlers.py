@@ -23,7 +23,7 @@ from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
 
-BASE_MODEL_SECONDS = 30.0
+BASE_MODEL_SECONDS = 10.0
 """Until a finished training is tried again whose base model an operator has to mend."""
 
 
