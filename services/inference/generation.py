@@ -251,7 +251,7 @@ class Generator:
     def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
         chosen = job.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(job.prompt_ids), completion=produced)
-        self.publisher.publish(
+        self.publisher.say(
             GenerationCompleted(
                 generation_id=job.generation_id,
                 requested_model=chosen.requested,

@@ -298,7 +298,7 @@ async def _set_when(event: asyncio.Event, then: asyncio.Event) -> None:
 
 def _say_loaded(publisher: Publisher, replica: str, adapter: Adapter, proof: Proof, seconds: float) -> None:
     log.info("adapter_loaded", adapter_id=adapter.adapter_id, modules=proof.modules_bound, delta=proof.max_delta)
-    publisher.publish(
+    publisher.say(
         AdapterLoaded(
             adapter_id=adapter.adapter_id,
             domain=adapter.domain,
@@ -314,7 +314,7 @@ def _say_loaded(publisher: Publisher, replica: str, adapter: Adapter, proof: Pro
 
 def _say_unloaded(publisher: Publisher, replica: str, adapter: Adapter, reason: str) -> None:
     log.info("adapter_unloaded", adapter_id=adapter.adapter_id, reason=reason)
-    publisher.publish(
+    publisher.say(
         AdapterUnloaded(
             adapter_id=adapter.adapter_id,
             domain=adapter.domain,

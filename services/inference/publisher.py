@@ -28,7 +28,7 @@ class Publisher:
         self._buffer: deque[Outgoing] = deque()
         self._some = asyncio.Event()
 
-    def publish(self, event: Event, entity: str) -> None:
+    def say(self, event: Event, entity: str) -> None:
         """Takes the event; returns at once. Its id and time are fixed now, so that sending it twice is one event."""
         self._buffer.append(seal(event, service="inference", entity=entity, trace=trace_headers()))
         if len(self._buffer) > self._limit:
