@@ -337,6 +337,8 @@ class Approved(Event):
     reason: str = ""
     score: Double | None = None
     evaluation_id: str = ""
+    without_evaluation: Bool = False
+    """A human approved a version that was never evaluated, where the domain's policy permits it; `reason` has why."""
 
 
 class Rejected(Event):
@@ -615,6 +617,8 @@ class GenerationCompleted(Event):
     """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
     fallback: str = ""
     """Why another model answered than the requested one, where a fallback was allowed; else empty."""
+    base_model_revision: str = ""
+    """Digest of the base model's files."""
 
 
 class AdapterLoaded(Event):

@@ -50,7 +50,7 @@ class PeftConfig:
         """
         same = {Method.LORA: {Method.LORA, Method.QLORA}}.get(self.method, {self.method})
         if asked is not None and asked not in same:
-            raise CannotServe("method", f"method {asked} was sent, but {CONFIG} says {self.method}: send that, or none")
+            raise CannotServe("method", f"method {asked} was sent, but {CONFIG} has {self.method}: send that or none")
         return asked or self.method
 
     def is_of(self, name: str) -> bool:

@@ -50,15 +50,15 @@ FIRST = SemVer(1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Footing:
-    """What of a version decides how far the next one is from it."""
+class VersionBasis:
+    """What of a version decides which number the next one raises."""
 
     base_model_revision: str
     dataset_id: str | None = None
     validation_loss: float | None = None
 
 
-def bump_rule(latest: Footing, new: Footing, asked: Bump | None) -> Bump:
+def bump_rule(latest: VersionBasis, new: VersionBasis, asked: Bump | None) -> Bump:
     """Which part to raise (LA-1.2).
 
     A new base model is a breaking change whatever was asked for. Otherwise the request decides, and where it

@@ -19,10 +19,8 @@ from fleet_events.v1 import Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import PROBLEM_CONTENT
-from lora_core.errors import NotDescribed
-from services.registry import checkpoint, domain, quota, record, upload
-from services.registry.base_models import Pinned, WrongBaseModel
-from services.registry.change import Act, DuplicateVersion
+from services.registry import checkpoint, domain, quota, repository, upload
+from services.registry.base_models import BaseModelUnavailable, Pinned, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Submission
 from services.registry.imports import objects
@@ -31,6 +29,7 @@ from services.registry.imports.names import EXPECTED, BadPath, inner_path, is_ar
 from services.registry.imports.source import CannotFetch, Fetched, HubSource, Origin, parse
 from services.registry.parts import RegistryService
 from services.registry.peft_config import PeftConfig
+from services.registry.transition import Act, DuplicateVersion
 from services.registry.version import SemVer
 
 MAX_FIELDS_BYTES = 1 << 20
@@ -59,7 +58,7 @@ def _openapi() -> dict[str, object]:
 
 OPENAPI = _openapi()
 RESPONSES: dict[int | str, dict[str, object]] = {
-    502: {"description": "The hub failed, or sent other bytes than it said", "content": PROBLEM_CONTENT},
+    502: {"description": "The hub failed, or sent other bytes than it listed", "content": PROBLEM_CONTENT},
     504: {"description": "The hub was too slow", "content": PROBLEM_CONTENT},
 }
 
@@ -92,12 +91,12 @@ async def register_import(request: Request, caller: Caller, service: RegistrySer
             submission = await _submission(fields, folder, caller, service)
         act = Act(caller.subject, datetime.now(UTC), fields.reason or f"imported from {_source(submission)}")
         async with service.transaction() as tx:
-            family = await record.lock(tx, submission.domain, submission.method)
+            family = await repository.lock(tx, submission.domain, submission.method)
             try:
                 change = domain.register(family, submission, act)
             except DuplicateVersion as error:
                 raise upload.conflict(error) from error
-            await record.save(tx, family, change)
+            await repository.save(tx, family, change)
     adapter = change.family.find(change.adapter_id)
     if adapter is None:
         raise RuntimeError(f"{change.adapter_id} was registered and is not in its family")
@@ -132,7 +131,7 @@ async def _receive(request: Request, to: Path, caller: Caller) -> ImportFields:
         await form.close()
     if bool(names) == bool(fields.source):
         found = "both files and a source" if names else "neither files nor a source"
-        raise Problem(422, "Invalid request", f"{found}; give one of the two", field="source" if names else "files")
+        raise Problem(422, "Invalid request", f"{found}; send one of the two", field="source" if names else "files")
     return fields
 
 
@@ -168,7 +167,7 @@ async def _save(form: FormData, to: Path) -> list[str]:
         name = part.filename or ""
         sent.append(name)
         if not (is_archive(name) or is_wanted(name.replace("\\", "/").rpartition("/")[2])):
-            continue  # a README or a tokenizer beside the adapter is nothing that serves
+            continue  # a README or a tokenizer is not part of the adapter
         try:
             target = to.joinpath(*inner_path(name).parts)
         except BadPath as error:
@@ -206,8 +205,8 @@ async def _submission(fields: ImportFields, folder: Path, caller: Caller, servic
                 raise WrongBaseModel("base_model", f"the adapter was made on {named}; send base_model={named}")
     except (CannotServe, WrongBaseModel) as error:
         raise Problem(422, "Cannot serve", str(error), field=error.field) from error
-    except NotDescribed as error:
-        raise Problem(503, "Base model not described", str(error), field="base_model") from error
+    except BaseModelUnavailable as error:
+        raise Problem(503, "Base model unavailable", str(error), field="base_model") from error
     except CannotFetch as error:
         title = "Cannot fetch" if error.status < 500 else "Temporarily unavailable"
         raise Problem(error.status, title, str(error), field="source") from error
@@ -248,7 +247,9 @@ async def _convert(fields: ImportFields, folder: Path, pinned: Pinned, service: 
     place = given.folder
     if archives := [path for path in files if is_archive(path.name)]:
         if len(files) > 1:
-            raise CannotServe("files", f"an archive beside other files ({archives[0].name[:200]}), expected it alone")
+            raise CannotServe(
+                "files", f"an archive together with other files ({archives[0].name[:200]}); send it alone"
+            )
         place = folder / "unpacked"
         await asyncio.to_thread(place.mkdir)
         await service.parts.base_models.inspector.unpack(archives[0], place, most)
