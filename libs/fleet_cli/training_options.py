@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,37 +12,10 @@ import typer
 from pydantic import ValidationError
 
 from fleet_cli.client.errors import BadInput
-from fleet_cli.commands.options import Bump, DomainOption, Method
+from fleet_cli.commands.options import DomainOption
 from fleet_cli.files import read_text
 from fleet_events import v1
-
-
-class Scheduler(StrEnum):
-    """How the learning rate changes."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
-
-
-class Objective(StrEnum):
-    """What the adapter learns from."""
-
-    SFT = "sft"
-    DPO = "dpo"
-    RANKING = "ranking"
-
-
-class Export(StrEnum):
-    """Further formats of a finished adapter."""
-
-    GGUF = "gguf"
-    GGUF_Q8_0 = "gguf-q8_0"
-    GGUF_Q6_K = "gguf-q6_k"
-    GGUF_Q4_K_M = "gguf-q4_k_m"
-    INT8 = "int8"
-    INT4 = "int4"
-
+from fleet_events.v1 import Bump, ExportKind, Method, Objective, PreferenceLoss, RankingLoss, Scheduler
 
 HYPERPARAMETERS = tuple(v1.Hyperparameters.model_fields)
 """Each is an option of the same name; the two differ only in their hyphens."""
@@ -84,15 +56,14 @@ class TrainingOptions:
         _objective("--beta", help="dpo: penalty for diverging from the reference model (default: 0.1)."),
     ] = None
     preference_loss: Annotated[
-        str | None,
-        _objective("--preference-loss", help="dpo: sigmoid, hinge, ipo, robust, apo_zero, … (default: sigmoid)."),
+        PreferenceLoss | None, _objective("--preference-loss", help="dpo: its loss (default: sigmoid).")
     ] = None
     label_smoothing: Annotated[
         float | None,
         _objective("--label-smoothing", help="dpo: fraction of preferences assumed wrong, 0 to 0.49 (default: 0)."),
     ] = None
     ranking_loss: Annotated[
-        str | None, _objective("--ranking-loss", help="ranking: margin, rrhf or listwise (default: margin).")
+        RankingLoss | None, _objective("--ranking-loss", help="ranking: its loss (default: margin).")
     ] = None
     ranking_margin: Annotated[
         float | None, _objective("--ranking-margin", help="ranking: margin in nats per token (default: 0.5).")
@@ -174,7 +145,7 @@ class TrainingOptions:
     ] = None
 
     exports: Annotated[
-        list[Export] | None,
+        list[ExportKind] | None,
         _exports("--export", help="Further format of the adapter; may be repeated (default: none)."),
     ] = None
 
@@ -208,26 +179,22 @@ class TrainingOptions:
 
     def request(self) -> v1.TrainingRequested:
         """The event that requests it; raises `BadInput` naming the option at fault."""
-        chosen = {
-            name: value.value if isinstance(value, StrEnum) else value
-            for name in HYPERPARAMETERS
-            if (value := getattr(self, name)) is not None
-        }
+        chosen = {name: value for name in HYPERPARAMETERS if (value := getattr(self, name)) is not None}
         asked: dict[str, object] = {
             "domain": self.domain,
-            "method": self.method.value if self.method else "",
+            "method": self.method or "",
             "query": self.query,
             "dataset_id": self.dataset,
             "golden_dataset_id": self.golden_dataset,
             "hyperparameters": {**self._from_file(), **chosen},
             "version": self.adapter_version,
-            "bump": self.bump.value if self.bump else "",
+            "bump": self.bump or "",
             "description": self.description,
             "base_model": self.base_model,
-            "objective": self.objective.value if self.objective else "",
+            "objective": self.objective or "",
             "continue_from": self.continue_from,
             "priority": self.priority or 0,
-            "exports": [one.value for one in self.exports or ()],
+            "exports": self.exports or (),
         }
         if self.min_rating is not None:
             asked["min_rating"] = self.min_rating

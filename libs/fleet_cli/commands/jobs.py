@@ -19,7 +19,7 @@ from fleet_cli.follow.job_progress_view import JobProgressView
 from fleet_cli.follow.job_stream import follow_job
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
-from fleet_cli.training_options import Export
+from fleet_events.v1 import ExportKind
 
 jobs = CommandGroup("List, show, watch, pause, resume, retry and cancel training jobs; fetch their metrics and files.")
 
@@ -37,28 +37,31 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class JobFile(StrEnum):
-    """Files of a finished job."""
-
-    REPORT = "report"
-    PAGE = "page"
-    CARD = "card"
-    PEFT = "peft"
-    GGUF = "gguf"
-    GGUF_Q8_0 = "gguf-q8_0"
-    GGUF_Q6_K = "gguf-q6_k"
-    GGUF_Q4_K_M = "gguf-q4_k_m"
-    INT8 = "int8"
-    INT4 = "int4"
-
-
 PATHS = {
-    JobFile.REPORT: "report",
-    JobFile.PAGE: "report.html",
-    JobFile.CARD: "model-card",
-    JobFile.PEFT: "peft",
-    **{JobFile(kind.value): f"exports/{kind.value}" for kind in Export},
+    "report": "report",
+    "page": "report.html",
+    "card": "model-card",
+    "peft": "peft",
+    **{kind.value: f"exports/{kind}" for kind in ExportKind},
 }
+"""File of a finished job → its path below the job in the trainer's API."""
+
+
+def _job_file(what: str) -> str:
+    if what not in PATHS:
+        raise typer.BadParameter(f"{what!r} is not one of {', '.join(PATHS)}.")
+    return what
+
+
+JobFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        callback=_job_file,
+        autocompletion=lambda: list(PATHS),
+        help=f"File to fetch: {', '.join(PATHS)}. peft is a tar; exports are those requested.",
+    ),
+]
 
 
 @jobs.command("list")
@@ -133,7 +136,7 @@ def watch(session: Session, job_id: JobId) -> None:
 def fetch(
     session: Session,
     job_id: JobId,
-    what: Annotated[JobFile, typer.Argument(help="File to fetch; peft is a tar, exports are those requested.")],
+    what: JobFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
 ) -> None:
     """Save a file of a finished job: its report, page, model card, PEFT folder or an export."""

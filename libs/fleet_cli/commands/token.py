@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from fleet_cli.client.errors import BadInput
-from fleet_cli.commands.options import DOMAIN_PATTERN
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit.auth import SCOPES, LocalIssuer
-from fleet_kit.caller import FLEET_SCOPES
+from fleet_kit.caller import FLEET_SCOPES, is_domain
 
 token = CommandGroup("Mint access tokens with the local fleet's key.")
 
@@ -36,10 +35,8 @@ def mint(
         found = f"unknown scope {unknown[0]!r}" if unknown else "no scope given"
         raise BadInput("--scopes", f"{found}; expected {', '.join(SCOPES)}")
     for name in reached:
-        if name != "*" and not DOMAIN_PATTERN.fullmatch(name):
-            raise BadInput(
-                "--domains", f"{name!r} is not a domain name; use lower-case letters, digits and hyphens, or *"
-            )
+        if name != "*" and not is_domain(name):
+            raise BadInput("--domains", f"{name!r} is not a domain; use lower-case letters, digits and hyphens, or *")
     if not reached:
         raise BadInput("--domains", "no domain given; name at least one, or * for all")
     if (of_fleet := FLEET_SCOPES & set(wanted)) and "*" not in reached:

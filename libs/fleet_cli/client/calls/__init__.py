@@ -16,12 +16,15 @@ from fleet_cli.client.calls.inference import chat, feedback, health, models
 from fleet_cli.client.calls.registry import (
     adapter,
     adapters,
+    answer_provenance,
     decide,
     import_files,
     import_from,
     manifest,
+    policy,
     provenance,
     register,
+    set_policy,
 )
 from fleet_cli.client.calls.router import correct_route, route, routes
 from fleet_cli.client.calls.trainer import (
@@ -49,6 +52,7 @@ __all__ = [
     "adapter",
     "adapters",
     "add_golden_samples",
+    "answer_provenance",
     "build_dataset",
     "change_job",
     "chat",
@@ -80,6 +84,7 @@ __all__ = [
     "label_answer",
     "manifest",
     "models",
+    "policy",
     "provenance",
     "record_samples",
     "register",
@@ -87,6 +92,7 @@ __all__ = [
     "request_training",
     "route",
     "routes",
+    "set_policy",
     "upload_data",
     "uploads",
 ]

@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query, Upload
-from fleet_cli.client.responses import Adapter, Anything, Provenance
+from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, Provenance
 
 _ADAPTER = TypeAdapter(Adapter)
+_OBJECT = TypeAdapter(dict[str, object])
 _ADAPTERS = TypeAdapter(list[Adapter])
 _ANYTHING = TypeAdapter(Anything)
 
@@ -39,16 +40,31 @@ def provenance(adapter_id: str) -> Call[Provenance]:
     return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/provenance", TypeAdapter(Provenance))
 
 
+def answer_provenance(generation_id: str) -> Call[AnswerProvenance]:
+    """The adapters that gave an answer, and their chains."""
+    path = f"/v1/answers/{path_segment(generation_id)}/provenance"
+    return Call("registry", "GET", path, TypeAdapter(AnswerProvenance))
+
+
 def manifest(adapter_id: str) -> Call[Anything]:
     """What a catalogue says of a version, and the forms it can be had in."""
     return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/manifest", _ANYTHING)
 
 
-def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:
+def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[Adapter]:
     """approve, reject, activate or deactivate a version."""
-    return Call(
-        "registry", "POST", f"/v1/adapters/{path_segment(adapter_id)}/{verb}", _ADAPTER, body={"reason": reason}
-    )
+    path = f"/v1/adapters/{path_segment(adapter_id)}/{verb}"
+    return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
+
+
+def policy(domain: str) -> Call[dict[str, object]]:
+    """The approval policy of a domain."""
+    return Call("registry", "GET", f"/v1/policies/{path_segment(domain)}", _OBJECT)
+
+
+def set_policy(domain: str, body: Mapping[str, object]) -> Call[dict[str, object]]:
+    """Replace the approval policy of a domain."""
+    return Call("registry", "PUT", f"/v1/policies/{path_segment(domain)}", _OBJECT, body=dict(body))
 
 
 def register(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:

@@ -2,7 +2,14 @@
 
 from fleet_cli.client.responses.evaluator import Agreement, Bounds, Evaluation, GoldenChanged, GoldenSet
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
-from fleet_cli.client.responses.registry import Adapter, Link, Provenance, Withdrawal
+from fleet_cli.client.responses.registry import (
+    Adapter,
+    AnsweringAdapter,
+    AnswerProvenance,
+    Link,
+    Provenance,
+    Withdrawal,
+)
 from fleet_cli.client.responses.reply import Anything, Reply
 from fleet_cli.client.responses.router import Match, Route, RouteAnswer
 from fleet_cli.client.responses.trainer import (
@@ -24,6 +31,8 @@ from fleet_cli.client.responses.trainer import (
 __all__ = [
     "Adapter",
     "Agreement",
+    "AnswerProvenance",
+    "AnsweringAdapter",
     "Anything",
     "Attempt",
     "Bounds",

@@ -45,3 +45,25 @@ class Provenance(Reply):
     approval: Link | None = None
     loaded: list[Link] = Field(default_factory=list)
     answers: Link = Field(default_factory=dict)
+
+
+class AnsweringAdapter(Reply):
+    """An adapter that took part in an answer: its version, then those that its training continued."""
+
+    adapter_id: str
+    weight: float = 1.0
+    chain: list[Provenance] = Field(default_factory=list)
+    unknown: list[str] = Field(default_factory=list)
+
+
+class AnswerProvenance(Reply):
+    """The adapters that gave an answer, and what cannot be followed back."""
+
+    generation_id: str
+    answered_at: str = ""
+    requested_model: str = ""
+    routed: str = ""
+    fallback: str = ""
+    base_model: Link
+    adapters: list[AnsweringAdapter] = Field(default_factory=list)
+    unknown: list[str] = Field(default_factory=list)
