@@ -27,7 +27,7 @@ its own. *Exact* means that no logit differs from PEFT's by more than 1e-4 of th
 made, and the reason stands in the last column, with the linear layers that the adapters leave out: PEFT turns the names
 of experts into stacked parameters, which slots refuse, and refuses two layers of Mamba itself.
 
-{exact} of {all} classes are exact in all that PEFT makes for them. A tiny model says nothing of the memory or the
+{exact} of {all} classes are exact in all that PEFT makes for them. A tiny model gives no measure of the memory or the
 speed of a large one.
 
 Made by `python -m tests.architectures_table`; `tests/unit/lora_core/test_every_architecture.py` holds every row against

@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "compatibility.md"
 
 _TEXT = """# Compatibility
 
-Which tools were tried, in which version, with what. A tool or version that is not here may work; nobody tried it. Rows
+Tools that were tested, with their versions and what was tested with them. A tool or version that is not here may work; it was not tested. Rows
 in *heavy* need an environment of their own and run by the target that is named, the others at each change.
 
 Made by `python -m tests.compatibility_table` from the versions that the tests pin and the tests themselves.
