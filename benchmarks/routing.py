@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.report import Row, Samples, emit
 from lora_core.embedding import SentenceEmbedder
 from lora_core.routing_profile import RoutingProfile
-from services.router.calibration import Level, calibrate
+from services.router.calibration import Calibration, Level
 from services.router.evidence import Evidence, Kind, Vectors, of_profile, of_texts
 from services.router.search import SearchIndex
 from services.router.settings import RouterSettings
@@ -118,8 +118,8 @@ def task(vectors: Mapping[str, Vectors], labels: Mapping[str, Sequence[str]]) ->
 
 def with_evidence(asked: Task, known: Mapping[str, Evidence]) -> Routed:
     """Routes as the service does: the nearest of the adapters whose own threshold is met."""
-    thresholds = calibrate(known, settings_level())
-    limits = np.array([thresholds[name].value for name in asked.names])
+    calibration = Calibration(settings_level(), known)
+    limits = np.array([calibration.threshold(name).value for name in asked.names])
 
     def scores(queries: Vectors) -> Vectors:
         return np.stack([(queries @ known[name].vectors.T).max(axis=1) for name in asked.names], axis=1)
@@ -270,7 +270,7 @@ def speed(embedder: SentenceEmbedder, sizes: Sequence[tuple[int, int]], repeats:
             began = time.perf_counter()
             query = embedder.embed(["how long do I boil an egg"])
             between = time.perf_counter()
-            index.scores(query, weight)
+            next(index.ranked(query, weight))
             embedding.append(between - began)
             searching.append(time.perf_counter() - between)
         mine, beside = Samples(tuple(1000 * one for one in searching)), Samples(tuple(1000 * one for one in embedding))
