@@ -18,8 +18,8 @@ FOLLOWS = {"alpha": "twice the rank", "target_modules": "all of the decoder", "m
 NONE = {
     "layers": "all",
     "micro_batch_size": "all",
-    "checkpoint_steps": "one an epoch",
-    "validation_steps": "one an epoch",
+    "checkpoint_steps": "one per epoch",
+    "validation_steps": "one per epoch",
     "early_stopping_patience": "–",
 }
 
