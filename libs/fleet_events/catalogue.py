@@ -115,7 +115,7 @@ def page() -> str:
             "A consumer has a durable of that name, whose workers share its messages. A follower reads the stream",
             "from its start in every process, to build a projection.",
             "",
-            "Each stream has room of its own and refuses new events when it is full: whoever fills one takes none from",
+            "Each stream has its own limit and refuses new events when it is full: a full one takes no room from",
             "the others.",
             "",
             "| stream | what | room | kept |",
@@ -125,7 +125,7 @@ def page() -> str:
                 for one in STREAMS
             ),
             "",
-            "Key-value buckets hold what is no event: replicas of one service tell each other their state there.",
+            "Key-value buckets hold state beside the events: replicas of one service share theirs there.",
             "",
             "| bucket | of | what | forgotten after |",
             "|---|---|---|---|",

@@ -141,7 +141,7 @@ class Artifact(Message):
 
 
 class Probe(Message):
-    """What the probe prompt's last position says with the adapter: the proof that it has an effect."""
+    """The logits of the probe prompt's last position with the adapter: the proof that it has an effect."""
 
     prompt: str = ""
     top_ids: tuple[Int32, ...] = ()
@@ -180,7 +180,7 @@ class Adapter(Message):
     example_prompts: tuple[str, ...] = ()
     probe: Probe | None = None
     routing: RoutingProfile | None = None
-    """Absent where it was not trained here: then description and example prompts alone tell what it is for."""
+    """Absent where it was not trained here: then only description and example prompts describe its purpose."""
 
 
 class CriterionChange(Message):
@@ -219,7 +219,7 @@ class JudgedBy(Message):
     model: str = ""
     """Language model that was asked."""
     prompt_sha256: str = ""
-    """Digest of what every request says beside the sample."""
+    """Digest of the parts of every request other than the sample."""
     parameters: dict[str, str] = Field(default_factory=dict)
 
 
@@ -250,7 +250,7 @@ class Hyperparameters(Message):
     learning_rate: Annotated[float, Field(ge=1e-07, le=0.1), NUMBER] | None = None
     epochs: Annotated[float, Field(ge=0.01, le=100.0), NUMBER] | None = None
     max_steps: Annotated[int, Field(ge=1, le=10000000), INTEGER] | None = None
-    """Stops after so many optimizer steps, whatever epochs says."""
+    """Stops after this many optimizer steps, regardless of epochs."""
     batch_size: Annotated[int, Field(ge=1, le=1024), INTEGER] | None = None
     max_length: Annotated[int, Field(ge=8, le=131072), INTEGER] | None = None
     """Longest sample in tokens. A longer one is counted and left out, never cut in silence."""
@@ -423,7 +423,7 @@ class SampleRecorded(Event):
     prompt: Annotated[str, Field(min_length=1)]
     completion: Annotated[str, Field(min_length=1)]
     rating: Annotated[float, Field(ge=0.0, le=5.0), NUMBER] | None = None
-    """0 to 5 where somebody rated it."""
+    """0 to 5 where it was rated."""
     origin: str = ""
     """Where it comes from."""
 
@@ -442,7 +442,7 @@ class PreferenceRecorded(Event):
 
 
 class FeedbackRecorded(Event):
-    """What somebody thought of an answer."""
+    """A person's rating of an answer."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.FeedbackRecorded"
 
@@ -462,7 +462,7 @@ class FeedbackRecorded(Event):
 
 
 class DatasetQueued(Event):
-    """A recipe waits to be built. The trainer tells its own workers."""
+    """A recipe waits to be built by one of the trainer's workers."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.DatasetQueued"
 
@@ -471,13 +471,13 @@ class DatasetQueued(Event):
 
 
 class DatasetFrozen(Event):
-    """A data set has a new version: somebody's recipe was built, or a job froze the live samples."""
+    """A data set has a new version: a recipe was built, or a job froze the live samples."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.DatasetFrozen"
 
     domain: DomainName
     name: Annotated[str, Field(min_length=1)]
-    """Name within the domain; `live` where nobody named it."""
+    """Name within the domain; `live` where it has none."""
     version: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER]
     """Counts up from 1 within domain and name."""
     dataset: Dataset
@@ -539,7 +539,7 @@ class EvaluationScored(Event):
     cut_answers: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     """Answers that reached the longest allowed length and were cut."""
     undecided: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
-    """Those without a score: of which the judge could not tell, and those that got no verdict."""
+    """Those without a score: undecided by the judge, and without a verdict."""
     unjudged: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     judged_by: JudgedBy | None = None
 
@@ -573,7 +573,7 @@ class RegressionDetected(Event):
 
 
 class GoldenDatasetPublished(Event):
-    """A golden data set version was stored or changed: what nobody may train on. The prompts stay with the evaluator."""
+    """A golden data set version was stored or changed: it must not be trained on. The prompts stay with the evaluator."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.GoldenDatasetPublished"
 
@@ -597,7 +597,7 @@ class GenerationCompleted(Event):
 
     generation_id: Annotated[str, Field(min_length=1)]
     requested_model: str = ""
-    """What the caller asked for: base model, adapter, family or auto."""
+    """The requested model: base model, adapter, family or auto."""
     adapter_id: str = ""
     """Adapter that answered; empty is the base model."""
     domain: str = ""
@@ -702,7 +702,7 @@ class TrainingQueued(Event):
 
 
 class TrainingPaused(Event):
-    """A job rests by request; whoever resumes it goes on from its newest checkpoint."""
+    """A job was paused by request; it resumes from its newest checkpoint."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.TrainingPaused"
 
@@ -730,7 +730,7 @@ class TrainingStarted(Event):
 
 
 class TrainingProgressed(Event):
-    """Where a running job stands; at most a few a minute."""
+    """Progress of a running job; at most a few per minute."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.TrainingProgressed"
 
@@ -790,7 +790,7 @@ class TrainingCompleted(Event):
     model_card: Blob | None = None
     exports: tuple[Export, ...] = ()
     adapter_type: Annotated[str, Field(max_length=100)] = ""
-    """What kind of adapter its data was prepared for, for example intent-classifier; empty where its data says nothing."""
+    """What kind of adapter its data was prepared for, for example intent-classifier; empty where its data has none."""
     routing: RoutingProfile | None = None
 
 
