@@ -91,7 +91,7 @@ def run(work: Callable[[], Awaitable[Value]]) -> Value:
 
 @dataclass(frozen=True)
 class Received:
-    """One message of a stream. `event` is None where the body breaks its contract; `fault` then says how."""
+    """One message of a stream. `event` is None where the body breaks its contract; `fault` then has the reason."""
 
     stream: str
     sequence: int
@@ -179,7 +179,7 @@ async def _into(queue: asyncio.Queue[Received | Exception], reader: AsyncIterato
         async for received in reader:
             await queue.put(received)
     except Exception as error:
-        # Raised where the queue is read: a reader that ended in silence would look like a quiet stream.
+        # Raised where the queue is read: a reader that ended silently would look like a quiet stream.
         await queue.put(error)
 
 
@@ -229,7 +229,7 @@ async def _read(
             try:
                 messages = await subscription.fetch(64, timeout=LOOK_EVERY)
             except TimeoutError:
-                # Quiet stream or lost consumer: the consumer's own answer tells them apart.
+                # Quiet stream or lost consumer: the server's answer about the consumer distinguishes them.
                 await js.consumer_info(stream, made.name)
                 continue
             for message in messages:

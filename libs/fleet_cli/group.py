@@ -41,7 +41,7 @@ class PlainGroup(TyperGroup):
                 _leave_quietly()
             raise
         except typer.TyperException as error:
-            # A bare group has printed its help page and has nothing more to say.
+            # A bare group has printed its help page and no message follows.
             if text := " ".join(error.format_message().split()):
                 print(f"error: {text}", file=sys.stderr)
             sys.exit(error.exit_code)
@@ -76,7 +76,7 @@ class CommandGroup:
         )
 
     def add(self, other: CommandGroup, name: str) -> None:
-        """Hang another group under this one."""
+        """Add another group to this one."""
         self.typer.add_typer(other.typer, name=name)
 
     def command(self, name: str) -> Callable[[Run], Run]:

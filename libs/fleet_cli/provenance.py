@@ -54,11 +54,11 @@ def answer_lines(found: AnswerProvenance) -> list[str]:
 def breaks(chain: Provenance) -> list[str]:
     """Links that name another artifact than the registered one; none when the chain is intact."""
     wanted = chain.artifact.get("sha256")
-    said = {"evaluation": chain.evaluation, "approval": chain.approval}
-    said |= {f"replica {one.get('replica')}": one for one in chain.loaded}
+    links = {"evaluation": chain.evaluation, "approval": chain.approval}
+    links |= {f"replica {one.get('replica')}": one for one in chain.loaded}
     return [
         f"{name} names artifact {link.get('artifact_sha256')}, but {wanted} is registered"
-        for name, link in said.items()
+        for name, link in links.items()
         if link is not None and link.get("artifact_sha256") != wanted
     ]
 

@@ -110,7 +110,7 @@ def follow(
             _show_json(session, before, after)
         else:
             if not job:
-                view.say(header(after))
+                view.print_lines(header(after))
             view.show(before, after)
         job = after.job_id
 
@@ -134,7 +134,7 @@ def follow(
     if session.as_json:
         session.json_line(outcome_json(loop))
     elif until is Step.APPROVE or loop.outcome is not None:
-        LoopView(session.out).say(footer(loop))
+        LoopView(session.out).print_lines(footer(loop))
     return loop
 
 
@@ -147,7 +147,7 @@ def _show_json(session: Session, before: Loop, after: Loop) -> None:
 
 
 def add_train(root: CommandGroup) -> None:
-    """Hang `train` under the root."""
+    """Add `train` to the root."""
 
     @root.command("train")
     def train(

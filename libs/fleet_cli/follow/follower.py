@@ -34,7 +34,7 @@ from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.tasks import end
 
-# An approved version is activated in the same breath, where the policy says so.
+# An approved version is activated in the same transaction, where the policy activates on approval.
 ACTIVATION_GRACE = 10.0
 POLL_SECONDS = 2.0
 Happenings = asyncio.Queue[Happened | Exception]

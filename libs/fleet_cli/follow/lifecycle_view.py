@@ -26,7 +26,7 @@ RULE = "=" * 70
 
 
 def header(loop: Loop) -> list[str]:
-    """What is asked for."""
+    """The request."""
     asked = loop.request
     rank = asked.hyperparameters.rank if asked.hyperparameters else None
     threshold = asked.auto_approve_threshold
@@ -229,7 +229,7 @@ class LoopView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bars.stop()
 
-    def say(self, lines: Sequence[str]) -> None:
+    def print_lines(self, lines: Sequence[str]) -> None:
         """Print plain lines above the bars."""
         for line in lines:
             self._console.print(Text(line))
@@ -240,7 +240,7 @@ class LoopView:
             ended = after.steps[step].state is StepState.DONE and before.steps[step].state is StepState.RUNNING
             if ended and after.steps[step].total:
                 self._move(step, after.steps[step], unit)
-        self.say(changes(before, after, self._until))
+        self.print_lines(changes(before, after, self._until))
         for step, unit in self.BARS.items():
             progress = after.steps[step]
             if progress.state is StepState.RUNNING and progress.total:
@@ -255,7 +255,7 @@ class LoopView:
             tenth = 10 * progress.done // progress.total
             if tenth > self._tenths.get(step, 0):
                 self._tenths[step] = tenth
-                self.say([f"   {progress.done}/{progress.total} {unit} {note}".rstrip()])
+                self.print_lines([f"   {progress.done}/{progress.total} {unit} {note}".rstrip()])
             return
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task("", total=progress.total, unit=unit, note=note)

@@ -1,4 +1,4 @@
-"""The bus: a real nats-server with JetStream, and a user per service that may say and hear only its own."""
+"""The bus: a real nats-server with JetStream, and one user per service with rights to its own events alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Restarts a nats-server that no longer stores messages although its disk has room again.
 
-After one failed write a stream of nats-server (2.15) stores nothing more until the server is restarted, whatever room
-the disk has. The other streams work on, so that only the server itself can tell: its `/healthz` names the stream.
+After one failed write a stream of nats-server (2.15) stores nothing more until the server is restarted, however
+much room the disk has. The other streams keep working, so only the server's `/healthz` shows it: it names the stream.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ NATS_USERS = (*SERVICES, "upstream", "admin")
 TOKEN_LIFE = timedelta(days=365)
 _RENEW_BEFORE = timedelta(days=30)
 
-# `candidates` lets its holder ask versions that nobody has approved: the evaluator alone.
+# `candidates` permits requests to versions that are not approved: the evaluator alone has it.
 TOKENS: dict[str, tuple[str, ...]] = {
     "admin": tuple(scope for scope in SCOPES if scope != "candidates"),
     "upstream": ("adapters:read", "train", "generate", "feedback"),
@@ -119,7 +119,7 @@ def _public(seed: Path) -> str:
 
 
 def _token(path: Path, subject: str, scopes: Iterable[str], issuer: LocalIssuer) -> Path:
-    """The token file, minted anew when it ends soon, or when its scopes or its issuer's key are no longer these."""
+    """The token file, minted again when it expires soon, or when its scopes or its issuer's key are no longer these."""
     wanted = tuple(scopes)
     if not path.exists() or not _good(path.read_text(), wanted, issuer):
         write_secret(path, issuer.mint(subject, wanted, ("*",), TOKEN_LIFE))

@@ -107,7 +107,7 @@ def describe(
     base_model: BaseModel | None,
     embedding_model: Path,
 ) -> FleetInfo:
-    """What fleet.json says of this fleet."""
+    """The contents of fleet.json."""
     return FleetInfo(
         nats_url=f"nats://{LOOPBACK}:{ports['nats']}",
         database_admin_url=postgres_url("postgres", credentials.postgres["postgres"], ports["postgres"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StackError(Exception):
-    """The embedded stack cannot do what was asked. The message says what to do next."""
+    """The embedded stack cannot carry out a request. The message has what to do next."""
 
 
 class AlreadyRunning(StackError):

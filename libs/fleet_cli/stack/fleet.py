@@ -47,7 +47,7 @@ _IMPORT_EARLY = {"inference": ("sentence_transformers",), "router": ("sentence_t
 class Fleet:
     """One fleet on this machine. All of it lies below one home folder and listens on loopback only.
 
-    `start` returns when everything asked for is ready. The parts live until `stop`, or until this process dies.
+    `start` returns when everything requested is ready. The parts live until `stop`, or until this process dies.
     Methods block; call them in a thread from async code where that matters.
     """
 
@@ -63,7 +63,7 @@ class Fleet:
         self.bus_watch: BusWatch | None = None
         """Restarts a bus that stores nothing; None while the fleet is not started."""
         self.drift: list[Drift] = []
-        """Where streams and durables of an earlier start differ from what the topology table says now."""
+        """Where streams and durables of an earlier start differ from the current topology table."""
         self.timings: dict[str, float] = {}
         """Seconds from the beginning of `start` until each step was done."""
 
@@ -165,7 +165,7 @@ class Fleet:
     def part(self, name: str) -> Supervised:
         """The process of a server or service. Raises StackError for one that was not started."""
         if name not in self._parts:
-            raise StackError(f"{name!r} is no part of this stack; its parts are {', '.join(self._parts) or 'none'}")
+            raise StackError(f"unknown part {name!r}; expected one of {', '.join(self._parts) or 'none'}")
         return self._parts[name]
 
     def kill(self, name: str) -> int:

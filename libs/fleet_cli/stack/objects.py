@@ -37,7 +37,7 @@ def objects_command(
 ) -> Command:
     """The command of SeaweedFS: master, volume server, filer and S3 gateway in one process."""
     write_secret_json(home.s3 / "identities.json", _identities(keys))
-    # Read from the working folder. Without it whoever reaches the filer's port could pass the S3 gateway by.
+    # Read from the working folder. Without it a client of the filer's port could bypass the S3 gateway.
     write_secret(home.s3 / "security.toml", _security(internal))
     data = home.s3 / "data"
     data.mkdir(mode=0o700, exist_ok=True)

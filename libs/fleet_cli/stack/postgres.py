@@ -56,7 +56,7 @@ def postgres_command(home: Home, port: int, admin_password: str) -> Command:
 
 
 def postgres_ready(home: Home, port: int) -> bool:
-    """Whether it listens and says itself that it is ready: an open port alone comes before recovery is over."""
+    """Whether it listens and reports itself ready: its port opens before recovery is over."""
     try:
         # storage/miscinit.h: the last line of postmaster.pid is the state of the server.
         state = (home.postgres / "postmaster.pid").read_text().splitlines()[7].strip()

@@ -75,7 +75,7 @@ class Supervised:
         self._spawned.wait()
 
     def open_gate(self) -> None:
-        """Let a gated process go on."""
+        """Release a gated process."""
         with self._lock:
             if self._gate is not None:
                 os.close(self._gate)

@@ -1,4 +1,4 @@
-"""Whether a part of the stack can do its work, and what it says is missing when it cannot."""
+"""Whether a part of the stack is ready, and what it lacks while it is not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_ANSWER = "no answer"
 
 
 def readiness(name: str, home: Home, port: int) -> Callable[[], str]:
-    """A call that says what a server or service still lacks; "" when it is ready."""
+    """A call that returns what a server or service still lacks; "" when it is ready."""
     match name:
         case "nats":
             return lambda: "" if bus_ready(port) else _NO_ANSWER

@@ -17,7 +17,7 @@ STORING = tuple(name for name in SERVICES if name != "inference")
 
 
 def migrate_service(name: str, port: int, passwords: Mapping[str, str], database: str = DATABASE) -> None:
-    """Bring one service's schema up to date, as its own role. Raises PartFailed with what the migration tool said."""
+    """Bring one service's schema up to date, as its own role. Raises PartFailed with the migration tool's output."""
     if importlib.util.find_spec(f"services.{name}") is None:
         raise PartFailed(f"services.{name} cannot be imported; run this from an installation that has the services")
     try:
@@ -55,7 +55,7 @@ async def provision_database(port: int, passwords: Mapping[str, str], database: 
 
 
 async def clone_database(admin_url: str, template: str, name: str) -> None:
-    """Make a copy of a database to which nobody is connected: schemas, tables, rows and rights."""
+    """Copy a database without connections: schemas, tables, rows and rights."""
     admin = await asyncpg.connect(admin_url)
     try:
         await admin.execute(await _filled(admin, "CREATE DATABASE %I TEMPLATE %I", name, template))

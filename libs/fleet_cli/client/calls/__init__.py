@@ -1,4 +1,4 @@
-"""Every endpoint of the five services that the client speaks, once each: `call(...) -> Call[answer type]`."""
+"""Every endpoint of the five services that the client uses, once each: `call(...) -> Call[answer type]`."""
 
 from fleet_cli.client.calls.evaluator import (
     add_golden_samples,

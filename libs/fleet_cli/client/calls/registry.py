@@ -47,7 +47,7 @@ def answer_provenance(generation_id: str) -> Call[AnswerProvenance]:
 
 
 def manifest(adapter_id: str) -> Call[Anything]:
-    """What a catalogue says of a version, and the forms it can be had in."""
+    """The catalogue entry of a version, with its formats."""
     return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/manifest", _ANYTHING)
 
 
@@ -73,7 +73,7 @@ def register(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
 
 
 def import_files(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:
-    """Upload an adapter's files, whatever their form, as a new version."""
+    """Upload an adapter's files, in any format, as a new version."""
     return Call("registry", "POST", "/v1/adapters/import", _ADAPTER, files=_parts(files), form=fields)
 
 
