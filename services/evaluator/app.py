@@ -12,18 +12,20 @@ from fleet_kit.service import create_app, serve
 from services.evaluator import api
 from services.evaluator.domain import Evaluation
 from services.evaluator.golden.publication import publish_missed
-from services.evaluator.handlers import EvaluatorService, handlers
+from services.evaluator.handlers import handlers
 from services.evaluator.judging.endpoint import JudgeEndpoint
 from services.evaluator.judging.judge import Judge, ReferenceJudge
 from services.evaluator.judging.ledger import sweeping
 from services.evaluator.judging.llm_judge import LLMJudge
+from services.evaluator.judging.pairwise_judge import PairwiseJudge
 from services.evaluator.openai_client import OpenAIClient
-from services.evaluator.run import Bench
+from services.evaluator.parts import EvaluatorService, Parts
 from services.evaluator.settings import REFERENCE, EvaluatorSettings
 
 
 @asynccontextmanager
-async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
+async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
+    """Clients of inference and the configured judges."""
     await publish_missed(service)
     settings = service.settings
 
@@ -45,8 +47,14 @@ async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
         asked = settings.judges[name]
         return LLMJudge(name, asked, endpoints[name], reference if asked.rules_first else None)
 
+    def pairwise_for(evaluation: Evaluation, dataset_id: str) -> PairwiseJudge | None:
+        name = settings.judge_for(evaluation.domain, dataset_id)
+        if name == REFERENCE or not settings.judges[name].pairwise:
+            return None
+        return PairwiseJudge(name, settings.judges[name], endpoints[name])
+
     async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
-        yield Bench(settings=settings, models_for=models_for, judge_for=judge_for, blobs=service.blobs)
+        yield Parts(models_for=models_for, judge_for=judge_for, pairwise_for=pairwise_for)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:
@@ -56,7 +64,7 @@ def build(settings: EvaluatorSettings | None = None) -> FastAPI:
         settings or EvaluatorSettings(),
         handlers=handlers,
         api=api.router,
-        parts=_parts,
+        parts=parts,
     )
 
 

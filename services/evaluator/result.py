@@ -12,12 +12,14 @@ from fleet_kit.blobs import BlobRef
 from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, GoldenVersion, Summary
 from services.evaluator.judging.judge import JudgeDescription
+from services.evaluator.judging.pairwise import Preference
 
 
 def scored_event(
     evaluation: Evaluation,
     summary: Summary,
     told: v1.Comparison | None,
+    preferred: v1.Preference | None,
     report: BlobRef,
     *,
     regression: bool,
@@ -44,6 +46,7 @@ def scored_event(
         report=report,
         regression=regression,
         comparison=told,
+        preference=preferred,
         decided=summary.decided,
         submission=summary.submission,
         cut_answers=summary.cut_answers,
@@ -90,13 +93,40 @@ def comparison_event(comparison: Comparison | None, rival: Evaluation | None) ->
     )
 
 
+def shown_preference(preference: Preference | None, rival: Evaluation | None) -> dict[str, Any] | None:
+    """Which version's answers were preferred, as history and report show it."""
+    if preference is None or rival is None:
+        return None
+    return {**asdict(preference), "compared_with": rival.adapter_id, "evaluation_id": rival.evaluation_id}
+
+
+def preference_event(preference: Preference | None, rival: Evaluation | None) -> v1.Preference | None:
+    """The same, as the event carries it."""
+    if preference is None or rival is None:
+        return None
+    return v1.Preference(
+        compared_with=rival.adapter_id,
+        evaluation_id=rival.evaluation_id,
+        samples=preference.samples,
+        wins=preference.wins,
+        losses=preference.losses,
+        ties=preference.ties,
+        win_rate=preference.win_rate.value,
+        ci_low=preference.win_rate.low,
+        ci_high=preference.win_rate.high,
+        consistency=preference.consistency,
+        position_bias=preference.position_bias,
+    )
+
+
 def report_content(
     evaluation: Evaluation,
     version: GoldenVersion,
     summary: Summary,
-    comparison: dict[str, Any] | None,
     rows: list[dict[str, Any]],
     *,
+    comparison: dict[str, Any] | None,
+    preference: dict[str, Any] | None,
     judging: dict[str, Any],
 ) -> bytes:
     """Everything that the score rests on, as JSON."""
@@ -111,6 +141,7 @@ def report_content(
         },
         "summary": asdict(summary),
         "comparison": comparison,
+        "preference": preference,
         "judging": judging,
         "samples": [{n: v for n, v in row.items() if n != "evaluation_id"} for row in rows],
     }

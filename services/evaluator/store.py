@@ -1,4 +1,4 @@
-"""SQL of evaluations: one statement a function, connection first. golden_store.py has that of golden data sets."""
+"""SQL of evaluations: one statement a function, connection first. golden/ and judging/ have their own."""
 
 from __future__ import annotations
 
@@ -200,15 +200,17 @@ async def finish_scored(
     *,
     summary: dict[str, Any],
     comparison: dict[str, Any] | None,
+    preference: dict[str, Any] | None,
     report: dict[str, Any],
 ) -> None:
     await connection.execute(
-        "update evaluation set state = 'scored', summary = $2, comparison = $3, report = $4, finished_at = now(),"
-        " waiting_since = null where evaluation_id = $1",
+        "update evaluation set state = 'scored', summary = $2, comparison = $3, report = $4, preference = $5,"
+        " finished_at = now(), waiting_since = null where evaluation_id = $1",
         evaluation_id,
         summary,
         comparison,
         report,
+        preference,
     )
 
 

@@ -32,7 +32,7 @@ from services.evaluator.judging.text import fold, words
 from services.evaluator.judging.vocabulary import GRAMMAR, OPPOSITES
 
 LOOP = 0.6
-"""Of `form.repetition`: that much of an answer in circles is no answer."""
+"""Of `style_features.repetition`: that much of an answer in circles is no answer."""
 FOREIGN_WITH_RULES, FOREIGN_WITHOUT = 0.34, 0.12
 """Share of an answer's content words that neither expected output, prompt nor rules have."""
 NEAR = 0.4

@@ -5,74 +5,23 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query
 
-from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
-from fleet_kit.http import dependency
-from services.evaluator import store
-from services.evaluator.golden.api import DOMAIN
-from services.evaluator.handlers import EvaluatorService
+from services.evaluator.access import Reader, Running, Writer, visible_evaluation
+from services.evaluator.golden.schemas import DOMAIN
 from services.evaluator.judging import label_store
 from services.evaluator.judging.agreement import agreement
+from services.evaluator.judging.schemas import Agrees, Bounds, NewLabel, Stored
 
 router = APIRouter(tags=["calibration"])
-Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
-Reader = Annotated[Caller, Depends(require("adapters:read"))]
-Labeller = Annotated[Caller, Depends(require("adapters:write"))]
-
-
-class NewLabel(BaseModel):
-    """A person's score of one answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    score: float = Field(ge=0, le=100, allow_inf_nan=False)
-    """On the judge's scale."""
-    note: str = Field(default="", max_length=4000)
-
-
-class Stored(BaseModel):
-    evaluation_id: str
-    sample_id: str
-    labelled_by: str
-    score: float
-
-
-class Bounds(BaseModel):
-    """An estimate with its 95 % interval."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    value: float
-    low: float
-    high: float
-
-
-class Agrees(BaseModel):
-    """A judge beside people, over the answers of a domain that both scored; null where these are too few to tell."""
-
-    judge: str
-    domain: str
-    answers: int
-    alpha: Bounds | None
-    """Krippendorff's alpha: 1 is the same scores, 0 what chance gives."""
-    pairwise: Bounds | None
-    """Share of the pairs that people order (10 points apart) in the same order."""
-    bias: float | None
-    """Mean of judge minus people, in points."""
-    length_bias: float | None
-    """Correlation of that with the answer's length in words."""
 
 
 @router.put("/v1/evaluations/{evaluation_id}/samples/{sample_id}/label", summary="Score a judged answer as a person")
-async def label(evaluation_id: str, sample_id: str, given: NewLabel, caller: Labeller, service: Running) -> Stored:
+async def label(evaluation_id: str, sample_id: str, given: NewLabel, caller: Writer, service: Running) -> Stored:
     async with service.transaction() as tx:
-        found = await store.evaluation(tx.connection, evaluation_id)
-        if found is None or not caller.reaches(found.domain):
-            raise Problem(404, "Evaluation not found", f"no evaluation {evaluation_id!r}", field="evaluation_id")
+        await visible_evaluation(tx.connection, evaluation_id, caller)
         known = await label_store.put_label(
             tx.connection, evaluation_id, sample_id, by=caller.subject, score=given.score, note=given.note
         )

@@ -15,7 +15,7 @@ from fleet_events import v1
 from fleet_kit.blobs import Blobs
 from fleet_kit.errors import BlobMissing
 from tests.conftest import RunningService, RunService
-from tests.integration.evaluator.conftest import Bus, Golden, adapter, eventually, sample
+from tests.integration.evaluator.conftest import Bus, Golden, activated, adapter, eventually, sample
 from tests.integration.evaluator.judge_server import (
     Asked,
     JudgeServer,
@@ -24,6 +24,7 @@ from tests.integration.evaluator.judge_server import (
     gullible,
     honest,
     judging,
+    preferred,
     verdict,
     writes,
 )
@@ -56,6 +57,7 @@ async def evaluator(
         "thrice": {**one, "samples": 3, "parameters": {"temperature": 0.7, "max_tokens": 900}},
         "poor": {**one, "budget_tokens": 3300, "concurrency": 1},
         "sparing": {**one, "rules_first": True},
+        "pairs": {**one, "pairwise": True},
     }
     async with run_service(
         "evaluator",
@@ -76,6 +78,7 @@ class Trial:
     def __init__(self, evaluator: RunningService, models: ModelServer, golden: Golden, bus: Bus) -> None:
         self.evaluator, self.models, self.golden, self.bus = evaluator, models, golden, bus
         self.mark = secrets.token_hex(4)
+        self.started = 0
 
     def samples(self, count: int, **changes: Any) -> list[dict[str, Any]]:
         asked = [sample(n, **changes) for n in range(count)]
@@ -84,6 +87,10 @@ class Trial:
     def word(self, number: int) -> str:
         """In the question of that sample alone."""
         return f"{self.mark}-{number}?"
+
+    def number(self, asked: Asked) -> int:
+        """Of the sample that a request is about."""
+        return int(asked.part("QUESTION").partition(f"{self.mark}-")[2].rstrip("?"))
 
     async def start(
         self,
@@ -94,7 +101,8 @@ class Trial:
     ) -> v1.Adapter:
         dataset_id = dataset_id or f"{judge}-{self.mark}"
         await self.golden.make(dataset_id, judge, samples)
-        who = adapter(judge, f"1.0.{int(self.mark, 16) % 10**8}")
+        self.started += 1
+        who = adapter(judge, f"1.{self.started}.{int(self.mark, 16) % 10**8}")
         self.models.adapters[who.adapter_id] = who.artifact.blob.sha256
         for number, one in enumerate(samples):
             self.models.answers[who.adapter_id, one["prompt"]] = (answers or {}).get(number, one["expected_output"])
@@ -383,6 +391,56 @@ async def test_rules_that_settle_a_sample_cost_no_request(trial: Trial, judge: J
     assert judge.about(trial.word(1)) == []
     assert scored.judged_by is not None
     assert scored.judged_by.parameters["rules_first"].startswith("reference-judge/")
+
+
+def prefers(text: str) -> Any:
+    """Prefers the answer with that text wherever it stands."""
+    return lambda asked: Step(json.dumps(preferred(asked, "first" if text in asked.part("FIRST ANSWER") else "second")))
+
+
+PAIRS = [
+    prefers("A new answer."),
+    lambda asked: Step(json.dumps(preferred(asked, "first"))),
+    lambda asked: Step(json.dumps(preferred(asked, "tie"))),
+    gullible,
+]
+"""What the judge does with the pair of each sample."""
+
+
+@pytest.mark.requirement("LA-3.4")
+async def test_a_new_versions_answers_are_compared_with_the_active_ones_in_both_orders(
+    trial: Trial, judge: JudgeServer, bus: Bus, blobs: Blobs
+) -> None:
+    samples = trial.samples(5, criteria={})
+    old = await trial.start("pairs", samples, dict.fromkeys(range(5), "An old answer."))
+    assert isinstance(await trial.end(old), v1.EvaluationScored)
+    await activated(bus, trial.evaluator, old, revision=int(trial.mark, 16))
+    judge.asked = []
+    judge.otherwise = lambda asked: PAIRS[trial.number(asked)](asked) if asked.pair else honest(asked)
+    new_answers = dict.fromkeys(range(5), "A new answer.") | {4: "An old answer."}
+    scored = await trial.scored("pairs", samples, new_answers)
+
+    assert scored.preference is not None
+    told = scored.preference
+    assert told.compared_with == old.adapter_id
+    assert (told.samples, told.wins, told.losses, told.ties) == (4, 1, 0, 3)
+    assert told.win_rate == pytest.approx((1 + 3 / 2) / 4)
+    assert told.ci_low < told.win_rate < told.ci_high
+    assert told.consistency == pytest.approx(3 / 4)
+    assert told.position_bias == pytest.approx(1 / 4)
+    asked = [one for one in judge.asked if one.pair and trial.number(one) == 0]
+    assert len(asked) == 2  # both orders
+    assert {one.part("FIRST ANSWER") for one in asked} == {"A new answer.", "An old answer."}
+    assert not [one for one in judge.asked if one.pair and trial.number(one) == 4]  # the same answer
+
+    shown = await trial.shown()
+    assert shown["preference"]["consistency"] == told.consistency
+    assert [one["pair"]["outcome"] for one in shown["results"]] == ["win", "tie", "tie", None, "tie"]
+    assert "no verdict in 3 answers" in shown["results"][3]["pair"]["why"]
+    report = json.loads(await blobs.get(scored.report))
+    assert report["preference"]["wins"] == 1
+    assert len(report["judging"]["exchanges"]) == 5 + 3 * 2 + 2 * 3  # three pairs, and one asked for thrice
+    assert report["samples"][0]["pair"]["verdicts"]["new_second"] == {"preferred": "second", "reason": "compared"}
 
 
 async def test_old_exchanges_leave_database_and_object_store(trial: Trial, blobs: Blobs) -> None:
