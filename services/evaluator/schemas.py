@@ -78,6 +78,9 @@ class SampleView(BaseModel):
     """One judged sample."""
 
     sample_id: str
+    system: str
+    history: list[dict[str, str]]
+    """Turns before the question, as `role` and `content`."""
     prompt: str
     expected_output: str
     difficulty: str

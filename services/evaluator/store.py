@@ -186,7 +186,8 @@ async def results(connection: Connection, evaluation_id: str) -> list[SampleResu
 async def result_rows(connection: Connection, evaluation_id: str) -> list[asyncpg.Record]:
     """Every judged sample with its question, for reports."""
     return await connection.fetch(
-        "select r.*, s.prompt, s.expected_output, s.difficulty, s.criteria, s.context, s.expected_score"
+        "select r.*, s.system, s.history, s.prompt, s.expected_output, s.difficulty, s.criteria, s.context,"
+        " s.expected_score"
         " from sample_result r join evaluation e using (evaluation_id)"
         " join golden_sample s using (dataset_id, version, sample_id)"
         " where r.evaluation_id = $1 order by s.position",

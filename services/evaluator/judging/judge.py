@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from services.evaluator.golden.samples import GoldenSample
@@ -81,7 +81,13 @@ class ReferenceJudge:
         answer: str,
         ledger: Ledger | None = None,  # noqa: ARG002 - it asks no judge
     ) -> Finding:
-        """Raises what the client raises; an empty answer needs no model."""
+        """Raises what the client raises; an empty answer needs no model.
+
+        Earlier turns count as part of the prompt: what they give away is no merit of the answer.
+        """
+        if sample.history:
+            sample = replace(sample, prompt=f"{sample.transcript}\n{sample.prompt}")
+        question = "\n".join(text for text in (sample.system, sample.transcript, question) if text)
         if not words(answer):
             return Finding(reference_judge.judge(sample, answer, NOTHING), NOTHING.to_json())  # looks at no rule
         expected = sample.expected_output

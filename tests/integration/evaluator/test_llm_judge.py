@@ -362,6 +362,26 @@ async def test_a_demand_in_words_is_judged_on_its_own_with_the_passage_that_show
     assert quoted_falsely["passed"]
 
 
+@pytest.mark.requirement("LA-2.2")
+async def test_candidate_and_judge_get_the_system_prompt_and_the_turns_before_the_question(
+    trial: Trial, judge: JudgeServer
+) -> None:
+    history = [{"role": "user", "content": "I run two stores."}, {"role": "assistant", "content": "Which ones?"}]
+    samples = trial.samples(2, criteria={}, system="Count in crates.", history=history)
+    who = await trial.start("strict", samples)
+    assert isinstance(await trial.end(who), v1.EvaluationScored)
+    bodies = [body["messages"] for body in trial.models.bodies if body["model"] == who.adapter_id]
+    assert {json.dumps(messages[:-1]) for messages in bodies} == {
+        json.dumps([{"role": "system", "content": "Count in crates."}, *history])
+    }
+    assert {messages[-1]["content"] for messages in bodies} == {one["prompt"] for one in samples}
+    for asked in judge.asked:
+        assert asked.part("SYSTEM PROMPT") == "Count in crates."
+        assert asked.part("CONVERSATION") == "user: I run two stores.\nassistant: Which ones?"
+    shown = (await trial.shown())["results"][0]
+    assert (shown["system"], shown["history"]) == ("Count in crates.", history)
+
+
 async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_says(
     trial: Trial, judge: JudgeServer
 ) -> None:
