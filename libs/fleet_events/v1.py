@@ -145,6 +145,16 @@ class Preference(Message):
     """Verdicts for the first place less those for the second, by the number of verdicts."""
 
 
+class Agreement(Message):
+    """How far the judge agrees with people in this domain, over the answers that both have scored."""
+
+    answers: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
+    alpha: Annotated[float, Field(le=1.0), NUMBER] = 0.0
+    """Krippendorff's alpha, interval metric: 1 is the same scores, 0 what chance gives; with its 95 % interval."""
+    ci_low: Annotated[float, Field(le=1.0), NUMBER] = 0.0
+    ci_high: Annotated[float, Field(le=1.0), NUMBER] = 0.0
+
+
 class JudgedBy(Message):
     """Who judged, and how it was asked. Empty where a value does not apply."""
 
@@ -482,6 +492,8 @@ class EvaluationScored(Event):
     judged_by: JudgedBy | None = None
     preference: Preference | None = None
     """Answers beside those of the version it would replace; absent where the judge compares no pairs."""
+    agreement: Agreement | None = None
+    """Absent where too few answers are labelled to tell."""
 
 
 class EvaluationFailed(Event):

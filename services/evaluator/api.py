@@ -17,7 +17,9 @@ from services.evaluator.domain import split_reference
 from services.evaluator.golden import api as golden_api
 from services.evaluator.golden import sets as golden_sets
 from services.evaluator.judging import labels_api, pair_store
+from services.evaluator.judging.calibration import UNCALIBRATED
 from services.evaluator.judging.labels_api import agreement_of
+from services.evaluator.judging.people import scored_by_both
 from services.evaluator.open_evaluation import open_requested
 from services.evaluator.schemas import Accepted, EvaluationDetail, EvaluationView, History, NewEvaluation, SampleView
 
@@ -79,9 +81,10 @@ async def detail(evaluation_id: str, caller: Reader, service: Running) -> Evalua
     async with service.db.acquire() as connection:
         row = await visible_evaluation(connection, evaluation_id, caller)
         results = await store.result_rows(connection, evaluation_id)
-        agreement = await agreement_of(connection, row["judge"], row["domain"])
+        labelled = await scored_by_both(connection, {row["judge"]: UNCALIBRATED}, row["domain"])
         rival = (row["preference"] or {}).get("evaluation_id", "")
         pairs = {one.sample_id: one.shown() for one in await pair_store.pairs(connection, evaluation_id, rival)}
+    agreement = await agreement_of(labelled, row["judge"], row["domain"])
     threshold = row["pass_threshold"]
     shown = [
         SampleView.model_validate(

@@ -10,17 +10,13 @@ from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
-from services.evaluator.domain import Evaluation
 from services.evaluator.golden.publication import publish_missed
 from services.evaluator.handlers import handlers
-from services.evaluator.judging.endpoint import JudgeEndpoint
-from services.evaluator.judging.judge import Judge, ReferenceJudge
+from services.evaluator.judging.judges import Judges
 from services.evaluator.judging.ledger import sweeping
-from services.evaluator.judging.llm_judge import LLMJudge
-from services.evaluator.judging.pairwise_judge import PairwiseJudge
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.parts import EvaluatorService, Parts
-from services.evaluator.settings import REFERENCE, EvaluatorSettings
+from services.evaluator.settings import EvaluatorSettings
 
 
 @asynccontextmanager
@@ -33,28 +29,9 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
         headers = service.credential.acting_for([domain])
         return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
-    endpoints = {name: JudgeEndpoint(name, asked, service.http) for name, asked in settings.judges.items()}
-
-    def judge_for(evaluation: Evaluation, dataset_id: str) -> Judge:
-        name = settings.judge_for(evaluation.domain, dataset_id)
-        reference = ReferenceJudge(
-            models_for(evaluation.domain),
-            base_model=evaluation.base_model,
-            embeddings_model=settings.embedding_model_name,
-        )
-        if name == REFERENCE:
-            return reference
-        asked = settings.judges[name]
-        return LLMJudge(name, asked, endpoints[name], reference if asked.rules_first else None)
-
-    def pairwise_for(evaluation: Evaluation, dataset_id: str) -> PairwiseJudge | None:
-        name = settings.judge_for(evaluation.domain, dataset_id)
-        if name == REFERENCE or not settings.judges[name].pairwise:
-            return None
-        return PairwiseJudge(name, settings.judges[name], endpoints[name])
-
+    judges = Judges(settings, service.http, models_for)
     async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
-        yield Parts(models_for=models_for, judge_for=judge_for, pairwise_for=pairwise_for)
+        yield Parts(models_for, judges)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:

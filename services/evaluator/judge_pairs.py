@@ -14,7 +14,7 @@ from services.evaluator.judging.pair_store import StoredPair
 async def compare_missing(run: EvaluationRun) -> None:
     """Compare what has no verdict, where the judge compares pairs and there is a version to compare with."""
     evaluation = await run.stored()
-    judge = run.service.parts.pairwise_for(evaluation, run.version.dataset_id)
+    judge = run.service.parts.judges.pairwise(evaluation, run.version.dataset_id)
     if judge is None:
         return
     async with run.work.transaction() as tx:

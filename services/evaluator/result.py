@@ -11,6 +11,7 @@ from fleet_events.v1 import EvaluationScored, JudgedBy
 from fleet_kit.blobs import BlobRef
 from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, GoldenVersion, Summary
+from services.evaluator.judging.agreement import Agreement
 from services.evaluator.judging.judge import JudgeDescription
 from services.evaluator.judging.pairwise import Preference
 
@@ -22,6 +23,7 @@ def scored_event(
     preferred: v1.Preference | None,
     report: BlobRef,
     *,
+    agreed: Agreement | None,
     regression: bool,
     judge: JudgeDescription,
 ) -> EvaluationScored:
@@ -47,6 +49,11 @@ def scored_event(
         regression=regression,
         comparison=told,
         preference=preferred,
+        agreement=v1.Agreement(
+            answers=agreed.answers, alpha=agreed.alpha.value, ci_low=agreed.alpha.low, ci_high=agreed.alpha.high
+        )
+        if agreed
+        else None,
         decided=summary.decided,
         submission=summary.submission,
         cut_answers=summary.cut_answers,

@@ -60,7 +60,7 @@ async def _begin(evaluation: Evaluation, work: LeasedTask, service: EvaluatorSer
     async with work.transaction() as tx:
         version, sha256 = await golden_sets.freeze_for(tx.connection, evaluation.domain, _reference(evaluation))
         samples = await golden_store.samples(tx.connection, version.dataset_id, version.version)
-        judge = service.parts.judge_for(evaluation, version.dataset_id)
+        judge = await service.parts.judges.judge(tx.connection, evaluation, version.dataset_id)
         await store.begin(
             tx.connection,
             evaluation.evaluation_id,

@@ -15,7 +15,9 @@ from services.evaluator import domain, store
 from services.evaluator.evaluation_run import EvaluationRun
 from services.evaluator.judging import pair_store
 from services.evaluator.judging import store as judge_store
+from services.evaluator.judging.agreement import agreement
 from services.evaluator.judging.pairwise import preference
+from services.evaluator.judging.people import scored_by_both
 from services.evaluator.result import (
     comparison_event,
     preference_event,
@@ -40,16 +42,23 @@ async def score(run: EvaluationRun, last: Callable[[], AbstractAsyncContextManag
         pairs = await pair_store.pairs(tx.connection, run.evaluation_id, rival) if rival else []
         submission = 1 if evaluation.compares_for else await store.submission(tx.connection, evaluation)
         spent = await judge_store.spent(tx.connection, run.evaluation_id)
+        labelled = await scored_by_both(tx.connection, run.judge.calibrations, evaluation.domain)
         exchanges = await judge_store.exchanges(tx.connection, run.evaluation_id)
     difficulties = {sample.sample_id: sample.difficulty for sample in run.samples}
     summary = domain.summarise(results, difficulties, evaluation.pass_threshold, submission)
     # Ten thousand draws take a moment; the event loop serves others meanwhile.
     comparison = await asyncio.to_thread(domain.compare, results, rival_results) if rival_evaluation else None
+    agreed = await asyncio.to_thread(agreement, labelled)
     shown = shown_comparison(comparison, rival_evaluation)
     judged_pairs = [one.pair for one in pairs if one.pair]
     preferred = preference(judged_pairs, len(pairs) - len(judged_pairs), summary.confidence)
     described = asdict(run.judge.description)
-    judging = {**described, "spent": asdict(spent), "exchanges": exchanges}
+    judging = {
+        **described,
+        "agreement": asdict(agreed) if agreed else None,
+        "spent": asdict(spent),
+        "exchanges": exchanges,
+    }
     compared = shown_preference(preferred, rival_evaluation)
     in_pairs = {one.sample_id: one.shown() for one in pairs}
     samples = [{**dict(row), "pair": in_pairs.get(row["sample_id"])} for row in rows]
@@ -74,6 +83,7 @@ async def score(run: EvaluationRun, last: Callable[[], AbstractAsyncContextManag
             told,
             preference_event(preferred, rival_evaluation),
             report,
+            agreed=agreed,
             regression=regression,
             judge=run.judge.description,
         )

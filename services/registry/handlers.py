@@ -16,7 +16,7 @@ from services.registry.change import Act, JobReused, NotTheArtifact, RegistryErr
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
-from services.registry.policy import Comparison, Judgement
+from services.registry.policy import Agreement, Comparison, Judgement
 from services.registry.store import usage, versions
 from services.registry.version import InvalidVersion
 
@@ -163,6 +163,7 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
             event.regression,
             event.samples if event.decided is None else event.decided,
             _comparison(event.comparison) if event.comparison else None,
+            _agreement(event.agreement) if event.agreement else None,
         ),
         pass_rate=event.pass_rate,
         pass_threshold=event.pass_threshold,
@@ -185,6 +186,10 @@ def _comparison(told: v1.Comparison) -> Comparison:
         told.ci_high,
         {change.criterion: change.difference for change in told.criteria if change.fell},
     )
+
+
+def _agreement(told: v1.Agreement) -> Agreement:
+    return Agreement(told.answers, told.alpha, told.ci_low, told.ci_high)
 
 
 def _when(tx: Transaction) -> datetime:

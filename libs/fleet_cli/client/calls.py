@@ -15,6 +15,7 @@ from fleet_cli.client.responses import (
     Agreement,
     Anything,
     BuildQueued,
+    Calibration,
     ChatCompletion,
     Dataset,
     DatasetBuild,
@@ -259,6 +260,12 @@ def judge_agreement(judge: str, domain: str) -> Call[Agreement]:
     """How far a judge agrees with people."""
     query: Query = {"judge": judge, "domain": domain}
     return Call("evaluator", "GET", "/v1/judges/agreement", TypeAdapter(Agreement), query)
+
+
+def calibrate_judge(judge: str, domain: str) -> Call[Calibration]:
+    """Fit a judge's scores to people's."""
+    body: dict[str, object] = {"judge": judge, "domain": domain}
+    return Call("evaluator", "POST", "/v1/judges/calibration", TypeAdapter(Calibration), body=body)
 
 
 # router and inference

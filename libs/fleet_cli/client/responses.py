@@ -237,6 +237,16 @@ class Agreement(Reply):
     length_bias: float | None = None
 
 
+class Calibration(Reply):
+    """How a judge's scores become people's: intercept + slope × score, on 0 to 100."""
+
+    judge: str
+    domain: str
+    intercept: float
+    slope: float
+    answers: int
+
+
 class Match(Reply):
     """An adapter that the router would choose."""
 

@@ -1,4 +1,4 @@
-"""Judge backends: how an answer becomes a judgement. Anything with these two members can judge."""
+"""Judge back ends: how an answer becomes a judgement. Anything with these members can judge."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging import reference_judge
+from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.judgement import Judgement
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.signals import NOTHING, measure, texts_to_embed
@@ -53,6 +54,11 @@ class Judge(Protocol):
     @property
     def description(self) -> JudgeDescription: ...
 
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        """Names of the judges whose mean this one gives, with their calibrations; a single judge has its own."""
+        ...
+
     async def judge(self, sample: GoldenSample, question: str, answer: str, ledger: Ledger) -> Finding: ...
 
 
@@ -73,6 +79,10 @@ class ReferenceJudge:
         name, _, version = reference_judge.NAME.partition("/")
         used = {"base_model": self._base_model, "embeddings_model": self._embeddings_model}
         return JudgeDescription(name, version, "", "", used)
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        return {self.name: UNCALIBRATED}
 
     async def judge(
         self,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from services.evaluator.access import Reader, Running, Writer, visible_evaluation
 from services.evaluator.golden.schemas import DOMAIN
-from services.evaluator.judging import label_store
-from services.evaluator.judging.agreement import agreement
-from services.evaluator.judging.schemas import Agrees, Bounds, NewLabel, Stored
+from services.evaluator.judging import calibration_store, label_store
+from services.evaluator.judging.agreement import Labelled, agreement
+from services.evaluator.judging.calibration import LEAST, UNCALIBRATED, fit
+from services.evaluator.judging.people import scored_by_both
+from services.evaluator.judging.schemas import Agrees, Bounds, Calibrated, NewCalibration, NewLabel, Stored
 
 router = APIRouter(tags=["calibration"])
 
@@ -40,12 +43,25 @@ async def agrees(
 ) -> Agrees:
     caller.reach(domain)
     async with service.db.acquire() as connection:
-        return await agreement_of(connection, judge, domain)
+        labelled = await scored_by_both(connection, {judge: UNCALIBRATED}, domain)
+    return await agreement_of(labelled, judge, domain)
 
 
-async def agreement_of(connection: Connection, judge: str, domain: str) -> Agrees:
-    """The judge beside people in this domain."""
-    labelled = await label_store.labelled(connection, judge, domain)
+@router.post("/v1/judges/calibration", status_code=201, summary="Fit a judge's scores in a domain to people's")
+async def calibrate(wanted: NewCalibration, caller: Writer, service: Running) -> Calibrated:
+    caller.reach(wanted.domain)
+    async with service.transaction() as tx:
+        labelled = [one.labelled for one in await label_store.labelled(tx.connection, wanted.judge, wanted.domain)]
+        fitted = fit(labelled)
+        if fitted is None:
+            detail = f"{len(labelled)} labelled answers of {wanted.judge!r} in {wanted.domain!r}; it takes {LEAST}"
+            raise Problem(409, "Too few labels", detail, field="judge")
+        await calibration_store.add_calibration(tx.connection, wanted.judge, wanted.domain, fitted, caller.subject)
+    return Calibrated(judge=wanted.judge, domain=wanted.domain, **asdict(fitted))
+
+
+async def agreement_of(labelled: Sequence[Labelled], judge: str, domain: str) -> Agrees:
+    """The judge beside people in this domain, from the answers that both have scored."""
     # Draws over all pairs take a while.
     found = await asyncio.to_thread(agreement, labelled)
     return Agrees(

@@ -10,6 +10,7 @@ from typing import Any
 
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging import judgement, llm_verdict
+from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
 from services.evaluator.judging.endpoint import JudgeEndpoint
 from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge
@@ -61,6 +62,10 @@ class LLMJudge:
             prompt_sha256=PROMPT_SHA256,
             parameters=told,
         )
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        return {self.name: UNCALIBRATED}
 
     async def judge(self, sample: GoldenSample, question: str, answer: str, ledger: Ledger) -> Finding:
         """Raises Unready and EvaluationFailure as the endpoint does. A sample without a verdict is unjudged."""

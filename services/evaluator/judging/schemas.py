@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.evaluator.golden.schemas import DOMAIN
+
 
 class NewLabel(BaseModel):
     """A person's score of one answer."""
@@ -46,3 +48,23 @@ class Agrees(BaseModel):
     """Mean of judge minus people, in points."""
     length_bias: float | None
     """Correlation of that with the answer's length in words."""
+
+
+class NewCalibration(BaseModel):
+    """Which judge's scores to fit, in which domain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    judge: str = Field(min_length=1, max_length=200)
+    """As evaluations name it; members of a panel are in the evaluation's `judging.parameters`."""
+    domain: str = Field(pattern=DOMAIN)
+
+
+class Calibrated(BaseModel):
+    """People's mean score of an answer is intercept + slope × the judge's, on 0–100; panels use it from now on."""
+
+    judge: str
+    domain: str
+    intercept: float
+    slope: float
+    answers: int

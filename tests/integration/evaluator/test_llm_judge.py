@@ -58,7 +58,9 @@ async def evaluator(
         "poor": {**one, "budget_tokens": 3300, "concurrency": 1},
         "sparing": {**one, "rules_first": True},
         "pairs": {**one, "pairwise": True},
+        "harsh": {**one, "model": "harsh-model"},
     }
+    panels = {"house": ["strict", "harsh", "reference"]}
     async with run_service(
         "evaluator",
         LORAFLEET_INFERENCE_URL=models.url,
@@ -66,7 +68,8 @@ async def evaluator(
         LORAFLEET_READY_SECONDS="6",
         LORAFLEET_RETRY_SECONDS="0.3",
         LORAFLEET_JUDGES=json.dumps(judges),
-        LORAFLEET_JUDGE_OF_DOMAIN=json.dumps({name: name for name in judges}),
+        LORAFLEET_PANELS=json.dumps(panels),
+        LORAFLEET_JUDGE_OF_DOMAIN=json.dumps({name: name for name in (*judges, *panels)}),
         LORAFLEET_JUDGE_OF_GOLDEN=json.dumps({"of-thrice": "thrice", "of-none": "reference"}),
     ) as running:
         yield running
@@ -461,6 +464,48 @@ async def test_a_new_versions_answers_are_compared_with_the_active_ones_in_both_
     assert report["preference"]["wins"] == 1
     assert len(report["judging"]["exchanges"]) == 5 + 3 * 2 + 2 * 3  # three pairs, and one asked for thrice
     assert report["samples"][0]["pair"]["verdicts"]["new_second"] == {"preferred": "second", "reason": "compared"}
+
+
+@pytest.mark.requirement("LA-3.5")
+async def test_a_panel_gives_the_mean_of_scores_that_people_calibrated(
+    trial: Trial, judge: JudgeServer, bus: Bus
+) -> None:
+    """The harsh member gives two points less than people; calibrated, both give the same."""
+
+    def by_model(asked: Asked) -> Step:
+        score = 3 + trial.number(asked) % 7
+        return Step(json.dumps(verdict(asked, score - 2 if asked.body["model"] == "harsh-model" else score)))
+
+    judge.otherwise = by_model
+    samples = trial.samples(20, criteria={})
+    client = trial.evaluator.client
+    before = await trial.scored("house", samples, dict.fromkeys(range(20), "A good many of the Velmar kind."))
+    assert before.judge.startswith("house/1+")
+    assert before.agreement is None
+    shown = await trial.shown()
+    assert [one["overall"] for one in shown["results"][:3]] == [20.0, 30.0, 40.0]  # the reference judge abstains
+    harsh = next(name for name in shown["judging"]["parameters"] if name.startswith("harsh/"))
+    assert shown["results"][0]["evidence"]["members"][harsh]["overall"] == 10
+
+    calibration = {"judge": harsh, "domain": "house"}
+    early = await client.post("/v1/judges/calibration", json=calibration)
+    assert (early.status_code, early.json()["field"]) == (409, "judge")
+    for number in range(20):
+        path = f"/v1/evaluations/{before.evaluation_id}/samples/s{number:03}/label"
+        assert (await client.put(path, json={"score": 10 * (3 + number % 7)})).status_code == 200
+    fitted = await client.post("/v1/judges/calibration", json=calibration)
+    assert fitted.status_code == 201, fitted.text
+    assert fitted.json()["intercept"] == pytest.approx(20)
+    assert (fitted.json()["slope"], fitted.json()["answers"]) == (pytest.approx(1), 20)
+
+    again = (await client.post("/v1/evaluations", json={"adapter_id": before.adapter_id})).json()["evaluation_id"]
+    (after,) = await eventually(lambda: bus.said(v1.EvaluationScored, evaluation_id=again))
+    assert after.judge != before.judge
+    assert after.score == pytest.approx(before.score + 10)
+    results = (await client.get(f"/v1/evaluations/{again}")).json()["results"]
+    assert [one["overall"] for one in results[:3]] == pytest.approx([30.0, 40.0, 50.0])
+    assert after.agreement is not None
+    assert (after.agreement.answers, after.agreement.alpha) == (20, pytest.approx(1))
 
 
 async def test_old_exchanges_leave_database_and_object_store(trial: Trial, blobs: Blobs) -> None:
