@@ -155,6 +155,16 @@ class Agreement(Message):
     ci_high: Annotated[float, Field(le=1.0), NUMBER] = 0.0
 
 
+class Metric(Message):
+    """Mean of a metric over the samples that it was measured on, 0 to 1, with its interval at the score's confidence."""
+
+    name: Annotated[str, Field(min_length=1)]
+    value: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    ci_low: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    ci_high: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    samples: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
+
+
 class JudgedBy(Message):
     """Who judged, and how it was asked. Empty where a value does not apply."""
 
@@ -494,6 +504,8 @@ class EvaluationScored(Event):
     """Answers beside those of the version it would replace; absent where the judge compares no pairs."""
     agreement: Agreement | None = None
     """Absent where too few answers are labelled to tell."""
+    metrics: tuple[Metric, ...] = ()
+    """`golden_dataset_accuracy` (the fraction of passed samples), and what the evaluator's settings name."""
 
 
 class EvaluationFailed(Event):

@@ -120,6 +120,7 @@ def _view(row: asyncpg.Record) -> dict[str, Any]:
         },
         "judging": summary.get("judging", {}),
         "criteria": summary.get("criteria", {}),
+        "metrics": summary.get("metrics", {}),
         "by_difficulty": summary.get("by_difficulty", {}),
         "golden_dataset_id": row["dataset_id"] or row["wanted_dataset"],
         "golden_version": row["version"],

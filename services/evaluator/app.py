@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
+from services.evaluator.answer_metrics.metrics import AnswerMetrics
 from services.evaluator.golden.publication import publish_missed
 from services.evaluator.handlers import handlers
 from services.evaluator.judging.judges import Judges
@@ -29,9 +30,10 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
         headers = service.credential.acting_for([domain])
         return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
+    metrics = AnswerMetrics(settings.metrics, settings.metric_commands, settings.embedding_model_name)
     judges = Judges(settings, service.http, models_for)
     async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
-        yield Parts(models_for, judges)
+        yield Parts(models_for, judges, metrics)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:

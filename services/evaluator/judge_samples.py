@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
 from services.evaluator import domain, store
+from services.evaluator.answer_metrics.measured import Measured
 from services.evaluator.domain import EvaluationFailure, SampleResult
 from services.evaluator.evaluation_run import EvaluationRun
 from services.evaluator.golden.samples import GoldenSample
@@ -70,18 +71,17 @@ async def _judge_one(run: EvaluationRun, sample: GoldenSample) -> None:
     served = domain.check_served(evaluation, answer.served)
     ledger = StoredLedger(run.evaluation_id, sample.sample_id, run.work.transaction, run.service.blobs)
     finding = await run.judge.judge(sample, question, answer.text, ledger)
+    result = _result(sample, answer, finding, await run.service.parts.metrics.measure(sample, answer.text, models))
     async with run.work.transaction() as tx:
         if await store.pin_artifact(tx.connection, run.evaluation_id, served) != served:
             raise EvaluationFailure(f"two different artifacts of {evaluation.adapter_id} answered")
         await store.set_waiting(tx.connection, run.evaluation_id, waiting=False)
-        await store.add_result(
-            tx.connection, run.evaluation_id, _result(sample, answer, finding), dict(finding.evidence)
-        )
+        await store.add_result(tx.connection, run.evaluation_id, result, dict(finding.evidence))
         await run.work.progress(tx)
     SAMPLES.labels(run.judge.description.name, str(finding.judgement.standing)).inc()
 
 
-def _result(sample: GoldenSample, answer: Answer, finding: Finding) -> SampleResult:
+def _result(sample: GoldenSample, answer: Answer, finding: Finding, metrics: Mapping[str, Measured]) -> SampleResult:
     return SampleResult(
         sample_id=sample.sample_id,
         answer=answer.text,
@@ -92,4 +92,5 @@ def _result(sample: GoldenSample, answer: Answer, finding: Finding) -> SampleRes
         standing=finding.judgement.standing,
         why=finding.judgement.why,
         vetoes=finding.judgement.vetoes,
+        metrics=metrics,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from fleet_events import v1
 from fleet_events.v1 import EvaluationScored, JudgedBy
 from fleet_kit.blobs import BlobRef
+from services.evaluator.answer_metrics.summary import MetricSummary
 from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, GoldenVersion, Summary
 from services.evaluator.judging.agreement import Agreement
@@ -24,6 +26,7 @@ def scored_event(
     report: BlobRef,
     *,
     agreed: Agreement | None,
+    metrics: Mapping[str, MetricSummary],
     regression: bool,
     judge: JudgeDescription,
 ) -> EvaluationScored:
@@ -49,6 +52,10 @@ def scored_event(
         regression=regression,
         comparison=told,
         preference=preferred,
+        metrics=tuple(
+            v1.Metric(name=name, value=one.mean.value, ci_low=one.mean.low, ci_high=one.mean.high, samples=one.samples)
+            for name, one in sorted(metrics.items())
+        ),
         agreement=v1.Agreement(
             answers=agreed.answers, alpha=agreed.alpha.value, ci_low=agreed.alpha.low, ci_high=agreed.alpha.high
         )
@@ -135,6 +142,7 @@ def report_content(
     comparison: dict[str, Any] | None,
     preference: dict[str, Any] | None,
     judging: dict[str, Any],
+    metrics: Mapping[str, MetricSummary],
 ) -> bytes:
     """Everything that the score rests on, as JSON."""
     kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
@@ -150,6 +158,7 @@ def report_content(
         "comparison": comparison,
         "preference": preference,
         "judging": judging,
+        "metrics": {name: asdict(one) for name, one in metrics.items()},
         "samples": [{n: v for n, v in row.items() if n != "evaluation_id"} for row in rows],
     }
     return json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True, default=str).encode()

@@ -53,6 +53,8 @@ class EvaluationView(BaseModel):
     pass_threshold: float
     criteria: dict[str, float]
     by_difficulty: dict[str, float]
+    metrics: dict[str, dict[str, Any]]
+    """By name: mean (value, low, high; 0 to 1), samples measured and missing."""
     judge: str
     judging: dict[str, Any]
     """Who judged (name, version, model, digest of the prompt, parameters) and what it took: requests, tokens, cost,
@@ -95,6 +97,8 @@ class SampleView(BaseModel):
     """Must-rules that it breaks."""
     verdicts: dict[str, dict[str, Any]]
     evidence: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+    """By name: value from 0 to 1, or null and the fault."""
     pair: dict[str, Any] | None = None
     """Beside the answer of the version compared with: outcome, consistent, both orders' verdicts."""
     generation_id: str

@@ -12,6 +12,8 @@ import structlog
 from fleet_events.v1 import RegressionDetected
 from fleet_kit.transaction import Transaction
 from services.evaluator import domain, store
+from services.evaluator.answer_metrics.metrics import ACCURACY
+from services.evaluator.answer_metrics.summary import MetricSummary, summarise_metrics
 from services.evaluator.evaluation_run import EvaluationRun
 from services.evaluator.judging import pair_store
 from services.evaluator.judging import store as judge_store
@@ -50,6 +52,8 @@ async def score(run: EvaluationRun, last: Callable[[], AbstractAsyncContextManag
     comparison = await asyncio.to_thread(domain.compare, results, rival_results) if rival_evaluation else None
     agreed = await asyncio.to_thread(agreement, labelled)
     shown = shown_comparison(comparison, rival_evaluation)
+    metrics = summarise_metrics((result.metrics for result in results), summary.confidence)
+    metrics[ACCURACY] = MetricSummary(summary.pass_rate, summary.decided, summary.samples - summary.decided)
     judged_pairs = [one.pair for one in pairs if one.pair]
     preferred = preference(judged_pairs, len(pairs) - len(judged_pairs), summary.confidence)
     described = asdict(run.judge.description)
@@ -63,14 +67,22 @@ async def score(run: EvaluationRun, last: Callable[[], AbstractAsyncContextManag
     in_pairs = {one.sample_id: one.shown() for one in pairs}
     samples = [{**dict(row), "pair": in_pairs.get(row["sample_id"])} for row in rows]
     content = report_content(
-        evaluation, run.version, summary, samples, comparison=shown, preference=compared, judging=judging
+        evaluation,
+        run.version,
+        summary,
+        samples,
+        comparison=shown,
+        preference=compared,
+        judging=judging,
+        metrics=metrics,
     )
     report = await run.service.blobs.put("reports", content, content_type="application/json")
     async with last() as tx:
         await store.finish_scored(
             tx.connection,
             run.evaluation_id,
-            summary=asdict(summary) | {"judging": described | asdict(spent)},
+            summary=asdict(summary)
+            | {"judging": described | asdict(spent), "metrics": {name: asdict(one) for name, one in metrics.items()}},
             comparison=shown,
             preference=compared,
             report=report.model_dump(mode="json"),
@@ -84,6 +96,7 @@ async def score(run: EvaluationRun, last: Callable[[], AbstractAsyncContextManag
             preference_event(preferred, rival_evaluation),
             report,
             agreed=agreed,
+            metrics=metrics,
             regression=regression,
             judge=run.judge.description,
         )

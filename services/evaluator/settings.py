@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
+from services.evaluator.answer_metrics.command import CommandSettings
 from services.evaluator.judging.settings import JudgeSettings
 
 __all__ = ["REFERENCE", "EvaluatorSettings"]
@@ -40,6 +41,11 @@ class EvaluatorSettings(ServiceSettings):
     """Pause before inference is asked again."""
     request_timeout: float = Field(default=180.0, gt=0)
     """Seconds one request to inference may take."""
+
+    metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l", "chrf", "json_validity")
+    """Metrics of every answer: built in (also `embedding_similarity`, which inference measures), or plug-ins."""
+    metric_commands: dict[str, CommandSettings] = Field(default_factory=dict)
+    """Further metrics, each measured by a command (as JSON)."""
 
     judges: dict[str, JudgeSettings] = Field(default_factory=dict)
     """Language models that judge, by name (as JSON)."""

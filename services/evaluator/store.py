@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from fleet_kit.db import Connection
+from services.evaluator.answer_metrics.measured import Measured
 from services.evaluator.domain import Evaluation, SampleResult
 from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.judgement import Standing, Verdict
@@ -20,7 +22,9 @@ def evaluation_of(row: asyncpg.Record) -> Evaluation:
 
 def result_of(row: asyncpg.Record) -> SampleResult:
     verdicts = {Criterion(name): Verdict(**verdict) for name, verdict in row["verdicts"].items()}
+    metrics = {name: Measured(**measured) for name, measured in row["metrics"].items()}
     made = {"verdicts": verdicts, "standing": Standing(row["standing"]), "vetoes": tuple(row["vetoes"])}
+    made |= {"metrics": metrics}
     return SampleResult(**{name: row[name] for name in SampleResult.__dataclass_fields__} | made)
 
 
@@ -161,7 +165,8 @@ async def add_result(
 ) -> None:
     await connection.execute(
         "insert into sample_result (evaluation_id, sample_id, answer, generation_id, finish_reason, overall,"
-        " verdicts, evidence, standing, why, vetoes) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        " verdicts, evidence, standing, why, vetoes, metrics)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         evaluation_id,
         result.sample_id,
         result.answer,
@@ -173,6 +178,7 @@ async def add_result(
         str(result.standing),
         result.why,
         list(result.vetoes),
+        {name: asdict(measured) for name, measured in result.metrics.items()},
     )
 
 
