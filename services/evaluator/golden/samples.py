@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fleet_events.strict_json import read_json
-from services.evaluator.judging.criteria import Criterion, Rule, UnknownRule, parse, parse_stored, scored, steps
+from services.evaluator.judging.criteria import Criterion, UnknownRule, parse, parse_stored, scored, steps
+from services.evaluator.judging.rules import Rule
 
 MAX_LINE = 64_000  # characters of one sample
 MAX_SAMPLES = 5_000  # of one data set version

@@ -15,7 +15,7 @@ from decimal import Decimal
 from difflib import SequenceMatcher
 from typing import Protocol
 
-from services.evaluator.judging.criteria import Criterion, Exact, Rule, broken_musts, is_must
+from services.evaluator.judging.criteria import Criterion, broken_musts, is_must
 from services.evaluator.judging.fact_overlap import (
     STOP_STEMS,
     clauses,
@@ -26,7 +26,9 @@ from services.evaluator.judging.fact_overlap import (
     stem,
     terms,
 )
+from services.evaluator.judging.json_schema import JsonSchema
 from services.evaluator.judging.quantities import Quantity, quantities
+from services.evaluator.judging.rules import Exact, Rule
 from services.evaluator.judging.style_features import language, repetition
 from services.evaluator.judging.text import fold, words
 from services.evaluator.judging.vocabulary import GRAMMAR, OPPOSITES
@@ -126,7 +128,9 @@ def _written(values: Iterable[Decimal | str]) -> str:
 
 def _doubt(sample: Sample, answer: str) -> str:
     """Why the answer may be wrong although no rule is broken; empty where nothing speaks against it."""
-    musts = any(is_must(rule) for rule in sample.rules.get(Criterion.ACCURACY, ()))
+    # A schema vouches for the form, not for what is said in it.
+    of_accuracy = sample.rules.get(Criterion.ACCURACY, ())
+    musts = any(is_must(rule) and not isinstance(rule, JsonSchema) for rule in of_accuracy)
     kept = compare(sample.expected_output, sample.prompt, answer)
     return (
         _doubt_of_quantities(sample, answer)

@@ -34,6 +34,10 @@ pytestmark = pytest.mark.integration
 HERE = Path(__file__).parent
 
 
+BRIEF = "import json, sys; print(float(len(json.load(sys.stdin)['answer'].split()) < 6))"
+"""A metric as a command."""
+
+
 @pytest.fixture(scope="module")
 def judge() -> Iterator[JudgeServer]:
     with judging(JudgeServer()) as server:
@@ -68,6 +72,10 @@ async def evaluator(
         LORAFLEET_READY_SECONDS="6",
         LORAFLEET_RETRY_SECONDS="0.3",
         LORAFLEET_JUDGES=json.dumps(judges),
+        LORAFLEET_METRICS=json.dumps(["token_f1", "chrf", "json_validity", "embedding_similarity"]),
+        LORAFLEET_METRIC_COMMANDS=json.dumps(
+            {"brief": {"command": ["/usr/bin/env", "python3", "-c", BRIEF]}, "stuck": {"command": ["false"]}}
+        ),
         LORAFLEET_PANELS=json.dumps(panels),
         LORAFLEET_JUDGE_OF_DOMAIN=json.dumps({name: name for name in (*judges, *panels)}),
         LORAFLEET_JUDGE_OF_GOLDEN=json.dumps({"of-thrice": "thrice", "of-none": "reference"}),
@@ -385,6 +393,28 @@ async def test_candidate_and_judge_get_the_system_prompt_and_the_turns_before_th
     assert (shown["system"], shown["history"]) == ("Count in crates.", history)
 
 
+@pytest.mark.requirement("LA-3.3")
+async def test_metrics_of_the_answers_stand_beside_the_score_with_their_intervals(trial: Trial, blobs: Blobs) -> None:
+    samples = trial.samples(4, criteria={})
+    scored = await trial.scored("strict", samples, {3: "A few crates."})
+    metrics = {metric.name: metric for metric in scored.metrics}
+    assert list(metrics) == ["brief", "chrf", "embedding_similarity", "golden_dataset_accuracy", "token_f1"]
+    accuracy = metrics["golden_dataset_accuracy"]
+    assert (accuracy.value, accuracy.samples) == (scored.pass_rate, 4) == (0.75, 4)
+    assert (metrics["brief"].value, metrics["brief"].samples) == (0.25, 4)
+    assert metrics["token_f1"].value == pytest.approx((3 + 2 / 12) / 4)  # `crates` of 9 and 3 words
+    for metric in metrics.values():
+        assert 0 <= metric.ci_low <= metric.value <= metric.ci_high <= 1
+        assert metric.ci_high > metric.ci_low
+    shown = await trial.shown()
+    assert shown["metrics"]["brief"]["mean"]["value"] == 0.25
+    assert shown["results"][3]["metrics"]["brief"] == {"value": 1.0, "fault": ""}
+    assert shown["results"][0]["metrics"]["stuck"] == {"value": None, "fault": "exited with status 1"}
+    report = json.loads(await blobs.get(scored.report))
+    assert report["metrics"]["chrf"]["samples"] == 4
+    assert report["samples"][3]["metrics"]["token_f1"]["value"] == pytest.approx(2 / 12)
+
+
 async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_says(
     trial: Trial, judge: JudgeServer
 ) -> None:
@@ -392,6 +422,17 @@ async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_say
     scored = await trial.scored("strict", trial.samples(2), {1: "Store 1 takes 90 crates of the Velmar kind."})
     assert scored.passed == 1
     assert (await trial.shown())["results"][1]["vetoes"] == ["Must mention 107 crates"]
+
+
+async def test_an_answer_that_does_not_fit_its_json_schema_fails_whatever_the_language_model_says(
+    trial: Trial, judge: JudgeServer
+) -> None:
+    judge.otherwise = lambda asked: Step(json.dumps(verdict(asked, 10)))
+    rule = 'json schema: {"type": "object", "required": ["crates"], "properties": {"crates": {"type": "integer"}}}'
+    samples = trial.samples(2, criteria={"style": rule}, expected_output='{"crates": 107}')
+    scored = await trial.scored("strict", samples, {1: '{"crates": "107"}'})
+    assert scored.passed == 1
+    assert (await trial.shown())["results"][1]["vetoes"] == [rule]
 
 
 async def test_no_instruction_in_an_answer_buys_a_score(trial: Trial, judge: JudgeServer) -> None:
