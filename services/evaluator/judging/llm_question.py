@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.evaluator.golden.samples import GoldenSample
-from services.evaluator.judging.criteria import Criterion, Note
+from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.marks import enclose
+from services.evaluator.judging.rules import Note
 
 SYSTEM = """\
 You judge how well an answer meets a question. You are given the question (with the system prompt and the \
@@ -102,7 +103,9 @@ def ask(sample: GoldenSample, question: str, answer: str) -> Question:
 
 def owner_parts(sample: GoldenSample, question: str) -> list[tuple[str, str]]:
     """What the question's owner wrote, as titles and texts of a prompt."""
-    parts = [("QUESTION", question), ("REFERENCE ANSWER", sample.expected_output)]
+    parts = [("QUESTION", question)]
+    if sample.expected_output:
+        parts.append(("REFERENCE ANSWER", sample.expected_output))
     if sample.history:
         parts.insert(0, ("CONVERSATION before the question", sample.transcript))
     if sample.system:
