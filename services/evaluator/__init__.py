@@ -1,5 +1,5 @@
 """Evaluator: owns golden data sets and evaluations.
 
-Consumes AdapterRegistered, AdapterActivated and EvaluationRequested; publishes EvaluationScored, EvaluationFailed,
-RegressionDetected and GoldenDatasetPublished.
+Publishes EvaluationRequested, GoldenDatasetPublished, EvaluationScored, EvaluationFailed, RegressionDetected.
+Consumes AdapterRegistered, EvaluationRequested, AdapterActivated.
 """

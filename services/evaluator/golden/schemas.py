@@ -6,10 +6,10 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_events.v1 import DomainName
 from services.evaluator.golden.samples import ContextUse
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
-DOMAIN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
 class NewDataset(BaseModel):
@@ -18,7 +18,7 @@ class NewDataset(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset_id: str = Field(pattern=NAME)
-    domain: str = Field(pattern=DOMAIN)
+    domain: DomainName
     version: str = "1.0.0"
     description: str = Field(default="", max_length=4000)
     context_use: ContextUse = "note"

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from fleet_events.v1 import DomainName
 from fleet_kit.errors import Problem
 from services.evaluator.access import Reader, Running, Writer, visible_evaluation
-from services.evaluator.golden.schemas import DOMAIN
 from services.evaluator.judging import calibration_store, label_store
 from services.evaluator.judging.agreement import Labelled, agreement
 from services.evaluator.judging.calibration import LEAST, UNCALIBRATED, fit
@@ -37,7 +37,7 @@ async def label(evaluation_id: str, sample_id: str, given: NewLabel, caller: Wri
 @router.get("/v1/judges/agreement", summary="How far a judge (as evaluations name it) agrees with people in a domain")
 async def agrees(
     judge: Annotated[str, Query(min_length=1, max_length=200)],
-    domain: Annotated[str, Query(pattern=DOMAIN)],
+    domain: DomainName,
     caller: Reader,
     service: Running,
 ) -> Agrees:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.evaluator.golden.schemas import DOMAIN
+from fleet_events.v1 import DomainName
 
 
 class NewLabel(BaseModel):
@@ -57,7 +57,7 @@ class NewCalibration(BaseModel):
 
     judge: str = Field(min_length=1, max_length=200)
     """As evaluations name it; members of a panel are in the evaluation's `judging.parameters`."""
-    domain: str = Field(pattern=DOMAIN)
+    domain: DomainName
 
 
 class Calibrated(BaseModel):
