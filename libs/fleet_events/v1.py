@@ -210,6 +210,48 @@ class Comparison(Message):
     criteria: tuple[CriterionChange, ...] = ()
 
 
+class Preference(Message):
+    """A version beside the one that it would replace, answer by answer; each pair was judged in both orders."""
+
+    compared_with: Annotated[str, Field(min_length=1)]
+    evaluation_id: Annotated[str, Field(min_length=1)]
+    """The other version's evaluation."""
+    samples: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
+    """Pairs that got their verdicts."""
+    wins: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Pairs that both orders decide the same way; every other one is a tie."""
+    losses: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    ties: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    win_rate: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Ties count as half, 0 to 1; the interval counts pairs without verdicts as missing evidence."""
+    ci_low: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    ci_high: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    consistency: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Fraction of the pairs with the same outcome in both orders."""
+    position_bias: Annotated[float, Field(ge=-1.0, le=1.0), NUMBER] = 0.0
+    """Verdicts for the first place less those for the second, by the number of verdicts."""
+
+
+class Agreement(Message):
+    """How far the judge agrees with people in this domain, over the answers that both have scored."""
+
+    answers: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
+    alpha: Annotated[float, Field(le=1.0), NUMBER] = 0.0
+    """Krippendorff's alpha, interval metric: 1 is the same scores, 0 what chance gives; with its 95 % interval."""
+    ci_low: Annotated[float, Field(le=1.0), NUMBER] = 0.0
+    ci_high: Annotated[float, Field(le=1.0), NUMBER] = 0.0
+
+
+class Metric(Message):
+    """Mean of a metric over the samples that it was measured on, 0 to 1, with its interval at the score's confidence."""
+
+    name: Annotated[str, Field(min_length=1)]
+    value: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    ci_low: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    ci_high: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    samples: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER] = 0
+
+
 class JudgedBy(Message):
     """Who judged, and how it was asked. Empty where a value does not apply."""
 
@@ -542,6 +584,12 @@ class EvaluationScored(Event):
     """Those without a score: undecided by the judge, and without a verdict."""
     unjudged: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     judged_by: JudgedBy | None = None
+    preference: Preference | None = None
+    """Answers beside those of the version it would replace; absent where the judge compares no pairs."""
+    agreement: Agreement | None = None
+    """Absent where too few answers are labelled to tell."""
+    metrics: tuple[Metric, ...] = ()
+    """`golden_dataset_accuracy` (the fraction of passed samples), and what the evaluator's settings name."""
 
 
 class EvaluationFailed(Event):

@@ -1,132 +1,36 @@
-"""HTTP in: evaluations and their history; golden_api.py has the golden data sets."""
+"""HTTP in: evaluations and their history; golden/ and judging/ have their own endpoints."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import uuid4
 
 import asyncpg
-from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query
 
 from fleet_events.v1 import EvaluationRequested
-from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
-from fleet_kit.http import dependency
 from services.evaluator import store
+from services.evaluator.access import Reader, Running, Writer, visible_evaluation
 from services.evaluator.domain import split_reference
 from services.evaluator.golden import api as golden_api
 from services.evaluator.golden import sets as golden_sets
-from services.evaluator.golden.api import Reader
-from services.evaluator.handlers import EvaluatorService
-from services.evaluator.judging import labels_api
-from services.evaluator.judging.labels_api import Agrees, agreement_of
+from services.evaluator.judging import labels_api, pair_store
+from services.evaluator.judging.calibration import UNCALIBRATED
+from services.evaluator.judging.labels_api import agreement_of
+from services.evaluator.judging.people import scored_by_both
 from services.evaluator.open_evaluation import open_requested
+from services.evaluator.schemas import Accepted, EvaluationDetail, EvaluationView, History, NewEvaluation, SampleView
 
 router = APIRouter()
 router.include_router(golden_api.router)
 router.include_router(labels_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
-Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
-Orderer = Annotated[Caller, Depends(require("adapters:write"))]
-
-
-class NewEvaluation(BaseModel):
-    """Which version to judge, and with which golden data set (`id` or `id@version`; empty: the domain's newest)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    adapter_id: str = Field(min_length=1, max_length=200)
-    golden_dataset_id: str = Field(default="", max_length=140)
-
-
-class Accepted(BaseModel):
-    evaluation_id: str
-
-
-class EvaluationView(BaseModel):
-    """An evaluation. Scores are on 0–100, criteria on 0–10, rates 0 to 1; null until it is scored.
-
-    `decided` of the samples have a score. `submission` is the family's try at this golden data set since a version was
-    activated. `compares_for` names the evaluation that this one only serves to compare with.
-    """
-
-    evaluation_id: str
-    adapter_id: str
-    family: str
-    domain: str
-    state: str
-    done: int
-    total: int
-    score: float | None
-    ci_low: float | None
-    ci_high: float | None
-    confidence: float | None
-    pass_rate: float | None
-    pass_rate_low: float | None
-    pass_rate_high: float | None
-    passed: int | None
-    decided: int | None
-    submission: int | None
-    cut_answers: int | None
-    undecided: int | None
-    unjudged: int | None
-    pass_threshold: float
-    criteria: dict[str, float]
-    by_difficulty: dict[str, float]
-    judge: str
-    judging: dict[str, Any]
-    """Who judged (name, version, model, digest of the prompt, parameters) and what it took: requests, tokens, cost,
-    seconds of all requests."""
-    artifact_sha256: str
-    golden_dataset_id: str
-    golden_version: str | None
-    golden_sha256: str | None
-    regression: bool
-    comparison: dict[str, Any] | None
-    report: dict[str, Any] | None
-    reason: str
-    requested_by: str
-    compares_for: str
-    created_at: datetime
-    finished_at: datetime | None
-
-
-class SampleView(BaseModel):
-    """One judged sample."""
-
-    sample_id: str
-    prompt: str
-    expected_output: str
-    difficulty: str
-    answer: str
-    finish_reason: str
-    overall: float | None
-    passed: bool
-    standing: str
-    """decided, undecided (an estimate), or unjudged (no score)."""
-    why: str
-    vetoes: list[str]
-    """Must-rules that it breaks."""
-    verdicts: dict[str, dict[str, Any]]
-    evidence: dict[str, Any]
-    generation_id: str
-
-
-class EvaluationDetail(EvaluationView):
-    results: list[SampleView]
-    agreement: Agrees
-    """How far this judge agrees with people in this domain."""
-
-
-class History(BaseModel):
-    evaluations: list[EvaluationView]
 
 
 @evaluations.post("", status_code=202, summary="Judge a version again")
-async def order(wanted: NewEvaluation, caller: Orderer, service: Running) -> Accepted:
+async def order(wanted: NewEvaluation, caller: Writer, service: Running) -> Accepted:
     evaluation_id = uuid4().hex
     async with service.transaction() as tx:
         known = await store.candidate(tx.connection, wanted.adapter_id)
@@ -175,20 +79,26 @@ async def history(
 @evaluations.get("/{evaluation_id}", summary="One evaluation with every judged sample")
 async def detail(evaluation_id: str, caller: Reader, service: Running) -> EvaluationDetail:
     async with service.db.acquire() as connection:
-        row = await store.evaluation_row(connection, evaluation_id)
-        if row is None or not caller.reaches(row["domain"]):
-            raise Problem(404, "Evaluation not found", f"no evaluation {evaluation_id!r}", field="evaluation_id")
+        row = await visible_evaluation(connection, evaluation_id, caller)
         results = await store.result_rows(connection, evaluation_id)
-        agreement = await agreement_of(connection, row["judge"], row["domain"])
+        labelled = await scored_by_both(connection, {row["judge"]: UNCALIBRATED}, row["domain"])
+        rival = (row["preference"] or {}).get("evaluation_id", "")
+        pairs = {one.sample_id: one.shown() for one in await pair_store.pairs(connection, evaluation_id, rival)}
+    agreement = await agreement_of(labelled, row["judge"], row["domain"])
     threshold = row["pass_threshold"]
-    shown = [SampleView.model_validate({**dict(r), "passed": store.result_of(r).passes(threshold)}) for r in results]
+    shown = [
+        SampleView.model_validate(
+            {**dict(r), "passed": store.result_of(r).passes(threshold), "pair": pairs.get(r["sample_id"])}
+        )
+        for r in results
+    ]
     return EvaluationDetail(**_view(row), results=shown, agreement=agreement)
 
 
 _AS_STORED = (
     *("evaluation_id", "adapter_id", "family", "domain", "state", "done", "total", "pass_threshold", "judge"),
-    *("artifact_sha256", "golden_sha256", "comparison", "report", "reason", "requested_by", "compares_for"),
-    *("created_at", "finished_at"),
+    *("artifact_sha256", "golden_sha256", "comparison", "preference", "report", "reason", "requested_by"),
+    *("compares_for", "created_at", "finished_at"),
 )
 
 
@@ -210,6 +120,7 @@ def _view(row: asyncpg.Record) -> dict[str, Any]:
         },
         "judging": summary.get("judging", {}),
         "criteria": summary.get("criteria", {}),
+        "metrics": summary.get("metrics", {}),
         "by_difficulty": summary.get("by_difficulty", {}),
         "golden_dataset_id": row["dataset_id"] or row["wanted_dataset"],
         "golden_version": row["version"],

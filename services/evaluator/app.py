@@ -10,20 +10,19 @@ from fastapi import FastAPI
 
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
-from services.evaluator.domain import Evaluation
+from services.evaluator.answer_metrics.metrics import AnswerMetrics
 from services.evaluator.golden.publication import publish_missed
-from services.evaluator.handlers import EvaluatorService, handlers
-from services.evaluator.judging.endpoint import JudgeEndpoint
-from services.evaluator.judging.judge import Judge, ReferenceJudge
+from services.evaluator.handlers import handlers
+from services.evaluator.judging.judges import Judges
 from services.evaluator.judging.ledger import sweeping
-from services.evaluator.judging.llm_judge import LLMJudge
 from services.evaluator.openai_client import OpenAIClient
-from services.evaluator.run import Bench
-from services.evaluator.settings import REFERENCE, EvaluatorSettings
+from services.evaluator.parts import EvaluatorService, Parts
+from services.evaluator.settings import EvaluatorSettings
 
 
 @asynccontextmanager
-async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
+async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
+    """Clients of inference and the configured judges."""
     await publish_missed(service)
     settings = service.settings
 
@@ -31,22 +30,10 @@ async def _parts(service: EvaluatorService) -> AsyncIterator[Bench]:
         headers = service.credential.acting_for([domain])
         return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
-    endpoints = {name: JudgeEndpoint(name, asked, service.http) for name, asked in settings.judges.items()}
-
-    def judge_for(evaluation: Evaluation, dataset_id: str) -> Judge:
-        name = settings.judge_for(evaluation.domain, dataset_id)
-        reference = ReferenceJudge(
-            models_for(evaluation.domain),
-            base_model=evaluation.base_model,
-            embeddings_model=settings.embedding_model_name,
-        )
-        if name == REFERENCE:
-            return reference
-        asked = settings.judges[name]
-        return LLMJudge(name, asked, endpoints[name], reference if asked.rules_first else None)
-
+    metrics = AnswerMetrics(settings.metrics, settings.metric_commands, settings.embedding_model_name)
+    judges = Judges(settings, service.http, models_for)
     async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
-        yield Bench(settings=settings, models_for=models_for, judge_for=judge_for, blobs=service.blobs)
+        yield Parts(models_for, judges, metrics)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:
@@ -56,7 +43,7 @@ def build(settings: EvaluatorSettings | None = None) -> FastAPI:
         settings or EvaluatorSettings(),
         handlers=handlers,
         api=api.router,
-        parts=_parts,
+        parts=parts,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
 from services.evaluator import comparison, statistics
+from services.evaluator.answer_metrics.measured import Measured
 from services.evaluator.golden.samples import ContextUse
 from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.judgement import Standing, Verdict
@@ -110,6 +111,7 @@ class SampleResult:
     standing: Standing = Standing.DECIDED
     why: str = ""
     vetoes: tuple[str, ...] = ()
+    metrics: Mapping[str, Measured] = field(default_factory=dict)
 
     @property
     def decided(self) -> bool:

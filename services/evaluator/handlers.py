@@ -8,14 +8,12 @@ from fleet_events.v1 import Adapter, AdapterActivated, AdapterRegistered, Evalua
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
-from fleet_kit.service import Service
 from fleet_kit.transaction import Transaction
 from services.evaluator import store
 from services.evaluator.open_evaluation import open_requested
-from services.evaluator.run import Bench, evaluate, fail
-from services.evaluator.settings import EvaluatorSettings
+from services.evaluator.parts import EvaluatorService
+from services.evaluator.run import evaluate, fail
 
-EvaluatorService = Service[EvaluatorSettings, Bench]
 handlers: Handlers[EvaluatorService] = Handlers("evaluator")
 
 
@@ -54,7 +52,7 @@ async def judge_registered(event: AdapterRegistered, work: LeasedTask, service: 
             requested_by=work.envelope.source,
             settings=service.settings,
         )
-    await evaluate(work.envelope.name, work, service.parts)
+    await evaluate(work.envelope.name, work, service)
 
 
 @handlers.long(EvaluationRequested, lease=_of_requested, give_up=_give_up_requested)
@@ -71,7 +69,7 @@ async def judge_requested(event: EvaluationRequested, work: LeasedTask, service:
             requested_by=event.requested_by or work.envelope.source,
             settings=service.settings,
         )
-    await evaluate(evaluation_id, work, service.parts)
+    await evaluate(evaluation_id, work, service)
 
 
 @handlers.on(AdapterActivated)

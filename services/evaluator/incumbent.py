@@ -13,28 +13,28 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from fleet_kit.errors import NotYet
+from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
 from services.evaluator import domain, store
 from services.evaluator.domain import Evaluation, EvaluationFailure
 from services.evaluator.openai_client import Unready
 from services.evaluator.settings import EvaluatorSettings
-from services.evaluator.work import Held
 
 log = structlog.get_logger()
 
 
 async def judge_again(
     candidate: Evaluation,
-    work: Held,
+    work: LeasedTask,
     settings: EvaluatorSettings,
     *,
     score: Callable[[str], Awaitable[None]],
-    say_failed: Callable[[Transaction, str, str], Awaitable[None]],
+    publish_failure: Callable[[Transaction, str, str], Awaitable[None]],
 ) -> None:
     """See to it that the active version of the candidate's family has a score to compare with, if one can be had.
 
-    `score` takes an evaluation to its score; `say_failed` ends one without. A version that cannot be judged leaves the
-    candidate without a comparison. Raises NotYet while inference cannot serve the version, for a bounded time.
+    `score` takes an evaluation to its score; `publish_failure` ends one without. A version that cannot be judged
+    leaves the candidate without a comparison. Raises NotYet, for a bounded time, while inference cannot serve it.
     """
     evaluation_id = await _open(candidate, work)
     if evaluation_id is None:
@@ -43,7 +43,7 @@ async def judge_again(
         await score(evaluation_id)
     except EvaluationFailure as failure:
         async with work.transaction() as tx:
-            await say_failed(tx, evaluation_id, str(failure))
+            await publish_failure(tx, evaluation_id, str(failure))
     except Unready as reason:
         async with work.transaction() as tx:
             await store.set_waiting(tx.connection, evaluation_id, waiting=True)
@@ -53,12 +53,12 @@ async def judge_again(
                 again = NotYet(str(reason), after=settings.retry_seconds)
             else:
                 again = None
-                await say_failed(tx, evaluation_id, f"inference could not serve it within {limit:g} s: {reason}")
+                await publish_failure(tx, evaluation_id, f"inference could not serve it within {limit:g} s: {reason}")
         if again is not None:
             raise again from reason
 
 
-async def _open(candidate: Evaluation, work: Held) -> str | None:
+async def _open(candidate: Evaluation, work: LeasedTask) -> str | None:
     """The evaluation in which the active version is to be judged again; None where there is nothing to do."""
     async with work.transaction() as tx:
         active = await store.active(tx.connection, candidate.family)
@@ -95,5 +95,5 @@ async def _open(candidate: Evaluation, work: Held) -> str | None:
         opened = await store.evaluation(tx.connection, evaluation_id)
     if opened is None or opened.over:
         return None  # it failed before
-    log.info("active version is judged again", evaluation_id=evaluation_id, adapter_id=opened.adapter_id)
+    log.info("active_version_judged_again", evaluation_id=evaluation_id, adapter_id=opened.adapter_id)
     return evaluation_id

@@ -88,13 +88,13 @@ class OpenAIClient:
         self._url = base_url.rstrip("/")
         self._timeout = timeout
 
-    async def answer(self, model: str, question: str, max_tokens: int) -> Answer:
-        """The model's greedy answer to one user turn."""
+    async def answer(self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Answer:
+        """The model's greedy answer to a conversation that ends with a user's turn."""
         chat = await self._post(
             "/v1/chat/completions",
             {
                 "model": model,
-                "messages": [{"role": "user", "content": question}],
+                "messages": list(messages),
                 "temperature": 0.0,
                 "max_tokens": max_tokens,
             },

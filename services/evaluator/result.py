@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from fleet_events import v1
 from fleet_events.v1 import EvaluationScored, JudgedBy
 from fleet_kit.blobs import BlobRef
+from services.evaluator.answer_metrics.summary import MetricSummary
 from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, GoldenVersion, Summary
+from services.evaluator.judging.agreement import Agreement
 from services.evaluator.judging.judge import JudgeDescription
+from services.evaluator.judging.pairwise import Preference
 
 
 def scored_event(
     evaluation: Evaluation,
     summary: Summary,
     told: v1.Comparison | None,
+    preferred: v1.Preference | None,
     report: BlobRef,
     *,
+    agreed: Agreement | None,
+    metrics: Mapping[str, MetricSummary],
     regression: bool,
     judge: JudgeDescription,
 ) -> EvaluationScored:
@@ -44,6 +51,16 @@ def scored_event(
         report=report,
         regression=regression,
         comparison=told,
+        preference=preferred,
+        metrics=tuple(
+            v1.Metric(name=name, value=one.mean.value, ci_low=one.mean.low, ci_high=one.mean.high, samples=one.samples)
+            for name, one in sorted(metrics.items())
+        ),
+        agreement=v1.Agreement(
+            answers=agreed.answers, alpha=agreed.alpha.value, ci_low=agreed.alpha.low, ci_high=agreed.alpha.high
+        )
+        if agreed
+        else None,
         decided=summary.decided,
         submission=summary.submission,
         cut_answers=summary.cut_answers,
@@ -90,14 +107,42 @@ def comparison_event(comparison: Comparison | None, rival: Evaluation | None) ->
     )
 
 
+def shown_preference(preference: Preference | None, rival: Evaluation | None) -> dict[str, Any] | None:
+    """Which version's answers were preferred, as history and report show it."""
+    if preference is None or rival is None:
+        return None
+    return {**asdict(preference), "compared_with": rival.adapter_id, "evaluation_id": rival.evaluation_id}
+
+
+def preference_event(preference: Preference | None, rival: Evaluation | None) -> v1.Preference | None:
+    """The same, as the event carries it."""
+    if preference is None or rival is None:
+        return None
+    return v1.Preference(
+        compared_with=rival.adapter_id,
+        evaluation_id=rival.evaluation_id,
+        samples=preference.samples,
+        wins=preference.wins,
+        losses=preference.losses,
+        ties=preference.ties,
+        win_rate=preference.win_rate.value,
+        ci_low=preference.win_rate.low,
+        ci_high=preference.win_rate.high,
+        consistency=preference.consistency,
+        position_bias=preference.position_bias,
+    )
+
+
 def report_content(
     evaluation: Evaluation,
     version: GoldenVersion,
     summary: Summary,
-    comparison: dict[str, Any] | None,
     rows: list[dict[str, Any]],
     *,
+    comparison: dict[str, Any] | None,
+    preference: dict[str, Any] | None,
     judging: dict[str, Any],
+    metrics: Mapping[str, MetricSummary],
 ) -> bytes:
     """Everything that the score rests on, as JSON."""
     kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
@@ -111,7 +156,9 @@ def report_content(
         },
         "summary": asdict(summary),
         "comparison": comparison,
+        "preference": preference,
         "judging": judging,
+        "metrics": {name: asdict(one) for name, one in metrics.items()},
         "samples": [{n: v for n, v in row.items() if n != "evaluation_id"} for row in rows],
     }
     return json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True, default=str).encode()

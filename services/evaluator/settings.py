@@ -6,12 +6,15 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
+from services.evaluator.answer_metrics.command import CommandSettings
 from services.evaluator.judging.settings import JudgeSettings
 
 __all__ = ["REFERENCE", "EvaluatorSettings"]
 
 REFERENCE = "reference"
 """Name of the reference judge where settings choose a judge."""
+MOST_MEMBERS = 9
+"""Of a panel."""
 NAME = r"[a-z0-9][a-z0-9-]{0,39}"
 
 
@@ -39,10 +42,17 @@ class EvaluatorSettings(ServiceSettings):
     request_timeout: float = Field(default=180.0, gt=0)
     """Seconds one request to inference may take."""
 
+    metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l", "chrf", "json_validity")
+    """Metrics of every answer: built in (also `embedding_similarity`, which inference measures), or plug-ins."""
+    metric_commands: dict[str, CommandSettings] = Field(default_factory=dict)
+    """Further metrics, each measured by a command (as JSON)."""
+
     judges: dict[str, JudgeSettings] = Field(default_factory=dict)
     """Language models that judge, by name (as JSON)."""
+    panels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Panel → its judges: names of `judges`, or `reference` (as JSON)."""
     judge: str = REFERENCE
-    """Who judges where the next two name nobody: a name of `judges`, or `reference`."""
+    """Who judges where the next two name nobody: a name of `judges` or `panels`, or `reference`."""
     judge_of_domain: dict[str, str] = Field(default_factory=dict)
     """Domain → judge."""
     judge_of_golden: dict[str, str] = Field(default_factory=dict)
@@ -52,10 +62,21 @@ class EvaluatorSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _knows_its_judges(self) -> Self:
-        for name in self.judges:
+        for name in (*self.judges, *self.panels):
             if name == REFERENCE or not re.fullmatch(NAME, name):
-                raise ValueError(f"judges: {name!r}: a name has up to 40 of a-z, 0-9 and -, and is not {REFERENCE!r}")
-        known = {REFERENCE, *self.judges}
+                raise ValueError(
+                    f"judges or panels: {name!r}: a name has up to 40 of a-z, 0-9 and -, and is not {REFERENCE!r}"
+                )
+        for name, members in self.panels.items():
+            if name in self.judges:
+                raise ValueError(f"panels: {name!r} is the name of a judge too; choose another")
+            if not 1 <= len(set(members)) == len(members) <= MOST_MEMBERS:
+                raise ValueError(f"panels.{name}: expected 1 to {MOST_MEMBERS} judges, each once")
+            if unknown := [member for member in members if member != REFERENCE and member not in self.judges]:
+                raise ValueError(
+                    f"panels.{name}: {unknown[0]!r} is no judge; one of reference, {', '.join(self.judges)}"
+                )
+        known = {REFERENCE, *self.judges, *self.panels}
         chosen = [("judge", self.judge), *_chosen("judge_of_domain", self.judge_of_domain)]
         for field, name in (*chosen, *_chosen("judge_of_golden", self.judge_of_golden)):
             if name not in known:

@@ -1,14 +1,16 @@
-"""SQL of evaluations: one statement a function, connection first. golden_store.py has that of golden data sets."""
+"""SQL of evaluations: one statement a function, connection first. golden/ and judging/ have their own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from fleet_kit.db import Connection
+from services.evaluator.answer_metrics.measured import Measured
 from services.evaluator.domain import Evaluation, SampleResult
 from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.judgement import Standing, Verdict
@@ -20,7 +22,9 @@ def evaluation_of(row: asyncpg.Record) -> Evaluation:
 
 def result_of(row: asyncpg.Record) -> SampleResult:
     verdicts = {Criterion(name): Verdict(**verdict) for name, verdict in row["verdicts"].items()}
+    metrics = {name: Measured(**measured) for name, measured in row["metrics"].items()}
     made = {"verdicts": verdicts, "standing": Standing(row["standing"]), "vetoes": tuple(row["vetoes"])}
+    made |= {"metrics": metrics}
     return SampleResult(**{name: row[name] for name in SampleResult.__dataclass_fields__} | made)
 
 
@@ -161,7 +165,8 @@ async def add_result(
 ) -> None:
     await connection.execute(
         "insert into sample_result (evaluation_id, sample_id, answer, generation_id, finish_reason, overall,"
-        " verdicts, evidence, standing, why, vetoes) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        " verdicts, evidence, standing, why, vetoes, metrics)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         evaluation_id,
         result.sample_id,
         result.answer,
@@ -173,6 +178,7 @@ async def add_result(
         str(result.standing),
         result.why,
         list(result.vetoes),
+        {name: asdict(measured) for name, measured in result.metrics.items()},
     )
 
 
@@ -186,7 +192,8 @@ async def results(connection: Connection, evaluation_id: str) -> list[SampleResu
 async def result_rows(connection: Connection, evaluation_id: str) -> list[asyncpg.Record]:
     """Every judged sample with its question, for reports."""
     return await connection.fetch(
-        "select r.*, s.prompt, s.expected_output, s.difficulty, s.criteria, s.context, s.expected_score"
+        "select r.*, s.system, s.history, s.prompt, s.expected_output, s.difficulty, s.criteria, s.context,"
+        " s.expected_score"
         " from sample_result r join evaluation e using (evaluation_id)"
         " join golden_sample s using (dataset_id, version, sample_id)"
         " where r.evaluation_id = $1 order by s.position",
@@ -200,15 +207,17 @@ async def finish_scored(
     *,
     summary: dict[str, Any],
     comparison: dict[str, Any] | None,
+    preference: dict[str, Any] | None,
     report: dict[str, Any],
 ) -> None:
     await connection.execute(
-        "update evaluation set state = 'scored', summary = $2, comparison = $3, report = $4, finished_at = now(),"
-        " waiting_since = null where evaluation_id = $1",
+        "update evaluation set state = 'scored', summary = $2, comparison = $3, report = $4, preference = $5,"
+        " finished_at = now(), waiting_since = null where evaluation_id = $1",
         evaluation_id,
         summary,
         comparison,
         report,
+        preference,
     )
 
 

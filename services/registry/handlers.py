@@ -15,7 +15,7 @@ from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
-from services.registry.policy import Comparison, Judgement
+from services.registry.policy import Agreement, Comparison, Judgement
 from services.registry.store import answers, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
@@ -184,6 +184,7 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
             event.regression,
             event.samples if event.decided is None else event.decided,
             _comparison(event.comparison) if event.comparison else None,
+            _agreement(event.agreement) if event.agreement else None,
         ),
         pass_rate=event.pass_rate,
         pass_threshold=event.pass_threshold,
@@ -206,6 +207,10 @@ def _comparison(event: v1.Comparison) -> Comparison:
         event.ci_high,
         {change.criterion: change.difference for change in event.criteria if change.fell},
     )
+
+
+def _agreement(told: v1.Agreement) -> Agreement:
+    return Agreement(told.answers, told.alpha, told.ci_low, told.ci_high)
 
 
 def _when(tx: Transaction) -> datetime:

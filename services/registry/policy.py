@@ -42,7 +42,8 @@ class Policy:
     score points on, and of a criterion in `blocking_criteria` from a tenth of that on its scale of 0 to 10.
     `allow_lower_threshold` says whether a training request may ask for an approve line below `approve_at` (it may
     always ask for a higher one). `allow_approval_without_evaluation` says whether a human may approve a version that
-    has no score.
+    has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
+    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -55,6 +56,7 @@ class Policy:
     minimum_samples: int = 20
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA
+    minimum_agreement: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("approve_at", "reject_below", "smallest_relevant_difference"):
@@ -69,6 +71,10 @@ class Policy:
             )
         if self.minimum_samples < 1:
             raise InvalidPolicy("minimum_samples", f"minimum_samples is {self.minimum_samples}, expected 1 or more")
+        if self.minimum_agreement is not None and not -1 <= self.minimum_agreement <= 1:
+            raise InvalidPolicy(
+                "minimum_agreement", f"minimum_agreement is {self.minimum_agreement}, expected between -1 and 1"
+            )
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(
                 "blocking_criteria", f"blocking_criteria has {unknown[0]!r}, expected some of {', '.join(CRITERIA)}"
@@ -102,6 +108,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far the judge agrees with people in this domain: Krippendorff's alpha with its interval, at most 1."""
+
+    answers: int
+    alpha: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """The numbers of an evaluation that a policy looks at, in score points 0 to 100.
 
@@ -114,6 +130,7 @@ class Judgement:
     regression: bool = False
     decided: int = 0
     comparison: Comparison | None = None
+    agreement: Agreement | None = None
 
     @property
     def interval(self) -> tuple[float, float, float]:
@@ -150,7 +167,7 @@ def decide(policy: Policy, judgement: Judgement, asked: float | None = None, rep
             f"{found}: {what} is between the reject ({policy.reject_below:g}) and approve ({line:g}) thresholds: "
             "human review required",
         )
-    doubt = _fall(policy, judgement)
+    doubt = _fall(policy, judgement) or _untrusted_judge(policy, judgement)
     if not doubt and policy.mode is Mode.CONFIDENT:
         doubt = _thin_evidence(policy, judgement, replaces)
     if doubt:
@@ -175,6 +192,23 @@ def _fall(policy: Policy, judgement: Judgement) -> str:
         return ""
     lost = ", ".join(f"{name} (by {change:.1f} of 10)" for name, change in sorted(fallen.items()))
     return f"worse than {comparison.compared_with} in {lost}"
+
+
+def _untrusted_judge(policy: Policy, judgement: Judgement) -> str:
+    """Why the judge's scores cannot approve by themselves; empty where they can."""
+    least, found = policy.minimum_agreement, judgement.agreement
+    if least is None:
+        return ""
+    if found is None:
+        return f"too few answers are labelled to hold the judge against the policy's minimum agreement of {least:g}"
+    alpha = found.ci_low if policy.mode is Mode.CONFIDENT else found.alpha
+    if alpha >= least:
+        return ""
+    which = "lower end of the agreement" if policy.mode is Mode.CONFIDENT else "agreement"
+    return (
+        f"{which} of judge and people is {alpha:.2f} (alpha, {found.answers} answers), below the policy's minimum of "
+        f"{least:g}"
+    )
 
 
 def _thin_evidence(policy: Policy, judgement: Judgement, replaces: str) -> str:

@@ -101,6 +101,13 @@ class PolicyBody(BaseModel):
         description="Score points from which a significant fall blocks; a tenth of it for a criterion",
     )
     blocking_criteria: tuple[str, ...] = Field(default=CRITERIA, description="Criteria whose fall blocks", max_length=5)
+    minimum_agreement: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        allow_inf_nan=False,
+        description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
+    )
 
     def policy(self) -> Policy:
         """The domain's value; raises InvalidPolicy."""

@@ -150,6 +150,17 @@ def agreement(
     session.answer(found, facts(found.model_dump(mode="json")))
 
 
+@golden.command("calibrate")
+def calibrate(
+    session: Session,
+    judge: Annotated[str, typer.Argument(help="As evaluations name it, for example gpt/1+0f3c….")],
+    domain: DomainOption,
+) -> None:
+    """Fit a judge's scores to people's, for the panels that it sits on; takes 20 labelled answers."""
+    fitted = session.client.call(calls.calibrate_judge(judge, domain))
+    session.answer(fitted, facts(fitted.model_dump(mode="json")))
+
+
 @golden.command("list")
 def list_(session: Session, domain: OptionalDomain = None) -> None:
     """List golden data sets."""

@@ -3,85 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
 
-from fleet_events.v1 import DomainName
-from fleet_kit.auth import Caller, require
-from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
-from fleet_kit.http import dependency
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.evaluator.domain import BadVersion, GoldenVersion
+from services.evaluator.access import Reader, Running, Writer, visible_golden
+from services.evaluator.domain import BadVersion
 from services.evaluator.golden import publication as golden_publication
 from services.evaluator.golden import samples as golden
 from services.evaluator.golden import sets as golden_sets
 from services.evaluator.golden import store as golden_store
-from services.evaluator.golden.samples import BadLines, ContextUse, GoldenSample
-from services.evaluator.handlers import EvaluatorService
+from services.evaluator.golden.samples import BadLines, GoldenSample
+from services.evaluator.golden.schemas import Changed, DatasetDetail, Datasets, DatasetVersion, NewDataset
 
 router = APIRouter(prefix="/v1/golden", tags=["golden data sets"])
-Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
-Reader = Annotated[Caller, Depends(require("adapters:read"))]
-Writer = Annotated[Caller, Depends(require("adapters:write"))]
 
 MAX_BODY = 32 * 1024 * 1024
 SHOWN_ERRORS = 100
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
-
-
-class NewDataset(BaseModel):
-    """A golden data set version to create."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    dataset_id: str = Field(pattern=NAME)
-    domain: DomainName
-    version: str = "1.0.0"
-    description: str = Field(default="", max_length=4000)
-    context_use: ContextUse = "note"
-    """`prompt` puts a sample's context before its prompt; `note` keeps it for people and judges."""
-
-
-class DatasetVersion(BaseModel):
-    """A version as the API shows it. sha256 is null until an evaluation has frozen it."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    dataset_id: str
-    version: str
-    domain: str
-    description: str
-    context_use: ContextUse
-    created_by: str
-    created_at: datetime
-    frozen: bool
-    sha256: str | None
-    total_samples: int
-
-
-class DatasetDetail(DatasetVersion):
-    """A version with its siblings and what it holds."""
-
-    versions: list[str]
-    by_difficulty: dict[str, int]
-
-
-class Changed(DatasetVersion):
-    """What an import led to. `opened` names the new version if the former one was frozen."""
-
-    changed: bool
-    opened: str | None
-    read: int
-
-
-class Datasets(BaseModel):
-    datasets: list[DatasetVersion]
 
 
 @router.post(
@@ -124,7 +66,7 @@ async def list_datasets(caller: Reader, service: Running, domain: str | None = N
 @router.get("/{dataset_id}", summary="One data set: its newest version, or the one named")
 async def show(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> DatasetDetail:
     async with service.db.acquire() as connection:
-        found = await _found(connection, dataset_id, version, caller)
+        found = await visible_golden(connection, dataset_id, version, caller)
         versions = await golden_store.versions(connection, dataset_id)
         samples = await golden_store.samples(connection, dataset_id, found.version)
     counts = {name: sum(s.difficulty == name for s in samples) for name in ("easy", "medium", "hard")}
@@ -145,7 +87,7 @@ async def import_samples(
     replace: Annotated[bool, Query(description="the lines are all samples, instead of further ones")] = False,
 ) -> Changed:
     async with service.db.acquire() as connection:
-        domain = (await _found(connection, dataset_id, None, caller)).domain
+        domain = (await visible_golden(connection, dataset_id, None, caller)).domain
     text = await _text(request)
     samples = await _read(text, domain)
     async with service.transaction() as tx:
@@ -184,7 +126,7 @@ async def _read(text: str, domain: str) -> list[GoldenSample]:
 )
 async def export(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> PlainTextResponse:
     async with service.db.acquire() as connection:
-        found = await _found(connection, dataset_id, version, caller)
+        found = await visible_golden(connection, dataset_id, version, caller)
         samples = await golden_store.samples(connection, dataset_id, found.version)
     name = f"{dataset_id}-{found.version}.jsonl"
     return PlainTextResponse(
@@ -196,17 +138,6 @@ async def export(dataset_id: str, caller: Reader, service: Running, version: str
             "X-Golden-Sha256": golden.digest(samples, found.context_use),
         },
     )
-
-
-async def _found(connection: Connection, dataset_id: str, version: str | None, caller: Caller) -> GoldenVersion:
-    """The version, within the caller's domains. What lies beyond them is not said to exist."""
-    try:
-        found = await golden_sets.get(connection, dataset_id, version)
-        if not caller.reaches(found.domain):
-            raise golden_sets.unknown(dataset_id, version)
-    except golden_sets.Unknown as error:
-        raise Problem(404, "Golden data set not found", str(error), field="dataset_id") from error
-    return found
 
 
 async def _text(request: Request) -> str:

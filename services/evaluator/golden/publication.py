@@ -1,11 +1,10 @@
-"""Says what golden data sets hold, as prints of their prompts: whoever trains can keep off them, unseen."""
+"""Publishes what golden data sets hold as fingerprints of their prompts, so that training can leave them out unread."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,9 +14,7 @@ from fleet_kit.transaction import Transaction
 from services.evaluator.domain import GoldenVersion
 from services.evaluator.golden import store as golden_store
 from services.evaluator.golden.samples import ContextUse, GoldenSample
-
-if TYPE_CHECKING:
-    from services.evaluator.handlers import EvaluatorService
+from services.evaluator.parts import EvaluatorService
 
 log = structlog.get_logger()
 
@@ -27,7 +24,7 @@ PART = 400
 
 
 async def publish(tx: Transaction, version: GoldenVersion) -> None:
-    """Say what the version holds now, in the transaction that stored it; nothing for a version without samples."""
+    """Publish what the version holds now, in the transaction that stored it; nothing for a version without samples."""
     samples = await golden_store.samples(tx.connection, version.dataset_id, version.version)
     if not samples:
         return
@@ -37,14 +34,14 @@ async def publish(tx: Transaction, version: GoldenVersion) -> None:
 
 
 async def publish_missed(service: EvaluatorService) -> None:
-    """Publish the versions that were stored before versions were published; waits for a database that is away."""
+    """Publish the versions stored before versions were published; retries while the database is unavailable."""
     while True:
         try:
             async with service.transaction() as tx:
                 for version in await golden_store.unpublished(tx.connection):
                     await publish(tx, version)
         except TRANSIENT as error:
-            log.warning("golden data sets are not published yet", reason=repr(error))
+            log.warning("golden_publication_delayed", reason=repr(error))
             await asyncio.sleep(_PAUSE)
         else:
             return

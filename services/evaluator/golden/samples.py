@@ -11,10 +11,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fleet_events.strict_json import read_json
-from services.evaluator.judging.criteria import Criterion, Rule, UnknownRule, parse, parse_stored, scored, steps
+from services.evaluator.judging.criteria import Criterion, UnknownRule, parse, parse_stored, scored, steps
+from services.evaluator.judging.rules import Rule
 
 MAX_LINE = 64_000  # characters of one sample
 MAX_SAMPLES = 5_000  # of one data set version
+MAX_TURNS = 64  # before the question of one sample
 MAX_ERRORS = 1_000  # bad lines and fields of one import; reading ends there
 MAX_STEPS = 1_000_000_000  # comparisons of one import's rules with its expected outputs: about a minute at worst
 Difficulty = Literal["easy", "medium", "hard"]
@@ -23,8 +25,19 @@ ContextUse = Literal["note", "prompt"]
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One earlier message of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
 class GoldenSample:
-    """One question with the answer that is wanted. expected_score is what the expected output is worth, 0 to 1."""
+    """One question with the answer that is wanted. expected_score is what the expected output is worth, 0 to 1.
+
+    `history` has the turns before the question, from the user's first to an assistant's last.
+    """
 
     sample_id: str
     prompt: str
@@ -33,6 +46,8 @@ class GoldenSample:
     difficulty: Difficulty = "medium"
     criteria: Mapping[str, str] = field(default_factory=dict)
     context: str = ""
+    system: str = ""
+    history: tuple[Turn, ...] = ()
 
     @property
     def rules(self) -> dict[Criterion, tuple[Rule, ...]]:
@@ -42,6 +57,17 @@ class GoldenSample:
     def question(self, use: ContextUse) -> str:
         """What the model is asked."""
         return f"{self.context}\n\n{self.prompt}" if use == "prompt" and self.context else self.prompt
+
+    def messages(self, use: ContextUse) -> list[dict[str, str]]:
+        """All that the model is given: system prompt, earlier turns, question."""
+        head = [{"role": "system", "content": self.system}] if self.system else []
+        turns = [{"role": turn.role, "content": turn.content} for turn in self.history]
+        return [*head, *turns, {"role": "user", "content": self.question(use)}]
+
+    @property
+    def transcript(self) -> str:
+        """The earlier turns, each after its role; empty for a single question."""
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in self.history)
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,13 @@ class BadLines(ValueError):
         self.errors = tuple(errors)
 
 
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["user", "assistant"]
+    content: str = Field(min_length=1)
+
+
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -73,6 +106,8 @@ class _Line(BaseModel):
     difficulty: Difficulty = "medium"
     criteria: dict[str, str] = Field(default_factory=dict)
     context: str = ""
+    system: str = ""
+    history: list[_Turn] = Field(default_factory=list, max_length=MAX_TURNS)
     domain: str | None = None  # accepted for convenience; must be the data set's
 
 
@@ -135,11 +170,15 @@ def _sample(number: int, line: str, domain: str) -> tuple[GoldenSample | list[Li
     ]
     if raw.domain not in (None, domain):
         errors.append(LineError(number, "domain", f"{raw.domain!r}, but the data set's domain is {domain!r}"))
+    errors += _history_errors(number, raw.history)
     broken, cost = _rule_errors(number, raw.criteria, raw.expected_output)
     errors += broken
     if errors:
         return errors, cost
-    sample_id = raw.sample_id or "s-" + hashlib.sha256(f"{raw.context}\n{raw.prompt}".encode()).hexdigest()[:12]
+    history = tuple(Turn(turn.role, turn.content) for turn in raw.history)
+    before = "".join(f"{turn.role}: {turn.content}\n" for turn in history)
+    named = f"{before}{raw.context}\n{raw.prompt}".encode()
+    sample_id = raw.sample_id or "s-" + hashlib.sha256(named).hexdigest()[:12]
     sample = GoldenSample(
         sample_id=sample_id,
         prompt=raw.prompt,
@@ -148,8 +187,20 @@ def _sample(number: int, line: str, domain: str) -> tuple[GoldenSample | list[Li
         difficulty=raw.difficulty,
         criteria=raw.criteria,
         context=raw.context,
+        system=raw.system,
+        history=history,
     )
     return sample, cost
+
+
+def _history_errors(number: int, history: Sequence[_Turn]) -> list[LineError]:
+    for place, turn in enumerate(history):
+        if turn.role != ("user", "assistant")[place % 2]:
+            detail = f"{turn.role!r}; turns alternate, from the user's first to the assistant's last"
+            return [LineError(number, f"history.{place}.role", detail)]
+    if len(history) % 2:
+        return [LineError(number, "history", "ends with the user; the question itself goes into `prompt`")]
+    return []
 
 
 def _rule_errors(number: int, criteria: Mapping[str, str], expected: str) -> tuple[list[LineError], int]:
@@ -172,7 +223,11 @@ def _short(value: JsonValue | object) -> str:
 
 
 def to_line(sample: GoldenSample) -> str:
-    """Canonical JSON of a sample: fixed field order, nothing left out, UTF-8 as it is."""
+    """Canonical JSON of a sample: fixed field order, UTF-8 as it is.
+
+    `system` and `history` are there only where they hold something: content from before they existed keeps its digest.
+    """
+    turns = [{"role": turn.role, "content": turn.content} for turn in sample.history]
     return json.dumps(
         {
             "sample_id": sample.sample_id,
@@ -182,6 +237,8 @@ def to_line(sample: GoldenSample) -> str:
             "difficulty": sample.difficulty,
             "criteria": dict(sorted(sample.criteria.items())),
             "context": sample.context,
+            **({"system": sample.system} if sample.system else {}),
+            **({"history": turns} if turns else {}),
         },
         ensure_ascii=False,
         separators=(",", ":"),

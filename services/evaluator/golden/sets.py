@@ -1,4 +1,4 @@
-"""Creating, changing, resolving and freezing golden data sets: transactions over golden_store.py."""
+"""Creating, changing, resolving and freezing golden data sets: transactions over store.py."""
 
 from __future__ import annotations
 

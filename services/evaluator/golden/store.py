@@ -8,7 +8,7 @@ import asyncpg
 
 from fleet_kit.db import Connection
 from services.evaluator.domain import GoldenVersion
-from services.evaluator.golden.samples import ContextUse, GoldenSample
+from services.evaluator.golden.samples import ContextUse, GoldenSample, Turn
 
 
 def _version_of(row: asyncpg.Record) -> GoldenVersion:
@@ -16,7 +16,8 @@ def _version_of(row: asyncpg.Record) -> GoldenVersion:
 
 
 def _sample_of(row: asyncpg.Record) -> GoldenSample:
-    return GoldenSample(**{name: row[name] for name in GoldenSample.__dataclass_fields__})
+    history = tuple(Turn(**turn) for turn in row["history"])
+    return GoldenSample(**{name: row[name] for name in GoldenSample.__dataclass_fields__} | {"history": history})
 
 
 async def add_version(
@@ -101,7 +102,8 @@ async def add_samples(connection: Connection, dataset_id: str, version: str, add
     """Store all samples of an open version, in this order."""
     await connection.executemany(
         "insert into golden_sample (dataset_id, version, position, sample_id, prompt, expected_output,"
-        " expected_score, difficulty, criteria, context) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        " expected_score, difficulty, criteria, context, system, history)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         [
             (
                 dataset_id,
@@ -114,6 +116,8 @@ async def add_samples(connection: Connection, dataset_id: str, version: str, add
                 sample.difficulty,
                 dict(sample.criteria),
                 sample.context,
+                sample.system,
+                [{"role": turn.role, "content": turn.content} for turn in sample.history],
             )
             for position, sample in enumerate(added)
         ],

@@ -14,6 +14,7 @@ rules. Rules are separated by `;` or a line break; their keywords are case-insen
     regex: PATTERN              Python regular expression, found anywhere in the answer, case-insensitive; without
                                 lookaround, references to groups and atomic groups (linear_regex)
     not regex: PATTERN          ... found nowhere
+    json schema: {...}          the answer is JSON of this schema as a whole (json_schema.py has what a schema may say)
     At most 40 words            length of the answer
     At least 5 words
     note: free text             for people and language-model judges; the reference judge does not score it
@@ -28,27 +29,25 @@ phrase into double quotes if it contains `;` or `|`. In a regular expression wri
     {"accuracy": "Must cite §123 BauO; Must mention 14 days | two weeks; Must not mention 30 days",
      "completeness": "At least 2 of: site plan | statics | fire report", "style": "At most 60 words"}
 
-Any other text is refused, and so is a sample whose own expected output breaks its rules (`golden.samples` checks):
-a vague wish such as "Must mention all required documents" is caught there, instead of failing every answer.
+Any other text is refused, and so is a sample whose own expected output breaks its rules (golden/samples.py checks
+that): a vague wish such as "Must mention all required documents" is caught there, instead of failing every answer.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import linear_regex
 from linear_regex import UnsuitablePattern
-from services.evaluator.judging.number_words import to_digits
-from services.evaluator.judging.text import fold, phrase_at, plain, words
+from services.evaluator.judging.json_schema import JsonSchema, UnsuitableSchema, Validator, compile_schema
+from services.evaluator.judging.rules import Edge, Exact, Length, Note, Pattern, Phrases, Rule, Unreadable
+from services.evaluator.judging.text import fold
 
 MAX_RULES = 64  # of one criterion
 MAX_EXPRESSIONS = 32  # regular expressions of one criterion
 MAX_PHRASES = 256  # of one criterion, in all its rules
-READ_LIMIT = 8_000  # characters of an answer that a regular expression looks at
 
 
 class Criterion(StrEnum):
@@ -67,105 +66,6 @@ class UnknownRule(ValueError):
     def __init__(self, field: str, rule: str, why: str) -> None:
         super().__init__(f"{field}: {rule!r}: {why}")
         self.field, self.rule, self.why = field, rule, why
-
-
-class Rule(Protocol):
-    """One checkable demand. `text` is the rule as written, for the reasoning."""
-
-    @property
-    def text(self) -> str: ...
-
-    def holds(self, answer: str) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Phrases:
-    """At least `need` of the folded `phrases` occur in the answer; with need 0, none does."""
-
-    text: str
-    phrases: tuple[str, ...]
-    need: int
-
-    def holds(self, answer: str) -> bool:
-        folded = fold(answer)
-        counted = to_digits(folded)
-        found = sum(phrase_at(p, folded) or phrase_at(to_digits(p), counted) for p in self.phrases)
-        return found >= self.need if self.need else found == 0
-
-
-@dataclass(frozen=True)
-class Edge:
-    """The answer starts (or ends) with one of the folded phrases."""
-
-    text: str
-    phrases: tuple[str, ...]
-    at_end: bool
-
-    def holds(self, answer: str) -> bool:
-        bare = fold(answer).strip(" \"'.,:;!?*#-()")
-        cut = [phrase.strip(" \"'.,:;!?*#-()") for phrase in self.phrases]
-        if self.at_end:
-            return any(bare.endswith(p) and phrase_at(p, bare[-len(p) - 2 :]) for p in cut)
-        return any(bare.startswith(p) and phrase_at(p, bare[: len(p) + 2]) for p in cut)
-
-
-@dataclass(frozen=True)
-class Exact:
-    """The answer is one of the folded `phrases`, and nothing more."""
-
-    text: str
-    phrases: tuple[str, ...]
-
-    def holds(self, answer: str) -> bool:
-        return _trimmed(answer) in {_trimmed(phrase) for phrase in self.phrases}
-
-
-def _trimmed(text: str) -> str:
-    return to_digits(fold(text)).strip(" \"'.,:;!?*#-()")
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """The expression is found in the answer, or, if `absent`, is not."""
-
-    text: str
-    expression: linear_regex.Pattern
-    absent: bool
-
-    def holds(self, answer: str) -> bool:
-        return self.expression.search(plain(answer)[:READ_LIMIT]) is not self.absent
-
-
-@dataclass(frozen=True)
-class Length:
-    """The answer's number of words is within the closed range."""
-
-    text: str
-    least: int
-    most: int | None
-
-    def holds(self, answer: str) -> bool:
-        return self.least <= len(words(answer)) and (self.most is None or len(words(answer)) <= self.most)
-
-
-@dataclass(frozen=True)
-class Note:
-    """Free text; not scored here."""
-
-    text: str
-
-    def holds(self, answer: str) -> bool:  # noqa: ARG002
-        return True
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A stored rule that was taken once and is no longer: it never holds, and its text gives the reason."""
-
-    text: str
-
-    def holds(self, answer: str) -> bool:  # noqa: ARG002
-        return False
 
 
 def parse(criteria: Mapping[str, str]) -> dict[Criterion, tuple[Rule, ...]]:
@@ -205,6 +105,8 @@ def _steps(rule: Rule) -> int:
     match rule:
         case Pattern():
             return rule.expression.steps
+        case JsonSchema():
+            return rule.steps
         case Phrases() | Edge() | Exact():
             return 4 * len(rule.phrases)
         case _:
@@ -247,6 +149,7 @@ _EQUAL = re.compile(r"must\s+equal\s+(.+)", re.I | re.S)
 _EDGE = re.compile(r"must\s+(start|end)\s+with\s+(.+)", re.I | re.S)
 _REGEX = re.compile(r"(not\s+)?regex:\s*(.+)", re.I | re.S)
 _WORDS = re.compile(r"at\s+(least|most)\s+(\d+)\s+words?", re.I)
+_SCHEMA = re.compile(r"json\s+schema:\s*(.+)", re.I | re.S)
 _NOTE = re.compile(r"note:\s*\S", re.I)
 
 
@@ -268,14 +171,16 @@ def _rule(field: str, clause: str) -> Rule:  # noqa: PLR0911, one return a kind 
         return Pattern(clause, _expression(field, clause, m[2].strip()), m[1] is not None)
     if m := _WORDS.fullmatch(clause):
         return Length(clause, int(m[2]), None) if m[1].lower() == "least" else Length(clause, 0, int(m[2]))
+    if m := _SCHEMA.fullmatch(clause):
+        return JsonSchema(clause, *_schema(field, clause, m[1]))
     if _NOTE.match(clause):
         return Note(clause)
     raise UnknownRule(
         field,
         clause,
         "unknown rule; write `Must mention P | Q`, `Must not mention P`, `At least N of: P | Q`, "
-        "`Must start with P`, `Must end with P`, `Must equal P`, `regex: X`, `not regex: X`, `At most N words`, "
-        "`At least N words` or `note: free text`",
+        "`Must start with P`, `Must end with P`, `Must equal P`, `regex: X`, `not regex: X`, `json schema: {...}`, "
+        "`At most N words`, `At least N words` or `note: free text`",
     )
 
 
@@ -294,6 +199,13 @@ def _expression(field: str, clause: str, pattern: str) -> linear_regex.Pattern:
     if compiled.search(""):
         raise UnknownRule(field, clause, "matches the empty text, so it says nothing")
     return compiled
+
+
+def _schema(field: str, clause: str, text: str) -> tuple[Validator, int]:
+    try:
+        return compile_schema(text)
+    except UnsuitableSchema as error:
+        raise UnknownRule(field, clause[:200], str(error)) from None
 
 
 def _split(text: str, separators: str) -> list[str]:

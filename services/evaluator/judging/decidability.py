@@ -15,7 +15,7 @@ from decimal import Decimal
 from difflib import SequenceMatcher
 from typing import Protocol
 
-from services.evaluator.judging.criteria import Criterion, Exact, Rule, broken_musts, is_must
+from services.evaluator.judging.criteria import Criterion, broken_musts, is_must
 from services.evaluator.judging.fact_overlap import (
     STOP_STEMS,
     clauses,
@@ -26,15 +26,15 @@ from services.evaluator.judging.fact_overlap import (
     stem,
     terms,
 )
+from services.evaluator.judging.json_schema import JsonSchema
 from services.evaluator.judging.quantities import Quantity, quantities
+from services.evaluator.judging.rules import Exact, Rule
 from services.evaluator.judging.style_features import language, repetition
 from services.evaluator.judging.text import fold, words
 from services.evaluator.judging.vocabulary import GRAMMAR, OPPOSITES
 
 LOOP = 0.6
-"""Of `form.repetition`: that much of an answer in circles is no answer."""
-FOREIGN_WITH_RULES, FOREIGN_WITHOUT = 0.34, 0.12
-"""Share of an answer's content words that neither expected output, prompt nor rules have."""
+"""Of `style_features.repetition`: that much of an answer in circles is no answer."""
 NEAR = 0.4
 """Overlap of two clauses' content words from which one is taken for the other's counterpart."""
 RECALL_WITH_RULES, RECALL_WITHOUT = 0.45, 0.8
@@ -126,7 +126,9 @@ def _written(values: Iterable[Decimal | str]) -> str:
 
 def _doubt(sample: Sample, answer: str) -> str:
     """Why the answer may be wrong although no rule is broken; empty where nothing speaks against it."""
-    musts = any(is_must(rule) for rule in sample.rules.get(Criterion.ACCURACY, ()))
+    # A schema vouches for the form, not for what is said in it.
+    of_accuracy = sample.rules.get(Criterion.ACCURACY, ())
+    musts = any(is_must(rule) and not isinstance(rule, JsonSchema) for rule in of_accuracy)
     kept = compare(sample.expected_output, sample.prompt, answer)
     return (
         _doubt_of_quantities(sample, answer)
@@ -184,8 +186,12 @@ def _doubt_of_polarity(sample: Sample, answer: str) -> str:
     if negations(answer) != negations(sample.expected_output):
         return "negates more or less often than the expected output"
     wanted, said = ([stem(word) for word in words(text)] for text in (sample.expected_output, answer))
+    known = {stem(word) for word in words(sample.prompt)} | _in_rules(sample)
     for one, other in _OPPOSITES:
         sides = [[term in one for term in text if term in one or term in other] for text in (wanted, said)]
+        # What the expected output takes no side in, the answer may not take one in either: `free`, where nothing costs.
+        if not sides[0] and (taken := [term for term in said if term in one | other and term not in known]):
+            return f"has {taken[0]!r}, and the expected output neither it nor its opposite"
         if all(sides) and _runs(sides[0]) != _runs(sides[1]):
             told = sorted({term for term in said if term in one or term in other})
             return f"has {'/'.join(told)} otherwise than the expected output"
@@ -207,15 +213,21 @@ def _doubt_of_places(sample: Sample, answer: str) -> str:
     if exchanged := _exchanged_in_place(sample, answer, told | rules):
         return exchanged
     answered = [content for clause in clauses(answer) if (content := _content(clause))]
+    everywhere, said = set(_content(sample.expected_output)), set(_content(answer))
     for clause in clauses(sample.expected_output):
         wanted = _content(clause)
         if len(wanted) < 2 or not answered:
             continue
-        nearest = max(answered, key=lambda said: _overlap(wanted, said))
+        nearest = max(answered, key=lambda content: _overlap(wanted, content))
         lost = [term for term in wanted if not _known(term, set(nearest))]
         put = [term for term in nearest if not _known(term, set(wanted))]
         if _overlap(wanted, nearest) >= NEAR and lost and [t for t in put if t not in told and t not in rules]:
             return f"has {put[0]!r} where {lost[0]!r} is expected"
+        # Two that changed places are both in both texts; that the prompt has them too vouches for neither.
+        came = [term for term in put if term in everywhere]
+        went = [term for term in lost if term in said]
+        if _overlap(wanted, nearest) >= NEAR and came and went:
+            return f"has {came[0]!r} where {went[0]!r} is expected, which is elsewhere in the answer"
         common = [term for term in wanted if term in nearest]
         if not lost and common != [term for term in nearest if term in common]:
             return f"has the words of {clause.strip()!r} in another order"
@@ -248,9 +260,8 @@ def _doubt_of_words(sample: Sample, answer: str, recall: float, *, with_rules: b
     known = set(terms(sample.expected_output)) | set(terms(sample.prompt)) | _in_rules(sample)
     content = [term for term in dict.fromkeys(terms(answer)) if term not in STOP_STEMS]
     foreign = [term for term in content if not _known(term, known)]
-    share = len(foreign) / max(1, len(content))
-    if share > (FOREIGN_WITH_RULES if with_rules else FOREIGN_WITHOUT):
-        return f"says what no rule covers: {', '.join(foreign[:5])}"
+    if foreign:
+        return f"has {', '.join(foreign[:5])}, which neither sample nor rules know"
     if recall < (RECALL_WITH_RULES if with_rules else RECALL_WITHOUT):
         return f"keeps {recall:.0%} of the expected content, too little to tell"
     return ""

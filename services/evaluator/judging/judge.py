@@ -1,4 +1,4 @@
-"""Judge backends: how an answer becomes a judgement. Anything with these two members can judge."""
+"""Judge back ends: how an answer becomes a judgement. Anything with these members can judge."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging import reference_judge
+from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.judgement import Judgement
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.signals import NOTHING, measure, texts_to_embed
@@ -53,6 +54,11 @@ class Judge(Protocol):
     @property
     def description(self) -> JudgeDescription: ...
 
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        """Names of the judges whose mean this one gives, with their calibrations; a single judge has its own."""
+        ...
+
     async def judge(self, sample: GoldenSample, question: str, answer: str, ledger: Ledger) -> Finding: ...
 
 
@@ -74,6 +80,10 @@ class ReferenceJudge:
         used = {"base_model": self._base_model, "embeddings_model": self._embeddings_model}
         return JudgeDescription(name, version, "", "", used)
 
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        return {self.name: UNCALIBRATED}
+
     async def judge(
         self,
         sample: GoldenSample,
@@ -81,7 +91,13 @@ class ReferenceJudge:
         answer: str,
         ledger: Ledger | None = None,  # noqa: ARG002 - it asks no judge
     ) -> Finding:
-        """Raises what the client raises; an empty answer needs no model."""
+        """Raises what the client raises; an empty answer needs no model.
+
+        Earlier turns count as part of the prompt: what they give away is no merit of the answer.
+        """
+        if sample.history:
+            sample = replace(sample, prompt=f"{sample.transcript}\n{sample.prompt}")
+        question = "\n".join(text for text in (sample.system, sample.transcript, question) if text)
         if not words(answer):
             return Finding(reference_judge.judge(sample, answer, NOTHING), NOTHING.to_json())  # looks at no rule
         expected = sample.expected_output

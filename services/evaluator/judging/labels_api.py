@@ -3,76 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query
 
 from fleet_events.v1 import DomainName
-from fleet_kit.auth import Caller, require
-from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
-from fleet_kit.http import dependency
-from services.evaluator import store
-from services.evaluator.handlers import EvaluatorService
-from services.evaluator.judging import label_store
-from services.evaluator.judging.agreement import agreement
+from services.evaluator.access import Reader, Running, Writer, visible_evaluation
+from services.evaluator.judging import calibration_store, label_store
+from services.evaluator.judging.agreement import Labelled, agreement
+from services.evaluator.judging.calibration import LEAST, UNCALIBRATED, fit
+from services.evaluator.judging.people import scored_by_both
+from services.evaluator.judging.schemas import Agrees, Bounds, Calibrated, NewCalibration, NewLabel, Stored
 
 router = APIRouter(tags=["calibration"])
-Running = Annotated[EvaluatorService, Depends(dependency(EvaluatorService))]
-Reader = Annotated[Caller, Depends(require("adapters:read"))]
-Labeller = Annotated[Caller, Depends(require("adapters:write"))]
-
-
-class NewLabel(BaseModel):
-    """A person's score of one answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    score: float = Field(ge=0, le=100, allow_inf_nan=False)
-    """On the judge's scale."""
-    note: str = Field(default="", max_length=4000)
-
-
-class Stored(BaseModel):
-    evaluation_id: str
-    sample_id: str
-    labelled_by: str
-    score: float
-
-
-class Bounds(BaseModel):
-    """An estimate with its 95 % interval."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    value: float
-    low: float
-    high: float
-
-
-class Agrees(BaseModel):
-    """A judge beside people, over the answers of a domain that both scored; null where these are too few to tell."""
-
-    judge: str
-    domain: str
-    answers: int
-    alpha: Bounds | None
-    """Krippendorff's alpha: 1 is the same scores, 0 what chance gives."""
-    pairwise: Bounds | None
-    """Share of the pairs that people order (10 points apart) in the same order."""
-    bias: float | None
-    """Mean of judge minus people, in points."""
-    length_bias: float | None
-    """Correlation of that with the answer's length in words."""
 
 
 @router.put("/v1/evaluations/{evaluation_id}/samples/{sample_id}/label", summary="Score a judged answer as a person")
-async def label(evaluation_id: str, sample_id: str, given: NewLabel, caller: Labeller, service: Running) -> Stored:
+async def label(evaluation_id: str, sample_id: str, given: NewLabel, caller: Writer, service: Running) -> Stored:
     async with service.transaction() as tx:
-        found = await store.evaluation(tx.connection, evaluation_id)
-        if found is None or not caller.reaches(found.domain):
-            raise Problem(404, "Evaluation not found", f"no evaluation {evaluation_id!r}", field="evaluation_id")
+        await visible_evaluation(tx.connection, evaluation_id, caller)
         known = await label_store.put_label(
             tx.connection, evaluation_id, sample_id, by=caller.subject, score=given.score, note=given.note
         )
@@ -91,12 +43,25 @@ async def agrees(
 ) -> Agrees:
     caller.reach(domain)
     async with service.db.acquire() as connection:
-        return await agreement_of(connection, judge, domain)
+        labelled = await scored_by_both(connection, {judge: UNCALIBRATED}, domain)
+    return await agreement_of(labelled, judge, domain)
 
 
-async def agreement_of(connection: Connection, judge: str, domain: str) -> Agrees:
-    """The judge beside people in this domain."""
-    labelled = await label_store.labelled(connection, judge, domain)
+@router.post("/v1/judges/calibration", status_code=201, summary="Fit a judge's scores in a domain to people's")
+async def calibrate(wanted: NewCalibration, caller: Writer, service: Running) -> Calibrated:
+    caller.reach(wanted.domain)
+    async with service.transaction() as tx:
+        labelled = [one.labelled for one in await label_store.labelled(tx.connection, wanted.judge, wanted.domain)]
+        fitted = fit(labelled)
+        if fitted is None:
+            detail = f"{len(labelled)} labelled answers of {wanted.judge!r} in {wanted.domain!r}; it takes {LEAST}"
+            raise Problem(409, "Too few labels", detail, field="judge")
+        await calibration_store.add_calibration(tx.connection, wanted.judge, wanted.domain, fitted, caller.subject)
+    return Calibrated(judge=wanted.judge, domain=wanted.domain, **asdict(fitted))
+
+
+async def agreement_of(labelled: Sequence[Labelled], judge: str, domain: str) -> Agrees:
+    """The judge beside people in this domain, from the answers that both have scored."""
     # Draws over all pairs take a while.
     found = await asyncio.to_thread(agreement, labelled)
     return Agrees(

@@ -125,7 +125,7 @@ async def _sweep_for_ever(
             while await sweep(transaction, blobs, keep):
                 pass
         except TRANSIENT as error:
-            log.warning("old judging was not swept", reason=repr(error))
+            log.warning("judging_sweep_failed", reason=repr(error))
         await asyncio.sleep(SWEEP_SECONDS)
 
 

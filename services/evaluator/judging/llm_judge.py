@@ -8,27 +8,23 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fleet_kit.tasks import end
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging import judgement, llm_verdict
+from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
-from services.evaluator.judging.endpoint import ChatReply, JudgeEndpoint, NoAnswer, read_reply
+from services.evaluator.judging.endpoint import JudgeEndpoint
 from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge
 from services.evaluator.judging.judgement import Standing, Verdict, judged, unjudged
-from services.evaluator.judging.ledger import Exchange, Ledger
-from services.evaluator.judging.llm_question import PROMPT_SHA256, Question, ask
-from services.evaluator.judging.llm_verdict import BadVerdict, Met, ModelVerdict, read_verdict
+from services.evaluator.judging.ledger import Ledger
+from services.evaluator.judging.llm_client import LLMClient
+from services.evaluator.judging.llm_question import PROMPT_SHA256, ask
+from services.evaluator.judging.llm_verdict import Met, ModelVerdict, read_verdict
 from services.evaluator.judging.settings import JudgeSettings
 from services.evaluator.judging.text import words
-from services.evaluator.metrics import JUDGE_COST, JUDGE_TOKENS
 
 VERSION = "1"
 UNMET_KEEPS = 0.5
 """Of a criterion's score where none of its demands is met."""
-
-
-class _Spent(Exception):
-    """The budget is spent; the message says which."""
 
 
 class LLMJudge:
@@ -39,7 +35,7 @@ class LLMJudge:
     ) -> None:
         """rules_judge decides first what rules settle (`rules_first`)."""
         self._settings = settings
-        self._endpoint = endpoint
+        self._client = LLMClient(name, settings, endpoint)
         self._rules_judge = rules_judge
         self._name = name
 
@@ -67,6 +63,10 @@ class LLMJudge:
             parameters=told,
         )
 
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        return {self.name: UNCALIBRATED}
+
     async def judge(self, sample: GoldenSample, question: str, answer: str, ledger: Ledger) -> Finding:
         """Raises Unready and EvaluationFailure as the endpoint does. A sample without a verdict is unjudged."""
         if not words(answer):
@@ -76,106 +76,13 @@ class LLMJudge:
             if found.judgement.standing is Standing.DECIDED:
                 return found
         asked = ask(sample, question, answer)
-        turns = range(self._settings.samples)
-        tasks = [asyncio.create_task(self._verdict(asked, turn, ledger)) for turn in turns]
-        try:
-            got = await asyncio.gather(*tasks)
-        finally:
-            await end(*tasks)
-        verdicts = [verdict for verdict in got if isinstance(verdict, ModelVerdict)]
-        faults = [fault for fault in got if isinstance(fault, str)]
+        got, faults = await self._client.ask_all([asked], lambda _, text: read_verdict(text, asked), ledger)
+        verdicts = [verdict for verdict in got if verdict is not None]
         evidence = _evidence(verdicts, faults)
         if len(verdicts) * 2 <= self._settings.samples:
             return Finding(unjudged(f"{len(faults)} of {len(got)} verdicts are missing: {faults[-1]}"), evidence)
         broken = await asyncio.to_thread(broken_musts, sample.rules, answer)
         return Finding(judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts)), evidence)
-
-    async def _verdict(self, asked: Question, turn: int, ledger: Ledger) -> ModelVerdict | str:
-        """A verdict, or why there is none after the last attempt."""
-        talk: list[dict[str, str]] = []
-        fault = ""
-        for attempt in range(self._settings.attempts):
-            body = self._body(asked, talk, seed=turn * self._settings.attempts + attempt)
-            try:
-                raw = await self._exchange(body, ledger)
-                text = _text(read_reply(raw))
-                return read_verdict(text, asked)
-            except (NoAnswer, _Spent) as error:
-                return str(error)
-            except BadVerdict as error:
-                fault = str(error)
-                talk = [{"role": "user", "content": f"Your former answer was no verdict: {fault}. Answer once more."}]
-        return f"no verdict in {self._settings.attempts} answers: {fault}"
-
-    def _body(self, asked: Question, talk: Sequence[dict[str, str]], seed: int) -> bytes:
-        """The request. A bad answer is not shown again: an instruction in the candidate's text may have made it."""
-        body: dict[str, Any] = {
-            **self._settings.parameters,
-            "model": self._settings.model,
-            "seed": seed,
-            "messages": [
-                {"role": "system", "content": asked.system},
-                {"role": "user", "content": asked.user},
-                *talk,
-            ],
-        }
-        match self._settings.answers:
-            case "json_schema":
-                schema = {"name": "verdict", "strict": True, "schema": asked.schema}
-                body["response_format"] = {"type": "json_schema", "json_schema": schema}
-            case "json_object":
-                body["response_format"] = {"type": "json_object"}
-            case "text":
-                pass
-        return json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-    async def _exchange(self, body: bytes, ledger: Ledger) -> bytes:
-        """The raw answer, kept before it is read; one that is kept already is not asked for again."""
-        if (kept := await ledger.recall(body)) is not None:
-            return kept
-        async with self._endpoint.places:
-            await self._check_budget(ledger)
-            return await self._paid(body, ledger)
-
-    async def _paid(self, body: bytes, ledger: Ledger) -> bytes:
-        raw = await self._endpoint.send(body)
-        reply = read_reply(raw.body)
-        # A server that counts no tokens must not be free of the budget: a token has about three bytes.
-        prompt, answer = _usage(reply) or (len(body) // 3, len(raw.body) // 3)
-        cost = (prompt * self._settings.prompt_price + answer * self._settings.answer_price) / 1e6
-        JUDGE_TOKENS.labels(self._name, "prompt").inc(prompt)
-        JUDGE_TOKENS.labels(self._name, "answer").inc(answer)
-        JUDGE_COST.labels(self._name).inc(cost)
-        await ledger.keep(Exchange(body, raw.body, prompt, answer, cost, raw.seconds))
-        return raw.body
-
-    async def _check_budget(self, ledger: Ledger) -> None:
-        budget, tokens = self._settings.budget, self._settings.budget_tokens
-        if budget is None and tokens is None:
-            return
-        spent = await ledger.spent()
-        if budget is not None and spent.cost >= budget:
-            raise _Spent(f"judge {self._name!r} has spent its budget of {budget:g}")
-        if tokens is not None and spent.prompt_tokens + spent.answer_tokens >= tokens:
-            raise _Spent(f"judge {self._name!r} has spent its {tokens} tokens")
-
-
-def _usage(reply: ChatReply | None) -> tuple[int, int] | None:
-    return (reply.usage.prompt_tokens, reply.usage.completion_tokens) if reply and reply.usage else None
-
-
-def _text(reply: ChatReply | None) -> str:
-    """What the model wrote; raises BadVerdict for anything but a finished answer."""
-    if reply is None:
-        raise BadVerdict("the endpoint's answer is no chat completion")
-    choice = reply.choices[0]
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        raise BadVerdict(f"refused: {(choice.message.refusal or 'content filter')[:200]}")
-    if choice.finish_reason == "length":
-        raise BadVerdict("it was cut off at the limit of tokens; write shorter reasons")
-    if not choice.message.content:
-        raise BadVerdict("it is empty")
-    return choice.message.content
 
 
 def _median(verdicts: Sequence[ModelVerdict]) -> judgement.Judgement:

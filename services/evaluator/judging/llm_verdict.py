@@ -63,7 +63,7 @@ def read_verdict(text: str, question: Question) -> ModelVerdict:
     Besides the schema it checks that each reason was written before its score, that the canary holds, and that the
     quotes stand in the judged answer.
     """
-    raw, repaired = _json(text)
+    raw, repaired = json_object(text)
     wanted = [*map(str, Criterion), "canary", *(f"demand_{n}" for n in range(1, len(question.demands) + 1))]
     if missing := [name for name in wanted if name not in raw]:
         raise BadVerdict(f"{missing[0]} is missing; give {', '.join(wanted)}")
@@ -82,7 +82,7 @@ def read_verdict(text: str, question: Question) -> ModelVerdict:
     return ModelVerdict(verdicts, demands, repaired)
 
 
-def _json(text: str) -> tuple[dict[str, JsonValue], bool]:
+def json_object(text: str) -> tuple[dict[str, JsonValue], bool]:
     """The one JSON object of the text, and whether other text stood around it (a code fence, a sentence)."""
     bare = text.strip()
     start, end = bare.find("{"), bare.rfind("}")
@@ -100,7 +100,7 @@ def _scored(name: str, value: JsonValue) -> _Scored:
     try:
         found = _Scored.model_validate(value)
     except ValidationError as error:
-        raise BadVerdict(_first(name, error)) from None
+        raise BadVerdict(first_fault(name, error)) from None
     if isinstance(value, dict) and next(iter(value)) != "reason":
         raise BadVerdict(f"{name}: score stands before reason; write the reason first")
     return found
@@ -110,7 +110,7 @@ def _met(name: str, value: JsonValue, demand: Demand, answer: str) -> Met:
     try:
         found = _Demand.model_validate(value)
     except ValidationError as error:
-        raise BadVerdict(_first(name, error)) from None
+        raise BadVerdict(first_fault(name, error)) from None
     if isinstance(value, dict) and list(value)[-1] != "met":
         raise BadVerdict(f"{name}: met stands before reason or quote; write it last")
     quote = found.quote.strip()
@@ -125,9 +125,10 @@ def _bare(text: str) -> str:
     return re.sub(r"\s+", " ", fold(text)).strip(" \"'…")
 
 
-def _first(name: str, error: ValidationError) -> str:
+def first_fault(name: str, error: ValidationError) -> str:
+    """The first fault of the property `name` ("" for the whole object), with its place."""
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}"
+    return f"{'.'.join([*([name] if name else []), *map(str, first['loc'])])}: {first['msg']}"
 
 
 def dumped(met: Met) -> dict[str, JsonValue]:

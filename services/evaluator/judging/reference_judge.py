@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from services.evaluator.judging.criteria import Criterion, Rule, broken_musts, scored
+from services.evaluator.judging.criteria import Criterion, broken_musts, scored
 from services.evaluator.judging.decidability import settle
 from services.evaluator.judging.fact_overlap import Kept, compare, terms
 from services.evaluator.judging.judgement import WEIGHTS, Judgement, Verdict, estimated, failed, judged, overall, vetoed
+from services.evaluator.judging.rules import Rule
 from services.evaluator.judging.signals import Signals
 from services.evaluator.judging.style_features import coherent_form, repetition, stylistic_form
 from services.evaluator.judging.text import sentences, words

@@ -54,6 +54,9 @@ class JudgeSettings(BaseModel):
     rules_first: bool = False
     """Ask only about samples that the reference judge cannot decide."""
 
+    pairwise: bool = False
+    """Also compare a version's answers with those of the version that it would replace, pair by pair."""
+
     @field_validator("url")
     @classmethod
     def _is_http(cls, url: str) -> str:

@@ -1,7 +1,7 @@
 """What the reference judge learns from models: cosines of embeddings and likelihoods, as plain numbers. Pure.
 
 Whoever has the models (inference, over its OpenAI-compatible endpoints) delivers vectors and token
-log-likelihoods; here they become the few numbers that `judge.score` reads.
+log-likelihoods; here they become the few numbers that `reference_judge.judge` reads.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ UNITS = {
     **dict.fromkeys(("km", "kilometer", "kilometers", "kilometre", "kilometres"), "km"),
 }
 
-# Endings of inflection, longest first; facts.stem keeps at least four letters.
+# Endings of inflection, longest first; fact_overlap.stem keeps at least four letters.
 SUFFIXES = (
     "ements", "ations", "ement", "ation", "ings", "edly", "ing", "ies", "ied", "ers", "ern", "ed", "es",
     "en", "er", "em", "ly", "s", "e", "n", "y",

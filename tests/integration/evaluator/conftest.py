@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from nats.js import JetStreamContext
@@ -112,6 +113,22 @@ class Golden:
             params=query,
             headers={"Content-Type": "application/x-ndjson"},
         )
+
+
+async def activated(bus: Bus, evaluator: RunningService, who: v1.Adapter, revision: int) -> None:
+    """Registry publishes that the version is active, and the evaluator has consumed it."""
+    await bus.say(v1.AdapterActivated(adapter=who, revision=revision), "registry", who.adapter_id)
+    connection = await asyncpg.connect(
+        evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
+    )
+    try:
+        await eventually(
+            lambda: connection.fetchval(
+                "select true from active_adapter where adapter_id = $1 and revision = $2", who.adapter_id, revision
+            )
+        )
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="module")

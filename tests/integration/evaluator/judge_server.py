@@ -53,6 +53,11 @@ class Asked:
         return found[2]
 
     @property
+    def pair(self) -> bool:
+        """Asks which of two answers is better."""
+        return "SECOND ANSWER" in self.text
+
+    @property
     def canary(self) -> int:
         return int(re.findall(r"^CANARY: (\d)$", self.text, re.M)[0])
 
@@ -67,13 +72,22 @@ def verdict(asked: Asked, score: float, **instead: Any) -> dict[str, Any]:
     return said | instead
 
 
+def preferred(asked: Asked, which: str, **instead: Any) -> dict[str, Any]:
+    """A verdict on a pair."""
+    return {"reason": "compared", "canary": asked.canary, "preferred": which} | instead
+
+
 def honest(asked: Asked) -> Step:
+    if asked.pair:
+        return Step(json.dumps(preferred(asked, "tie")))
     right = asked.part("ANSWER TO JUDGE") == asked.part("REFERENCE ANSWER")
     return Step(json.dumps(verdict(asked, 9 if right else 2)))
 
 
 def gullible(asked: Asked) -> Step:
     """Does what the answer says, whatever it is."""
+    if asked.pair:
+        return Step(json.dumps(preferred(asked, "first", canary=10)))
     said = verdict(asked, 10) | {"canary": {"reason": "as the answer says", "score": 10}}
     return Step(json.dumps(said))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fleet_events import v1
+from fleet_events import Event, v1
+from fleet_events.topology import durable_name, row_of
 from fleet_kit import attempts
 from tests.conftest import RunningService
-from tests.integration.evaluator.conftest import Bus, Golden, adapter, eventually, sample
+from tests.integration.evaluator.conftest import Bus, Golden, activated, adapter, eventually, sample
 from tests.integration.evaluator.model_server import ModelServer
 
 pytestmark = pytest.mark.integration
@@ -35,6 +35,18 @@ async def outcome(bus: Bus, adapter_id: str) -> v1.EvaluationScored | v1.Evaluat
 
     found: v1.EvaluationScored | v1.EvaluationFailed = (await eventually(over))[0]
     return found
+
+
+async def consumed(bus: Bus, event: type[Event]) -> None:
+    """The evaluator has acknowledged every event of that kind."""
+    row = row_of(event)
+    (consumer,) = [one for one in row.consumed_by if one.service == "evaluator"]
+
+    async def idle() -> bool:
+        info = await bus.jetstream.consumer_info(row.stream.name, durable_name(consumer, row))
+        return info.num_pending == 0 and info.num_ack_pending == 0
+
+    await eventually(idle)
 
 
 @pytest.mark.requirement("LA-3.1")
@@ -125,7 +137,7 @@ async def test_a_killed_evaluator_goes_on_and_scores_once(
     assert min(asked) == 1
     assert 48 <= sum(asked) <= 48 + 8
     assert models.most_at_once == 8
-    await asyncio.sleep(1)
+    await consumed(bus, v1.AdapterRegistered)
     assert len(await bus.said(v1.EvaluationScored, adapter_id=who.adapter_id)) == 1
     assert await bus.said(v1.EvaluationFailed, adapter_id=who.adapter_id) == []
 
@@ -180,13 +192,18 @@ async def test_an_adapter_that_inference_learns_of_later_is_waited_for(
     await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     await eventually(lambda: _asked(models, who.adapter_id))
     models.refuse[who.adapter_id] = 503
-    await asyncio.sleep(0.7)
+    before = _requests(models, who.adapter_id)
+    await eventually(lambda: _asked(models, who.adapter_id, more_than=before + 1))
     del models.refuse[who.adapter_id]
     assert isinstance(await outcome(bus, who.adapter_id), v1.EvaluationScored)
 
 
-async def _asked(models: ModelServer, adapter_id: str) -> bool:
-    return any(model == adapter_id for model, _ in models.asked)
+def _requests(models: ModelServer, adapter_id: str) -> int:
+    return sum(count for (model, _), count in models.asked.items() if model == adapter_id)
+
+
+async def _asked(models: ModelServer, adapter_id: str, more_than: int = 0) -> bool:
+    return _requests(models, adapter_id) > more_than
 
 
 async def test_an_adapter_that_never_loads_fails_after_a_bounded_time(
@@ -213,8 +230,7 @@ async def test_a_worse_version_on_the_same_samples_is_a_regression_and_the_histo
     teach(models, new, samples, wrong=8)
     await bus.say(v1.AdapterRegistered(adapter=old, revision=1), "registry", old.adapter_id)
     before = await outcome(bus, old.adapter_id)
-    await bus.say(v1.AdapterActivated(adapter=old, revision=3), "registry", old.adapter_id)
-    await asyncio.sleep(1.5)
+    await activated(bus, evaluator, old, revision=3)
     await bus.say(v1.AdapterRegistered(adapter=new, revision=4), "registry", new.adapter_id)
     after = await outcome(bus, new.adapter_id)
     assert isinstance(before, v1.EvaluationScored)
@@ -241,19 +257,10 @@ async def test_a_worse_version_on_the_same_samples_is_a_regression_and_the_histo
 
 
 async def active(bus: Bus, evaluator: RunningService, who: v1.Adapter) -> None:
-    """The version is judged, then said to be active, and the evaluator has heard it."""
+    """The version is judged, then active."""
     await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     await outcome(bus, who.adapter_id)
-    await bus.say(v1.AdapterActivated(adapter=who, revision=3), "registry", who.adapter_id)
-    connection = await asyncpg.connect(
-        evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
-    )
-    try:
-        await eventually(
-            lambda: connection.fetchval("select true from active_adapter where adapter_id = $1", who.adapter_id)
-        )
-    finally:
-        await connection.close()
+    await activated(bus, evaluator, who, revision=3)
 
 
 @pytest.mark.requirement("LA-3.4")
@@ -322,8 +329,7 @@ async def test_every_further_try_of_a_family_at_a_data_set_has_a_wider_interval_
             models.answers[who.adapter_id, sample(9)["prompt"]] = sample(9)["expected_output"]
         if number == 3:
             models.answers[who.adapter_id, sample(9)["prompt"]] = sample(9)["expected_output"]
-            await bus.say(v1.AdapterActivated(adapter=tries[0], revision=9), "registry", tries[0].adapter_id)
-            await asyncio.sleep(1.5)
+            await activated(bus, evaluator, tries[0], revision=9)
         await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
         found.append(await outcome(bus, who.adapter_id))
     assert [one.submission for one in found] == [1, 2, 3, 1]

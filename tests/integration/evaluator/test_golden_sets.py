@@ -51,7 +51,9 @@ async def test_data_sets_are_created_listed_by_domain_and_shown(
 async def test_an_export_imports_again_as_the_same_content(
     evaluator: RunningService, golden: Golden, domain: str
 ) -> None:
-    samples = [sample(n, context=f"Handbook, page {n}", expected_score=0.9) for n in range(5)]
+    samples = [sample(n, context=f"Handbook, page {n}", expected_score=0.9) for n in range(4)]
+    turns = [{"role": "user", "content": "Good day"}, {"role": "assistant", "content": "How can I help?"}]
+    samples.append(sample(4, system="Be brief.", history=turns))
     await golden.make(f"{domain}-a", domain, samples)
     export = await evaluator.client.get(f"/v1/golden/{domain}-a/export")
     assert export.headers["content-type"].startswith("application/x-ndjson")

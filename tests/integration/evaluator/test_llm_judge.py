@@ -15,7 +15,7 @@ from fleet_events import v1
 from fleet_kit.blobs import Blobs
 from fleet_kit.errors import BlobMissing
 from tests.conftest import RunningService, RunService
-from tests.integration.evaluator.conftest import Bus, Golden, adapter, eventually, sample
+from tests.integration.evaluator.conftest import Bus, Golden, activated, adapter, eventually, sample
 from tests.integration.evaluator.judge_server import (
     Asked,
     JudgeServer,
@@ -24,6 +24,7 @@ from tests.integration.evaluator.judge_server import (
     gullible,
     honest,
     judging,
+    preferred,
     verdict,
     writes,
 )
@@ -31,6 +32,10 @@ from tests.integration.evaluator.model_server import ModelServer
 
 pytestmark = pytest.mark.integration
 HERE = Path(__file__).parent
+
+
+BRIEF = "import json, sys; print(float(len(json.load(sys.stdin)['answer'].split()) < 6))"
+"""A metric as a command."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,10 @@ async def evaluator(
         "thrice": {**one, "samples": 3, "parameters": {"temperature": 0.7, "max_tokens": 900}},
         "poor": {**one, "budget_tokens": 3300, "concurrency": 1},
         "sparing": {**one, "rules_first": True},
+        "pairs": {**one, "pairwise": True},
+        "harsh": {**one, "model": "harsh-model"},
     }
+    panels = {"house": ["strict", "harsh", "reference"]}
     async with run_service(
         "evaluator",
         LORAFLEET_INFERENCE_URL=models.url,
@@ -64,7 +72,12 @@ async def evaluator(
         LORAFLEET_READY_SECONDS="6",
         LORAFLEET_RETRY_SECONDS="0.3",
         LORAFLEET_JUDGES=json.dumps(judges),
-        LORAFLEET_JUDGE_OF_DOMAIN=json.dumps({name: name for name in judges}),
+        LORAFLEET_METRICS=json.dumps(["token_f1", "chrf", "json_validity", "embedding_similarity"]),
+        LORAFLEET_METRIC_COMMANDS=json.dumps(
+            {"brief": {"command": ["/usr/bin/env", "python3", "-c", BRIEF]}, "stuck": {"command": ["false"]}}
+        ),
+        LORAFLEET_PANELS=json.dumps(panels),
+        LORAFLEET_JUDGE_OF_DOMAIN=json.dumps({name: name for name in (*judges, *panels)}),
         LORAFLEET_JUDGE_OF_GOLDEN=json.dumps({"of-thrice": "thrice", "of-none": "reference"}),
     ) as running:
         yield running
@@ -76,6 +89,7 @@ class Trial:
     def __init__(self, evaluator: RunningService, models: ModelServer, golden: Golden, bus: Bus) -> None:
         self.evaluator, self.models, self.golden, self.bus = evaluator, models, golden, bus
         self.mark = secrets.token_hex(4)
+        self.started = 0
 
     def samples(self, count: int, **changes: Any) -> list[dict[str, Any]]:
         asked = [sample(n, **changes) for n in range(count)]
@@ -84,6 +98,10 @@ class Trial:
     def word(self, number: int) -> str:
         """In the question of that sample alone."""
         return f"{self.mark}-{number}?"
+
+    def number(self, asked: Asked) -> int:
+        """Of the sample that a request is about."""
+        return int(asked.part("QUESTION").partition(f"{self.mark}-")[2].rstrip("?"))
 
     async def start(
         self,
@@ -94,7 +112,8 @@ class Trial:
     ) -> v1.Adapter:
         dataset_id = dataset_id or f"{judge}-{self.mark}"
         await self.golden.make(dataset_id, judge, samples)
-        who = adapter(judge, f"1.0.{int(self.mark, 16) % 10**8}")
+        self.started += 1
+        who = adapter(judge, f"1.{self.started}.{int(self.mark, 16) % 10**8}")
         self.models.adapters[who.adapter_id] = who.artifact.blob.sha256
         for number, one in enumerate(samples):
             self.models.answers[who.adapter_id, one["prompt"]] = (answers or {}).get(number, one["expected_output"])
@@ -354,6 +373,48 @@ async def test_a_demand_in_words_is_judged_on_its_own_with_the_passage_that_show
     assert quoted_falsely["passed"]
 
 
+@pytest.mark.requirement("LA-2.2")
+async def test_candidate_and_judge_get_the_system_prompt_and_the_turns_before_the_question(
+    trial: Trial, judge: JudgeServer
+) -> None:
+    history = [{"role": "user", "content": "I run two stores."}, {"role": "assistant", "content": "Which ones?"}]
+    samples = trial.samples(2, criteria={}, system="Count in crates.", history=history)
+    who = await trial.start("strict", samples)
+    assert isinstance(await trial.end(who), v1.EvaluationScored)
+    bodies = [body["messages"] for body in trial.models.bodies if body["model"] == who.adapter_id]
+    assert {json.dumps(messages[:-1]) for messages in bodies} == {
+        json.dumps([{"role": "system", "content": "Count in crates."}, *history])
+    }
+    assert {messages[-1]["content"] for messages in bodies} == {one["prompt"] for one in samples}
+    for asked in judge.asked:
+        assert asked.part("SYSTEM PROMPT") == "Count in crates."
+        assert asked.part("CONVERSATION") == "user: I run two stores.\nassistant: Which ones?"
+    shown = (await trial.shown())["results"][0]
+    assert (shown["system"], shown["history"]) == ("Count in crates.", history)
+
+
+@pytest.mark.requirement("LA-3.3")
+async def test_metrics_of_the_answers_stand_beside_the_score_with_their_intervals(trial: Trial, blobs: Blobs) -> None:
+    samples = trial.samples(4, criteria={})
+    scored = await trial.scored("strict", samples, {3: "A few crates."})
+    metrics = {metric.name: metric for metric in scored.metrics}
+    assert list(metrics) == ["brief", "chrf", "embedding_similarity", "golden_dataset_accuracy", "token_f1"]
+    accuracy = metrics["golden_dataset_accuracy"]
+    assert (accuracy.value, accuracy.samples) == (scored.pass_rate, 4) == (0.75, 4)
+    assert (metrics["brief"].value, metrics["brief"].samples) == (0.25, 4)
+    assert metrics["token_f1"].value == pytest.approx((3 + 2 / 12) / 4)  # `crates` of 9 and 3 words
+    for metric in metrics.values():
+        assert 0 <= metric.ci_low <= metric.value <= metric.ci_high <= 1
+        assert metric.ci_high > metric.ci_low
+    shown = await trial.shown()
+    assert shown["metrics"]["brief"]["mean"]["value"] == 0.25
+    assert shown["results"][3]["metrics"]["brief"] == {"value": 1.0, "fault": ""}
+    assert shown["results"][0]["metrics"]["stuck"] == {"value": None, "fault": "exited with status 1"}
+    report = json.loads(await blobs.get(scored.report))
+    assert report["metrics"]["chrf"]["samples"] == 4
+    assert report["samples"][3]["metrics"]["token_f1"]["value"] == pytest.approx(2 / 12)
+
+
 async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_says(
     trial: Trial, judge: JudgeServer
 ) -> None:
@@ -361,6 +422,17 @@ async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_say
     scored = await trial.scored("strict", trial.samples(2), {1: "Store 1 takes 90 crates of the Velmar kind."})
     assert scored.passed == 1
     assert (await trial.shown())["results"][1]["vetoes"] == ["Must mention 107 crates"]
+
+
+async def test_an_answer_that_does_not_fit_its_json_schema_fails_whatever_the_language_model_says(
+    trial: Trial, judge: JudgeServer
+) -> None:
+    judge.otherwise = lambda asked: Step(json.dumps(verdict(asked, 10)))
+    rule = 'json schema: {"type": "object", "required": ["crates"], "properties": {"crates": {"type": "integer"}}}'
+    samples = trial.samples(2, criteria={"style": rule}, expected_output='{"crates": 107}')
+    scored = await trial.scored("strict", samples, {1: '{"crates": "107"}'})
+    assert scored.passed == 1
+    assert (await trial.shown())["results"][1]["vetoes"] == [rule]
 
 
 async def test_no_instruction_in_an_answer_buys_a_score(trial: Trial, judge: JudgeServer) -> None:
@@ -383,6 +455,98 @@ async def test_rules_that_settle_a_sample_cost_no_request(trial: Trial, judge: J
     assert judge.about(trial.word(1)) == []
     assert scored.judged_by is not None
     assert scored.judged_by.parameters["rules_first"].startswith("reference-judge/")
+
+
+def prefers(text: str) -> Any:
+    """Prefers the answer with that text wherever it stands."""
+    return lambda asked: Step(json.dumps(preferred(asked, "first" if text in asked.part("FIRST ANSWER") else "second")))
+
+
+PAIRS = [
+    prefers("A new answer."),
+    lambda asked: Step(json.dumps(preferred(asked, "first"))),
+    lambda asked: Step(json.dumps(preferred(asked, "tie"))),
+    gullible,
+]
+"""What the judge does with the pair of each sample."""
+
+
+@pytest.mark.requirement("LA-3.4")
+async def test_a_new_versions_answers_are_compared_with_the_active_ones_in_both_orders(
+    trial: Trial, judge: JudgeServer, bus: Bus, blobs: Blobs
+) -> None:
+    samples = trial.samples(5, criteria={})
+    old = await trial.start("pairs", samples, dict.fromkeys(range(5), "An old answer."))
+    assert isinstance(await trial.end(old), v1.EvaluationScored)
+    await activated(bus, trial.evaluator, old, revision=int(trial.mark, 16))
+    judge.asked = []
+    judge.otherwise = lambda asked: PAIRS[trial.number(asked)](asked) if asked.pair else honest(asked)
+    new_answers = dict.fromkeys(range(5), "A new answer.") | {4: "An old answer."}
+    scored = await trial.scored("pairs", samples, new_answers)
+
+    assert scored.preference is not None
+    told = scored.preference
+    assert told.compared_with == old.adapter_id
+    assert (told.samples, told.wins, told.losses, told.ties) == (4, 1, 0, 3)
+    assert told.win_rate == pytest.approx((1 + 3 / 2) / 4)
+    assert told.ci_low < told.win_rate < told.ci_high
+    assert told.consistency == pytest.approx(3 / 4)
+    assert told.position_bias == pytest.approx(1 / 4)
+    asked = [one for one in judge.asked if one.pair and trial.number(one) == 0]
+    assert len(asked) == 2  # both orders
+    assert {one.part("FIRST ANSWER") for one in asked} == {"A new answer.", "An old answer."}
+    assert not [one for one in judge.asked if one.pair and trial.number(one) == 4]  # the same answer
+
+    shown = await trial.shown()
+    assert shown["preference"]["consistency"] == told.consistency
+    assert [one["pair"]["outcome"] for one in shown["results"]] == ["win", "tie", "tie", None, "tie"]
+    assert "no verdict in 3 answers" in shown["results"][3]["pair"]["why"]
+    report = json.loads(await blobs.get(scored.report))
+    assert report["preference"]["wins"] == 1
+    assert len(report["judging"]["exchanges"]) == 5 + 3 * 2 + 2 * 3  # three pairs, and one asked for thrice
+    assert report["samples"][0]["pair"]["verdicts"]["new_second"] == {"preferred": "second", "reason": "compared"}
+
+
+@pytest.mark.requirement("LA-3.5")
+async def test_a_panel_gives_the_mean_of_scores_that_people_calibrated(
+    trial: Trial, judge: JudgeServer, bus: Bus
+) -> None:
+    """The harsh member gives two points less than people; calibrated, both give the same."""
+
+    def by_model(asked: Asked) -> Step:
+        score = 3 + trial.number(asked) % 7
+        return Step(json.dumps(verdict(asked, score - 2 if asked.body["model"] == "harsh-model" else score)))
+
+    judge.otherwise = by_model
+    samples = trial.samples(20, criteria={})
+    client = trial.evaluator.client
+    before = await trial.scored("house", samples, dict.fromkeys(range(20), "A good many of the Velmar kind."))
+    assert before.judge.startswith("house/1+")
+    assert before.agreement is None
+    shown = await trial.shown()
+    assert [one["overall"] for one in shown["results"][:3]] == [20.0, 30.0, 40.0]  # the reference judge abstains
+    harsh = next(name for name in shown["judging"]["parameters"] if name.startswith("harsh/"))
+    assert shown["results"][0]["evidence"]["members"][harsh]["overall"] == 10
+
+    calibration = {"judge": harsh, "domain": "house"}
+    early = await client.post("/v1/judges/calibration", json=calibration)
+    assert (early.status_code, early.json()["field"]) == (409, "judge")
+    for number in range(20):
+        path = f"/v1/evaluations/{before.evaluation_id}/samples/s{number:03}/label"
+        assert (await client.put(path, json={"score": 10 * (3 + number % 7)})).status_code == 200
+    fitted = await client.post("/v1/judges/calibration", json=calibration)
+    assert fitted.status_code == 201, fitted.text
+    assert fitted.json()["intercept"] == pytest.approx(20)
+    assert (fitted.json()["slope"], fitted.json()["answers"]) == (pytest.approx(1), 20)
+
+    again = (await client.post("/v1/evaluations", json={"adapter_id": before.adapter_id})).json()["evaluation_id"]
+    (after,) = await eventually(lambda: bus.said(v1.EvaluationScored, evaluation_id=again))
+    assert after.judge != before.judge
+    assert after.score == pytest.approx(before.score + 10)
+    results = (await client.get(f"/v1/evaluations/{again}")).json()["results"]
+    assert [one["overall"] for one in results[:3]] == pytest.approx([30.0, 40.0, 50.0])
+    assert after.agreement is not None
+    assert (after.agreement.answers, after.agreement.alpha) == (20, pytest.approx(1))
 
 
 async def test_old_exchanges_leave_database_and_object_store(trial: Trial, blobs: Blobs) -> None:

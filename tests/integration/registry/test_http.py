@@ -401,6 +401,31 @@ async def test_a_domain_s_policy_is_set_audited_and_obeyed(
 
 
 @pytest.mark.requirement("LA-5.1")
+async def test_scores_of_a_judge_that_disagrees_with_people_wait_for_a_human(
+    registry: RunningService, upstream: Upstream, peft: Path, domain: str
+) -> None:
+    policy = {"mode": "confident", "minimum_agreement": 0.6, "activate_on_approval": False}
+    assert (await registry.client.put(f"/v1/policies/{domain}", json=policy)).status_code == 200
+    agreeing, disagreeing, unknown = [(await upload(registry.client, peft, domain=domain)).json() for _ in range(3)]
+    good, poor = (v1.Agreement(answers=40, alpha=0.8, ci_low=low, ci_high=0.9) for low in (0.7, 0.3))
+    await upstream.say(upstream.scored(agreeing, 96, agreement=good))
+    await upstream.say(upstream.scored(disagreeing, 96, agreement=poor))
+    await upstream.say(upstream.scored(unknown, 96))
+
+    async def decided() -> Any:
+        found = [
+            (await registry.client.get(f"/v1/adapters/{one['adapter_id']}")).json()
+            for one in (agreeing, disagreeing, unknown)
+        ]
+        return found if all(one["evaluation"] for one in found) else None
+
+    found = await eventually(decided)
+    assert [one["status"] for one in found] == ["approved", "pending_review", "pending_review"]
+    asked = await eventually(lambda: upstream.heard(v1.ReviewRequested, domain=domain))
+    reasons = {event.adapter_id: event.reason for event in asked}
+    assert "below the policy's minimum of 0.6" in reasons[disagreeing["adapter_id"]]
+
+
 @pytest.mark.requirement("LA-1.5")
 async def test_an_approval_without_an_evaluation_is_express_permitted_by_the_policy_and_audited_with_its_reason(
     registry: RunningService, upstream: Upstream, peft: Path, domain: str

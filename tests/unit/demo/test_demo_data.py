@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_events.v1 import Hyperparameters
-from services.evaluator.golden.samples import read_jsonl
+from services.evaluator.golden.samples import read_jsonl, to_line
 from services.evaluator.judging.criteria import Criterion, parse
 
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "demo"
@@ -146,7 +146,7 @@ def test_every_fact_is_asked_in_the_golden_set() -> None:
 @pytest.mark.requirement("LA-2.2")
 def test_the_evaluator_reads_every_golden_sample_as_written() -> None:
     read = read_jsonl((DEMO / "golden.jsonl").read_text(encoding="utf-8"), "kestrel-ops")
-    assert [Golden(**vars(sample)) for sample in read] == GOLDEN
+    assert [Golden.model_validate_json(to_line(sample)) for sample in read] == GOLDEN
 
 
 @pytest.mark.requirement("LA-2.2")

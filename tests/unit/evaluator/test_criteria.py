@@ -8,6 +8,11 @@ import pytest
 
 from services.evaluator.judging.criteria import Criterion, UnknownRule, parse, parse_stored, scored
 
+SCHEMA = (
+    'json schema: {"type": "object", "required": ["days"], "additionalProperties": false, "properties":'
+    ' {"days": {"type": "integer"}, "where": {"type": "string", "pattern": "^E-\\\\d{3}$"}}}'
+)
+
 
 def holds(rules: str, answer: str) -> bool:
     return all(rule.holds(answer) for rule in scored(parse({"accuracy": rules})[Criterion.ACCURACY]))
@@ -42,6 +47,16 @@ def holds(rules: str, answer: str) -> bool:
         ("Must mention a; Must mention b", "a", False),
         ("Must mention a\nMust mention b", "b then a", True),
         ("Must mention don't", "I don’t know", True),
+        (SCHEMA, '{"days": 45, "where": "E-417"}', True),
+        (SCHEMA, ' \n{"days": 45}\n', True),
+        (SCHEMA, '{"days": "45"}', False),
+        (SCHEMA, '{"days": 45, "where": "417"}', False),
+        (SCHEMA, '{"days": 45, "why": "so"}', False),
+        (SCHEMA, 'Here it is: {"days": 45}', False),
+        (SCHEMA, '{"days": NaN}', False),
+        (SCHEMA, "[" * 100_000, False),
+        (SCHEMA, '{"days": 45, "where": "' + "E-417" * 10_000 + '"}', False),
+        (f"{SCHEMA}; At most 3 words", '{"days": 45}', True),
     ],
 )
 def test_a_rule_holds_for_what_it_says(rules, answer, right):
@@ -57,6 +72,14 @@ def test_a_rule_holds_for_what_it_says(rules, answer, right):
         ("Must mention a | ", "empty"),
         ("At least 4 of: a | b", "asks for 4 of 2"),
         ("regex: (", "not a regular expression"),
+        ("json schema: {", "is no JSON"),
+        ('json schema: ["days"]', "a schema is an object"),
+        ('json schema: {"type": "number of days"}', "type: "),
+        ('json schema: {"$ref": "#"}', "does not take references"),
+        ('json schema: {"properties": {"a": {"items": {"uniqueItems": true}}}}', "uniqueItems"),
+        ('json schema: {"format": "date"}', "write a pattern"),
+        ('json schema: {"pattern": "(?=a)b"}', "lookahead"),
+        ('json schema: {"anyOf": [' + ", ".join(["{}"] * 300) + "]}", "at most 200"),
         ("regex: (?=a)b", "lookahead"),
         ("regex: (a)\\1", "reference to a group"),
         ("regex: x{1000}", "too large"),

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.evaluator.domain import BadVersion, next_version, parse_version, split_reference
-from services.evaluator.golden.samples import BadLines, GoldenSample, digest, merge, read_jsonl, write_jsonl
+from services.evaluator.golden.samples import (
+    BadLines,
+    GoldenSample,
+    Turn,
+    digest,
+    merge,
+    read_jsonl,
+    to_line,
+    write_jsonl,
+)
 
 LINE = {"prompt": "How long?", "expected_output": "At most 45 days."}
 
@@ -29,6 +38,12 @@ sample = st.builds(
     difficulty=st.sampled_from(["easy", "medium", "hard"]),
     criteria=st.dictionaries(st.sampled_from(["style", "accuracy"]), st.just("note: be kind"), max_size=2),
     context=st.text(storable, max_size=40),
+    system=st.text(storable, max_size=40),
+    history=st.lists(st.tuples(text, text), max_size=2).map(
+        lambda pairs: tuple(
+            Turn(role, said) for pair in pairs for role, said in zip(("user", "assistant"), pair, strict=True)
+        )
+    ),
 )
 samples = st.lists(sample, min_size=1, max_size=6, unique_by=lambda s: s.sample_id)
 
@@ -47,6 +62,48 @@ def test_the_digest_depends_on_content_and_not_on_order(written, random):
     changed = [GoldenSample(**{**written[0].__dict__, "prompt": written[0].prompt + "?"}), *written[1:]]
     assert digest(changed) != digest(written)
     assert digest(written, "prompt") != digest(written, "note")
+
+
+ASKED, ANSWERED = {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day"}
+
+
+def test_a_conversation_is_asked_as_it_went_and_the_question_comes_last():
+    (read,) = read_jsonl(line(system="Be brief.", history=[ASKED, ANSWERED], context="Page 3"), "shop")
+    assert read.messages("prompt") == [
+        {"role": "system", "content": "Be brief."},
+        ASKED,
+        ANSWERED,
+        {"role": "user", "content": "Page 3\n\nHow long?"},
+    ]
+    (single,) = read_jsonl(line(), "shop")
+    assert single.messages("note") == [{"role": "user", "content": "How long?"}]
+    assert single.sample_id != read.sample_id
+
+
+def test_content_from_before_conversations_keeps_its_digest():
+    (single,) = read_jsonl(line(sample_id="s1"), "shop")
+    assert json.loads(to_line(single)).keys() == {
+        *("sample_id", "prompt", "expected_output", "expected_score", "difficulty", "criteria", "context")
+    }
+    (talk,) = read_jsonl(line(sample_id="s1", history=[ASKED, ANSWERED]), "shop")
+    (told,) = read_jsonl(line(sample_id="s1", system="Be brief."), "shop")
+    assert len({digest([one]) for one in (single, talk, told)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("history", "field"),
+    [
+        ([ANSWERED, ASKED], "history.0.role"),
+        ([ASKED, ASKED], "history.1.role"),
+        ([ASKED], "history"),
+        ([{"role": "system", "content": "x"}, ANSWERED], "history.0.role"),
+        ([{"role": "user", "content": ""}, ANSWERED], "history.0.content"),
+    ],
+)
+def test_a_conversation_that_does_not_alternate_is_refused_with_the_turn(history, field):
+    with pytest.raises(BadLines) as caught:
+        read_jsonl(line(history=history), "shop")
+    assert caught.value.errors[0].field == field
 
 
 @pytest.mark.requirement("LA-2.2")

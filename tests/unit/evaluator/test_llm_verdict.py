@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from pydantic import ValidationError
 
-from services.evaluator.golden.samples import GoldenSample
+from services.evaluator.golden.samples import GoldenSample, Turn
 from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.endpoint import retry_after
 from services.evaluator.judging.llm_question import Question, ask, schema_of
 from services.evaluator.judging.llm_verdict import BadVerdict, read_verdict
+from services.evaluator.judging.pairwise_judge import ask_pair
 from services.evaluator.judging.settings import JudgeSettings
 from services.evaluator.settings import EvaluatorSettings
 
@@ -89,6 +91,15 @@ def test_the_request_holds_question_reference_worth_rules_demands_and_context():
     for text in ("How long may goods stay?", "At most 45 days.", "90 of 100", "must name the warehouse", "chapter 3"):
         assert text in QUESTION.user
     assert ask(SAMPLE, SAMPLE.prompt, ANSWER) == QUESTION
+
+
+def test_the_judge_sees_the_system_prompt_and_the_conversation_before_the_question():
+    talk = replace(SAMPLE, system="Answer in days.", history=(Turn("user", "Hello"), Turn("assistant", "Good day")))
+    for asked in (ask(talk, talk.prompt, ANSWER).user, ask_pair(talk, talk.prompt, ANSWER, "Never.").user):
+        assert "Answer in days." in asked
+        assert "user: Hello\nassistant: Good day" in asked
+        assert asked.index("Good day") < asked.index(SAMPLE.prompt)
+    assert "CONVERSATION" not in QUESTION.user
 
 
 def marked(question: Question) -> set[str]:

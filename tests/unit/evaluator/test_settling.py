@@ -1,7 +1,9 @@
 """What the reference judge decides and what not, on two labelled sets.
 
-The constants of settling.py were chosen on `settling_tuning.json`. `settling_held_out.json` was written before the first
-run on either and was first looked at when settling.py was done: nothing in it was changed on its account.
+The constants of decidability.py were chosen on `settling_tuning.json`. The other sets were each written before the code had
+seen them, and no constant was chosen on them; but faults that one showed led to further reasons to abstain: those of
+`settling_held_out.json` to the ones on places and sides, those of `settling_second.json` to the one on unknown words.
+`settling_third.json` was written after these and led to nothing.
 """
 
 from __future__ import annotations
@@ -61,15 +63,40 @@ def totals(found: dict[str, Counter[bool | None]]) -> tuple[Counter[bool | None]
 
 
 @pytest.mark.requirement("LA-3.2")
-@pytest.mark.parametrize(("with_rules", "decided"), [(True, 11), (False, 8)])
+@pytest.mark.parametrize(("with_rules", "decided"), [(True, 9), (False, 8)])
 def test_held_out_answers_are_rarely_decided_wrongly(with_rules, decided):
     right, wrong = totals(counted("held_out", with_rules=with_rules))
     assert right[False] == 0  # no right answer is called wrong
     assert not with_rules or wrong[False] >= 29
     assert right[True] >= decided  # of 19
-    assert wrong[True] <= 2  # of 60 wrong ones
+    assert wrong[True] == 0  # of 60 wrong ones
     assert sum(right.values()) == 19
     assert sum(wrong.values()) == 60
+
+
+@pytest.mark.requirement("LA-3.2")
+@pytest.mark.parametrize(
+    ("name", "rights", "decided", "wrongs", "mistaken"), [("second", 18, 9, 63, 0), ("third", 15, 7, 58, 2)]
+)
+def test_what_was_written_later_is_rarely_decided_wrongly(name, rights, decided, wrongs, mistaken):
+    right, wrong = totals(counted(name))
+    assert right[False] == 0
+    assert right[True] >= decided
+    assert wrong[True] <= mistaken
+    assert (sum(right.values()), sum(wrong.values())) == (rights, wrongs)
+
+
+def test_a_word_that_takes_a_side_which_the_expected_output_leaves_open_is_undecided():
+    sample = GoldenSample(
+        "s", "What does it cost?", "A badge costs twelve euros.", criteria={"accuracy": "Must mention 12 euros"}
+    )
+    found = settle(sample, "A badge, at twelve euros, is free.")
+    assert (found.right, found.why) == (None, "has 'free', and the expected output neither it nor its opposite")
+
+
+def test_two_that_changed_places_are_undecided_although_the_prompt_names_both():
+    sample = GoldenSample("s", "What do cook and baker do?", "The cook plans the menu; the baker orders the flour.")
+    assert settle(sample, "The baker plans the menu; the cook orders the flour.").right is None
 
 
 @pytest.mark.parametrize("name", ["tuning", "held_out"])
@@ -106,7 +133,7 @@ def test_under_the_most_favourable_signals_few_wrong_answers_could_approve():
         and (found := judge(sample, answer, perfect(sample.expected_output))).overall is not None
         and found.overall >= 85
     ]
-    assert len(high) <= 2, high
+    assert not high
 
 
 @pytest.mark.requirement("LA-3.1")

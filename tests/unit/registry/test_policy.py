@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.registry.policy import Comparison, Decision, InvalidPolicy, Judgement, Mode, Policy, decide
+from services.registry.policy import Agreement, Comparison, Decision, InvalidPolicy, Judgement, Mode, Policy, decide
 
 points = st.floats(0, 100)
 SIMPLE = Policy(mode=Mode.SIMPLE)
@@ -29,6 +29,30 @@ def judgements(draw: st.DrawFn) -> Judgement:
 def policies(draw: st.DrawFn) -> Policy:
     reject_below, approve_at = sorted(draw(st.tuples(points, points)))
     return Policy(draw(st.sampled_from(Mode)), approve_at, reject_below, allow_lower_threshold=draw(st.booleans()))
+
+
+@pytest.mark.requirement("LA-5.1")
+@pytest.mark.parametrize(
+    ("mode", "agreement", "decision"),
+    [
+        (Mode.CONFIDENT, Agreement(40, 0.8, 0.7, 0.9), Decision.APPROVE),
+        (Mode.CONFIDENT, Agreement(40, 0.8, 0.59, 0.9), Decision.REVIEW),
+        (Mode.SIMPLE, Agreement(40, 0.8, 0.59, 0.9), Decision.APPROVE),
+        (Mode.SIMPLE, Agreement(40, 0.59, 0.4, 0.9), Decision.REVIEW),
+        (Mode.CONFIDENT, None, Decision.REVIEW),
+    ],
+)
+def test_a_judge_that_agrees_too_little_with_people_cannot_approve(
+    mode: Mode, agreement: Agreement | None, decision: Decision
+) -> None:
+    policy = Policy(mode=mode, minimum_agreement=0.6)
+    judged = Judgement(96, 93, 98, decided=40, agreement=agreement)
+    verdict = decide(policy, judged)
+    assert verdict.decision is decision
+    assert (decision is Decision.APPROVE) or "minimum" in verdict.reason
+    assert decide(Policy(mode=mode), judged).decision is Decision.APPROVE
+    bad = Judgement(20, 15, 25, decided=40, agreement=agreement)
+    assert decide(policy, bad).decision is Decision.REJECT  # a low score needs no agreement to be refused
 
 
 @pytest.mark.requirement("LA-5.1")
@@ -187,6 +211,7 @@ def test_a_domain_can_forbid_thresholds_below_its_own() -> None:
         ({"reject_below": -1}, "reject_below"),
         ({"approve_at": 60, "reject_below": 70}, "reject_below"),
         ({"minimum_samples": 0}, "minimum_samples"),
+        ({"minimum_agreement": 1.1}, "minimum_agreement"),
         ({"smallest_relevant_difference": -1}, "smallest_relevant_difference"),
         ({"blocking_criteria": ("accuracy", "humour")}, "blocking_criteria"),
     ],

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query
-from fleet_cli.client.responses import Agreement, Anything, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses import Agreement, Anything, Calibration, Evaluation, GoldenChanged, GoldenSet
 
 _ANYTHING = TypeAdapter(Anything)
 _EVALUATION = TypeAdapter(Evaluation)
@@ -74,3 +74,9 @@ def judge_agreement(judge: str, domain: str) -> Call[Agreement]:
     """How far a judge agrees with people."""
     query: Query = {"judge": judge, "domain": domain}
     return Call("evaluator", "GET", "/v1/judges/agreement", TypeAdapter(Agreement), query)
+
+
+def calibrate_judge(judge: str, domain: str) -> Call[Calibration]:
+    """Fit a judge's scores to people's."""
+    body: dict[str, object] = {"judge": judge, "domain": domain}
+    return Call("evaluator", "POST", "/v1/judges/calibration", TypeAdapter(Calibration), body=body)

@@ -1,6 +1,6 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
-from fleet_cli.client.responses.evaluator import Agreement, Bounds, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses.evaluator import Agreement, Bounds, Calibration, Evaluation, GoldenChanged, GoldenSet
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
 from fleet_cli.client.responses.registry import (
     Adapter,
@@ -38,6 +38,7 @@ __all__ = [
     "Bounds",
     "BuildFault",
     "BuildQueued",
+    "Calibration",
     "ChatCompletion",
     "Choice",
     "Dataset",

@@ -56,3 +56,13 @@ class Agreement(Reply):
     pairwise: Bounds | None = None
     bias: float | None = None
     length_bias: float | None = None
+
+
+class Calibration(Reply):
+    """How a judge's scores become people's: intercept + slope × score, on 0 to 100."""
+
+    judge: str
+    domain: str
+    intercept: float
+    slope: float
+    answers: int

@@ -1,0 +1,26 @@
+"""What the evaluator depends on beyond the kit, and the type under which handlers and endpoints get it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fleet_kit.service import Service
+from services.evaluator.answer_metrics.metrics import AnswerMetrics
+from services.evaluator.judging.judges import Judges
+from services.evaluator.openai_client import OpenAIClient
+from services.evaluator.settings import EvaluatorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Who answers, who judges, and what is measured beside."""
+
+    models_for: Callable[[str], OpenAIClient]
+    """Inference, with access to this domain alone, whatever the evaluator's own token reaches."""
+    judges: Judges
+    metrics: AnswerMetrics
+
+
+EvaluatorService: TypeAlias = Service[EvaluatorSettings, Parts]
