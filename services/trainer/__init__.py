@@ -2,6 +2,5 @@
 
 Hears SampleRecorded, PreferenceRecorded, FeedbackRecorded, DatasetQueued, TrainingRequested, TrainingQueued,
 AdapterRegistered, GoldenDatasetPublished.
-Says TrainingRequested (what came over HTTP), TrainingQueued, Started, Progressed, Paused, Completed, Failed, Cancelled,
-DatasetQueued, DatasetFrozen.
+Says TrainingQueued, Started, Progressed, Paused, Completed, Failed, Cancelled, DatasetQueued, DatasetFrozen.
 """
