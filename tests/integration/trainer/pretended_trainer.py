@@ -1,7 +1,7 @@
 """A trainer whose trainings are pretended: its queue, its attempts and their ends are real, no model is loaded.
 
 `PRETENDED_FOLDER` is where trainings note that they run, `PRETENDED_SECONDS` the longest time one takes. A training of
-a job that another live process trains is noted in the file `twice`.
+a job that another live process trains is noted in the file `twice`. With `PRETENDED_DEFECT` each one raises that instead.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class PretendedLauncher:
                 with (self._folder / "twice").open("a") as twice:
                     twice.write(f"{spec.job_id}\n")
             yield Began(total_steps=1, resumed_step=0, samples=1, too_long=0, longest=1, tokens=1, trained_tokens=1)
+            if defect := os.environ.get("PRETENDED_DEFECT"):
+                raise RuntimeError(defect)
             ends = asyncio.get_running_loop().time() + random.uniform(0, self._seconds)
             while asyncio.get_running_loop().time() < ends:
                 if pause_wanted(spec.work):

@@ -200,13 +200,14 @@ async def test_no_job_is_lost_or_trained_twice_at_once_whatever_users_and_kills_
 ) -> None:
     name, chance = f"random{seed}", random.Random(seed)
     known: list[str] = []
+    kills = 0
     async with AsyncExitStack() as stack:
         workers = await asyncio.gather(*(stack.enter_async_context(run_worker(seconds=1.5)) for _ in range(3)))
         dataset_id = await dataset_of(Bench(workers[0], Upstream(jetstream), None, name))  # type: ignore[arg-type]
         client = workers[0].client  # it is never killed: users need somebody to ask
         for _ in range(120):
             what = chance.choices(
-                ("submit", "pause", "resume", "cancel", "retry", "kill", "stop"), (40, 15, 15, 10, 10, 4, 1)
+                ("submit", "pause", "resume", "cancel", "retry", "kill", "stop"), (40, 15, 15, 10, 10, 8, 2)
             )[0]
             if what == "submit" or not known:
                 body = {"domain": name, "datasetId": dataset_id, "priority": chance.randint(0, 9)}
@@ -214,7 +215,10 @@ async def test_no_job_is_lost_or_trained_twice_at_once_whatever_users_and_kills_
                 assert answer.status_code == 202, answer.text
                 known.append(answer.json()["job_id"])
             elif what == "kill":
-                await chance.choice(workers[1:]).kill()
+                struck = chance.choice(workers[1:])
+                if struck.single.process.pid is not None:  # after the last one it is being started again
+                    await struck.kill()
+                    kills += 1
             elif what == "stop":
                 await workers[1].stop()
                 await workers[1].start()
@@ -232,11 +236,14 @@ async def test_no_job_is_lost_or_trained_twice_at_once_whatever_users_and_kills_
 
         jobs = await eventually(all_ended, 240)
         await eventually(lambda: _none_left(jetstream), 60)
+    lost = sum(one.outcome is domain.Outcome.LOST for job in jobs for one in job.history)
+    print(f"{len(jobs)} jobs, {kills} kills, {lost} attempts lost with their workers")
+    assert kills > 0
     assert sorted(job.job_id for job in jobs) == sorted(known)
     assert {job.error for job in jobs if job.state is domain.JobState.FAILED} == {ENDED}
     assert not (pretended / "twice").exists(), (pretended / "twice").read_text()
     for job in jobs:
-        assert [one.number for one in job.history if one.number] == list(range(1, job.attempts + 1)), job
+        assert [one.number for one in job.history if one.worker] == list(range(1, job.attempts + 1)), job
         assert all(one.ended_at is not None for one in job.history), job
         assert all(now.ended_at <= then.started_at for now, then in pairwise(job.history)), job  # type: ignore[operator]
     assert not [reason for reason in await Upstream(jetstream).dead() if name in reason]
@@ -306,6 +313,21 @@ async def test_a_waiting_job_whose_ticket_was_lost_gets_another(
         jobs = await until_all(database, name, 60, domain.JobState.FAILED)
     assert {(job.error, job.attempts) for job in jobs} == {(ENDED, 1)}
     assert all(job.targets for job in jobs), "accepted by whoever trained them"
+
+
+async def test_a_job_that_meets_a_defect_fails_with_it_though_its_ticket_becomes_a_dead_letter(
+    run_worker: RunWorker, jetstream: JetStreamContext
+) -> None:
+    async with run_worker(PRETENDED_DEFECT="no such gate", LORAFLEET_SWEEP_SECONDS="0.5") as trainer:
+        bench = Bench(trainer, Upstream(jetstream), None, "defect")  # type: ignore[arg-type]
+        job_id = await bench.submit(datasetId=await dataset_of(bench))
+        failed = await bench.until(job_id, "failed", timeout=120)
+        await eventually(lambda: _none_left(jetstream), 60)
+        later = await answered_later(trainer)
+    assert failed["error"].endswith("without a new checkpoint; last: RuntimeError('no such gate')")
+    assert [one["outcome"] for one in failed["history"]] == ["crashed"] * 5 + ["failed"]
+    assert later == domain.MAX_STALLED - 1
+    assert [one for one in await bench.upstream.dead() if "no such gate" in one]
 
 
 async def test_a_job_whose_trainer_was_set_to_less_while_it_waited_fails_by_name(
