@@ -73,10 +73,11 @@ def run_worker(
             single.process = Supervised(first.name, command, logs=first.log.parent, run=first._pid_file.parent)
             await worker.start()
 
-            async def listens() -> bool:
-                return "service listens" in worker.log
+            async def opened() -> bool:
+                # The servers may be ready before what a request is judged by.
+                return (await worker.client.post("/v1/jobs", json={})).status_code == 422
 
-            await eventually(listens)
+            await eventually(opened)
             yield worker
 
     return run
