@@ -184,8 +184,9 @@ async def test_four_workers_start_a_thousand_jobs_by_priority_and_leave_no_messa
     )
     median, p99 = statistics.median(gaps), gaps[int(0.99 * len(gaps))]
     print(f"from free worker to claimed job: median {median:.1f} ms, p99 {p99:.1f} ms, n = {len(gaps)}")
-    assert median < 100
-    assert p99 < 1000
+    # 31 to 78 ms where this was written. The bounds are for machines that do much else, and far below any polling.
+    assert median < 250
+    assert p99 < 2000
 
 
 async def _none_left(jetstream: JetStreamContext) -> bool:
