@@ -44,7 +44,7 @@ class PretendedLauncher:
             yield Began(total_steps=1, resumed_step=0, samples=1, too_long=0, longest=1, tokens=1, trained_tokens=1)
             if defect := os.environ.get("PRETENDED_DEFECT"):
                 raise RuntimeError(defect)
-            ends = asyncio.get_running_loop().time() + random.uniform(0, self._seconds)
+            ends = asyncio.get_running_loop().time() + random.uniform(self._seconds / 2, self._seconds)
             while asyncio.get_running_loop().time() < ends:
                 if pause_wanted(spec.work):
                     yield Paused(step=0)

@@ -279,7 +279,7 @@ async def test_a_suspended_worker_loses_its_job_to_another_and_writes_nothing_mo
     name = "suspended"
     async with run_worker(seconds=0.01) as first:
         dataset_id = await dataset_of(Bench(first, Upstream(jetstream), None, name))  # type: ignore[arg-type]
-    async with run_worker(seconds=30) as slow:
+    async with run_worker(seconds=1200) as slow:
         bench = Bench(slow, Upstream(jetstream), None, name)  # type: ignore[arg-type]
         job_id = await bench.submit(datasetId=dataset_id)
         await eventually(lambda: bench.upstream.heard(v1.TrainingStarted, job_id))  # it holds no lock then
