@@ -26,7 +26,6 @@ from services.trainer.jobs.memory_estimate import ModelSize
 from services.trainer.jobs.template_check import TemplateCheck
 from services.trainer.runs.launchers import Launcher
 from services.trainer.runs.launchers.local import LocalLauncher
-from services.trainer.runs.queue_order import Turn
 from services.trainer.settings import TrainerSettings
 from services.trainer.training.configuration import Configuration, Fault, InvalidRequest, check, resolve
 from services.trainer.training.targets import default_targets
@@ -47,7 +46,6 @@ class Workshop:
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     """Names this process in a job's history."""
     launcher: Launcher = field(default_factory=LocalLauncher)
-    turn: Turn = field(default_factory=Turn)
     size: ModelSize | None = None
     """What memory is estimated from; None for an architecture whose configuration does not tell."""
     memory: int = 0
