@@ -2,6 +2,7 @@
 
 from fleet_cli.client.calls.evaluator import (
     add_golden_samples,
+    calibrate_judge,
     create_golden,
     evaluation,
     evaluations,
@@ -54,6 +55,7 @@ __all__ = [
     "add_golden_samples",
     "answer_provenance",
     "build_dataset",
+    "calibrate_judge",
     "change_job",
     "chat",
     "correct_route",
