@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
 from fleet_events.topology import MAX_BUILDS
+from fleet_kit import memory as machine_memory
 from fleet_kit.auth import is_fleet_token
 from fleet_kit.settings import ServiceSettings
 from lora_core.base_model import SLOT_RANK
 from services.trainer.datasets.generators.endpoint import Endpoint
-from services.trainer.memory import available_memory
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -135,7 +135,7 @@ class TrainerSettings(ServiceSettings):
     threads: int = Field(default=0, ge=0)
     """Threads of the training's arithmetic; 0 takes the cores this process may use."""
     memory_bytes: int = Field(default=0, ge=0)
-    """Memory that a training may take; 0 takes what it gets: this process's limit (see memory.py), or that of a Job."""
+    """Memory that a training may take; 0 takes this process's limit (see fleet_kit.memory), or a Job's."""
     launcher: Literal["local", "kubernetes"] = "local"
     """Where trainings run: as subprocesses of this service, or as Jobs of the Kubernetes cluster that it is in."""
     job_image: str = "lorafleet/torch"
@@ -225,7 +225,7 @@ class TrainerSettings(ServiceSettings):
         """Bytes that a training may take; 0 where nothing tells."""
         if self.memory_bytes:
             return self.memory_bytes
-        return self.job_memory_bytes if self.launcher == "kubernetes" else available_memory()
+        return self.job_memory_bytes if self.launcher == "kubernetes" else machine_memory.available()
 
     @property
     def cores(self) -> int:
