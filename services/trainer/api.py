@@ -12,18 +12,18 @@ from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import reads_json
-from services.trainer import quotas
 from services.trainer.datasets import api as data_api
 from services.trainer.datasets import build_api
-from services.trainer.jobs import domain, store
+from services.trainer.faults import Fault, InvalidRequest
+from services.trainer.http_access import Limit, Trains
+from services.trainer.jobs import domain, quotas, store
 from services.trainer.jobs.acceptance import examine, faults_of
-from services.trainer.jobs.access import Limit, Trains, visible_job
+from services.trainer.jobs.access import visible_job
 from services.trainer.jobs.domain import InvalidTransition, Job, JobState
 from services.trainer.jobs.request import read_request
-from services.trainer.jobs.schemas import Accepted, JobView, Wish
+from services.trainer.jobs.schemas import Accepted, JobView, StateChangeReason
 from services.trainer.parts import Trainer, TrainerService
 from services.trainer.reports import api as reporting_api
-from services.trainer.training.configuration import Fault, InvalidRequest
 
 Changed: TypeAlias = tuple[Job, Event | None]
 _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}
@@ -46,7 +46,7 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
         if reading.named:
             faults += (await faults_of(job, tx.connection, trainer))[1]
         else:
-            faults += trainer.parts.faults_of(asked)[1]
+            faults += trainer.parts.checks.faults_of(asked)[1]
         if faults:
             raise _unprocessable(faults)
         if await store.add_job(tx.connection, job):
@@ -73,7 +73,7 @@ async def get_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, summary="End a job")
-async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish | None = None) -> JobView:
+async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: StateChangeReason | None = None) -> JobView:
     """A queued or paused job is cancelled at once; a running one as soon as its worker has stopped."""
 
     def change(job: Job) -> Changed:
@@ -83,7 +83,7 @@ async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish |
 
 
 @router.post("/jobs/{job_id}/pause", status_code=202, summary="Let a job rest")
-async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish | None = None) -> JobView:
+async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: StateChangeReason | None = None) -> JobView:
     """A queued job is paused at once; a running one when it has stored a checkpoint behind its current step."""
 
     def change(job: Job) -> Changed:

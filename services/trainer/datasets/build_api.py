@@ -11,9 +11,9 @@ from fleet_events import v1
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
-from services.trainer import quotas
-from services.trainer.datasets import build_service
+from services.trainer.datasets import build_service, quotas
 from services.trainer.datasets.build_state import DatasetBuild
+from services.trainer.datasets.context import DatasetContext, Datasets
 from services.trainer.datasets.dataset import Format, StoredUpload
 from services.trainer.datasets.presets import PRESETS
 from services.trainer.datasets.recipe import DataRecipe
@@ -23,8 +23,7 @@ from services.trainer.datasets.store import builds as build_store
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.worker.rows import format_of
 from services.trainer.datasets.worker.spec import CannotBuild
-from services.trainer.jobs.access import Limit, Trains
-from services.trainer.parts import Trainer, TrainerService
+from services.trainer.http_access import Limit, Trains
 from services.trainer.work_folder import work_folder
 
 router = APIRouter(prefix="/v1", tags=["data"])
@@ -39,7 +38,7 @@ router = APIRouter(prefix="/v1", tags=["data"])
 async def upload(
     request: Request,
     caller: Trains,
-    trainer: Trainer,
+    trainer: Datasets,
     domain: Annotated[str, Query(pattern=DOMAIN)],
     filename: Annotated[str, Query(min_length=1, max_length=200)],
 ) -> UploadView:
@@ -67,7 +66,7 @@ async def upload(
 
 
 @router.get("/uploads", summary="Uploaded files, newest first")
-async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[UploadView]]:
+async def list_uploads(caller: Trains, trainer: Datasets, limit: Limit = 100) -> dict[str, list[UploadView]]:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await store.list_uploads(connection, caller.domain_filter, limit)
     return {"uploads": [UploadView.of(one) for one in found]}
@@ -75,7 +74,7 @@ async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> 
 
 @router.delete("/uploads/{upload_id}", summary="Delete an uploaded file")
 async def delete_upload(
-    upload_id: str, caller: Trains, trainer: Trainer, domain: Annotated[str, Query(pattern=DOMAIN)]
+    upload_id: str, caller: Trains, trainer: Datasets, domain: Annotated[str, Query(pattern=DOMAIN)]
 ) -> UploadView:
     """Data sets that were built from it stay: they hold records of their own. A build that still waits for it fails."""
     caller.reach(domain)
@@ -89,7 +88,7 @@ async def delete_upload(
 
 
 @router.post("/datasets", status_code=202, summary="Build a data set from a recipe")
-async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, trainer: Trainer) -> BuildQueued:
+async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, trainer: Datasets) -> BuildQueued:
     """Whichever worker takes it builds it; `GET /v1/datasets/builds/{id}` says what became of it."""
     caller.reach(recipe.domain)
     try:
@@ -107,14 +106,14 @@ async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, 
 
 
 @router.get("/datasets/builds", summary="Builds, newest first")
-async def list_builds(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[BuildView]]:
+async def list_builds(caller: Trains, trainer: Datasets, limit: Limit = 100) -> dict[str, list[BuildView]]:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await build_store.list_builds(connection, caller.domain_filter, limit)
     return {"builds": [BuildView.of(one) for one in found]}
 
 
 @router.get("/datasets/builds/{build_id}", summary="Where a build stands")
-async def get_build(build_id: str, caller: Trains, trainer: Trainer) -> BuildView:
+async def get_build(build_id: str, caller: Trains, trainer: Datasets) -> BuildView:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await build_store.find_build(connection, build_id)
     if found is None or not caller.reaches(found.recipe.domain):
@@ -127,7 +126,7 @@ async def list_presets(caller: Trains) -> dict[str, dict[str, object]]:  # noqa:
     return {name: dict(preset) for name, preset in PRESETS.items()}
 
 
-async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: TrainerService) -> StoredUpload:
+async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: DatasetContext) -> StoredUpload:
     """The body in the object store, by way of a file: it is stored under its digest, which is known at its end."""
     with work_folder(trainer.settings.cache_dir) as folder:
         path, received = folder / "upload", 0

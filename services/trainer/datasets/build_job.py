@@ -8,12 +8,13 @@ import structlog
 from fleet_kit.errors import LeaseLost
 from fleet_kit.leased_task import LeasedTask
 from services.trainer.datasets import build_service, build_state
-from services.trainer.datasets.build_service import BuildCrashed, StoredContent
+from services.trainer.datasets.build_process import BuildCrashed
+from services.trainer.datasets.build_service import StoredContent
 from services.trainer.datasets.build_state import MAX_ATTEMPTS, DatasetBuild
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.store import build_queue
 from services.trainer.datasets.store import builds as build_store
 from services.trainer.datasets.worker.spec import BuildFault, CannotBuild
-from services.trainer.parts import TrainerService
 from services.trainer.retry import PASSING
 
 log = structlog.get_logger()
@@ -24,7 +25,7 @@ _LOOK_SECONDS = 0.5
 _GIVE_BACK_SECONDS = 3.0
 
 
-async def run_next_build(work: LeasedTask, service: TrainerService) -> None:
+async def run_next_build(work: LeasedTask, service: DatasetContext) -> None:
     """Take the next build to its end. Whoever takes one over builds it from the start: nothing is half-written.
 
     A ticket that finds no build waiting is spare: another ticket has built the one that it was written for.
@@ -45,7 +46,7 @@ async def run_next_build(work: LeasedTask, service: TrainerService) -> None:
             raise
 
 
-async def _run(build: DatasetBuild, work: LeasedTask, service: TrainerService) -> None:
+async def _run(build: DatasetBuild, work: LeasedTask, service: DatasetContext) -> None:
     if build.attempts > MAX_ATTEMPTS:
         lost = BuildFault(field="sources", value=f"{MAX_ATTEMPTS} workers died over it", expected="smaller sources")
         return await _fail(build, (lost,), work)
@@ -66,7 +67,7 @@ async def _run(build: DatasetBuild, work: LeasedTask, service: TrainerService) -
     return await _succeed(build, content, work)
 
 
-async def _claim(work: LeasedTask, service: TrainerService) -> DatasetBuild | None:
+async def _claim(work: LeasedTask, service: DatasetContext) -> DatasetBuild | None:
     """The next build, as soon as its domain may have one more running; None when no build waits."""
     while True:
         async with work.transaction() as tx:

@@ -5,6 +5,7 @@ import structlog
 from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.datasets import build_service
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.dataset import LIVE, StoredDataset
 from services.trainer.datasets.filters import FilterRecipe
 from services.trainer.datasets.recipe import DataRecipe
@@ -13,8 +14,7 @@ from services.trainer.datasets.sources import Live
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
 from services.trainer.datasets.worker.spec import CannotBuild
-from services.trainer.parts import TrainerService
-from services.trainer.training.configuration import Fault, InvalidRequest
+from services.trainer.faults import Fault, InvalidRequest
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ _NEEDED = {
 }
 
 
-async def freeze_selection(request: v1.TrainingRequested, service: TrainerService) -> StoredDataset:
+async def freeze_selection(request: v1.TrainingRequested, service: DatasetContext) -> StoredDataset:
     """The data set of a request: the named one, or what its query selects now.
 
     Without a data set an objective takes the live records of its own kind: sft samples, dpo preferences, ranking

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from fleet_events import v1
-from services.trainer.training.configuration import Configuration, Fault
+from services.trainer.faults import Fault
+from services.trainer.training.configuration import Configuration
 
 OF_OBJECTIVE = {
     "beta": "dpo",

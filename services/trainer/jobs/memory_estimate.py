@@ -20,7 +20,8 @@ ranking, which compare completions (of a ranking with more than two there are mo
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.trainer.training.configuration import Configuration, Fault
+from services.trainer.faults import Fault
+from services.trainer.training.configuration import Configuration
 from services.trainer.training.targets import layer_of
 
 _RUNTIME = 600 * 2**20

@@ -16,7 +16,7 @@ from fastapi.sse import ServerSentEvent
 from fleet_kit.errors import Problem
 from services.trainer.jobs import metrics
 from services.trainer.jobs import store as jobs
-from services.trainer.parts import TrainerService
+from services.trainer.jobs.context import JobContext
 from services.trainer.reports import store
 from services.trainer.reports.schemas import MetricView, StateView, ValidationView
 from services.trainer.training.protocol import Stepped, Validated
@@ -61,7 +61,7 @@ async def last_place(last_event_id: Annotated[str, Header()] = "") -> Place:
 LastPlace = Annotated[Place, Depends(last_place)]
 
 
-async def course(job_id: str, place: Place, service: TrainerService) -> AsyncIterator[ServerSentEvent]:
+async def course(job_id: str, place: Place, service: JobContext) -> AsyncIterator[ServerSentEvent]:
     """Its state, then steps, validations and further states as they are written; ends with the final state."""
     with metrics.STREAMS.track_inprogress():
         said: StateView | None = None
@@ -91,7 +91,7 @@ class _Page:
     full: bool
 
 
-async def _read(job_id: str, place: Place, service: TrainerService) -> _Page:
+async def _read(job_id: str, place: Place, service: JobContext) -> _Page:
     async with service.db.acquire(timeout=5) as connection:
         # The job first: what one that is final has logged is complete by then.
         job = await jobs.find_job(connection, job_id)

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -14,17 +13,28 @@ import structlog
 
 from fleet_kit.errors import BlobCorrupt, BlobMissing, LeaseLost
 from fleet_kit.leased_task import LeasedTask
+from services.trainer.child_process import Crashed
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.stored_card import adapter_type_of, read_data_card
 from services.trainer.jobs import domain, store
 from services.trainer.jobs.store import StoredCheckpoint
-from services.trainer.parts import TrainerService
 from services.trainer.retry import PASSING, patiently
 from services.trainer.runs.checkpoint import best_step, pack, unpack
+from services.trainer.runs.context import RunContext
 from services.trainer.runs.progress_log import Journal
-from services.trainer.runs.supervisor import Crashed
+from services.trainer.runs.supervisor import TrainingCrashed
 from services.trainer.training.pause_request import ask_to_pause
-from services.trainer.training.protocol import Began, Finished, Paused, Refused, Saved, Stepped, TrainingSpec, Validated
+from services.trainer.training.protocol import (
+    Began,
+    Finished,
+    Outcome,
+    Paused,
+    Refused,
+    Saved,
+    Stepped,
+    TrainingSpec,
+    Validated,
+)
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -44,19 +54,11 @@ class DataRefused(Exception):
     """The subprocess found that this data cannot be trained like this."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished subprocess said first and last."""
-
-    began: Began
-    finished: Finished
-
-
 class Attempt:
     """A worker's hold on one job, from the newest checkpoint to the trained adapter."""
 
     def __init__(
-        self, job: domain.Job, data: StoredDataset, folder: Path, work: LeasedTask, service: TrainerService
+        self, job: domain.Job, data: StoredDataset, folder: Path, work: LeasedTask, service: RunContext
     ) -> None:
         self._job = job
         self._data = data
@@ -191,7 +193,7 @@ class Attempt:
         if flushing:
             flushing.cancel()
         if began is None or self._journal is None or not (finished or paused):
-            raise Crashed(0, "it ended without a result")
+            raise TrainingCrashed(0, "it ended without a result")
         await self._patiently("last steps", self._journal.flush)
         if finished is None:
             raise PauseTaken

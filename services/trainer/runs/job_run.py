@@ -10,17 +10,18 @@ from fleet_events import v1
 from fleet_events.message import Event
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
+from services.trainer.child_process import Crashed
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.selection import freeze_selection
+from services.trainer.faults import InvalidRequest
 from services.trainer.jobs import domain, store
 from services.trainer.jobs.domain import InvalidTransition, Job, JobState
-from services.trainer.parts import TrainerService
 from services.trainer.reports import publish
 from services.trainer.retry import PASSING, patiently
 from services.trainer.runs import resume_data
-from services.trainer.runs.attempt import Attempt, CancelWanted, DataRefused, Outcome, PauseTaken
-from services.trainer.runs.supervisor import Crashed
-from services.trainer.training.configuration import InvalidRequest
+from services.trainer.runs.attempt import Attempt, CancelWanted, DataRefused, PauseTaken
+from services.trainer.runs.context import RunContext
+from services.trainer.training.protocol import Outcome
 from services.trainer.work_folder import work_folder
 
 log = structlog.get_logger()
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 End = Callable[[Job, datetime], tuple[Job, Event]]
 
 
-async def run_job(job_id: str, work: LeasedTask, service: TrainerService) -> None:
+async def run_job(job_id: str, work: LeasedTask, service: RunContext) -> None:
     """Take the job from wherever it stands to its end.
 
     Raises:
@@ -65,7 +66,7 @@ async def give_up_job(job_id: str, reason: str, work: LeasedTask) -> None:
         await _write_end(tx, job_id, _failing(reason))
 
 
-async def _leave(job: Job, work: LeasedTask, service: TrainerService) -> None:
+async def _leave(job: Job, work: LeasedTask, service: RunContext) -> None:
     """A job that is not trained now: it has ended or rests, shall do so, or was tried too often."""
     if job.state.final or job.state is JobState.PAUSED:
         # Before anybody took it up, or it was queued under two events.
@@ -80,7 +81,7 @@ def _exhausted(job: Job) -> "End":
     return _failing(f"given up after {job.stalled} attempts without a new checkpoint; last: {last}")
 
 
-async def _take_up(job_id: str, work: LeasedTask, service: TrainerService) -> tuple[Job, bool]:
+async def _take_up(job_id: str, work: LeasedTask, service: RunContext) -> tuple[Job, bool]:
     """The job, and whether this attempt may go on; it may not when the job has ended, shall rest or is exhausted."""
     async with work.transaction() as tx:
         job = await store.locked(tx.connection, job_id)
@@ -99,8 +100,8 @@ async def _remember(job_id: str, error: str, work: LeasedTask) -> None:
         await store.save_job(tx.connection, domain.crash(job, error, datetime.now(UTC)))
 
 
-async def _attempt(job: Job, work: LeasedTask, service: TrainerService) -> None:
-    service.parts.examine(job.request, job.continued)
+async def _attempt(job: Job, work: LeasedTask, service: RunContext) -> None:
+    service.parts.checks.examine(job.request, job.continued)
     data = await _settle_inputs(job, work, service)
     with work_folder(service.settings.cache_dir) as folder:
         outcome = await Attempt(job, data, folder, work, service).run()
@@ -111,7 +112,7 @@ async def _attempt(job: Job, work: LeasedTask, service: TrainerService) -> None:
     await _drop_resume_data(job.job_id, service)
 
 
-async def _drop_resume_data(job_id: str, service: TrainerService) -> None:
+async def _drop_resume_data(job_id: str, service: RunContext) -> None:
     """A job that has succeeded needs none; one that was cancelled at its last moment keeps them for a retry."""
     try:
         async with service.db.acquire(timeout=5) as connection:
@@ -122,20 +123,20 @@ async def _drop_resume_data(job_id: str, service: TrainerService) -> None:
         log.warning("checkpoints are left to the next sweep", job=job_id, reason=repr(error))
 
 
-async def _settle_inputs(job: Job, work: LeasedTask, service: TrainerService) -> StoredDataset:
+async def _settle_inputs(job: Job, work: LeasedTask, service: RunContext) -> StoredDataset:
     """Choose data and weights at the first attempt; keep them at every later one."""
     request = job.request.model_copy(update={"dataset_id": job.dataset_id}) if job.dataset_id else job.request
     data = await freeze_selection(request, service)
     async with work.transaction() as tx:
         settled = domain.settle_inputs(
-            await store.locked(tx.connection, job.job_id), data.dataset.dataset_id, service.parts.base
+            await store.locked(tx.connection, job.job_id), data.dataset.dataset_id, service.parts.checks.base
         )
         await store.save_job(tx.connection, settled)
     return data
 
 
 async def _result(
-    job_id: str, data: StoredDataset, lines: Path, outcome: Outcome, service: TrainerService
+    job_id: str, data: StoredDataset, lines: Path, outcome: Outcome, service: RunContext
 ) -> publish.Result:
     async def read() -> publish.Result:
         async with service.db.acquire(timeout=5) as connection:
@@ -157,7 +158,7 @@ def _succeeding(completed: v1.TrainingCompleted) -> End:
     return end
 
 
-async def _end(job_id: str, end: End, work: LeasedTask, service: TrainerService) -> None:
+async def _end(job_id: str, end: End, work: LeasedTask, service: RunContext) -> None:
     """The job's last state and its event, in the transaction that also counts the request as handled."""
 
     async def finish() -> None:

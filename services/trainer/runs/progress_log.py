@@ -9,7 +9,7 @@ from fleet_events import v1
 from fleet_kit.leased_task import LeasedTask
 from services.trainer.jobs import domain, metrics, store
 from services.trainer.retry import PASSING
-from services.trainer.settings import TrainerSettings
+from services.trainer.runs.settings import RunSettings
 from services.trainer.training.protocol import Stepped, Validated
 
 log = structlog.get_logger()
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 class Journal:
     """The steps of one job that are not written yet. Writing is fenced by the job's lease."""
 
-    def __init__(self, job: domain.Job, total_steps: int, work: LeasedTask, settings: TrainerSettings) -> None:
+    def __init__(self, job: domain.Job, total_steps: int, work: LeasedTask, settings: RunSettings) -> None:
         self._job_id = job.job_id
         self._domain = job.domain
         self._total_steps = total_steps

@@ -1,16 +1,11 @@
 """Whose turn it is: of the jobs that wait, the one of highest priority goes first, within one priority the oldest."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
 
 from fleet_kit.errors import NotYet
 from services.trainer.jobs import store
+from services.trainer.jobs.context import JobContext
 from services.trainer.jobs.domain import JobState
-
-if TYPE_CHECKING:
-    from services.trainer.parts import TrainerService
 
 PATIENCE = 60.0
 """Seconds of giving way after which a worker takes the job it has: the one that goes before it never came.
@@ -29,7 +24,7 @@ class Turn:
         self._since = 0.0
         self._last = float("-inf")
 
-    async def wait(self, job_id: str, service: TrainerService) -> None:
+    async def wait(self, job_id: str, service: JobContext) -> None:
         """Return when the job is next; raises `NotYet` when another one is.
 
         The event comes again the later the more jobs go before its own: the bus would be busy with a long queue.

@@ -1,5 +1,6 @@
 """What the training subprocess is told and what it says: one JSON file in, JSON lines out. Imports no torch."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -172,6 +173,14 @@ class Finished(_Frozen):
     """A few prompts of the data set for the router (see examples.py)."""
     routing: Profiled | None = None
     """What the router recognises the adapter's queries by; absent without an embedding model."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The first and the last message of a finished subprocess."""
+
+    began: Began
+    finished: Finished
 
 
 class Refused(_Frozen):

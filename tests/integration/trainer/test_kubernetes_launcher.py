@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from services.trainer.child_process import Crashed
 from services.trainer.runs.launchers.kubernetes import KubernetesLauncher
 from services.trainer.runs.launchers.manifest import Template, job_name
-from services.trainer.runs.supervisor import Crashed
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.pause_request import ask_to_pause
 from services.trainer.training.protocol import Paused, Progress, Saved, Stepped, TrainingSpec

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from services.trainer.child_process import Crashed
 from services.trainer.datasets import records
 from services.trainer.datasets.records import Kind, Record, Split, schema
-from services.trainer.runs.supervisor import Crashed, supervise
+from services.trainer.runs.supervisor import supervise
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.protocol import Progress, Refused, Stepped, TrainingSpec
 from tests.integration.trainer.conftest import eventually, pairs

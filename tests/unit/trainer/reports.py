@@ -10,8 +10,7 @@ from fleet_events import v1
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.jobs.domain import Job, JobState
 from services.trainer.reports.description import Result
-from services.trainer.runs.attempt import Outcome
-from services.trainer.training.protocol import Began, Effort, Finished, ProbeResult, Spoken, Stepped, Validated
+from services.trainer.training.protocol import Began, Effort, Finished, Outcome, ProbeResult, Spoken, Stepped, Validated
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.trainer.datasets.build_service import run_process
+from services.trainer.datasets.build_process import run_process
 from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.dataset import Format, InvalidSample
 from services.trainer.datasets.records import Kind

@@ -13,8 +13,7 @@ from markdown_it import MarkdownIt
 from fleet_events import v1
 from services.trainer.reports import curves, description, model_card, page
 from services.trainer.reports.document import ExportPart, TrainingReport
-from services.trainer.runs.attempt import Outcome
-from services.trainer.training.protocol import Effort
+from services.trainer.training.protocol import Effort, Outcome
 from services.trainer.training.resource_usage import Meter
 from services.trainer.training.router_prompts import example_prompts
 from tests.unit.trainer.reports import blob, finished, result, steps

@@ -13,10 +13,10 @@ import httpx
 from pydantic import Field, model_validator
 
 from services.trainer.datasets.columns import Columns
+from services.trainer.datasets.settings import DocumentStore
 from services.trainer.datasets.sources.ndjson import LineTooLong, last_id, whole_lines
 from services.trainer.datasets.sources.source import Access, BoundedFile, Gathered, Source
 from services.trainer.datasets.worker.spec import InputFile
-from services.trainer.settings import DocumentStore
 
 _TRIES = 5
 

@@ -9,9 +9,9 @@ from typing import IO, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from services.trainer.datasets.columns import Columns
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.records import Kind
 from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, InputFile
-from services.trainer.parts import TrainerService
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Access:
 
     domain: str
     kind: Kind
-    service: TrainerService
+    service: DatasetContext
     field: str
 
     @property

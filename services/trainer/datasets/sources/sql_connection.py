@@ -10,7 +10,7 @@ import asyncpg
 import structlog
 
 from fleet_kit.db import Connection, Pool
-from services.trainer.settings import SqlSource
+from services.trainer.datasets.settings import SqlSource
 
 if TYPE_CHECKING:  # generic in asyncpg-stubs alone
     Opened: TypeAlias = asyncpg.Connection[asyncpg.Record]

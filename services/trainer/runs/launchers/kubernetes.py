@@ -12,8 +12,8 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from services.trainer.runs.launchers.manifest import Template, job_name, manifest
-from services.trainer.runs.supervisor import Crashed
-from services.trainer.settings import TrainerSettings
+from services.trainer.runs.settings import RunSettings
+from services.trainer.runs.supervisor import TrainingCrashed
 from services.trainer.training.protocol import Progress, TrainingSpec, read_line
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class KubernetesLauncher:
         self._gone_seconds = gone_seconds
 
     @classmethod
-    def in_cluster(cls, settings: TrainerSettings) -> "KubernetesLauncher":
+    def in_cluster(cls, settings: RunSettings) -> "KubernetesLauncher":
         """With the service account of this pod; raises `ConfigException` outside of a cluster."""
         config.load_incluster_config()  # type: ignore[no-untyped-call]
         template = Template(
@@ -68,7 +68,7 @@ class KubernetesLauncher:
         """See `Launcher.launch`.
 
         Raises:
-            Crashed: the Job failed, ran out of time or vanished.
+            TrainingCrashed: the Job failed, ran out of time or vanished.
             TimeoutError: an earlier Job of this training does not go away.
         """
         processes, name = spec.configuration.processes, job_name(spec.job_id)
@@ -97,7 +97,7 @@ class KubernetesLauncher:
                     yield read_line(line)
                 if ended is not None:
                     if ended:
-                        raise Crashed(1, ended)
+                        raise TrainingCrashed(1, ended)
                     return
                 await asyncio.sleep(self._poll_seconds)
                 if time.monotonic() - looked >= self._status_seconds:
