@@ -18,6 +18,7 @@ from services.trainer.jobs.continuation import Continuation
 from services.trainer.jobs.domain import Job, JobState
 from services.trainer.jobs.export_checks import check_split
 from services.trainer.jobs.request import read_request
+from services.trainer.training.objectives.table import objective_named
 
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 
@@ -86,7 +87,7 @@ async def faults_of(job: Job, connection: Connection, service: JobContext) -> tu
     faults += (*wrong, *service.parts.checks.faults_of_size(job.request, configuration))
     if job.request.dataset_id:
         try:
-            dataset = (await named_dataset(connection, job.request)).dataset
+            dataset = (await named_dataset(connection, job.request, objective_named(job.request.objective))).dataset
             faults += check_split(job.request, configuration, dataset)
         except InvalidRequest as unknown:
             faults += unknown.faults

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from services.trainer.faults import Fault
 from services.trainer.training.configuration import Configuration
+from services.trainer.training.objectives.table import objective_named
 from services.trainer.training.targets import layer_of
 
 _RUNTIME = 600 * 2**20
@@ -102,7 +103,7 @@ def memory(configuration: Configuration, size: ModelSize, tokens: int) -> int:
 
 def faults(configuration: Configuration, size: ModelSize, available: int) -> tuple[Fault, ...]:
     """One fault when the worst batch does not fit in the available bytes; it says what would. 0 is no bound."""
-    sequences = 1 if configuration.objective == "sft" else 2
+    sequences = objective_named(configuration.objective).sequences
     batch, length, processes = configuration.batch_size, configuration.max_length, configuration.processes
     micro = configuration.micro_batch_size
     at_once = batch if micro is None else min(batch, micro * processes)

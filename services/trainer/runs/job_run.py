@@ -21,6 +21,7 @@ from services.trainer.retry import PASSING, patiently
 from services.trainer.runs import resume_data
 from services.trainer.runs.attempt import Attempt, CancelWanted, DataRefused, PauseTaken
 from services.trainer.runs.context import RunContext
+from services.trainer.training.objectives.table import objective_named
 from services.trainer.training.protocol import Outcome
 from services.trainer.work_folder import work_folder
 
@@ -126,7 +127,7 @@ async def _drop_resume_data(job_id: str, service: RunContext) -> None:
 async def _settle_inputs(job: Job, work: LeasedTask, service: RunContext) -> StoredDataset:
     """Choose data and weights at the first attempt; keep them at every later one."""
     request = job.request.model_copy(update={"dataset_id": job.dataset_id}) if job.dataset_id else job.request
-    data = await freeze_selection(request, service)
+    data = await freeze_selection(request, objective_named(request.objective), service)
     async with work.transaction() as tx:
         settled = domain.settle_inputs(
             await store.locked(tx.connection, job.job_id), data.dataset.dataset_id, service.parts.checks.base

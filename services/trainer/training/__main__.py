@@ -1,7 +1,7 @@
 """The training subprocess: `python -m services.trainer.training SPEC.json [--progress FILE]`.
 
-Says its progress as JSON lines on standard output, or with --progress in a file, where no supervisor is on the same
-machine. Of several processes that share a training only the first speaks. It knows files, not the bus, the database or
+Emits its progress as JSON lines on standard output, or with --progress in a file, where no supervisor is on the same
+machine. Of several processes that share a training only the first emits. It knows files, not the bus, the database or
 the object store: the service moves things in and out.
 """
 
@@ -47,7 +47,7 @@ def main(spec_file: str, progress: Path | None = None) -> int:
         die_with(os.getppid() if "RANK" in os.environ else spec.supervisor)
         out = claim_stdout()
 
-    def tell(message: BaseModel) -> None:
+    def emit(message: BaseModel) -> None:
         if rank:
             return
         out.write(message.model_dump_json() + "\n")
@@ -63,13 +63,13 @@ def main(spec_file: str, progress: Path | None = None) -> int:
     from services.trainer.training.train import CannotTrain, run
 
     try:
-        run(spec, tell)
+        run(spec, emit)
     except CannotTrain as refusal:
-        tell(Refused(reason=str(refusal)))
+        emit(Refused(reason=str(refusal)))
     except DETERMINISTIC as fault:
         # The same data, weights and configuration give it again: one failure that names it, not five attempts.
         traceback.print_exc()
-        tell(Refused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
+        emit(Refused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
     return 0
 
 

@@ -24,8 +24,14 @@ from services.trainer.datasets.worker.split import side_of
 from services.trainer.training import before_after, exports
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import TEMPLATE_DATE, EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
-from services.trainer.training.objectives.objective_trainer import Diverged, Loop, Tell, adapter_weights, load_weights
-from services.trainer.training.objectives.selection import encoded, prepare
+from services.trainer.training.objectives.objective_trainer import (
+    Diverged,
+    Emit,
+    ObjectiveTrainer,
+    adapter_weights,
+    load_weights,
+)
+from services.trainer.training.objectives.preparation import encoded, prepare
 from services.trainer.training.pause_callback import PauseOnRequest
 from services.trainer.training.protocol import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
 from services.trainer.training.resource_usage import Meter, hardware
@@ -41,15 +47,15 @@ class CannotTrain(Exception):
     """This data and this model do not fit; trying again changes nothing."""
 
 
-def run(spec: TrainingSpec, tell: Tell) -> None:
-    """Train what the spec says, and say how it goes; `Finished` or `Paused` comes last.
+def run(spec: TrainingSpec, emit: Emit) -> None:
+    """Train what the spec describes and emit its progress; `Finished` or `Paused` comes last.
 
     Raises:
-        CannotTrain: see there; its text names the field at fault.
+        CannotTrain: this data and this model do not fit; its text names the field at fault.
     """
     meter = Meter()
     torch.set_num_threads(spec.threads)
-    tell = tell if int(os.environ.get("RANK", "0")) == 0 else _silently  # of several processes the first speaks
+    emit = emit if int(os.environ.get("RANK", "0")) == 0 else _silently  # of several processes the first alone emits
     configuration = spec.configuration
     tokenizer: Any = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
     if tokenizer.pad_token_id is None:
@@ -72,7 +78,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             f"exports: {', '.join(spec.exports)} cannot be validated, for no sample is held out; "
             "a larger hyperparameters.validation_part or a data set with a validation split is needed"
         )
-    trainer = _prepared(tokenizer, data, checked, spec, tell)
+    trainer = _prepared(tokenizer, data, checked, spec, emit)
     pausing = PauseOnRequest(spec.work)
     trainer.add_callback(pausing)
     began = Began(
@@ -87,10 +93,10 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
         trainable_parameters=sum(each.numel() for each in trainer.trained.parameters() if each.requires_grad),
         padded=trainer.padded,
     )
-    tell(began)
+    emit(began)
     step = _train(trainer, spec, began.total_steps)
     if pausing.paused:
-        tell(Paused(step=pausing.step))
+        emit(Paused(step=pausing.step))
         return
     best_step, metrics = _keep_best(trainer)
     model: Any = trainer.trained
@@ -99,7 +105,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
         return
     weights, config = _write_peft(model, spec.work / "peft", spec.base_model_name)
     artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow", linear_shapes(spec.base_model))
-    tell(
+    emit(
         Finished(
             steps=step,
             weights=weights,
@@ -131,7 +137,9 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     )
 
 
-def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: TrainingSpec, tell: Tell) -> Loop:
+def _prepared(
+    tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: TrainingSpec, emit: Emit
+) -> ObjectiveTrainer:
     try:
         return prepare(
             tokenizer,
@@ -141,7 +149,7 @@ def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: Train
             base_model=spec.base_model,
             continue_from=spec.continue_from,
             work=spec.work,
-            tell=tell,
+            emit=emit,
         )
     except (AdapterError, ImportError, NotImplementedError, ValueError) as error:
         # What transformers, PEFT or TRL cannot do with this base model and these hyperparameters.
@@ -150,7 +158,7 @@ def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: Train
 
 
 def _silently(message: BaseModel) -> None:
-    """What another process says already."""
+    """For processes whose messages the first one emits already."""
 
 
 def _sides(data: Sequence[Record], configuration: Configuration) -> tuple[list[Record], list[Record]]:
@@ -180,7 +188,7 @@ def _encode(tokenizer: Any, side: Sequence[Record], configuration: Configuration
     return data
 
 
-def _train(trainer: Loop, spec: TrainingSpec, total: int) -> int:
+def _train(trainer: ObjectiveTrainer, spec: TrainingSpec, total: int) -> int:
     """Train from the newest checkpoint to the end; returns the last step."""
     if spec.resume_from is None:
         return _steps(trainer, None)
@@ -194,7 +202,7 @@ def _train(trainer: Loop, spec: TrainingSpec, total: int) -> int:
     return _steps(trainer, spec.resume_from)
 
 
-def _steps(trainer: Loop, checkpoint: Path | None) -> int:
+def _steps(trainer: ObjectiveTrainer, checkpoint: Path | None) -> int:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except Diverged as error:
@@ -202,7 +210,7 @@ def _steps(trainer: Loop, checkpoint: Path | None) -> int:
     return int(trainer.state.global_step)
 
 
-def _recall_best(trainer: Loop, resumed: Path, best: Path | None, state: TrainerState) -> None:
+def _recall_best(trainer: ObjectiveTrainer, resumed: Path, best: Path | None, state: TrainerState) -> None:
     """The best weights so far, as the process that validated them had them in memory."""
     if not state.best_global_step:
         return
@@ -224,7 +232,7 @@ def _stopped(state: TrainerState) -> bool:
     return bool(control.get("args", {}).get("should_training_stop"))
 
 
-def _keep_best(trainer: Loop) -> tuple[int | None, dict[str, float]]:
+def _keep_best(trainer: ObjectiveTrainer) -> tuple[int | None, dict[str, float]]:
     """Leave the best validated weights in the model; their step, and what they measure on the validation rows."""
     if not len(trainer.held_out):
         return None, {}

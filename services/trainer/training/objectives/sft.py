@@ -1,18 +1,44 @@
 """Supervised fine-tuning: the likelihood of the wanted completions, by TRL's SFTTrainer on packed batches."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
+from peft import LoraConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from services.trainer.training.encoding import IGNORED, Row
-from services.trainer.training.objectives.objective_trainer import Loop, collate
+from services.trainer.datasets.records import Record
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.encoding import IGNORED, EncodedSet, Row, Tokenizer, encode_all
+from services.trainer.training.objectives.objective_trainer import ObjectiveTrainer, collate
 
 
-class CompletionTrainer(Loop, SFTTrainer):
+class CompletionTrainer(ObjectiveTrainer, SFTTrainer):
     """Mean cross entropy over the completion tokens of the whole batch."""
+
+    @staticmethod
+    def encoded(tokenizer: Tokenizer, records: Sequence[Record], configuration: Configuration) -> EncodedSet:
+        """The first answer of each record; of a conversation every trained one."""
+        return encode_all(tokenizer, records, configuration.max_length)
+
+    @staticmethod
+    def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """One row a record."""
+        return collate([row[0] for row in rows])
+
+    @classmethod
+    def create(
+        cls,
+        model: Any,
+        adapter: LoraConfig | None,
+        common: dict[str, Any],
+        configuration: Configuration,  # noqa: ARG003 - it has no arguments of its own
+        **given: Any,
+    ) -> Self:
+        """TRL adds the adapter. Nothing is cut, for over-long records were left out and counted."""
+        args = SFTConfig(**common, max_length=None, packing=False, dataset_kwargs={"skip_prepare_dataset": True})
+        return cls(model, args=args, data_collator=cls.collated, peft_config=adapter, **given)
 
     def compute_loss(
         self,
@@ -38,13 +64,3 @@ class CompletionTrainer(Loop, SFTTrainer):
             float(scored.label_mask.sum()),
             {"token_accuracy": float((scored.is_top1 & scored.label_mask).sum())},
         )
-
-
-def arguments(common: dict[str, Any]) -> SFTConfig:
-    """TRL's arguments; nothing is cut, for over-long records were left out and counted."""
-    return SFTConfig(**common, max_length=None, packing=False, dataset_kwargs={"skip_prepare_dataset": True})
-
-
-def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """One row a record."""
-    return collate([row[0] for row in rows])
