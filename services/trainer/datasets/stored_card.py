@@ -6,6 +6,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from fleet_events import v1
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from services.trainer.datasets.context import DatasetContext
+from services.trainer.datasets.golden.index import THRESHOLD
 from services.trainer.retry import patiently
 
 StoredCard = dict[str, JsonValue]
@@ -28,6 +29,14 @@ async def read_data_card(dataset: v1.Dataset, service: DatasetContext) -> Stored
     except (BlobMissing, BlobCorrupt, ValidationError) as error:
         log.warning("data_card_unreadable", dataset=dataset.dataset_id, uri=blob.uri, reason=str(error))
         return {}
+
+
+def golden_threshold_of(card: StoredCard) -> float:
+    """Similarity from which on the data set's build dropped records as golden; the default without a card."""
+    filters = card.get("filters")
+    golden = filters.get("golden") if isinstance(filters, dict) else None
+    found = golden.get("threshold") if isinstance(golden, dict) else None
+    return float(found) if isinstance(found, int | float) and 0.5 <= found <= 0.95 else THRESHOLD
 
 
 def adapter_type_of(card: StoredCard) -> str:

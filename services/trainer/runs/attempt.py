@@ -11,11 +11,15 @@ from typing import TypeVar
 
 import structlog
 
+from fleet_events import v1
 from fleet_kit.errors import BlobCorrupt, BlobMissing, LeaseLost
 from fleet_kit.leased_task import LeasedTask
 from services.trainer.child_process import Crashed
+from services.trainer.datasets.consumer_barrier import settled
 from services.trainer.datasets.dataset import StoredDataset
-from services.trainer.datasets.stored_card import adapter_type_of, read_data_card
+from services.trainer.datasets.golden.index import GoldenIndex
+from services.trainer.datasets.golden.known import golden_index
+from services.trainer.datasets.stored_card import adapter_type_of, golden_threshold_of, read_data_card
 from services.trainer.jobs import domain, store
 from services.trainer.jobs.store import StoredCheckpoint
 from services.trainer.retry import PASSING, patiently
@@ -102,6 +106,7 @@ class Attempt:
         data = self._folder / "data.parquet"
         settings = self._service.settings
         await self._patiently("data set", lambda: self._service.blobs.fetch(self._data.dataset.blob, data))
+        card = await read_data_card(self._data.dataset, self._service)
         resume_from, best_from = await self._restore()
         return TrainingSpec(
             job_id=self._job.job_id,
@@ -114,12 +119,28 @@ class Attempt:
             best_from=best_from,
             continue_from=await self._fetch_continued(),
             exports=self._job.request.exports,
-            adapter_type=adapter_type_of(await read_data_card(self._data.dataset, self._service)),
+            adapter_type=adapter_type_of(card),
+            golden=await self._golden_prints(),
+            golden_threshold=golden_threshold_of(card),
             embedding_model=settings.embedding_model and settings.embedding_model.resolve(),
             threads=max(1, settings.cores // self._job.configuration.processes),
             probe_prompt=settings.probe_prompt,
             supervisor=os.getpid(),
         )
+
+    async def _golden_prints(self) -> Path | None:
+        """A file of what golden data sets hold now, which may be more than when the data set was built."""
+
+        async def known() -> GoldenIndex:
+            await settled(v1.GoldenDatasetPublished, self._service)
+            async with self._service.db.acquire(timeout=5) as connection:
+                return await golden_index(connection)
+
+        golden = await self._patiently("golden data sets", known)
+        if not golden.prints:
+            return None
+        await asyncio.to_thread(golden.dump, path := self._folder / "golden.jsonl")
+        return path
 
     async def _restore(self) -> tuple[Path | None, Path | None]:
         """Folders of the newest checkpoint that can be had and of the best one not beyond it."""

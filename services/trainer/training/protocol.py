@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from services.trainer.datasets.golden.index import THRESHOLD
 from services.trainer.training.configuration import Configuration
 
 
@@ -35,6 +36,10 @@ class TrainingSpec(_Frozen):
     exports: tuple[str, ...] = ()
     adapter_type: str = ""
     embedding_model: Path | None = None
+    golden: Path | None = None
+    """Prints of all golden data sets, which `dataset` must hold nothing of; None where there is none."""
+    golden_threshold: float = THRESHOLD
+    """Similarity from which on a prompt counts as golden: that of the data set's own build."""
     threads: int
     probe_prompt: str
     supervisor: int

@@ -12,16 +12,15 @@ import torch
 from pydantic import BaseModel
 from transformers import AutoTokenizer, TrainerState
 
-from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
-from lora_core.description import LayerShapes
 from lora_core.errors import AdapterError
-from lora_core.interop import from_peft
-from lora_core.validation import check_card
 from services.trainer.datasets import records
+from services.trainer.datasets.golden.check import golden_records
+from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.records import Record
 from services.trainer.datasets.worker.split import side_of
 from services.trainer.training import before_after, exports
+from services.trainer.training.adapter_files import write_artifact, write_peft
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import TEMPLATE_DATE, EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
 from services.trainer.training.objectives.objective_trainer import (
@@ -33,14 +32,14 @@ from services.trainer.training.objectives.objective_trainer import (
 )
 from services.trainer.training.objectives.preparation import encoded, prepare
 from services.trainer.training.pause_callback import PauseOnRequest
-from services.trainer.training.protocol import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
+from services.trainer.training.probe import probe
+from services.trainer.training.protocol import Began, Finished, Paused, Spoken, TrainingSpec
 from services.trainer.training.resource_usage import Meter, hardware
 from services.trainer.training.router_prompts import example_prompts
 from services.trainer.training.routing_profile import make_profile
 from services.trainer.training.trainer_arguments import total_steps
 
 _TOO_LONG_ALLOWED = 0.1  # part of the samples that may be left out before the job is refused
-_PROBE_TOP = 8
 
 
 class CannotTrain(Exception):
@@ -60,6 +59,7 @@ def run(spec: TrainingSpec, emit: Emit) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _refuse_golden(spec)
     training, held_out = _sides(list(records.read(spec.dataset)), configuration)
     data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
     if not data.rows:
@@ -103,8 +103,8 @@ def run(spec: TrainingSpec, emit: Emit) -> None:
     model.eval()
     if not trainer.is_world_process_zero():
         return
-    weights, config = _write_peft(model, spec.work / "peft", spec.base_model_name)
-    artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow", linear_shapes(spec.base_model))
+    weights, config = write_peft(model, spec.work / "peft", spec.base_model_name)
+    artifact, digest = _write_artifact(spec)
     emit(
         Finished(
             steps=step,
@@ -112,7 +112,7 @@ def run(spec: TrainingSpec, emit: Emit) -> None:
             config=config,
             artifact=artifact,
             artifact_digest=digest,
-            probe=_probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
+            probe=probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
             environment=_environment(torch.get_num_threads()) | hardware() | _template_date(tokenizer),
             stopped_early=step < began.total_steps,
             best_step=best_step,
@@ -159,6 +159,19 @@ def _prepared(
 
 def _silently(message: BaseModel) -> None:
     """For processes whose messages the first one emits already."""
+
+
+def _refuse_golden(spec: TrainingSpec) -> None:
+    """A data set was built without what was golden then; what has become golden since is trained on neither."""
+    if spec.golden is None:
+        return
+    held = golden_records(spec.dataset, GoldenIndex.load(spec.golden), spec.golden_threshold)
+    if held is not None:
+        raise CannotTrain(
+            f"dataset_id: {held.found} of its {held.records} records are in golden data sets by now "
+            f"({', '.join(sorted(held.by_dataset))}), expected none ({held.example}); build the data set again, which "
+            "leaves them out, or request a job without dataset_id"
+        )
 
 
 def _sides(data: Sequence[Record], configuration: Configuration) -> tuple[list[Record], list[Record]]:
@@ -254,46 +267,11 @@ def _step_of(folder: Path | None) -> int:
     return int(json.loads((folder / "trainer_state.json").read_bytes())["global_step"]) if folder else 0
 
 
-def _probe(model: Any, ids: list[int], prompt: str) -> ProbeResult:
-    with torch.inference_mode():
-        adapted = _last_logits(model, ids)
-        with model.disable_adapter():
-            base = _last_logits(model, ids)
-    top = adapted.topk(min(_PROBE_TOP, len(adapted)))
-    return ProbeResult(
-        prompt=prompt,
-        top_ids=tuple(top.indices.tolist()),
-        top_logits=tuple(top.values.tolist()),
-        base_logits=tuple(base[top.indices].tolist()),
-        max_delta=float((adapted - base).abs().max()),
-    )
-
-
-def _last_logits(model: Any, ids: list[int]) -> torch.Tensor:
-    asked = torch.tensor([ids], device=model.device)
-    logits: torch.Tensor = model(input_ids=asked, use_cache=False, logits_to_keep=1).logits
-    return logits[0, -1].float()
-
-
-def _write_peft(model: Any, folder: Path, base_model_name: str) -> tuple[Path, Path]:
-    """adapter_model.safetensors and adapter_config.json of the trained adapter alone, byte-stable."""
-    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    described = json.loads(config.read_bytes())
-    # PEFT writes a set in the order of its hashes, which differs from process to process.
-    described["target_modules"] = sorted(described["target_modules"])
-    # It also writes the folder the weights were read from, which is this machine's business; the name travels.
-    described["base_model_name_or_path"] = base_model_name
-    config.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
-    return weights, config
-
-
-def _write_artifact(peft: Path, path: Path, layers: LayerShapes) -> tuple[Path, str]:
+def _write_artifact(spec: TrainingSpec) -> tuple[Path, str]:
     """The Arrow file, and its digest; what the registry would refuse is refused here."""
+    path = spec.work / "artifact.arrow"
     try:
-        card = from_peft(peft)
-        check_card(card, layers)
-        return path, LoRAFormat.save(card, path)
+        return path, write_artifact(spec.work / "peft", path, linear_shapes(spec.base_model))
     except AdapterError as error:
         raise CannotTrain(f"the trained adapter cannot be registered: {error}") from error
 
