@@ -3,7 +3,7 @@
 import signal
 
 from services.trainer.child_process import Crashed, bare_environment, child, log_tail
-from services.trainer.datasets.worker.progress_file import Place, PlaceFile
+from services.trainer.datasets.worker.progress_file import BuildPosition, BuildPositionFile
 from services.trainer.datasets.worker.spec import BuildFault, BuildOutcome, BuildSpec, CannotBuild, outcome_adapter
 
 
@@ -12,7 +12,7 @@ class BuildCrashed(Crashed):
 
     what = "building process"
 
-    def __init__(self, status: int, tail: str, place: Place) -> None:
+    def __init__(self, status: int, tail: str, place: BuildPosition) -> None:
         super().__init__(status, tail)
         self.how = f"by signal {-status}" if status < 0 else f"with status {status}"
         self.place = place
@@ -34,7 +34,7 @@ async def run_process(spec: BuildSpec) -> BuildOutcome:
         assert process.stdout is not None
         answer = await process.stdout.read()
         status = await process.wait()
-    place = PlaceFile(spec.work).read()
+    place = BuildPositionFile(spec.work).read()
     if status == -signal.SIGABRT:
         wanting = f"{place.name}: the building process gave up, as it does beyond {spec.memory_bytes} bytes of memory"
         expected = "smaller rows, or a higher LORAFLEET_BUILD_MEMORY_BYTES"

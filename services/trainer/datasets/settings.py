@@ -17,7 +17,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Place:
+class DatabaseAddress:
     """What a connection string names. Two strings of one database may differ; the trainer asks the server too."""
 
     server: tuple[str, int]
@@ -61,7 +61,7 @@ class SqlSource(NamedSource):
 
 
 class DocumentStore(NamedSource):
-    """A document store that answers queries with NDJSON (see data/sources/documents.py).
+    """A document store that answers queries with NDJSON (see datasets/sources/documents.py).
 
     `token` is sent as its bearer token; `resume` says that it takes `after=<id>`.
     """
@@ -72,7 +72,7 @@ class DocumentStore(NamedSource):
 
 
 class GenerationEndpoint(NamedSource):
-    """A server of the OpenAI chat protocol that writes synthetic records (see data/generators/endpoint.py).
+    """A server of the OpenAI chat protocol that writes synthetic records (see datasets/generators/endpoint.py).
 
     `url` is its base URL, for example https://api.example.com/v1; `token` is sent as bearer token, as is what
     `token_file` holds when a build begins. `concurrency`: requests under way at once. `foreign`: not one of the
@@ -161,9 +161,9 @@ class DatasetSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _foreign_sources(self) -> Self:
-        own = Place.of(self.database_url) if self.database_url else None
+        own = DatabaseAddress.of(self.database_url) if self.database_url else None
         for name, source in self.sql_sources.items():
-            place = Place.of(source.dsn.get_secret_value())
+            place = DatabaseAddress.of(source.dsn.get_secret_value())
             if own and place.server == own.server and (place.database == own.database or place.role == own.role):
                 raise ValueError(
                     f"sql_sources: {name!r} is the trainer's own database or role, expected another database "

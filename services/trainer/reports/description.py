@@ -20,7 +20,7 @@ from services.trainer.reports.document import (
     TrainingReport,
     ValidationPart,
 )
-from services.trainer.training.protocol import Effort, Outcome, Stepped, Validated
+from services.trainer.training.protocol import Outcome, ResourceUsage, Stepped, Validated
 
 WATTS_A_CORE = 5.0
 """Assumed for each busy core where the machine does not count its energy: a server processor's share, with memory."""
@@ -176,7 +176,7 @@ def _energy(result: Result) -> Energy | None:
     )
 
 
-def _what_is_counted(effort: Effort) -> str:
+def _what_is_counted(effort: ResourceUsage) -> str:
     if effort.joules is None:
         return f"An estimate: busy processor seconds times an assumed {WATTS_A_CORE:g} W a core, not a measurement."
     return "Counted by the processor packages (RAPL), for the whole machine, other work included."

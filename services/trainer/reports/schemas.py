@@ -2,14 +2,11 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from services.trainer.jobs.domain import Job, JobState
+from services.trainer.schemas import View
 from services.trainer.training.protocol import Stepped, Validated
-
-
-class View(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 class MetricView(View):

@@ -25,19 +25,19 @@ from services.trainer.jobs.store import StoredCheckpoint
 from services.trainer.retry import PASSING, patiently
 from services.trainer.runs.checkpoint import best_step, pack, unpack
 from services.trainer.runs.context import RunContext
-from services.trainer.runs.progress_log import Journal
+from services.trainer.runs.progress_log import ProgressLog
 from services.trainer.runs.supervisor import TrainingCrashed
-from services.trainer.training.pause_request import ask_to_pause
 from services.trainer.training.protocol import (
     Began,
     Finished,
     Outcome,
     Paused,
-    Refused,
     Saved,
     Stepped,
+    TrainingRefused,
     TrainingSpec,
     Validated,
+    ask_to_pause,
 )
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Attempt:
         self._work = work
         self._service = service
         self._uploads: asyncio.Queue[Saved | None] = asyncio.Queue()
-        self._journal: Journal | None = None
+        self._progress: ProgressLog | None = None
 
     async def run(self) -> Outcome:
         """Train to the end.
@@ -197,25 +197,25 @@ class Attempt:
                     case Began():
                         began = message
                         await self._patiently("start of training", partial(self._begin, message))
-                        self._journal = Journal(self._job, message.total_steps, self._work, self._service.settings)
-                        flushing = group.create_task(self._journal.keep_flushing())
-                    case Stepped() if self._journal:
-                        self._journal.note(message)
-                    case Validated() if self._journal:
-                        self._journal.note_validation(message)
+                        self._progress = ProgressLog(self._job, message.total_steps, self._work, self._service.settings)
+                        flushing = group.create_task(self._progress.keep_flushing())
+                    case Stepped() if self._progress:
+                        self._progress.note(message)
+                    case Validated() if self._progress:
+                        self._progress.note_validation(message)
                     case Saved():
                         self._uploads.put_nowait(message)
                     case Finished():
                         finished = message
                     case Paused():
                         paused = True
-                    case Refused():
+                    case TrainingRefused():
                         raise DataRefused(message.reason)
         if flushing:
             flushing.cancel()
-        if began is None or self._journal is None or not (finished or paused):
+        if began is None or self._progress is None or not (finished or paused):
             raise TrainingCrashed(0, "it ended without a result")
-        await self._patiently("last steps", self._journal.flush)
+        await self._patiently("last steps", self._progress.flush)
         if finished is None:
             raise PauseTaken
         return Outcome(began, finished)
@@ -257,9 +257,9 @@ class Attempt:
             )
         finally:
             archive.unlink()
-        if self._journal:
+        if self._progress:
             # Steps before a checkpoint are never done again, so they are written before it counts.
-            await self._patiently("steps", self._journal.flush)
+            await self._patiently("steps", self._progress.flush)
         stored = StoredCheckpoint(saved.step, saved.epoch, blob)
         superseded = await self._patiently("checkpoint record", lambda: self._record(stored))
         for old in superseded:

@@ -15,7 +15,7 @@ from services.trainer.training.protocol import Stepped, Validated
 log = structlog.get_logger()
 
 
-class Journal:
+class ProgressLog:
     """The steps of one job that are not written yet. Writing is fenced by the job's lease."""
 
     def __init__(self, job: domain.Job, total_steps: int, work: LeasedTask, settings: RunSettings) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from lora_core.errors import AdapterError
 from services.trainer.parent_death import claim_stdout, die_with
-from services.trainer.training.protocol import Refused, TrainingSpec
+from services.trainer.training.protocol import TrainingRefused, TrainingSpec
 
 DETERMINISTIC = (
     AdapterError,
@@ -65,11 +65,11 @@ def main(spec_file: str, progress: Path | None = None) -> int:
     try:
         run(spec, emit)
     except CannotTrain as refusal:
-        emit(Refused(reason=str(refusal)))
+        emit(TrainingRefused(reason=str(refusal)))
     except DETERMINISTIC as fault:
         # The same data, weights and configuration give it again: one failure that names it, not five attempts.
         traceback.print_exc()
-        emit(Refused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
+        emit(TrainingRefused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
     return 0
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch.utils.data import Sampler
 
 
-class Batches(Sampler[list[int]]):
+class BatchSampler(Sampler[list[int]]):
     """One process's part of every batch of an epoch, a pure function of (lengths, batch size, seed, epoch).
 
     That is what lets another worker continue in the middle of an epoch: it computes the same batches and skips what

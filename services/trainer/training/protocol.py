@@ -1,4 +1,7 @@
-"""What the training subprocess is told and what it says: one JSON file in, JSON lines out. Imports no torch."""
+"""What the training subprocess takes and emits: one JSON file in, JSON lines out, a file that asks it to pause.
+
+Imports no torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from services.trainer.datasets.golden.index import THRESHOLD
 from services.trainer.training.configuration import Configuration
+
+_PAUSE_FILE = "pause"  # in the work folder, which every launcher can reach
 
 
 class _Frozen(BaseModel):
@@ -118,7 +123,7 @@ class ProbeResult(_Frozen):
     max_delta: float
 
 
-class Spoken(_Frozen):
+class BeforeAfter(_Frozen):
     """What base model and adapter each answer to a prompt, greedily."""
 
     prompt: str
@@ -139,8 +144,8 @@ class Exported(_Frozen):
     fit: bool = True
 
 
-class Effort(_Frozen):
-    """What one run of the subprocess cost. `joules` are None where the machine does not tell them (see effort.py)."""
+class ResourceUsage(_Frozen):
+    """What one run of the subprocess cost. `joules` are None where the machine has no meter (see resource_usage.py)."""
 
     seconds: float
     processor_seconds: float
@@ -171,11 +176,11 @@ class Finished(_Frozen):
     """Step whose weights these are, where the best validated ones were kept rather than the last."""
     metrics: dict[str, float] = {}
     """The objective's measures on the validation split with the final weights."""
-    spoken: tuple[Spoken, ...] = ()
+    spoken: tuple[BeforeAfter, ...] = ()
     exports: tuple[Exported, ...] = ()
-    effort: Effort | None = None
+    effort: ResourceUsage | None = None
     example_prompts: tuple[str, ...] = ()
-    """A few prompts of the data set for the router (see examples.py)."""
+    """A few prompts of the data set for the router (see router_prompts.py)."""
     routing: Profiled | None = None
     """What the router recognises the adapter's queries by; absent without an embedding model."""
 
@@ -188,14 +193,16 @@ class Outcome:
     finished: Finished
 
 
-class Refused(_Frozen):
+class TrainingRefused(_Frozen):
     """The data or the model cannot be trained like this, whoever tries again."""
 
     kind: Literal["refused"] = "refused"
     reason: str
 
 
-Progress = Annotated[Began | Stepped | Validated | Saved | Paused | Finished | Refused, Field(discriminator="kind")]
+Progress = Annotated[
+    Began | Stepped | Validated | Saved | Paused | Finished | TrainingRefused, Field(discriminator="kind")
+]
 
 _progress: TypeAdapter[Progress] = TypeAdapter(Progress)
 
@@ -203,3 +210,13 @@ _progress: TypeAdapter[Progress] = TypeAdapter(Progress)
 def read_line(line: bytes) -> Progress:
     """One line of the subprocess's standard output; raises `pydantic.ValidationError` if it is none of ours."""
     return _progress.validate_json(line)
+
+
+def ask_to_pause(work: Path) -> None:
+    """Ask the training that works in this folder to save a checkpoint and end after its current step."""
+    (work / _PAUSE_FILE).touch()
+
+
+def pause_wanted(work: Path) -> bool:
+    """Whether it was asked."""
+    return (work / _PAUSE_FILE).exists()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.trainer.training.protocol import Effort
+from services.trainer.training.protocol import ResourceUsage
 
 _RAPL = Path("/sys/class/powercap")
 
@@ -24,9 +24,9 @@ class Meter:
         self._processor = _processor_seconds()
         self._counters = _energy(counters)
 
-    def read(self) -> Effort:
+    def read(self) -> ResourceUsage:
         """What it has cost so far."""
-        return Effort(
+        return ResourceUsage(
             seconds=time.monotonic() - self._since,
             processor_seconds=_processor_seconds() - self._processor,
             joules=self._joules(),

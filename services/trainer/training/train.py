@@ -31,9 +31,9 @@ from services.trainer.training.objectives.objective_trainer import (
     load_weights,
 )
 from services.trainer.training.objectives.preparation import encoded, prepare
-from services.trainer.training.pause_callback import PauseOnRequest
+from services.trainer.training.pause import PauseOnRequest
 from services.trainer.training.probe import probe
-from services.trainer.training.protocol import Began, Finished, Paused, Spoken, TrainingSpec
+from services.trainer.training.protocol import BeforeAfter, Began, Finished, Paused, TrainingSpec
 from services.trainer.training.resource_usage import Meter, hardware
 from services.trainer.training.router_prompts import example_prompts
 from services.trainer.training.routing_profile import make_profile
@@ -208,7 +208,7 @@ def _train(trainer: ObjectiveTrainer, spec: TrainingSpec, total: int) -> int:
     state = TrainerState.load_from_json(str(spec.resume_from / "trainer_state.json"))
     _recall_best(trainer, spec.resume_from, spec.best_from, state)
     if state.global_step >= total or _stopped(state):
-        # Asked to resume behind its last step, transformers would train one more.
+        # Asked to resume after its last step, transformers would train one more.
         load_weights(trainer.trained, spec.resume_from)
         trainer.state = state
         return int(state.global_step)
@@ -255,12 +255,14 @@ def _keep_best(trainer: ObjectiveTrainer) -> tuple[int | None, dict[str, float]]
     return trainer.state.best_global_step, {"validation_loss": loss, **metrics}
 
 
-def _spoken(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[Spoken, ...]:
+def _spoken(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[BeforeAfter, ...]:
     asked = [
-        before_after.Asked(record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt)))
+        before_after.ComparedPrompt(
+            record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt))
+        )
         for record in data[: before_after.MOST_PROMPTS]
     ]
-    return before_after.speak(model, tokenizer, asked)
+    return before_after.compare_answers(model, tokenizer, asked)
 
 
 def _step_of(folder: Path | None) -> int:

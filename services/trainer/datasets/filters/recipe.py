@@ -3,18 +3,13 @@
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from linear_regex import written_out
+from services.trainer.datasets.knobs import Knobs
 
 Text = Literal["prompt", "completion", "any"]
 """Which texts of a record a filter looks at: its user messages, its completions, or both."""
-
-
-class Knobs(BaseModel):
-    """A filter's settings. A knob that does not exist is a fault: it is most likely a misspelled one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class LengthFilter(Knobs):

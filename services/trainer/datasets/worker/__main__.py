@@ -19,7 +19,7 @@ from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.records import Record
 from services.trainer.datasets.worker.card import DataCard, RatingCard, SplitCard
 from services.trainer.datasets.worker.inputs import InputReader, batches_of
-from services.trainer.datasets.worker.progress_file import PlaceFile
+from services.trainer.datasets.worker.progress_file import BuildPositionFile
 from services.trainer.datasets.worker.sorting import IdSorter
 from services.trainer.datasets.worker.spec import BuildFault, BuildSpec, Built, CannotBuild, Unbuildable
 from services.trainer.datasets.worker.split import Splitter
@@ -47,7 +47,7 @@ def main(spec_file: str) -> int:
 
 
 def _build(spec: BuildSpec) -> Built:
-    place = PlaceFile(spec.work)
+    place = BuildPositionFile(spec.work)
     read = [InputReader(one, spec.kind, place, limit=spec.source_bytes) for one in spec.inputs]
     golden = GoldenIndex.load(spec.golden) if spec.golden else None
     splitter, filtered = Splitter(spec.validation_part, spec.seed), FilterReport()
@@ -122,7 +122,7 @@ def _bound_memory(most: int) -> None:
 
 
 def _too_large(spec: BuildSpec) -> BuildFault:
-    place = PlaceFile(spec.work).read()
+    place = BuildPositionFile(spec.work).read()
     return BuildFault(
         field=place.field,
         value=f"{place.name}: it needs more than {spec.memory_bytes} bytes of memory",

@@ -9,7 +9,7 @@ from services.trainer.datasets.columns import Row
 from services.trainer.datasets.dataset import InvalidSample
 from services.trainer.datasets.records import Kind, Record
 from services.trainer.datasets.worker.card import SourceCard, Unusable
-from services.trainer.datasets.worker.progress_file import PlaceFile
+from services.trainer.datasets.worker.progress_file import BuildPositionFile
 from services.trainer.datasets.worker.rows import Unreadable, read_rows
 from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, Input
 
@@ -23,7 +23,7 @@ MAX_FAULTS = 20
 class InputReader:
     """One input while it is read, and what it gave."""
 
-    def __init__(self, given: Input, kind: Kind, place: PlaceFile, *, limit: int) -> None:
+    def __init__(self, given: Input, kind: Kind, place: BuildPositionFile, *, limit: int) -> None:
         self.field = given.field
         self._place = place
         self._limit = limit

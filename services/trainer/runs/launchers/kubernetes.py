@@ -11,7 +11,7 @@ import urllib3.exceptions
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from services.trainer.runs.launchers.manifest import Template, job_name, manifest
+from services.trainer.runs.launchers.manifest import JobTemplate, job_name, manifest
 from services.trainer.runs.settings import RunSettings
 from services.trainer.runs.supervisor import TrainingCrashed
 from services.trainer.training.protocol import Progress, TrainingSpec, read_line
@@ -34,7 +34,7 @@ class KubernetesLauncher:
     def __init__(
         self,
         jobs: client.BatchV1Api,
-        template: Template,
+        template: JobTemplate,
         *,
         poll_seconds: float = 0.5,
         status_seconds: float = 5.0,
@@ -50,7 +50,7 @@ class KubernetesLauncher:
     def in_cluster(cls, settings: RunSettings) -> "KubernetesLauncher":
         """With the service account of this pod; raises `ConfigException` outside of a cluster."""
         config.load_incluster_config()  # type: ignore[no-untyped-call]
-        template = Template(
+        template = JobTemplate(
             namespace=settings.job_namespace or _NAMESPACE.read_text().strip(),
             image=settings.job_image,
             cpus=settings.job_cpus,

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from services.trainer.datasets.records import Record
-from services.trainer.training.batch_sampler import Batches
+from services.trainer.training.batch_sampler import BatchSampler
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import IGNORED, EncodedSample, EncodedSet, Row, Tokenizer
 from services.trainer.training.packing.model import install
@@ -121,7 +121,7 @@ class ObjectiveTrainer(Trainer, ABC):
 
     def get_train_dataloader(self) -> DataLoader[Row]:
         """This process's part of the batches; accelerate's own division would train rows twice."""
-        part = Batches(
+        part = BatchSampler(
             _lengths(self.rows),
             self.configuration.batch_size,
             self.args.seed,
@@ -271,7 +271,7 @@ class _Loader(DataLoader[Row]):
     """Collated batches; transformers tells it the epoch."""
 
     def __init__(
-        self, rows: Sequence[Row], batches: Batches, collated: Callable[[Sequence[Row]], dict[str, Any]]
+        self, rows: Sequence[Row], batches: BatchSampler, collated: Callable[[Sequence[Row]], dict[str, Any]]
     ) -> None:
         super().__init__(cast("Dataset[Row]", rows), batch_sampler=batches, collate_fn=collated)
         self._batches = batches
