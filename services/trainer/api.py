@@ -67,12 +67,12 @@ async def list_jobs(
     return {"jobs": [JobView.of(job) for job in jobs]}
 
 
-@router.get("/jobs/{job_id}", summary="Where a job stands")
+@router.get("/jobs/{job_id}", summary="State of a job")
 async def get_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
     return JobView.of(await visible_job(job_id, caller, trainer))
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202, summary="End a job")
+@router.post("/jobs/{job_id}/cancel", status_code=202, summary="Cancel a job")
 async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: StateChangeReason | None = None) -> JobView:
     """A queued or paused job is cancelled at once; a running one as soon as its worker has stopped."""
 
@@ -82,7 +82,7 @@ async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: StateC
     return await _change(job_id, caller, trainer, change)
 
 
-@router.post("/jobs/{job_id}/pause", status_code=202, summary="Let a job rest")
+@router.post("/jobs/{job_id}/pause", status_code=202, summary="Pause a job")
 async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: StateChangeReason | None = None) -> JobView:
     """A queued job is paused at once; a running one when it has stored a checkpoint behind its current step."""
 
@@ -92,7 +92,7 @@ async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: StateCh
     return await _change(job_id, caller, trainer, change)
 
 
-@router.post("/jobs/{job_id}/resume", status_code=202, summary="Go on with a paused job")
+@router.post("/jobs/{job_id}/resume", status_code=202, summary="Resume a paused job")
 async def resume_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
     """It waits for a worker again, in its old place, and gives what it would have given without the pause."""
     return await _change(job_id, caller, trainer, domain.resume)

@@ -33,6 +33,6 @@ async def patiently(what: str, call: Callable[[], Awaitable[T]], *, seconds: flo
         except PASSING as error:
             if not is_transient(error) or time.monotonic() + pause > deadline:
                 raise
-            log.warning("waiting", what=what, reason=repr(error))
+            log.warning("retrying", what=what, reason=repr(error))
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -83,12 +83,12 @@ async def list_datasets(
     return {"datasets": [DatasetView.of(one) for one in found]}
 
 
-@router.get("/datasets/{dataset_id}", summary="A data set, as its newest version")
+@router.get("/datasets/{dataset_id}", summary="A data set by its id, as its newest version")
 async def get_dataset(dataset_id: str, caller: Trains, trainer: Datasets) -> DatasetView:
     return DatasetView.of(await _dataset(dataset_id, caller, trainer))
 
 
-@router.get("/datasets/{dataset_id}/card", summary="What a data set is made of")
+@router.get("/datasets/{dataset_id}/card", summary="A data set's card: sources, filters, counts, split")
 async def get_card(dataset_id: str, caller: Trains, trainer: Datasets) -> Response:
     """The card as it is stored: its bytes have the digest that the data set names."""
     return Response(await _card(dataset_id, caller, trainer), media_type="application/json")
@@ -129,7 +129,7 @@ async def _dataset(dataset_id: str, caller: Caller, trainer: DatasetContext) -> 
     async with trainer.db.acquire(timeout=5) as connection:
         found = await dataset_store.find_dataset(connection, dataset_id)
     if found is None or not caller.reaches(found.domain):
-        raise Problem(404, "Data set not found", f"no data set {dataset_id!r} that this token reaches")
+        raise Problem(404, "Data set not found", f"unknown data set {dataset_id!r} in the domains of this token; see GET /v1/datasets")
     return found
 
 

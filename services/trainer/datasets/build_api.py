@@ -112,12 +112,12 @@ async def list_builds(caller: Trains, trainer: Datasets, limit: Limit = 100) -> 
     return {"builds": [BuildView.of(one) for one in found]}
 
 
-@router.get("/datasets/builds/{build_id}", summary="Where a build stands")
+@router.get("/datasets/builds/{build_id}", summary="State of a build")
 async def get_build(build_id: str, caller: Trains, trainer: Datasets) -> BuildView:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await build_store.find_build(connection, build_id)
     if found is None or not caller.reaches(found.recipe.domain):
-        raise Problem(404, "Build not found", f"no build {build_id!r} that this token reaches")
+        raise Problem(404, "Build not found", f"unknown build {build_id!r} in the domains of this token; see GET /v1/datasets/builds")
     return BuildView.of(found)
 
 

@@ -48,19 +48,19 @@ async def run_next_build(work: LeasedTask, service: DatasetContext) -> None:
 
 async def _run(build: DatasetBuild, work: LeasedTask, service: DatasetContext) -> None:
     if build.attempts > MAX_ATTEMPTS:
-        lost = BuildFault(field="sources", value=f"{MAX_ATTEMPTS} workers died over it", expected="smaller sources")
+        lost = BuildFault(field="sources", value=f"{MAX_ATTEMPTS} workers died while building it", expected="smaller sources")
         return await _fail(build, (lost,), work)
     try:
         content = await build_service.build(build.recipe, build.requested_domains, service)
     except CannotBuild as refused:
         return await _fail(build, refused.faults, work)
     except BuildCrashed as error:
-        log.warning("building process died", build=build.build_id, attempt=build.attempts, reason=str(error))
+        log.warning("build_process_died", build=build.build_id, attempt=build.attempts, reason=str(error))
         if build.attempts < MAX_ATTEMPTS:
             return await _run(await _again(build, work), work, service)
         ended = BuildFault(
             field=error.place.field,
-            value=f"{error.place.name or 'build'}: {MAX_ATTEMPTS} building processes died, the last {error.how}",
+            value=f"{error.place.name or 'build'}: {MAX_ATTEMPTS} build processes died, the last {error.how}",
             expected="smaller sources",
         )
         return await _fail(build, (ended,), work)
@@ -100,7 +100,7 @@ async def _give_back(build: DatasetBuild, work: LeasedTask) -> None:
             held = await build_queue.held(tx.connection, build.build_id, work.lease, work.token)
             await build_store.save_build(tx.connection, build_state.give_back(held))
     except _NOT_WRITTEN as error:
-        log.warning("build was not given back", build=build.build_id, reason=repr(error))
+        log.warning("build_not_requeued", build=build.build_id, reason=repr(error))
 
 
 async def _succeed(build: DatasetBuild, content: StoredContent, work: LeasedTask) -> None:

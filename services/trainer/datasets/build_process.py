@@ -1,4 +1,4 @@
-"""Runs the building subprocess and reads its outcome."""
+"""Runs the build subprocess and reads its outcome."""
 
 import signal
 
@@ -8,9 +8,9 @@ from services.trainer.datasets.worker.spec import BuildFault, BuildOutcome, Buil
 
 
 class BuildCrashed(Crashed):
-    """The building subprocess ended without an outcome: killed, or a defect. `place` is where it was in its work."""
+    """The build subprocess ended without an outcome: killed, or a defect. `place` is where it was in its work."""
 
-    what = "building process"
+    what = "build process"
 
     def __init__(self, status: int, tail: str, place: BuildPosition) -> None:
         super().__init__(status, tail)
@@ -19,7 +19,7 @@ class BuildCrashed(Crashed):
 
 
 async def run_process(spec: BuildSpec) -> BuildOutcome:
-    """The outcome of the building subprocess of this spec.
+    """The outcome of the build subprocess of this spec.
 
     Raises:
         CannotBuild: it ended itself, as native code does that gets no more memory.
@@ -36,7 +36,7 @@ async def run_process(spec: BuildSpec) -> BuildOutcome:
         status = await process.wait()
     place = BuildPositionFile(spec.work).read()
     if status == -signal.SIGABRT:
-        wanting = f"{place.name}: the building process gave up, as it does beyond {spec.memory_bytes} bytes of memory"
+        wanting = f"{place.name}: the build process gave up, as it does beyond {spec.memory_bytes} bytes of memory"
         expected = "smaller rows, or a higher LORAFLEET_BUILD_MEMORY_BYTES"
         raise CannotBuild(BuildFault(field=place.field, value=wanting, expected=expected))
     if status != 0 or not answer.strip():

@@ -30,4 +30,4 @@ async def settled(event: type[Event], service: DatasetContext) -> None:
         if done >= newest or not (info.num_pending or info.num_ack_pending):
             return
         await asyncio.sleep(0.2)
-    log.warning("events are still being handled; going on with what is there", durable=durable)
+    log.warning("events_still_being_consumed", durable=durable)

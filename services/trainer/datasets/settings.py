@@ -143,7 +143,7 @@ class DatasetSettings(ServiceSettings):
     build_seconds: float = Field(default=7200.0, gt=0)
     """Longest time of one build, its sources included."""
     build_memory_bytes: int = Field(default=2 * 1024**3, ge=256 * 1024**2)
-    """Memory for data that one building process may take (on Linux); a build that needs more fails by name."""
+    """Memory for data that one build process may take (on Linux); a build that needs more fails by name."""
     source_seconds: float = Field(default=1800.0, gt=0)
     """Longest time in which one source of a recipe is read."""
     source_idle_seconds: float = Field(default=60.0, gt=0)

@@ -16,7 +16,7 @@ async def visible_job(job_id: str, caller: Trains, trainer: Jobs) -> Job:
     async with trainer.db.acquire(timeout=5) as connection:
         job = await store.find_job(connection, job_id)
     if job is None or not caller.reaches(job.domain):
-        raise Problem(404, "Job not found", f"no job {job_id!r} that this token reaches")
+        raise Problem(404, "Job not found", f"unknown job {job_id!r} in the domains of this token; see GET /v1/jobs")
     return job
 
 

@@ -74,7 +74,7 @@ class Continuation:
 
         def compare(field: str, wanted: object, present: object) -> None:
             if wanted not in (None, "", ()) and wanted != present:
-                expected = f"{present!r}, as {self.continued_from} has it, or nothing at all"
+                expected = f"{present!r}, as {self.continued_from} has it, or no value"
                 faults.append(Fault(field, wanted, expected))
 
         compare("method", request.method, self.method)

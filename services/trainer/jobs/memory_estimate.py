@@ -111,7 +111,7 @@ def faults(configuration: Configuration, size: ModelSize, available: int) -> tup
     if not available or needed <= available:
         return ()
     tokens = _fitting(configuration, size, available) // sequences
-    said = f"{needed / 2**30:.1f} GiB would be needed and {available / 2**30:.1f} GiB are available"
+    said = f"it needs {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are available"
     field, value = ("batch_size", batch) if micro is None else ("micro_batch_size", micro)
     fitting, longest = tokens // length // processes, tokens // at_once
     if tokens < processes * _SHORTEST:

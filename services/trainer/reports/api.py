@@ -133,7 +133,7 @@ def _completed(job: Job) -> v1.TrainingCompleted:
 
 def _there(blob: v1.Blob | None, job: Job, what: str) -> v1.Blob:
     if blob is None:
-        raise Problem(404, f"No {what}", f"job {job.job_id} ended before trainers wrote one; its JSON report is there")
+        raise Problem(404, f"No {what}", f"job {job.job_id} ended before trainers wrote one; its JSON report is available")
     return blob
 
 

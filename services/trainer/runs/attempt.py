@@ -167,7 +167,7 @@ class Attempt:
         try:
             await self._patiently("checkpoint", partial(self._service.blobs.fetch, checkpoint.blob, archive))
         except (BlobMissing, BlobCorrupt) as error:
-            log.warning("checkpoint is of no use", job=self._job.job_id, step=checkpoint.step, reason=str(error))
+            log.warning("checkpoint_unusable", job=self._job.job_id, step=checkpoint.step, reason=str(error))
             return None
         return await asyncio.to_thread(unpack, archive, self._folder / name)
 
@@ -246,7 +246,7 @@ class Attempt:
                 await self._keep(saved)
             except PASSING as error:
                 # Training goes on: a missing checkpoint costs time after a crash, stopping costs it now.
-                log.warning("checkpoint was not stored", job=self._job.job_id, step=saved.step, reason=repr(error))
+                log.warning("checkpoint_not_stored", job=self._job.job_id, step=saved.step, reason=repr(error))
 
     async def _keep(self, saved: Saved) -> None:
         archive = await asyncio.to_thread(pack, saved.folder, self._folder / f"{saved.step}.tar")

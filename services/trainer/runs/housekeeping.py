@@ -30,7 +30,7 @@ async def _keep_sweeping(service: RunContext) -> None:
         try:
             await sweep(service)
         except PASSING as error:
-            log.warning("sweep was not completed", reason=repr(error))
+            log.warning("sweep_not_completed", reason=repr(error))
         await asyncio.sleep(service.settings.sweep_seconds)
 
 

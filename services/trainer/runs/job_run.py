@@ -52,7 +52,7 @@ async def run_job(job_id: str, work: LeasedTask, service: RunContext) -> None:
         except (InvalidRequest, InvalidTransition, DataRefused) as error:
             return await _end(job_id, _failing(str(error)), work, service)
         except Crashed as error:
-            log.warning("training process died", job=job_id, attempt=job.attempts, reason=str(error))
+            log.warning("training_process_died", job=job_id, attempt=job.attempts, reason=str(error))
             await _remember(job_id, str(error), work)
 
 
@@ -121,7 +121,7 @@ async def _drop_resume_data(job_id: str, service: RunContext) -> None:
         if job is not None and job.state is JobState.SUCCEEDED:
             await resume_data.drop(job_id, service)
     except PASSING as error:
-        log.warning("checkpoints are left to the next sweep", job=job_id, reason=repr(error))
+        log.warning("checkpoints_left_to_next_sweep", job=job_id, reason=repr(error))
 
 
 async def _settle_inputs(job: Job, work: LeasedTask, service: RunContext) -> StoredDataset:

@@ -46,7 +46,7 @@ class ProgressLog:
             try:
                 await self.flush()
             except PASSING as error:
-                log.warning("steps are not written yet", job=self._job_id, reason=repr(error))
+                log.warning("steps_not_written_yet", job=self._job_id, reason=repr(error))
 
     async def flush(self) -> None:
         """Write what is pending in one transaction; raises `LeaseLost` when another worker has the job."""

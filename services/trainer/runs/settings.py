@@ -55,7 +55,7 @@ class RunSettings(JobSettings):
 
     @property
     def memory(self) -> int:
-        """Bytes that a training may take; 0 where nothing tells."""
+        """Bytes that a training may take; 0 where it is not known."""
         if self.memory_bytes:
             return self.memory_bytes
         return self.job_memory_bytes if self.launcher == "kubernetes" else machine_memory.available()

@@ -112,7 +112,7 @@ def _faults(configuration: Configuration, layers: LayerShapes, quantisation: boo
         yield Fault("hyperparameters.rank", configuration.rank, expected)
     present = len(decoder_layers(layers))
     if configuration.layers is not None and configuration.layers > present:
-        yield Fault("hyperparameters.layers", configuration.layers, f"at most {present}, the decoder layers there are")
+        yield Fault("hyperparameters.layers", configuration.layers, f"at most {present}, the number of decoder layers of the base model")
     if configuration.method == "qlora" and not quantisation:
         yield Fault("method", "qlora", "lora: qlora needs the package bitsandbytes, which is not installed here")
 

@@ -1,4 +1,4 @@
-"""What a file may cost the building process: its rows, its memory, and that the offender is named."""
+"""What a file may cost the build process: its rows, its memory, and that the offender is named."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_parquet_file_of_two_gigabytes_in_700_bytes_is_refused_within_little_m
     outcome, memory = measured(reading(tmp_path, path, "parquet", memory_bytes=GIBIBYTE))
     assert isinstance(outcome, Unbuildable)
     assert "bomb.parquet row 1: completion: 1048576 characters" in outcome.faults[0].value
-    print(f"building process: {memory / MEBIBYTE:.0f} MiB")
+    print(f"build process: {memory / MEBIBYTE:.0f} MiB")
     assert memory < 300 * MEBIBYTE
 
 

@@ -78,5 +78,5 @@ class S3Prefix(Source):
 def _format(name: str) -> Format:
     found = format_of(name)
     if found is None:
-        raise ValueError(f"{name} has no ending that is known")
+        raise ValueError(f"unsupported file extension in {name!r}; expected .jsonl, .csv or .parquet")
     return found

@@ -110,10 +110,10 @@ class KubernetesLauncher:
         except ApiException as error:
             if error.status == _GONE:
                 return f"Job {name} was deleted"
-            log.warning("Job not read", name=name, reason=f"{error.status} {error.reason}")
+            log.warning("kubernetes_job_not_read", name=name, reason=f"{error.status} {error.reason}")
             return None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            log.warning("Job not read", name=name, reason=repr(error))
+            log.warning("kubernetes_job_not_read", name=name, reason=repr(error))
             return None
         for condition in (found.status and found.status.conditions) or []:
             if condition.status == "True" and condition.type == "Complete":
