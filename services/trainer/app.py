@@ -24,7 +24,9 @@ def build(settings: TrainerSettings | None = None) -> FastAPI:
 async def _open(service: TrainerService) -> AsyncIterator[TrainerParts]:
     embedding_model = service.settings.embedding_model
     if embedding_model is not None and not embedding_model.is_dir():
-        raise ValueError(f"LORAFLEET_EMBEDDING_MODEL: {embedding_model} is not a folder, expected that of a sentence embedding model")
+        raise ValueError(
+            f"LORAFLEET_EMBEDDING_MODEL: {embedding_model} is not a folder, expected that of a sentence embedding model"
+        )
     if service.settings.sql_sources:
         await check_sources(service.settings.sql_sources, service.db)
     async with open_parts(service) as parts, counting(service), housekeeping(service):

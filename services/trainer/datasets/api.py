@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from fleet_events.v1 import DomainName
 from fleet_kit.auth import Caller
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from fleet_kit.http_limits import body_rule
@@ -19,7 +20,7 @@ from services.trainer.datasets.filters.report import FilterCount
 from services.trainer.datasets.recipe import NAME
 from services.trainer.datasets.record_export import read_lines
 from services.trainer.datasets.records import Split
-from services.trainer.datasets.sample_upload import DOMAIN, read_samples
+from services.trainer.datasets.sample_upload import read_samples
 from services.trainer.datasets.schemas import DatasetView, SamplesView
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
@@ -40,7 +41,7 @@ _CHUNK = 1 << 16
     openapi_extra=body_rule("samples_bytes", "application/x-ndjson"),
 )
 async def record_samples(
-    request: Request, caller: Trains, trainer: Datasets, domain: Annotated[str | None, Query(pattern=DOMAIN)] = None
+    request: Request, caller: Trains, trainer: Datasets, domain: DomainName | None = None
 ) -> SamplesView:
     """All lines are recorded or none. `?domain=` is the domain of lines that name none."""
     received, added, now = 0, 0, datetime.now(UTC)
@@ -129,7 +130,11 @@ async def _dataset(dataset_id: str, caller: Caller, trainer: DatasetContext) -> 
     async with trainer.db.acquire(timeout=5) as connection:
         found = await dataset_store.find_dataset(connection, dataset_id)
     if found is None or not caller.reaches(found.domain):
-        raise Problem(404, "Data set not found", f"unknown data set {dataset_id!r} in the domains of this token; see GET /v1/datasets")
+        raise Problem(
+            404,
+            "Data set not found",
+            f"unknown data set {dataset_id!r} in the domains of this token; see GET /v1/datasets",
+        )
     return found
 
 

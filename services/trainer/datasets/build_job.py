@@ -48,7 +48,9 @@ async def run_next_build(work: LeasedTask, service: DatasetContext) -> None:
 
 async def _run(build: DatasetBuild, work: LeasedTask, service: DatasetContext) -> None:
     if build.attempts > MAX_ATTEMPTS:
-        lost = BuildFault(field="sources", value=f"{MAX_ATTEMPTS} workers died while building it", expected="smaller sources")
+        lost = BuildFault(
+            field="sources", value=f"{MAX_ATTEMPTS} workers died while building it", expected="smaller sources"
+        )
         return await _fail(build, (lost,), work)
     try:
         content = await build_service.build(build.recipe, build.requested_domains, service)

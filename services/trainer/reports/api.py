@@ -111,7 +111,7 @@ async def get_peft(job: VisibleJob, trainer: Jobs) -> StreamingResponse:
 )
 async def get_export(job: VisibleJob, kind: str, trainer: Jobs) -> StreamingResponse:
     """Its measures are in the report; one that is not fit can be had as well, for who wants to look at it."""
-    made = {export.kind: export for export in _completed(job).exports}
+    made: dict[str, v1.Export] = {export.kind: export for export in _completed(job).exports}
     if kind not in made:
         there = ", ".join(made) or "none: name them in the request's `exports`"
         raise Problem(404, "No such export", f"job {job.job_id} has no export {kind!r}; there are {there}")
@@ -133,7 +133,9 @@ def _completed(job: Job) -> v1.TrainingCompleted:
 
 def _there(blob: v1.Blob | None, job: Job, what: str) -> v1.Blob:
     if blob is None:
-        raise Problem(404, f"No {what}", f"job {job.job_id} ended before trainers wrote one; its JSON report is available")
+        raise Problem(
+            404, f"No {what}", f"job {job.job_id} ended before trainers wrote one; its JSON report is available"
+        )
     return blob
 
 

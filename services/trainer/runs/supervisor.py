@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncGenerator, Sequence
 
+from fleet_kit.tracing import environment_of_child
 from services.trainer.child_process import Crashed, bare_environment, child, log_tail
 from services.trainer.training.protocol import Progress, TrainingSpec, read_line
 
@@ -41,6 +42,7 @@ def _environment(threads: int) -> dict[str, str]:
     return bare_environment(
         "CUDA_VISIBLE_DEVICES",
         "HF_HOME",
+        **environment_of_child(),  # so that its span is in the job's trace
         OMP_NUM_THREADS=str(threads),
         MKL_NUM_THREADS=str(threads),
         # Threads that wait spin, by default so long that beside other busy processes most of the speed goes (9 to 34

@@ -10,13 +10,13 @@ from services.trainer.jobs import memory_estimate
 from services.trainer.jobs.compatibility import contradictions
 from services.trainer.jobs.memory_estimate import ModelSize
 from services.trainer.training.configuration import Configuration
-from services.trainer.training.objectives.table import OBJECTIVES, Objective
+from services.trainer.training.objectives.table import OBJECTIVES, ObjectiveRow
 from services.trainer.training.protocol import Finished, Stepped, Validated
 from tests.integration.trainer.test_objectives import QUICK, completions, job, one, trained
 
 pytestmark = [pytest.mark.integration, pytest.mark.requirement("TP-1.1")]
 
-UNLEARNING = Objective(
+UNLEARNING = ObjectiveRow(
     name="unlearning",
     trainer="tests.integration.trainer.unlearning:UnlearningTrainer",
     kinds=(Kind.COMPLETION,),

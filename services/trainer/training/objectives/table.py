@@ -6,14 +6,14 @@ Adding one: its name in `training.proto`, its file beside this one with a subcla
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from fleet_events import v1
 from services.trainer.datasets.records import Kind
 from services.trainer.faults import Fault
 from services.trainer.training.configuration import Configuration
 
-DEFAULT = "sft"
 _HERE = "services.trainer.training.objectives"
-_NO_MARGIN = ("rrhf", "listwise")
-_SMOOTHED = ("robust", "exo_pair")
+_NO_MARGIN = (v1.RankingLoss.RRHF, v1.RankingLoss.LISTWISE)
+_SMOOTHED = (v1.PreferenceLoss.ROBUST, v1.PreferenceLoss.EXO_PAIR)
 
 
 def _no_contradictions(asked: Mapping[str, object], configuration: Configuration) -> Iterable[Fault]:  # noqa: ARG001
@@ -21,7 +21,7 @@ def _no_contradictions(asked: Mapping[str, object], configuration: Configuration
 
 
 @dataclass(frozen=True)
-class Objective:
+class ObjectiveRow:
     """One row of the table.
 
     `trainer` names its `ObjectiveTrainer` as `module:Class`, imported in the training subprocess alone. `kinds` are the
@@ -40,9 +40,9 @@ class Objective:
     contradictions: Callable[[Mapping[str, object], Configuration], Iterable[Fault]] = _no_contradictions
 
 
-def objective_named(name: str) -> Objective:
+def objective_named(name: str) -> ObjectiveRow:
     """The row of an objective; empty is the default one. Raises KeyError for a name that is not in the table."""
-    return OBJECTIVES[name or DEFAULT]
+    return OBJECTIVES[name or Configuration.objective]
 
 
 def _smoothing(asked: Mapping[str, object], configuration: Configuration) -> Iterator[Fault]:
@@ -51,7 +51,7 @@ def _smoothing(asked: Mapping[str, object], configuration: Configuration) -> Ite
     if fraction and configuration.preference_loss not in _SMOOTHED:
         expected = f"no value, or preference_loss {' or '.join(_SMOOTHED)}: {configuration.preference_loss} has none"
         yield Fault("hyperparameters.label_smoothing", asked["label_smoothing"], expected)
-    if not fraction and configuration.preference_loss == "exo_pair":
+    if not fraction and configuration.preference_loss == v1.PreferenceLoss.EXO_PAIR:
         expected = "more than 0 with preference_loss exo_pair, for example 0.001 (https://arxiv.org/abs/2402.00856)"
         yield Fault("hyperparameters.label_smoothing", fraction, expected)
 
@@ -62,17 +62,17 @@ def _margin(asked: Mapping[str, object], configuration: Configuration) -> Iterat
         yield Fault("hyperparameters.ranking_margin", asked["ranking_margin"], expected)
 
 
-OBJECTIVES: dict[str, Objective] = {
+OBJECTIVES: dict[str, ObjectiveRow] = {
     row.name: row
     for row in (
-        Objective(
-            name="sft",
+        ObjectiveRow(
+            name=v1.Objective.SFT,
             trainer=f"{_HERE}.sft:CompletionTrainer",
             kinds=tuple(Kind),
             live=Kind.COMPLETION,
         ),
-        Objective(
-            name="dpo",
+        ObjectiveRow(
+            name=v1.Objective.DPO,
             trainer=f"{_HERE}.dpo:PreferenceTrainer",
             # Rated answers to one prompt are put together as a ranking, and a ranking is taken as pairs.
             kinds=(Kind.PREFERENCE, Kind.RANKING, Kind.RATED),
@@ -81,8 +81,8 @@ OBJECTIVES: dict[str, Objective] = {
             sequences=2,
             contradictions=_smoothing,
         ),
-        Objective(
-            name="ranking",
+        ObjectiveRow(
+            name=v1.Objective.RANKING,
             trainer=f"{_HERE}.ranking:RankingTrainer",
             kinds=(Kind.RANKING, Kind.PREFERENCE, Kind.RATED),
             live=Kind.RANKING,
