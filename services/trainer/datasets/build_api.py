@@ -13,6 +13,7 @@ from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from services.trainer.datasets import build_service, quotas
+from services.trainer.datasets.build_fault import CannotBuild
 from services.trainer.datasets.build_state import DatasetBuild
 from services.trainer.datasets.context import DatasetContext, Datasets
 from services.trainer.datasets.dataset import Format, StoredUpload
@@ -22,7 +23,6 @@ from services.trainer.datasets.schemas import BuildQueued, BuildView, UploadView
 from services.trainer.datasets.store import builds as build_store
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.worker.rows import format_of
-from services.trainer.datasets.worker.spec import CannotBuild
 from services.trainer.http_access import Limit, Trains
 from services.trainer.work_folder import work_folder
 

@@ -8,13 +8,13 @@ import structlog
 from fleet_kit.errors import LeaseLost
 from fleet_kit.leased_task import LeasedTask
 from services.trainer.datasets import build_service, build_state
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.build_process import BuildCrashed
 from services.trainer.datasets.build_service import StoredContent
 from services.trainer.datasets.build_state import MAX_ATTEMPTS, DatasetBuild
 from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.store import build_queue
 from services.trainer.datasets.store import builds as build_store
-from services.trainer.datasets.worker.spec import BuildFault, CannotBuild
 from services.trainer.retry import PASSING
 
 log = structlog.get_logger()

@@ -3,8 +3,9 @@
 import signal
 
 from services.trainer.child_process import Crashed, bare_environment, child, log_tail
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.worker.progress_file import BuildPosition, BuildPositionFile
-from services.trainer.datasets.worker.spec import BuildFault, BuildOutcome, BuildSpec, CannotBuild, outcome_adapter
+from services.trainer.datasets.worker.spec import BuildOutcome, BuildSpec, outcome_adapter
 
 
 class BuildCrashed(Crashed):

@@ -9,6 +9,7 @@ from pathlib import Path
 from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.datasets import generators
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.build_process import run_process
 from services.trainer.datasets.consumer_barrier import settled
 from services.trainer.datasets.context import DatasetContext
@@ -21,14 +22,7 @@ from services.trainer.datasets.settings import GenerationEndpoint
 from services.trainer.datasets.sources import Access, Live, Source
 from services.trainer.datasets.sources.source import Gathered
 from services.trainer.datasets.store import versions as dataset_store
-from services.trainer.datasets.worker.spec import (
-    BuildFault,
-    BuildOutcome,
-    BuildSpec,
-    Built,
-    CannotBuild,
-    Input,
-)
+from services.trainer.datasets.worker.spec import BuildOutcome, BuildSpec, Built, Input
 from services.trainer.work_folder import work_folder
 
 
@@ -55,8 +49,8 @@ def check(recipe: DataRecipe, service: DatasetContext) -> None:
             faults += refused.faults
     try:
         generators.check(recipe.generators, recipe.kind, _known_endpoints(recipe, service))
-    except generators.Unfit as unfit:
-        faults.append(BuildFault(field=unfit.field, value=unfit.found, expected=unfit.expected))
+    except CannotBuild as refused:
+        faults += refused.faults
     if faults:
         raise CannotBuild(*faults)
 

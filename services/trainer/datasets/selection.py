@@ -7,6 +7,7 @@ import structlog
 from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.datasets import build_service
+from services.trainer.datasets.build_fault import CannotBuild
 from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.dataset import LIVE, StoredDataset
 from services.trainer.datasets.filters import FilterRecipe
@@ -15,7 +16,6 @@ from services.trainer.datasets.records import Kind
 from services.trainer.datasets.sources import Live
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
-from services.trainer.datasets.worker.spec import CannotBuild
 from services.trainer.faults import Fault, InvalidRequest
 
 log = structlog.get_logger()

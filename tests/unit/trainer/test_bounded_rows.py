@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from services.trainer.datasets.build_fault import CannotBuild
 from services.trainer.datasets.build_process import run_process
 from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.dataset import Format, InvalidSample
@@ -20,7 +21,6 @@ from services.trainer.datasets.worker.rows import Unreadable, read_rows
 from services.trainer.datasets.worker.spec import (
     BuildOutcome,
     BuildSpec,
-    CannotBuild,
     Input,
     InputFile,
     Unbuildable,

@@ -8,10 +8,11 @@ from typing import IO, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.records import Kind
-from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, InputFile
+from services.trainer.datasets.worker.spec import InputFile
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.trainer.datasets import dataset_file, records
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.dataset_file import FrozenFile
 from services.trainer.datasets.filters import FilterReport, apply
 from services.trainer.datasets.generators import GenerationReport, generate
@@ -21,7 +22,7 @@ from services.trainer.datasets.worker.card import DataCard, RatingCard, SplitCar
 from services.trainer.datasets.worker.inputs import InputReader, batches_of
 from services.trainer.datasets.worker.progress_file import BuildPositionFile
 from services.trainer.datasets.worker.sorting import IdSorter
-from services.trainer.datasets.worker.spec import BuildFault, BuildSpec, Built, CannotBuild, Unbuildable
+from services.trainer.datasets.worker.spec import BuildSpec, Built, Unbuildable
 from services.trainer.datasets.worker.split import Splitter
 from services.trainer.parent_death import claim_stdout, die_with
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild  # noqa: F401 - CannotBuild's former place
 from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.dataset import Format
 from services.trainer.datasets.filters import FilterRecipe
@@ -73,25 +74,6 @@ class Built(_Frozen):
     card: Path
     samples: int
     validation_samples: int
-
-
-class BuildFault(_Frozen):
-    """One thing that is wrong with a recipe or with the data it names."""
-
-    field: str
-    value: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.value} is refused, expected {self.expected}"
-
-
-class CannotBuild(Exception):
-    """No data set comes of this; trying again changes nothing."""
-
-    def __init__(self, *faults: BuildFault) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = faults
 
 
 class Unbuildable(_Frozen):
