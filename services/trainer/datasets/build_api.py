@@ -42,7 +42,7 @@ async def upload(
     domain: DomainName,
     filename: Annotated[str, Query(min_length=1, max_length=200)],
 ) -> UploadView:
-    """The body is the file itself; its name's ending says what it is. The same bytes again are the same upload."""
+    """The body is the file itself; its name's extension is its format. The same bytes again are the same upload."""
     caller.reach(domain)
     name = PurePosixPath(filename.replace("\\", "/")).name
     fmt = format_of(name)
@@ -87,7 +87,7 @@ async def delete_upload(upload_id: str, caller: Trains, trainer: Datasets, domai
 
 @router.post("/datasets", status_code=202, summary="Build a data set from a recipe")
 async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, trainer: Datasets) -> BuildQueued:
-    """Whichever worker takes it builds it; `GET /v1/datasets/builds/{id}` says what became of it."""
+    """Whichever worker takes it builds it; `GET /v1/datasets/builds/{id}` gives its state."""
     caller.reach(recipe.domain)
     try:
         build_service.check(recipe, trainer)

@@ -36,7 +36,7 @@ class StoredContent:
 
 
 def check(recipe: DataRecipe, service: DatasetContext) -> None:
-    """What can be told of a recipe before anything is read: every source and generator beside the settings.
+    """What can be checked of a recipe before anything is read: every source and generator beside the settings.
 
     Raises:
         CannotBuild: with all that is wrong.
@@ -60,7 +60,7 @@ async def build(recipe: DataRecipe, act_for: tuple[str, ...], service: DatasetCo
 
     Args:
         recipe: checked before, and again here.
-        act_for: the domains of whoever asked for it; other services are asked for these alone.
+        act_for: the domains of the caller who requested it; other services are called for these alone.
         service: the trainer.
 
     Raises:

@@ -16,7 +16,7 @@ class ReadingFailed(Exception):
 
 
 async def read_lines(stored: StoredDataset, split: Split | None, service: DatasetContext) -> AsyncIterator[bytes]:
-    """The records as bytes of NDJSON, in the order of ids; as slow as whoever iterates.
+    """The records as bytes of NDJSON, in the order of ids; as slow as its reader.
 
     The first item is empty and comes when the file is here and verified: until then nothing is promised.
 

@@ -63,7 +63,7 @@ class SqlSource(NamedSource):
 class DocumentStore(NamedSource):
     """A document store that answers queries with NDJSON (see datasets/sources/documents.py).
 
-    `token` is sent as its bearer token; `resume` says that it takes `after=<id>`.
+    `token` is sent as its bearer token; `resume` states that it takes `after=<id>`.
     """
 
     url: HttpUrl
@@ -76,7 +76,7 @@ class GenerationEndpoint(NamedSource):
 
     `url` is its base URL, for example https://api.example.com/v1; `token` is sent as bearer token, as is what
     `token_file` holds when a build begins. `concurrency`: requests under way at once. `foreign`: not one of the
-    fleet's own; only such a server is not told for which domains it is asked, and it may not have a token of the fleet.
+    fleet's own; only such a server does not learn for which domains it is called, nor gets a token of the fleet.
     """
 
     url: HttpUrl

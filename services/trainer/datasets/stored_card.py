@@ -40,6 +40,6 @@ def golden_threshold_of(card: StoredCard) -> float:
 
 
 def adapter_type_of(card: StoredCard) -> str:
-    """What kind of adapter the data was prepared for (AS-3.1); empty where its card does not say."""
+    """What kind of adapter the data was prepared for (AS-3.1); empty where its card has none."""
     found = card.get("adapter_type")
     return found if isinstance(found, str) else ""

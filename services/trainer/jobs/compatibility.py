@@ -41,7 +41,7 @@ def unvalidated(request: v1.TrainingRequested, *, split: bool) -> Iterator[Fault
 
 
 def asks_for_size(request: v1.TrainingRequested) -> bool:
-    """Whether it says how large its batches are. Unasked, the longest sample is a bound that few data sets reach."""
+    """Whether it sets how large its batches are. Unset, the longest sample is a bound that few data sets reach."""
     return not {"batch_size", "micro_batch_size", "max_length"}.isdisjoint(_asked(request))
 
 

@@ -1,4 +1,4 @@
-"""A training job's life as pure transitions: (job, input) → job and the event that says it."""
+"""A training job's life as pure transitions: (job, input) → job and the event that announces it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -63,7 +63,7 @@ class Job:
     """One request to train, and how far it has come.
 
     `attempts` counts workers that took it up, `stalled` those since the last stored checkpoint. `dataset_id` and
-    `base` are fixed by the first attempt: whoever resumes trains on the same data and the same weights.
+    `base` are fixed by the first attempt: a worker that resumes it trains on the same data and the same weights.
     """
 
     job_id: str
@@ -110,7 +110,7 @@ class Job:
 
 
 def queue(request: v1.TrainingRequested, job_id: str, now: datetime) -> Job:
-    """A new job. The request keeps the id, so that it reads the same whoever chose it."""
+    """A new job. The request keeps the id, so that it is the same wherever it was chosen."""
     return Job(job_id=job_id, request=request.model_copy(update={"job_id": job_id}), created_at=now)
 
 
@@ -213,7 +213,7 @@ def fail(job: Job, reason: str, now: datetime) -> tuple[Job, v1.TrainingFailed]:
 
 
 def ask_to_cancel(job: Job, by: str, reason: str, now: datetime) -> tuple[Job, v1.TrainingCancelled | None]:
-    """A job that waits ends at once; a running one is ended by its worker, which says so when the work has stopped."""
+    """A job that waits ends at once; a running one is ended by its worker, which announces it once it has stopped."""
     if job.state.final:
         raise InvalidTransition(job, "cancelled")
     asked = replace(job, cancel_by=job.cancel_by or by, cancel_reason=job.cancel_reason or reason)

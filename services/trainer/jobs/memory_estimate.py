@@ -35,7 +35,7 @@ _HELD = 1.4
 _LOGITS = 6
 HEAD_ROWS = 1024
 _SHORTEST = 8
-"""Tokens below which no sample says anything: the least that max_length may be."""
+"""Tokens below which no sample is of use: the least that max_length may be."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def memory(configuration: Configuration, size: ModelSize, tokens: int) -> int:
 
 
 def faults(configuration: Configuration, size: ModelSize, available: int) -> tuple[Fault, ...]:
-    """One fault when the worst batch does not fit in the available bytes; it says what would. 0 is no bound."""
+    """One fault when the worst batch does not fit in the available bytes; it names what would. 0 is no bound."""
     sequences = objective_named(configuration.objective).sequences
     batch, length, processes = configuration.batch_size, configuration.max_length, configuration.processes
     micro = configuration.micro_batch_size

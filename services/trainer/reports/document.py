@@ -66,7 +66,7 @@ class Times(Part):
 
 class Energy(Part):
     """Energy of the processors. `method` is `rapl` (the machine's own counters) or `estimate` (busy seconds times an
-    assumed power); `note` says what is in it and what is not."""
+    assumed power); `note` lists what is in it and what is not."""
 
     watt_hours: float
     processor_seconds: float

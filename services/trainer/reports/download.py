@@ -43,7 +43,7 @@ def _pack(folder: Path, names: tuple[str, ...], to: Path) -> Path:
 
 
 def _answer(file: IO[bytes], name: str, content_type: str) -> StreamingResponse:
-    # The file has no name any more once its folder is gone: whoever stops reading leaves nothing behind.
+    # The file has no name any more once its folder is gone: a reader that stops leaves nothing behind.
     headers = {
         "Content-Disposition": f'attachment; filename="{name}"',
         "Content-Length": str(file.seek(0, 2)),

@@ -1,4 +1,4 @@
-"""What is told of a job's course over HTTP: the same objects when asked and when streamed."""
+"""A job's progress over HTTP: the same objects as an answer and as a stream."""
 
 from typing import Literal, Self
 

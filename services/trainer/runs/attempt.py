@@ -263,7 +263,7 @@ class Attempt:
         stored = StoredCheckpoint(saved.step, saved.epoch, blob)
         superseded = await self._patiently("checkpoint record", lambda: self._record(stored))
         for old in superseded:
-            # The object goes first: a record without it is skipped by whoever resumes and removed with the next one.
+            # The object goes first: a record without it is skipped at a resume and removed with the next one.
             if old.blob.uri != blob.uri:
                 await self._service.blobs.delete(old.blob)
             async with self._work.transaction() as tx:
@@ -285,7 +285,7 @@ class Attempt:
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that says most: losing the lease or being cancelled outrank the crash they cause."""
+    """The failure that explains the others: losing the lease or being cancelled outrank the crash they cause."""
     leaves = list(_leaves(failures))
     for kind in (LeaseLost, CancelWanted, PauseTaken):
         for leaf in leaves:

@@ -40,7 +40,7 @@ class ProgressLog:
         metrics.observe_validation(validated)
 
     async def keep_flushing(self) -> None:
-        """Flush again and again. A database that is away costs nothing: the steps stay pending."""
+        """Flush again and again. An unavailable database costs nothing: the steps stay pending."""
         while True:
             await asyncio.sleep(self._settings.flush_seconds)
             try:

@@ -39,7 +39,7 @@ _REASON_CHARACTERS = 2000
 
 
 def main(spec_file: str, progress: Path | None = None) -> int:
-    """Train what the spec says. 0 when finished, paused or refused with a reason, another status for a crash."""
+    """Train what the spec describes. 0 when finished, paused or refused with a reason, another status for a crash."""
     spec = TrainingSpec.model_validate_json(Path(spec_file).read_bytes())
     rank = int(os.environ.get("RANK", "0"))
     if progress:

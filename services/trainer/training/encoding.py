@@ -104,7 +104,7 @@ def encode_conversation(tokenizer: Tokenizer, prompt: Sequence[Message], complet
 
     Answers share a sample as long as the ids up to one are the beginning of the ids of the next prompt. A template that
     renders an earlier answer differently once a newer question follows (Qwen3 drops its reasoning) gets a sample for
-    each answer. What the assistant says before the first question, a greeting, is context alone: nobody asks for it.
+    each answer. A turn of the assistant before the first question, a greeting, is context alone: no prompt leads to it.
 
     Raises:
         UnfitTokenizer, UnfitRecord: see `encode`.

@@ -194,7 +194,7 @@ class Outcome:
 
 
 class TrainingRefused(_Frozen):
-    """The data or the model cannot be trained like this, whoever tries again."""
+    """The data or the model cannot be trained like this; trying again changes nothing."""
 
     kind: Literal["refused"] = "refused"
     reason: str

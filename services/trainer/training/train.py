@@ -229,8 +229,8 @@ def _recall_best(trainer: ObjectiveTrainer, resumed: Path, best: Path | None, st
         return
     folder = resumed if state.best_global_step == state.global_step else best
     if folder is None:
-        # Its upload failed, or the object is gone. What is still to come competes anew: the job is worth more than
-        # the weights that are lost.
+        # Its upload failed, or the object is gone. Later steps compete from the start: the job is worth more than
+        # the lost weights.
         state.best_metric = state.best_global_step = None
         state.save_to_json(str(resumed / "trainer_state.json"))
         return

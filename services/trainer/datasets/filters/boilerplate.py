@@ -1,4 +1,4 @@
-"""Completions that say nothing."""
+"""Completions without content."""
 
 import re
 

@@ -46,7 +46,7 @@ def generate(
     Args:
         recipe: checked by `check`.
         kind: of the data set.
-        records: gives the records to work on, anew each time; only such as are trained on and not synthetic.
+        records: gives the records to work on, from the start each time; only such as are trained on and not synthetic.
         endpoints: those that the settings name.
         report: counts as the records are taken.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def main(spec_file: str) -> int:
-    """Build what the spec says. 0 when built or refused with reasons, another status for a crash."""
+    """Build what the spec describes. 0 when built or refused with reasons, another status for a crash."""
     spec = BuildSpec.model_validate_json(Path(spec_file).read_bytes())
     die_with(spec.supervisor)
     out = claim_stdout()

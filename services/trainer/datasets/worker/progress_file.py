@@ -1,4 +1,4 @@
-"""Where the building subprocess is in its work, on disk: whoever outlives it can name what it died over."""
+"""Where the building subprocess is in its work, on disk: its supervisor can name what it died of."""
 
 from pathlib import Path
 

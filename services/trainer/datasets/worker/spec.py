@@ -1,4 +1,4 @@
-"""What the building subprocess is told and what it answers: one JSON file in, one JSON line out. Imports no pyarrow."""
+"""What the building subprocess takes and what it answers: one JSON file in, one JSON line out. Imports no pyarrow."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ class InputFile(_Frozen):
 class Input(_Frozen):
     """What one source gave: files, and how records are read from their rows.
 
-    `described` is what the card says of the source. `unusable` says what a row that makes no record does to the
+    `described` is what the card has of the source. `unusable` is what a row that makes no record does to the
     build; `field` names the source in faults, for example `sources.0`.
     """
 
@@ -77,7 +77,7 @@ class Built(_Frozen):
 
 
 class Unbuildable(_Frozen):
-    """No data set comes of this recipe, whoever tries again."""
+    """No data set comes of this recipe; trying again changes nothing."""
 
     outcome: Literal["unbuildable"] = "unbuildable"
     faults: tuple[BuildFault, ...]

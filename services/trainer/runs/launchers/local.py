@@ -19,8 +19,8 @@ class LocalLauncher:
 def distributed(processes: int, *, python: str = sys.executable, port: int | None = None) -> tuple[str, ...]:
     """The command that runs a Python module in so many processes: on GPUs by NCCL, else on cores by gloo.
 
-    accelerate starts them with torchrun when it is told `--multi_gpu`, whether there are GPUs or not; its `--cpu` asks
-    for MPI. The training itself says that it uses the CPU (`TrainingArguments.use_cpu`). `port` is where they meet, a
+    accelerate starts them with torchrun when it is given `--multi_gpu`, whether there are GPUs or not; its `--cpu` asks
+    for MPI. The training itself chooses the CPU (`TrainingArguments.use_cpu`). `port` is where they meet, a
     free one unless given.
     """
     return (

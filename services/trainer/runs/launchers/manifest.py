@@ -1,4 +1,4 @@
-"""A training as a Kubernetes Job: the manifest, from what the settings say and one spec. Pure."""
+"""A training as a Kubernetes Job: the manifest, from the settings and one spec. Pure."""
 
 import hashlib
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def job_name(job_id: str) -> str:
 
 
 def manifest(template: JobTemplate, job_id: str, spec: Path, progress: Path, *, processes: int) -> dict[str, Any]:
-    """A batch/v1 Job that trains what the file `spec` says and writes its progress to a file.
+    """A batch/v1 Job that trains what the file `spec` describes and writes its progress to a file.
 
     It has no credentials, no token and, under the base's default-deny policy, no network. It never restarts: what
     happens after a failure is decided by the service, from the newest checkpoint.
