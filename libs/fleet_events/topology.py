@@ -203,15 +203,11 @@ TOPOLOGY: tuple[Row, ...] = (
         (replace(_long("trainer"), workers=MAX_BUILDS),),
     ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
-    # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority.
+    # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority. What
+    # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox.
     Row(v1.TrainingRequested, "lorafleet.v1.training.requested", (UPSTREAM, "trainer"), (Consumer("trainer"),)),
-    # Jobs that give way to others stay unanswered meanwhile: if they used up the limit, those others never came.
-    Row(
-        v1.TrainingQueued,
-        "lorafleet.v1.training.queued",
-        ("trainer",),
-        (replace(_long("trainer"), max_ack_pending=10_000),),
-    ),
+    # Tickets as well: a worker that gets one trains the best job that waits.
+    Row(v1.TrainingQueued, "lorafleet.v1.training.queued", ("trainer",), (_long("trainer"),)),
     Row(v1.TrainingStarted, "lorafleet.v1.training.started", ("trainer",)),
     Row(v1.TrainingProgressed, "lorafleet.v1.training.progressed", ("trainer",), keep=WEEK),
     Row(v1.TrainingCompleted, "lorafleet.v1.training.completed", ("trainer",), (Consumer("registry"),)),

@@ -692,7 +692,8 @@ class TrainingRequested(Event):
 
 
 class TrainingQueued(Event):
-    """A job was accepted: its request is valid as a whole and waits for a worker."""
+    """A job waits for a worker: its request is valid as a whole, or it was resumed. For the trainer's workers each such event
+    is a ticket: who receives one trains the best job that waits, which need not be this one."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.TrainingQueued"
 

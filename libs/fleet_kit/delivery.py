@@ -158,7 +158,7 @@ class Dispatcher:
             taken = await lease.acquire(connection, name, self.holder, self.lease)
         if taken is None:
             raise NotYet(f"{name} is being worked on", after=self.lease.total_seconds() / 3)
-        work = LeasedTask(envelope, binding.durable, name, taken.token, self.begin)
+        work = LeasedTask(envelope, binding.durable, name, taken.token, self.begin, holder=self.holder, ttl=self.lease)
         running = asyncio.ensure_future(self._work(event, work, binding, taken.unanswered))
         self.running.add(running)
         running.add_done_callback(self.running.discard)
@@ -167,15 +167,16 @@ class Dispatcher:
             await running
         except asyncio.CancelledError:
             if work.lost.is_set():
-                await self._tell_survival(name, taken.token)
-                raise LeaseLost(f"{name} was taken over") from None
+                await self._tell_survival(work)
+                raise LeaseLost(f"{' or '.join(work.leases)} was taken over") from None
             raise
         finally:
             beating.cancel()
             running.cancel()
-            with contextlib.suppress(Exception):  # the lease runs out by itself if the database is unavailable
+            with contextlib.suppress(Exception):  # leases run out by themselves if the database is unavailable
                 async with self.pool.acquire(timeout=2) as connection:
-                    await lease.release(connection, name, taken.token)
+                    for held, token in work.leases.items():
+                        await lease.release(connection, held, token)
         if not work.finished:
             raise RuntimeError(f"the handler of {binding.durable} returned without work.finish()")
         return "done"
@@ -189,24 +190,27 @@ class Dispatcher:
         log.error("long_work_given_up", consumer=binding.durable, lease=work.lease, reason=reason)
         return await binding.give_up(event, reason, work, self.service)
 
-    async def _tell_survival(self, name: str, token: int) -> None:
+    async def _tell_survival(self, work: LeasedTask) -> None:
         with contextlib.suppress(Exception):  # one start too many is counted if the database is unavailable
             async with self.pool.acquire(timeout=2) as connection:
-                await lease.survived(connection, name, token)
+                for name, token in work.leases.items():
+                    await lease.survived(connection, name, token)
 
     async def _beat(self, message: NatsMessage, work: LeasedTask, running: asyncio.Future[None]) -> None:
-        """Keep the message and the lease while the work runs; stop the work when the lease is lost."""
+        """Keep the message and the leases while the work runs; stop the work when one is lost."""
         while True:
             await asyncio.sleep(self.lease.total_seconds() / 4)
             try:
                 await message.in_progress()
                 async with self.pool.acquire(timeout=2) as connection:
-                    held = await lease.renew(connection, work.lease, work.token, self.lease)
+                    held = [
+                        await lease.renew(connection, name, token, self.lease) for name, token in work.leases.items()
+                    ]
             except Exception as error:
                 # Bus or database are unavailable for a moment: the fence still protects what is written.
                 log.warning("heartbeat_not_sent", lease=work.lease, reason=describe(error))
                 continue
-            if not held:
+            if not all(held):
                 work.lost.set()
                 running.cancel()
                 return

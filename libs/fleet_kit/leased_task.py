@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 
 from fleet_kit import inbox, lease
 from fleet_kit.cloudevents import Envelope
@@ -22,30 +23,54 @@ class LeasedTask:
         lease_name: str,
         token: int,
         transaction: Callable[[Envelope], AbstractAsyncContextManager[Transaction]],
+        *,
+        holder: str,
+        ttl: timedelta,
     ) -> None:
         self.envelope = envelope
         self.token = token
         """Fencing token: grows with each worker that takes the work up."""
+        self.leases = {lease_name: token}
+        """What this worker holds, with its tokens: the lease of the event, and what was taken with `take`."""
         self.lost = asyncio.Event()
         """Set when the lease is gone; the handler is cancelled then too."""
         self.finished = False
         self._consumer = consumer
         self.lease = lease_name
         self._transaction = transaction
+        self._holder = holder
+        self._ttl = ttl
+        self._taken: dict[str, int] = {}
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """A transaction that commits only while this worker holds the lease; raises `LeaseLost` otherwise."""
+        """A transaction that commits only while this worker holds its leases; raises `LeaseLost` otherwise."""
+        self._taken.clear()
         async with self._transaction(self.envelope) as tx:
-            await lease.check(tx.connection, self.lease, self.token)
+            for name, token in self.leases.items():
+                await lease.check(tx.connection, name, token)
             yield tx
+        self.leases = self.leases | self._taken  # another dict: the heartbeat may be going through the one before
+
+    async def take(self, tx: Transaction, name: str) -> bool:
+        """Take the lease of what this event turns out to be work on; False while another worker holds it.
+
+        From the commit of `tx`, one of `transaction`, it is renewed, fences every write and is released together with
+        the event's own lease. For work that does not write in several transactions at once yet.
+        """
+        taken = await lease.acquire(tx.connection, name, self._holder, self._ttl)
+        if taken is None:
+            return False
+        self._taken[name] = taken.token
+        return True
 
     async def progress(self, tx: Transaction) -> None:
         """The work has come further, in this transaction: workers that were killed before it do not count.
 
         After `attempts.LIMIT` killed workers in a row without progress the event is given up.
         """
-        await lease.progress(tx.connection, self.lease, self.token)
+        for name, token in (self.leases | self._taken).items():
+            await lease.progress(tx.connection, name, token)
 
     @asynccontextmanager
     async def finish(self) -> AsyncIterator[Transaction]:

@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1", tags=["training"])
 
 @router.post("/jobs", status_code=202, summary="Queue a training job", openapi_extra=reads_json(v1.TrainingRequested))
 async def submit_job(request: Request, response: Response, caller: Trains, trainer: Trainer) -> Accepted:
-    """The body is a TrainingRequested. The job is trained by whichever worker takes its event."""
+    """The body is a TrainingRequested. The job is trained by whichever worker claims it."""
     reading = read_request(await request.body())
     if reading.request is None:
         raise _unprocessable(reading.faults)
@@ -44,14 +44,15 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
     job = domain.queue(asked, asked.job_id, datetime.now(UTC))
     async with trainer.transaction() as tx:
         if reading.named:
-            faults += (await faults_of(job, tx.connection, trainer))[1]
+            job, found = await faults_of(job, tx.connection, trainer)
+            faults += found
         else:
             faults += trainer.parts.checks.faults_of(asked)[1]
         if faults:
             raise _unprocessable(faults)
         if await store.add_job(tx.connection, job):
             await quotas.check_job(tx.connection, job.domain, trainer.settings, but=job.job_id)
-            await tx.emit(asked, entity=job.job_id)
+            await tx.emit(domain.queued(job), entity=job.job_id)
         else:
             await _same_again(job, await store.locked(tx.connection, job.job_id))
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"

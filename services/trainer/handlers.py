@@ -24,7 +24,7 @@ from services.trainer.datasets.store import samples as store
 from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
-from services.trainer.runs.job_run import give_up_job, run_job
+from services.trainer.runs.job_run import run_next_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
 
@@ -59,18 +59,14 @@ async def accept_job(event: TrainingRequested, tx: Transaction, service: Trainer
     await accept(event, tx.cause, tx, service)
 
 
-def _job_lease(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG001
-    return f"job:{event.job_id}"
+def _job_ticket(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG001
+    return f"job-ticket:{envelope.id}"
 
 
-async def _give_up_job(event: TrainingQueued, reason: str, work: LeasedTask, service: TrainerService) -> None:  # noqa: ARG001
-    await give_up_job(event.job_id, reason, work)
-
-
-@handlers.long(TrainingQueued, lease=_job_lease, give_up=_give_up_job)
-async def train(event: TrainingQueued, work: LeasedTask, service: TrainerService) -> None:
-    """Train, on one worker at a time, until the job has succeeded, failed or been cancelled."""
-    await run_job(event.job_id, work, service)
+@handlers.long(TrainingQueued, lease=_job_ticket)
+async def train(event: TrainingQueued, work: LeasedTask, service: TrainerService) -> None:  # noqa: ARG001
+    """Train the job that is next, which need not be the one that this event was written for, until it has ended."""
+    await run_next_job(work, service)
 
 
 def _build_ticket(event: DatasetQueued, envelope: Envelope) -> str:  # noqa: ARG001

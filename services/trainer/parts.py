@@ -21,7 +21,6 @@ from services.trainer.jobs.memory_estimate import ModelSize
 from services.trainer.jobs.request_checks import RequestChecks
 from services.trainer.runs.launchers import Launcher
 from services.trainer.runs.launchers.local import LocalLauncher
-from services.trainer.runs.queue_order import Turn
 from services.trainer.settings import TrainerSettings
 from services.trainer.work_folder import remove_leftovers
 
@@ -34,7 +33,6 @@ class TrainerParts:
     launcher: Launcher = field(default_factory=LocalLauncher)
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     """Names this process in a job's history."""
-    turn: Turn = field(default_factory=Turn)
     builds: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Places for builds of data sets."""
 

@@ -7,6 +7,7 @@ import structlog
 
 from fleet_kit.errors import LeaseLost
 from fleet_kit.leased_task import LeasedTask
+from fleet_kit.transaction import Transaction
 from services.trainer.datasets import build_service, build_state
 from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.build_process import BuildCrashed
@@ -16,6 +17,7 @@ from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.store import build_queue
 from services.trainer.datasets.store import builds as build_store
 from services.trainer.retry import PASSING
+from services.trainer.tickets import claimed
 
 log = structlog.get_logger()
 
@@ -71,20 +73,18 @@ async def _run(build: DatasetBuild, work: LeasedTask, service: DatasetContext) -
 
 async def _claim(work: LeasedTask, service: DatasetContext) -> DatasetBuild | None:
     """The next build, as soon as its domain may have one more running; None when no build waits."""
-    while True:
-        async with work.transaction() as tx:
-            build = await build_queue.claim(
-                tx.connection, work.lease, work.token, at_most=service.settings.builds_per_domain
-            )
-            if build is not None:
-                build = build_state.take_up(build)
-                await build_store.save_build(tx.connection, build)
-                await work.progress(tx)  # from here on the build counts its own attempts
-                return build
-            waiting = await build_queue.count_waiting(tx.connection)
-        if not waiting:
+
+    async def claim(tx: Transaction) -> DatasetBuild | None:
+        build = await build_queue.claim(
+            tx.connection, work.lease, work.token, at_most=service.settings.builds_per_domain
+        )
+        if build is None:
             return None
-        await asyncio.sleep(_LOOK_SECONDS)
+        build = build_state.take_up(build)
+        await build_store.save_build(tx.connection, build)
+        return build
+
+    return await claimed(work, claim, build_queue.any_waits, look_seconds=_LOOK_SECONDS)
 
 
 async def _again(build: DatasetBuild, work: LeasedTask) -> DatasetBuild:

@@ -140,7 +140,7 @@ def take_up(job: Job, now: datetime, worker: str = "") -> Job:
 
 
 def crash(job: Job, reason: str, now: datetime) -> Job:
-    """The training process died under its worker, who may try again."""
+    """The attempt was cut short, most often since the training process died; its worker or another may try again."""
     _must_run(job, "crashed")
     return replace(job, error=reason, history=_closed(job, now, AttemptOutcome.CRASHED, reason))
 

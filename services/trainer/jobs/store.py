@@ -29,7 +29,8 @@ async def add_job(connection: Connection, job: Job) -> bool:
     """Queue a job; False when its id is taken."""
     added = await connection.fetchval(
         """
-        insert into jobs (job_id, domain, state, request, created_at, priority) values ($1, $2, $3, $4, $5, $6)
+        insert into jobs (job_id, domain, state, request, created_at, priority, continued, targets)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
         on conflict do nothing returning true
         """,
         job.job_id,
@@ -38,6 +39,8 @@ async def add_job(connection: Connection, job: Job) -> bool:
         job.request.model_dump(mode="json"),
         job.created_at,
         job.priority,
+        _continued.dump_python(job.continued, mode="json"),
+        list(job.targets),
     )
     return bool(added)
 
@@ -45,7 +48,7 @@ async def add_job(connection: Connection, job: Job) -> bool:
 async def find_job(connection: Connection, job_id: str) -> Job | None:
     """A job by its id."""
     row = await connection.fetchrow("select * from jobs where job_id = $1", job_id)
-    return _job(row) if row else None
+    return job_of(row) if row else None
 
 
 async def locked(connection: Connection, job_id: str) -> Job:
@@ -53,7 +56,7 @@ async def locked(connection: Connection, job_id: str) -> Job:
     row = await connection.fetchrow("select * from jobs where job_id = $1 for update", job_id)
     if row is None:
         raise LookupError(f"job {job_id} is not in the database")
-    return _job(row)
+    return job_of(row)
 
 
 async def list_jobs(connection: Connection, domains: Sequence[str] | None, state: str | None, limit: int) -> list[Job]:
@@ -68,7 +71,7 @@ async def list_jobs(connection: Connection, domains: Sequence[str] | None, state
         state,
         limit,
     )
-    return [_job(row) for row in rows]
+    return [job_of(row) for row in rows]
 
 
 async def save_job(connection: Connection, job: Job) -> None:
@@ -109,23 +112,6 @@ async def wishes(connection: Connection, job_id: str) -> tuple[bool, bool]:
     """Whether somebody has asked to cancel the job, and whether to pause it."""
     row = await connection.fetchrow("select cancel_by <> '', pause_by <> '' from jobs where job_id = $1", job_id)
     return (bool(row[0]), bool(row[1])) if row else (False, False)
-
-
-async def count_ahead(connection: Connection, job: Job) -> int:
-    """Queued jobs that nobody has yet and that go before this one: of higher priority, or as high and older."""
-    return int(
-        await connection.fetchval(
-            """
-            select count(*) from jobs
-            where state = 'queued'
-              and (priority > $2 or priority = $2 and (created_at, job_id) < ($3, $1))
-              and not exists (select from lease where name = 'job:' || jobs.job_id and expires_at > now())
-            """,
-            job.job_id,
-            job.priority,
-            job.created_at,
-        )
-    )
 
 
 async def add_adapter(connection: Connection, event: v1.AdapterRegistered) -> None:
@@ -246,7 +232,8 @@ async def forget_checkpoint(connection: Connection, job_id: str, step: int) -> N
     await connection.execute("delete from checkpoints where job_id = $1 and step = $2", job_id, step)
 
 
-def _job(row: asyncpg.Record) -> Job:
+def job_of(row: asyncpg.Record) -> Job:
+    """The job of a row of jobs."""
     return Job(
         job_id=row["job_id"],
         request=v1.TrainingRequested.model_validate(row["request"]),

@@ -5,7 +5,6 @@ from typing import Protocol, TypeAlias
 from services.trainer.context import Context
 from services.trainer.jobs.context import JobParts
 from services.trainer.runs.launchers import Launcher
-from services.trainer.runs.queue_order import Turn
 from services.trainer.runs.settings import RunSettings
 
 
@@ -20,11 +19,6 @@ class RunParts(JobParts, Protocol):
     @property
     def worker(self) -> str:
         """Names this process in a job's history."""
-        ...
-
-    @property
-    def turn(self) -> Turn:
-        """Whose job is next."""
         ...
 
 

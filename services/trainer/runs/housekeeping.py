@@ -1,4 +1,4 @@
-"""What has to go goes: checkpoints of ended jobs, uploads that nobody uses. One trainer at a time."""
+"""What is done now and then, by one trainer at a time: checkpoints and uploads expire, lost tickets are replaced."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import structlog
 from fleet_kit import tasks
 from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
-from services.trainer.runs import resume_data
+from services.trainer.runs import lost_tickets, resume_data
 from services.trainer.runs.context import RunContext
 
 log = structlog.get_logger()
@@ -35,14 +35,15 @@ async def _keep_sweeping(service: RunContext) -> None:
 
 
 async def sweep(service: RunContext) -> None:
-    """Remove what has expired, unless another trainer is at it."""
+    """Remove what has expired and replace what was lost, unless another trainer is at it."""
     async with service.db.acquire(timeout=5) as connection:
         if not await connection.fetchval("select pg_try_advisory_lock(hashtextextended('trainer.sweep', 106))"):
             return
         try:
+            tickets = await lost_tickets.replace(service)
             checkpoints = await resume_data.sweep(service)
             uploads = await expire_uploads(service)
         finally:
             await connection.execute("select pg_advisory_unlock(hashtextextended('trainer.sweep', 106))")
-    if checkpoints or uploads:
-        log.info("swept", checkpoints=checkpoints, uploads=uploads)
+    if tickets or checkpoints or uploads:
+        log.info("swept", tickets=tickets, checkpoints=checkpoints, uploads=uploads)

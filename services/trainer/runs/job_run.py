@@ -1,5 +1,6 @@
-"""The long work on a queued job: choose the data, attempt until done, end in one transaction."""
+"""The long work behind a ticket: claim the next job, choose its data, attempt until done, end in one transaction."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,19 +9,23 @@ import structlog
 
 from fleet_events import v1
 from fleet_events.message import Event
+from fleet_kit.errors import LeaseLost
+from fleet_kit.faults import is_transient
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
 from services.trainer.child_process import Crashed
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.selection import freeze_selection
 from services.trainer.faults import InvalidRequest
-from services.trainer.jobs import domain, store
+from services.trainer.jobs import domain, job_queue, store
+from services.trainer.jobs.acceptance import examine
 from services.trainer.jobs.domain import InvalidTransition, Job, JobState
 from services.trainer.reports import publish
 from services.trainer.retry import PASSING, patiently
 from services.trainer.runs import resume_data
 from services.trainer.runs.attempt import Attempt, CancelWanted, DataRefused, PauseTaken
 from services.trainer.runs.context import RunContext
+from services.trainer.tickets import claimed
 from services.trainer.training.objectives.table import objective_named
 from services.trainer.training.protocol import Outcome
 from services.trainer.work_folder import work_folder
@@ -29,20 +34,48 @@ log = structlog.get_logger()
 
 End = Callable[[Job, datetime], tuple[Job, Event]]
 
+_NOT_WRITTEN: tuple[type[BaseException], ...] = (LeaseLost, *PASSING)
+_LOOK_SECONDS = 0.05
+_REST_SECONDS = 5.0
 
-async def run_job(job_id: str, work: LeasedTask, service: RunContext) -> None:
-    """Take the job from wherever it stands to its end.
+
+async def run_next_job(work: LeasedTask, service: RunContext) -> None:
+    """Take the next job from wherever it stands to its end, or until it rests.
+
+    A ticket that finds no job waiting is spare: the job that it was written for was cancelled or paused, or another
+    ticket has it.
 
     Raises:
-        NotYet: a job that goes before it waits.
-        LeaseLost: another worker has the job.
-        what passes by itself (see fleet_kit.settle): the message comes again and the job goes on.
+        LeaseLost: another worker has the ticket, or the job.
+        what passes by itself (see fleet_kit.settle): the job waits again, and the ticket comes again.
     """
-    await service.parts.turn.wait(job_id, service)
-    while True:
-        job, taken = await _take_up(job_id, work, service)
-        if not taken:
-            return await _leave(job, work, service)
+    claimed_job = await _claim(work, service)
+    if claimed_job is None:
+        async with work.finish():
+            return
+    job, begun = claimed_job
+    try:
+        await _run(job, begun, work, service)
+    except LeaseLost:
+        raise
+    except Exception as error:
+        await _let_go(job.job_id, error, work)
+        raise
+
+
+async def _claim(work: LeasedTask, service: RunContext) -> tuple[Job, bool] | None:
+    async def claim(tx: Transaction) -> tuple[Job, bool] | None:
+        job = await job_queue.next_job(tx.connection)
+        if job is None or not await work.take(tx, job_queue.lease_of(job.job_id)):
+            return None
+        return await _take_up(job, tx, service)
+
+    return await claimed(work, claim, job_queue.any_waits, look_seconds=_LOOK_SECONDS)
+
+
+async def _run(job: Job, begun: bool, work: LeasedTask, service: RunContext) -> None:
+    job_id = job.job_id
+    while begun:
         try:
             return await _attempt(job, work, service)
         except CancelWanted:
@@ -53,28 +86,11 @@ async def run_job(job_id: str, work: LeasedTask, service: RunContext) -> None:
             return await _end(job_id, _failing(str(error)), work, service)
         except Crashed as error:
             log.warning("training_process_died", job=job_id, attempt=job.attempts, reason=str(error))
-            await _remember(job_id, str(error), work)
-
-
-async def give_up_job(job_id: str, reason: str, work: LeasedTask) -> None:
-    """Fail a job whose workers were killed before they could take it up."""
-    async with work.transaction() as tx:
-        resting = (await store.locked(tx.connection, job_id)).state
-    if resting.final or resting is JobState.PAUSED:
-        async with work.finish():
-            return
-    async with work.finish() as tx:
-        await _write_end(tx, job_id, _failing(reason))
-
-
-async def _leave(job: Job, work: LeasedTask, service: RunContext) -> None:
-    """A job that is not trained now: it has ended or rests, shall do so, or was tried too often."""
-    if job.state.final or job.state is JobState.PAUSED:
-        # Before anybody took it up, or it was queued under two events.
-        async with work.finish():
-            return
+            async with work.transaction() as tx:
+                crashed = domain.crash(await store.locked(tx.connection, job_id), str(error), datetime.now(UTC))
+                job, begun = await _take_up(crashed, tx, service)
     end = domain.cancel if job.cancel_by else domain.pause if job.pause_by else _exhausted(job)
-    await _end(job.job_id, end, work, service)
+    return await _end(job_id, end, work, service)
 
 
 def _exhausted(job: Job) -> "End":
@@ -82,26 +98,33 @@ def _exhausted(job: Job) -> "End":
     return _failing(f"given up after {job.stalled} attempts without a new checkpoint; last: {last}")
 
 
-async def _take_up(job_id: str, work: LeasedTask, service: RunContext) -> tuple[Job, bool]:
-    """The job, and whether this attempt may go on; it may not when the job has ended, shall rest or is exhausted."""
-    async with work.transaction() as tx:
-        job = await store.locked(tx.connection, job_id)
-        resting = job.state.final or job.state is JobState.PAUSED
-        if resting or job.cancel_by or job.pause_by or domain.exhausted(job):
-            return job, False
+async def _take_up(job: Job, tx: Transaction, service: RunContext) -> tuple[Job, bool]:
+    """The locked job, and whether an attempt has begun: none does where the job is to end instead."""
+    begun = not (job.cancel_by or job.pause_by or domain.exhausted(job))
+    if begun:
         job = domain.take_up(job, datetime.now(UTC), service.parts.worker)
-        await store.save_job(tx.connection, job)
-        await work.progress(tx)  # from here on the job counts its own attempts
-        return job, True
+    await store.save_job(tx.connection, job)
+    return job, begun
 
 
-async def _remember(job_id: str, error: str, work: LeasedTask) -> None:
-    async with work.transaction() as tx:
-        job = await store.locked(tx.connection, job_id)
-        await store.save_job(tx.connection, domain.crash(job, error, datetime.now(UTC)))
+async def _let_go(job_id: str, error: Exception, work: LeasedTask) -> None:
+    """Keep on the job why its attempt ended, since another ticket may take it up next."""
+    try:
+        async with work.transaction() as tx:
+            job = await store.locked(tx.connection, job_id)
+            if job.state is JobState.RUNNING:
+                await store.save_job(tx.connection, domain.crash(job, repr(error)[:1000], datetime.now(UTC)))
+    except _NOT_WRITTEN as unwritten:
+        log.warning("attempt_end_not_recorded", job=job_id, reason=repr(unwritten))
+    if is_transient(error):
+        # The ticket comes again later, but the next one would have the job at once, and soon use up its attempts.
+        await asyncio.sleep(_REST_SECONDS)
 
 
 async def _attempt(job: Job, work: LeasedTask, service: RunContext) -> None:
+    if not job.targets:
+        job = await _accept(job.job_id, work, service)
+    # Once more: the settings may have changed while it waited, for example the base model or what slots hold.
     service.parts.checks.examine(job.request, job.continued)
     data = await _settle_inputs(job, work, service)
     with work_folder(service.settings.cache_dir) as folder:
@@ -111,6 +134,14 @@ async def _attempt(job: Job, work: LeasedTask, service: RunContext) -> None:
         )
         await _end(job.job_id, _succeeding(completed), work, service)
     await _drop_resume_data(job.job_id, service)
+
+
+async def _accept(job_id: str, work: LeasedTask, service: RunContext) -> Job:
+    """Settle a job that came over HTTP under an earlier release, which accepted it by an event of its own."""
+    async with work.transaction() as tx:
+        job = await examine(await store.locked(tx.connection, job_id), tx.connection, service)
+        await store.save_job(tx.connection, job)
+        return job
 
 
 async def _drop_resume_data(job_id: str, service: RunContext) -> None:

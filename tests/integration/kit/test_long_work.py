@@ -101,3 +101,48 @@ async def test_a_worker_that_lost_its_lease_is_cancelled_and_its_writes_are_fenc
 
         await eventually(done_by_the_next)
     assert fenced == ["stolen"]
+
+
+async def test_a_second_lease_is_renewed_fences_writes_and_is_released_with_the_first(
+    run_kit, jetstream, eventually
+) -> None:
+    seen: list[str] = []
+    handlers: Handlers[Any] = Handlers("trainer")
+
+    @handlers.long(v1.TrainingRequested, lease=lambda event, envelope: f"ticket:{event.job_id}")
+    async def train(event: v1.TrainingRequested, work: LeasedTask, service: Any) -> None:
+        async with work.transaction() as tx:
+            assert await work.take(tx, f"thing:{event.job_id}")
+        if event.job_id == "kept":
+            async with work.transaction() as tx:
+                before = await tx.connection.fetchval("select expires_at from lease where name = 'thing:kept'")
+            await asyncio.sleep(1.5)
+            async with work.finish() as tx:
+                after = await tx.connection.fetchval("select expires_at from lease where name = 'thing:kept'")
+                assert after > before
+            seen.append("kept")
+            return
+        if seen[-1] == "kept":
+            async with service.db.acquire() as connection:  # somebody takes the second lease over behind its back
+                await connection.execute("update lease set token = 99, expires_at = now() where name = 'thing:robbed'")
+            try:
+                async with work.transaction():
+                    pass
+            except LeaseLost:
+                seen.append("fenced")
+            await asyncio.sleep(60)  # the heartbeat ends this
+        async with work.finish():
+            seen.append("ended")
+
+    async with run_kit(handlers, lease_seconds=1.0) as service:
+        await request(jetstream, "kept")
+        await eventually(lambda: seen == ["kept"])
+
+        async def released() -> bool:
+            async with service.db.acquire() as connection:
+                rows = await connection.fetch("select released from lease where name in ('thing:kept', 'ticket:kept')")
+            return [row["released"] for row in rows] == [True, True]
+
+        await eventually(released)
+        await request(jetstream, "robbed")
+        await eventually(lambda: seen == ["kept", "fenced", "ended"])

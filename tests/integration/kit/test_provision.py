@@ -5,7 +5,8 @@ from nats.js import JetStreamContext
 from nats.js.api import DeliverPolicy, DiscardPolicy, StoreCompression
 
 from fleet_cli.stack import Fleet
-from fleet_events.topology import REPLICAS, SERVING, TOPOLOGY, durable_name
+from fleet_events import v1
+from fleet_events.topology import REPLICAS, SERVING, TOPOLOGY, durable_name, row_of
 from fleet_kit.provision import bucket_config, consumer_config, provision
 from tests.conftest import empty_bus
 
@@ -100,6 +101,33 @@ async def test_a_limit_of_a_durable_that_an_operator_changed_is_drift_and_is_men
     assert setting in found
     assert {one.setting for one in await provision(jetstream) if one.mended} == found
     assert await provision(jetstream, repair=False) == []
+
+
+async def test_the_training_queue_of_an_earlier_release_is_drift_and_keeps_its_messages(
+    jetstream: JetStreamContext, servers: Fleet
+) -> None:
+    row = row_of(v1.TrainingQueued)
+    wanted = consumer_config(row.consumed_by[0], row)
+    name, stream = str(wanted.name), row.stream.name
+    await jetstream.add_consumer(stream, wanted.evolve(max_ack_pending=10_000))
+    for number in range(100):
+        body = v1.TrainingQueued(job_id=f"old-{number}", domain="shop").to_json()
+        await jetstream.publish(row.subject, body, headers={"ce-id": f"old-{number}"})
+    taker = await jetstream.pull_subscribe_bind(durable=name, stream=stream)
+    for waiting in await taker.fetch(100, timeout=5):
+        await waiting.nak(delay=1)  # as jobs did that gave way to others
+    (found,) = await provision(jetstream, repair=False)
+    told = f"{name}: max_ack_pending is 10000, the topology says {wanted.max_ack_pending}"
+    assert str(found) == f"{told}; `lorafleet provision` sets it"
+    assert [one.mended for one in await provision(jetstream)] == [True]
+    taken: set[int] = set()
+    while len(taken) < 100:
+        for one in await taker.fetch(10, timeout=5):
+            await one.ack_sync()
+            taken.add(one.metadata.sequence.stream)
+    assert (await jetstream.consumer_info(stream, name)).num_ack_pending == 0
+    await taker.unsubscribe()
+    await empty_bus(servers)
 
 
 async def test_what_the_server_does_not_let_be_changed_is_told_with_what_to_do_and_the_rest_is_mended(

@@ -160,7 +160,7 @@ async def test_the_domain_served_longest_ago_is_next_and_a_lost_lease_frees_its_
             return found.build_id if found else None
 
         assert [await claim(f"t{number}") for number in range(5)] == ["a0", "b3", "c4", "a1", None]
-        assert await build_queue.count_waiting(connection) == 1
+        assert await build_queue.any_waits(connection)
         assert await claim("t5", at_most=3) == "a2"
         # The worker with ticket t1 is lost: its build waits, and any ticket may take it up.
         await connection.execute("update lease set expires_at = now() - interval '1 s' where name = 't1'")

@@ -52,9 +52,9 @@ async def claim(connection: Connection, lease: str, token: int, *, at_most: int)
     return build_of(row) if row else None
 
 
-async def count_waiting(connection: Connection) -> int:
-    """Builds that no live worker has."""
-    return int(await connection.fetchval("select count(*) from open_dataset_builds where not held"))
+async def any_waits(connection: Connection) -> bool:
+    """Whether there is a build that no live worker has."""
+    return bool(await connection.fetchval("select exists (select from open_dataset_builds where not held)"))
 
 
 async def held(connection: Connection, build_id: str, lease: str, token: int) -> DatasetBuild:
