@@ -14,7 +14,7 @@ from benchmarks.report import Row, Samples
 from lora_core.base_model import linear_shapes
 from services.trainer.datasets.records import Record
 from services.trainer.training.configuration import Configuration
-from services.trainer.training.objectives.selection import encoded, prepare
+from services.trainer.training.objectives.preparation import encoded, prepare
 from services.trainer.training.protocol import Stepped
 from services.trainer.training.targets import default_targets
 
@@ -42,7 +42,7 @@ def ours(model: Path, data: Sequence[Record], configuration: Configuration) -> t
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     course = Course()
 
-    def tell(message: BaseModel) -> None:
+    def emit(message: BaseModel) -> None:
         if isinstance(message, Stepped):
             course.losses.append(message.loss)
             course.tokens.append(message.tokens)
@@ -58,7 +58,7 @@ def ours(model: Path, data: Sequence[Record], configuration: Configuration) -> t
             base_model=model,
             continue_from=None,
             work=Path(folder),
-            tell=tell,
+            emit=emit,
         )
         trainer.args.save_strategy = "no"
         trainer.train()

@@ -14,7 +14,7 @@ import httpx
 import structlog
 
 from fleet_events.v1 import Adapter, AdapterLoaded, AdapterUnloaded
-from fleet_kit import tasks
+from fleet_kit import memory, tasks
 from fleet_kit.positions import announce_position
 from fleet_kit.service import Service
 from lora_core.generation_settings import GenerationSettings
@@ -31,7 +31,6 @@ from services.inference.loading.cache import DiskCache
 from services.inference.loading.loader import SlotLoader
 from services.inference.loading.profiled_loader import ProfiledLoader
 from services.inference.loading.proof import PROBE_PROMPT, Exactness
-from services.inference.policies import pressure
 from services.inference.policies.predictor import Predictor
 from services.inference.policies.preloading import Preloading
 from services.inference.policies.watch import PressureWatch
@@ -112,7 +111,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         settings.ladder,
         idle=settings.idle_eviction,
         every=settings.pressure_every,
-        read=partial(pressure.read, process_limit=settings.memory_limit),
+        read=partial(memory.read, process_limit=settings.memory_limit),
     )
     embedder = Embedder(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
     generator = Generator(

@@ -12,18 +12,18 @@ from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import reads_json
-from services.trainer import quotas
 from services.trainer.datasets import api as data_api
 from services.trainer.datasets import build_api
-from services.trainer.jobs import domain, store
+from services.trainer.faults import Fault, InvalidRequest
+from services.trainer.http_access import Limit, Trains
+from services.trainer.jobs import domain, quotas, store
 from services.trainer.jobs.acceptance import examine, faults_of
-from services.trainer.jobs.access import Limit, Trains, visible_job
+from services.trainer.jobs.access import visible_job
 from services.trainer.jobs.domain import InvalidTransition, Job, JobState
 from services.trainer.jobs.request import read_request
-from services.trainer.jobs.schemas import Accepted, JobView, Wish
+from services.trainer.jobs.schemas import Accepted, JobView, StateChangeReason
 from services.trainer.parts import Trainer, TrainerService
 from services.trainer.reports import api as reporting_api
-from services.trainer.training.configuration import Fault, InvalidRequest
 
 Changed: TypeAlias = tuple[Job, Event | None]
 _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}
@@ -47,7 +47,7 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
             job, found = await faults_of(job, tx.connection, trainer)
             faults += found
         else:
-            faults += trainer.parts.faults_of(asked)[1]
+            faults += trainer.parts.checks.faults_of(asked)[1]
         if faults:
             raise _unprocessable(faults)
         if await store.add_job(tx.connection, job):
@@ -56,7 +56,7 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
         else:
             await _same_again(job, await store.locked(tx.connection, job.job_id))
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return Accepted(job_id=job.job_id, warnings=trainer.parts.template.warnings)
+    return Accepted(job_id=job.job_id, warnings=trainer.parts.checks.template.warnings)
 
 
 @router.get("/jobs", summary="Jobs, newest first")
@@ -68,13 +68,13 @@ async def list_jobs(
     return {"jobs": [JobView.of(job) for job in jobs]}
 
 
-@router.get("/jobs/{job_id}", summary="Where a job stands")
+@router.get("/jobs/{job_id}", summary="State of a job")
 async def get_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
     return JobView.of(await visible_job(job_id, caller, trainer))
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202, summary="End a job")
-async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish | None = None) -> JobView:
+@router.post("/jobs/{job_id}/cancel", status_code=202, summary="Cancel a job")
+async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: StateChangeReason | None = None) -> JobView:
     """A queued or paused job is cancelled at once; a running one as soon as its worker has stopped."""
 
     def change(job: Job) -> Changed:
@@ -83,8 +83,8 @@ async def cancel_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish |
     return await _change(job_id, caller, trainer, change)
 
 
-@router.post("/jobs/{job_id}/pause", status_code=202, summary="Let a job rest")
-async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish | None = None) -> JobView:
+@router.post("/jobs/{job_id}/pause", status_code=202, summary="Pause a job")
+async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: StateChangeReason | None = None) -> JobView:
     """A queued job is paused at once; a running one when it has stored a checkpoint behind its current step."""
 
     def change(job: Job) -> Changed:
@@ -93,7 +93,7 @@ async def pause_job(job_id: str, caller: Trains, trainer: Trainer, body: Wish | 
     return await _change(job_id, caller, trainer, change)
 
 
-@router.post("/jobs/{job_id}/resume", status_code=202, summary="Go on with a paused job")
+@router.post("/jobs/{job_id}/resume", status_code=202, summary="Resume a paused job")
 async def resume_job(job_id: str, caller: Trains, trainer: Trainer) -> JobView:
     """It waits for a worker again, in its old place, and gives what it would have given without the pause."""
     return await _change(job_id, caller, trainer, domain.resume)

@@ -9,9 +9,9 @@ from fleet_kit.service import create_app, serve
 from services.trainer import api
 from services.trainer.datasets.sources.sql_connection import check_sources
 from services.trainer.handlers import handlers
-from services.trainer.housekeeping import housekeeping
-from services.trainer.jobs.metrics import counting
-from services.trainer.parts import TrainerService, Workshop, open_workshop
+from services.trainer.parts import TrainerParts, TrainerService, open_parts
+from services.trainer.reports.metrics import counting
+from services.trainer.runs.housekeeping import housekeeping
 from services.trainer.settings import TrainerSettings
 
 
@@ -21,14 +21,16 @@ def build(settings: TrainerSettings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _open(service: TrainerService) -> AsyncIterator[Workshop]:
+async def _open(service: TrainerService) -> AsyncIterator[TrainerParts]:
     embedding_model = service.settings.embedding_model
     if embedding_model is not None and not embedding_model.is_dir():
-        raise ValueError(f"LORAFLEET_EMBEDDING_MODEL: {embedding_model} is no folder, expected a sentence model's")
+        raise ValueError(
+            f"LORAFLEET_EMBEDDING_MODEL: {embedding_model} is not a folder, expected that of a sentence embedding model"
+        )
     if service.settings.sql_sources:
         await check_sources(service.settings.sql_sources, service.db)
-    async with open_workshop(service) as workshop, counting(service), housekeeping(service):
-        yield workshop
+    async with open_parts(service) as parts, counting(service), housekeeping(service):
+        yield parts
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _LONGEST_PAUSE = 5.0
 
 
 async def patiently(what: str, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-    """The call's result, trying again while the database or the object store is away.
+    """The call's result, trying again while the database or the object store is unavailable.
 
     Raises:
         what the call raised last, once `seconds` are over, or at once when it is no fault that passes.
@@ -33,6 +33,6 @@ async def patiently(what: str, call: Callable[[], Awaitable[T]], *, seconds: flo
         except PASSING as error:
             if not is_transient(error) or time.monotonic() + pause > deadline:
                 raise
-            log.warning("waiting", what=what, reason=repr(error))
+            log.warning("retrying", what=what, reason=repr(error))
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

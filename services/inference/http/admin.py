@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
+from fleet_kit import memory
 from fleet_kit.auth import Caller, require
 from services.inference.errors import NotFound
 from services.inference.http import listings
 from services.inference.http.api import Parts
 from services.inference.http.parameters import Body
 from services.inference.parts import InferenceParts
-from services.inference.policies import pressure
 from services.inference.policies.preloading import active_of
 from services.inference.slots.adapters import View
 from services.inference.slots.placement import Priority
@@ -96,7 +96,7 @@ async def memory_pressure(parts: Parts) -> JSONResponse:
                 {"source": one.source, "used": one.used, "limit": one.limit, "share": round(one.share, 4)}
                 for one in readings
             ],
-            "resident": pressure.resident(),
+            "resident": memory.resident(),
         }
     )
 

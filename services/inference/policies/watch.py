@@ -6,10 +6,11 @@ from contextlib import suppress
 
 import structlog
 
+from fleet_kit.memory import Reading, tightest
 from services.inference import metrics
 from services.inference.base_models import Hosting
 from services.inference.errors import Busy
-from services.inference.policies.pressure import Ladder, Level, Reading, tightest
+from services.inference.policies.pressure import Ladder, Level
 
 log = structlog.get_logger()
 

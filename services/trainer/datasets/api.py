@@ -14,6 +14,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
+from services.trainer.datasets.context import DatasetContext, Datasets
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.filters.report import FilterCount
 from services.trainer.datasets.recipe import NAME
@@ -24,8 +25,7 @@ from services.trainer.datasets.schemas import DatasetView, SamplesView
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
 from services.trainer.datasets.worker.card import DataCard
-from services.trainer.jobs.access import Limit, Trains
-from services.trainer.parts import Trainer, TrainerService
+from services.trainer.http_access import Limit, Trains
 from services.trainer.work_folder import work_folder
 
 router = APIRouter(prefix="/v1", tags=["data"])
@@ -41,7 +41,7 @@ _CHUNK = 1 << 16
     openapi_extra=body_rule("samples_bytes", "application/x-ndjson"),
 )
 async def record_samples(
-    request: Request, caller: Trains, trainer: Trainer, domain: DomainName | None = None
+    request: Request, caller: Trains, trainer: Datasets, domain: DomainName | None = None
 ) -> SamplesView:
     """All lines are recorded or none. `?domain=` is the domain of lines that name none."""
     received, added, now = 0, 0, datetime.now(UTC)
@@ -75,7 +75,7 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
 @router.get("/datasets", summary="Versions of data sets, newest first")
 async def list_datasets(
     caller: Trains,
-    trainer: Trainer,
+    trainer: Datasets,
     name: Annotated[str | None, Query(pattern=NAME)] = None,
     limit: Limit = 100,
 ) -> dict[str, list[DatasetView]]:
@@ -84,20 +84,20 @@ async def list_datasets(
     return {"datasets": [DatasetView.of(one) for one in found]}
 
 
-@router.get("/datasets/{dataset_id}", summary="A data set, as its newest version")
-async def get_dataset(dataset_id: str, caller: Trains, trainer: Trainer) -> DatasetView:
+@router.get("/datasets/{dataset_id}", summary="A data set by its id, as its newest version")
+async def get_dataset(dataset_id: str, caller: Trains, trainer: Datasets) -> DatasetView:
     return DatasetView.of(await _dataset(dataset_id, caller, trainer))
 
 
-@router.get("/datasets/{dataset_id}/card", summary="What a data set is made of")
-async def get_card(dataset_id: str, caller: Trains, trainer: Trainer) -> Response:
+@router.get("/datasets/{dataset_id}/card", summary="A data set's card: sources, filters, counts, split")
+async def get_card(dataset_id: str, caller: Trains, trainer: Datasets) -> Response:
     """The card as it is stored: its bytes have the digest that the data set names."""
     return Response(await _card(dataset_id, caller, trainer), media_type="application/json")
 
 
 @router.get("/datasets/{dataset_id}/dropped", summary="Samples of what each filter dropped, and why")
 async def get_dropped(
-    dataset_id: str, caller: Trains, trainer: Trainer, filter: str | None = None
+    dataset_id: str, caller: Trains, trainer: Datasets, filter: str | None = None
 ) -> dict[str, dict[str, FilterCount]]:
     """Each filter that ran, or the one that is named; `generated` is what they dropped of generated records."""
     card = DataCard.model_validate_json(await _card(dataset_id, caller, trainer))
@@ -115,7 +115,7 @@ async def get_dropped(
     responses=answers_with("application/x-ndjson"),
 )
 async def get_records(
-    dataset_id: str, caller: Trains, trainer: Trainer, split: Split | None = None
+    dataset_id: str, caller: Trains, trainer: Datasets, split: Split | None = None
 ) -> StreamingResponse:
     """In the order of their ids; of one side of the split or of both."""
     lines = read_lines(await _dataset(dataset_id, caller, trainer), split, trainer)
@@ -126,15 +126,19 @@ async def get_records(
     return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-async def _dataset(dataset_id: str, caller: Caller, trainer: TrainerService) -> StoredDataset:
+async def _dataset(dataset_id: str, caller: Caller, trainer: DatasetContext) -> StoredDataset:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await dataset_store.find_dataset(connection, dataset_id)
     if found is None or not caller.reaches(found.domain):
-        raise Problem(404, "Data set not found", f"no data set {dataset_id!r} that this token reaches")
+        raise Problem(
+            404,
+            "Data set not found",
+            f"unknown data set {dataset_id!r} in the domains of this token; see GET /v1/datasets",
+        )
     return found
 
 
-async def _card(dataset_id: str, caller: Caller, trainer: TrainerService) -> bytes:
+async def _card(dataset_id: str, caller: Caller, trainer: DatasetContext) -> bytes:
     card = (await _dataset(dataset_id, caller, trainer)).dataset.card
     if card is None:
         raise Problem(404, "No card", f"data set {dataset_id!r} has no card")

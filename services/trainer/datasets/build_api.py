@@ -12,9 +12,10 @@ from fleet_events.v1 import DomainName
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
-from services.trainer import quotas
-from services.trainer.datasets import build_service
+from services.trainer.datasets import build_service, quotas
+from services.trainer.datasets.build_fault import CannotBuild
 from services.trainer.datasets.build_state import DatasetBuild
+from services.trainer.datasets.context import DatasetContext, Datasets
 from services.trainer.datasets.dataset import Format, StoredUpload
 from services.trainer.datasets.presets import PRESETS
 from services.trainer.datasets.recipe import DataRecipe
@@ -22,9 +23,7 @@ from services.trainer.datasets.schemas import BuildQueued, BuildView, UploadView
 from services.trainer.datasets.store import builds as build_store
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.worker.rows import format_of
-from services.trainer.datasets.worker.spec import CannotBuild
-from services.trainer.jobs.access import Limit, Trains
-from services.trainer.parts import Trainer, TrainerService
+from services.trainer.http_access import Limit, Trains
 from services.trainer.work_folder import work_folder
 
 router = APIRouter(prefix="/v1", tags=["data"])
@@ -39,11 +38,11 @@ router = APIRouter(prefix="/v1", tags=["data"])
 async def upload(
     request: Request,
     caller: Trains,
-    trainer: Trainer,
+    trainer: Datasets,
     domain: DomainName,
     filename: Annotated[str, Query(min_length=1, max_length=200)],
 ) -> UploadView:
-    """The body is the file itself; its name's ending says what it is. The same bytes again are the same upload."""
+    """The body is the file itself; its name's extension is its format. The same bytes again are the same upload."""
     caller.reach(domain)
     name = PurePosixPath(filename.replace("\\", "/")).name
     fmt = format_of(name)
@@ -67,14 +66,14 @@ async def upload(
 
 
 @router.get("/uploads", summary="Uploaded files, newest first")
-async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[UploadView]]:
+async def list_uploads(caller: Trains, trainer: Datasets, limit: Limit = 100) -> dict[str, list[UploadView]]:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await store.list_uploads(connection, caller.domain_filter, limit)
     return {"uploads": [UploadView.of(one) for one in found]}
 
 
 @router.delete("/uploads/{upload_id}", summary="Delete an uploaded file")
-async def delete_upload(upload_id: str, caller: Trains, trainer: Trainer, domain: DomainName) -> UploadView:
+async def delete_upload(upload_id: str, caller: Trains, trainer: Datasets, domain: DomainName) -> UploadView:
     """Data sets that were built from it stay: they hold records of their own. A build that still waits for it fails."""
     caller.reach(domain)
     async with trainer.transaction() as tx:
@@ -87,8 +86,8 @@ async def delete_upload(upload_id: str, caller: Trains, trainer: Trainer, domain
 
 
 @router.post("/datasets", status_code=202, summary="Build a data set from a recipe")
-async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, trainer: Trainer) -> BuildQueued:
-    """Whichever worker takes it builds it; `GET /v1/datasets/builds/{id}` says what became of it."""
+async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, trainer: Datasets) -> BuildQueued:
+    """Whichever worker takes it builds it; `GET /v1/datasets/builds/{id}` gives its state."""
     caller.reach(recipe.domain)
     try:
         build_service.check(recipe, trainer)
@@ -105,18 +104,22 @@ async def build_dataset(recipe: DataRecipe, response: Response, caller: Trains, 
 
 
 @router.get("/datasets/builds", summary="Builds, newest first")
-async def list_builds(caller: Trains, trainer: Trainer, limit: Limit = 100) -> dict[str, list[BuildView]]:
+async def list_builds(caller: Trains, trainer: Datasets, limit: Limit = 100) -> dict[str, list[BuildView]]:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await build_store.list_builds(connection, caller.domain_filter, limit)
     return {"builds": [BuildView.of(one) for one in found]}
 
 
-@router.get("/datasets/builds/{build_id}", summary="Where a build stands")
-async def get_build(build_id: str, caller: Trains, trainer: Trainer) -> BuildView:
+@router.get("/datasets/builds/{build_id}", summary="State of a build")
+async def get_build(build_id: str, caller: Trains, trainer: Datasets) -> BuildView:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await build_store.find_build(connection, build_id)
     if found is None or not caller.reaches(found.recipe.domain):
-        raise Problem(404, "Build not found", f"no build {build_id!r} that this token reaches")
+        raise Problem(
+            404,
+            "Build not found",
+            f"unknown build {build_id!r} in the domains of this token; see GET /v1/datasets/builds",
+        )
     return BuildView.of(found)
 
 
@@ -125,7 +128,7 @@ async def list_presets(caller: Trains) -> dict[str, dict[str, object]]:  # noqa:
     return {name: dict(preset) for name, preset in PRESETS.items()}
 
 
-async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: TrainerService) -> StoredUpload:
+async def _keep(request: Request, domain: str, name: str, fmt: Format, trainer: DatasetContext) -> StoredUpload:
     """The body in the object store, by way of a file: it is stored under its digest, which is known at its end."""
     with work_folder(trainer.settings.cache_dir) as folder:
         path, received = folder / "upload", 0

@@ -9,12 +9,13 @@ from fleet_kit.errors import LeaseLost
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
 from services.trainer.datasets import build_service, build_state
-from services.trainer.datasets.build_service import BuildCrashed, StoredContent
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
+from services.trainer.datasets.build_process import BuildCrashed
+from services.trainer.datasets.build_service import StoredContent
 from services.trainer.datasets.build_state import MAX_ATTEMPTS, DatasetBuild
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.store import build_queue
 from services.trainer.datasets.store import builds as build_store
-from services.trainer.datasets.worker.spec import BuildFault, CannotBuild
-from services.trainer.parts import TrainerService
 from services.trainer.retry import PASSING
 from services.trainer.tickets import claimed
 
@@ -26,7 +27,7 @@ _LOOK_SECONDS = 0.5
 _GIVE_BACK_SECONDS = 3.0
 
 
-async def run_next_build(work: LeasedTask, service: TrainerService) -> None:
+async def run_next_build(work: LeasedTask, service: DatasetContext) -> None:
     """Take the next build to its end. Whoever takes one over builds it from the start: nothing is half-written.
 
     A ticket that finds no build waiting is spare: another ticket has built the one that it was written for.
@@ -47,28 +48,30 @@ async def run_next_build(work: LeasedTask, service: TrainerService) -> None:
             raise
 
 
-async def _run(build: DatasetBuild, work: LeasedTask, service: TrainerService) -> None:
+async def _run(build: DatasetBuild, work: LeasedTask, service: DatasetContext) -> None:
     if build.attempts > MAX_ATTEMPTS:
-        lost = BuildFault(field="sources", value=f"{MAX_ATTEMPTS} workers died over it", expected="smaller sources")
+        lost = BuildFault(
+            field="sources", value=f"{MAX_ATTEMPTS} workers died while building it", expected="smaller sources"
+        )
         return await _fail(build, (lost,), work)
     try:
         content = await build_service.build(build.recipe, build.requested_domains, service)
     except CannotBuild as refused:
         return await _fail(build, refused.faults, work)
     except BuildCrashed as error:
-        log.warning("building process died", build=build.build_id, attempt=build.attempts, reason=str(error))
+        log.warning("build_process_died", build=build.build_id, attempt=build.attempts, reason=str(error))
         if build.attempts < MAX_ATTEMPTS:
             return await _run(await _again(build, work), work, service)
         ended = BuildFault(
             field=error.place.field,
-            value=f"{error.place.name or 'build'}: {MAX_ATTEMPTS} building processes died, the last {error.how}",
+            value=f"{error.place.name or 'build'}: {MAX_ATTEMPTS} build processes died, the last {error.how}",
             expected="smaller sources",
         )
         return await _fail(build, (ended,), work)
     return await _succeed(build, content, work)
 
 
-async def _claim(work: LeasedTask, service: TrainerService) -> DatasetBuild | None:
+async def _claim(work: LeasedTask, service: DatasetContext) -> DatasetBuild | None:
     """The next build, as soon as its domain may have one more running; None when no build waits."""
 
     async def claim(tx: Transaction) -> DatasetBuild | None:
@@ -99,7 +102,7 @@ async def _give_back(build: DatasetBuild, work: LeasedTask) -> None:
             held = await build_queue.held(tx.connection, build.build_id, work.lease, work.token)
             await build_store.save_build(tx.connection, build_state.give_back(held))
     except _NOT_WRITTEN as error:
-        log.warning("build was not given back", build=build.build_id, reason=repr(error))
+        log.warning("build_not_requeued", build=build.build_id, reason=repr(error))
 
 
 async def _succeed(build: DatasetBuild, content: StoredContent, work: LeasedTask) -> None:

@@ -1,10 +1,7 @@
 """Builds a data set from its recipe: gathers the sources, runs the building subprocess, stores what it wrote."""
 
 import asyncio
-import contextlib
 import os
-import signal
-import sys
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,44 +9,21 @@ from pathlib import Path
 from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.datasets import generators
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
+from services.trainer.datasets.build_process import run_process
 from services.trainer.datasets.consumer_barrier import settled
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.generators.endpoint import Endpoint
 from services.trainer.datasets.generators.recipe import BackGeneration
 from services.trainer.datasets.golden.known import golden_index
 from services.trainer.datasets.recipe import DataRecipe
+from services.trainer.datasets.settings import GenerationEndpoint
 from services.trainer.datasets.sources import Access, Live, Source
 from services.trainer.datasets.sources.source import Gathered
 from services.trainer.datasets.store import versions as dataset_store
-from services.trainer.datasets.worker.progress_file import Place, PlaceFile
-from services.trainer.datasets.worker.spec import (
-    BuildFault,
-    BuildOutcome,
-    BuildSpec,
-    Built,
-    CannotBuild,
-    Input,
-    outcome_adapter,
-)
-from services.trainer.parts import TrainerService
-from services.trainer.runs.supervisor import Crashed
-from services.trainer.settings import GenerationEndpoint
+from services.trainer.datasets.worker.spec import BuildOutcome, BuildSpec, Built, Input
 from services.trainer.work_folder import work_folder
-
-_TAIL_BYTES = 2000
-# Nothing else of our environment reaches the subprocess: it needs no credentials.
-_PASSED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
-
-
-class BuildCrashed(Crashed):
-    """The building subprocess ended without an outcome: killed, or a defect. `place` is where it was in its work."""
-
-    what = "building process"
-
-    def __init__(self, status: int, tail: str, place: Place) -> None:
-        super().__init__(status, tail)
-        self.how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        self.place = place
 
 
 @dataclass(frozen=True)
@@ -61,8 +35,8 @@ class StoredContent:
     card: v1.Blob
 
 
-def check(recipe: DataRecipe, service: TrainerService) -> None:
-    """What can be told of a recipe before anything is read: every source and generator beside the settings.
+def check(recipe: DataRecipe, service: DatasetContext) -> None:
+    """What can be checked of a recipe before anything is read: every source and generator beside the settings.
 
     Raises:
         CannotBuild: with all that is wrong.
@@ -75,18 +49,18 @@ def check(recipe: DataRecipe, service: TrainerService) -> None:
             faults += refused.faults
     try:
         generators.check(recipe.generators, recipe.kind, _known_endpoints(recipe, service))
-    except generators.Unfit as unfit:
-        faults.append(BuildFault(field=unfit.field, value=unfit.found, expected=unfit.expected))
+    except CannotBuild as refused:
+        faults += refused.faults
     if faults:
         raise CannotBuild(*faults)
 
 
-async def build(recipe: DataRecipe, act_for: tuple[str, ...], service: TrainerService) -> StoredContent:
+async def build(recipe: DataRecipe, act_for: tuple[str, ...], service: DatasetContext) -> StoredContent:
     """Build the recipe and store what comes of it.
 
     Args:
         recipe: checked before, and again here.
-        act_for: the domains of whoever asked for it; other services are asked for these alone.
+        act_for: the domains of the caller who requested it; other services are called for these alone.
         service: the trainer.
 
     Raises:
@@ -124,7 +98,7 @@ async def _within(seconds: float, building: Coroutine[None, None, BuildOutcome])
         ) from None
 
 
-async def _outcome(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: TrainerService) -> BuildOutcome:
+async def _outcome(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: DatasetContext) -> BuildOutcome:
     return await run_process(await _specify(recipe, folder, act_for, service))
 
 
@@ -162,7 +136,7 @@ def frozen(stored: StoredDataset, build_id: str = "") -> v1.DatasetFrozen:
     )
 
 
-async def _specify(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: TrainerService) -> BuildSpec:
+async def _specify(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: DatasetContext) -> BuildSpec:
     check(recipe, service)  # again, for settings may have changed since it was asked
     inputs: list[Input] = []
     for source, access in _sources(recipe, service):
@@ -220,72 +194,18 @@ async def _gather(source: Source, to: Path, access: Access) -> Gathered:
         ) from None
 
 
-def _sources(recipe: DataRecipe, service: TrainerService) -> Iterator[tuple[Source, Access]]:
+def _sources(recipe: DataRecipe, service: DatasetContext) -> Iterator[tuple[Source, Access]]:
     for number, source in enumerate(recipe.sources):
         yield source, Access(recipe.domain, recipe.kind, service, f"sources.{number}")
 
 
-def _known_endpoints(recipe: DataRecipe, service: TrainerService) -> dict[str, GenerationEndpoint]:
+def _known_endpoints(recipe: DataRecipe, service: DatasetContext) -> dict[str, GenerationEndpoint]:
     named = service.settings.generation_endpoints
     return {name: one for name, one in named.items() if one.reaches(recipe.domain)}
 
 
-def _endpoints(recipe: DataRecipe, act_for: tuple[str, ...], service: TrainerService) -> dict[str, Endpoint]:
+def _endpoints(recipe: DataRecipe, act_for: tuple[str, ...], service: DatasetContext) -> dict[str, Endpoint]:
     """Those that the recipe's generators name."""
     known = _known_endpoints(recipe, service)
     wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, BackGeneration)}
     return {name: known[name].opened(act_for) for name in wanted}
-
-
-async def run_process(spec: BuildSpec) -> BuildOutcome:
-    """What the building subprocess of this spec comes to.
-
-    Raises:
-        CannotBuild: it ended itself, as native code does that gets no more memory.
-        BuildCrashed: it died otherwise.
-    """
-    spec_file, log_file = spec.work / "spec.json", spec.work / "build.log"
-    spec_file.touch(mode=0o600)
-    spec_file.write_text(spec.model_dump_json())
-    with log_file.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "services.trainer.datasets.worker",
-            str(spec_file),
-            stdin=asyncio.subprocess.PIPE,  # held open: its end tells the subprocess that we are gone
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=_environment(),
-        )
-    try:
-        assert process.stdout is not None
-        said = await process.stdout.read()
-        status = await process.wait()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
-    place = PlaceFile(spec.work).read()
-    if status == -signal.SIGABRT:
-        wanting = f"{place.name}: the building process gave up, as it does beyond {spec.memory_bytes} bytes of memory"
-        expected = "smaller rows, or a higher LORAFLEET_BUILD_MEMORY_BYTES"
-        raise CannotBuild(BuildFault(field=place.field, value=wanting, expected=expected))
-    if status != 0 or not said.strip():
-        with log_file.open("rb") as log:
-            log.seek(max(0, log_file.stat().st_size - _TAIL_BYTES))
-            tail = log.read().decode(errors="replace").strip()
-        raise BuildCrashed(status, tail, place)
-    return outcome_adapter.validate_json(said)
-
-
-def _environment() -> dict[str, str]:
-    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    return passed | {
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-        "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve a gigabyte, which the memory limit would count
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONUNBUFFERED": "1",
-    }

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from services.trainer.datasets.build_fault import BuildFault
 from services.trainer.datasets.recipe import DataRecipe
-from services.trainer.datasets.worker.spec import BuildFault
 
 MAX_ATTEMPTS = 3
 """Workers that may die over one build before it is given up."""

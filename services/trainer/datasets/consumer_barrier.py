@@ -7,14 +7,14 @@ import structlog
 
 from fleet_events.message import Event
 from fleet_events.topology import consumers_of, durable_name
-from services.trainer.parts import TrainerService
+from services.trainer.datasets.context import DatasetContext
 
 log = structlog.get_logger()
 
 _DRAIN_SECONDS = 30.0
 
 
-async def settled(event: type[Event], service: TrainerService) -> None:
+async def settled(event: type[Event], service: DatasetContext) -> None:
     """Wait until the events of one kind that were published before this moment are handled.
 
     Who publishes samples and then a request may expect to train on them, and who publishes a golden data set that
@@ -30,4 +30,4 @@ async def settled(event: type[Event], service: TrainerService) -> None:
         if done >= newest or not (info.num_pending or info.num_ack_pending):
             return
         await asyncio.sleep(0.2)
-    log.warning("events are still being handled; going on with what is there", durable=durable)
+    log.warning("events_still_being_consumed", durable=durable)

@@ -23,7 +23,7 @@ class InvalidSample(ValueError):
 
     def __init__(self, field: str, found: str, expected: str) -> None:
         super().__init__(f"{field}: {found}, expected {expected}")
-        self.field = field
+        self.field, self.found, self.expected = field, found, expected
 
 
 @dataclass(frozen=True)

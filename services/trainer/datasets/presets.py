@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Values] = MappingProxyType(
             },
             "validation_part": 0.1,
         },
-        # Prose: what people rated highly, long enough to learn a style from, nothing that says the same twice.
+        # Prose: what people rated highly, long enough to learn a style from, no near duplicates.
         "content-generator": {
             "kind": "completion",
             "sources": [{"kind": "live", "min_rating": 4}],

@@ -8,8 +8,8 @@ from services.trainer.datasets.records import Kind, Record
 def ranked(records: Iterable[Record]) -> list[Record]:
     """The records, with rated ones of one prompt put together as a ranking, best first.
 
-    Of equally rated answers to a prompt the one with the lower record id counts, since nothing says which is better; a
-    prompt all of whose answers are rated alike says nothing and is left out. Other kinds stay as they are.
+    Of equally rated answers to a prompt the one with the lower record id counts, since neither is known to be better; a
+    prompt all of whose answers are rated alike ranks nothing and is left out. Other kinds stay as they are.
     """
     others: list[Record] = []
     rated: dict[str, list[Record]] = {}

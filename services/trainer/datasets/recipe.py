@@ -1,4 +1,4 @@
-"""A recipe: everything that somebody says of a data set they want built."""
+"""A recipe: everything that describes a data set to be built."""
 
 from typing import Annotated, Self
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -79,10 +79,6 @@ class Record:
         """Digest of the whole prompt. Records of one prompt are never on both sides of a split."""
         return key_of_prompt((message.role, message.content) for message in self.prompt)
 
-    def in_split(self, split: Split) -> "Record":
-        """The same record on a side of the split."""
-        return replace(self, split=split)
-
     def values(self) -> dict[str, Any]:
         """The record as JSON values, with its id."""
         return {
@@ -99,7 +95,7 @@ class Record:
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> "Record":
-        """The record of what `values` gave; its id is computed anew."""
+        """The record of what `values` gave; its id is computed again."""
         return cls(
             kind=Kind(values["kind"]),
             prompt=tuple(

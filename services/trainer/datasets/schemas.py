@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Self
 
+from services.trainer.datasets.build_fault import BuildFault
 from services.trainer.datasets.build_state import BuildState, DatasetBuild
 from services.trainer.datasets.dataset import StoredDataset, StoredUpload
-from services.trainer.datasets.worker.spec import BuildFault
-from services.trainer.jobs.schemas import BlobView, View
+from services.trainer.schemas import BlobView, View
 
 
 class SamplesView(View):

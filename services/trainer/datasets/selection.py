@@ -1,10 +1,14 @@
 """Which records a job trains on: a data set by its id, or the live records that its query selects, frozen now."""
 
+from typing import Protocol
+
 import structlog
 
 from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.datasets import build_service
+from services.trainer.datasets.build_fault import CannotBuild
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.dataset import LIVE, StoredDataset
 from services.trainer.datasets.filters import FilterRecipe
 from services.trainer.datasets.recipe import DataRecipe
@@ -12,25 +16,28 @@ from services.trainer.datasets.records import Kind
 from services.trainer.datasets.sources import Live
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
-from services.trainer.datasets.worker.spec import CannotBuild
-from services.trainer.parts import TrainerService
-from services.trainer.training.configuration import Fault, InvalidRequest
+from services.trainer.faults import Fault, InvalidRequest
 
 log = structlog.get_logger()
 
 
-FITTING: dict[v1.Objective, tuple[Kind, ...]] = {
-    v1.Objective.SFT: tuple(Kind),
-    # Rated answers to one prompt are put together as a ranking, and for dpo a ranking is taken as pairs.
-    v1.Objective.DPO: (Kind.PREFERENCE, Kind.RANKING, Kind.RATED),
-    v1.Objective.RANKING: (Kind.RANKING, Kind.PREFERENCE, Kind.RATED),
-}
-"""Objective → kinds of data sets that can be trained with it."""
-_SELECTED = {
-    v1.Objective.SFT: Kind.COMPLETION,
-    v1.Objective.DPO: Kind.PREFERENCE,
-    v1.Objective.RANKING: Kind.RANKING,
-}
+class TakesRecords(Protocol):
+    """An objective, as far as the choice of records depends on it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of data sets that can be trained with it."""
+        ...
+
+    @property
+    def live(self) -> Kind:
+        """The kind that is made of live records where no data set is named."""
+        ...
+
+
 _NEEDED = {
     Kind.COMPLETION: "recorded samples (POST /v1/samples, or SampleRecorded)",
     Kind.PREFERENCE: "recorded preferences (PreferenceRecorded), or differently rated samples of one prompt",
@@ -38,7 +45,9 @@ _NEEDED = {
 }
 
 
-async def freeze_selection(request: v1.TrainingRequested, service: TrainerService) -> StoredDataset:
+async def freeze_selection(
+    request: v1.TrainingRequested, objective: TakesRecords, service: DatasetContext
+) -> StoredDataset:
     """The data set of a request: the named one, or what its query selects now.
 
     Without a data set an objective takes the live records of its own kind: sft samples, dpo preferences, ranking
@@ -49,8 +58,8 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
     """
     if request.dataset_id:
         async with service.db.acquire(timeout=5) as connection:
-            return await named_dataset(connection, request)
-    kind = _SELECTED[request.objective or v1.Objective.SFT]
+            return await named_dataset(connection, request, objective)
+    kind = objective.live
     recipe = DataRecipe(
         domain=request.domain,
         name=LIVE,
@@ -74,7 +83,9 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
     return stored
 
 
-async def named_dataset(connection: Connection, request: v1.TrainingRequested) -> StoredDataset:
+async def named_dataset(
+    connection: Connection, request: v1.TrainingRequested, objective: TakesRecords
+) -> StoredDataset:
     """The data set that a request names.
 
     Raises:
@@ -85,12 +96,11 @@ async def named_dataset(connection: Connection, request: v1.TrainingRequested) -
         raise InvalidRequest(
             (Fault("dataset_id", request.dataset_id, f"the id of a data set of domain {request.domain!r}"),)
         )
-    objective = request.objective or v1.Objective.SFT
-    fitting = FITTING[objective]
-    if stored.dataset.kind not in fitting:
+    if stored.dataset.kind not in objective.kinds:
         found = f"{request.dataset_id} ({stored.dataset.kind})"
-        kinds = " or ".join(kind.value for kind in fitting)
-        raise InvalidRequest((Fault("dataset_id", found, f"a data set of kind {kinds} for objective {objective!r}"),))
+        kinds = " or ".join(kind.value for kind in objective.kinds)
+        expected = f"a data set of kind {kinds} for objective {objective.name!r}"
+        raise InvalidRequest((Fault("dataset_id", found, expected),))
     return stored
 
 

@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.store import samples as store
-from services.trainer.parts import TrainerService
 
 _AT_ONCE = 100
 
 
-async def expire_uploads(service: TrainerService) -> int:
+async def expire_uploads(service: DatasetContext) -> int:
     """Delete uploads that were neither put nor built from within `upload_days`, unless an open build names them.
 
     Returns:

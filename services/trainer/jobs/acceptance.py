@@ -11,22 +11,22 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused, Unreadable
 from fleet_kit.transaction import Transaction
-from services.trainer import quotas
 from services.trainer.datasets.selection import named_dataset
-from services.trainer.jobs import domain, store
+from services.trainer.faults import Fault, InvalidRequest
+from services.trainer.jobs import domain, quotas, store
 from services.trainer.jobs.compatibility import unvalidated
-from services.trainer.jobs.continued import find_continued
+from services.trainer.jobs.context import JobContext
+from services.trainer.jobs.continuation import Continuation
 from services.trainer.jobs.domain import Job, JobState
 from services.trainer.jobs.export_checks import check_split
 from services.trainer.jobs.request import read_request
-from services.trainer.parts import TrainerService
-from services.trainer.training.configuration import Fault, InvalidRequest
+from services.trainer.training.objectives.table import objective_named
 
 log = structlog.get_logger()
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 
 
-async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transaction, service: TrainerService) -> None:
+async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transaction, service: JobContext) -> None:
     """Queue the job or fail it; a job that is known already is queued again unless it has ended.
 
     Raises:
@@ -48,13 +48,13 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
         await store.save_job(tx.connection, failed)
         await tx.emit(said, entity=job.job_id)
         return
-    for warning in service.parts.template.warnings:
+    for warning in service.parts.checks.template.warnings:
         log.warning("job_accepted_with_warning", job_id=job.job_id, warning=warning)
     await store.save_job(tx.connection, job)
     await tx.emit(domain.queued(job), entity=job.job_id)
 
 
-async def reject(body: bytes, broken: Unreadable, tx: Transaction, service: TrainerService) -> None:
+async def reject(body: bytes, broken: Unreadable, tx: Transaction, service: JobContext) -> None:
     """Fail the job of a request that breaks the contract, with that and all else that is wrong with it.
 
     Raises:
@@ -72,7 +72,7 @@ async def reject(body: bytes, broken: Unreadable, tx: Transaction, service: Trai
     await tx.emit(said, entity=job.job_id)
 
 
-async def examine(job: Job, connection: Connection, service: TrainerService) -> Job:
+async def examine(job: Job, connection: Connection, service: JobContext) -> Job:
     """The job with what it continues; raises `InvalidRequest` with all that can be known to be wrong before it runs."""
     settled, faults = await faults_of(job, connection, service)
     if faults:
@@ -80,27 +80,50 @@ async def examine(job: Job, connection: Connection, service: TrainerService) -> 
     return settled
 
 
-async def faults_of(job: Job, connection: Connection, service: TrainerService) -> tuple[Job, tuple[Fault, ...]]:
+async def faults_of(job: Job, connection: Connection, service: JobContext) -> tuple[Job, tuple[Fault, ...]]:
     """The job with what it continues, and everything that is wrong with its request."""
     faults: list[Fault] = []
     continued, dataset = job.continued, None
     try:
-        continued = continued or await find_continued(connection, job.request, service.parts.base)
+        continued = continued or await _find_continued(connection, job.request, service.parts.checks.base)
     except InvalidRequest as unknown:
         faults += unknown.faults
-    configuration, wrong = service.parts.faults_of(job.request, continued)
-    faults += (*wrong, *service.parts.faults_of_size(job.request, configuration))
+    configuration, wrong = service.parts.checks.faults_of(job.request, continued)
+    faults += (*wrong, *service.parts.checks.faults_of_size(job.request, configuration))
     if job.request.dataset_id:
         try:
-            dataset = (await named_dataset(connection, job.request)).dataset
+            dataset = (await named_dataset(connection, job.request, objective_named(job.request.objective))).dataset
             faults += check_split(job.request, configuration, dataset)
         except InvalidRequest as unknown:
             faults += unknown.faults
     kind = dataset.kind if dataset is not None else ""
-    faults += service.parts.template.faults(service.parts.base.name, job.request.dataset_id, kind)
+    faults += service.parts.checks.template.faults(service.parts.checks.base.name, job.request.dataset_id, kind)
     if dataset is not None or not job.request.dataset_id:
         faults += unvalidated(job.request, split=dataset is not None and dataset.validation_samples > 0)
-    return domain.settle_start(job, continued, service.parts.targets), tuple(faults)
+    return domain.settle_start(job, continued, service.parts.checks.targets), tuple(faults)
+
+
+async def _find_continued(
+    connection: Connection, request: v1.TrainingRequested, base: v1.BaseModel
+) -> Continuation | None:
+    """The adapter that a request wants trained further, by its own id or by that of its job; None for a new one.
+
+    Raises:
+        InvalidRequest: it is unknown, of another domain, unfinished, or made for other weights of the base model.
+    """
+    asked = request.continue_from
+    if not asked:
+        return None
+    adapter = await store.find_adapter(connection, asked)
+    job = await store.find_job(connection, adapter.job_id if adapter else asked)
+    # Another domain's adapter reads like none: a domain is the tenancy boundary.
+    if job is None or job.domain != request.domain:
+        expected = f"the id of an adapter of domain {request.domain!r}, or of the job that trained it here"
+        raise InvalidRequest((Fault("continue_from", asked, expected),))
+    if job.completed is None:
+        expected = f"a job that has succeeded; this one is {job.state}"
+        raise InvalidRequest((Fault("continue_from", asked, expected),))
+    return Continuation.of(asked, job.completed, base)
 
 
 def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:

@@ -1,9 +1,12 @@
 """Training an adapter further: what the new job takes from the old one, and what must be the same."""
 
+import json
 from dataclasses import dataclass, replace
+from typing import Self
 
 from fleet_events import v1
-from services.trainer.training.configuration import Configuration, Fault, resolve
+from services.trainer.faults import Fault, InvalidRequest
+from services.trainer.training.configuration import Configuration, resolve
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,32 @@ class Continuation:
     target_modules: tuple[str, ...]
     layers: int | None
 
+    @classmethod
+    def of(cls, continued_from: str, made: v1.TrainingCompleted, base: v1.BaseModel) -> Self:
+        """The adapter that a job made, to be trained further on the base model that this trainer has.
+
+        Raises:
+            InvalidRequest: it was made for other weights of the base model.
+        """
+        if made.base_model != base:
+            expected = (
+                f"an adapter of {base.name} at revision {base.revision[:12]}, which this trainer trains; this one is "
+                f"of {made.base_model.name} at {made.base_model.revision[:12]}"
+            )
+            raise InvalidRequest((Fault("continue_from", continued_from, expected),))
+        trained = json.loads(made.configuration)
+        return cls(
+            continued_from=continued_from,
+            job_id=made.job_id,
+            weights=made.checkpoint,
+            config=made.checkpoint_config,
+            method=made.method,
+            rank=int(trained["rank"]),
+            alpha=float(trained["alpha"]),
+            target_modules=tuple(trained["target_modules"]),
+            layers=trained.get("layers"),
+        )
+
     def configure(self, request: v1.TrainingRequested) -> Configuration:
         """What a request for more training comes to: inherited where it is silent."""
         asked = request.hyperparameters or v1.Hyperparameters()
@@ -45,7 +74,7 @@ class Continuation:
 
         def compare(field: str, wanted: object, present: object) -> None:
             if wanted not in (None, "", ()) and wanted != present:
-                expected = f"{present!r}, as {self.continued_from} has it, or nothing at all"
+                expected = f"{present!r}, as {self.continued_from} has it, or no value"
                 faults.append(Fault(field, wanted, expected))
 
         compare("method", request.method, self.method)

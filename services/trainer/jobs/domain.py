@@ -1,4 +1,4 @@
-"""A training job's life as pure transitions: (job, input) → job and the event that says it."""
+"""A training job's life as pure transitions: (job, input) → job and the event that announces it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,7 +27,7 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How an attempt ended. `lost` is that of a worker that died with it."""
 
     LOST = "lost"
@@ -46,7 +46,7 @@ class PastAttempt:
     worker: str
     started_at: datetime
     ended_at: datetime | None = None
-    outcome: Outcome | None = None
+    outcome: AttemptOutcome | None = None
     reason: str = ""
 
 
@@ -63,7 +63,7 @@ class Job:
     """One request to train, and how far it has come.
 
     `attempts` counts workers that took it up, `stalled` those since the last stored checkpoint. `dataset_id` and
-    `base` are fixed by the first attempt: whoever resumes trains on the same data and the same weights.
+    `base` are fixed by the first attempt: a worker that resumes it trains on the same data and the same weights.
     """
 
     job_id: str
@@ -110,7 +110,7 @@ class Job:
 
 
 def queue(request: v1.TrainingRequested, job_id: str, now: datetime) -> Job:
-    """A new job. The request keeps the id, so that it reads the same whoever chose it."""
+    """A new job. The request keeps the id, so that it is the same wherever it was chosen."""
     return Job(job_id=job_id, request=request.model_copy(update={"job_id": job_id}), created_at=now)
 
 
@@ -128,7 +128,7 @@ def take_up(job: Job, now: datetime, worker: str = "") -> Job:
     """A worker begins, or goes on where a lost one stopped."""
     if job.state.final or job.state is JobState.PAUSED:
         raise InvalidTransition(job, "taken up")
-    before = _closed(job, now, Outcome.LOST, "its worker was lost")
+    before = _closed(job, now, AttemptOutcome.LOST, "its worker was lost")
     return replace(
         job,
         state=JobState.RUNNING,
@@ -142,7 +142,7 @@ def take_up(job: Job, now: datetime, worker: str = "") -> Job:
 def crash(job: Job, reason: str, now: datetime) -> Job:
     """The attempt was cut short, most often since the training process died; its worker or another may try again."""
     _must_run(job, "crashed")
-    return replace(job, error=reason, history=_closed(job, now, Outcome.CRASHED, reason))
+    return replace(job, error=reason, history=_closed(job, now, AttemptOutcome.CRASHED, reason))
 
 
 def exhausted(job: Job) -> bool:
@@ -199,7 +199,7 @@ def succeed(job: Job, completed: v1.TrainingCompleted, now: datetime) -> Job:
         step=job.total_steps,
         error="",
         finished_at=now,
-        history=_ended(job, now, Outcome.SUCCEEDED, ""),
+        history=_ended(job, now, AttemptOutcome.SUCCEEDED, ""),
     )
 
 
@@ -207,13 +207,13 @@ def fail(job: Job, reason: str, now: datetime) -> tuple[Job, v1.TrainingFailed]:
     """The job cannot succeed."""
     if job.state.final:
         raise InvalidTransition(job, "failed")
-    history = _ended(job, now, Outcome.FAILED, reason)
+    history = _ended(job, now, AttemptOutcome.FAILED, reason)
     failed = replace(job, state=JobState.FAILED, error=reason, finished_at=now, history=history)
     return failed, v1.TrainingFailed(job_id=job.job_id, domain=job.domain, reason=reason, attempt=job.attempts)
 
 
 def ask_to_cancel(job: Job, by: str, reason: str, now: datetime) -> tuple[Job, v1.TrainingCancelled | None]:
-    """A job that waits ends at once; a running one is ended by its worker, which says so when the work has stopped."""
+    """A job that waits ends at once; a running one is ended by its worker, which announces it once it has stopped."""
     if job.state.final:
         raise InvalidTransition(job, "cancelled")
     asked = replace(job, cancel_by=job.cancel_by or by, cancel_reason=job.cancel_reason or reason)
@@ -225,7 +225,7 @@ def cancel(job: Job, now: datetime) -> tuple[Job, v1.TrainingCancelled]:
     if job.state.final or not job.cancel_by:
         raise InvalidTransition(job, "cancelled")
     reason = f"cancelled by {job.cancel_by}" + (f": {job.cancel_reason}" if job.cancel_reason else "")
-    history = _ended(job, now, Outcome.CANCELLED, reason)
+    history = _ended(job, now, AttemptOutcome.CANCELLED, reason)
     cancelled = replace(job, state=JobState.CANCELLED, finished_at=now, history=history)
     return cancelled, v1.TrainingCancelled(
         job_id=job.job_id, domain=job.domain, by=job.cancel_by, reason=job.cancel_reason
@@ -245,7 +245,7 @@ def pause(job: Job, now: datetime) -> tuple[Job, v1.TrainingPaused]:
     if job.state not in (JobState.QUEUED, JobState.RUNNING) or not job.pause_by:
         raise InvalidTransition(job, "paused")
     reason = f"paused by {job.pause_by}" + (f": {job.pause_reason}" if job.pause_reason else "")
-    paused = replace(job, state=JobState.PAUSED, history=_closed(job, now, Outcome.PAUSED, reason))
+    paused = replace(job, state=JobState.PAUSED, history=_closed(job, now, AttemptOutcome.PAUSED, reason))
     return paused, v1.TrainingPaused(
         job_id=job.job_id, domain=job.domain, by=job.pause_by, reason=job.pause_reason, step=job.step
     )
@@ -277,14 +277,14 @@ def retry(job: Job) -> tuple[Job, v1.TrainingQueued]:
     return waiting, queued(waiting)
 
 
-def _closed(job: Job, now: datetime, outcome: Outcome, reason: str) -> tuple[PastAttempt, ...]:
+def _closed(job: Job, now: datetime, outcome: AttemptOutcome, reason: str) -> tuple[PastAttempt, ...]:
     """The history with its open attempt ended; as it is where none is open."""
     if not job.history or job.history[-1].ended_at is not None:
         return job.history
     return (*job.history[:-1], replace(job.history[-1], ended_at=now, outcome=outcome, reason=reason))
 
 
-def _ended(job: Job, now: datetime, outcome: Outcome, reason: str) -> tuple[PastAttempt, ...]:
+def _ended(job: Job, now: datetime, outcome: AttemptOutcome, reason: str) -> tuple[PastAttempt, ...]:
     """The history with the job's end in it, also where no worker had the job when it came."""
     closed = _closed(job, now, outcome, reason)
     if closed is not job.history:

@@ -3,21 +3,12 @@
 from collections.abc import Mapping
 
 from fleet_events import v1
-from services.trainer.training.configuration import Configuration, Fault
+from services.trainer.faults import Fault
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.export_kinds import is_gguf
 
-GGUF = "gguf"
 SUPER_BLOCKS = ("gguf-q6_k", "gguf-q4_k_m")
 """Levels whose own blocks take rows of multiples of 256 numbers."""
-
-
-def is_gguf(kind: str) -> bool:
-    """Whether a form is a file for llama.cpp."""
-    return kind.partition("-")[0] == GGUF
-
-
-def level_of(kind: str) -> str | None:
-    """llama.cpp's level of a form for it; None for the adapter's own numbers."""
-    return kind.partition("-")[2] or None
 
 
 def check_exports(

@@ -20,7 +20,9 @@ ranking, which compare completions (of a ranking with more than two there are mo
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.trainer.training.configuration import Configuration, Fault
+from services.trainer.faults import Fault
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.objectives.table import objective_named
 from services.trainer.training.targets import layer_of
 
 _RUNTIME = 600 * 2**20
@@ -33,7 +35,7 @@ _HELD = 1.4
 _LOGITS = 6
 HEAD_ROWS = 1024
 _SHORTEST = 8
-"""Tokens below which no sample says anything: the least that max_length may be."""
+"""Tokens below which no sample is of use: the least that max_length may be."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def memory(configuration: Configuration, size: ModelSize, tokens: int) -> int:
 
 
 def faults(configuration: Configuration, size: ModelSize, available: int) -> tuple[Fault, ...]:
-    """One fault when the worst batch does not fit in the available bytes; it says what would. 0 is no bound."""
-    sequences = 1 if configuration.objective == "sft" else 2
+    """One fault when the worst batch does not fit in the available bytes; it names what would. 0 is no bound."""
+    sequences = objective_named(configuration.objective).sequences
     batch, length, processes = configuration.batch_size, configuration.max_length, configuration.processes
     micro = configuration.micro_batch_size
     at_once = batch if micro is None else min(batch, micro * processes)
@@ -109,7 +111,7 @@ def faults(configuration: Configuration, size: ModelSize, available: int) -> tup
     if not available or needed <= available:
         return ()
     tokens = _fitting(configuration, size, available) // sequences
-    said = f"{needed / 2**30:.1f} GiB would be needed and {available / 2**30:.1f} GiB are available"
+    said = f"it needs {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are available"
     field, value = ("batch_size", batch) if micro is None else ("micro_batch_size", micro)
     fitting, longest = tokens // length // processes, tokens // at_once
     if tokens < processes * _SHORTEST:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fleet_events import v1
 from fleet_events.strict_json import read_json
-from services.trainer.training.configuration import Fault
+from services.trainer.faults import Fault
 
 _NAMELESS = "unnamed"
 _SHOWN = "a value that is not shown"

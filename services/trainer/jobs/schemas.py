@@ -3,14 +3,11 @@
 from datetime import datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleet_events import v1
-from services.trainer.jobs.domain import Job, JobState, Outcome
-
-
-class View(BaseModel):
-    model_config = ConfigDict(frozen=True)
+from services.trainer.jobs.domain import AttemptOutcome, Job, JobState
+from services.trainer.schemas import BlobView, View
 
 
 class Accepted(View):
@@ -20,22 +17,10 @@ class Accepted(View):
     warnings: tuple[str, ...] = ()
 
 
-class Wish(View):
-    """Why a job shall end or rest."""
+class StateChangeReason(View):
+    """Why somebody cancels or pauses a job."""
 
     reason: str = Field(default="", max_length=1000)
-
-
-class BlobView(View):
-    """An object and its digest."""
-
-    uri: str
-    sha256: str
-    bytes: int
-
-    @classmethod
-    def of(cls, blob: v1.Blob) -> Self:
-        return cls(uri=blob.uri, sha256=blob.sha256, bytes=blob.bytes)
 
 
 class BaseModelView(View):
@@ -52,7 +37,7 @@ class AttemptView(View):
     worker: str
     started_at: datetime
     ended_at: datetime | None
-    outcome: Outcome | None
+    outcome: AttemptOutcome | None
     reason: str
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lora_core.chat_template import ChatTemplate, ChatTemplateError
 from services.trainer.datasets.records import Kind
-from services.trainer.training.configuration import Fault
+from services.trainer.faults import Fault
 
 _SYSTEM, _QUESTION, _ANSWER = "Lorafleet system", "Lorafleet question", "Lorafleet answer"
 _ASKED = [{"role": "user", "content": _QUESTION}]

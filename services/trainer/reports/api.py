@@ -13,12 +13,12 @@ from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import answers_with
 from services.trainer.jobs import store
 from services.trainer.jobs.access import VisibleJob
+from services.trainer.jobs.context import JobContext, Jobs
 from services.trainer.jobs.domain import Job
-from services.trainer.jobs.export_checks import is_gguf
-from services.trainer.parts import Trainer, TrainerService
 from services.trainer.reports.download import archive, download
 from services.trainer.reports.schemas import Course, MetricView, ValidationView
 from services.trainer.reports.stream import LastPlace, course
+from services.trainer.training.export_kinds import is_gguf
 
 router = APIRouter(prefix="/v1", tags=["reports"])
 
@@ -32,7 +32,7 @@ _PAGE_HEADERS = {
 
 
 @router.get("/jobs/{job_id}/metrics", summary="Loss, learning rate, gradient norm, speed and memory of every step")
-async def get_metrics(job: VisibleJob, trainer: Trainer, after: Annotated[int, Query(ge=0)] = 0) -> Course:
+async def get_metrics(job: VisibleJob, trainer: Jobs, after: Annotated[int, Query(ge=0)] = 0) -> Course:
     """Readable while the job runs; `?after=` gives only what came since a step."""
     async with trainer.db.acquire(timeout=5) as connection:
         steps = await store.list_steps(connection, job.job_id, after)
@@ -47,7 +47,7 @@ async def get_metrics(job: VisibleJob, trainer: Trainer, after: Annotated[int, Q
     summary="The same as server-sent events, as it happens",
     response_class=EventSourceResponse,
 )
-async def stream_metrics(job: VisibleJob, place: LastPlace, trainer: Trainer) -> AsyncIterator[ServerSentEvent]:
+async def stream_metrics(job: VisibleJob, place: LastPlace, trainer: Jobs) -> AsyncIterator[ServerSentEvent]:
     """Events `state`, `step` and `validation`; the last is a final `state`. `Last-Event-ID` goes on behind it."""
     async for event in course(job.job_id, place, trainer):
         yield event
@@ -59,7 +59,7 @@ async def stream_metrics(job: VisibleJob, place: LastPlace, trainer: Trainer) ->
     response_class=Response,
     responses=answers_with("application/json", "text/html"),
 )
-async def get_report(job: VisibleJob, trainer: Trainer, accept: Annotated[str, Header()] = "") -> Response:
+async def get_report(job: VisibleJob, trainer: Jobs, accept: Annotated[str, Header()] = "") -> Response:
     """A browser, which accepts text/html and no JSON, gets the page; everything else the JSON document."""
     if "text/html" in accept and "application/json" not in accept:
         return await _page(job, trainer)
@@ -73,7 +73,7 @@ async def get_report(job: VisibleJob, trainer: Trainer, accept: Annotated[str, H
     response_class=Response,
     responses=answers_with("text/html"),
 )
-async def get_report_page(job: VisibleJob, trainer: Trainer) -> Response:
+async def get_report_page(job: VisibleJob, trainer: Jobs) -> Response:
     return await _page(job, trainer)
 
 
@@ -83,7 +83,7 @@ async def get_report_page(job: VisibleJob, trainer: Trainer) -> Response:
     response_class=Response,
     responses=answers_with("text/markdown"),
 )
-async def get_model_card(job: VisibleJob, trainer: Trainer) -> Response:
+async def get_model_card(job: VisibleJob, trainer: Jobs) -> Response:
     card = _there(_completed(job).model_card, job, "model card")
     return Response(await trainer.blobs.get(card), media_type="text/markdown; charset=utf-8")
 
@@ -94,7 +94,7 @@ async def get_model_card(job: VisibleJob, trainer: Trainer) -> Response:
     response_class=Response,
     responses=answers_with("application/x-tar"),
 )
-async def get_peft(job: VisibleJob, trainer: Trainer) -> StreamingResponse:
+async def get_peft(job: VisibleJob, trainer: Jobs) -> StreamingResponse:
     """adapter_model.safetensors, adapter_config.json and README.md, as `PeftModel.from_pretrained` loads them."""
     completed = _completed(job)
     files = {"adapter_config.json": completed.checkpoint_config, "adapter_model.safetensors": completed.checkpoint}
@@ -109,7 +109,7 @@ async def get_peft(job: VisibleJob, trainer: Trainer) -> StreamingResponse:
     response_class=Response,
     responses=answers_with("application/octet-stream"),
 )
-async def get_export(job: VisibleJob, kind: str, trainer: Trainer) -> StreamingResponse:
+async def get_export(job: VisibleJob, kind: str, trainer: Jobs) -> StreamingResponse:
     """Its measures are in the report; one that is not fit can be had as well, for who wants to look at it."""
     made: dict[str, v1.Export] = {export.kind: export for export in _completed(job).exports}
     if kind not in made:
@@ -119,7 +119,7 @@ async def get_export(job: VisibleJob, kind: str, trainer: Trainer) -> StreamingR
     return await download(made[kind].blob, f"{_file_name(job)}-{kind}.{ending}", trainer)
 
 
-async def _page(job: Job, trainer: TrainerService) -> Response:
+async def _page(job: Job, trainer: JobContext) -> Response:
     page = _there(_completed(job).report_page, job, "report page")
     return Response(await trainer.blobs.get(page), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
 
@@ -133,7 +133,9 @@ def _completed(job: Job) -> v1.TrainingCompleted:
 
 def _there(blob: v1.Blob | None, job: Job, what: str) -> v1.Blob:
     if blob is None:
-        raise Problem(404, f"No {what}", f"job {job.job_id} ended before trainers wrote one; its JSON report is there")
+        raise Problem(
+            404, f"No {what}", f"job {job.job_id} ended before trainers wrote one; its JSON report is available"
+        )
     return blob
 
 

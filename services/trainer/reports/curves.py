@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with one or two series over the optimizer steps. `summary` says in words what it shows."""
+    """A figure with one or two series over the optimizer steps. `summary` describes in words what it shows."""
 
     name: str
     title: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fleet_events import v1
 from services.trainer.datasets.dataset import StoredDataset
-from services.trainer.datasets.stored_card import DataCard
+from services.trainer.datasets.stored_card import StoredCard
 from services.trainer.jobs.domain import Job
 from services.trainer.reports.document import (
     DatasetPart,
@@ -20,8 +20,7 @@ from services.trainer.reports.document import (
     TrainingReport,
     ValidationPart,
 )
-from services.trainer.runs.attempt import Outcome
-from services.trainer.training.protocol import Effort, Stepped, Validated
+from services.trainer.training.protocol import Outcome, ResourceUsage, Stepped, Validated
 
 WATTS_A_CORE = 5.0
 """Assumed for each busy core where the machine does not count its energy: a server processor's share, with memory."""
@@ -46,7 +45,7 @@ def describe(
     result: Result,
     files: Mapping[str, v1.Blob],
     exports: Sequence[ExportPart] = (),
-    card: DataCard | None = None,
+    card: StoredCard | None = None,
 ) -> TrainingReport:
     """The report; `files` are the stored objects by name, `card` the data card."""
     job, finished = result.job, result.outcome.finished
@@ -124,7 +123,7 @@ def metrics(result: Result) -> dict[str, float]:
     }
 
 
-def _dataset(result: Result, card: DataCard | None) -> DatasetPart:
+def _dataset(result: Result, card: StoredCard | None) -> DatasetPart:
     data, began = result.data, result.outcome.began
     return DatasetPart(
         dataset_id=data.dataset.dataset_id,
@@ -178,7 +177,7 @@ def _energy(result: Result) -> Energy | None:
     )
 
 
-def _what_is_counted(effort: Effort) -> str:
+def _what_is_counted(effort: ResourceUsage) -> str:
     if effort.joules is None:
         return f"An estimate: busy processor seconds times an assumed {WATTS_A_CORE:g} W a core, not a measurement."
     return "Counted by the processor packages (RAPL), for the whole machine, other work included."

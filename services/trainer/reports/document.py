@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from fleet_events import v1
-from services.trainer.training.protocol import ProbeResult, Spoken
+from services.trainer.training.protocol import BeforeAfter, ProbeResult
 
 
 class Part(BaseModel):
@@ -66,7 +66,7 @@ class Times(Part):
 
 class Energy(Part):
     """Energy of the processors. `method` is `rapl` (the machine's own counters) or `estimate` (busy seconds times an
-    assumed power); `note` says what is in it and what is not."""
+    assumed power); `note` lists what is in it and what is not."""
 
     watt_hours: float
     processor_seconds: float
@@ -130,7 +130,7 @@ class TrainingReport(Part):
     results: Results
     time: Times
     energy: Energy | None
-    samples: tuple[Spoken, ...]
+    samples: tuple[BeforeAfter, ...]
     exports: tuple[ExportPart, ...]
     probe: ProbeResult
     files: dict[str, v1.Blob]

@@ -9,20 +9,20 @@ from typing import IO
 from fastapi.responses import StreamingResponse
 
 from fleet_events import v1
-from services.trainer.parts import TrainerService
+from services.trainer.jobs.context import JobContext
 from services.trainer.work_folder import work_folder
 
 _CHUNK = 256 * 1024
 
 
-async def download(blob: v1.Blob, name: str, service: TrainerService) -> StreamingResponse:
+async def download(blob: v1.Blob, name: str, service: JobContext) -> StreamingResponse:
     """One object under a file name."""
     with work_folder(service.settings.cache_dir) as folder:
         path = await service.blobs.fetch(blob, folder / "content")
         return _answer(path.open("rb"), name, "application/octet-stream")
 
 
-async def archive(files: Mapping[str, v1.Blob], name: str, service: TrainerService) -> StreamingResponse:
+async def archive(files: Mapping[str, v1.Blob], name: str, service: JobContext) -> StreamingResponse:
     """Several objects as a tar of `files` (name in the archive → object); equal content gives equal bytes."""
     with work_folder(service.settings.cache_dir) as folder:
         for inside, blob in files.items():
@@ -43,7 +43,7 @@ def _pack(folder: Path, names: tuple[str, ...], to: Path) -> Path:
 
 
 def _answer(file: IO[bytes], name: str, content_type: str) -> StreamingResponse:
-    # The file has no name any more once its folder is gone: whoever stops reading leaves nothing behind.
+    # The file has no name any more once its folder is gone: a reader that stops leaves nothing behind.
     headers = {
         "Content-Disposition": f'attachment; filename="{name}"',
         "Content-Length": str(file.seek(0, 2)),

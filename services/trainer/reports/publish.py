@@ -8,7 +8,7 @@ from typing import TypeAlias
 from fleet_events import v1
 from services.trainer.datasets import records
 from services.trainer.datasets.stored_card import adapter_type_of, read_data_card
-from services.trainer.parts import TrainerService
+from services.trainer.jobs.context import JobContext
 from services.trainer.reports import model_card, page
 from services.trainer.reports.description import Result, describe, metrics
 from services.trainer.reports.document import ExportPart
@@ -21,7 +21,7 @@ __all__ = ["Result", "publish"]
 Put: TypeAlias = Callable[[str, bytes | Path, str], Awaitable[v1.Blob]]
 
 
-async def publish(result: Result, service: TrainerService) -> v1.TrainingCompleted:
+async def publish(result: Result, service: JobContext) -> v1.TrainingCompleted:
     """Store weights, artifact, exports, report, its page and the model card by digest, and name them in the event."""
 
     async def put(kind: str, content: bytes | Path, content_type: str = "application/octet-stream") -> v1.Blob:

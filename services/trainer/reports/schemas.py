@@ -1,15 +1,12 @@
-"""What is told of a job's course over HTTP: the same objects when asked and when streamed."""
+"""A job's progress over HTTP: the same objects as an answer and as a stream."""
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from services.trainer.jobs.domain import Job, JobState
+from services.trainer.schemas import View
 from services.trainer.training.protocol import Stepped, Validated
-
-
-class View(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 class MetricView(View):

@@ -16,7 +16,7 @@ from fastapi.sse import ServerSentEvent
 from fleet_kit.errors import Problem
 from services.trainer.jobs import metrics
 from services.trainer.jobs import store as jobs
-from services.trainer.parts import TrainerService
+from services.trainer.jobs.context import JobContext
 from services.trainer.reports import store
 from services.trainer.reports.schemas import MetricView, StateView, ValidationView
 from services.trainer.training.protocol import Stepped, Validated
@@ -28,7 +28,7 @@ _PLACE = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
 
 @dataclass(frozen=True)
-class Place:
+class StreamPosition:
     """How far a reader is: the last step and the last validation (by its step) that it got. An event's id."""
 
     step: int = 0
@@ -53,15 +53,15 @@ class Place:
         return replace(self, step=row.step) if isinstance(row, Stepped) else replace(self, validation=row.step)
 
 
-async def last_place(last_event_id: Annotated[str, Header()] = "") -> Place:
+async def last_place(last_event_id: Annotated[str, Header()] = "") -> StreamPosition:
     """Where a reader that was cut off goes on."""
-    return Place.of(last_event_id)
+    return StreamPosition.of(last_event_id)
 
 
-LastPlace = Annotated[Place, Depends(last_place)]
+LastPlace = Annotated[StreamPosition, Depends(last_place)]
 
 
-async def course(job_id: str, place: Place, service: TrainerService) -> AsyncIterator[ServerSentEvent]:
+async def course(job_id: str, place: StreamPosition, service: JobContext) -> AsyncIterator[ServerSentEvent]:
     """Its state, then steps, validations and further states as they are written; ends with the final state."""
     with metrics.STREAMS.track_inprogress():
         said: StateView | None = None
@@ -91,7 +91,7 @@ class _Page:
     full: bool
 
 
-async def _read(job_id: str, place: Place, service: TrainerService) -> _Page:
+async def _read(job_id: str, place: StreamPosition, service: JobContext) -> _Page:
     async with service.db.acquire(timeout=5) as connection:
         # The job first: what one that is final has logged is complete by then.
         job = await jobs.find_job(connection, job_id)
@@ -112,5 +112,7 @@ def _view(row: Stepped | Validated) -> MetricView | ValidationView:
     return MetricView.of(row) if isinstance(row, Stepped) else ValidationView.of(row)
 
 
-def _event(view: MetricView | ValidationView | StateView, place: Place, retry: int | None = None) -> ServerSentEvent:
+def _event(
+    view: MetricView | ValidationView | StateView, place: StreamPosition, retry: int | None = None
+) -> ServerSentEvent:
     return ServerSentEvent(data=view, event=view.kind, id=str(place), retry=retry)

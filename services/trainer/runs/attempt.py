@@ -5,26 +5,40 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
+from fleet_events import v1
 from fleet_kit.errors import BlobCorrupt, BlobMissing, LeaseLost
 from fleet_kit.leased_task import LeasedTask
+from services.trainer.child_process import Crashed
+from services.trainer.datasets.consumer_barrier import settled
 from services.trainer.datasets.dataset import StoredDataset
-from services.trainer.datasets.stored_card import adapter_type_of, read_data_card
+from services.trainer.datasets.golden.index import GoldenIndex
+from services.trainer.datasets.golden.known import golden_index
+from services.trainer.datasets.stored_card import adapter_type_of, golden_threshold_of, read_data_card
 from services.trainer.jobs import domain, store
 from services.trainer.jobs.store import StoredCheckpoint
-from services.trainer.parts import TrainerService
 from services.trainer.retry import PASSING, patiently
 from services.trainer.runs.checkpoint import best_step, pack, unpack
-from services.trainer.runs.progress_log import Journal
-from services.trainer.runs.supervisor import Crashed
-from services.trainer.training.pause_request import ask_to_pause
-from services.trainer.training.protocol import Began, Finished, Paused, Refused, Saved, Stepped, TrainingSpec, Validated
+from services.trainer.runs.context import RunContext
+from services.trainer.runs.progress_log import ProgressLog
+from services.trainer.runs.supervisor import TrainingCrashed
+from services.trainer.training.protocol import (
+    Began,
+    Finished,
+    Outcome,
+    Paused,
+    Saved,
+    Stepped,
+    TrainingRefused,
+    TrainingSpec,
+    Validated,
+    ask_to_pause,
+)
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -44,19 +58,11 @@ class DataRefused(Exception):
     """The subprocess found that this data cannot be trained like this."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished subprocess said first and last."""
-
-    began: Began
-    finished: Finished
-
-
 class Attempt:
     """A worker's hold on one job, from the newest checkpoint to the trained adapter."""
 
     def __init__(
-        self, job: domain.Job, data: StoredDataset, folder: Path, work: LeasedTask, service: TrainerService
+        self, job: domain.Job, data: StoredDataset, folder: Path, work: LeasedTask, service: RunContext
     ) -> None:
         self._job = job
         self._data = data
@@ -64,7 +70,7 @@ class Attempt:
         self._work = work
         self._service = service
         self._uploads: asyncio.Queue[Saved | None] = asyncio.Queue()
-        self._journal: Journal | None = None
+        self._progress: ProgressLog | None = None
 
     async def run(self) -> Outcome:
         """Train to the end.
@@ -100,6 +106,7 @@ class Attempt:
         data = self._folder / "data.parquet"
         settings = self._service.settings
         await self._patiently("data set", lambda: self._service.blobs.fetch(self._data.dataset.blob, data))
+        card = await read_data_card(self._data.dataset, self._service)
         resume_from, best_from = await self._restore()
         return TrainingSpec(
             job_id=self._job.job_id,
@@ -112,12 +119,28 @@ class Attempt:
             best_from=best_from,
             continue_from=await self._fetch_continued(),
             exports=self._job.request.exports,
-            adapter_type=adapter_type_of(await read_data_card(self._data.dataset, self._service)),
+            adapter_type=adapter_type_of(card),
+            golden=await self._golden_prints(),
+            golden_threshold=golden_threshold_of(card),
             embedding_model=settings.embedding_model and settings.embedding_model.resolve(),
             threads=max(1, settings.cores // self._job.configuration.processes),
             probe_prompt=settings.probe_prompt,
             supervisor=os.getpid(),
         )
+
+    async def _golden_prints(self) -> Path | None:
+        """A file of what golden data sets hold now, which may be more than when the data set was built."""
+
+        async def known() -> GoldenIndex:
+            await settled(v1.GoldenDatasetPublished, self._service)
+            async with self._service.db.acquire(timeout=5) as connection:
+                return await golden_index(connection)
+
+        golden = await self._patiently("golden data sets", known)
+        if not golden.prints:
+            return None
+        await asyncio.to_thread(golden.dump, path := self._folder / "golden.jsonl")
+        return path
 
     async def _restore(self) -> tuple[Path | None, Path | None]:
         """Folders of the newest checkpoint that can be had and of the best one not beyond it."""
@@ -144,7 +167,7 @@ class Attempt:
         try:
             await self._patiently("checkpoint", partial(self._service.blobs.fetch, checkpoint.blob, archive))
         except (BlobMissing, BlobCorrupt) as error:
-            log.warning("checkpoint is of no use", job=self._job.job_id, step=checkpoint.step, reason=str(error))
+            log.warning("checkpoint_unusable", job=self._job.job_id, step=checkpoint.step, reason=str(error))
             return None
         return await asyncio.to_thread(unpack, archive, self._folder / name)
 
@@ -174,25 +197,25 @@ class Attempt:
                     case Began():
                         began = message
                         await self._patiently("start of training", partial(self._begin, message))
-                        self._journal = Journal(self._job, message.total_steps, self._work, self._service.settings)
-                        flushing = group.create_task(self._journal.keep_flushing())
-                    case Stepped() if self._journal:
-                        self._journal.note(message)
-                    case Validated() if self._journal:
-                        self._journal.note_validation(message)
+                        self._progress = ProgressLog(self._job, message.total_steps, self._work, self._service.settings)
+                        flushing = group.create_task(self._progress.keep_flushing())
+                    case Stepped() if self._progress:
+                        self._progress.note(message)
+                    case Validated() if self._progress:
+                        self._progress.note_validation(message)
                     case Saved():
                         self._uploads.put_nowait(message)
                     case Finished():
                         finished = message
                     case Paused():
                         paused = True
-                    case Refused():
+                    case TrainingRefused():
                         raise DataRefused(message.reason)
         if flushing:
             flushing.cancel()
-        if began is None or self._journal is None or not (finished or paused):
-            raise Crashed(0, "it ended without a result")
-        await self._patiently("last steps", self._journal.flush)
+        if began is None or self._progress is None or not (finished or paused):
+            raise TrainingCrashed(0, "it ended without a result")
+        await self._patiently("last steps", self._progress.flush)
         if finished is None:
             raise PauseTaken
         return Outcome(began, finished)
@@ -223,7 +246,7 @@ class Attempt:
                 await self._keep(saved)
             except PASSING as error:
                 # Training goes on: a missing checkpoint costs time after a crash, stopping costs it now.
-                log.warning("checkpoint was not stored", job=self._job.job_id, step=saved.step, reason=repr(error))
+                log.warning("checkpoint_not_stored", job=self._job.job_id, step=saved.step, reason=repr(error))
 
     async def _keep(self, saved: Saved) -> None:
         archive = await asyncio.to_thread(pack, saved.folder, self._folder / f"{saved.step}.tar")
@@ -234,13 +257,13 @@ class Attempt:
             )
         finally:
             archive.unlink()
-        if self._journal:
+        if self._progress:
             # Steps before a checkpoint are never done again, so they are written before it counts.
-            await self._patiently("steps", self._journal.flush)
+            await self._patiently("steps", self._progress.flush)
         stored = StoredCheckpoint(saved.step, saved.epoch, blob)
         superseded = await self._patiently("checkpoint record", lambda: self._record(stored))
         for old in superseded:
-            # The object goes first: a record without it is skipped by whoever resumes and removed with the next one.
+            # The object goes first: a record without it is skipped at a resume and removed with the next one.
             if old.blob.uri != blob.uri:
                 await self._service.blobs.delete(old.blob)
             async with self._work.transaction() as tx:
@@ -262,7 +285,7 @@ class Attempt:
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that says most: losing the lease or being cancelled outrank the crash they cause."""
+    """The failure that explains the others: losing the lease or being cancelled outrank the crash they cause."""
     leaves = list(_leaves(failures))
     for kind in (LeaseLost, CancelWanted, PauseTaken):
         for leaf in leaves:

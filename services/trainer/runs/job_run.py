@@ -13,19 +13,21 @@ from fleet_kit.errors import LeaseLost
 from fleet_kit.faults import is_transient
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
+from services.trainer.child_process import Crashed
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.selection import freeze_selection
+from services.trainer.faults import InvalidRequest
 from services.trainer.jobs import domain, job_queue, store
 from services.trainer.jobs.acceptance import examine
 from services.trainer.jobs.domain import InvalidTransition, Job, JobState
-from services.trainer.parts import TrainerService
 from services.trainer.reports import publish
 from services.trainer.retry import PASSING, patiently
 from services.trainer.runs import resume_data
-from services.trainer.runs.attempt import Attempt, CancelWanted, DataRefused, Outcome, PauseTaken
-from services.trainer.runs.supervisor import Crashed
+from services.trainer.runs.attempt import Attempt, CancelWanted, DataRefused, PauseTaken
+from services.trainer.runs.context import RunContext
 from services.trainer.tickets import claimed
-from services.trainer.training.configuration import InvalidRequest
+from services.trainer.training.objectives.table import objective_named
+from services.trainer.training.protocol import Outcome
 from services.trainer.work_folder import work_folder
 
 log = structlog.get_logger()
@@ -37,7 +39,7 @@ _LOOK_SECONDS = 0.05
 _REST_SECONDS = 5.0
 
 
-async def run_next_job(work: LeasedTask, service: TrainerService) -> None:
+async def run_next_job(work: LeasedTask, service: RunContext) -> None:
     """Take the next job from wherever it stands to its end, or until it rests.
 
     A ticket that finds no job waiting is spare: the job that it was written for was cancelled or paused, or another
@@ -61,7 +63,7 @@ async def run_next_job(work: LeasedTask, service: TrainerService) -> None:
         raise
 
 
-async def _claim(work: LeasedTask, service: TrainerService) -> tuple[Job, bool] | None:
+async def _claim(work: LeasedTask, service: RunContext) -> tuple[Job, bool] | None:
     async def claim(tx: Transaction) -> tuple[Job, bool] | None:
         job = await job_queue.next_job(tx.connection)
         if job is None or not await work.take(tx, job_queue.lease_of(job.job_id)):
@@ -71,7 +73,7 @@ async def _claim(work: LeasedTask, service: TrainerService) -> tuple[Job, bool] 
     return await claimed(work, claim, job_queue.any_waits, look_seconds=_LOOK_SECONDS)
 
 
-async def _run(job: Job, begun: bool, work: LeasedTask, service: TrainerService) -> None:
+async def _run(job: Job, begun: bool, work: LeasedTask, service: RunContext) -> None:
     job_id = job.job_id
     while begun:
         try:
@@ -83,7 +85,7 @@ async def _run(job: Job, begun: bool, work: LeasedTask, service: TrainerService)
         except (InvalidRequest, InvalidTransition, DataRefused) as error:
             return await _end(job_id, _failing(str(error)), work, service)
         except Crashed as error:
-            log.warning("training process died", job=job_id, attempt=job.attempts, reason=str(error))
+            log.warning("training_process_died", job=job_id, attempt=job.attempts, reason=str(error))
             async with work.transaction() as tx:
                 crashed = domain.crash(await store.locked(tx.connection, job_id), str(error), datetime.now(UTC))
                 job, begun = await _take_up(crashed, tx, service)
@@ -96,7 +98,7 @@ def _exhausted(job: Job) -> "End":
     return _failing(f"given up after {job.stalled} attempts without a new checkpoint; last: {last}")
 
 
-async def _take_up(job: Job, tx: Transaction, service: TrainerService) -> tuple[Job, bool]:
+async def _take_up(job: Job, tx: Transaction, service: RunContext) -> tuple[Job, bool]:
     """The locked job, and whether an attempt has begun: none does where the job is to end instead."""
     begun = not (job.cancel_by or job.pause_by or domain.exhausted(job))
     if begun:
@@ -119,11 +121,11 @@ async def _let_go(job_id: str, error: Exception, work: LeasedTask) -> None:
         await asyncio.sleep(_REST_SECONDS)
 
 
-async def _attempt(job: Job, work: LeasedTask, service: TrainerService) -> None:
+async def _attempt(job: Job, work: LeasedTask, service: RunContext) -> None:
     if not job.targets:
         job = await _accept(job.job_id, work, service)
     # Once more: the settings may have changed while it waited, for example the base model or what slots hold.
-    service.parts.examine(job.request, job.continued)
+    service.parts.checks.examine(job.request, job.continued)
     data = await _settle_inputs(job, work, service)
     with work_folder(service.settings.cache_dir) as folder:
         outcome = await Attempt(job, data, folder, work, service).run()
@@ -134,7 +136,7 @@ async def _attempt(job: Job, work: LeasedTask, service: TrainerService) -> None:
     await _drop_resume_data(job.job_id, service)
 
 
-async def _accept(job_id: str, work: LeasedTask, service: TrainerService) -> Job:
+async def _accept(job_id: str, work: LeasedTask, service: RunContext) -> Job:
     """Settle a job that came over HTTP under an earlier release, which accepted it by an event of its own."""
     async with work.transaction() as tx:
         job = await examine(await store.locked(tx.connection, job_id), tx.connection, service)
@@ -142,7 +144,7 @@ async def _accept(job_id: str, work: LeasedTask, service: TrainerService) -> Job
         return job
 
 
-async def _drop_resume_data(job_id: str, service: TrainerService) -> None:
+async def _drop_resume_data(job_id: str, service: RunContext) -> None:
     """A job that has succeeded needs none; one that was cancelled at its last moment keeps them for a retry."""
     try:
         async with service.db.acquire(timeout=5) as connection:
@@ -150,23 +152,23 @@ async def _drop_resume_data(job_id: str, service: TrainerService) -> None:
         if job is not None and job.state is JobState.SUCCEEDED:
             await resume_data.drop(job_id, service)
     except PASSING as error:
-        log.warning("checkpoints are left to the next sweep", job=job_id, reason=repr(error))
+        log.warning("checkpoints_left_to_next_sweep", job=job_id, reason=repr(error))
 
 
-async def _settle_inputs(job: Job, work: LeasedTask, service: TrainerService) -> StoredDataset:
+async def _settle_inputs(job: Job, work: LeasedTask, service: RunContext) -> StoredDataset:
     """Choose data and weights at the first attempt; keep them at every later one."""
     request = job.request.model_copy(update={"dataset_id": job.dataset_id}) if job.dataset_id else job.request
-    data = await freeze_selection(request, service)
+    data = await freeze_selection(request, objective_named(request.objective), service)
     async with work.transaction() as tx:
         settled = domain.settle_inputs(
-            await store.locked(tx.connection, job.job_id), data.dataset.dataset_id, service.parts.base
+            await store.locked(tx.connection, job.job_id), data.dataset.dataset_id, service.parts.checks.base
         )
         await store.save_job(tx.connection, settled)
     return data
 
 
 async def _result(
-    job_id: str, data: StoredDataset, lines: Path, outcome: Outcome, service: TrainerService
+    job_id: str, data: StoredDataset, lines: Path, outcome: Outcome, service: RunContext
 ) -> publish.Result:
     async def read() -> publish.Result:
         async with service.db.acquire(timeout=5) as connection:
@@ -188,7 +190,7 @@ def _succeeding(completed: v1.TrainingCompleted) -> End:
     return end
 
 
-async def _end(job_id: str, end: End, work: LeasedTask, service: TrainerService) -> None:
+async def _end(job_id: str, end: End, work: LeasedTask, service: RunContext) -> None:
     """The job's last state and its event, in the transaction that also counts the request as handled."""
 
     async def finish() -> None:

@@ -1,16 +1,16 @@
-"""Tickets of waiting jobs that the bus has lost: in a dead letter, or with a stream that was restored or made anew."""
+"""Tickets of waiting jobs that the bus has lost: in a dead letter, or with a stream that was restored or made again."""
 
 import structlog
 
 from fleet_events import v1
 from fleet_events.topology import consumers_of, durable_name
 from services.trainer.jobs import domain, job_queue
-from services.trainer.parts import TrainerService
+from services.trainer.runs.context import RunContext
 
 log = structlog.get_logger()
 
 
-async def replace(service: TrainerService) -> int:
+async def replace(service: RunContext) -> int:
     """Queue as many tickets as open jobs have too few; returns how many.
 
     Tickets are interchangeable, so counting them is enough. While jobs and tickets come and go the counts may be one

@@ -9,16 +9,16 @@ from fleet_events import v1
 from fleet_kit.leased_task import LeasedTask
 from services.trainer.jobs import domain, metrics, store
 from services.trainer.retry import PASSING
-from services.trainer.settings import TrainerSettings
+from services.trainer.runs.settings import RunSettings
 from services.trainer.training.protocol import Stepped, Validated
 
 log = structlog.get_logger()
 
 
-class Journal:
+class ProgressLog:
     """The steps of one job that are not written yet. Writing is fenced by the job's lease."""
 
-    def __init__(self, job: domain.Job, total_steps: int, work: LeasedTask, settings: TrainerSettings) -> None:
+    def __init__(self, job: domain.Job, total_steps: int, work: LeasedTask, settings: RunSettings) -> None:
         self._job_id = job.job_id
         self._domain = job.domain
         self._total_steps = total_steps
@@ -40,13 +40,13 @@ class Journal:
         metrics.observe_validation(validated)
 
     async def keep_flushing(self) -> None:
-        """Flush again and again. A database that is away costs nothing: the steps stay pending."""
+        """Flush again and again. An unavailable database costs nothing: the steps stay pending."""
         while True:
             await asyncio.sleep(self._settings.flush_seconds)
             try:
                 await self.flush()
             except PASSING as error:
-                log.warning("steps are not written yet", job=self._job_id, reason=repr(error))
+                log.warning("steps_not_written_yet", job=self._job_id, reason=repr(error))
 
     async def flush(self) -> None:
         """Write what is pending in one transaction; raises `LeaseLost` when another worker has the job."""

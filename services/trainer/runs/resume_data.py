@@ -5,13 +5,13 @@ from datetime import timedelta
 from fleet_events import v1
 from fleet_kit.db import Connection
 from services.trainer.jobs import store
-from services.trainer.parts import TrainerService
+from services.trainer.runs.context import RunContext
 
 _PREFIX = "trainer/resume/"
 _MOST_OBJECTS = 100_000
 
 
-async def drop(job_id: str, service: TrainerService) -> int:
+async def drop(job_id: str, service: RunContext) -> int:
     """Remove all checkpoints of a job that has ended; returns how many there were.
 
     Raises:
@@ -27,7 +27,7 @@ async def drop(job_id: str, service: TrainerService) -> int:
     return len(kept)
 
 
-async def sweep(service: TrainerService) -> int:
+async def sweep(service: RunContext) -> int:
     """Remove checkpoints of jobs that have ended, recorded or not; returns the number of objects.
 
     Those of a succeeded job go at once, those of a failed or cancelled one after `resume_hours`: a retry resumes from

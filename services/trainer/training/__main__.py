@@ -1,7 +1,7 @@
 """The training subprocess: `python -m services.trainer.training SPEC.json [--progress FILE]`.
 
-Says its progress as JSON lines on standard output, or with --progress in a file, where no supervisor is on the same
-machine. Of several processes that share a training only the first speaks. It knows files, not the bus, the database or
+Emits its progress as JSON lines on standard output, or with --progress in a file, where no supervisor is on the same
+machine. Of several processes that share a training only the first emits. It knows files, not the bus, the database or
 the object store: the service moves things in and out.
 """
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from fleet_kit.tracing import child_span
 from lora_core.errors import AdapterError
 from services.trainer.parent_death import claim_stdout, die_with
-from services.trainer.training.protocol import Refused, TrainingSpec
+from services.trainer.training.protocol import TrainingRefused, TrainingSpec
 
 DETERMINISTIC = (
     AdapterError,
@@ -39,7 +39,7 @@ _REASON_CHARACTERS = 2000
 
 
 def main(spec_file: str, progress: Path | None = None) -> int:
-    """Train what the spec says. 0 when finished, paused or refused with a reason, another status for a crash."""
+    """Train what the spec describes. 0 when finished, paused or refused with a reason, another status for a crash."""
     spec = TrainingSpec.model_validate_json(Path(spec_file).read_bytes())
     rank = int(os.environ.get("RANK", "0"))
     if progress:
@@ -49,7 +49,7 @@ def main(spec_file: str, progress: Path | None = None) -> int:
         die_with(os.getppid() if "RANK" in os.environ else spec.supervisor)
         out = claim_stdout()
 
-    def tell(message: BaseModel) -> None:
+    def emit(message: BaseModel) -> None:
         if rank:
             return
         out.write(message.model_dump_json() + "\n")
@@ -66,13 +66,13 @@ def main(spec_file: str, progress: Path | None = None) -> int:
 
     try:
         with nullcontext() if rank else child_span("trainer", f"train {spec.configuration.method}"):
-            run(spec, tell)
+            run(spec, emit)
     except CannotTrain as refusal:
-        tell(Refused(reason=str(refusal)))
+        emit(TrainingRefused(reason=str(refusal)))
     except DETERMINISTIC as fault:
         # The same data, weights and configuration give it again: one failure that names it, not five attempts.
         traceback.print_exc()
-        tell(Refused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
+        emit(TrainingRefused(reason=f"training failed: {type(fault).__name__}: {fault}"[:_REASON_CHARACTERS]))
     return 0
 
 

@@ -40,7 +40,7 @@ def adapter(configuration: Configuration, model: PreTrainedModel, layers: LayerS
     wanted = chosen(layers, configuration.target_modules, last)
     short = sorted({name.rpartition(".")[2] for name in wanted})
     everywhere = chosen(layers, configuration.target_modules)
-    # PEFT takes a short name for every module that ends with it: of an image tower too, say. Full names are exact.
+    # PEFT takes a short name for every module that ends with it: also of an image tower. Full names are exact.
     ambiguous = any(name.rpartition(".")[2] in short and name not in everywhere for name, _ in model.named_modules())
     return LoraConfig(
         task_type="CAUSAL_LM",

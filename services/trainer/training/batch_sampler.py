@@ -1,4 +1,4 @@
-"""The batches of an epoch: random, and the same whoever computes them."""
+"""The batches of an epoch: random, and the same in every process that computes them."""
 
 import math
 import random
@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch.utils.data import Sampler
 
 
-class Batches(Sampler[list[int]]):
+class BatchSampler(Sampler[list[int]]):
     """One process's part of every batch of an epoch, a pure function of (lengths, batch size, seed, epoch).
 
     That is what lets another worker continue in the middle of an epoch: it computes the same batches and skips what
@@ -16,7 +16,7 @@ class Batches(Sampler[list[int]]):
     keeps. Samples are not grouped by length: packed batches have no padding to save, and samples of one length are
     alike, which teaches slower (docs/decisions/0006-packed-training.md).
 
-    Batches differ in size by one at most, so that no step stands on a few samples that an even division leaves over.
+    Batches differ in size by one at most, so that no step depends on a few samples that an even division leaves over.
     `processes` deal a batch out row by row, the longest first and there and back again; together they train what one
     process would, no row twice. (accelerate fills the last batch with rows of the first.) A batch has at least half of
     `batch_size` rows where the epoch has `batch_size`; no process is left without one as long as it has two of a whole

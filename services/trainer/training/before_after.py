@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lora_core.base_model import end_tokens
-from services.trainer.training.protocol import Spoken
+from services.trainer.training.protocol import BeforeAfter
 
 MOST_PROMPTS = 3
 MOST_TOKENS = 48
@@ -15,7 +15,7 @@ LEAST_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Asked:
+class ComparedPrompt:
     """A prompt as text for people and as token ids for the model, and the completion that the data has for it."""
 
     prompt: str
@@ -23,7 +23,7 @@ class Asked:
     ids: tuple[int, ...]
 
 
-def speak(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> tuple[Spoken, ...]:
+def compare_answers(model: Any, tokenizer: Any, asked: Sequence[ComparedPrompt]) -> tuple[BeforeAfter, ...]:
     """Greedy answers of base model and adapter to the first `MOST_PROMPTS`, each all prompts in one batch.
 
     An answer ends at an end token (the tokenizer's, or one of the model's generation settings) or after twice the
@@ -41,12 +41,12 @@ def speak(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> tuple[Spoken, .
         before = _answers(model, tokenizer, asked)
     after = _answers(model, tokenizer, asked)
     return tuple(
-        Spoken(prompt=one.prompt, wanted=one.wanted, before=first, after=then)
+        BeforeAfter(prompt=one.prompt, wanted=one.wanted, before=first, after=then)
         for one, first, then in zip(asked, before, after, strict=True)
     )
 
 
-def _answers(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> list[str]:
+def _answers(model: Any, tokenizer: Any, asked: Sequence[ComparedPrompt]) -> list[str]:
     ends = sorted(end_tokens(model.generation_config, tokenizer))
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     longest = max(len(one.ids) for one in asked)

@@ -8,27 +8,8 @@ from dataclasses import asdict, dataclass
 from fleet_events import v1
 from lora_core.base_model import SLOT_RANK
 from lora_core.description import LayerShapes
+from services.trainer.faults import Fault
 from services.trainer.training.targets import chosen, decoder_layers, default_targets, trainable, why_not
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong with a request: the field, the value it has, and what would be right."""
-
-    field: str
-    value: object
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.value!r} is refused, expected {self.expected}"
-
-
-class InvalidRequest(Exception):
-    """A job that can never succeed as it was asked for. Carries all its faults, not the first."""
-
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = faults
 
 
 @dataclass(frozen=True)
@@ -134,7 +115,11 @@ def _faults(configuration: Configuration, layers: LayerShapes, quantisation: boo
         yield Fault("hyperparameters.rank", configuration.rank, expected)
     present = len(decoder_layers(layers))
     if configuration.layers is not None and configuration.layers > present:
-        yield Fault("hyperparameters.layers", configuration.layers, f"at most {present}, the decoder layers there are")
+        yield Fault(
+            "hyperparameters.layers",
+            configuration.layers,
+            f"at most {present}, the number of decoder layers of the base model",
+        )
     if configuration.method == "qlora" and not quantisation:
         yield Fault("method", "qlora", "lora: qlora needs the package bitsandbytes, which is not installed here")
 

@@ -67,6 +67,10 @@ Row = tuple[EncodedSample, ...]
 """What one record is trained on: one answer, a chosen and a rejected one, or a list with the best first."""
 
 
+WANTED_FROM = 2.5
+"""Rating, of 0 to 5, from which sft learns an answer of a data set of kind rated: the middle of the scale."""
+
+
 @dataclass(frozen=True)
 class EncodedSet:
     """The rows that fit, and what was left out."""
@@ -106,7 +110,7 @@ def encode_conversation(tokenizer: Tokenizer, prompt: Sequence[Message], complet
 
     Answers share a sample as long as the ids up to one are the beginning of the ids of the next prompt. A template that
     renders an earlier answer differently once a newer question follows (Qwen3 drops its reasoning) gets a sample for
-    each answer. What the assistant says before the first question, a greeting, is context alone: nobody asks for it.
+    each answer. A turn of the assistant before the first question, a greeting, is context alone: no prompt leads to it.
 
     Raises:
         UnfitTokenizer, UnfitRecord: see `encode`.

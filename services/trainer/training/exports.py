@@ -18,8 +18,8 @@ from lora_core.interop import from_gguf, to_gguf, to_peft
 from lora_core.interop.gguf import Quantisation
 from lora_core.profiles import level_threshold, quality_threshold
 from lora_core.quantisation import Storage
-from services.trainer.jobs.export_checks import is_gguf, level_of
 from services.trainer.training.encoding import IGNORED, EncodedSample
+from services.trainer.training.export_kinds import is_gguf, level_of
 from services.trainer.training.protocol import Exported
 
 _POSITIONS = 1024  # whose vocabulary logits are held at once: 200 MB in fp32 for 50k tokens

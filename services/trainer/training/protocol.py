@@ -1,11 +1,18 @@
-"""What the training subprocess is told and what it says: one JSON file in, JSON lines out. Imports no torch."""
+"""What the training subprocess takes and emits: one JSON file in, JSON lines out, a file that asks it to pause.
 
+Imports no torch.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from services.trainer.datasets.golden.index import THRESHOLD
 from services.trainer.training.configuration import Configuration
+
+_PAUSE_FILE = "pause"  # in the work folder, which every launcher can reach
 
 
 class _Frozen(BaseModel):
@@ -34,6 +41,10 @@ class TrainingSpec(_Frozen):
     exports: tuple[str, ...] = ()
     adapter_type: str = ""
     embedding_model: Path | None = None
+    golden: Path | None = None
+    """Prints of all golden data sets, which `dataset` must hold nothing of; None where there is none."""
+    golden_threshold: float = THRESHOLD
+    """Similarity from which on a prompt counts as golden: that of the data set's own build."""
     threads: int
     probe_prompt: str
     supervisor: int
@@ -114,7 +125,7 @@ class ProbeResult(_Frozen):
     max_delta: float
 
 
-class Spoken(_Frozen):
+class BeforeAfter(_Frozen):
     """What base model and adapter each answer to a prompt, greedily."""
 
     prompt: str
@@ -135,8 +146,8 @@ class Exported(_Frozen):
     fit: bool = True
 
 
-class Effort(_Frozen):
-    """What one run of the subprocess cost. `joules` are None where the machine does not tell them (see effort.py)."""
+class ResourceUsage(_Frozen):
+    """What one run of the subprocess cost. `joules` are None where the machine has no meter (see resource_usage.py)."""
 
     seconds: float
     processor_seconds: float
@@ -167,23 +178,33 @@ class Finished(_Frozen):
     """Step whose weights these are, where the best validated ones were kept rather than the last."""
     metrics: dict[str, float] = {}
     """The objective's measures on the validation split with the final weights."""
-    spoken: tuple[Spoken, ...] = ()
+    spoken: tuple[BeforeAfter, ...] = ()
     exports: tuple[Exported, ...] = ()
-    effort: Effort | None = None
+    effort: ResourceUsage | None = None
     example_prompts: tuple[str, ...] = ()
-    """A few prompts of the data set for the router (see examples.py)."""
+    """A few prompts of the data set for the router (see router_prompts.py)."""
     routing: Profiled | None = None
     """What the router recognises the adapter's queries by; absent without an embedding model."""
 
 
-class Refused(_Frozen):
-    """The data or the model cannot be trained like this, whoever tries again."""
+@dataclass(frozen=True)
+class Outcome:
+    """The first and the last message of a finished subprocess."""
+
+    began: Began
+    finished: Finished
+
+
+class TrainingRefused(_Frozen):
+    """The data or the model cannot be trained like this; trying again changes nothing."""
 
     kind: Literal["refused"] = "refused"
     reason: str
 
 
-Progress = Annotated[Began | Stepped | Validated | Saved | Paused | Finished | Refused, Field(discriminator="kind")]
+Progress = Annotated[
+    Began | Stepped | Validated | Saved | Paused | Finished | TrainingRefused, Field(discriminator="kind")
+]
 
 _progress: TypeAdapter[Progress] = TypeAdapter(Progress)
 
@@ -191,3 +212,13 @@ _progress: TypeAdapter[Progress] = TypeAdapter(Progress)
 def read_line(line: bytes) -> Progress:
     """One line of the subprocess's standard output; raises `pydantic.ValidationError` if it is none of ours."""
     return _progress.validate_json(line)
+
+
+def ask_to_pause(work: Path) -> None:
+    """Ask the training that works in this folder to save a checkpoint and end after its current step."""
+    (work / _PAUSE_FILE).touch()
+
+
+def pause_wanted(work: Path) -> bool:
+    """Whether it was asked."""
+    return (work / _PAUSE_FILE).exists()

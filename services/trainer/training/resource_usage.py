@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.trainer.training.protocol import Effort
+from services.trainer.training.protocol import ResourceUsage
 
 _RAPL = Path("/sys/class/powercap")
 
@@ -24,9 +24,9 @@ class Meter:
         self._processor = _processor_seconds()
         self._counters = _energy(counters)
 
-    def read(self) -> Effort:
+    def read(self) -> ResourceUsage:
         """What it has cost so far."""
-        return Effort(
+        return ResourceUsage(
             seconds=time.monotonic() - self._since,
             processor_seconds=_processor_seconds() - self._processor,
             joules=self._joules(),
@@ -39,7 +39,7 @@ class Meter:
         total = 0
         for name, (before, largest) in self._counters.items():
             moved = now[name][0] - before
-            # The counter begins anew once it is full; more than once cannot be told.
+            # The counter wraps once it is full; more than one wrap cannot be seen.
             total += moved if moved >= 0 else moved + largest
         return total / 1e6
 
@@ -50,7 +50,7 @@ def _processor_seconds() -> float:
 
 
 def _energy(folder: Path) -> Mapping[str, tuple[int, int]]:
-    """Package → (microjoules, where its counter begins anew); sub-zones (`:0:1`) are part of their package."""
+    """Package → (microjoules, where its counter wraps); sub-zones (`:0:1`) are part of their package."""
     found: dict[str, tuple[int, int]] = {}
     for zone in sorted(folder.glob("intel-rapl:*")):
         if zone.name.count(":") != 1:

@@ -72,7 +72,7 @@ def chosen(layers: LayerShapes, targets: tuple[str, ...], last: int | None = Non
 
 
 def layer_of(module: str) -> int | None:
-    """The decoder layer that a module's full name says it is in."""
+    """The decoder layer that a module is in, by its full name."""
     numbered = re.search(r"(?:^|\.)(\d+)\.", module)
     return int(numbered[1]) if numbered else None
 

@@ -12,48 +12,61 @@ import torch
 from pydantic import BaseModel
 from transformers import AutoTokenizer, TrainerState
 
-from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
-from lora_core.description import LayerShapes
 from lora_core.errors import AdapterError
-from lora_core.interop import from_peft
-from lora_core.validation import check_card
 from services.trainer.datasets import records
+from services.trainer.datasets.golden.check import golden_records
+from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.records import Record
 from services.trainer.datasets.worker.split import side_of
 from services.trainer.training import before_after, exports
+from services.trainer.training.adapter_files import write_artifact, write_peft
 from services.trainer.training.configuration import Configuration
-from services.trainer.training.encoding import TEMPLATE_DATE, EncodedSet, UnfitRecord, UnfitTokenizer, prompt_ids
-from services.trainer.training.objectives.objective_trainer import Diverged, Loop, Tell, adapter_weights, load_weights
-from services.trainer.training.objectives.selection import WANTED_FROM, encoded, prepare
-from services.trainer.training.pause_callback import PauseOnRequest
-from services.trainer.training.protocol import Began, Finished, Paused, ProbeResult, Spoken, TrainingSpec
+from services.trainer.training.encoding import (
+    TEMPLATE_DATE,
+    WANTED_FROM,
+    EncodedSet,
+    UnfitRecord,
+    UnfitTokenizer,
+    prompt_ids,
+)
+from services.trainer.training.objectives.objective_trainer import (
+    Diverged,
+    Emit,
+    ObjectiveTrainer,
+    adapter_weights,
+    load_weights,
+)
+from services.trainer.training.objectives.preparation import encoded, prepare
+from services.trainer.training.pause import PauseOnRequest
+from services.trainer.training.probe import probe
+from services.trainer.training.protocol import BeforeAfter, Began, Finished, Paused, TrainingSpec
 from services.trainer.training.resource_usage import Meter, hardware
 from services.trainer.training.router_prompts import example_prompts
 from services.trainer.training.routing_profile import make_profile
 from services.trainer.training.trainer_arguments import total_steps
 
 _TOO_LONG_ALLOWED = 0.1  # part of the samples that may be left out before the job is refused
-_PROBE_TOP = 8
 
 
 class CannotTrain(Exception):
     """This data and this model do not fit; trying again changes nothing."""
 
 
-def run(spec: TrainingSpec, tell: Tell) -> None:
-    """Train what the spec says, and say how it goes; `Finished` or `Paused` comes last.
+def run(spec: TrainingSpec, emit: Emit) -> None:
+    """Train what the spec describes and emit its progress; `Finished` or `Paused` comes last.
 
     Raises:
-        CannotTrain: see there; its text names the field at fault.
+        CannotTrain: this data and this model do not fit; its text names the field at fault.
     """
     meter = Meter()
     torch.set_num_threads(spec.threads)
-    tell = tell if int(os.environ.get("RANK", "0")) == 0 else _silently  # of several processes the first speaks
+    emit = emit if int(os.environ.get("RANK", "0")) == 0 else _silently  # of several processes the first alone emits
     configuration = spec.configuration
     tokenizer: Any = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _refuse_golden(spec)
     training, held_out = _sides(list(records.read(spec.dataset)), configuration)
     data, checked = _encode(tokenizer, training, configuration), _encode(tokenizer, held_out, configuration)
     if not data.rows:
@@ -73,7 +86,7 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
             f"exports: {', '.join(spec.exports)} cannot be validated, for no sample is held out; "
             "a larger hyperparameters.validation_part or a data set with a validation split is needed"
         )
-    trainer = _prepared(tokenizer, data, checked, spec, tell)
+    trainer = _prepared(tokenizer, data, checked, spec, emit)
     pausing = PauseOnRequest(spec.work)
     trainer.add_callback(pausing)
     began = Began(
@@ -89,26 +102,26 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
         trainable_parameters=sum(each.numel() for each in trainer.trained.parameters() if each.requires_grad),
         padded=trainer.padded,
     )
-    tell(began)
+    emit(began)
     step = _train(trainer, spec, began.total_steps)
     if pausing.paused:
-        tell(Paused(step=pausing.step))
+        emit(Paused(step=pausing.step))
         return
     best_step, metrics = _keep_best(trainer)
     model: Any = trainer.trained
     model.eval()
     if not trainer.is_world_process_zero():
         return
-    weights, config = _write_peft(model, spec.work / "peft", spec.base_model_name)
-    artifact, digest = _write_artifact(spec.work / "peft", spec.work / "artifact.arrow", linear_shapes(spec.base_model))
-    tell(
+    weights, config = write_peft(model, spec.work / "peft", spec.base_model_name)
+    artifact, digest = _write_artifact(spec)
+    emit(
         Finished(
             steps=step,
             weights=weights,
             config=config,
             artifact=artifact,
             artifact_digest=digest,
-            probe=_probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
+            probe=probe(model, prompt_ids(tokenizer, spec.probe_prompt), spec.probe_prompt),
             environment=_environment(torch.get_num_threads()) | hardware() | _template_date(tokenizer),
             stopped_early=step < began.total_steps,
             best_step=best_step,
@@ -133,7 +146,9 @@ def run(spec: TrainingSpec, tell: Tell) -> None:
     )
 
 
-def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: TrainingSpec, tell: Tell) -> Loop:
+def _prepared(
+    tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: TrainingSpec, emit: Emit
+) -> ObjectiveTrainer:
     try:
         return prepare(
             tokenizer,
@@ -143,7 +158,7 @@ def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: Train
             base_model=spec.base_model,
             continue_from=spec.continue_from,
             work=spec.work,
-            tell=tell,
+            emit=emit,
         )
     except (AdapterError, ImportError, NotImplementedError, ValueError) as error:
         # What transformers, PEFT or TRL cannot do with this base model and these hyperparameters.
@@ -152,7 +167,20 @@ def _prepared(tokenizer: Any, data: EncodedSet, checked: EncodedSet, spec: Train
 
 
 def _silently(message: BaseModel) -> None:
-    """What another process says already."""
+    """For processes whose messages the first one emits already."""
+
+
+def _refuse_golden(spec: TrainingSpec) -> None:
+    """A data set was built without what was golden then; what has become golden since is trained on neither."""
+    if spec.golden is None:
+        return
+    held = golden_records(spec.dataset, GoldenIndex.load(spec.golden), spec.golden_threshold)
+    if held is not None:
+        raise CannotTrain(
+            f"dataset_id: {held.found} of its {held.records} records are in golden data sets by now "
+            f"({', '.join(sorted(held.by_dataset))}), expected none ({held.example}); build the data set again, which "
+            "leaves them out, or request a job without dataset_id"
+        )
 
 
 def _sides(data: Sequence[Record], configuration: Configuration) -> tuple[list[Record], list[Record]]:
@@ -182,21 +210,21 @@ def _encode(tokenizer: Any, side: Sequence[Record], configuration: Configuration
     return data
 
 
-def _train(trainer: Loop, spec: TrainingSpec, total: int) -> int:
+def _train(trainer: ObjectiveTrainer, spec: TrainingSpec, total: int) -> int:
     """Train from the newest checkpoint to the end; returns the last step."""
     if spec.resume_from is None:
         return _steps(trainer, None)
     state = TrainerState.load_from_json(str(spec.resume_from / "trainer_state.json"))
     _recall_best(trainer, spec.resume_from, spec.best_from, state)
     if state.global_step >= total or _stopped(state):
-        # Asked to resume behind its last step, transformers would train one more.
+        # Asked to resume after its last step, transformers would train one more.
         load_weights(trainer.trained, spec.resume_from)
         trainer.state = state
         return int(state.global_step)
     return _steps(trainer, spec.resume_from)
 
 
-def _steps(trainer: Loop, checkpoint: Path | None) -> int:
+def _steps(trainer: ObjectiveTrainer, checkpoint: Path | None) -> int:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except Diverged as error:
@@ -204,14 +232,14 @@ def _steps(trainer: Loop, checkpoint: Path | None) -> int:
     return int(trainer.state.global_step)
 
 
-def _recall_best(trainer: Loop, resumed: Path, best: Path | None, state: TrainerState) -> None:
+def _recall_best(trainer: ObjectiveTrainer, resumed: Path, best: Path | None, state: TrainerState) -> None:
     """The best weights so far, as the process that validated them had them in memory."""
     if not state.best_global_step:
         return
     folder = resumed if state.best_global_step == state.global_step else best
     if folder is None:
-        # Its upload failed, or the object is gone. What is still to come competes anew: the job is worth more than
-        # the weights that are lost.
+        # Its upload failed, or the object is gone. Later steps compete from the start: the job is worth more than
+        # the lost weights.
         state.best_metric = state.best_global_step = None
         state.save_to_json(str(resumed / "trainer_state.json"))
         return
@@ -226,7 +254,7 @@ def _stopped(state: TrainerState) -> bool:
     return bool(control.get("args", {}).get("should_training_stop"))
 
 
-def _keep_best(trainer: Loop) -> tuple[int | None, dict[str, float]]:
+def _keep_best(trainer: ObjectiveTrainer) -> tuple[int | None, dict[str, float]]:
     """Leave the best validated weights in the model; their step, and what they measure on the validation rows."""
     if not len(trainer.held_out):
         return None, {}
@@ -236,58 +264,25 @@ def _keep_best(trainer: Loop) -> tuple[int | None, dict[str, float]]:
     return trainer.state.best_global_step, {"validation_loss": loss, **metrics}
 
 
-def _spoken(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[Spoken, ...]:
+def _spoken(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[BeforeAfter, ...]:
     asked = [
-        before_after.Asked(record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt)))
+        before_after.ComparedPrompt(
+            record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt))
+        )
         for record in data[: before_after.MOST_PROMPTS]
     ]
-    return before_after.speak(model, tokenizer, asked)
+    return before_after.compare_answers(model, tokenizer, asked)
 
 
 def _step_of(folder: Path | None) -> int:
     return int(json.loads((folder / "trainer_state.json").read_bytes())["global_step"]) if folder else 0
 
 
-def _probe(model: Any, ids: list[int], prompt: str) -> ProbeResult:
-    with torch.inference_mode():
-        adapted = _last_logits(model, ids)
-        with model.disable_adapter():
-            base = _last_logits(model, ids)
-    top = adapted.topk(min(_PROBE_TOP, len(adapted)))
-    return ProbeResult(
-        prompt=prompt,
-        top_ids=tuple(top.indices.tolist()),
-        top_logits=tuple(top.values.tolist()),
-        base_logits=tuple(base[top.indices].tolist()),
-        max_delta=float((adapted - base).abs().max()),
-    )
-
-
-def _last_logits(model: Any, ids: list[int]) -> torch.Tensor:
-    asked = torch.tensor([ids], device=model.device)
-    logits: torch.Tensor = model(input_ids=asked, use_cache=False, logits_to_keep=1).logits
-    return logits[0, -1].float()
-
-
-def _write_peft(model: Any, folder: Path, base_model_name: str) -> tuple[Path, Path]:
-    """adapter_model.safetensors and adapter_config.json of the trained adapter alone, byte-stable."""
-    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    described = json.loads(config.read_bytes())
-    # PEFT writes a set in the order of its hashes, which differs from process to process.
-    described["target_modules"] = sorted(described["target_modules"])
-    # It also writes the folder the weights were read from, which is this machine's business; the name travels.
-    described["base_model_name_or_path"] = base_model_name
-    config.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
-    return weights, config
-
-
-def _write_artifact(peft: Path, path: Path, layers: LayerShapes) -> tuple[Path, str]:
+def _write_artifact(spec: TrainingSpec) -> tuple[Path, str]:
     """The Arrow file, and its digest; what the registry would refuse is refused here."""
+    path = spec.work / "artifact.arrow"
     try:
-        card = from_peft(peft)
-        check_card(card, layers)
-        return path, LoRAFormat.save(card, path)
+        return path, write_artifact(spec.work / "peft", path, linear_shapes(spec.base_model))
     except AdapterError as error:
         raise CannotTrain(f"the trained adapter cannot be registered: {error}") from error
 

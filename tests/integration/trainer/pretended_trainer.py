@@ -20,8 +20,7 @@ from services.trainer import api, app
 from services.trainer.handlers import handlers
 from services.trainer.parts import TrainerService
 from services.trainer.settings import TrainerSettings
-from services.trainer.training.pause_request import pause_wanted
-from services.trainer.training.protocol import Began, Paused, Progress, Refused, TrainingSpec
+from services.trainer.training.protocol import Began, Paused, Progress, TrainingRefused, TrainingSpec, pause_wanted
 
 ENDED = "pretended to the end"
 """Why a job that nobody disturbed has failed."""
@@ -50,7 +49,7 @@ class PretendedLauncher:
                     yield Paused(step=0)
                     return
                 await asyncio.sleep(0.01)
-            yield Refused(reason=ENDED)
+            yield TrainingRefused(reason=ENDED)
 
 
 @asynccontextmanager

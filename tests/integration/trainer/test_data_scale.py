@@ -72,7 +72,7 @@ async def test_two_hundred_thousand_lines_are_built_and_read_back_in_bounded_mem
     assert read == LINES
     size = answer.json()["bytes"]
     print(f"{size / MEBIBYTE:.0f} MiB; service {before / MEBIBYTE:.0f} to {highest / MEBIBYTE:.0f} MiB; "
-          f"building process {highest_child / MEBIBYTE:.0f} MiB")  # fmt: skip
+          f"build process {highest_child / MEBIBYTE:.0f} MiB")  # fmt: skip
     assert size > 150 * MEBIBYTE
     assert highest - before < 50 * MEBIBYTE
     assert highest_child < 900 * MEBIBYTE

@@ -175,8 +175,10 @@ def test_what_both_answer_is_what_each_answers_alone_whatever_stands_beside_it_i
     from services.trainer.training import before_after
 
     prompts = ["Hi", "Which word opens gate 7, at the far end of the long northern wall?", "Why?", "a fourth"]
-    questions = [before_after.Asked(one, "a long answer " * 20, tuple(prompt_ids(tokenizer, one))) for one in prompts]
-    spoken = before_after.speak(trained.model, tokenizer, questions)
+    questions = [
+        before_after.ComparedPrompt(one, "a long answer " * 20, tuple(prompt_ids(tokenizer, one))) for one in prompts
+    ]
+    spoken = before_after.compare_answers(trained.model, tokenizer, questions)
     assert [one.prompt for one in spoken] == prompts[:3]
     assert all(one.before != one.after for one in spoken)
     with torch.inference_mode():
@@ -191,10 +193,10 @@ def test_what_both_answer_is_what_each_answers_alone_whatever_stands_beside_it_i
 def test_an_answer_ends_at_its_end_token(trained: Trained, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from services.trainer.training import before_after
 
-    questions = [before_after.Asked("Hi", "", tuple(prompt_ids(tokenizer, "Hi")))]
-    (whole,) = before_after.speak(trained.model, tokenizer, questions)
+    questions = [before_after.ComparedPrompt("Hi", "", tuple(prompt_ids(tokenizer, "Hi")))]
+    (whole,) = before_after.compare_answers(trained.model, tokenizer, questions)
     third = tokenizer(whole.after, add_special_tokens=False)["input_ids"][2]
     monkeypatch.setattr(trained.model.generation_config, "eos_token_id", [third])
-    (cut,) = before_after.speak(trained.model, tokenizer, questions)
+    (cut,) = before_after.compare_answers(trained.model, tokenizer, questions)
     assert cut.after != whole.after
     assert whole.after.startswith(cut.after)

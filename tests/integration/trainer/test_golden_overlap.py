@@ -16,6 +16,7 @@ from fleet_kit.text_fingerprints import digest
 from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.golden.known import golden_index
 from tests.conftest import RunningService, RunService
+from tests.integration.trainer.building import built
 from tests.integration.trainer.conftest import Bench, Upstream, eventually
 
 pytestmark = pytest.mark.integration
@@ -118,6 +119,34 @@ async def test_a_job_of_which_all_is_golden_fails_and_says_so(bench: Bench, eval
     await bench.record([{"domain": bench.domain, "prompt": PROMPT, "completion": "Within 30 days."}])
     job = await bench.until(await bench.submit(), "failed")
     assert "golden" in job["error"]
+
+
+@pytest.mark.requirement("AS-3.1")
+async def test_what_became_golden_after_a_data_set_was_built_fails_its_job_before_the_first_step(
+    bench: Bench, evaluator: RunningService
+) -> None:
+    asked = "Which colour has the gate that the caretaker of the northern hall painted over the winter?"
+    lines = [
+        {"domain": bench.domain, "prompt": asked, "completion": "Blue."},
+        {"domain": bench.domain, "prompt": asked.replace("winter", "summer"), "completion": "Green."},
+        {"domain": bench.domain, "prompt": "Who has the key of the cellar?", "completion": "The caretaker."},
+    ]
+    await bench.record(lines)
+    dataset_id, records = await built(bench, {"kind": "live"})
+    assert len(records) == 3, "nothing of it is golden yet"
+    await publish(evaluator, "late", golden(1, first=asked))
+
+    job_id = await bench.submit(dataset_id=dataset_id)
+    failed = await bench.until(job_id, "failed")
+    assert failed["error"].startswith("dataset_id: 2 of its 3 records are in golden data sets by now (late@1.0.0)")
+    assert "build the data set again" in failed["error"]
+    assert (failed["step"], await bench.metrics(job_id)) == (0, [])
+    assert await bench.upstream.heard(v1.TrainingStarted, job_id) == []
+
+    rebuilt, records = await built(bench, {"kind": "live"})
+    assert [record.prompt_text for record in records] == ["Who has the key of the cellar?"]
+    done = await bench.until(await bench.submit(dataset_id=rebuilt), "succeeded")
+    assert done["dataset"] == rebuilt
 
 
 async def test_a_golden_set_that_was_never_published_is_published_when_the_evaluator_starts(

@@ -18,12 +18,11 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from services.trainer.child_process import Crashed
 from services.trainer.runs.launchers.kubernetes import KubernetesLauncher
-from services.trainer.runs.launchers.manifest import Template, job_name
-from services.trainer.runs.supervisor import Crashed
+from services.trainer.runs.launchers.manifest import JobTemplate, job_name
 from services.trainer.training.configuration import Configuration
-from services.trainer.training.pause_request import ask_to_pause
-from services.trainer.training.protocol import Paused, Progress, Saved, Stepped, TrainingSpec
+from services.trainer.training.protocol import Paused, Progress, Saved, Stepped, TrainingSpec, ask_to_pause
 from tests.integration.trainer.conftest import eventually
 from tests.integration.trainer.test_distributed import records_file
 
@@ -112,7 +111,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def launcher(cluster: Cluster, tmp_path: Path) -> KubernetesLauncher:
     api = client.BatchV1Api(client.ApiClient(client.Configuration(host=cluster.url)))
-    template = Template("fleet", "image", 1, 2**30, 0, 600, "work", "models", tmp_path, Path("/models"))
+    template = JobTemplate("fleet", "image", 1, 2**30, 0, 600, "work", "models", tmp_path, Path("/models"))
     return KubernetesLauncher(api, template, poll_seconds=0.05, status_seconds=0.1, gone_seconds=5)
 
 

@@ -139,7 +139,7 @@ async def test_only_the_newest_checkpoints_are_kept(bench: Bench, servers: Fleet
         return not await asyncio.to_thread(_objects, servers, f"trainer/resume/{job_id}/")
 
     assert await eventually(gone, 30)
-    assert "checkpoint was not stored" not in bench.trainer.log
+    assert "checkpoint_not_stored" not in bench.trainer.log
 
 
 def _objects(servers: Fleet, prefix: str) -> list[str]:

@@ -16,8 +16,9 @@ from pydantic import SecretStr, ValidationError
 
 from fleet_cli.stack import Fleet
 from fleet_kit.db import Pool, connect_pool
+from services.trainer.datasets.settings import SqlSource
 from services.trainer.datasets.sources.sql_connection import UnfitSource, check_sources, open_source
-from services.trainer.settings import SqlSource, TrainerSettings
+from services.trainer.settings import TrainerSettings
 from tests.conftest import RunningService, RunService, ServiceEnv
 from tests.integration.trainer.building import refused
 from tests.integration.trainer.conftest import Bench

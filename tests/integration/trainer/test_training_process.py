@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from services.trainer.child_process import Crashed
 from services.trainer.datasets import records
 from services.trainer.datasets.records import Kind, Record, Split, schema
-from services.trainer.runs.supervisor import Crashed, supervise
+from services.trainer.runs.supervisor import supervise
 from services.trainer.training.configuration import Configuration
-from services.trainer.training.protocol import Progress, Refused, Stepped, TrainingSpec
+from services.trainer.training.protocol import Progress, Stepped, TrainingRefused, TrainingSpec
 from tests.integration.trainer.conftest import eventually, pairs
 
 pytestmark = pytest.mark.integration
@@ -75,12 +76,12 @@ async def test_a_fault_of_the_job_s_own_model_or_data_is_a_refusal_that_names_it
     broken.mkdir()
     (broken / "config.json").write_text("{}")
     (refused,) = await train(spec(broken, tmp_path / "model"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, TrainingRefused)
     assert refused.reason.startswith("training failed: ValueError: ")
     garbled = spec(tiny_model, tmp_path / "data")
     garbled.dataset.write_bytes(b"no parquet")
     (refused,) = await train(garbled)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, TrainingRefused)
     assert refused.reason.startswith("training failed: ArrowInvalid: Parquet magic bytes not found")
 
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from fleet_kit.memory import Reading
 from inference.events import BASE_REVISION, adapter
 from inference.scripted import ScriptedLoader, running, settle
 from services.inference.base_models import Hosted, Hosting
-from services.inference.policies.pressure import Ladder, Level, Reading
+from services.inference.policies.pressure import Ladder, Level
 from services.inference.policies.watch import PressureWatch
 from services.inference.resolution import Base
 from services.inference.slots.placement import Priority

@@ -10,8 +10,16 @@ from fleet_events import v1
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.jobs.domain import Job, JobState
 from services.trainer.reports.description import Result
-from services.trainer.runs.attempt import Outcome
-from services.trainer.training.protocol import Began, Effort, Finished, ProbeResult, Spoken, Stepped, Validated
+from services.trainer.training.protocol import (
+    BeforeAfter,
+    Began,
+    Finished,
+    Outcome,
+    ProbeResult,
+    ResourceUsage,
+    Stepped,
+    Validated,
+)
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -48,8 +56,8 @@ def finished(**changes: object) -> Finished:
         stopped_early=True,
         best_step=40,
         metrics={"accuracy": 0.75},
-        spoken=(Spoken(prompt="Hi <b>", wanted="Hello & welcome", before="", after="Hello"),),
-        effort=Effort(seconds=40.0, processor_seconds=72.0),
+        spoken=(BeforeAfter(prompt="Hi <b>", wanted="Hello & welcome", before="", after="Hello"),),
+        effort=ResourceUsage(seconds=40.0, processor_seconds=72.0),
     )
     return made.model_copy(update=changes)
 

@@ -1,4 +1,4 @@
-"""What a file may cost the building process: its rows, its memory, and that the offender is named."""
+"""What a file may cost the build process: its rows, its memory, and that the offender is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.trainer.datasets.build_service import run_process
+from services.trainer.datasets.build_fault import CannotBuild
+from services.trainer.datasets.build_process import run_process
 from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.dataset import Format, InvalidSample
 from services.trainer.datasets.records import Kind
@@ -20,7 +21,6 @@ from services.trainer.datasets.worker.rows import Unreadable, read_rows
 from services.trainer.datasets.worker.spec import (
     BuildOutcome,
     BuildSpec,
-    CannotBuild,
     Input,
     InputFile,
     Unbuildable,
@@ -82,7 +82,7 @@ def test_a_parquet_file_of_two_gigabytes_in_700_bytes_is_refused_within_little_m
     outcome, memory = measured(reading(tmp_path, path, "parquet", memory_bytes=GIBIBYTE))
     assert isinstance(outcome, Unbuildable)
     assert "bomb.parquet row 1: completion: 1048576 characters" in outcome.faults[0].value
-    print(f"building process: {memory / MEBIBYTE:.0f} MiB")
+    print(f"build process: {memory / MEBIBYTE:.0f} MiB")
     assert memory < 300 * MEBIBYTE
 
 

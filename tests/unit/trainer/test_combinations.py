@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from fleet_events import v1
-from services.trainer.jobs.compatibility import OF_OBJECTIVE, asks_for_size, contradictions, unvalidated
+from services.trainer.jobs.compatibility import asks_for_size, contradictions, unvalidated
 from services.trainer.jobs.continuation import Continuation
 from services.trainer.training.configuration import resolve
+from services.trainer.training.objectives.table import OBJECTIVES
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("TP-1.2")]
 
@@ -26,14 +27,18 @@ def faults(objective: str = "", **hyperparameters: Any) -> dict[str, str]:
     return {one.field.rpartition(".")[2]: one.expected for one in contradictions(asked, configuration)}
 
 
-@pytest.mark.parametrize("name", sorted(OF_OBJECTIVE))
+READERS = {name: objective.name for objective in OBJECTIVES.values() for name in objective.hyperparameters}
+"""Hyperparameter → the one objective that reads it."""
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
 def test_what_one_objective_alone_reads_is_refused_with_the_others(name: str) -> None:
     value = {"preference_loss": "ipo", "ranking_loss": "margin"}.get(name, 0.25)
     extra = {"preference_loss": "robust"} if name == "label_smoothing" else {}
     for objective in ("", "sft", "dpo", "ranking"):
         found = faults(objective, **{name: value}, **(extra if objective == "dpo" else {}))
-        assert (name in found) == (objective != OF_OBJECTIVE[name]), objective
-        assert all(OF_OBJECTIVE[name] in found[name] for _ in found)
+        assert (name in found) == (objective != READERS[name]), objective
+        assert all(READERS[name] in found[name] for _ in found)
 
 
 def test_label_smoothing_and_margin_are_refused_where_the_loss_does_not_read_them() -> None:

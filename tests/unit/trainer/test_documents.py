@@ -13,9 +13,9 @@ import httpx
 import pytest
 from pydantic import HttpUrl, SecretStr
 
+from services.trainer.datasets.settings import DocumentStore
 from services.trainer.datasets.sources.documents import Documents, StreamCut, stream_documents
 from services.trainer.datasets.sources.ndjson import MAX_LINE_BYTES, LineTooLong
-from services.trainer.settings import DocumentStore
 from tests.integration.trainer.document_store import Document, DocumentStoreServer, running
 
 pytestmark = pytest.mark.unit

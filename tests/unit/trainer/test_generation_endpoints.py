@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fleet_kit.acting_for import ACT_FOR
 from fleet_kit.auth import LocalIssuer
 from services.trainer.datasets.generators.endpoint import ChatClient
-from services.trainer.settings import GenerationEndpoint
+from services.trainer.datasets.settings import GenerationEndpoint
 
 pytestmark = pytest.mark.unit
 

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from services.trainer.datasets.generators import GenerationReport, GeneratorRecipe, Unfit, check, generate
+from services.trainer.datasets.build_fault import CannotBuild
+from services.trainer.datasets.generators import GenerationReport, GeneratorRecipe, check, generate
 from services.trainer.datasets.records import Kind, Message, Record, asked
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("AS-3.1")]
@@ -92,8 +93,8 @@ def test_a_generator_that_cannot_be_meant_is_refused_by_name(generator: dict[str
 def test_a_generator_that_does_not_fit_the_data_set_is_refused_before_anything_is_built() -> None:
     answers = {"name": "one", "kind": "back_generation", "makes": "completion", "instruction": "{prompt}"}
     recipe = GeneratorRecipe.model_validate({"generators": [answers]})
-    with pytest.raises(Unfit, match=r"generators\.0\.makes: 'completion' for records of kind 'preference'"):
+    with pytest.raises(CannotBuild, match=r"generators\.0\.makes: 'completion' for records of kind 'preference'"):
         check(recipe, Kind.PREFERENCE, {"inference": None})
-    with pytest.raises(Unfit, match=r"generators\.0\.endpoint: 'inference' is refused, expected other"):
+    with pytest.raises(CannotBuild, match=r"generators\.0\.endpoint: 'inference' is refused, expected other"):
         check(recipe, Kind.COMPLETION, {"other": None})
     check(recipe, Kind.COMPLETION, {"inference": None})

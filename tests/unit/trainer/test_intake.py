@@ -14,11 +14,11 @@ from lora_core.description import LayerShapes
 from services.trainer.datasets.dataset import Sample
 from services.trainer.datasets.sample_upload import read_samples
 from services.trainer.jobs.request import read_request
-from services.trainer.parts import Workshop
+from services.trainer.jobs.request_checks import RequestChecks
 
 pytestmark = pytest.mark.unit
 
-WORKSHOP = Workshop(
+CHECKS = RequestChecks(
     v1.BaseModel(name="base", revision="0" * 64), LayerShapes({"m.q_proj": (64, 64)}), quantisation=False
 )
 
@@ -81,7 +81,7 @@ async def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> Non
 def faults_of(body: dict[str, Any] | bytes) -> dict[str, str]:
     """Field → what would be right, of the fields and of the whole."""
     reading = read_request(body if isinstance(body, bytes) else json.dumps(body).encode())
-    whole = WORKSHOP.faults_of(reading.request)[1] if reading.request else ()
+    whole = CHECKS.faults_of(reading.request)[1] if reading.request else ()
     return {fault.field: fault.expected for fault in (*reading.faults, *whole)}
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from services.trainer.runs.launchers.manifest import Template, job_name, manifest
+from services.trainer.runs.launchers.manifest import JobTemplate, job_name, manifest
 
 pytestmark = pytest.mark.unit
 
 DEPLOYMENT = Path(__file__).parents[3] / "k8s" / "base" / "trainer" / "deployment.yaml"
-TEMPLATE = Template(
+TEMPLATE = JobTemplate(
     namespace="lorafleet",
     image="registry.example.org/lorafleet/torch:0.1.0",
     cpus=4,
@@ -31,7 +31,7 @@ TEMPLATE = Template(
 WORK = Path("/var/cache/lorafleet/trainer-1/job-7-x")
 
 
-def rendered(template: Template = TEMPLATE, processes: int = 1, job_id: str = "job:1") -> dict[str, Any]:
+def rendered(template: JobTemplate = TEMPLATE, processes: int = 1, job_id: str = "job:1") -> dict[str, Any]:
     return manifest(template, job_id, WORK / "spec.json", WORK / "progress.jsonl", processes=processes)
 
 

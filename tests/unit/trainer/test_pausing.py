@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from services.trainer.training.pause_callback import PauseOnRequest
-from services.trainer.training.pause_request import ask_to_pause, pause_wanted
+from services.trainer.training.pause import PauseOnRequest
+from services.trainer.training.protocol import ask_to_pause, pause_wanted
 
 pytestmark = pytest.mark.unit
 

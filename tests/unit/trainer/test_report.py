@@ -13,8 +13,7 @@ from markdown_it import MarkdownIt
 from fleet_events import v1
 from services.trainer.reports import curves, description, model_card, page
 from services.trainer.reports.document import ExportPart, TrainingReport
-from services.trainer.runs.attempt import Outcome
-from services.trainer.training.protocol import Effort
+from services.trainer.training.protocol import Outcome, ResourceUsage
 from services.trainer.training.resource_usage import Meter
 from services.trainer.training.router_prompts import example_prompts
 from tests.unit.trainer.reports import blob, finished, result, steps
@@ -81,7 +80,7 @@ def test_energy_is_an_estimate_unless_the_machine_counts_it_and_covers_resumed_s
     assert estimated is not None
     assert (estimated.method, estimated.watt_hours) == ("estimate", pytest.approx(72 * 5 / 3600))
     assert "5 W" in estimated.note
-    counted = finished(effort=Effort(seconds=1, processor_seconds=1, joules=3600), environment={"gpu": "H100"})
+    counted = finished(effort=ResourceUsage(seconds=1, processor_seconds=1, joules=3600), environment={"gpu": "H100"})
     half = description.describe(replace(result(resumed=30), outcome=Outcome(result(30).outcome.began, counted)), {})
     assert half.energy is not None
     assert (half.energy.method, half.energy.watt_hours) == ("rapl", pytest.approx(2.0))

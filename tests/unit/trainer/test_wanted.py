@@ -12,7 +12,7 @@ from fleet_events import v1
 from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.records import Kind, Record, asked
 from services.trainer.training.configuration import resolve
-from services.trainer.training.objectives.selection import encoded
+from services.trainer.training.objectives.preparation import encoded
 
 pytestmark = pytest.mark.unit
 

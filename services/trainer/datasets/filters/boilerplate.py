@@ -1,4 +1,4 @@
-"""Completions that say nothing."""
+"""Completions without content."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from services.trainer.datasets.filters.patterns import contains
-from services.trainer.datasets.filters.recipe import Boilerplate as Knobs
+from services.trainer.datasets.filters.recipe import Boilerplate
 from services.trainer.datasets.filters.rows import Indices, Rows
 from services.trainer.datasets.filters.verdict import Verdict, first_reason
 
@@ -14,12 +14,12 @@ _JUDGED = 20
 """Characters below which the share of letters is not asked: `42.` is an answer."""
 
 
-class Boilerplate:
+class DropBoilerplate:
     """Drops stock phrases, repeated characters, blank completions and those of hardly any letters."""
 
     name = "boilerplate"
 
-    def __init__(self, knobs: Knobs) -> None:
+    def __init__(self, knobs: Boilerplate) -> None:
         self._knobs = knobs
         self._phrases = rf"(?i)(?:{'|'.join(re.escape(one) for one in knobs.phrases)})" if knobs.phrases else None
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from services.trainer.datasets.filters.boilerplate import Boilerplate
+from services.trainer.datasets.filters.boilerplate import DropBoilerplate
 from services.trainer.datasets.filters.duplicates import Duplicates
 from services.trainer.datasets.filters.golden import Golden
 from services.trainer.datasets.filters.language import Language
 from services.trainer.datasets.filters.length import Length
-from services.trainer.datasets.filters.near_duplicates import NearDuplicates
+from services.trainer.datasets.filters.near_duplicates import DropNearDuplicates
 from services.trainer.datasets.filters.patterns import Pattern, Toxicity
 from services.trainer.datasets.filters.personal import Personal
 from services.trainer.datasets.filters.rating import Rating
@@ -121,7 +121,7 @@ def _filters(recipe: FilterRecipe) -> Iterator[Filter]:
         yield Rating(recipe.rating)
     yield from map(Pattern, recipe.patterns)
     if recipe.boilerplate:
-        yield Boilerplate(recipe.boilerplate)
+        yield DropBoilerplate(recipe.boilerplate)
     if recipe.toxic:
         yield Toxicity(recipe.toxic)
     if recipe.language:
@@ -129,4 +129,4 @@ def _filters(recipe: FilterRecipe) -> Iterator[Filter]:
     if recipe.exact_duplicates:
         yield Duplicates(recipe.exact_duplicates)
     if recipe.near_duplicates:
-        yield NearDuplicates(recipe.near_duplicates)
+        yield DropNearDuplicates(recipe.near_duplicates)

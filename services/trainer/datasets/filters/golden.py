@@ -1,4 +1,4 @@
-"""Records whose questions are in golden data sets: whoever trains on them is judged by what it has seen."""
+"""Records whose questions are in golden data sets: a model trained on them would be judged by what it has seen."""
 
 from collections import Counter
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""The language of texts, as far as it can be told: py3langid, a naive Bayes classifier of byte n-grams."""
+"""The language of texts, as far as it can be detected: py3langid, a naive Bayes classifier of byte n-grams."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from fleet_kit.text_fingerprints import PERMUTATIONS, band_keys, signatures_of_hashes
 from services.trainer.datasets.filters.first_seen import Column, FirstSeen, Keys
-from services.trainer.datasets.filters.recipe import NearDuplicates as Knobs
+from services.trainer.datasets.filters.recipe import NearDuplicates
 from services.trainer.datasets.filters.rows import Rows
 from services.trainer.datasets.filters.text_forms import hashes_of, joined, word_forms
 from services.trainer.datasets.filters.verdict import Verdict, first_reason
@@ -13,7 +13,7 @@ from services.trainer.datasets.filters.verdict import Verdict, first_reason
 Signatures = npt.NDArray[np.uint16]
 
 
-class NearDuplicates:
+class DropNearDuplicates:
     """Drops records whose MinHash signature is like an earlier one's (locality-sensitive hashing by bands).
 
     Of records that share a band only the first kept one is remembered and compared with. So the time is linear
@@ -23,7 +23,7 @@ class NearDuplicates:
 
     name = "near_duplicates"
 
-    def __init__(self, knobs: Knobs) -> None:
+    def __init__(self, knobs: NearDuplicates) -> None:
         self._knobs = knobs
         # Chance that a pair at the threshold shares a band: over 0.98 for 8 bands of 8 from 0.9 on, over 0.99 for 16
         # bands of 4 from 0.75 on, and 0.64 at 0.5.

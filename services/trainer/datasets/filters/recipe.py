@@ -3,18 +3,13 @@
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from linear_regex import written_out
+from services.trainer.datasets.knobs import Knobs
 
 Text = Literal["prompt", "completion", "any"]
 """Which texts of a record a filter looks at: its user messages, its completions, or both."""
-
-
-class Knobs(BaseModel):
-    """A filter's settings. A knob that does not exist is a fault: it is most likely a misspelled one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class LengthFilter(Knobs):
@@ -75,7 +70,7 @@ class LanguageFilter(Knobs):
 
 
 class RatingFilter(Knobs):
-    """Keeps records rated at least so, 0 to 5. `unrated` says what becomes of records that nobody rated."""
+    """Keeps records rated at least so, 0 to 5. `unrated` decides what becomes of unrated records."""
 
     min_rating: Annotated[float, Field(ge=0, le=5)]
     unrated: Literal["keep", "drop"] = "keep"
@@ -144,7 +139,7 @@ BOILERPLATE = (
 
 
 class Boilerplate(Knobs):
-    """Drops completions that say nothing: stock phrases, one character over and over, hardly any letters.
+    """Drops completions without content: stock phrases, one character over and over, hardly any letters.
 
     `phrases` are looked for without regard to case. `max_repeated` is the longest run of one character (white space
     aside) that is let through; `min_letters` the share of letters and digits among the characters that are no white

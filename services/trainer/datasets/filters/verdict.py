@@ -1,4 +1,4 @@
-"""What a filter says of a batch."""
+"""What a filter decides of a batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

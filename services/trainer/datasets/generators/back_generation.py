@@ -17,7 +17,7 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "`": "`"}
 def back_generate(
     records: Iterable[Record], recipe: BackGeneration, client: ChatClient, count: GeneratorCount
 ) -> Iterator[Record]:
-    """New records in the order of those they come from; `count` says what became of the answers.
+    """New records in the order of those they come from; `count` counts what became of the answers.
 
     Raises:
         EndpointFailed: the endpoint gives no more answers.
@@ -45,7 +45,7 @@ def _made(record: Record, text: str, recipe: BackGeneration, origin: str) -> Ite
     if recipe.makes == "prompt":
         yield from reasked(record, text, origin)
     else:
-        # What people thought of the answer that was there says nothing of the new one.
+        # How people rated the former answer does not apply to the new one.
         yield replace(
             record,
             completions=(text,),

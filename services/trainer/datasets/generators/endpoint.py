@@ -25,8 +25,8 @@ class EndpointFailed(Exception):
 class Endpoint(BaseModel):
     """Where answers come from. `url` is an OpenAI base URL, for example http://inference:8105/v1.
 
-    `act_for` are the domains of whoever asked for the records: the token is narrowed to them, so that no model answers
-    that they may not use. None: a foreign server, which knows no domains of ours and is not shown any.
+    `act_for` are the domains of the caller who requested the records: the token is narrowed to them, so that no model
+    answers that they may not use. None: a foreign server, which knows no domains of ours and is not shown any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

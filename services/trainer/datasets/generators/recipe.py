@@ -3,16 +3,12 @@
 import string
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from services.trainer.datasets.knobs import Knobs
 
 Slot = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 MAX_RECORDS = 1_000_000
-
-
-class Knobs(BaseModel):
-    """A generator's settings. A knob that does not exist is a fault: it is most likely a misspelled one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def slots_of(template: str) -> set[str]:

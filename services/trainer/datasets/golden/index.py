@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _BANDS = 16
 THRESHOLD = 0.8
-"""Estimated Jaccard similarity from which on prompts count as the same, unless a recipe says otherwise."""
+"""Estimated Jaccard similarity from which on prompts count as the same, unless a recipe sets another."""
 
 
 @dataclass(frozen=True)

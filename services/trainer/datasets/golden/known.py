@@ -1,4 +1,4 @@
-"""What the trainer has been told of golden data sets: kept as it comes, handed to whoever builds training data."""
+"""Prints of golden data sets as events bring them: stored, and handed to builds and to trainings."""
 
 import base64
 

@@ -13,10 +13,10 @@ import httpx
 from pydantic import Field, model_validator
 
 from services.trainer.datasets.columns import Columns
+from services.trainer.datasets.settings import DocumentStore
 from services.trainer.datasets.sources.ndjson import LineTooLong, last_id, whole_lines
 from services.trainer.datasets.sources.source import Access, BoundedFile, Gathered, Source
 from services.trainer.datasets.worker.spec import InputFile
-from services.trainer.settings import DocumentStore
 
 _TRIES = 5
 
@@ -28,7 +28,7 @@ class StreamCut(Exception):
 class Documents(Source):
     """Documents that match a query in a store by its name in `LORAFLEET_DOCUMENT_STORES`.
 
-    Unless `columns` says otherwise a document's `title` is the prompt and its `text` the completion. A document
+    Unless `columns` names others a document's `title` is the prompt and its `text` the completion. A document
     that makes no record (no title, a blank text) is left out and counted.
     """
 
@@ -79,7 +79,7 @@ async def stream_documents(
 ) -> AsyncIterator[bytes]:
     """The lines of a store's answer, one at a time.
 
-    Nothing is read ahead of whoever iterates but a socket's buffer: a reader that stops makes the store stop. A cut
+    Nothing is read ahead of the reader but a socket's buffer: a reader that stops makes the store stop. A cut
     answer is asked for again from the last whole document on, where the store can do that.
 
     Raises:
@@ -124,6 +124,6 @@ async def _answer(client: httpx.AsyncClient, store: DocumentStore, asked: dict[s
         if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
             raise httpx.DecodingError(f"the answer is compressed ({encoding[:50]}), expected it as it is")
         if "transfer-encoding" not in response.headers and "content-length" not in response.headers:
-            raise StreamCut("the answer has neither a length nor chunks, so its end cannot be told from a cut")
+            raise StreamCut("the answer has neither a length nor chunks, so its end cannot be distinguished from a cut")
         async for line in whole_lines(response.aiter_bytes()):
             yield line

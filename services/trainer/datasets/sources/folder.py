@@ -12,7 +12,7 @@ from services.trainer.datasets.worker.spec import InputFile
 class HuggingFaceFolder(Source):
     """A folder of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`, relative to the domain's own folder.
 
-    That is `<LORAFLEET_DATASET_FOLDERS>/<domain>/`. All parts of a `DatasetDict` are read; the split is made anew.
+    That is `<LORAFLEET_DATASET_FOLDERS>/<domain>/`. All parts of a `DatasetDict` are read; the split is made again.
     """
 
     kind: Literal["folder"] = "folder"

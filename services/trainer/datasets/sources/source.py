@@ -8,10 +8,11 @@ from typing import IO, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.columns import Columns
+from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.records import Kind
-from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, InputFile
-from services.trainer.parts import TrainerService
+from services.trainer.datasets.worker.spec import InputFile
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Access:
 
     domain: str
     kind: Kind
-    service: TrainerService
+    service: DatasetContext
     field: str
 
     @property
@@ -44,8 +45,8 @@ class Gathered:
 class Source(BaseModel, ABC):
     """One source of a recipe.
 
-    `columns` says which column of a row holds what; `unusable` whether a row that makes no record refuses the whole
-    build or is left out and counted.
+    `columns` names which column of a row holds what; `unusable` decides whether a row that makes no record refuses
+    the whole build or is left out and counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +59,7 @@ class Source(BaseModel, ABC):
     """What records of it name as their origin, unless the source has a better name."""
 
     def check(self, access: Access) -> None:
-        """What can be told without reading anything, so that who asks for the build hears it at once.
+        """What can be checked without reading anything, so that a request is refused at once.
 
         Raises:
             CannotBuild: a setting does not have what the source names, or the domain may not reach it.
@@ -72,7 +73,7 @@ class Source(BaseModel, ABC):
             to: an empty folder for them.
 
         Raises:
-            CannotBuild: the source cannot be read as it is named, whoever tries again.
+            CannotBuild: the source cannot be read as it is named; trying again changes nothing.
         """
 
     def originates(self) -> str:

@@ -10,7 +10,7 @@ import asyncpg
 import structlog
 
 from fleet_kit.db import Connection, Pool
-from services.trainer.settings import SqlSource
+from services.trainer.datasets.settings import SqlSource
 
 if TYPE_CHECKING:  # generic in asyncpg-stubs alone
     Opened: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -117,7 +117,7 @@ async def _check(connection: Opened, own: Identity) -> None:
     )
     if writable:
         # Its read-only transaction holds; a role without the right would hold beside it.
-        log.warning("role of an SQL source may write", role=there.role, table=writable)
+        log.warning("sql_source_role_may_write", role=there.role, table=writable)
 
 
 async def _close(connection: Opened) -> None:
@@ -125,7 +125,7 @@ async def _close(connection: Opened) -> None:
         # Cancels what the server still runs for us, then waits for its answer.
         await connection.close(timeout=_CLOSE_SECONDS)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        log.warning("connection of an SQL source was cut", reason=repr(error))
+        log.warning("sql_source_connection_cut", reason=repr(error))
         connection.terminate()
 
 
@@ -143,6 +143,6 @@ async def check_sources(sources: dict[str, SqlSource], own: Pool) -> None:
         except UnfitSource as error:
             raise UnfitSource(f"LORAFLEET_SQL_SOURCES: {name}: {error}") from error
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("SQL source was not checked", source=name, reason=type(error).__name__)
+            log.warning("sql_source_not_checked", source=name, reason=type(error).__name__)
 
     await asyncio.gather(*(check(name, source) for name, source in sources.items()))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import asyncpg
 
 from fleet_kit.db import Connection
+from services.trainer.datasets.build_fault import BuildFault
 from services.trainer.datasets.build_state import BuildState, DatasetBuild
 from services.trainer.datasets.recipe import DataRecipe
-from services.trainer.datasets.worker.spec import BuildFault
 
 
 async def add_build(connection: Connection, build: DatasetBuild) -> None:

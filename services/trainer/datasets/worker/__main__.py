@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.trainer.datasets import dataset_file, records
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.dataset_file import FrozenFile
 from services.trainer.datasets.filters import FilterReport, apply
 from services.trainer.datasets.generators import GenerationReport, generate
@@ -19,9 +20,9 @@ from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.records import Record
 from services.trainer.datasets.worker.card import DataCard, RatingCard, SplitCard
 from services.trainer.datasets.worker.inputs import InputReader, batches_of
-from services.trainer.datasets.worker.progress_file import PlaceFile
+from services.trainer.datasets.worker.progress_file import BuildPositionFile
 from services.trainer.datasets.worker.sorting import IdSorter
-from services.trainer.datasets.worker.spec import BuildFault, BuildSpec, Built, CannotBuild, Unbuildable
+from services.trainer.datasets.worker.spec import BuildSpec, Built, Unbuildable
 from services.trainer.datasets.worker.split import Splitter
 from services.trainer.parent_death import claim_stdout, die_with
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def main(spec_file: str) -> int:
-    """Build what the spec says. 0 when built or refused with reasons, another status for a crash."""
+    """Build what the spec describes. 0 when built or refused with reasons, another status for a crash."""
     spec = BuildSpec.model_validate_json(Path(spec_file).read_bytes())
     die_with(spec.supervisor)
     out = claim_stdout()
@@ -47,7 +48,7 @@ def main(spec_file: str) -> int:
 
 
 def _build(spec: BuildSpec) -> Built:
-    place = PlaceFile(spec.work)
+    place = BuildPositionFile(spec.work)
     read = [InputReader(one, spec.kind, place, limit=spec.source_bytes) for one in spec.inputs]
     golden = GoldenIndex.load(spec.golden) if spec.golden else None
     splitter, filtered = Splitter(spec.validation_part, spec.seed), FilterReport()
@@ -122,7 +123,7 @@ def _bound_memory(most: int) -> None:
 
 
 def _too_large(spec: BuildSpec) -> BuildFault:
-    place = PlaceFile(spec.work).read()
+    place = BuildPositionFile(spec.work).read()
     return BuildFault(
         field=place.field,
         value=f"{place.name}: it needs more than {spec.memory_bytes} bytes of memory",

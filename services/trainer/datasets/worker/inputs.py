@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from services.trainer.datasets import records
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.columns import MissingColumn, Row
 from services.trainer.datasets.dataset import InvalidSample
 from services.trainer.datasets.records import Kind, Record
 from services.trainer.datasets.worker.card import SourceCard, Unusable
-from services.trainer.datasets.worker.progress_file import PlaceFile
+from services.trainer.datasets.worker.progress_file import BuildPositionFile
 from services.trainer.datasets.worker.rows import Unreadable, read_rows
-from services.trainer.datasets.worker.spec import BuildFault, CannotBuild, Input, InputFile
+from services.trainer.datasets.worker.spec import Input, InputFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,7 @@ _TABLES = ("csv", "parquet", "folder")
 class InputReader:
     """One input while it is read, and what it gave."""
 
-    def __init__(self, given: Input, kind: Kind, place: PlaceFile, *, limit: int) -> None:
+    def __init__(self, given: Input, kind: Kind, place: BuildPositionFile, *, limit: int) -> None:
         self.field = given.field
         self._place = place
         self._limit = limit
@@ -33,12 +34,13 @@ class InputReader:
         self._kind = kind
         self._counted = Counter[str]()
         self._unusable: list[Unusable] = []
+        self._faults: list[BuildFault] = []
 
     def batches(self) -> Iterator["pa.RecordBatch"]:
         """Its records; raises `CannotBuild` for a file or row that the input does not put up with."""
         yield from batches_of(self._records())
         if self._unusable and self._given.unusable == "refuse":
-            raise CannotBuild(*(_fault(self._given, row.place, row.reason) for row in self._unusable))
+            raise CannotBuild(*self._faults)
 
     def card(self) -> SourceCard:
         """What it gave; complete once the batches are taken."""
@@ -60,16 +62,15 @@ class InputReader:
                         record = self._record(row, from_records=file.format == "records")
                     except InvalidSample as error:
                         self._refuse_table(file, error)
-                        self._note(Unusable(place=f"{file.name} row {number}", reason=str(error)))
+                        self._note(f"{file.name} row {number}", error)
                         if len(self._unusable) == MAX_FAULTS and self._given.unusable == "refuse":
                             return
                         continue
                     self._counted["records"] += 1
                     yield record
             except Unreadable as error:
-                raise CannotBuild(
-                    _fault(self._given, error.file, f"{error.found}, expected {error.expected}")
-                ) from error
+                value = f"{error.file}: {error.found}"
+                raise CannotBuild(BuildFault(field=self.field, value=value, expected=error.expected)) from error
 
     def _record(self, row: Row | InvalidSample, *, from_records: bool) -> Record:
         if isinstance(row, InvalidSample):
@@ -81,12 +82,17 @@ class InputReader:
     def _refuse_table(self, file: InputFile, error: InvalidSample) -> None:
         """One fault for a table that lacks a column, instead of the same one for each of its rows."""
         if isinstance(error, MissingColumn) and file.format in _TABLES and self._given.unusable == "refuse":
-            raise CannotBuild(_fault(self._given, file.name, str(error))) from error
+            raise CannotBuild(self._fault(file.name, error)) from error
 
-    def _note(self, unusable: Unusable) -> None:
+    def _fault(self, place: str, error: InvalidSample) -> BuildFault:
+        value = f"{place}: {error.field}: {error.found}"
+        return BuildFault(field=self.field, value=value, expected=error.expected)
+
+    def _note(self, place: str, error: InvalidSample) -> None:
         self._counted["unusable"] += 1
         if len(self._unusable) < MAX_FAULTS:
-            self._unusable.append(unusable)
+            self._unusable.append(Unusable(place=place, reason=str(error)))
+            self._faults.append(self._fault(place, error))
 
 
 def batches_of(made: Iterable[Record]) -> Iterator["pa.RecordBatch"]:
@@ -105,8 +111,3 @@ def _batch(made: list[Record]) -> "pa.RecordBatch":
     import pyarrow as pa
 
     return pa.RecordBatch.from_pylist([record.values() for record in made], schema=records.schema())
-
-
-def _fault(given: Input, place: str, reason: str) -> BuildFault:
-    found, _, expected = reason.partition(", expected ")
-    return BuildFault(field=given.field, value=f"{place}: {found}", expected=expected or "another file")

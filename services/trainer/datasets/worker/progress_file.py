@@ -1,11 +1,11 @@
-"""Where the building subprocess is in its work, on disk: whoever outlives it can name what it died over."""
+"""Where the building subprocess is in its work, on disk: its supervisor can name what it died of."""
 
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
-class Place(BaseModel):
+class BuildPosition(BaseModel):
     """A part of the recipe, and the file or step in it."""
 
     model_config = ConfigDict(frozen=True)
@@ -14,7 +14,7 @@ class Place(BaseModel):
     name: str = ""
 
 
-class PlaceFile:
+class BuildPositionFile:
     """The newest place, in a file of the build's work folder."""
 
     def __init__(self, work: Path) -> None:
@@ -22,11 +22,11 @@ class PlaceFile:
 
     def write(self, field: str, name: str) -> None:
         """The work has come to this place."""
-        self._path.write_text(Place(field=field, name=name[:300]).model_dump_json())
+        self._path.write_text(BuildPosition(field=field, name=name[:300]).model_dump_json())
 
-    def read(self) -> Place:
+    def read(self) -> BuildPosition:
         """The last place; that of no source where none was written."""
         try:
-            return Place.model_validate_json(self._path.read_bytes())
+            return BuildPosition.model_validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
-            return Place()
+            return BuildPosition()

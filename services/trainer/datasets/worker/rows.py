@@ -18,7 +18,7 @@ _ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "c
 
 
 class Unreadable(Exception):
-    """A file is not what its format says."""
+    """A file is not of its format."""
 
     def __init__(self, file: InputFile, place: str, found: str, expected: str) -> None:
         super().__init__(f"{file.name} {place}: {found}, expected {expected}")
@@ -34,7 +34,7 @@ def read_rows(file: InputFile, *, limit: int) -> Iterator[tuple[int, Row | Inval
         limit: bytes that all rows of a compressed file may hold together.
 
     Raises:
-        Unreadable: the file is not what its format says, or a row is larger than 16 MiB.
+        Unreadable: the file is not of its format, or a row is larger than 16 MiB.
     """
     match file.format:
         case "jsonl" | "records":

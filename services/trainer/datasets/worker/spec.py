@@ -1,10 +1,11 @@
-"""What the building subprocess is told and what it answers: one JSON file in, one JSON line out. Imports no pyarrow."""
+"""What the building subprocess takes and what it answers: one JSON file in, one JSON line out. Imports no pyarrow."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from services.trainer.datasets.build_fault import BuildFault, CannotBuild  # noqa: F401 - CannotBuild's former place
 from services.trainer.datasets.columns import Columns
 from services.trainer.datasets.dataset import Format
 from services.trainer.datasets.filters import FilterRecipe
@@ -28,7 +29,7 @@ class InputFile(_Frozen):
 class Input(_Frozen):
     """What one source gave: files, and how records are read from their rows.
 
-    `described` is what the card says of the source. `unusable` says what a row that makes no record does to the
+    `described` is what the card has of the source. `unusable` is what a row that makes no record does to the
     build; `field` names the source in faults, for example `sources.0`.
     """
 
@@ -75,27 +76,8 @@ class Built(_Frozen):
     validation_samples: int
 
 
-class BuildFault(_Frozen):
-    """One thing that is wrong with a recipe or with the data it names."""
-
-    field: str
-    value: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.value} is refused, expected {self.expected}"
-
-
-class CannotBuild(Exception):
-    """No data set comes of this; trying again changes nothing."""
-
-    def __init__(self, *faults: BuildFault) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = faults
-
-
 class Unbuildable(_Frozen):
-    """No data set comes of this recipe, whoever tries again."""
+    """No data set comes of this recipe; trying again changes nothing."""
 
     outcome: Literal["unbuildable"] = "unbuildable"
     faults: tuple[BuildFault, ...]

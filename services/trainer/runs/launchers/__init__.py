@@ -13,7 +13,7 @@ class Launcher(Protocol):
         """Start the training and yield its messages until it ends; closing the generator ends it.
 
         When it yields first, no earlier run of the same job is at work any more. A pause is asked for through the
-        work folder (see training/pausing.py).
+        work folder (see training/protocol.py).
 
         Raises:
             Crashed: it ended without a result; the job can go on from its newest checkpoint.

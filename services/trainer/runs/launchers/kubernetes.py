@@ -11,9 +11,9 @@ import urllib3.exceptions
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from services.trainer.runs.launchers.manifest import Template, job_name, manifest
-from services.trainer.runs.supervisor import Crashed
-from services.trainer.settings import TrainerSettings
+from services.trainer.runs.launchers.manifest import JobTemplate, job_name, manifest
+from services.trainer.runs.settings import RunSettings
+from services.trainer.runs.supervisor import TrainingCrashed
 from services.trainer.training.protocol import Progress, TrainingSpec, read_line
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class KubernetesLauncher:
     def __init__(
         self,
         jobs: client.BatchV1Api,
-        template: Template,
+        template: JobTemplate,
         *,
         poll_seconds: float = 0.5,
         status_seconds: float = 5.0,
@@ -47,10 +47,10 @@ class KubernetesLauncher:
         self._gone_seconds = gone_seconds
 
     @classmethod
-    def in_cluster(cls, settings: TrainerSettings) -> "KubernetesLauncher":
+    def in_cluster(cls, settings: RunSettings) -> "KubernetesLauncher":
         """With the service account of this pod; raises `ConfigException` outside of a cluster."""
         config.load_incluster_config()  # type: ignore[no-untyped-call]
-        template = Template(
+        template = JobTemplate(
             namespace=settings.job_namespace or _NAMESPACE.read_text().strip(),
             image=settings.job_image,
             cpus=settings.job_cpus,
@@ -68,7 +68,7 @@ class KubernetesLauncher:
         """See `Launcher.launch`.
 
         Raises:
-            Crashed: the Job failed, ran out of time or vanished.
+            TrainingCrashed: the Job failed, ran out of time or vanished.
             TimeoutError: an earlier Job of this training does not go away.
         """
         processes, name = spec.configuration.processes, job_name(spec.job_id)
@@ -97,7 +97,7 @@ class KubernetesLauncher:
                     yield read_line(line)
                 if ended is not None:
                     if ended:
-                        raise Crashed(1, ended)
+                        raise TrainingCrashed(1, ended)
                     return
                 await asyncio.sleep(self._poll_seconds)
                 if time.monotonic() - looked >= self._status_seconds:
@@ -110,10 +110,10 @@ class KubernetesLauncher:
         except ApiException as error:
             if error.status == _GONE:
                 return f"Job {name} was deleted"
-            log.warning("Job not read", name=name, reason=f"{error.status} {error.reason}")
+            log.warning("kubernetes_job_not_read", name=name, reason=f"{error.status} {error.reason}")
             return None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            log.warning("Job not read", name=name, reason=repr(error))
+            log.warning("kubernetes_job_not_read", name=name, reason=repr(error))
             return None
         for condition in (found.status and found.status.conditions) or []:
             if condition.status == "True" and condition.type == "Complete":

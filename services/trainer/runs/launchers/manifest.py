@@ -1,11 +1,11 @@
-"""A training as a Kubernetes Job: the manifest, from what the settings say and one spec. Pure."""
+"""A training as a Kubernetes Job: the manifest, from the settings and one spec. Pure."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.trainer.runs.launchers.distributed import distributed
+from services.trainer.runs.launchers.local import distributed
 
 _USER = 10001  # the image's; files on the shared volume belong to it
 _GRACE_SECONDS = 5
@@ -14,7 +14,7 @@ _PORT = 29500
 
 
 @dataclass(frozen=True)
-class Template:
+class JobTemplate:
     """What all training Jobs of an installation have in common.
 
     `cache` is where the volume claim `work_claim` (ReadWriteMany) is mounted in this service and in every Job;
@@ -38,8 +38,8 @@ def job_name(job_id: str) -> str:
     return f"train-{hashlib.sha256(job_id.encode()).hexdigest()[:20]}"
 
 
-def manifest(template: Template, job_id: str, spec: Path, progress: Path, *, processes: int) -> dict[str, Any]:
-    """A batch/v1 Job that trains what the file `spec` says and writes its progress to a file.
+def manifest(template: JobTemplate, job_id: str, spec: Path, progress: Path, *, processes: int) -> dict[str, Any]:
+    """A batch/v1 Job that trains what the file `spec` describes and writes its progress to a file.
 
     It has no credentials, no token and, under the base's default-deny policy, no network. It never restarts: what
     happens after a failure is decided by the service, from the newest checkpoint.

@@ -3,21 +3,52 @@
 A prompt is computed once for its two completions, in the trained model and in the reference.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
+from peft import LoraConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from services.trainer.datasets.rankings import ranked
+from services.trainer.datasets.records import Record
 from services.trainer.training.configuration import Configuration
-from services.trainer.training.encoding import IGNORED, Row
-from services.trainer.training.objectives.objective_trainer import Loop, collate
+from services.trainer.training.encoding import IGNORED, EncodedSet, Row, Tokenizer, encode_all
+from services.trainer.training.objectives.objective_trainer import ObjectiveTrainer, collate
 
 
-class PreferenceTrainer(Loop, DPOTrainer):
+class PreferenceTrainer(ObjectiveTrainer, DPOTrainer):
     """The reference is the base model, or the adapter as it was where one is continued."""
+
+    @staticmethod
+    def encoded(tokenizer: Tokenizer, records: Sequence[Record], configuration: Configuration) -> EncodedSet:
+        """Pairs of answers, the better one first."""
+        return encode_all(tokenizer, _pairs(ranked(records)), configuration.max_length, answers=2)
+
+    @staticmethod
+    def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """All chosen completions, then all rejected ones, as TRL reads them."""
+        batch = collate([chosen for chosen, _ in rows] + [rejected for _, rejected in rows])
+        labels = batch.pop("labels")
+        return {**batch, "completion_mask": (labels != IGNORED).long()}
+
+    @classmethod
+    def create(
+        cls, model: Any, adapter: LoraConfig | None, common: dict[str, Any], configuration: Configuration, **given: Any
+    ) -> Self:
+        """TRL adds the adapter. Loss `sigmoid+sft` adds the likelihood of the chosen completion, lest it fall."""
+        args = DPOConfig(
+            **common,
+            max_length=None,
+            beta=configuration.beta,
+            loss_type=configuration.preference_loss.split("+"),
+            label_smoothing=configuration.label_smoothing,
+            disable_dropout=False,
+        )
+        return cls(model, args=args, data_collator=cls.collated, peft_config=adapter, **given)
 
     def compute_loss(
         self,
@@ -68,20 +99,10 @@ def _ungathered(accelerator: Any) -> Iterator[None]:
         accelerator.gather, accelerator.gather_for_metrics = usual
 
 
-def arguments(common: dict[str, Any], configuration: Configuration) -> DPOConfig:
-    """TRL's arguments. `sigmoid+sft` adds the likelihood of the chosen completion, so that it does not fall."""
-    return DPOConfig(
-        **common,
-        max_length=None,
-        beta=configuration.beta,
-        loss_type=configuration.preference_loss.split("+"),
-        label_smoothing=configuration.label_smoothing,
-        disable_dropout=False,
-    )
-
-
-def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """All chosen completions, then all rejected ones, as TRL reads them."""
-    batch = collate([chosen for chosen, _ in rows] + [rejected for _, rejected in rows])
-    labels = batch.pop("labels")
-    return {**batch, "completion_mask": (labels != IGNORED).long()}
+def _pairs(records: Iterable[Record]) -> list[Record]:
+    """Each record as its best completion against every other."""
+    return [
+        replace(record, completions=(record.completions[0], other))
+        for record in records
+        for other in record.completions[1:]
+    ]

@@ -8,23 +8,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
-from services.trainer.training.batch_sampler import Batches
+from services.trainer.datasets.records import Record
+from services.trainer.training.batch_sampler import BatchSampler
 from services.trainer.training.configuration import Configuration
-from services.trainer.training.encoding import IGNORED, EncodedSample, Row
+from services.trainer.training.encoding import IGNORED, EncodedSample, EncodedSet, Row, Tokenizer
 from services.trainer.training.packing.model import install
 from services.trainer.training.protocol import Saved, Stepped, Validated
 
-Tell = Callable[[BaseModel], None]
+Emit = Callable[[BaseModel], None]
+"""Sends a message to the supervisor."""
 
 
 class Diverged(Exception):
@@ -35,8 +37,6 @@ class Diverged(Exception):
 
 
 _PARTS = "parts"
-Collated = Callable[[Sequence[Row]], dict[str, torch.Tensor]]
-"""How an objective lays out a batch of rows."""
 
 
 def collate(samples: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
@@ -53,17 +53,16 @@ def collate(samples: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-class Loop(Trainer, ABC):
-    """A transformers trainer of one objective; its subclasses say how a batch is scored.
+class ObjectiveTrainer(Trainer, ABC):
+    """A transformers trainer of one objective; its subclasses define what is encoded and how a batch is scored.
 
     Everything that decides a step is a function of configuration, data and checkpoint, so that another process goes on
     exactly where this one stopped.
     """
 
-    tell: Tell
+    emit: Emit
     rows: Sequence[Row]
     held_out: Sequence[Row]
-    collated: Collated
     configuration: Configuration
     padded: str
     """Why rows are padded instead of packed; empty where they are packed."""
@@ -73,12 +72,47 @@ class Loop(Trainer, ABC):
     _since: float = 0.0
     _step_tokens: int = 0
 
+    @staticmethod
+    @abstractmethod
+    def encoded(tokenizer: Tokenizer, records: Sequence[Record], configuration: Configuration) -> EncodedSet:
+        """What is trained of each record, as token ids.
+
+        Raises:
+            UnfitTokenizer, UnfitRecord: the model's template cannot render the records.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """A batch of rows as tensors [samples, longest], see `collate`."""
+
+    @classmethod
+    def create(
+        cls,
+        model: Any,
+        adapter: LoraConfig | None,
+        common: dict[str, Any],
+        configuration: Configuration,  # noqa: ARG003 - for those that have arguments of their own
+        **given: Any,
+    ) -> Self:
+        """A trainer of the model with a new adapter, or of one that has an adapter already.
+
+        Args:
+            model: a transformers causal LM, or a PeftModel where `adapter` is None.
+            adapter: what is added to it.
+            common: arguments that all objectives share, to which an objective adds its own of the configuration.
+            configuration: what is trained with.
+            given: further arguments of the transformers trainer.
+        """
+        adapted = get_peft_model(model, adapter) if adapter else model
+        return cls(adapted, args=TrainingArguments(**common), data_collator=cls.collated, **given)
+
     def begin_with(
-        self, rows: Sequence[Row], held_out: Sequence[Row], collated: Collated, configuration: Configuration, tell: Tell
+        self, rows: Sequence[Row], held_out: Sequence[Row], configuration: Configuration, emit: Emit
     ) -> None:
         """What the objective's trainer could not be made with. Called once, before training."""
-        self.rows, self.held_out, self.collated = rows, held_out, collated
-        self.configuration, self.tell = configuration, tell
+        self.rows, self.held_out = rows, held_out
+        self.configuration, self.emit = configuration, emit
         self.padded = install(cast("PreTrainedModel", self.trained.get_base_model()))
         self.add_callback(_Clock(self))
 
@@ -87,7 +121,7 @@ class Loop(Trainer, ABC):
 
     def get_train_dataloader(self) -> DataLoader[Row]:
         """This process's part of the batches; accelerate's own division would train rows twice."""
-        part = Batches(
+        part = BatchSampler(
             _lengths(self.rows),
             self.configuration.batch_size,
             self.args.seed,
@@ -129,7 +163,7 @@ class Loop(Trainer, ABC):
         if not (math.isfinite(logs["loss"]) and math.isfinite(logs["grad_norm"])):
             raise Diverged(self.state.global_step)
         now = time.monotonic()
-        self.tell(
+        self.emit(
             Stepped(
                 step=self.state.global_step,
                 epoch=self.state.epoch or 0.0,
@@ -176,7 +210,7 @@ class Loop(Trainer, ABC):
         if best:
             # A worker that takes over needs these weights, whatever comes after them.
             self.control.should_save = True
-        self.tell(
+        self.emit(
             Validated(
                 step=self.state.global_step,
                 epoch=self.state.epoch or 0.0,
@@ -194,7 +228,7 @@ class Loop(Trainer, ABC):
             self._saved_at = self.state.global_step
             super()._save_checkpoint(model, trial)
             folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            self.tell(Saved(step=self.state.global_step, epoch=self.state.epoch or 0.0, folder=folder))
+            self.emit(Saved(step=self.state.global_step, epoch=self.state.epoch or 0.0, folder=folder))
 
     def measured(self) -> tuple[float, dict[str, float]]:
         """Loss and metrics on the validation rows with the weights as they are."""
@@ -237,7 +271,7 @@ class _Loader(DataLoader[Row]):
     """Collated batches; transformers tells it the epoch."""
 
     def __init__(
-        self, rows: Sequence[Row], batches: Batches, collated: Callable[[Sequence[Row]], dict[str, Any]]
+        self, rows: Sequence[Row], batches: BatchSampler, collated: Callable[[Sequence[Row]], dict[str, Any]]
     ) -> None:
         super().__init__(cast("Dataset[Row]", rows), batch_sampler=batches, collate_fn=collated)
         self._batches = batches
@@ -249,11 +283,11 @@ class _Loader(DataLoader[Row]):
 class _Clock(TrainerCallback):
     """Starts the first step's time when training really begins."""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+    def __init__(self, trainer: ObjectiveTrainer) -> None:
+        self._trainer = trainer
 
     def on_train_begin(self, *_: object, **__: object) -> None:
-        self._loop._since = time.monotonic()
+        self._trainer._since = time.monotonic()
 
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:

@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import TrainingArguments
 
-from services.trainer.training.encoding import Row
-from services.trainer.training.objectives.objective_trainer import Loop, collate
+from services.trainer.datasets.rankings import ranked
+from services.trainer.datasets.records import Record
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.encoding import EncodedSet, Row, Tokenizer, encode_all
+from services.trainer.training.objectives.objective_trainer import ObjectiveTrainer, collate
 
 
 def margin_loss(scores: torch.Tensor, margin: float) -> torch.Tensor:
@@ -45,8 +47,21 @@ def pairwise_accuracy(scores: Sequence[float]) -> float:
     return sum(a > b for a, b in pairs) / len(pairs)
 
 
-class RankingTrainer(Loop):
+class RankingTrainer(ObjectiveTrainer):
     """Mean loss over the lists of a batch."""
+
+    @staticmethod
+    def encoded(tokenizer: Tokenizer, records: Sequence[Record], configuration: Configuration) -> EncodedSet:
+        """All answers of each record that has several, in their order."""
+        several = [record for record in ranked(records) if len(record.completions) > 1]
+        most = max((len(record.completions) for record in several), default=0)
+        return encode_all(tokenizer, several, configuration.max_length, answers=most)
+
+    @staticmethod
+    def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """All completions of all lists, list by list; `sizes` counts those of each."""
+        sizes = torch.tensor([len(row) for row in rows])
+        return {**collate([sample for row in rows for sample in row]), "sizes": sizes}
 
     def compute_loss(
         self,
@@ -89,13 +104,3 @@ def _scores(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
     batch = {name: inputs[name] for name in ("input_ids", "attention_mask", "labels")}
     scored = model(**batch, fused_lm_head=True)
     return torch.split(scored.log_probs.sum(1) / scored.label_mask.sum(1), sizes)
-
-
-def arguments(common: dict[str, Any]) -> TrainingArguments:
-    """The common arguments are all it needs."""
-    return TrainingArguments(**common)
-
-
-def collated(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """All completions of all lists, list by list; `sizes` says how many each has."""
-    return {**collate([sample for row in rows for sample in row]), "sizes": torch.tensor([len(row) for row in rows])}

@@ -177,7 +177,7 @@ def _attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001 - the packing says who sees whom
+    attention_mask: torch.Tensor | None,  # noqa: ARG001 - the packing decides which position sees which
     *,
     packing: Packing,
     scaling: float | None = None,

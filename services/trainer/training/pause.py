@@ -7,11 +7,11 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from services.trainer.training.pause_request import pause_wanted
+from services.trainer.training.protocol import pause_wanted
 
 
 class PauseOnRequest(TrainerCallback):
-    """Ends training behind a checkpoint once `pausing.ask_to_pause` was called for the work folder.
+    """Ends training behind a checkpoint once `protocol.ask_to_pause` was called for the work folder.
 
     Attach it as one of the trainer's `callbacks=[..., PauseOnRequest(spec.work)]`; after `train()` its `paused` tells
     whether training was ended here, with a checkpoint at `step`: no result exists then, and `Paused(step=...)` is said.

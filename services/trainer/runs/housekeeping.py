@@ -8,15 +8,15 @@ import structlog
 
 from fleet_kit import tasks
 from services.trainer.datasets.upload_expiry import expire_uploads
-from services.trainer.parts import TrainerService
 from services.trainer.retry import PASSING
 from services.trainer.runs import lost_tickets, resume_data
+from services.trainer.runs.context import RunContext
 
 log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def housekeeping(service: TrainerService) -> AsyncIterator[None]:
+async def housekeeping(service: RunContext) -> AsyncIterator[None]:
     """Sweep every `sweep_seconds` as long as this is open."""
     task = asyncio.create_task(_keep_sweeping(service))
     try:
@@ -25,16 +25,16 @@ async def housekeeping(service: TrainerService) -> AsyncIterator[None]:
         await tasks.end(task)
 
 
-async def _keep_sweeping(service: TrainerService) -> None:
+async def _keep_sweeping(service: RunContext) -> None:
     while True:
         try:
             await sweep(service)
         except PASSING as error:
-            log.warning("sweep was not completed", reason=repr(error))
+            log.warning("sweep_not_completed", reason=repr(error))
         await asyncio.sleep(service.settings.sweep_seconds)
 
 
-async def sweep(service: TrainerService) -> None:
+async def sweep(service: RunContext) -> None:
     """Remove what has expired and replace what was lost, unless another trainer is at it."""
     async with service.db.acquire(timeout=5) as connection:
         if not await connection.fetchval("select pg_try_advisory_lock(hashtextextended('trainer.sweep', 106))"):
