@@ -16,7 +16,7 @@ from fleet_kit.auth import Caller
 from lora_core.engine import Request
 from services.inference import router_client
 from services.inference.backend import Compares
-from services.inference.base_models import Hosted, Hosting
+from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
 from services.inference.engine_thread import Finished, FinishReason, Token
@@ -74,7 +74,7 @@ class Job:
     sampling: Sampling
     caller: Caller
     workflow: str = ""
-    head_start: float = 0.0
+    wait_credit: float = 0.0
     """Seconds by which it counts as having waited longer for its adapter than it has."""
     first: bool = True
     """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
@@ -93,7 +93,7 @@ class Generator:
     """Gives answers."""
 
     projection: CurrentCatalogue
-    hosting: Hosting
+    hosting: BaseModels
     preloading: Preloading
     publisher: Publisher
     ids: GenerationIds
@@ -119,29 +119,29 @@ class Generator:
 
         Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
         """
-        stand_in = self._stand_in(model, fallback)
+        fallback_model = self._fallback_model(model, fallback)
         try:
-            return replace(await self._choose(model, query, caller), stand_in=stand_in)
+            return replace(await self._choose(model, query, caller), fallback_model=fallback_model)
         except (NotActive, Incompatible, CannotServe, Busy) as error:
-            if stand_in is None:
+            if fallback_model is None:
                 raise
-            return await self._instead(model, stand_in, error, query, caller)
+            return await self._instead(model, fallback_model, error, query, caller)
 
     async def secure(self, chosen: Chosen, query: Query, caller: Caller) -> Chosen:
         """The same, or its stand-in where it has one and cannot be loaded: found out before the answer begins."""
-        if chosen.stand_in is None:
+        if chosen.fallback_model is None:
             return chosen
         try:
             async with chosen.hosted.adapters.lease_all(chosen.adapters):
                 return chosen
         except (CannotServe, Busy) as error:
-            return await self._instead(chosen.requested, chosen.stand_in, error, query, caller)
+            return await self._instead(chosen.requested, chosen.fallback_model, error, query, caller)
 
-    async def _instead(self, model: str, stand_in: str, error: ApiError, query: Query, caller: Caller) -> Chosen:
+    async def _instead(self, model: str, fallback_model: str, error: ApiError, query: Query, caller: Caller) -> Chosen:
         why = Fallback(requested=model, reason=error.code, message=error.message)
-        return replace(await self._choose(stand_in, query, caller), requested=model, fallback=why)
+        return replace(await self._choose(fallback_model, query, caller), requested=model, fallback=why)
 
-    def _stand_in(self, model: str, fallback: bool | str) -> str | None:
+    def _fallback_model(self, model: str, fallback: bool | str) -> str | None:
         if isinstance(fallback, str):
             return fallback
         if not (fallback or self.always_fall_back):
@@ -164,7 +164,7 @@ class Generator:
             case Adapter() as adapter:
                 return Chosen(model, self._host(adapter), adapter)
 
-    def _host(self, adapter: Adapter | None) -> Hosted:
+    def _host(self, adapter: Adapter | None) -> ServedBaseModel:
         base = base_of(adapter, self.hosting.bases) if adapter else None
         return self.hosting.of(base or self.hosting.bases[0])
 
@@ -175,7 +175,7 @@ class Generator:
         """
         chosen = job.chosen
         async with (
-            chosen.hosted.adapters.lease_all(chosen.adapters, job.head_start),
+            chosen.hosted.adapters.lease_all(chosen.adapters, job.wait_credit),
             aclosing(self._run(job)) as pieces,
         ):
             # Not before its own adapters are held: what is brought in for later must not take their slots.

@@ -17,7 +17,7 @@ from fleet_events.v1 import (
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
-from services.inference.base_models import Hosting
+from services.inference.base_models import BaseModels
 from services.inference.catalogue import Catalogue, Standing
 from services.inference.policies.preloading import Preloading
 
@@ -30,7 +30,7 @@ SUBJECTS = "lorafleet.v1.adapter.>"
 class Projection:
     """The newest catalogue. `caught_up` is set once the stream has been read to its end at start."""
 
-    def __init__(self, hosting: Hosting, preloading: Preloading) -> None:
+    def __init__(self, hosting: BaseModels, preloading: Preloading) -> None:
         self.catalogue = Catalogue()
         self.caught_up = asyncio.Event()
         self.position = 0

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from lora_core.base_model import SLOT_RANK, Weights
 from lora_core.device import PATTERN as DEVICE
 from services.inference.policies.adapter_settings import AdapterSettings
-from services.inference.replicas.placement import NAME, URL
+from services.inference.replicas.selection import NAME, URL
 
 
 class InferenceSettings(AdapterSettings):

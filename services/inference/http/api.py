@@ -147,7 +147,7 @@ def _jobs(
             one.sampling.of_choice(choice),
             caller,
             body.workflow,
-            head_start=-body.priority,
+            wait_credit=-body.priority,
             first=not (at or choice),
         )
         for at, one in enumerate(asked)

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
 from lora_core.generation_settings import GenerationSettings
-from services.inference.base_models import Hosted, Hosting, Limits
+from services.inference.base_models import BaseModels, Limits, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.engine_thread import Finished, Token
 from services.inference.generation import Generator
@@ -122,7 +122,7 @@ def application(
     async def nowhere_else(_request: object, _chosen: object) -> None:
         return None
 
-    hosted = Hosted(
+    hosted = ServedBaseModel(
         Base(MODEL, "0" * 64),
         Vocabulary(tokenizer),
         SimpleNamespace(lease_all=lease_all),  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def application(
     )
     generator = Generator(
         projection=SimpleNamespace(catalogue=Catalogue()),
-        hosting=Hosting([hosted]),
+        hosting=BaseModels([hosted]),
         preloading=SimpleNamespace(asked=lambda *given: backend.foreseen.append(given)),  # type: ignore[arg-type]
         publisher=SimpleNamespace(say=lambda *_, **__: None),  # type: ignore[arg-type]
         ids=GenerationIds(b"secret"),
