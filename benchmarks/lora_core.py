@@ -24,7 +24,7 @@ from benchmarks.overheads import Shape, adapter_each, merged, mixed_ranks, one_a
 from benchmarks.peers import RESIDENT, Bench, Effort, added_memory, alternate, prepare, random_card, write
 from benchmarks.report import Row, Samples, emit, options
 from lora_core.base_model import linear_shapes
-from lora_core.compression_quality import matrix_error, measure_drift
+from lora_core.compression_quality import matrix_error, measure_difference
 from lora_core.engine import Request
 from lora_core.format.arrow_format import LoRAFormat
 from lora_core.tensors import to_torch
@@ -124,7 +124,9 @@ def applying(bench: Bench) -> list[Row]:
     engine.load(bench.files[1].arrow, "running")
     # No stop tokens: the rows outlive the benchmark. A step between the samples leaves the caches as serving does.
     ids = bench.ids(2, 16).tolist()
-    batch = engine.start([Request(ids[0], "running", 10**6, stop_ids=()), Request(ids[1], None, 10**6, stop_ids=())])
+    batch = engine.start(
+        [Request(row, name, max_tokens=10**6, stop_ids=()) for row, name in zip(ids, ("running", None), strict=False)]
+    )
     removed: list[float] = []
     deleted: list[float] = []
 
@@ -318,7 +320,7 @@ def compressing(bench: Bench) -> list[Row]:
         path = bench.folder / f"{storage}.arrow"
         LoRAFormat.save(bench.card, path, storage)  # type: ignore[arg-type]
         small = LoRAFormat.load(path)
-        drift = measure_drift(bench.engine, bench.card, small, prompts)
+        other = measure_difference(bench.engine, bench.card, small, prompts)
         size = path.stat().st_size / bench.files[0].arrow.stat().st_size
         rows.append(
             Row(
@@ -328,10 +330,10 @@ def compressing(bench: Bench) -> list[Row]:
                 limit={"int8": 0.5, "int4": 0.25}[storage],
                 ask=f"at most {most:g}",
                 met=size <= most,
-                n=drift.positions,
-                note=f"matrices off by {100 * matrix_error(bench.card, small):.2f} %; over {drift.positions} positions "
-                f"the same token preferred at {100 * drift.agreement:.1f} %, divergence {drift.divergence:.2g} nats, "
-                f"largest difference of a logit {drift.logit:.2g}; an adapter of random matrices",
+                n=other.positions,
+                note=f"matrices off by {100 * matrix_error(bench.card, small):.2f} %; over {other.positions} positions "
+                f"the same token preferred at {100 * other.agreement:.1f} %, divergence {other.divergence:.2g} nats, "
+                f"largest difference of a logit {other.logit:.2g}; an adapter of random matrices",
             )
         )
     return rows

@@ -181,7 +181,8 @@ def exact_match(engine: ArrowEngine, examples: Examples, adapter: str | None) ->
     for start in range(0, len(examples), AT_ONCE):
         some = examples[start : start + AT_ONCE]
         requests = [
-            Request(prompt_ids(cast("Tokenizer", engine.tokenizer), text), adapter, ANSWER_TOKENS) for text, _ in some
+            Request(prompt_ids(cast("Tokenizer", engine.tokenizer), text), adapter, max_tokens=ANSWER_TOKENS)
+            for text, _ in some
         ]
         answers: list[list[int]] = [[] for _ in some]
         batch = engine.start(requests)

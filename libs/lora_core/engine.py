@@ -20,16 +20,16 @@ from lora_core.errors import AdapterNotFound
 from lora_core.format.arrow_format import LoRAFormat
 from lora_core.manager import LoRAManager
 from lora_core.padded_batch import left_padded
-from lora_core.reports import BindReport, Effect, Generation, Probe
-from lora_core.sampling import Adapters, Request
+from lora_core.reports import BindReport, Effect, Generation, Probe, TopLogits
+from lora_core.sampling import Adapters, Request, SamplingParams
 from lora_core.slots.row_plan import MAX_SET, RowPlan
 from lora_core.slots.slot_bank import SlotBank
 
-__all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request"]
+__all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request", "TopLogits"]
 
 
 @dataclass
-class _Loaded:
+class _LoadedAdapter:
     """An adapter in a slot. Batches in progress keep the slot; once retired, the last of them frees it."""
 
     card_digest: str
@@ -43,7 +43,7 @@ class _Lease:
     """The slots of one batch's rows: for each row its adapters and their weights."""
 
     engine: "ArrowEngine"
-    held: dict[int, list[tuple["_Loaded", float]]] = field(default_factory=dict)
+    held: dict[int, list[tuple["_LoadedAdapter", float]]] = field(default_factory=dict)
 
     def hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> None:
         self.held |= self.engine._hold(rows, adapters)
@@ -83,7 +83,7 @@ class ArrowEngine:
         self.manager = LoRAManager(model)
         self._bank = SlotBank(model, slots, max_rank)
         self._lock = threading.RLock()
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, _LoadedAdapter] = {}
         self._stops = base_model.end_tokens(model.generation_config, tokenizer)
 
     @classmethod
@@ -129,7 +129,7 @@ class ArrowEngine:
             self.unload(name)
             size = self.model.dtype.itemsize * card.parameters
             report = BindReport(name, slot, len(card.weights), card.parameters, size, card.digest)
-            self._loaded[name] = _Loaded(card.digest, report)
+            self._loaded[name] = _LoadedAdapter(card.digest, report)
             return report
 
     def bind_report(self, name: str, prompt_ids: Sequence[int] | None = None) -> BindReport:
@@ -196,10 +196,8 @@ class ArrowEngine:
 
         Raises what a row failed with, see `Batch`.
         """
-        requests = [
-            Request(self.tokenizer(prompt)["input_ids"], adapter, max_tokens, temperature, top_p, seed)
-            for prompt in prompts
-        ]
+        sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        requests = [sampling.request(self.tokenizer(prompt)["input_ids"], adapter) for prompt in prompts]
         batch = self.start(requests)
         tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
         try:
@@ -237,11 +235,11 @@ class ArrowEngine:
         ]
         return list(zip(picked, likely, strict=True))
 
-    def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> Probe:
+    def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> TopLogits:
         """The largest logits after a prompt. Unequal probes with and without an adapter prove that it has effect."""
         logits = torch.from_numpy(self.next_logits(prompt_ids, adapter))
         values, tokens = logits.topk(min(top, logits.shape[0]))
-        return Probe(tuple(tokens.tolist()), tuple(values.tolist()))
+        return TopLogits(tuple(tokens.tolist()), tuple(values.tolist()))
 
     def next_logits(self, prompt_ids: Sequence[int], adapter: Adapters = None) -> npt.NDArray[np.float32]:
         """The logits of the token after a prompt, [vocabulary]."""
@@ -303,19 +301,19 @@ class ArrowEngine:
             for row in range(len(adapters)):
                 lease.release(row)
 
-    def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[_Loaded, float]]]:
+    def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[_LoadedAdapter, float]]]:
         with self._lock:
             chosen = [[(self._find(name), weight) for name, weight in _weighted(own)] for own in adapters]
             for adapter, _ in (use for uses in chosen for use in uses):
                 adapter.users += 1
         return {row: uses for row, uses in zip(rows, chosen, strict=True) if uses}
 
-    def _find(self, name: str) -> _Loaded:
+    def _find(self, name: str) -> _LoadedAdapter:
         if name not in self._loaded:
             raise AdapterNotFound(f"adapter {name!r} is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
         return self._loaded[name]
 
-    def _release(self, loaded: _Loaded) -> None:
+    def _release(self, loaded: _LoadedAdapter) -> None:
         with self._lock:
             loaded.users -= 1
             if loaded.retired and not loaded.users:

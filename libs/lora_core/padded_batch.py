@@ -1,4 +1,4 @@
-"""`Cohort`: rows that share one forward pass, and how two of them become one."""
+"""`PaddedBatch`: rows that share one forward pass, and how two of them become one."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -12,13 +12,13 @@ from lora_core.slots.row_plan import RowPlan
 
 
 class Slots(Protocol):
-    """What a cohort needs of the engine: a plan for its rows, and a forward pass under it."""
+    """What a padded batch needs of the engine: a plan for its rows, and a forward pass under it."""
 
     def plan(self, rows: Sequence[int]) -> RowPlan: ...
     def forward(self, plan: RowPlan) -> AbstractContextManager[None]: ...
 
 
-class Cohort:
+class PaddedBatch:
     """Rows (by their batch's numbers) that have the same number of positions in the cache, padded on the left.
 
     mask: [rows, positions], 0 where a row is padded. input: [rows, tokens], what is still to be read: the prompts at
@@ -89,8 +89,8 @@ class Cohort:
             self._mask = self._mask[:, padding:]
         self._plan = self._plan_rows()
 
-    def absorb(self, other: "Cohort") -> bool:
-        """Take the rows of another cohort in, if both have read their prompts and the model's cache allows it."""
+    def absorb(self, other: "PaddedBatch") -> bool:
+        """Take the rows of another padded batch in, if both have read their prompts and the model's cache allows it."""
         mine, theirs = self._growing(), other._growing()
         if mine is None or theirs is None or self._input.shape[1] != 1 or other._input.shape[1] != 1:
             return False

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
-from lora_core.engine import Request
+from lora_core.sampling import Request, SamplingParams
 from services.inference import router_client
 from services.inference.backend import Compares
 from services.inference.base_models import BaseModels, ServedBaseModel
@@ -39,45 +39,26 @@ class CurrentCatalogue(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are chosen and when to stop. `seed` None draws one."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop: tuple[str, ...] = ()
-    stop_ids: frozenset[int] = frozenset()
-    """Tokens that end the answer beside the model's own."""
-    ignore_eos: bool = False
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    alternatives: int = 0
-    """Likeliest tokens told of each place."""
-
-    def of_choice(self, number: int) -> "Sampling":
-        """For one of several answers to a prompt: a seed gives each of them its own."""
-        return self if self.seed is None or not number else replace(self, seed=_signed(self.seed + number))
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
+class AnswerTask:
     """One answer to give."""
 
     generation_id: str
     chosen: Chosen
     prompt_ids: list[int]
-    sampling: Sampling
+    sampling: SamplingParams
     caller: Caller
+    stop: tuple[str, ...] = ()
+    """Texts before the first of which it ends."""
     workflow: str = ""
     wait_credit: float = 0.0
     """Seconds by which it counts as having waited longer for its adapter than it has."""
     first: bool = True
     """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
+
+    @property
+    def request(self) -> Request:
+        """What the back end is asked."""
+        return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +149,7 @@ class Generator:
         base = base_of(adapter, self.hosting.bases) if adapter else None
         return self.hosting.of(base or self.hosting.bases[0])
 
-    async def answer(self, job: Job) -> AsyncGenerator[Piece | End, None]:
+    async def answer(self, job: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         """Pieces as they come, then their `End`; close the generator to cancel.
 
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
@@ -198,15 +179,16 @@ class Generator:
         async with chosen.hosted.adapters.lease_all(chosen.adapters):
             return await chosen.hosted.backend.embed(texts, chosen.of_engine)
 
-    async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
+    async def _run(self, job: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         begun = time.monotonic()
-        text = PieceStream(job.chosen.hosted.vocabulary, job.sampling.stop)
+        text = PieceStream(job.chosen.hosted.vocabulary, job.stop)
         produced = 0
         reason = "cancelled"
         try:
-            async with job.chosen.hosted.backend.generate(self._request(job)) as deliveries:
+            async with job.chosen.hosted.backend.generate(job.request) as deliveries:
                 async for delivery in deliveries:
-                    if isinstance(delivery, Token) and delivery.id not in job.sampling.stop_ids:
+                    # A back end need not know the further stop tokens of a request.
+                    if isinstance(delivery, Token) and delivery.id not in job.sampling.extra_stop_ids:
                         produced += 1
                         yield text.feed(delivery)
                         if not text.stopped:
@@ -230,25 +212,7 @@ class Generator:
             if reason:
                 self._record(job, produced, begun, reason)
 
-    def _request(self, job: Job) -> Request:
-        return Request(
-            prompt_ids=job.prompt_ids,
-            adapter=job.chosen.of_engine,
-            max_tokens=job.sampling.max_tokens,
-            temperature=job.sampling.temperature,
-            top_p=job.sampling.top_p,
-            seed=job.sampling.seed,
-            stop_ids=() if job.sampling.ignore_eos else None,
-            top_k=job.sampling.top_k,
-            min_p=job.sampling.min_p,
-            repetition_penalty=job.sampling.repetition_penalty,
-            presence_penalty=job.sampling.presence_penalty,
-            frequency_penalty=job.sampling.frequency_penalty,
-            logit_bias=job.sampling.logit_bias,
-            alternatives=job.sampling.alternatives,
-        )
-
-    def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
+    def _record(self, job: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = job.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(job.prompt_ids), completion=produced)
         self.publisher.say(
@@ -274,8 +238,3 @@ class Generator:
             ),
             entity=job.generation_id,
         )
-
-
-def _signed(seed: int) -> int:
-    """A seed of 64 bits, whichever a sum has."""
-    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -9,26 +9,26 @@ from fastapi.responses import JSONResponse
 
 from services.inference.chosen import Chosen
 from services.inference.engine_thread import Token
-from services.inference.generation import End, Generator, Job
+from services.inference.generation import AnswerTask, End, Generator
 from services.inference.http import openai_format
 from services.inference.http.choices import answers
 from services.inference.http.disconnect import ClosingStream, unless_gone
 from services.inference.http.requested import Asked
-from services.inference.http.schemas import CompletionRequest, Sampling
+from services.inference.http.schemas import CompletionRequest, GenerationRequest
 from services.inference.pieces import Piece
 
 log = structlog.get_logger()
 
 
-def tells_usage(body: Sampling) -> bool:
+def tells_usage(body: GenerationRequest) -> bool:
     """Whether its stream is to end with a chunk that carries the usage."""
     return bool(body.stream_options and body.stream_options.include_usage)
 
 
 async def answer(
-    body: Sampling,
+    body: GenerationRequest,
     form: openai_format.Form,
-    jobs: Sequence[Job],
+    jobs: Sequence[AnswerTask],
     asked: Sequence[Asked],
     *,
     request: Request,
@@ -79,7 +79,7 @@ async def answer(
 
 
 async def _whole(
-    body: Sampling, jobs: Sequence[Job], asked: Sequence[Asked], generator: Generator
+    body: GenerationRequest, jobs: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
 ) -> list[openai_format.Answered]:
     """Every answer, in the jobs' order."""
     echoes: list[openai_format.Echo | None] = [None] * len(jobs)

@@ -18,19 +18,19 @@ from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, Busy, NotFound, UnknownModel
-from services.inference.generation import Job
+from services.inference.generation import AnswerTask
 from services.inference.generation_ids import unknown_generation
 from services.inference.http import listings, openai_format
 from services.inference.http.answering import answer, tells_usage
-from services.inference.http.requested import Asked, sampling
+from services.inference.http.requested import Asked, asked, of_choice
 from services.inference.http.schemas import (
     ChatRequest,
     CompletionRequest,
     EmbeddingRequest,
     FeedbackAccepted,
     FeedbackRequest,
+    GenerationRequest,
 )
-from services.inference.http.schemas import Sampling as SamplingFields
 from services.inference.parts import InferenceParts, InferenceService
 from services.inference.resolution import AUTO, reaches, visible
 from services.inference.router_client import NO_QUERY, Query
@@ -87,8 +87,8 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         return chosen
     vocabulary = chosen.hosted.vocabulary
     prompt_ids = await vocabulary.of_turns([one.turn for one in body.messages])
-    asked = Asked(prompt_ids, sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen))
-    jobs = _jobs(body, [asked], chosen, caller, parts)
+    prompt = asked(body, body.max_completion_tokens or body.max_tokens, prompt_ids, chosen)
+    jobs = _jobs(body, [prompt], chosen, caller, parts)
     form = openai_format.Chat(
         id=jobs[0].generation_id,
         model=body.model,
@@ -97,7 +97,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         top=body.top,
         usage=tells_usage(body),
     )
-    return await answer(body, form, jobs, [asked], request=request, generator=parts.generator)
+    return await answer(body, form, jobs, [prompt], request=request, generator=parts.generator)
 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
@@ -109,11 +109,11 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
     if isinstance(chosen, Response):
         return chosen
     vocabulary = chosen.hosted.vocabulary
-    asked = []
+    prompts = []
     for prompt in body.prompts:
         ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
-        asked.append(Asked(ids, sampling(body, body.max_tokens, len(ids), chosen), offsets))
-    jobs = _jobs(body, asked, chosen, caller, parts)
+        prompts.append(asked(body, body.max_tokens, ids, chosen, offsets))
+    jobs = _jobs(body, prompts, chosen, caller, parts)
     form = openai_format.Completion(
         id=jobs[0].generation_id,
         model=body.model,
@@ -122,7 +122,7 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
         top=body.top,
         usage=tells_usage(body),
     )
-    return await answer(body, form, jobs, asked, request=request, generator=parts.generator)
+    return await answer(body, form, jobs, prompts, request=request, generator=parts.generator)
 
 
 def _query(body: CompletionRequest) -> Query:
@@ -136,21 +136,22 @@ def _query(body: CompletionRequest) -> Query:
 
 
 def _jobs(
-    body: SamplingFields, asked: Sequence[Asked], chosen: Chosen, caller: Caller, parts: InferenceParts
-) -> list[Job]:
+    body: GenerationRequest, prompts: Sequence[Asked], chosen: Chosen, caller: Caller, parts: InferenceParts
+) -> list[AnswerTask]:
     """All answers to give: n for each prompt, those of one prompt together."""
     return [
-        Job(
+        AnswerTask(
             parts.generator.ids.new(chosen.adapter_id),
             chosen,
             one.ids,
-            one.sampling.of_choice(choice),
+            of_choice(one.sampling, choice),
             caller,
+            one.stop,
             body.workflow,
             wait_credit=-body.priority,
             first=not (at or choice),
         )
-        for at, one in enumerate(asked)
+        for at, one in enumerate(prompts)
         for choice in range(body.n)
     ]
 
@@ -261,7 +262,7 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
 
 
 async def _choose(
-    body: SamplingFields, query: Query, request: Request, caller: Caller, parts: InferenceParts
+    body: GenerationRequest, query: Query, request: Request, caller: Caller, parts: InferenceParts
 ) -> Chosen | Response:
     """Who answers here, or the answer of another replica."""
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback)

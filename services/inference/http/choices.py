@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from fleet_kit import tasks
-from services.inference.generation import End, Generator, Job
+from services.inference.generation import AnswerTask, End, Generator
 from services.inference.pieces import Piece
 
 
 async def answers(
-    generator: Generator, jobs: Sequence[Job], at_once: int
+    generator: Generator, jobs: Sequence[AnswerTask], at_once: int
 ) -> AsyncGenerator[tuple[int, Piece | End], None]:
     """(number of its job, piece) as they come, each job's own pieces in order; close the generator to cancel.
 
@@ -25,7 +25,7 @@ async def answers(
     come: asyncio.Queue[tuple[int, Piece | End | Exception]] = asyncio.Queue()
     turns = asyncio.Semaphore(at_once)
 
-    async def give(number: int, job: Job) -> None:
+    async def give(number: int, job: AnswerTask) -> None:
         try:
             async with turns, aclosing(generator.answer(job)) as pieces:
                 async for piece in pieces:

@@ -121,7 +121,7 @@ class StreamOptions(Body):
     continuous_usage_stats: Annotated[object, Neutral([False], "set include_usage for the stream's end")] = None
 
 
-class Sampling(Body):
+class GenerationRequest(Body):
     """Fields that chat and completions share.
 
     What is not set is the base model's own (`generation_config.json`), else OpenAI's, but for max_tokens (a setting).
@@ -209,7 +209,7 @@ class Sampling(Body):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
-class ChatRequest(Sampling):
+class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
@@ -271,7 +271,7 @@ class ChatRequest(Sampling):
         return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(GenerationRequest):
     """POST /v1/completions. With `echo` and `logprobs` it gives the likelihood of each prompt token."""
 
     prompt: Annotated[

@@ -12,6 +12,8 @@ import pytest
 
 from inference.surface import CHATML, MODEL, byte_tokenizer, chat, surface
 from lora_core.generation_settings import GenerationSettings
+from lora_core.sampling import SamplingParams
+from services.inference.http.schemas import ChatRequest
 
 pytestmark = pytest.mark.unit
 
@@ -289,6 +291,7 @@ async def test_every_sampling_parameter_reaches_the_engine() -> None:
         "temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": -0.5,
         "repetition_penalty": 1.2, "logit_bias": {"65": -100, "66": 2.5}, "seed": -3,
     }  # fmt: skip
+    assert {*more, "max_tokens"} == SamplingParams.__dataclass_fields__.keys() & ChatRequest.model_fields.keys()
     assert (await http.post("/v1/chat/completions", json=chat(**more))).status_code == 200
     [asked] = backend.asked
     for name, value in more.items():

@@ -192,9 +192,10 @@ def test_rows_end_by_stop_token_length_or_cancellation_and_leave_the_others_alon
             Request(PROMPT, max_tokens=3, stop_ids=()),
             Request(PROMPT, max_tokens=12, stop_ids=()),
             Request(PROMPT, max_tokens=12, stop_ids=()),
+            Request(PROMPT, max_tokens=12, stop_ids=(), extra_stop_ids=(stop,)),
         ]
     )
-    tokens = [[] for _ in range(4)]
+    tokens = [[] for _ in range(5)]
     steps = 0
     while batch.alive:
         for row, token, _ in batch.step():
@@ -202,7 +203,7 @@ def test_rows_end_by_stop_token_length_or_cancellation_and_leave_the_others_alon
         steps += 1
         if steps == 2:
             batch.cancel(2)
-    assert tokens == [long[: long.index(stop)], long[:3], long[:2], long]
+    assert tokens == [long[: long.index(stop)], long[:3], long[:2], long, long[: long.index(stop)]]
     assert [batch.finish_reason(row) for row in range(4)] == ["stop", "length", "cancelled", "length"]
     assert batch.step() == []
 
@@ -323,7 +324,7 @@ def test_rows_that_join_and_leave_a_running_batch_answer_as_if_they_were_alone(
         if (
             step == 25 and prefill == 256
         ):  # only the long row of a short prompt is left: nothing of the longer ones is kept
-            assert batch._cohorts[0].positions < 35
+            assert batch._padded[0].positions < 35
     assert answers == expected
     assert not batch.alive
     assert engine.free_slots == 3
