@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
 from services.inference.engine_thread import Finished, FinishReason, Token
-from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive
+from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive, NotApproved
 from services.inference.generation_ids import GenerationIds
 from services.inference.http.schemas import Fallback
 from services.inference.metrics import TokenCounts
@@ -52,6 +52,8 @@ class AnswerTask:
     workflow: str = ""
     wait_credit: float = 0.0
     """Seconds by which it counts as having waited longer for its adapter than it has."""
+    held: AsyncExitStack | None = None
+    """The lease of its adapters, which it takes over; None where it has to ask for them."""
     first: bool = True
     """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
 
@@ -98,28 +100,36 @@ class Generator:
     async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
         """Who is to answer: `model`, or where that has no servable adapter and a fallback is allowed, the fallback.
 
-        Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
+        Raises what `resolution.resolve` and `router_client.choose` raise; what is unknown or forbidden has no fallback.
         """
         fallback_model = self._fallback_model(model, fallback)
         try:
             return replace(await self._choose(model, query, caller), fallback_model=fallback_model)
-        except (NotActive, Incompatible, CannotServe, Busy) as error:
+        except (NotActive, NotApproved, Incompatible, CannotServe, Busy) as error:
             if fallback_model is None:
                 raise
             return await self._instead(model, fallback_model, error, query, caller)
 
-    async def secure(self, chosen: Chosen, query: Query, caller: Caller) -> Chosen:
-        """The same, or its stand-in where it has one and cannot be loaded: found out before the answer begins."""
+    async def secure(
+        self, chosen: Chosen, query: Query, caller: Caller, held: AsyncExitStack, wait_credit: float = 0.0
+    ) -> Chosen:
+        """The same, or its fallback where it has one and cannot be loaded: known before the answer begins.
+
+        held: takes the lease of what has a fallback, so that its adapters stay loaded until they answer.
+        """
         if chosen.fallback_model is None:
             return chosen
         try:
-            async with chosen.hosted.adapters.lease_all(chosen.adapters):
-                return chosen
+            await held.enter_async_context(chosen.hosted.adapters.lease_all(chosen.adapters, wait_credit))
         except (CannotServe, Busy) as error:
             return await self._instead(chosen.requested, chosen.fallback_model, error, query, caller)
+        return chosen
 
     async def _instead(self, model: str, fallback_model: str, error: ApiError, query: Query, caller: Caller) -> Chosen:
-        why = Fallback(requested=model, reason=error.code, message=error.message)
+        code, message = error.code, error.message
+        if isinstance(error, NotApproved):
+            code, message = "adapter_not_approved", error.reason
+        why = Fallback(requested=model, reason=code, message=message)
         return replace(await self._choose(fallback_model, query, caller), requested=model, fallback=why)
 
     def _fallback_model(self, model: str, fallback: bool | str) -> str | None:
@@ -128,7 +138,8 @@ class Generator:
         if not (fallback or self.always_fall_back):
             return None
         record = self.projection.catalogue.records.get(model)
-        return self.fallbacks.get(model) or (self.fallbacks.get(record.family) if record else None)
+        family = record.family if record else model.partition("@")[0]
+        return self.fallbacks.get(model) or self.fallbacks.get(family)
 
     async def _choose(self, model: str, query: Query, caller: Caller) -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
@@ -149,26 +160,30 @@ class Generator:
         base = base_of(adapter, self.hosting.bases) if adapter else None
         return self.hosting.of(base or self.hosting.bases[0])
 
-    async def answer(self, job: AnswerTask) -> AsyncGenerator[Piece | End, None]:
+    async def answer(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         """Pieces as they come, then their `End`; close the generator to cancel.
 
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
-        chosen = job.chosen
-        async with (
-            chosen.hosted.adapters.lease_all(chosen.adapters, job.wait_credit),
-            aclosing(self._run(job)) as pieces,
-        ):
+        chosen = task.chosen
+        if task.held is not None:
+            lease: AbstractAsyncContextManager[object] = task.held.pop_all()
+        else:
+            lease = chosen.hosted.adapters.lease_all(chosen.adapters, task.wait_credit)
+        async with lease, aclosing(self._run(task)) as pieces:
             # Not before its own adapters are held: what is brought in for later must not take their slots.
-            if job.first:
-                self.preloading.asked(job.caller, job.workflow, chosen.adapters, self.projection.catalogue)
+            if task.first:
+                self.preloading.asked(task.caller, task.workflow, chosen.adapters, self.projection.catalogue)
             async for piece in pieces:
                 yield piece
 
-    async def scores(self, chosen: Chosen, prompt_ids: list[int], alternatives: int) -> list[Token]:
-        """Each token after the first, given those before it; a back end that cannot compare tells no others."""
-        backend = chosen.hosted.backend
-        async with chosen.hosted.adapters.lease_all(chosen.adapters):
+    async def scores(self, task: AnswerTask, alternatives: int) -> list[Token]:
+        """Each token of the prompt after the first, given those before it.
+
+        alternatives: so many of the likeliest tokens at each place, none from a back end that cannot compare.
+        """
+        chosen, prompt_ids, backend = task.chosen, task.prompt_ids, task.chosen.hosted.backend
+        async with nullcontext() if task.held else chosen.hosted.adapters.lease_all(chosen.adapters, task.wait_credit):
             if alternatives and isinstance(backend, Compares):
                 return await backend.scores(prompt_ids, chosen.of_engine, alternatives)
             logprobs = await backend.likelihoods(prompt_ids, chosen.of_engine)
@@ -179,16 +194,16 @@ class Generator:
         async with chosen.hosted.adapters.lease_all(chosen.adapters):
             return await chosen.hosted.backend.embed(texts, chosen.of_engine)
 
-    async def _run(self, job: AnswerTask) -> AsyncGenerator[Piece | End, None]:
+    async def _run(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         begun = time.monotonic()
-        text = PieceStream(job.chosen.hosted.vocabulary, job.stop)
+        text = PieceStream(task.chosen.hosted.vocabulary, task.stop)
         produced = 0
         reason = "cancelled"
         try:
-            async with job.chosen.hosted.backend.generate(job.request) as deliveries:
+            async with task.chosen.hosted.backend.generate(task.request) as deliveries:
                 async for delivery in deliveries:
                     # A back end need not know the further stop tokens of a request.
-                    if isinstance(delivery, Token) and delivery.id not in job.sampling.extra_stop_ids:
+                    if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
                         produced += 1
                         yield text.feed(delivery)
                         if not text.stopped:
@@ -210,25 +225,25 @@ class Generator:
             raise
         finally:
             if reason:
-                self._record(job, produced, begun, reason)
+                self._record(task, produced, begun, reason)
 
-    def _record(self, job: AnswerTask, produced: int, begun: float, reason: str) -> None:
-        chosen = job.chosen
-        self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(job.prompt_ids), completion=produced)
+    def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
+        chosen = task.chosen
+        self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
         self.publisher.say(
             GenerationCompleted(
-                generation_id=job.generation_id,
+                generation_id=task.generation_id,
                 requested_model=chosen.requested,
                 adapter_id=chosen.adapter_id,
                 domain=chosen.adapter.domain if chosen.adapter else "",
                 artifact_sha256=chosen.adapter.artifact.blob.sha256 if chosen.adapter else "",
                 base_model=chosen.base.name,
-                prompt_tokens=len(job.prompt_ids),
+                prompt_tokens=len(task.prompt_ids),
                 completion_tokens=produced,
                 latency_ms=(time.monotonic() - begun) * 1000,
                 finish_reason=reason,
                 routed=chosen.routed.reason if chosen.routed else "",
-                caller=job.caller.subject,
+                caller=task.caller.subject,
                 replica=self.replica,
                 fallback=chosen.fallback.reason if chosen.fallback else "",
                 mix=tuple(
@@ -236,5 +251,5 @@ class Generator:
                     for one, weight in chosen.mix
                 ),
             ),
-            entity=job.generation_id,
+            entity=task.generation_id,
         )

@@ -7,7 +7,6 @@ import structlog
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from services.inference.chosen import Chosen
 from services.inference.engine_thread import Token
 from services.inference.generation import AnswerTask, End, Generator
 from services.inference.http import openai_format
@@ -28,7 +27,7 @@ def tells_usage(body: GenerationRequest) -> bool:
 async def answer(
     body: GenerationRequest,
     form: openai_format.Form,
-    jobs: Sequence[AnswerTask],
+    tasks: Sequence[AnswerTask],
     asked: Sequence[Asked],
     *,
     request: Request,
@@ -40,9 +39,9 @@ async def answer(
     """
     prompt_tokens = sum(len(one.ids) for one in asked)
     if not body.stream:
-        whole = await unless_gone(request, _whole(body, jobs, asked, generator))
+        whole = await unless_gone(request, _whole(body, tasks, asked, generator))
         return Response(status_code=499) if whole is None else JSONResponse(form.whole(whole, prompt_tokens))
-    pieces = answers(generator, jobs, jobs[0].chosen.hosted.backend.rows)
+    pieces = answers(generator, tasks, tasks[0].chosen.hosted.backend.rows)
     try:
         # What can be refused is refused before the first byte, with its own status.
         first = await unless_gone(request, anext(pieces))
@@ -55,7 +54,7 @@ async def answer(
 
     async def events() -> AsyncIterator[str]:
         produced = 0
-        for index in range(len(jobs)):
+        for index in range(len(tasks)):
             for chunk in form.begin(index):
                 yield chunk
         try:
@@ -65,7 +64,7 @@ async def answer(
             if tells_usage(body):
                 yield form.usage_chunk(prompt_tokens, produced)
         except Exception as error:
-            log.exception("stream_failed", generation_id=jobs[0].generation_id)
+            log.exception("stream_failed", generation_id=tasks[0].generation_id)
             yield form.error(error)
             return
         yield form.done()
@@ -79,17 +78,19 @@ async def answer(
 
 
 async def _whole(
-    body: GenerationRequest, jobs: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
+    body: GenerationRequest, tasks: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
 ) -> list[openai_format.Answered]:
-    """Every answer, in the jobs' order."""
-    echoes: list[openai_format.Echo | None] = [None] * len(jobs)
+    """Every answer, in their order."""
+    echoes: list[openai_format.Echo | None] = [None] * len(tasks)
     if isinstance(body, CompletionRequest) and body.echo:
-        of_prompts = [await _echo(one, jobs[0].chosen, body.top, generator) for one in asked]
+        of_prompts = [
+            await _echo(one, task, body.top, generator) for one, task in zip(asked, tasks[:: body.n], strict=True)
+        ]
         echoes = [echo for echo in of_prompts for _ in range(body.n)]
-    got: list[list[Piece]] = [[] for _ in jobs]
-    ends = [End("length", 0)] * len(jobs)
-    if jobs[0].sampling.max_tokens:
-        async with aclosing(answers(generator, jobs, jobs[0].chosen.hosted.backend.rows)) as pieces:
+    got: list[list[Piece]] = [[] for _ in tasks]
+    ends = [End("length", 0)] * len(tasks)
+    if tasks[0].sampling.max_tokens:
+        async with aclosing(answers(generator, tasks, tasks[0].chosen.hosted.backend.rows)) as pieces:
             async for index, piece in pieces:
                 if isinstance(piece, End):
                     ends[index] = piece
@@ -98,11 +99,11 @@ async def _whole(
     return [openai_format.Answered(*one) for one in zip(got, ends, echoes, strict=True)]
 
 
-async def _echo(one: Asked, chosen: Chosen, top: int | None, generator: Generator) -> openai_format.Echo:
-    text = chosen.hosted.vocabulary.decode(one.ids, skip_special_tokens=False)
+async def _echo(one: Asked, task: AnswerTask, top: int | None, generator: Generator) -> openai_format.Echo:
+    text = task.chosen.hosted.vocabulary.decode(one.ids, skip_special_tokens=False)
     if top is None:
         return openai_format.Echo(text)
-    scored = await generator.scores(chosen, one.ids, top) if len(one.ids) > 1 else []
+    scored = await generator.scores(task, top) if len(one.ids) > 1 else []
     return openai_format.Echo(text, [Token(one.ids[0], 0.0), *scored], one.offsets)
 
 

@@ -2,7 +2,8 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import AsyncExitStack
+from typing import Annotated, TypeVar
 
 import nats.errors
 import numpy as np
@@ -36,6 +37,7 @@ from services.inference.resolution import AUTO, reaches, visible
 from services.inference.router_client import NO_QUERY, Query
 
 log = structlog.get_logger()
+F = TypeVar("F", openai_format.Chat, openai_format.Completion)
 router = APIRouter()
 _ANSWERS = answers_with("application/json", "text/event-stream")
 _PROMPTS = body_rule(4 << 20)
@@ -82,22 +84,16 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Answers a conversation, whole or as server-sent events."""
-    chosen = await _choose(body, Query(body.user_turns[-1], body.user_turns[:-1]), request, caller, parts)
-    if isinstance(chosen, Response):
-        return chosen
-    vocabulary = chosen.hosted.vocabulary
-    prompt_ids = await vocabulary.of_turns([one.turn for one in body.messages])
-    prompt = asked(body, body.max_completion_tokens or body.max_tokens, prompt_ids, chosen)
-    jobs = _jobs(body, [prompt], chosen, caller, parts)
-    form = openai_format.Chat(
-        id=jobs[0].generation_id,
-        model=body.model,
-        provenance=chosen.provenance,
-        tokens=vocabulary.bytes,
-        top=body.top,
-        usage=tells_usage(body),
-    )
-    return await answer(body, form, jobs, [prompt], request=request, generator=parts.generator)
+    async with AsyncExitStack() as held:
+        query = Query(body.user_turns[-1], body.user_turns[:-1])
+        chosen = await _choose(body, query, request, caller, parts=parts, held=held)
+        if isinstance(chosen, Response):
+            return chosen
+        ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages])
+        prompt = asked(body, body.max_completion_tokens or body.max_tokens, ids, chosen)
+        tasks = _tasks(body, [prompt], chosen, caller, parts=parts, held=held)
+        form = _form(openai_format.Chat, body, tasks[0])
+        return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
@@ -105,24 +101,29 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
     """Continues texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
     if body.stream and body.echo:
         raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
-    chosen = await _choose(body, _query(body), request, caller, parts)
-    if isinstance(chosen, Response):
-        return chosen
-    vocabulary = chosen.hosted.vocabulary
-    prompts = []
-    for prompt in body.prompts:
-        ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
-        prompts.append(asked(body, body.max_tokens, ids, chosen, offsets))
-    jobs = _jobs(body, prompts, chosen, caller, parts)
-    form = openai_format.Completion(
-        id=jobs[0].generation_id,
+    async with AsyncExitStack() as held:
+        chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)
+        if isinstance(chosen, Response):
+            return chosen
+        vocabulary, prompts = chosen.hosted.vocabulary, []
+        for prompt in body.prompts:
+            ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
+            prompts.append(asked(body, body.max_tokens, ids, chosen, offsets))
+        tasks = _tasks(body, prompts, chosen, caller, parts=parts, held=held)
+        form = _form(openai_format.Completion, body, tasks[0])
+        return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)
+
+
+def _form(kind: type[F], body: ChatRequest | CompletionRequest, first: AnswerTask) -> F:
+    """The form in which the answers are written."""
+    return kind(
+        id=first.generation_id,
         model=body.model,
-        provenance=chosen.provenance,
-        tokens=vocabulary.bytes,
+        provenance=first.chosen.provenance,
+        tokens=first.chosen.hosted.vocabulary.bytes,
         top=body.top,
         usage=tells_usage(body),
     )
-    return await answer(body, form, jobs, prompts, request=request, generator=parts.generator)
 
 
 def _query(body: CompletionRequest) -> Query:
@@ -135,10 +136,16 @@ def _query(body: CompletionRequest) -> Query:
     return NO_QUERY
 
 
-def _jobs(
-    body: GenerationRequest, prompts: Sequence[Asked], chosen: Chosen, caller: Caller, parts: InferenceParts
+def _tasks(
+    body: GenerationRequest,
+    prompts: Sequence[Asked],
+    chosen: Chosen,
+    caller: Caller,
+    *,
+    parts: InferenceParts,
+    held: AsyncExitStack,
 ) -> list[AnswerTask]:
-    """All answers to give: n for each prompt, those of one prompt together."""
+    """All answers to give: n for each prompt, those of one prompt together. The first takes over what is held."""
     return [
         AnswerTask(
             parts.generator.ids.new(chosen.adapter_id),
@@ -149,6 +156,7 @@ def _jobs(
             one.stop,
             body.workflow,
             wait_credit=-body.priority,
+            held=held if chosen.fallback_model is not None and not (at or choice) else None,
             first=not (at or choice),
         )
         for at, one in enumerate(prompts)
@@ -262,13 +270,19 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
 
 
 async def _choose(
-    body: GenerationRequest, query: Query, request: Request, caller: Caller, parts: InferenceParts
+    body: GenerationRequest,
+    query: Query,
+    request: Request,
+    caller: Caller,
+    *,
+    parts: InferenceParts,
+    held: AsyncExitStack,
 ) -> Chosen | Response:
-    """Who answers here, or the answer of another replica."""
+    """Who answers here, or the answer of another replica. held: see `Generator.secure`."""
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
     if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
         return elsewhere
-    return await parts.generator.secure(chosen, query, caller)
+    return await parts.generator.secure(chosen, query, caller, held, -body.priority)
 
 
 async def _elsewhere(request: Request, chosen: Chosen, parts: InferenceParts) -> Response | None:

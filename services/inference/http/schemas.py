@@ -92,7 +92,7 @@ class Fallback(BaseModel):
 
     requested: str
     reason: str
-    """The error's code that the request would have got."""
+    """The error's code that the request would have got; `adapter_not_approved` where the version is not approved yet."""
     message: str
 
 
