@@ -29,12 +29,15 @@ class _Row:
         self.sampler = Sampler(request, own)
         self.stops = request.stops(default_stops)
         self.left = request.max_tokens
+        self.adapter = request.adapter
         self.ids = list(request.prompt_ids)
         """Prompt and answer so far: from these the row can be computed again."""
 
 
 class Batch:
     """Call `step` while `alive`. Rows may join at any time and are taken out of the computation when they end.
+
+    The prompt of rows that join together with the same prompt and adapter is read once.
 
     A row that cannot be computed or sampled ends as "failed", and `fault` has the reason. When a forward pass of
     several rows fails, each of them is computed by itself from its tokens, so that only those fail that fail alone.
@@ -219,7 +222,17 @@ class Batch:
         return [*self._padded, *self._apart]
 
     def _new_padded(self, rows: Sequence[int], known: Mapping[int, _Row]) -> PaddedBatch:
-        return PaddedBatch(self._model, self._lease, rows, [known[row].ids for row in rows])
+        prompts: list[list[int]] = []
+        reads: list[int] = []
+        seen: dict[tuple[object, ...], int] = {}
+        for row in (known[number] for number in rows):
+            # The keys of one row would be made for nothing, of prompts that may be long.
+            own = row.adapter if isinstance(row.adapter, str | None) else frozenset(row.adapter.items())
+            key = (own, *row.ids) if len(rows) > 1 else ()
+            reads.append(seen.setdefault(key, len(prompts)))
+            if reads[-1] == len(prompts):
+                prompts.append(row.ids)
+        return PaddedBatch(self._model, self._lease, rows, prompts, reads if len(prompts) < len(rows) else None)
 
     def _drop(self, padded: PaddedBatch) -> None:
         for batches in (self._padded, self._apart):

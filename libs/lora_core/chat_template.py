@@ -32,6 +32,9 @@ _HEADROOM = 16 << 10
 _BYTES_A_CHARACTER = 12
 """Of JSON at most: a character beyond the first 65,536 is two escapes."""
 
+_OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
+"""Variables that every conversation sets, as transformers does."""
+
 Limit = Literal["time", "memory", "text"]
 
 
@@ -41,6 +44,15 @@ class ChatTemplateError(ValueError):
 
 class TemplateRefuses(ChatTemplateError):
     """The template does not compile, or raises for this conversation; the message is its own."""
+
+
+class UnknownVariables(ChatTemplateError):
+    """The template reads no variables of these names; `known` are those that it does."""
+
+    def __init__(self, names: Sequence[str], known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        has = f"it reads {', '.join(known)}" if known else "it reads none"
+        super().__init__(f"the chat template has no variable {', '.join(map(repr, names))}: {has}")
 
 
 class TemplateTooCostly(ChatTemplateError):
@@ -91,6 +103,8 @@ class ChatTemplate:
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: weakref.finalize[..., Any] | None = None
         self._unusable: ChatTemplateError | None = None
+        self._reads: frozenset[str] = frozenset()
+        """Names that the template reads, known once it is compiled."""
 
     @classmethod
     def of(cls, tokenizer: _Tokenizer, limits: RenderLimits | None = None) -> Self | None:
@@ -105,13 +119,16 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         now: datetime | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> str:
         """The text of a conversation, messages with `role` and `content`.
 
-        `now` is the time that the template writes with `strftime_now`; None is the clock's.
+        `now` is the time that the template writes with `strftime_now`; None is the clock's. `extra` are values of
+        variables that the template reads beside the conversation, such as `enable_thinking`.
 
         Raises:
             TemplateRefuses: the template raises, or does not compile.
+            UnknownVariables: it reads no variable of a name in `extra`.
             TemplateTooCostly: rendering took too much time or memory, or wrote too long a text.
         """
         if not messages:
@@ -124,12 +141,16 @@ class ChatTemplate:
             "variables": self._variables,
             "add_generation_prompt": add_generation_prompt,
             "now": (now or datetime.now()).isoformat(),
+            "extra": dict(extra or {}),
             "characters": most,
         }
         with self._lock:
             if self._unusable is not None:
                 raise self._unusable
             process = self._running()
+            known = self._reads - _OURS - self._variables.keys()
+            if unknown := [name for name in extra or () if name not in known]:
+                raise UnknownVariables(unknown, sorted(known))
             try:
                 _send(process, request)
                 answer = self._answer(process, _HEADROOM + _BYTES_A_CHARACTER * most)
@@ -175,7 +196,7 @@ class ChatTemplate:
             _end(process)
             raise RuntimeError(f"the renderer of chat templates did not start: exit status {process.returncode}")
         try:
-            self._answer(process, _HEADROOM)
+            self._reads = frozenset(self._answer(process, _HEADROOM)["variables"])
         except ChatTemplateError as error:
             # No conversation changes what the template itself is; being killed may have other reasons.
             if process.returncode != -signal.SIGKILL:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
 from services.inference.base_models import ServedBaseModel
-from services.inference.http.schemas import Fallback, Provenance, Routed, Weighted
+from services.inference.http.provenance import Fallback, Provenance, Routed, Weighted
 from services.inference.metrics import AnsweredBy
 from services.inference.resolution import Base
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from typing import Protocol
 
 import httpx
@@ -15,20 +17,21 @@ from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
 from lora_core.sampling import Request, SamplingParams
 from services.inference import router_client
-from services.inference.backend import Compares
+from services.inference.backend import Compares, ReadsOnce
 from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
-from services.inference.engine_thread import Finished, FinishReason, Token
+from services.inference.engine_thread import Finished, FinishReason, Stream, Token
 from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive, NotApproved
 from services.inference.generation_ids import GenerationIds
-from services.inference.http.schemas import Fallback
+from services.inference.http.provenance import Fallback
 from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.publisher import Publisher
 from services.inference.resolution import Auto, Base, Mix, base_of, resolve
 from services.inference.router_client import Query
+from services.inference.siblings import Siblings
 
 
 class CurrentCatalogue(Protocol):
@@ -54,6 +57,9 @@ class AnswerTask:
     """Seconds by which it counts as having waited longer for its adapter than it has."""
     held: AsyncExitStack | None = None
     """The lease of its adapters, which it takes over; None where it has to ask for them."""
+    siblings: Siblings | None = None
+    """The answers that it starts together with, of which it is number `choice`."""
+    choice: int = 0
     first: bool = True
     """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
 
@@ -166,10 +172,7 @@ class Generator:
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
         chosen = task.chosen
-        if task.held is not None:
-            lease: AbstractAsyncContextManager[object] = task.held.pop_all()
-        else:
-            lease = chosen.hosted.adapters.lease_all(chosen.adapters, task.wait_credit)
+        lease = task.siblings.held() if task.siblings else _lease(task)
         async with lease, aclosing(self._run(task)) as pieces:
             # Not before its own adapters are held: what is brought in for later must not take their slots.
             if task.first:
@@ -200,7 +203,7 @@ class Generator:
         produced = 0
         reason = "cancelled"
         try:
-            async with task.chosen.hosted.backend.generate(task.request) as deliveries:
+            async with _stream(task) as deliveries:
                 async for delivery in deliveries:
                     # A back end need not know the further stop tokens of a request.
                     if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
@@ -253,3 +256,37 @@ class Generator:
             ),
             entity=task.generation_id,
         )
+
+
+def _lease(task: AnswerTask) -> AbstractAsyncContextManager[object]:
+    """Of the adapters of an answer, which it may hold already."""
+    if task.held is not None:
+        return task.held.pop_all()
+    return task.chosen.hosted.adapters.lease_all(task.chosen.adapters, task.wait_credit)
+
+
+def _stream(task: AnswerTask) -> Stream:
+    if task.siblings is not None:
+        return task.siblings.streams[task.choice]
+    return task.chosen.hosted.backend.generate(task.request)
+
+
+def reading_once(tasks: Sequence[AnswerTask], most: int, closing: AsyncExitStack) -> list[AnswerTask]:
+    """The same answers; those of one prompt start together where the back end then reads it once.
+
+    most: answers that start together. closing: ends those that have not begun.
+    """
+    found: list[AnswerTask] = []
+    for _, group in groupby(tasks, key=lambda task: id(task.prompt_ids)):
+        of_prompt = list(group)
+        for begin in range(0, len(of_prompt), most):
+            some = of_prompt[begin : begin + most]
+            backend = some[0].chosen.hosted.backend
+            if len(some) == 1 or not isinstance(backend, ReadsOnce):
+                found += some
+                continue
+            streams = closing.enter_context(backend.together([task.request for task in some]))
+            siblings = Siblings(partial(_lease, some[0]), streams)
+            closing.push_async_callback(siblings.close)
+            found += [replace(task, siblings=siblings, choice=choice) for choice, task in enumerate(some)]
+    return found

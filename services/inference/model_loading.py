@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -29,6 +29,8 @@ class LoadedBaseModel:
     revision: str
     shapes: dict[str, tuple[int, int]]
     context: int
+    embeddings: int
+    """Tokens that it has embeddings of."""
     own: GenerationSettings
 
 
@@ -69,6 +71,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
         revision=base_model.revision(folder),
         shapes=dict(engine.shapes),
         context=int(getattr(model.config.get_text_config(), "max_position_embeddings", 2048)),
+        embeddings=cast("torch.Tensor", model.get_input_embeddings().weight).shape[0],
         own=GenerationSettings.of(model.generation_config),
     )
 

@@ -40,7 +40,8 @@ async def open_base_model(
     trim: Callable[[], Awaitable[None]] | None = None
     if settings.vllm_servers and folder == settings.base_model:
         described = await asyncio.to_thread(describe, folder)
-        base, vocabulary, context = Base(name, described.revision), Vocabulary(described.tokenizer), described.context
+        base, context = Base(name, described.revision), described.context
+        vocabulary = Vocabulary(described.tokenizer, described.embeddings)
         loader, backend = await open_vllm(
             settings, Artifacts(cache, described.shapes, base), vocabulary, described.stops
         )
@@ -48,7 +49,8 @@ async def open_base_model(
         log.info("base_model_on_vllm", name=name, revision=base.revision, servers=settings.vllm_servers, slots=slots)
     else:
         model = await asyncio.to_thread(load_model, settings, folder)
-        base, vocabulary, context = Base(name, model.revision), Vocabulary(model.tokenizer), model.context
+        base, context = Base(name, model.revision), model.context
+        vocabulary = Vocabulary(model.tokenizer, model.embeddings)
         thread = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
         artifacts = Artifacts(cache, model.shapes, base)
         exactness = Exactness(Exactness().tolerance + 2 * model.deviation)

@@ -1,6 +1,6 @@
 """The HTTP response with the answers to a request: whole, or as server-sent events."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 import structlog
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from services.inference.engine_thread import Token
 from services.inference.generation import AnswerTask, End, Generator
 from services.inference.http import openai_format
-from services.inference.http.choices import answers
+from services.inference.http.choices import answers, answers_by_prompt
 from services.inference.http.disconnect import ClosingStream, unless_gone
 from services.inference.http.requested import Asked
 from services.inference.http.schemas import CompletionRequest, GenerationRequest
@@ -41,21 +41,26 @@ async def answer(
     if not body.stream:
         whole = await unless_gone(request, _whole(body, tasks, asked, generator))
         return Response(status_code=499) if whole is None else JSONResponse(form.whole(whole, prompt_tokens))
-    pieces = answers(generator, tasks, tasks[0].chosen.hosted.backend.rows)
+    pieces = _pieces(body, tasks, generator)
+
+    async def begin() -> tuple[Sequence[openai_format.Echo | None], tuple[int, Piece | End]]:
+        return await _echoes(body, tasks, asked, generator), await anext(pieces)
+
     try:
         # What can be refused is refused before the first byte, with its own status.
-        first = await unless_gone(request, anext(pieces))
+        begun = await unless_gone(request, begin())
     except BaseException:
         await pieces.aclose()
         raise
-    if first is None:
+    if begun is None:
         await pieces.aclose()
         return Response(status_code=499)
+    echoes, first = begun
 
     async def events() -> AsyncIterator[str]:
         produced = 0
-        for index in range(len(tasks)):
-            for chunk in form.begin(index):
+        for index, echo in enumerate(echoes):
+            for chunk in form.begin(index, echo):
                 yield chunk
         try:
             async for index, piece in _from(first, pieces):
@@ -81,22 +86,43 @@ async def _whole(
     body: GenerationRequest, tasks: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
 ) -> list[openai_format.Answered]:
     """Every answer, in their order."""
-    echoes: list[openai_format.Echo | None] = [None] * len(tasks)
-    if isinstance(body, CompletionRequest) and body.echo:
-        of_prompts = [
-            await _echo(one, task, body.top, generator) for one, task in zip(asked, tasks[:: body.n], strict=True)
-        ]
-        echoes = [echo for echo in of_prompts for _ in range(body.n)]
+    echoes = await _echoes(body, tasks, asked, generator)
     got: list[list[Piece]] = [[] for _ in tasks]
     ends = [End("length", 0)] * len(tasks)
-    if tasks[0].sampling.max_tokens:
-        async with aclosing(answers(generator, tasks, tasks[0].chosen.hosted.backend.rows)) as pieces:
-            async for index, piece in pieces:
-                if isinstance(piece, End):
-                    ends[index] = piece
-                else:
-                    got[index].append(piece)
+    async with aclosing(_pieces(body, tasks, generator)) as pieces:
+        async for index, piece in pieces:
+            if isinstance(piece, End):
+                ends[index] = piece
+            else:
+                got[index].append(piece)
     return [openai_format.Answered(*one) for one in zip(got, ends, echoes, strict=True)]
+
+
+def _pieces(
+    body: GenerationRequest, tasks: Sequence[AnswerTask], generator: Generator
+) -> AsyncGenerator[tuple[int, Piece | End], None]:
+    """(number of the answer, piece) as they come."""
+    if not tasks[0].sampling.max_tokens:
+        return _nothing(len(tasks))
+    give = answers if body.n == 1 else answers_by_prompt
+    return give(generator, tasks, tasks[0].chosen.hosted.backend.rows)
+
+
+async def _nothing(answers: int) -> AsyncGenerator[tuple[int, Piece | End], None]:
+    """Answers of no tokens."""
+    for index in range(answers):
+        yield index, End("length", 0)
+
+
+async def _echoes(
+    body: GenerationRequest, tasks: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
+) -> Sequence[openai_format.Echo | None]:
+    """The prompt of each answer, where it is to be said again."""
+    if not (isinstance(body, CompletionRequest) and body.echo):
+        return [None] * len(tasks)
+    firsts = zip(asked, tasks[:: body.n], strict=True)
+    of_prompts = [await _echo(one, task, body.top, generator) for one, task in firsts]
+    return [echo for echo in of_prompts for _ in range(body.n)]
 
 
 async def _echo(one: Asked, task: AnswerTask, top: int | None, generator: Generator) -> openai_format.Echo:

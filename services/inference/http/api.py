@@ -89,7 +89,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         chosen = await _choose(body, query, request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
             return chosen
-        ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages])
+        ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages], body.chat_template_kwargs)
         prompt = asked(body, body.max_completion_tokens or body.max_tokens, ids, chosen)
         tasks = _tasks(body, [prompt], chosen, caller, parts=parts, held=held)
         form = _form(openai_format.Chat, body, tasks[0])
@@ -99,8 +99,6 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Continues texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
-    if body.stream and body.echo:
-        raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
     async with AsyncExitStack() as held:
         chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
@@ -233,15 +231,17 @@ async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: Infere
             f"{error.message} For sentence vectors: {parts.embedder.name!r}.", code=error.code, param=error.param
         ) from None
     vocabulary, most = chosen.hosted.vocabulary, chosen.hosted.limits.max_prompt_tokens
-    too_long = sum(vocabulary.count(one) > most for one in body.inputs)
+    counted = [vocabulary.ids_of(one) for one in body.inputs]
+    too_long = sum(len(ids) > most for ids in counted)
     if too_long:
         raise BadRequest(
             f"{too_long} texts have more than {most} tokens.", code="context_length_exceeded", param="input"
         )
-    for one in body.inputs:
+    for one, ids in zip(body.inputs, counted, strict=True):
+        vocabulary.check_ids(ids, "input")
         if not isinstance(one, str):
             vocabulary.check_own(one, "input")
-        elif not vocabulary.count(one):
+        elif not ids:
             raise BadRequest("a text has no tokens.", code="invalid_value", param="input")
     return chosen
 

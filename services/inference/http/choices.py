@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from fleet_kit import tasks
-from services.inference.generation import AnswerTask, End, Generator
+from services.inference.generation import AnswerTask, End, Generator, reading_once
 from services.inference.pieces import Piece
 
 
@@ -44,3 +44,14 @@ async def answers(
             yield number, come_now
     finally:
         await tasks.end(*running)
+
+
+async def answers_by_prompt(
+    generator: Generator, wanted: Sequence[AnswerTask], at_once: int
+) -> AsyncGenerator[tuple[int, Piece | End], None]:
+    """As `answers`; those of one prompt have it read once, where the back end can."""
+    async with AsyncExitStack() as closing:
+        together = reading_once(wanted, at_once, closing)
+        async with aclosing(answers(generator, together, at_once)) as pieces:
+            async for piece in pieces:
+                yield piece

@@ -41,6 +41,7 @@ def asked(
         BadRequest: the prompt, or the answer that is wanted behind it, is too long; an id is not of the vocabulary.
     """
     vocabulary = chosen.hosted.vocabulary
+    vocabulary.check_ids(ids, _field(body))
     stop, stop_ids = vocabulary.split_stops(body.stops)
     named = _given(asdict(chosen.hosted.own)) | _given({name: getattr(body, name, None) for name in _NAMES})
     sampling = SamplingParams(
@@ -71,6 +72,11 @@ def of_choice(sampling: SamplingParams, number: int) -> SamplingParams:
     return replace(sampling, seed=(sampling.seed + number + (1 << 63)) % (1 << 64) - (1 << 63))
 
 
+def _field(body: ChatRequest | CompletionRequest) -> str:
+    """The field of the prompt."""
+    return "messages" if isinstance(body, ChatRequest) else "prompt"
+
+
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -87,12 +93,12 @@ def _length(body: ChatRequest | CompletionRequest, max_tokens: int | None, promp
         raise BadRequest(
             f"the prompt has {prompt_tokens} tokens, at most {limits.max_prompt_tokens} are taken.",
             code="context_length_exceeded",
-            param="messages" if isinstance(body, ChatRequest) else "prompt",
+            param=_field(body),
         )
     allowed = min(limits.max_completion_tokens, limits.context - prompt_tokens)
     wanted = min(limits.default_completion_tokens, allowed) if max_tokens is None else max_tokens
     # A completion of no tokens gives the likelihood of its prompt.
-    least = 0 if isinstance(body, CompletionRequest) and max_tokens == 0 and not body.stream else 1
+    least = 0 if isinstance(body, CompletionRequest) and max_tokens == 0 else 1
     if not least <= wanted <= allowed:
         raise BadRequest(
             f"max_tokens is {wanted}, it must be from 1 to {allowed} for this prompt.",

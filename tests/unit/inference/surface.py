@@ -100,15 +100,25 @@ class Sentences:
 
 
 def surface(
-    said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
+    said: str | Sequence[int] = "Yes.",
+    *,
+    tokenizer: Any = None,
+    own: GenerationSettings | None = None,
+    rows: int = 2,
+    embeddings: int | None = None,
 ) -> tuple[httpx.AsyncClient, Script]:
     """A client of the routes, and the back end behind them."""
-    app, backend = application(said, tokenizer=tokenizer, own=own, rows=rows)
+    app, backend = application(said, tokenizer=tokenizer, own=own, rows=rows, embeddings=embeddings)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference"), backend
 
 
 def application(
-    said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
+    said: str | Sequence[int] = "Yes.",
+    *,
+    tokenizer: Any = None,
+    own: GenerationSettings | None = None,
+    rows: int = 2,
+    embeddings: int | None = None,
 ) -> tuple[FastAPI, Script]:
     """The routes, and the back end behind them."""
     tokenizer = tokenizer or byte_tokenizer()
@@ -116,7 +126,7 @@ def application(
     backend = Script(ids, rows)
 
     @asynccontextmanager
-    async def lease_all(_adapters: object, _head_start: float = 0.0) -> AsyncIterator[None]:
+    async def lease_all(_adapters: object, _wait_credit: float = 0.0) -> AsyncIterator[None]:
         yield
 
     async def nowhere_else(_request: object, _chosen: object) -> None:
@@ -124,7 +134,7 @@ def application(
 
     hosted = ServedBaseModel(
         Base(MODEL, "0" * 64),
-        Vocabulary(tokenizer),
+        Vocabulary(tokenizer, embeddings),
         SimpleNamespace(lease_all=lease_all),  # type: ignore[arg-type]
         backend,  # type: ignore[arg-type]
         Limits(max_prompt_tokens=2048, max_completion_tokens=1024, default_completion_tokens=64, context=2048),
