@@ -1,6 +1,14 @@
-"""`ArrowEngine`: one base model, many adapters, batches in which every row has its own."""
+"""`ArrowEngine`: one base model, many adapters, batches in which every row has its own.
 
-import math
+Where a request goes, file by file:
+
+1. `sampling.Request`: a prompt, an adapter, and how its tokens are drawn.
+2. `ArrowEngine.start` (here) makes a `batch.Batch`; its lease holds the slots of its rows' adapters.
+3. `Batch.step` runs each `padded_batch.PaddedBatch`: rows of one forward pass, with their `kv_cache`.
+4. `slots.row_plan` gives each row its slots; `slots.slot_bank` adds what their adapters compute.
+5. `sampling.Sampler` picks the tokens; a row that ends gives its slots back.
+"""
+
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +27,10 @@ from lora_core.card import LoRACard
 from lora_core.errors import AdapterNotFound
 from lora_core.format.arrow_format import LoRAFormat
 from lora_core.manager import LoRAManager
-from lora_core.padded_batch import left_padded
 from lora_core.reports import BindReport, Effect, Generation, Probe, TopLogits
 from lora_core.sampling import Adapters, Request, SamplingParams
-from lora_core.slots.row_plan import MAX_SET, RowPlan
+from lora_core.sentence_vectors import sentence_vectors
+from lora_core.slots.row_plan import RowPlan, weights_of
 from lora_core.slots.slot_bank import SlotBank
 
 __all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request", "TopLogits"]
@@ -254,36 +262,25 @@ class ArrowEngine:
 
         texts: each a text, or the token ids of one.
         """
-        return self._encode(texts, adapter)
+        prompts = [self.tokenizer(text)["input_ids"] if isinstance(text, str) else list(text) for text in texts]
+        if not all(prompts):
+            raise ValueError("a text has no tokens: expected at least one in each")
+        with self.rows([adapter] * len(prompts)):
+            return sentence_vectors(self.model, prompts)
 
     def encode_with_lora(
         self, texts: Sequence[str | Sequence[int]], adapter: LoRACard | Path | str
     ) -> npt.NDArray[np.float32]:
         """As `encode`, with an adapter: the name of a loaded one, or a card or file that is loaded for this call."""
         if isinstance(adapter, str) and adapter in self.loaded:
-            return self._encode(texts, adapter)
+            return self.encode(texts, adapter)
         card = adapter if isinstance(adapter, LoRACard) else LoRAFormat.load(adapter)
         name = f"{card.name} (for one call {id(card):x})"
         self.load(card, name)
         try:
-            return self._encode(texts, name)
+            return self.encode(texts, name)
         finally:
             self.unload(name)
-
-    def _encode(self, texts: Sequence[str | Sequence[int]], adapter: Adapters) -> npt.NDArray[np.float32]:
-        prompts = [self.tokenizer(text)["input_ids"] if isinstance(text, str) else list(text) for text in texts]
-        if not all(prompts):
-            raise ValueError("a text has no tokens: expected at least one in each")
-        ids, mask = left_padded(prompts, self.model.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with self.rows([adapter] * len(prompts)):
-            hidden = self.model.base_model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-            ).last_hidden_state.float()
-        weights = mask.unsqueeze(2)
-        mean = (hidden * weights).sum(1) / weights.sum(1)
-        vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        return vectors
 
     @contextmanager
     def rows(self, adapters: Sequence[Adapters]) -> Iterator[None]:
@@ -303,7 +300,7 @@ class ArrowEngine:
 
     def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[_LoadedAdapter, float]]]:
         with self._lock:
-            chosen = [[(self._find(name), weight) for name, weight in _weighted(own)] for own in adapters]
+            chosen = [[(self._find(name), weight) for name, weight in weights_of(own)] for own in adapters]
             for adapter, _ in (use for uses in chosen for use in uses):
                 adapter.users += 1
         return {row: uses for row, uses in zip(rows, chosen, strict=True) if uses}
@@ -323,16 +320,3 @@ class ArrowEngine:
         tokens = tuple(token for token, _ in drawn)
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return Generation(str(text), tokens, tuple(lp for _, lp in drawn), batch.finish_reason(row) or "cancelled")
-
-
-def _weighted(adapters: Adapters) -> Sequence[tuple[str, float]]:
-    if adapters is None:
-        return ()
-    if isinstance(adapters, str):
-        return ((adapters, 1.0),)
-    if not 1 <= len(adapters) <= MAX_SET:
-        raise ValueError(f"a set of {len(adapters)} adapters on one row, expected 1 to {MAX_SET}")
-    for name, weight in adapters.items():
-        if not math.isfinite(weight):
-            raise ValueError(f"weight of adapter {name!r} is {weight}, expected a finite number")
-    return [(name, float(weight)) for name, weight in adapters.items()]

@@ -14,8 +14,8 @@ import structlog
 
 from fleet_kit import tasks
 from fleet_kit.positions import announce_position
+from lora_core.embedding_thread import EmbeddingThread
 from services.inference.base_models import BaseModels
-from services.inference.embedder import Embedder
 from services.inference.generation import Generator
 from services.inference.generation_ids import GenerationIds
 from services.inference.http.drain import Gate
@@ -64,7 +64,9 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         every=settings.pressure_every,
         read=partial(pressure.read, process_limit=settings.memory_limit),
     )
-    embedder = Embedder(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
+    embedder = (
+        EmbeddingThread(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
+    )
     generator = Generator(
         projection=projection,
         hosting=hosting,

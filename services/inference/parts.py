@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from fleet_kit.service import Service
+from lora_core.embedding_thread import EmbeddingThread
 from services.inference.base_models import BaseModels
-from services.inference.embedder import Embedder
 from services.inference.generation import Generator
 from services.inference.http.drain import Gate
 from services.inference.http.rate_limit import RateLimit
@@ -28,7 +28,7 @@ class InferenceParts:
     gate: Gate
     generator: Generator
     forwarding: Forwarding
-    embedder: Embedder | None
+    embedder: EmbeddingThread | None
     rates: RateLimit
     started: int
 
