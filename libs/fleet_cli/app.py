@@ -5,6 +5,7 @@ from __future__ import annotations
 from fleet_cli.commands import chat, demo, provision, status, up
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
+from fleet_cli.commands.answers import answers
 from fleet_cli.commands.credentials import credentials
 from fleet_cli.commands.data import data
 from fleet_cli.commands.dlq import dlq
@@ -14,6 +15,7 @@ from fleet_cli.commands.golden import golden
 from fleet_cli.commands.jobs import jobs
 from fleet_cli.commands.lifecycle import lifecycle
 from fleet_cli.commands.models import models
+from fleet_cli.commands.policies import policies
 from fleet_cli.commands.route import route
 from fleet_cli.commands.token import token
 from fleet_cli.group import CommandGroup
@@ -27,6 +29,8 @@ for group, name in (
     (data, "data"),
     (jobs, "jobs"),
     (adapters, "adapters"),
+    (policies, "policies"),
+    (answers, "answers"),
     (golden, "golden"),
     (evaluations, "evaluations"),
     (events, "events"),

@@ -1,17 +1,20 @@
-"""The digest chain of a version: one readable line a link, and whether every link speaks of the same artifact."""
+"""The digest chain of a version or an answer: a readable line a link, and whether all links are of one artifact."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet_cli.client.responses import Provenance
+from fleet_cli.client.responses import AnswerProvenance, Provenance
+
+ELSEWHERE = "unknown, it was trained elsewhere"
+"""What was trained here has both links from its registration on."""
 
 
 def lines(chain: Provenance) -> list[str]:
     """Links in the order in which they were made; one that does not exist yet says so."""
     links = {
-        "data set": _with(chain.dataset, "{sha256}  {samples} samples"),
-        "configuration": _with(chain.configuration, "{sha256}  job {job_id}"),
+        "data set": _with(chain.dataset, "{sha256}  {samples} samples") or ELSEWHERE,
+        "configuration": _with(chain.configuration, "{sha256}  job {job_id}") or ELSEWHERE,
         "base model": _with(chain.base_model, "{revision}  {name}"),
         "checkpoint": _with(chain.checkpoint, "{sha256}"),
         "artifact": _with(chain.artifact, "{sha256}  {bytes} bytes"),
@@ -24,11 +27,28 @@ def lines(chain: Provenance) -> list[str]:
         "answers": _with(chain.answers, "{count}"),
     }
     if chain.origin is not None:
-        elsewhere = {name: links[name] or "unknown, it was trained elsewhere" for name in ("data set", "configuration")}
-        links = {"imported from": _with(chain.origin, "{source}  as {form}"), **links, **elsewhere}
+        links = {"imported from": _with(chain.origin, "{source}  as {form}"), **links}
     shown = [f"  → {name:<14} {text or 'not yet'}" for name, text in links.items()]
     broken = breaks(chain)
     return [chain.adapter_id, *shown, *(f"  ✗ {one}" for one in broken)] + ([] if broken else ["  ✓ the chain holds"])
+
+
+def answer_lines(found: AnswerProvenance) -> list[str]:
+    """Who answered, then the chain of each adapter and of those that its training continued, then what is unknown."""
+    base = _with(found.base_model, "{name} at revision {revision}") if found.base_model.get("revision") else ""
+    who = " + ".join(f"{one.adapter_id} × {one.weight:g}" for one in found.adapters) or "the base model alone"
+    shown = {
+        "requested": found.requested_model,
+        "answered": who,
+        "base model": base or _with(found.base_model, "{name}"),
+        "at": found.answered_at,
+        "routed": found.routed,
+        "fallback": found.fallback,
+    }
+    chains = [line for one in found.adapters for chain in one.chain for line in ("", *lines(chain))]
+    unknown = [*(text for one in found.adapters for text in one.unknown), *found.unknown]
+    head = [found.generation_id, *(f"  → {name:<14} {text}" for name, text in shown.items() if text)]
+    return [*head, *chains, "", *(f"  ? {text}" for text in unknown)]
 
 
 def breaks(chain: Provenance) -> list[str]:

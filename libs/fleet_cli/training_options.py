@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,37 +11,10 @@ import typer
 from pydantic import ValidationError
 
 from fleet_cli.client.errors import BadInput
-from fleet_cli.commands.options import Bump, DomainOption, Method
+from fleet_cli.commands.options import DomainOption
 from fleet_cli.files import read_text
 from fleet_events import v1
-
-
-class Scheduler(StrEnum):
-    """How the learning rate moves."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
-
-
-class Objective(StrEnum):
-    """What the adapter learns from."""
-
-    SFT = "sft"
-    DPO = "dpo"
-    RANKING = "ranking"
-
-
-class Export(StrEnum):
-    """Further forms of a finished adapter."""
-
-    GGUF = "gguf"
-    GGUF_Q8_0 = "gguf-q8_0"
-    GGUF_Q6_K = "gguf-q6_k"
-    GGUF_Q4_K_M = "gguf-q4_k_m"
-    INT8 = "int8"
-    INT4 = "int4"
-
+from fleet_events.v1 import Bump, ExportKind, Method, Objective, PreferenceLoss, RankingLoss, Scheduler
 
 HYPERPARAMETERS = tuple(v1.Hyperparameters.model_fields)
 """Each is an option of the same name; the two differ only in their hyphens."""
@@ -99,15 +71,15 @@ class TrainingOptions:
     ] = None
     beta: Annotated[float | None, typer.Option("--beta", help="dpo: how strongly it is held to its start.")] = None
     preference_loss: Annotated[
-        str | None, typer.Option("--preference-loss", help="dpo: sigmoid, hinge, ipo, robust, apo_zero, …")
+        PreferenceLoss | None, typer.Option("--preference-loss", help="dpo: its loss (default: sigmoid).")
     ] = None
     label_smoothing: Annotated[
         float | None,
         typer.Option("--label-smoothing", help="dpo: part of the preferences taken to be wrong, 0 to 0.49."),
     ] = None
-    ranking_loss: Annotated[str | None, typer.Option("--ranking-loss", help="ranking: margin, rrhf or listwise.")] = (
-        None
-    )
+    ranking_loss: Annotated[
+        RankingLoss | None, typer.Option("--ranking-loss", help="ranking: its loss (default: margin).")
+    ] = None
     ranking_margin: Annotated[
         float | None, typer.Option("--ranking-margin", help="ranking: margin in nats per token.")
     ] = None
@@ -128,7 +100,7 @@ class TrainingOptions:
         int | None, typer.Option("--priority", help="0 to 9; of two waiting jobs the higher goes first.")
     ] = None
     exports: Annotated[
-        list[Export] | None, typer.Option("--export", help="Further form of the adapter; may be given again.")
+        list[ExportKind] | None, typer.Option("--export", help="Further form of the adapter; may be given again.")
     ] = None
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON file of hyperparameters; options win over it.")
@@ -141,26 +113,22 @@ class TrainingOptions:
 
     def request(self) -> v1.TrainingRequested:
         """The event that asks for it; raises `BadInput` naming the option at fault."""
-        chosen = {
-            name: value.value if isinstance(value, StrEnum) else value
-            for name in HYPERPARAMETERS
-            if (value := getattr(self, name)) is not None
-        }
+        chosen = {name: value for name in HYPERPARAMETERS if (value := getattr(self, name)) is not None}
         asked: dict[str, object] = {
             "domain": self.domain,
-            "method": self.method.value if self.method else "",
+            "method": self.method or "",
             "query": self.query,
             "dataset_id": self.dataset,
             "golden_dataset_id": self.golden_dataset,
             "hyperparameters": {**self._from_file(), **chosen},
             "version": self.adapter_version,
-            "bump": self.bump.value if self.bump else "",
+            "bump": self.bump or "",
             "description": self.description,
             "base_model": self.base_model,
-            "objective": self.objective.value if self.objective else "",
+            "objective": self.objective or "",
             "continue_from": self.continue_from,
             "priority": self.priority or 0,
-            "exports": [one.value for one in self.exports or ()],
+            "exports": self.exports or (),
         }
         if self.min_rating is not None:
             asked["min_rating"] = self.min_rating

@@ -1,22 +1,27 @@
 """Writes the event catalogue from the topology: `python -m fleet_events.catalogue [--check]`.
 
-docs/events.md is for people, docs/asyncapi.json (AsyncAPI 3.0) for tools that make clients.
+docs/events.md is for people, docs/asyncapi.json (AsyncAPI 3.0) for tools that make clients. README and the docstring of
+each service's package are given what the service publishes, consumes and follows.
 """
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from pydantic.json_schema import models_json_schema
 
+from fleet_events import v1
+from fleet_events.closed_set import ClosedSet
 from fleet_events.message import Event
-from fleet_events.topology import BUCKETS, STREAMS, TOPOLOGY, Row, durable_name
+from fleet_events.service_roles import in_docstring, in_readme
+from fleet_events.topology import BUCKETS, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
 
 CONTENT_TYPES = ["application/json", "application/protobuf", "application/cloudevents+json"]
 """The last is structured mode: the body holds the attributes."""
-DOCS = Path(__file__).parent.parent.parent / "docs"
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
 
 
 def asyncapi() -> dict[str, object]:
@@ -41,12 +46,18 @@ def asyncapi() -> dict[str, object]:
             "messages": {name: {"$ref": f"#/components/messages/{name}"}},
         }
         for service in row.published_by:
-            operations[f"{service}Says{name}"] = {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
+            operations[f"{service}Publishes{name}"] = {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
         for consumer in row.consumed_by:
-            operations[f"{consumer.service}Hears{name}"] = {
+            operations[f"{consumer.service}Consumes{name}"] = {
                 "action": "receive",
                 "channel": {"$ref": f"#/channels/{name}"},
                 "title": durable_name(consumer, row),
+            }
+        for service in row.followed_by:
+            operations[f"{service}Follows{name}"] = {
+                "action": "receive",
+                "channel": {"$ref": f"#/channels/{name}"},
+                "title": "from the stream's start, without a durable",
             }
     return {
         "asyncapi": "3.0.0",
@@ -97,9 +108,12 @@ def page() -> str:
             "",
             "Generated from `libs/fleet_events/topology.py` and `proto-schemas/` by `make generate`. Do not edit.",
             "",
-            "| event | subject | stream | published by | consumed by (durable) | kept |",
-            "|---|---|---|---|---|---|",
+            "| event | subject | stream | published by | consumed by (durable) | followed by | kept |",
+            "|---|---|---|---|---|---|---|",
             *(_line(row) for row in TOPOLOGY),
+            "",
+            "A consumer has a durable of that name, whose workers share its messages. A follower reads the stream",
+            "from its start in every process, to build a projection.",
             "",
             "Each stream has room of its own and refuses new events when it is full: whoever fills one takes none from",
             "the others.",
@@ -127,7 +141,9 @@ def _line(row: Row) -> str:
     kept = _days(row.keep or row.stream.max_age)
     name = row.event.__name__
     link = f"[{name}](#{name.lower()})"
-    return f"| {link} | `{row.subject}` | `{row.stream.name}` | {', '.join(row.published_by)} | {consumers} | {kept} |"
+    followers = ", ".join(row.followed_by) or "—"
+    publishers = ", ".join(row.published_by)
+    return f"| {link} | `{row.subject}` | `{row.stream.name}` | {publishers} | {consumers} | {followers} | {kept} |"
 
 
 def _days(kept: timedelta | None) -> str:
@@ -151,8 +167,9 @@ def _section(event: type[Event]) -> Iterator[str]:
 def _kind(schema: dict[str, object]) -> str:
     """A JSON Schema in a few words."""
     match schema:
-        case {"$ref": name}:
-            return str(name)
+        case {"$ref": str() as name}:
+            named = getattr(v1, name)
+            return _permitted(list(named)) if issubclass(named, ClosedSet) else name
         case {"anyOf": [dict() as first, *_]}:
             return _kind(first)
         case {"type": "array", "items": dict() as items}:
@@ -161,6 +178,12 @@ def _kind(schema: dict[str, object]) -> str:
             return f"map of string to {_kind(values)}"
         case {"format": "date-time"}:
             return "RFC 3339 time"
+    return _scalar(schema)
+
+
+def _scalar(schema: dict[str, object]) -> str:
+    if isinstance(permitted := schema.get("enum"), list):
+        return _permitted(permitted)
     bounds = {"minimum": "≥", "maximum": "≤"}
     # The bounds of every integer of its size tell nothing about the field.
     limits = [
@@ -173,18 +196,40 @@ def _kind(schema: dict[str, object]) -> str:
     return ", ".join([str(schema.get("type", "any")), *limits])
 
 
-def main(arguments: list[str]) -> int:
-    """Write the documents, or with --check say which differ (exit code 1)."""
-    outputs = {
+def _permitted(texts: Sequence[object]) -> str:
+    return "one of " + ", ".join(f"`{text}`" for text in texts if text)
+
+
+def documents() -> dict[Path, str]:
+    """Every file that is written, or written in part, from the topology: path → what must be in it.
+
+    Raises:
+        ValueError: README or a service's docstring has no place for its part.
+    """
+    readme = ROOT / "README.md"
+    packages = {service: ROOT / "services" / service / "__init__.py" for service in SERVICES}
+    return {
         DOCS / "events.md": page(),
         DOCS / "asyncapi.json": json.dumps(asyncapi(), indent=1, sort_keys=True) + "\n",
+        readme: in_readme(readme.read_text()),
+        **{path: in_docstring(path.read_text(), service) for service, path in packages.items()},
     }
-    stale = [path.name for path, text in outputs.items() if not path.exists() or path.read_text() != text]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the documents, or with --check say which differ (exit code 1)."""
+    try:
+        outputs = documents()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    stale = [
+        str(path.relative_to(ROOT)) for path, text in outputs.items() if not path.exists() or path.read_text() != text
+    ]
     if "--check" in arguments:
         if stale:
-            print(f"docs differ from the topology: {', '.join(stale)}; run `make generate`", file=sys.stderr)
+            print(f"these differ from the topology: {', '.join(stale)}; run `make generate`", file=sys.stderr)
         return 1 if stale else 0
-    DOCS.mkdir(exist_ok=True)
     for path, text in outputs.items():
         path.write_text(text)
     return 0

@@ -1,7 +1,7 @@
 """Generates fleet_events/v1.py from proto-schemas: `python -m fleet_events.codegen [--check]`.
 
-The contract's comments become docstrings and its rules (lorafleet.options.v1.rule) become pydantic
-constraints, so that a field is described and bounded in one place, the .proto file.
+The contract's comments become docstrings, its rules (`buf.validate.field`) pydantic constraints and its closed sets
+(`in`) enumerations, so that a field is described and bounded in one place, the .proto file.
 """
 
 import subprocess
@@ -10,13 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import Message as ProtoMessage
+from google.protobuf import descriptor_pb2
 from pydantic.alias_generators import to_camel
+
+from fleet_events.named_types import NamedTypes
+from fleet_events.rules import Rule, Rules
 
 PACKAGE = "lorafleet.events.v1"
 HERE = Path(__file__).parent
 SCHEMAS = HERE.parent.parent / "proto-schemas"
+RULES_FILE = "buf/validate/validate.proto"
 Field = descriptor_pb2.FieldDescriptorProto
 
 SCALARS = {
@@ -33,10 +36,11 @@ DEFAULTS = {"str": '""', "Bool": "False", "Double": "0.0", "Int32": "0", "Int64"
 
 HEADER = '''"""Generated from proto-schemas by `python -m fleet_events.codegen`. Do not edit."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fleet_events.closed_set import ClosedSet, OrEmpty
 from fleet_events.message import Event, Message
 from fleet_events.protojson import INTEGER, NUMBER, QUOTED, Bool, Double, Int32, Int64, Timestamp
 '''
@@ -55,30 +59,13 @@ def comments(file: descriptor_pb2.FileDescriptorProto) -> dict[tuple[int, ...], 
     return {tuple(spot.path): spot.leading_comments.strip() for spot in file.source_code_info.location}
 
 
-class Rules:
-    """Reads the rule option of a field out of its serialised options."""
-
-    def __init__(self, image: descriptor_pb2.FileDescriptorSet) -> None:
-        pool = descriptor_pool.DescriptorPool()
-        for file in image.file:
-            pool.Add(file)
-        self._extension = pool.FindExtensionByName("lorafleet.options.v1.rule")
-        self._options = message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
-        message_factory.GetMessageClass(pool.FindMessageTypeByName("lorafleet.options.v1.Rule"))
-
-    def of(self, field: descriptor_pb2.FieldDescriptorProto) -> ProtoMessage:
-        options = self._options.FromString(field.options.SerializeToString())
-        rule: ProtoMessage = options.Extensions[self._extension]  # type: ignore[index]  # a dynamic extension
-        return rule
-
-
-def constraints(rule: ProtoMessage, kind: str, *, required: bool) -> dict[str, str]:
-    """pydantic constraints of one scalar value."""
+def constraints(rule: Rule, kind: str, *, filled: bool) -> dict[str, str]:
+    """pydantic constraints of one scalar value. `filled`: an empty string breaks the rule."""
     number = float if kind == "Double" else int
-    found = {name: repr(number(getattr(rule, name))) for name in ("ge", "le") if rule.HasField(name)}
-    if pattern := rule.pattern:  # type: ignore[attr-defined]  # a dynamic message
-        found["pattern"] = repr(f"^(?:{pattern})$" if required else f"^(?:|{pattern})$")
-    elif required and kind == "str":
+    found = {name: repr(number(value)) for name, value in (("ge", rule.gte), ("le", rule.lte)) if value is not None}
+    if rule.pattern:
+        found["pattern"] = repr(rule.pattern if filled else f"^(?:|{rule.pattern[1:-1]})$")
+    elif rule.required and kind == "str":
         found["min_length"] = "1"
     return found
 
@@ -91,26 +78,35 @@ def annotate(kind: str, bounds: dict[str, str]) -> str:
     return f"Annotated[{python}, Field({listed}){', ' + behind if behind else ''}]"
 
 
-def typed(field: descriptor_pb2.FieldDescriptorProto, rule: ProtoMessage, maps: dict[str, str]) -> tuple[str, str]:
+def scalar(kind: str, rule: Rule, named: str, *, filled: bool) -> str:
+    """Python annotation of one scalar value. `named`: its type's name; `filled`: an empty string breaks the rule."""
+    if rule.permitted:
+        return named if filled else f'Annotated[{named} | Literal[""], OrEmpty({named})]'
+    if named and filled:
+        return named
+    longest = {} if rule.longest is None else {"max_length": str(rule.longest)}
+    return annotate(kind, constraints(rule, kind, filled=filled) | longest)
+
+
+def typed(field: Field, rule: Rule, named: str, maps: dict[str, str]) -> tuple[str, str]:
     """Python annotation and default (empty: the field must be given) of one field."""
-    required: bool = rule.required  # type: ignore[attr-defined]
-    longest = {"max_length": str(rule.max_length)} if rule.HasField("max_length") else {}  # type: ignore[attr-defined]
+    longest = {} if rule.longest is None else {"max_length": str(rule.longest)}
     if field.type == Field.TYPE_MESSAGE:
         if field.type_name in maps:
             return maps[field.type_name], "Field(default_factory=dict)"
         name = field.type_name.rpartition(".")[2]
         if field.label == Field.LABEL_REPEATED:
             return annotate(f"tuple[{name}, ...]", longest), "()"
-        return (name, "") if required else (f"{name} | None", "None")
+        return (name, "") if rule.required else (f"{name} | None", "None")
     kind = SCALARS[field.type]
-    if field.label == Field.LABEL_REPEATED:
-        return annotate(f"tuple[{annotate(kind, constraints(rule, kind, required=False))}, ...]", longest), "()"
-    if required and kind != "str" and not rule.ge > 0:  # type: ignore[attr-defined]
-        raise ValueError(f"{field.name}: protobuf leaves a zero out, so a needed number must have a ge above zero")
-    annotation = annotate(kind, constraints(rule, kind, required=required) | longest)
+    if rule.items:
+        item = scalar(kind, rule.items, named, filled=True)
+        return annotate(f"tuple[{item}, ...]", longest), "()"
+    # Where protobuf tracks presence, an unset field is None and an empty one was set so.
+    annotation = scalar(kind, rule, named, filled=rule.required or field.proto3_optional)
     if field.proto3_optional:
         return f"{annotation} | None", "None"
-    return annotation, "" if required else DEFAULTS[kind]
+    return annotation, "" if rule.required else DEFAULTS[kind]
 
 
 def render_message(
@@ -118,9 +114,12 @@ def render_message(
     notes: dict[tuple[int, ...], str],
     path: tuple[int, ...],
     rules: Rules,
+    types: NamedTypes,
     *,
     event: bool,
 ) -> Iterator[str]:
+    if message.options.ByteSize() or any(not one.name.startswith("_") for one in message.oneof_decl):
+        raise ValueError(f"{message.name}: options of a whole message, and oneofs, have no counterpart in the classes")
     yield f"\n\nclass {message.name}({'Event' if event else 'Message'}):"
     yield f'    """{notes.get(path, message.name)}"""\n'
     if event:
@@ -135,9 +134,10 @@ def render_message(
             raise ValueError(
                 f"{message.name}.{field.name}: its JSON name {field.json_name!r} must be {to_camel(field.name)!r}"
             )
-        annotation, default = typed(field, rules.of(field), maps)
+        rule, note = rules.of(field), notes.get((*path, 2, number), "")
+        annotation, default = typed(field, rule, types.name(message.name, field.name, rule.items or rule, note), maps)
         yield f"    {field.name}: {annotation}" + (f" = {default}" if default else "")
-        if note := notes.get((*path, 2, number)):
+        if note:
             yield f'    """{note}"""'
 
 
@@ -147,7 +147,7 @@ def render(image: descriptor_pb2.FileDescriptorSet) -> str:
     used = {
         field.type_name.rpartition(".")[2] for file in files for message in file.message_type for field in message.field
     }
-    rules = Rules(image)
+    rules, types = Rules(image), NamedTypes()
     values: list[str] = []
     events: list[str] = []
     names: list[str] = []
@@ -156,7 +156,7 @@ def render(image: descriptor_pb2.FileDescriptorSet) -> str:
         notes = comments(file)
         for index, message in enumerate(file.message_type):
             event = message.name not in used and not file.name.endswith("/common.proto")
-            text = "\n".join(render_message(message, notes, (4, index), rules, event=event))
+            text = "\n".join(render_message(message, notes, (4, index), rules, types, event=event))
             if event:
                 events.append(text)
                 names.append(message.name)
@@ -170,8 +170,24 @@ def render(image: descriptor_pb2.FileDescriptorSet) -> str:
         defined.add(ready[0])
         values.append(ready[1])
     listing = "\n\nEVENTS: tuple[type[Event], ...] = (\n" + "".join(f"    {name},\n" for name in sorted(names)) + ")"
-    text = "\n".join([HEADER.rstrip(), *values, *events, listing, ""])
+    text = "\n".join([HEADER.rstrip(), *types.render(), *values, *events, listing, ""])
     return text.replace("google.protobuf.Timestamp", "Timestamp")
+
+
+def wire_only(image: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDescriptorSet:
+    """What reading binary bodies needs: neither comments nor rules, which the classes hold."""
+    kept = descriptor_pb2.FileDescriptorSet()
+    for file in image.file:
+        if file.package not in (PACKAGE, "google.protobuf"):
+            continue
+        slim = kept.file.add()
+        slim.CopyFrom(file)
+        slim.ClearField("source_code_info")
+        if file.package == PACKAGE:
+            slim.dependency[:] = [name for name in file.dependency if name != RULES_FILE]
+            for field in (field for message in slim.message_type for field in message.field):
+                field.ClearField("options")
+    return kept
 
 
 def main(arguments: list[str]) -> int:
@@ -185,11 +201,9 @@ def main(arguments: list[str]) -> int:
         text=True,
         check=True,
     ).stdout
-    for file in image.file:
-        file.ClearField("source_code_info")
     outputs = {
         HERE / "v1.py": text.encode(),
-        HERE / "image.binpb": image.SerializeToString(deterministic=True),
+        HERE / "image.binpb": wire_only(image).SerializeToString(deterministic=True),
     }
     stale = [path.name for path, content in outputs.items() if not path.exists() or path.read_bytes() != content]
     if "--check" in arguments:

@@ -1,11 +1,12 @@
-"""The one table of the bus: event → subject → who may publish it → who consumes it.
+"""The one table of the bus: event → subject → who may publish it → who consumes and who follows it.
 
-Streams, durable consumers and every service's NATS permissions are made from it. An event's way through the
-code starts with its row here.
+Streams, durable consumers, NATS permissions, the event catalogue and README's table of services are made from it. An
+event's way through the code starts with its row here.
 """
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import takewhile
 
 from fleet_events import v1
 from fleet_events.message import Event
@@ -31,10 +32,12 @@ __all__ = [
     "UPSTREAM",
     "Bucket",
     "Consumer",
+    "Followed",
     "Row",
     "Stream",
     "consumers_of",
     "durable_name",
+    "followed_by",
     "probe_subject",
     "published_by",
     "row_of",
@@ -100,12 +103,17 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Row:
-    """One event: its subject, who may publish it, who consumes it durably, how long the stream keeps it."""
+    """One event: its subject, who may publish it, who consumes it durably, how long the stream keeps it.
+
+    `followed_by` are services that read it from the stream's start without a durable, each process for itself, whenever
+    they build a projection.
+    """
 
     event: type[Event]
     subject: str
     published_by: tuple[str, ...]
     consumed_by: tuple[Consumer, ...] = ()
+    followed_by: tuple[str, ...] = ()
     keep: timedelta | None = None
     """None keeps it as long as its stream does: projections are rebuilt from the facts."""
 
@@ -115,6 +123,15 @@ class Row:
         if UPSTREAM in self.published_by:
             return DATA
         return SERVING if self.published_by == ("inference",) else FACTS
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What one service follows; see `fleet_kit.projection`."""
+
+    events: tuple[type[Event], ...]
+    subjects: str
+    """The narrowest single filter that lets all of them pass: NATS permits a consumer by its filter. Empty for none."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +223,7 @@ TOPOLOGY: tuple[Row, ...] = (
         "lorafleet.v1.adapter.registered",
         ("registry",),
         (_long("evaluator"), Consumer("trainer")),
+        followed_by=("inference",),
     ),
     Row(
         v1.EvaluationRequested,
@@ -218,16 +236,23 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(v1.EvaluationScored, "lorafleet.v1.evaluation.scored", ("evaluator",), (Consumer("registry"),)),
     Row(v1.EvaluationFailed, "lorafleet.v1.evaluation.failed", ("evaluator",), (Consumer("registry"),)),
     Row(v1.RegressionDetected, "lorafleet.v1.evaluation.regression_detected", ("evaluator",)),
-    Row(v1.Approved, "lorafleet.v1.adapter.approved", ("registry",)),
-    Row(v1.Rejected, "lorafleet.v1.adapter.rejected", ("registry",)),
+    Row(v1.Approved, "lorafleet.v1.adapter.approved", ("registry",), followed_by=("inference",)),
+    Row(v1.Rejected, "lorafleet.v1.adapter.rejected", ("registry",), followed_by=("inference",)),
     Row(v1.ReviewRequested, "lorafleet.v1.adapter.review_requested", ("registry",)),
     Row(
         v1.AdapterActivated,
         "lorafleet.v1.adapter.activated",
         ("registry",),
         (Consumer("router"), Consumer("evaluator")),
+        followed_by=("router", "inference"),
     ),
-    Row(v1.AdapterDeactivated, "lorafleet.v1.adapter.deactivated", ("registry",), (Consumer("router"),)),
+    Row(
+        v1.AdapterDeactivated,
+        "lorafleet.v1.adapter.deactivated",
+        ("registry",),
+        (Consumer("router"),),
+        followed_by=("router", "inference"),
+    ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
     Row(
         v1.AdapterLoaded,
@@ -283,3 +308,11 @@ def consumers_of(service: str) -> tuple[tuple[Row, Consumer], ...]:
 def published_by(service: str) -> tuple[str, ...]:
     """Subjects that a service, or `upstream`, may publish."""
     return tuple(row.subject for row in TOPOLOGY if service in row.published_by)
+
+
+def followed_by(service: str) -> Followed:
+    """What a service follows."""
+    rows = [row for row in TOPOLOGY if service in row.followed_by]
+    levels = zip(*(row.subject.split(".") for row in rows), strict=True)
+    shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
+    return Followed(tuple(row.event for row in rows), ".".join([*shared, ">"] if len(rows) > 1 else shared))

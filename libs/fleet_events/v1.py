@@ -1,19 +1,103 @@
 """Generated from proto-schemas by `python -m fleet_events.codegen`. Do not edit."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fleet_events.closed_set import ClosedSet, OrEmpty
 from fleet_events.message import Event, Message
 from fleet_events.protojson import INTEGER, NUMBER, QUOTED, Bool, Double, Int32, Int64, Timestamp
+
+
+class RecordKind(ClosedSet):
+    """What its records are. completion: the one wanted answer. conversation: the last answer of a talk whose earlier
+    answers are wanted too. preference: the chosen answer, then the rejected one. ranking: two or more, best first.
+    rated: one answer and its rating, 0 to 5."""
+
+    COMPLETION = "completion"
+    CONVERSATION = "conversation"
+    PREFERENCE = "preference"
+    RANKING = "ranking"
+    RATED = "rated"
+
+
+class Method(ClosedSet):
+    """How it was trained: lora, rslora, qlora or dora."""
+
+    LORA = "lora"
+    RSLORA = "rslora"
+    QLORA = "qlora"
+    DORA = "dora"
+
+
+class Scheduler(ClosedSet):
+    """Course of the learning rate: constant, linear or cosine."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class PreferenceLoss(ClosedSet):
+    """dpo: sigmoid (also when unset), hinge, ipo, robust, exo_pair, nca_pair, apo_zero, apo_down or sigmoid+sft."""
+
+    SIGMOID = "sigmoid"
+    HINGE = "hinge"
+    IPO = "ipo"
+    ROBUST = "robust"
+    EXO_PAIR = "exo_pair"
+    NCA_PAIR = "nca_pair"
+    APO_ZERO = "apo_zero"
+    APO_DOWN = "apo_down"
+    SIGMOID_SFT = "sigmoid+sft"
+
+
+class RankingLoss(ClosedSet):
+    """ranking: margin (also when unset), rrhf or listwise."""
+
+    MARGIN = "margin"
+    RRHF = "rrhf"
+    LISTWISE = "listwise"
+
+
+class Bump(ClosedSet):
+    """Which part to raise when the registry computes the version: patch (also when empty), minor or major."""
+
+    MAJOR = "major"
+    MINOR = "minor"
+    PATCH = "patch"
+
+
+class Objective(ClosedSet):
+    """What the adapter learns from: sft (completions; also when empty), dpo (preferences) or ranking."""
+
+    SFT = "sft"
+    DPO = "dpo"
+    RANKING = "ranking"
+
+
+class ExportKind(ClosedSet):
+    """Further forms of the finished adapter: gguf (its own numbers, for llama.cpp), gguf-q8_0, gguf-q6_k and gguf-q4_k_m
+    (rounded to llama.cpp's levels), int8 and int4 (Arrow)."""
+
+    GGUF = "gguf"
+    GGUF_Q8_0 = "gguf-q8_0"
+    GGUF_Q6_K = "gguf-q6_k"
+    GGUF_Q4_K_M = "gguf-q4_k_m"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+DOMAIN_NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
+DomainName = Annotated[str, Field(pattern=DOMAIN_NAME)]
 
 
 class Blob(Message):
     """Content in the object store, addressed by its digest. Whoever reads it checks the digest."""
 
-    uri: Annotated[str, Field(pattern="^(?:s3://[a-z0-9.-]+/.+)$")]
+    uri: Annotated[str, Field(pattern="^s3://[a-z0-9.-]+/.+$")]
     """Where it lies, for example s3://lorafleet/trainer/artifacts/<sha256>."""
-    sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Digest of the bytes, lower-case hex."""
     bytes: Annotated[int, Field(ge=0, le=2**63 - 1), INTEGER, QUOTED] = 0
     """Size."""
@@ -24,7 +108,7 @@ class BaseModel(Message):
 
     name: Annotated[str, Field(min_length=1)]
     """Name that requests use, for example SmolLM2-135M-Instruct."""
-    revision: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Digest over the model folder's configuration, weights and tokenizer."""
 
 
@@ -35,8 +119,10 @@ class Dataset(Message):
     blob: Blob
     samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     """Number of samples."""
-    kind: str = ""
-    """What its records are: completion, conversation, preference, ranking or rated."""
+    kind: Annotated[RecordKind | Literal[""], OrEmpty(RecordKind)] = ""
+    """What its records are. completion: the one wanted answer. conversation: the last answer of a talk whose earlier
+ answers are wanted too. preference: the chosen answer, then the rejected one. ranking: two or more, best first.
+ rated: one answer and its rating, 0 to 5."""
     validation_samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
     """How many of the samples are its validation split."""
     card: Blob | None = None
@@ -85,7 +171,8 @@ class Adapter(Message):
     family: Annotated[str, Field(min_length=1)]
     """domain-method"""
     domain: Annotated[str, Field(min_length=1)]
-    method: Annotated[str, Field(min_length=1)]
+    method: Method
+    """How it was trained: lora, rslora, qlora or dora."""
     version: Annotated[str, Field(min_length=1)]
     base_model: BaseModel
     artifact: Artifact
@@ -139,7 +226,7 @@ class JudgedBy(Message):
 class GoldenPrint(Message):
     """The print of a golden prompt: enough to find it elsewhere, and not enough to read it."""
 
-    digest: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """SHA-256 of the prompt's exact form: NFC, lower case, each run of white space one space."""
     signature: Annotated[str, Field(max_length=4096)] = ""
     """MinHash of its shingles by the event's scheme: 32-bit values, little endian, base64."""
@@ -170,10 +257,10 @@ class Hyperparameters(Message):
     seed: Annotated[int, Field(ge=0, le=2147483647), INTEGER] | None = None
     warmup_ratio: Annotated[float, Field(ge=0.0, le=0.5), NUMBER] | None = None
     """Part of the steps in which the learning rate rises."""
-    scheduler: Annotated[str, Field(pattern="^(?:|constant|linear|cosine)$")] | None = None
-    """constant, linear or cosine."""
+    scheduler: Scheduler | None = None
+    """Course of the learning rate: constant, linear or cosine."""
     target_modules: Annotated[
-        tuple[Annotated[str, Field(pattern="^(?:|[A-Za-z0-9_]{1,100})$")], ...], Field(max_length=64)
+        tuple[Annotated[str, Field(pattern="^[A-Za-z0-9_]{1,100}$")], ...], Field(max_length=64)
     ] = ()
     """Projections to adapt; empty means all linear layers of the decoder blocks."""
     checkpoint_steps: Annotated[int, Field(ge=1, le=10000000), INTEGER] | None = None
@@ -191,16 +278,11 @@ class Hyperparameters(Message):
     """Validations in a row without a better loss after which training ends; unset trains to the end."""
     beta: Annotated[float, Field(ge=0.001, le=100.0), NUMBER] | None = None
     """dpo: how strongly the adapter is held to what it began from."""
-    preference_loss: (
-        Annotated[
-            str, Field(pattern="^(?:|sigmoid|hinge|ipo|robust|exo_pair|nca_pair|apo_zero|apo_down|sigmoid\\+sft)$")
-        ]
-        | None
-    ) = None
+    preference_loss: PreferenceLoss | None = None
     """dpo: sigmoid (also when unset), hinge, ipo, robust, exo_pair, nca_pair, apo_zero, apo_down or sigmoid+sft."""
     label_smoothing: Annotated[float, Field(ge=0.0, le=0.49), NUMBER] | None = None
     """dpo: part of the preferences that are taken to be the wrong way round."""
-    ranking_loss: Annotated[str, Field(pattern="^(?:|margin|rrhf|listwise)$")] | None = None
+    ranking_loss: RankingLoss | None = None
     """ranking: margin (also when unset), rrhf or listwise."""
     ranking_margin: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] | None = None
     """ranking: how much more likely, in nats per token, a completion must be than the next worse one."""
@@ -216,7 +298,7 @@ class Hyperparameters(Message):
 class Export(Message):
     """A further form of a finished adapter, and whether it is still good enough on the validation split."""
 
-    kind: Annotated[str, Field(min_length=1)]
+    kind: ExportKind
     """gguf, gguf-q8_0, gguf-q6_k, gguf-q4_k_m, int8 or int4."""
     blob: Blob
     same_token: Double | None = None
@@ -255,6 +337,8 @@ class Approved(Event):
     reason: str = ""
     score: Double | None = None
     evaluation_id: str = ""
+    without_evaluation: Bool = False
+    """A human approved a version that was never evaluated, where the domain's policy permits it; `reason` has why."""
 
 
 class Rejected(Event):
@@ -335,7 +419,7 @@ class SampleRecorded(Event):
 
     sample_id: Annotated[str, Field(max_length=200)] = ""
     """Chosen by the recorder; empty derives it from the content."""
-    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    domain: DomainName
     prompt: Annotated[str, Field(min_length=1)]
     completion: Annotated[str, Field(min_length=1)]
     rating: Annotated[float, Field(ge=0.0, le=5.0), NUMBER] | None = None
@@ -350,7 +434,7 @@ class PreferenceRecorded(Event):
     type_name: ClassVar[str] = "lorafleet.events.v1.PreferenceRecorded"
 
     preference_id: Annotated[str, Field(max_length=200)] = ""
-    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    domain: DomainName
     prompt: Annotated[str, Field(min_length=1)]
     chosen: Annotated[str, Field(min_length=1)]
     rejected: Annotated[str, Field(min_length=1)]
@@ -383,7 +467,7 @@ class DatasetQueued(Event):
     type_name: ClassVar[str] = "lorafleet.events.v1.DatasetQueued"
 
     build_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    domain: DomainName
 
 
 class DatasetFrozen(Event):
@@ -391,7 +475,7 @@ class DatasetFrozen(Event):
 
     type_name: ClassVar[str] = "lorafleet.events.v1.DatasetFrozen"
 
-    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    domain: DomainName
     name: Annotated[str, Field(min_length=1)]
     """Name within the domain; `live` where nobody named it."""
     version: Annotated[int, Field(ge=1, le=2**31 - 1), INTEGER]
@@ -409,7 +493,7 @@ class EvaluationRequested(Event):
     evaluation_id: Annotated[str, Field(pattern="^(?:|[A-Za-z0-9][A-Za-z0-9._:-]{0,99})$")] = ""
     """Chosen by the requester; empty takes the event's id."""
     adapter_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    domain: DomainName
     golden_dataset_id: str = ""
     """Empty takes the domain's newest."""
     requested_by: str = ""
@@ -423,10 +507,10 @@ class EvaluationScored(Event):
     evaluation_id: Annotated[str, Field(min_length=1)]
     adapter_id: Annotated[str, Field(min_length=1)]
     domain: Annotated[str, Field(min_length=1)]
-    artifact_sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    artifact_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Digest of the artifact that answered."""
     golden_dataset_id: Annotated[str, Field(min_length=1)]
-    golden_sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    golden_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     judge: Annotated[str, Field(min_length=1)]
     """Name and version of the judge."""
     score: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] = 0.0
@@ -533,6 +617,8 @@ class GenerationCompleted(Event):
     """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
     fallback: str = ""
     """Why another model answered than the requested one, where a fallback was allowed; else empty."""
+    base_model_revision: str = ""
+    """Digest of the base model's files."""
 
 
 class AdapterLoaded(Event):
@@ -569,9 +655,9 @@ class TrainingRequested(Event):
 
     job_id: Annotated[str, Field(pattern="^(?:|[A-Za-z0-9][A-Za-z0-9._:-]{0,99})$")] = ""
     """Chosen by the requester; empty takes the event's id, with a print of its source where that has a name of its own."""
-    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
+    domain: DomainName
     """Domain and tenancy boundary, first half of the adapter family."""
-    method: Annotated[str, Field(pattern="^(?:|lora|rslora|qlora|dora)$")] = ""
+    method: Annotated[Method | Literal[""], OrEmpty(Method)] = ""
     """lora (also when empty), rslora, qlora or dora."""
     query: Annotated[str, Field(max_length=1000)] = ""
     """Full-text query that selects the domain's recorded samples; empty takes all of them."""
@@ -582,9 +668,9 @@ class TrainingRequested(Event):
     golden_dataset_id: Annotated[str, Field(max_length=200)] = ""
     """Golden data set to judge with; empty takes the domain's newest."""
     hyperparameters: Hyperparameters | None = None
-    version: Annotated[str, Field(pattern="^(?:|\\d+\\.\\d+\\.\\d+)$", max_length=32)] = ""
+    version: Annotated[str, Field(pattern="^(?:|[0-9]+\\.[0-9]+\\.[0-9]+)$", max_length=32)] = ""
     """Exact SemVer to register as; empty lets the registry compute it."""
-    bump: Annotated[str, Field(pattern="^(?:|major|minor|patch)$")] = ""
+    bump: Annotated[Bump | Literal[""], OrEmpty(Bump)] = ""
     """Which part to raise when the registry computes the version: patch (also when empty), minor or major."""
     auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] | None = None
     """Score from which this adapter is approved without a human; unset takes the domain's policy."""
@@ -594,16 +680,13 @@ class TrainingRequested(Event):
     """Who asked; set by the service when it comes over HTTP."""
     base_model: Annotated[str, Field(max_length=200)] = ""
     """Base model by name; empty takes the trainer's."""
-    objective: Annotated[str, Field(pattern="^(?:|sft|dpo|ranking)$")] = ""
-    """sft (also when empty), dpo or ranking."""
+    objective: Annotated[Objective | Literal[""], OrEmpty(Objective)] = ""
+    """What the adapter learns from: sft (completions; also when empty), dpo (preferences) or ranking."""
     continue_from: Annotated[str, Field(max_length=200)] = ""
     """Adapter to train further, by its id or by the id of the job that made it; empty begins a new one."""
     priority: Annotated[int, Field(ge=0, le=9), INTEGER] = 0
     """Of two waiting jobs the one of higher priority goes first."""
-    exports: Annotated[
-        tuple[Annotated[str, Field(pattern="^(?:|gguf|gguf-q8_0|gguf-q6_k|gguf-q4_k_m|int8|int4)$")], ...],
-        Field(max_length=6),
-    ] = ()
+    exports: Annotated[tuple[ExportKind, ...], Field(max_length=6)] = ()
     """Further forms of the finished adapter: gguf (its own numbers, for llama.cpp), gguf-q8_0, gguf-q6_k and gguf-q4_k_m
  (rounded to llama.cpp's levels), int8 and int4 (Arrow)."""
 
@@ -671,14 +754,14 @@ class TrainingCompleted(Event):
     type_name: ClassVar[str] = "lorafleet.events.v1.TrainingCompleted"
 
     job_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(pattern="^(?:[a-z0-9][a-z0-9-]{0,62})$")]
-    method: Annotated[str, Field(pattern="^(?:lora|rslora|qlora|dora)$")]
+    domain: DomainName
+    method: Method
     """lora, rslora, qlora or dora."""
     base_model: BaseModel
     dataset: Dataset
     configuration: Annotated[str, Field(min_length=1)]
     """Full configuration as canonical JSON, and its digest."""
-    configuration_sha256: Annotated[str, Field(pattern="^(?:[0-9a-f]{64})$")]
+    configuration_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     checkpoint: Blob
     """adapter_model.safetensors of the final PEFT checkpoint."""
     checkpoint_config: Blob
@@ -693,12 +776,12 @@ class TrainingCompleted(Event):
     example_prompts: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     """A few training prompts, for the router."""
     golden_dataset_id: str = ""
-    version: Annotated[str, Field(pattern="^(?:|\\d+\\.\\d+\\.\\d+)$")] = ""
-    bump: Annotated[str, Field(pattern="^(?:|major|minor|patch)$")] = ""
+    version: Annotated[str, Field(pattern="^(?:|[0-9]+\\.[0-9]+\\.[0-9]+)$")] = ""
+    bump: Annotated[Bump | Literal[""], OrEmpty(Bump)] = ""
     auto_approve_threshold: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] | None = None
     requested_by: str = ""
     finished_at: Timestamp | None = None
-    objective: str = ""
+    objective: Annotated[Objective | Literal[""], OrEmpty(Objective)] = ""
     """sft, dpo or ranking."""
     continued_from: str = ""
     """Adapter or job that this one continues."""

@@ -1,1 +1,1 @@
-"""What every service stands on: bus, outbox, inbox, leases, dead letters, database, blobs, access, telemetry, HTTP."""
+"""The base of every service: bus, outbox, inbox, leases, dead letters, database, blobs, access, telemetry, HTTP."""

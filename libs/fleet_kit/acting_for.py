@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from fleet_kit.caller import EVERY_DOMAIN, MAX_DOMAINS, checked_domains
 from fleet_kit.errors import Problem
+from fleet_kit.tracing import trace_headers
 
 __all__ = ["ACT_FOR", "Credential", "act_for_value", "acting_for", "read_act_for"]
 
@@ -52,9 +53,9 @@ class Credential:
     token: str = field(repr=False)
 
     def acting_for(self, domains: Iterable[str]) -> dict[str, str]:
-        """The headers of a call to another service, made for a caller that reaches these domains.
+        """The headers of a call to another service, made for a caller that reaches these domains, in the current trace.
 
         Work that an event started acts for the event's own domain.
         """
         sent = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return sent | acting_for(domains)
+        return sent | acting_for(domains) | trace_headers()

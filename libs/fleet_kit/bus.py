@@ -19,9 +19,9 @@ from fleet_kit.delivery import Begin, Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
 from fleet_kit.nats_auth import inbox_prefix
-from fleet_kit.publishing import TIMEOUT
+from fleet_kit.publishing import publish
 from fleet_kit.settings import ServiceSettings
-from fleet_kit.telemetry import trace_headers
+from fleet_kit.tracing import trace_headers
 
 __all__ = ["Bus"]
 
@@ -83,9 +83,9 @@ class Bus:
         await self._broker.start()
 
     async def publish(self, event: Event, entity: str) -> None:
-        """Publish an event at once, for a service without a database; raises unless JetStream acknowledges it."""
+        """Publish an event at once, for a service without a database; raises what `publishing.publish` raises."""
         outgoing = seal(event, service=self._service, entity=entity, trace=trace_headers())
-        await self.jetstream.publish(outgoing.subject, outgoing.body, timeout=TIMEOUT, headers=outgoing.headers)
+        await publish(self.jetstream, outgoing)
 
     async def stop(self) -> None:
         """Give back what is unfinished, then close."""
@@ -121,7 +121,7 @@ class Bus:
 
 async def _report(error: Exception) -> None:
     # The client calls this for each failed reconnect; its own way is a page of traceback.
-    log.warning("nats", reason=describe(error))
+    log.warning("nats_client_error", reason=describe(error))
 
 
 async def _whole(message: NatsMessage) -> NatsMessage:

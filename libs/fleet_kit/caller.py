@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from fleet_events.text import refuse_unstorable
+from fleet_events.v1 import DOMAIN_NAME
 from fleet_kit.errors import Problem
 
 __all__ = ["EVERY_DOMAIN", "MAX_DOMAINS", "SCOPES", "Caller", "is_domain", "read_claims"]
@@ -27,7 +28,7 @@ EVERY_DOMAIN = "*"
 MAX_DOMAINS = 1000
 MAX_SUBJECT = 255
 MAX_SCOPE = 4096
-_DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_DOMAIN = re.compile(DOMAIN_NAME)
 
 
 def is_domain(name: str) -> bool:

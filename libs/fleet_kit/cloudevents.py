@@ -70,7 +70,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Envelope:
-    """What a received event says about itself. `source` and `id` together are its identity, as CloudEvents says."""
+    """The attributes of a received event. `source` and `id` together are its identity, as CloudEvents defines."""
 
     id: str
     type: str
@@ -171,7 +171,7 @@ def _is_syntax(error: ValidationError) -> bool:
 def read_envelope(
     subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int, at: datetime | None = None
 ) -> tuple[Envelope, bytes]:
-    """What a received message says about itself, and its data.
+    """The envelope of a received message, and its data.
 
     An upstream publisher may leave attributes out: the type then follows from the subject, id and time from where and
     when the stream stored it. A fact that only services publish must carry them.
@@ -241,7 +241,7 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             continue
         if len(value) > most:
             raise Refused(f"{name} of {len(value)} characters is over the {most} that it may have")
-        # An id is compared byte by byte by whoever stores it, so it has one spelling.
+        # An id is compared byte by byte where it is stored, so it has one spelling.
         if not value.isprintable() or (name in {"ce-id", "nats-msg-id", "ce-type"} and not value.isascii()):
             raise Refused(f"{name} {value[:80]!r} must hold printable characters only, and an id ASCII only")
 

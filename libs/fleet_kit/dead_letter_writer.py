@@ -1,6 +1,10 @@
-"""Writes dead letters beside the handling of other events, so that a poison event costs less than a good one."""
+"""Writes dead letters: of events that a consumer gives up, and of events that JetStream refuses to store.
+
+A consumer's are written beside the handling of other events, so that a poison event costs less than a good one.
+"""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,14 +12,15 @@ from datetime import UTC, datetime
 import structlog
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import PubAck
 
 from fleet_kit import metrics
-from fleet_kit.cloudevents import Stored, read_envelope, substitute_id
+from fleet_kit.cloudevents import Outgoing, Stored, read_envelope, substitute_id
 from fleet_kit.errors import Refused
 from fleet_kit.faults import describe
-from fleet_kit.publishing import TIMEOUT
+from fleet_kit.publishing import TIMEOUT, room_beside
 
-__all__ = ["DeadLetterWriter", "dead_subject"]
+__all__ = ["OUTBOX", "DeadLetterWriter", "dead_subject", "store_refused"]
 
 log = structlog.get_logger()
 
@@ -23,6 +28,10 @@ MAX_BODY = 900_000
 MAX_REASON = 2000
 MAX_HEADER = 1000
 MAX_HEADERS = 40
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name, as clients send it (RFC 9110, section 5.6.2)."""
+OUTBOX = "-outbox"
+"""Ends the name, after the service's, under which dead letters of events stand that no stream has taken."""
 IN_FLIGHT = 64
 """Dead letters that wait for their acknowledgement at once. Further ones hold up their consumers."""
 
@@ -67,7 +76,7 @@ class DeadLetterWriter:
         self._free.release()
 
     async def _store(self, message: Msg, durable: str, reason: str, retry_after: float) -> None:
-        body, headers = _letter(message, durable, reason)
+        headers, body = _fitted(self._jetstream, *_letter(message, durable, reason))
         started = time.monotonic()
         try:
             await self._jetstream.publish(dead_subject(durable), body, timeout=TIMEOUT, headers=headers)
@@ -75,12 +84,14 @@ class DeadLetterWriter:
         except Exception as error:
             # nats-py raises several unrelated classes when it is disconnected; the original is still there.
             seconds = round(time.monotonic() - started, 1)
-            log.warning("dead letter not stored", consumer=durable, reason=describe(error), seconds=seconds)
+            log.warning("dead_letter_not_stored", consumer=durable, reason=describe(error), seconds=seconds)
             metrics.EVENTS_HANDLED.labels(durable, "retry").inc()
             await later(message, retry_after)
             return
         metrics.EVENTS_HANDLED.labels(durable, "dead").inc()
-        log.error("dead letter", consumer=durable, sequence=message.metadata.sequence.stream, reason=reason[:300])
+        log.error(
+            "dead_letter_stored", consumer=durable, sequence=message.metadata.sequence.stream, reason=reason[:300]
+        )
 
 
 async def later(message: Msg, delay: float) -> None:
@@ -89,7 +100,7 @@ async def later(message: Msg, delay: float) -> None:
         await message.nak(delay=delay)
     except Exception as error:
         # nats-py raises several unrelated classes when it is disconnected.
-        log.warning("nak not sent", reason=describe(error))
+        log.warning("nak_not_sent", reason=describe(error))
 
 
 def one_line(text: str) -> str:
@@ -98,10 +109,40 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
-def _letter(message: Msg, durable: str, reason: str) -> tuple[bytes, dict[str, str]]:
+async def store_refused(jetstream: JetStreamContext, service: str, event: Outgoing, reason: str) -> PubAck:
+    """Store as a dead letter what JetStream refuses for good; raises what a publish raises."""
+    name = service + OUTBOX
+    headers, whole = _kept(event.headers)
+    headers |= {
+        "Lorafleet-Reason": one_line(f"cannot be published: {reason}"),
+        "Lorafleet-Event-Id": event.id,
+        "Lorafleet-Consumer": name,
+        "Lorafleet-Subject": one_line(event.subject[:MAX_HEADER]),
+        "Lorafleet-Deliveries": "0",
+        "Lorafleet-Time": datetime.now(UTC).isoformat(),
+        "Nats-Msg-Id": f"{name}:{event.id}",
+    }
+    headers, body = _fitted(jetstream, headers, event.body, whole)
+    ack = await jetstream.publish(dead_subject(name), body, timeout=TIMEOUT, headers=headers)
+    metrics.OUTBOX_REFUSED.labels(service).inc()
+    log.error("event_refused", subject=event.subject, entity=event.entity, event_id=event.id, reason=reason)
+    return ack
+
+
+def _fitted(
+    jetstream: JetStreamContext, headers: dict[str, str], body: bytes, whole: bool
+) -> tuple[dict[str, str], bytes]:
+    """A letter that the server takes: where the event is cut, a header gives its body's size."""
+    room = min(MAX_BODY, room_beside(jetstream, {**headers, "Lorafleet-Truncated": str(len(body))}))
+    if len(body) > room or not whole:
+        return {**headers, "Lorafleet-Truncated": str(len(body))}, body[: max(room, 0)]
+    return headers, body
+
+
+def _letter(message: Msg, durable: str, reason: str) -> tuple[dict[str, str], bytes, bool]:
+    """Headers, body, and whether the event's headers are all among them, unchanged."""
     metadata = message.metadata
     headers, whole = _kept(message.headers or {})
-    body = message.data
     headers |= {
         "Lorafleet-Reason": reason,
         "Lorafleet-Event-Id": _event_id(message),
@@ -113,10 +154,7 @@ def _letter(message: Msg, durable: str, reason: str) -> tuple[bytes, dict[str, s
         # The same for every delivery: a letter whose original could not be ended is not stored twice.
         "Nats-Msg-Id": f"{durable}:{metadata.sequence.stream}:{metadata.timestamp.timestamp()}",
     }
-    if len(body) > MAX_BODY or not whole:
-        headers["Lorafleet-Truncated"] = str(len(body))
-        body = body[:MAX_BODY]
-    return body, headers
+    return headers, message.data, whole
 
 
 def _event_id(message: Msg) -> str:
@@ -134,6 +172,6 @@ def _kept(headers: Mapping[str, str]) -> tuple[dict[str, str], bool]:
     own = {name: value for name, value in headers.items() if not name.startswith(("Nats-", "Lorafleet-"))}
     # The event's own attributes come first where there are too many.
     ordered = sorted(own, key=lambda name: not name.lower().startswith(("ce-", "content-type")))[:MAX_HEADERS]
-    kept = {name: own[name] for name in ordered if name.isascii() and name.isprintable() and len(name) <= MAX_HEADER}
+    kept = {name: own[name] for name in ordered if _NAME.fullmatch(name) and len(name) <= MAX_HEADER}
     kept = {name: one_line(value[:MAX_HEADER]) for name, value in kept.items()}
     return kept, all(kept.get(name) == value.strip() for name, value in own.items())

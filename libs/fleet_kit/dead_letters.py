@@ -9,16 +9,18 @@ from nats.js.errors import NotFoundError
 
 from fleet_events.topology import DEAD_STREAM, row_of_subject
 from fleet_kit.cloudevents import ONLY_FOR
+from fleet_kit.dead_letter_writer import OUTBOX
 
 __all__ = ["DeadLetter", "list_dead", "replay", "show"]
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """An event that its consumer gave up."""
+    """An event that its consumer gave up, or that JetStream refused to store."""
 
     sequence: int
     consumer: str
+    """The durable that gave it up; `<service>-outbox` where no stream took it."""
     subject: str
     event_id: str
     reason: str
@@ -56,6 +58,7 @@ async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     """Publish the event again under its own id, then remove the dead letter.
 
     Only the consumer that gave it up handles it: others have handled the event, or have a dead letter of their own.
+    An event that no stream had taken goes to all of its consumers.
 
     Raises:
         LookupError: no such dead letter.
@@ -67,7 +70,8 @@ async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     headers = {name: value for name, value in letter.headers.items() if not name.startswith(("Lorafleet-", "Nats-"))}
     headers["ce-id"] = letter.event_id
     headers["Nats-Msg-Id"] = f"{letter.event_id}:replay:{sequence}"
-    headers[ONLY_FOR] = letter.consumer
+    if not letter.consumer.endswith(OUTBOX):
+        headers[ONLY_FOR] = letter.consumer
     row = row_of_subject(letter.subject)
     if row is not None and row.keep is not None:
         # As long as the first time: inbox rows are kept for that long, see `retention`.

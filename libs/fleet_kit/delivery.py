@@ -24,7 +24,7 @@ from fleet_kit.handlers import Binding, Unread
 from fleet_kit.isolation import Isolation
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.settle import Settlement
-from fleet_kit.telemetry import span
+from fleet_kit.tracing import SpanKind, span
 from fleet_kit.transaction import Transaction
 
 __all__ = ["Begin", "Dispatcher"]
@@ -92,7 +92,13 @@ class Dispatcher:
                 raise
             return await self._unread(data, broken, envelope, binding, binding.unreadable)
         bound = structlog.contextvars.bound_contextvars(event_id=envelope.id, consumer=binding.durable)
-        with span(f"handle {type(event).__name__}", envelope.headers), bound:
+        attributes = {
+            "messaging.system": "nats",
+            "messaging.destination.name": raw.subject,
+            "messaging.consumer.group.name": binding.durable,
+            "messaging.message.id": envelope.id,
+        }
+        with span(f"handle {type(event).__name__}", envelope.headers, SpanKind.CONSUMER, attributes), bound:
             if binding.lease is None:
                 return await self._once(event, envelope, binding)
             name = binding.lease(event, envelope)
@@ -180,7 +186,7 @@ class Dispatcher:
         reason = attempts.given_up(unanswered)
         if binding.give_up is None:
             raise Refused(reason)
-        log.error("long work is given up", consumer=binding.durable, lease=work.lease, reason=reason)
+        log.error("long_work_given_up", consumer=binding.durable, lease=work.lease, reason=reason)
         return await binding.give_up(event, reason, work, self.service)
 
     async def _tell_survival(self, name: str, token: int) -> None:
@@ -197,8 +203,8 @@ class Dispatcher:
                 async with self.pool.acquire(timeout=2) as connection:
                     held = await lease.renew(connection, work.lease, work.token, self.lease)
             except Exception as error:
-                # Bus or database are away for a moment: the fence still protects what is written.
-                log.warning("heartbeat not sent", lease=work.lease, reason=describe(error))
+                # Bus or database are unavailable for a moment: the fence still protects what is written.
+                log.warning("heartbeat_not_sent", lease=work.lease, reason=describe(error))
                 continue
             if not held:
                 work.lost.set()

@@ -34,8 +34,8 @@ class Drift:
     mended: bool = False
 
     def __str__(self) -> str:
-        told = f"{self.name}: {self.setting} is {_plain(self.found)!r}, the topology says {_plain(self.wanted)!r}"
-        return told if self.mended else f"{told}; {self.remedy}"
+        line = f"{self.name}: {self.setting} is {_plain(self.found)!r}, the topology has {_plain(self.wanted)!r}"
+        return line if self.mended else f"{line}; {self.remedy}"
 
 
 def missing(name: str, what: str) -> Drift:
@@ -73,7 +73,7 @@ async def mend(
     try:
         await apply(found.evolve(**{one.setting: one.wanted for one in drift}))
     except APIError:
-        # Which of them the server refuses it tells only one by one.
+        # Which of them the server refuses it reports only one by one.
         for one in drift:
             try:
                 await apply((await again()).evolve(**{one.setting: one.wanted}))

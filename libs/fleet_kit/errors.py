@@ -4,7 +4,16 @@ On the bus `settle` alone turns these into ack, nak or a dead letter; over HTTP 
 RFC 9457 body. Nothing else in the code decides either.
 """
 
-__all__ = ["BlobCorrupt", "BlobMissing", "LeaseLost", "NotYet", "Problem", "Refused", "Unreadable"]
+__all__ = [
+    "BlobCorrupt",
+    "BlobMissing",
+    "LeaseLost",
+    "NotYet",
+    "Problem",
+    "PublicationRefused",
+    "Refused",
+    "Unreadable",
+]
 
 
 class Refused(Exception):
@@ -13,6 +22,10 @@ class Refused(Exception):
 
 class Unreadable(Refused):
     """The body breaks the event's contract. A handler may say what that means (see `Handlers.on`)."""
+
+
+class PublicationRefused(Exception):
+    """JetStream takes this message neither now nor later. The event becomes a dead letter with this reason."""
 
 
 class NotYet(Exception):

@@ -95,7 +95,7 @@ def install(
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
     if not is_transient(error):
         raise error
-    log.warning("request could not be served", reason=describe(error))
+    log.warning("request_unavailable", reason=describe(error))
     detail = f"a dependency of this service is unavailable ({type(error).__name__}); see /readyz"
     return problem_response(Problem(503, "Temporarily unavailable", detail, retry_after=2))
 

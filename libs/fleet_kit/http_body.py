@@ -114,7 +114,7 @@ class Body:
         return body
 
     def replaying(self, body: bytes) -> Receive:
-        """An ASGI `receive` that gives a body which was read already, then what the connection tells further."""
+        """An ASGI `receive` that gives a body which was read already, then what the connection sends further."""
         given = False
 
         async def receive() -> Message:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from opentelemetry.trace import StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +22,7 @@ from fleet_kit.errors import Problem
 from fleet_kit.http_body import Body, BodyPlaces, ClientGone
 from fleet_kit.http_limits import JSON_BODY, Known, RouteTable
 from fleet_kit.settings import HttpSettings
-from fleet_kit.telemetry import span
+from fleet_kit.tracing import SpanKind, span
 
 __all__ = ["PUBLIC", "Front"]
 
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 _DOCS: Final = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"}) | _DOCS
 """What is answered without a token; /metrics too where the settings say so."""
+_UNTRACED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What a machine asks every few seconds: a trace of each would bury the others."""
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -75,8 +78,16 @@ class Front:
         answer = _Answer(send, body, scope["path"])
         method = scope["method"] if scope["method"] in METHODS else "other"
         try:
-            with span(f"{method} {template}", headers):
+            if scope["path"] in _UNTRACED:
                 await self._answered(scope, body, answer)
+                return
+            attributes = {"http.request.method": method, "http.route": template}
+            with span(f"{method} {template}", headers, SpanKind.SERVER, attributes) as current:
+                await self._answered(scope, body, answer)
+                if answer.started:
+                    current.set_attribute("http.response.status_code", answer.status)
+                if answer.outcome == "5xx":
+                    current.set_status(StatusCode.ERROR)
         finally:
             elapsed = time.perf_counter() - begun
             metrics.HTTP_SECONDS.labels(method, template, answer.outcome).observe(elapsed)
@@ -126,13 +137,15 @@ class _Answer:
         self._body = body
         self._path = path
         self.started = False
+        self.status = 0
         self.outcome = "gone"
         """Class of the status, 2xx to 5xx."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            self.outcome = f"{message['status'] // 100}xx"
+            self.status = message["status"]
+            self.outcome = f"{self.status // 100}xx"
             headers = MutableHeaders(scope=message)
             if self._path in _DOCS:
                 headers.setdefault("Content-Security-Policy", _DOCS_POLICY)
@@ -173,6 +186,6 @@ async def _error_response(scope: Scope, error: Exception) -> Response:
         handler = cast(Callable[[Request, Exception], Any] | None, app.exception_handlers.get(kind))
         if handler is not None:
             return cast(Response, await handler(request, error))
-    log.error("request failed", method=scope["method"], exc_info=error)
+    log.error("request_failed", method=scope["method"], exc_info=error)
     fault = Problem(500, "Internal error", "this service has a defect; its log has the details")
     return cast(Response, await cast(Any, app.exception_handlers[Problem])(request, fault))

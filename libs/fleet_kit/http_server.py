@@ -200,5 +200,5 @@ def _connections(wanted: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     allowed = max(16, soft - _OWN_FILES)
     if allowed < wanted:
-        log.warning("fewer connections than configured", limit=allowed, open_files=soft)
+        log.warning("http_connections_limited", limit=allowed, open_files=soft)
     return min(wanted, allowed)

@@ -101,7 +101,7 @@ class KeySet:
             self._failed = False
         except (OSError, TimeoutError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             self._failed = True
-            log.warning("key set could not be read", source=self._source, reason=str(error) or type(error).__name__)
+            log.warning("key_set_unreadable", source=self._source, reason=str(error) or type(error).__name__)
         finally:
             self._reading = None
 

@@ -62,7 +62,7 @@ class KeyValue:
                 try:
                     message = await subscription.next_msg(timeout=seconds)
                 except TimeoutError:
-                    log.warning("watch is silent", bucket=self.bucket.name, seconds=seconds)
+                    log.warning("watch_silent", bucket=self.bucket.name, seconds=seconds)
                     return
                 key = message.subject.removeprefix(self._prefix)
                 yield key, None if OPERATION in (message.headers or {}) else message.data
@@ -70,4 +70,4 @@ class KeyValue:
             try:
                 await subscription.unsubscribe()
             except (nats.errors.Error, OSError) as error:
-                log.info("watch ended with its connection", bucket=self.bucket.name, reason=describe(error))
+                log.info("watch_ended", bucket=self.bucket.name, reason=describe(error))

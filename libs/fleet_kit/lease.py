@@ -1,4 +1,4 @@
-"""Leases: who works on a thing, for how long, and a token that fences the writes of whoever had it before.
+"""Leases: who works on a thing, for how long, and a token that fences the writes of earlier holders.
 
 See Martin Kleppmann, "How to do distributed locking" (2016), on fencing tokens. Time is the database's.
 """

@@ -2,7 +2,15 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["DEAD_LETTERS", "EVENTS_HANDLED", "EVENT_SECONDS", "HTTP_SECONDS", "OUTBOX_WAITING", "STREAM_FILL"]
+__all__ = [
+    "DEAD_LETTERS",
+    "EVENTS_HANDLED",
+    "EVENT_SECONDS",
+    "HTTP_SECONDS",
+    "OUTBOX_REFUSED",
+    "OUTBOX_WAITING",
+    "STREAM_FILL",
+]
 
 EVENTS_HANDLED = Counter(
     "lorafleet_events_handled_total",
@@ -12,6 +20,9 @@ EVENTS_HANDLED = Counter(
 EVENT_SECONDS = Histogram("lorafleet_event_seconds", "Time to handle a delivery", ["consumer"])
 OUTBOX_WAITING = Gauge(
     "lorafleet_outbox_waiting", "Events in the outbox that JetStream has not acknowledged", ["service"]
+)
+OUTBOX_REFUSED = Counter(
+    "lorafleet_outbox_refused_total", "Events that JetStream refused for good, now dead letters", ["service"]
 )
 STREAM_FILL = Gauge("lorafleet_stream_fill_ratio", "Share of its room that a stream has used", ["stream"])
 DEAD_LETTERS = Gauge("lorafleet_dead_letters", "Dead letters that are kept")

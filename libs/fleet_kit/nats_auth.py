@@ -18,9 +18,11 @@ from fleet_events.topology import (
     SERVICES,
     STREAM,
     STREAMS,
+    TOPOLOGY,
     UPSTREAM,
     consumers_of,
     durable_name,
+    followed_by,
     probe_subject,
     published_by,
 )
@@ -30,9 +32,6 @@ __all__ = ["USERS", "inbox_prefix", "permissions", "server_config"]
 USERS = (*SERVICES, UPSTREAM, "admin")
 FLEET_ACCOUNT = "FLEET"
 UPSTREAM_ACCOUNT = "UPSTREAM"
-
-FOLLOWERS = {"inference": "lorafleet.v1.adapter.>", "router": "lorafleet.v1.adapter.>"}
-"""Who rebuilds a projection from the stream's start, and from which subjects."""
 
 
 def inbox_prefix(user: str) -> str:
@@ -59,14 +58,13 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
             f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
             f"$JS.ACK.{stream}.{durable}.>",
         ]
-    if followed := FOLLOWERS.get(user):
+    if followed := followed_by(user).subjects:
         publish += [
             f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{followed}",
             f"$JS.FC.{STREAM}.>",
         ]
-    if user == "registry":
-        # The sequence of a fact that it published: where replicas have to be for it to be applied.
-        publish.append(f"$JS.API.DIRECT.GET.{STREAM}.lorafleet.v1.adapter.>")
+    # The sequence of a fact that it published: where those who follow it have to be for it to be applied.
+    publish += [f"$JS.API.DIRECT.GET.{STREAM}.{subjects}" for subjects in _followed_of(user)]
     for bucket in BUCKETS:
         if bucket.service == user:
             publish.append(bucket.subjects)
@@ -77,6 +75,12 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
                 f"$JS.FC.{bucket.stream}.>",
             ]
     return {"publish": {"allow": publish}, "subscribe": {"allow": [inbox]}}
+
+
+def _followed_of(publisher: str) -> list[str]:
+    """The filters through which services follow what this one publishes."""
+    followers = {name for row in TOPOLOGY if publisher in row.published_by for name in row.followed_by}
+    return sorted({followed_by(name).subjects for name in followers})
 
 
 def server_config(users: Mapping[str, str]) -> str:

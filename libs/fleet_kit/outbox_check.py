@@ -47,7 +47,7 @@ async def check(connection: Connection, jetstream: JetStreamContext, server: str
                 again = await _newest(connection, stream, info.state.last_seq)
             await _remember(connection, stream, server, created)
         if again:
-            log.warning("events are published again: the server was replaced", stream=stream, events=again)
+            log.warning("events_republished", stream=stream, events=again)
 
 
 async def note(connection: Connection, stream: str, server: str) -> None:

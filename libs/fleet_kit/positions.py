@@ -50,7 +50,7 @@ async def announce_position(jetstream: JetStreamContext, replica: str, position:
                 await bucket.put(replica, str(now).encode())
                 announced, due = now, loop.time() + RENEW_EVERY
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                log.warning("position not announced", reason=describe(error))
+                log.warning("position_not_announced", reason=describe(error))
                 await asyncio.sleep(RENEW_EVERY)
         await asyncio.sleep(LOOK_EVERY)
 

@@ -24,7 +24,7 @@ __all__ = ["follow"]
 log = structlog.get_logger()
 
 HEARTBEAT = 0.5
-"""Seconds between two signs of life of the consumer while it has nothing to say."""
+"""Seconds between two signs of life of the consumer while it has nothing to deliver."""
 SILENCE = 3 * HEARTBEAT
 """Seconds without one after which the consumer counts as lost: its server, its stream or the connection is gone."""
 LOOK_EVERY = 0.1
@@ -54,7 +54,7 @@ async def follow(
 
     Args:
         jetstream: connected as a user whose permissions let it follow `subjects`.
-        subjects: one filter, for example lorafleet.v1.adapter.>.
+        subjects: one filter, see `fleet_events.topology.followed_by`.
         events: classes to hand over; others on these subjects are passed by.
         apply: must bear seeing an event again.
         caught_up: set once everything that was in the stream at the start has been handed over.
@@ -65,7 +65,7 @@ async def follow(
     """
     wanted = tuple(events)
     created: datetime | None = None
-    told = ""
+    logged = ""
     while True:
         try:
             while not _client(jetstream).is_connected:  # noqa: ASYNC110  # the client has no event for it
@@ -73,14 +73,14 @@ async def follow(
             async with asyncio.timeout(REQUEST):
                 found = (await jetstream.stream_info(STREAM)).created
             if created not in (None, found):
-                log.warning("the stream was made anew and is read from its start", stream=STREAM, created=str(found))
-            created, told = found, ""
+                log.warning("projection_restarted", stream=STREAM, created=str(found))
+            created, logged = found, ""
             await _read(jetstream, subjects, wanted, apply, caught_up, passed=passed)
         except (OSError, TimeoutError, nats.errors.Error, _Lost) as error:
             reason = describe(error)
-            if reason != told:
-                log.warning("projection waits for the bus", reason=reason)
-            told = reason
+            if reason != logged:
+                log.warning("projection_waiting_for_bus", reason=reason)
+            logged = reason
         await asyncio.sleep(RETRY)
 
 
@@ -123,17 +123,17 @@ async def _read(
             )
         if not made.num_pending and not (made.delivered and made.delivered.consumer_seq):
             caught_up.set()
-        delivered, heard = 0, asyncio.get_running_loop().time()
+        delivered, last_sign = 0, asyncio.get_running_loop().time()
         while True:
             if client.stats["reconnects"] != reconnects:
                 raise _Lost("the connection was lost")
             try:
                 message = await subscription.next_msg(timeout=LOOK_EVERY)
             except TimeoutError:
-                if asyncio.get_running_loop().time() > heard + SILENCE:
+                if asyncio.get_running_loop().time() > last_sign + SILENCE:
                     raise _Lost(f"the consumer was silent for {SILENCE:g} s") from None
                 continue
-            heard = asyncio.get_running_loop().time()
+            last_sign = asyncio.get_running_loop().time()
             if (message.headers or {}).get("Status") == "100":
                 await _sign_of_life(client, message, delivered)
                 continue
@@ -164,7 +164,7 @@ async def _hand_over(
     try:
         event, envelope = open_envelope(message.subject, message.headers, message.data, *Stored.of(message))
     except Refused as error:
-        log.warning("projection passes a broken event by", subject=message.subject, reason=str(error))
+        log.warning("projection_skipped_event", subject=message.subject, reason=str(error))
         return
     if isinstance(event, events):
         await apply(event, envelope)

@@ -3,6 +3,7 @@
 | table | kept |
 |---|---|
 | outbox | `KEEP_PUBLISHED` after its publication: longer than any `sync_interval`, see `outbox_check` |
+| outbox | of an event that JetStream refused: `KEEP_REFUSED`, since its dead letter may hold a part of it only |
 | inbox | of an event that its stream keeps for a time: until no delivery can bring it again, see `inbox_horizon` |
 | inbox | of an event that its stream keeps for good: as long as that, since a durable made again reads it all |
 | attempts | `KEEP_ATTEMPTS` after the last start |
@@ -11,7 +12,7 @@
 
 from datetime import timedelta
 
-from fleet_events.topology import consumers_of, durable_name
+from fleet_events.topology import DEAD_STREAM, consumers_of, durable_name
 from fleet_kit.db import Connection
 
 __all__ = ["SWEEP_SECONDS", "inbox_horizon", "sweep"]
@@ -21,6 +22,7 @@ BATCH = 5000
 """Rows of one table that one sweep deletes at most: a few milliseconds of the relay's time."""
 
 KEEP_PUBLISHED = timedelta(days=1)
+KEEP_REFUSED = timedelta(days=90)
 KEEP_ATTEMPTS = timedelta(days=7)
 KEEP_LEASE = timedelta(days=90)
 MARGIN = timedelta(days=30)
@@ -55,9 +57,12 @@ async def _outbox(connection: Connection) -> int:
     return _count(
         await connection.execute(
             "delete from outbox where position in"
-            " (select position from outbox where published_at < now() - $1::interval order by published_at limit $2)",
+            " (select position from outbox where published_at < now() - $1::interval"
+            " and (stream is distinct from $3 or published_at < now() - $4::interval) order by published_at limit $2)",
             KEEP_PUBLISHED,
             BATCH,
+            DEAD_STREAM,
+            KEEP_REFUSED,
         )
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import httpx
 import structlog
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
@@ -26,6 +27,7 @@ from fleet_kit.outbox import Relay
 from fleet_kit.readiness import Cached, write_database, write_stream
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.stream_room import watch_room
+from fleet_kit.tracing import flush_spans
 from fleet_kit.transaction import Transaction
 
 __all__ = ["Service", "create_app", "serve"]
@@ -134,8 +136,12 @@ def create_app(
                 keep=settings.jwks_keep_seconds,
             )
             yield
+        # Here and not after the server's end: uvicorn ends the process by the signal that it got.
+        await asyncio.to_thread(flush_spans)
 
-    app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan)
+    # Requests are traced and measured by `http_front`, before FastAPI knows of them.
+    untraced: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+    app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan, telemetry=untraced)
     app.state.name = name
     http.install(app, settings, lambda: app.state.writes | app.state.service.extra_checks)
     app.include_router(api)
@@ -186,13 +192,13 @@ async def _start(
             service.relay = Relay(service.name, service.pool, jetstream, lambda: service.bus.server_id)
             if handlers is not None:
                 await service.bus.listen(handlers, service, service.transaction, service.pool)
-            log.info("service listens")
+            log.info("service_started")
             await service.relay.run()
     except asyncio.CancelledError:
         raise
     except Exception:
-        # Nothing supervises this task from inside; the process ends so that whoever runs it starts it anew.
-        log.exception("service could not start")
+        # Nothing supervises this task from inside; the process ends and its supervisor starts it again.
+        log.exception("service_start_failed")
         import os
         import signal
 

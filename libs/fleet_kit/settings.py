@@ -33,7 +33,7 @@ class HttpSettings(BaseSettings):
 
 
 class ServiceSettings(HttpSettings):
-    """Where a service listens, what it stands on and who it is. A service subclasses it in its settings.py."""
+    """Where a service listens, what it depends on and who it is. A service subclasses it in its settings.py."""
 
     host: str = "127.0.0.1"
     port: int

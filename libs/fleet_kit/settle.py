@@ -60,21 +60,21 @@ class Settlement:
             outcome = await handle()
             await message.ack()
         except asyncio.CancelledError:
-            # The service stops: whoever is left gets the message at once.
+            # The service stops: another worker gets the message at once.
             await later(message, 0.1)
             raise
         except NotYet as error:
-            log.info("event waits", consumer=durable, reason=str(error), after=error.after)
+            log.info("event_deferred", consumer=durable, reason=str(error), after=error.after)
             await later(message, error.after)
         except LeaseLost as error:
-            log.warning("work was taken over", consumer=durable, reason=str(error))
+            log.warning("lease_taken_over", consumer=durable, reason=str(error))
             await later(message, 5.0)
         except Refused as error:
             outcome = None
             await self._dead_letter(message, durable, f"refused: {error}")
         except Exception as error:
             if is_transient(error):
-                log.warning("transient fault", consumer=durable, reason=describe(error), deliveries=deliveries)
+                log.warning("transient_fault", consumer=durable, reason=describe(error), deliveries=deliveries)
                 await later(message, backoff(deliveries))
             else:
                 outcome = await self._failed(message, durable, error, at_once=alone and is_deterministic(error))
@@ -109,13 +109,13 @@ class Settlement:
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         key, now = (type(error).__name__, place), time.monotonic()
         if now - self._shown.get(key, float("-inf")) < TRACEBACK_SECONDS:
-            log.error("handler failed", consumer=durable, reason=describe(error), place=place)
+            log.error("handler_failed", consumer=durable, reason=describe(error), place=place)
             return
         self._shown[key] = now
         self._shown.move_to_end(key)
         if len(self._shown) > _REMEMBERED:
             self._shown.popitem(last=False)
-        log.error("handler failed", consumer=durable, reason=describe(error), place=place, exc_info=error)
+        log.error("handler_failed", consumer=durable, reason=describe(error), place=place, exc_info=error)
 
 
 def _named(error: Exception) -> str:

@@ -27,7 +27,7 @@ async def watch_room(jetstream: JetStreamContext) -> NoReturn:
         try:
             await look(jetstream)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            log.info("streams cannot be asked for their room", reason=describe(error))
+            log.info("stream_room_unknown", reason=describe(error))
         await asyncio.sleep(LOOK_EVERY)
 
 
@@ -42,5 +42,5 @@ async def look(jetstream: JetStreamContext) -> dict[str, float]:
         if name == DEAD_STREAM:
             metrics.DEAD_LETTERS.set(info.state.messages)
         if filled[name] >= NEARLY_FULL:
-            log.warning("stream is nearly full", stream=name, filled=round(filled[name], 3), max_bytes=room)
+            log.warning("stream_nearly_full", stream=name, filled=round(filled[name], 3), max_bytes=room)
     return filled

@@ -50,7 +50,7 @@ async def split_streams(jetstream: JetStreamContext, wanted: list[StreamConfig])
     copying = [stream for stream, _ in others if await _copies(jetstream, stream)]
     if set(old.subjects or ()) == set(facts.subjects or ()) and not copying and not await _left(jetstream, others):
         return
-    log.info("dividing the stream of events", stream=FACTS.name, into=[stream.name for stream, _ in others])
+    log.info("stream_split_begun", stream=FACTS.name, into=[stream.name for stream, _ in others])
     # Room first: what is reserved by the old size leaves none for the new streams.
     await jetstream.update_stream(old.evolve(max_bytes=facts.max_bytes))
     for stream, config in others:

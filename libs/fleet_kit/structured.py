@@ -30,17 +30,17 @@ def as_binary(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], 
         body: the message's.
 
     Raises:
-        Refused: it says to be in structured mode, and is no event in the JSON format; or it is one, and says to be the
-            event's data alone.
+        Refused: its content type is that of structured mode, and it is no event in the JSON format; or it is one, and
+            claims to be the event's data alone.
     """
     kind = _media_type(headers.get("content-type", ""))
     if kind.startswith("application/cloudevents") and kind != CONTENT_TYPE:
         raise Refused(f"content-type {kind[:80]!r} is not readable: send each event by itself, as {CONTENT_TYPE}")
-    # NATS had no headers when its binding was made, and some clients still send none: the document tells then.
-    telling = b'"specversion"' in body and not any(name.startswith("ce-") for name in headers)
-    bare = telling and not kind
+    # NATS had no headers when its binding was made, and some clients still send none: the document decides then.
+    self_described = b'"specversion"' in body and not any(name.startswith("ce-") for name in headers)
+    bare = self_described and not kind
     if kind != CONTENT_TYPE and not bare:
-        if telling and _is_json(kind):
+        if self_described and _is_json(kind):
             _refuse_a_whole_event(kind, body)
         return dict(headers), body
     try:
@@ -94,7 +94,7 @@ def _text(name: str, value: JsonValue) -> str:
 
 
 def _data(document: Mapping[str, JsonValue], content_type: str) -> tuple[str, bytes]:
-    """Content type and bytes of the data; every type of JSON is told as the one that events are read by."""
+    """Content type and bytes of the data; every type of JSON is given as the one that events are read by."""
     is_json = _is_json(_media_type(content_type))
     if is_json and _media_type(content_type) != _JSON:
         content_type = _JSON

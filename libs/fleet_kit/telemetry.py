@@ -1,38 +1,32 @@
-"""Structured logs with trace ids, and W3C trace context that travels in HTTP and event headers."""
+"""Structured logs, each line with its trace's id."""
 
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.typing import Processor
 
-__all__ = ["configure", "span", "trace_headers"]
+from fleet_kit.tracing import configure_tracing
+
+__all__ = ["configure"]
 
 # Read when tqdm is imported: libraries that load models draw bars between the lines of the log.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-_propagator = TraceContextTextMapPropagator()
-_tracer = trace.get_tracer("lorafleet")
-
 
 def configure(service: str, level: str) -> None:
-    """One JSON object a log line on stdout, from whoever logs; spans carry the service's name.
+    """One JSON object a log line on stdout, whatever logs it, and spans under the service's name.
 
-    Libraries are heard from WARNING on, whatever `level` is: at DEBUG they log the headers of requests, and with them
+    Libraries log from WARNING on, whatever `level` is: at DEBUG they log the headers of requests, and with them
     tokens.
     """
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        trace.set_tracer_provider(TracerProvider(resource=Resource.create({"service.name": service})))
+    configure_tracing(service)
     number = logging.getLevelNamesMapping()[level.upper()]
 
     def with_service(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -81,30 +75,16 @@ def _log_uncaught() -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
         else:
-            log.critical("process ends", exc_info=(kind, error, trace))
+            log.critical("process_failed", exc_info=(kind, error, trace))
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
-            log.error("thread failed", exc_info=args.exc_value)
+            log.error("thread_failed", exc_info=args.exc_value)
 
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
         if args.exc_value is not None:
-            log.error("exception where none can be raised", where=repr(args.object), exc_info=args.exc_value)
+            log.error("unraisable_exception", where=repr(args.object), exc_info=args.exc_value)
 
     sys.excepthook = of_process
     threading.excepthook = of_thread
     sys.unraisablehook = unraisable
-
-
-@contextmanager
-def span(name: str, headers: Mapping[str, str]) -> Iterator[None]:
-    """Continue the trace that the headers carry, or begin one."""
-    with _tracer.start_as_current_span(name, context=_propagator.extract(dict(headers))):
-        yield
-
-
-def trace_headers() -> dict[str, str]:
-    """The current trace as headers, empty outside of one."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier

@@ -6,7 +6,7 @@ from fleet_events.message import Event
 from fleet_kit import outbox
 from fleet_kit.cloudevents import Envelope, seal
 from fleet_kit.db import Connection
-from fleet_kit.telemetry import trace_headers
+from fleet_kit.tracing import trace_headers
 
 __all__ = ["Transaction"]
 

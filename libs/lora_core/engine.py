@@ -205,15 +205,14 @@ class ArrowEngine:
         Raises what a row failed with, see `Batch`.
         """
         sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        requests = [sampling.request(self.tokenizer(prompt)["input_ids"], adapter) for prompt in prompts]
-        batch = self.start(requests)
-        tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
+        batch = self.start([sampling.request(self.tokenizer(prompt)["input_ids"], adapter) for prompt in prompts])
+        tokens: list[list[tuple[int, float]]] = [[] for _ in prompts]
         try:
             for row, token, logprob in batch:
                 tokens[row].append((token, logprob))
         finally:
             batch.close()
-        for row in range(len(requests)):
+        for row in range(len(prompts)):
             if (fault := batch.fault(row)) is not None:
                 raise fault
         return [self._generation(row, drawn, batch) for row, drawn in enumerate(tokens)]
@@ -238,9 +237,8 @@ class ArrowEngine:
         found = logits.log_softmax(-1)
         picked = found.gather(1, targets.unsqueeze(1)).squeeze(1).tolist()
         values, tokens = found.topk(min(alternatives, found.shape[1]), dim=1)
-        likely = [
-            tuple(zip(row, of_row, strict=True)) for row, of_row in zip(tokens.tolist(), values.tolist(), strict=True)
-        ]
+        pairs = zip(tokens.tolist(), values.tolist(), strict=True)
+        likely = [tuple(zip(row, of_row, strict=True)) for row, of_row in pairs]
         return list(zip(picked, likely, strict=True))
 
     def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> TopLogits:
@@ -317,6 +315,6 @@ class ArrowEngine:
                 self._bank.drop(loaded.report.slot)
 
     def _generation(self, row: int, drawn: Sequence[tuple[int, float]], batch: Batch) -> Generation:
-        tokens = tuple(token for token, _ in drawn)
-        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return Generation(str(text), tokens, tuple(lp for _, lp in drawn), batch.finish_reason(row) or "cancelled")
+        tokens, logprobs = tuple(token for token, _ in drawn), tuple(logprob for _, logprob in drawn)
+        text = str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return Generation(text, tokens, logprobs, batch.finish_reason(row) or "cancelled")

@@ -1,5 +1,5 @@
 """Evaluator: owns golden data sets and evaluations.
 
-Hears AdapterRegistered and EvaluationRequested; says EvaluationScored, EvaluationFailed, RegressionDetected and
-GoldenDatasetPublished.
+Publishes EvaluationRequested, GoldenDatasetPublished, EvaluationScored, EvaluationFailed, RegressionDetected.
+Consumes AdapterRegistered, EvaluationRequested, AdapterActivated.
 """

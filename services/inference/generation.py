@@ -241,6 +241,7 @@ class Generator:
                 domain=chosen.adapter.domain if chosen.adapter else "",
                 artifact_sha256=chosen.adapter.artifact.blob.sha256 if chosen.adapter else "",
                 base_model=chosen.base.name,
+                base_model_revision=chosen.base.revision,
                 prompt_tokens=len(task.prompt_ids),
                 completion_tokens=produced,
                 latency_ms=(time.monotonic() - begun) * 1000,

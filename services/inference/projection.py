@@ -6,25 +6,18 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet_events import Event
-from fleet_events.v1 import (
-    Adapter,
-    AdapterActivated,
-    AdapterDeactivated,
-    AdapterRegistered,
-    Approved,
-    Rejected,
-)
+from fleet_events.topology import followed_by
+from fleet_events.v1 import Adapter
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
 from services.inference.base_models import BaseModels
-from services.inference.catalogue import Catalogue, Standing
+from services.inference.catalogue import Catalogue, CatalogueEvent, Standing
 from services.inference.policies.preloading import Preloading
 
 log = structlog.get_logger()
 
-EVENTS = (AdapterRegistered, Approved, Rejected, AdapterActivated, AdapterDeactivated)
-SUBJECTS = "lorafleet.v1.adapter.>"
+FOLLOWED = followed_by("inference")
 
 
 class Projection:
@@ -43,7 +36,9 @@ class Projection:
         """Follows the stream for ever."""
         preloading = asyncio.create_task(self._preload_at_start())
         try:
-            await follow(jetstream, SUBJECTS, EVENTS, self._apply, self.caught_up, passed=self._passed)
+            await follow(
+                jetstream, FOLLOWED.subjects, FOLLOWED.events, self._apply, self.caught_up, passed=self._passed
+            )
         finally:
             await tasks.end(preloading)
 
@@ -55,7 +50,7 @@ class Projection:
             self._preloading.activated(adapter)
 
     async def _apply(self, event: Event, _envelope: Envelope) -> None:
-        if not isinstance(event, EVENTS):
+        if not isinstance(event, CatalogueEvent):
             return
         before, self.catalogue = self.catalogue, self.catalogue.apply(event)
         if self._replayed and self.catalogue is not before:

@@ -10,8 +10,11 @@ from prometheus_client import Counter
 
 from fleet_events import Event
 from fleet_kit.cloudevents import Outgoing, seal
+from fleet_kit.dead_letter_writer import store_refused
+from fleet_kit.errors import PublicationRefused
 from fleet_kit.faults import describe
-from fleet_kit.telemetry import trace_headers
+from fleet_kit.publishing import publish
+from fleet_kit.tracing import trace_headers
 
 log = structlog.get_logger()
 
@@ -68,4 +71,7 @@ class Publisher:
             log.warning("events_lost_at_exit", events=len(self._buffer))
 
     async def _send(self, outgoing: Outgoing) -> None:
-        await self._jetstream.publish(outgoing.subject, outgoing.body, timeout=5, headers=outgoing.headers)
+        try:
+            await publish(self._jetstream, outgoing)
+        except PublicationRefused as refusal:
+            await store_refused(self._jetstream, "inference", outgoing, str(refusal))

@@ -1,5 +1,6 @@
 """Registry: owns families, versions, provenance, approval, activation, the audit trail, usage and feedback counters.
 
-Hears TrainingCompleted, EvaluationScored, GenerationCompleted, FeedbackRecorded, AdapterLoaded.
-Says AdapterRegistered, Approved, ReviewRequested, Rejected, AdapterActivated, AdapterDeactivated, AdapterRolledBack.
+Publishes AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated, AdapterDeactivated,
+AdapterRolledBack.
+Consumes FeedbackRecorded, TrainingCompleted, EvaluationScored, EvaluationFailed, AdapterLoaded, GenerationCompleted.
 """

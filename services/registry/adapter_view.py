@@ -201,18 +201,18 @@ class AdapterDetails(AdapterView):
 
     @classmethod
     def with_service(cls, adapter: Adapter, usage: Usage, feedback: Feedback, replicas: Sequence[Replica]) -> Self:
-        made_of = adapter.made_of
+        submission = adapter.submission
         return cls(
             **_summary(adapter),
-            example_prompts=made_of.example_prompts,
-            golden_dataset_id=made_of.golden_dataset_id,
-            auto_approve_threshold=made_of.auto_approve_threshold,
-            artifact=BlobView.model_validate(made_of.artifact.blob),
-            checkpoint=BlobView.model_validate(made_of.checkpoint),
-            checkpoint_config=BlobView.model_validate(made_of.checkpoint_config),
-            probe=made_of.probe,
-            training=_training(made_of.training),
-            origin=OriginView.model_validate(made_of.origin) if made_of.origin else None,
+            example_prompts=submission.example_prompts,
+            golden_dataset_id=submission.golden_dataset_id,
+            auto_approve_threshold=submission.auto_approve_threshold,
+            artifact=BlobView.model_validate(submission.artifact.blob),
+            checkpoint=BlobView.model_validate(submission.checkpoint),
+            checkpoint_config=BlobView.model_validate(submission.checkpoint_config),
+            probe=submission.probe,
+            training=_training(submission.training),
+            origin=OriginView.model_validate(submission.origin) if submission.origin else None,
             evaluation=EvaluationView.of(adapter.evaluation) if adapter.evaluation else None,
             usage=UsageView.model_validate(usage),
             feedback=FeedbackView.model_validate(feedback),
@@ -229,7 +229,7 @@ class AdapterList(View):
 
 def metrics_of(adapter: Adapter) -> dict[str, float]:
     """The version's numbers in one flat map, under the names of LA-1.3."""
-    metrics = dict(adapter.made_of.training.metrics) if adapter.made_of.training else {}
+    metrics = dict(adapter.submission.training.metrics) if adapter.submission.training else {}
     if adapter.evaluation is not None:
         metrics["llm_judge_score"] = adapter.evaluation.judgement.score
         metrics["pass_rate"] = adapter.evaluation.pass_rate * 100
@@ -237,24 +237,24 @@ def metrics_of(adapter: Adapter) -> dict[str, float]:
 
 
 def _summary(adapter: Adapter) -> dict[str, Any]:
-    made_of = adapter.made_of
+    submission = adapter.submission
     return {
         "adapter_id": adapter.adapter_id,
-        "family": made_of.family,
-        "domain": made_of.domain,
-        "method": made_of.method.value,
+        "family": submission.family,
+        "domain": submission.domain,
+        "method": submission.method,
         "version": str(adapter.version),
         "status": adapter.status.value,
         "active": adapter.active,
-        "base_model": BaseModelView.model_validate(made_of.base_model),
+        "base_model": BaseModelView.model_validate(submission.base_model),
         "artifact_sha256": adapter.artifact_sha256,
-        "artifact_bytes": made_of.artifact.blob.bytes,
-        "rank": made_of.artifact.rank,
-        "alpha": made_of.artifact.alpha,
-        "target_modules": made_of.artifact.target_modules,
-        "description": made_of.description,
+        "artifact_bytes": submission.artifact.blob.bytes,
+        "rank": submission.artifact.rank,
+        "alpha": submission.artifact.alpha,
+        "target_modules": submission.artifact.target_modules,
+        "description": submission.description,
         "metrics": metrics_of(adapter),
-        "registered_by": made_of.by,
+        "registered_by": submission.by,
         "registered_at": adapter.registered_at,
         "decided_by": adapter.decided_by,
         "decided_at": adapter.decided_at,

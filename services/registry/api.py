@@ -1,51 +1,41 @@
-"""HTTP in: what the registry holds, and the decisions of humans."""
+"""HTTP in: what the registry holds, and the policies of domains. The decisions of humans are in `decisions`."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
-from fleet_events import v1
-from fleet_events.topology import Row, row_of
+from fleet_events.v1 import DomainName, Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
-from fleet_kit.http import dependency
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import domain, record, upload
-from services.registry.access import Admin, Approver, Reader, Writer, visible
+from services.registry import answers, decisions, upload
+from services.registry.access import Admin, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
-from services.registry.change import Act, AuditEntry, Change, NotAllowed
-from services.registry.family import Adapter, Family, Method, Status, Training
+from services.registry.details import details_of
+from services.registry.family import Status, Training
 from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
-from services.registry.parts import RegistryService
+from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
+from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
 from services.registry.store import listing, usage, versions
-from services.registry.wire import AuditView, PolicyBody, Reason, RefusalList, Statistics
-from services.registry.withdrawal import WithdrawnAdapter, withdrawal_of
+from services.registry.transition import Act, AuditEntry
 
 router = APIRouter(prefix="/v1", tags=["registry"])
-
-
-Service = Annotated[RegistryService, Depends(dependency(RegistryService))]
-WITHDRAWAL: dict[int | str, dict[str, object]] = {
-    202: {
-        "model": WithdrawnAdapter,
-        "description": "Recorded, but the bus or replicas could not be reached yet: `withdrawal` tells which",
-    }
-}
-DomainName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+router.include_router(decisions.router)
+router.include_router(answers.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")
 async def list_adapters(
     *,
     caller: Reader,
-    service: Service,
+    service: ThisService,
     domain: str | None = None,
     method: Method | None = None,
     status: Status | None = None,
@@ -71,10 +61,12 @@ async def list_adapters(
     summary="Register a PEFT folder",
     openapi_extra=body_rule("max_artifact_bytes", "multipart/form-data") | upload.OPENAPI,
 )
-async def register_adapter(request: Request, response: Response, caller: Writer, service: Service) -> AdapterDetails:
+async def register_adapter(
+    request: Request, response: Response, caller: Writer, service: ThisService
+) -> AdapterDetails:
     adapter = await upload.register_upload(request, caller, service)
     response.headers["Location"] = f"/v1/adapters/{adapter.adapter_id}"
-    return await _details(service, adapter)
+    return await details_of(service, adapter)
 
 
 @router.post(
@@ -84,21 +76,21 @@ async def register_adapter(request: Request, response: Response, caller: Writer,
     openapi_extra=body_rule("max_artifact_bytes", "multipart/form-data") | endpoint.OPENAPI,
     responses=endpoint.RESPONSES,
 )
-async def import_adapter(request: Request, response: Response, caller: Writer, service: Service) -> AdapterDetails:
+async def import_adapter(request: Request, response: Response, caller: Writer, service: ThisService) -> AdapterDetails:
     adapter = await endpoint.register_import(request, caller, service)
     response.headers["Location"] = f"/v1/adapters/{adapter.adapter_id}"
-    return await _details(service, adapter)
+    return await details_of(service, adapter)
 
 
 @router.get("/adapters/{adapter_id}", summary="Everything known of a version")
-async def get_adapter(adapter_id: str, caller: Reader, service: Service) -> AdapterDetails:
+async def get_adapter(adapter_id: str, caller: Reader, service: ThisService) -> AdapterDetails:
     async with service.db.acquire(timeout=5) as connection:
         adapter = await visible(connection, adapter_id, caller)
-    return await _details(service, adapter)
+    return await details_of(service, adapter)
 
 
 @router.get("/adapters/{adapter_id}/provenance", summary="The digest chain of a version")
-async def get_provenance(adapter_id: str, caller: Reader, service: Service) -> Provenance:
+async def get_provenance(adapter_id: str, caller: Reader, service: ThisService) -> Provenance:
     async with service.db.acquire(timeout=5) as connection:
         adapter = await visible(connection, adapter_id, caller)
         return Provenance.of(
@@ -110,14 +102,14 @@ async def get_provenance(adapter_id: str, caller: Reader, service: Service) -> P
 
 
 @router.get("/adapters/{adapter_id}/audit", summary="Who did what with a version, when and why")
-async def get_audit(adapter_id: str, caller: Reader, service: Service) -> AuditView:
+async def get_audit(adapter_id: str, caller: Reader, service: ThisService) -> AuditView:
     async with service.db.acquire(timeout=5) as connection:
         await visible(connection, adapter_id, caller)
         return AuditView.of(await listing.trail(connection, adapter_id))
 
 
 @router.get("/adapters/{adapter_id}/evaluations", summary="Every score of a version, oldest first")
-async def get_evaluations(adapter_id: str, caller: Reader, service: Service) -> dict[str, list[EvaluationView]]:
+async def get_evaluations(adapter_id: str, caller: Reader, service: ThisService) -> dict[str, list[EvaluationView]]:
     async with service.db.acquire(timeout=5) as connection:
         await visible(connection, adapter_id, caller)
         found = await versions.evaluations_of(connection, adapter_id)
@@ -131,7 +123,7 @@ async def get_evaluations(adapter_id: str, caller: Reader, service: Service) -> 
     responses=answers_with("application/json", "text/html"),
 )
 async def get_report(
-    adapter_id: str, caller: Reader, service: Service, accept: Annotated[str, Header()] = ""
+    adapter_id: str, caller: Reader, service: ThisService, accept: Annotated[str, Header()] = ""
 ) -> Response:
     """A browser, which accepts text/html and no JSON, gets the page; everything else the JSON document."""
     training = await _training(service, adapter_id, caller)
@@ -146,54 +138,28 @@ async def get_report(
     response_class=Response,
     responses=answers_with("text/markdown"),
 )
-async def get_model_card(adapter_id: str, caller: Reader, service: Service) -> Response:
+async def get_model_card(adapter_id: str, caller: Reader, service: ThisService) -> Response:
     training = await _training(service, adapter_id, caller)
     if training.model_card is None:
-        raise Problem(404, "No model card", f"{adapter_id} was trained before trainers wrote one; its report is there")
+        raise Problem(404, "No model card", f"{adapter_id} was trained before model cards existed; see its report")
     return _served(await service.blobs.get(training.model_card), "text/markdown; charset=utf-8")
 
 
-@router.get("/adapters/{adapter_id}/manifest", summary="What a catalogue says of a version, and the forms it has")
-async def get_manifest(adapter_id: str, caller: Reader, service: Service) -> Manifest:
+@router.get("/adapters/{adapter_id}/manifest", summary="The manifest of a version: its purpose, numbers and forms")
+async def get_manifest(adapter_id: str, caller: Reader, service: ThisService) -> Manifest:
     async with service.db.acquire(timeout=5) as connection:
         return Manifest.of(await visible(connection, adapter_id, caller))
 
 
-@router.post("/adapters/{adapter_id}/approve", summary="Let a version serve; where the policy says so it does at once")
-async def approve(adapter_id: str, body: Reason, caller: Approver, service: Service) -> AdapterDetails:
-    return await _decide(service, adapter_id, caller, body, "approve")
-
-
-@router.post("/adapters/{adapter_id}/reject", summary="Never let a version serve", responses=WITHDRAWAL)
-async def reject(
-    adapter_id: str, body: Reason, caller: Approver, service: Service, response: Response
-) -> WithdrawnAdapter:
-    details = await _decide(service, adapter_id, caller, body, "reject")
-    return await _withdrawn(service, details, row_of(v1.Rejected), response)
-
-
-@router.post("/adapters/{adapter_id}/activate", summary="Make an approved version its family's answer")
-async def activate(adapter_id: str, body: Reason, caller: Writer, service: Service) -> AdapterDetails:
-    return await _decide(service, adapter_id, caller, body, "activate")
-
-
-@router.post("/adapters/{adapter_id}/deactivate", summary="Take a version out of service", responses=WITHDRAWAL)
-async def deactivate(
-    adapter_id: str, body: Reason, caller: Writer, service: Service, response: Response
-) -> WithdrawnAdapter:
-    details = await _decide(service, adapter_id, caller, body, "deactivate")
-    return await _withdrawn(service, details, row_of(v1.AdapterDeactivated), response)
-
-
 @router.get("/policies/{domain}", summary="The approval policy of a domain")
-async def get_policy(domain: DomainName, caller: Reader, service: Service) -> PolicyBody:
+async def get_policy(domain: DomainName, caller: Reader, service: ThisService) -> PolicyBody:
     caller.reach(domain)
     async with service.db.acquire(timeout=5) as connection:
         return PolicyBody.model_validate(await versions.find_policy(connection, domain))
 
 
 @router.put("/policies/{domain}", summary="Set the approval policy of a domain")
-async def put_policy(domain: DomainName, body: PolicyBody, caller: Admin, service: Service) -> PolicyBody:
+async def put_policy(domain: DomainName, body: PolicyBody, caller: Admin, service: ThisService) -> PolicyBody:
     caller.reach(domain)
     try:
         policy = body.policy()
@@ -211,7 +177,7 @@ async def put_policy(domain: DomainName, body: PolicyBody, caller: Admin, servic
 
 
 @router.get("/policies/{domain}/audit", summary="Who changed a domain's policy, when and from what to what")
-async def get_policy_audit(domain: DomainName, caller: Reader, service: Service) -> AuditView:
+async def get_policy_audit(domain: DomainName, caller: Reader, service: ThisService) -> AuditView:
     caller.reach(domain)
     async with service.db.acquire(timeout=5) as connection:
         return AuditView.of(await listing.trail(connection, f"policy/{domain}"))
@@ -220,7 +186,7 @@ async def get_policy_audit(domain: DomainName, caller: Reader, service: Service)
 @router.get("/refusals", summary="Finished trainings that could not be registered, and why")
 async def list_refusals(
     caller: Reader,
-    service: Service,
+    service: ThisService,
     domain: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> RefusalList:
@@ -231,62 +197,10 @@ async def list_refusals(
 
 
 @router.get("/statistics", summary="Counts of versions, answers and ratings by domain")
-async def get_statistics(caller: Reader, service: Service) -> Statistics:
+async def get_statistics(caller: Reader, service: ThisService) -> Statistics:
     reached = caller.domain_filter
     async with service.db.acquire(timeout=5) as connection:
         return Statistics.of(await listing.counts(connection, reached), await listing.service(connection, reached))
-
-
-async def _decide(
-    service: RegistryService,
-    adapter_id: str,
-    caller: Caller,
-    body: Reason,
-    step: Literal["approve", "reject", "activate", "deactivate"],
-) -> AdapterDetails:
-    act = Act(caller.subject, datetime.now(UTC), body.reason)
-    async with service.transaction() as tx:
-        adapter = await visible(tx.connection, adapter_id, caller)
-        made_of = adapter.made_of
-        family = await record.lock(tx, made_of.domain, made_of.method)
-        policy = await versions.find_policy(tx.connection, made_of.domain)
-        try:
-            change = _transition(step, family, adapter_id, act, policy)
-        except NotAllowed as error:
-            raise Problem(409, "Not allowed", str(error), field="status") from error
-        await record.save(tx, family, change)
-    return await _details(service, change.family.find(adapter_id) or adapter)
-
-
-async def _withdrawn(
-    service: RegistryService, details: AdapterDetails, row: Row, response: Response
-) -> WithdrawnAdapter:
-    withdrawal = await withdrawal_of(service, details.adapter_id, row)
-    if not withdrawal.complete:
-        response.status_code = 202
-    return WithdrawnAdapter(**dict(details), withdrawal=withdrawal)
-
-
-def _transition(step: str, family: Family, adapter_id: str, act: Act, policy: Policy) -> Change:
-    match step:
-        case "approve":
-            return domain.approve(family, adapter_id, act, policy)
-        case "reject":
-            return domain.reject(family, adapter_id, act)
-        case "activate":
-            return domain.activate(family, adapter_id, act)
-        case _:
-            return domain.deactivate(family, adapter_id, act)
-
-
-async def _details(service: RegistryService, adapter: Adapter) -> AdapterDetails:
-    async with service.db.acquire(timeout=5) as connection:
-        return AdapterDetails.with_service(
-            adapter,
-            await usage.usage_of(connection, adapter.adapter_id),
-            await usage.feedback_of(connection, adapter.adapter_id),
-            await usage.replicas_of(connection, adapter.adapter_id),
-        )
 
 
 def _plain(policy: Policy) -> dict[str, object]:
@@ -296,7 +210,7 @@ def _plain(policy: Policy) -> dict[str, object]:
 async def _training(service: RegistryService, adapter_id: str, caller: Caller) -> Training:
     async with service.db.acquire(timeout=5) as connection:
         adapter = await visible(connection, adapter_id, caller)
-    training = adapter.made_of.training
+    training = adapter.submission.training
     if training is None:
         raise Problem(404, "No training report", f"{adapter_id} was uploaded, not trained here")
     return training

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import structlog
 from fastapi import FastAPI
 
 from fleet_kit import tasks
 from fleet_kit.service import create_app, serve
-from lora_core.errors import AdapterError
 from services.registry import api
-from services.registry.base_models import BaseModels, WrongBaseModel
+from services.registry.answer_retention import forget_old
+from services.registry.base_models import BaseModels
 from services.registry.handlers import handlers
 from services.registry.imports.guard import Hosts
 from services.registry.imports.hub import Hub
@@ -23,35 +22,25 @@ from services.registry.quota import UploadsInFlight
 from services.registry.scratch import Scratch
 from services.registry.settings import RegistrySettings
 
-log = structlog.get_logger()
-
 
 @asynccontextmanager
 async def parts(service: RegistryService) -> AsyncIterator[Parts]:
-    """The pinned base models, read in the background so that the first registration need not wait for it."""
+    """The pinned base models, read in the background so that the first registration need not wait for them."""
     settings = service.settings
     models = BaseModels(settings.pinned, Inspector(Bounds.of(settings)), settings.max_rank)
-    reading = asyncio.create_task(_read_all(models))
+    background = [asyncio.create_task(work) for work in (models.read_all(), forget_old(service))]
+    service.extra_checks["base_models"] = models.ready
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     try:
         yield Parts(models, scratch, _hub(settings), UploadsInFlight(settings.max_uploads_at_once))
     finally:
-        await tasks.end(reading)
+        await tasks.end(*background)
         await asyncio.to_thread(scratch.close)
 
 
 def _hub(settings: RegistrySettings) -> Hub:
     hosts = Hosts(settings.import_hosts, settings.import_private_hosts)
     return Hub(hosts, most=settings.max_artifact_bytes, seconds=settings.import_seconds)
-
-
-async def _read_all(models: BaseModels) -> None:
-    for name in models.names:
-        try:
-            await models.get(name)
-        except (AdapterError, WrongBaseModel, OSError) as error:
-            # Registrations for this model fail with the same reason; the registry serves everything else.
-            log.error("base model cannot be read", base_model=name, reason=str(error))
 
 
 def build(settings: RegistrySettings | None = None) -> FastAPI:

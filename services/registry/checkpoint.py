@@ -30,7 +30,7 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a valid adapter says of itself. `target_modules` are projection names such as q_proj."""
+    """Rank, alpha and modules of a valid adapter. `target_modules` are projection names such as q_proj."""
 
     rank: int
     alpha: float
@@ -86,7 +86,7 @@ def _from_peft(folder: Path, name: str, shapes: LayerShapes) -> LoRACard:
 
 
 def check(card: LoRACard, shapes: LayerShapes) -> Contents:
-    """What a card says of itself, once it fits the base model; raises AdapterError."""
+    """The contents of a card, once it fits the base model; raises AdapterError."""
     from lora_core.validation import check_card
 
     manifest = check_card(card, shapes)
@@ -98,7 +98,9 @@ def _check_same(card: LoRACard, original: LoRACard) -> None:
 
     if set(card.weights) != set(original.weights):
         odd = sorted(set(card.weights) ^ set(original.weights))[0]
-        raise CannotServe("artifact", f"artifact and checkpoint do not adapt the same modules: {odd} is in one alone")
+        raise CannotServe(
+            "artifact", f"artifact and checkpoint adapt different modules: {odd} is present in only one of them"
+        )
     for module, ours in card.weights.items():
         theirs = original.weights[module]
         if card.scaling(module) != original.scaling(module):

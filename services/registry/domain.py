@@ -10,20 +10,21 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from fleet_events import v1
-from services.registry.change import (
+from fleet_events import Event, v1
+from services.registry import approval
+from services.registry.family import Adapter, Evaluation, Family, Status, Submission, adapter_id
+from services.registry.policy import Decision, Policy, decide
+from services.registry.transition import (
     Act,
+    Announcement,
     AuditEntry,
     Change,
     DuplicateVersion,
     JobReused,
     NotAllowed,
     NotTheArtifact,
-    Said,
     UnknownAdapter,
 )
-from services.registry.family import Adapter, Evaluation, Family, Status, Submission, adapter_id
-from services.registry.policy import Decision, Policy, decide
 
 PIPELINE = "automated-pipeline"
 """Who decides when the policy does."""
@@ -36,7 +37,7 @@ def register(family: Family, submission: Submission, act: Act) -> Change:
     """
     if submission.training is not None:
         for adapter in family.versions:
-            known = adapter.made_of.training
+            known = adapter.submission.training
             if known is not None and known.job_id == submission.training.job_id:
                 if adapter.artifact_sha256 != submission.artifact.blob.sha256:
                     raise JobReused(known.job_id, adapter.adapter_id)
@@ -46,30 +47,26 @@ def register(family: Family, submission: Submission, act: Act) -> Change:
     if family.find(new_id) is not None:
         raise DuplicateVersion(new_id, family.next_version(submission))
     adapter = Adapter(new_id, version, _findable(submission, family), registered_at=act.at)
-    revision = family.revision + 1
-    said = v1.AdapterRegistered(
+    registered = v1.AdapterRegistered(
         adapter=adapter.card,
-        revision=revision,
+        revision=family.next_revision,
         job_id=submission.training.job_id if submission.training else "",
         golden_dataset_id=submission.golden_dataset_id,
     )
-    return Change(
-        replace(family.with_adapter(adapter), revision=revision),
-        (Said(said, new_id),),
-        (AuditEntry(new_id, "registered", act, {}, _standing(adapter), revision),),
-        new_id,
-    )
+    return _announce(family, registered, act, "registered", after=adapter)
 
 
 def _findable(submission: Submission, family: Family) -> Submission:
     """With what its predecessor is found by, where it brings nothing of its own that a query could be held against.
 
-    Otherwise its activation would take the family out of `auto` in silence.
+    Otherwise its activation would silently take the family out of `auto`.
     """
     before = family.latest
     if before is None or submission.description or submission.example_prompts or submission.routing:
         return submission
-    return replace(submission, description=before.made_of.description, example_prompts=before.made_of.example_prompts)
+    return replace(
+        submission, description=before.submission.description, example_prompts=before.submission.example_prompts
+    )
 
 
 def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Policy, at: datetime) -> Change:
@@ -90,7 +87,7 @@ def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Polic
         return Change(family, adapter_id=adapter_id, evaluation=evaluation)
     serving = family.active
     replaces = serving.adapter_id if serving is not None and serving.version < adapter.version else ""
-    verdict = decide(policy, evaluation.judgement, adapter.made_of.auto_approve_threshold, replaces)
+    verdict = decide(policy, evaluation.judgement, adapter.submission.auto_approve_threshold, replaces)
     act = Act(PIPELINE, at, verdict.reason)
     match verdict.decision:
         case Decision.APPROVE:
@@ -102,39 +99,48 @@ def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Polic
     return replace(change, evaluation=evaluation)
 
 
-def approve(family: Family, adapter_id: str, act: Act, policy: Policy, on: Evaluation | None = None) -> Change:
-    """The version may serve; where the policy says so it does at once, unless a higher version does already.
+def approve(
+    family: Family,
+    adapter_id: str,
+    act: Act,
+    policy: Policy,
+    on: Evaluation | None = None,
+    *,
+    without_evaluation: bool = False,
+) -> Change:
+    """The version may serve; under `activate_on_approval` it does at once, unless a higher version does already.
 
     `on` is the evaluation that decided, absent when a human did. Approving what is approved changes nothing.
-    Raises NotAllowed for what was rejected, and for one's own training where the policy forbids that.
+
+    Raises:
+        NotAllowed: it was rejected; it is one's own training and the policy forbids that; it has no score, and
+            `without_evaluation` was not asked for or the policy does not permit it.
     """
     adapter = _find(family, adapter_id)
     if adapter.status is Status.APPROVED:
         return Change(family, adapter_id=adapter_id)
     if adapter.status is Status.REJECTED:
         raise NotAllowed(f"{adapter_id} was rejected ({adapter.decision_reason}); register a new version instead")
-    if policy.forbid_own_approval and act.by == adapter.made_of.by:
+    if policy.forbid_own_approval and act.by == adapter.submission.by:
         raise NotAllowed(f"{adapter_id} was made by {act.by}, whose own approval this domain's policy does not accept")
-    revision = family.revision + 1
+    if on is None:
+        approval.check_evaluated(adapter, policy, without_evaluation=without_evaluation)
     evaluation = on or adapter.evaluation
-    approved = _decided(adapter, Status.APPROVED, act, on)
-    said = v1.Approved(
+    approved = v1.Approved(
         adapter_id=adapter_id,
         family=family.family_id,
         domain=family.domain,
         artifact_sha256=adapter.artifact_sha256,
-        revision=revision,
+        revision=family.next_revision,
         by=act.by,
         reason=act.reason,
         score=evaluation.judgement.score if evaluation else None,
         evaluation_id=evaluation.evaluation_id if evaluation else "",
+        without_evaluation=evaluation is None,
     )
-    change = Change(
-        replace(family.with_adapter(approved), revision=revision),
-        (Said(said, adapter_id),),
-        (AuditEntry(adapter_id, "approved", act, _standing(adapter), _standing(approved), revision),),
-        adapter_id,
-    )
+    after = _decided(adapter, Status.APPROVED, act, on)
+    noted: dict[str, object] = {} if evaluation else {"without_evaluation": True}
+    change = _announce(family, approved, act, "approved", before=adapter, after=after, noted=noted)
     serving = family.active
     if policy.activate_on_approval and (serving is None or serving.version < adapter.version):
         change = change.then(activate(change.family, adapter_id, act))
@@ -148,33 +154,25 @@ def reject(family: Family, adapter_id: str, act: Act, on: Evaluation | None = No
         return Change(family, adapter_id=adapter_id)
     change = deactivate(family, adapter_id, act)
     adapter = _find(change.family, adapter_id)
-    revision = change.family.revision + 1
     evaluation = on or adapter.evaluation
-    rejected = _decided(adapter, Status.REJECTED, act, on)
-    said = v1.Rejected(
+    rejected = v1.Rejected(
         adapter_id=adapter_id,
         family=family.family_id,
         domain=family.domain,
-        revision=revision,
+        revision=change.family.next_revision,
         by=act.by,
         reason=act.reason,
         score=evaluation.judgement.score if evaluation else None,
         evaluation_id=evaluation.evaluation_id if evaluation else "",
     )
-    return change.then(
-        Change(
-            replace(change.family.with_adapter(rejected), revision=revision),
-            (Said(said, adapter_id),),
-            (AuditEntry(adapter_id, "rejected", act, _standing(adapter), _standing(rejected), revision),),
-            adapter_id,
-        ),
-    )
+    after = _decided(adapter, Status.REJECTED, act, on)
+    return change.then(_announce(change.family, rejected, act, "rejected", before=adapter, after=after))
 
 
 def activate(family: Family, adapter_id: str, act: Act) -> Change:
     """The version answers for its family from now on; the one that did stops (AM-3.1).
 
-    Going back to a lower version is said as AdapterRolledBack too. Raises NotAllowed unless it is approved.
+    Going back to a lower version is published as AdapterRolledBack too. Raises NotAllowed unless it is approved.
     """
     adapter = _find(family, adapter_id)
     if adapter.status is not Status.APPROVED:
@@ -185,25 +183,18 @@ def activate(family: Family, adapter_id: str, act: Act) -> Change:
     change = Change(family, adapter_id=adapter_id)
     if old is not None:
         change = deactivate(family, old.adapter_id, act, replaced_by=adapter_id)
-    revision = change.family.revision + 1
-    activated = replace(adapter, active=True)
-    said = v1.AdapterActivated(
-        adapter=activated.card,
-        revision=revision,
+    activated = v1.AdapterActivated(
+        adapter=adapter.card,
+        revision=change.family.next_revision,
         by=act.by,
         reason=act.reason,
         replaces=old.adapter_id if old else "",
     )
     change = change.then(
-        Change(
-            replace(change.family.with_adapter(activated), revision=revision),
-            (Said(said, adapter_id),),
-            (AuditEntry(adapter_id, "activated", act, _standing(adapter), _standing(activated), revision),),
-            adapter_id,
-        ),
+        _announce(change.family, activated, act, "activated", before=adapter, after=replace(adapter, active=True)),
     )
     if old is not None and old.version > adapter.version:
-        change = change.then(_rolled_back(change.family, old, activated, act))
+        change = change.then(_rolled_back(change.family, old, adapter, act))
     return change
 
 
@@ -212,23 +203,16 @@ def deactivate(family: Family, adapter_id: str, act: Act, replaced_by: str = "")
     adapter = _find(family, adapter_id)
     if not adapter.active:
         return Change(family, adapter_id=adapter_id)
-    revision = family.revision + 1
-    idle = replace(adapter, active=False)
-    said = v1.AdapterDeactivated(
+    deactivated = v1.AdapterDeactivated(
         adapter_id=adapter_id,
         family=family.family_id,
         domain=family.domain,
-        revision=revision,
+        revision=family.next_revision,
         by=act.by,
         reason=act.reason,
         replaced_by=replaced_by,
     )
-    return Change(
-        replace(family.with_adapter(idle), revision=revision),
-        (Said(said, adapter_id),),
-        (AuditEntry(adapter_id, "deactivated", act, _standing(adapter), _standing(idle), revision),),
-        adapter_id,
-    )
+    return _announce(family, deactivated, act, "deactivated", before=adapter, after=replace(adapter, active=False))
 
 
 def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason: str, at: datetime) -> Change:
@@ -240,37 +224,56 @@ def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason:
 
 
 def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None) -> Change:
-    revision = family.revision + 1
-    said = v1.ReviewRequested(
+    requested = v1.ReviewRequested(
         adapter_id=adapter.adapter_id,
         family=family.family_id,
         domain=family.domain,
-        revision=revision,
+        revision=family.next_revision,
         reason=act.reason,
         score=on.judgement.score if on else None,
         evaluation_id=on.evaluation_id if on else "",
     )
-    standing = _standing(adapter)
-    return Change(
-        replace(family, revision=revision),
-        (Said(said, adapter.adapter_id),),
-        (AuditEntry(adapter.adapter_id, "review_requested", act, standing, standing, revision),),
-        adapter.adapter_id,
-    )
+    return _announce(family, requested, act, "review_requested", before=adapter, after=adapter)
 
 
 def _rolled_back(family: Family, old: Adapter, new: Adapter, act: Act) -> Change:
-    revision = family.revision + 1
-    said = v1.AdapterRolledBack(
+    """The activation before it has the audit entry: this event adds only the direction."""
+    rolled_back = v1.AdapterRolledBack(
         family=family.family_id,
         domain=family.domain,
         from_adapter_id=old.adapter_id,
         to_adapter_id=new.adapter_id,
-        revision=revision,
+        revision=family.next_revision,
         by=act.by,
         reason=act.reason,
     )
-    return Change(replace(family, revision=revision), (Said(said, new.adapter_id),), (), new.adapter_id)
+    after = replace(family, revision=family.next_revision)
+    return Change(after, (Announcement(rolled_back, new.adapter_id),), (), new.adapter_id)
+
+
+def _announce(
+    family: Family,
+    event: Event,
+    act: Act,
+    action: str,
+    *,
+    after: Adapter,
+    before: Adapter | None = None,
+    noted: dict[str, object] | None = None,
+) -> Change:
+    """One version goes from `before` to `after`: `event` carries the family's next revision, the audit trail `action`.
+
+    `before` is None for a version that is new; `noted` is what the audit trail has beside the version's state.
+    """
+    revision = family.next_revision
+    state = _state(after) | (noted or {})
+    entry = AuditEntry(after.adapter_id, action, act, _state(before) if before else {}, state, revision)
+    return Change(
+        replace(family.with_adapter(after), revision=revision),
+        (Announcement(event, after.adapter_id),),
+        (entry,),
+        after.adapter_id,
+    )
 
 
 def _find(family: Family, adapter_id: str) -> Adapter:
@@ -291,5 +294,5 @@ def _decided(adapter: Adapter, status: Status, act: Act, on: Evaluation | None) 
     )
 
 
-def _standing(adapter: Adapter) -> dict[str, object]:
+def _state(adapter: Adapter) -> dict[str, object]:
     return {"status": adapter.status.value, "active": adapter.active}

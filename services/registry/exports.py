@@ -24,13 +24,13 @@ def check_claims(exports: Sequence[v1.Export]) -> None:
             continue
         if export.same_token is None or export.quality_threshold is None:
             raise CannotServe(
-                field, f"{export.kind} is called fit, but nothing says how it did on the validation split"
+                field, f"{export.kind} claims fit=true without a measured agreement on the validation split"
             )
         if export.same_token < export.quality_threshold:
             raise CannotServe(
                 field,
-                f"{export.kind} is called fit with {export.same_token:g} of its tokens the same, "
-                f"where its profile asks for {export.quality_threshold:g}",
+                f"{export.kind} claims fit=true, but agreement {export.same_token:g} is below the required "
+                f"{export.quality_threshold:g}",
             )
 
 
@@ -46,10 +46,10 @@ def check_arrow(field: str, file: Path, artifact: Path) -> None:
         raise CannotServe(field, getattr(error, "reason", str(error))) from error
     if form.weights.keys() != original.weights.keys():
         odd = sorted(form.weights.keys() ^ original.weights.keys())[0]
-        raise CannotServe(field, f"{odd} is in the artifact or in this form of it, not in both")
+        raise CannotServe(field, f"adapts other modules than the artifact: {odd} is present in only one of them")
     for module, weights in form.weights.items():
         shapes = {name: array.shape for name, array in weights.arrays.items()}
         if shapes != {name: array.shape for name, array in original.weights[module].arrays.items()}:
             raise CannotServe(field, f"{module} has other shapes than in the artifact")
         if form.scaling(module) != original.scaling(module):
-            raise CannotServe(field, f"{module} is scaled otherwise than in the artifact")
+            raise CannotServe(field, f"{module} has another scaling than in the artifact")

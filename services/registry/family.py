@@ -7,18 +7,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from fleet_events import v1
+from fleet_events.v1 import Bump, Method
 from services.registry.imports.source import Origin
 from services.registry.policy import Judgement
-from services.registry.version import FIRST, Bump, Footing, SemVer, bump_rule
-
-
-class Method(StrEnum):
-    """How the adapter was trained (LA-1.3)."""
-
-    LORA = "lora"
-    RSLORA = "rslora"
-    QLORA = "qlora"
-    DORA = "dora"
+from services.registry.version import FIRST, SemVer, VersionBasis, bump_rule
 
 
 class Status(StrEnum):
@@ -108,12 +100,12 @@ class Submission:
         return family_id(self.domain, self.method)
 
     @property
-    def footing(self) -> Footing:
+    def version_basis(self) -> VersionBasis:
         """What the bump rule compares."""
         if self.training is None:
-            return Footing(self.base_model.revision)
+            return VersionBasis(self.base_model.revision)
         loss = self.training.metrics.get("eval_loss")
-        return Footing(self.base_model.revision, self.training.dataset.dataset_id, loss)
+        return VersionBasis(self.base_model.revision, self.training.dataset.dataset_id, loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +114,7 @@ class Adapter:
 
     adapter_id: str
     version: SemVer
-    made_of: Submission
+    submission: Submission
     registered_at: datetime
     status: Status = Status.PENDING_REVIEW
     active: bool = False
@@ -135,30 +127,30 @@ class Adapter:
     @property
     def artifact_sha256(self) -> str:
         """Digest of the Arrow file: what was judged, approved and loaded is compared by it."""
-        return self.made_of.artifact.blob.sha256
+        return self.submission.artifact.blob.sha256
 
     @property
     def card(self) -> v1.Adapter:
         """What every other service needs to know of this version."""
-        made_of = self.made_of
+        submission = self.submission
         return v1.Adapter(
             adapter_id=self.adapter_id,
-            family=made_of.family,
-            domain=made_of.domain,
-            method=made_of.method.value,
+            family=submission.family,
+            domain=submission.domain,
+            method=submission.method,
             version=str(self.version),
-            base_model=made_of.base_model,
-            artifact=made_of.artifact,
-            description=made_of.description,
-            example_prompts=made_of.example_prompts,
-            probe=made_of.probe,
-            routing=made_of.routing,
+            base_model=submission.base_model,
+            artifact=submission.artifact,
+            description=submission.description,
+            example_prompts=submission.example_prompts,
+            probe=submission.probe,
+            routing=submission.routing,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """All versions of one domain and method. `revision` counts the events ever said about them."""
+    """All versions of one domain and method. `revision` counts the events ever published about them."""
 
     domain: str
     method: Method
@@ -168,6 +160,11 @@ class Family:
     @property
     def family_id(self) -> str:
         return family_id(self.domain, self.method)
+
+    @property
+    def next_revision(self) -> int:
+        """Revision of the next event about the family."""
+        return self.revision + 1
 
     @property
     def active(self) -> Adapter | None:
@@ -192,4 +189,6 @@ class Family:
         latest = self.latest
         if latest is None:
             return FIRST
-        return latest.version.bump(bump_rule(latest.made_of.footing, submission.footing, submission.bump))
+        return latest.version.bump(
+            bump_rule(latest.submission.version_basis, submission.version_basis, submission.bump)
+        )

@@ -1,4 +1,4 @@
-"""Events that the registry hears. Each function writes in one transaction with its inbox row and outbox rows."""
+"""Events that the registry consumes. Each function writes in one transaction with its inbox row and outbox rows."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from datetime import UTC, datetime
 
 from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
-from fleet_kit.errors import Refused
+from fleet_kit.errors import NotYet, Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from services.registry import domain, record, registration
-from services.registry.base_models import WrongBaseModel
-from services.registry.change import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
+from services.registry import domain, registration, repository
+from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
 from services.registry.policy import Comparison, Judgement
-from services.registry.store import usage, versions
+from services.registry.store import answers, usage, versions
+from services.registry.store.answers import AnsweredWith
+from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
+
+BASE_MODEL_SECONDS = 10.0
+"""Until a finished training is tried again whose base model an operator has to mend."""
 
 
 def _registration(event: v1.TrainingCompleted, _envelope: Envelope) -> str:
@@ -51,10 +55,12 @@ async def register_trained(event: v1.TrainingCompleted, work: LeasedTask, servic
             raise JobReused(event.job_id, known.adapter_id)
         submission = await registration.examine(event, service)
         async with work.finish() as tx:
-            family = await record.lock(tx, submission.domain, submission.method)
+            family = await repository.lock(tx, submission.domain, submission.method)
             change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
-            await record.save(tx, family, change)
+            await repository.save(tx, family, change)
             await versions.remove_refusals(tx.connection, event.job_id)
+    except BaseModelUnavailable as error:
+        raise NotYet(str(error), after=BASE_MODEL_SECONDS) from error
     except (CannotServe, WrongBaseModel, InvalidVersion, RegistryError) as error:
         await _remember_refusal(event, work, error)
         raise Refused(str(error)) from error
@@ -65,15 +71,15 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
     """Hold a score against the domain's policy: approve, ask a human, or reject."""
     adapter = await _named(tx, event.adapter_id, event.domain)
     evaluation = _evaluation(event, tx)
-    family = await record.lock(tx, adapter.made_of.domain, adapter.made_of.method)
+    family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
     known = await versions.find_evaluation(tx.connection, event.evaluation_id)
     if known is not None:
-        said, again = (
+        kept, repeated = (
             (one.artifact_sha256, one.judgement.interval, one.judgement.regression) for one in (known, evaluation)
         )
-        if said != again:
+        if kept != repeated:
             raise Refused(
-                f"evaluation_id {event.evaluation_id!r} is taken by another score; a new one needs its own id"
+                f"evaluation_id {event.evaluation_id!r} belongs to another score; publish a new score under a new id"
             )
         return
     policy = await versions.find_policy(tx.connection, event.domain)
@@ -81,27 +87,37 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
         change = domain.score(family, event.adapter_id, evaluation, policy, _now())
     except RegistryError as error:
         raise Refused(str(error)) from error
-    await record.save(tx, family, change)
+    await repository.save(tx, family, change)
 
 
 @handlers.on(v1.EvaluationFailed)
 async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: RegistryService) -> None:
-    """A version that cannot be judged is a human's to decide, instead of waiting for ever."""
+    """A version that cannot be judged is left to a human instead of waiting for ever."""
     adapter = await versions.find_adapter(tx.connection, event.adapter_id)
     if adapter is None:
-        return  # somebody asked for the evaluation of what is not registered, and the evaluator said so
-    family = await record.lock(tx, adapter.made_of.domain, adapter.made_of.method)
+        return  # an evaluation was requested of what is not registered
+    family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
     change = domain.could_not_judge(family, event.adapter_id, event.evaluation_id, event.reason, _now())
-    await record.save(tx, family, change)
+    await repository.save(tx, family, change)
 
 
 @handlers.on(v1.GenerationCompleted)
 async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
-    """Count an answer for the adapter that gave it, or for the base model."""
+    """Count an answer for the adapter that gave it, or for the base model, and keep who gave it."""
+    what, domains = f"generation {event.generation_id}", set[str]()
     if event.adapter_id:
         adapter = await _named(tx, event.adapter_id, event.domain)
-        _same_bytes(adapter, event.artifact_sha256, f"generation {event.generation_id}")
+        _same_bytes(adapter, event.artifact_sha256, what)
+        domains.add(event.domain)
+    adapters = [AnsweredWith(one.adapter_id, one.artifact_sha256, one.weight) for one in event.mix]
+    for one in adapters:
+        adapter = await _registered(tx, one.adapter_id)
+        _same_bytes(adapter, one.artifact_sha256, what)
+        domains.add(adapter.submission.domain)
+    if event.adapter_id and not adapters:
+        adapters = [AnsweredWith(event.adapter_id, event.artifact_sha256, 1.0)]
     await usage.count_answer(tx.connection, event, _when(tx))
+    await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
 
 
 @handlers.on(v1.FeedbackRecorded)
@@ -121,12 +137,17 @@ async def note_replica(event: v1.AdapterLoaded, tx: Transaction, _service: Regis
 
 
 async def _named(tx: Transaction, adapter_id: str, domain_name: str) -> Adapter:
-    """The adapter that an event speaks of; refused when it is unknown or of another domain."""
+    """The adapter that an event is about; refused when it is unknown or of another domain."""
+    adapter = await _registered(tx, adapter_id)
+    if adapter.submission.domain != domain_name:
+        raise Refused(f"domain is {domain_name!r}, but {adapter_id} belongs to {adapter.submission.domain!r}")
+    return adapter
+
+
+async def _registered(tx: Transaction, adapter_id: str) -> Adapter:
     adapter = await versions.find_adapter(tx.connection, adapter_id)
     if adapter is None:
         raise Refused(str(UnknownAdapter(adapter_id)))
-    if adapter.made_of.domain != domain_name:
-        raise Refused(f"domain is {domain_name!r}, but {adapter_id} belongs to {adapter.made_of.domain!r}")
     return adapter
 
 
@@ -176,14 +197,14 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
     )
 
 
-def _comparison(told: v1.Comparison) -> Comparison:
+def _comparison(event: v1.Comparison) -> Comparison:
     return Comparison(
-        told.compared_with,
-        told.samples,
-        told.difference,
-        told.ci_low,
-        told.ci_high,
-        {change.criterion: change.difference for change in told.criteria if change.fell},
+        event.compared_with,
+        event.samples,
+        event.difference,
+        event.ci_low,
+        event.ci_high,
+        {change.criterion: change.difference for change in event.criteria if change.fell},
     )
 
 

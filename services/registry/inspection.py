@@ -65,7 +65,7 @@ class Inspector:
         """`archive.unpack`, apart: the bytes that it wrote. Time is given for `most` of them."""
         outcome = await self._inspect(Unpack(archive=archive, to=to, most=most), [archive], further=most)
         if outcome.unpacked is None:
-            raise RuntimeError("the inspection answered with nothing that was unpacked")
+            raise RuntimeError("the inspection returned no unpacked size")
         return outcome.unpacked
 
     async def adopt(self, folder: Path, name: str, artifact: Path, peft: Path, base: BaseFolder) -> Adopted:
@@ -82,7 +82,7 @@ class Inspector:
         size = await asyncio.to_thread(_bytes_of, [folder])
         outcome = await self._inspect(work, [folder], further=3 * size, grows=True)
         if outcome.adopted is None:
-            raise RuntimeError("the inspection answered with nothing that was adopted")
+            raise RuntimeError("the inspection returned no adopted adapter")
         return outcome.adopted
 
     async def _inspect(self, work: Work, files: Sequence[Path], *, further: int = 0, grows: bool = False) -> Outcome:
@@ -107,13 +107,13 @@ class Inspector:
         if status < 0:
             # The readers' native parts abort where Python raises MemoryError.
             name, allowed = signal.Signals(-status).name, limits.memory >> 20
-            raise CannotServe("files", f"checking these files takes more than {allowed} MiB, or breaks it ({name})")
-        raise RuntimeError(f"the inspection ended with {status}: {complaint[-2000:].decode(errors='replace')}")
+            raise CannotServe("files", f"checking these files needs more than {allowed} MiB, or crashed ({name})")
+        raise RuntimeError(f"the inspection exited with status {status}: {complaint[-2000:].decode(errors='replace')}")
 
 
 def _contents(outcome: Outcome) -> Contents:
     if outcome.contents is None:
-        raise RuntimeError("the inspection answered with nothing that it had opened")
+        raise RuntimeError("the inspection returned no contents")
     return outcome.contents
 
 
@@ -143,7 +143,7 @@ async def _run(order: bytes, seconds: float) -> tuple[int, bytes, bytes]:
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if complaint:
-        log.warning("inspection complained", complaint=complaint[-2000:].decode(errors="replace"))
+        log.warning("inspection_stderr", text=complaint[-2000:].decode(errors="replace"))
     return process.returncode or 0, answer, complaint
 
 

@@ -1,4 +1,4 @@
-"""What the registry and the process that inspects files tell each other, as JSON over pipes."""
+"""The messages between the registry and the process that inspects files, as JSON over pipes."""
 
 from __future__ import annotations
 

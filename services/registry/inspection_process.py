@@ -24,7 +24,7 @@ def main() -> None:
     """Exit status 0 with an outcome, else a fault of ours with its traceback on standard error."""
     _die_with(int(sys.argv[1]))
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print is no outcome
+    os.dup2(2, 1)  # what libraries print is not an outcome
     order = Order.model_validate_json(sys.stdin.buffer.read())
     preload()  # before the limits, which are for the files
     _limit(order.limits)
@@ -43,7 +43,7 @@ def _outcome(order: Order) -> Outcome:
     except OSError:
         raise  # a full disk is no fault of the files
     except Exception as error:
-        # Readers raise AdapterError for everything they foresee; whatever else a file brings about refuses it too.
+        # Readers raise AdapterError for everything they foresee; any other error that a file causes refuses it too.
         traceback.print_exc()
         return Outcome(fault=Fault(field="files", message=f"these files cannot be read ({type(error).__name__})"))
 

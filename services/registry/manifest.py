@@ -1,4 +1,4 @@
-"""The manifest of a version: what a catalogue says of it, and the further forms it can be had in (AS-1.2, AS-2.3)."""
+"""The manifest of a version: its purpose, its numbers and the further forms it exists in (AS-1.2, AS-2.3)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from services.registry.family import Adapter
 
 
 class Variant(View):
-    """A further form. `fit` says whether it met its quantisation profile on the validation split."""
+    """A further form. `fit`: whether it met its quantisation profile on the validation split."""
 
     kind: str = Field(description="gguf or gguf-LEVEL (llama.cpp), int8 or int4 (Arrow)")
     blob: BlobView
     fit: bool
-    same_token: float | None = Field(description="Share of validation positions with the adapter's own token, 0 to 1")
-    quality_threshold: float | None = Field(description="What its profile asks of same_token")
+    same_token: float | None = Field(description="Fraction of validation positions with the adapter's token, 0 to 1")
+    quality_threshold: float | None = Field(description="Least same_token that its profile accepts")
     validation_loss: float | None
 
     @classmethod
@@ -52,20 +52,20 @@ class Manifest(View):
 
     @classmethod
     def of(cls, adapter: Adapter) -> Self:
-        made_of = adapter.made_of
-        training = made_of.training
-        kinds = (training.adapter_type if training else "", made_of.domain)
+        submission = adapter.submission
+        training = submission.training
+        kinds = (training.adapter_type if training else "", submission.domain)
         return cls(
-            name=made_of.family,
+            name=submission.family,
             version=str(adapter.version),
-            base_model=made_of.base_model.name,
+            base_model=submission.base_model.name,
             specialized_for=tuple(dict.fromkeys(kind for kind in kinds if kind)),
             training_data_size=training.dataset.samples if training else None,
             performance_metrics=metrics_of(adapter),
-            file_size=made_of.artifact.blob.bytes,
+            file_size=submission.artifact.blob.bytes,
             creation_date=(training.finished_at if training else None) or adapter.registered_at,
             adapter_id=adapter.adapter_id,
-            base_model_revision=made_of.base_model.revision,
+            base_model_revision=submission.base_model.revision,
             artifact_sha256=adapter.artifact_sha256,
             variants=[Variant.of(export) for export in training.exports] if training else [],
         )

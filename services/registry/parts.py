@@ -1,10 +1,13 @@
-"""What the registry stands on beyond the kit, and the type under which handlers and endpoints get it."""
+"""What the registry has beyond the kit's `Service`, and the types under which handlers and endpoints get it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
+from fastapi import Depends
+
+from fleet_kit.http import dependency
 from fleet_kit.service import Service
 from services.registry.base_models import BaseModels
 from services.registry.imports.hub import Hub
@@ -24,3 +27,6 @@ class Parts:
 
 
 RegistryService: TypeAlias = Service[RegistrySettings, Parts]
+
+
+ThisService = Annotated[RegistryService, Depends(dependency(RegistryService))]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_events.strict_json import read_json
+from fleet_events.v1 import Method
 from services.registry.checkpoint import CONFIG, CannotServe
-from services.registry.family import Method
 
 # A folder of the Hugging Face cache says whose model it is, see the guide "Understand caching" of huggingface_hub.
 _CACHED = re.compile(r"(?:^|[/\\])models--([^/\\]+)[/\\]snapshots[/\\]")
@@ -50,7 +50,7 @@ class PeftConfig:
         """
         same = {Method.LORA: {Method.LORA, Method.QLORA}}.get(self.method, {self.method})
         if asked is not None and asked not in same:
-            raise CannotServe("method", f"method {asked} was sent, but {CONFIG} says {self.method}: send that, or none")
+            raise CannotServe("method", f"method {asked} was sent, but {CONFIG} has {self.method}: send that or none")
         return asked or self.method
 
     def is_of(self, name: str) -> bool:

@@ -14,7 +14,7 @@ class Mode(StrEnum):
 
 
 class Decision(StrEnum):
-    """What becomes of a version under judgement."""
+    """What follows from a score."""
 
     APPROVE = "approve"
     REVIEW = "review"
@@ -41,7 +41,8 @@ class Policy:
     `confident` approves, and compares, without a human. A significant fall blocks from `smallest_relevant_difference`
     score points on, and of a criterion in `blocking_criteria` from a tenth of that on its scale of 0 to 10.
     `allow_lower_threshold` says whether a training request may ask for an approve line below `approve_at` (it may
-    always ask for a higher one).
+    always ask for a higher one). `allow_approval_without_evaluation` says whether a human may approve a version that
+    has no score.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -50,6 +51,7 @@ class Policy:
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    allow_approval_without_evaluation: bool = False
     minimum_samples: int = 20
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA
@@ -58,7 +60,7 @@ class Policy:
         for name in ("approve_at", "reject_below", "smallest_relevant_difference"):
             value = getattr(self, name)
             if not 0 <= value <= 100:  # also refuses NaN
-                raise InvalidPolicy(name, f"{name} is {value}: it has to be between 0 and 100")
+                raise InvalidPolicy(name, f"{name} is {value}, expected 0 to 100")
         if self.reject_below > self.approve_at:
             raise InvalidPolicy(
                 "reject_below",
@@ -66,10 +68,10 @@ class Policy:
                 "a score between them would be approved and rejected at once",
             )
         if self.minimum_samples < 1:
-            raise InvalidPolicy("minimum_samples", f"minimum_samples is {self.minimum_samples}: it has to be 1 or more")
+            raise InvalidPolicy("minimum_samples", f"minimum_samples is {self.minimum_samples}, expected 1 or more")
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(
-                "blocking_criteria", f"blocking_criteria has {unknown[0]!r}: it takes {', '.join(CRITERIA)}"
+                "blocking_criteria", f"blocking_criteria has {unknown[0]!r}, expected some of {', '.join(CRITERIA)}"
             )
 
     def approve_line(self, asked: float | None) -> float:
@@ -115,13 +117,13 @@ class Judgement:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """Score and both ends, by which a score that is said again is known."""
+        """Score and both ends, by which a repeated score is recognised."""
         return self.score, self.ci_low, self.ci_high
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A decision and the sentence that explains it to whoever reads the audit trail."""
+    """A decision, and the sentence that explains it in the audit trail."""
 
     decision: Decision
     reason: str
@@ -141,19 +143,19 @@ def decide(policy: Policy, judgement: Judgement, asked: float | None = None, rep
     what = "interval" if policy.mode is Mode.CONFIDENT else "score"
     # The score itself must hold as well: an interval is an estimate and need not contain it.
     if max(high, judgement.score) < policy.reject_below:
-        return Verdict(Decision.REJECT, f"{found}: {what} below the reject line {policy.reject_below:g}")
+        return Verdict(Decision.REJECT, f"{found}: {what} is below the reject threshold {policy.reject_below:g}")
     if min(low, judgement.score) < line:
         return Verdict(
             Decision.REVIEW,
-            f"{found}: {what} neither at or above the approve line {line:g} nor below the reject line "
-            f"{policy.reject_below:g}, a human decides",
+            f"{found}: {what} is between the reject ({policy.reject_below:g}) and approve ({line:g}) thresholds: "
+            "human review required",
         )
     doubt = _fall(policy, judgement)
     if not doubt and policy.mode is Mode.CONFIDENT:
         doubt = _thin_evidence(policy, judgement, replaces)
     if doubt:
-        return Verdict(Decision.REVIEW, f"{found}: {doubt}, a human decides")
-    return Verdict(Decision.APPROVE, f"{found}: {what} at or above the approve line {line:g}")
+        return Verdict(Decision.REVIEW, f"{found}: {doubt}: human review required")
+    return Verdict(Decision.APPROVE, f"{found}: {what} is at or above the approve threshold {line:g}")
 
 
 def _fall(policy: Policy, judgement: Judgement) -> str:
@@ -181,7 +183,7 @@ def _thin_evidence(policy: Policy, judgement: Judgement, replaces: str) -> str:
     if judgement.decided < least:
         return f"{judgement.decided} scored samples, fewer than the policy's minimum of {least}"
     if judgement.ci_high <= judgement.ci_low:
-        return "an interval without a width"
+        return "an interval of zero width"
     if not replaces:
         return ""
     if comparison is None or comparison.compared_with != replaces:

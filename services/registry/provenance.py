@@ -95,11 +95,11 @@ class Provenance(View):
 
     @classmethod
     def of(cls, adapter: Adapter, evaluations: Sequence[Evaluation], replicas: Sequence[Replica], usage: Usage) -> Self:
-        made_of, training = adapter.made_of, adapter.made_of.training
+        submission, training = adapter.submission, adapter.submission.training
         decided = next((one for one in evaluations if one.evaluation_id == adapter.decided_on), adapter.evaluation)
         return cls(
             adapter_id=adapter.adapter_id,
-            origin=OriginView.model_validate(made_of.origin) if made_of.origin else None,
+            origin=OriginView.model_validate(submission.origin) if submission.origin else None,
             dataset=DatasetLink(
                 dataset_id=training.dataset.dataset_id,
                 sha256=training.dataset.blob.sha256,
@@ -116,14 +116,14 @@ class Provenance(View):
             )
             if training
             else None,
-            base_model=BaseModelView.model_validate(made_of.base_model),
+            base_model=BaseModelView.model_validate(submission.base_model),
             checkpoint=CheckpointLink(
-                sha256=made_of.checkpoint.sha256,
-                uri=made_of.checkpoint.uri,
-                config_sha256=made_of.checkpoint_config.sha256,
-                config_uri=made_of.checkpoint_config.uri,
+                sha256=submission.checkpoint.sha256,
+                uri=submission.checkpoint.uri,
+                config_sha256=submission.checkpoint_config.sha256,
+                config_uri=submission.checkpoint_config.uri,
             ),
-            artifact=ArtifactLink.model_validate(made_of.artifact.blob),
+            artifact=ArtifactLink.model_validate(submission.artifact.blob),
             evaluation=_evaluation(decided) if decided else None,
             approval=_approval(adapter),
             loaded=[

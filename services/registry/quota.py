@@ -1,4 +1,4 @@
-"""What one domain may upload: so much at once, so much in all."""
+"""Limits on the uploads of a domain: how many at once, how many bytes in all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.registry.store import listing
 
 
 class UploadsInFlight:
-    """Counts uploads of this process by whoever they are for. Each replica counts its own."""
+    """Counts the uploads of this process by caller or domain. Each replica counts its own."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -25,7 +25,7 @@ class UploadsInFlight:
             raise Problem(
                 429,
                 "Too many uploads",
-                f"{self._most} uploads are running here already; send this one when another has ended",
+                f"{self._most} uploads are in progress already; retry when one of them has ended",
                 field=field,
                 limit=self._most,
             )
@@ -44,8 +44,8 @@ async def check_stored(connection: Connection, domain: str, further: int, limit:
     if stored + further > limit:
         raise Problem(
             413,
-            "Quota of the domain",
-            f"{domain} has uploaded {stored} bytes of {limit}; {further} more do not fit. Ask an operator for more",
+            "Domain quota exceeded",
+            f"{domain} has stored {stored} bytes of {limit}; {further} more do not fit; an operator can raise it",
             field="domain",
             stored=stored,
             limit=limit,

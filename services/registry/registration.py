@@ -9,22 +9,23 @@ from fleet_events import v1
 from fleet_kit.errors import BlobCorrupt
 from services.registry import checkpoint, exports
 from services.registry.checkpoint import CannotServe, Contents
-from services.registry.family import Method, Submission, Training
+from services.registry.family import Submission, Training
 from services.registry.parts import RegistryService
-from services.registry.version import Bump, SemVer
+from services.registry.version import SemVer
 
 TRAINER = "trainer"
-"""Who made a version whose training nobody asked for by name."""
+"""Who made a version whose training was requested by nobody in particular."""
 
 
 async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Submission:
     """Verify every link that the event claims and return what to register.
 
-    Raises CannotServe or WrongBaseModel with the field at fault. Faults of the object store pass through.
+    Raises CannotServe or WrongBaseModel with the field at fault, BaseModelUnavailable where the registry itself lacks
+    the base model. Faults of the object store pass through.
     """
     pinned = await service.parts.base_models.check(event.base_model)
     if hashlib.sha256(event.configuration.encode()).hexdigest() != event.configuration_sha256:
-        raise CannotServe("configuration_sha256", "it is not the digest of the configuration beside it")
+        raise CannotServe("configuration_sha256", "it is not the digest of `configuration`")
     exports.check_claims(event.exports)
     with service.parts.scratch.folder() as folder:
         artifact, peft = folder / "artifact.arrow", folder / "checkpoint"
@@ -38,14 +39,14 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
     _check_claims(event.artifact, contents)
     return Submission(
         domain=event.domain,
-        method=Method(event.method),
+        method=event.method,
         base_model=event.base_model,
         artifact=event.artifact,
         checkpoint=event.checkpoint,
         checkpoint_config=event.checkpoint_config,
         by=event.requested_by or TRAINER,
         version=SemVer.parse(event.version) if event.version else None,
-        bump=Bump(event.bump) if event.bump else None,
+        bump=event.bump or None,
         description=event.description,
         example_prompts=event.example_prompts,
         probe=event.probe,
@@ -95,11 +96,11 @@ async def _fetch(service: RegistryService, field: str, blob: v1.Blob, to: Path) 
 
 def _check_claims(claimed: v1.Artifact, found: Contents) -> None:
     if claimed.rank != found.rank:
-        raise CannotServe("artifact.rank", f"the event says {claimed.rank}, the artifact holds {found.rank}")
+        raise CannotServe("artifact.rank", f"the event claims {claimed.rank}, the artifact holds {found.rank}")
     if claimed.alpha != found.alpha:
-        raise CannotServe("artifact.alpha", f"the event says {claimed.alpha:g}, the artifact holds {found.alpha:g}")
+        raise CannotServe("artifact.alpha", f"the event claims {claimed.alpha:g}, the artifact holds {found.alpha:g}")
     if tuple(sorted(claimed.target_modules)) != found.target_modules:
         raise CannotServe(
             "artifact.target_modules",
-            f"the event says {sorted(claimed.target_modules)}, the artifact adapts {list(found.target_modules)}",
+            f"the event claims {sorted(claimed.target_modules)}, the artifact adapts {list(found.target_modules)}",
         )

@@ -1,4 +1,4 @@
-"""What the registry can be told. Values come from the environment, LORAFLEET_ before the name."""
+"""Settings of the registry. Values come from the environment, LORAFLEET_ before the name."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class RegistrySettings(ServiceSettings):
     """Hosts (name or name:port) that may also be asked at private addresses and over http: a mirror of one's own."""
     import_seconds: float = Field(default=900, gt=0)
     """Time that fetching an adapter from a hub may take."""
+    answers_kept_days: int = Field(default=90, ge=1)
+    """Days for which it is kept who gave an answer: so long can it be followed back to its training data."""
     scratch: Path | None = None
     """Where files are put while they are checked; empty takes the system's place for temporary files."""
 

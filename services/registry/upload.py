@@ -13,21 +13,21 @@ from starlette.datastructures import FormData, UploadFile
 
 from fleet_events import v1
 from fleet_events.text import Text
+from fleet_events.v1 import Bump, DomainName, Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
-from lora_core.errors import NotDescribed
-from services.registry import checkpoint, domain, quota, record
-from services.registry.base_models import BaseModels, WrongBaseModel
-from services.registry.change import Act, DuplicateVersion
+from services.registry import checkpoint, domain, quota, repository
+from services.registry.base_models import BaseModels, BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
-from services.registry.family import Adapter, Method, Submission, adapter_id, family_id
+from services.registry.family import Adapter, Submission, adapter_id, family_id
 from services.registry.parts import RegistryService
 from services.registry.peft_config import PeftConfig
 from services.registry.store import versions
-from services.registry.version import Bump, InvalidVersion, SemVer
+from services.registry.transition import Act, DuplicateVersion
+from services.registry.version import InvalidVersion, SemVer
 
 PICKLES = ("adapter_model.bin", "adapter_model.pt")
-"""What older tools wrote in place of the safetensors file."""
+"""What older tools write in place of the safetensors file."""
 MAX_CONFIG_BYTES = 4 << 20  # what lora_core.interop reads
 MAX_FILES = 256
 """A trainer's folder: two of them are kept, the others are passed over."""
@@ -38,7 +38,7 @@ class UploadFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    domain: Text = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    domain: DomainName
     method: Method | None = None
     version: Text = ""
     bump: Bump | None = None
@@ -60,7 +60,7 @@ class UploadFields(BaseModel):
         return version
 
 
-BUMP_SCHEMA = {"type": "string", "enum": [bump.value for bump in Bump]}
+BUMP_SCHEMA = {"type": "string", "enum": list(Bump)}
 OPENAPI = {
     "requestBody": {
         "required": True,
@@ -73,7 +73,7 @@ OPENAPI = {
                         "properties"
                     ]
                     | {
-                        "method": {"type": "string", "enum": [method.value for method in Method]},
+                        "method": {"type": "string", "enum": list(Method)},
                         "bump": BUMP_SCHEMA,
                         "files": {
                             "type": "array",
@@ -112,12 +112,12 @@ async def register_upload(request: Request, caller: Caller, service: RegistrySer
             submission = await _submit(fields, folder, caller, service)
         act = Act(caller.subject, datetime.now(UTC), fields.reason or "uploaded")
         async with service.transaction() as tx:
-            family = await record.lock(tx, submission.domain, submission.method)
+            family = await repository.lock(tx, submission.domain, submission.method)
             try:
                 change = domain.register(family, submission, act)
             except DuplicateVersion as error:
                 raise conflict(error) from error
-            await record.save(tx, family, change)
+            await repository.save(tx, family, change)
     adapter = change.family.find(change.adapter_id)
     if adapter is None:
         raise RuntimeError(f"{change.adapter_id} was registered and is not in its family")
@@ -140,7 +140,7 @@ async def form_of(request: Request) -> FormData:
     """The form of a request; raises Problem 415 for another media type."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Problem(
-            415, "Unsupported media type", "send the PEFT folder's files as multipart/form-data, field 'files'"
+            415, "Unsupported media type", "send the PEFT folder's files as multipart/form-data in field 'files'"
         )
     return await request.form(max_files=MAX_FILES, max_fields=128)
 
@@ -179,15 +179,15 @@ async def _save_files(form: FormData, folder: Path) -> None:
         name = PurePosixPath((part.filename or "").replace("\\", "/")).name
         sent.add(name)
         if name not in {checkpoint.CONFIG, checkpoint.WEIGHTS}:
-            continue  # a README, a tokenizer or the trainer's state beside the adapter is nothing that serves
+            continue  # a README, a tokenizer or the trainer's state is not part of the adapter
         if (folder / name).exists():
             raise Problem(422, "Invalid request", f"{name} was sent twice", field="files")
         with (folder / name).open("wb") as file:
             await asyncio.to_thread(shutil.copyfileobj, part.file, file)
     pickled = sorted(sent.intersection(PICKLES))
     if pickled and checkpoint.WEIGHTS not in sent:
-        said = f"{pickled[0]} may hold pickled code, which is never read; send {checkpoint.WEIGHTS}"
-        raise Problem(422, "Cannot serve", said, field="files")
+        detail = f"{pickled[0]} may hold pickled code, which is never read; send {checkpoint.WEIGHTS}"
+        raise Problem(422, "Cannot serve", detail, field="files")
     for name in (checkpoint.CONFIG, checkpoint.WEIGHTS):
         if not (folder / name).is_file():
             raise Problem(422, "Invalid request", f"{name} is missing among the files sent", field="files")
@@ -196,7 +196,7 @@ async def _save_files(form: FormData, folder: Path) -> None:
 
 
 def _settled(fields: UploadFields, folder: Path) -> tuple[PeftConfig, Method]:
-    """What the folder says of itself, and the method to register it under."""
+    """The configuration in the folder, and the method to register it under."""
     try:
         config = PeftConfig.read(folder)
         return config, config.settle(fields.method)
@@ -212,14 +212,14 @@ def base_of(config: PeftConfig, sent: str, models: BaseModels) -> str:
     if not named:
         raise WrongBaseModel(
             "base_model",
-            f"the adapter was made on {config.base_model}, by its {checkpoint.CONFIG}; send base_model="
+            f"the adapter's {checkpoint.CONFIG} names base model {config.base_model}; send base_model="
             f"{' or '.join(models.names)} if that has the same weights",
         )
     return named[0]
 
 
 async def refuse_taken(service: RegistryService, domain_name: str, method: Method, fields: UploadFields) -> None:
-    """Say that a version exists before gigabytes are converted for nothing; registration checks it again."""
+    """Refuse a version that exists before gigabytes are converted in vain; registration checks it again."""
     wanted = SemVer.parse(fields.version)
     async with service.db.acquire(timeout=5) as connection:
         taken = await versions.find_adapter(connection, adapter_id(domain_name, method, wanted))
@@ -255,8 +255,8 @@ async def _submit(fields: UploadFields, folder: Path, caller: Caller, service: R
         )
     except (CannotServe, WrongBaseModel) as error:
         raise Problem(422, "Cannot serve", str(error), field=error.field) from error
-    except NotDescribed as error:
-        raise Problem(503, "Base model not described", str(error), field="base_model") from error
+    except BaseModelUnavailable as error:
+        raise Problem(503, "Base model unavailable", str(error), field="base_model") from error
     except ValidationError as error:
         raise Problem(422, "Invalid request", str(error), field="base_model_revision") from error
     return Submission(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
+
+from fleet_events.v1 import Bump
 
 SEMVER = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
 SIGNIFICANT_IMPROVEMENT = 0.10
@@ -13,14 +14,6 @@ SIGNIFICANT_IMPROVEMENT = 0.10
 
 class InvalidVersion(ValueError):
     """The text is no version of the form MAJOR.MINOR.PATCH."""
-
-
-class Bump(StrEnum):
-    """Which number a new version raises."""
-
-    MAJOR = "major"
-    MINOR = "minor"
-    PATCH = "patch"
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -57,15 +50,15 @@ FIRST = SemVer(1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Footing:
-    """What of a version decides how far the next one is from it."""
+class VersionBasis:
+    """What of a version decides which number the next one raises."""
 
     base_model_revision: str
     dataset_id: str | None = None
     validation_loss: float | None = None
 
 
-def bump_rule(latest: Footing, new: Footing, asked: Bump | None) -> Bump:
+def bump_rule(latest: VersionBasis, new: VersionBasis, asked: Bump | None) -> Bump:
     """Which part to raise (LA-1.2).
 
     A new base model is a breaking change whatever was asked for. Otherwise the request decides, and where it

@@ -63,7 +63,7 @@ async def withdrawal_of(service: RegistryService, adapter_id: str, row: Row) -> 
     except NotFoundError:
         return WithdrawalView(published=True)  # it was never in service, so nothing was published
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        log.warning("replicas cannot be asked what they applied", adapter=adapter_id, reason=describe(error))
+        log.warning("replica_positions_unavailable", adapter=adapter_id, reason=describe(error))
         return WithdrawalView(published=False)
     return WithdrawalView(published=True, applied=found.applied, pending=found.pending)
 

@@ -1,5 +1,7 @@
 """Router: which adapter a query is for.
 
-Owns the routing index, a projection of the activation events that can be rebuilt from the stream.
-Hears AdapterActivated and AdapterDeactivated. Says nothing.
+Owns the routing index, a projection of the activation events that can be rebuilt from the stream. Publishes nothing.
+
+Consumes AdapterActivated, AdapterDeactivated.
+Follows AdapterActivated, AdapterDeactivated.
 """

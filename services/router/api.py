@@ -1,6 +1,5 @@
 """HTTP of the router."""
 
-from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -144,10 +143,7 @@ async def route(body: RouteRequest, caller: Generates, service: ThisService) -> 
     if windows:
         vectors = await model.embedder.embed([one.text for one in windows])
         weights = np.array([one.weight for one in windows], dtype=np.float32)
-        look = model.index.find if body.threshold is None else model.index.everything
-        found = look(vectors, weights, None if domains is None else set(domains))
-    if body.threshold is not None:
-        found = [replace(one, candidate=replace(one.candidate, threshold=body.threshold)) for one in found]
+        found = model.index.find(vectors, weights, None if domains is None else set(domains), body.threshold)
     margin = settings.ambiguous_margin if body.margin is None else body.margin
     return _response(decide([one.candidate for one in found], margin), found, body.k, settings.route_threshold)
 

@@ -12,8 +12,8 @@ from services.router.evidence import ENOUGH, Evidence, Kind, Vectors
 class Level:
     """What thresholds are made for.
 
-    `false_rejection`: part of an adapter's own queries that may be turned away. `uncalibrated`: thresholds of adapters
-    of which too few prompts are known.
+    `false_rejection`: fraction of an adapter's own queries that may be turned away. `uncalibrated`: thresholds of
+    adapters of which too few prompts are known.
     """
 
     false_rejection: float
@@ -33,7 +33,7 @@ class Threshold:
     calibrated_on: int
 
 
-def calibrate(known: Mapping[str, Evidence], level: Level) -> dict[str, Threshold]:
+class Calibration:
     """Thresholds at which `false_rejection` of each adapter's own queries are turned away.
 
     Adapters differ in how near their queries come, hardly in how those scatter: the threshold is the median of the
@@ -44,24 +44,52 @@ def calibrate(known: Mapping[str, Evidence], level: Level) -> dict[str, Threshol
 
     The quantile is that of split conformal prediction (Vovk et al., "Algorithmic Learning in a Random World", 2005):
     of n + 1 values the floor((n + 1) · level)-th smallest. Where all together are too few for it, the lowest own one.
+
+    A change costs one pass over the scatter of all adapters, and only when a threshold is next asked for.
     """
-    enough = {name: one.nearness for name, one in known.items() if len(one.nearness) >= ENOUGH}
-    medians = {name: float(np.median(values)) for name, values in enough.items()}
-    scatter = np.concatenate([values - medians[name] for name, values in enough.items()] or [np.zeros(0, np.float32)])
-    drop = _conformal(scatter, level.false_rejection)
-    thresholds = {}
-    for name, one in known.items():
-        if name not in enough:
-            thresholds[name] = Threshold(level.uncalibrated[one.kind], 0)
-            continue
-        fallback = min(float(enough[name].min()), level.uncalibrated[one.kind])
-        value = fallback if drop is None else medians[name] + drop
-        thresholds[name] = Threshold(max(value, level.lowest), len(enough[name]))
-    return thresholds
+
+    def __init__(self, level: Level, known: Mapping[str, Evidence] | None = None) -> None:
+        self._level = level
+        self._known: dict[str, Evidence] = {}
+        self._medians: dict[str, float] = {}
+        self._scatter: dict[str, Vectors] = {}
+        self._drop: float | None = None
+        self._changed = False
+        for name, evidence in (known or {}).items():
+            self.put(name, evidence)
+
+    def put(self, name: str, evidence: Evidence) -> None:
+        """What an adapter is recognised by now."""
+        self.remove(name)
+        self._known[name] = evidence
+        if len(evidence.nearness) >= ENOUGH:
+            median = self._medians[name] = float(np.median(evidence.nearness))
+            self._scatter[name] = evidence.nearness - median
+            self._changed = True
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter; unknown ones are no error."""
+        self._known.pop(name, None)
+        self._medians.pop(name, None)
+        self._changed |= self._scatter.pop(name, None) is not None
+
+    def threshold(self, name: str) -> Threshold:
+        """Of an adapter that was put; raises KeyError for another."""
+        evidence = self._known[name]
+        uncalibrated = self._level.uncalibrated[evidence.kind]
+        if name not in self._medians:
+            return Threshold(uncalibrated, 0)
+        if self._changed:
+            self._drop = _conformal(np.concatenate([*self._scatter.values()]), self._level.false_rejection)
+            self._changed = False
+        value = min(float(evidence.nearness.min()), uncalibrated)
+        if self._drop is not None:
+            value = self._medians[name] + self._drop
+        return Threshold(max(value, self._level.lowest), len(evidence.nearness))
 
 
 def share_not_nearer(nearness: Vectors, score: float) -> float | None:
-    """Which part of an adapter's own prompts comes no nearer than this query (a conformal p-value); None if unknown."""
+    """The fraction of an adapter's own prompts that come no nearer than this query (a conformal p-value), if known."""
     if len(nearness) < ENOUGH:
         return None
     return (1 + int((nearness <= score).sum())) / (1 + len(nearness))

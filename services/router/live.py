@@ -12,7 +12,7 @@ import structlog
 
 from fleet_kit.db import Connection, Pool
 from services.router import store
-from services.router.calibration import Level, Threshold, calibrate, share_not_nearer
+from services.router.calibration import Calibration, Level, Threshold, share_not_nearer
 from services.router.decision import Candidate
 from services.router.evidence import Evidence, Kind, Vectors
 from services.router.search import SearchIndex
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 ROUTES, TAUGHT = "route", "taught"
 """Channels: a family that changed, a domain that was taught something."""
 AGAIN_AFTER = 1.0
+NEAREST = 2
+"""Adapters that are found however far they are: what came nearest, and its margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class LiveIndex:
         self._known: dict[str, Evidence] = {}
         self._taught: dict[str, dict[str, list[Vectors]]] = {}
         self._refused: dict[str, Vectors] = {}
-        self._thresholds: dict[str, Threshold] = {}
+        self._calibration = Calibration(level)
 
     @property
     def routes(self) -> list[LiveRoute]:
@@ -61,39 +63,36 @@ class LiveIndex:
 
     def threshold(self, family: str) -> Threshold | None:
         """From which similarity on a family's adapter is a match; None where no query ever reaches it."""
-        return self._thresholds.get(family)
+        return self._calibration.threshold(family) if family in self._known else None
 
     def evidence(self, family: str) -> Evidence | None:
         """What a family's adapter is recognised by."""
         return self._known.get(family)
 
-    def find(self, queries: Vectors, weights: Vectors, domains: Collection[str] | None) -> list[Found]:
+    def find(
+        self, queries: Vectors, weights: Vectors, domains: Collection[str] | None, threshold: float | None = None
+    ) -> list[Found]:
         """The adapters of these domains (None: of all) that come near, and the two nearest in any case.
 
         queries: the parts of one query, [parts, dimension]; weights: [parts], what the similarity of each counts.
+        threshold: holds for every adapter in place of its own, and of what was taught no refusal counts.
         """
-        scored = [
-            (score, self._routes[family])
-            for family, score in self._search.scores(queries, weights).items()
-            if domains is None or self._routes[family].domain in domains
-        ]
-        scored.sort(key=lambda one: (-one[0], one[1].adapter_id))
-        refused = {
+        lowest = self._level.lowest if threshold is None else threshold
+        near: list[tuple[float, LiveRoute]] = []
+        for family, score in self._search.ranked(queries, weights):
+            if len(near) >= NEAREST and score < lowest:
+                break
+            route = self._routes[family]
+            if domains is None or route.domain in domains:
+                near.append((score, route))
+        near.sort(key=lambda one: (-one[0], one[1].adapter_id))
+        refused = {} if threshold is not None else self._nearest_refused(queries, weights)
+        return [self._found(route, score, refused.get(route.domain, -1.0), threshold) for score, route in near]
+
+    def _nearest_refused(self, queries: Vectors, weights: Vectors) -> dict[str, float]:
+        return {
             domain: float((queries @ vectors.T * weights[:, None]).max()) for domain, vectors in self._refused.items()
         }
-        return [
-            self._found(route, score, refused.get(route.domain, -1.0))
-            for place, (score, route) in enumerate(scored)
-            if place < 2 or score >= self._level.lowest
-        ]
-
-    def everything(self, queries: Vectors, weights: Vectors, domains: Collection[str] | None) -> list[Found]:
-        """As `find`, of all adapters however far they are."""
-        return [
-            self._found(self._routes[family], score, -1.0)
-            for family, score in self._search.scores(queries, weights).items()
-            if domains is None or self._routes[family].domain in domains
-        ]
 
     async def load(self, connection: Connection, families: Collection[str] | None = None) -> None:
         """Read these families, or everything, anew."""
@@ -104,12 +103,13 @@ class LiveIndex:
             self._routes.pop(family, None)
             self._known.pop(family, None)
             self._search.drop(family)
+            self._calibration.remove(family)
         for route, known in read:
             self._routes[route.family] = route
             if known is not None:
                 self._known[route.family] = known
+                self._calibration.put(route.family, known)
                 self._put(route.family)
-        self._thresholds = calibrate(self._known, self._level)
 
     async def load_taught(self, connection: Connection, domains: Collection[str] | None = None) -> None:
         """Read what was taught in these domains, or in all."""
@@ -138,9 +138,10 @@ class LiveIndex:
         taught = self._taught.get(self._routes[family].domain, {}).get(family, [])
         self._search.put(family, np.concatenate([self._known[family].vectors, *[one[None] for one in taught]]))
 
-    def _found(self, route: LiveRoute, score: float, refused: float) -> Found:
-        threshold, known = self._thresholds[route.family], self._known[route.family]
-        candidate = Candidate(route.adapter_id, route.family, score, threshold.value, refused)
+    def _found(self, route: LiveRoute, score: float, refused: float, given: float | None) -> Found:
+        threshold, known = self._calibration.threshold(route.family), self._known[route.family]
+        value = threshold.value if given is None else given
+        candidate = Candidate(route.adapter_id, route.family, score, value, refused)
         near = share_not_nearer(known.nearness, score)
         return Found(candidate, route, known.kind, threshold.calibrated_on, near)
 

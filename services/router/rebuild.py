@@ -3,6 +3,7 @@
 import asyncio
 
 from fleet_events import Event
+from fleet_events.topology import followed_by
 from fleet_events.v1 import AdapterActivated, AdapterDeactivated
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
@@ -12,7 +13,7 @@ from services.router.domain import Route
 from services.router.parts import RouterService
 
 DEADLINE = 60.0
-ADAPTER_SUBJECTS = "lorafleet.v1.adapter.>"
+FOLLOWED = followed_by("router")
 
 
 async def rebuild(service: RouterService) -> int:
@@ -40,8 +41,8 @@ async def _replay(service: RouterService) -> dict[str, Route]:
     following = asyncio.create_task(
         follow(
             service.jetstream,
-            ADAPTER_SUBJECTS,
-            [AdapterActivated, AdapterDeactivated],
+            FOLLOWED.subjects,
+            FOLLOWED.events,
             apply,
             caught_up,
         )

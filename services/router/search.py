@@ -1,5 +1,6 @@
 """The nearest vectors in memory: exact, one product over all of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,15 +63,20 @@ class SearchIndex:
             self._names[number] = ""
             self._spare.append(number)
 
-    def scores(self, queries: Vectors, weights: Vectors) -> dict[str, float]:
-        """Each name's largest cosine similarity with one of the queries, [q, dimension], times its weight, [q]."""
+    def ranked(self, queries: Vectors, weights: Vectors) -> Iterator[tuple[str, float]]:
+        """Names and scores, the highest first.
+
+        A score is the name's largest cosine similarity with one of the queries, [q, dimension], times its weight, [q].
+        """
         best = np.full(len(self._names) + 1, -np.inf, dtype=np.float32)  # the last one gathers free blocks
         for chunk in self._chunks:
             flat = chunk.vectors[: chunk.used].reshape(-1, self._dimension)
             products = (queries * weights[:, None]) @ flat.T
             blocks = products.max(axis=0).reshape(-1, ROWS).max(axis=1)
             np.maximum.at(best, chunk.owners[: chunk.used], blocks)
-        return {name: float(best[number]) for name, number in self._numbers.items()}
+        for number in np.argsort(-best[:-1], kind="stable"):
+            if name := self._names[number]:
+                yield name, float(best[number])
 
     def _number(self, name: str) -> int:
         if self._spare:

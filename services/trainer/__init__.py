@@ -1,7 +1,7 @@
 """Trainer: owns samples, data sets, training jobs, their checkpoints and reports.
 
-Hears SampleRecorded, PreferenceRecorded, FeedbackRecorded, DatasetQueued, TrainingRequested, TrainingQueued,
+Publishes DatasetQueued, DatasetFrozen, TrainingRequested, TrainingQueued, TrainingStarted, TrainingProgressed,
+TrainingCompleted, TrainingFailed, TrainingCancelled, TrainingPaused.
+Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, DatasetQueued, TrainingRequested, TrainingQueued,
 AdapterRegistered, GoldenDatasetPublished.
-Says TrainingRequested (what came over HTTP), TrainingQueued, Started, Progressed, Paused, Completed, Failed, Cancelled,
-DatasetQueued, DatasetFrozen.
 """

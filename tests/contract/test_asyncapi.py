@@ -5,16 +5,11 @@ import json
 import pytest
 
 from fleet_events import v1
-from fleet_events.catalogue import DOCS, asyncapi, page
+from fleet_events.catalogue import DOCS, asyncapi
 from fleet_events.topology import TOPOLOGY, UPSTREAM
 from fleet_kit.nats_auth import inbox_prefix
 
 pytestmark = pytest.mark.unit
-
-
-def test_the_committed_catalogue_is_the_topology_of_today() -> None:
-    assert json.loads((DOCS / "asyncapi.json").read_text()) == json.loads(json.dumps(asyncapi()))
-    assert (DOCS / "events.md").read_text() == page()
 
 
 def test_every_row_is_a_channel_with_its_senders_and_receivers() -> None:
@@ -22,6 +17,9 @@ def test_every_row_is_a_channel_with_its_senders_and_receivers() -> None:
     assert {channel["address"] for channel in document["channels"].values()} == {row.subject for row in TOPOLOGY}
     sends = [name for name, operation in document["operations"].items() if operation["action"] == "send"]
     assert len(sends) == sum(len(row.published_by) for row in TOPOLOGY)
+    receives = [name for name, operation in document["operations"].items() if operation["action"] == "receive"]
+    assert len(receives) == sum(len(row.consumed_by) + len(row.followed_by) for row in TOPOLOGY)
+    assert {"routerConsumesAdapterActivated", "routerFollowsAdapterActivated"} < set(receives)
 
 
 def test_every_reference_of_the_document_leads_somewhere() -> None:

@@ -24,6 +24,16 @@ async def test_one_event_takes_an_adapter_all_the_way_and_its_provenance_is_whol
         base = (await loop.ask(completed.base_model.name)).json()
         assert base["choices"][0]["message"]["content"] != answer["choices"][0]["message"]["content"]
 
+        async def followed() -> bool:  # until then it is not found
+            traced = await loop.get("registry", f"/v1/answers/{answer['id']}/provenance")
+            (adapter,) = traced["adapters"]
+            assert adapter["adapter_id"] == loop.adapter_id
+            assert adapter["chain"][0]["dataset"]["sha256"] == completed.dataset.blob.sha256
+            assert traced["base_model"]["revision"] == completed.base_model.revision
+            return True
+
+        await loop.until(followed, 20)
+
         chain = await loop.get("registry", f"/v1/adapters/{loop.adapter_id}/provenance")
         text = str(chain)
         for digest in (

@@ -13,6 +13,7 @@ from fleet_cli.client.clients import Call, Query, Upload
 from fleet_cli.client.responses import (
     Adapter,
     Agreement,
+    AnswerProvenance,
     Anything,
     BuildQueued,
     ChatCompletion,
@@ -45,6 +46,7 @@ _GOLDENS = TypeAdapter(list[GoldenSet])
 _JOB = TypeAdapter(Job)
 _JOBS = TypeAdapter(list[Job])
 _LINES = TypeAdapter(list[dict[str, object]])
+_OBJECT = TypeAdapter(dict[str, object])
 
 
 def _part(name: str) -> str:
@@ -173,14 +175,31 @@ def provenance(adapter_id: str) -> Call[Provenance]:
     return Call("registry", "GET", f"/v1/adapters/{_part(adapter_id)}/provenance", TypeAdapter(Provenance))
 
 
+def answer_provenance(generation_id: str) -> Call[AnswerProvenance]:
+    """The adapters that gave an answer, and their chains."""
+    path = f"/v1/answers/{_part(generation_id)}/provenance"
+    return Call("registry", "GET", path, TypeAdapter(AnswerProvenance))
+
+
 def manifest(adapter_id: str) -> Call[Anything]:
     """What a catalogue says of a version, and the forms it can be had in."""
     return Call("registry", "GET", f"/v1/adapters/{_part(adapter_id)}/manifest", _ANYTHING)
 
 
-def decide(adapter_id: str, verb: str, reason: str) -> Call[Adapter]:
+def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[Adapter]:
     """approve, reject, activate or deactivate a version."""
-    return Call("registry", "POST", f"/v1/adapters/{_part(adapter_id)}/{verb}", _ADAPTER, body={"reason": reason})
+    body = {"reason": reason, **further}
+    return Call("registry", "POST", f"/v1/adapters/{_part(adapter_id)}/{verb}", _ADAPTER, body=body)
+
+
+def policy(domain: str) -> Call[dict[str, object]]:
+    """The approval policy of a domain."""
+    return Call("registry", "GET", f"/v1/policies/{_part(domain)}", _OBJECT)
+
+
+def set_policy(domain: str, body: Mapping[str, object]) -> Call[dict[str, object]]:
+    """Replace the approval policy of a domain."""
+    return Call("registry", "PUT", f"/v1/policies/{_part(domain)}", _OBJECT, body=dict(body))
 
 
 def register(files: Sequence[Path], fields: Mapping[str, str]) -> Call[Adapter]:

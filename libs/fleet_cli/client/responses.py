@@ -95,6 +95,28 @@ class Provenance(Reply):
     answers: Link = {}
 
 
+class AnsweringAdapter(Reply):
+    """An adapter that took part in an answer: its version, then those that its training continued."""
+
+    adapter_id: str
+    weight: float = 1.0
+    chain: list[Provenance] = []
+    unknown: list[str] = []
+
+
+class AnswerProvenance(Reply):
+    """Who gave an answer, and what cannot be followed back."""
+
+    generation_id: str
+    answered_at: str = ""
+    requested_model: str = ""
+    routed: str = ""
+    fallback: str = ""
+    base_model: Link
+    adapters: list[AnsweringAdapter] = []
+    unknown: list[str] = []
+
+
 class GoldenSet(Reply):
     """A golden data set."""
 

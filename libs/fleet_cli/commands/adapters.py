@@ -13,11 +13,13 @@ from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
 from fleet_cli.client.responses import Withdrawal
 from fleet_cli.commands import convert
-from fleet_cli.commands.options import Bump, DomainOption, Method, OptionalDomain, ReasonOption
+from fleet_cli.commands.golden import expect_golden
+from fleet_cli.commands.options import DomainOption, OptionalDomain, ReasonOption
 from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.session import Session, facts, table
+from fleet_events.v1 import Bump, Method
 
 adapters = CommandGroup("List, show, approve, activate, register, import and convert adapters.")
 convert.add(adapters)
@@ -73,8 +75,8 @@ def manifest(session: Session, adapter_id: AdapterId) -> None:
     session.answer(found, facts(found.model_dump(mode="json")))
 
 
-def _decide(session: Session, verb: str, adapter_id: str, reason: str) -> None:
-    found = session.client.call(calls.decide(adapter_id, verb, reason))
+def _decide(session: Session, verb: str, adapter_id: str, reason: str, **further: object) -> None:
+    found = session.client.call(calls.decide(adapter_id, verb, reason, **further))
     state = "active" if found.active else "not active"
     session.answer(found, f"{found.adapter_id}: {found.status}, {state}{_unreached(found.withdrawal)}")
 
@@ -89,9 +91,23 @@ def _unreached(withdrawal: Withdrawal | None) -> str:
 
 
 @adapters.command("approve")
-def approve(session: Session, adapter_id: AdapterId, reason: ReasonOption = "") -> None:
+def approve(
+    session: Session,
+    adapter_id: AdapterId,
+    reason: ReasonOption = "",
+    without_evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--without-evaluation",
+            help="Approve a version that has no score: takes --reason, and a policy of the domain that permits it.",
+        ),
+    ] = False,
+) -> None:
     """Approve a version that waits for review."""
-    _decide(session, "approve", adapter_id, reason)
+    if without_evaluation and not reason.strip():
+        raise BadInput("--reason", "is missing; an approval without an evaluation says why")
+    further = {"without_evaluation": True} if without_evaluation else {}
+    _decide(session, "approve", adapter_id, reason, **further)
 
 
 @adapters.command("reject")
@@ -137,6 +153,8 @@ def register(
     for file in files:
         if not file.is_file():
             raise BadInput("FOLDER", f"{folder} holds no {file.name}; pickled weights (.bin) are never read")
+    if golden_dataset:
+        expect_golden(session, golden_dataset, domain)
     fields = {
         "domain": domain,
         "method": method.value if method else "",
@@ -175,6 +193,8 @@ def import_(
     reason: ReasonOption = "",
 ) -> None:
     """Register an adapter from files in another tool's form, an archive, the fleet's bucket or a model hub."""
+    if golden_dataset:
+        expect_golden(session, golden_dataset, domain)
     given = {
         "domain": domain,
         "base_model": base_model,
@@ -197,7 +217,7 @@ def import_(
     found = session.client.call(call)
     session.answer(found, f"imported {found.adapter_id}: {found.status}")
     if found.status == "pending_review":
-        session.note(f"it serves once it is approved: lorafleet adapters approve {found.adapter_id}")
+        session.note(f"it serves once it is evaluated and approved: lorafleet adapters approve {found.adapter_id}")
     if not description:
         session.note("without --description, --model auto finds it by what the version before had, if there was one")
 

@@ -18,13 +18,13 @@ from fleet_cli.commands import up
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import read_golden
 from fleet_cli.commands.lifecycle import bring_data, follow
-from fleet_cli.commands.options import Method
 from fleet_cli.follow.lifecycle import Loop, Outcome, Step
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import breaks
 from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
+from fleet_events.v1 import Method
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "demo"
 DOMAIN = "kestrel-ops"

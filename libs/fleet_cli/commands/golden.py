@@ -87,6 +87,20 @@ def ensure_golden(session: Session, dataset_id: str, domain: str, version: str =
         session.client.call(calls.create_golden(dataset_id, domain, version, f"Golden samples of {domain}"))
 
 
+def expect_golden(session: Session, reference: str, domain: str) -> None:
+    """Check the golden data set before minutes are spent on what would be judged with it; raises `BadInput`."""
+    try:
+        found = session.client.call(calls.golden(reference))
+    except ServerRefused as refused:
+        if refused.status == 404:
+            raise BadInput(
+                "--golden-dataset", f"{reference!r} does not exist; `lorafleet golden list` shows those that do"
+            ) from refused
+        raise
+    if found.domain != domain:
+        raise BadInput("--golden-dataset", f"{reference!r} belongs to domain {found.domain!r}, not to {domain!r}")
+
+
 @golden.command("export")
 def export(
     session: Session,

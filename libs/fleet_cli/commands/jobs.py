@@ -19,7 +19,7 @@ from fleet_cli.follow.job_progress_view import CourseView
 from fleet_cli.follow.job_stream import follow_course
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
-from fleet_cli.training_options import Export
+from fleet_events.v1 import ExportKind
 
 jobs = CommandGroup("List, show, pause, resume, retry and cancel training jobs.")
 
@@ -37,28 +37,31 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Left(StrEnum):
-    """What a finished job leaves."""
-
-    REPORT = "report"
-    PAGE = "page"
-    CARD = "card"
-    PEFT = "peft"
-    GGUF = "gguf"
-    GGUF_Q8_0 = "gguf-q8_0"
-    GGUF_Q6_K = "gguf-q6_k"
-    GGUF_Q4_K_M = "gguf-q4_k_m"
-    INT8 = "int8"
-    INT4 = "int4"
-
-
 PATHS = {
-    Left.REPORT: "report",
-    Left.PAGE: "report.html",
-    Left.CARD: "model-card",
-    Left.PEFT: "peft",
-    **{Left(kind.value): f"exports/{kind.value}" for kind in Export},
+    "report": "report",
+    "page": "report.html",
+    "card": "model-card",
+    "peft": "peft",
+    **{kind.value: f"exports/{kind}" for kind in ExportKind},
 }
+"""What a finished job leaves → where the trainer serves it, below the job."""
+
+
+def _left(what: str) -> str:
+    if what not in PATHS:
+        raise typer.BadParameter(f"{what!r} is not one of {', '.join(PATHS)}.")
+    return what
+
+
+Left = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        callback=_left,
+        autocompletion=lambda: list(PATHS),
+        help=f"What the job left: {', '.join(PATHS)}. peft is a tar; exports are those asked for.",
+    ),
+]
 
 
 @jobs.command("list")
@@ -133,7 +136,7 @@ def watch(session: Session, job_id: JobId) -> None:
 def fetch(
     session: Session,
     job_id: JobId,
-    what: Annotated[Left, typer.Argument(help="What the job left; peft is a tar, exports are those asked for.")],
+    what: Left,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
 ) -> None:
     """Save what a finished job left: its report, page, model card, PEFT folder or an export."""

@@ -9,9 +9,9 @@ import typer
 
 from fleet_cli import bus
 from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, ExitCode, ServerRefused
+from fleet_cli.client.errors import BadInput, ExitCode
 from fleet_cli.commands.data import read_samples
-from fleet_cli.commands.golden import ensure_golden, read_golden
+from fleet_cli.commands.golden import ensure_golden, expect_golden, read_golden
 from fleet_cli.files import to_ndjson
 from fleet_cli.follow.follower import run_loop
 from fleet_cli.follow.lifecycle import Loop, Step, StepState
@@ -70,7 +70,7 @@ def bring_data(session: Session, request: v1.TrainingRequested, data: str, golde
     if held_out:
         _bring_golden(session, request, held_out)
     elif request.golden_dataset_id:
-        _expect_golden(session, request.golden_dataset_id)
+        expect_golden(session, request.golden_dataset_id, request.domain)
     if samples:
         found = session.client.call(calls.record_samples(request.domain, to_ndjson(samples)))
         session.note(f"recorded {found.added} samples of {data} for {request.domain}, {found.duplicates} were known")
@@ -80,18 +80,6 @@ def _bring_golden(session: Session, request: v1.TrainingRequested, held_out: lis
     ensure_golden(session, request.golden_dataset_id, request.domain)
     found = session.client.call(calls.add_golden_samples(request.golden_dataset_id, to_ndjson(held_out)))
     session.note(f"{found.dataset_id} version {found.version} has {found.total_samples} golden samples")
-
-
-def _expect_golden(session: Session, dataset_id: str) -> None:
-    """Minutes of training are lost if the golden data set turns out not to exist."""
-    try:
-        session.client.call(calls.golden(dataset_id))
-    except ServerRefused as refused:
-        if refused.status == 404:
-            raise BadInput(
-                "--golden-dataset", f"{dataset_id!r} does not exist; `lorafleet golden list` shows those that do"
-            ) from refused
-        raise
 
 
 def follow(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-DOMAIN_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+from fleet_kit.caller import is_domain
 
 
 def _checked_domain(value: str | None) -> str | None:
-    if value is not None and not DOMAIN_PATTERN.fullmatch(value):
+    if value is not None and not is_domain(value):
         raise typer.BadParameter(
             f"{value!r} is no domain name; use lower-case letters, digits and hyphens, for example tax-law"
         )
@@ -24,20 +22,3 @@ DomainOption = Annotated[
     str, typer.Option("--domain", help="Domain: lower-case letters, digits and hyphens.", callback=_checked_domain)
 ]
 OptionalDomain = Annotated[str | None, typer.Option("--domain", help="Only this domain.", callback=_checked_domain)]
-
-
-class Method(StrEnum):
-    """Training methods."""
-
-    LORA = "lora"
-    RSLORA = "rslora"
-    QLORA = "qlora"
-    DORA = "dora"
-
-
-class Bump(StrEnum):
-    """Which part of the version to raise."""
-
-    PATCH = "patch"
-    MINOR = "minor"
-    MAJOR = "major"

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from fleet_cli.client.errors import BadInput
-from fleet_cli.commands.options import DOMAIN_PATTERN
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit.auth import SCOPES, LocalIssuer
-from fleet_kit.caller import FLEET_SCOPES
+from fleet_kit.caller import FLEET_SCOPES, is_domain
 
 token = CommandGroup("Mint access tokens with the local fleet's key.")
 
@@ -36,7 +35,7 @@ def mint(
         said = repr(unknown[0]) if unknown else "nothing"
         raise BadInput("--scopes", f"{said} is no scope; known are {', '.join(SCOPES)}")
     for name in reached:
-        if name != "*" and not DOMAIN_PATTERN.fullmatch(name):
+        if name != "*" and not is_domain(name):
             raise BadInput("--domains", f"{name!r} is no domain name; use lower-case letters, digits and hyphens, or *")
     if not reached:
         raise BadInput("--domains", "no domain given; name at least one, or * for all")

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_events.v1 import DomainName
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
@@ -32,7 +33,6 @@ Writer = Annotated[Caller, Depends(require("adapters:write"))]
 MAX_BODY = 32 * 1024 * 1024
 SHOWN_ERRORS = 100
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
-DOMAIN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
 class NewDataset(BaseModel):
@@ -41,7 +41,7 @@ class NewDataset(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset_id: str = Field(pattern=NAME)
-    domain: str = Field(pattern=DOMAIN)
+    domain: DomainName
     version: str = "1.0.0"
     description: str = Field(default="", max_length=4000)
     context_use: ContextUse = "note"

@@ -28,7 +28,7 @@ phrase into double quotes if it contains `;` or `|`. In a regular expression wri
     {"accuracy": "Must cite §123 BauO; Must mention 14 days | two weeks; Must not mention 30 days",
      "completeness": "At least 2 of: site plan | statics | fire report", "style": "At most 60 words"}
 
-Any other text is refused, and so is a sample whose own expected output breaks its rules (golden.py checks that):
+Any other text is refused, and so is a sample whose own expected output breaks its rules (`golden.samples` checks):
 a vague wish such as "Must mention all required documents" is caught there, instead of failing every answer.
 """
 

@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_events.v1 import DomainName
 from fleet_kit.auth import Caller, require
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from fleet_kit.http import dependency
 from services.evaluator import store
-from services.evaluator.golden.api import DOMAIN
 from services.evaluator.handlers import EvaluatorService
 from services.evaluator.judging import label_store
 from services.evaluator.judging.agreement import agreement
@@ -85,7 +85,7 @@ async def label(evaluation_id: str, sample_id: str, given: NewLabel, caller: Lab
 @router.get("/v1/judges/agreement", summary="How far a judge (as evaluations name it) agrees with people in a domain")
 async def agrees(
     judge: Annotated[str, Query(min_length=1, max_length=200)],
-    domain: Annotated[str, Query(pattern=DOMAIN)],
+    domain: DomainName,
     caller: Reader,
     service: Running,
 ) -> Agrees:

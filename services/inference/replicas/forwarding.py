@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet_kit import tasks
 from fleet_kit.acting_for import ACT_FOR
-from fleet_kit.telemetry import trace_headers
+from fleet_kit.tracing import trace_headers
 from services.inference.chosen import Chosen
 from services.inference.errors import ServerFault
 from services.inference.http.disconnect import unless_gone

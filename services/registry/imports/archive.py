@@ -36,18 +36,18 @@ def unpack(archive: Path, to: Path, most: int) -> int:
                     continue
                 target = to.joinpath(*inner_path(name).parts)
                 if target.exists():
-                    raise _refused(archive, f"{name[:200]!r} is in it twice")
+                    raise _refused(archive, f"{name[:200]!r} occurs twice")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as file:
                     while chunk := content.read(_CHUNK):
                         written += len(chunk)
                         if written > most:
-                            raise _refused(archive, f"unpacked it is over {most} bytes")
+                            raise _refused(archive, f"its contents exceed {most} bytes")
                         file.write(chunk)
     except BadPath as error:
         raise _refused(archive, str(error)) from error
     except _BROKEN as error:
-        raise _refused(archive, f"no archive that can be read ({error})") from error
+        raise _refused(archive, f"not a readable archive ({error})") from error
     if not written and (found := pickled(seen)):
         raise _refused(archive, f"{found[:200]} may hold pickled code, which is never read")
     return written

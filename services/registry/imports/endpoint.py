@@ -15,21 +15,21 @@ from starlette.datastructures import FormData, UploadFile
 from fleet_events import v1
 from fleet_events.strict_json import read_json
 from fleet_events.text import Text
+from fleet_events.v1 import Method
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import PROBLEM_CONTENT
-from lora_core.errors import NotDescribed
-from services.registry import checkpoint, domain, quota, record, upload
-from services.registry.base_models import Pinned, WrongBaseModel
-from services.registry.change import Act, DuplicateVersion
+from services.registry import checkpoint, domain, quota, repository, upload
+from services.registry.base_models import BaseModelUnavailable, Pinned, WrongBaseModel
 from services.registry.checkpoint import CannotServe
-from services.registry.family import Adapter, Method, Submission
+from services.registry.family import Adapter, Submission
 from services.registry.imports import objects
 from services.registry.imports.adoption import Adopted, BaseFolder
 from services.registry.imports.names import EXPECTED, BadPath, inner_path, is_archive, is_wanted, pickled
 from services.registry.imports.source import CannotFetch, Fetched, HubSource, Origin, parse
 from services.registry.parts import RegistryService
 from services.registry.peft_config import PeftConfig
+from services.registry.transition import Act, DuplicateVersion
 from services.registry.version import SemVer
 
 MAX_FIELDS_BYTES = 1 << 20
@@ -46,7 +46,7 @@ class ImportFields(upload.UploadFields):
 def _openapi() -> dict[str, object]:
     schema = ImportFields.model_json_schema(ref_template="#/components/schemas/{model}")
     properties = schema["properties"] | {
-        "method": {"type": "string", "enum": [method.value for method in Method]},
+        "method": {"type": "string", "enum": list(Method)},
         "bump": upload.BUMP_SCHEMA,
     }
     files = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": EXPECTED}
@@ -58,7 +58,7 @@ def _openapi() -> dict[str, object]:
 
 OPENAPI = _openapi()
 RESPONSES: dict[int | str, dict[str, object]] = {
-    502: {"description": "The hub failed, or sent other bytes than it said", "content": PROBLEM_CONTENT},
+    502: {"description": "The hub failed, or sent other bytes than it listed", "content": PROBLEM_CONTENT},
     504: {"description": "The hub was too slow", "content": PROBLEM_CONTENT},
 }
 
@@ -91,12 +91,12 @@ async def register_import(request: Request, caller: Caller, service: RegistrySer
             submission = await _submission(fields, folder, caller, service)
         act = Act(caller.subject, datetime.now(UTC), fields.reason or f"imported from {_source(submission)}")
         async with service.transaction() as tx:
-            family = await record.lock(tx, submission.domain, submission.method)
+            family = await repository.lock(tx, submission.domain, submission.method)
             try:
                 change = domain.register(family, submission, act)
             except DuplicateVersion as error:
                 raise upload.conflict(error) from error
-            await record.save(tx, family, change)
+            await repository.save(tx, family, change)
     adapter = change.family.find(change.adapter_id)
     if adapter is None:
         raise RuntimeError(f"{change.adapter_id} was registered and is not in its family")
@@ -131,7 +131,7 @@ async def _receive(request: Request, to: Path, caller: Caller) -> ImportFields:
         await form.close()
     if bool(names) == bool(fields.source):
         found = "both files and a source" if names else "neither files nor a source"
-        raise Problem(422, "Invalid request", f"{found}; give one of the two", field="source" if names else "files")
+        raise Problem(422, "Invalid request", f"{found}; send one of the two", field="source" if names else "files")
     return fields
 
 
@@ -167,7 +167,7 @@ async def _save(form: FormData, to: Path) -> list[str]:
         name = part.filename or ""
         sent.append(name)
         if not (is_archive(name) or is_wanted(name.replace("\\", "/").rpartition("/")[2])):
-            continue  # a README or a tokenizer beside the adapter is nothing that serves
+            continue  # a README or a tokenizer is not part of the adapter
         try:
             target = to.joinpath(*inner_path(name).parts)
         except BadPath as error:
@@ -205,8 +205,8 @@ async def _submission(fields: ImportFields, folder: Path, caller: Caller, servic
                 raise WrongBaseModel("base_model", f"the adapter was made on {named}; send base_model={named}")
     except (CannotServe, WrongBaseModel) as error:
         raise Problem(422, "Cannot serve", str(error), field=error.field) from error
-    except NotDescribed as error:
-        raise Problem(503, "Base model not described", str(error), field="base_model") from error
+    except BaseModelUnavailable as error:
+        raise Problem(503, "Base model unavailable", str(error), field="base_model") from error
     except CannotFetch as error:
         title = "Cannot fetch" if error.status < 500 else "Temporarily unavailable"
         raise Problem(error.status, title, str(error), field="source") from error
@@ -247,7 +247,9 @@ async def _convert(fields: ImportFields, folder: Path, pinned: Pinned, service: 
     place = given.folder
     if archives := [path for path in files if is_archive(path.name)]:
         if len(files) > 1:
-            raise CannotServe("files", f"an archive beside other files ({archives[0].name[:200]}), expected it alone")
+            raise CannotServe(
+                "files", f"an archive together with other files ({archives[0].name[:200]}); send it alone"
+            )
         place = folder / "unpacked"
         await asyncio.to_thread(place.mkdir)
         await service.parts.base_models.inspector.unpack(archives[0], place, most)
@@ -276,7 +278,7 @@ async def _fetch(fields: ImportFields, to: Path, service: RegistryService) -> Fe
 
 def _method(asked: Method | None, adopted: Adopted) -> Method:
     """The method that the files show; raises Problem where another one was asked for."""
-    shown = next((method for method in (Method.DORA, Method.RSLORA) if method.value in adopted.variants), None)
+    shown = next((method for method in (Method.DORA, Method.RSLORA) if method in adopted.variants), None)
     if asked is None:
         return shown or Method.LORA
     if (shown is not None and asked is not shown) or (asked in (Method.DORA, Method.RSLORA) and shown is not asked):

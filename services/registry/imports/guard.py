@@ -67,7 +67,7 @@ class GuardedTransport(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         place = _allowed.get(None)
         if place is None:
-            raise CannotFetch("a request outside of an import", 502)
+            raise CannotFetch("a request outside an import", 502)
         url = request.url
         address = self._address(url)
         # Connected is to the very address that was looked at: a second look-up could give another one.
@@ -95,18 +95,18 @@ class GuardedTransport(httpx2.BaseTransport):
         private = self._hosts.allows_privately(host, port)
         if not private and not self._hosts.allows(host):
             raise CannotFetch(
-                f"host {host!r} may not be asked here; an operator names those that may in LORAFLEET_IMPORT_HOSTS"
+                f"host {host!r} is not allowed; an operator lists allowed hosts in LORAFLEET_IMPORT_HOSTS"
             )
         if url.scheme != "https" and not private:
-            raise CannotFetch(f"{host} is asked by https alone, not by {url.scheme}")
+            raise CannotFetch(f"host {host!r} is allowed over https only, not {url.scheme}")
         try:
             found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         except OSError as error:
-            raise CannotFetch(f"host {host!r} has no address: {error}", 502) from error
+            raise CannotFetch(f"host {host!r} cannot be resolved: {error}", 502) from error
         for address in found:
             if not private and not ipaddress.ip_address(address).is_global:
                 raise CannotFetch(
-                    f"host {host!r} has the private address {address}; an operator allows that in "
+                    f"host {host!r} has the private address {address}; an operator allows it in "
                     "LORAFLEET_IMPORT_PRIVATE_HOSTS"
                 )
         return found[0]
@@ -123,9 +123,9 @@ class _Counted(httpx2.SyncByteStream):
         for chunk in self._inner:
             self._place.bytes -= len(chunk)
             if self._place.bytes < 0:
-                raise CannotFetch("the answers are larger than an import may be", 413)
+                raise CannotFetch("the download exceeds the size limit of an import", 413)
             if time.monotonic() > self._place.until:
-                raise CannotFetch("it takes longer than an import may", 504)
+                raise CannotFetch("the download exceeds the time limit of an import", 504)
             yield chunk
 
     def close(self) -> None:
@@ -135,5 +135,5 @@ class _Counted(httpx2.SyncByteStream):
 def _timeouts(place: Allowance) -> dict[str, float]:
     left = place.until - time.monotonic()
     if left <= 0:
-        raise CannotFetch("it takes longer than an import may", 504)
+        raise CannotFetch("the download exceeds the time limit of an import", 504)
     return {"connect": min(10.0, left), "read": min(30.0, left), "write": min(30.0, left), "pool": min(10.0, left)}

@@ -50,16 +50,16 @@ class Hub:
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.GatedRepoError) as error:
             what = f"{source.repository}{'@' + source.revision if source.revision else ''}"
             raise CannotFetch(
-                f"the hub has no {what}, or lets only its members read it (then give hub_token): {_first_line(error)}"
+                f"the hub has no {what}, or it is private (then send hub_token): {_first_line(error)}"
             ) from error
         except errors.EntryNotFoundError as error:
             raise CannotFetch(f"{source.repository} lacks a file: {_first_line(error)}") from error
         except errors.HFValidationError as error:
-            raise CannotFetch(f"{source.repository!r} is no repository: {_first_line(error)}") from error
+            raise CannotFetch(f"{source.repository!r} is not a repository: {_first_line(error)}") from error
         except errors.HfHubHTTPError as error:
-            raise CannotFetch(f"the hub answered: {_first_line(error)}", 502) from error
+            raise CannotFetch(f"the hub returned an error: {_first_line(error)}", 502) from error
         except _transport_errors() as error:
-            raise CannotFetch(f"the hub cannot be reached: {type(error).__name__} {_first_line(error)}", 502) from error
+            raise CannotFetch(f"the hub is unavailable: {type(error).__name__} {_first_line(error)}", 502) from error
 
     def _prepare(self) -> None:
         with self._lock:
@@ -75,7 +75,7 @@ class Hub:
                 import huggingface_hub
             except ImportError as error:
                 raise CannotFetch(
-                    "hub repositories need the package huggingface_hub: pip install 'lorafleet[registry]'"
+                    "imports from a hub need the package huggingface_hub: pip install 'lorafleet[registry]'"
                 ) from error
             import httpx2
 
@@ -160,7 +160,7 @@ def _check_digest(path: Path, name: str, lfs: Any) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wanted:
-        raise CannotFetch(f"{name} has digest {found}, the hub says {wanted}", 502)
+        raise CannotFetch(f"{name} has digest {found}, the hub lists {wanted}", 502)
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:

@@ -56,7 +56,7 @@ class DomainObjects:
             except BadPath as error:
                 raise CannotFetch(str(error)) from error
             except BlobMissing as error:
-                raise CannotFetch(f"{error}; it was removed meanwhile") from error
+                raise CannotFetch(f"{error}; it was deleted in the meantime") from error
             if target.stat().st_size != one.bytes:
-                raise CannotFetch(f"{one.key} was replaced while it was read; import it again")
+                raise CannotFetch(f"{one.key} changed while it was read; retry the import")
         return Fetched(to, f"s3://{bucket}/{source.prefix}")

@@ -64,7 +64,7 @@ class Fetched:
 
 
 def parse(text: str) -> HubSource | ObjectSource:
-    """The source that a text names; raises CannotFetch that says what would be right."""
+    """The source that a text names; raises CannotFetch with the forms that are accepted."""
     if found := _S3.fullmatch(text):
         return ObjectSource(found["bucket"], found["prefix"])
     if found := _HUB.fullmatch(text):
@@ -73,6 +73,6 @@ def parse(text: str) -> HubSource | ObjectSource:
         except BadPath as error:
             raise CannotFetch(f"{error}; expected {EXPECTED}") from error
         if ".." in (found["revision"] or ""):
-            raise CannotFetch(f"revision {found['revision']!r} is none, expected a branch, tag or commit")
+            raise CannotFetch(f"revision {found['revision']!r} is invalid, expected a branch, tag or commit")
         return HubSource(found["repository"], found["revision"] or "", path)
-    raise CannotFetch(f"{text[:200]!r} is no source, expected {EXPECTED}")
+    raise CannotFetch(f"{text[:200]!r} is not a source, expected {EXPECTED}")

@@ -1,4 +1,7 @@
-"""Rows that transitions read and write: one SQL statement a function, connection first."""
+"""Rows that transitions read and write: one SQL statement a function, connection first.
+
+The column `made_of` holds the `Submission`: the release before this one reads it under that name.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from datetime import datetime
 import asyncpg
 from pydantic import TypeAdapter
 
+from fleet_events.v1 import Method
 from fleet_kit.db import Connection
-from services.registry.change import AuditEntry
-from services.registry.family import Adapter, Evaluation, Method, Status, Submission
+from services.registry.family import Adapter, Evaluation, Status, Submission
 from services.registry.policy import Policy
+from services.registry.transition import AuditEntry
 from services.registry.version import SemVer
 
 _SUBMISSION = TypeAdapter(Submission)
@@ -58,7 +62,7 @@ async def find_job(connection: Connection, job_id: str) -> Adapter | None:
 
 async def save_adapter(connection: Connection, adapter: Adapter) -> None:
     """Insert a version, or update what of it can change."""
-    made_of = adapter.made_of
+    submission = adapter.submission
     await connection.execute(
         """
         insert into adapter (
@@ -72,17 +76,17 @@ async def save_adapter(connection: Connection, adapter: Adapter) -> None:
             decided_on = excluded.decided_on, evaluation = excluded.evaluation
         """,
         adapter.adapter_id,
-        made_of.family,
-        made_of.domain,
-        made_of.method.value,
+        submission.family,
+        submission.domain,
+        submission.method,
         adapter.version.major,
         adapter.version.minor,
         adapter.version.patch,
-        made_of.base_model.name,
-        made_of.base_model.revision,
+        submission.base_model.name,
+        submission.base_model.revision,
         adapter.artifact_sha256,
-        made_of.training.job_id if made_of.training else None,
-        _SUBMISSION.dump_python(made_of, mode="json"),
+        submission.training.job_id if submission.training else None,
+        _SUBMISSION.dump_python(submission, mode="json"),
         adapter.registered_at,
         adapter.status.value,
         adapter.active,
@@ -192,7 +196,7 @@ def adapter_of(row: asyncpg.Record) -> Adapter:
     return Adapter(
         adapter_id=row["adapter_id"],
         version=SemVer(row["major"], row["minor"], row["patch"]),
-        made_of=_SUBMISSION.validate_python(row["made_of"]),
+        submission=_SUBMISSION.validate_python(row["made_of"]),
         registered_at=row["registered_at"],
         status=Status(row["status"]),
         active=row["active"],

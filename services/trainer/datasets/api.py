@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from fleet_events.v1 import DomainName
 from fleet_kit.auth import Caller
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from fleet_kit.http_limits import body_rule
@@ -18,7 +19,7 @@ from services.trainer.datasets.filters.report import FilterCount
 from services.trainer.datasets.recipe import NAME
 from services.trainer.datasets.record_export import read_lines
 from services.trainer.datasets.records import Split
-from services.trainer.datasets.sample_upload import DOMAIN, read_samples
+from services.trainer.datasets.sample_upload import read_samples
 from services.trainer.datasets.schemas import DatasetView, SamplesView
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
@@ -40,7 +41,7 @@ _CHUNK = 1 << 16
     openapi_extra=body_rule("samples_bytes", "application/x-ndjson"),
 )
 async def record_samples(
-    request: Request, caller: Trains, trainer: Trainer, domain: Annotated[str | None, Query(pattern=DOMAIN)] = None
+    request: Request, caller: Trains, trainer: Trainer, domain: DomainName | None = None
 ) -> SamplesView:
     """All lines are recorded or none. `?domain=` is the domain of lines that name none."""
     received, added, now = 0, 0, datetime.now(UTC)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from fleet_events import v1
+from fleet_events.v1 import DomainName
 from fleet_kit.cloudevents import event_id
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
@@ -17,7 +18,6 @@ from services.trainer.datasets.build_state import DatasetBuild
 from services.trainer.datasets.dataset import Format, StoredUpload
 from services.trainer.datasets.presets import PRESETS
 from services.trainer.datasets.recipe import DataRecipe
-from services.trainer.datasets.sample_upload import DOMAIN
 from services.trainer.datasets.schemas import BuildQueued, BuildView, UploadView
 from services.trainer.datasets.store import builds as build_store
 from services.trainer.datasets.store import samples as store
@@ -40,7 +40,7 @@ async def upload(
     request: Request,
     caller: Trains,
     trainer: Trainer,
-    domain: Annotated[str, Query(pattern=DOMAIN)],
+    domain: DomainName,
     filename: Annotated[str, Query(min_length=1, max_length=200)],
 ) -> UploadView:
     """The body is the file itself; its name's ending says what it is. The same bytes again are the same upload."""
@@ -74,9 +74,7 @@ async def list_uploads(caller: Trains, trainer: Trainer, limit: Limit = 100) -> 
 
 
 @router.delete("/uploads/{upload_id}", summary="Delete an uploaded file")
-async def delete_upload(
-    upload_id: str, caller: Trains, trainer: Trainer, domain: Annotated[str, Query(pattern=DOMAIN)]
-) -> UploadView:
+async def delete_upload(upload_id: str, caller: Trains, trainer: Trainer, domain: DomainName) -> UploadView:
     """Data sets that were built from it stay: they hold records of their own. A build that still waits for it fails."""
     caller.reach(domain)
     async with trainer.transaction() as tx:

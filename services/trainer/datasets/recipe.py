@@ -4,11 +4,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fleet_events.v1 import DomainName
 from services.trainer.datasets.filters import FilterRecipe
 from services.trainer.datasets.generators.recipe import GeneratorRecipe
 from services.trainer.datasets.presets import preset_of
 from services.trainer.datasets.records import Kind
-from services.trainer.datasets.sample_upload import DOMAIN
 from services.trainer.datasets.sources import AnySource
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -24,7 +24,7 @@ class DataRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    domain: Annotated[str, Field(pattern=DOMAIN)]
+    domain: DomainName
     name: Annotated[str, Field(pattern=NAME)]
     adapter_type: Annotated[str, Field(max_length=100)] = ""
     kind: Kind = Kind.COMPLETION

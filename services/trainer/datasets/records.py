@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+from fleet_events.v1 import RecordKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,19 +16,13 @@ Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation"]
 
 
-class Kind(StrEnum):
-    """What a record's completions say.
+Kind = RecordKind
+"""What a record's completions are.
 
-    completion: the one wanted answer. conversation: the last answer of a talk whose earlier answers are wanted too.
-    preference: the chosen one, then the rejected one. ranking: two or more, best first. rated: one answer and its
-    rating, 0 to 5.
-    """
-
-    COMPLETION = "completion"
-    CONVERSATION = "conversation"
-    PREFERENCE = "preference"
-    RANKING = "ranking"
-    RATED = "rated"
+completion: the one wanted answer. conversation: the last answer of a talk whose earlier answers are wanted too.
+preference: the chosen one, then the rejected one. ranking: two or more, best first. rated: one answer and its
+rating, 0 to 5.
+"""
 
 
 @dataclass(frozen=True)

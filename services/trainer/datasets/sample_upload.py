@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet_events.strict_json import read_json
+from fleet_events.v1 import DomainName
 from fleet_kit.errors import Problem
 from services.trainer.datasets.dataset import InvalidSample, Sample
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_FAULTS = 20
-DOMAIN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
 class SampleLine(BaseModel):
@@ -22,7 +22,7 @@ class SampleLine(BaseModel):
 
     prompt: str
     completion: str
-    domain: Annotated[str | None, Field(pattern=DOMAIN)] = None
+    domain: DomainName | None = None
     rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
     id: Annotated[str | None, Field(max_length=200)] = None
 

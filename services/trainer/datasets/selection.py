@@ -19,14 +19,18 @@ from services.trainer.training.configuration import Fault, InvalidRequest
 log = structlog.get_logger()
 
 
-FITTING: dict[str, tuple[Kind, ...]] = {
-    "sft": tuple(Kind),
+FITTING: dict[v1.Objective, tuple[Kind, ...]] = {
+    v1.Objective.SFT: tuple(Kind),
     # Rated answers to one prompt are put together as a ranking, and for dpo a ranking is taken as pairs.
-    "dpo": (Kind.PREFERENCE, Kind.RANKING, Kind.RATED),
-    "ranking": (Kind.RANKING, Kind.PREFERENCE, Kind.RATED),
+    v1.Objective.DPO: (Kind.PREFERENCE, Kind.RANKING, Kind.RATED),
+    v1.Objective.RANKING: (Kind.RANKING, Kind.PREFERENCE, Kind.RATED),
 }
 """Objective → kinds of data sets that can be trained with it."""
-_SELECTED = {"sft": Kind.COMPLETION, "dpo": Kind.PREFERENCE, "ranking": Kind.RANKING}
+_SELECTED = {
+    v1.Objective.SFT: Kind.COMPLETION,
+    v1.Objective.DPO: Kind.PREFERENCE,
+    v1.Objective.RANKING: Kind.RANKING,
+}
 _NEEDED = {
     Kind.COMPLETION: "recorded samples (POST /v1/samples, or SampleRecorded)",
     Kind.PREFERENCE: "recorded preferences (PreferenceRecorded), or differently rated samples of one prompt",
@@ -46,7 +50,7 @@ async def freeze_selection(request: v1.TrainingRequested, service: TrainerServic
     if request.dataset_id:
         async with service.db.acquire(timeout=5) as connection:
             return await named_dataset(connection, request)
-    kind = _SELECTED[request.objective or "sft"]
+    kind = _SELECTED[request.objective or v1.Objective.SFT]
     recipe = DataRecipe(
         domain=request.domain,
         name=LIVE,
@@ -81,8 +85,8 @@ async def named_dataset(connection: Connection, request: v1.TrainingRequested) -
         raise InvalidRequest(
             (Fault("dataset_id", request.dataset_id, f"the id of a data set of domain {request.domain!r}"),)
         )
-    objective = request.objective or "sft"
-    fitting = FITTING.get(objective, tuple(Kind))
+    objective = request.objective or v1.Objective.SFT
+    fitting = FITTING[objective]
     if stored.dataset.kind not in fitting:
         found = f"{request.dataset_id} ({stored.dataset.kind})"
         kinds = " or ".join(kind.value for kind in fitting)

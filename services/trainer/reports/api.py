@@ -111,7 +111,7 @@ async def get_peft(job: VisibleJob, trainer: Trainer) -> StreamingResponse:
 )
 async def get_export(job: VisibleJob, kind: str, trainer: Trainer) -> StreamingResponse:
     """Its measures are in the report; one that is not fit can be had as well, for who wants to look at it."""
-    made = {export.kind: export for export in _completed(job).exports}
+    made: dict[str, v1.Export] = {export.kind: export for export in _completed(job).exports}
     if kind not in made:
         there = ", ".join(made) or "none: name them in the request's `exports`"
         raise Problem(404, "No such export", f"job {job.job_id} has no export {kind!r}; there are {there}")

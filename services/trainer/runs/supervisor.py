@@ -8,11 +8,12 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
+from fleet_kit.tracing import environment_of_child
 from services.trainer.training.protocol import Progress, TrainingSpec, read_line
 
 _LINE_LIMIT = 4 * 1024 * 1024
 _TAIL_BYTES = 2000
-# Nothing else of our environment reaches the subprocess: it needs no credentials.
+# Beside these only what traces need reaches the subprocess: it has no credentials of the fleet.
 _PASSED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
@@ -66,7 +67,7 @@ async def supervise(spec: TrainingSpec, command: Sequence[str] = (sys.executable
 
 
 def _environment(threads: int) -> dict[str, str]:
-    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    passed = {name: os.environ[name] for name in _PASSED if name in os.environ} | environment_of_child()
     return passed | {
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
         "OMP_NUM_THREADS": str(threads),

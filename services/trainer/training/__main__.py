@@ -9,12 +9,14 @@ import argparse
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import IO, cast
 
 from pydantic import BaseModel
 
+from fleet_kit.tracing import child_span
 from lora_core.errors import AdapterError
 from services.trainer.parent_death import claim_stdout, die_with
 from services.trainer.training.protocol import Refused, TrainingSpec
@@ -63,7 +65,8 @@ def main(spec_file: str, progress: Path | None = None) -> int:
     from services.trainer.training.train import CannotTrain, run
 
     try:
-        run(spec, tell)
+        with nullcontext() if rank else child_span("trainer", f"train {spec.configuration.method}"):
+            run(spec, tell)
     except CannotTrain as refusal:
         tell(Refused(reason=str(refusal)))
     except DETERMINISTIC as fault:

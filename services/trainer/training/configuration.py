@@ -10,8 +10,6 @@ from lora_core.base_model import SLOT_RANK
 from lora_core.description import LayerShapes
 from services.trainer.training.targets import chosen, decoder_layers, default_targets, trainable, why_not
 
-METHODS = ("lora", "rslora", "dora", "qlora")
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -45,8 +43,8 @@ class Configuration:
     `micro_batch_size` is what each process computes at once of its part of a batch, None all of it.
     """
 
-    objective: str = "sft"
-    method: str = "lora"
+    objective: v1.Objective = v1.Objective.SFT
+    method: v1.Method = v1.Method.LORA
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
@@ -58,7 +56,7 @@ class Configuration:
     max_length: int = 512
     seed: int = 0
     warmup_ratio: float = 0.05
-    scheduler: str = "linear"
+    scheduler: v1.Scheduler = v1.Scheduler.LINEAR
     checkpoint_steps: int | None = None
     keep_checkpoints: int = 2
     weight_decay: float = 0.0
@@ -67,9 +65,9 @@ class Configuration:
     validation_steps: int | None = None
     early_stopping_patience: int | None = None
     beta: float = 0.1
-    preference_loss: str = "sigmoid"
+    preference_loss: v1.PreferenceLoss = v1.PreferenceLoss.SIGMOID
     label_smoothing: float = 0.0
-    ranking_loss: str = "margin"
+    ranking_loss: v1.RankingLoss = v1.RankingLoss.MARGIN
     ranking_margin: float = 0.5
     processes: int = 1
     layers: int | None = None
@@ -102,7 +100,10 @@ def resolve(
     wanted = tuple(given.pop("target_modules", ())) or targets
     given.setdefault("alpha", 2.0 * given.get("rank", Configuration.rank))
     return Configuration(
-        objective=objective or "sft", method=method or "lora", target_modules=tuple(sorted(set(wanted))), **given
+        objective=v1.Objective(objective) if objective else Configuration.objective,
+        method=v1.Method(method) if method else Configuration.method,
+        target_modules=tuple(sorted(set(wanted))),
+        **given,
     )
 
 

@@ -47,6 +47,7 @@ async def test_an_activated_adapter_is_loaded_before_it_is_asked_and_answers_as_
     [event] = await eventually(said)
     assert (event.adapter_id, event.requested_model) == (adapter.adapter_id, adapter.family)
     assert event.artifact_sha256 == adapter.artifact.blob.sha256
+    assert event.base_model_revision == body["lorafleet"]["base_model_revision"] == adapter.base_model.revision
     assert (event.completion_tokens, event.caller) == (TOKENS, "admin")
     [loaded] = [one for one in await registry.heard(v1.AdapterLoaded) if one.domain == domain]
     # Seven projections in each of two layers.

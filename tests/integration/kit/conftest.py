@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from fastapi import APIRouter
+from nats.js import JetStreamContext
 
+from fleet_events.message import Event
+from fleet_events.topology import consumers_of, durable_name
 from fleet_kit.handlers import Handlers
 from fleet_kit.service import Service, create_app
 from fleet_kit.settings import ServiceSettings
@@ -45,6 +49,24 @@ def run_kit(settings_of: Callable[..., ServiceSettings]) -> Run:
             yield service
 
     return run
+
+
+@dataclass(frozen=True)
+class Durable:
+    """How far a service's durable is."""
+
+    deliveries: int
+    """Ever made, redeliveries included."""
+    idle: bool
+    """Nothing is left to deliver, and everything delivered is acknowledged."""
+
+
+async def durable_of(jetstream: JetStreamContext, service: str, event: type[Event]) -> Durable:
+    """The state of the durable under which a service consumes an event."""
+    [(row, consumer)] = [(row, one) for row, one in consumers_of(service) if row.event is event]
+    info = await jetstream.consumer_info(row.stream.name, durable_name(consumer, row))
+    assert info.delivered is not None
+    return Durable(info.delivered.consumer_seq, info.num_pending == 0 and info.num_ack_pending == 0)
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> None:

@@ -134,7 +134,8 @@ async def test_time_limits_locks_and_closed_connections_pass(connection: Any, se
     await other.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where pid = $1", connection.get_server_pid()
     )
-    await asyncio.sleep(0.1)
+    while await other.fetchval("select true from pg_stat_activity where pid = $1", connection.get_server_pid()):
+        await asyncio.sleep(0.01)
     assert is_transient(await _of("select 1", connection))
     assert is_transient(await _of("select 1", connection))  # the driver knows by now that it is closed
     await other.execute("drop table locked_row")

@@ -91,7 +91,7 @@ async def test_hostile_events_become_dead_letters_and_hold_nobody_up(
         async with run_kit(reader.handlers):
             await eventually(all_answered, 120 + count / 5)
     assert sorted(reader.handled) == sorted(f"beside-{seed}-{number}" for number in range(count))
-    lines = [entry for entry in log if entry["event"] == "dead letter"]
+    lines = [entry for entry in log if entry["event"] == "dead_letter_stored"]
     size = sum(len(json.dumps(entry, default=str)) for entry in log)
     with capsys.disabled():
         print(
@@ -151,7 +151,7 @@ async def test_a_defect_that_many_events_meet_logs_one_traceback(
                 return (await jetstream.stream_info(DEAD_STREAM)).state.messages - before == 30
 
             await eventually(all_dead_letters, 30)
-    failed = [entry for entry in log if entry["event"] == "handler failed"]
+    failed = [entry for entry in log if entry["event"] == "handler_failed"]
     assert len(failed) == 30
     assert sum(bool(entry.get("exc_info")) for entry in failed) == 1
 

@@ -23,6 +23,7 @@ from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.provision import consumer_config
 from fleet_kit.transaction import Transaction
+from tests.integration.kit.conftest import durable_of
 
 SUBJECT = "lorafleet.v1.data.feedback_recorded"
 PROGRAM = Path(__file__).with_name("deadly_service.py")
@@ -159,11 +160,19 @@ async def test_a_short_handler_that_waits_longer_than_its_ack_wait_keeps_its_mes
             await asyncio.sleep(3)
             calls.append("ended")
 
+    [(name, binding)] = handlers.bindings.items()  # the service knows the durable as it is
+    handlers.bindings[name] = replace(binding, consumer=replace(binding.consumer, ack_wait=timedelta(seconds=1)))
+
+    async def acknowledged() -> bool:
+        return (await durable_of(jetstream, "registry", v1.FeedbackRecorded)).idle
+
+    before = await durable_of(jetstream, "registry", v1.FeedbackRecorded)
     async with run_kit(handlers):
         await publish(jetstream, "long")
         await eventually(lambda: "ended" in calls)
-        await asyncio.sleep(1.5)
-        assert calls == ["began", "ended"]
+        await eventually(acknowledged)
+    assert calls == ["began", "ended"]
+    assert (await durable_of(jetstream, "registry", v1.FeedbackRecorded)).deliveries == before.deliveries + 1
 
 
 class Training:

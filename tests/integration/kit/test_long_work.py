@@ -9,6 +9,7 @@ from fleet_events import v1
 from fleet_kit.errors import LeaseLost
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
+from tests.integration.kit.conftest import durable_of
 
 SUBJECT = "lorafleet.v1.training.requested"
 pytestmark = pytest.mark.integration
@@ -46,8 +47,13 @@ async def test_work_longer_than_its_ack_wait_is_done_once(run_kit, jetstream, ev
     async with run_kit(worker.handlers, lease_seconds=1.0):
         await request(jetstream, "patient")
         await eventually(lambda: worker.finished)
-        await asyncio.sleep(0.5)
+
+        async def acknowledged() -> bool:
+            return (await durable_of(jetstream, "trainer", v1.TrainingRequested)).idle
+
+        await eventually(acknowledged)
         assert worker.begun == [("patient", 1)]
+    assert (await durable_of(jetstream, "trainer", v1.TrainingRequested)).deliveries == 1
 
 
 async def test_work_of_a_stopped_worker_is_taken_up_at_once_by_another(run_kit, jetstream, eventually) -> None:

@@ -9,6 +9,7 @@ from nats.js import JetStreamContext
 
 from fleet_events import v1
 from fleet_events.topology import STREAM
+from fleet_kit import outbox
 from fleet_kit.handlers import Handlers
 from fleet_kit.outbox import unpublished
 
@@ -55,7 +56,12 @@ async def test_a_service_that_stops_in_the_moment_of_a_commit_ends_at_once(
         async with service.transaction() as tx:
             await tx.emit(approved(f"first-{turns}", 1), f"first-{turns}")
         await eventually(lambda: published(jetstream, f"first-{turns}"))
-        await asyncio.sleep(0.1)  # the relay waits for the next commit
+
+        async def marked() -> bool:
+            async with service.db.acquire() as connection:
+                return await unpublished(connection) == 0
+
+        await eventually(marked)  # the relay waits for the next commit
         async with service.transaction() as tx:
             await tx.emit(approved(f"last-{turns}", 1), f"last-{turns}")
         for _ in range(turns):
@@ -80,10 +86,18 @@ async def test_events_of_one_thing_keep_their_order(run_kit, jetstream, eventual
 
 
 async def test_a_committed_event_outlives_a_process_that_dies_before_publishing(
-    run_kit, settings_of, jetstream, eventually
+    run_kit, settings_of, jetstream, eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncpg
 
+    asked: list[bool] = []
+    lead = outbox._lead
+
+    async def noted(connection: Any, service: str) -> bool:
+        asked.append(await lead(connection, service))
+        return asked[-1]
+
+    monkeypatch.setattr(outbox, "_lead", noted)
     # Another session holds the relay's lock, as a second replica would: this process commits and cannot publish.
     blocker = await asyncpg.connect(settings_of("registry").database_url)
     await blocker.fetchval("select pg_advisory_lock(hashtext($1))", "outbox:registry")
@@ -91,7 +105,8 @@ async def test_a_committed_event_outlives_a_process_that_dies_before_publishing(
         async with run_kit(Handlers("registry")) as service:
             async with service.transaction() as tx:
                 await tx.emit(approved("survivor", 1), "survivor")
-            await asyncio.sleep(1)
+            asked.clear()
+            await eventually(lambda: len(asked) >= 2)  # the relay has looked since the commit
             assert await published(jetstream, "survivor") == []
             async with service.db.acquire() as connection:
                 assert await unpublished(connection) == 1
@@ -119,7 +134,12 @@ async def test_one_relay_at_a_time_publishes_for_two_replicas(run_kit, jetstream
             return len(await published(jetstream, "replicas")) >= 10
 
         await eventually(all_said)
-        await asyncio.sleep(0.7)
+
+        async def all_marked() -> bool:
+            async with first.db.acquire() as connection:
+                return await unpublished(connection) == 0
+
+        await eventually(all_marked)  # whatever either relay still had to send has been sent
         assert await published(jetstream, "replicas") == list(range(10))
 
 

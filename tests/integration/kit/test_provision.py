@@ -27,7 +27,7 @@ async def test_drift_is_reported_without_being_changed_and_then_mended(jetstream
     wanted = consumer_config(row.consumed_by[0], row)
     await jetstream.add_consumer(row.stream.name, wanted.evolve(ack_wait=77.0))
     found = await provision(jetstream, repair=False)
-    told = f"{wanted.name}: ack_wait is 77.0, the topology says {wanted.ack_wait}"
+    told = f"{wanted.name}: ack_wait is 77.0, the topology has {wanted.ack_wait}"
     assert [str(drift) for drift in found] == [f"{told}; `lorafleet provision` sets it"]
     assert [(str(drift), drift.mended) for drift in await provision(jetstream)] == [(told, True)]
     assert await provision(jetstream, repair=False) == []
@@ -46,7 +46,7 @@ async def test_a_bucket_whose_values_would_live_too_long_is_drift_and_is_mended(
     wanted = bucket_config(REPLICAS)
     await jetstream.update_stream(wanted.evolve(max_age=77.0))
     found = await provision(jetstream, repair=False)
-    told = f"{wanted.name}: max_age is 77.0, the topology says {wanted.max_age}; `lorafleet provision` sets it"
+    told = f"{wanted.name}: max_age is 77.0, the topology has {wanted.max_age}; `lorafleet provision` sets it"
     assert [str(drift) for drift in found] == [told]
     await provision(jetstream)
     assert await provision(jetstream, repair=False) == []
@@ -117,10 +117,10 @@ async def test_what_the_server_does_not_let_be_changed_is_told_with_what_to_do_a
         assert {key for key, one in found.items() if one.mended} == {(name, "ack_wait"), (SERVING.name, "max_bytes")}
         policy, purge = str(found[name, "deliver_policy"]), str(found[SERVING.name, "deny_purge"])
         assert (
-            "deliver_policy is 'new', the topology says 'all'; the server refuses the change (deliver policy" in policy
+            "deliver_policy is 'new', the topology has 'all'; the server refuses the change (deliver policy" in policy
         )
         assert f"`nats consumer rm {ROW.stream.name} {name}`" in policy
-        assert "deny_purge is True, the topology says False; the server refuses the change (" in purge
+        assert "deny_purge is True, the topology has False; the server refuses the change (" in purge
         assert f"`nats stream backup {SERVING.name} FOLDER`" in purge
         await jetstream.delete_consumer(ROW.stream.name, name)
         await jetstream.delete_stream(SERVING.name)

@@ -32,8 +32,8 @@ async def test_a_stream_that_fills_is_measured_and_warned_of(servers, jetstream:
             filled = await look(client.jetstream(timeout=5))
         assert 0.8 < filled[DATA.name] <= 1
         assert metrics.STREAM_FILL.labels(DATA.name)._value.get() == filled[DATA.name]
-        assert [line["stream"] for line in before if line["event"] == "stream is nearly full"] == []
-        assert [line["stream"] for line in after if line["event"] == "stream is nearly full"] == [DATA.name]
+        assert [line["stream"] for line in before if line["event"] == "stream_nearly_full"] == []
+        assert [line["stream"] for line in after if line["event"] == "stream_nearly_full"] == [DATA.name]
     finally:
         await client.close()
         await empty_bus(servers)
@@ -87,14 +87,16 @@ async def test_a_full_stream_is_reported_with_the_servers_reason_and_relayed_onc
                         await tx.emit(event, f"a-{number}")
                 body = v1.FeedbackRecorded(generation_id="g", rating=5).to_json()
                 await jetstream.publish("lorafleet.v1.data.feedback_recorded", body, headers={"ce-id": "no-room"})
-                await eventually(lambda: reasons(log, "outbox relay waits") and reasons(log, "dead letter not stored"))
+                await eventually(
+                    lambda: reasons(log, "outbox_relay_waiting") and reasons(log, "dead_letter_not_stored")
+                )
                 with pytest.raises(APIError, match="maximum bytes exceeded"):
                     await service.publish(event, "a-2")
                 await jetstream.update_stream(config)
                 await jetstream.update_stream(dead)
                 await eventually(said, 20)
-                await eventually(lambda: any(line["event"] == "dead letter" for line in log), 20)
-        for event_name in ("outbox relay waits", "dead letter not stored"):
+                await eventually(lambda: any(line["event"] == "dead_letter_stored" for line in log), 20)
+        for event_name in ("outbox_relay_waiting", "dead_letter_not_stored"):
             assert all("maximum bytes exceeded" in reason for reason in reasons(log, event_name))
     finally:
         await empty_bus(servers)

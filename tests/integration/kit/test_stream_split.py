@@ -110,7 +110,8 @@ async def test_who_publishes_until_acknowledged_loses_nothing_while_the_stream_i
                     break
 
     publishing = asyncio.create_task(publish())
-    await asyncio.sleep(0.05)
+    while not acknowledged:
+        await asyncio.sleep(0.001)
     await provision(jetstream)
     await publishing
     found = await take(jetstream, DATA.name, durable_name(SAMPLE.consumed_by[0], SAMPLE), 1000)

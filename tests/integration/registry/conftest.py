@@ -202,6 +202,17 @@ def domain() -> str:
     return f"d-{secrets.token_hex(4)}"
 
 
+UNJUDGED = {"without_evaluation": True, "reason": "no golden data set yet"}
+"""Body of an approval of a version that has no score."""
+
+
+async def permit_unjudged(registry: RunningService, domain: str, **policy: object) -> None:
+    """Have a domain's policy permit approvals without an evaluation."""
+    body = {"allow_approval_without_evaluation": True, **policy}
+    answer = await registry.client.put(f"/v1/policies/{domain}", json=body)
+    assert answer.status_code == 200, answer.text
+
+
 Get = Callable[[str], Awaitable[Any]]
 
 

@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from tests.conftest import Mint, RunningService
+from tests.integration.registry.conftest import Upstream
+from tests.integration.registry.test_answers import answer, followed
 from tests.integration.registry.test_http import files_of, upload
 from tests.integration.registry.test_http import peft as peft
 from tests.integration.strangers import Stranger
@@ -18,14 +20,24 @@ SCOPES = ["adapters:read", "adapters:write", "adapters:approve", "admin"]
 
 
 async def test_another_domains_adapters_read_like_none_at_every_route(
-    registry: RunningService, peft: Path, domain: str, mint: Mint, capsys: pytest.CaptureFixture[str]
+    *,
+    registry: RunningService,
+    upstream: Upstream,
+    peft: Path,
+    domain: str,
+    mint: Mint,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    theirs = (await upload(registry.client, peft, domain=domain)).json()["adapter_id"]
+    uploaded = (await upload(registry.client, peft, domain=domain)).json()
+    theirs, given = uploaded["adapter_id"], answer(upstream, uploaded)
+    await upstream.say(given)
+    await followed(registry.client, given.generation_id)
     await registry.client.put(f"/v1/policies/{domain}", json={})
     headers = {"Authorization": f"Bearer {mint(SCOPES, [f'{domain}z'])}"}
     async with httpx.AsyncClient(base_url=registry.url, headers=headers, timeout=30) as client:
         stranger = Stranger(client)
-        await stranger.walk({"adapter_id": theirs}, {"domain": "tried below"})
+        foreign = {"adapter_id": theirs, "generation_id": given.generation_id}
+        await stranger.walk(foreign, {"domain": "tried below"})
         for method, path in (("GET", ""), ("PUT", ""), ("GET", "/audit")):
             body = {} if method == "GET" else {"json": {}}
             # The caller names the domain itself: equal, whether or not anybody has it.

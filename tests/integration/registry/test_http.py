@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from fleet_events import v1
 from lora_core import LoRACard, LoRAFormat, LoRAWeights
 from lora_core.interop import to_peft
 from tests.conftest import Mint, RunningService
-from tests.integration.registry.conftest import Get, Upstream, card, eventually
+from tests.integration.registry.conftest import UNJUDGED, Get, Upstream, card, eventually, permit_unjudged
 
 pytestmark = pytest.mark.integration
 
@@ -290,7 +289,8 @@ async def test_versions_are_listed_by_domain_status_activity_and_base_model(
     registry: RunningService, upstream: Upstream, peft: Path, domain: str
 ) -> None:
     ids = [(await upload(registry.client, peft, domain=domain)).json()["adapter_id"] for _ in range(3)]
-    await registry.client.post(f"/v1/adapters/{ids[0]}/approve", json={"reason": "good"})
+    await permit_unjudged(registry, domain)
+    await registry.client.post(f"/v1/adapters/{ids[0]}/approve", json=UNJUDGED)
     await registry.client.post(f"/v1/adapters/{ids[1]}/reject", json={"reason": "bad"})
 
     async def listed(**query: object) -> list[str]:
@@ -317,9 +317,16 @@ async def test_versions_are_listed_by_domain_status_activity_and_base_model(
 async def test_humans_decide_and_the_audit_trail_says_who_when_why_before_and_after(
     registry: RunningService, upstream: Upstream, peft: Path, domain: str
 ) -> None:
-    name = (await upload(registry.client, peft, domain=domain)).json()["adapter_id"]
+    first = (await upload(registry.client, peft, domain=domain)).json()
+    name = first["adapter_id"]
     early = await registry.client.post(f"/v1/adapters/{name}/activate", json={})
     assert (early.status_code, early.json()["field"]) == (409, "status")
+    await upstream.say(upstream.scored(first, 80))
+
+    async def scored() -> bool:
+        return bool((await registry.client.get(f"/v1/adapters/{name}")).json()["evaluation"])
+
+    await eventually(scored)
     for step, reason in (
         ("approve", "ten answers checked"),
         ("deactivate", "holiday"),
@@ -333,6 +340,8 @@ async def test_humans_decide_and_the_audit_trail_says_who_when_why_before_and_af
         again = await registry.client.post(f"/v1/adapters/{name}/{step}", json={})
         assert again.status_code == 409
     entries = (await registry.client.get(f"/v1/adapters/{name}/audit")).json()["entries"]
+    asked = entries.pop(1)
+    assert (asked["action"], asked["actor"]) == ("review_requested", "automated-pipeline")
     assert [(entry["action"], entry["reason"]) for entry in entries] == [
         ("registered", "uploaded"),
         ("approved", "ten answers checked"),
@@ -345,7 +354,7 @@ async def test_humans_decide_and_the_audit_trail_says_who_when_why_before_and_af
     assert {entry["actor"] for entry in entries} == {"admin"}
     assert entries[1]["before"] == {"status": "pending_review", "active": False}
     assert entries[2]["after"] == {"status": "approved", "active": True}
-    assert [entry["revision"] for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
+    assert [entry["revision"] for entry in entries] == [1, 3, 4, 5, 6, 7, 8]
 
     async def all_said() -> Any:
         said = await upstream.heard(v1.AdapterActivated, v1.AdapterDeactivated, v1.Rejected, domain=domain)
@@ -391,15 +400,45 @@ async def test_a_domain_s_policy_is_set_audited_and_obeyed(
     assert (two["status"], two["active"]) == ("approved", False)
 
 
+@pytest.mark.requirement("LA-5.1")
+@pytest.mark.requirement("LA-1.5")
+async def test_an_approval_without_an_evaluation_is_express_permitted_by_the_policy_and_audited_with_its_reason(
+    registry: RunningService, upstream: Upstream, peft: Path, domain: str
+) -> None:
+    name = (await upload(registry.client, peft, domain=domain)).json()["adapter_id"]
+
+    async def approve(**body: object) -> tuple[int, Any]:
+        answer = await registry.client.post(f"/v1/adapters/{name}/approve", json=body)
+        return answer.status_code, answer.json()
+
+    status, silent = await approve(reason="looks fine")
+    assert (status, silent["field"]) == (409, "without_evaluation")
+    assert "has no evaluation" in silent["detail"]
+    status, unexplained = await approve(without_evaluation=True, reason=" ")
+    assert (status, unexplained["field"]) == (422, "reason")
+    status, forbidden = await approve(**UNJUDGED)
+    assert (status, forbidden["field"]) == (409, "without_evaluation")
+    assert "allow_approval_without_evaluation" in forbidden["detail"]
+    await permit_unjudged(registry, domain)
+    assert (await approve(reason="looks fine"))[1]["field"] == "without_evaluation", "it stays express"
+    status, found = await approve(**UNJUDGED)
+    assert (status, found["status"], found["active"]) == (200, "approved", True)
+    entries = (await registry.client.get(f"/v1/adapters/{name}/audit")).json()["entries"]
+    assert (entries[1]["action"], entries[1]["reason"]) == ("approved", UNJUDGED["reason"])
+    assert entries[1]["after"] == {"status": "approved", "active": False, "without_evaluation": True}
+    (event,) = await eventually(lambda: upstream.heard(v1.Approved, domain=domain))
+    assert (event.without_evaluation, event.reason, event.score) == (True, UNJUDGED["reason"], None)
+
+
 async def test_one_s_own_work_is_not_approved_where_the_policy_forbids_it(
     registry: RunningService, mint: Mint, peft: Path, domain: str
 ) -> None:
-    await registry.client.put(f"/v1/policies/{domain}", json={"forbid_own_approval": True})
+    await permit_unjudged(registry, domain, forbid_own_approval=True)
     name = (await upload(registry.client, peft, domain=domain)).json()["adapter_id"]
-    own = await registry.client.post(f"/v1/adapters/{name}/approve", json={"reason": "mine"})
-    assert own.status_code == 409
+    own = await registry.client.post(f"/v1/adapters/{name}/approve", json=UNJUDGED)
+    assert (own.status_code, own.json()["field"]) == (409, "status")
     other = {"Authorization": f"Bearer {mint(['adapters:approve'], [domain], subject='ben')}"}
-    answer = await registry.client.post(f"/v1/adapters/{name}/approve", json={"reason": "checked"}, headers=other)
+    answer = await registry.client.post(f"/v1/adapters/{name}/approve", json=UNJUDGED, headers=other)
     assert (answer.status_code, answer.json()["decided_by"]) == (200, "ben")
 
 
@@ -447,8 +486,9 @@ async def test_approvals_at_once_leave_one_version_active(registry: RunningServi
     import asyncio
 
     names = [(await upload(registry.client, peft, domain=domain)).json()["adapter_id"] for _ in range(4)]
+    await permit_unjudged(registry, domain)
     answers = await asyncio.gather(
-        *(registry.client.post(f"/v1/adapters/{name}/approve", json={"reason": secrets.token_hex(2)}) for name in names)
+        *(registry.client.post(f"/v1/adapters/{name}/approve", json=UNJUDGED) for name in names)
     )
     assert [answer.status_code for answer in answers] == [200] * 4
     found = (await registry.client.get("/v1/adapters", params={"domain": domain, "active": "true"})).json()["adapters"]

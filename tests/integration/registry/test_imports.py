@@ -255,7 +255,7 @@ async def test_a_private_repository_is_read_with_the_callers_token_which_goes_no
     for fields in ({}, {"hub_token": "hf_of_the_operator"}):
         answer = await fetch(registry, domain=domain, source="acme/secret", **fields)
         assert (answer.status_code, answer.json()["field"]) == (422, "source")
-    assert "then give hub_token" in (await fetch(registry, domain=domain, source="acme/gated")).json()["detail"]
+    assert "then send hub_token" in (await fetch(registry, domain=domain, source="acme/gated")).json()["detail"]
     hub.asked.clear()
     answer = await fetch(registry, domain=domain, source="acme/secret", hub_token=TOKEN)
     assert answer.status_code == 201, answer.text
@@ -273,11 +273,11 @@ async def test_a_hub_that_sends_the_registry_elsewhere_or_other_bytes_is_not_fol
             hub.redirect_to = place
             answer = await fetch(registry, domain=domain, source="someone/adapter")
             assert (answer.status_code, answer.json()["field"]) in ((422, "source"), (502, "source")), answer.text
-            assert place.startswith("file") or "may not be asked here" in answer.json()["detail"]
+            assert place.startswith("file") or "is not allowed" in answer.json()["detail"]
         hub.redirect_to, hub.spoiled = "", bytes(len(peft["adapter_model.safetensors"]))
         answer = await fetch(registry, domain=domain, source="someone/adapter")
         assert answer.status_code == 502
-        assert "the hub says" in answer.json()["detail"]
+        assert "the hub lists" in answer.json()["detail"]
     finally:
         hub.redirect_to, hub.spoiled = "", b""
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import httpx
 import pytest
 
 from fleet_kit.tasks import end
@@ -117,3 +121,40 @@ async def test_a_training_that_comes_twice_at_once_is_registered_once(
         answer = await registry.client.get("/v1/adapters", params={"domain": domain})
         assert [one["version"] for one in answer.json()["adapters"]] == ["1.0.0"]
         assert not [reason for reason in await upstream.dead_reasons() if event.job_id in reason]
+
+
+async def test_a_base_model_that_cannot_be_read_shows_in_readiness_and_its_trainings_wait_for_it(
+    run_service: RunService, upstream: Upstream, base_model: Path, domain: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    models = {"LORAFLEET_BASE_MODEL": str(tmp_path / "empty"), "LORAFLEET_BASE_MODEL_NAME": base_model.name}
+    async with run_service("registry", ready=False, **models) as registry:
+        registry.single.process.start()
+
+        async def unready() -> Any:
+            with suppress(httpx.TransportError):
+                checks = (await registry.client.get("/readyz")).json()["checks"]
+                return [name for name, result in checks.items() if result != "ok"] == ["base_models"] and checks
+            return None
+
+        checks = await eventually(unready, timeout=60)
+        assert checks["base_models"] == (
+            f"base model '{base_model.name}' is unavailable: its folder lacks config.json or *.safetensors"
+        )
+        event = await upstream.trained(domain)
+        await upstream.say(event)
+
+        async def waiting() -> bool:
+            return re.search("base model .* is unavailable.*event.waits", registry.single.log) is not None
+
+        await eventually(waiting)
+        assert (await registry.client.get("/v1/refusals", params={"domain": domain})).json()["refusals"] == []
+        await asyncio.to_thread(
+            shutil.copytree, base_model, tmp_path / "empty", copy_function=os.symlink, dirs_exist_ok=True
+        )
+
+        async def registered() -> Any:
+            return (await registry.client.get("/v1/adapters", params={"domain": domain})).json()["adapters"]
+
+        await eventually(registered, timeout=60)
+        assert (await registry.client.get("/readyz")).status_code == 200

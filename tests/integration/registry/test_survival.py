@@ -18,7 +18,7 @@ from fleet_events import v1
 from fleet_kit.dead_letters import list_dead, replay
 from lora_core.interop import to_peft
 from tests.conftest import RunningService, RunService, ServiceEnv
-from tests.integration.registry.conftest import Get, Upstream, card, eventually
+from tests.integration.registry.conftest import UNJUDGED, Get, Upstream, card, eventually, permit_unjudged
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +44,8 @@ async def test_a_change_committed_before_a_kill_is_said_once_after_the_restart(
         files = [("files", (file.name, file.read_bytes())) for file in (tmp_path / "peft").iterdir()]
         answer = await registry.client.post("/v1/adapters", data={"domain": domain}, files=files)
         name = answer.json()["adapter_id"]
-        assert (await registry.client.post(f"/v1/adapters/{name}/approve", json={})).status_code == 200
+        await permit_unjudged(registry, domain)
+        assert (await registry.client.post(f"/v1/adapters/{name}/approve", json=UNJUDGED)).status_code == 200
         await asyncio.sleep(1.5)  # longer than the relay sleeps between two looks
         assert await upstream.heard(v1.AdapterRegistered, v1.AdapterActivated, domain=domain) == []
         await registry.crash()

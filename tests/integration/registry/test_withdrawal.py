@@ -15,7 +15,7 @@ from fleet_cli.stack import Fleet
 from fleet_events.topology import FACTS
 from fleet_kit.positions import announce_position
 from tests.conftest import RunningService
-from tests.integration.registry.conftest import eventually
+from tests.integration.registry.conftest import UNJUDGED, eventually, permit_unjudged
 from tests.integration.registry.test_http import peft, upload  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.integration
@@ -40,7 +40,8 @@ async def replica(servers: Fleet, name: str, position: Callable[[], int]) -> Asy
 async def active(registry: RunningService, peft: Path, domain: str) -> str:  # noqa: F811
     """Id of a version that serves."""
     name = str((await upload(registry.client, peft, domain=domain)).json()["adapter_id"])
-    approved = await registry.client.post(f"/v1/adapters/{name}/approve", json={})
+    await permit_unjudged(registry, domain)
+    approved = await registry.client.post(f"/v1/adapters/{name}/approve", json=UNJUDGED)
     assert approved.json()["active"]
     return name
 

@@ -62,7 +62,7 @@ APPROVED = v1.Approved(
     artifact_sha256=DIGEST,
     revision=2,
     by="automated-pipeline",
-    reason="score 87.5 at or above the approve line 85",
+    reason="score 87.5 is at or above the approve threshold 85",
 )
 ACTIVATED = v1.AdapterActivated(adapter=ADAPTER, revision=3, by="automated-pipeline")
 REVIEW = v1.ReviewRequested(

@@ -85,7 +85,7 @@ def test_every_option_of_the_pipeline_reaches_the_request(
 ) -> None:
     config = tmp_path / "config.json"
     config.write_text('{"rank": 8, "epochs": 2, "batchSize": 4}'.replace("batchSize", "batch_size"))
-    service.answer("GET /v1/golden/tax-golden-v1", {"dataset_id": "tax-golden-v1"})
+    service.answer("GET /v1/golden/tax-golden-v1", {"dataset_id": "tax-golden-v1", "domain": "tax"})
     service.answer("POST /v1/jobs", {"job_id": "job-1"}, 202)
     result = against(
         *("lifecycle", "run", "--domain", "tax", "--query", "income tax", "--golden-dataset", "tax-golden-v1"),
@@ -134,6 +134,32 @@ def test_a_chat_with_a_weighted_set_names_all_of_it(against: Lorafleet, service:
     service.answer("POST /v1/chat/completions", stream.encode(), kind="text/event-stream")
     shown = against("chat", "May I?", "--model", "tax-lora:0.7+law-lora:0.3")
     assert "[tax-lora-v1.0.0 × 0.7 + law-lora-v1.1.0 × 0.3; rate it" in shown.stderr
+
+
+def test_an_approval_without_an_evaluation_is_sent_with_its_reason_alone(against: Lorafleet, service: Scripted) -> None:
+    service.answer("POST /v1/adapters/tax-lora-v1.0.0/approve", ADAPTER)
+    command = ("adapters", "approve", "tax-lora-v1.0.0")
+    refused = against(*command, "--without-evaluation")
+    assert refused.exit_code == 2
+    assert "--reason" in refused.stderr
+    assert service.asked == []
+    assert against(*command, "--without-evaluation", "--reason", "no golden data set yet").exit_code == 0
+    assert service.asked[-1].json == {"reason": "no golden data set yet", "without_evaluation": True}
+    assert against(*command).exit_code == 0
+    assert service.asked[-1].json == {"reason": ""}, "what an older registry takes too"
+
+
+def test_a_policy_keeps_the_settings_that_are_not_named(against: Lorafleet, service: Scripted) -> None:
+    policy = {"mode": "confident", "approve_at": 85.0, "allow_approval_without_evaluation": False}
+    service.answer("GET /v1/policies/tax", policy)
+    service.answer("PUT /v1/policies/tax", policy)
+    changes = ("mode=simple", "allow_approval_without_evaluation=true")
+    assert against("policies", "set", "tax", *changes).exit_code == 0
+    sent = {"mode": "simple", "approve_at": 85.0, "allow_approval_without_evaluation": True}
+    assert service.asked[-1].json == sent
+    assert "approve_at" in against("policies", "show", "tax").stdout
+    wrong = against("policies", "set", "tax", "approve_at")
+    assert (wrong.exit_code, "'approve_at' is no setting" in wrong.stderr) == (2, True)
 
 
 def test_an_import_that_waits_for_a_human_shows_the_way_on(
@@ -190,6 +216,28 @@ def test_an_import_sends_the_files_of_the_form_that_it_finds_and_no_others(
     assert f"content of {weights}".encode() in body
     assert (b"content of adapter_config.json" in body) == weights.endswith("safetensors")
     assert b"optimizer" not in body
+
+
+@pytest.mark.parametrize("command", ["register", "import"])
+def test_an_adapter_is_sent_only_with_a_golden_data_set_of_its_domain(
+    against: Lorafleet, service: Scripted, tmp_path: Path, command: str
+) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes(b"x")
+    arguments = ("adapters", command, str(tmp_path), "--domain", "tax", "--golden-dataset", "tax-golden")
+    unknown = against(*arguments)
+    assert unknown.exit_code == 2
+    assert "--golden-dataset: 'tax-golden' does not exist" in unknown.stderr
+    service.answer("GET /v1/golden/tax-golden", {"dataset_id": "tax-golden", "domain": "law"})
+    foreign = against(*arguments)
+    assert foreign.exit_code == 2
+    assert "'tax-golden' belongs to domain 'law', not to 'tax'" in foreign.stderr
+    assert {one.method for one in service.asked} == {"GET"}
+    service.answer("GET /v1/golden/tax-golden", {"dataset_id": "tax-golden", "domain": "tax"})
+    service.answer("POST /v1/adapters" + ("/import" if command == "import" else ""), ADAPTER, 201)
+    done = against(*arguments)
+    assert done.exit_code == 0, done.stderr
+    assert b'name="golden_dataset_id"' in service.asked[-1].body
 
 
 def test_an_import_from_elsewhere_names_its_source_and_a_token_from_a_file(

@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from fleet_events.topology import BUCKETS, SERVICES, TOPOLOGY, consumers_of, durable_name
+from fleet_events.topology import (
+    BUCKETS,
+    FACTS,
+    SERVICES,
+    STREAM,
+    TOPOLOGY,
+    consumers_of,
+    durable_name,
+    followed_by,
+    row_of,
+)
 from fleet_kit.nats_auth import USERS, permissions, server_config
 
 pytestmark = pytest.mark.unit
@@ -25,6 +35,30 @@ def test_a_service_may_take_from_its_own_durables_and_read_its_own_replies(servi
     own = [durable_name(consumer, row) for row, consumer in consumers_of(service)]
     assert sorted(subject.rpartition(".")[2] for subject in taken) == sorted(own)
     assert allowed["subscribe"]["allow"] == [f"_INBOX_{service}.>"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_may_read_the_facts_from_their_start_where_it_follows_some_and_nowhere_else(service: str) -> None:
+    allowed = permissions(service)["publish"]["allow"]
+    made = [one for one in allowed if one.startswith(f"$JS.API.CONSUMER.CREATE.{STREAM}.")]
+    follows = any(service in row.followed_by for row in TOPOLOGY)
+    assert made == ([f"$JS.API.CONSUMER.CREATE.{STREAM}.*.lorafleet.v1.adapter.>"] if follows else [])
+
+
+def test_only_who_publishes_followed_facts_may_ask_for_their_place_in_the_stream() -> None:
+    asking = {user for user in SERVICES if any("DIRECT.GET" in one for one in permissions(user)["publish"]["allow"])}
+    assert asking == {"registry"}
+
+
+def test_a_filter_of_followed_events_is_the_narrowest_that_lets_all_of_them_pass() -> None:
+    for service in SERVICES:
+        followed = followed_by(service)
+        rows = [row_of(event) for event in followed.events]
+        # Facts alone are kept for good, and only from those is a projection rebuilt.
+        assert all(row.stream is FACTS and row.keep is None for row in rows)
+        prefix = followed.subjects.removesuffix(">")
+        assert all(row.subject.startswith(prefix) for row in rows)
+        assert len({row.subject.removeprefix(prefix).split(".")[0] for row in rows}) != 1
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_kit.cloudevents import Outgoing
 from fleet_kit.dead_letter_writer import dead_subject
 from fleet_kit.errors import Problem
-from fleet_kit.outbox import _distinct_entities
+from fleet_kit.outbox import Waiting, distinct_entities
 from fleet_kit.settle import backoff
 
 pytestmark = pytest.mark.unit
@@ -25,8 +26,8 @@ def test_a_dead_letter_lies_under_its_service() -> None:
 
 @given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=20))
 def test_a_window_never_holds_two_events_of_one_thing_and_always_moves_on(entities: list[str]) -> None:
-    rows = [{"entity": entity} for entity in entities]
-    window = [row["entity"] for row in _distinct_entities(rows)]  # type: ignore[arg-type]
+    rows = [Waiting(position, Outgoing("id", "subject", entity, {}, b"")) for position, entity in enumerate(entities)]
+    window = [row.event.entity for row in distinct_entities(rows)]
     assert window
     assert window == entities[: len(window)]
     assert len(set(window)) == len(window)

@@ -141,3 +141,12 @@ def test_what_cannot_be_matched_is_refused(embedder, make_card, tmp_path) -> Non
     assert LoRARouter(embedder).select("anything") == []
     with pytest.raises(AdapterNotFound, match=r"modules\.json is missing"):
         SentenceEmbedder(tmp_path)
+
+
+def test_few_texts_get_the_vectors_that_the_models_own_encode_gives(embedder) -> None:
+    texts = ["How long do I boil an egg?", "", "Bauantrag " * 300, "x"]
+    wanted = embedder._model.encode([text[:400] for text in texts], normalize_embeddings=True, show_progress_bar=False)
+    found = embedder.embed([text[:400] for text in texts])
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    one_by_one = np.concatenate([embedder.embed([text[:400]]) for text in texts])
+    np.testing.assert_allclose(one_by_one, wanted, atol=1e-5)

@@ -4,10 +4,11 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 
 from fleet_events import v1
-from services.registry.change import Act
-from services.registry.family import Evaluation, Family, Method, Submission, Training
+from fleet_events.v1 import Bump, Method
+from services.registry.family import Evaluation, Family, Submission, Training
 from services.registry.policy import Comparison, Judgement
-from services.registry.version import Bump, SemVer
+from services.registry.transition import Act
+from services.registry.version import SemVer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

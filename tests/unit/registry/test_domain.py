@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from fleet_events import v1
-from services.registry.change import Change, DuplicateVersion, JobReused, NotAllowed, NotTheArtifact, UnknownAdapter
 from services.registry.domain import PIPELINE, activate, approve, could_not_judge, deactivate, register, reject, score
 from services.registry.family import Family, Status
 from services.registry.policy import Policy
+from services.registry.transition import Change, DuplicateVersion, JobReused, NotAllowed, NotTheArtifact, UnknownAdapter
 from services.registry.version import SemVer
 from tests.unit.registry.builders import START, act, blob, digest, evaluation, family, submission
 
@@ -32,6 +32,11 @@ def serving() -> Family:
     return score(one(), V1, evaluation(), POLICY, START).family
 
 
+def reviewed() -> Family:
+    """v1.0.0 has a score between the lines and waits for a human."""
+    return score(one(), V1, evaluation(score=80), POLICY, START).family
+
+
 def two() -> Family:
     """v1.0.0 serves, v1.0.1 waits."""
     return register(serving(), submission("second"), act()).family
@@ -53,11 +58,11 @@ def test_a_registered_version_has_its_id_and_waits_for_review() -> None:
 @pytest.mark.requirement("AM-1.3")
 def test_a_version_that_brings_nothing_to_be_found_by_is_found_by_what_its_predecessor_is() -> None:
     bare = replace(submission("second"), description="", example_prompts=())
-    made_of = register(serving(), bare, act()).family.find(V2).made_of  # type: ignore[union-attr]
-    assert made_of.description == "knows tax law"
-    assert made_of.example_prompts == ("When is the tax return due?",)
+    inherited = register(serving(), bare, act()).family.find(V2).submission  # type: ignore[union-attr]
+    assert inherited.description == "knows tax law"
+    assert inherited.example_prompts == ("When is the tax return due?",)
     described = replace(bare, description="knows income tax")
-    kept = register(serving(), described, act()).family.find(V2).made_of  # type: ignore[union-attr]
+    kept = register(serving(), described, act()).family.find(V2).submission  # type: ignore[union-attr]
     assert (kept.description, kept.example_prompts) == ("knows income tax", ())
 
 
@@ -196,7 +201,7 @@ def test_rejecting_what_serves_stops_it_first() -> None:
 
 @pytest.mark.requirement("LA-1.5")
 def test_a_decision_says_by_whom_when_and_why() -> None:
-    change = approve(one(), V1, act(by="anna", minutes=5, reason="checked ten answers"), POLICY)
+    change = approve(reviewed(), V1, act(by="anna", minutes=5, reason="checked ten answers"), POLICY)
     adapter = change.family.find(V1)
     assert adapter is not None
     assert (adapter.decided_by, adapter.decision_reason) == ("anna", "checked ten answers")
@@ -210,8 +215,35 @@ def test_a_decision_says_by_whom_when_and_why() -> None:
 def test_ones_own_training_is_not_approved_where_the_policy_forbids_it() -> None:
     strict = replace(POLICY, forbid_own_approval=True)
     with pytest.raises(NotAllowed, match="own approval"):
-        approve(one(), V1, act(by="trainer@example.org"), strict)
-    assert said(approve(one(), V1, act(by="anna"), strict)) == ["Approved", "AdapterActivated"]
+        approve(reviewed(), V1, act(by="trainer@example.org"), strict)
+    assert said(approve(reviewed(), V1, act(by="anna"), strict)) == ["Approved", "AdapterActivated"]
+
+
+@pytest.mark.requirement("LA-5.1")
+def test_what_was_never_evaluated_is_approved_only_expressly_and_where_the_policy_permits_it() -> None:
+    permissive = replace(POLICY, allow_approval_without_evaluation=True)
+    for policy, express, why in (
+        (POLICY, False, "has no evaluation"),
+        (POLICY, True, "does not permit an approval without an evaluation"),
+        (permissive, False, "has no evaluation"),
+    ):
+        with pytest.raises(NotAllowed, match=why) as refused:
+            approve(one(), V1, act(), policy, without_evaluation=express)
+        assert refused.value.field == "without_evaluation"
+    change = approve(one(), V1, act(reason="no golden data set yet"), permissive, without_evaluation=True)
+    approved = change.events[0].event
+    assert isinstance(approved, v1.Approved)
+    assert (approved.without_evaluation, approved.reason) == (True, "no golden data set yet")
+    assert change.entries[0].after == {"status": "approved", "active": False, "without_evaluation": True}
+
+
+def test_a_version_that_has_a_score_is_not_approved_as_if_it_had_none() -> None:
+    permissive = replace(POLICY, allow_approval_without_evaluation=True)
+    with pytest.raises(NotAllowed, match=r"has an evaluation \(score 80.0\)"):
+        approve(reviewed(), V1, act(), permissive, without_evaluation=True)
+    change = approve(reviewed(), V1, act(), permissive)
+    assert change.events[0].event.without_evaluation is False  # type: ignore[attr-defined]
+    assert change.entries[0].after == {"status": "approved", "active": False}
 
 
 def test_deciding_twice_changes_nothing_twice() -> None:

@@ -7,11 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.registry.change import Change, DuplicateVersion, NotAllowed, NotTheArtifact
+from fleet_events.v1 import Bump
 from services.registry.domain import activate, approve, deactivate, register, reject, score
 from services.registry.family import Status
 from services.registry.policy import Mode, Policy
-from services.registry.version import Bump
+from services.registry.transition import Change, DuplicateVersion, NotAllowed, NotTheArtifact
 from tests.unit.registry.builders import START, act, evaluation, family, submission
 
 
@@ -117,13 +117,22 @@ class FamilyLife(RuleBasedStateMachine):
             score(self.family, self.some(data), evaluation("never registered", 100), Policy(), START)
 
     @precondition(lambda self: self.family.versions)
-    @rule(data=st.data(), activate_too=st.booleans())
-    def approve(self, data: st.DataObject, activate_too: bool) -> None:
+    @rule(data=st.data(), activate_too=st.booleans(), express=st.booleans(), permitted=st.booleans())
+    def approve(self, data: st.DataObject, activate_too: bool, express: bool, permitted: bool) -> None:
         target = self.some(data)
+        before = self.family.find(target)
+        assert before is not None
+        policy = Policy(activate_on_approval=activate_too, allow_approval_without_evaluation=permitted)
+        unjudged = before.evaluation is None
         try:
-            self.take(approve(self.family, target, act(), Policy(activate_on_approval=activate_too)))
+            change = approve(self.family, target, act(), policy, without_evaluation=express)
         except NotAllowed:
-            assert target in self.rejected
+            assert target in self.rejected or express != unjudged or (unjudged and not permitted)
+            return
+        if before.status is Status.PENDING_REVIEW:
+            assert express == unjudged, "never evaluated, and so expressly, or neither"
+            assert permitted or not unjudged
+        self.take(change)
 
     @precondition(lambda self: self.family.versions)
     @rule(data=st.data())

@@ -37,8 +37,8 @@ def card(seed: int = 0, rank: int = 4, alpha: float = 8.0, module: str = "layers
     ("claim", "said"),
     [
         ({"same_token": 0.97}, "0.97"),
-        ({"same_token": None}, "nothing says"),
-        ({"quality_threshold": None}, "nothing says"),
+        ({"same_token": None}, "without a measured agreement"),
+        ({"quality_threshold": None}, "without a measured agreement"),
     ],
 )
 def test_a_form_that_is_called_fit_without_reaching_its_threshold_is_refused(
@@ -56,9 +56,9 @@ def test_a_form_that_is_called_fit_without_reaching_its_threshold_is_refused(
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (card(module="layers.1.q_proj"), "not in both"),
+        (card(module="layers.1.q_proj"), "present in only one of them"),
         (card(rank=2, alpha=4.0), "other shapes"),
-        (card(alpha=16.0), "scaled otherwise"),
+        (card(alpha=16.0), "another scaling"),
     ],
 )
 def test_a_form_of_another_adapter_is_refused(tmp_path: Path, other: LoRACard, said: str) -> None:

@@ -75,7 +75,7 @@ def test_the_default_policy_approves_on_no_fewer_than_20_scored_samples() -> Non
 def test_an_interval_without_a_width_is_no_interval() -> None:
     verdict = decide(Policy(), Judgement(100, 100, 100, decided=90))
     assert verdict.decision is Decision.REVIEW
-    assert "an interval without a width" in verdict.reason
+    assert "an interval of zero width" in verdict.reason
 
 
 @pytest.mark.requirement("LA-3.4")

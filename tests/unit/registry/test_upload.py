@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from fleet_events import v1
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
-from services.registry.base_models import BaseModels, WrongBaseModel
+from services.registry.base_models import BaseModels, BaseModelUnavailable, WrongBaseModel
 from services.registry.family import Submission
 from services.registry.peft_config import PeftConfig
 from services.registry.upload import UploadFields, _save_files, _submit
@@ -150,6 +151,42 @@ async def test_a_base_model_that_cannot_be_served_is_said_to_be(base: Path, tmp_
     (tmp_path / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())
     with pytest.raises(WrongBaseModel, match="nobodys"):
         await BaseModels({"odd": tmp_path}).get("odd")
+
+
+def _broken(fault: str, folder: Path) -> None:
+    match fault:
+        case "no weights":
+            (folder / "model.safetensors").unlink()
+        case "truncated weights":
+            (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:40])
+        case "no folder":
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("no weights", r"its folder lacks config.json or \*.safetensors"),
+        ("truncated weights", "model.safetensors: "),
+        ("no folder", r"its folder lacks config.json or \*.safetensors"),
+    ],
+)
+async def test_a_base_model_that_the_registry_cannot_read_is_no_fault_of_the_upload(
+    base: Path, tmp_path: Path, fault: str, reason: str
+) -> None:
+    folder = shutil.copytree(base, tmp_path / "Shop-Model-1B")
+    work, models = made(base, tmp_path), BaseModels({"Shop-Model-1B": folder})
+    await models.ready()
+    _broken(fault, folder)
+    with pytest.raises(Problem, match=f"base model 'Shop-Model-1B' is unavailable: {reason}") as refused:
+        await submit(work, models, base_model="Shop-Model-1B")
+    assert (refused.value.status, refused.value.field) == (503, "base_model")
+    assert str(tmp_path) not in str(refused.value)
+    with pytest.raises(BaseModelUnavailable):
+        await models.ready()
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    assert (await submit(work, models, base_model="Shop-Model-1B")).base_model.name == "Shop-Model-1B"
+    await models.ready()
 
 
 @pytest.mark.requirement("AM-1.1")

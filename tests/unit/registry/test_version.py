@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_events.v1 import Bump
 from services.registry.domain import register
 from services.registry.family import Family
-from services.registry.version import FIRST, Bump, Footing, InvalidVersion, SemVer, bump_rule
+from services.registry.version import FIRST, InvalidVersion, SemVer, VersionBasis, bump_rule
 from tests.unit.registry.builders import act, family, submission
 
 versions = st.builds(SemVer, *(st.integers(0, 999_999_999) for _ in range(3)))
@@ -109,5 +110,5 @@ def test_a_significant_fall_of_the_loss_on_the_same_data_is_a_minor_version(
 def test_only_a_new_base_model_or_the_request_makes_a_major_version(
     old: str, new: str, asked: Bump | None, before: float | None, after: float | None
 ) -> None:
-    part = bump_rule(Footing(old, "d", before), Footing(new, "d", after), asked)
+    part = bump_rule(VersionBasis(old, "d", before), VersionBasis(new, "d", after), asked)
     assert (part is Bump.MAJOR) == (old != new or asked is Bump.MAJOR)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.routing_profile import RoutingProfile
-from services.router.calibration import Level, calibrate, share_not_nearer
+from services.router.calibration import Calibration, Level, Threshold, share_not_nearer
 from services.router.evidence import Evidence, Kind, of_profile
 
 LEVEL = Level(0.05, {Kind.CENTROIDS: 0.42, Kind.EXAMPLES: 0.42, Kind.DESCRIPTION: 0.27})
@@ -14,6 +14,11 @@ LEVEL = Level(0.05, {Kind.CENTROIDS: 0.42, Kind.EXAMPLES: 0.42, Kind.DESCRIPTION
 
 def known(nearness: np.ndarray | list[float], kind: Kind = Kind.CENTROIDS) -> Evidence:
     return Evidence(kind, np.eye(1, 4, dtype=np.float32), np.asarray(nearness, dtype=np.float32))
+
+
+def calibrate(adapters: dict[str, Evidence], level: Level) -> dict[str, Threshold]:
+    made = Calibration(level, adapters)
+    return {name: made.threshold(name) for name in adapters}
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 0.8), st.floats(0.5, 0.8))
@@ -60,6 +65,21 @@ def test_an_activation_moves_the_thresholds_of_the_others() -> None:
     alone = calibrate({"first": first}, LEVEL)["first"].value
     among = calibrate({"first": first, "wide": known(draw.normal(0.7, 0.12, 200))}, LEVEL)["first"].value
     assert among < alone - 0.03
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12), st.integers(0, 99)), max_size=12))
+def test_thresholds_follow_from_what_is_live_however_it_came_about(changes: list[tuple[str, int, int]]) -> None:
+    calibration, live = Calibration(LEVEL), {}
+    for name, prompts, seed in changes:
+        if prompts:
+            live[name] = known(np.random.default_rng(seed).normal(0.7, 0.1, prompts))
+            calibration.put(name, live[name])
+        else:
+            live.pop(name, None)
+            calibration.remove(name)
+        assert {one: calibration.threshold(one) for one in live} == calibrate(live, LEVEL)
+    with pytest.raises(KeyError):
+        calibration.threshold("another")
 
 
 def test_how_sure_a_similarity_is_counts_own_prompts_that_come_no_nearer() -> None:

@@ -18,7 +18,7 @@ def unit(count: int, seed: int) -> np.ndarray:
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 20), st.integers(0, 9)), max_size=25))
-def test_scores_are_those_of_what_was_put_last(changes: list[tuple[str, int, int]]) -> None:
+def test_the_ranking_is_that_of_what_was_put_last(changes: list[tuple[str, int, int]]) -> None:
     index, held = SearchIndex(DIMENSION), {}
     for name, count, seed in changes:
         if count:
@@ -28,7 +28,9 @@ def test_scores_are_those_of_what_was_put_last(changes: list[tuple[str, int, int
             held.pop(name, None)
             index.drop(name)
     query = unit(1, 99)
-    found = index.scores(query, ONE)
+    ranked = list(index.ranked(query, ONE))
+    assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
+    found = dict(ranked)
     assert found.keys() == held.keys()
     assert len(index) == len(held)
     for name, vectors in held.items():
@@ -41,20 +43,20 @@ def test_an_index_beyond_one_chunk_finds_every_name() -> None:
     for number in range(9_000):
         index.put(f"n{number}", vectors[number : number + 1])
     for number in (0, 4_095, 4_096, 8_999):
-        found = index.scores(vectors[number : number + 1], ONE)
-        assert max(found, key=lambda name: found[name]) == f"n{number}"
+        name, _ = next(index.ranked(vectors[number : number + 1], ONE))
+        assert name == f"n{number}"
 
 
 def test_the_best_part_of_a_query_counts_with_its_weight() -> None:
     index = SearchIndex(2)
     index.put("east", np.array([[1, 0]], dtype=np.float32))
     index.put("north", np.array([[0, 1]], dtype=np.float32))
-    found = index.scores(np.eye(2, dtype=np.float32), np.array([1, 0.5], dtype=np.float32))
+    found = dict(index.ranked(np.eye(2, dtype=np.float32), np.array([1, 0.5], dtype=np.float32)))
     assert found == {"east": pytest.approx(1), "north": pytest.approx(0.5)}
 
 
 def test_an_empty_index_finds_nothing_and_empty_vectors_are_refused() -> None:
     index = SearchIndex(DIMENSION)
-    assert index.scores(unit(1, 0), ONE) == {}
+    assert list(index.ranked(unit(1, 0), ONE)) == []
     with pytest.raises(ValueError, match="expected"):
         index.put("none", unit(1, 0)[:0])

@@ -67,6 +67,15 @@ class Reason(BaseModel):
     reason: str = Field(default="", max_length=2000)
 
 
+class Approval(Reason):
+    """Why a human approves a version, and whether that is to count for one that was never evaluated."""
+
+    without_evaluation: bool = Field(
+        default=False,
+        description="Approve a version that has no score: the domain's policy has to permit it; takes a `reason`",
+    )
+
+
 class PolicyBody(BaseModel):
     """A domain's approval policy."""
 
@@ -78,6 +87,9 @@ class PolicyBody(BaseModel):
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    allow_approval_without_evaluation: bool = Field(
+        default=False, description="Whether a human may approve a version that has no score (`without_evaluation`)"
+    )
     minimum_samples: int = Field(
         default=20, ge=1, le=1_000_000, description="Fewest scored samples on which `confident` approves"
     )

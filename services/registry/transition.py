@@ -1,4 +1,4 @@
-"""What a transition takes and gives: who acts, what changed, what is said, and why a step is refused. Values only."""
+"""What a transition takes and returns: who acts, what changed, which events to publish, why a step is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.registry.version import SemVer
 
 
 class RegistryError(Exception):
-    """A transition that the rules do not allow. The message says what to do instead."""
+    """A transition that the rules do not allow. The message has what to do instead."""
 
 
 class UnknownAdapter(RegistryError):
@@ -47,7 +47,11 @@ class NotTheArtifact(RegistryError):
 
 
 class NotAllowed(RegistryError):
-    """The version's status forbids the step."""
+    """The version's status or the domain's policy forbids the step. `field` names what stands against it."""
+
+    def __init__(self, message: str, field: str = "status") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,8 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """An event and the adapter that it is about."""
+class Announcement:
+    """An event to publish and the adapter that it is about."""
 
     event: Event
     adapter_id: str
@@ -87,7 +91,7 @@ class Change:
     """What a transition leads to. No events and no entries: nothing has changed."""
 
     family: Family
-    events: tuple[Said, ...] = ()
+    events: tuple[Announcement, ...] = ()
     entries: tuple[AuditEntry, ...] = ()
     adapter_id: str = ""
     evaluation: Evaluation | None = None

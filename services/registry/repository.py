@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fleet_events.v1 import Method
 from fleet_kit.transaction import Transaction
-from services.registry.change import Change
-from services.registry.family import Family, Method, family_id
+from services.registry.family import Family, family_id
 from services.registry.store import versions
+from services.registry.transition import Change
 
 
 async def lock(tx: Transaction, domain: str, method: Method) -> Family:
@@ -29,5 +30,5 @@ async def save(tx: Transaction, before: Family, change: Change) -> None:
         await versions.save_revision(tx.connection, family.family_id, family.revision)
     for entry in change.entries:
         await versions.add_audit(tx.connection, family.domain, entry)
-    for said in change.events:
-        await tx.emit(said.event, said.adapter_id)
+    for announcement in change.events:
+        await tx.emit(announcement.event, announcement.adapter_id)

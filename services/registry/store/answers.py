@@ -1,0 +1,87 @@
+"""Who gave which answer: one SQL statement a function, connection first."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from fleet_events import v1
+from fleet_kit.db import Connection
+
+BATCH = 5000
+"""Rows that one statement deletes at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredWith:
+    """An adapter that an answer was given with. `weight` is its factor in a weighted set, 1 alone."""
+
+    adapter_id: str
+    artifact_sha256: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it is kept. `domains` are those of its adapters; both are empty for the base model alone."""
+
+    generation_id: str
+    answered_at: datetime
+    caller: str
+    requested_model: str
+    routed: str
+    fallback: str
+    base_model: str
+    base_model_revision: str
+    domains: tuple[str, ...]
+    adapters: tuple[AnsweredWith, ...]
+
+
+async def add_answer(
+    connection: Connection,
+    event: v1.GenerationCompleted,
+    at: datetime,
+    domains: set[str],
+    adapters: list[AnsweredWith],
+) -> None:
+    await connection.execute(
+        """
+        insert into answer (
+            generation_id, answered_at, caller, requested_model, routed, fallback, base_model, base_model_revision,
+            domains, adapters
+        ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        on conflict do nothing
+        """,
+        event.generation_id,
+        at,
+        event.caller,
+        event.requested_model,
+        event.routed,
+        event.fallback,
+        event.base_model,
+        event.base_model_revision,
+        sorted(domains),
+        [asdict(one) for one in adapters],
+    )
+
+
+async def find_answer(connection: Connection, generation_id: str) -> Answer | None:
+    row = await connection.fetchrow("select * from answer where generation_id = $1", generation_id)
+    if row is None:
+        return None
+    adapters = tuple(AnsweredWith(**one) for one in row["adapters"])
+    return Answer(**{**dict(row), "domains": tuple(row["domains"]), "adapters": adapters})
+
+
+async def forget_answers(connection: Connection, age: timedelta) -> bool:
+    """Delete a batch of answers that are older; returns whether there may be more."""
+    status = await connection.execute(
+        """
+        delete from answer where generation_id in (
+            select generation_id from answer where answered_at < now() - $1::interval order by answered_at limit $2
+        )
+        """,
+        age,
+        BATCH,
+    )
+    return int(status.rsplit(maxsplit=1)[-1]) >= BATCH
