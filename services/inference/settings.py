@@ -87,7 +87,7 @@ class InferenceSettings(AdapterSettings):
     """Whether a fallback is used only for requests that allow it, or for all. The response always says so."""
 
     event_buffer: int = Field(default=10_000, ge=1)
-    """Events kept while the bus is away; beyond it the oldest are dropped and counted."""
+    """Events kept while the bus is unavailable; beyond it the oldest are dropped and counted."""
 
     @field_validator("further_base_models")
     @classmethod

@@ -68,13 +68,13 @@ Judges = Annotated[Caller, Depends(require("feedback"))]
 
 @router.get("/v1/models")
 async def models(caller: Generates, parts: Parts) -> JSONResponse:
-    """What `model` may be: the base model, the adapters that this caller may use, their families, `auto`."""
+    """List what `model` may be: the base model, the adapters that this caller may use, their families, `auto`."""
     return JSONResponse({"object": "list", "data": _models(caller, parts)})
 
 
 @router.get("/v1/models/{name:path}")
 async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
-    """One of them."""
+    """Describe one model."""
     for one in _models(caller, parts):
         if one["id"] == name:
             return JSONResponse(one)
@@ -83,7 +83,7 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Answers a conversation, whole or as server-sent events."""
+    """Answer a conversation, whole or as server-sent events."""
     async with AsyncExitStack() as held:
         query = Query(body.user_turns[-1], body.user_turns[:-1])
         chosen = await _choose(body, query, request, caller, parts=parts, held=held)
@@ -98,7 +98,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Continues texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
+    """Continue texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
     async with AsyncExitStack() as held:
         chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
@@ -265,7 +265,7 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
     try:
         await service.publish(event, adapter_id or body.generation_id)
     except (nats.errors.Error, OSError) as error:
-        raise Busy("the bus is away; send it again.", code="bus_unavailable", retry_after=2) from error
+        raise Busy("the event bus is unavailable; please retry.", code="bus_unavailable", retry_after=2) from error
     return FeedbackAccepted(generation_id=body.generation_id, adapter_id=adapter_id or None, rating=body.rating)
 
 

@@ -5,7 +5,7 @@ the bus's permissions keep it to holders of inference's credential: requests wit
 addresses that stand there.
 
 A replica that dies is forgotten when its announcement is older than the bucket's time to live, by each reader's own
-clock; one that stops removes its key. While the bus is away nobody sees anybody, and each answers by itself.
+clock; one that stops removes its key. While the bus is unavailable no replica sees another, and each answers by itself.
 """
 
 import asyncio

@@ -87,7 +87,7 @@ class Adapters:
 
         Raises:
             CannotServe: it failed its checks.
-            Busy: it was not loaded in time, or its object store is away.
+            Busy: it was not loaded in time, or its object store is unavailable.
         """
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         begun = time.monotonic()
