@@ -24,9 +24,10 @@ from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import Stored, open_envelope, seal
 from fleet_kit.settings import ServiceSettings
 from lora_core.base_model import linear_shapes
-from lora_core.card import LoRACard, LoRAWeights
+from lora_core.card import LoRACard
 from lora_core.format.arrow_format import LoRAFormat
 from lora_core.interop import to_peft
+from lora_core.weights import LoRAWeights
 
 DOMAIN = "benchmark"
 RANK = 8

@@ -10,7 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.report import Samples
-from lora_core.card import LoRACard, LoRAWeights
+from lora_core.card import LoRACard
+from lora_core.weights import LoRAWeights
 
 RANK = 16
 

@@ -53,7 +53,8 @@ class Served:
     def engine_speed(self, rows: int, *, own: bool) -> float:
         """Tokens a second of today's engine, prompts not counted."""
         requests = [
-            Request(self.prompts[row], f"a{row}" if own else None, self.plan.tokens, stop_ids=()) for row in range(rows)
+            Request(self.prompts[row], f"a{row}" if own else None, max_tokens=self.plan.tokens, stop_ids=())
+            for row in range(rows)
         ]
         batch = self.engine.start(requests)
         batch.step()
@@ -127,7 +128,10 @@ def agreement(shape: Shape, plan: Plan) -> Iterator[Row]:
     for dtype in dict.fromkeys((torch.float32, plan.dtype)):
         served = Served(shape, Plan(plan.device, dtype, (8,), plan.prompt, plan.tokens, plan.long_prompt, 1))
         batch = served.engine.start(
-            [Request(served.prompts[row], f"a{row}" if row % 4 else None, plan.tokens, stop_ids=()) for row in range(8)]
+            [
+                Request(served.prompts[row], f"a{row}" if row % 4 else None, max_tokens=plan.tokens, stop_ids=())
+                for row in range(8)
+            ]
         )
         wanted: list[list[int]] = [[] for _ in range(8)]
         for row, token, _ in batch:
@@ -233,7 +237,7 @@ def first_token(served: Served) -> Iterator[Row]:
             model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
     def ours() -> None:
-        batch = served.engine.start([Request(prompt, "a0", 1, stop_ids=())])
+        batch = served.engine.start([Request(prompt, "a0", max_tokens=1, stop_ids=())])
         batch.step()
         batch.close()
 

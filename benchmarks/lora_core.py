@@ -20,11 +20,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from benchmarks.compression import compressing
 from benchmarks.overheads import Shape, adapter_each, merged, mixed_ranks, one_adapter
 from benchmarks.peers import RESIDENT, Bench, Effort, added_memory, alternate, prepare, random_card, write
 from benchmarks.report import Row, Samples, emit, options
+from benchmarks.timing import timing
 from lora_core.base_model import linear_shapes
-from lora_core.compression_quality import matrix_error, measure_drift
 from lora_core.engine import Request
 from lora_core.format.arrow_format import LoRAFormat
 from lora_core.tensors import to_torch
@@ -38,39 +39,7 @@ QUICK = Effort(
     further=1, slots=8, known=12, files=8, picks=3, peft_picks=1,
 )  # fmt: skip
 PEFT_LOAD = "PEFT load_adapter + set_adapter"
-PROMPTS = (
-    "The pump on deck three has lost pressure and the crew asks what to check first.",
-    "Write a short answer to a customer whose parcel arrived two days late.",
-    "def parse(line: str) -> tuple[str, int]:\n    name, _, count = line.partition(':')\n",
-    "In the autumn of 1851 the first cable was laid across the strait, and within a week",
-)
 STEPS_A_PICK = 2  # each of 8 rows then lives for 16 tokens
-
-
-def milliseconds(samples: Samples) -> Samples:
-    return Samples(tuple(1000 * value for value in samples.values))
-
-
-def timing(
-    what: str, ours: Samples, peers: dict[str, Samples], *, limit: float | None, most: float | None, note: str = ""
-) -> Row:
-    """A row of milliseconds out of seconds. limit: seconds. most: what was asked for, ms."""
-    mine = milliseconds(ours)
-    beside = {name: milliseconds(samples).median for name, samples in peers.items()}
-    nearness = f"{ours.median / limit:.2f} × the limit" if limit else ""
-    return Row(
-        what=what,
-        unit="ms",
-        ours=mine.median,
-        peers=beside,
-        ratio=mine.median / next(iter(beside.values())) if beside else None,
-        limit=None if limit is None else 1000 * limit,
-        ask=None if most is None else f"at most {most:g}",
-        met=None if most is None else mine.median <= most,
-        n=len(ours.values),
-        spread=mine.spread,
-        note="; ".join(filter(None, (nearness, note))),
-    )
 
 
 def loading(bench: Bench) -> list[Row]:
@@ -124,7 +93,9 @@ def applying(bench: Bench) -> list[Row]:
     engine.load(bench.files[1].arrow, "running")
     # No stop tokens: the rows outlive the benchmark. A step between the samples leaves the caches as serving does.
     ids = bench.ids(2, 16).tolist()
-    batch = engine.start([Request(ids[0], "running", 10**6, stop_ids=()), Request(ids[1], None, 10**6, stop_ids=())])
+    batch = engine.start(
+        [Request(row, name, max_tokens=10**6, stop_ids=()) for row, name in zip(ids, ("running", None), strict=False)]
+    )
     removed: list[float] = []
     deleted: list[float] = []
 
@@ -308,33 +279,6 @@ def crowd(bench: Bench) -> list[Row]:
             note=f"{ours}; PEFT: {theirs}; {STEPS_A_PICK} decode steps of 8 rows a pick, least recently used goes",
         ),
     ]
-
-
-def compressing(bench: Bench) -> list[Row]:
-    """Adapters in quantised storage: what is left of their size, and what it costs in accuracy."""
-    rows: list[Row] = []
-    prompts = [bench.engine.tokenizer(text)["input_ids"] for text in PROMPTS]
-    for storage, most in (("int8", 0.55), ("int4", 0.3)):
-        path = bench.folder / f"{storage}.arrow"
-        LoRAFormat.save(bench.card, path, storage)  # type: ignore[arg-type]
-        small = LoRAFormat.load(path)
-        drift = measure_drift(bench.engine, bench.card, small, prompts)
-        size = path.stat().st_size / bench.files[0].arrow.stat().st_size
-        rows.append(
-            Row(
-                what=f"{storage} storage: size of the file",
-                unit="× the float16 file",
-                ours=size,
-                limit={"int8": 0.5, "int4": 0.25}[storage],
-                ask=f"at most {most:g}",
-                met=size <= most,
-                n=drift.positions,
-                note=f"matrices off by {100 * matrix_error(bench.card, small):.2f} %; over {drift.positions} positions "
-                f"the same token preferred at {100 * drift.agreement:.1f} %, divergence {drift.divergence:.2g} nats, "
-                f"largest difference of a logit {drift.logit:.2g}; an adapter of random matrices",
-            )
-        )
-    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -32,10 +32,11 @@ from fleet_cli.stack import prepare_base_model
 from fleet_cli.stack.home import Home, default_home
 from lora_core import base_model
 from lora_core.base_model import linear_shapes
-from lora_core.card import LoRACard, LoRAWeights
+from lora_core.card import LoRACard
 from lora_core.engine import ArrowEngine
 from lora_core.format.arrow_format import LoRAFormat
 from lora_core.interop import to_peft
+from lora_core.weights import LoRAWeights
 
 Measure = Callable[[], float]  # does it once and says how many seconds it took
 RESIDENT = "resident"  # the name under which PEFT's first adapter stays loaded

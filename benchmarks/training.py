@@ -8,8 +8,9 @@ import random
 import sys
 from pathlib import Path
 
+from benchmarks.clinc import DATA, Clinc, data_folder
 from benchmarks.report import Row, emit, options
-from benchmarks.training_proof import DATA, Clinc, classify, data_folder, proofs
+from benchmarks.training_proof import classify, proofs
 from benchmarks.training_speed import anatomy, compare
 from fleet_cli.stack import prepare_base_model
 from fleet_cli.stack.home import Home, default_home

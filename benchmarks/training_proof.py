@@ -5,7 +5,6 @@ service runs it: its own process, from a data set file to the finished artifact.
 """
 
 import asyncio
-import json
 import os
 import random
 import time
@@ -19,6 +18,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.clinc import DOMAIN, Clinc, Examples
 from benchmarks.report import Row
 from fleet_events.v1 import Method, Objective
 from lora_core import ArrowEngine, LoRACard, LoRAFormat
@@ -30,51 +30,9 @@ from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import Tokenizer, prompt_ids
 from services.trainer.training.protocol import Finished, Saved, Stepped, TrainingSpec, Validated
 
-DATA = "LORAFLEET_CLINC150"
-DOMAIN = "travel"
 VARIANTS = (Method.RSLORA, Method.DORA, Method.QLORA)
 ANSWER_TOKENS = 12
 AT_ONCE = 64
-
-Examples = list[tuple[str, str]]
-"""Utterance and intent."""
-
-
-@dataclass(frozen=True)
-class Clinc:
-    """The splits of one domain, and the intents of all others."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-    intents: list[str]
-    elsewhere: list[str]
-
-    @classmethod
-    def read(cls, folder: Path, domain: str = DOMAIN) -> "Clinc":
-        """Underscores of intents become spaces: words that the model knows."""
-        domains: dict[str, list[str]] = json.loads((folder / "domains.json").read_text())
-        splits: dict[str, Any] = json.loads((folder / "data_full.json").read_text())
-        mine = set(domains[domain])
-
-        def of(split: str) -> Examples:
-            return [(text, intent.replace("_", " ")) for text, intent in splits[split] if intent in mine]
-
-        return cls(
-            train=of("train"),
-            validation=of("val"),
-            test=of("test"),
-            intents=sorted(intent.replace("_", " ") for intent in mine),
-            elsewhere=sorted(
-                intent.replace("_", " ") for name, many in domains.items() if name != domain for intent in many
-            ),
-        )
-
-
-def data_folder() -> Path | None:
-    """Where the data lies, if it is here."""
-    named = os.environ.get(DATA)
-    return Path(named) if named and (Path(named) / "data_full.json").exists() else None
 
 
 @dataclass(frozen=True)
@@ -183,7 +141,8 @@ def exact_match(engine: ArrowEngine, examples: Examples, adapter: str | None) ->
     for start in range(0, len(examples), AT_ONCE):
         some = examples[start : start + AT_ONCE]
         requests = [
-            Request(prompt_ids(cast("Tokenizer", engine.tokenizer), text), adapter, ANSWER_TOKENS) for text, _ in some
+            Request(prompt_ids(cast("Tokenizer", engine.tokenizer), text), adapter, max_tokens=ANSWER_TOKENS)
+            for text, _ in some
         ]
         answers: list[list[int]] = [[] for _ in some]
         batch = engine.start(requests)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import resource
-from typing import Final
+from typing import Final, cast
 
 import h11
 import structlog
@@ -22,6 +22,9 @@ _HEAD_BYTES: Final = 16 * 1024
 _BACKLOG: Final = 2048
 _KEEP_ALIVE: Final = 5
 """Seconds between two requests of a connection."""
+_LINGER_SECONDS: Final = 5.0
+_LINGER_BYTES: Final = 32 << 20
+"""How long, and for how many bytes, a client that is still sending its body is listened to after its answer."""
 _OWN_FILES: Final = 256
 """File descriptors beside those of clients: databases, the bus, models."""
 
@@ -46,6 +49,52 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
     )
 
 
+class _Lingering:
+    """A transport that stays open for reading where it would be closed before the client has sent its body.
+
+    Bytes that nobody has read make the kernel answer a close with a reset, which can reach the client before the answer
+    that explains it (RFC 9112, section 9.6). So the answer is ended first, and what still comes is thrown away.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: "H11Protocol", loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._protocol, self._loop = transport, protocol, loop
+        self._room = _LINGER_BYTES
+        self._ends: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    @property
+    def lingers(self) -> bool:
+        """Is it open for nothing but what the client still sends?"""
+        return self._ends is not None
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return self.lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close it, at once or when the client has sent its body."""
+        if self.lingers or self._transport.is_closing() or self._protocol.conn.their_state is not h11.SEND_BODY:
+            self._transport.close()
+            return
+        self._ends = self._loop.call_later(_LINGER_SECONDS, self._transport.close)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def discard(self, data: bytes) -> None:
+        """What the client still sent."""
+        self._room -= len(data)
+        if self._room < 0:
+            self._transport.close()
+
+    def gone(self) -> None:
+        """The connection is lost."""
+        if self._ends is not None:
+            self._ends.cancel()
+
+
 def _protocol(settings: HttpSettings) -> type[H11Protocol]:
     limit = _connections(settings.http_connections)
     waiting: dict[H11Protocol, None] = {}  # in the order in which they began to wait
@@ -57,17 +106,26 @@ def _protocol(settings: HttpSettings) -> type[H11Protocol]:
         connection goes that has waited longest without a request.
         """
 
+        _lingering: _Lingering
         _timer: asyncio.TimerHandle | None = None
         _stuck: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            self._lingering = _Lingering(transport, self, self.loop)
+            super().connection_made(cast("asyncio.Transport", self._lingering))
             if len(self.connections) > limit:
                 next(iter(waiting), self).transport.abort()
             self._wait()
 
+        def data_received(self, data: bytes) -> None:
+            if self._lingering.lingers:
+                self._lingering.discard(data)
+            else:
+                super().data_received(data)
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._waited()
+            self._lingering.gone()
             if self._stuck is not None:
                 self._stuck.cancel()
             super().connection_lost(exc)
@@ -81,7 +139,9 @@ def _protocol(settings: HttpSettings) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if self.cycle.response_complete and not self.transport.is_closing():
+            if self._lingering.lingers:
+                waiting.setdefault(self)
+            elif self.cycle.response_complete and not self.transport.is_closing():
                 # Idle until the next request; uvicorn's keep-alive timer runs, and it is the first to go.
                 waiting[self] = None
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lora_core.card import LoRACard, LoRAWeights
+    from lora_core.card import LoRACard
     from lora_core.embedding import SentenceEmbedder
     from lora_core.engine import ArrowEngine, Request
     from lora_core.errors import (
@@ -27,18 +27,22 @@ if TYPE_CHECKING:
     from lora_core.manager import LoRAManager
     from lora_core.manifest import AdapterManifest
     from lora_core.router import LoRARouter
-    from lora_core.validation import Manifest, check_card
+    from lora_core.sampling import SamplingParams
+    from lora_core.validation import CheckedAdapter, Manifest, check_card
+    from lora_core.weights import LoRAWeights
 
 _HOMES = {
     "AdapterManifest": "manifest",
     "LoRAFormat": "format.arrow_format",
     "LoRACard": "card",
-    "LoRAWeights": "card",
+    "LoRAWeights": "weights",
+    "SamplingParams": "sampling",
     "SentenceEmbedder": "embedding",
     "ArrowEngine": "engine",
     "Request": "engine",
     "AdapterError": "errors",
     "AdapterNotFound": "errors",
+    "CheckedAdapter": "validation",
     "CorruptAdapter": "errors",
     "InvalidAdapter": "errors",
     "NotDescribed": "errors",
@@ -57,6 +61,7 @@ __all__ = [
     "AdapterManifest",
     "AdapterNotFound",
     "ArrowEngine",
+    "CheckedAdapter",
     "CorruptAdapter",
     "InvalidAdapter",
     "LoRACard",
@@ -68,6 +73,7 @@ __all__ = [
     "Manifest",
     "NotDescribed",
     "Request",
+    "SamplingParams",
     "SentenceEmbedder",
     "SlotsFull",
     "UnsupportedAdapter",

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_core.generation_settings import GenerationSettings
-from lora_core.padded_batch import Cohort, Slots
+from lora_core.padded_batch import PaddedBatch, Slots
 from lora_core.sampling import Adapters, Request, Sampler
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
@@ -27,14 +27,17 @@ class _Row:
 
     def __init__(self, request: Request, default_stops: frozenset[int], own: GenerationSettings) -> None:
         self.sampler = Sampler(request, own)
-        self.stops = default_stops if request.stop_ids is None else frozenset(request.stop_ids)
+        self.stops = request.stops(default_stops)
         self.left = request.max_tokens
+        self.adapter = request.adapter
         self.ids = list(request.prompt_ids)
         """Prompt and answer so far: from these the row can be computed again."""
 
 
 class Batch:
     """Call `step` while `alive`. Rows may join at any time and are taken out of the computation when they end.
+
+    The prompt of rows that join together with the same prompt and adapter is read once.
 
     A row that cannot be computed or sampled ends as "failed", and `fault` has the reason. When a forward pass of
     several rows fails, each of them is computed by itself from its tokens, so that only those fail that fail alone.
@@ -58,8 +61,8 @@ class Batch:
         self._finished: dict[int, FinishReason] = {}
         self._faults: dict[int, Exception] = {}
         self._alternatives: dict[int, tuple[tuple[int, float], ...]] = {}
-        self._cohorts: list[Cohort] = []
-        self._apart: list[Cohort] = []
+        self._padded: list[PaddedBatch] = []
+        self._apart: list[PaddedBatch] = []
         """Rows that failed together and not alone: they are not put together again."""
         self.add(requests)
 
@@ -79,14 +82,14 @@ class Batch:
         self._lease.hold(rows, [request.adapter for request in requests])
         try:
             joining = {row: _Row(r, self._default_stops, self._own) for row, r in zip(rows, requests, strict=True)}
-            cohort = self._cohort(rows, joining)
+            padded = self._new_padded(rows, joining)
         except BaseException:
             for row in rows:
                 self._lease.release(row)
             raise
         self._next_row = rows.stop
         self._running |= joining
-        self._cohorts.append(cohort)
+        self._padded.append(padded)
         return rows
 
     def finish_reason(self, row: int) -> FinishReason | None:
@@ -109,7 +112,7 @@ class Batch:
         """End all rows."""
         for row in list(self._running):
             self.cancel(row)
-        self._cohorts.clear()
+        self._padded.clear()
         self._apart.clear()
 
     def step(self) -> list[tuple[int, int, float]]:
@@ -123,13 +126,13 @@ class Batch:
         live = self._live()
         # A long prompt is read in pieces where others are waiting for their next token.
         most = self._prefill if len(live) > 1 else None
-        for cohort in live:
+        for padded in live:
             try:
-                logits = cohort.forward(most)
+                logits = padded.forward(most)
             except Exception as error:
-                given += self._advance_each(cohort, error)
+                given += self._advance_each(padded, error)
             else:
-                given += self._draw(cohort, logits)
+                given += self._draw(padded, logits)
         self._unite()
         return sorted(given)
 
@@ -137,7 +140,7 @@ class Batch:
         while self.alive:
             yield from self.step()
 
-    def _advance_each(self, failed: Cohort, error: Exception) -> Iterator[tuple[int, int, float]]:
+    def _advance_each(self, failed: PaddedBatch, error: Exception) -> Iterator[tuple[int, int, float]]:
         """The step of rows whose common forward pass failed, each computed anew from its tokens.
 
         The failed pass may have left some layers' caches with the new token and others without, so nothing of it is
@@ -148,10 +151,10 @@ class Batch:
         if len(rows) == 1:
             self._fail(rows[0], error)
             return
-        whole: list[Cohort] = []
+        whole: list[PaddedBatch] = []
         for row in rows:
             try:
-                alone = self._cohort([row], self._running)
+                alone = self._new_padded([row], self._running)
                 logits = alone.forward()
             except Exception as fault:
                 self._fail(row, fault)
@@ -161,14 +164,14 @@ class Batch:
         if len(whole) == len(rows):
             self._apart += whole
         else:
-            self._cohorts += whole
+            self._padded += whole
 
-    def _draw(self, cohort: Cohort, logits: torch.Tensor | None) -> Iterator[tuple[int, int, float]]:
+    def _draw(self, padded: PaddedBatch, logits: torch.Tensor | None) -> Iterator[tuple[int, int, float]]:
         """One token for each row, from [rows, vocabulary]; None while its prompts are being read."""
         if logits is None:
             return
         drawn: list[int] = []
-        for position, number in enumerate(cohort.rows):
+        for position, number in enumerate(padded.rows):
             row = self._running[number]
             try:
                 token, logprob = row.sampler.pick(logits[position])
@@ -187,44 +190,54 @@ class Batch:
             row.left -= 1
             if not row.left:
                 self._end(number, "length")
-        cohort.feed(drawn)
+        padded.feed(drawn)
 
     def _unite(self) -> None:
         """One forward pass for all, from the next step on. Models whose caches cannot be joined keep several."""
         self._live()
-        united: list[Cohort] = []
-        for cohort in self._cohorts:
+        united: list[PaddedBatch] = []
+        for padded in self._padded:
             try:
-                absorbed = bool(united) and united[0].absorb(cohort)
+                absorbed = bool(united) and united[0].absorb(padded)
             except Exception:  # for want of memory, for one: both may be half joined, each row is as good as before
-                rows = [*united.pop(0).rows, *cohort.rows]
-                self._apart += [self._cohort([row], self._running) for row in rows]
+                rows = [*united.pop(0).rows, *padded.rows]
+                self._apart += [self._new_padded([row], self._running) for row in rows]
                 continue
             if not absorbed:
-                united.append(cohort)
-        self._cohorts = united
+                united.append(padded)
+        self._padded = united
 
-    def _live(self) -> list[Cohort]:
-        """The cohorts that have live rows, without the others' rows."""
-        for cohort in [*self._cohorts, *self._apart]:
-            rows = [row for row in cohort.rows if row in self._running]
+    def _live(self) -> list[PaddedBatch]:
+        """The padded batches that have live rows, without the others' rows."""
+        for padded in [*self._padded, *self._apart]:
+            rows = [row for row in padded.rows if row in self._running]
             try:
-                cohort.keep(rows)
+                padded.keep(rows)
             except Exception:  # its cache may be half cut
-                self._drop(cohort)
-                self._apart += [self._cohort([row], self._running) for row in rows]
+                self._drop(padded)
+                self._apart += [self._new_padded([row], self._running) for row in rows]
                 continue
             if not rows:
-                self._drop(cohort)
-        return [*self._cohorts, *self._apart]
+                self._drop(padded)
+        return [*self._padded, *self._apart]
 
-    def _cohort(self, rows: Sequence[int], known: Mapping[int, _Row]) -> Cohort:
-        return Cohort(self._model, self._lease, rows, [known[row].ids for row in rows])
+    def _new_padded(self, rows: Sequence[int], known: Mapping[int, _Row]) -> PaddedBatch:
+        prompts: list[list[int]] = []
+        reads: list[int] = []
+        seen: dict[tuple[object, ...], int] = {}
+        for row in (known[number] for number in rows):
+            # The keys of one row would be made for nothing, of prompts that may be long.
+            own = row.adapter if isinstance(row.adapter, str | None) else frozenset(row.adapter.items())
+            key = (own, *row.ids) if len(rows) > 1 else ()
+            reads.append(seen.setdefault(key, len(prompts)))
+            if reads[-1] == len(prompts):
+                prompts.append(row.ids)
+        return PaddedBatch(self._model, self._lease, rows, prompts, reads if len(prompts) < len(rows) else None)
 
-    def _drop(self, cohort: Cohort) -> None:
-        for cohorts in (self._cohorts, self._apart):
-            if cohort in cohorts:
-                cohorts.remove(cohort)
+    def _drop(self, padded: PaddedBatch) -> None:
+        for batches in (self._padded, self._apart):
+            if padded in batches:
+                batches.remove(padded)
 
     def _fail(self, row: int, fault: Exception) -> None:
         self._faults[row] = fault

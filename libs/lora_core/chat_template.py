@@ -34,6 +34,9 @@ _PROBE = "Lorafleet"
 _BYTES_A_CHARACTER = 12
 """Of JSON at most: a character beyond the first 65,536 is two escapes."""
 
+_OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
+"""Variables that every conversation sets, as transformers does."""
+
 Limit = Literal["time", "memory", "text"]
 
 
@@ -43,6 +46,15 @@ class ChatTemplateError(ValueError):
 
 class TemplateRefuses(ChatTemplateError):
     """The template does not compile, or raises for this conversation; the message is its own."""
+
+
+class UnknownVariables(ChatTemplateError):
+    """The template reads no variables of these names; `known` are those that it does."""
+
+    def __init__(self, names: Sequence[str], known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        has = f"it reads {', '.join(known)}" if known else "it reads none"
+        super().__init__(f"the chat template has no variable {', '.join(map(repr, names))}: {has}")
 
 
 class TemplateTooCostly(ChatTemplateError):
@@ -97,6 +109,8 @@ class ChatTemplate:
         self._ending: weakref.finalize[..., Any] | None = None
         self._unusable: ChatTemplateError | None = None
         self._reads_parts: bool | None = None
+        self._reads: frozenset[str] = frozenset()
+        """Names that the template reads, known once it is compiled."""
 
     @classmethod
     def of(cls, tokenizer: _Tokenizer, limits: RenderLimits | None = None) -> Self | None:
@@ -136,13 +150,16 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         now: datetime | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> str:
         """The text of a conversation, messages with `role` and `content`.
 
-        `now` is the time that the template writes with `strftime_now`; None is the clock's.
+        `now` is the time that the template writes with `strftime_now`; None is the clock's. `extra` are values of
+        variables that the template reads beside the conversation, such as `enable_thinking`.
 
         Raises:
             TemplateRefuses: the template raises, or does not compile.
+            UnknownVariables: it reads no variable of a name in `extra`.
             TemplateTooCostly: rendering took too much time or memory, or wrote too long a text.
         """
         if not messages:
@@ -153,7 +170,16 @@ class ChatTemplate:
                 raise self._unusable
             if self._reads_parts is None:
                 self._reads_parts = self._finds_parts(when)
-            return self._text(messages, when, opened=add_generation_prompt, parts=self._reads_parts)
+            self._check_variables(extra or {})
+            return self._text(messages, when, opened=add_generation_prompt, parts=self._reads_parts, extra=extra)
+
+    def _check_variables(self, extra: Mapping[str, object]) -> None:
+        if not extra:
+            return
+        self._running()
+        known = self._reads - _OURS - self._variables.keys()
+        if unknown := [name for name in extra if name not in known]:
+            raise UnknownVariables(unknown, sorted(known))
 
     def _finds_parts(self, now: str) -> bool:
         """Whether the template writes a text that comes as a list of parts, and nothing of a plain one."""
@@ -167,7 +193,15 @@ class ChatTemplate:
                 return False  # a plain text is the usual form; what the template refuses is refused where it comes
         return False
 
-    def _text(self, messages: Sequence[Mapping[str, str]], now: str, *, opened: bool, parts: bool) -> str:
+    def _text(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        now: str,
+        *,
+        opened: bool,
+        parts: bool,
+        extra: Mapping[str, object] | None = None,
+    ) -> str:
         """One conversation's text; see `render`. The lock is held."""
         limits = self._limits
         given = sum(len(text) for message in messages for text in message.values())
@@ -177,6 +211,7 @@ class ChatTemplate:
             "variables": self._variables,
             "add_generation_prompt": opened,
             "now": now,
+            "extra": dict(extra or {}),
             "characters": most,
         }
         process = self._running()
@@ -225,7 +260,7 @@ class ChatTemplate:
             _end(process)
             raise RuntimeError(f"the renderer of chat templates did not start: exit status {process.returncode}")
         try:
-            self._answer(process, _HEADROOM)
+            self._reads = frozenset(self._answer(process, _HEADROOM)["variables"])
         except ChatTemplateError as error:
             # No conversation changes what the template itself is; being killed may have other reasons.
             if process.returncode != -signal.SIGKILL:

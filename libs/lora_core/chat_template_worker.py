@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.runtime
@@ -82,13 +83,23 @@ def _raise_exception(message: str) -> NoReturn:
     raise jinja2.exceptions.TemplateError(message)
 
 
-def _compile(template: str) -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson
     environment.globals |= {"raise_exception": _raise_exception, "dict": _Dict(), "namespace": _Namespace}
-    return environment.from_string(template)
+    return environment
+
+
+def _compile(template: str) -> jinja2.Template:
+    return _environment().from_string(template)
+
+
+def _variables(template: str) -> list[str]:
+    """The names that the template reads from whoever renders it, sorted."""
+    environment = _environment()
+    return sorted(jinja2.meta.find_undeclared_variables(environment.parse(template)) - environment.globals.keys())
 
 
 def _render(template: jinja2.Template, request: Mapping[str, Any]) -> dict[str, object]:
@@ -96,7 +107,7 @@ def _render(template: jinja2.Template, request: Mapping[str, Any]) -> dict[str, 
     pieces: list[str] = []
     room: int = request["characters"]
     for piece in template.generate(
-        **request["variables"],
+        **request["extra"] | request["variables"],
         messages=request["messages"],
         tools=None,
         documents=None,
@@ -174,7 +185,7 @@ def main() -> None:
 
     def compile_() -> dict[str, object]:
         compiled.append(_compile(first["template"]))
-        return {"compiled": True}
+        return {"variables": _variables(first["template"])}
 
     _bounded(first["seconds"])
     answer = _attempt(compile_)

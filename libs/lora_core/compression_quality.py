@@ -17,7 +17,7 @@ from lora_core.profiles import QuantisationProfile
 
 
 @dataclass(frozen=True)
-class Drift:
+class AdapterDifference:
     """Another adapter's distance from the original, over every position of some prompts.
 
     agreement: share of positions at which both prefer the same token. divergence: mean Kullback–Leibler divergence of
@@ -40,7 +40,12 @@ class Compressed:
     bytes: int
     plain_bytes: int
     error: float
-    drift: Drift
+    difference: AdapterDifference
+
+    @property
+    def drift(self) -> AdapterDifference:
+        """`difference` under its former name."""
+        return self.difference
 
     @property
     def size_reduction(self) -> float:
@@ -48,7 +53,9 @@ class Compressed:
         return 1 - self.bytes / self.plain_bytes
 
 
-def measure_drift(engine: ArrowEngine, original: LoRACard, other: LoRACard, prompts: Sequence[Sequence[int]]) -> Drift:
+def measure_difference(
+    engine: ArrowEngine, original: LoRACard, other: LoRACard, prompts: Sequence[Sequence[int]]
+) -> AdapterDifference:
     """Both adapters in one batch on each prompt (token ids); two free slots are needed for as long.
 
     Raises ValueError without prompts, SlotsFull, and InvalidAdapter for an adapter that does not fit.
@@ -72,7 +79,7 @@ def measure_drift(engine: ArrowEngine, original: LoRACard, other: LoRACard, prom
     finally:
         for name in names:
             engine.unload(name)
-    return Drift(same / positions, divergence / positions, largest, positions)
+    return AdapterDifference(same / positions, divergence / positions, largest, positions)
 
 
 def matrix_error(original: LoRACard, other: LoRACard) -> float:
@@ -101,15 +108,19 @@ def compress(
     digest = LoRAFormat.save(card, path, profile.storage)
     try:
         small = LoRAFormat.load(path)
-        drift = measure_drift(engine, card, small, prompts)
-        if drift.agreement < profile.quality_threshold:
+        difference = measure_difference(engine, card, small, prompts)
+        if difference.agreement < profile.quality_threshold:
             expected = (
                 f"at least {profile.quality_threshold:g} ({profile.storage}): keep this adapter in a larger storage"
             )
-            raise InvalidAdapter("agreement", round(drift.agreement, 4), expected)
+            raise InvalidAdapter("agreement", round(difference.agreement, 4), expected)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
     error = matrix_error(card, small)
     plain = len(serialise(card, "plain")[0])
-    return Compressed(path, digest, profile.storage, path.stat().st_size, plain, error, drift)
+    return Compressed(path, digest, profile.storage, path.stat().st_size, plain, error, difference)
+
+
+Drift, measure_drift = AdapterDifference, measure_difference
+"""Former names."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from lora_core.array import widen
 from lora_core.card import LoRACard
-from lora_core.compression_quality import Drift, matrix_error, measure_drift
+from lora_core.compression_quality import AdapterDifference, matrix_error, measure_difference
 from lora_core.engine import ArrowEngine
 from lora_core.errors import AdapterNotFound, InvalidAdapter
 from lora_core.interop import from_gguf, from_mlx, from_peft, to_gguf
@@ -44,7 +44,7 @@ class Converted:
 
     gguf: Path
     manifest: AdapterManifest
-    drift: Drift
+    difference: AdapterDifference
     error: float
 
 
@@ -74,17 +74,17 @@ def convert_for_llama(
     to_gguf(card, path, model, quantisation)
     try:
         back = from_gguf(path, model)
-        drift = measure_drift(engine, card, back, validation)
-        if drift.agreement < threshold:
-            found = f"{drift.agreement:.4f} of {drift.positions} positions"
+        difference = measure_difference(engine, card, back, validation)
+        if difference.agreement < threshold:
+            found = f"{difference.agreement:.4f} of {difference.positions} positions"
             raise InvalidAdapter("agreement", found, f"at least {threshold:g}: choose a finer level")
-        manifest = _manifest(card, path, description, drift)
+        manifest = _manifest(card, path, description, difference)
         text = manifest.model_dump_json(indent=2) + "\n"
         replace_file(to / f"{description.name}.manifest.json", lambda part: part.write_text(text))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return Converted(path, manifest, drift, matrix_error(card, _alike(back, card)))
+    return Converted(path, manifest, difference, matrix_error(card, _alike(back, card)))
 
 
 def read_adapter(folder: Path | str, model: Path | str) -> LoRACard:
@@ -106,8 +106,12 @@ def _alike(card: LoRACard, original: LoRACard) -> LoRACard:
     return replace(card, weights=weights)
 
 
-def _manifest(card: LoRACard, file: Path, description: Description, drift: Drift) -> AdapterManifest:
-    measured = {"same_token": drift.agreement, "divergence": drift.divergence, "positions": drift.positions}
+def _manifest(card: LoRACard, file: Path, description: Description, difference: AdapterDifference) -> AdapterManifest:
+    measured = {
+        "same_token": difference.agreement,
+        "divergence": difference.divergence,
+        "positions": difference.positions,
+    }
     metadata = {
         "version": description.version,
         "base_model": description.base_model,

@@ -1,6 +1,14 @@
-"""`ArrowEngine`: one base model, many adapters, batches in which every row has its own."""
+"""`ArrowEngine`: one base model, many adapters, batches in which every row has its own.
 
-import math
+Where a request goes, file by file:
+
+1. `sampling.Request`: a prompt, an adapter, and how its tokens are drawn.
+2. `ArrowEngine.start` (here) makes a `batch.Batch`; its lease holds the slots of its rows' adapters.
+3. `Batch.step` runs each `padded_batch.PaddedBatch`: rows of one forward pass, with their `kv_cache`.
+4. `slots.row_plan` gives each row its slots; `slots.slot_bank` adds what their adapters compute.
+5. `sampling.Sampler` picks the tokens; a row that ends gives its slots back.
+"""
+
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,17 +27,17 @@ from lora_core.card import LoRACard
 from lora_core.errors import AdapterNotFound
 from lora_core.format.arrow_format import LoRAFormat
 from lora_core.manager import LoRAManager
-from lora_core.padded_batch import left_padded
-from lora_core.reports import BindReport, Effect, Generation, Probe
-from lora_core.sampling import Adapters, Request
-from lora_core.slots.row_plan import MAX_SET, RowPlan
+from lora_core.reports import BindReport, Effect, Generation, Probe, TopLogits
+from lora_core.sampling import Adapters, Request, SamplingParams
+from lora_core.sentence_vectors import sentence_vectors
+from lora_core.slots.row_plan import RowPlan, weights_of
 from lora_core.slots.slot_bank import SlotBank
 
-__all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request"]
+__all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request", "TopLogits"]
 
 
 @dataclass
-class _Loaded:
+class _LoadedAdapter:
     """An adapter in a slot. Batches in progress keep the slot; once retired, the last of them frees it."""
 
     card_digest: str
@@ -43,7 +51,7 @@ class _Lease:
     """The slots of one batch's rows: for each row its adapters and their weights."""
 
     engine: "ArrowEngine"
-    held: dict[int, list[tuple["_Loaded", float]]] = field(default_factory=dict)
+    held: dict[int, list[tuple["_LoadedAdapter", float]]] = field(default_factory=dict)
 
     def hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> None:
         self.held |= self.engine._hold(rows, adapters)
@@ -83,7 +91,7 @@ class ArrowEngine:
         self.manager = LoRAManager(model)
         self._bank = SlotBank(model, slots, max_rank)
         self._lock = threading.RLock()
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, _LoadedAdapter] = {}
         self._stops = base_model.end_tokens(model.generation_config, tokenizer)
 
     @classmethod
@@ -129,7 +137,7 @@ class ArrowEngine:
             self.unload(name)
             size = self.model.dtype.itemsize * card.parameters
             report = BindReport(name, slot, len(card.weights), card.parameters, size, card.digest)
-            self._loaded[name] = _Loaded(card.digest, report)
+            self._loaded[name] = _LoadedAdapter(card.digest, report)
             return report
 
     def bind_report(self, name: str, prompt_ids: Sequence[int] | None = None) -> BindReport:
@@ -196,18 +204,15 @@ class ArrowEngine:
 
         Raises what a row failed with, see `Batch`.
         """
-        requests = [
-            Request(self.tokenizer(prompt)["input_ids"], adapter, max_tokens, temperature, top_p, seed)
-            for prompt in prompts
-        ]
-        batch = self.start(requests)
-        tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
+        sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        batch = self.start([sampling.request(self.tokenizer(prompt)["input_ids"], adapter) for prompt in prompts])
+        tokens: list[list[tuple[int, float]]] = [[] for _ in prompts]
         try:
             for row, token, logprob in batch:
                 tokens[row].append((token, logprob))
         finally:
             batch.close()
-        for row in range(len(requests)):
+        for row in range(len(prompts)):
             if (fault := batch.fault(row)) is not None:
                 raise fault
         return [self._generation(row, drawn, batch) for row, drawn in enumerate(tokens)]
@@ -232,16 +237,15 @@ class ArrowEngine:
         found = logits.log_softmax(-1)
         picked = found.gather(1, targets.unsqueeze(1)).squeeze(1).tolist()
         values, tokens = found.topk(min(alternatives, found.shape[1]), dim=1)
-        likely = [
-            tuple(zip(row, of_row, strict=True)) for row, of_row in zip(tokens.tolist(), values.tolist(), strict=True)
-        ]
+        pairs = zip(tokens.tolist(), values.tolist(), strict=True)
+        likely = [tuple(zip(row, of_row, strict=True)) for row, of_row in pairs]
         return list(zip(picked, likely, strict=True))
 
-    def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> Probe:
+    def probe(self, prompt_ids: Sequence[int], adapter: Adapters = None, top: int = 16) -> TopLogits:
         """The largest logits after a prompt. Unequal probes with and without an adapter prove that it has effect."""
         logits = torch.from_numpy(self.next_logits(prompt_ids, adapter))
         values, tokens = logits.topk(min(top, logits.shape[0]))
-        return Probe(tuple(tokens.tolist()), tuple(values.tolist()))
+        return TopLogits(tuple(tokens.tolist()), tuple(values.tolist()))
 
     def next_logits(self, prompt_ids: Sequence[int], adapter: Adapters = None) -> npt.NDArray[np.float32]:
         """The logits of the token after a prompt, [vocabulary]."""
@@ -256,36 +260,25 @@ class ArrowEngine:
 
         texts: each a text, or the token ids of one.
         """
-        return self._encode(texts, adapter)
+        prompts = [self.tokenizer(text)["input_ids"] if isinstance(text, str) else list(text) for text in texts]
+        if not all(prompts):
+            raise ValueError("a text has no tokens: expected at least one in each")
+        with self.rows([adapter] * len(prompts)):
+            return sentence_vectors(self.model, prompts)
 
     def encode_with_lora(
         self, texts: Sequence[str | Sequence[int]], adapter: LoRACard | Path | str
     ) -> npt.NDArray[np.float32]:
         """As `encode`, with an adapter: the name of a loaded one, or a card or file that is loaded for this call."""
         if isinstance(adapter, str) and adapter in self.loaded:
-            return self._encode(texts, adapter)
+            return self.encode(texts, adapter)
         card = adapter if isinstance(adapter, LoRACard) else LoRAFormat.load(adapter)
         name = f"{card.name} (for one call {id(card):x})"
         self.load(card, name)
         try:
-            return self._encode(texts, name)
+            return self.encode(texts, name)
         finally:
             self.unload(name)
-
-    def _encode(self, texts: Sequence[str | Sequence[int]], adapter: Adapters) -> npt.NDArray[np.float32]:
-        prompts = [self.tokenizer(text)["input_ids"] if isinstance(text, str) else list(text) for text in texts]
-        if not all(prompts):
-            raise ValueError("a text has no tokens: expected at least one in each")
-        ids, mask = left_padded(prompts, self.model.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with self.rows([adapter] * len(prompts)):
-            hidden = self.model.base_model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-            ).last_hidden_state.float()
-        weights = mask.unsqueeze(2)
-        mean = (hidden * weights).sum(1) / weights.sum(1)
-        vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        return vectors
 
     @contextmanager
     def rows(self, adapters: Sequence[Adapters]) -> Iterator[None]:
@@ -303,38 +296,25 @@ class ArrowEngine:
             for row in range(len(adapters)):
                 lease.release(row)
 
-    def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[_Loaded, float]]]:
+    def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[_LoadedAdapter, float]]]:
         with self._lock:
-            chosen = [[(self._find(name), weight) for name, weight in _weighted(own)] for own in adapters]
+            chosen = [[(self._find(name), weight) for name, weight in weights_of(own)] for own in adapters]
             for adapter, _ in (use for uses in chosen for use in uses):
                 adapter.users += 1
         return {row: uses for row, uses in zip(rows, chosen, strict=True) if uses}
 
-    def _find(self, name: str) -> _Loaded:
+    def _find(self, name: str) -> _LoadedAdapter:
         if name not in self._loaded:
             raise AdapterNotFound(f"adapter {name!r} is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
         return self._loaded[name]
 
-    def _release(self, loaded: _Loaded) -> None:
+    def _release(self, loaded: _LoadedAdapter) -> None:
         with self._lock:
             loaded.users -= 1
             if loaded.retired and not loaded.users:
                 self._bank.drop(loaded.report.slot)
 
     def _generation(self, row: int, drawn: Sequence[tuple[int, float]], batch: Batch) -> Generation:
-        tokens = tuple(token for token, _ in drawn)
-        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return Generation(str(text), tokens, tuple(lp for _, lp in drawn), batch.finish_reason(row) or "cancelled")
-
-
-def _weighted(adapters: Adapters) -> Sequence[tuple[str, float]]:
-    if adapters is None:
-        return ()
-    if isinstance(adapters, str):
-        return ((adapters, 1.0),)
-    if not 1 <= len(adapters) <= MAX_SET:
-        raise ValueError(f"a set of {len(adapters)} adapters on one row, expected 1 to {MAX_SET}")
-    for name, weight in adapters.items():
-        if not math.isfinite(weight):
-            raise ValueError(f"weight of adapter {name!r} is {weight}, expected a finite number")
-    return [(name, float(weight)) for name, weight in adapters.items()]
+        tokens, logprobs = tuple(token for token, _ in drawn), tuple(logprob for _, logprob in drawn)
+        text = str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return Generation(text, tokens, logprobs, batch.finish_reason(row) or "cancelled")

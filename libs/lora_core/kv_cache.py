@@ -2,7 +2,7 @@
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init_subclass__ has no annotations
@@ -73,3 +73,11 @@ def new_cache(config: PreTrainedConfig) -> DynamicCache:
         if type(layer) is DynamicLayer:  # sliding windows and others keep what transformers gives them
             cache.layers[number] = GrowingLayer()  # type: ignore[no-untyped-call]
     return cache
+
+
+def copies_rows(cache: DynamicCache) -> bool:
+    """Can a row of this cache be had several times? Of the states of linear attention transformers selects no rows."""
+    return all(
+        isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin)
+        for layer in cache.layers
+    )

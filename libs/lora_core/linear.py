@@ -6,10 +6,10 @@ from typing import Self
 import torch
 from torch import nn
 
-from lora_core.card import LoRAWeights
 from lora_core.errors import InvalidAdapter
 from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, output_scale
 from lora_core.tensors import from_torch, to_torch
+from lora_core.weights import LoRAWeights
 
 
 class LoRALinear(nn.Module):

@@ -1,4 +1,4 @@
-"""`Cohort`: rows that share one forward pass, and how two of them become one."""
+"""`PaddedBatch`: rows that share one forward pass, and how two of them become one."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -7,28 +7,41 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from lora_core.kv_cache import GrowingLayer, new_cache
+from lora_core.kv_cache import GrowingLayer, copies_rows, new_cache
 from lora_core.slots.row_plan import RowPlan
 
 
 class Slots(Protocol):
-    """What a cohort needs of the engine: a plan for its rows, and a forward pass under it."""
+    """What a padded batch needs of the engine: a plan for its rows, and a forward pass under it."""
 
     def plan(self, rows: Sequence[int]) -> RowPlan: ...
     def forward(self, plan: RowPlan) -> AbstractContextManager[None]: ...
 
 
-class Cohort:
+class PaddedBatch:
     """Rows (by their batch's numbers) that have the same number of positions in the cache, padded on the left.
 
     mask: [rows, positions], 0 where a row is padded. input: [rows, tokens], what is still to be read: the prompts at
     first, then one token of each row at a time.
+
+    prompts: of some rows may be the same; reads[i] is the prompt of row i, None: each row has the one at its place. A
+    prompt is read once for all its rows, whose slots have to be the same, and its cache is then copied to each of them.
     """
 
-    def __init__(self, model: PreTrainedModel, slots: Slots, rows: Sequence[int], prompts: Sequence[Sequence[int]]):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        slots: Slots,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        reads: Sequence[int] | None = None,
+    ) -> None:
         self._model, self._slots = model, slots
         self.rows = list(rows)
         self._cache = new_cache(model.config)
+        if reads is not None and not copies_rows(self._cache):
+            prompts, reads = [prompts[prompt] for prompt in reads], None
+        self._reads = None if reads is None else list(reads)
         self._input, self._mask = left_padded(prompts, model.device)
         self._plan = self._plan_rows()
 
@@ -43,7 +56,7 @@ class Cohort:
         Returns the logits of the last position, [rows, vocabulary], or None while there is more to be read.
         """
         pending = self._input.shape[1]
-        taken = pending if most is None else min(pending, max(1, most // len(self.rows)))
+        taken = pending if most is None else min(pending, max(1, most // len(self._input)))
         end = self._mask.shape[1] - (pending - taken)
         mask = self._mask[:, :end]
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -taken:]
@@ -61,8 +74,12 @@ class Cohort:
         if taken < pending:
             self._input = self._input[:, taken:]
             return None
-        logits: torch.Tensor = found.logits
-        return logits[:, -1]
+        logits: torch.Tensor = found.logits[:, -1]
+        if self._reads is not None:
+            logits = logits[self._select(self._reads)]
+            self._reads = None
+            self._plan = self._plan_rows()
+        return logits
 
     def feed(self, tokens: Sequence[int]) -> None:
         """The next forward pass reads these, one for each row."""
@@ -77,10 +94,11 @@ class Cohort:
         self.rows = [self.rows[position] for position in kept]
         if not kept:
             return
-        index = torch.tensor(kept, device=self._mask.device)
-        with torch.inference_mode():
-            self._cache.batch_select_indices(index)
-        self._input, self._mask = self._input[index], self._mask[index]
+        if self._reads is not None:
+            reads = [self._reads[position] for position in kept]
+            kept = sorted(set(reads))
+            self._reads = [kept.index(prompt) for prompt in reads]
+        self._select(kept)
         padding = int(self._mask.any(0).int().argmax())
         layers = self._growing()
         if padding and layers is not None and self._input.shape[1] == 1:  # else not all of it is in the cache yet
@@ -89,10 +107,11 @@ class Cohort:
             self._mask = self._mask[:, padding:]
         self._plan = self._plan_rows()
 
-    def absorb(self, other: "Cohort") -> bool:
-        """Take the rows of another cohort in, if both have read their prompts and the model's cache allows it."""
+    def absorb(self, other: "PaddedBatch") -> bool:
+        """Take the rows of another padded batch in, if both have read their prompts and the model's cache allows it."""
         mine, theirs = self._growing(), other._growing()
-        if mine is None or theirs is None or self._input.shape[1] != 1 or other._input.shape[1] != 1:
+        reading = any(one._input.shape[1] != 1 or one._reads is not None for one in (self, other))
+        if mine is None or theirs is None or reading:
             return False
         positions = max(self.positions, other.positions)
         with torch.inference_mode():
@@ -108,8 +127,18 @@ class Cohort:
         layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]
         return layers if len(layers) == len(self._cache.layers) else None
 
+    def _select(self, places: Sequence[int]) -> torch.Tensor:
+        """Have the rows at these places in the cache, in this order; a row may be there several times."""
+        index = torch.tensor(places, device=self._mask.device)
+        with torch.inference_mode():
+            self._cache.batch_select_indices(index)
+        self._input, self._mask = self._input[index], self._mask[index]
+        return index
+
     def _plan_rows(self) -> RowPlan:
-        return self._slots.plan(self.rows)
+        if self._reads is None:
+            return self._slots.plan(self.rows)
+        return self._slots.plan([self.rows[self._reads.index(prompt)] for prompt in range(len(self._input))])
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

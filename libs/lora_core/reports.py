@@ -34,17 +34,21 @@ class BindReport:
 
 
 @dataclass(frozen=True)
-class Probe:
+class TopLogits:
     """The `top` largest logits of the last position, largest first: an adapter's fingerprint on a prompt."""
 
     token_ids: tuple[int, ...]
     logits: tuple[float, ...]
 
-    def difference(self, other: "Probe") -> float:
+    def difference(self, other: "TopLogits") -> float:
         """Largest absolute difference over the tokens in both; infinite if they share none."""
         theirs = dict(zip(other.token_ids, other.logits, strict=True))
         pairs = zip(self.token_ids, self.logits, strict=True)
         return max((abs(value - theirs[token]) for token, value in pairs if token in theirs), default=float("inf"))
+
+
+Probe = TopLogits
+"""Its former name."""
 
 
 @dataclass(frozen=True)

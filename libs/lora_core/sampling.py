@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeAlias
 
 import torch
@@ -22,26 +22,28 @@ class BrokenLogits(ArithmeticError):
     """A row's logits are no numbers: its weights, its adapter or its prompt have left the range of the data type."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """One row of a batch.
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How the tokens of an answer are drawn and when it ends: one class from the HTTP API to the engine.
 
-    adapter: see `Adapters`. temperature: 0 to `GREEDY_BELOW` is greedy. top_k: only so many of the likeliest tokens, 0
-    for all. top_p: nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751). min_p: only tokens with at least this
-    share of the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082). They apply in this order, as in
-    transformers. seed: the same seed gives the same tokens, whatever else is in the batch; None picks one.
-    stop_ids: tokens that end the row (not part of its output); None for the model's own.
+    max_tokens: 0 draws none, for a caller that only scores its prompt.
+    temperature: 0 to `GREEDY_BELOW` is greedy. top_k: only so many of the likeliest tokens, 0 for all. top_p: nucleus
+    sampling (Holtzman et al. 2020, arXiv:1904.09751). min_p: only tokens with at least this share of the likeliest
+    one's probability (Nguyen et al. 2024, arXiv:2407.01082). They apply in this order, as in transformers.
+    seed: the same seed gives the same tokens, whatever else is in the batch; None picks one.
+    stop_ids: tokens that end the answer (not part of it); None for the model's own. extra_stop_ids: further ones.
     repetition_penalty: None for the model's own. The penalties and logit_bias: see `Penalties`.
     alternatives: how many of the likeliest tokens are kept of each step, see `Batch.alternatives`.
+
+    Raises ValueError naming the first value that is out of range.
     """
 
-    prompt_ids: Sequence[int]
-    adapter: Adapters = None
     max_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop_ids: Collection[int] | None = None
+    extra_stop_ids: Collection[int] = ()
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float | None = None
@@ -51,10 +53,8 @@ class Request:
     alternatives: int = 0
 
     def __post_init__(self) -> None:
-        if not self.prompt_ids:
-            raise ValueError("prompt_ids is empty: expected at least one token")
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
+        if self.max_tokens < 0:
+            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 0")
         if not 0 <= self.temperature <= 100:
             raise ValueError(f"temperature is {self.temperature}, expected 0 to 100")
         if not 0 < self.top_p <= 1:
@@ -65,6 +65,29 @@ class Request:
             raise ValueError(f"top_k is {self.top_k}, alternatives is {self.alternatives}, expected at least 0")
         if self.repetition_penalty is not None and not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}, expected a number above 0")
+
+    def stops(self, own: Collection[int]) -> frozenset[int]:
+        """The tokens that end the answer of a model whose own these are."""
+        return frozenset(own if self.stop_ids is None else self.stop_ids).union(self.extra_stop_ids)
+
+    def request(self, prompt_ids: Sequence[int], adapter: Adapters = None) -> "Request":
+        """A row of a batch that is drawn so."""
+        return Request(prompt_ids, adapter, **{one.name: getattr(self, one.name) for one in fields(SamplingParams)})
+
+
+@dataclass(frozen=True)
+class Request(SamplingParams):
+    """One row of a batch. prompt_ids: at least one. adapter: see `Adapters`. All else is given by name."""
+
+    prompt_ids: Sequence[int]
+    adapter: Adapters = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids:
+            raise ValueError("prompt_ids is empty: expected at least one token")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
+        super().__post_init__()
 
 
 class Sampler:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from lora_core.array import Array, dtype_name
-from lora_core.card import LoRAWeights
+from lora_core.weights import LoRAWeights
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 

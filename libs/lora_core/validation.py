@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lora_core.array import is_finite, is_zero, widen
-from lora_core.card import LoRACard, LoRAWeights
+from lora_core.card import LoRACard
 from lora_core.description import LayerShapes
 from lora_core.errors import InvalidAdapter
+from lora_core.weights import LoRAWeights
 
 MAX_RANK = 512
 MAX_ALPHA = 65_536.0
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CheckedAdapter:
     """What a checked adapter holds. Sizes in bytes as stored; `modules` are full module names, sorted."""
 
     name: str
@@ -31,7 +32,11 @@ class Manifest:
     metadata: Mapping[str, str]
 
 
-def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifest:
+Manifest = CheckedAdapter
+"""Its former name."""
+
+
+def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> CheckedAdapter:
     """Check a card against a base model's layers (`lora_core.base_model.target_shapes`).
 
     Raises InvalidAdapter naming the first field that is wrong: rank or alpha out of range, a module that the model
@@ -48,7 +53,7 @@ def check_card(card: LoRACard, shapes: Mapping[str, tuple[int, int]]) -> Manifes
     if not any(has_effect(weights) for weights in card.weights.values()):
         expected = "an adapter that changes the model (is it untrained?)"
         raise InvalidAdapter("weights", "zero delta in every module", expected)
-    return Manifest(
+    return CheckedAdapter(
         name=card.name,
         rank=card.rank,
         max_rank=card.max_rank,

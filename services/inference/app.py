@@ -3,8 +3,8 @@
 from fastapi import APIRouter, FastAPI
 
 from fleet_kit.service import create_app, serve
+from services.inference.composition import open_parts
 from services.inference.http import admin, api, error_responses
-from services.inference.parts import open_parts
 from services.inference.replicas.forwarding import AnsweredBy
 from services.inference.settings import InferenceSettings
 

@@ -1,7 +1,7 @@
 """What gives a base model's tokens: the engine of this process (`LocalBackend`), or servers elsewhere."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -54,6 +54,17 @@ class Compares(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsOnce(Protocol):
+    """A back end that reads a prompt once for several answers."""
+
+    def together(
+        self, requests: "Sequence[Request]"
+    ) -> AbstractContextManager[Sequence[AbstractAsyncContextManager[AsyncIterator[Token | Finished]]]]:
+        """For each request what `generate` gives; the first that is entered hands all of them over."""
+        ...
+
+
 class LocalBackend:
     """The engine of this process, through the one thread that owns it."""
 
@@ -70,6 +81,11 @@ class LocalBackend:
 
     def generate(self, request: "Request") -> AbstractAsyncContextManager[AsyncIterator[Token | Finished]]:
         return self._thread.generate(request)
+
+    def together(
+        self, requests: "Sequence[Request]"
+    ) -> AbstractContextManager[Sequence[AbstractAsyncContextManager[AsyncIterator[Token | Finished]]]]:
+        return self._thread.together(requests)
 
     async def likelihoods(self, prompt_ids: list[int], adapter: "AdapterChoice") -> list[float]:
         return await self._thread.call(partial(self._engine.logprobs, prompt_ids[:1], prompt_ids[1:], adapter))

@@ -24,8 +24,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Hosted:
-    """One base model, shared by all its adapters."""
+class ServedBaseModel:
+    """One base model with what all its adapters share."""
 
     base: Base
     vocabulary: Vocabulary
@@ -39,25 +39,29 @@ class Hosted:
 
 
 @dataclass(frozen=True)
-class Hosting:
-    """All of them; the first answers where nothing else is said."""
+class BaseModels:
+    """The base models of this process, of different names and revisions; the first is the default."""
 
-    all: Sequence[Hosted]
+    all: Sequence[ServedBaseModel]
 
     def __post_init__(self) -> None:
-        revisions = [one.base.revision for one in self.all]
-        for one in self.all:
-            if revisions.count(one.base.revision) > 1:
-                raise ValueError(f"base model {one.base.name!r} is there twice: its files are those of another one")
+        names: dict[str, str] = {}
+        for base in self.bases:
+            if (other := names.setdefault(base.revision, base.name)) != base.name:
+                raise ValueError(f"base models {other!r} and {base.name!r} are the same model (identical revision)")
 
     @cached_property
     def bases(self) -> tuple[Base, ...]:
         return tuple(one.base for one in self.all)
 
-    def of(self, base: Base) -> Hosted:
+    def of(self, base: Base) -> ServedBaseModel:
         """What serves a base model of this process."""
         return next(one for one in self.all if one.base == base)
 
-    def of_adapter(self, adapter: Adapter) -> Hosted | None:
+    def of_adapter(self, adapter: Adapter) -> ServedBaseModel | None:
         """What serves an adapter, if its base model is here."""
         return next((one for one in self.all if one.base.revision == adapter.base_model.revision), None)
+
+
+Hosted, Hosting = ServedBaseModel, BaseModels
+"""Former names."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
-from services.inference.base_models import Hosted
-from services.inference.http.schemas import Fallback, Provenance, Routed, Weighted
+from services.inference.base_models import ServedBaseModel
+from services.inference.http.provenance import Fallback, Provenance, Routed, Weighted
 from services.inference.metrics import AnsweredBy
 from services.inference.resolution import Base
 
@@ -14,16 +14,16 @@ class Chosen:
     """Who answers a request: an adapter, or the base model where `adapter` is None.
 
     `mix`: the adapters of a weighted set; `adapter` is then the one of the largest weight. `fallback`: why this
-    is not what was requested. `stand_in`: the model that may answer where this cannot be loaded.
+    is not what was requested. `fallback_model`: the model that may answer where this cannot be loaded.
     """
 
     requested: str
-    hosted: Hosted
+    hosted: ServedBaseModel
     adapter: Adapter | None = None
     routed: Routed | None = None
     mix: tuple[tuple[Adapter, float], ...] = ()
     fallback: Fallback | None = None
-    stand_in: str | None = None
+    fallback_model: str | None = None
 
     @property
     def base(self) -> Base:

@@ -8,23 +8,27 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import structlog
 
 from services.inference import metrics
+from services.inference.engine_rows import Broken, Delivery, Finished, FinishReason, Row, Token, deliveries
 from services.inference.errors import Busy, ServerFault
 
 if TYPE_CHECKING:
-    from lora_core.engine import Request
+    from lora_core.sampling import Request
+
+__all__ = ["EngineThread", "FinishReason", "Finished", "Stream", "Token"]
 
 log = structlog.get_logger()
 T = TypeVar("T")
-FinishReason = Literal["stop", "length"]
+Stream = AbstractAsyncContextManager[AsyncIterator[Token | Finished]]
+"""See `EngineThread.generate`."""
 RETRY_AFTER = 2.0
 
 GATHER = 0.005
@@ -60,43 +64,6 @@ class Starts(Protocol):
     """What the thread needs of an engine; what others do with it goes through `EngineThread.call`."""
 
     def start(self, requests: "Sequence[Request]") -> Batch: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of an answer, or of a prompt."""
-
-    id: int
-    logprob: float
-    alternatives: tuple[tuple[int, float], ...] = ()
-    """(token, log-probability) of the likeliest at its place, as many as the request asks for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The answer's end; the stop token is not among its tokens."""
-
-    reason: FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The engine failed under this request."""
-
-    error: BaseException
-
-
-Delivery = Token | Finished | Broken
-
-
-@dataclass(eq=False, slots=True)
-class Row:
-    """One request on its way; `cancelled` is set from outside."""
-
-    request: "Request"
-    deliveries: "asyncio.Queue[Delivery]" = field(default_factory=asyncio.Queue)
-    arrived: float = field(default_factory=time.monotonic)
-    cancelled: bool = False
 
 
 @dataclass(slots=True)
@@ -166,7 +133,33 @@ class EngineThread:
         Raises:
             Busy: too many requests wait already.
         """
-        row = Row(request)
+        with self.together([request]) as (stream,):
+            async with stream as tokens:
+                yield tokens
+
+    @contextmanager
+    def together(self, requests: "Sequence[Request]") -> Iterator[Sequence[Stream]]:
+        """For each request what `generate` gives; the first that is entered hands all of them to the engine.
+
+        Those that have the same prompt and adapter then have it read once. Leaving the context cancels them all.
+        """
+        rows: list[Row] = []
+
+        @asynccontextmanager
+        async def stream(at: int) -> AsyncIterator[AsyncIterator[Token | Finished]]:
+            if not rows:
+                rows.extend(self._enqueue(requests))
+            try:
+                yield deliveries(rows[at])
+            finally:
+                self._cancel(rows[at : at + 1])
+
+        try:
+            yield [stream(at) for at in range(len(requests))]
+        finally:
+            self._cancel(rows)
+
+    def _enqueue(self, requests: "Sequence[Request]") -> list[Row]:
         with self._wake:
             if self._closed or len(self._waiting) >= self._queue_limit:
                 raise Busy(
@@ -174,12 +167,14 @@ class EngineThread:
                     code="queue_full",
                     retry_after=RETRY_AFTER,
                 )
-            self._waiting.append(row)
+            rows = [Row(request) for request in requests]
+            self._waiting.extend(rows)
             self._wake.notify()
-        try:
-            yield _deliveries(row)
-        finally:
-            with self._wake:
+        return rows
+
+    def _cancel(self, rows: Sequence[Row]) -> None:
+        with self._wake:
+            for row in rows:
                 row.cancelled = True
 
     async def close(self) -> None:
@@ -306,15 +301,3 @@ class EngineThread:
         self._deliver([(row, Broken(error)) for row in rows])
         for call in calls:
             call.refuse(error)
-
-
-async def _deliveries(row: Row) -> AsyncIterator[Token | Finished]:
-    while True:
-        delivery = await row.deliveries.get()
-        if isinstance(delivery, Broken):
-            if isinstance(delivery.error, ServerFault):
-                raise delivery.error
-            raise ServerFault("the engine failed under this request", code="engine_failed") from delivery.error
-        yield delivery
-        if isinstance(delivery, Finished):
-            return

@@ -52,6 +52,17 @@ class UnknownModel(ApiError):
         )
 
 
+class NotApproved(UnknownModel):
+    """A version, or a family of nothing but versions, that awaits its approval or was refused it.
+
+    Without a fallback it reads as any other unknown model; a fallback's answer names the real reason.
+    """
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        super().__init__(model, known)
+        self.reason = f"{model!r} is not approved and active."
+
+
 class NotActive(ApiError):
     """A version that takes no new requests (409)."""
 

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from typing import Protocol
 
 import httpx
@@ -13,22 +15,23 @@ import numpy.typing as npt
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
-from lora_core.engine import Request
+from lora_core.sampling import Request, SamplingParams
 from services.inference import router_client
-from services.inference.backend import Compares
-from services.inference.base_models import Hosted, Hosting
+from services.inference.backend import Compares, ReadsOnce
+from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
-from services.inference.engine_thread import Finished, FinishReason, Token
-from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive
+from services.inference.engine_thread import Finished, FinishReason, Stream, Token
+from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive, NotApproved
 from services.inference.generation_ids import GenerationIds
-from services.inference.http.schemas import Fallback
+from services.inference.http.provenance import Fallback
 from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.publisher import Publisher
 from services.inference.resolution import Auto, Base, Mix, base_of, resolve
 from services.inference.router_client import Query
+from services.inference.siblings import Siblings
 
 
 class CurrentCatalogue(Protocol):
@@ -39,45 +42,31 @@ class CurrentCatalogue(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are chosen and when to stop. `seed` None draws one."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop: tuple[str, ...] = ()
-    stop_ids: frozenset[int] = frozenset()
-    """Tokens that end the answer beside the model's own."""
-    ignore_eos: bool = False
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    alternatives: int = 0
-    """Likeliest tokens told of each place."""
-
-    def of_choice(self, number: int) -> "Sampling":
-        """For one of several answers to a prompt: a seed gives each of them its own."""
-        return self if self.seed is None or not number else replace(self, seed=_signed(self.seed + number))
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
+class AnswerTask:
     """One answer to give."""
 
     generation_id: str
     chosen: Chosen
     prompt_ids: list[int]
-    sampling: Sampling
+    sampling: SamplingParams
     caller: Caller
+    stop: tuple[str, ...] = ()
+    """Texts before the first of which it ends."""
     workflow: str = ""
-    head_start: float = 0.0
+    wait_credit: float = 0.0
     """Seconds by which it counts as having waited longer for its adapter than it has."""
+    held: AsyncExitStack | None = None
+    """The lease of its adapters, which it takes over; None where it has to ask for them."""
+    siblings: Siblings | None = None
+    """The answers that it starts together with, of which it is number `choice`."""
+    choice: int = 0
     first: bool = True
     """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
+
+    @property
+    def request(self) -> Request:
+        """What the back end is asked."""
+        return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +82,7 @@ class Generator:
     """Gives answers."""
 
     projection: CurrentCatalogue
-    hosting: Hosting
+    hosting: BaseModels
     preloading: Preloading
     publisher: Publisher
     ids: GenerationIds
@@ -117,37 +106,46 @@ class Generator:
     async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
         """Who is to answer: `model`, or where that has no servable adapter and a fallback is allowed, the fallback.
 
-        Raises what `resolution.resolve` and `auto.choose` raise; what is unknown or forbidden has no fallback.
+        Raises what `resolution.resolve` and `router_client.choose` raise; what is unknown or forbidden has no fallback.
         """
-        stand_in = self._stand_in(model, fallback)
+        fallback_model = self._fallback_model(model, fallback)
         try:
-            return replace(await self._choose(model, query, caller), stand_in=stand_in)
-        except (NotActive, Incompatible, CannotServe, Busy) as error:
-            if stand_in is None:
+            return replace(await self._choose(model, query, caller), fallback_model=fallback_model)
+        except (NotActive, NotApproved, Incompatible, CannotServe, Busy) as error:
+            if fallback_model is None:
                 raise
-            return await self._instead(model, stand_in, error, query, caller)
+            return await self._instead(model, fallback_model, error, query, caller)
 
-    async def secure(self, chosen: Chosen, query: Query, caller: Caller) -> Chosen:
-        """The same, or its stand-in where it has one and cannot be loaded: found out before the answer begins."""
-        if chosen.stand_in is None:
+    async def secure(
+        self, chosen: Chosen, query: Query, caller: Caller, held: AsyncExitStack, wait_credit: float = 0.0
+    ) -> Chosen:
+        """The same, or its fallback where it has one and cannot be loaded: known before the answer begins.
+
+        held: takes the lease of what has a fallback, so that its adapters stay loaded until they answer.
+        """
+        if chosen.fallback_model is None:
             return chosen
         try:
-            async with chosen.hosted.adapters.lease_all(chosen.adapters):
-                return chosen
+            await held.enter_async_context(chosen.hosted.adapters.lease_all(chosen.adapters, wait_credit))
         except (CannotServe, Busy) as error:
-            return await self._instead(chosen.requested, chosen.stand_in, error, query, caller)
+            return await self._instead(chosen.requested, chosen.fallback_model, error, query, caller)
+        return chosen
 
-    async def _instead(self, model: str, stand_in: str, error: ApiError, query: Query, caller: Caller) -> Chosen:
-        why = Fallback(requested=model, reason=error.code, message=error.message)
-        return replace(await self._choose(stand_in, query, caller), requested=model, fallback=why)
+    async def _instead(self, model: str, fallback_model: str, error: ApiError, query: Query, caller: Caller) -> Chosen:
+        code, message = error.code, error.message
+        if isinstance(error, NotApproved):
+            code, message = "adapter_not_approved", error.reason
+        why = Fallback(requested=model, reason=code, message=message)
+        return replace(await self._choose(fallback_model, query, caller), requested=model, fallback=why)
 
-    def _stand_in(self, model: str, fallback: bool | str) -> str | None:
+    def _fallback_model(self, model: str, fallback: bool | str) -> str | None:
         if isinstance(fallback, str):
             return fallback
         if not (fallback or self.always_fall_back):
             return None
         record = self.projection.catalogue.records.get(model)
-        return self.fallbacks.get(model) or (self.fallbacks.get(record.family) if record else None)
+        family = record.family if record else model.partition("@")[0]
+        return self.fallbacks.get(model) or self.fallbacks.get(family)
 
     async def _choose(self, model: str, query: Query, caller: Caller) -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
@@ -164,30 +162,31 @@ class Generator:
             case Adapter() as adapter:
                 return Chosen(model, self._host(adapter), adapter)
 
-    def _host(self, adapter: Adapter | None) -> Hosted:
+    def _host(self, adapter: Adapter | None) -> ServedBaseModel:
         base = base_of(adapter, self.hosting.bases) if adapter else None
         return self.hosting.of(base or self.hosting.bases[0])
 
-    async def answer(self, job: Job) -> AsyncGenerator[Piece | End, None]:
+    async def answer(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         """Pieces as they come, then their `End`; close the generator to cancel.
 
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
-        chosen = job.chosen
-        async with (
-            chosen.hosted.adapters.lease_all(chosen.adapters, job.head_start),
-            aclosing(self._run(job)) as pieces,
-        ):
+        chosen = task.chosen
+        lease = task.siblings.held() if task.siblings else _lease(task)
+        async with lease, aclosing(self._run(task)) as pieces:
             # Not before its own adapters are held: what is brought in for later must not take their slots.
-            if job.first:
-                self.preloading.asked(job.caller, job.workflow, chosen.adapters, self.projection.catalogue)
+            if task.first:
+                self.preloading.asked(task.caller, task.workflow, chosen.adapters, self.projection.catalogue)
             async for piece in pieces:
                 yield piece
 
-    async def scores(self, chosen: Chosen, prompt_ids: list[int], alternatives: int) -> list[Token]:
-        """Each token after the first, given those before it; a back end that cannot compare tells no others."""
-        backend = chosen.hosted.backend
-        async with chosen.hosted.adapters.lease_all(chosen.adapters):
+    async def scores(self, task: AnswerTask, alternatives: int) -> list[Token]:
+        """Each token of the prompt after the first, given those before it.
+
+        alternatives: so many of the likeliest tokens at each place, none from a back end that cannot compare.
+        """
+        chosen, prompt_ids, backend = task.chosen, task.prompt_ids, task.chosen.hosted.backend
+        async with nullcontext() if task.held else chosen.hosted.adapters.lease_all(chosen.adapters, task.wait_credit):
             if alternatives and isinstance(backend, Compares):
                 return await backend.scores(prompt_ids, chosen.of_engine, alternatives)
             logprobs = await backend.likelihoods(prompt_ids, chosen.of_engine)
@@ -198,15 +197,16 @@ class Generator:
         async with chosen.hosted.adapters.lease_all(chosen.adapters):
             return await chosen.hosted.backend.embed(texts, chosen.of_engine)
 
-    async def _run(self, job: Job) -> AsyncGenerator[Piece | End, None]:
+    async def _run(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         begun = time.monotonic()
-        text = PieceStream(job.chosen.hosted.vocabulary, job.sampling.stop)
+        text = PieceStream(task.chosen.hosted.vocabulary, task.stop)
         produced = 0
         reason = "cancelled"
         try:
-            async with job.chosen.hosted.backend.generate(self._request(job)) as deliveries:
+            async with _stream(task) as deliveries:
                 async for delivery in deliveries:
-                    if isinstance(delivery, Token) and delivery.id not in job.sampling.stop_ids:
+                    # A back end need not know the further stop tokens of a request.
+                    if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
                         produced += 1
                         yield text.feed(delivery)
                         if not text.stopped:
@@ -228,44 +228,26 @@ class Generator:
             raise
         finally:
             if reason:
-                self._record(job, produced, begun, reason)
+                self._record(task, produced, begun, reason)
 
-    def _request(self, job: Job) -> Request:
-        return Request(
-            prompt_ids=job.prompt_ids,
-            adapter=job.chosen.of_engine,
-            max_tokens=job.sampling.max_tokens,
-            temperature=job.sampling.temperature,
-            top_p=job.sampling.top_p,
-            seed=job.sampling.seed,
-            stop_ids=() if job.sampling.ignore_eos else None,
-            top_k=job.sampling.top_k,
-            min_p=job.sampling.min_p,
-            repetition_penalty=job.sampling.repetition_penalty,
-            presence_penalty=job.sampling.presence_penalty,
-            frequency_penalty=job.sampling.frequency_penalty,
-            logit_bias=job.sampling.logit_bias,
-            alternatives=job.sampling.alternatives,
-        )
-
-    def _record(self, job: Job, produced: int, begun: float, reason: str) -> None:
-        chosen = job.chosen
-        self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(job.prompt_ids), completion=produced)
+    def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
+        chosen = task.chosen
+        self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
         self.publisher.say(
             GenerationCompleted(
-                generation_id=job.generation_id,
+                generation_id=task.generation_id,
                 requested_model=chosen.requested,
                 adapter_id=chosen.adapter_id,
                 domain=chosen.adapter.domain if chosen.adapter else "",
                 artifact_sha256=chosen.adapter.artifact.blob.sha256 if chosen.adapter else "",
                 base_model=chosen.base.name,
                 base_model_revision=chosen.base.revision,
-                prompt_tokens=len(job.prompt_ids),
+                prompt_tokens=len(task.prompt_ids),
                 completion_tokens=produced,
                 latency_ms=(time.monotonic() - begun) * 1000,
                 finish_reason=reason,
                 routed=chosen.routed.reason if chosen.routed else "",
-                caller=job.caller.subject,
+                caller=task.caller.subject,
                 replica=self.replica,
                 fallback=chosen.fallback.reason if chosen.fallback else "",
                 mix=tuple(
@@ -273,10 +255,39 @@ class Generator:
                     for one, weight in chosen.mix
                 ),
             ),
-            entity=job.generation_id,
+            entity=task.generation_id,
         )
 
 
-def _signed(seed: int) -> int:
-    """A seed of 64 bits, whichever a sum has."""
-    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+def _lease(task: AnswerTask) -> AbstractAsyncContextManager[object]:
+    """Of the adapters of an answer, which it may hold already."""
+    if task.held is not None:
+        return task.held.pop_all()
+    return task.chosen.hosted.adapters.lease_all(task.chosen.adapters, task.wait_credit)
+
+
+def _stream(task: AnswerTask) -> Stream:
+    if task.siblings is not None:
+        return task.siblings.streams[task.choice]
+    return task.chosen.hosted.backend.generate(task.request)
+
+
+def reading_once(tasks: Sequence[AnswerTask], most: int, closing: AsyncExitStack) -> list[AnswerTask]:
+    """The same answers; those of one prompt start together where the back end then reads it once.
+
+    most: answers that start together. closing: ends those that have not begun.
+    """
+    found: list[AnswerTask] = []
+    for _, group in groupby(tasks, key=lambda task: id(task.prompt_ids)):
+        of_prompt = list(group)
+        for begin in range(0, len(of_prompt), most):
+            some = of_prompt[begin : begin + most]
+            backend = some[0].chosen.hosted.backend
+            if len(some) == 1 or not isinstance(backend, ReadsOnce):
+                found += some
+                continue
+            streams = closing.enter_context(backend.together([task.request for task in some]))
+            siblings = Siblings(partial(_lease, some[0]), streams)
+            closing.push_async_callback(siblings.close)
+            found += [replace(task, siblings=siblings, choice=choice) for choice, task in enumerate(some)]
+    return found

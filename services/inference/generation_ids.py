@@ -16,7 +16,7 @@ MAC = 12
 def unknown_generation(generation_id: str) -> NotFound:
     """Of an id that is not ours, and of one whose answer came from a domain that the caller does not reach."""
     return NotFound(
-        f"generation {generation_id[:80]!r} is none of this fleet's; take the id of the response.",
+        f"unknown generation id {generation_id[:80]!r}; use the `id` of the completion response.",
         code="generation_not_found",
         param="generation_id",
     )

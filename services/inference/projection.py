@@ -11,7 +11,7 @@ from fleet_events.v1 import Adapter
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
-from services.inference.base_models import Hosting
+from services.inference.base_models import BaseModels
 from services.inference.catalogue import Catalogue, CatalogueEvent, Standing
 from services.inference.policies.preloading import Preloading
 
@@ -23,7 +23,7 @@ FOLLOWED = followed_by("inference")
 class Projection:
     """The newest catalogue. `caught_up` is set once the stream has been read to its end at start."""
 
-    def __init__(self, hosting: Hosting, preloading: Preloading) -> None:
+    def __init__(self, hosting: BaseModels, preloading: Preloading) -> None:
         self.catalogue = Catalogue()
         self.caught_up = asyncio.Event()
         self.position = 0

@@ -23,7 +23,7 @@ LONGEST_WAIT = 5.0
 
 
 class Publisher:
-    """Keeps at most `limit` events while the bus is away; then the oldest go, counted and logged."""
+    """Keeps at most `limit` events while the bus is unavailable; beyond it the oldest are dropped and counted."""
 
     def __init__(self, jetstream: JetStreamContext, limit: int) -> None:
         self._jetstream = jetstream

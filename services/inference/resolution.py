@@ -6,7 +6,7 @@ from typing import Protocol
 
 from fleet_events.v1 import Adapter
 from services.inference.catalogue import Catalogue, Standing
-from services.inference.errors import BadRequest, CannotServe, Incompatible, NotActive, UnknownModel
+from services.inference.errors import BadRequest, CannotServe, Incompatible, NotActive, NotApproved, UnknownModel
 
 AUTO = "auto"
 CANDIDATES_SCOPE = "candidates"
@@ -66,6 +66,7 @@ def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Res
         BadRequest: a set of too many, of one twice, of several base models, or with a weight that is none.
         UnknownModel: nothing has this name, or only candidates that this caller may not use, or what has it belongs
             to a domain that the caller does not reach: all three read the same.
+        NotApproved: an `UnknownModel` of a domain that the caller reaches: a candidate, or a rejected version.
         NotActive: the version, or every version of the family, is withdrawn.
         Incompatible: the adapter belongs to a base model that this process does not have.
         CannotServe: what is active is not what was approved.
@@ -175,20 +176,23 @@ def _version(adapter_id: str, catalogue: Catalogue, bases: Bases, asker: Asker) 
     standing = catalogue.standing(adapter_id)
     if record.adapter is not None and (privileged or standing is Standing.ACTIVE):
         return record.adapter
-    if standing is Standing.INACTIVE and reaches(asker, record.domain):
+    # Candidates and rejected versions do not exist for ordinary callers; beyond a caller's domains nothing does.
+    if not reaches(asker, record.domain):
+        raise UnknownModel(adapter_id, usable(catalogue, bases, asker))
+    if standing is Standing.INACTIVE:
         raise _not_active(adapter_id, record.family, catalogue)
-    # Candidates and rejected versions do not exist for ordinary callers.
-    raise UnknownModel(adapter_id, usable(catalogue, bases, asker))
+    raise NotApproved(adapter_id, usable(catalogue, bases, asker))
 
 
 def _active_of(family: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Adapter:
     if family in catalogue.active:
         return catalogue.active[family]
     members = [record for record in catalogue.records.values() if record.family == family]
-    standings = {catalogue.standing(record.adapter_id) for record in members}
-    if Standing.INACTIVE in standings and any(reaches(asker, record.domain) for record in members):
+    if not any(reaches(asker, record.domain) for record in members):
+        raise UnknownModel(family, usable(catalogue, bases, asker))
+    if Standing.INACTIVE in {catalogue.standing(record.adapter_id) for record in members}:
         raise _not_active(family, family, catalogue)
-    raise UnknownModel(family, usable(catalogue, bases, asker))
+    raise NotApproved(family, usable(catalogue, bases, asker))
 
 
 def _not_active(model: str, family: str, catalogue: Catalogue) -> NotActive:

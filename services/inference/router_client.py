@@ -10,7 +10,7 @@ from fleet_events.v1 import Adapter
 from fleet_kit.acting_for import Credential
 from services.inference.catalogue import Catalogue, Standing
 from services.inference.errors import ApiError, Busy
-from services.inference.http.schemas import Routed
+from services.inference.http.provenance import Routed
 from services.inference.resolution import Asker, Bases, check, reaches
 
 ASKED = 5

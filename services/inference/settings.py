@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from lora_core.base_model import SLOT_RANK, Weights
 from lora_core.device import PATTERN as DEVICE
 from services.inference.policies.adapter_settings import AdapterSettings
-from services.inference.replicas.placement import NAME, URL
+from services.inference.replicas.selection import NAME, URL
 
 
 class InferenceSettings(AdapterSettings):
@@ -87,7 +87,7 @@ class InferenceSettings(AdapterSettings):
     """Whether a fallback is used only for requests that allow it, or for all. The response always says so."""
 
     event_buffer: int = Field(default=10_000, ge=1)
-    """Events kept while the bus is away; beyond it the oldest are dropped and counted."""
+    """Events kept while the bus is unavailable; beyond it the oldest are dropped and counted."""
 
     @field_validator("further_base_models")
     @classmethod

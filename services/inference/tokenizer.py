@@ -1,11 +1,12 @@
 """The base model's tokenizer: token ids of what a request asks, and text of what the model says."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
-from lora_core.chat_template import ChatTemplate, TemplateRefuses, TemplateTooCostly
+from lora_core.chat_template import ChatTemplate, TemplateRefuses, TemplateTooCostly, UnknownVariables
 from services.inference.errors import BadRequest
 from services.inference.metrics import TEMPLATE_LIMITS
 from services.inference.token_bytes import TokenBytes
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class Vocabulary:
-    """Turns text into token ids and back."""
+    """Turns text into token ids and back.
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    embeddings: how many tokens the model has embeddings of; a tokenizer may have more, which cannot be served.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", embeddings: int | None = None) -> None:
         self._tokenizer = tokenizer
+        self._size = len(tokenizer) if embeddings is None else min(len(tokenizer), embeddings)
         self._template = ChatTemplate.of(tokenizer)
         self.bytes = TokenBytes(tokenizer)
         # A thread of its own: a template that takes its time delays no other base model's requests.
@@ -51,14 +56,15 @@ class Vocabulary:
         begins = {stop: number for stop in stops for name, number in special.items() if stop.startswith(name)}
         return tuple(stop for stop in stops if stop not in begins), frozenset(begins.values())
 
-    def check_ids(self, ids: Iterable[int], param: str) -> None:
-        """Raises `BadRequest` for an id outside of the vocabulary."""
-        size = len(self._tokenizer)
-        for one in ids:
-            if not 0 <= one < size:
-                raise BadRequest(
-                    f"token id {one} is outside of the vocabulary (0 to {size - 1}).", code="invalid_value", param=param
-                )
+    def check_ids(self, ids: Collection[int], param: str) -> None:
+        """Raises `BadRequest` for an id outside of the vocabulary, or of which the model has no embedding."""
+        largest = max(ids, default=0)
+        if largest >= self._size:
+            raise BadRequest(
+                f"token id {largest} is outside of the model's vocabulary (0 to {self._size - 1}).",
+                code="invalid_value",
+                param=param,
+            )
 
     def check_own(self, ids: Sequence[int], param: str) -> None:
         """Raises `BadRequest` for ids that this vocabulary would not make of their text: they are another one's."""
@@ -72,53 +78,66 @@ class Vocabulary:
                 param=param,
             )
 
-    async def of_turns(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+    async def of_turns(self, turns: Sequence[tuple[str, str]], extra: Mapping[str, object] | None = None) -> list[int]:
         """As `of_chat`, off the event loop."""
-        return self._ids(await asyncio.get_running_loop().run_in_executor(self._rendering, self._render, turns))
+        render = partial(self._render, turns, extra)
+        return self._ids(await asyncio.get_running_loop().run_in_executor(self._rendering, render))
 
-    def of_chat(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+    def of_chat(self, turns: Sequence[tuple[str, str]], extra: Mapping[str, object] | None = None) -> list[int]:
         """The conversation, turns of (role, text), in the model's own chat template, up to where the assistant begins.
 
+        extra: the request's `chat_template_kwargs`.
+
         Raises:
-            BadRequest: the template refuses it or takes too much for it, or the model has none.
+            BadRequest: the template refuses it or takes too much for it, reads no variable of such a name, or the model
+                has none.
         """
-        return self._ids(self._render(turns))
+        return self._ids(self._render(turns, extra))
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _render(self, turns: Sequence[tuple[str, str]]) -> str:
+    def _render(self, turns: Sequence[tuple[str, str]], extra: Mapping[str, object] | None) -> str:
         """Raises `BadRequest`: see `of_chat`."""
         if self._template is None:
             raise BadRequest("this base model has no chat template; use /v1/completions.", code="no_chat_template")
         messages = [{"role": role, "content": content} for role, content in turns]
         try:
-            text = self._template.render(messages, add_generation_prompt=True)
-            if not self._shows_tools(self._template, messages, text):
+            render = partial(self._template.render, add_generation_prompt=True, extra=extra)
+            text = render(messages)
+            if not self._shows_tools(render, messages, text):
                 raise TemplateRefuses("it leaves turns of role tool out; send their content as a user's")
         except TemplateRefuses as error:
             raise BadRequest(
                 f"the model's chat template refuses this conversation: {error}", code="invalid_value", param="messages"
             ) from error
+        except UnknownVariables as error:
+            raise BadRequest(f"{error}.", code="invalid_value", param="chat_template_kwargs") from error
         except TemplateTooCostly as error:
             TEMPLATE_LIMITS.labels(error.limit).inc()
             raise BadRequest(f"{error}; use /v1/completions.", code="template_too_costly", param="messages") from error
         return text
 
     @staticmethod
-    def _shows_tools(template: ChatTemplate, messages: Sequence[Mapping[str, str]], text: str) -> bool:
+    def _shows_tools(
+        render: Callable[[Sequence[Mapping[str, str]]], str], messages: Sequence[Mapping[str, str]], text: str
+    ) -> bool:
         """Templates that know no role `tool` drop such turns in silence: then the text is the same without them."""
         others = [one for one in messages if one["role"] != "tool"]
         if len(others) == len(messages):
             return True
         try:
-            return template.render(others, add_generation_prompt=True) != text
+            return render(others) != text
         except TemplateRefuses:
             return True
 
+    def ids_of(self, text: str | list[int]) -> list[int]:
+        """Token ids of a plain text, or of one that is token ids already."""
+        return list(self._tokenizer(text)["input_ids"]) if isinstance(text, str) else text
+
     def count(self, text: str | list[int]) -> int:
         """Tokens of a plain text, or of one that is token ids already."""
-        return len(self._tokenizer(text)["input_ids"]) if isinstance(text, str) else len(text)
+        return len(self.ids_of(text))
 
     def of_text(self, prompt: str) -> tuple[list[int], list[int]]:
         """Token ids of a plain prompt, and the character at which each of them begins.

@@ -3,14 +3,14 @@
 import structlog
 
 from fleet_kit.db import Pool
+from lora_core.embedding_thread import EmbeddingThread
 from services.router import store
-from services.router.embedder import Embedder
 from services.router.index import Learning
 
 log = structlog.get_logger()
 
 
-async def fill(pool: Pool, learning: Learning, embedder: Embedder) -> int:
+async def fill(pool: Pool, learning: Learning, embedder: EmbeddingThread) -> int:
     """Makes what is lacking, each adapter in a transaction of its own; returns how many that were.
 
     What changes meanwhile is made by its handler, which waits for the one adapter at most.

@@ -11,11 +11,11 @@ from fleet_events.v1 import AdapterActivated, AdapterDeactivated, RoutingProfile
 from fleet_kit.blobs import Blobs
 from fleet_kit.db import Connection
 from fleet_kit.errors import BlobCorrupt, BlobMissing
+from lora_core.embedding_thread import EmbeddingThread
 from lora_core.errors import CorruptAdapter
 from lora_core.routing_profile import RoutingProfile as Profile
 from services.router import domain, evidence, store
 from services.router.domain import Route
-from services.router.embedder import Embedder
 from services.router.evidence import Evidence
 
 log = structlog.get_logger()
@@ -25,10 +25,10 @@ log = structlog.get_logger()
 class Learning:
     """What adapters are made vectors with: embedding models, mostly one, and where the trainer's profiles lie."""
 
-    embedders: Sequence[Embedder]
+    embedders: Sequence[EmbeddingThread]
     blobs: Blobs
 
-    async def of(self, route: Route, embedder: Embedder) -> Evidence | None:
+    async def of(self, route: Route, embedder: EmbeddingThread) -> Evidence | None:
         """What one model knows the adapter by; None where there is nothing to go by.
 
         A profile is of use to the model that made it alone; another one has the texts.
@@ -78,7 +78,7 @@ async def replace_all(connection: Connection, learning: Learning, routes: dict[s
     return sum(route.routable for route in routes.values())
 
 
-async def teach(connection: Connection, embedders: Sequence[Embedder], one: store.Correction) -> None:
+async def teach(connection: Connection, embedders: Sequence[EmbeddingThread], one: store.Correction) -> None:
     """Keeps what somebody said of a query."""
     await store.save_correction(connection, one)
     for embedder in embedders:

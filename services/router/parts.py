@@ -16,10 +16,10 @@ from fleet_kit import tasks
 from fleet_kit.blobs import Blobs
 from fleet_kit.db import Pool
 from fleet_kit.service import Service
+from lora_core.embedding_thread import EmbeddingThread, open_embedder
 from lora_core.errors import AdapterError
 from services.router import store
 from services.router.calibration import Level
-from services.router.embedder import Embedder, open_embedder
 from services.router.evidence import Kind
 from services.router.fill import fill
 from services.router.index import Learning
@@ -35,7 +35,7 @@ SWEEP_SECONDS = 60.0
 class Model:
     """An embedding model and the index of what it makes of the adapters."""
 
-    embedder: Embedder
+    embedder: EmbeddingThread
     index: LiveIndex
 
 
@@ -52,7 +52,7 @@ class RouterParts:
     """Set where an index has an adapter that its model has no vectors of."""
 
     @property
-    def embedders(self) -> tuple[Embedder, ...]:
+    def embedders(self) -> tuple[EmbeddingThread, ...]:
         """Of every model that adapters need vectors of."""
         return tuple(one.embedder for one in (self.answering, self.coming) if one is not None)
 

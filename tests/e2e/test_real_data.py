@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training_proof import DATA, Clinc, classify, data_folder, exact_match, train
+from benchmarks.clinc import DATA, Clinc, data_folder
+from benchmarks.training_proof import classify, exact_match, train
 from lora_core import ArrowEngine
 from services.trainer.training.configuration import Configuration
 

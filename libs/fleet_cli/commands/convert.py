@@ -79,7 +79,7 @@ def add(group: CommandGroup) -> None:
         except ImportError as error:
             raise FleetError(f"this needs torch and gguf: pip install 'lorafleet[inference]' ({error})") from error
         manifest = json.loads(made.manifest.model_dump_json())
-        kept = f"{made.drift.agreement:.1%} of {made.drift.positions} tokens"
+        kept = f"{made.difference.agreement:.1%} of {made.difference.positions} tokens"
         session.answer({**manifest, "file": str(made.gguf)}, f"{made.gguf}: {level.value}, prefers {kept} as before")
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_core.int8 import Int8Linear
 from lora_core.layers import is_quantised
-from lora_core.slots.slot_memory import Group
+from lora_core.slots.slot_memory import ProjectionGroup
 
 _MOST_MEMBERS = 3  # q, k and v
 
@@ -60,12 +60,12 @@ class TorchProducts:
                 output[row] = (output[row].float() + reduced[member] @ b.float()).to(output.dtype)
 
 
-def sites_of(groups: Sequence[Group]) -> list[Site]:
+def sites_of(groups: Sequence[ProjectionGroup]) -> list[Site]:
     """The sites of all layers of the groups that graphs can serve (see `servable`)."""
     return [_site(group, layer) for group in groups if servable(group) for layer in range(group.layers)]
 
 
-def servable(group: Group) -> bool:
+def servable(group: ProjectionGroup) -> bool:
     """Plain linear layers inside the network: embeddings, heads and quantised layers run outside of graphs."""
     modules = [member.modules[0] for member in group.members]
     plain = all(type(module) is nn.Linear and not is_quantised(module) for module in modules)
@@ -73,10 +73,10 @@ def servable(group: Group) -> bool:
     return plain and group.layers > 1 and len(modules) <= _MOST_MEMBERS and not isinstance(modules[0], Int8Linear)
 
 
-def _site(group: Group, layer: int) -> Site:
+def _site(group: ProjectionGroup, layer: int) -> Site:
     return Site(
         modules=tuple(member.modules[layer] for member in group.members),
-        numbers=group.arena.numbers,
+        numbers=group.memory.numbers,
         in_features=group.in_features,
         out_features=tuple(member.out_features for member in group.members),
         a_place=group.a_place(layer),

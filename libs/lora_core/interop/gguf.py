@@ -15,12 +15,13 @@ import numpy as np
 
 from lora_core.array import BFLOAT16, Array, widen
 from lora_core.base_model import linear_shapes
-from lora_core.card import LoRACard, LoRAWeights
+from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.gguf_blocks import SUPER, quantise_rows
 from lora_core.interop.json_file import read_json
 from lora_core.replace_file import replace_file
 from lora_core.validation import check_card
+from lora_core.weights import LoRAWeights
 
 Quantisation = Literal["q8_0", "q6_k", "q4_k_m"]
 """llama.cpp's levels. Which of its kinds of blocks each matrix gets: `block_kinds`."""

@@ -8,10 +8,11 @@ import numpy as np
 
 from lora_core.array import Array
 from lora_core.base_model import linear_shapes
-from lora_core.card import LoRACard, LoRAWeights
+from lora_core.card import LoRACard
 from lora_core.errors import AdapterNotFound, CorruptAdapter, UnsupportedAdapter
 from lora_core.interop.gguf import architecture_of, gguf_package, head_count, rope_order, tensor_names
 from lora_core.interop.json_file import read_json
+from lora_core.weights import LoRAWeights
 
 
 def from_gguf(path: Path | str, model: Path | str) -> LoRACard:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from lora_core.array import Array
 from lora_core.base_model import linear_shapes
-from lora_core.card import LoRACard, LoRAWeights
+from lora_core.card import LoRACard
 from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
 from lora_core.format.safetensors_file import map_weights
 from lora_core.interop.json_file import read_json
 from lora_core.validation import check_fit
+from lora_core.weights import LoRAWeights
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapters.safetensors"

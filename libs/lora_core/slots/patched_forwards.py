@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lora_core.slots.row_plan import RowPlan, Run
-from lora_core.slots.slot_memory import Group
+from lora_core.slots.slot_memory import ProjectionGroup
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -28,7 +28,7 @@ class Part:
     shift: tuple[torch.Tensor | None, ...]
 
 
-def forwards(group: Group, plan: RowPlan) -> Iterator[tuple[nn.Module, Forward]]:
+def forwards(group: ProjectionGroup, plan: RowPlan) -> Iterator[tuple[nn.Module, Forward]]:
     """The modules whose output the plan changes, in all layers, each with the forward function that does it."""
     uses = [use for run in plan.runs if any((use := _Use.of(group, run)).members)]
     served = [number for number in range(len(group.members)) if any(use.members[number] for use in uses)]
@@ -55,7 +55,7 @@ class _Use:
     shifted: list[bool]
 
     @classmethod
-    def of(cls, group: Group, run: Run) -> "_Use":
+    def of(cls, group: ProjectionGroup, run: Run) -> "_Use":
         between = slice(run.low, run.high)
         flags = ([any(own[between]) for own in each] for each in zip(*(m.flags for m in group.members), strict=True))
         used, dora, shifted = flags
@@ -66,7 +66,7 @@ class _Use:
         """Two products and nothing else."""
         return self.run.weights is None and not any(self.dora) and not any(self.shifted)
 
-    def part(self, group: Group, layer: int) -> Part:
+    def part(self, group: ProjectionGroup, layer: int) -> Part:
         run, between = self.run, slice(self.run.low, self.run.high)
 
         def vectors(name: str, wanted: list[bool]) -> tuple[torch.Tensor | None, ...]:
@@ -89,7 +89,7 @@ class _Shared:
     users: how many members there are to serve. reduced: for each part and member [slots, rows per slot · tokens, rank].
     """
 
-    def __init__(self, group: Group, parts: list[Part], users: int, size: int) -> None:
+    def __init__(self, group: ProjectionGroup, parts: list[Part], users: int, size: int) -> None:
         self.parts, self.size = parts, size
         self._embedding, self._flat, self._users = group.embedding, group.layout.flat, users
         self._input: torch.Tensor | None = None

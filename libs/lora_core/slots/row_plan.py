@@ -1,11 +1,14 @@
 """`RowPlan`: which adapters each row of a batch uses, arranged into as few matrix products as possible."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Self
 
 import torch
+
+from lora_core.sampling import Adapters
 
 MAX_SET = 3
 Choice = Sequence[tuple[int, float]]  # a row's slots and their weights; empty for the base model alone
@@ -77,3 +80,17 @@ def _uniform(choices: Iterable[Choice]) -> int | None:
             return slot
         case _:
             return None
+
+
+def weights_of(adapters: Adapters) -> Sequence[tuple[str, float]]:
+    """The adapters of a row with their weights. Raises ValueError for too many, or a weight that is not finite."""
+    if adapters is None:
+        return ()
+    if isinstance(adapters, str):
+        return ((adapters, 1.0),)
+    if not 1 <= len(adapters) <= MAX_SET:
+        raise ValueError(f"a set of {len(adapters)} adapters on one row, expected 1 to {MAX_SET}")
+    for name, weight in adapters.items():
+        if not math.isfinite(weight):
+            raise ValueError(f"weight of adapter {name!r} is {weight}, expected a finite number")
+    return [(name, float(weight)) for name, weight in adapters.items()]

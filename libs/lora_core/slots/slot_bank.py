@@ -19,7 +19,7 @@ from lora_core.layouts import layouts
 from lora_core.slots.merged import Merged
 from lora_core.slots.patched_forwards import Forward, forwards
 from lora_core.slots.row_plan import Choice, RowPlan
-from lora_core.slots.slot_memory import Arena, Group, Piece, shared_inputs
+from lora_core.slots.slot_memory import Piece, ProjectionGroup, SlotMemory, shared_inputs
 from lora_core.stack import projection
 from lora_core.validation import check_fit
 
@@ -44,8 +44,8 @@ class SlotBank:
         self._modules = {name: module for name, module in adaptable.items() if name in self._layouts.of}
         first = next(iter(self._modules.values()))
         self._dtype, self._device = compute_dtype(first), first.weight.device
-        self._groups: list[Group] = []
-        self._arenas: dict[tuple[torch.dtype, torch.device, str | None], Arena] = {}
+        self._groups: list[ProjectionGroup] = []
+        self._memories: dict[tuple[torch.dtype, torch.device, str | None], SlotMemory] = {}
         self._places: dict[str, tuple[int, int, int]] = {}  # module → group, member, layer
         self._build()
 
@@ -57,22 +57,22 @@ class SlotBank:
             alike.setdefault((*kind, layout_of[together[0][0]]), []).append(together)
         for number, layers in enumerate(alike.values()):
             modules = [[module for _, module in layer] for layer in layers]
-            group = Group(modules, self.slots, self._arena_for(layers), layout_of[layers[0][0][0]])
+            group = ProjectionGroup(modules, self.slots, self._memory_for(layers), layout_of[layers[0][0][0]])
             self._groups.append(group)
             for layer, together in enumerate(layers):
                 self._places |= {name: (number, member, layer) for member, (name, _) in enumerate(together)}
 
-    def _arena_for(self, layers: Sequence[Sequence[tuple[str, Adaptable]]]) -> Arena:
+    def _memory_for(self, layers: Sequence[Sequence[tuple[str, Adaptable]]]) -> SlotMemory:
         """One for all that repeats in each layer; embeddings and output heads, which few adapters change, apart."""
         (name, module), *_ = layers[0]
         key = (compute_dtype(module), module.weight.device, None if projection(name) != name else name)
-        if key not in self._arenas:
-            self._arenas[key] = Arena(self.slots, self.max_rank, torch.empty(0, dtype=key[0], device=key[1]))
-        return self._arenas[key]
+        if key not in self._memories:
+            self._memories[key] = SlotMemory(self.slots, self.max_rank, torch.empty(0, dtype=key[0], device=key[1]))
+        return self._memories[key]
 
-    def _pieces(self, card: LoRACard) -> list[tuple[Group, Piece]]:
+    def _pieces(self, card: LoRACard) -> list[tuple[ProjectionGroup, Piece]]:
         """The card's stacks, cut where they do not fill neighbouring layers of one projection."""
-        pieces: list[tuple[Group, Piece]] = []
+        pieces: list[tuple[ProjectionGroup, Piece]] = []
         for stack in card.stacks:
             places = ((index, *self._places[module]) for index, module in enumerate(stack.modules))
             for (group, member, _), run in groupby(places, key=lambda p: (p[1], p[2], p[3] - p[0])):
@@ -86,7 +86,7 @@ class SlotBank:
         return {name: dimensions(module) for name, module in self._modules.items()}
 
     @property
-    def groups(self) -> Sequence[Group]:
+    def groups(self) -> Sequence[ProjectionGroup]:
         """The projections that share an input, with the memory of their slots."""
         return self._groups
 
@@ -123,9 +123,9 @@ class SlotBank:
         slot, rank = self._free[0], card.max_rank
         pieces = self._pieces(card)
         with torch.inference_mode():
-            for arena in self._arenas.values():
-                filled = [group.size(piece) for group, piece in pieces if group.arena is arena]
-                arena.prepare(slot, rank, sum(filled))
+            for memory in self._memories.values():
+                filled = [group.size(piece) for group, piece in pieces if group.memory is memory]
+                memory.prepare(slot, rank, sum(filled))
             for group in self._groups:
                 for member in group.members:
                     member.reset(slot)
@@ -133,8 +133,8 @@ class SlotBank:
                 group.write(slot, rank, piece, card)
         self._free.pop(0)
         self._ranks[slot] = rank
-        for arena in {group.arena for group, _ in pieces} if self._free else ():
-            arena.fetch_ahead(self._free[0], rank)  # the next adapter is likely to be like this one
+        for memory in {group.memory for group, _ in pieces} if self._free else ():
+            memory.fetch_ahead(self._free[0], rank)  # the next adapter is likely to be like this one
         return slot
 
     def drop(self, slot: int) -> None:
@@ -146,9 +146,9 @@ class SlotBank:
     def trim(self) -> None:
         """Give the memory of empty slots back to the system; it comes again as it is needed. On the CPU only."""
         with torch.inference_mode():
-            for arena in self._arenas.values():
+            for memory in self._memories.values():
                 for slot in self._free:
-                    arena.release(slot)
+                    memory.release(slot)
 
     def plan(self, choices: Sequence[Choice]) -> RowPlan:
         """The plan of a batch whose rows use these slots, by weight."""

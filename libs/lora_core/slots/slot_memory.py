@@ -1,4 +1,4 @@
-"""`Arena`: the memory of slots. `Group`: projections that share an input, over all layers, and their place in it."""
+"""`SlotMemory`: the matrices of all slots. `ProjectionGroup`: projections of one input, and their place in it."""
 
 import ctypes
 import math
@@ -35,7 +35,7 @@ class Piece:
     count: int
 
 
-class Arena:
+class SlotMemory:
     """Memory for the matrices of all slots, [slots, max_rank · unit]; a slot of rank r uses the first r · unit.
 
     unit: how many numbers all matrices have for each rank. Everything of one adapter lies together and is dense at any
@@ -104,7 +104,7 @@ class Arena:
 class Member:
     """One projection of a group, over all layers.
 
-    offset: its place in the arena. surplus: [layers, slots, out], DoRA's gain less 1. shift: [layers, slots, out],
+    offset: its place in the memory. surplus: [layers, slots, out], DoRA's gain less 1. shift: [layers, slots, out],
     what biases add. used, dora, shifted: for each slot, does its adapter have this.
     """
 
@@ -135,27 +135,29 @@ class Member:
         self.used[slot] = self.dora[slot] = self.shifted[slot] = False
 
 
-class Group:
+class ProjectionGroup:
     """Projections that read the same activations, in all layers where their shapes are the same.
 
-    Of a slot of rank r its place in the arena holds A as [layers, members, r, in], so that one matrix product serves
+    Of a slot of rank r its place in the memory holds A as [layers, members, r, in], so that one matrix product serves
     all members, and for each member B as [layers, r, out], scaled.
     """
 
-    def __init__(self, layers: Sequence[Sequence[Adaptable]], slots: int, arena: Arena, layout: Layout = PLAIN) -> None:
+    def __init__(
+        self, layers: Sequence[Sequence[Adaptable]], slots: int, memory: SlotMemory, layout: Layout = PLAIN
+    ) -> None:
         first = layers[0]
-        self.arena, self.layout = arena, layout
+        self.memory, self.layout = memory, layout
         self.in_features = dimensions(first[0])[1]
         self.embedding = isinstance(first[0], nn.Embedding)
         like = torch.empty(0, dtype=compute_dtype(first[0]), device=first[0].weight.device)
         self.layers = len(layers)
         # Not simply [rows, tokens, in] in the dtype of the slots: forward functions look twice.
         self.special = self.embedding or (is_quantised(first[0]) and not isinstance(first[0], Int8Linear))
-        self._offset = arena.reserve(len(layers) * len(first) * self.in_features)
+        self._offset = memory.reserve(len(layers) * len(first) * self.in_features)
         self.members = []
         for number, module in enumerate(first):
             own, out_features = [layer[number] for layer in layers], dimensions(module)[0]
-            offset = arena.reserve(len(layers) * out_features)
+            offset = memory.reserve(len(layers) * out_features)
             no = [False] * slots
             self.members.append(Member(own, offset, out_features, no, no.copy(), no.copy(), like))
 
@@ -163,13 +165,13 @@ class Group:
         """One layer's A matrices of neighbouring slots, transposed, as a view: [slots, in, members · rank]."""
         width = len(self.members) * rank
         start = self._offset * rank + layer * width * self.in_features
-        return self.arena.view(low, (high - low, self.in_features, width), (1, self.in_features), start)
+        return self.memory.view(low, (high - low, self.in_features, width), (1, self.in_features), start)
 
     def b_of(self, member: int, low: int, high: int, rank: int, layer: int) -> torch.Tensor:
         """One layer's B matrices of neighbouring slots as a view, [slots, rank, out]."""
         own = self.members[member]
         start = own.offset * rank + layer * rank * own.out_features
-        return self.arena.view(low, (high - low, rank, own.out_features), (own.out_features, 1), start)
+        return self.memory.view(low, (high - low, rank, own.out_features), (own.out_features, 1), start)
 
     def a_place(self, layer: int) -> int:
         """Where one layer's A matrices begin in a slot, in numbers for each rank of its adapter."""
@@ -189,7 +191,7 @@ class Group:
         stack, member = piece.stack, self.members[piece.member]
         source = slice(piece.first, piece.first + piece.count)
         layers = slice(piece.layer, piece.layer + piece.count)
-        numbers, count = self.arena.numbers[slot], len(self.members)
+        numbers, count = self.memory.numbers[slot], len(self.members)
         every_a = numbers.narrow(0, self._offset * rank, self.layers * count * rank * self.in_features)
         every_b = numbers.narrow(0, member.offset * rank, self.layers * rank * member.out_features)
         a = every_a.view(-1, count, rank, self.in_features)[layers, piece.member, : stack.rank]

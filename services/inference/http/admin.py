@@ -20,7 +20,7 @@ from services.inference.http.parameters import Body
 from services.inference.parts import InferenceParts
 from services.inference.policies.preloading import active_of
 from services.inference.slots.adapters import View
-from services.inference.slots.placement import Priority
+from services.inference.slots.allocation import Priority
 from services.inference.slots.states import Loaded
 
 router = APIRouter(prefix="/admin")

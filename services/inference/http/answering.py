@@ -1,34 +1,33 @@
 """The HTTP response with the answers to a request: whole, or as server-sent events."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 import structlog
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from services.inference.chosen import Chosen
 from services.inference.engine_thread import Token
-from services.inference.generation import End, Generator, Job
+from services.inference.generation import AnswerTask, End, Generator
 from services.inference.http import openai_format
-from services.inference.http.choices import answers
+from services.inference.http.choices import answers, answers_by_prompt
 from services.inference.http.disconnect import ClosingStream, unless_gone
 from services.inference.http.requested import Asked
-from services.inference.http.schemas import CompletionRequest, Sampling
+from services.inference.http.schemas import CompletionRequest, GenerationRequest
 from services.inference.pieces import Piece
 
 log = structlog.get_logger()
 
 
-def tells_usage(body: Sampling) -> bool:
+def tells_usage(body: GenerationRequest) -> bool:
     """Whether its stream is to end with a chunk that carries the usage."""
     return bool(body.stream_options and body.stream_options.include_usage)
 
 
 async def answer(
-    body: Sampling,
+    body: GenerationRequest,
     form: openai_format.Form,
-    jobs: Sequence[Job],
+    tasks: Sequence[AnswerTask],
     asked: Sequence[Asked],
     *,
     request: Request,
@@ -40,23 +39,28 @@ async def answer(
     """
     prompt_tokens = sum(len(one.ids) for one in asked)
     if not body.stream:
-        whole = await unless_gone(request, _whole(body, jobs, asked, generator))
+        whole = await unless_gone(request, _whole(body, tasks, asked, generator))
         return Response(status_code=499) if whole is None else JSONResponse(form.whole(whole, prompt_tokens))
-    pieces = answers(generator, jobs, jobs[0].chosen.hosted.backend.rows)
+    pieces = _pieces(body, tasks, generator)
+
+    async def begin() -> tuple[Sequence[openai_format.Echo | None], tuple[int, Piece | End]]:
+        return await _echoes(body, tasks, asked, generator), await anext(pieces)
+
     try:
         # What can be refused is refused before the first byte, with its own status.
-        first = await unless_gone(request, anext(pieces))
+        begun = await unless_gone(request, begin())
     except BaseException:
         await pieces.aclose()
         raise
-    if first is None:
+    if begun is None:
         await pieces.aclose()
         return Response(status_code=499)
+    echoes, first = begun
 
     async def events() -> AsyncIterator[str]:
         produced = 0
-        for index in range(len(jobs)):
-            for chunk in form.begin(index):
+        for index, echo in enumerate(echoes):
+            for chunk in form.begin(index, echo):
                 yield chunk
         try:
             async for index, piece in _from(first, pieces):
@@ -65,7 +69,7 @@ async def answer(
             if tells_usage(body):
                 yield form.usage_chunk(prompt_tokens, produced)
         except Exception as error:
-            log.exception("stream_failed", generation_id=jobs[0].generation_id)
+            log.exception("stream_failed", generation_id=tasks[0].generation_id)
             yield form.error(error)
             return
         yield form.done()
@@ -79,30 +83,53 @@ async def answer(
 
 
 async def _whole(
-    body: Sampling, jobs: Sequence[Job], asked: Sequence[Asked], generator: Generator
+    body: GenerationRequest, tasks: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
 ) -> list[openai_format.Answered]:
-    """Every answer, in the jobs' order."""
-    echoes: list[openai_format.Echo | None] = [None] * len(jobs)
-    if isinstance(body, CompletionRequest) and body.echo:
-        of_prompts = [await _echo(one, jobs[0].chosen, body.top, generator) for one in asked]
-        echoes = [echo for echo in of_prompts for _ in range(body.n)]
-    got: list[list[Piece]] = [[] for _ in jobs]
-    ends = [End("length", 0)] * len(jobs)
-    if jobs[0].sampling.max_tokens:
-        async with aclosing(answers(generator, jobs, jobs[0].chosen.hosted.backend.rows)) as pieces:
-            async for index, piece in pieces:
-                if isinstance(piece, End):
-                    ends[index] = piece
-                else:
-                    got[index].append(piece)
+    """Every answer, in their order."""
+    echoes = await _echoes(body, tasks, asked, generator)
+    got: list[list[Piece]] = [[] for _ in tasks]
+    ends = [End("length", 0)] * len(tasks)
+    async with aclosing(_pieces(body, tasks, generator)) as pieces:
+        async for index, piece in pieces:
+            if isinstance(piece, End):
+                ends[index] = piece
+            else:
+                got[index].append(piece)
     return [openai_format.Answered(*one) for one in zip(got, ends, echoes, strict=True)]
 
 
-async def _echo(one: Asked, chosen: Chosen, top: int | None, generator: Generator) -> openai_format.Echo:
-    text = chosen.hosted.vocabulary.decode(one.ids, skip_special_tokens=False)
+def _pieces(
+    body: GenerationRequest, tasks: Sequence[AnswerTask], generator: Generator
+) -> AsyncGenerator[tuple[int, Piece | End], None]:
+    """(number of the answer, piece) as they come."""
+    if not tasks[0].sampling.max_tokens:
+        return _nothing(len(tasks))
+    give = answers if body.n == 1 else answers_by_prompt
+    return give(generator, tasks, tasks[0].chosen.hosted.backend.rows)
+
+
+async def _nothing(answers: int) -> AsyncGenerator[tuple[int, Piece | End], None]:
+    """Answers of no tokens."""
+    for index in range(answers):
+        yield index, End("length", 0)
+
+
+async def _echoes(
+    body: GenerationRequest, tasks: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
+) -> Sequence[openai_format.Echo | None]:
+    """The prompt of each answer, where it is to be said again."""
+    if not (isinstance(body, CompletionRequest) and body.echo):
+        return [None] * len(tasks)
+    firsts = zip(asked, tasks[:: body.n], strict=True)
+    of_prompts = [await _echo(one, task, body.top, generator) for one, task in firsts]
+    return [echo for echo in of_prompts for _ in range(body.n)]
+
+
+async def _echo(one: Asked, task: AnswerTask, top: int | None, generator: Generator) -> openai_format.Echo:
+    text = task.chosen.hosted.vocabulary.decode(one.ids, skip_special_tokens=False)
     if top is None:
         return openai_format.Echo(text)
-    scored = await generator.scores(chosen, one.ids, top) if len(one.ids) > 1 else []
+    scored = await generator.scores(task, top) if len(one.ids) > 1 else []
     return openai_format.Echo(text, [Token(one.ids[0], 0.0), *scored], one.offsets)
 
 

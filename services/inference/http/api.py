@@ -2,7 +2,8 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import AsyncExitStack
+from typing import Annotated, TypeVar
 
 import nats.errors
 import numpy as np
@@ -18,24 +19,25 @@ from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, Busy, NotFound, UnknownModel
-from services.inference.generation import Job
+from services.inference.generation import AnswerTask
 from services.inference.generation_ids import unknown_generation
 from services.inference.http import listings, openai_format
 from services.inference.http.answering import answer, tells_usage
-from services.inference.http.requested import Asked, sampling
+from services.inference.http.requested import Asked, asked, of_choice
 from services.inference.http.schemas import (
     ChatRequest,
     CompletionRequest,
     EmbeddingRequest,
     FeedbackAccepted,
     FeedbackRequest,
+    GenerationRequest,
 )
-from services.inference.http.schemas import Sampling as SamplingFields
 from services.inference.parts import InferenceParts, InferenceService
 from services.inference.resolution import AUTO, reaches, visible
 from services.inference.router_client import NO_QUERY, Query
 
 log = structlog.get_logger()
+F = TypeVar("F", openai_format.Chat, openai_format.Completion)
 router = APIRouter()
 _ANSWERS = answers_with("application/json", "text/event-stream")
 _PROMPTS = body_rule(4 << 20)
@@ -66,13 +68,13 @@ Judges = Annotated[Caller, Depends(require("feedback"))]
 
 @router.get("/v1/models")
 async def models(caller: Generates, parts: Parts) -> JSONResponse:
-    """What `model` may be: the base model, the adapters that this caller may use, their families, `auto`."""
+    """List what `model` may be: the base model, the adapters that this caller may use, their families, `auto`."""
     return JSONResponse({"object": "list", "data": _models(caller, parts)})
 
 
 @router.get("/v1/models/{name:path}")
 async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
-    """One of them."""
+    """Describe one model."""
     for one in _models(caller, parts):
         if one["id"] == name:
             return JSONResponse(one)
@@ -81,48 +83,45 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Answers a conversation, whole or as server-sent events."""
-    chosen = await _choose(body, Query(body.user_turns[-1], body.user_turns[:-1]), request, caller, parts)
-    if isinstance(chosen, Response):
-        return chosen
-    vocabulary = chosen.hosted.vocabulary
-    prompt_ids = await vocabulary.of_turns([one.turn for one in body.messages])
-    asked = Asked(prompt_ids, sampling(body, body.max_completion_tokens or body.max_tokens, len(prompt_ids), chosen))
-    jobs = _jobs(body, [asked], chosen, caller, parts)
-    form = openai_format.Chat(
-        id=jobs[0].generation_id,
-        model=body.model,
-        provenance=chosen.provenance,
-        tokens=vocabulary.bytes,
-        top=body.top,
-        usage=tells_usage(body),
-    )
-    return await answer(body, form, jobs, [asked], request=request, generator=parts.generator)
+    """Answer a conversation, whole or as server-sent events."""
+    async with AsyncExitStack() as held:
+        query = Query(body.user_turns[-1], body.user_turns[:-1])
+        chosen = await _choose(body, query, request, caller, parts=parts, held=held)
+        if isinstance(chosen, Response):
+            return chosen
+        ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages], body.chat_template_kwargs)
+        prompt = asked(body, body.max_completion_tokens or body.max_tokens, ids, chosen)
+        tasks = _tasks(body, [prompt], chosen, caller, parts=parts, held=held)
+        form = _form(openai_format.Chat, body, tasks[0])
+        return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Continues texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
-    if body.stream and body.echo:
-        raise BadRequest("echo cannot be streamed; set stream to false.", code="invalid_value", param="echo")
-    chosen = await _choose(body, _query(body), request, caller, parts)
-    if isinstance(chosen, Response):
-        return chosen
-    vocabulary = chosen.hosted.vocabulary
-    asked = []
-    for prompt in body.prompts:
-        ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
-        asked.append(Asked(ids, sampling(body, body.max_tokens, len(ids), chosen), offsets))
-    jobs = _jobs(body, asked, chosen, caller, parts)
-    form = openai_format.Completion(
-        id=jobs[0].generation_id,
+    """Continue texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
+    async with AsyncExitStack() as held:
+        chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)
+        if isinstance(chosen, Response):
+            return chosen
+        vocabulary, prompts = chosen.hosted.vocabulary, []
+        for prompt in body.prompts:
+            ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
+            prompts.append(asked(body, body.max_tokens, ids, chosen, offsets))
+        tasks = _tasks(body, prompts, chosen, caller, parts=parts, held=held)
+        form = _form(openai_format.Completion, body, tasks[0])
+        return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)
+
+
+def _form(kind: type[F], body: ChatRequest | CompletionRequest, first: AnswerTask) -> F:
+    """The form in which the answers are written."""
+    return kind(
+        id=first.generation_id,
         model=body.model,
-        provenance=chosen.provenance,
-        tokens=vocabulary.bytes,
+        provenance=first.chosen.provenance,
+        tokens=first.chosen.hosted.vocabulary.bytes,
         top=body.top,
         usage=tells_usage(body),
     )
-    return await answer(body, form, jobs, asked, request=request, generator=parts.generator)
 
 
 def _query(body: CompletionRequest) -> Query:
@@ -135,22 +134,30 @@ def _query(body: CompletionRequest) -> Query:
     return NO_QUERY
 
 
-def _jobs(
-    body: SamplingFields, asked: Sequence[Asked], chosen: Chosen, caller: Caller, parts: InferenceParts
-) -> list[Job]:
-    """All answers to give: n for each prompt, those of one prompt together."""
+def _tasks(
+    body: GenerationRequest,
+    prompts: Sequence[Asked],
+    chosen: Chosen,
+    caller: Caller,
+    *,
+    parts: InferenceParts,
+    held: AsyncExitStack,
+) -> list[AnswerTask]:
+    """All answers to give: n for each prompt, those of one prompt together. The first takes over what is held."""
     return [
-        Job(
+        AnswerTask(
             parts.generator.ids.new(chosen.adapter_id),
             chosen,
             one.ids,
-            one.sampling.of_choice(choice),
+            of_choice(one.sampling, choice),
             caller,
+            one.stop,
             body.workflow,
-            head_start=-body.priority,
+            wait_credit=-body.priority,
+            held=held if chosen.fallback_model is not None and not (at or choice) else None,
             first=not (at or choice),
         )
-        for at, one in enumerate(asked)
+        for at, one in enumerate(prompts)
         for choice in range(body.n)
     ]
 
@@ -224,15 +231,17 @@ async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: Infere
             f"{error.message} For sentence vectors: {parts.embedder.name!r}.", code=error.code, param=error.param
         ) from None
     vocabulary, most = chosen.hosted.vocabulary, chosen.hosted.limits.max_prompt_tokens
-    too_long = sum(vocabulary.count(one) > most for one in body.inputs)
+    counted = [vocabulary.ids_of(one) for one in body.inputs]
+    too_long = sum(len(ids) > most for ids in counted)
     if too_long:
         raise BadRequest(
             f"{too_long} texts have more than {most} tokens.", code="context_length_exceeded", param="input"
         )
-    for one in body.inputs:
+    for one, ids in zip(body.inputs, counted, strict=True):
+        vocabulary.check_ids(ids, "input")
         if not isinstance(one, str):
             vocabulary.check_own(one, "input")
-        elif not vocabulary.count(one):
+        elif not ids:
             raise BadRequest("a text has no tokens.", code="invalid_value", param="input")
     return chosen
 
@@ -256,18 +265,24 @@ async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service:
     try:
         await service.publish(event, adapter_id or body.generation_id)
     except (nats.errors.Error, OSError) as error:
-        raise Busy("the bus is away; send it again.", code="bus_unavailable", retry_after=2) from error
+        raise Busy("the event bus is unavailable; please retry.", code="bus_unavailable", retry_after=2) from error
     return FeedbackAccepted(generation_id=body.generation_id, adapter_id=adapter_id or None, rating=body.rating)
 
 
 async def _choose(
-    body: SamplingFields, query: Query, request: Request, caller: Caller, parts: InferenceParts
+    body: GenerationRequest,
+    query: Query,
+    request: Request,
+    caller: Caller,
+    *,
+    parts: InferenceParts,
+    held: AsyncExitStack,
 ) -> Chosen | Response:
-    """Who answers here, or the answer of another replica."""
+    """Who answers here, or the answer of another replica. held: see `Generator.secure`."""
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
     if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
         return elsewhere
-    return await parts.generator.secure(chosen, query, caller)
+    return await parts.generator.secure(chosen, query, caller, held, -body.priority)
 
 
 async def _elsewhere(request: Request, chosen: Chosen, parts: InferenceParts) -> Response | None:

@@ -11,7 +11,8 @@ from typing import Protocol
 from services.inference.engine_thread import Token
 from services.inference.errors import ApiError, ServerFault
 from services.inference.generation import End
-from services.inference.http.schemas import Provenance, Usage
+from services.inference.http.provenance import Provenance
+from services.inference.http.schemas import Usage
 from services.inference.pieces import Piece
 from services.inference.token_bytes import TokenBytes
 
@@ -47,7 +48,7 @@ class Form(Protocol):
     """How one endpoint's answers look, whole and as server-sent events. index: which of several answers it is."""
 
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]: ...
-    def begin(self, index: int) -> Iterator[str]: ...
+    def begin(self, index: int, echo: Echo | None) -> Iterator[str]: ...
     def chunk(self, index: int, piece: Piece | End) -> str: ...
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str: ...
     def error(self, error: Exception) -> str: ...
@@ -109,7 +110,7 @@ class Chat(_Envelope):
         ]
         return self._wrap("chat.completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
 
-    def begin(self, index: int) -> Iterator[str]:
+    def begin(self, index: int, echo: Echo | None) -> Iterator[str]:  # noqa: ARG002 - conversations have none
         yield self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
     def chunk(self, index: int, piece: Piece | End) -> str:
@@ -165,11 +166,9 @@ class Completion(_Envelope):
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = []
         for index, answer in enumerate(answers):
-            head = answer.echo.text if answer.echo else ""
-            self._offsets[index] = _Offsets(len(head))
+            head, prompt = self._head(index, answer.echo) if answer.echo else ("", None)
             logprobs = self._logprobs(index, answer.tokens)
-            if logprobs is not None and answer.echo is not None:
-                prompt = self._echoed(answer.echo)
+            if logprobs is not None and prompt is not None:
                 logprobs = {name: [*prompt[name], *values] for name, values in logprobs.items()}
             choices.append(
                 {
@@ -181,8 +180,11 @@ class Completion(_Envelope):
             )
         return self._wrap("text_completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
 
-    def begin(self, index: int) -> Iterator[str]:  # noqa: ARG002 - its first chunk is text already
-        return iter(())
+    def begin(self, index: int, echo: Echo | None) -> Iterator[str]:
+        """The prompt that is said again; else nothing, as the answer's first chunk is text already."""
+        if echo is not None:
+            text, logprobs = self._head(index, echo)
+            yield self._chunk(index, text, logprobs, None)
 
     def chunk(self, index: int, piece: Piece | End) -> str:
         reason, text, logprobs = None, "", None
@@ -190,6 +192,9 @@ class Completion(_Envelope):
             reason = piece.reason
         else:
             text, logprobs = piece.text, self._logprobs(index, piece.tokens)
+        return self._chunk(index, text, logprobs, reason)
+
+    def _chunk(self, index: int, text: str, logprobs: object, reason: str | None) -> str:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         return self._chunked("text_completion", choice)
 
@@ -215,6 +220,11 @@ class Completion(_Envelope):
             return None
         found = {self.tokens.shown(one, first=first): logprob for one, logprob in token.alternatives[: self.top]}
         return found | {self.tokens.shown(token.id, first=first): token.logprob}
+
+    def _head(self, index: int, echo: Echo) -> tuple[str, dict[str, list[object]] | None]:
+        """What comes before an answer: its prompt, with log-probabilities where those are asked for."""
+        self._offsets[index] = _Offsets(len(echo.text))
+        return echo.text, self._echoed(echo) if self.top is not None else None
 
     def _echoed(self, echo: Echo) -> dict[str, list[object]]:
         """The first token has no log-probability: nothing is before it."""

@@ -95,7 +95,7 @@ class Body(BaseModel):
     @classmethod
     def _instead_of(cls, name: str) -> str:
         if name in _THINKING and "messages" in cls.model_fields:
-            return "; conversations are rendered by the model's own chat template, with its defaults"
+            return "; conversations are rendered by the model's own chat template: set it in chat_template_kwargs"
         known = [one for one, standing in standings(cls) if standing == "accepted"]
         if (same := _ELSEWHERE.get(name)) in known:
             return f"; it is {same}"

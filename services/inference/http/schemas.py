@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from services.inference.http.messages import ChatMessage, Text
 from services.inference.http.parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
+from services.inference.http.template_variables import TemplateVariables
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 _STOPS: dict[str, Any] = {
@@ -62,56 +63,6 @@ _SEARCH = "answers are drawn one token after another: use n and seed"
 _WHOLE = "prompts are read whole: cut it to the model's context yourself"
 
 
-class Routed(BaseModel):
-    """What the router said to `model: auto`."""
-
-    matched: bool
-    """False: no adapter was near enough, the base model answered."""
-    adapter_id: str | None = None
-    score: float | None = None
-    """Of the adapter, or of the nearest one where none was near enough."""
-    threshold: float | None = None
-    """From which score on it would have been, or was, near enough."""
-    margin: float | None = None
-    """How far the nearest adapter is before the second."""
-    ambiguous: bool = False
-    """Others suit about as well: POST /v1/route of the router names them."""
-    reason: str
-
-
-class Weighted(BaseModel):
-    """One adapter of a set."""
-
-    adapter_id: str
-    artifact_sha256: str
-    weight: float
-
-
-class Fallback(BaseModel):
-    """Another model answered than the requested one."""
-
-    requested: str
-    reason: str
-    """The error's code that the request would have got."""
-    message: str
-
-
-class Provenance(BaseModel):
-    """Who answered; the response's field `lorafleet`."""
-
-    adapter_id: str | None
-    """None is the base model; of a set, the adapter with the largest weight."""
-    artifact_sha256: str | None
-    base_model: str
-    base_model_revision: str
-    routed: Routed | None
-    """Only for `model: auto`."""
-    mix: list[Weighted] | None = None
-    """Only for a weighted set: all of it."""
-    fallback: Fallback | None = None
-    """Only where the requested model could not serve and another was allowed to."""
-
-
 class StreamOptions(Body):
     """Whether a stream ends with a chunk that carries the usage."""
 
@@ -121,7 +72,7 @@ class StreamOptions(Body):
     continuous_usage_stats: Annotated[object, Neutral([False], "set include_usage for the stream's end")] = None
 
 
-class Sampling(Body):
+class GenerationRequest(Body):
     """Fields that chat and completions share.
 
     What is not set is the base model's own (`generation_config.json`), else OpenAI's, but for max_tokens (a setting).
@@ -209,13 +160,15 @@ class Sampling(Body):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
-class ChatRequest(Sampling):
+class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
     max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**31)
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    chat_template_kwargs: TemplateVariables | None = None
+    """As vLLM's: values of variables that the model's chat template reads, such as `enable_thinking`."""
 
     # Taken, and change nothing.
     parallel_tool_calls: bool | None = None
@@ -238,7 +191,6 @@ class ChatRequest(Sampling):
     continue_final_message: Annotated[object, Neutral([False], "use /v1/completions")] = None
     add_special_tokens: Annotated[object, Neutral([False], _NO_TEMPLATE)] = None
     chat_template: Annotated[object, Neutral([], _NO_TEMPLATE)] = None
-    chat_template_kwargs: Annotated[object, Neutral([{}], _NO_TEMPLATE)] = None
     documents: Annotated[object, Neutral([[]], "put them into the messages")] = None
 
     @model_validator(mode="before")
@@ -271,7 +223,7 @@ class ChatRequest(Sampling):
         return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(GenerationRequest):
     """POST /v1/completions. With `echo` and `logprobs` it gives the likelihood of each prompt token."""
 
     prompt: Annotated[

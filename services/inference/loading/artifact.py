@@ -36,7 +36,7 @@ class Artifacts:
         except BlobMissing as error:
             raise LoadFailed("artifact_missing", str(error)) from error
         except TRANSIENT as error:
-            reason = f"the object store is away ({type(error).__name__})"
+            reason = f"the object store is unavailable ({type(error).__name__})"
             raise LoadFailed("object_store_unavailable", reason, transient=True) from error
 
     async def open(self, adapter: Adapter, path: Path) -> "LoRACard":

@@ -101,12 +101,14 @@ class ProfiledLoader:
         card = whole
         try:
             made = compress(whole, path, profile, self._engine, self._prompts(adapter))
-            if made.drift.logit > LEAST_EFFECT * proof.max_delta:
+            if made.difference.logit > LEAST_EFFECT * proof.max_delta:
                 raise InvalidAdapter(
-                    "change of a logit", made.drift.logit, f"at most {LEAST_EFFECT:g} of its effect {proof.max_delta:g}"
+                    "change of a logit",
+                    made.difference.logit,
+                    f"at most {LEAST_EFFECT:g} of its effect {proof.max_delta:g}",
                 )
             card = LoRAFormat.load(path)
-            proof = replace(proof, storage=profile.storage, agreement=made.drift.agreement)
+            proof = replace(proof, storage=profile.storage, agreement=made.difference.agreement)
             self._made[sha256] = Compressed(path, made.digest, proof)
         except AdapterError as error:
             proof = replace(proof, not_compressed=str(error))

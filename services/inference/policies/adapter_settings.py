@@ -17,7 +17,7 @@ from services.inference.policies.environments import (
 )
 from services.inference.policies.policy import ActivationPolicy
 from services.inference.policies.pressure import Ladder
-from services.inference.slots.placement import Rules
+from services.inference.slots.allocation import Rules
 
 _DEFAULT = PRESETS["staging"]
 

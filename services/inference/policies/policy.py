@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fleet_events.v1 import Adapter
 from services.inference.policies.environments import Preloading
-from services.inference.slots.placement import Priority
+from services.inference.slots.allocation import Priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ import structlog
 from fleet_events.v1 import Adapter
 from fleet_kit.auth import Caller
 from services.inference import metrics
-from services.inference.base_models import Hosting
+from services.inference.base_models import BaseModels
 from services.inference.catalogue import Catalogue
 from services.inference.errors import NotFound
 from services.inference.policies.policy import ActivationPolicy
 from services.inference.policies.predictor import Predictor
 from services.inference.resolution import reaches
-from services.inference.slots.placement import Priority
+from services.inference.slots.allocation import Priority
 from services.inference.slots.states import IN_SLOT
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ class Preloading:
 
     def __init__(
         self,
-        hosting: Hosting,
+        hosting: BaseModels,
         policy: ActivationPolicy,
         predictor: Predictor,
         workflows: Mapping[str, Sequence[str]],

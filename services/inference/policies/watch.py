@@ -8,7 +8,7 @@ import structlog
 
 from fleet_kit.memory import Reading, tightest
 from services.inference import metrics
-from services.inference.base_models import Hosting
+from services.inference.base_models import BaseModels
 from services.inference.errors import Busy
 from services.inference.policies.pressure import Ladder, Level
 
@@ -19,7 +19,7 @@ class PressureWatch:
     """`idle`: seconds after which an unused adapter leaves at level high. `every`: seconds between readings."""
 
     def __init__(
-        self, hosting: Hosting, ladder: Ladder, *, idle: float, every: float, read: Callable[[], list[Reading]]
+        self, hosting: BaseModels, ladder: Ladder, *, idle: float, every: float, read: Callable[[], list[Reading]]
     ) -> None:
         self.level = Level.LOW
         self.readings: list[Reading] = []

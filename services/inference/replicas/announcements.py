@@ -5,7 +5,7 @@ the bus's permissions keep it to holders of inference's credential: requests wit
 addresses that stand there.
 
 A replica that dies is forgotten when its announcement is older than the bucket's time to live, by each reader's own
-clock; one that stops removes its key. While the bus is away nobody sees anybody, and each answers by itself.
+clock; one that stops removes its key. While the bus is unavailable no replica sees another, and each answers by itself.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from pydantic import ValidationError
 from fleet_events.topology import REPLICAS
 from fleet_kit.faults import describe
 from fleet_kit.key_value import KeyValue
-from services.inference.base_models import Hosted, Hosting
+from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.http.drain import Gate
-from services.inference.replicas.placement import Replica, Serving
+from services.inference.replicas.selection import Replica, Serving
 from services.inference.slots.states import Draining, Loaded, Loading
 
 log = structlog.get_logger()
@@ -64,7 +64,7 @@ class Announcements:
     """
 
     def __init__(
-        self, jetstream: JetStreamContext, name: str, url: str, hosting: Hosting, *, gate: Gate, every: float
+        self, jetstream: JetStreamContext, name: str, url: str, hosting: BaseModels, *, gate: Gate, every: float
     ) -> None:
         self._bucket = KeyValue(jetstream, REPLICAS)
         self._ttl = REPLICAS.ttl.total_seconds()
@@ -176,7 +176,7 @@ class Announcements:
             log.error("two_replicas_have_one_name", replica=name, url=self._url, other_url=replica.url)
 
 
-def _serving(hosted: Hosted) -> Serving:
+def _serving(hosted: ServedBaseModel) -> Serving:
     running, waiting = hosted.backend.load
     # An adapter on its way into a slot will be there when a request for it arrives.
     held = [name for name, state in hosted.adapters.states.items() if isinstance(state, Loading | Loaded | Draining)]

@@ -29,7 +29,7 @@ from services.inference.chosen import Chosen
 from services.inference.errors import ServerFault
 from services.inference.http.disconnect import unless_gone
 from services.inference.replicas.announcements import Announcements
-from services.inference.replicas.placement import Reason, Replica, decide
+from services.inference.replicas.selection import Reason, Replica, decide
 
 log = structlog.get_logger()
 T = TypeVar("T")

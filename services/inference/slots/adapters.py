@@ -1,4 +1,4 @@
-"""Brings adapters into slots and out of them. One task owns every state; everybody else sends it messages."""
+"""Bring adapters into slots and out of them. One task, the scheduler, owns every state and is sent messages."""
 
 import asyncio
 import time
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fleet_events.v1 import Adapter
 from services.inference import metrics
 from services.inference.errors import Busy, CannotServe
+from services.inference.slots.allocation import Priority, Rules
 from services.inference.slots.messages import Abandon, Acquire, Evict, Expand, Preload, Release, Retire
-from services.inference.slots.placement import Priority, Rules
-from services.inference.slots.scheduler import Owner
+from services.inference.slots.scheduler import Scheduler
 from services.inference.slots.states import Proof, State
 from services.inference.slots.transfers import Loader
 from services.inference.slots.usage import Usage
@@ -53,7 +53,7 @@ class Adapters:
         self.slots = slots
         self._deadline = deadline
         self._name = name
-        self._owner = Owner(
+        self._scheduler = Scheduler(
             loader,
             slots=slots,
             retry=retry,
@@ -62,36 +62,36 @@ class Adapters:
             on_unloaded=on_unloaded,
             name=name,
         )
-        self._inbox = self._owner.inbox
+        self._inbox = self._scheduler.inbox
         self._one_set = asyncio.Lock()
 
     @property
     def states(self) -> Mapping[str, State]:
         """A snapshot."""
-        return dict(self._owner.states)
+        return dict(self._scheduler.states)
 
     @property
     def views(self) -> Sequence[View]:
         """A snapshot of every adapter that was touched, by id."""
-        own = self._owner
+        own = self._scheduler
         return [
-            View(own.adapters[one], state, own.usage.of(one), own.demand.preloaded(one), own.demand.waiting(one))
+            View(own.adapters[one], state, own.usage.of(one), own.queue.preloaded(one), own.queue.waiting(one))
             for one, state in sorted(own.states.items())
         ]
 
     @asynccontextmanager
-    async def lease(self, adapter: Adapter, head_start: float = 0.0) -> AsyncIterator[None]:
+    async def lease(self, adapter: Adapter, wait_credit: float = 0.0) -> AsyncIterator[None]:
         """The adapter is loaded, proved and stays in its slot inside this context.
 
-        `head_start`: seconds by which the request counts as having waited longer than it has.
+        `wait_credit`: seconds by which the request counts as having waited longer than it has.
 
         Raises:
             CannotServe: it failed its checks.
-            Busy: it was not loaded in time, or its object store is away.
+            Busy: it was not loaded in time, or its object store is unavailable.
         """
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         begun = time.monotonic()
-        self._inbox.put_nowait(Acquire(adapter, granted, begun - head_start))
+        self._inbox.put_nowait(Acquire(adapter, granted, begun - wait_credit))
         try:
             async with asyncio.timeout(self._deadline):
                 await granted
@@ -109,9 +109,11 @@ class Adapters:
             self._inbox.put_nowait(Release(adapter.adapter_id))
 
     @asynccontextmanager
-    async def lease_all(self, adapters: Sequence[Adapter], head_start: float = 0.0) -> AsyncIterator[None]:
+    async def lease_all(self, adapters: Sequence[Adapter], wait_credit: float = 0.0) -> AsyncIterator[None]:
         """As `lease`, of all of them at once. Raises `CannotServe` also for more than the slots can hold."""
-        if len(adapters) > self.slots - len(self._owner.demand.pinned.difference(one.adapter_id for one in adapters)):
+        if len(adapters) > self.slots - len(
+            self._scheduler.queue.pinned.difference(one.adapter_id for one in adapters)
+        ):
             raise CannotServe(
                 f"{len(adapters)} adapters at once do not fit into the slots of this server.",
                 code="too_few_slots",
@@ -126,7 +128,7 @@ class Adapters:
                 except TimeoutError:
                     raise _too_late("other sets of adapters were waiting", self._deadline) from None
             for adapter in adapters:
-                await held.enter_async_context(self.lease(adapter, head_start))
+                await held.enter_async_context(self.lease(adapter, wait_credit))
             await turn.aclose()
             yield
 
@@ -152,8 +154,8 @@ class Adapters:
         self._inbox.put_nowait(Expand(allowed))
 
     async def run(self) -> None:
-        """The owner task, for ever."""
-        await self._owner.run()
+        """Run the scheduler until it is cancelled."""
+        await self._scheduler.run()
 
 
 def _too_late(what: str, deadline: float) -> Busy:

@@ -1,17 +1,17 @@
-"""What the owner task (`owner.py`) is told."""
+"""Messages to the scheduler (`scheduler.py`)."""
 
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_events.v1 import Adapter
-from services.inference.slots.placement import Priority
+from services.inference.slots.allocation import Priority
 from services.inference.slots.states import LoadFailed, Proof
 
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """A request wants to run on the adapter; in the queue it counts as waiting since then (monotonic s)."""
+    """A request needs the adapter; the queue counts it as waiting since then (monotonic s)."""
 
     adapter: Adapter
     granted: asyncio.Future[None]
@@ -20,7 +20,7 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """It waits no longer."""
+    """A request that waited for the adapter has given up."""
 
     adapter_id: str
     granted: asyncio.Future[None]
@@ -28,14 +28,14 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """It is done."""
+    """A request that used the adapter has ended."""
 
     adapter_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Preload:
-    """Load it though no request waits for it."""
+    """Load the adapter although no request waits for it."""
 
     adapter: Adapter
     priority: Priority
@@ -43,7 +43,7 @@ class Preload:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Unload it when nobody uses it."""
+    """Unload the adapter when no request uses it."""
 
     adapter_id: str
     reason: str
@@ -68,12 +68,12 @@ class Expand:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Time has passed: a request may have become late."""
+    """A request's patience may have run out: allocate again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Its download ended."""
+    """The adapter's download ended."""
 
     adapter_id: str
     result: Path | LoadFailed
@@ -81,7 +81,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Its way into a slot ended."""
+    """Loading the adapter into a slot ended."""
 
     adapter_id: str
     result: Proof | LoadFailed
@@ -90,7 +90,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Unbound:
-    """It has left its slot."""
+    """The adapter has left its slot."""
 
     adapter_id: str
     reason: str

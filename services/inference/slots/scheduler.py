@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ import structlog
 
 from fleet_events.v1 import Adapter
 from services.inference import metrics
+from services.inference.slots.allocation import Candidate, Occupant, Priority, Rules, allocate
 from services.inference.slots.messages import (
     Abandon,
     Acquire,
@@ -26,10 +27,10 @@ from services.inference.slots.messages import (
     Retire,
     Unbound,
 )
-from services.inference.slots.placement import Candidate, Held, Priority, Rules, place
-from services.inference.slots.slot_queue import Demand, Ticket
+from services.inference.slots.slot_queue import SlotQueue, Ticket
 from services.inference.slots.states import (
     ARTIFACT_GONE,
+    FOUND_IN,
     IN_SLOT,
     Cached,
     Draining,
@@ -44,24 +45,16 @@ from services.inference.slots.states import (
     Unloading,
     Yielding,
 )
-from services.inference.slots.transfers import Loader, Moves
+from services.inference.slots.transfers import Loader, Transfers
 from services.inference.slots.usage import UsageTable
 
 log = structlog.get_logger()
 FETCHES = 4
 """Downloads at once."""
 
-_FOUND: Mapping[type[State], str] = {
-    Known: "store",
-    Fetching: "store",
-    Cached: "disk",
-    Loading: "disk",
-    Failed: "failed",
-}
 
-
-class Owner:
-    """Moves adapters from state to state as messages and `placement.place` say; see `Adapters` for what it is given."""
+class Scheduler:
+    """Moves adapters from state to state, by messages and by `allocation.allocate`; arguments as of `Adapters`."""
 
     def __init__(
         self,
@@ -77,7 +70,7 @@ class Owner:
         self.inbox: asyncio.Queue[Message] = asyncio.Queue()
         self.states: dict[str, State] = {}
         self.adapters: dict[str, Adapter] = {}
-        self.demand = Demand()
+        self.queue = SlotQueue()
         self.usage = UsageTable()
         self._slots = slots
         self._retry = retry
@@ -85,32 +78,32 @@ class Owner:
         self._on_loaded = on_loaded
         self._on_unloaded = on_unloaded
         self._name = name
-        self._moves = Moves(loader, self.inbox.put_nowait)
+        self._transfers = Transfers(loader, self.inbox.put_nowait)
 
     async def run(self) -> None:
-        """For ever."""
+        """Handle messages until cancelled."""
         try:
             while True:
                 self._handle(await self.inbox.get())
                 self._fetch_next()
-                self._place()
+                self._allocate()
                 self._count()
         finally:
-            self._moves.cancel()
+            self._transfers.cancel()
 
     def _handle(self, message: Message) -> None:  # noqa: PLR0912
         match message:
             case Acquire(adapter, granted, since):
                 self._acquire(adapter, Ticket(granted, since))
             case Abandon(adapter_id, granted):
-                was_waiting = self.demand.leave(adapter_id, granted)
+                was_waiting = self.queue.leave(adapter_id, granted)
                 if not was_waiting and not granted.cancelled() and granted.exception() is None:
                     self._release(adapter_id)  # granted in the moment in which it was given up
             case Release(adapter_id):
                 self._release(adapter_id)
             case Preload(adapter, priority):
                 self._know(adapter)
-                self.demand.want(adapter.adapter_id, priority, time.monotonic())
+                self.queue.want(adapter.adapter_id, priority, time.monotonic())
             case Retire(adapter_id, reason):
                 self._retire(adapter_id, reason)
             case Evict():
@@ -141,14 +134,14 @@ class Owner:
         self._know(adapter)
         adapter_id = adapter.adapter_id
         state = self.states[adapter_id]
-        metrics.ASKED.labels(self._name, _FOUND.get(type(state), "slot")).inc()
+        metrics.ASKED.labels(self._name, FOUND_IN.get(type(state), "slot")).inc()
         match state:
             case Failed(failure, retry_at):
                 ticket.granted.set_exception(failure.to_api(adapter_id, max(1.0, retry_at - time.monotonic())))
             case Loaded() | Draining():
                 self._grant(adapter_id, ticket)
             case _:
-                self.demand.join(adapter_id, ticket)
+                self.queue.join(adapter_id, ticket)
                 late = ticket.since + self._rules.patience - time.monotonic()
                 asyncio.get_running_loop().call_later(max(0.0, late), self.inbox.put_nowait, Look())
 
@@ -158,7 +151,7 @@ class Owner:
         match self.states[adapter_id]:
             case Loaded() as held:
                 self.states[adapter_id] = replace(
-                    held, users=held.users + 1, last_used=time.monotonic(), came_for=Priority.REQUEST
+                    held, users=held.users + 1, last_used=time.monotonic(), loaded_for=Priority.REQUEST
                 )
             case Draining() as held:
                 self.states[adapter_id] = replace(held, users=held.users + 1)
@@ -183,13 +176,13 @@ class Owner:
                 raise AssertionError(f"{adapter_id} was released while {other}")
 
     def _retire(self, adapter_id: str, reason: str) -> None:
-        self.demand.unwant(adapter_id)
+        self.queue.unwant(adapter_id)
         match self.states.get(adapter_id):
             case Loaded(path=path, users=0):
                 self._unload(adapter_id, path, reason, gone=True)
             case Loaded(path=path, users=users) | Yielding(path=path, users=users):
                 self.states[adapter_id] = Draining(path, reason, users)
-            case Known() | Cached() | Failed() if not self.demand.waiting(adapter_id):
+            case Known() | Cached() | Failed() if not self.queue.waiting(adapter_id):
                 self._forget(adapter_id)
             case _:
                 # On its way in for a request that was resolved before: least recently used takes it out.
@@ -203,11 +196,11 @@ class Owner:
             if isinstance(state, Loaded)
             and state.users == 0
             and state.last_used <= before
-            and adapter_id not in self.demand.pinned
+            and adapter_id not in self.queue.pinned
             and (message.only is None or adapter_id in message.only)
         ]
         for adapter_id, path in leaving:
-            self.demand.unwant(adapter_id)  # or it would come back at once
+            self.queue.unwant(adapter_id)  # or it would come back at once
             self._unload(adapter_id, path, message.reason, gone=False)
         if not message.leaving.done():
             message.leaving.set_result(tuple(adapter_id for adapter_id, _ in leaving))
@@ -217,12 +210,12 @@ class Owner:
         metrics.FAILED.labels(self._name, failure.code).inc()
         wait = min(1.0, self._retry) if failure.transient else self._retry
         self.states[adapter_id] = Failed(failure, time.monotonic() + wait)
-        wanted = self.demand.preloaded(adapter_id)
+        wanted = self.queue.preloaded(adapter_id)
         if failure.transient and wanted is not None:
             # Nobody may ask for it for long, yet it is to be there when somebody does.
             again = Preload(self.adapters[adapter_id], wanted)
             asyncio.get_running_loop().call_later(wait, self.inbox.put_nowait, again)
-        for ticket in self.demand.take(adapter_id):
+        for ticket in self.queue.take(adapter_id):
             if not ticket.granted.done():
                 ticket.granted.set_exception(failure.to_api(adapter_id, wait))
 
@@ -236,14 +229,14 @@ class Owner:
             return
         if not isinstance(held, Loading):
             raise AssertionError(f"{adapter_id} was bound while {held}")
-        came_for, _ = self.demand.rank(adapter_id)
-        self.states[adapter_id] = Loaded(held.path, result, last_used=time.monotonic(), came_for=came_for)
-        self.demand.loaded(adapter_id)
+        loaded_for, _ = self.queue.rank(adapter_id)
+        self.states[adapter_id] = Loaded(held.path, result, last_used=time.monotonic(), loaded_for=loaded_for)
+        self.queue.loaded(adapter_id)
         self.usage.loaded(adapter_id)
         metrics.LOADED.labels(self._name).inc()
         metrics.LOAD_SECONDS.labels(self._name).observe(seconds)
         self._on_loaded(self.adapters[adapter_id], result, seconds)
-        for ticket in self.demand.take(adapter_id):
+        for ticket in self.queue.take(adapter_id):
             self._grant(adapter_id, ticket)
 
     def _unbound(self, adapter_id: str, reason: str) -> None:
@@ -253,38 +246,38 @@ class Owner:
         if not isinstance(held, Unloading):
             raise AssertionError(f"{adapter_id} was unbound while {held}")
         self.states[adapter_id] = Cached(held.path)
-        if held.gone and not self.demand.waiting(adapter_id):
+        if held.gone and not self.queue.waiting(adapter_id):
             self._forget(adapter_id)
 
     def _forget(self, adapter_id: str) -> None:
         self.states.pop(adapter_id, None)
         self.adapters.pop(adapter_id, None)
-        self.demand.forget(adapter_id)
+        self.queue.forget(adapter_id)
 
     def _fetch_next(self) -> None:
         """Starts downloads, those that requests wait for first."""
         known = [one for one, state in self.states.items() if isinstance(state, Known)]
-        known.sort(key=self.demand.rank)
+        known.sort(key=self.queue.rank)
         fetching = sum(isinstance(state, Fetching) for state in self.states.values())
         for adapter_id in known[: max(0, FETCHES - fetching)]:
             self.states[adapter_id] = Fetching()
-            self._moves.fetch(self.adapters[adapter_id])
+            self._transfers.fetch(self.adapters[adapter_id])
 
-    def _place(self) -> None:
-        """Does what `placement.place` says."""
+    def _allocate(self) -> None:
+        """Start the loads and unloads that `allocation.allocate` decides on."""
         now = time.monotonic()
-        self.demand.expire(now)
+        self.queue.expire(now)
         held = {one: state for one, state in self.states.items() if isinstance(state, IN_SLOT)}
         free = self._slots - len(held)
-        cached = {one: state.path for one in self.demand.pressing if isinstance(state := self.states.get(one), Cached)}
+        cached = {one: state.path for one in self.queue.pressing if isinstance(state := self.states.get(one), Cached)}
         if free > 0:
-            filling = (one for one in self.demand.filling() if one not in cached)
+            filling = (one for one in self.queue.filling() if one not in cached)
             ready = ((one, state.path) for one in filling if isinstance(state := self.states.get(one), Cached))
             cached |= islice(ready, free)
         kinds = Counter(type(state) for state in held.values())
-        moves = place(
-            [Candidate(one, self.adapters[one].domain, *self.demand.rank(one)) for one in cached],
-            [self._held(one, state) for one, state in held.items()],
+        moves = allocate(
+            [Candidate(one, self.adapters[one].domain, *self.queue.rank(one)) for one in cached],
+            [self._occupant(one, state) for one, state in held.items()],
             free,
             kinds[Unloading],
             kinds[Yielding],
@@ -293,7 +286,7 @@ class Owner:
         )
         for adapter_id in moves.load:
             self.states[adapter_id] = Loading(cached[adapter_id])
-            self._moves.load(self.adapters[adapter_id], cached[adapter_id])
+            self._transfers.load(self.adapters[adapter_id], cached[adapter_id])
         for adapter_id, state in held.items():
             match state:
                 case Loaded(path=path) if adapter_id in moves.evict:
@@ -302,22 +295,22 @@ class Owner:
                     self.states[adapter_id] = Yielding(path, proof, last_used, users)
                 case Yielding(path, proof, last_used, users) if not moves.short:
                     self.states[adapter_id] = Loaded(path, proof, last_used, users)
-                    for ticket in self.demand.take(adapter_id):
+                    for ticket in self.queue.take(adapter_id):
                         self._grant(adapter_id, ticket)
                 case _:
                     pass
 
-    def _held(self, adapter_id: str, state: State) -> Held:
+    def _occupant(self, adapter_id: str, state: State) -> Occupant:
         domain = self.adapters[adapter_id].domain
-        if not isinstance(state, Loaded) or adapter_id in self.demand.pinned:
-            return Held(adapter_id, domain, 0.0)
+        if not isinstance(state, Loaded) or adapter_id in self.queue.pinned:
+            return Occupant(adapter_id, domain, 0.0)
         # What merely filled a free slot and was never used is the first to leave.
-        last_used = 0.0 if state.came_for is Priority.ACTIVATION else state.last_used
-        return Held(adapter_id, domain, last_used, idle=state.users == 0, busy=state.users > 0)
+        last_used = 0.0 if state.loaded_for is Priority.ACTIVATION else state.last_used
+        return Occupant(adapter_id, domain, last_used, idle=state.users == 0, busy=state.users > 0)
 
     def _unload(self, adapter_id: str, path: Path, reason: str, *, gone: bool) -> None:
         self.states[adapter_id] = Unloading(path, gone)
-        self._moves.unload(adapter_id, reason)
+        self._transfers.unload(adapter_id, reason)
 
     def _count(self) -> None:
         held = Counter(type(state) for state in self.states.values())

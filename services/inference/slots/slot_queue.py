@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.inference.slots.placement import Priority
+from services.inference.slots.allocation import Priority
 
 EXPIRES = 60.0
 """Seconds after which a workflow or a prediction that got no slot is out of date."""
@@ -20,7 +20,7 @@ class Ticket:
     since: float
 
 
-class Demand:
+class SlotQueue:
     """Who wants which adapter. Owned by the task of `Adapters`."""
 
     def __init__(self) -> None:

@@ -1,15 +1,16 @@
-"""States of an adapter in this process. `owner.py` alone moves one to another.
+"""States of an adapter in this process. `scheduler.py` alone moves one to another.
 
 known → fetching → cached → loading → loaded → draining → unloading → (cached | gone)
 loaded → yielding → unloading, or back to loaded when its slot is no longer needed
 from fetching and loading also → failed, and from failed → known when it may be tried again
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.inference.errors import ApiError, Busy, CannotServe
-from services.inference.slots.placement import Priority
+from services.inference.slots.allocation import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Loaded:
     proof: Proof
     last_used: float
     users: int = 0
-    came_for: Priority = Priority.REQUEST
+    loaded_for: Priority = Priority.REQUEST
     """Why it was brought in; a request from its first use on."""
 
 
@@ -124,3 +125,11 @@ class Failed:
 
 State = Known | Fetching | Cached | Loading | Loaded | Yielding | Draining | Unloading | Failed
 IN_SLOT = (Loading, Loaded, Yielding, Draining, Unloading)
+FOUND_IN: Mapping[type[State], str] = {
+    Known: "store",
+    Fetching: "store",
+    Cached: "disk",
+    Loading: "disk",
+    Failed: "failed",
+}
+"""Where a request finds its adapter, in metrics; in a slot where none of these."""

@@ -1,4 +1,4 @@
-"""Runs the loader's steps beside the owner task (`owner.py`), which hears of each end as a message."""
+"""Runs the loader's steps beside the scheduler (`scheduler.py`), which gets a message at the end of each."""
 
 import asyncio
 import time
@@ -23,12 +23,12 @@ class Loader(Protocol):
     async def unload(self, adapter_id: str) -> None: ...
 
 
-class Moves:
-    """Starts moves; each ends with exactly one message to `tell`, however it went."""
+class Transfers:
+    """Starts the steps; each ends with exactly one message to `send`, whether it succeeded or failed."""
 
-    def __init__(self, loader: Loader, tell: Callable[[Message], None]) -> None:
+    def __init__(self, loader: Loader, send: Callable[[Message], None]) -> None:
         self._loader = loader
-        self._tell = tell
+        self._send = send
         self._tasks: set[asyncio.Task[None]] = set()
 
     def fetch(self, adapter: Adapter) -> None:
@@ -61,7 +61,7 @@ class Moves:
         except Exception as error:  # a state must never be left hanging: its requests would wait for nothing
             log.exception("fetch_failed", adapter_id=adapter.adapter_id)
             result = LoadFailed("fetch_failed", f"{type(error).__name__}: {error}", transient=True)
-        self._tell(Fetched(adapter.adapter_id, result))
+        self._send(Fetched(adapter.adapter_id, result))
 
     async def _load(self, adapter: Adapter, path: Path) -> None:
         begun = time.monotonic()
@@ -72,10 +72,10 @@ class Moves:
         except Exception as error:  # as above
             log.exception("load_failed", adapter_id=adapter.adapter_id)
             result = LoadFailed("load_failed", f"{type(error).__name__}: {error}")
-        self._tell(Bound(adapter.adapter_id, result, time.monotonic() - begun))
+        self._send(Bound(adapter.adapter_id, result, time.monotonic() - begun))
 
     async def _unload(self, adapter_id: str, reason: str) -> None:
         try:
             await self._loader.unload(adapter_id)
         finally:
-            self._tell(Unbound(adapter_id, reason))
+            self._send(Unbound(adapter_id, reason))

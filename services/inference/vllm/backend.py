@@ -82,8 +82,7 @@ class VllmBackend:
             async with AsyncExitStack() as attempt:
                 server, name = await attempt.enter_async_context(self._fleet.serving(adapter_id, retries.tried))
                 try:
-                    stops = self._stops if request.stop_ids is None else request.stop_ids
-                    deliveries = await attempt.enter_async_context(server.client.stream(name, request, stops))
+                    deliveries = await attempt.enter_async_context(server.client.stream(name, request, self._stops))
                     first = await anext(deliveries)
                 except VllmError as error:
                     await retries.after(server, error)

@@ -165,7 +165,7 @@ class VllmClient:
     ) -> AsyncIterator[AsyncIterator[Token | Finished]]:
         """Tokens as they come, ended by `Finished`; leaving the context closes the connection, which cancels the rest.
 
-        stops: tokens that end the answer and are not part of it.
+        stops: the model's own end tokens, where the request does not set others.
         """
         body = _body(model, list(request.prompt_ids)) | {
             "stream": True,
@@ -183,7 +183,7 @@ class VllmClient:
             "return_token_ids": True,
             # Ours alone end an answer, so that the same model ends where it does in the engine of this process.
             "ignore_eos": True,
-            "stop_token_ids": sorted(stops),
+            "stop_token_ids": sorted(ending := request.stops(stops)),
         }
         if request.repetition_penalty is not None:
             body["repetition_penalty"] = request.repetition_penalty
@@ -193,7 +193,7 @@ class VllmClient:
                 if response.is_error:
                     await response.aread()
                     raise _error(response)
-                async with aclosing(self._tokens(response, model, stops, request.alternatives)) as tokens:
+                async with aclosing(self._tokens(response, model, ending, request.alternatives)) as tokens:
                     yield tokens
         except httpx.RequestError as error:
             raise ServerAway(f"{type(error).__name__} {error}".rstrip()) from error

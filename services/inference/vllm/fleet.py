@@ -14,8 +14,8 @@ from fleet_events.v1 import Adapter
 from fleet_kit import tasks
 from services.inference.errors import Busy
 from services.inference.slots.states import LoadFailed, Proof
+from services.inference.vllm.assignment import assign
 from services.inference.vllm.client import Misconfigured, NotServed, Refused, Served, ServerAway, VllmClient, VllmError
-from services.inference.vllm.placement import place
 
 log = structlog.get_logger()
 RETRY_AFTER = 2.0
@@ -204,7 +204,7 @@ class VllmFleet:
         """Name of every adapter → the servers that should hold it."""
         names = [placed.name for placed in self._wanted.values()]
         urls = [server.url for server in self._healthy]
-        homes = place(names, urls, copies=self._copies, most=self._most)
+        homes = assign(names, urls, copies=self._copies, most=self._most)
         return {name: [self._servers[url] for url in urls] for name, urls in homes.items()}
 
     async def _reconcile(self) -> None:

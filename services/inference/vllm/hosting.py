@@ -28,6 +28,7 @@ class Described:
     revision: str
     shapes: dict[str, tuple[int, int]]
     context: int
+    embeddings: int
     stops: frozenset[int]
     own: GenerationSettings
 
@@ -48,6 +49,7 @@ def describe(folder: Path) -> Described:
         revision=base_model.revision(folder),
         shapes=base_model.target_shapes(folder),
         context=int(getattr(config, "max_position_embeddings", 2048)),
+        embeddings=int(getattr(config.get_text_config(), "vocab_size", len(tokenizer))),
         stops=base_model.end_tokens(generation, tokenizer),
         own=GenerationSettings.of(generation),
     )

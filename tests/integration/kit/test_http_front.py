@@ -160,6 +160,25 @@ async def test_a_chunked_body_is_counted_as_it_comes_and_costs_no_memory(doors: 
     assert await doors.memory() - before < 40_000  # kB, where 300 MB were on offer thrice
 
 
+async def test_a_client_that_is_still_sending_gets_the_refusal_and_no_reset(doors: Doors) -> None:
+    for token, status in ((True, 413), (False, 401)):
+        for _ in range(40):
+            sender = await doors.send(f"POST /v1/notes HTTP/1.1\r\nContent-Length: {8 * MIB}", token=token)
+            for _ in range(4):
+                sender.writer.write(bytes(MIB))
+                await sender.writer.drain()
+            assert (await sender.answer(within=10))[0] == status
+
+
+async def test_a_client_that_sends_for_ever_is_listened_to_for_a_bounded_time(doors: Doors) -> None:
+    sender = await doors.send("POST /v1/notes HTTP/1.1\r\nContent-Length: 100000000000")
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(20):
+            while True:
+                sender.writer.write(bytes(MIB))
+                await sender.writer.drain()
+
+
 async def test_a_body_that_stops_half_way_is_answered_and_its_connection_closed(doors: Doors) -> None:
     for head in ("POST /v1/notes", "PUT /v1/files"):
         sender = await doors.send(f"{head} HTTP/1.1\r\nContent-Length: 1000", b'{"text": ')

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleet_events.v1 import Adapter
 from services.inference.slots.adapters import Adapters
-from services.inference.slots.placement import Rules
+from services.inference.slots.allocation import Rules
 from services.inference.slots.states import LoadFailed, Proof
 
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
 from lora_core.generation_settings import GenerationSettings
-from services.inference.base_models import Hosted, Hosting, Limits
+from services.inference.base_models import BaseModels, Limits, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.engine_thread import Finished, Token
 from services.inference.generation import Generator
@@ -100,15 +100,25 @@ class Sentences:
 
 
 def surface(
-    said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
+    said: str | Sequence[int] = "Yes.",
+    *,
+    tokenizer: Any = None,
+    own: GenerationSettings | None = None,
+    rows: int = 2,
+    embeddings: int | None = None,
 ) -> tuple[httpx.AsyncClient, Script]:
     """A client of the routes, and the back end behind them."""
-    app, backend = application(said, tokenizer=tokenizer, own=own, rows=rows)
+    app, backend = application(said, tokenizer=tokenizer, own=own, rows=rows, embeddings=embeddings)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference"), backend
 
 
 def application(
-    said: str | Sequence[int] = "Yes.", *, tokenizer: Any = None, own: GenerationSettings | None = None, rows: int = 2
+    said: str | Sequence[int] = "Yes.",
+    *,
+    tokenizer: Any = None,
+    own: GenerationSettings | None = None,
+    rows: int = 2,
+    embeddings: int | None = None,
 ) -> tuple[FastAPI, Script]:
     """The routes, and the back end behind them."""
     tokenizer = tokenizer or byte_tokenizer()
@@ -116,15 +126,15 @@ def application(
     backend = Script(ids, rows)
 
     @asynccontextmanager
-    async def lease_all(_adapters: object, _head_start: float = 0.0) -> AsyncIterator[None]:
+    async def lease_all(_adapters: object, _wait_credit: float = 0.0) -> AsyncIterator[None]:
         yield
 
     async def nowhere_else(_request: object, _chosen: object) -> None:
         return None
 
-    hosted = Hosted(
+    hosted = ServedBaseModel(
         Base(MODEL, "0" * 64),
-        Vocabulary(tokenizer),
+        Vocabulary(tokenizer, embeddings),
         SimpleNamespace(lease_all=lease_all),  # type: ignore[arg-type]
         backend,  # type: ignore[arg-type]
         Limits(max_prompt_tokens=2048, max_completion_tokens=1024, default_completion_tokens=64, context=2048),
@@ -132,7 +142,7 @@ def application(
     )
     generator = Generator(
         projection=SimpleNamespace(catalogue=Catalogue()),
-        hosting=Hosting([hosted]),
+        hosting=BaseModels([hosted]),
         preloading=SimpleNamespace(asked=lambda *given: backend.foreseen.append(given)),  # type: ignore[arg-type]
         publisher=SimpleNamespace(say=lambda *_, **__: None),  # type: ignore[arg-type]
         ids=GenerationIds(b"secret"),

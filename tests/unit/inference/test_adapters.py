@@ -9,7 +9,7 @@ from fleet_events.v1 import Adapter
 from inference.events import adapter
 from inference.scripted import ScriptedLoader, hold, running, settle
 from services.inference.errors import Busy, CannotServe
-from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.allocation import Priority, Rules
 from services.inference.slots.states import ARTIFACT_GONE, Cached, Draining, Failed, Loaded, LoadFailed, Yielding
 
 A, B, C = (adapter(version) for version in ("1.0.0", "2.0.0", "3.0.0"))
@@ -335,8 +335,8 @@ async def test_a_head_start_puts_a_request_before_those_that_came_earlier() -> N
         using = asyncio.create_task(hold(adapters, A, done))
         await settle()
 
-        async def use(one: Adapter, head_start: float) -> None:
-            async with adapters.lease(one, head_start):
+        async def use(one: Adapter, wait_credit: float) -> None:
+            async with adapters.lease(one, wait_credit):
                 pass
 
         tasks = [asyncio.create_task(use(B, 0.0)), asyncio.create_task(use(C, 1.0))]

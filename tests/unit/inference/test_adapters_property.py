@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fleet_events.v1 import Adapter
 from inference.events import adapter
 from services.inference.slots.adapters import Adapters
-from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.allocation import Priority, Rules
 from services.inference.slots.states import IN_SLOT, Loaded, LoadFailed, Proof, Yielding
 
 FLEET = [adapter(f"{number}.0.0", domain=domain) for domain in ("law", "tax", "hr") for number in range(1, 4)]

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from fleet_events.topology import REPLICAS
-from services.inference.base_models import Hosting
+from services.inference.base_models import BaseModels
 from services.inference.http.drain import Gate
 from services.inference.replicas import announcements
 from services.inference.replicas.announcements import Announcements
-from services.inference.replicas.placement import Replica, Serving
+from services.inference.replicas.selection import Replica, Serving
 
 BASE = "sha256-of-the-base"
 TTL = REPLICAS.ttl.total_seconds()
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def seen(clock: Clock) -> Announcements:
     nothing: Any = SimpleNamespace()
-    return Announcements(nothing, "here", "http://here:1", Hosting([]), gate=Gate(), every=1.0)
+    return Announcements(nothing, "here", "http://here:1", BaseModels([]), gate=Gate(), every=1.0)
 
 
 def said(name: str, *, url: str = "", waiting: int = 0) -> bytes:

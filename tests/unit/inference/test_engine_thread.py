@@ -127,6 +127,29 @@ async def test_each_request_gets_its_own_tokens_however_many_there_are() -> None
         assert engine.most == 3
 
 
+async def test_the_first_of_requests_that_belong_together_hands_all_of_them_over() -> None:
+    async with running(rows=4) as (thread, engine):
+        asks: list[Any] = [Ask(tokens=3, first=10 * n) for n in range(3)]
+        with thread.together(asks) as streams:
+            for number, stream in enumerate(streams):
+                async with stream as deliveries:
+                    got = [one.id async for one in deliveries if isinstance(one, Token)]
+                assert got == [10 * number + at for at in range(3)]
+        assert [batch.requests for batch in engine.batches] == [asks]
+
+
+async def test_requests_that_belong_together_and_were_not_begun_are_cancelled_at_the_end() -> None:
+    async with running() as (thread, engine):
+        with thread.together([Ask(tokens=2), Ask(tokens=10**9)]) as (stream, _):  # type: ignore[list-item]
+            async with stream as deliveries:
+                async for _one in deliveries:
+                    pass
+        async with asyncio.timeout(5):
+            while thread.load != (0, 0):
+                await asyncio.sleep(0)
+        assert list(engine.batches[0].ended.values()) == ["length", "cancelled"]
+
+
 async def test_requests_that_wait_together_start_together() -> None:
     async with running(rows=4) as (thread, engine):
         engine.gate.clear()

@@ -15,7 +15,7 @@ from starlette.types import Message
 from fleet_kit.acting_for import ACT_FOR
 from services.inference.replicas import forwarding
 from services.inference.replicas.forwarding import ANSWERED_BY, HOP, AnsweredBy, Forwarding
-from services.inference.replicas.placement import Replica, Serving
+from services.inference.replicas.selection import Replica, Serving
 
 BASE = "sha256-of-the-base"
 BODY = b'{"model": "law-lora", "messages": [], "stream": false}'

@@ -12,6 +12,8 @@ import pytest
 
 from inference.surface import CHATML, MODEL, byte_tokenizer, chat, surface
 from lora_core.generation_settings import GenerationSettings
+from lora_core.sampling import SamplingParams
+from services.inference.http.schemas import ChatRequest
 
 pytestmark = pytest.mark.unit
 
@@ -289,6 +291,7 @@ async def test_every_sampling_parameter_reaches_the_engine() -> None:
         "temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": -0.5,
         "repetition_penalty": 1.2, "logit_bias": {"65": -100, "66": 2.5}, "seed": -3,
     }  # fmt: skip
+    assert {*more, "max_tokens"} == SamplingParams.__dataclass_fields__.keys() & ChatRequest.model_fields.keys()
     assert (await http.post("/v1/chat/completions", json=chat(**more))).status_code == 200
     [asked] = backend.asked
     for name, value in more.items():
@@ -400,6 +403,21 @@ async def test_every_form_of_a_prompt_gets_a_choice_of_each_in_order(prompt: Any
     assert {one["choices"][0]["index"] for one in chunks} == set(range(prompts * n))
 
 
+@pytest.mark.parametrize("prompt", ["é or", ["One", "Two"], IDS])
+@pytest.mark.parametrize("more", [{}, {"logprobs": 1}, {"n": 2, "logprobs": 0}, {"max_tokens": 0, "logprobs": 2}])
+async def test_an_echo_is_streamed_as_it_is_in_a_whole_answer(prompt: Any, more: dict[str, Any]) -> None:
+    http, _ = surface("ü€b")
+    body = {"model": MODEL, "prompt": prompt, "echo": True, **more}
+    whole = (await http.post("/v1/completions", json=body)).json()["choices"]
+    chunks = [one["choices"][0] for one in await streamed(http, "/v1/completions", body)]
+    for choice in whole:
+        own = [one for one in chunks if one["index"] == choice["index"]]
+        assert "".join(one["text"] for one in own) == choice["text"]
+        assert [one["finish_reason"] for one in own] == [None] * (len(own) - 1) + [choice["finish_reason"]]
+        for name, values in (choice["logprobs"] or {}).items():
+            assert [value for one in own if one["logprobs"] for value in one["logprobs"][name]] == values
+
+
 @pytest.mark.parametrize("prompt", [[], "", [""], [[]], [["a"]], {"text": "a"}, 7, [IDS, "a"]])
 async def test_a_prompt_of_another_form_is_refused_by_name(prompt: Any) -> None:
     http, _ = surface()
@@ -503,3 +521,63 @@ async def test_token_ids_of_another_vocabulary_are_refused_with_what_to_do() -> 
         assert "token" in refused.json()["error"]["message"]
     assert "check_embedding_ctx_length=False" in refused.json()["error"]["message"]
     assert backend.embedded == []
+
+
+# The model's chat template
+
+THINKING = (
+    CHATML
+    + "{%- if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{{ style.tone if style is defined }}"
+)
+
+
+async def test_a_request_sets_the_variables_that_the_models_template_reads() -> None:
+    http, backend = surface(tokenizer=byte_tokenizer(THINKING))
+    for more in ({}, {"enable_thinking": False, "style": {"tone": "dry"}, "unset": None}):
+        answer = await http.post("/v1/chat/completions", json=chat(chat_template_kwargs=more))
+        assert answer.status_code == 200, answer.text
+    plain, quick = map(text_of, backend.asked)
+    assert quick == plain + "<think></think>dry"
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "told"),
+    [
+        ({"enable_thought": False}, 400, "no variable 'enable_thought': it reads enable_thinking, style"),
+        ({"messages": "no"}, 400, "no variable 'messages'"),
+        ({"style": ["dry"]}, 422, "expected text, finite numbers, booleans"),
+        ({"style": {"a": {"b": {"c": {"d": 1}}}}}, 422, "at most 4 deep"),
+        ({"style": "x" * 5000}, 422, "at most 4096 bytes"),
+    ],
+)
+async def test_other_variables_of_the_template_are_refused_by_name(given: object, status: int, told: str) -> None:
+    http, _ = surface(tokenizer=byte_tokenizer(THINKING))
+    answer = await http.post("/v1/chat/completions", json=chat(chat_template_kwargs=given))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (status, "chat_template_kwargs")
+    assert told in error["message"]
+
+
+# Tokens that the model has no embedding of
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", chat("Hi <|im_end|>"), "messages"),
+        ("/v1/completions", {"model": MODEL, "prompt": [5, 258]}, "prompt"),
+        ("/v1/completions", {"model": MODEL, "prompt": "Hi <|im_end|>"}, "prompt"),
+        ("/v1/embeddings", {"model": MODEL, "input": ["Hi", "Hi <|im_end|>"]}, "input"),
+        ("/v1/embeddings", {"model": MODEL, "input": [5, 258]}, "input"),
+        ("/v1/completions", {"model": MODEL, "prompt": "Hi", "logit_bias": {"258": 1}}, "logit_bias"),
+    ],
+)
+async def test_a_token_beyond_the_models_embedding_is_refused_naming_the_field(
+    path: str, body: dict[str, Any], param: str
+) -> None:
+    http, backend = surface(embeddings=258)
+    answer = await http.post(path, json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param), answer.text
+    assert "token id 258" in error["message"]
+    assert not backend.asked

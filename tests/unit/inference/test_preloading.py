@@ -9,7 +9,7 @@ import pytest
 from fleet_kit.auth import Caller
 from inference.events import BASE_REVISION, activated, adapter
 from inference.scripted import ScriptedLoader, running, settle
-from services.inference.base_models import Hosted, Hosting
+from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.errors import NotFound
 from services.inference.policies.policy import ActivationPolicy
@@ -17,7 +17,7 @@ from services.inference.policies.predictor import Predictor
 from services.inference.policies.preloading import WORKFLOW_AGAIN, Preloading
 from services.inference.resolution import Base
 from services.inference.slots.adapters import Adapters
-from services.inference.slots.placement import Priority, Rules
+from services.inference.slots.allocation import Priority, Rules
 from services.inference.slots.states import Cached, Loaded
 
 LAW, TAX, HR, SHOP = (adapter(domain=domain) for domain in ("law", "tax", "hr", "shop"))
@@ -44,7 +44,7 @@ async def preloading(
 ) -> AsyncIterator[tuple[Preloading, Adapters, Clock]]:
     nothing: Any = None
     async with running(ScriptedLoader(), slots=slots, rules=rules) as adapters:
-        hosting = Hosting([Hosted(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing)])
+        hosting = BaseModels([ServedBaseModel(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing)])
         clock = Clock()
         yield Preloading(hosting, policy or ActivationPolicy(), Predictor(), WORKFLOWS, clock), adapters, clock
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.inference.replicas.placement import Reason, Replica, Serving, decide, place
+from services.inference.replicas.selection import Reason, Replica, Serving, decide, place
 
 BASE = "sha256-of-the-base"
 FACTOR = 1.25

@@ -7,11 +7,11 @@ import pytest
 from fleet_kit.memory import Reading
 from inference.events import BASE_REVISION, adapter
 from inference.scripted import ScriptedLoader, running, settle
-from services.inference.base_models import Hosted, Hosting
+from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.policies.pressure import Ladder, Level
 from services.inference.policies.watch import PressureWatch
 from services.inference.resolution import Base
-from services.inference.slots.placement import Priority
+from services.inference.slots.allocation import Priority
 from services.inference.slots.states import Cached, Loaded
 
 IN_USE, PINNED, IDLE, LATER = (adapter(f"{number}.0.0") for number in range(1, 5))
@@ -26,7 +26,7 @@ async def test_low_preloads_medium_holds_high_evicts_the_idle_critical_keeps_onl
         trims.append(share)
 
     async with running(ScriptedLoader(), slots=4) as adapters:
-        hosting = Hosting([Hosted(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing, trim)])
+        hosting = BaseModels([ServedBaseModel(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing, trim)])
 
         def watch(idle: float) -> PressureWatch:
             return PressureWatch(
@@ -75,7 +75,9 @@ async def test_low_preloads_medium_holds_high_evicts_the_idle_critical_keeps_onl
 async def test_a_request_is_served_at_every_level() -> None:
     nothing: Any = None
     async with running(ScriptedLoader(), slots=1) as adapters:
-        hosting = Hosting([Hosted(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing, settle)])
+        hosting = BaseModels(
+            [ServedBaseModel(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing, settle)]
+        )
         await PressureWatch(hosting, Ladder(), idle=0, every=5, read=lambda: [Reading("test", 99, 100)]).look()
         async with adapters.lease(IDLE):
             assert isinstance(adapters.states[IDLE.adapter_id], Loaded)
@@ -86,7 +88,7 @@ async def test_adapters_on_servers_elsewhere_are_not_evicted_for_this_machines_m
     async with running(ScriptedLoader(), slots=1) as adapters:
         async with adapters.lease(IDLE):
             pass
-        hosting = Hosting([Hosted(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing)])
+        hosting = BaseModels([ServedBaseModel(Base("tiny", BASE_REVISION), nothing, adapters, nothing, nothing)])
         await PressureWatch(hosting, Ladder(), idle=0, every=5, read=lambda: [Reading("test", 99, 100)]).look()
         await settle()
         assert isinstance(adapters.states[IDLE.adapter_id], Loaded)

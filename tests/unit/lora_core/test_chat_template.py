@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lora_core.chat_template import ChatTemplate, RenderLimits, TemplateRefuses, TemplateTooCostly
+from lora_core.chat_template import ChatTemplate, RenderLimits, TemplateRefuses, TemplateTooCostly, UnknownVariables
 
 pytestmark = pytest.mark.unit
 
@@ -288,3 +288,19 @@ def test_a_folder_has_the_template_of_its_tokenizer(tokenizer: Any, tmp_path: Pa
     with closing(read), closing(ChatTemplate.of(tokenizer)) as own:  # type: ignore[type-var]
         assert read.render(TALK, add_generation_prompt=True) == own.render(TALK, add_generation_prompt=True)
     assert ChatTemplate.of_folder(tmp_path / "nothing") is None
+
+
+THINKS = (
+    "{% if thinking is not defined %}{% set thinking = false %}{% endif %}{% set own = 1 %}{{ bos_token }}"
+    "{{ thinking }}|{{ settings.deep.much if settings is defined }}|{% for m in messages %}{{ m.content }}{% endfor %}"
+)
+
+
+def test_a_template_gets_the_variables_that_it_reads_and_no_others() -> None:
+    with closing(ChatTemplate(THINKS, {"bos_token": "<s>"})) as template:
+        extra = {"thinking": True, "settings": {"deep": {"much": 3}}}
+        assert template.render(TALK[:1], extra=extra) == "<s>True|3|Be brief."
+        assert template.render(TALK[:1]) == "<s>False||Be brief."
+        for name in ("think", "own", "messages", "bos_token", "strftime_now", "dict", "raise_exception", "m"):
+            with pytest.raises(UnknownVariables, match=f"no variable '{name}': it reads settings, thinking"):
+                template.render(TALK[:1], extra={"thinking": True, name: 1})

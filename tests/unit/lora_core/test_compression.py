@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from lora_core import ArrowEngine, CorruptAdapter, InvalidAdapter, LoRACard, LoRAFormat, LoRAWeights
 from lora_core.array import narrow, widen
-from lora_core.compression_quality import compress, matrix_error, measure_drift
+from lora_core.compression_quality import compress, matrix_error, measure_difference
 from lora_core.profiles import DEFAULT, PROFILES, QuantisationProfile, profile_of
 from lora_core.quantisation import dequantise, quantise
 
@@ -85,14 +85,14 @@ def test_a_quantised_file_is_smaller_opens_in_any_reader_and_loads_in_the_dtype_
 @pytest.mark.requirement("AS-2.3")
 def test_drift_is_nothing_for_the_same_adapter_and_grows_with_fewer_bits(engine, make_card, tmp_path) -> None:
     card = make_card(rank=8)
-    same = measure_drift(engine, card, card, PROMPTS)
+    same = measure_difference(engine, card, card, PROMPTS)
     assert (same.agreement, same.positions) == (1.0, 14)
     # Two rows of one batch are not promised the same rounding: 1e-6 was seen, a fault of ours would be far larger.
     assert (same.divergence, same.logit) == pytest.approx((0.0, 0.0), abs=1e-4)
     found = []
     for storage in ("int8", "int4"):
         LoRAFormat.save(card, tmp_path / storage, storage)
-        found.append(measure_drift(engine, card, LoRAFormat.load(tmp_path / storage), PROMPTS))
+        found.append(measure_difference(engine, card, LoRAFormat.load(tmp_path / storage), PROMPTS))
     assert 0 < found[0].divergence < found[1].divergence
     assert 0 < found[0].logit < found[1].logit
     assert engine.loaded == ()
@@ -102,7 +102,7 @@ def test_drift_is_nothing_for_the_same_adapter_and_grows_with_fewer_bits(engine,
 def test_a_compressed_adapter_is_kept_only_if_it_passes_on_the_validation_prompts(engine, make_card, tmp_path) -> None:
     card = make_card(rank=8)
     kept = compress(card, tmp_path / "kept.arrow", profile_of("workflow-builder", "server"), engine, PROMPTS)
-    assert kept.drift.agreement >= 0.98
+    assert kept.difference.agreement >= 0.98
     assert kept.bytes == (tmp_path / "kept.arrow").stat().st_size
     assert LoRAFormat.load(kept.path).digest == kept.digest
     impossible = QuantisationProfile("none", "int4", 1.01, 0.75, 2.0)

@@ -40,7 +40,7 @@ def test_an_mlx_adapter_becomes_a_gguf_file_with_a_manifest_of_what_was_measured
     made = convert_for_llama(FIXTURE / "lora", tmp_path, MODEL, description(), engine=engine, validation=TEXTS)
     original, back = from_mlx(FIXTURE / "lora", MODEL), from_gguf(made.gguf, MODEL)
     assert back.weights.keys() == original.weights.keys()
-    assert (made.drift.agreement, made.drift.positions) == (1.0, 15)
+    assert (made.difference.agreement, made.difference.positions) == (1.0, 15)
     assert made.error < 1e-6
     manifest = json.loads((tmp_path / "triage.manifest.json").read_text())
     assert manifest == made.manifest.model_dump(mode="json")
@@ -60,8 +60,8 @@ def test_a_quantised_adapter_is_kept_only_where_it_passes_on_the_validation_text
         folder, tmp_path / "kept", MODEL, description(), engine=engine, validation=TEXTS, quantisation="q8_0"
     )
     assert 0 < made.error < 0.01
-    assert 0.98 <= made.drift.agreement <= 1
-    assert made.drift.divergence > 0
+    assert 0.98 <= made.difference.agreement <= 1
+    assert made.difference.divergence > 0
     monkeypatch.setattr("lora_core.conversion.level_threshold", lambda *_: 1.01)
     with pytest.raises(InvalidAdapter, match=r"of 15 positions', expected at least 1\.01: choose a finer level"):
         convert_for_llama(
@@ -88,9 +88,9 @@ def test_levels_of_super_blocks_pass_through_the_pipeline(
     made = convert_for_llama(
         tmp_path / "peft", tmp_path, model, description("any"), engine=engine, validation=texts, quantisation=level
     )
-    assert made.drift.agreement >= level_threshold("any", level)
+    assert made.difference.agreement >= level_threshold("any", level)
     assert 0.001 < made.error < {"q6_k": 0.03, "q4_k_m": 0.1}[level]
-    assert made.drift.divergence > 0
+    assert made.difference.divergence > 0
 
 
 @pytest.mark.requirement("AS-7.1")

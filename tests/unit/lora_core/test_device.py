@@ -54,15 +54,17 @@ def test_the_plan_has_the_bytes_that_the_loaded_model_and_its_slots_take(folder,
     planned = plan(folder, weights)
     assert planned.weights == sum(parameter.nbytes for parameter in model.parameters())
     bank = ArrowEngine(model, tokenizer, slots=4, max_rank=8)._bank
-    assert planned.slots == max(arena.numbers.nbytes for arena in bank._arenas.values())
+    assert planned.slots == max(memory.numbers.nbytes for memory in bank._memories.values())
 
 
 def test_the_plan_has_room_for_what_the_cache_of_full_rows_takes(folder) -> None:
     model, tokenizer = base_model.load(folder)
-    batch = ArrowEngine(model, tokenizer, slots=1, max_rank=1).start([Request([5] * 100, None, 20, stop_ids=())] * 2)
+    batch = ArrowEngine(model, tokenizer, slots=1, max_rank=1).start(
+        [Request([5] * 100, max_tokens=20, stop_ids=())] * 2
+    )
     for _ in range(19):
         batch.step()
-        taken = sum(buffer.nbytes for layer in batch._cohorts[0]._cache.layers for buffer in layer._buffers)
+        taken = sum(buffer.nbytes for layer in batch._padded[0]._cache.layers for buffer in layer._buffers)
         assert taken <= plan(folder, positions=120).cache * 1.01
     assert taken > plan(folder, positions=120).cache / 2, "no more than twice too careful"
 

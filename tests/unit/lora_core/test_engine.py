@@ -192,9 +192,10 @@ def test_rows_end_by_stop_token_length_or_cancellation_and_leave_the_others_alon
             Request(PROMPT, max_tokens=3, stop_ids=()),
             Request(PROMPT, max_tokens=12, stop_ids=()),
             Request(PROMPT, max_tokens=12, stop_ids=()),
+            Request(PROMPT, max_tokens=12, stop_ids=(), extra_stop_ids=(stop,)),
         ]
     )
-    tokens = [[] for _ in range(4)]
+    tokens = [[] for _ in range(5)]
     steps = 0
     while batch.alive:
         for row, token, _ in batch.step():
@@ -202,7 +203,7 @@ def test_rows_end_by_stop_token_length_or_cancellation_and_leave_the_others_alon
         steps += 1
         if steps == 2:
             batch.cancel(2)
-    assert tokens == [long[: long.index(stop)], long[:3], long[:2], long]
+    assert tokens == [long[: long.index(stop)], long[:3], long[:2], long, long[: long.index(stop)]]
     assert [batch.finish_reason(row) for row in range(4)] == ["stop", "length", "cancelled", "length"]
     assert batch.step() == []
 
@@ -323,7 +324,7 @@ def test_rows_that_join_and_leave_a_running_batch_answer_as_if_they_were_alone(
         if (
             step == 25 and prefill == 256
         ):  # only the long row of a short prompt is left: nothing of the longer ones is kept
-            assert batch._cohorts[0].positions < 35
+            assert batch._padded[0].positions < 35
     assert answers == expected
     assert not batch.alive
     assert engine.free_slots == 3
@@ -355,6 +356,54 @@ def test_a_row_that_is_cancelled_while_its_prompt_is_read_leaves_the_others_as_t
         for row, token, _ in batch.step() if batch.alive else ():
             answers[row].append(token)
     assert answers == {0: expected[0], 1: [], 2: expected[2]}
+
+
+def read_by(engine) -> list[int]:
+    """Tokens that each forward pass reads, over its rows, as they come."""
+    read: list[int] = []
+    for model in (engine.model, engine.model.base_model):
+        model.register_forward_pre_hook(
+            lambda _model, _args, kwargs: read.append(kwargs["input_ids"].numel()) if "input_ids" in kwargs else None,
+            with_kwargs=True,
+        )
+    return read
+
+
+def test_a_prompt_of_several_rows_is_read_once_and_each_row_answers_for_itself(engine, make_card) -> None:
+    for seed, name in enumerate("ab"):
+        engine.load(make_card(name, 4, seed))
+    long = PROMPTS[2]
+    alike = [Request(long, "a", max_tokens=6, temperature=1.5, seed=seed, stop_ids=()) for seed in range(4)]
+    others = [Request(long, "b", max_tokens=6, stop_ids=()), Request(PROMPT, max_tokens=9, stop_ids=())]
+    requests = [*alike[:2], *others, *alike[2:]]
+    expected = [run(engine, [request])[0] for request in requests]
+    read = read_by(engine)
+    assert run(engine, requests) == expected
+    assert len({tuple(answer) for answer in expected}) > 3, "the rows draw different answers"
+    # The model's own pass reads what its inner one does.
+    assert read[:2] == [3 * len(long)] * 2, "one row for each prompt and adapter, padded"
+    assert read[2:4] == [6, 6], "then a token of each row"
+
+
+@pytest.mark.parametrize("cancelled", [[0], [1], [0, 1, 3], [4]])
+def test_rows_that_share_a_prompt_go_on_when_some_of_them_are_cancelled_while_it_is_read(
+    tiny_llama, tiny_tokenizer, cancelled
+) -> None:
+    engine = ArrowEngine(tiny_llama, tiny_tokenizer, slots=1, prefill_tokens=4)
+    requests = [Request(list(range(2, 20)), max_tokens=6, stop_ids=()) for _ in range(4)]
+    requests.append(Request(PROMPT, max_tokens=6, stop_ids=()))
+    expected = [run(engine, [request])[0] for request in requests]
+    batch = engine.start([Request([7], max_tokens=40, stop_ids=())])  # others wait, so that prompts are read in pieces
+    batch.step()
+    rows = batch.add(requests)
+    answers = {row: [] for row in (0, *rows)}
+    for step in range(40):
+        if step == 1:
+            for row in cancelled:
+                batch.cancel(rows[row])
+        for row, token, _ in batch.step() if batch.alive else ():
+            answers[row].append(token)
+    assert [answers[row] for row in rows] == [[] if at in cancelled else own for at, own in enumerate(expected)]
 
 
 def test_a_request_for_an_unknown_adapter_joins_nothing_and_disturbs_nothing(engine, make_card) -> None:

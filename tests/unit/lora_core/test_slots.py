@@ -15,7 +15,7 @@ from peft import PeftModel
 from lora_core import ArrowEngine, InvalidAdapter, LoRACard, LoRAManager, LoRAWeights, UnsupportedAdapter
 from lora_core.interop import to_peft
 from lora_core.slots.slot_bank import SlotBank
-from lora_core.slots.slot_memory import Arena
+from lora_core.slots.slot_memory import SlotMemory
 
 IDS = torch.tensor([[5, 17, 42, 8, 60]])
 
@@ -224,24 +224,24 @@ def test_a_slot_is_one_dense_piece_of_memory_at_any_rank(tiny_llama, make_card) 
     bank = SlotBank(tiny_llama, slots=4, max_rank=64)
     card = make_card("one", 4, 1)
     slot = bank.put(card)
-    (arena,) = [arena for arena in bank._arenas.values() if arena._numbers is not None]
-    assert torch.count_nonzero(arena.numbers[slot, : card.parameters]) == card.parameters
-    assert not torch.count_nonzero(arena.numbers[slot, card.parameters :])
-    assert not torch.count_nonzero(arena.numbers[slot + 1 :])
+    (memory,) = [memory for memory in bank._memories.values() if memory._numbers is not None]
+    assert torch.count_nonzero(memory.numbers[slot, : card.parameters]) == card.parameters
+    assert not torch.count_nonzero(memory.numbers[slot, card.parameters :])
+    assert not torch.count_nonzero(memory.numbers[slot + 1 :])
 
 
 def test_a_slots_memory_is_fetched_ahead_without_changing_its_numbers() -> None:
-    arena = Arena(slots=2, max_rank=64, like=torch.empty(0))
-    arena.reserve(100_000)
-    arena.numbers[1, 5] = 7.0
-    thread = arena.fetch_ahead(1, 16)
+    memory = SlotMemory(slots=2, max_rank=64, like=torch.empty(0))
+    memory.reserve(100_000)
+    memory.numbers[1, 5] = 7.0
+    thread = memory.fetch_ahead(1, 16)
     assert thread is not None
     thread.join()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    arena.numbers[1, 6:1_600_000] = 1.0  # 6.4 MB: 1,560 pages
+    memory.numbers[1, 6:1_600_000] = 1.0  # 6.4 MB: 1,560 pages
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 100
-    assert arena.numbers[1, :7].tolist() == [0, 0, 0, 0, 0, 7, 1]
-    assert not torch.count_nonzero(arena.numbers[0])
+    assert memory.numbers[1, :7].tolist() == [0, 0, 0, 0, 0, 7, 1]
+    assert not torch.count_nonzero(memory.numbers[0])
 
 
 def resident_bytes() -> int:
@@ -250,17 +250,17 @@ def resident_bytes() -> int:
 
 @pytest.mark.requirement("AS-6.1")
 def test_the_memory_of_a_slot_that_is_released_goes_back_to_the_system_and_its_neighbours_keep_theirs() -> None:
-    arena = Arena(slots=3, max_rank=64, like=torch.empty(0))
-    arena.reserve(150_001)  # 38 MB a slot, whose ends lie within pages
+    memory = SlotMemory(slots=3, max_rank=64, like=torch.empty(0))
+    memory.reserve(150_001)  # 38 MB a slot, whose ends lie within pages
     for slot in range(3):
-        arena.prepare(slot, 64, arena.unit * 64)
-        arena.numbers[slot] = slot + 1.0
+        memory.prepare(slot, 64, memory.unit * 64)
+        memory.numbers[slot] = slot + 1.0
     before = resident_bytes()
-    arena.release(1)
+    memory.release(1)
     assert before - resident_bytes() > 35 * 1024**2
-    assert not torch.count_nonzero(arena.numbers[1])
-    assert torch.all(arena.numbers[0] == 1.0)
-    assert torch.all(arena.numbers[2] == 3.0)
+    assert not torch.count_nonzero(memory.numbers[1])
+    assert torch.all(memory.numbers[0] == 1.0)
+    assert torch.all(memory.numbers[2] == 3.0)
 
 
 def test_an_engine_that_was_trimmed_answers_as_before_and_its_empty_slots_take_adapters(engine, make_card) -> None:

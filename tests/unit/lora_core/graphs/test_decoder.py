@@ -19,7 +19,7 @@ def decoder(engine: ArrowEngine, rows: int = 8, positions: int = 64) -> GraphDec
 
 
 def wanted(engine, prompts, adapters, count):
-    batch = engine.start([Request(p, a, count, stop_ids=()) for p, a in zip(prompts, adapters, strict=True)])
+    batch = engine.start([Request(p, a, max_tokens=count, stop_ids=()) for p, a in zip(prompts, adapters, strict=True)])
     tokens = [[] for _ in prompts]
     for row, token, logprob in batch:
         tokens[row].append((token, pytest.approx(logprob, abs=1e-4)))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.slots.placement import Candidate, Held, Placement, Priority, Rules, place
+from services.inference.slots.allocation import Allocation, Candidate, Occupant, Priority, Rules, allocate
 
 NOW = 100.0
 
@@ -13,24 +13,24 @@ def wants(adapter_id: str, domain: str = "law", priority: Priority = Priority.RE
     return Candidate(adapter_id, domain, priority, since)
 
 
-def idle(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Held:
-    return Held(adapter_id, domain, last_used, idle=True)
+def idle(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Occupant:
+    return Occupant(adapter_id, domain, last_used, idle=True)
 
 
-def busy(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Held:
-    return Held(adapter_id, domain, last_used, busy=True)
+def busy(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Occupant:
+    return Occupant(adapter_id, domain, last_used, busy=True)
 
 
 def placed(
     candidates: list[Candidate],
-    held: list[Held],
+    held: list[Occupant],
     slots: int,
     rules: Rules | None = None,
     *,
     leaving: int = 0,
     yielding: int = 0,
-) -> Placement:
-    return place(candidates, held, slots - len(held), leaving, yielding, NOW, rules or Rules())
+) -> Allocation:
+    return allocate(candidates, held, slots - len(held), leaving, yielding, NOW, rules or Rules())
 
 
 @pytest.mark.requirement("AS-4.1")
@@ -62,31 +62,31 @@ def test_a_request_that_has_waited_too_long_goes_before_all_that_came_after_it_w
 def test_where_every_slot_is_in_use_one_gives_way_to_a_request_that_has_waited_too_long_and_only_one() -> None:
     held = [busy("law-1", "law", 2), busy("law-2", "law", 1), busy("tax-1", "tax", 0)]
     late, early = wants("hr-1", "hr", since=NOW - 3), wants("hr-2", "hr", since=NOW)
-    assert placed([early, late], held, 3) == Placement(give_way=("law-2",), short=True)
-    assert placed([early, late], held, 3, yielding=1) == Placement(short=True)
-    assert placed([early], held, 3) == Placement(short=True)
+    assert placed([early, late], held, 3) == Allocation(give_way=("law-2",), short=True)
+    assert placed([early, late], held, 3, yielding=1) == Allocation(short=True)
+    assert placed([early], held, 3) == Allocation(short=True)
 
 
 def test_a_slot_that_is_being_emptied_serves_the_first_in_the_queue_and_nobody_else_leaves_for_it() -> None:
-    assert placed([wants("a")], [idle("b"), Held("c", "law", 0)], 2, leaving=1) == Placement()
+    assert placed([wants("a")], [idle("b"), Occupant("c", "law", 0)], 2, leaving=1) == Allocation()
 
 
 def test_what_is_neither_idle_nor_busy_stays() -> None:
-    assert placed([wants("a", since=0)], [Held("pinned", "law", 0)], 1) == Placement(short=True)
+    assert placed([wants("a", since=0)], [Occupant("pinned", "law", 0)], 1) == Allocation(short=True)
 
 
 @pytest.mark.requirement("AS-5.1")
 def test_a_prediction_takes_a_free_slot_and_an_idle_one_only_where_the_rules_say_so() -> None:
     likely = [wants("a", priority=Priority.PREDICTION)]
     assert placed(likely, [], 1).load == ("a",)
-    assert placed(likely, [idle("b")], 1) == Placement()
+    assert placed(likely, [idle("b")], 1) == Allocation()
     assert placed(likely, [idle("b")], 1, Rules(replace_idle=True)).evict == ("b",)
-    assert placed(likely, [busy("b")], 1, Rules(replace_idle=True)) == Placement()
+    assert placed(likely, [busy("b")], 1, Rules(replace_idle=True)) == Allocation()
 
 
 def test_what_was_used_since_it_was_predicted_does_not_leave_for_it() -> None:
     likely = [wants("a", priority=Priority.PREDICTION, since=NOW - 5)]
-    assert placed(likely, [idle("b", last_used=NOW - 1)], 1, Rules(replace_idle=True)) == Placement()
+    assert placed(likely, [idle("b", last_used=NOW - 1)], 1, Rules(replace_idle=True)) == Allocation()
 
 
 @pytest.mark.requirement("AS-6.1")
@@ -111,7 +111,7 @@ def test_whatever_waits_and_whatever_is_held_slots_suffice_and_only_those_leave_
 ) -> None:
     candidates = [Candidate(f"c{n}", *one) for n, one in enumerate(queue)]
     slots = [
-        Held(f"h{n}", domain, used, idle=kind == "idle", busy=kind == "busy")
+        Occupant(f"h{n}", domain, used, idle=kind == "idle", busy=kind == "busy")
         for n, (domain, kind, used) in enumerate(held)
     ]
     rules = Rules(patience=2.0, replace_idle=replace_idle, expand=expand)

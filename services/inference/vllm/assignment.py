@@ -12,7 +12,7 @@ SPARE = 1.25
 """No server gets more than this times its even share, so that one server's neighbours do not inherit it all."""
 
 
-def place(names: Sequence[str], servers: Sequence[str], *, copies: int, most: int) -> dict[str, tuple[str, ...]]:
+def assign(names: Sequence[str], servers: Sequence[str], *, copies: int, most: int) -> dict[str, tuple[str, ...]]:
     """Name → its servers, preferred first. Each gets `copies` of them, or all where there are fewer.
 
     Earlier names choose first, so that a new adapter moves none that is there. `most` adapters a server is held to as

@@ -40,7 +40,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Occupant:
     """What a slot holds. `idle`: it may be evicted; `busy`: it may be told to give way; else it is on its way."""
 
     adapter_id: str
@@ -64,7 +64,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Allocation:
     """What to do now. `short`: requests wait that get no slot by this."""
 
     load: tuple[str, ...] = ()
@@ -73,15 +73,15 @@ class Placement:
     short: bool = False
 
 
-def place(  # noqa: PLR0917
+def allocate(  # noqa: PLR0917
     candidates: Sequence[Candidate],
-    held: Sequence[Held],
+    held: Sequence[Occupant],
     free: int,
     leaving: int,
     yielding: int,
     now: float,
     rules: Rules,
-) -> Placement:
+) -> Allocation:
     """The next moves.
 
     `free` slots are empty, `leaving` are being emptied, `yielding` will be once their requests are done.
@@ -111,7 +111,7 @@ def place(  # noqa: PLR0917
         else:
             continue
         shares[victim.domain] -= 1
-    return Placement(
+    return Allocation(
         tuple(one.adapter_id for one in load),
         tuple(evict),
         tuple(give_way),
@@ -141,7 +141,7 @@ def _order(candidates: Sequence[Candidate], shares: Counter[str], now: float, ru
     return [*late, *fair, *wanted]
 
 
-def _may_replace(one: Candidate, idle: Held, rules: Rules) -> bool:
+def _may_replace(one: Candidate, idle: Occupant, rules: Rules) -> bool:
     match one.priority:
         case Priority.REQUEST | Priority.PINNED:
             return True
@@ -154,5 +154,5 @@ def _may_replace(one: Candidate, idle: Held, rules: Rules) -> bool:
             return False
 
 
-def _victim(held: Sequence[Held], shares: Counter[str]) -> Held | None:
+def _victim(held: Sequence[Occupant], shares: Counter[str]) -> Occupant | None:
     return min(held, key=lambda one: (-shares[one.domain], one.last_used), default=None)
