@@ -50,7 +50,9 @@ def build_image() -> bytes:
     """Compile proto-schemas with buf; raises `subprocess.CalledProcessError` with buf's message on stderr."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
-        subprocess.run(["buf", "build", "-o", str(image)], cwd=SCHEMAS, check=True)
+        beside = Path(sys.executable).with_name("buf")  # its wheel puts it there, whatever PATH has
+        buf = str(beside) if beside.exists() else "buf"
+        subprocess.run([buf, "build", "-o", str(image)], cwd=SCHEMAS, check=True)
         return image.read_bytes()
 
 

@@ -112,7 +112,10 @@ SCORED = scored_event(
     EVALUATION,
     summarise(_RESULTS, {one.sample_id: "easy" for one in _RESULTS}, EVALUATION.pass_threshold),
     None,
+    None,
     builders.blob("evaluation report"),
+    agreed=None,
+    metrics={},
     regression=False,
     judge=JudgeDescription("reference-judge", "1", "", "", {}),
 )
