@@ -156,7 +156,7 @@ def calibrate(
     judge: Annotated[str, typer.Argument(help="As evaluations name it, for example gpt/1+0f3c….")],
     domain: DomainOption,
 ) -> None:
-    """Fit a judge's scores to people's, for the panels that it sits on; takes 20 labelled answers."""
+    """Fit a judge's scores to people's, for the panels that it is a member of; needs 20 labelled answers."""
     fitted = session.client.call(calls.calibrate_judge(judge, domain))
     session.answer(fitted, facts(fitted.model_dump(mode="json")))
 
