@@ -9,7 +9,7 @@ from benchmarks.serving_load import Wish
 from benchmarks.serving_plan import QUESTIONS, Bench, offered, resident
 from benchmarks.serving_stage import Stage, card, stage
 from lora_core import ArrowEngine, base_model
-from lora_core.base_model import Weights
+from lora_core.device import Weights
 
 
 async def rounded(bench: Bench) -> list[Row]:

@@ -1,5 +1,6 @@
 """Base classes of the generated events: immutable, validated, written as ProtoJSON."""
 
+import importlib
 from functools import cache
 from typing import ClassVar, Self
 
@@ -9,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from fleet_events.protojson import set_fields
 from fleet_events.strict_json import BYTE_ORDER_MARK, read_json
 
-__all__ = ["Event", "Message", "decode_event"]
+__all__ = ["Event", "Message"]
 
 
 _DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
@@ -82,27 +83,8 @@ class Event(Message):
         return cls.from_json(to_protojson(cls.type_name, body))
 
 
-@cache
-def _by_type_name() -> dict[str, type[Event]]:
-    from fleet_events import v1
-
-    return {event.type_name: event for event in v1.EVENTS}
-
-
-def decode_event(type_name: str, content_type: str, body: bytes) -> Event:
-    """The event in a body.
-
-    Raises:
-        ValueError: unknown type, unknown content type, or a body that breaks the contract
-            (`pydantic.ValidationError` is a `ValueError`).
-    """
-    event = _by_type_name().get(type_name)
-    if event is None:
-        raise ValueError(f"ce-type {type_name!r} is no event of this fleet; see proto-schemas/")
-    match content_type.partition(";")[0].strip().lower():
-        case "" | "application/json":
-            return event.from_json(body)
-        case "application/protobuf":
-            return event.from_protobuf(body)
-        case other:
-            raise ValueError(f"content-type {other!r} is not readable: send application/json or application/protobuf")
+def __getattr__(name: str) -> object:
+    """`decode_event` was here."""
+    if name == "decode_event":
+        return getattr(importlib.import_module("fleet_events.decode"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
-from fleet_events.message import Event, decode_event
+from fleet_events.decode import decode_event
+from fleet_events.message import Event
 from fleet_events.topology import MAX_EVENT_BYTES, SERVICES, UPSTREAM, row_of, row_of_subject
 from fleet_kit.errors import Refused, Unreadable
 from fleet_kit.origin import check_origin

@@ -3,10 +3,13 @@
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lora_core.chat_template import ChatTemplate
-from lora_core.description import LayerShapes, describe, no_model
+from lora_core.description import describe
+from lora_core.device import Weights, find_device, prepare
+from lora_core.layer_shapes import LayerShapes
+from lora_core.model_files import no_model
 
 if TYPE_CHECKING:
     import torch
@@ -82,10 +85,6 @@ SLOT_RANK = 64
 """Largest rank that inference's slots hold unless LORAFLEET_MAX_RANK says otherwise. What is trained and registered
 must be served, so trainer and registry refuse a larger one."""
 
-Weights = Literal["float32", "bfloat16", "float16", "int8"]
-"""How a served model keeps its weights. bfloat16 and float16 are half of float32 and slow on processors without them;
-int8, for processors, is `lora_core.int8`."""
-
 
 def load(
     folder: Path | str, weights: Weights = "float32", device: "str | torch.device" = "cpu"
@@ -104,7 +103,6 @@ def load(
     import torch
     from transformers import AutoTokenizer
 
-    from lora_core.device import find_device, prepare
     from lora_core.model_class import check_tokens, load_model
 
     place = find_device(str(device), weights)

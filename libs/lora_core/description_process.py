@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_core.description import Description, Layer, declared
 from lora_core.errors import UnsupportedBaseModel
+from lora_core.layer_shapes import Description, Layer
 from lora_core.layers import dimensions, is_adaptable
 from lora_core.model_class import REPORTED, check_whole, class_of, config_of, shortened
+from lora_core.model_files import declared
 
 _REFUSED = 3
 

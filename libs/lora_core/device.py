@@ -1,14 +1,9 @@
-"""The device that a base model is placed on, and whether what it needs has room there."""
+"""The device that a base model is placed on, and what it can compute with there."""
 
-import json
 import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from lora_core.base_model import LOOKUPS, Weights, linear_shapes
-from lora_core.errors import DeviceUnavailable, TooLittleMemory
-from lora_core.format.safetensors_header import read_header
+from lora_core.errors import DeviceUnavailable
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +11,9 @@ if TYPE_CHECKING:
 PATTERN = r"^(auto|cpu|cuda(:\d+)?)$"
 """What can name a device: `auto` is the first GPU if there is one, else the processor."""
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4}  # int8 layers compute in float32
-_ROOM = 1.5  # a key/value cache grows by half of what it needs
+Weights = Literal["float32", "bfloat16", "float16", "int8"]
+"""How a served model keeps its weights. bfloat16 and float16 are half of float32 and slow on processors without them;
+int8, for processors, is `lora_core.int8`."""
 
 
 def find_device(asked: str, weights: Weights = "float32") -> "torch.device":
@@ -57,53 +53,6 @@ def prepare(device: "torch.device") -> None:
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
-    """Bytes that a served base model takes when all of its slots and rows are in use.
-
-    weights: the model itself. slots: matrices of adapters of the largest rank in every slot; those for embeddings and
-    output heads come on top where an adapter has them. cache: keys and values of every row at its longest.
-    """
-
-    weights: int
-    slots: int
-    cache: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.slots + self.cache
-
-    def __str__(self) -> str:
-        parts = ((self.weights, "weights"), (self.slots, "slots"), (self.cache, "cache"))
-        return f"{_gigabytes(self.total)} ({', '.join(f'{name} {_gigabytes(size)}' for size, name in parts)})"
-
-    def check(self, free: int, device: str) -> None:
-        """Raises TooLittleMemory if this is more than `free` bytes."""
-        if self.total > free:
-            raise TooLittleMemory(
-                f"the base model needs {self} on {device}, where {_gigabytes(free)} are free: take fewer slots, a lower"
-                " max_rank, fewer batch_rows, shorter prompts and answers, or weights of fewer bytes"
-            )
-
-
-def memory_plan(
-    folder: Path | str, weights: Weights, *, slots: int, max_rank: int, rows: int, positions: int
-) -> MemoryPlan:
-    """What a base model folder will take, from its headers and configuration alone.
-
-    positions: tokens of a row, prompt and answer together. Raises AdapterNotFound if the folder is no model.
-    """
-    folder = Path(folder)
-    shapes = linear_shapes(folder)
-    width = _BYTES[weights]
-    layer_numbers = max_rank * sum(rows_ + columns for rows_, columns in shapes.values())
-    return MemoryPlan(
-        weights=_weights_bytes(folder, weights),
-        slots=slots * layer_numbers * width,
-        cache=int(rows * positions * _ROOM * _numbers_of_a_token(folder) * width),
-    )
-
-
 def free_memory(device: "torch.device") -> int | None:
     """Bytes that can still be allocated on a GPU; None on the processor, whose memory the service watches itself."""
     import torch
@@ -112,31 +61,3 @@ def free_memory(device: "torch.device") -> int | None:
         return None
     free, _ = torch.cuda.mem_get_info(device)
     return free
-
-
-def _weights_bytes(folder: Path, weights: Weights) -> int:
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        for name, entry in read_header(file).items():
-            numbers = 1
-            for size in entry.shape:
-                numbers *= size
-            module, _, _ = name.rpartition(".")
-            layer = len(entry.shape) == 2 and module.rpartition(".")[2] not in LOOKUPS
-            total += numbers * (1 if weights == "int8" and layer else _BYTES[weights])
-    return total
-
-
-def _numbers_of_a_token(folder: Path) -> int:
-    """Numbers of all layers' keys and values for one token of one row."""
-    config = json.loads((folder / "config.json").read_bytes())
-    config = config.get("text_config", config)
-    heads = int(config.get("num_attention_heads") or config.get("n_head") or 0)
-    hidden = int(config.get("hidden_size") or config.get("n_embd") or 0)
-    layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
-    size = int(config.get("head_dim") or (hidden // heads if heads else 0))
-    return 2 * layers * int(config.get("num_key_value_heads") or heads) * size
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"

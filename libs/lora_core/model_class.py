@@ -21,8 +21,8 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from lora_core.description import declared
 from lora_core.errors import UnsupportedBaseModel
+from lora_core.model_files import declared
 
 
 def config_of(folder: Path | str) -> PreTrainedConfig:

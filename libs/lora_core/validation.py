@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from lora_core.array import is_finite, is_zero, widen
 from lora_core.card import LoRACard
-from lora_core.description import LayerShapes
 from lora_core.errors import InvalidAdapter
+from lora_core.layer_shapes import LayerShapes
 from lora_core.weights import LoRAWeights
 
 MAX_RANK = 512

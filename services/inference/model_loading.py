@@ -44,8 +44,9 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     import torch
 
     from lora_core import base_model
-    from lora_core.device import find_device, free_memory, memory_plan
+    from lora_core.device import find_device, free_memory
     from lora_core.engine import ArrowEngine
+    from lora_core.memory_plan import memory_plan
 
     if settings.threads:
         torch.set_num_threads(settings.threads)

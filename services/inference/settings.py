@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from lora_core.base_model import SLOT_RANK, Weights
+from lora_core.base_model import SLOT_RANK
 from lora_core.device import PATTERN as DEVICE
+from lora_core.device import Weights
 from services.inference.policies.adapter_settings import AdapterSettings
 from services.inference.replicas.selection import NAME, URL
 

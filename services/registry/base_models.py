@@ -13,8 +13,8 @@ import structlog
 
 from fleet_events import v1
 from lora_core import base_model
-from lora_core.description import LayerShapes
 from lora_core.errors import AdapterError, AdapterNotFound, CorruptAdapter, NotDescribed, UnsupportedBaseModel
+from lora_core.layer_shapes import LayerShapes
 from services.registry.checkpoint import CannotServe, Contents
 from services.registry.inspection import Inspector
 

@@ -14,7 +14,7 @@ from lora_core.errors import AdapterError, CorruptAdapter, InvalidAdapter
 
 if TYPE_CHECKING:
     from lora_core.card import LoRACard
-    from lora_core.description import LayerShapes
+    from lora_core.layer_shapes import LayerShapes
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

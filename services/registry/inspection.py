@@ -18,7 +18,7 @@ from typing import Self
 
 import structlog
 
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 from services.registry.checkpoint import CannotServe, Contents
 from services.registry.imports.adoption import Adopted, BaseFolder
 from services.registry.inspection_order import Adopt, Base, Convert, Limits, Open, Order, Outcome, Unpack, Work

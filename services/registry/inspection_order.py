@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from lora_core.description import Description, LayerShapes
+from lora_core.layer_shapes import Description, LayerShapes
 from services.registry.checkpoint import Contents
 from services.registry.imports.adoption import Adopted
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_core.description import FILE, Description
+from lora_core.description import FILE
+from lora_core.layer_shapes import Description
 
 SCRIPT = Path(__file__).parents[2] / "k8s" / "components" / "models" / "prepare.py"
 

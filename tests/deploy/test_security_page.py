@@ -36,7 +36,7 @@ def test_every_scope_is_described_and_no_other(page: str) -> None:
 
 def test_every_setting_that_the_page_names_is_one(page: str, tools: Any) -> None:
     fields = set[str]()
-    for path in [*Path(tools.root / "services").glob("*/settings.py"), tools.root / "libs/fleet_kit/settings.py"]:
+    for path in [*Path(tools.root / "services").glob("**/settings.py"), tools.root / "libs/fleet_kit/settings.py"]:
         fields |= set(re.findall(r"^    (\w+): ", path.read_text(), re.MULTILINE))
     named = {name.lower() for name in re.findall(r"`LORAFLEET_(\w+)`", page)}
     assert sorted(named - fields) == []

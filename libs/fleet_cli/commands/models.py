@@ -40,8 +40,9 @@ def describe(
     ],
 ) -> None:
     """Describe a base model's layers in a file in its folder, for services without torch. Needs torch."""
-    from lora_core.description import Description, write_description
+    from lora_core.description import write_description
     from lora_core.errors import AdapterError
+    from lora_core.layer_shapes import Description
 
     try:
         file = write_description(folder)

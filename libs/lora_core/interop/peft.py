@@ -15,7 +15,6 @@ import numpy as np
 from lora_core.array import Array
 from lora_core.base_model import LOOKUPS, target_shapes
 from lora_core.card import LoRACard
-from lora_core.description import LayerShapes
 from lora_core.errors import AdapterNotFound, InvalidAdapter, UnsupportedAdapter
 from lora_core.format.safetensors_file import map_weights, write_weights
 from lora_core.interop.json_file import read_json
@@ -23,6 +22,7 @@ from lora_core.interop.peft_keys import KEPT, check_keys
 from lora_core.interop.peft_patterns import ModulePatterns
 from lora_core.interop.peft_rows import is_of_rows, trained_rows
 from lora_core.interop.peft_tensors import arrays_of
+from lora_core.layer_shapes import LayerShapes
 from lora_core.replace_file import replace_file
 from lora_core.validation import has_effect
 from lora_core.weights import LoRAWeights

@@ -8,7 +8,7 @@ and only if every name is then one of the model's.
 import re
 from collections.abc import Iterable
 
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 
 _NUMBERED = re.compile(r"(?:(?P<wrapper>.+?)\.)?(?P<container>[^.]+)\.\d+\..+")
 _WRAPPERS = {"model", "language_model", "text_model"}

@@ -13,9 +13,9 @@ import numpy as np
 
 from lora_core.array import FLOAT32, Array, widen
 from lora_core.base_model import LOOKUPS
-from lora_core.description import LayerShapes
 from lora_core.errors import InvalidAdapter, UnsupportedAdapter
 from lora_core.interop.peft_tensors import BaseWeights
+from lora_core.layer_shapes import LayerShapes
 from lora_core.validation import MAX_RANK
 from lora_core.weights import LoRAWeights
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from lora_core.array import Array, bits, dtype_name, narrow, widen
-from lora_core.description import LayerShapes
 from lora_core.errors import InvalidAdapter, UnsupportedAdapter
 from lora_core.format.safetensors_file import map_weights
 from lora_core.format.safetensors_header import read_header
 from lora_core.interop.peft_names import HEADS, loaded_names
+from lora_core.layer_shapes import LayerShapes
 
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>.+?)\.(?P<array>lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B"

@@ -15,7 +15,7 @@ from services.registry.imports.names import ARROW, CONFIG, EXPECTED, GGUF, MLX_W
 
 if TYPE_CHECKING:
     from lora_core.card import LoRACard
-    from lora_core.description import LayerShapes
+    from lora_core.layer_shapes import LayerShapes
 
 Form = Literal["peft", "mlx", "arrow", "gguf"]
 

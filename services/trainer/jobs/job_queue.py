@@ -5,6 +5,8 @@ need not be the one that the ticket was written for. A job waits while it is que
 no live worker has its lease.
 """
 
+from fleet_events import v1
+from fleet_events.topology import row_of
 from fleet_kit.db import Connection
 from services.trainer.jobs.domain import Job
 from services.trainer.jobs.store import job_of
@@ -54,8 +56,9 @@ async def count_open(connection: Connection) -> tuple[int, int]:
     row = await connection.fetchrow(
         """
         select (select count(*) from jobs where state in ('queued', 'running')),
-            (select count(*) from outbox where published_at is null and subject = 'lorafleet.v1.training.queued')
-        """
+            (select count(*) from outbox where published_at is null and subject = $1)
+        """,
+        row_of(v1.TrainingQueued).subject,
     )
     return (int(row[0]), int(row[1])) if row else (0, 0)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fleet_events import v1
 from lora_core import base_model
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 from services.trainer.faults import Fault, InvalidRequest
 from services.trainer.jobs import memory_estimate
 from services.trainer.jobs.compatibility import asks_for_size, contradictions

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 from lora_core.model_class import load_model
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.targets import chosen, decoder_layers

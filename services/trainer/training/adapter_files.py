@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_core import LoRAFormat
-from lora_core.description import LayerShapes
 from lora_core.interop import from_peft
+from lora_core.layer_shapes import LayerShapes
 from lora_core.validation import check_card
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from fleet_events import v1
 from lora_core.base_model import SLOT_RANK
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 from services.trainer.faults import Fault
 from services.trainer.training.targets import chosen, decoder_layers, default_targets, trainable, why_not
 

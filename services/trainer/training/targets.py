@@ -2,7 +2,7 @@
 
 import re
 
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 
 _UNFIT_IN_STATES = ("out_proj",)
 _STATE_MODELS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")

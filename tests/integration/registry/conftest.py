@@ -151,7 +151,7 @@ class Upstream:
         ]
 
     async def _all(self, stream: str) -> list[Event]:
-        from fleet_events import decode_event
+        from fleet_events.decode import decode_event
 
         found = []
         for sequence in range(1, (await self.jetstream.stream_info(stream)).state.last_seq + 1):

@@ -16,7 +16,8 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from fleet_events import Event, decode_event, v1
+from fleet_events import Event, v1
+from fleet_events.decode import decode_event
 from fleet_events.topology import DEAD_STREAM, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet_events import decode_event, v1
+from fleet_events import v1
+from fleet_events.decode import decode_event
 from fleet_events.message import Event
 from fleet_events.protobuf import _pool
 from fleet_events.topology import TOPOLOGY

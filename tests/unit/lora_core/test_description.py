@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_core import description
 from lora_core.base_model import linear_shapes, load, revision, target_shapes
-from lora_core.description import FILE, describe, layout_digest, write_description
+from lora_core.description import FILE, describe, write_description
 from lora_core.errors import AdapterNotFound, CorruptAdapter, NotDescribed, UnsupportedBaseModel
 from lora_core.layers import dimensions
 from lora_core.model_class import class_of, load_model
+from lora_core.model_files import layout_digest
 from tests.tiny_configs import SIZES, tiny_config
 
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from lora_core import base_model
-from lora_core.device import MemoryPlan, find_device, free_memory, memory_plan, prepare
+from lora_core.device import find_device, free_memory, prepare
 from lora_core.engine import ArrowEngine, Request
 from lora_core.errors import AdapterNotFound, DeviceUnavailable, TooLittleMemory
+from lora_core.memory_plan import MemoryPlan, memory_plan
 
 
 @pytest.fixture

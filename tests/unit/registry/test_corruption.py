@@ -19,9 +19,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from lora_core import LoRACard, LoRAFormat, LoRAWeights
-from lora_core.description import LayerShapes
 from lora_core.errors import AdapterError
 from lora_core.interop import from_peft, to_peft
+from lora_core.layer_shapes import LayerShapes
 from services.registry.checkpoint import CannotServe, open_artifact
 
 pytestmark = pytest.mark.unit

@@ -19,8 +19,8 @@ import pytest
 
 from lora_core import LoRACard, LoRAFormat
 from lora_core.base_model import linear_shapes
-from lora_core.description import LayerShapes
 from lora_core.interop import from_mlx, from_peft, to_gguf, to_peft
+from lora_core.layer_shapes import LayerShapes
 from services.registry.checkpoint import CannotServe
 from services.registry.imports.adoption import BaseFolder
 from services.registry.imports.guard import GuardedTransport, Hosts, allowance

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from lora_core import LoRACard, LoRAFormat, LoRAWeights
-from lora_core.description import LayerShapes
 from lora_core.interop import to_peft
+from lora_core.layer_shapes import LayerShapes
 from services.registry import inspection
 from services.registry.checkpoint import CannotServe
 from services.registry.inspection import Bounds, Inspector

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fleet_events import v1
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 from services.trainer.training.configuration import Configuration, check, resolve
 from services.trainer.training.targets import default_targets
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet_events import v1
 from fleet_kit.errors import Problem
-from lora_core.description import LayerShapes
+from lora_core.layer_shapes import LayerShapes
 from services.trainer.datasets.dataset import Sample
 from services.trainer.datasets.sample_upload import read_samples
 from services.trainer.jobs.request import read_request
