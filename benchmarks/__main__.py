@@ -39,7 +39,12 @@ def table(name: str, result: dict[str, object]) -> list[str]:
 
 def page() -> str:
     """All results that are kept."""
-    lines = ["# Benchmarks", "", "Rendered by `make bench`. Medians; the two sides of a row alternate in one run.", ""]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Rendered by `make bench`. Medians; the two sides of a row alternate in one run. —: nothing beside it.",
+        "",
+    ]
     for name in NAMES:
         kept = RESULTS / f"{name}.json"
         if kept.exists():

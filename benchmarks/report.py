@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from services.trainer.training.resource_usage import processor_name
+
 __all__ = ["Row", "Samples", "emit", "machine", "options"]
 
 
@@ -55,7 +57,7 @@ class Row:
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
     return {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": f"{processor_name()} ({platform.machine()})",
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),

@@ -70,7 +70,7 @@ def hardware() -> dict[str, str]:
 
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     described = {
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "cores": str(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else str(os.cpu_count()),
         "memory": f"{pages * page / 2**30:.1f} GiB",
     }
@@ -79,7 +79,8 @@ def hardware() -> dict[str, str]:
     return described
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """The processor's model, as Linux names it; `unknown` where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
