@@ -75,6 +75,10 @@ class Service(Generic[S, P]):
         """Whether the service's own parts are open."""
         return self._parts is not None
 
+    async def require_parts(self) -> None:
+        """Readiness: raises ConnectionError until the service's own parts are open."""
+        _ = self.parts
+
     async def open_parts(self, stack: contextlib.AsyncExitStack, parts: AbstractAsyncContextManager[P]) -> None:
         """Open the service's own parts; `stack` closes them."""
         self._parts = await stack.enter_async_context(parts)
@@ -164,6 +168,8 @@ async def _running(
     bus = Bus(name, settings)
     async with httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5)) as client:
         service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, credential, pool)
+        if parts is not None:
+            service.extra_checks["parts"] = service.require_parts
         started = asyncio.create_task(_start(service, handlers, parts))
         try:
             yield service

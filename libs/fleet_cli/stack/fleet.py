@@ -165,7 +165,8 @@ class Fleet:
     def part(self, name: str) -> Supervised:
         """The process of a server or service. Raises StackError for one that was not started."""
         if name not in self._parts:
-            raise StackError(f"unknown part {name!r}; expected one of {', '.join(self._parts) or 'none'}")
+            running = f"expected one of {', '.join(self._parts)}" if self._parts else "no part is running"
+            raise StackError(f"unknown part {name!r}; {running}")
         return self._parts[name]
 
     def kill(self, name: str) -> int:

@@ -26,7 +26,7 @@ class Handling(StrEnum):
 
 KEYS: dict[str, tuple[Handling, str]] = {
     "peft_type": (Handling.APPLIED, "`LORA` alone"),
-    "r": (Handling.APPLIED, "the rank; a module's matrices say its own"),
+    "r": (Handling.APPLIED, "the rank; a module's matrices have its own"),
     "lora_alpha": (Handling.APPLIED, ""),
     "use_rslora": (Handling.APPLIED, "method rslora"),
     "use_dora": (Handling.APPLIED, "method dora"),
@@ -44,7 +44,7 @@ KEYS: dict[str, tuple[Handling, str]] = {
     "peft_version": (Handling.KEPT, ""),
     "auto_mapping": (Handling.TRAINING, ""),
     "inference_mode": (Handling.TRAINING, ""),
-    "target_modules": (Handling.TRAINING, "the matrices say which"),
+    "target_modules": (Handling.TRAINING, "the matrices show which"),
     "exclude_modules": (Handling.TRAINING, "likewise"),
     "layers_to_transform": (Handling.TRAINING, "likewise"),
     "layers_pattern": (Handling.TRAINING, "likewise"),

@@ -117,7 +117,7 @@ async def test_the_training_queue_of_an_earlier_release_is_drift_and_keeps_its_m
     for waiting in await taker.fetch(100, timeout=5):
         await waiting.nak(delay=1)  # as jobs did that gave way to others
     (found,) = await provision(jetstream, repair=False)
-    told = f"{name}: max_ack_pending is 10000, the topology says {wanted.max_ack_pending}"
+    told = f"{name}: max_ack_pending is 10000, the topology has {wanted.max_ack_pending}"
     assert str(found) == f"{told}; `lorafleet provision` sets it"
     assert [one.mended for one in await provision(jetstream)] == [True]
     taken: set[int] = set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -145,7 +144,10 @@ async def test_a_base_model_that_cannot_be_read_shows_in_readiness_and_its_train
         await upstream.say(event)
 
         async def waiting() -> bool:
-            return re.search("base model .* is unavailable.*event.waits", registry.single.log) is not None
+            lines = registry.single.log.splitlines()
+            return any(
+                "event_deferred" in line and f"base model '{base_model.name}' is unavailable" in line for line in lines
+            )
 
         await eventually(waiting)
         assert (await registry.client.get("/v1/refusals", params={"domain": domain})).json()["refusals"] == []

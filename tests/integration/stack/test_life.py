@@ -235,5 +235,5 @@ def test_a_service_that_cannot_start_ends_the_start_with_the_end_of_its_log(
     with pytest.raises(PartFailed, match=r"(?s)registry crashed 3 times.*database_pool"):
         stack.start(["registry"])
     assert list((fresh_home / "run").iterdir()) == []
-    with pytest.raises(StackError, match="no part of this stack"):
+    with pytest.raises(StackError, match="unknown part 'nats'; no part is running"):
         stack.part("nats")

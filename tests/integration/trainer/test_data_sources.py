@@ -256,7 +256,7 @@ async def test_prefixes_outside_the_domain_are_refused(bench: Bench) -> None:
         (fault,) = await refused(bench, {"kind": "s3", "prefix": prefix})
         assert f"a prefix relative to trainer/uploads/{bench.domain}/" in fault
     (fault,) = await refused(bench, {"kind": "s3", "prefix": "nothing/"})
-    assert "the prefix of .jsonl, .csv or .parquet objects" in fault
+    assert "the prefix of .jsonl, .ndjson, .csv or .parquet objects" in fault
 
 
 async def test_rows_of_a_query_on_postgresql_become_records(bench: Bench) -> None:

@@ -238,7 +238,7 @@ async def test_no_job_is_lost_or_trained_twice_at_once_whatever_users_and_kills_
 
         jobs = await eventually(all_ended, 240)
         await eventually(lambda: _none_left(jetstream), 60)
-    lost = sum(one.outcome is domain.Outcome.LOST for job in jobs for one in job.history)
+    lost = sum(one.outcome is domain.AttemptOutcome.LOST for job in jobs for one in job.history)
     print(f"{len(jobs)} jobs, {kills} kills, {lost} attempts lost with their workers")
     assert kills > 0
     assert sorted(job.job_id for job in jobs) == sorted(known)

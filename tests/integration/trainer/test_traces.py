@@ -74,7 +74,7 @@ async def test_a_request_is_one_trace_over_two_services_and_the_training_s_proce
             "http.route": "/v1/jobs",
             "http.response.status_code": 202,
         }
-        asked_for = ["trainer: POST /v1/jobs", "trainer: handle TrainingRequested", "trainer: handle TrainingQueued"]
+        asked_for = ["trainer: POST /v1/jobs", "trainer: handle TrainingQueued"]
         process = one(collector, trace_id, "trainer", "train lora")
         assert lineage(collector, process) == [*asked_for, "trainer: train lora"]
         completed = one(collector, trace_id, "registry", "handle TrainingCompleted")

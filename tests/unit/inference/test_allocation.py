@@ -1,7 +1,7 @@
 """Who gets a slot, who leaves it, who gives way."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.inference.slots.allocation import Allocation, Candidate, Occupant, Priority, Rules, allocate
@@ -102,6 +102,13 @@ HELD = st.lists(st.tuples(DOMAINS, st.sampled_from(["idle", "busy", "neither"]),
 
 @pytest.mark.requirement("AS-4.1")
 @given(queue=CANDIDATES, held=HELD, empty=st.integers(0, 4), replace_idle=st.booleans(), expand=st.booleans())
+@example(  # the late one is loaded first and counts for its domain
+    queue=[("law", Priority.REQUEST, NOW - 5), ("tax", Priority.REQUEST, NOW - 1), ("law", Priority.REQUEST, NOW - 1)],
+    held=[("tax", "idle", 0.0)],
+    empty=2,
+    replace_idle=False,
+    expand=False,
+)
 def test_whatever_waits_and_whatever_is_held_slots_suffice_and_only_those_leave_that_may(
     queue: list[tuple[str, Priority, float]],
     held: list[tuple[str, str, float]],
@@ -125,7 +132,8 @@ def test_whatever_waits_and_whatever_is_held_slots_suffice_and_only_those_leave_
     assert len(moves.give_way) <= sum(NOW - one.since >= 2.0 for one in requests)
     # A domain's request is left out only for one that is late, or of a domain that holds no more than it does then.
     early = [one for one in requests if NOW - one.since < 2.0]
-    shares = {domain: sum(one.domain == domain for one in slots) for domain in ("law", "tax", "hr")}
+    late = [by_id[one] for one in moves.load if by_id[one] not in early]
+    shares = {domain: sum(one.domain == domain for one in [*slots, *late]) for domain in ("law", "tax", "hr")}
     for left in (one for one in early if one.adapter_id not in moves.load):
         taken = [by_id[one].domain for one in moves.load if by_id[one] in early]
         assert all(
