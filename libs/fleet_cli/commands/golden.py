@@ -82,13 +82,16 @@ def import_(
 
 
 def ensure_golden(session: Session, dataset_id: str, domain: str, version: str = "1.0.0") -> None:
-    """Create a golden data set unless it is there."""
+    """Create a golden data set unless it is there; raises `BadInput` if it is there for another domain."""
     try:
-        session.client.call(calls.golden(dataset_id))
+        found = session.client.call(calls.golden(dataset_id))
     except ServiceError as refused:
         if refused.status != 404:
             raise
         session.client.call(calls.create_golden(dataset_id, domain, version, f"Golden samples of {domain}"))
+        return
+    if found.domain != domain:
+        raise BadInput("--domain", f"{dataset_id!r} belongs to domain {found.domain!r}, not to {domain!r}")
 
 
 def expect_golden(session: Session, reference: str, domain: str) -> None:

@@ -91,7 +91,8 @@ def _floats(gguf: Any, path: Path, tensor: Any) -> Array:
     try:
         floats: Array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     except NotImplementedError:
-        raise CorruptAdapter(path, f"{tensor.name} is {tensor.tensor_type.name}, which cannot be read here") from None
+        expected = "a storage that the gguf package decodes: F32, F16, BF16, Q8_0 or another of its kinds"
+        raise UnsupportedAdapter(f"{path.name}: {tensor.name}", tensor.tensor_type.name, expected) from None
     return floats
 
 

@@ -216,6 +216,18 @@ def test_an_import_sends_the_files_of_the_form_that_it_finds_and_no_others(
     assert b"optimizer" not in body
 
 
+def test_golden_samples_of_one_domain_do_not_go_into_anothers_data_set(
+    against: Lorafleet, service: Scripted, tmp_path: Path
+) -> None:
+    file = tmp_path / "golden.jsonl"
+    file.write_text('{"prompt": "One?", "expected_output": "Yes."}\n')
+    service.answer("GET /v1/golden/tax-golden", {"dataset_id": "tax-golden", "domain": "law"})
+    done = against("golden", "import", "tax-golden", str(file), "--domain", "tax")
+    assert done.exit_code == 2
+    assert "--domain: 'tax-golden' belongs to domain 'law', not to 'tax'" in done.stderr
+    assert [one.method for one in service.asked] == ["GET"]
+
+
 @pytest.mark.parametrize("command", ["register", "import"])
 def test_an_adapter_is_sent_only_with_a_golden_data_set_of_its_domain(
     against: Lorafleet, service: Scripted, tmp_path: Path, command: str

@@ -88,3 +88,22 @@ def test_a_file_for_a_model_with_more_layers_is_refused(make_card, model, tmp_pa
     writer.close()
     with pytest.raises(CorruptAdapter, match=r"blk\.9\.attn_output\.weight is no layer"):
         from_gguf(path, model)
+
+
+def test_a_storage_that_the_gguf_package_does_not_decode_is_refused_by_name(model, tmp_path) -> None:
+    import gguf
+
+    path, kind = tmp_path / "odd.gguf", gguf.GGMLQuantizationType.Q8_1
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 8.0)
+    for letter, rows in (("a", 4), ("b", 64)):
+        packed = np.zeros((rows, gguf.GGML_QUANT_SIZES[kind][1] * 2), np.uint8)
+        writer.add_tensor(f"blk.0.attn_q.weight.lora_{letter}", packed, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedAdapter, match=r"blk\.0\.attn_q\.weight\.lora_a.*Q8_1.*expected a storage"):
+        from_gguf(path, model)
