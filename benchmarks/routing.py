@@ -311,8 +311,7 @@ def main(arguments: list[str]) -> int:
         rows += quality(task(vectors, domains), task(vectors, intents), embedder, seeds)
     sizes = [(10, 64), (100, 64)] if given.quick else [(10, 64), (1_000, 64), (10_000, 64)]
     rows += speed(embedder, sizes, 3 if given.quick else 31)
-    over_http = [(10, 64)] if given.quick else [(10, 64), (10_000, 64), (15_625, 64)]
-    rows += asyncio.run(routing_service.rows(over_http, 5 if given.quick else 200, 1 if given.quick else 11))
+    rows += asyncio.run(routing_service.rows(quick=given.quick))
     emit(rows, given.json)
     return 0
 

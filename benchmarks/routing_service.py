@@ -5,7 +5,7 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -40,8 +40,10 @@ QUERIES = (
 )
 
 
-async def rows(sizes: Sequence[tuple[int, int]], repeats: int, activations: int) -> list[Row]:
-    """One row a size (adapters, vectors of each) and one of activations at each size."""
+async def rows(*, quick: bool) -> list[Row]:
+    """A row a size (adapters, vectors of each) and one of activations at each; the last size has 1,000,000 vectors."""
+    sizes = [(10, 64)] if quick else [(10, 64), (10_000, 64), (15_625, 64)]
+    repeats, activations = (5, 1) if quick else (200, 11)
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder) / "home") as fleet:
         fleet.start([])

@@ -20,7 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
+
+from lora_core.template_errors import ChatTemplateError, Limit, TemplateRefuses, TemplateTooCostly, UnknownVariables
+from lora_core.template_file import read_template
 
 _WORKER = Path(__file__).with_name("chat_template_worker.py")
 _START_SECONDS = 60.0
@@ -36,33 +39,6 @@ _BYTES_A_CHARACTER = 12
 
 _OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
 """Variables that every conversation sets, as transformers does."""
-
-Limit = Literal["time", "memory", "text"]
-
-
-class ChatTemplateError(ValueError):
-    """A conversation that has no text by this template."""
-
-
-class TemplateRefuses(ChatTemplateError):
-    """The template does not compile, or raises for this conversation; the message is its own."""
-
-
-class UnknownVariables(ChatTemplateError):
-    """The template reads no variables of these names; `known` are those that it does."""
-
-    def __init__(self, names: Sequence[str], known: Sequence[str]) -> None:
-        self.known = tuple(known)
-        has = f"it reads {', '.join(known)}" if known else "it reads none"
-        super().__init__(f"the chat template has no variable {', '.join(map(repr, names))}: {has}")
-
-
-class TemplateTooCostly(ChatTemplateError):
-    """Rendering took more than is allowed; `limit` says of what."""
-
-    def __init__(self, limit: Limit, message: str) -> None:
-        self.limit: Limit = limit
-        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +99,10 @@ class ChatTemplate:
     def of_folder(cls, folder: Path, limits: RenderLimits | None = None) -> Self | None:
         """The template in a base model's folder, read without its tokenizer; None if it has none.
 
-        The files are those of transformers' `save_pretrained`. Raises ValueError for files that are no JSON, and where
-        there are several templates and no default.
+        Raises ValueError as `read_template` does.
         """
-        configuration = _json_of(folder / "tokenizer_config.json")
-        template: object = _json_of(folder / "chat_template.json").get("chat_template")
-        template = template or configuration.get("chat_template")
-        if isinstance(template, list):
-            template = {one["name"]: one["template"] for one in template}
-        if isinstance(template, dict):
-            if "default" not in template:
-                raise ValueError(f"{folder} has several chat templates and none is called 'default'")
-            template = template["default"]
-        if (file := folder / "chat_template.jinja").is_file():
-            template = file.read_text(encoding="utf-8")
-        if not template:
-            return None
-        tokens = {**_json_of(folder / "special_tokens_map.json"), **configuration}
-        texts = {name: one["content"] if isinstance(one, dict) else one for name, one in tokens.items()}
-        variables = {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
-        return cls(str(template), variables, limits)
+        stored = read_template(folder)
+        return None if stored is None else cls(stored.text, stored.variables, limits)
 
     def render(
         self,
@@ -298,17 +258,6 @@ class ChatTemplate:
 def _in_parts(message: Mapping[str, str]) -> dict[str, object]:
     """The message with its text as a list of one part, in OpenAI's form."""
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
-
-
-def _json_of(file: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is no file."""
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _send(process: "subprocess.Popen[bytes]", message: Mapping[str, object]) -> None:

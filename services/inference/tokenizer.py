@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lora_core.chat_template import ChatTemplate, TemplateRefuses, TemplateTooCostly, UnknownVariables
+from lora_core.chat_template import ChatTemplate
+from lora_core.template_errors import TemplateRefuses, TemplateTooCostly, UnknownVariables
 from services.inference.errors import BadRequest
 from services.inference.metrics import TEMPLATE_LIMITS
 from services.inference.token_bytes import TokenBytes

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lora_core.chat_template import ChatTemplate, ChatTemplateError
+from lora_core.chat_template import ChatTemplate
+from lora_core.template_errors import ChatTemplateError
 from services.trainer.datasets.records import Kind
 from services.trainer.faults import Fault
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from lora_core.base_model import end_of_turn
-from lora_core.chat_template import ChatTemplate, ChatTemplateError, RenderLimits
+from lora_core.chat_template import ChatTemplate, RenderLimits
+from lora_core.template_errors import ChatTemplateError
 from services.trainer.datasets.records import Kind, Message, Record, asked
 
 IGNORED = -100

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lora_core.chat_template import ChatTemplate, RenderLimits, TemplateRefuses, TemplateTooCostly, UnknownVariables
+from lora_core.chat_template import ChatTemplate, RenderLimits
+from lora_core.template_errors import TemplateRefuses, TemplateTooCostly, UnknownVariables
 
 pytestmark = pytest.mark.unit
 
