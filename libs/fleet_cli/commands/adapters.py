@@ -25,6 +25,17 @@ adapters = CommandGroup("List, show, approve, reject, activate, deactivate, regi
 convert.add(adapters)
 
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")]
+VersionOption = Annotated[str, typer.Option("--version", help="Version to register, X.Y.Z (default: computed).")]
+BumpOption = Annotated[Bump | None, typer.Option("--bump", help="Version number to raise (default: by what changed).")]
+GoldenOption = Annotated[
+    str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
+]
+DescriptionOption = Annotated[
+    str,
+    typer.Option(
+        "--description", help="Purpose of the adapter; queries are matched to it (default: its predecessor's)."
+    ),
+]
 
 
 class Status(StrEnum):
@@ -143,19 +154,10 @@ def register(
             "--base-model", help="Base model's name in the fleet (default: that of the folder's configuration)."
         ),
     ] = "",
-    version: Annotated[str, typer.Option("--version", help="Version to register, X.Y.Z (default: computed).")] = "",
-    bump: Annotated[
-        Bump | None, typer.Option("--bump", help="Version number to raise (default: by what changed).")
-    ] = None,
-    golden_dataset: Annotated[
-        str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
-    ] = "",
-    description: Annotated[
-        str,
-        typer.Option(
-            "--description", help="Purpose of the adapter; queries are matched to it (default: its predecessor's)."
-        ),
-    ] = "",
+    version: VersionOption = "",
+    bump: BumpOption = None,
+    golden_dataset: GoldenOption = "",
+    description: DescriptionOption = "",
     reason: ReasonOption = "",
 ) -> None:
     """Upload a PEFT folder as a new version."""
@@ -167,19 +169,18 @@ def register(
     for file in files:
         if not file.is_file():
             raise BadInput("FOLDER", f"{folder} contains no {file.name}; pickled weights (.bin) are never read")
-    if golden_dataset:
-        expect_golden(session, golden_dataset, domain)
-    fields = {
-        "domain": domain,
-        "method": method.value if method else "",
-        "base_model": base_model,
-        "version": version,
-        "bump": bump.value if bump else "",
-        "golden_dataset_id": golden_dataset,
-        "description": description,
-        "reason": reason,
-    }
-    found = session.client.call(calls.register(files, {name: value for name, value in fields.items() if value}))
+    fields = _fields(
+        session,
+        domain=domain,
+        golden_dataset_id=golden_dataset,
+        method=method or "",
+        base_model=base_model,
+        version=version,
+        bump=bump or "",
+        description=description,
+        reason=reason,
+    )
+    found = session.client.call(calls.register(files, fields))
     session.answer(found, f"registered {found.adapter_id}: {found.status}")
 
 
@@ -201,19 +202,10 @@ def import_(
     method: Annotated[
         Method | None, typer.Option("--method", help="Training method (default: recognised from the files).")
     ] = None,
-    version: Annotated[str, typer.Option("--version", help="Version to register, X.Y.Z (default: computed).")] = "",
-    bump: Annotated[
-        Bump | None, typer.Option("--bump", help="Version number to raise (default: by what changed).")
-    ] = None,
-    golden_dataset: Annotated[
-        str, typer.Option("--golden-dataset", help="Golden data set to judge with (default: newest of the domain).")
-    ] = "",
-    description: Annotated[
-        str,
-        typer.Option(
-            "--description", help="Purpose of the adapter; queries are matched to it (default: its predecessor's)."
-        ),
-    ] = "",
+    version: VersionOption = "",
+    bump: BumpOption = None,
+    golden_dataset: GoldenOption = "",
+    description: DescriptionOption = "",
     hub_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -223,19 +215,17 @@ def import_(
     reason: ReasonOption = "",
 ) -> None:
     """Import an adapter from files of another tool, an archive, the fleet's bucket or a model hub as a new version."""
-    if golden_dataset:
-        expect_golden(session, golden_dataset, domain)
-    given = {
-        "domain": domain,
-        "base_model": base_model,
-        "method": method.value if method else "",
-        "version": version,
-        "bump": bump.value if bump else "",
-        "golden_dataset_id": golden_dataset,
-        "description": description,
-        "reason": reason,
-    }
-    fields = {name: value for name, value in given.items() if value}
+    fields = _fields(
+        session,
+        domain=domain,
+        golden_dataset_id=golden_dataset,
+        method=method or "",
+        base_model=base_model,
+        version=version,
+        bump=bump or "",
+        description=description,
+        reason=reason,
+    )
     if "://" not in source and Path(source).exists():
         call = calls.import_files(files_of(Path(source)), fields)
     else:
@@ -252,6 +242,14 @@ def import_(
         session.note(
             "without --description, `auto` routes to it by the description of the previous version, if there is one"
         )
+
+
+def _fields(session: Session, *, domain: str, golden_dataset_id: str, **others: str) -> dict[str, str]:
+    """What a version is submitted with beside its files; raises `BadInput` for another domain's golden data set."""
+    if golden_dataset_id:
+        expect_golden(session, golden_dataset_id, domain)
+    given = {"domain": domain, "golden_dataset_id": golden_dataset_id, **others}
+    return {name: str(value) for name, value in given.items() if value}
 
 
 def _score(metrics: object) -> str:

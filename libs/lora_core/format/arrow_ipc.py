@@ -77,7 +77,7 @@ def read_single_batch(data: memoryview) -> Batch:
             with pa.ipc.open_file(pa.py_buffer(data)) as opened:  # of which the footer alone is read
                 schema = opened.schema
         columns = tuple((field.name, field.type) for field in schema)
-    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise Malformed(f"schema: {error}") from None
     return Batch(columns, schema.metadata or {}, rows, buffers, in_front)
 

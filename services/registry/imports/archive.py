@@ -16,8 +16,10 @@ from services.registry.imports.names import BadPath, inner_path, is_wanted, pick
 
 MAX_MEMBERS = 10_000
 _CHUNK = 1 << 20
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, NotImplementedError)
-"""RuntimeError: an encrypted member. NotImplementedError: a way of compressing that is not known."""
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError)
+"""NotImplementedError: a way of compressing that zipfile does not know."""
+_ENCRYPTED = 0x1
+"""Bit of a zip member's general purpose flags. Source: APPNOTE.TXT, 4.4.4."""
 
 
 def unpack(archive: Path, to: Path, most: int) -> int:
@@ -71,6 +73,8 @@ def _of_zip(opened: zipfile.ZipFile) -> Iterator[tuple[str, IO[bytes] | None]]:
         if entry.is_dir() or (entry.external_attr >> 16) & 0o170000 == 0o120000:
             yield entry.filename, None
             continue
+        if entry.flag_bits & _ENCRYPTED:
+            raise zipfile.BadZipFile(f"{entry.filename[:200]!r} is encrypted")
         with opened.open(entry) as content:
             yield entry.filename, content
 

@@ -153,6 +153,20 @@ async def test_links_in_archives_are_never_followed(tmp_path: Path) -> None:
         await inspector().adopt(tmp_path / "to", "shop", tmp_path / "artifact", tmp_path / "peft", BASE)
 
 
+async def test_an_encrypted_member_is_refused_by_its_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
+        opened.writestr("adapter_config.json", "{}")
+    packed = bytearray((tmp_path / "a.zip").read_bytes())
+    for header, flags in (
+        (b"PK\x03\x04", 6),
+        (b"PK\x01\x02", 8),
+    ):  # offsets of the flags: APPNOTE.TXT, 4.3.7 and 4.3.12
+        packed[packed.index(header) + flags] |= 0x1
+    (tmp_path / "a.zip").write_bytes(packed)
+    with pytest.raises(CannotServe, match=r"not a readable archive .*'adapter_config.json' is encrypted"):
+        await inspector().unpack(tmp_path / "a.zip", tmp_path / "to", MOST)
+
+
 async def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     for name, content in {"a.zip": b"PK\x03\x04 cut", "a.tar.gz": b"\x1f\x8b\x08 cut", "a.tar": b"text" * 500}.items():
         (tmp_path / name).write_bytes(content)
