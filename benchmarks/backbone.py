@@ -184,7 +184,7 @@ async def throughput(fleet: Fleet, *, quick: bool) -> list[Row]:
     rows: list[Row] = []
     for what, mine, theirs, bound, note in (
         ("one event at a time", "ours1", "bare1", commits / 2, "limit: two commits one after the other"),
-        ("many at once", "oursN", "bareN", None, "50 events a transaction when said, one a transaction when heard"),
+        ("many at once", "oursN", "bareN", None, "50 events per transaction when published, one when consumed"),
     ):
         rows.append(
             Row(

@@ -100,7 +100,7 @@ def layouts() -> Iterator[list[str]]:
 
 @contextmanager
 def cudnn_attention(enabled: bool) -> Iterator[None]:
-    """Whether attention may be cuDNN's, which plans each new shape anew."""
+    """Whether attention may be cuDNN's, which plans every new shape."""
     backends: Any = torch.backends.cuda
     before = backends.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(enabled)

@@ -1,4 +1,4 @@
-"""Former import paths of modules that moved: what was written against them goes on working, with a DeprecationWarning.
+"""Former import paths of modules that moved: they still work, with a DeprecationWarning.
 
 A row goes when a release has warned of it. Inside the project nothing imports by these names.
 """

@@ -227,7 +227,7 @@ TOPOLOGY: tuple[Row, ...] = (
         (UPSTREAM, "evaluator"),
         (_long("evaluator"),),
     ),
-    # Kept for good: a trainer that begins anew must know of every golden set there is.
+    # Kept for good: a trainer that starts from an empty database needs every golden data set there is.
     Row(v1.GoldenDatasetPublished, "lorafleet.v1.evaluation.golden_published", ("evaluator",), (Consumer("trainer"),)),
     Row(v1.EvaluationScored, "lorafleet.v1.evaluation.scored", ("evaluator",), (Consumer("registry"),)),
     Row(v1.EvaluationFailed, "lorafleet.v1.evaluation.failed", ("evaluator",), (Consumer("registry"),)),

@@ -58,7 +58,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class Stored(NamedTuple):
-    """Where and when the stream stored a message: the same over redeliveries, another one in a stream made anew."""
+    """Where and when the stream stored a message: the same over redeliveries, another one in a recreated stream."""
 
     sequence: int
     time: datetime
@@ -213,7 +213,7 @@ def read_envelope(
 
 
 def substitute_id(sequence: int, at: datetime | None) -> str:
-    """The id of an event whose publisher gave it none: a stream made anew counts from 1 again, at other times."""
+    """The id of an event whose publisher gave it none: a recreated stream counts from 1 again, at other times."""
     return f"sequence-{sequence}" + (f"-{int(at.timestamp() * 1_000_000)}" if at else "")
 
 

@@ -2,7 +2,7 @@
 
 A fault that passes belongs to the surroundings (database, bus, object store, disk, network): the event waits for as
 long as it lasts. A fault that the event brings with it is the same at every try: the event becomes a dead letter at
-once. Everything else is tried a few times. PostgreSQL's errors are told apart by SQLSTATE class
+once. Everything else is tried a few times. PostgreSQL's errors are distinguished by SQLSTATE class
 (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 """
 

@@ -48,7 +48,7 @@ async def follow(
 ) -> NoReturn:
     """Hand over every event of the given classes, in stream order, from the beginning and then as they come.
 
-    After a lost connection, a server that stood still and a stream that was made anew the stream is read from its start
+    After a lost connection, a server that stood still and a stream that was recreated the stream is read from its start
     under a new consumer, within two seconds of the server's return. Not from where it stopped: the server may have lost
     its newest messages, and others may have their sequences now.
 
@@ -99,7 +99,7 @@ async def _read(
 ) -> NoReturn:
     client = _client(jetstream)
     inbox = client.new_inbox()
-    # Not nats-py's ordered consumer: where its stream was made anew it goes on behind the sequence of the old one.
+    # Not nats-py's ordered consumer: where its stream was recreated it continues after the sequence of the old one.
     subscription = await client.subscribe(inbox)
     try:
         reconnects = client.stats["reconnects"]

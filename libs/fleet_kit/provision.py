@@ -158,7 +158,7 @@ async def _stream(jetstream: JetStreamContext, wanted: StreamConfig, *, repair: 
         return [missing(name, "stream")]
     drift = compare(name, found, wanted)
     if drift and repair:
-        how = f"make it anew from a backup (`nats stream backup {name} FOLDER`, see Streams in docs/operations.md)"
+        how = f"restore it from a backup (`nats stream backup {name} FOLDER`, see Streams in docs/operations.md)"
         return await mend(drift, found, jetstream.update_stream, look, how)
     return drift
 

@@ -51,7 +51,7 @@ class ServiceSettings(HttpSettings):
     s3_access_key: str
     s3_secret_key: SecretStr
     s3_session_token: SecretStr | None = None
-    """Belongs to temporary keys (AWS STS). It is read at the start: start the service anew when they are renewed."""
+    """Belongs to temporary keys (AWS STS). It is read at the start: restart the service when they are renewed."""
     s3_bucket: str = "lorafleet"
     s3_region: str = Field(default="us-east-1", pattern="^[A-Za-z0-9_-]{1,64}$")
     """Region that requests are signed for: the bucket's. It is never looked up, which would need wider rights."""

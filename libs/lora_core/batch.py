@@ -141,7 +141,7 @@ class Batch:
             yield from self.step()
 
     def _advance_each(self, failed: PaddedBatch, error: Exception) -> Iterator[tuple[int, int, float]]:
-        """The step of rows whose common forward pass failed, each computed anew from its tokens.
+        """The step of rows whose common forward pass failed, each computed again from its tokens.
 
         The failed pass may have left some layers' caches with the new token and others without, so nothing of it is
         used. Rows that do not fail alone stay apart, or they would fail together at every step.

@@ -103,7 +103,7 @@ def _read(path: Path) -> Description | None:
     except OSError:
         return None
     except ValidationError:  # of another version of this library, or half of something
-        log.warning("%s is no description of layers of this version: made anew", path)
+        log.warning("%s is not a layer description of this version and is replaced", path)
         return None
 
 

@@ -28,7 +28,7 @@ class Layer(_Frozen):
 class Description(_Frozen):
     """A base model's layers.
 
-    format: raised whenever the same model would be described otherwise, so that kept descriptions are made anew.
+    format: raised whenever the same model would get another description, which invalidates those that are kept.
     digest: of config.json and the files' tensor names and shapes, see `layout_digest`.
     transformers: version of the library that built the model. quantisation: `quant_method` of config.json, or empty.
     layers: full module name → what LoRA can adapt, in the model's order.
@@ -55,7 +55,7 @@ class Description(_Frozen):
 
     @property
     def embedding(self) -> str:
-        """Full name of the input embedding; empty where it is none that LoRA can adapt."""
+        """Full name of the input embedding; empty where LoRA cannot adapt it."""
         return next((name for name, layer in self.layers.items() if layer.kind == "embedding"), "")
 
     def what_is(self, leaf: str) -> str:

@@ -35,7 +35,7 @@ def config_of(folder: Path | str) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # every configuration class checks in its own way
         raise UnsupportedBaseModel(
-            f"config.json of {Path(folder).name} is none that transformers {version('transformers')} reads "
+            f"config.json of {Path(folder).name} is not one that transformers {version('transformers')} reads "
             f"({shortened(error)}); models with code of their own are not loaded"
         ) from error
     return config
@@ -94,7 +94,7 @@ REPORTED: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_size
 
 
 def check_whole(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
-    """Refuse a model of which the files lack parameters: transformers draws these at random, anew at each load.
+    """Refuse a model whose files lack parameters: transformers fills these with new random numbers at each load.
 
     A weight that is tied to another is there with that one. name: the folder's. report: from_pretrained's.
 

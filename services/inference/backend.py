@@ -41,7 +41,7 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Ends what runs; its requests are told."""
+        """End what runs; its requests get an error."""
         ...
 
 

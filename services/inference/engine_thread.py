@@ -178,7 +178,7 @@ class EngineThread:
                 row.cancelled = True
 
     async def close(self) -> None:
-        """Stops at the next step boundary; running requests are told."""
+        """Stop at the next step boundary; running requests get an error."""
         with self._wake:
             self._closed = True
             self._wake.notify()

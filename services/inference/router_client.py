@@ -100,7 +100,7 @@ def choose(answer: RouterAnswer, catalogue: Catalogue, bases: Bases, asker: Aske
     A match that is being switched stands for its family: the family's active version answers.
 
     Raises:
-        Busy: a match is so new that this process has not heard of it.
+        Busy: a match is so new that this process has not received its event.
     """
     passed_over: list[str] = []
     for match in answer.matches:

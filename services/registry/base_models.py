@@ -78,7 +78,7 @@ class BaseModels:
         """The base model of this name.
 
         Raises:
-            WrongBaseModel: none of this name is configured, or it is none that can carry LoRA.
+            WrongBaseModel: no base model of this name is configured, or LoRA cannot be applied to it.
             BaseModelUnavailable: its folder holds no model, a broken one, or one whose layers were never described.
         """
         if name not in self._folders:

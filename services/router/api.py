@@ -62,7 +62,7 @@ class Match(BaseModel):
     threshold: float
     """From which similarity on it is a match."""
     weight: float | None = None
-    """Its share among the matches, together 1; null where it is none."""
+    """Its share among the matches, together 1; null for an adapter that is not a match."""
     evidence: Kind
     """What it is recognised by: centroids of all its training prompts, a few examples, or its description."""
     calibrated_on: int

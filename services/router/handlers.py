@@ -1,4 +1,4 @@
-"""Events that the router hears."""
+"""Events that the router consumes."""
 
 from fleet_events.v1 import AdapterActivated, AdapterDeactivated
 from fleet_kit.handlers import Handlers

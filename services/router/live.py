@@ -95,7 +95,7 @@ class LiveIndex:
         }
 
     async def load(self, connection: Connection, families: Collection[str] | None = None) -> None:
-        """Read these families, or everything, anew."""
+        """Read these families, or everything, again."""
         async with connection.transaction(readonly=True):
             wanted = None if families is None else list(families)
             read = [one async for one in store.live_evidence(connection, self._embedded_by, wanted)]
@@ -149,7 +149,7 @@ class LiveIndex:
 async def keep_in_step(pool: Pool, index: LiveIndex, loaded: Callable[[], None]) -> NoReturn:
     """Load everything, then whatever changes; `loaded` is called after each time.
 
-    While PostgreSQL is away the index answers as it is; then it is read anew.
+    While PostgreSQL is unavailable the index answers as it is; then it is read again.
     """
     while True:
         try:

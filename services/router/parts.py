@@ -1,4 +1,4 @@
-"""What the router stands on beside the kit."""
+"""What the router depends on beside the kit."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Makes the routing index anew from the stream, which is its only source."""
+"""Rebuilds the routing index from the stream, which is its only source."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What lists and operators are told: entries of /v1/models, and states of adapters."""
+"""Entries of /v1/models, and the states of adapters that operators see."""
 
 from dataclasses import asdict
 

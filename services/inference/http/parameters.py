@@ -51,7 +51,7 @@ class Neutral:
 
 
 _MAX_TOLD = 10
-"""Unknown parameters of one object that are told of."""
+"""Unknown parameters of one object that an error names."""
 _MAX_NAME = 64
 """Characters of an unknown name that are shown, and up to which the nearest one is looked for."""
 _ELSEWHERE = dict.fromkeys(

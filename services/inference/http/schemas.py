@@ -214,7 +214,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are told of each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
@@ -242,7 +242,7 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are told of each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
         return self.logprobs
 
     @property

@@ -91,7 +91,7 @@ class Announcements:
         return [one.now for one in self._heard.values() if one.at > since and not one.unreachable]
 
     def gone(self, name: str) -> bool:
-        """Whether a replica has stopped or died. False while nobody can be heard: that tells nothing of it."""
+        """Whether a replica has stopped or died. False while no announcements arrive: nothing is known then."""
         since = time.monotonic() - self._ttl
         heard = self._heard.get(name)
         return self._heard_own_at > since and (heard is None or heard.at <= since)

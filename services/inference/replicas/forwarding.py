@@ -60,7 +60,7 @@ SILENCE = 30.0
 PATIENCE = 2.0
 """A refusal that comes later than this (s) has used up the time in which the request could have waited here."""
 KNOWN_BETTER_HERE = frozenset({404, 409, 422})
-"""This replica could resolve the request; the other one has not heard of it yet, or cannot load what is asked for."""
+"""This replica could resolve the request; the other one lacks its event yet, or cannot load what is requested."""
 
 
 class _Elsewhere(Exception):

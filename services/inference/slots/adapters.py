@@ -35,7 +35,7 @@ class Adapters:
 
     `slots`: how many may be loaded. `deadline`: seconds a request waits. `retry`: seconds after which
     a failed adapter may be tried again. `on_loaded(adapter, proof, seconds)` and
-    `on_unloaded(adapter, reason)` are told of changes and must not block. `name`: the base model's, in metrics.
+    `on_unloaded(adapter, reason)` are called on changes and must not block. `name`: the base model's, in metrics.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class _Retries:
         """
         if isinstance(error, Refused):
             raise BadRequest(f"vLLM refuses this request: {error}", code="invalid_value") from error
-        # Started anew, it lacks its adapters, and gets them back when it is found out; away, it is out.
+        # A restarted server lacks its adapters and gets them back once that is noticed; an unavailable one is left out.
         await self._fleet.check(server)
         if isinstance(error, NotServed) and not self._reloaded:
             self._reloaded = True

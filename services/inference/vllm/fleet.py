@@ -179,7 +179,7 @@ class VllmFleet:
             log.info("vllm_server_found", server=server.url, models=len(served))
         server.healthy = True
         server.listed = frozenset(one.id for one in served if one.root == str(self._folder / one.id)) - self._own
-        # It was started anew, or somebody else unloaded them.
+        # It was restarted, or somebody else unloaded them.
         for name in before - server.listed:
             server.proved.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""What the base model's chat template can render, found once when the trainer starts, and what a job is told of it."""
+"""What the base model's chat template can render, checked once at the start, and the faults and warnings of a job."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

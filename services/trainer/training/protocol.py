@@ -210,7 +210,7 @@ _progress: TypeAdapter[Progress] = TypeAdapter(Progress)
 
 
 def read_line(line: bytes) -> Progress:
-    """One line of the subprocess's standard output; raises `pydantic.ValidationError` if it is none of ours."""
+    """One line of the subprocess's standard output; raises `pydantic.ValidationError` for any other line."""
     return _progress.validate_json(line)
 
 
