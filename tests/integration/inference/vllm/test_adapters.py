@@ -1,11 +1,6 @@
-"""The same service on vLLM servers: which weights answer, where they lie, and what happens when servers come and go.
-
-The servers are ours and follow vLLM's API; `test_vllm_real.py` runs the same against vLLM itself.
-"""
+"""Adapters on vLLM servers: which weights answer, where they lie, and what happens when servers come and go."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,80 +8,8 @@ import httpx
 import pytest
 
 from fleet_events import v1
-from tests.conftest import RunningService, RunService
-from tests.integration.inference.conftest import QUESTION, TOKENS, answered, chat, eventually, text_of
-from tests.integration.inference.vllm_server import VllmServer
-
-KEY = "key-of-the-servers"
-
-
-@pytest.fixture(scope="module")
-def pair(tiny_model: Path) -> Iterator[tuple[VllmServer, VllmServer]]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    servers = tuple(VllmServer(model, "tiny", max_lora_rank=8, api_key=KEY) for _ in range(2))
-    for server in servers:
-        server.start()
-    yield servers  # type: ignore[misc]
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With what an earlier life of the service left."""
-    folder = tmp_path_factory.mktemp("for-vllm")
-    (folder / "old-lora-v1.0.0@0123456789ab").mkdir()
-    return folder
-
-
-@pytest.fixture(scope="module")
-async def inference(
-    run_service: RunService,
-    settings_of_inference: dict[str, str],
-    pair: tuple[VllmServer, VllmServer],
-    adapter_folder: Path,
-) -> AsyncIterator[RunningService]:
-    changes = {
-        "LORAFLEET_VLLM_SERVERS": json.dumps([server.url for server in pair]),
-        "LORAFLEET_VLLM_API_KEY": KEY,
-        "LORAFLEET_VLLM_ADAPTER_DIR": str(adapter_folder),
-        "LORAFLEET_VLLM_RECONCILE": "0.3",
-    }
-    async with run_service("inference", **settings_of_inference, **changes) as running:
-        yield running
-
-
-@pytest.fixture
-async def vllm(inference: Any, pair: tuple[VllmServer, VllmServer]) -> AsyncIterator[list[VllmServer]]:
-    """Both, up and known to the service before and after each test."""
-    yield list(pair)
-    for server in pair:
-        server.delay = 0.0
-        server.start()
-
-    async def served() -> bool:
-        return (await chat(inference.client, "tiny", max_tokens=1)).status_code == 200
-
-    await eventually(served)
-
-
-def name_of(adapter: v1.Adapter) -> str:
-    return f"{adapter.adapter_id}@{adapter.artifact.blob.sha256[:12]}"
-
-
-def holders(servers: list[VllmServer], adapter: v1.Adapter) -> list[VllmServer]:
-    return [server for server in servers if name_of(adapter) in server.adapters]
-
-
-async def held(servers: list[VllmServer], adapter: v1.Adapter) -> VllmServer:
-    async def one() -> list[VllmServer]:
-        return holders(servers, adapter)
-
-    [server] = await eventually(one)
-    return server
+from tests.integration.inference.conftest import TOKENS, answered, chat, eventually, text_of
+from tests.integration.inference.vllm.conftest import KEY, held, holders, name_of
 
 
 @pytest.mark.requirement("AS-1.1")
@@ -264,98 +187,3 @@ async def test_adapters_that_should_not_be_there_are_unloaded_and_those_of_other
     await eventually(cleared)
     await asyncio.sleep(1)
     assert "of-the-operator" in vllm[0].adapters
-
-
-async def test_a_stream_comes_token_by_token_and_closing_it_stops_the_server(
-    inference: Any, vllm: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
-) -> None:
-    made = make_adapter(seed=11)
-    adapter = await registry.describe(made, domain)
-    await registry.activate(adapter)
-    await answered(inference.client, adapter.adapter_id)
-    home = await held(vllm, adapter)
-    pieces = [one async for one in streamed(inference.client, adapter.adapter_id, TOKENS)]
-    assert "".join(pieces) == expected(made)
-    home.delay, before = 0.2, home.cancelled
-    async for _ in streamed(inference.client, adapter.adapter_id, 200):
-        break
-
-    async def cancelled() -> bool:
-        return home.cancelled == before + 1
-
-    await eventually(cancelled)
-
-
-async def test_a_server_that_dies_under_a_stream_ends_it_with_an_error(
-    inference: Any, vllm: Any, registry: Any, make_adapter: Any, domain: str
-) -> None:
-    adapter = await registry.describe(make_adapter(seed=12), domain)
-    await registry.activate(adapter)
-    await answered(inference.client, adapter.adapter_id)
-    home = await held(vllm, adapter)
-    home.delay = 0.1
-    with pytest.raises(StreamFailed, match="backend_unavailable"):
-        async for _ in streamed(inference.client, adapter.adapter_id, 200):
-            await asyncio.to_thread(home.stop)
-
-
-async def test_stop_tokens_and_likelihoods_are_those_of_the_engine_of_this_process(
-    inference: Any, vllm: Any, registry: Any, make_adapter: Any, tiny_model: Path, domain: str
-) -> None:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    made = make_adapter(seed=13)
-    adapter = await registry.describe(made, domain)
-    await registry.activate(adapter)
-    await answered(inference.client, adapter.adapter_id)
-    ids = [10, 200, 3000, 40]
-    body = {"model": adapter.adapter_id, "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 0}
-    response = await inference.client.post("/v1/completions", json=body)
-    assert response.status_code == 200, response.text
-    got = response.json()["choices"][0]["logprobs"]["token_logprobs"]
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), made.peft)
-    with torch.inference_mode():
-        logprobs = model.eval()(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    assert got[0] is None
-    assert got[1:] == pytest.approx([float(logprobs[at, token]) for at, token in enumerate(ids[1:])], abs=1e-3)
-
-
-async def test_weighted_sets_and_embeddings_are_refused_by_name(
-    inference: Any, vllm: Any, registry: Any, make_adapter: Any, domain: str
-) -> None:
-    one = await registry.describe(make_adapter(seed=14), f"{domain}a")
-    two = await registry.describe(make_adapter(seed=15), f"{domain}b")
-    for adapter in (one, two):
-        await registry.activate(adapter)
-        await answered(inference.client, adapter.adapter_id)
-    response = await chat(inference.client, f"{one.family}:0.5+{two.family}:0.5")
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "weighted_sets_unsupported")
-    response = await inference.client.post("/v1/embeddings", json={"model": one.adapter_id, "input": "tide"})
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "embeddings_unsupported")
-
-
-class StreamFailed(Exception):
-    """The error that a stream ended with."""
-
-
-async def streamed(client: httpx.AsyncClient, model: str, tokens: int) -> AsyncIterator[str]:
-    """Pieces of a greedy chat answer."""
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": QUESTION}],
-        "temperature": 0,
-        "max_tokens": tokens,
-        "stream": True,
-    }
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        assert response.status_code == 200
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                raise StreamFailed(event["error"]["code"])
-            if content := event["choices"][0]["delta"].get("content"):
-                yield content

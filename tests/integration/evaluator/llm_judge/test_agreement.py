@@ -1,0 +1,171 @@
+"""Judges beside each other and beside people: pairs of versions, panels, labels, and how long exchanges are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from fleet_events import v1
+from fleet_kit.blobs import Blobs
+from fleet_kit.errors import BlobMissing
+from tests.integration.evaluator.conftest import Bus, activated, eventually
+from tests.integration.evaluator.judge_server import (
+    Asked,
+    JudgeServer,
+    Step,
+    gullible,
+    honest,
+    preferred,
+    verdict,
+)
+from tests.integration.evaluator.llm_judge.conftest import Trial
+
+pytestmark = pytest.mark.integration
+
+
+def prefers(text: str) -> Any:
+    """Prefers the answer with that text wherever it stands."""
+    return lambda asked: Step(json.dumps(preferred(asked, "first" if text in asked.part("FIRST ANSWER") else "second")))
+
+
+PAIRS = [
+    prefers("A new answer."),
+    lambda asked: Step(json.dumps(preferred(asked, "first"))),
+    lambda asked: Step(json.dumps(preferred(asked, "tie"))),
+    gullible,
+]
+"""What the judge does with the pair of each sample."""
+
+
+@pytest.mark.requirement("LA-3.4")
+async def test_a_new_versions_answers_are_compared_with_the_active_ones_in_both_orders(
+    trial: Trial, judge: JudgeServer, bus: Bus, blobs: Blobs
+) -> None:
+    samples = trial.samples(5, criteria={})
+    old = await trial.start("pairs", samples, dict.fromkeys(range(5), "An old answer."))
+    assert isinstance(await trial.end(old), v1.EvaluationScored)
+    await activated(bus, trial.evaluator, old, revision=int(trial.mark, 16))
+    judge.asked = []
+    judge.otherwise = lambda asked: PAIRS[trial.number(asked)](asked) if asked.pair else honest(asked)
+    new_answers = dict.fromkeys(range(5), "A new answer.") | {4: "An old answer."}
+    scored = await trial.scored("pairs", samples, new_answers)
+
+    assert scored.preference is not None
+    told = scored.preference
+    assert told.compared_with == old.adapter_id
+    assert (told.samples, told.wins, told.losses, told.ties) == (4, 1, 0, 3)
+    assert told.win_rate == pytest.approx((1 + 3 / 2) / 4)
+    assert told.ci_low < told.win_rate < told.ci_high
+    assert told.consistency == pytest.approx(3 / 4)
+    assert told.position_bias == pytest.approx(1 / 4)
+    asked = [one for one in judge.asked if one.pair and trial.number(one) == 0]
+    assert len(asked) == 2  # both orders
+    assert {one.part("FIRST ANSWER") for one in asked} == {"A new answer.", "An old answer."}
+    assert not [one for one in judge.asked if one.pair and trial.number(one) == 4]  # the same answer
+
+    shown = await trial.shown()
+    assert shown["preference"]["consistency"] == told.consistency
+    assert [one["pair"]["outcome"] for one in shown["results"]] == ["win", "tie", "tie", None, "tie"]
+    assert "no verdict in 3 answers" in shown["results"][3]["pair"]["why"]
+    report = json.loads(await blobs.get(scored.report))
+    assert report["preference"]["wins"] == 1
+    assert len(report["judging"]["exchanges"]) == 5 + 3 * 2 + 2 * 3  # three pairs, and one asked for thrice
+    assert report["samples"][0]["pair"]["verdicts"]["new_second"] == {"preferred": "second", "reason": "compared"}
+
+
+@pytest.mark.requirement("LA-3.5")
+async def test_a_panel_gives_the_mean_of_scores_that_people_calibrated(
+    trial: Trial, judge: JudgeServer, bus: Bus
+) -> None:
+    """The harsh member gives two points less than people; calibrated, both give the same."""
+
+    def by_model(asked: Asked) -> Step:
+        score = 3 + trial.number(asked) % 7
+        return Step(json.dumps(verdict(asked, score - 2 if asked.body["model"] == "harsh-model" else score)))
+
+    judge.otherwise = by_model
+    samples = trial.samples(20, criteria={})
+    client = trial.evaluator.client
+    before = await trial.scored("house", samples, dict.fromkeys(range(20), "A good many of the Velmar kind."))
+    assert before.judge.startswith("house/1+")
+    assert before.agreement is None
+    shown = await trial.shown()
+    assert [one["overall"] for one in shown["results"][:3]] == [20.0, 30.0, 40.0]  # the reference judge abstains
+    harsh = next(name for name in shown["judging"]["parameters"] if name.startswith("harsh/"))
+    assert shown["results"][0]["evidence"]["members"][harsh]["overall"] == 10
+
+    calibration = {"judge": harsh, "domain": "house"}
+    early = await client.post("/v1/judges/calibration", json=calibration)
+    assert (early.status_code, early.json()["field"]) == (409, "judge")
+    for number in range(20):
+        path = f"/v1/evaluations/{before.evaluation_id}/samples/s{number:03}/label"
+        assert (await client.put(path, json={"score": 10 * (3 + number % 7)})).status_code == 200
+    fitted = await client.post("/v1/judges/calibration", json=calibration)
+    assert fitted.status_code == 201, fitted.text
+    assert fitted.json()["intercept"] == pytest.approx(20)
+    assert (fitted.json()["slope"], fitted.json()["answers"]) == (pytest.approx(1), 20)
+
+    again = (await client.post("/v1/evaluations", json={"adapter_id": before.adapter_id})).json()["evaluation_id"]
+    (after,) = await eventually(lambda: bus.said(v1.EvaluationScored, evaluation_id=again))
+    assert after.judge != before.judge
+    assert after.score == pytest.approx(before.score + 10)
+    results = (await client.get(f"/v1/evaluations/{again}")).json()["results"]
+    assert [one["overall"] for one in results[:3]] == pytest.approx([30.0, 40.0, 50.0])
+    assert after.agreement is not None
+    assert (after.agreement.answers, after.agreement.alpha) == (20, pytest.approx(1))
+
+
+async def test_old_exchanges_leave_database_and_object_store(trial: Trial, blobs: Blobs) -> None:
+    scored = await trial.scored("strict", trial.samples(2))
+    kept = json.loads(await blobs.get(scored.report))["judging"]["exchanges"]
+    request = v1.Blob(**kept[0]["request"])
+    assert await blobs.get(request)
+    connection = await asyncpg.connect(
+        trial.evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
+    )
+    try:
+        await connection.execute(
+            "update judge_exchange set asked_at = now() - interval '401 days' where evaluation_id = $1",
+            scored.evaluation_id,
+        )
+        await trial.evaluator.kill()
+        await trial.evaluator.wait_ready()
+
+        async def gone() -> bool:
+            left = "select count(*) from judge_exchange where evaluation_id = $1"
+            return int(await connection.fetchval(left, scored.evaluation_id)) == 0
+
+        await eventually(gone)
+    finally:
+        await connection.close()
+    with pytest.raises(BlobMissing):
+        await blobs.get(request)
+
+
+@pytest.mark.requirement("LA-3.5")
+async def test_peoples_scores_stand_beside_the_judges(trial: Trial, judge: JudgeServer) -> None:
+    by_number = {trial.word(number): 1 + number for number in range(8)}
+    for word, score in by_number.items():
+        judge.scripts[word] = [lambda asked, score=score: Step(json.dumps(verdict(asked, score)))]
+    scored = await trial.scored("strict", trial.samples(8))
+    before = (await trial.shown())["agreement"]
+    assert (before["answers"], before["alpha"]) == (0, None)
+
+    async def put(sample_id: str, **body: Any) -> int:
+        path = f"/v1/evaluations/{scored.evaluation_id}/samples/{sample_id}/label"
+        return (await trial.evaluator.client.put(path, json=body)).status_code
+
+    for number in range(8):
+        assert await put(f"s{number:03}", score=5) == 200  # thought better of below
+        assert await put(f"s{number:03}", score=10 * number, note="as I see it") == 200
+    assert await put("s999", score=5) == 404
+    assert await put("s001", score=101) == 422
+    found = (await trial.shown())["agreement"]
+    assert (found["answers"], found["bias"]) == (8, pytest.approx(10))
+    assert found["pairwise"]["value"] == 1
+    assert found["alpha"]["low"] <= found["alpha"]["value"] < 1
+    query = {"judge": scored.judge, "domain": "strict"}
+    assert (await trial.evaluator.client.get("/v1/judges/agreement", params=query)).json() == found
