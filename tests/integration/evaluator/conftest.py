@@ -15,7 +15,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import row_of
+from fleet_events.topology import durable_name, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.settings import ServiceSettings
@@ -172,3 +172,33 @@ def blobs(service_env: ServiceEnv) -> Blobs:
         **{name.removeprefix("LORAFLEET_").lower(): value for name, value in env.items() if "LORAFLEET_" in name}
     )
     return Blobs("evaluator", settings)
+
+
+def teach(models: ModelServer, who: v1.Adapter, samples: list[dict[str, Any]], wrong: int = 0) -> None:
+    """The model server knows the adapter; it answers right but for the last `wrong` samples."""
+    models.adapters[who.adapter_id] = who.artifact.blob.sha256
+    for place, one in enumerate(samples):
+        right = place < len(samples) - wrong
+        text = one["expected_output"] if right else "The store takes 12 crates in all."
+        models.answers[who.adapter_id, one["prompt"]] = text
+
+
+async def outcome(bus: Bus, adapter_id: str) -> v1.EvaluationScored | v1.EvaluationFailed:
+    async def over() -> list[Any]:
+        scored = await bus.said(v1.EvaluationScored, adapter_id=adapter_id)
+        return scored or await bus.said(v1.EvaluationFailed, adapter_id=adapter_id)
+
+    found: v1.EvaluationScored | v1.EvaluationFailed = (await eventually(over))[0]
+    return found
+
+
+async def consumed(bus: Bus, event: type[Event]) -> None:
+    """The evaluator has acknowledged every event of that kind."""
+    row = row_of(event)
+    (consumer,) = [one for one in row.consumed_by if one.service == "evaluator"]
+
+    async def idle() -> bool:
+        info = await bus.jetstream.consumer_info(row.stream.name, durable_name(consumer, row))
+        return info.num_pending == 0 and info.num_ack_pending == 0
+
+    await eventually(idle)
