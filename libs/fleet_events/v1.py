@@ -501,6 +501,8 @@ class FeedbackRecorded(Event):
     prompt: str = ""
     """The rated exchange itself, where the sender has it: with both, the answer becomes a rated sample of the domain."""
     completion: str = ""
+    preferred_over: Annotated[str, Field(max_length=500)] = ""
+    """Generation id of another answer to the same prompt that this one is better than."""
 
 
 class DatasetQueued(Event):
@@ -590,6 +592,14 @@ class EvaluationScored(Event):
     """Absent where too few answers are labelled to tell."""
     metrics: tuple[Metric, ...] = ()
     """`golden_dataset_accuracy` (the fraction of passed samples), and what the evaluator's settings name."""
+    scores: Blob | None = None
+    """The decided samples' scores by sample id, JSON, without any text: what two versions are compared on."""
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Longest answer that was allowed, in tokens. Scores under another one do not compare."""
+    golden_version: str = ""
+    """Version of the golden data set."""
+    not_compared: str = ""
+    """Why it is not compared with the version it would replace; empty where it is, or there is none."""
 
 
 class EvaluationFailed(Event):

@@ -9,9 +9,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.registry.adapter_view import View
 from services.registry.policy import CRITERIA, Mode, Policy
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
+from services.registry.view import View
 
 
 class TrailView(View):
@@ -107,6 +107,12 @@ class PolicyBody(BaseModel):
         le=1,
         allow_inf_nan=False,
         description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
+    )
+
+    comparison_required: bool | None = Field(
+        default=None,
+        description="Whether a version that replaces another waits for a human where the two cannot be compared "
+        "fairly; null: in `confident` alone",
     )
 
     def policy(self) -> Policy:
