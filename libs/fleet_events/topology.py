@@ -250,6 +250,7 @@ TOPOLOGY: tuple[Row, ...] = (
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    Row(v1.UpdateRecommended, "lorafleet.v1.adapter.update_recommended", ("registry",)),
     Row(
         v1.AdapterLoaded,
         "lorafleet.v1.serving.adapter_loaded",
@@ -257,7 +258,13 @@ TOPOLOGY: tuple[Row, ...] = (
         (Consumer("registry"),),
         keep=WEEK,
     ),
-    Row(v1.AdapterUnloaded, "lorafleet.v1.serving.adapter_unloaded", ("inference",), keep=WEEK),
+    Row(
+        v1.AdapterUnloaded,
+        "lorafleet.v1.serving.adapter_unloaded",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
     Row(
         v1.GenerationCompleted,
         "lorafleet.v1.serving.generation_completed",

@@ -454,6 +454,30 @@ class AdapterRolledBack(Event):
     reason: str = ""
 
 
+class UpdateRecommended(Event):
+    """A compatible version is significantly better than its family's active one. Published once for each two versions."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.UpdateRecommended"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    running: Annotated[str, Field(min_length=1)]
+    """Version that is active."""
+    available: Annotated[str, Field(min_length=1)]
+    """Version that is recommended in its place."""
+    difference: Double = 0.0
+    """Mean of the paired differences, in score points, with its confidence interval, which lies above 0."""
+    ci_low: Double = 0.0
+    ci_high: Double = 0.0
+    improvement: Double = 0.0
+    """The difference in per cent of the active version's score."""
+    samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Samples that both have a score for."""
+    reason: str = ""
+    applied: Bool = False
+    """Whether the domain's policy activates it at once."""
+
+
 class SampleRecorded(Event):
     """One prompt and the completion that is wanted for it."""
 
@@ -904,4 +928,5 @@ EVENTS: tuple[type[Event], ...] = (
     TrainingQueued,
     TrainingRequested,
     TrainingStarted,
+    UpdateRecommended,
 )

@@ -104,6 +104,7 @@ class ReplicaView(View):
     max_delta: float
     first_loaded_at: datetime
     last_loaded_at: datetime
+    unloaded_at: datetime | None = Field(description="When it gave the version up; null while it holds it")
 
 
 class OriginalFileView(View):

@@ -27,12 +27,14 @@ from services.registry.provenance import Provenance
 from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
 from services.registry.store import listing, usage, versions
 from services.registry.transition import Act, AuditEntry
+from services.registry.updating import api as updating
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 router.include_router(decisions.router)
 router.include_router(answers.router)
 router.include_router(comparing.router)
 router.include_router(own_metrics.router)
+router.include_router(updating.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")

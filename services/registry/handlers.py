@@ -19,6 +19,7 @@ from services.registry.scored import evaluation_of
 from services.registry.store import answers, preferences, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
+from services.registry.updating.recommend import recommend_update
 from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
@@ -88,6 +89,7 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
     except RegistryError as error:
         raise Refused(str(error)) from error
     await repository.save(tx, family, change)
+    await recommend_update(tx, change.family, policy, _now())
 
 
 @handlers.on(v1.EvaluationFailed)
@@ -137,6 +139,13 @@ async def note_replica(event: v1.AdapterLoaded, tx: Transaction, _service: Regis
     adapter = await _named(tx, event.adapter_id, event.domain)
     _same_bytes(adapter, event.artifact_sha256, f"the load on {event.replica}")
     await usage.note_replica(tx.connection, event, _when(tx))
+
+
+@handlers.on(v1.AdapterUnloaded)
+async def note_unloaded(event: v1.AdapterUnloaded, tx: Transaction, _service: RegistryService) -> None:
+    """Keep that a replica gave the version up."""
+    await _named(tx, event.adapter_id, event.domain)
+    await usage.note_unloaded(tx.connection, event, _when(tx))
 
 
 async def _named(tx: Transaction, adapter_id: str, domain_name: str) -> Adapter:

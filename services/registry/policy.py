@@ -45,7 +45,8 @@ class Policy:
     has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
     `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
     `comparison_required` says whether a version that replaces another needs a fair comparison with it to be approved
-    without a human; None: in `confident` alone.
+    without a human; None: in `confident` alone. An update is recommended from an improvement of more than
+    `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -60,9 +61,11 @@ class Policy:
     blocking_criteria: tuple[str, ...] = CRITERIA
     minimum_agreement: float | None = None
     comparison_required: bool | None = None
+    update_minimum_improvement: float = 2.0
+    apply_updates: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("approve_at", "reject_below", "smallest_relevant_difference"):
+        for name in ("approve_at", "reject_below", "smallest_relevant_difference", "update_minimum_improvement"):
             value = getattr(self, name)
             if not 0 <= value <= 100:  # also refuses NaN
                 raise InvalidPolicy(name, f"{name} is {value}, expected 0 to 100")

@@ -115,6 +115,15 @@ class PolicyBody(BaseModel):
         "fairly; null: in `confident` alone",
     )
 
+    update_minimum_improvement: float = Field(
+        default=2.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="Per cent of the running version's score: an update that is better by no more is not recommended",
+    )
+    apply_updates: bool = Field(default=False, description="Whether a recommended update is activated by itself")
+
     def policy(self) -> Policy:
         """The domain's value; raises InvalidPolicy."""
         return Policy(**self.model_dump())

@@ -32,6 +32,7 @@ from fleet_cli.client.calls.registry import (
     set_metrics,
     set_policy,
     statistics,
+    updates,
 )
 from fleet_cli.client.calls.router import correct_route, route, routes
 from fleet_cli.client.calls.trainer import (
@@ -107,6 +108,7 @@ __all__ = [
     "set_metrics",
     "set_policy",
     "statistics",
+    "updates",
     "upload_data",
     "uploads",
 ]

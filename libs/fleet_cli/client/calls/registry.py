@@ -17,6 +17,7 @@ from fleet_cli.client.responses import (
     Provenance,
     Refusal,
     Statistics,
+    Update,
     VersionComparison,
 )
 
@@ -70,6 +71,11 @@ def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[A
     """approve, reject, activate or deactivate a version."""
     path = f"/v1/adapters/{path_segment(adapter_id)}/{verb}"
     return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
+
+
+def updates(domain: str | None = None) -> Call[list[Update]]:
+    """What runs where, and what is available and recommended for it."""
+    return Call("registry", "GET", "/v1/updates", TypeAdapter(list[Update]), {"domain": domain}, inside="updates")
 
 
 def set_metrics(adapter_id: str, metrics: Mapping[str, object], reason: str = "") -> Call[Adapter]:

@@ -15,6 +15,7 @@ from fleet_cli.client.responses.registry import (
     Refusal,
     Statistics,
     Tested,
+    Update,
     VersionComparison,
     Withdrawal,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Served",
     "Statistics",
     "Tested",
+    "Update",
     "Uploaded",
     "VersionComparison",
     "Weighted",

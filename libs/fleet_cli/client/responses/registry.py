@@ -159,3 +159,14 @@ class Statistics(Reply):
     answers: int = 0
     ratings: int = 0
     domains: list[DomainStatistics] = Field(default_factory=list)
+
+
+class Update(Reply):
+    """A version that runs, and the best one available for it."""
+
+    running: str
+    active: bool = False
+    held_by: tuple[str, ...] = ()
+    available: str = ""
+    recommended: bool = False
+    why: str = ""
