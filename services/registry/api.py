@@ -21,6 +21,7 @@ from services.registry.evaluation_view import EvaluationView
 from services.registry.family import Status, Training
 from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
+from services.registry.migrating import api as migrating
 from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
@@ -35,6 +36,7 @@ router.include_router(answers.router)
 router.include_router(comparing.router)
 router.include_router(own_metrics.router)
 router.include_router(updating.router)
+router.include_router(migrating.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")

@@ -16,7 +16,7 @@ from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter
 from services.registry.parts import RegistryService
 from services.registry.scored import evaluation_of
-from services.registry.store import answers, preferences, usage, versions
+from services.registry.store import answers, migrations, preferences, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.updating.recommend import recommend_update
@@ -60,11 +60,24 @@ async def register_trained(event: v1.TrainingCompleted, work: LeasedTask, servic
             change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
             await repository.save(tx, family, change)
             await versions.remove_refusals(tx.connection, event.job_id)
+            await migrations.registered(tx.connection, event.job_id, change.adapter_id)
     except BaseModelUnavailable as error:
         raise NotYet(str(error), after=BASE_MODEL_SECONDS) from error
     except (CannotServe, WrongBaseModel, InvalidVersion, RegistryError) as error:
         await _remember_refusal(event, work, error)
         raise Refused(str(error)) from error
+
+
+@handlers.on(v1.TrainingFailed)
+async def end_failed_migration(event: v1.TrainingFailed, tx: Transaction, _service: RegistryService) -> None:
+    """A migration whose training failed has failed."""
+    await migrations.failed(tx.connection, event.job_id, event.reason)
+
+
+@handlers.on(v1.TrainingCancelled)
+async def end_cancelled_migration(event: v1.TrainingCancelled, tx: Transaction, _service: RegistryService) -> None:
+    """A migration whose training was cancelled has failed."""
+    await migrations.failed(tx.connection, event.job_id, f"cancelled by {event.by}: {event.reason}")
 
 
 @handlers.on(v1.EvaluationScored)
@@ -179,6 +192,7 @@ async def _remember_refusal(event: v1.TrainingCompleted, work: LeasedTask, error
             field=str(getattr(error, "field", "")),
             reason=str(error),
         )
+        await migrations.failed(tx.connection, event.job_id, str(error))
 
 
 def _when(tx: Transaction) -> datetime:

@@ -33,6 +33,22 @@ CRITERIA = ("accuracy", "relevance", "style", "completeness", "coherence")
 """The judged criteria (LA-3.1)."""
 
 
+MIGRATION_STRATEGIES = ("convert", "retrain")
+"""How a version can be carried over to another base model (AS-9.1)."""
+ANY = "*"
+"""Stands for every version or base model in a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRule:
+    """How versions get from one base model to another: `old` and `new` are names or revisions of base models, or ANY;
+    `old` may be an adapter id too."""
+
+    old: str
+    new: str
+    strategy: str
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A domain's rules. The lines are those of LA-5.1.
@@ -46,7 +62,9 @@ class Policy:
     `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
     `comparison_required` says whether a version that replaces another needs a fair comparison with it to be approved
     without a human; None: in `confident` alone. An update is recommended from an improvement of more than
-    `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself.
+    `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself. Of
+    `migration_strategies` the first that fits counts; under `follow_base_model` the active versions are migrated by
+    themselves when their base model has a new revision.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -63,6 +81,8 @@ class Policy:
     comparison_required: bool | None = None
     update_minimum_improvement: float = 2.0
     apply_updates: bool = False
+    migration_strategies: tuple[MigrationRule, ...] = ()
+    follow_base_model: bool = False
 
     def __post_init__(self) -> None:
         for name in ("approve_at", "reject_below", "smallest_relevant_difference", "update_minimum_improvement"):
@@ -80,6 +100,11 @@ class Policy:
         if self.minimum_agreement is not None and not -1 <= self.minimum_agreement <= 1:
             raise InvalidPolicy(
                 "minimum_agreement", f"minimum_agreement is {self.minimum_agreement}, expected between -1 and 1"
+            )
+        if odd := [rule.strategy for rule in self.migration_strategies if rule.strategy not in MIGRATION_STRATEGIES]:
+            raise InvalidPolicy(
+                "migration_strategies",
+                f"migration_strategies has {odd[0]!r}, expected some of {', '.join(MIGRATION_STRATEGIES)}",
             )
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(

@@ -63,3 +63,27 @@ def test_refusals_and_statistics_are_tables(against: Lorafleet, service: Scripte
     service.answer("GET /v1/statistics", {"families": 1, "versions": 0, "domains": [counted]})
     row = against("registry", "statistics").stdout.splitlines()[1].split()
     assert (row[:2], row[-1]) == (["(base", "model)"], "4.25")
+
+
+def test_updates_are_listed_with_where_they_run_and_why(against: Lorafleet, service: Scripted) -> None:
+    update = {"running": ADAPTER_ID, "active": True, "held_by": ["r-1", "r-2"], "available": "b", "recommended": True}
+    service.answer("GET /v1/updates", {"updates": [update | {"why": "better: +4.0 points"}]})
+    row = against("adapters", "updates").stdout.splitlines()[1].split()
+    assert row == [ADAPTER_ID, "active", "r-1,", "r-2", "b", "yes", "better:", "+4.0", "points"]
+
+
+@pytest.mark.requirement("AS-9.1")
+@pytest.mark.parametrize(("given", "sent"), [((), None), (("--strategy", "convert"), "convert")])
+def test_a_migration_is_requested_with_its_strategy(
+    against: Lorafleet, service: Scripted, given: tuple[str, ...], sent: str | None
+) -> None:
+    made = {"migration_id": "m-1", "adapter_id": ADAPTER_ID, "to_base_model": "next", "strategy": "retrain"}
+    service.answer("POST /v1/migrations", made | {"state": "training", "job_id": "migration-m-1"}, 202)
+    shown = against("adapters", "migrate", ADAPTER_ID, "--to-base-model", "next", *given)
+    assert shown.exit_code == 0, shown.stderr
+    assert "training job migration-m-1" in shown.stdout
+    assert service.asked[0].json == {
+        "adapter_id": ADAPTER_ID, "to_base_model": "next", "strategy": sent, "reason": ""
+    }  # fmt: skip
+    service.answer("GET /v1/migrations", {"migrations": [made | {"state": "failed", "error": "no data"}]})
+    assert "no data" in against("adapters", "migrations", "--domain", "tax").stdout

@@ -14,6 +14,7 @@ from fleet_cli.client.responses import (
     AnswerProvenance,
     Anything,
     AuditLine,
+    Migration,
     Provenance,
     Refusal,
     Statistics,
@@ -76,6 +77,18 @@ def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[A
 def updates(domain: str | None = None) -> Call[list[Update]]:
     """What runs where, and what is available and recommended for it."""
     return Call("registry", "GET", "/v1/updates", TypeAdapter(list[Update]), {"domain": domain}, inside="updates")
+
+
+def migrate(adapter_id: str, to_base_model: str, strategy: str | None, reason: str) -> Call[Migration]:
+    """Carry a version over to another base model."""
+    body = {"adapter_id": adapter_id, "to_base_model": to_base_model, "strategy": strategy, "reason": reason}
+    return Call("registry", "POST", "/v1/migrations", TypeAdapter(Migration), body=body)
+
+
+def migrations(domain: str | None = None) -> Call[list[Migration]]:
+    """Migrations to other base models, newest first."""
+    answer = TypeAdapter(list[Migration])
+    return Call("registry", "GET", "/v1/migrations", answer, {"domain": domain}, inside="migrations")
 
 
 def set_metrics(adapter_id: str, metrics: Mapping[str, object], reason: str = "") -> Call[Adapter]:

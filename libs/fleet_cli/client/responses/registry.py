@@ -170,3 +170,17 @@ class Update(Reply):
     available: str = ""
     recommended: bool = False
     why: str = ""
+
+
+class Migration(Reply):
+    """A version on its way to another base model."""
+
+    migration_id: str
+    adapter_id: str = ""
+    strategy: str = ""
+    to_base_model: str = ""
+    to_revision: str = ""
+    state: str = ""
+    job_id: str | None = None
+    new_adapter_id: str | None = None
+    error: str = ""
