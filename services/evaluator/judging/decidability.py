@@ -58,14 +58,16 @@ class Settled:
     why: str
 
 
-def settle(sample: Sample, answer: str) -> Settled:  # noqa: PLR0911 - a table, first row that fits
-    """What the rules and facts of the sample make of the answer."""
+def settle(sample: Sample, answer: str, tested: bool | None = None) -> Settled:  # noqa: PLR0911 - first row that fits
+    """What the rules and facts of the sample make of the answer. `tested`: whether its tests passed, if it has any."""
     if not words(answer):
         return Settled(False, "the answer is empty")
-    if fold(answer) == fold(sample.expected_output):
+    if fold(answer) == fold(sample.expected_output) and tested is not False:
         return Settled(True, "it is the expected output")
     if broken := broken_musts(sample.rules, answer):
         return Settled(False, f"breaks {'; '.join(text for of_it in broken.values() for text in of_it)}")
+    if tested is not None:
+        return Settled(tested, "the tests pass" if tested else "the tests fail")
     if any(isinstance(rule, Exact) for rule in sample.rules.get(Criterion.ACCURACY, ())):
         return Settled(True, "it is one of the exact answers")
     if fault := no_answer(sample, answer):

@@ -210,7 +210,7 @@ _BOUND = re.compile(
 )
 
 
-_DAY = re.compile(rf"(?<=\d)\.\s+(?=(?:{'|'.join(MONTHS)})\b)", re.I)
+_DAY = re.compile(rf"(?<=\d)\.\s+(?=(?:{'|'.join(sorted(MONTHS))})\b)", re.I)
 
 
 def clauses(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import httpx
 
 from fleet_kit.db import Connection
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.domain import Evaluation
 from services.evaluator.judging import calibration_store
 from services.evaluator.judging.endpoint import JudgeEndpoint
@@ -22,11 +23,16 @@ class Judges:
     """Judges by golden data set and domain. Their endpoints are shared by all evaluations of this process."""
 
     def __init__(
-        self, settings: EvaluatorSettings, http: httpx.AsyncClient, models_for: Callable[[str], OpenAIClient]
+        self,
+        settings: EvaluatorSettings,
+        http: httpx.AsyncClient,
+        models_for: Callable[[str], OpenAIClient],
+        tests: CodeTests,
     ) -> None:
         """models_for asks inference for one domain alone."""
         self._settings = settings
         self._models_for = models_for
+        self._tests = tests
         self._endpoints = {name: JudgeEndpoint(name, asked, http) for name, asked in settings.judges.items()}
 
     async def judge(self, connection: Connection, evaluation: Evaluation, dataset_id: str) -> Judge:
@@ -55,8 +61,9 @@ class Judges:
             self._models_for(evaluation.domain),
             base_model=evaluation.base_model,
             embeddings_model=self._settings.embedding_model_name,
+            tests=self._tests,
         )
         if name == REFERENCE:
             return reference
         asked = self._settings.judges[name]
-        return LLMJudge(name, asked, self._endpoints[name], reference if asked.rules_first else None)
+        return LLMJudge(name, asked, self._endpoints[name], self._tests, reference if asked.rules_first else None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
-from os.path import commonprefix
 
 from services.evaluator.judging.fact_overlap import STOP_STEMS, clauses, stem, terms
 from services.evaluator.judging.text import words
@@ -42,7 +41,7 @@ def is_known(term: str, known: set[str]) -> bool:
 
 
 def _is_form(one: str, other: str) -> bool:
-    common = len(commonprefix([one, other]))
+    common = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     shorter, longer = sorted((len(one) - common, len(other) - common))
     return common >= 6 and shorter <= 2 and longer <= 5
 
@@ -137,7 +136,8 @@ def _moved(expected: str, answer: str) -> str:
             apart = [t for home in homes if home is not clause for t in (home & own) - clause]
             others = [mark for at, mark in enumerate(marks) if at != place and mark & clause]
             if apart and others:
-                return f"has {min(clause & own)!r} and {min(apart)!r} in two statements, one with {min(others[0] & clause)!r}"
+                beside = min(others[0] & clause)
+                return f"has {min(clause & own)!r} and {min(apart)!r} in two statements, one with {beside!r}"
     return ""
 
 

@@ -93,9 +93,9 @@ PREPOSITIONS = _set(
 )
 ARTICLES = _set("a an the its their his her der die das den dem des ein eine einen einem einer eines")
 
-MONTHS = tuple(
+MONTHS = _set(
     """january february march april may june july august september october november december
-    januar februar märz mai juni juli oktober dezember""".split()
+    januar februar märz mai juni juli oktober dezember"""
 )
 
 UNITS = {

@@ -79,7 +79,8 @@ def test_held_out_answers_are_rarely_decided_wrongly(with_rules, decided):
 
 @pytest.mark.requirement("LA-3.2")
 @pytest.mark.parametrize(
-    ("name", "rights", "decided", "wrongs", "mistaken"), [("second", 18, 9, 63, 0), ("third", 15, 8, 58, 0), ("fourth", 28, 12, 133, 2)]
+    ("name", "rights", "decided", "wrongs", "mistaken"),
+    [("second", 18, 9, 63, 0), ("third", 15, 8, 58, 0), ("fourth", 28, 12, 133, 2)],
 )
 def test_what_was_written_later_is_rarely_decided_wrongly(name, rights, decided, wrongs, mistaken):
     right, wrong = totals(counted(name))
