@@ -32,8 +32,15 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
         headers = service.credential.acting_for([domain])
         return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
-    metrics = AnswerMetrics(settings.metrics, settings.metric_commands, settings.embedding_model_name)
-    tests = CodeTests(settings.code, await why_unavailable())
+    unavailable = await why_unavailable()
+    metrics = AnswerMetrics(
+        settings.metrics,
+        settings.metric_commands,
+        settings.embedding_model_name,
+        confined=settings.confined_metrics,
+        unavailable=unavailable,
+    )
+    tests = CodeTests(settings.code, unavailable)
     judges = Judges(settings, service.http, models_for, tests)
     async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
         yield Parts(models_for, judges, metrics, tests)

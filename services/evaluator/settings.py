@@ -45,6 +45,8 @@ class EvaluatorSettings(ServiceSettings):
 
     metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l", "chrf", "json_validity")
     """Metrics of every answer: built in (also `embedding_similarity`, which inference measures), or plug-ins."""
+    confined_metrics: tuple[str, ...] = ()
+    """Those of `metrics` that are plug-ins and run in the sandbox, a process for each answer."""
     metric_commands: dict[str, CommandSettings] = Field(default_factory=dict)
     """Further metrics, each measured by a command (as JSON)."""
 

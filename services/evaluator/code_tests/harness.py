@@ -1,8 +1,8 @@
 """Runs an answer's code and then its sample's tests, in one namespace: `python -I -S harness.py`, in the sandbox.
 
-Standard library alone. It reads {"code", "tests", "token"} on standard input and prints one JSON object: the token where
-all tests ran to their end, else where and why not. What code and tests print goes nowhere. The token tells that the
-tests' last line was reached: a program that ends early has not printed it.
+Standard library alone. It reads {"code", "tests", "token"} on standard input and prints one JSON object: the token
+where all tests ran to their end, else where and why not. What code and tests print goes nowhere. The token tells that
+the tests' last line was reached: a program that ends early has not printed it.
 """
 
 import json

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     try:
         _limit(bounds)
         _drop_privileges()
-        _restrict_files(bounds["reads"], bounds["folder"])
+        _restrict_files(bounds["reads"], bounds["lists"], bounds["folder"])
         _restrict_calls()
     except (NotConfined, OSError, ValueError) as error:
         os.write(report, str(error).encode()[:500])
@@ -99,16 +99,16 @@ def _drop_privileges() -> None:
     _checked("capset", LIBC.syscall(CAPSET, header, nothing))
 
 
-def _restrict_files(reads: list[str], folder: str) -> None:
+def _restrict_files(reads: list[str], lists: list[str], folder: str) -> None:
     version = LIBC.syscall(LANDLOCK_CREATE, None, 0, 1)
     if version < 1:
         raise NotConfined("the kernel has no Landlock (Linux 5.13 or later, among the active security modules)")
     governed = (1 << RIGHTS_OF_ABI.get(version, 16)) - 1
     attributes = ctypes.create_string_buffer(struct.pack("Q", governed))
     ruleset = _checked("landlock_create_ruleset", LIBC.syscall(LANDLOCK_CREATE, attributes, 8, 0))
-    for path in reads:
-        if os.path.exists(path):
-            _allow(ruleset, path, (EXECUTE | READ_FILE | READ_DIR) & governed)
+    for paths, access in ((reads, EXECUTE | READ_FILE | READ_DIR), (lists, READ_DIR)):
+        for path in filter(os.path.exists, paths):
+            _allow(ruleset, path, access & governed)
     _allow(ruleset, "/dev/null", (READ_FILE | WRITE_FILE) & governed)
     own = READ_FILE | READ_DIR | WRITE_FILE | REMOVE_FILE | MAKE_REG | TRUNCATE
     _allow(ruleset, folder, own & governed)

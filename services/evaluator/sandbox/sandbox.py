@@ -85,15 +85,18 @@ async def why_unavailable() -> str:
     return "" if ended.status == 0 else "a confined program could do what confinement excludes"
 
 
-async def run(program: Sequence[str], given: bytes, limits: Limits, reads: Sequence[str] = ()) -> Ended:
-    """Run the program with these bytes on standard input. It may read system libraries and the folders `reads`.
+async def run(
+    program: Sequence[str], given: bytes, limits: Limits, reads: Sequence[str] = (), lists: Sequence[str] = ()
+) -> Ended:
+    """Run the program with these bytes on standard input.
 
+    It may read system libraries and the folders `reads`, and learn the names in the folders `lists`.
     Raises SandboxUnavailable before anything has run, Stopped where a limit ended it.
     """
     with tempfile.TemporaryDirectory(prefix="lorafleet-confined-", ignore_cleanup_errors=True) as folder:
         report, told = os.pipe()
         try:
-            process = await _start(program, limits, [*_SYSTEM, *reads], folder, told)
+            process = await _start(program, limits, ([*_SYSTEM, *reads], list(lists)), folder, told)
         finally:
             os.close(told)
         try:
@@ -106,14 +109,15 @@ async def run(program: Sequence[str], given: bytes, limits: Limits, reads: Seque
 
 
 async def _start(
-    program: Sequence[str], limits: Limits, reads: Sequence[str], folder: str, told: int
+    program: Sequence[str], limits: Limits, opened: tuple[list[str], list[str]], folder: str, told: int
 ) -> asyncio.subprocess.Process:
     bounds = {
         "memory": limits.memory_mb << 20,
         "processor_seconds": int(limits.seconds) + 1,
         "file_bytes": limits.folder_mb << 20,
         "open_files": limits.open_files,
-        "reads": list(reads),
+        "reads": opened[0],
+        "lists": opened[1],
         "folder": folder,
         "report": told,
     }
