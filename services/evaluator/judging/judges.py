@@ -15,6 +15,7 @@ from services.evaluator.judging.judge import Judge, ReferenceJudge
 from services.evaluator.judging.llm_judge import LLMJudge
 from services.evaluator.judging.pairwise_judge import PairwiseJudge
 from services.evaluator.judging.panel_judge import Member, PanelJudge
+from services.evaluator.judging.panel_pairs import PairJudge, PanelPairs
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.settings import REFERENCE, EvaluatorSettings
 
@@ -50,11 +51,15 @@ class Judges:
             members.append(Member(judge, fitted))
         return PanelJudge(name, members)
 
-    def pairwise(self, evaluation: Evaluation, dataset_id: str) -> PairwiseJudge | None:
-        """Who compares pairs of answers; None where the judge does not. A panel compares none."""
+    def pairwise(self, evaluation: Evaluation, dataset_id: str) -> PairJudge | None:
+        """Who compares pairs of answers: the judge, or a panel's members that do; None where nobody does."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
-        asked = self._settings.judges.get(name)
-        return PairwiseJudge(name, asked, self._endpoints[name]) if asked and asked.pairwise else None
+        comparing = {
+            member: PairwiseJudge(member, asked, self._endpoints[member])
+            for member in self._settings.panels.get(name, (name,))
+            if (asked := self._settings.judges.get(member)) and asked.pairwise
+        }
+        return PanelPairs(comparing) if name in self._settings.panels and comparing else comparing.get(name)
 
     def _single(self, name: str, evaluation: Evaluation) -> Judge:
         reference = ReferenceJudge(
