@@ -24,13 +24,13 @@ class Judges:
     def __init__(
         self, settings: EvaluatorSettings, http: httpx.AsyncClient, models_for: Callable[[str], OpenAIClient]
     ) -> None:
-        """models_for asks inference for one domain alone."""
+        """models_for gives access to inference for one domain alone."""
         self._settings = settings
         self._models_for = models_for
-        self._endpoints = {name: JudgeEndpoint(name, asked, http) for name, asked in settings.judges.items()}
+        self._endpoints = {name: JudgeEndpoint(name, chosen, http) for name, chosen in settings.judges.items()}
 
     async def judge(self, connection: Connection, evaluation: Evaluation, dataset_id: str) -> Judge:
-        """Who judges the evaluation with this golden data set, calibrated as known when it was asked for: taken up
+        """Who judges the evaluation with this golden data set, calibrated as known when it was requested: taken up
         again later, it is still the same judge."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
         if name not in self._settings.panels:
@@ -47,8 +47,8 @@ class Judges:
     def pairwise(self, evaluation: Evaluation, dataset_id: str) -> PairwiseJudge | None:
         """Who compares pairs of answers; None where the judge does not. A panel compares none."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
-        asked = self._settings.judges.get(name)
-        return PairwiseJudge(name, asked, self._endpoints[name]) if asked and asked.pairwise else None
+        chosen = self._settings.judges.get(name)
+        return PairwiseJudge(name, chosen, self._endpoints[name]) if chosen and chosen.pairwise else None
 
     def _single(self, name: str, evaluation: Evaluation) -> Judge:
         reference = ReferenceJudge(
@@ -58,5 +58,5 @@ class Judges:
         )
         if name == REFERENCE:
             return reference
-        asked = self._settings.judges[name]
-        return LLMJudge(name, asked, self._endpoints[name], reference if asked.rules_first else None)
+        chosen = self._settings.judges[name]
+        return LLMJudge(name, chosen, self._endpoints[name], reference if chosen.rules_first else None)
