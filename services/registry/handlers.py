@@ -209,8 +209,8 @@ def _comparison(event: v1.Comparison) -> Comparison:
     )
 
 
-def _agreement(told: v1.Agreement) -> Agreement:
-    return Agreement(told.answers, told.alpha, told.ci_low, told.ci_high)
+def _agreement(agreement: v1.Agreement) -> Agreement:
+    return Agreement(agreement.answers, agreement.alpha, agreement.ci_low, agreement.ci_high)
 
 
 def _when(tx: Transaction) -> datetime:
