@@ -7,6 +7,7 @@ elsewhere, as Python writes it: a model that may add white space can do so for e
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
     from transformers import PreTrainedTokenizerBase
 
-FormKind = Literal["json_schema", "regex", "choice"]
+FormKind = Literal["json_schema", "regex", "choice", "lark"]
 
-_JSON: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_STYLE: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""How JSON is written, as the member `x-guidance` of a schema inside of a grammar too."""
 _KEPT = 64  # compiled grammars: a schema mostly comes with many requests
 MAX_SOURCE = 262_144  # characters of a form
 
@@ -41,7 +43,7 @@ class Form:
     """What an answer must be as a whole.
 
     source: a JSON schema as JSON; a regular expression (of Rust, without lookaround and references); a JSON list of the
-    texts that it may be.
+    texts that it may be; a grammar in llguidance's kind of Lark.
     """
 
     kind: FormKind
@@ -122,15 +124,35 @@ class Grammars:
             if (known := self._kept.get(form)) is not None:
                 self._kept.move_to_end(form)
                 return known
-            if self._trie is None:
-                self._trie = self._read_tokenizer()
-            trie = self._trie
+            trie = self._tokens()
         made = Grammar(form, _compiled(trie, form))
         with self._lock:
             self._kept[form] = made
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return made
+
+    def literal(self, text: str) -> str:
+        """A text in a grammar of kind `lark`: what this tokenizer has special tokens for as these, the rest as it is.
+
+        Raises UnsuitableForm as `of` does.
+        """
+        with self._lock:
+            trie = self._tokens()
+        added = {str(one.content): int(number) for number, one in self._tokenizer.added_tokens_decoder.items()}
+        special = {content: number for content, number in added.items() if trie.is_special_token(number)}
+        parts = re.split("|".join(map(re.escape, special)), text) if special else [text]
+        between = re.findall("|".join(map(re.escape, special)), text) if special else []
+        found = [json.dumps(parts[0])] if parts[0] else []
+        for token, part in zip(between, parts[1:], strict=True):
+            found += [f"<[{special[token]}]>", *([json.dumps(part)] if part else [])]
+        return " ".join(found)
+
+    def _tokens(self) -> LLTokenizer:
+        """The lock is held."""
+        if self._trie is None:
+            self._trie = self._read_tokenizer()
+        return self._trie
 
     def _read_tokenizer(self) -> LLTokenizer:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
@@ -155,11 +177,13 @@ def _compiled(trie: LLTokenizer, form: Form) -> LLMatcher:
     match form.kind:
         case "json_schema":
             try:
-                grammar = LLMatcher.grammar_from_json_schema(form.source, overrides=_JSON)
+                grammar = LLMatcher.grammar_from_json_schema(form.source, overrides=JSON_STYLE)
             except ValueError as error:
                 raise UnsuitableForm(_first_line(str(error))) from error
         case "regex":
             grammar = LLMatcher.grammar_from_regex(form.source)
+        case "lark":
+            grammar = LLMatcher.grammar_from_lark(form.source)
         case "choice":
             # A text in JSON is a text in a Lark grammar.
             grammar = LLMatcher.grammar_from_lark(
