@@ -1,6 +1,7 @@
 """Registry: owns families, versions, provenance, approval, activation, the audit trail, usage and feedback counters.
 
 Publishes AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated, AdapterDeactivated,
-AdapterRolledBack.
-Consumes FeedbackRecorded, TrainingCompleted, EvaluationScored, EvaluationFailed, AdapterLoaded, GenerationCompleted.
+AdapterRolledBack, CanaryStarted, CanaryAdvanced, CanaryRolledBack.
+Consumes FeedbackRecorded, TrainingCompleted, EvaluationScored, EvaluationFailed, AdapterLoaded, GenerationCompleted,
+GenerationFailed.
 """

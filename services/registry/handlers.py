@@ -16,6 +16,7 @@ from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
 from services.registry.policy import Agreement, Comparison, Judgement
+from services.registry.rollout import counting
 from services.registry.store import answers, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
@@ -103,7 +104,10 @@ async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: 
 
 @handlers.on(v1.GenerationCompleted)
 async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
-    """Count an answer for the adapter that gave it, or for the base model, and keep who gave it."""
+    """Count an answer for the adapter that gave it, or for the base model, and keep who gave it.
+
+    One that a rollout's candidate gave beside the served one, shown to nobody, counts for the rollout alone.
+    """
     what, domains = f"generation {event.generation_id}", set[str]()
     if event.adapter_id:
         adapter = await _named(tx, event.adapter_id, event.domain)
@@ -116,8 +120,17 @@ async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service:
         domains.add(adapter.submission.domain)
     if event.adapter_id and not adapters:
         adapters = [AnsweredWith(event.adapter_id, event.artifact_sha256, 1.0)]
-    await usage.count_answer(tx.connection, event, _when(tx))
-    await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
+    if event.rollout is None or not event.rollout.shadow:
+        await usage.count_answer(tx.connection, event, _when(tx))
+        await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
+    await counting.take_answer(tx, event, _when(tx), _now())
+
+
+@handlers.on(v1.GenerationFailed)
+async def count_failure(event: v1.GenerationFailed, tx: Transaction, _service: RegistryService) -> None:
+    """Count a request of a rollout that got no answer."""
+    await _named(tx, event.adapter_id, event.domain)
+    await counting.take_failure(tx, event, _now())
 
 
 @handlers.on(v1.FeedbackRecorded)
@@ -125,6 +138,7 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
     """Keep a rating of an answer; a person's newer rating of the same answer takes the older one's place."""
     if event.adapter_id:
         await _named(tx, event.adapter_id, event.domain)
+        await counting.take_rating(tx, event, _now())
     await usage.rate_answer(tx.connection, event, _when(tx))
 
 

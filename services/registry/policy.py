@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from services.registry.rollout.rules import Delivery
+
 
 class Mode(StrEnum):
     """How a score is held against the lines."""
@@ -43,7 +45,8 @@ class Policy:
     `allow_lower_threshold` says whether a training request may ask for an approve line below `approve_at` (it may
     always ask for a higher one). `allow_approval_without_evaluation` says whether a human may approve a version that
     has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
-    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
+    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none. `delivery` has the rules
+    by which an approved version takes over from the active one.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -57,6 +60,7 @@ class Policy:
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA
     minimum_agreement: float | None = None
+    delivery: Delivery = field(default_factory=Delivery)
 
     def __post_init__(self) -> None:
         for name in ("approve_at", "reject_below", "smallest_relevant_difference"):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.registry.adapter_view import View
 from services.registry.policy import CRITERIA, Mode, Policy
+from services.registry.rollout.schemas import DeliveryBody
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
 
 
@@ -108,10 +109,13 @@ class PolicyBody(BaseModel):
         allow_inf_nan=False,
         description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
     )
+    delivery: DeliveryBody = Field(
+        default_factory=DeliveryBody, description="How an approved version takes over from the active one"
+    )
 
     def policy(self) -> Policy:
-        """The domain's value; raises InvalidPolicy."""
-        return Policy(**self.model_dump())
+        """The domain's value; raises InvalidPolicy and InvalidRules."""
+        return Policy(**self.model_dump(exclude={"delivery"}), delivery=self.delivery.rules())
 
 
 class DomainStatistics(View):

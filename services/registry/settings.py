@@ -44,6 +44,8 @@ class RegistrySettings(ServiceSettings):
     """Time that fetching an adapter from a hub may take."""
     answers_kept_days: int = Field(default=90, ge=1)
     """Days for which it is kept who gave an answer: so long can it be followed back to its training data."""
+    rollout_look_seconds: float = Field(default=30.0, gt=0)
+    """Between two looks at rollouts whose step may end by time alone; answers are looked at as they come."""
     scratch: Path | None = None
     """Where files are put while they are checked; empty takes the system's place for temporary files."""
 
