@@ -37,6 +37,8 @@ ARGUMENTS: dict[str, Any] = {
     "rating": 5,
     "what": "pause",
     "verb": "approve",
+    "move": "pause",
+    "mode": "canary",
     "path": "report",
     "service": "registry",
 }

@@ -22,10 +22,13 @@ from fleet_cli.client.calls.registry import (
     import_files,
     import_from,
     manifest,
+    move_rollout,
     policy,
     provenance,
     register,
+    rollout,
     set_policy,
+    start_rollout,
 )
 from fleet_cli.client.calls.router import correct_route, route, routes
 from fleet_cli.client.calls.trainer import (
@@ -86,15 +89,18 @@ __all__ = [
     "label_answer",
     "manifest",
     "models",
+    "move_rollout",
     "policy",
     "provenance",
     "record_samples",
     "register",
     "request_evaluation",
     "request_training",
+    "rollout",
     "route",
     "routes",
     "set_policy",
+    "start_rollout",
     "upload_data",
     "uploads",
 ]

@@ -9,12 +9,13 @@ from pydantic import TypeAdapter
 
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query, Upload
-from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, Provenance
+from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, FamilyRollouts, Provenance
 
 _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
 _ADAPTERS = TypeAdapter(list[Adapter])
 _ANYTHING = TypeAdapter(Anything)
+_ROLLOUTS = TypeAdapter(FamilyRollouts)
 
 
 def adapters(
@@ -55,6 +56,23 @@ def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[A
     """approve, reject, activate or deactivate a version."""
     path = f"/v1/adapters/{path_segment(adapter_id)}/{verb}"
     return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
+
+
+def rollout(family: str) -> Call[FamilyRollouts]:
+    """The newest rollout of a family, with its evidence."""
+    return Call("registry", "GET", f"/v1/families/{path_segment(family)}/rollout", _ROLLOUTS)
+
+
+def start_rollout(family: str, candidate: str, mode: str | None = None, reason: str = "") -> Call[FamilyRollouts]:
+    """Begin to roll out an approved version."""
+    body = {"candidate": candidate, "mode": mode, "reason": reason}
+    return Call("registry", "POST", f"/v1/families/{path_segment(family)}/rollout", _ROLLOUTS, body=body)
+
+
+def move_rollout(family: str, move: str, reason: str = "") -> Call[FamilyRollouts]:
+    """pause, resume, advance, promote or roll-back."""
+    path = f"/v1/families/{path_segment(family)}/rollout/{move}"
+    return Call("registry", "POST", path, _ROLLOUTS, body={"reason": reason})
 
 
 def policy(domain: str) -> Call[dict[str, object]]:

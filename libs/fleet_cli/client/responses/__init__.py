@@ -6,8 +6,11 @@ from fleet_cli.client.responses.registry import (
     Adapter,
     AnsweringAdapter,
     AnswerProvenance,
+    Evidence,
+    FamilyRollouts,
     Link,
     Provenance,
+    Rollout,
     Withdrawal,
 )
 from fleet_cli.client.responses.reply import Anything, Reply
@@ -46,6 +49,8 @@ __all__ = [
     "DroppedRecord",
     "DroppedRecords",
     "Evaluation",
+    "Evidence",
+    "FamilyRollouts",
     "FilterCount",
     "GoldenChanged",
     "GoldenSet",
@@ -58,6 +63,7 @@ __all__ = [
     "Provenance",
     "Recorded",
     "Reply",
+    "Rollout",
     "Route",
     "RouteAnswer",
     "Served",
