@@ -1,7 +1,7 @@
 """How often rollouts of simulated candidates end wrongly, and after how many requests bad ones are rolled back.
 
 The registry's own test and rules decide. With a fixed split they look after every single request, in a canary after
-every answer of the candidate. Outcomes are failures (a request fails or not) and scores of 0 to 100 in whole points,
+every answer of the candidate. Outcomes are failures (a request fails or not) and scores of 0 to 100 in steps of five,
 normal around a mean with a standard deviation, cut at the ends. `looked`: the same looks with a two-sided z test at
 5 %, as a dashboard is read.
 """
@@ -20,6 +20,7 @@ from services.registry.rollout.rules import Delivery
 from services.registry.rollout.sequential_test import EDGES, growth, log_wealth, separated
 
 SEED = 17
+STEP = 5
 Numbers = NDArray[np.float64]
 Runs = NDArray[np.intp]
 
@@ -48,10 +49,10 @@ def failing(rate: float) -> Version:
 
 
 def scored(mean: float, spread: float) -> Version:
-    """Scores in whole points; what lies beyond an end is at it."""
-    ends = [(point + 0.5 - mean) / spread for point in range(100)]
+    """Scores in steps of five points; what lies beyond an end is at it."""
+    ends = [(point + STEP / 2 - mean) / spread for point in range(0, 100, STEP)]
     below = np.array([0.0, *(0.5 + erf(end / sqrt(2)) / 2 for end in ends), 1.0])
-    return Version(1 - np.arange(101) / 100, np.diff(below))
+    return Version(1 - np.arange(0, 101, STEP) / 100, np.diff(below))
 
 
 class Evidence:
@@ -177,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(Row(what, unit, ours, more, ask=ask or None, met=met, n=n))
         print(f"{what}: {ours:.4g} {unit} {more} {ask} {met}", flush=True)
 
-    runs, longest = (20, 300) if chosen.quick else (400, 2500)
+    runs, longest = (20, 300) if chosen.quick else (300, 2000)
     for name, (incumbent, worse) in CASES.items():
         bad = fixed(worse, incumbent, runs=runs, longest=longest)
         what = f"{name}; half of the requests each"
@@ -186,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         same = fixed(incumbent, incumbent, runs=runs, longest=longest)
         false, seen = 100 * same.part, 100 * float(same.looked.mean())
         add(f"{what}; equal: rolled back in {longest} requests", "%", false, runs, "≤ 5 %", false <= 5, looked=seen)
-    rules, runs = Delivery(), 20 if chosen.quick else 400
+    rules, runs = Delivery(), 20 if chosen.quick else 300
     for name, (incumbent, worse) in CASES.items():
         bad = canary(worse, incumbent, rules, runs=runs)
         what = f"{name}; canary of 1, 5 and 25 %, {rules.minimum_requests} answers a step"

@@ -71,8 +71,8 @@ def _shown(found: FamilyRollouts) -> Group | str:
         "rollout": newest.rollout_id,
         "mode": newest.mode,
         "state": "paused" if newest.paused and newest.state == "running" else newest.state,
-        "candidate": newest.candidate_id,
-        "incumbent": newest.incumbent_id,
+        "new version": newest.candidate_id,
+        "active version": newest.incumbent_id,
         "step": f"{newest.step + 1} of {newest.steps}, {newest.share:.1%} of the callers",
         "next" if newest.state == "running" else "reason": newest.next,
     }
