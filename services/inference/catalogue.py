@@ -68,7 +68,7 @@ class Catalogue:
     rollouts: Mapping[str, FamilyRollout] = field(default_factory=dict)
 
     def apply(self, event: CatalogueEvent) -> "Catalogue":
-        """The catalogue after one event; itself where the event tells nothing newer."""
+        """The catalogue after one event; itself where the event holds nothing newer."""
         if isinstance(event, CanaryStarted | CanaryAdvanced | CanaryRolledBack):
             found, known = FamilyRollout.of(event), self.rollouts.get(event.family)
             if known is not None and known.order >= found.order:

@@ -1,7 +1,7 @@
 """Registry: owns families, versions, provenance, approval, activation, the audit trail, usage and feedback counters.
 
-Publishes AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated, AdapterDeactivated,
-AdapterRolledBack, CanaryStarted, CanaryAdvanced, CanaryRolledBack.
-Consumes FeedbackRecorded, TrainingCompleted, EvaluationScored, EvaluationFailed, AdapterLoaded, GenerationCompleted,
-GenerationFailed.
+Publishes TrainingRequested, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated,
+AdapterDeactivated, AdapterRolledBack, CanaryStarted, CanaryAdvanced, CanaryRolledBack, UpdateRecommended.
+Consumes FeedbackRecorded, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored, EvaluationFailed,
+AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
 """

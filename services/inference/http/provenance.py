@@ -6,7 +6,7 @@ from fleet_events.v1 import RolloutArm
 
 
 class Routed(BaseModel):
-    """What the router said to `model: auto`."""
+    """The router's answer to `model: auto`."""
 
     matched: bool
     """False: no adapter was near enough, the base model answered."""

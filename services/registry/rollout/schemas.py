@@ -9,11 +9,11 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_events.v1 import DeliveryMode, RolloutMetric
-from services.registry.adapter_view import View
 from services.registry.rollout import verdict
 from services.registry.rollout.rules import Delivery
 from services.registry.rollout.state import Rollout, State
 from services.registry.rollout.verdict import Counted
+from services.registry.view import View
 
 _DEFAULT = Delivery()
 

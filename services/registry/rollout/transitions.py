@@ -26,6 +26,8 @@ def take_over(family: Family, adapter_id: str, rules: Delivery, act: Act) -> Cha
     candidate, incumbent, running = family.find(adapter_id), family.active, family.rollout
     if candidate is None or incumbent is None:
         return None
+    if running is not None and running.candidate_id == adapter_id:
+        return Change(family, adapter_id=adapter_id)
     ahead = family.find(running.candidate_id) if running else None
     if ahead is not None and ahead.version > candidate.version:
         reason = f"{ahead.adapter_id}, which is higher, is being rolled out"
