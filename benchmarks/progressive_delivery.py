@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(Row(what, unit, ours, more, ask=ask or None, met=met, n=n))
         print(f"{what}: {ours:.4g} {unit} {more} {ask} {met}", flush=True)
 
-    runs, longest = (20, 300) if chosen.quick else (300, 2000)
+    runs, longest = (20, 300) if chosen.quick else (200, 1500)
     for name, (incumbent, worse) in CASES.items():
         bad = fixed(worse, incumbent, runs=runs, longest=longest)
         what = f"{name}; half of the requests each"
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         same = fixed(incumbent, incumbent, runs=runs, longest=longest)
         false, seen = 100 * same.part, 100 * float(same.looked.mean())
         add(f"{what}; equal: rolled back in {longest} requests", "%", false, runs, "≤ 5 %", false <= 5, looked=seen)
-    rules, runs = Delivery(), 20 if chosen.quick else 300
+    rules, runs = Delivery(), 20 if chosen.quick else 200
     for name, (incumbent, worse) in CASES.items():
         bad = canary(worse, incumbent, rules, runs=runs)
         what = f"{name}; canary of 1, 5 and 25 %, {rules.minimum_requests} answers a step"

@@ -153,10 +153,11 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
     """Keep a rating of an answer, and which other answer it was preferred to; a person's newer opinion replaces it."""
     if event.adapter_id:
         await _named(tx, event.adapter_id, event.domain)
-        await counting.take_rating(tx, event, _now())
     if event.rating:
+        await counting.take_rating(tx, event, _now())
         await usage.rate_answer(tx.connection, event, _when(tx))
     if event.preferred_over and event.preferred_over != event.generation_id:
+        await counting.take_preference(tx, event, _now())
         await preferences.add_preference(tx.connection, event.generation_id, event.preferred_over, event.by, _when(tx))
 
 

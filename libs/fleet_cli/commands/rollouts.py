@@ -39,7 +39,7 @@ def add(group: CommandGroup) -> None:
         family: Annotated[str, typer.Argument(metavar="FAMILY", help="Family, for example shop-lora.")],
         action: Annotated[Action, typer.Argument(help="What to do with its rollout.")] = Action.SHOW,
         candidate: Annotated[
-            str, typer.Option("--candidate", help="Approved version to start with (default: none).")
+            str, typer.Option("--candidate", help="Approved version to start with (default: the highest).")
         ] = "",
         mode: Annotated[
             DeliveryMode | None, typer.Option("--mode", help="Mode to start in (default: the policy's).")
@@ -47,8 +47,8 @@ def add(group: CommandGroup) -> None:
         reason: ReasonOption = "",
     ) -> None:
         """Show, start, pause, resume, advance, promote or roll back the rollout of a family's new version."""
-        if (action is Action.START) != bool(candidate):
-            raise BadInput("--candidate", "names the version to start with: it goes with `start`, and only with it")
+        if candidate and action is not Action.START:
+            raise BadInput("--candidate", "names the version to start with: it goes with `start` alone")
         if mode is not None and action is not Action.START:
             raise BadInput("--mode", "goes with `start` alone; a rollout keeps the rules that it began with")
         if action is Action.ROLL_BACK and not reason.strip():

@@ -12,7 +12,7 @@ from services.registry import domain, repository
 from services.registry.rollout import transitions, verdict
 from services.registry.rollout.state import Rollout, State
 from services.registry.rollout.verdict import Decision, rating_outcome
-from services.registry.store import rollouts, versions
+from services.registry.store import answers, rollouts, versions
 from services.registry.store.rollouts import Part
 from services.registry.transition import Act
 
@@ -57,6 +57,28 @@ async def take_rating(tx: Transaction, event: v1.FeedbackRecorded, now: datetime
     rollout = await rollouts.find_rollout(tx.connection, part.rollout_id)
     if rollout is not None:
         await decide(tx, rollout, now)
+
+
+async def take_preference(tx: Transaction, event: v1.FeedbackRecorded, now: datetime) -> None:
+    """Count a person's first choice between an answer of the candidate and one of the incumbent.
+
+    It may be of answers that the two gave to one prompt by request, so it needs no part in the rollout: it counts for
+    the step at which it comes. One that names an answer which is not known here counts for nothing.
+    """
+    preferred = await versions.find_adapter(tx.connection, event.adapter_id)
+    other = await answers.find_answer(tx.connection, event.preferred_over)
+    if preferred is None or other is None or len(other.adapters) != 1:
+        return
+    rollout = await rollouts.find_running(tx.connection, preferred.submission.family)
+    if rollout is None or await rollouts.compared(tx.connection, event.generation_id, event.preferred_over, event.by):
+        return
+    arms = {rollout.candidate_id: RolloutArm.CANDIDATE, rollout.incumbent_id: RolloutArm.INCUMBENT}
+    if {event.adapter_id, other.adapters[0].adapter_id} != set(arms):
+        return
+    lost = float(arms[event.adapter_id] is RolloutArm.INCUMBENT)
+    part = Part(rollout.rollout_id, rollout.step, RolloutArm.CANDIDATE)
+    await rollouts.count(tx.connection, part, {RolloutMetric.PREFERENCE: lost})
+    await decide(tx, rollout, now)
 
 
 async def decide(tx: Transaction, rollout: Rollout, now: datetime) -> None:

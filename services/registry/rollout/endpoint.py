@@ -47,7 +47,7 @@ async def start_rollout(family: str, body: Begin, caller: Writer, service: ThisS
             rules = replace(rules, mode=body.mode)
         act = Act(caller.subject, datetime.now(UTC), body.reason)
         try:
-            change = transitions.start(held, body.candidate, rules, act)
+            change = transitions.start(held, body.candidate or transitions.newest(held), rules, act)
         except UnknownAdapter as error:
             raise Problem(404, "Unknown adapter", str(error), field="candidate") from error
         except NotAllowed as error:
@@ -81,11 +81,13 @@ async def promote_candidate(family: str, body: Reason, caller: Writer, service: 
 
 @router.post("/roll-back", summary="Let the incumbent answer alone again; takes a reason")
 async def roll_back(family: str, body: Reason, caller: Writer, service: ThisService) -> FamilyRollouts:
-    if not body.reason.strip():
-        raise Problem(
-            422, "Invalid request", "a roll-back needs a reason, which goes into the audit trail", field="reason"
-        )
-    return await _move(service, family, caller, body.reason, transitions.roll_back)
+    def back(held: Family, act: Act) -> Change:
+        if not act.reason.strip():
+            detail = "a roll-back needs a reason, which goes into the audit trail"
+            raise Problem(422, "Invalid request", detail, field="reason")
+        return transitions.roll_back(held, act)
+
+    return await _move(service, family, caller, body.reason, back)
 
 
 async def _move(

@@ -57,7 +57,9 @@ class Begin(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    candidate: str = Field(min_length=1, max_length=300, description="Id of an approved version of the family")
+    candidate: str = Field(
+        default="", max_length=300, description="Id of an approved version; empty: the highest one above the active"
+    )
     mode: DeliveryMode | None = Field(default=None, description="Mode; null takes the policy's")
     reason: str = Field(default="", max_length=2000)
 

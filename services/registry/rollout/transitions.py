@@ -88,6 +88,17 @@ def start(family: Family, candidate_id: str, rules: Delivery, act: Act) -> Chang
     return change.then(_announce(change.family, started, rollout, act, "rollout_started"))
 
 
+def newest(family: Family) -> str:
+    """The highest approved version above the active one; raises NotAllowed where there is none."""
+    approved = [one for one in family.versions if one.status is Status.APPROVED]
+    highest = max(approved, key=lambda one: one.version, default=None)
+    if highest is None or highest.active:
+        raise NotAllowed(
+            f"{family.family_id} has no approved version above the active one; name a candidate", "candidate"
+        )
+    return highest.adapter_id
+
+
 def why_not(candidate: Adapter, incumbent: Adapter, rules: Delivery) -> str:
     """Why the mode of the rules cannot be used for these two; empty where it can."""
     if rules.mode is DeliveryMode.AT_ONCE:

@@ -164,6 +164,21 @@ async def rated(connection: Connection, generation_id: str, by: str) -> bool:
     )
 
 
+async def compared(connection: Connection, one: str, other: str, by: str) -> bool:
+    """Whether this person has chosen between these two answers already."""
+    return bool(
+        await connection.fetchval(
+            """
+            select exists (
+                select from preference where first_answer = $1 and second_answer = $2 and preferred_by = $3
+            )
+            """,
+            *sorted((one, other)),
+            by,
+        )
+    )
+
+
 async def forget_parts(connection: Connection, age: timedelta) -> bool:
     """Delete a batch of the parts of answers that are older; returns whether there may be more."""
     status = await connection.execute(

@@ -62,7 +62,7 @@ class Trial:
     async def _say(self, kind: Any, card: v1.Rollout) -> None:
         family, domain = self.incumbent.family, self.incumbent.domain
         revision = self.registry.next(family)
-        await self.registry.say(kind(family=family, domain=domain, revision=revision, rollout=card, by="policy"))
+        await self.registry.publish(kind(family=family, domain=domain, revision=revision, rollout=card, by="policy"))
 
     async def of(self, service: RunningService, user: str) -> dict[str, Any]:
         return await answered(service.client, self.incumbent.family, user=user)
@@ -77,7 +77,7 @@ class Trial:
         return found
 
     async def published(self, kind: type[Any]) -> list[Any]:
-        return [one for one in await self.registry.heard(kind) if one.domain == self.incumbent.domain]
+        return [one for one in await self.registry.published(kind) if one.domain == self.incumbent.domain]
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def prepared(registry: Registry, one: v1.Adapter, other: v1.Adapter) -> Tr
             revision=registry.next(adapter.family),
             by="policy",
         )
-        await registry.say(approved)
+        await registry.publish(approved)
         if adapter is one:
             await registry.activate(adapter)
     return Trial(registry, one, other)

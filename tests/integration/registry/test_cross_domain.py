@@ -36,7 +36,7 @@ async def test_another_domains_adapters_read_like_none_at_every_route(
     headers = {"Authorization": f"Bearer {mint(SCOPES, [f'{domain}z'])}"}
     async with httpx.AsyncClient(base_url=registry.url, headers=headers, timeout=30) as client:
         stranger = Stranger(client)
-        foreign = {"adapter_id": theirs, "generation_id": given.generation_id}
+        foreign = {"adapter_id": theirs, "generation_id": given.generation_id, "family": uploaded["family"]}
         await stranger.walk(foreign, {"domain": "tried below"})
         for method, path in (("GET", ""), ("PUT", ""), ("GET", "/audit")):
             body = {} if method == "GET" else {"json": {}}

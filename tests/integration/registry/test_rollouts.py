@@ -78,7 +78,7 @@ class Trial:
             for _ in range(number)
         ]
         for one in given:
-            await self.upstream.say(one)
+            await self.upstream.publish(one)
         return given
 
     async def fail(self, number: int) -> None:
@@ -93,7 +93,7 @@ class Trial:
                 failure=v1.Failure.FAULT,
                 code="engine_failed",
             )
-            await self.upstream.say(failed)
+            await self.upstream.publish(failed)
 
     async def facts(self) -> list[Event]:
         """What the bus holds about the family."""
@@ -101,7 +101,7 @@ class Trial:
             v1.AdapterRegistered, v1.Approved, v1.Rejected, v1.AdapterActivated, v1.AdapterDeactivated,
             v1.CanaryStarted, v1.CanaryAdvanced, v1.CanaryRolledBack,
         )  # fmt: skip
-        return await self.upstream.heard(*kinds, domain=self.domain)
+        return await self.upstream.published(*kinds, domain=self.domain)
 
     async def split(self) -> tuple[str, str, float]:
         """(who is active, which candidate, its share) as every replica of inference derives it, in whatever order."""
@@ -137,7 +137,7 @@ async def trial(registry: RunningService, upstream: Upstream, adapters: Get, dom
     await permit_unjudged(registry, domain, delivery=RULES)
     versions: dict[str, dict[str, Any]] = {}
     for number, arm in enumerate(("incumbent", "candidate"), start=1):
-        await upstream.say(await upstream.trained(domain, seed=number))
+        await upstream.publish(await upstream.trained(domain, seed=number))
 
         async def registered(number: int = number) -> Any:
             found = await adapters(domain)
@@ -203,7 +203,7 @@ async def test_a_candidate_that_fails_goes_back_by_itself_and_stays_approved(tri
 async def test_an_answer_that_is_delivered_again_counts_once(trial: Trial) -> None:
     [answer] = await trial.answer("candidate")
     for _ in range(2):
-        await trial.upstream.say(answer, id="the-same-event")
+        await trial.upstream.publish(answer, id="the-same-event")
     rating = v1.FeedbackRecorded(
         generation_id=answer.generation_id,
         adapter_id=answer.adapter_id,
@@ -211,8 +211,8 @@ async def test_an_answer_that_is_delivered_again_counts_once(trial: Trial) -> No
         rating=4,
         by="anna",
     )
-    await trial.upstream.say(rating)
-    await trial.upstream.say(rating.model_copy(update={"rating": 1}))
+    await trial.upstream.publish(rating)
+    await trial.upstream.publish(rating.model_copy(update={"rating": 1}))
     await trial.answer("candidate")
 
     async def counted() -> Any:
@@ -232,7 +232,7 @@ async def test_a_rating_that_comes_before_its_answer_counts_with_it(trial: Trial
         rating=2,
         by="anna",
     )
-    await trial.upstream.say(rating)
+    await trial.upstream.publish(rating)
 
     async def rated() -> bool:
         details = (await trial.registry.client.get(f"/v1/adapters/{version['adapter_id']}")).json()
@@ -250,12 +250,44 @@ async def test_a_rating_that_comes_before_its_answer_counts_with_it(trial: Trial
         finish_reason="stop",
         rollout=part,
     )
-    await trial.upstream.say(answer)
+    await trial.upstream.publish(answer)
 
     async def counted() -> bool:
         return outcomes(await trial.view(), "rating") == (1, 0)
 
     assert await eventually(counted)
+
+
+async def test_a_choice_between_answers_of_the_two_versions_counts_once(trial: Trial) -> None:
+    rules = RULES | {"minimum_requests": 1000, "metrics": {"preference": 0}}
+    assert (await trial.move("roll-back", "start again with another metric")).status_code == 200
+    await permit_unjudged(trial.registry, trial.domain, delivery=rules)
+    begun = await trial.registry.client.post(f"/v1/families/{trial.family}/rollout", json={})
+    assert begun.status_code == 201, begun.text
+    [mine], [theirs] = await trial.answer("candidate"), await trial.answer("incumbent")
+
+    async def known() -> bool:
+        path = f"/v1/answers/{theirs.generation_id}/provenance"
+        return (await trial.registry.client.get(path)).status_code == 200
+
+    await eventually(known)
+    choice = v1.FeedbackRecorded(
+        generation_id=mine.generation_id,
+        adapter_id=mine.adapter_id,
+        domain=trial.domain,
+        preferred_over=theirs.generation_id,
+        by="anna",
+    )
+    await trial.upstream.publish(choice)
+    await trial.upstream.publish(choice)
+    opposite = {"generation_id": theirs.generation_id, "adapter_id": theirs.adapter_id, "by": "ben"}
+    await trial.upstream.publish(choice.model_copy(update=opposite | {"preferred_over": mine.generation_id}))
+
+    async def counted() -> Any:
+        [found] = (await trial.view())["evidence"]
+        return found if found["candidate_outcomes"] == 2 else None
+
+    assert (await eventually(counted))["candidate"] == 0.5
 
 
 async def test_an_answer_that_nobody_saw_is_no_use_of_its_version(trial: Trial) -> None:
@@ -275,7 +307,7 @@ async def test_an_answer_of_another_version_than_its_part_names_is_refused(trial
     part = await trial.part("candidate")
     [answer] = await trial.answer("incumbent")
     swapped = answer.model_copy(update={"generation_id": "gen-swapped", "rollout": part})
-    await trial.upstream.say(swapped)
+    await trial.upstream.publish(swapped)
 
     async def refused() -> bool:
         return any(part.rollout_id in reason for reason in await trial.upstream.dead_reasons())

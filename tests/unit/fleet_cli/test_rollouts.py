@@ -57,7 +57,6 @@ def test_each_action_goes_to_its_route(
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
-        (("start",), "--candidate"),
         (("pause", "--candidate", SECOND), "--candidate"),
         (("promote", "--mode", "ab"), "--mode"),
         (("roll-back",), "--reason"),

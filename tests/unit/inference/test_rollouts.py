@@ -193,7 +193,7 @@ async def test_the_incumbent_answers_where_the_candidate_cannot_be_loaded_and_th
 async def test_an_answer_that_breaks_counts_against_its_version(arm: RolloutArm) -> None:
     async with rolled_out(*RUNNING) as served:
         hosted = served.app.dependency_overrides[api._parts]().hosting.all[0]
-        hosted.backend.said = None  # the back end has a fault
+        hosted.backend.completion = None  # the back end has a fault
         with pytest.raises(TypeError):
             await served.ask(user=user_of(arm))
         [failed] = served.told.of(GenerationFailed)

@@ -228,6 +228,13 @@ def test_a_shadow_of_another_base_model_is_not_started() -> None:
     assert "different base models" in change.entries[-1].act.reason
 
 
+def test_the_highest_approved_version_is_rolled_out_where_none_is_named() -> None:
+    held = approve(approve(family(), "one").family, "two", replace(POLICY, activate_on_approval=False)).family
+    assert transitions.newest(held) == SECOND
+    with pytest.raises(NotAllowed, match="no approved version above"):
+        transitions.newest(domain.activate(held, SECOND, act()).family)
+
+
 def test_a_version_that_cannot_be_rolled_out_is_refused_with_the_reason() -> None:
     held = begun().family
     with pytest.raises(NotAllowed, match="runs already"):
