@@ -93,7 +93,7 @@ DomainName = Annotated[str, Field(pattern=DOMAIN_NAME)]
 
 
 class Blob(Message):
-    """Content in the object store, addressed by its digest. Whoever reads it checks the digest."""
+    """Content in the object store, addressed by its digest. Readers check the digest."""
 
     uri: Annotated[str, Field(pattern="^s3://[a-z0-9.-]+/.+$")]
     """Where it lies, for example s3://lorafleet/trainer/artifacts/<sha256>."""
@@ -253,13 +253,13 @@ class Metric(Message):
 
 
 class JudgedBy(Message):
-    """Who judged, and how it was asked. Empty where a value does not apply."""
+    """Who judged, and how it was called. Empty where a value does not apply."""
 
     name: str = ""
     """Of the evaluator's settings; `reference-judge` for the reference judge."""
     version: str = ""
     model: str = ""
-    """Language model that was asked."""
+    """Language model that was called."""
     prompt_sha256: str = ""
     """Digest of the parts of every request other than the sample."""
     parameters: dict[str, str] = Field(default_factory=dict)
@@ -347,7 +347,7 @@ class Export(Message):
     """Share of validation positions at which it prefers the same token as the adapter itself."""
     validation_loss: Double | None = None
     quality_threshold: Double | None = None
-    """What its quantisation profile asks of same_token."""
+    """What its quantisation profile requires of same_token."""
     fit: Bool = False
     """Whether it meets that; a form that loses nothing always does."""
 
@@ -613,7 +613,7 @@ class EvaluationScored(Event):
     preference: Preference | None = None
     """Answers beside those of the version it would replace; absent where the judge compares no pairs."""
     agreement: Agreement | None = None
-    """Absent where too few answers are labelled to tell."""
+    """Absent where too few answers are labelled."""
     metrics: tuple[Metric, ...] = ()
     """`golden_dataset_accuracy` (the fraction of passed samples), and what the evaluator's settings name."""
     scores: Blob | None = None
@@ -759,7 +759,7 @@ class TrainingRequested(Event):
     description: Annotated[str, Field(max_length=2000)] = ""
     """What the adapter is for: the router matches queries against it."""
     requested_by: Annotated[str, Field(max_length=1000)] = ""
-    """Who asked; set by the service when it comes over HTTP."""
+    """The requester; set by the service when it comes over HTTP."""
     base_model: Annotated[str, Field(max_length=200)] = ""
     """Base model by name; empty takes the trainer's."""
     objective: Annotated[Objective | Literal[""], OrEmpty(Objective)] = ""

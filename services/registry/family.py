@@ -101,7 +101,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A validated artifact that asks to become a version of its family."""
+    """A validated artifact submitted as a version of its family."""
 
     domain: str
     method: Method
@@ -200,7 +200,7 @@ class Family:
 
     @property
     def latest(self) -> Adapter | None:
-        """The highest version, whatever its status."""
+        """The highest version, of any status."""
         return max(self.versions, key=lambda adapter: adapter.version, default=None)
 
     def find(self, adapter_id: str) -> Adapter | None:

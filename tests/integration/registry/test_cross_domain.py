@@ -30,7 +30,7 @@ async def test_another_domains_adapters_read_like_none_at_every_route(
 ) -> None:
     uploaded = (await upload(registry.client, peft, domain=domain)).json()
     theirs, given = uploaded["adapter_id"], answer(upstream, uploaded)
-    await upstream.say(given)
+    await upstream.publish(given)
     await followed(registry.client, given.generation_id)
     await registry.client.put(f"/v1/policies/{domain}", json={})
     headers = {"Authorization": f"Bearer {mint(SCOPES, [f'{domain}z'])}"}
