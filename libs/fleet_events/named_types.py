@@ -14,6 +14,7 @@ SETS = {
     "Dataset.kind": "RecordKind",
     "Export.kind": "ExportKind",
     "TrainingRequested.exports": "ExportKind",
+    "TrainingRequested.triggers": "RetrainingTrigger",
 }
 """Message.field of a closed set → its class, where that is not the field's name."""
 PATTERNS = {"domain": "DomainName"}

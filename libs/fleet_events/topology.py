@@ -204,7 +204,7 @@ TOPOLOGY: tuple[Row, ...] = (
     ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority. What
-    # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox.
+    # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask for.
     Row(v1.TrainingRequested, "lorafleet.v1.training.requested", (UPSTREAM, "trainer"), (Consumer("trainer"),)),
     # Tickets as well: a worker that gets one trains the best job that waits.
     Row(v1.TrainingQueued, "lorafleet.v1.training.queued", ("trainer",), (_long("trainer"),)),
@@ -239,14 +239,14 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.AdapterActivated,
         "lorafleet.v1.adapter.activated",
         ("registry",),
-        (Consumer("router"), Consumer("evaluator")),
+        (Consumer("router"), Consumer("evaluator"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(
         v1.AdapterDeactivated,
         "lorafleet.v1.adapter.deactivated",
         ("registry",),
-        (Consumer("router"),),
+        (Consumer("router"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),

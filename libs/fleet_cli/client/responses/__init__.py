@@ -1,6 +1,14 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
-from fleet_cli.client.responses.evaluator import Agreement, Bounds, Calibration, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses.evaluator import (
+    Agreement,
+    Bounds,
+    Calibration,
+    Evaluation,
+    GoldenChanged,
+    GoldenSet,
+    JudgedSample,
+)
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
 from fleet_cli.client.responses.registry import (
     Adapter,
@@ -25,6 +33,10 @@ from fleet_cli.client.responses.trainer import (
     JobAccepted,
     Metric,
     Recorded,
+    RetrainingFiring,
+    RetrainingFirings,
+    RetrainingRules,
+    RetrainingSuppressed,
     Uploaded,
 )
 
@@ -51,6 +63,7 @@ __all__ = [
     "GoldenSet",
     "Job",
     "JobAccepted",
+    "JudgedSample",
     "Link",
     "Match",
     "Message",
@@ -58,6 +71,10 @@ __all__ = [
     "Provenance",
     "Recorded",
     "Reply",
+    "RetrainingFiring",
+    "RetrainingFirings",
+    "RetrainingRules",
+    "RetrainingSuppressed",
     "Route",
     "RouteAnswer",
     "Served",
