@@ -178,6 +178,8 @@ def _hindrance(rules: RetrainingRules, situation: Situation, causes: list[Cause]
 
 def _not_trainable(rules: RetrainingRules, situation: Situation, causes: list[Cause]) -> tuple[str, str] | None:
     active = situation.active
+    if situation.deactivated:
+        return "deactivated", "somebody has taken the family's version out of service; activate one"
     if situation.planned_steps == 0:
         return "no_data", "no recorded sample is usable with this objective"
     if not rules.from_active or active is None:

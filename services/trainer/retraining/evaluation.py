@@ -58,22 +58,21 @@ async def evaluate_all(distances: PromptDistances, service: RetrainingContext) -
         if not await connection.fetchval("select pg_try_advisory_lock(hashtextextended('trainer.retraining', 106))"):
             return
         try:
-            for stored in await rules.list_rules(connection, None):
-                if stored.rules.enabled:
-                    await _evaluate_domain(stored, distances, service)
+            for domain in await rules.list_domains(connection):
+                await _evaluate_domain(domain, distances, service)
         finally:
             await connection.execute("select pg_advisory_unlock(hashtextextended('trainer.retraining', 106))")
 
 
-async def _evaluate_domain(stored: StoredRules, distances: PromptDistances, service: RetrainingContext) -> None:
+async def _evaluate_domain(domain: str, distances: PromptDistances, service: RetrainingContext) -> None:
     try:
-        await evaluate(stored.domain, distances, service)
+        await evaluate(domain, distances, service)
     except PASSING:
         raise
     except Exception:
         # One domain's fault must not keep the others from being trained.
         metrics.FAULTS.inc()
-        log.exception("retraining_rules_failed", domain=stored.domain)
+        log.exception("retraining_rules_failed", domain=domain)
 
 
 async def evaluate(domain: str, distances: PromptDistances, service: RetrainingContext) -> Decision:
@@ -81,8 +80,10 @@ async def evaluate(domain: str, distances: PromptDistances, service: RetrainingC
     async with service.db.acquire(timeout=5) as connection:
         stored = await rules.find(connection, domain)
         active = await active_of(connection, stored) if stored else None
-    if stored is None or (active is not None and not active.known):
-        return Decision()  # a version is active whose registration has not arrived: soon it will have
+    if stored is None or not stored.rules.enabled:
+        return Decision()
+    if active is not None and not active.known:
+        return Decision()  # its registration has not arrived yet
     measured = Distances()
     if stored.rules.drift is not None and active is not None:
         measured = await distances.measure(domain, active, service)

@@ -55,6 +55,7 @@ async def observe(
         stored.set_at,
         base.revision,
         active=active,
+        deactivated=await evidence.is_deactivated(connection, family_of(request)),
         distances=distances,
         last_firing=await firings.last_fired(connection, domain),
         open_job=await firings.open_job(connection, domain),

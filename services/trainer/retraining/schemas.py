@@ -48,8 +48,8 @@ class SuppressedView(View):
     trigger: RetrainingTrigger
     reason: str
     why: str = Field(
-        description="no_new_data, no_data, job_open, cooldown, budget, quota, invalid_request, cannot_continue, "
-        "other_base_model or not_measurable"
+        description="no_new_data, no_data, job_open, cooldown, budget, quota, invalid_request, deactivated, "
+        "cannot_continue, other_base_model or not_measurable"
     )
     detail: str
     times: int = Field(description="Evaluations that found it")

@@ -47,7 +47,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Situation:
-    """A domain when its rules are evaluated.
+    """A domain when its rules are evaluated. `deactivated`: its family had an active version, and has none now.
 
     `new_samples`: usable ones recorded or changed after `evidence_since`. `planned_steps`: optimizer steps of a job
     on all usable ones. `ratings`: those of the active version in order, 1 to 5. `spent`: firings of the last 24
@@ -58,6 +58,7 @@ class Situation:
     rules_since: datetime
     base_revision: str
     active: ActiveVersion | None = None
+    deactivated: bool = False
     new_samples: int = 0
     planned_steps: int = 0
     ratings: tuple[Observed, ...] = ()

@@ -147,6 +147,24 @@ async def test_an_older_announcement_of_the_active_version_changes_nothing(domai
     assert fired["active_adapter"] == newer
 
 
+async def test_a_family_that_was_taken_out_of_service_is_not_trained_again(domain: Domain) -> None:
+    adapter_id = await domain.activate()
+    await domain.set(new_samples={"at_least": 1})
+    await domain.bench.upstream.say(
+        v1.AdapterDeactivated(adapter_id=adapter_id, family=f"{domain.name}-lora", domain=domain.name, revision=5000)
+    )
+
+    async def inactive() -> bool:
+        async with domain.database() as connection:
+            query = "select exists (select from active_adapters where domain = $1 and adapter_id = '')"
+            return bool(await connection.fetchval(query, domain.name))
+
+    await eventually(inactive, 30)
+    await domain.bench.record(rated(domain.name, 3, 5.0))
+    await domain.held("deactivated")
+    assert (await domain.listed())["firings"] == []
+
+
 async def test_a_trainer_killed_at_any_time_requests_one_job_for_one_cause(domain: Domain) -> None:
     bench = domain.bench
     async with domain.database() as connection:
@@ -168,11 +186,9 @@ async def test_a_trainer_killed_at_any_time_requests_one_job_for_one_cause(domai
         await eventually(waits, 60)
         await bench.trainer.kill()
         await held.rollback()
-    draw = random.Random(2)
-    for _ in range(2):
-        await bench.trainer.wait_ready()
-        await asyncio.sleep(draw.uniform(0.0, 0.5))  # anywhere in an evaluation, or behind it
-        await bench.trainer.kill()
+    await bench.trainer.wait_ready()
+    await asyncio.sleep(random.Random(2).uniform(0.0, 0.5))  # anywhere in an evaluation, or behind it
+    await bench.trainer.kill()
     await bench.trainer.wait_ready()
     (fired,) = await domain.fired()
     await bench.until(fired["job_id"], "failed")

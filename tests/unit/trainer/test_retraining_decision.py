@@ -97,6 +97,7 @@ def test_a_new_base_model_fires_without_new_data_and_is_the_only_way_off_another
 @pytest.mark.parametrize(
     ("why", "change"),
     [
+        ("deactivated", {"active": None, "deactivated": True}),
         ("no_data", {"planned_steps": 0}),
         ("cannot_continue", {"active": replace(ACTIVE, trained_here=False)}),
         ("job_open", {"open_job": "retrain-shop-1"}),

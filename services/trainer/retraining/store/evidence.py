@@ -94,6 +94,15 @@ async def find_active(connection: Connection, family: str) -> KnownActive | None
     return KnownActive(version, routing, row["known"])
 
 
+async def is_deactivated(connection: Connection, family: str) -> bool:
+    """Whether a family had an active version and has none now."""
+    return bool(
+        await connection.fetchval(
+            "select exists (select from active_adapters where family = $1 and adapter_id = '')", family
+        )
+    )
+
+
 async def add_rating(connection: Connection, event: v1.FeedbackRecorded) -> None:
     """Keep the first rating of an answer that an adapter gave."""
     await connection.execute(

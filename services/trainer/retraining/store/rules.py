@@ -48,6 +48,12 @@ async def find(connection: Connection, domain: str) -> StoredRules | None:
     return _stored(row) if row else None
 
 
+async def list_domains(connection: Connection) -> list[str]:
+    """Domains with rules."""
+    rows = await connection.fetch("select domain from retraining_rules order by domain")
+    return [row["domain"] for row in rows]
+
+
 async def list_rules(connection: Connection, domains: Sequence[str] | None) -> list[StoredRules]:
     """The rules of these domains (None: of all), by domain."""
     rows = await connection.fetch(
