@@ -41,9 +41,9 @@ class Story:
         except (OSError, ValueError) as error:
             raise BadInput("--examples", f"{folder / 'loop.json'} cannot be read: {error}") from error
         golden = read_golden(str(data / "golden.jsonl"), "--data")
-        chapters = tuple(settings["gap"])
-        gap = [one for one in golden if str(one["context"]).endswith(chapters)]
-        facts = {str(one["expected_output"]) for one in gap}
+        gap, known = (_of_chapters(golden, settings[part]) for part in ("gap", "known"))
+        missing = {str(one["expected_output"]) for one in gap}
+        taught = {str(one["expected_output"]) for one in known}
         by_fact: dict[str, list[Line]] = {}
         for one in read_samples(str(data / "training.jsonl"), "--data"):
             by_fact.setdefault(str(one["completion"]), []).append(one)
@@ -54,11 +54,15 @@ class Story:
             policy=settings["policy"],
             first=settings["first"],
             rules=settings["rules"],
-            known=[one for fact, lines in by_fact.items() if fact not in facts for one in lines[:wordings]],
-            asked=[(str(one["prompt"]), fact) for fact in by_fact if fact in facts for one in by_fact[fact][:users]],
-            golden_known=[one for one in golden if one not in gap],
+            known=[one for fact, lines in by_fact.items() if fact in taught for one in lines[:wordings]],
+            asked=[(str(one["prompt"]), fact) for fact in by_fact if fact in missing for one in by_fact[fact][:users]],
+            golden_known=known,
             golden_gap=gap,
         )
+
+
+def _of_chapters(golden: Sequence[Line], chapters: Sequence[str]) -> list[Line]:
+    return [one for one in golden if str(one["context"]).endswith(tuple(chapters))]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, Any] = {
     "fields": {},
     "recipe": {},
     "body": {},
+    "rules": {},
     "ndjson": b"{}",
     "domains": ["tax"],
     "score": 1.0,

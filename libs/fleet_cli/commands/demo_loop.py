@@ -11,7 +11,7 @@ import typer
 
 from fleet_cli.client import calls
 from fleet_cli.client.errors import FleetError
-from fleet_cli.client.responses import Adapter, Evaluation, Job, RetrainingFiring
+from fleet_cli.client.responses import Adapter, EvaluationDetail, Job, RetrainingFiring
 from fleet_cli.commands import up
 from fleet_cli.commands.golden import ensure_golden
 from fleet_cli.commands.lifecycle import follow
@@ -125,7 +125,7 @@ def _promoted(session: Session, domain: str, first: str) -> str | None:
     return second.adapter_id if second is not None and second.active else None
 
 
-def _judged(session: Session, first: str, second: str) -> tuple[Evaluation, Evaluation]:
+def _judged(session: Session, first: str, second: str) -> tuple[EvaluationDetail, EvaluationDetail]:
     """The newest evaluation of the new version, and the old one's on the same golden samples."""
     (after,) = session.client.call(calls.evaluations(second))[:1]
     earlier = session.client.call(calls.evaluations(first))
@@ -139,7 +139,11 @@ def _judged(session: Session, first: str, second: str) -> tuple[Evaluation, Eval
 
 
 def _show(
-    session: Session, story: Story, judged: tuple[Evaluation, Evaluation], firing: RetrainingFiring, corrected: int
+    session: Session,
+    story: Story,
+    judged: tuple[EvaluationDetail, EvaluationDetail],
+    firing: RetrainingFiring,
+    corrected: int,
 ) -> None:
     before, after = judged
     versions = before.adapter_id, after.adapter_id

@@ -36,7 +36,7 @@ class JudgedSample(Reply):
 
 
 class Evaluation(Reply):
-    """An evaluation, under way or done. `results` has its samples where one evaluation is asked for."""
+    """An evaluation, under way or done."""
 
     evaluation_id: str
     adapter_id: str = ""
@@ -48,6 +48,11 @@ class Evaluation(Reply):
     done: int = 0
     total: int = 0
     golden_sha256: str = ""
+
+
+class EvaluationDetail(Evaluation):
+    """An evaluation with every judged sample."""
+
     results: list[JudgedSample] = Field(default_factory=list)
 
 
