@@ -1,4 +1,4 @@
-"""What `lorafleet demo-loop` tells: a handbook with a gap, the users who find it, and the figures before and after."""
+"""What `lorafleet demo-loop` is made of: a handbook with a gap, the users who find it, and figures of both versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Line = dict[str, object]
 class Story:
     """The demo's settings (`loop.json`) and its data, split by whether it belongs to the gap.
 
-    `known` trains the first version; `asked` are the users' questions about the gap, each with what the handbook
+    `known` trains the first version; `questions` are the users' ones about the gap, each with what the handbook
     answers. `golden_known` and `golden_gap` are held out of both.
     """
 
@@ -29,7 +29,7 @@ class Story:
     first: Mapping[str, object]
     rules: Mapping[str, object]
     known: Sequence[Line]
-    asked: Sequence[tuple[str, str]]
+    questions: Sequence[tuple[str, str]]
     golden_known: Sequence[Line]
     golden_gap: Sequence[Line]
 
@@ -55,7 +55,9 @@ class Story:
             first=settings["first"],
             rules=settings["rules"],
             known=[one for fact, lines in by_fact.items() if fact in taught for one in lines[:wordings]],
-            asked=[(str(one["prompt"]), fact) for fact in by_fact if fact in missing for one in by_fact[fact][:users]],
+            questions=[
+                (str(one["prompt"]), fact) for fact in by_fact if fact in missing for one in by_fact[fact][:users]
+            ],
             golden_known=known,
             golden_gap=gap,
         )

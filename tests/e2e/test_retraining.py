@@ -66,8 +66,8 @@ def test_the_demo_closes_a_gap_in_an_adapters_knowledge(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fleet_cli.app", "demo-loop", "--json", "--home", str(tmp_path / "home")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=7000, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    gap, known = told["figures"]["the gap"], told["figures"]["what it knew"]
+    shown = json.loads(done.stdout.strip().splitlines()[-1])
+    gap, known = shown["figures"]["the gap"], shown["figures"]["what it knew"]
     assert gap["after"] > gap["before"]
     assert gap["win_rate"] > 0.5
     assert known["after"] > 0.8 * known["before"]

@@ -62,7 +62,7 @@ def _loop(session: Session, story: Story, patience: float) -> None:
         **_object(story.rules.get("training")),
     }
     session.client.call(calls.set_retraining(story.domain, {**story.rules, "training": training}))
-    session.note("retraining rules are set; from here on nobody decides anything")
+    session.note("retraining rules are set; from here on no person decides anything")
     corrected = converse(session, story, f"{story.domain}-lora")
     firing = _wait(session, "a rule to fire", patience, lambda: _fired(session, story.domain))
     session.note(f"retraining fired: {firing.reason}")
@@ -94,13 +94,13 @@ def _first_version(session: Session, story: Story, golden: str) -> str:
 def converse(session: Session, story: Story, model: str) -> int:
     """Users ask about the gap, rate each answer and correct the wrong ones; how many they corrected."""
     corrections: list[dict[str, object]] = []
-    for question, right in story.asked:
+    for question, right in story.questions:
         answer = session.client.call(calls.chat(model, question, max_tokens=ANSWER_TOKENS))
         known = " ".join(answer.text.split()) == right
         session.client.call(calls.feedback(answer.id, GOOD if known else BAD, ""))
         if not known:
             corrections.append({"prompt": question, "completion": right, "rating": GOOD, "id": answer.id})
-    session.note(f"users asked {len(story.asked)} questions about the gap and corrected {len(corrections)} answers")
+    session.note(f"users asked {len(story.questions)} questions about the gap and corrected {len(corrections)} answers")
     if corrections:
         session.client.call(calls.record_samples(story.domain, to_ndjson(corrections)))
     return len(corrections)
@@ -178,7 +178,7 @@ def _show(
 
 
 def _wait(session: Session, what: str, patience: float, look: Callable[[], Found | None]) -> Found:
-    """What `look` finds, asked until it does; raises `FleetError` after so many seconds."""
+    """What `look` finds, called until it does; raises `FleetError` after so many seconds."""
     began = time.monotonic()
     session.note(f"waiting for {what}")
     while (found := look()) is None:

@@ -41,7 +41,7 @@ async def get_rules(domain: DomainName, caller: Trains, trainer: Retraining) -> 
 @router.put("/{domain}", summary="Set a domain's retraining rules")
 async def put_rules(domain: DomainName, body: RetrainingRules, caller: Trains, trainer: Retraining) -> RulesView:
     """The training request that they stand for is checked as POST /v1/jobs checks one. Jobs are requested in the name
-    of whoever set the rules last."""
+    of the caller who set the rules last."""
     caller.reach(domain)
     async with trainer.transaction() as tx:
         await store.lock_domain(tx.connection, domain)

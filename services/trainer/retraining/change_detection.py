@@ -1,4 +1,4 @@
-"""Sequential detection of a change by e-detectors: pure, and valid however often somebody looks.
+"""Sequential detection of a change by e-detectors: pure, and valid however often it is looked at.
 
 An e-value has a mean of at most 1 while nothing has changed. The detector multiplies them from the best starting point,
 M_t = max(M_{t-1}, 1) · e_t, and reports a change when M_t reaches N. Of several bets on one observation, each has its
@@ -62,7 +62,7 @@ def distance_e_values(reference: Sequence[float], distances: Iterable[float]) ->
     """E-values of distances against "they come from where the reference distances come from, in any order".
 
     The p-value of a distance is its rank among the reference and all distances before it, ties drawn apart; such
-    p-values are independent and uniform while all are exchangeable, whatever their distribution (Vovk, Nouretdinov and
+    p-values are independent and uniform while all are exchangeable, for any distribution (Vovk, Nouretdinov and
     Gammerman, "Testing exchangeability on-line", ICML 2003). Bets that p is small have the e-values ε p^(ε-1), one for
     each of `BETS`. The draw is the same at every call, so that the same distances give the same e-values.
     """

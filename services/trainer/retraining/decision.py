@@ -65,7 +65,7 @@ def decide(rules: RetrainingRules, situation: Situation) -> Decision:
 
 
 def causes_of(rules: RetrainingRules, situation: Situation) -> tuple[Cause, ...]:
-    """Everything that the rules react to, answered or not, whatever it would cost."""
+    """Everything that the rules react to, answered or not, at any cost."""
     found = (
         _new_samples(rules, situation),
         _rating_trend(rules, situation),
@@ -179,7 +179,7 @@ def _hindrance(rules: RetrainingRules, situation: Situation, causes: list[Cause]
 def _not_trainable(rules: RetrainingRules, situation: Situation, causes: list[Cause]) -> tuple[str, str] | None:
     active = situation.active
     if situation.deactivated:
-        return "deactivated", "somebody has taken the family's version out of service; activate one"
+        return "deactivated", "the family's version was taken out of service; activate one"
     if situation.planned_steps == 0:
         return "no_data", "no recorded sample is usable with this objective"
     if not rules.from_active or active is None:

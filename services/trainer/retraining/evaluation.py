@@ -1,5 +1,5 @@
 """Retraining rules, evaluated every few seconds by one trainer at a time. A firing is one transaction: what fired, the
-causes that it answers, and the TrainingRequested, which the trainer accepts as anybody's."""
+causes that it answers, and the TrainingRequested, which the trainer accepts as any other."""
 
 import asyncio
 import hashlib

@@ -22,7 +22,7 @@ from services.trainer.work_folder import work_folder
 AT_ONCE = 256
 """Prompts that are embedded in one evaluation: seconds of one thread."""
 MOST_RECENT = 5_000
-"""Newest distances that are looked at: of a version that is asked more, the oldest say least."""
+"""Newest distances that are looked at: of a version with more, the oldest count least."""
 FEWEST_HELD_OUT = 10
 
 

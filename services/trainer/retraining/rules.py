@@ -10,7 +10,7 @@ from fleet_events.v1 import Objective
 from services.trainer.retraining.schedule import check_schedule
 
 GOOD = 4.0
-"""Rating from which an answer is fine-tuned on where the rules do not say."""
+"""Rating from which an answer is fine-tuned on where the rules set none."""
 _SET_HERE = (
     "job_id",
     "domain",
@@ -40,8 +40,8 @@ class NewSamples(_Part):
 class RatingTrend(_Part):
     """The active version's ratings (1 to 5) have fallen.
 
-    `expected` is their mean as it should be; None takes that of the version's first `reference` ratings, which then
-    tell nothing of a fall. While the mean is not below `expected` - `fall` / 2, the expected number of ratings between
+    `expected` is their mean as it should be; None takes that of the version's first `reference` ratings, in which
+    no fall is looked for. While the mean is not below `expected` - `fall` / 2, the expected number of ratings between
     two false alarms is at least `between_false_alarms`.
     """
 

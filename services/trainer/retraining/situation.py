@@ -29,7 +29,7 @@ class Observed:
 class Distances:
     """Distances of prompts from the active version's training prompts, 0 to 2: recorded ones in order, held-out ones.
 
-    `unmeasured` says why there are none; empty where they were measured.
+    `unmeasured`: why there are none; empty where they were measured.
     """
 
     recorded: tuple[Observed, ...] = ()

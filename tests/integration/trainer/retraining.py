@@ -98,7 +98,7 @@ class Domain:
             yield connection
 
     async def activate(self, version: str = "1.0.0", routing: v1.RoutingProfile | None = None) -> str:
-        """An active version of this domain: its finished job in the database, and what the registry says of it."""
+        """An active version of this domain: its finished job in the database, and what the registry publishes of it."""
         # What a later job begins from is fetched before its training is pretended.
         weights = await self.bench.blobs.put("checkpoints", f"{self.name} {version}".encode())
         completed = self._completed(f"{self.name}-{version}", weights)

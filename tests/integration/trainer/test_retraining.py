@@ -58,24 +58,26 @@ async def test_enough_new_good_samples_request_one_job_and_only_newer_ones_the_n
 
     adapter_id = await domain.activate()
     await bench.record(rated(domain.name, 11, 5.0))
-    await bench.record(rated(domain.name, 20, 1.0, "bad"))  # nobody is to learn these
+    await bench.record(rated(domain.name, 20, 1.0, "bad"))  # not to be learned
     await bench.record(rated(domain.name, 1, 5.0, "last"))
     second, _ = await domain.fired(2)
     assert second["active_adapter"] == adapter_id
     assert "12 usable samples are new" in second["reason"]
     job = await bench.until(second["job_id"], "failed")
     assert job["continued_from"] == adapter_id
-    (asked,) = await bench.upstream.heard(v1.TrainingRequested, second["job_id"])
-    assert (asked.reason, asked.requested_by) == (second["reason"], "admin")
-    assert (asked.triggers, asked.min_rating) == ((v1.RetrainingTrigger.NEW_SAMPLES,), 4)
+    (requested,) = await bench.upstream.heard(v1.TrainingRequested, second["job_id"])
+    assert (requested.reason, requested.requested_by) == (second["reason"], "admin")
+    assert (requested.triggers, requested.min_rating) == ((v1.RetrainingTrigger.NEW_SAMPLES,), 4)
 
 
 async def test_new_preferences_count_for_rules_that_train_on_preferences(domain: Domain) -> None:
     await domain.set(new_samples={"at_least": 2}, training={"objective": "dpo", "hyperparameters": QUICK})
     await domain.bench.record(rated(domain.name, 8, 5.0))
     for number in range(2):
-        said = v1.PreferenceRecorded(domain=domain.name, prompt=f"Gate {number}?", chosen="It is.", rejected="No.")
-        await domain.bench.upstream.say(said)
+        preference = v1.PreferenceRecorded(
+            domain=domain.name, prompt=f"Gate {number}?", chosen="It is.", rejected="No."
+        )
+        await domain.bench.upstream.say(preference)
     (fired,) = await domain.fired()
     assert "2 usable samples are new" in fired["reason"]
 
@@ -192,8 +194,8 @@ async def test_a_trainer_killed_at_any_time_requests_one_job_for_one_cause(domai
     await bench.trainer.wait_ready()
     (fired,) = await domain.fired()
     await bench.until(fired["job_id"], "failed")
-    said = [one for one in await bench.upstream.all("LORAFLEET_DATA") if isinstance(one, v1.TrainingRequested)]
-    assert {one.job_id for one in said if one.domain == domain.name} == {fired["job_id"]}
+    published = [one for one in await bench.upstream.all("LORAFLEET_DATA") if isinstance(one, v1.TrainingRequested)]
+    assert {one.job_id for one in published if one.domain == domain.name} == {fired["job_id"]}
     jobs = (await bench.trainer.client.get("/v1/jobs", params={"limit": 1000})).json()["jobs"]
     assert [one["job_id"] for one in jobs if one["domain"] == domain.name] == [fired["job_id"]]
     await domain.fired(1)

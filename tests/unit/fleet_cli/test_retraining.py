@@ -61,16 +61,16 @@ def test_firings_and_what_was_held_back_are_two_tables(against: Lorafleet, servi
 
 def test_the_demos_gap_is_in_its_users_questions_and_in_no_training_sample() -> None:
     story = Story.read(EXAMPLES / "demo-loop", EXAMPLES / "demo")
-    gap = {right for _, right in story.asked}
-    assert (len(gap), len(story.asked), len(story.golden_gap)) == (9, 72, 12)
+    gap = {right for _, right in story.questions}
+    assert (len(gap), len(story.questions), len(story.golden_gap)) == (9, 72, 12)
     assert gap == {one["expected_output"] for one in story.golden_gap}
     assert not gap & {one["completion"] for one in story.known}
     assert not gap & {one["expected_output"] for one in story.golden_known}
-    assert not {question for question, _ in story.asked} & {one["prompt"] for one in story.golden_gap}
+    assert not {question for question, _ in story.questions} & {one["prompt"] for one in story.golden_gap}
     Hyperparameters.model_validate(dict(story.first))
     rules = RetrainingRules.model_validate(dict(story.rules))
     assert rules.new_samples is not None
-    assert rules.new_samples.at_least <= len(story.asked)
+    assert rules.new_samples.at_least <= len(story.questions)
     rules.request(story.domain)
 
 

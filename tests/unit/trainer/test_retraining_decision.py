@@ -1,4 +1,4 @@
-"""Retraining rules: what fires, what does not and why, and what never happens whatever the course of events."""
+"""Retraining rules: what fires, what does not and why, and what never happens in any course of events."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -203,7 +203,7 @@ _EVENTS = st.lists(
 
 @given(_EVENTS, st.integers(1, 3), st.sampled_from([None, 6, 20]), st.sampled_from([0.0, 0.5, 12.0]))
 @settings(max_examples=150, deadline=None)
-def test_whatever_happens_no_cause_gets_two_jobs_and_the_budget_holds_and_nothing_is_trained_without_new_data(
+def test_in_any_course_of_events_no_cause_gets_two_jobs_and_the_budget_holds_and_nothing_is_trained_without_new_data(
     events: list[tuple[str, int]], jobs_a_day: int, steps_a_day: int | None, cooldown: float
 ) -> None:
     course = Course(
