@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo up test test-heavy check bench generate clean
+.PHONY: setup demo demo-loop up test test-heavy check bench generate clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/lorafleet demo
+
+# An adapter with a gap, users who correct it, and the loop that closes the gap without a person: minutes on two cores.
+demo-loop: setup
+	$(BIN)/lorafleet demo-loop
 
 up: setup
 	$(BIN)/lorafleet up
