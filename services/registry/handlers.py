@@ -16,6 +16,7 @@ from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
 from services.registry.policy import Agreement, Comparison, Judgement
+from services.registry.required import Preferred, Rate
 from services.registry.store import answers, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
@@ -185,6 +186,8 @@ def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
             event.samples if event.decided is None else event.decided,
             _comparison(event.comparison) if event.comparison else None,
             _agreement(event.agreement) if event.agreement else None,
+            {one.name: Rate(one.value, one.ci_low, one.ci_high, one.samples) for one in event.metrics},
+            _preferred(event.preference) if event.preference else None,
         ),
         pass_rate=event.pass_rate,
         pass_threshold=event.pass_threshold,
@@ -211,6 +214,10 @@ def _comparison(event: v1.Comparison) -> Comparison:
 
 def _agreement(told: v1.Agreement) -> Agreement:
     return Agreement(told.answers, told.alpha, told.ci_low, told.ci_high)
+
+
+def _preferred(told: v1.Preference) -> Preferred:
+    return Preferred(told.compared_with, Rate(told.win_rate, told.ci_low, told.ci_high, told.samples))
 
 
 def _when(tx: Transaction) -> datetime:

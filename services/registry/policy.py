@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from services.registry.required import Preferred, Rate, unmet_metric, unmet_preference
 
 
 class Mode(StrEnum):
@@ -57,6 +60,10 @@ class Policy:
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA
     minimum_agreement: float | None = None
+    minimum_metrics: dict[str, float] = field(default_factory=dict)
+    """By metric, 0 to 1: below it (its lower end in `confident`), or without it, nothing is approved alone."""
+    minimum_win_rate: float | None = None
+    """The same for how often answers are preferred to those of the version that it replaces, ties as half."""
 
     def __post_init__(self) -> None:
         for name in ("approve_at", "reject_below", "smallest_relevant_difference"):
@@ -75,6 +82,10 @@ class Policy:
             raise InvalidPolicy(
                 "minimum_agreement", f"minimum_agreement is {self.minimum_agreement}, expected between -1 and 1"
             )
+        bounds = {f"minimum_metrics.{name}": least for name, least in self.minimum_metrics.items()}
+        for name, least in (bounds | {"minimum_win_rate": self.minimum_win_rate or 0.0}).items():
+            if not 0 <= least <= 1:
+                raise InvalidPolicy(name, f"{name} is {least}, expected 0 to 1")
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(
                 "blocking_criteria", f"blocking_criteria has {unknown[0]!r}, expected some of {', '.join(CRITERIA)}"
@@ -131,6 +142,8 @@ class Judgement:
     decided: int = 0
     comparison: Comparison | None = None
     agreement: Agreement | None = None
+    metrics: Mapping[str, Rate] = field(default_factory=dict)
+    preferred: Preferred | None = None
 
     @property
     def interval(self) -> tuple[float, float, float]:
@@ -167,7 +180,13 @@ def decide(policy: Policy, judgement: Judgement, asked: float | None = None, rep
             f"{found}: {what} is between the reject ({policy.reject_below:g}) and approve ({line:g}) thresholds: "
             "human review required",
         )
-    doubt = _fall(policy, judgement) or _untrusted_judge(policy, judgement)
+    confident = policy.mode is Mode.CONFIDENT
+    doubt = (
+        _fall(policy, judgement)
+        or _untrusted_judge(policy, judgement)
+        or unmet_metric(policy.minimum_metrics, judgement.metrics, confident=confident)
+        or unmet_preference(policy.minimum_win_rate, judgement.preferred, replaces, confident=confident)
+    )
     if not doubt and policy.mode is Mode.CONFIDENT:
         doubt = _thin_evidence(policy, judgement, replaces)
     if doubt:
