@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """A mean from 0 to 1 over so many samples, with its interval."""
+class Measured:
+    """A mean from 0 to 1 over `samples`, with its interval."""
 
     value: float
     ci_low: float
@@ -21,10 +21,10 @@ class Preferred:
     """How often a version's answers were preferred to those of `compared_with`, ties as half."""
 
     compared_with: str
-    win_rate: Rate
+    win_rate: Measured
 
 
-def unmet_metric(least: Mapping[str, float], found: Mapping[str, Rate], *, confident: bool) -> str:
+def unmet_metric(least: Mapping[str, float], found: Mapping[str, Measured], *, confident: bool) -> str:
     """The first metric that was not measured or is below its least value (the lower end, if confident); or empty."""
     for name, bound in sorted(least.items()):
         if name not in found:
@@ -45,7 +45,7 @@ def unmet_preference(least: float | None, found: Preferred | None, replaces: str
     return ""
 
 
-def _below(rate: Rate, bound: float, confident: bool) -> str:
+def _below(rate: Measured, bound: float, confident: bool) -> str:
     value = min(rate.value, rate.ci_low) if confident else rate.value
     if value >= bound:
         return ""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.registry.policy import Agreement, Comparison, Decision, InvalidPolicy, Judgement, Mode, Policy, decide
-from services.registry.required import Preferred, Rate
+from services.registry.required import Measured, Preferred
 
 points = st.floats(0, 100)
 SIMPLE = Policy(mode=Mode.SIMPLE)
@@ -64,18 +64,18 @@ HIGH = Judgement(96, 93, 98, decided=40)
 @pytest.mark.parametrize(
     ("mode", "rate", "decision"),
     [
-        (Mode.CONFIDENT, Rate(0.9, 0.82, 0.95, 40), Decision.APPROVE),
-        (Mode.CONFIDENT, Rate(0.9, 0.79, 0.95, 40), Decision.REVIEW),
-        (Mode.SIMPLE, Rate(0.9, 0.79, 0.95, 40), Decision.APPROVE),
-        (Mode.SIMPLE, Rate(0.79, 0.7, 0.95, 40), Decision.REVIEW),
+        (Mode.CONFIDENT, Measured(0.9, 0.82, 0.95, 40), Decision.APPROVE),
+        (Mode.CONFIDENT, Measured(0.9, 0.79, 0.95, 40), Decision.REVIEW),
+        (Mode.SIMPLE, Measured(0.9, 0.79, 0.95, 40), Decision.APPROVE),
+        (Mode.SIMPLE, Measured(0.79, 0.7, 0.95, 40), Decision.REVIEW),
         (Mode.SIMPLE, None, Decision.REVIEW),
     ],
 )
 def test_a_metric_below_the_policys_minimum_or_without_a_value_waits_for_a_human(
-    mode: Mode, rate: Rate | None, decision: Decision
+    mode: Mode, rate: Measured | None, decision: Decision
 ) -> None:
     policy = Policy(mode=mode, minimum_metrics={"pass_at_1": 0.8})
-    measured = {"pass_at_1": rate} if rate else {"rouge_l": Rate(1, 1, 1, 40)}
+    measured = {"pass_at_1": rate} if rate else {"rouge_l": Measured(1, 1, 1, 40)}
     verdict = decide(policy, replace(HIGH, metrics=measured))
     assert verdict.decision is decision
     assert (decision is Decision.APPROVE) or "pass_at_1" in verdict.reason
@@ -90,7 +90,7 @@ def test_answers_have_to_be_preferred_often_enough_to_those_of_the_version_that_
     equal = replace(HIGH, comparison=Comparison("tax-lora-v1", 40, 0.0, -2.0, 2.0))
 
     def verdict(low: float, against: str = "tax-lora-v1", replaces: str = "tax-lora-v1") -> Decision:
-        preferred = Preferred(against, Rate(0.55, low, 0.7, 40))
+        preferred = Preferred(against, Measured(0.55, low, 0.7, 40))
         return decide(policy, replace(equal, preferred=preferred), replaces=replaces).decision
 
     assert verdict(0.45) is Decision.APPROVE
@@ -199,6 +199,28 @@ def test_a_replacement_has_to_be_compared_with_what_it_replaces_on_enough_sample
     assert verdict.decision is Decision.REVIEW
     assert why in verdict.reason
     assert decide(SIMPLE, judgement, replaces=OLD).decision is Decision.APPROVE
+
+
+@pytest.mark.requirement("LA-3.4")
+@pytest.mark.parametrize(
+    ("mode", "required", "decision"),
+    [
+        (Mode.CONFIDENT, None, Decision.REVIEW),
+        (Mode.CONFIDENT, True, Decision.REVIEW),
+        (Mode.CONFIDENT, False, Decision.APPROVE),
+        (Mode.SIMPLE, None, Decision.APPROVE),
+        (Mode.SIMPLE, True, Decision.REVIEW),
+        (Mode.SIMPLE, False, Decision.APPROVE),
+    ],
+)
+def test_the_policy_has_whether_a_missing_comparison_blocks_and_the_reason_names_it_either_way(
+    mode: Mode, required: bool | None, decision: Decision
+) -> None:
+    unlike = Judgement(96, 93, 98, decided=40, not_compared="golden data set g@2.0.0, before g@1.0.0")
+    verdict = decide(Policy(mode=mode, comparison_required=required), unlike, replaces=OLD)
+    assert verdict.decision is decision
+    assert f"not compared with {OLD}" in verdict.reason
+    assert "golden data set g@2.0.0, before g@1.0.0" in verdict.reason
 
 
 @given(policies(), judgements(), st.none() | points)
