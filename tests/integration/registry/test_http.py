@@ -426,6 +426,38 @@ async def test_scores_of_a_judge_that_disagrees_with_people_wait_for_a_human(
     assert "below the policy's minimum of 0.6" in reasons[disagreeing["adapter_id"]]
 
 
+@pytest.mark.requirement("LA-5.1")
+async def test_a_policy_decides_on_metrics_and_on_preferred_answers_too(
+    registry: RunningService, upstream: Upstream, peft: Path, domain: str
+) -> None:
+    policy = {"minimum_metrics": {"pass_at_1": 0.8}, "minimum_win_rate": 0.45}
+    stored = await registry.client.put(f"/v1/policies/{domain}", json=policy)
+    assert stored.status_code == 200, stored.text
+    assert {name: stored.json()[name] for name in policy} == policy
+    first, unmeasured, rejected = [(await upload(registry.client, peft, domain=domain)).json() for _ in range(3)]
+    good = v1.Metric(name="pass_at_1", value=0.95, ci_low=0.85, ci_high=1.0, samples=40)
+    active = first["adapter_id"]
+    rate = {"compared_with": active, "evaluation_id": "ev-old", "samples": 40, "wins": 5, "losses": 15, "ties": 20}
+    lost = v1.Preference(**rate, win_rate=0.375, ci_low=0.27, ci_high=0.48, consistency=1.0, position_bias=0.0)
+
+    async def status(adapter: dict[str, Any]) -> Any:
+        found = (await registry.client.get(f"/v1/adapters/{adapter['adapter_id']}")).json()
+        return found["status"] if found["evaluation"] else None
+
+    await upstream.say(upstream.scored(first, 96, metrics=(good,)))
+    assert await eventually(lambda: status(first)) == "approved"
+    await upstream.say(upstream.scored(unmeasured, 96, against=active))
+    await upstream.say(upstream.scored(rejected, 96, against=active, metrics=(good,), preference=lost))
+    assert await eventually(lambda: status(unmeasured)) == "pending_review"
+    assert await eventually(lambda: status(rejected)) == "pending_review"
+    asked = await eventually(lambda: upstream.heard(v1.ReviewRequested, domain=domain))
+    reasons = {event.adapter_id: event.reason for event in asked}
+    assert "metric pass_at_1 was not measured" in reasons[unmeasured["adapter_id"]]
+    assert f"answers preferred to those of {active}: 0.38 [0.27, 0.48]" in reasons[rejected["adapter_id"]]
+    wrong = await registry.client.put(f"/v1/policies/{domain}", json={"minimum_metrics": {"pass_at_1": 2}})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "minimum_metrics.pass_at_1")
+
+
 @pytest.mark.requirement("LA-1.5")
 async def test_an_approval_without_an_evaluation_is_express_permitted_by_the_policy_and_audited_with_its_reason(
     registry: RunningService, upstream: Upstream, peft: Path, domain: str
