@@ -454,6 +454,30 @@ class AdapterRolledBack(Event):
     reason: str = ""
 
 
+class UpdateRecommended(Event):
+    """A compatible version is significantly better than its family's active one. Published once for each two versions."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.UpdateRecommended"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    running: Annotated[str, Field(min_length=1)]
+    """Version that is active."""
+    available: Annotated[str, Field(min_length=1)]
+    """Version that is recommended in its place."""
+    difference: Double = 0.0
+    """Mean of the paired differences, in score points, with its confidence interval, which lies above 0."""
+    ci_low: Double = 0.0
+    ci_high: Double = 0.0
+    improvement: Double = 0.0
+    """The difference in per cent of the active version's score."""
+    samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Samples that both have a score for."""
+    reason: str = ""
+    applied: Bool = False
+    """Whether the domain's policy activates it at once."""
+
+
 class SampleRecorded(Event):
     """One prompt and the completion that is wanted for it."""
 
@@ -501,6 +525,8 @@ class FeedbackRecorded(Event):
     prompt: str = ""
     """The rated exchange itself, where the sender has it: with both, the answer becomes a rated sample of the domain."""
     completion: str = ""
+    preferred_over: Annotated[str, Field(max_length=500)] = ""
+    """Generation id of another answer to the same prompt that this one is better than."""
 
 
 class DatasetQueued(Event):
@@ -590,6 +616,14 @@ class EvaluationScored(Event):
     """Absent where too few answers are labelled."""
     metrics: tuple[Metric, ...] = ()
     """`golden_dataset_accuracy` (the fraction of passed samples), and what the evaluator's settings name."""
+    scores: Blob | None = None
+    """The decided samples' scores by sample id, JSON, without any text: what two versions are compared on."""
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Longest answer that was allowed, in tokens. Scores under another one do not compare."""
+    golden_version: str = ""
+    """Version of the golden data set."""
+    not_compared: str = ""
+    """Why it is not compared with the version it would replace; empty where it is, or there is none."""
 
 
 class EvaluationFailed(Event):
@@ -894,4 +928,5 @@ EVENTS: tuple[type[Event], ...] = (
     TrainingQueued,
     TrainingRequested,
     TrainingStarted,
+    UpdateRecommended,
 )

@@ -10,8 +10,8 @@ from typing import Any
 from fleet_events import v1
 from fleet_events.v1 import EvaluationScored, JudgedBy
 from fleet_kit.blobs import BlobRef
+from fleet_statistics.paired import Comparison
 from services.evaluator.answer_metrics.summary import MetricSummary
-from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, GoldenVersion, Summary
 from services.evaluator.judging.agreement import Agreement
 from services.evaluator.judging.judge import JudgeDescription
@@ -29,6 +29,8 @@ def scored_event(
     metrics: Mapping[str, MetricSummary],
     regression: bool,
     judge: JudgeDescription,
+    scores: BlobRef | None = None,
+    not_compared: str = "",
 ) -> EvaluationScored:
     """The event that carries the score."""
     return EvaluationScored(
@@ -49,6 +51,10 @@ def scored_event(
         passed=summary.passed,
         criteria=dict(summary.criteria),
         report=report,
+        scores=scores,
+        max_tokens=evaluation.max_tokens,
+        golden_version=evaluation.version or "",
+        not_compared=not_compared,
         regression=regression,
         comparison=comparison,
         preference=preferred,

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
 from services.evaluator.answer_metrics.command import CommandSettings
+from services.evaluator.code_tests.code_settings import CodeSettings
 from services.evaluator.judging.settings import JudgeSettings
 
 __all__ = ["REFERENCE", "EvaluatorSettings"]
@@ -44,8 +45,13 @@ class EvaluatorSettings(ServiceSettings):
 
     metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l", "chrf", "json_validity")
     """Metrics of every answer: built in (also `embedding_similarity`, which inference measures), or plug-ins."""
+    confined_metrics: tuple[str, ...] = ()
+    """Those of `metrics` that are plug-ins and run in the sandbox, a process for each answer."""
     metric_commands: dict[str, CommandSettings] = Field(default_factory=dict)
     """Further metrics, each measured by a command (as JSON)."""
+
+    code: CodeSettings = CodeSettings()
+    """How code of answers is run where a golden sample has tests (as JSON)."""
 
     judges: dict[str, JudgeSettings] = Field(default_factory=dict)
     """Language models that judge, by name (as JSON)."""

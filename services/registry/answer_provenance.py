@@ -8,10 +8,10 @@ from typing import Self
 
 from pydantic import Field
 
-from services.registry.adapter_view import BaseModelView, View
 from services.registry.family import Adapter
 from services.registry.provenance import Provenance
 from services.registry.store.answers import Answer, AnsweredWith
+from services.registry.view import BaseModelView, View
 
 
 class AnsweringAdapter(View):

@@ -44,6 +44,8 @@ class RegistrySettings(ServiceSettings):
     """Time that fetching an adapter from a hub may take."""
     answers_kept_days: int = Field(default=90, ge=1)
     """Days for which it is kept who gave an answer: so long can it be followed back to its training data."""
+    follow_seconds: float = Field(default=60, gt=0)
+    """Between two looks for base models with a new revision, which the versions of some domains follow."""
     scratch: Path | None = None
     """Where files are put while they are checked; empty takes the system's place for temporary files."""
 

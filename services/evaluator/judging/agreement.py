@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.evaluator.statistics import CONFIDENCE, Interval
+from fleet_statistics.intervals import CONFIDENCE, Interval
 
 DRAWS = 500
 SEED = 20_261_201

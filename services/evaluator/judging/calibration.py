@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fleet_statistics.intervals import SCALE
 from services.evaluator.judging.agreement import Labelled
-from services.evaluator.statistics import SCALE
 
 LEAST = 20
 """Labelled answers that a calibration takes."""

@@ -12,13 +12,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import SequenceMatcher
 from typing import Protocol
 
 from services.evaluator.judging.criteria import Criterion, broken_musts, is_must
 from services.evaluator.judging.fact_overlap import (
     STOP_STEMS,
-    clauses,
     compare,
     is_number,
     names,
@@ -27,6 +25,8 @@ from services.evaluator.judging.fact_overlap import (
     terms,
 )
 from services.evaluator.judging.json_schema import JsonSchema
+from services.evaluator.judging.particles import particle_doubt
+from services.evaluator.judging.places import content, is_known, place_doubt
 from services.evaluator.judging.quantities import Quantity, quantities
 from services.evaluator.judging.rules import Exact, Rule
 from services.evaluator.judging.style_features import language, repetition
@@ -35,8 +35,6 @@ from services.evaluator.judging.vocabulary import GRAMMAR, OPPOSITES
 
 LOOP = 0.6
 """Of `style_features.repetition`: that much of an answer in circles is no answer."""
-NEAR = 0.4
-"""Overlap of two clauses' content words from which one is taken for the other's counterpart."""
 RECALL_WITH_RULES, RECALL_WITHOUT = 0.45, 0.8
 """Weighted share of the expected content that the answer keeps."""
 
@@ -60,14 +58,16 @@ class Settled:
     why: str
 
 
-def settle(sample: Sample, answer: str) -> Settled:  # noqa: PLR0911 - a table, first row that fits
-    """What the rules and facts of the sample make of the answer."""
+def settle(sample: Sample, answer: str, tested: bool | None = None) -> Settled:  # noqa: PLR0911 - first row that fits
+    """What the rules and facts of the sample make of the answer. `tested`: whether its tests passed, if it has any."""
     if not words(answer):
         return Settled(False, "the answer is empty")
-    if fold(answer) == fold(sample.expected_output):
+    if fold(answer) == fold(sample.expected_output) and tested is not False:
         return Settled(True, "it is the expected output")
     if broken := broken_musts(sample.rules, answer):
         return Settled(False, f"breaks {'; '.join(text for of_it in broken.values() for text in of_it)}")
+    if tested is not None:
+        return Settled(tested, "the tests pass" if tested else "the tests fail")
     if any(isinstance(rule, Exact) for rule in sample.rules.get(Criterion.ACCURACY, ())):
         return Settled(True, "it is one of the exact answers")
     if fault := no_answer(sample, answer):
@@ -135,7 +135,8 @@ def _doubt(sample: Sample, answer: str) -> str:
         or _doubt_of_names(sample, answer)
         or _doubt_of_polarity(sample, answer)
         or "; ".join((*kept.exchanged, *kept.reversed))
-        or _doubt_of_places(sample, answer)
+        or particle_doubt(sample.expected_output, answer)
+        or place_doubt(sample.expected_output, answer, set(terms(sample.prompt)), _in_rules(sample))
         or _doubt_of_words(sample, answer, kept.recall, with_rules=musts)
     )
 
@@ -206,69 +207,14 @@ def _runs(items: Sequence[bool]) -> list[bool]:
     return [item for place, item in enumerate(items) if place == 0 or item != items[place - 1]]
 
 
-def _doubt_of_places(sample: Sample, answer: str) -> str:
-    """Where a clause comes back with one of its words exchanged for another, from elsewhere or from another clause: a
-    wrong entity, or a synonym, which words alone cannot tell apart; or with its words in another order."""
-    prompted, rules = set(terms(sample.prompt)), _in_rules(sample)
-    if exchanged := _exchanged_in_place(sample, answer, prompted | rules):
-        return exchanged
-    answered = [content for clause in clauses(answer) if (content := _content(clause))]
-    everywhere, in_answer = set(_content(sample.expected_output)), set(_content(answer))
-    for clause in clauses(sample.expected_output):
-        wanted = _content(clause)
-        if len(wanted) < 2 or not answered:
-            continue
-        nearest = max(answered, key=lambda content: _overlap(wanted, content))
-        lost = [term for term in wanted if not _known(term, set(nearest))]
-        put = [term for term in nearest if not _known(term, set(wanted))]
-        if _overlap(wanted, nearest) >= NEAR and lost and [t for t in put if t not in prompted and t not in rules]:
-            return f"has {put[0]!r} where {lost[0]!r} is expected"
-        # Two that changed places are both in both texts; that the prompt has them too vouches for neither.
-        came = [term for term in put if term in everywhere]
-        went = [term for term in lost if term in in_answer]
-        if _overlap(wanted, nearest) >= NEAR and came and went:
-            return f"has {came[0]!r} where {went[0]!r} is expected, which is elsewhere in the answer"
-        common = [term for term in wanted if term in nearest]
-        if not lost and common != [term for term in nearest if term in common]:
-            return f"has the words of {clause.strip()!r} in another order"
-    return ""
-
-
-def _exchanged_in_place(sample: Sample, answer: str, known: set[str]) -> str:
-    """A word or two of the expected output with words from nowhere in their place, the same words around them."""
-    wanted, answered = terms(sample.expected_output), terms(answer)
-    blocks = SequenceMatcher(None, wanted, answered, autojunk=False).get_opcodes()
-    for kind, start, end, begun, ended in blocks:
-        if kind != "replace" or end - start > 3 or ended - begun > 3:
-            continue
-        lost = [term for term in wanted[start:end] if term not in STOP_STEMS]
-        put = [t for t in answered[begun:ended] if t not in STOP_STEMS and not _known(t, known | set(wanted))]
-        if lost and put:
-            return f"has {put[0]!r} where {lost[0]!r} is expected"
-    return ""
-
-
-def _content(clause: str) -> list[str]:
-    return [term for term in dict.fromkeys(terms(clause)) if term not in STOP_STEMS]
-
-
-def _overlap(one: Sequence[str], other: Sequence[str]) -> float:
-    return len(set(one) & set(other)) / len(set(one) | set(other))
-
-
 def _doubt_of_words(sample: Sample, answer: str, recall: float, *, with_rules: bool) -> str:
     known = set(terms(sample.expected_output)) | set(terms(sample.prompt)) | _in_rules(sample)
-    content = [term for term in dict.fromkeys(terms(answer)) if term not in STOP_STEMS]
-    foreign = [term for term in content if not _known(term, known)]
+    foreign = [term for term in content(answer) if not is_known(term, known)]
     if foreign:
         return f"has {', '.join(foreign[:5])}, which neither sample nor rules know"
     if recall < (RECALL_WITH_RULES if with_rules else RECALL_WITHOUT):
         return f"keeps {recall:.0%} of the expected content, too little to tell"
     return ""
-
-
-def _known(term: str, known: set[str]) -> bool:
-    return term in known or (len(term) >= 6 and any(other[:6] == term[:6] for other in known))
 
 
 def _in_rules(sample: Sample) -> set[str]:

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 
 from services.evaluator.judging.number_words import to_digits
 from services.evaluator.judging.text import fold, plain, sentences, words
-from services.evaluator.judging.vocabulary import NEGATIONS, STOPWORDS, SUFFIXES, UNITS
+from services.evaluator.judging.vocabulary import MONTHS, NEGATIONS, STOPWORDS, SUFFIXES, UNITS
 
 
 def stem(word: str) -> str:
@@ -210,8 +210,13 @@ _BOUND = re.compile(
 )
 
 
+_DAY = re.compile(rf"(?<=\d)\.\s+(?=(?:{'|'.join(sorted(MONTHS))})\b)", re.I)
+
+
 def clauses(text: str) -> list[str]:
-    return [part for sentence in sentences(text) for part in re.split(r"[;:,]\s", sentence) if part.strip()]
+    """Parts of sentences between commas, colons and semicolons; the point of `15. Februar` ends none."""
+    whole = sentences(_DAY.sub(" ", text))
+    return [part for sentence in whole for part in re.split(r"[;:,]\s", sentence) if part.strip()]
 
 
 def _content(clause: str) -> set[str]:

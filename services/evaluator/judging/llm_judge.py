@@ -8,12 +8,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging import judgement, llm_verdict
 from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
 from services.evaluator.judging.endpoint import JudgeEndpoint
-from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge
+from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge, with_tests
 from services.evaluator.judging.judgement import Standing, Verdict, judged, unjudged
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.llm_client import LLMClient
@@ -31,11 +32,17 @@ class LLMJudge:
     """Judges over one endpoint. With k samples, each criterion's median counts, and their spread is in the evidence."""
 
     def __init__(
-        self, name: str, settings: JudgeSettings, endpoint: JudgeEndpoint, rules_judge: ReferenceJudge | None = None
+        self,
+        name: str,
+        settings: JudgeSettings,
+        endpoint: JudgeEndpoint,
+        tests: CodeTests,
+        rules_judge: ReferenceJudge | None = None,
     ) -> None:
         """rules_judge decides first what rules settle (`rules_first`)."""
         self._settings = settings
         self._client = LLMClient(name, settings, endpoint)
+        self._tests = tests
         self._rules_judge = rules_judge
         self._name = name
 
@@ -82,7 +89,8 @@ class LLMJudge:
         if len(verdicts) * 2 <= self._settings.samples:
             return Finding(unjudged(f"{len(faults)} of {len(got)} verdicts are missing: {faults[-1]}"), evidence)
         broken = await asyncio.to_thread(broken_musts, sample.rules, answer)
-        return Finding(judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts)), evidence)
+        given = judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts))
+        return Finding(with_tests(given, await self._tests.run(sample, answer)), evidence)
 
 
 def _median(verdicts: Sequence[ModelVerdict]) -> judgement.Judgement:

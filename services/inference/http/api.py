@@ -32,6 +32,7 @@ from services.inference.http.schemas import (
     FeedbackRequest,
     GenerationRequest,
 )
+from services.inference.http.structured import grammar_of
 from services.inference.parts import InferenceParts, InferenceService
 from services.inference.resolution import AUTO, reaches, visible
 from services.inference.router_client import NO_QUERY, Query
@@ -90,7 +91,8 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         if isinstance(chosen, Response):
             return chosen
         ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages], body.chat_template_kwargs)
-        prompt = prompt_request(body, body.max_completion_tokens or body.max_tokens, ids, chosen)
+        grammar = await grammar_of(body, chosen.hosted.vocabulary)
+        prompt = prompt_request(body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar)
         tasks = _tasks(body, [prompt], chosen, caller, parts=parts, held=held)
         form = _form(openai_format.Chat, body, tasks[0])
         return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
@@ -104,9 +106,10 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
         if isinstance(chosen, Response):
             return chosen
         vocabulary, prompts = chosen.hosted.vocabulary, []
+        grammar = await grammar_of(body, vocabulary)
         for prompt in body.prompts:
             ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
-            prompts.append(prompt_request(body, body.max_tokens, ids, chosen, offsets))
+            prompts.append(prompt_request(body, body.max_tokens, ids, chosen, offsets, grammar=grammar))
         tasks = _tasks(body, prompts, chosen, caller, parts=parts, held=held)
         form = _form(openai_format.Completion, body, tasks[0])
         return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from lora_core.grammar import Grammar
 from lora_core.sampling import SamplingParams
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest
@@ -31,8 +32,10 @@ def prompt_request(
     ids: list[int],
     chosen: Chosen,
     offsets: Sequence[int] = (),
+    *,
+    grammar: Grammar | None,
 ) -> PromptRequest:
-    """One of a request's prompts, with what the request gives for it.
+    """One of a request's prompts, with what the request gives for it. grammar: of `structured.grammar_of`.
 
     A field of the request that is named as one of `SamplingParams` is passed on as it is, so that a new one is a field
     of both (and of vLLM's body in `vllm.client`). What the request leaves open is the base model's own, else OpenAI's.
@@ -54,6 +57,7 @@ def prompt_request(
             "stop_ids": () if body.ignore_eos else None,
             "extra_stop_ids": stop_ids | frozenset(body.stop_token_ids or ()),
             "alternatives": body.top or 0,
+            "grammar": grammar,
         }
     )
     return PromptRequest(ids, sampling, stop, offsets)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import asyncpg
 import pytest
 
 from fleet_events import v1
+from fleet_kit.blobs import Blobs
 from tests.conftest import RunningService
 from tests.integration.evaluator.conftest import (
     Bus,
@@ -101,6 +104,38 @@ async def test_the_active_version_is_judged_again_where_the_golden_data_set_chan
     assert len(await bus.published(v1.EvaluationScored, adapter_id=old.adapter_id)) == 2
 
 
+@pytest.mark.requirement("LA-3.4")
+@pytest.mark.parametrize("changed", ["judge = 'reference-judge/0'", "max_tokens = 17"])
+async def test_the_active_version_is_judged_again_where_the_judge_or_the_longest_answer_changed(
+    *, evaluator: RunningService, models: ModelServer, golden: Golden, bus: Bus, domain: str, changed: str, blobs: Blobs
+) -> None:
+    samples = [sample(n) for n in range(4)]
+    await golden.make(f"{domain}-golden", domain, samples)
+    old, new = adapter(domain, "1.0.0"), adapter(domain, "1.1.0")
+    teach(models, old, samples)
+    teach(models, new, samples)
+    await active(bus, evaluator, old)
+    connection = await asyncpg.connect(
+        evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
+    )
+    try:
+        await connection.execute(f"update evaluation set {changed} where adapter_id = $1", old.adapter_id)
+    finally:
+        await connection.close()
+    await bus.say(v1.AdapterRegistered(adapter=new, revision=4), "registry", new.adapter_id)
+    scored = await outcome(bus, new.adapter_id)
+    assert isinstance(scored, v1.EvaluationScored)
+    _, again = await bus.said(v1.EvaluationScored, adapter_id=old.adapter_id)
+    assert scored.comparison is not None
+    assert scored.comparison.evaluation_id == again.evaluation_id
+    assert (again.judge, again.max_tokens) == (scored.judge, scored.max_tokens)
+    assert scored.not_compared == ""
+    assert scored.scores is not None
+    by_sample = json.loads(await blobs.get(scored.scores))
+    assert set(by_sample) == {one["sample_id"] for one in samples}
+    assert set(by_sample["s000"]) == {"overall", "accuracy", "relevance", "style", "completeness", "coherence"}
+
+
 async def test_an_active_version_that_cannot_be_judged_again_leaves_the_new_one_without_a_comparison(
     evaluator: RunningService, models: ModelServer, golden: Golden, bus: Bus, domain: str
 ) -> None:
@@ -118,6 +153,8 @@ async def test_an_active_version_that_cannot_be_judged_again_leaves_the_new_one_
     assert scored.comparison is None
     (failed,) = await bus.published(v1.EvaluationFailed, adapter_id=old.adapter_id)
     assert "could not serve it within 6 s" in failed.reason
+    for told in (f"{old.adapter_id} has no comparable score", "before", "could not serve it within 6 s"):
+        assert told in scored.not_compared
 
 
 async def test_every_further_try_of_a_family_at_a_data_set_has_a_wider_interval_until_one_is_activated(

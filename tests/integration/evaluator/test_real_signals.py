@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.evaluator.code_tests.code_settings import CodeSettings
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging.criteria import parse
 from services.evaluator.judging.judge import ReferenceJudge
@@ -35,6 +37,7 @@ async def test_the_real_inference_service_gives_the_recorded_signals(
             OpenAIClient(http, inference.url, timeout=120, headers={}),
             base_model=name,
             embeddings_model="all-MiniLM-L6-v2",
+            tests=CodeTests(CodeSettings(), "no sample here has tests"),
         )
         for case in recorded[:2]:
             expected = case["answers"][0]["answer"]

@@ -17,8 +17,35 @@ from services.trainer.training.configuration import Configuration
 pytestmark = pytest.mark.unit
 
 VERBS = {
-    *("Activate", "Add", "Approve", "Ask", "Build", "Cancel", "Convert", "Correct", "Create", "Deactivate", "Delete"),
-    *("Describe", "Fit", "Follow", "Import", "Label", "List", "Mint", "Pause", "Prepare", "Print", "Publish", "Rate"),
+    *(
+        "Activate",
+        "Add",
+        "Approve",
+        "Ask",
+        "Build",
+        "Cancel",
+        "Compare",
+        "Convert",
+        "Correct",
+        "Create",
+        "Deactivate",
+        "Delete",
+    ),
+    *(
+        "Describe",
+        "Fit",
+        "Follow",
+        "Import",
+        "Label",
+        "List",
+        "Migrate",
+        "Mint",
+        "Pause",
+        "Prepare",
+        "Print",
+        "Publish",
+        "Rate",
+    ),
     *("Record", "Register", "Reject", "Replace", "Replay", "Request", "Resume", "Retry", "Run", "Save", "Set", "Show"),
     *("Start", "Stream", "Train", "Upload", "Write"),
 }

@@ -154,6 +154,28 @@ def test_a_replacement_has_to_be_compared_with_what_it_replaces_on_enough_sample
     assert decide(SIMPLE, judgement, replaces=OLD).decision is Decision.APPROVE
 
 
+@pytest.mark.requirement("LA-3.4")
+@pytest.mark.parametrize(
+    ("mode", "required", "decision"),
+    [
+        (Mode.CONFIDENT, None, Decision.REVIEW),
+        (Mode.CONFIDENT, True, Decision.REVIEW),
+        (Mode.CONFIDENT, False, Decision.APPROVE),
+        (Mode.SIMPLE, None, Decision.APPROVE),
+        (Mode.SIMPLE, True, Decision.REVIEW),
+        (Mode.SIMPLE, False, Decision.APPROVE),
+    ],
+)
+def test_the_policy_has_whether_a_missing_comparison_blocks_and_the_reason_names_it_either_way(
+    mode: Mode, required: bool | None, decision: Decision
+) -> None:
+    unlike = Judgement(96, 93, 98, decided=40, not_compared="golden data set g@2.0.0, before g@1.0.0")
+    verdict = decide(Policy(mode=mode, comparison_required=required), unlike, replaces=OLD)
+    assert verdict.decision is decision
+    assert f"not compared with {OLD}" in verdict.reason
+    assert "golden data set g@2.0.0, before g@1.0.0" in verdict.reason
+
+
 @given(policies(), judgements(), st.none() | points)
 def test_nothing_below_the_reject_line_is_approved_and_nothing_at_it_rejected(
     policy: Policy, judgement: Judgement, requested: float | None

@@ -48,9 +48,13 @@ async def evaluator(
         "poor": {**one, "budget_tokens": 3300, "concurrency": 1},
         "sparing": {**one, "rules_first": True},
         "pairs": {**one, "pairwise": True},
+        "other-pairs": {**one, "model": "other-model", "pairwise": True},
         "harsh": {**one, "model": "harsh-model"},
     }
-    panels = {"house": ["strict", "harsh", "reference"]}
+    panels = {
+        "house": ["strict", "harsh", "reference"],
+        "comparing": ["pairs", "other-pairs", "strict"],
+    }
     async with run_service(
         "evaluator",
         LORAFLEET_INFERENCE_URL=models.url,

@@ -78,6 +78,34 @@ async def test_a_new_versions_answers_are_compared_with_the_active_ones_in_both_
     assert report["samples"][0]["pair"]["verdicts"]["new_second"] == {"preferred": "second", "reason": "compared"}
 
 
+@pytest.mark.requirement("LA-3.4")
+async def test_a_panel_compares_pairs_by_those_of_its_members_that_do(
+    trial: Trial, judge: JudgeServer, bus: Bus
+) -> None:
+    """Both prefer the new answer of sample 0, they differ on 1, and the second has no verdict on 2."""
+
+    def by_model(request: ReceivedRequest) -> Step:
+        if not request.pair:
+            return honest(request)
+        number, other = trial.number(request), request.body["model"] == "other-model"
+        if number == 2 and other:
+            return gullible(request)
+        return prefers("An old answer." if number == 1 and other else "A new answer.")(request)
+
+    samples = trial.samples(3, criteria={})
+    old = await trial.start("comparing", samples, dict.fromkeys(range(3), "An old answer."))
+    assert isinstance(await trial.end(old), v1.EvaluationScored)
+    await activated(bus, trial.evaluator, old, revision=int(trial.mark, 16))
+    judge.requests, judge.otherwise = [], by_model
+    scored = await trial.scored("comparing", samples, dict.fromkeys(range(3), "A new answer."))
+    assert scored.preference is not None
+    assert (scored.preference.samples, scored.preference.wins, scored.preference.ties) == (2, 1, 1)
+    compared = {(one.body["model"], trial.number(one)) for one in judge.requests if one.pair}
+    assert compared == {(model, n) for model in ("judge-model", "other-model") for n in range(3)}
+    shown = await trial.shown()
+    assert "1 of 2 members have a verdict; other-pairs: " in shown["results"][2]["pair"]["why"]
+
+
 @pytest.mark.requirement("LA-3.5")
 async def test_a_panel_gives_the_mean_of_scores_that_people_calibrated(
     trial: Trial, judge: JudgeServer, bus: Bus

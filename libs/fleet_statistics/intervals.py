@@ -1,4 +1,4 @@
-"""Intervals of an evaluation's estimates. Pure and deterministic; comparison.py has version against version.
+"""Intervals of estimates on one sample. Pure and deterministic; paired.py has version against version.
 
 Sources: Learned-Miller & Thomas 2019 (mean of a bounded variable, arXiv:1905.06208), Lugannani & Rice 1980
 (saddlepoint approximation), Wilson 1927 (binomial interval).
