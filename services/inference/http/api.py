@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Annotated, TypeVar
 
 import nats.errors
@@ -33,6 +34,7 @@ from services.inference.http.schemas import (
     GenerationRequest,
 )
 from services.inference.http.structured import grammar_of
+from services.inference.http.tools import calls_of
 from services.inference.parts import InferenceParts, InferenceService
 from services.inference.resolution import AUTO, reaches, visible
 from services.inference.router_client import NO_QUERY, Query
@@ -90,11 +92,14 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         chosen = await _choose(body, query, request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
             return chosen
-        ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages], body.chat_template_kwargs)
-        grammar = await grammar_of(body, chosen.hosted.vocabulary)
+        vocabulary = chosen.hosted.vocabulary
+        calls = await calls_of(body, vocabulary)
+        grammar = await grammar_of(body, vocabulary, calls[1] if calls else None)
+        turns, offered = [one.turn for one in body.messages], [one.shown for one in body.offered]
+        ids = await vocabulary.of_turns(turns, body.chat_template_kwargs, offered)
         prompt = prompt_request(body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar)
         tasks = _tasks(body, [prompt], chosen, caller, parts=parts, held=held)
-        form = _form(openai_format.Chat, body, tasks[0])
+        form = replace(_form(openai_format.Chat, body, tasks[0]), calls=calls[0] if calls else None)
         return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
 
 

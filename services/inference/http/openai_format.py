@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from services.inference.http.provenance import Provenance
 from services.inference.http.schemas import Usage
 from services.inference.pieces import Piece
 from services.inference.token_bytes import TokenBytes
+from services.inference.tool_calls.format import ToolFormat
+from services.inference.tool_calls.reader import ArgumentsPart, CallBegins, CallReader, Part, TextPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +94,27 @@ class _Envelope:
         return "data: [DONE]\n\n"
 
 
+def _reason(end: End, *, called: bool) -> str:
+    return "tool_calls" if called and end.reason == "stop" else end.reason
+
+
 @dataclass(kw_only=True)
 class Chat(_Envelope):
     """POST /v1/chat/completions."""
 
+    calls: ToolFormat | None = None
+    """How the answers call, where they may."""
     _begun: set[int] = field(default_factory=set)
     """Answers whose first token was sent."""
+    _readers: dict[int, CallReader] = field(default_factory=dict)
 
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None},
+                "message": (message := self._message(answer.text)),
                 "logprobs": self._logprobs(index, answer.tokens),
-                "finish_reason": answer.end.reason,
+                "finish_reason": _reason(answer.end, called="tool_calls" in message),
             }
             for index, answer in enumerate(answers)
         ]
@@ -114,6 +124,8 @@ class Chat(_Envelope):
         yield self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
     def chunk(self, index: int, piece: Piece | End) -> str:
+        if self.calls is not None:
+            return self._called_chunk(index, piece, self._readers.setdefault(index, CallReader(self.calls)))
         if isinstance(piece, End):
             return self._chunk(index, {}, piece.reason, None)
         return self._chunk(index, {"content": piece.text}, None, self._logprobs(index, piece.tokens))
@@ -121,6 +133,55 @@ class Chat(_Envelope):
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
         wrapped = self._wrap("chat.completion.chunk", [])
         return _event(wrapped | {"usage": _usage(prompt_tokens, completion_tokens)})
+
+    def _message(self, answer: str) -> dict[str, object]:
+        """The whole answer's message."""
+        if self.calls is None:
+            return {"role": "assistant", "content": answer, "refusal": None}
+        reader, content, calls = CallReader(self.calls), "", list[dict[str, str]]()
+        for part in [*reader.feed(answer), *reader.finish()]:
+            match part:
+                case TextPart(text):
+                    content += text
+                case CallBegins(_, name):
+                    calls.append({"name": name, "arguments": ""})
+                case ArgumentsPart(at, more):
+                    calls[at]["arguments"] += more
+        found = [{"id": self._call_id(), "type": "function", "function": one} for one in calls]
+        message: dict[str, object] = {"role": "assistant", "content": content or None, "refusal": None}
+        return message | {"tool_calls": found} if found else message | {"content": content}
+
+    def _called_chunk(self, index: int, piece: Piece | End, reader: CallReader) -> str:
+        """A chunk for each part that a piece of an answer with calls has."""
+        if isinstance(piece, End):
+            parts, told = reader.finish(), tuple[Token, ...]()
+        else:
+            parts, told = reader.feed(piece.text), piece.tokens
+        deltas = [self._delta(part) for part in parts]
+        if told and not deltas:
+            deltas = [{"content": ""}]  # its log-probabilities come with it
+        chunks = [
+            self._chunk(index, delta, None, self._logprobs(index, told if not at else ()))
+            for at, delta in enumerate(deltas)
+        ]
+        if isinstance(piece, End):
+            chunks.append(self._chunk(index, {}, _reason(piece, called=bool(reader.calls)), None))
+        return "".join(chunks)
+
+    def _delta(self, part: Part) -> dict[str, object]:
+        match part:
+            case TextPart(text):
+                return {"content": text}
+            case CallBegins(at, name):
+                begun = {"index": at, "id": self._call_id(), "type": "function"}
+                return {"tool_calls": [begun | {"function": {"name": name, "arguments": ""}}]}
+            case ArgumentsPart(at, more):
+                return {"tool_calls": [{"index": at, "function": {"arguments": more}}]}
+
+    @staticmethod
+    def _call_id() -> str:
+        """Nine letters and digits: Mistral's templates take no others."""
+        return secrets.token_hex(5)[:9]
 
     def _chunk(self, index: int, delta: dict[str, object], reason: str | None, logprobs: object) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}

@@ -33,12 +33,12 @@ def form_of(
 
     literal: a text as the grammar of this tokenizer has it, see `Grammars.literal`.
     """
-    token, begin, end = (literal(text) for text in (written.token, written.begin, written.end))
+    marker, begin, end = (literal(text) for text in (written.marker, written.begin, written.end))
     following = f"{literal(written.between)} " + ("call" if written.listed else f"{begin} call {end}")
     more = f"({following})*" if rules.several and written.several else ""
     lines = ["%llguidance {}"]
     if written.listed:
-        lines.append(f"calls: {token} {begin} call {more} {end}")
+        lines.append(f"calls: {marker} {begin} call {more} {end}")
     else:
         lines.append(f"calls: {begin} call {end} {more}")
     if rules.must:
@@ -49,8 +49,8 @@ def form_of(
         lines += [f"start: (head call {end}){'*' if more else '?'} TEXT", f"head{lazy}: TEXT {begin}"]
     else:
         # What begins as a call does is one.
-        first = token or written.head[0]
-        lines += ["start: calls | text", "text: TEXT" if first == token else f"text: /([^\\{first}](.|\\n)*)?/"]
+        first = marker or written.head[0]
+        lines += ["start: calls | text", "text: TEXT" if first == marker else f"text: /([^\\{first}](.|\\n)*)?/"]
     lines += ["TEXT: /(.|\\n)*/", f"call: {' | '.join(f'call_{number}' for number in range(len(functions)))}"]
     for number, one in enumerate(functions):
         named = json.dumps(f'{{"name": "{one.name}{written.middle}')

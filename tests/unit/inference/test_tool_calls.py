@@ -13,7 +13,7 @@ from jsonschema import validate
 from services.inference.tool_calls.form import CallRules, Function, form_of
 from services.inference.tool_calls.format import HERMES, LLAMA, MISTRAL, ToolFormat, of_template
 from services.inference.tool_calls.reader import ArgumentsPart, CallBegins, CallReader, Part, TextPart
-from tests.unit.lora_core.test_grammar import GRAMMARS, answer
+from tests.unit.lora_core.test_grammar import GRAMMARS, TOKENIZER, answer
 
 pytestmark = pytest.mark.unit
 
@@ -94,16 +94,10 @@ def test_an_answer_may_call_several_times(seed: int) -> None:
 @pytest.mark.parametrize("written", FORMATS)
 def test_an_answer_that_may_call_may_be_text(written: ToolFormat) -> None:
     grammar = GRAMMARS.of(form_of([WEATHER], written, GRAMMARS.literal, CallRules(must=False, several=True)))
-    for text in ("Sunny, I think.", written_out([("weather", {"city": "Bonn"})], written)):
+    for text in ("Sunny, I think.", written.marker + written_out([("weather", {"city": "Bonn"})], written)):
         constraint = grammar.begin()
-        for token in answer_tokens(text):
+        for token in TOKENIZER(text, add_special_tokens=False)["input_ids"]:
             constraint.accept(token)
-
-
-def answer_tokens(text: str) -> list[int]:
-    from tests.unit.lora_core.test_grammar import TOKENIZER
-
-    return list(TOKENIZER(text, add_special_tokens=False)["input_ids"])
 
 
 def test_the_format_is_found_in_the_template() -> None:
