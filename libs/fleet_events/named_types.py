@@ -14,6 +14,8 @@ SETS = {
     "Dataset.kind": "RecordKind",
     "Export.kind": "ExportKind",
     "TrainingRequested.exports": "ExportKind",
+    "PolicyChanged.personal_data": "PersonalDataAction",
+    "Consent.personal_data": "PersonalDataAction",
 }
 """Message.field of a closed set → its class, where that is not the field's name."""
 PATTERNS = {"domain": "DomainName"}

@@ -125,7 +125,8 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
     """Keep a rating of an answer; a person's newer rating of the same answer takes the older one's place."""
     if event.adapter_id:
         await _named(tx, event.adapter_id, event.domain)
-    await usage.rate_answer(tx.connection, event, _when(tx))
+    if event.rating:  # a correction or a preference alone rates nothing
+        await usage.rate_answer(tx.connection, event, _when(tx))
 
 
 @handlers.on(v1.AdapterLoaded)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleet_events.v1 import PersonalDataAction, RecordAnswers
+
 
 class Mode(StrEnum):
     """How a score is held against the lines."""
@@ -44,6 +46,9 @@ class Policy:
     always ask for a higher one). `allow_approval_without_evaluation` says whether a human may approve a version that
     has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
     `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
+
+    `record_answers` says which answers of the domain may become training data; `record_fraction` is the share of
+    requests where it is `sampled`, else 0. `personal_data` is what happens to personal data in them before that.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -57,6 +62,9 @@ class Policy:
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA
     minimum_agreement: float | None = None
+    record_answers: RecordAnswers = RecordAnswers.NONE
+    record_fraction: float = 0.0
+    personal_data: PersonalDataAction = PersonalDataAction.MASK
 
     def __post_init__(self) -> None:
         for name in ("approve_at", "reject_below", "smallest_relevant_difference"):
@@ -74,6 +82,18 @@ class Policy:
         if self.minimum_agreement is not None and not -1 <= self.minimum_agreement <= 1:
             raise InvalidPolicy(
                 "minimum_agreement", f"minimum_agreement is {self.minimum_agreement}, expected between -1 and 1"
+            )
+        sampled = self.record_answers is RecordAnswers.SAMPLED
+        if sampled and not 0 < self.record_fraction <= 1:
+            raise InvalidPolicy(
+                "record_fraction",
+                f"record_fraction is {self.record_fraction:g}, expected above 0 and at most 1 for sampled answers",
+            )
+        if not sampled and self.record_fraction != 0:
+            raise InvalidPolicy(
+                "record_fraction",
+                f"record_fraction is {self.record_fraction:g}, expected 0 with record_answers {self.record_answers}: "
+                "it belongs to sampled",
             )
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(
