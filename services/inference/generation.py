@@ -15,8 +15,8 @@ import numpy.typing as npt
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
-from lora_core.sampling import Request, SamplingParams
 from services.inference import router_client
+from services.inference.answer_task import AnswerTask, End
 from services.inference.backend import Compares, ReadsOnce
 from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
@@ -29,52 +29,24 @@ from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.publisher import Publisher
+from services.inference.recording.consent import Consents
+from services.inference.recording.pending import pending_answer
+from services.inference.recording.recorder import Recorder
 from services.inference.resolution import Auto, Base, Mix, base_of, resolve
 from services.inference.router_client import Query
 from services.inference.siblings import Siblings
 
+_WHOLE = ("stop", "length")
+"""Ends of answers that may be recorded: one that was cancelled is a part of one."""
+
 
 class CurrentCatalogue(Protocol):
-    """Where the newest catalogue is."""
+    """Where the newest catalogue and consents are."""
 
     @property
     def catalogue(self) -> Catalogue: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerTask:
-    """One answer to give."""
-
-    generation_id: str
-    chosen: Chosen
-    prompt_ids: list[int]
-    sampling: SamplingParams
-    caller: Caller
-    stop: tuple[str, ...] = ()
-    """Texts before the first of which it ends."""
-    workflow: str = ""
-    wait_credit: float = 0.0
-    """Seconds by which it counts as having waited longer for its adapter than it has."""
-    held: AsyncExitStack | None = None
-    """The lease of its adapters, which it takes over; None where it has to ask for them."""
-    siblings: Siblings | None = None
-    """The answers that it starts together with, of which it is number `choice`."""
-    choice: int = 0
-    first: bool = True
-    """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
-
     @property
-    def request(self) -> Request:
-        """What the back end is asked."""
-        return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The answer's end."""
-
-    reason: FinishReason
-    completion_tokens: int
+    def consents(self) -> Consents: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +69,27 @@ class Generator:
     """Whether they name the adapter too."""
     credential: Credential = field(default_factory=lambda: Credential(""))
     """What the router is asked with."""
+    recorder: Recorder | None = None
+    """Takes the answers that may become data."""
     tokens: TokenCounts = field(init=False)
 
     def __post_init__(self) -> None:
         counts = TokenCounts(by_answer=self.count_by_adapter, ids=self.count_adapter_ids)
         object.__setattr__(self, "tokens", counts)
 
-    async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
+    async def choose(
+        self, model: str, query: Query, caller: Caller, fallback: bool | str = False, *, approved: bool = False
+    ) -> Chosen:
         """Who is to answer: `model`, or where that has no servable adapter and a fallback is allowed, the fallback.
+
+        approved: see `resolution.resolve`.
 
         Raises what `resolution.resolve` and `router_client.choose` raise; what is unknown or forbidden has no fallback.
         """
         fallback_model = self._fallback_model(model, fallback)
         try:
-            return replace(await self._choose(model, query, caller), fallback_model=fallback_model)
+            chosen = await self._choose(model, query, caller, approved=approved)
+            return replace(chosen, fallback_model=fallback_model)
         except (NotActive, NotApproved, Incompatible, CannotServe, Busy) as error:
             if fallback_model is None:
                 raise
@@ -147,9 +126,9 @@ class Generator:
         family = record.family if record else model.partition("@")[0]
         return self.fallbacks.get(model) or self.fallbacks.get(family)
 
-    async def _choose(self, model: str, query: Query, caller: Caller) -> Chosen:
+    async def _choose(self, model: str, query: Query, caller: Caller, *, approved: bool = False) -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
-        match resolve(model, catalogue, hosting.bases, caller):
+        match resolve(model, catalogue, hosting.bases, caller, approved=approved):
             case Base() as base:
                 return Chosen(model, hosting.of(base))
             case Auto():
@@ -201,6 +180,7 @@ class Generator:
         begun = time.monotonic()
         text = PieceStream(task.chosen.hosted.vocabulary, task.stop)
         produced = 0
+        told: list[str] = []
         reason = "cancelled"
         try:
             async with _stream(task) as deliveries:
@@ -208,13 +188,16 @@ class Generator:
                     # A back end need not know the further stop tokens of a request.
                     if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
                         produced += 1
-                        yield text.feed(delivery)
+                        piece = text.feed(delivery)
+                        told.append(piece.text)
+                        yield piece
                         if not text.stopped:
                             continue
                         reason = "stop"
                         yield End("stop", produced)
                         return
                     rest = text.finish()
+                    told.append(rest.text)
                     if rest.text or rest.tokens:
                         yield rest
                     ended: FinishReason = "stop"
@@ -228,9 +211,20 @@ class Generator:
             raise
         finally:
             if reason:
-                self._record(task, produced, begun, reason)
+                self._report(task, produced, begun, reason)
+            if reason in _WHOLE:
+                self._record(task, told, reason)
 
-    def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
+    def _record(self, task: AnswerTask, told: Sequence[str], reason: str) -> None:
+        """Hand the answer to the recorder where the policies permit it."""
+        projection = self.projection
+        if self.recorder is None or task.exchange is None:
+            return
+        answer = pending_answer(task, "".join(told), reason, projection.catalogue, projection.consents)
+        if answer is not None:
+            self.recorder.take(answer)
+
+    def _report(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = task.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
         self.publisher.say(

@@ -16,13 +16,14 @@ class Asked:
     """One prompt, and how its answers are drawn.
 
     offsets: the character at which each of its tokens begins, where it is no conversation. stop: texts before the
-    first of which an answer ends.
+    first of which an answer ends. turns: the prompt as (role, text).
     """
 
     ids: list[int]
     sampling: SamplingParams
     stop: tuple[str, ...] = ()
     offsets: Sequence[int] = ()
+    turns: Sequence[tuple[str, str]] = ()
 
 
 def asked(
@@ -31,6 +32,8 @@ def asked(
     ids: list[int],
     chosen: Chosen,
     offsets: Sequence[int] = (),
+    *,
+    turns: Sequence[tuple[str, str]] = (),
 ) -> Asked:
     """What a request asks for one of its prompts.
 
@@ -56,7 +59,7 @@ def asked(
             "alternatives": body.top or 0,
         }
     )
-    return Asked(ids, sampling, stop, offsets)
+    return Asked(ids, sampling, stop, offsets, turns)
 
 
 _NAMES = [one.name for one in fields(SamplingParams)]
