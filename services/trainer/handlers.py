@@ -6,6 +6,7 @@ from fleet_events.v1 import (
     AdapterRegistered,
     DatasetQueued,
     FeedbackRecorded,
+    GenerationRecorded,
     GoldenDatasetPublished,
     PreferenceRecorded,
     SampleRecorded,
@@ -17,6 +18,7 @@ from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
+from services.trainer.datasets.answers.intake import take_answer, take_feedback
 from services.trainer.datasets.build_job import run_next_build
 from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
 from services.trainer.datasets.golden.known import remember
@@ -79,17 +81,16 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
     await run_next_build(work, service)
 
 
+@handlers.on(GenerationRecorded)
+async def record_answer(event: GenerationRecorded, tx: Transaction, service: TrainerService) -> None:
+    """Keep an answer of the fleet, and use the feedback on it that came before."""
+    await take_answer(event, tx, service.blobs)
+
+
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
-    """A rated answer that brings its own text becomes a rated sample of its domain."""
-    if not (event.domain and event.prompt and event.completion):
-        return
-    sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
-    try:
-        sample.check()
-    except InvalidSample as error:
-        raise Refused(str(error)) from error
-    await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+    """Feedback on a recorded answer, or that brings the exchange itself, becomes live records of its domain."""
+    await take_feedback(event, tx)
 
 
 @handlers.on(AdapterRegistered)

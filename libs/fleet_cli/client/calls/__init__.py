@@ -13,7 +13,7 @@ from fleet_cli.client.calls.evaluator import (
     label_answer,
     request_evaluation,
 )
-from fleet_cli.client.calls.inference import chat, feedback, health, models
+from fleet_cli.client.calls.inference import chat, feedback, health, models, prefer
 from fleet_cli.client.calls.registry import (
     adapter,
     adapters,
@@ -29,6 +29,7 @@ from fleet_cli.client.calls.registry import (
 )
 from fleet_cli.client.calls.router import correct_route, route, routes
 from fleet_cli.client.calls.trainer import (
+    answer_feedback,
     build_dataset,
     change_job,
     dataset,
@@ -44,6 +45,7 @@ from fleet_cli.client.calls.trainer import (
     job_stream,
     jobs,
     record_samples,
+    recorded_answers,
     request_training,
     upload_data,
     uploads,
@@ -53,6 +55,7 @@ __all__ = [
     "adapter",
     "adapters",
     "add_golden_samples",
+    "answer_feedback",
     "answer_provenance",
     "build_dataset",
     "calibrate_judge",
@@ -87,8 +90,10 @@ __all__ = [
     "manifest",
     "models",
     "policy",
+    "prefer",
     "provenance",
     "record_samples",
+    "recorded_answers",
     "register",
     "request_evaluation",
     "request_training",

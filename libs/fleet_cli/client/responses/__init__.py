@@ -13,6 +13,7 @@ from fleet_cli.client.responses.registry import (
 from fleet_cli.client.responses.reply import Anything, Reply
 from fleet_cli.client.responses.router import Match, Route, RouteAnswer
 from fleet_cli.client.responses.trainer import (
+    AnswerFeedback,
     Attempt,
     BuildFault,
     BuildQueued,
@@ -25,12 +26,14 @@ from fleet_cli.client.responses.trainer import (
     JobAccepted,
     Metric,
     Recorded,
+    RecordedAnswer,
     Uploaded,
 )
 
 __all__ = [
     "Adapter",
     "Agreement",
+    "AnswerFeedback",
     "AnswerProvenance",
     "AnsweringAdapter",
     "Anything",
@@ -57,6 +60,7 @@ __all__ = [
     "Metric",
     "Provenance",
     "Recorded",
+    "RecordedAnswer",
     "Reply",
     "Route",
     "RouteAnswer",

@@ -143,3 +143,35 @@ class Recorded(Reply):
     received: int = 0
     added: int = 0
     duplicates: int = 0
+
+
+class RecordedAnswer(Reply):
+    """An answer that a domain's policy let be recorded."""
+
+    generation_id: str
+    domain: str
+    adapter_id: str
+    answer: str
+    answered_at: str
+
+
+class AnswerFeedback(Reply):
+    """Feedback on an answer: waiting for it, used, or unusable for a reason."""
+
+    generation_id: str
+    domain: str
+    rater: str
+    rating: int | None
+    correction: str
+    preferred_over: str
+    state: str
+    reason: str
+    given_at: str
+
+    @property
+    def told(self) -> str:
+        """What it tells of the answer."""
+        told = [f"rating {self.rating}"] if self.rating is not None else []
+        told += ["correction"] if self.correction else []
+        told += [f"better than {self.preferred_over}"] if self.preferred_over else []
+        return ", ".join(told)
