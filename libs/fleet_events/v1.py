@@ -683,6 +683,8 @@ class GenerationRecorded(Event):
     """Who asked, as the access token names them."""
     comparison_id: Annotated[str, Field(max_length=1500)] = ""
     """The request's answers that were given side by side have one; empty for a single answer."""
+    answered_at: Timestamp | None = None
+    """When it was given, which may be long before feedback let it be recorded."""
 
 
 class DatasetQueued(Event):

@@ -37,14 +37,14 @@ async def feedback(
             generation_id=generation_id,
             adapter_id=adapter_id,
             domain=domain,
-            rating=body.rating or 0,
-            comment=body.comment,
+            rating=0 if at else body.rating or 0,
+            comment="" if at else body.comment,
             by=caller.subject,
-            correction=masked(body.correction)[0] if body.correction else "",
+            correction=masked(body.correction)[0] if body.correction and not at else "",
             preferred_over=other,
             subject=body.subject or "",
         )
-        for other in others or [""]
+        for at, other in enumerate(others or [""])
     ]
     try:
         for one in (generation_id, *others):

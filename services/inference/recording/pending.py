@@ -1,5 +1,7 @@
 """An answer as a GenerationRecorded, where the policies of all domains that took part in it permit one. Pure."""
 
+from datetime import UTC, datetime
+
 from fleet_events.v1 import (
     BaseModel,
     GenerationRecorded,
@@ -63,6 +65,7 @@ def pending_answer(
         subject=exchange.subject,
         caller=task.caller.subject,
         comparison_id=exchange.comparison_id,
+        answered_at=datetime.now(UTC),
     )
     return PendingAnswer(event, parties)
 

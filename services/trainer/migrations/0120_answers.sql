@@ -47,7 +47,8 @@ create table answer_feedback (
     subject text not null,
     caller text not null,
     source text not null,
-    stream_sequence bigint not null,
+    -- Those of the messages that told it.
+    stream_sequences bigint[] not null,
     given_at timestamptz not null,
     received_at timestamptz not null default now(),
     state text not null check (state in ('waiting', 'used', 'unusable')),

@@ -14,48 +14,15 @@ import pytest
 
 from fleet_events import Event, v1
 from fleet_kit.blobs import Blobs
-from fleet_kit.cloudevents import seal
 from fleet_kit.db import connect_pool
 from fleet_kit.settings import ServiceSettings
-from services.trainer.datasets.answers.intake import NOT_RECORDED
 from services.trainer.datasets.store import answer_feedback
+from services.trainer.datasets.store.answer_feedback import NOT_RECORDED, TAKEN_BACK, TOO_MANY
+from tests.integration.trainer.answering import opinion, recorded, say
 from tests.integration.trainer.building import built
 from tests.integration.trainer.conftest import Bench, eventually
 
 pytestmark = pytest.mark.integration
-
-ALL, MASK = v1.RecordAnswers.ALL, v1.PersonalDataAction.MASK
-QUESTION = (v1.Turn(role="system", content="Be brief."), v1.Turn(role="user", content="Gate?"))
-
-
-def recorded(bench: Bench, name: str, answer: str, **changes: Any) -> v1.GenerationRecorded:
-    fields: dict[str, Any] = {
-        "generation_id": f"{bench.domain}-{name}",
-        "domain": bench.domain,
-        "adapter_id": f"{bench.domain}-lora-v1.0.0",
-        "artifact_sha256": "1" * 64,
-        "base_model": v1.BaseModel(name="tiny-llama", revision="0" * 64),
-        "sampling": v1.Sampling(temperature=0.7, seed=3),
-        "messages": QUESTION,
-        "answer": answer,
-        "finish_reason": "stop",
-        "consent": v1.Consent(record_answers=ALL, personal_data=MASK, revision=4),
-    }
-    return v1.GenerationRecorded(**fields | changes)
-
-
-def opinion(bench: Bench, name: str, **fields: Any) -> v1.FeedbackRecorded:
-    if "preferred_over" in fields:
-        fields["preferred_over"] = f"{bench.domain}-{fields['preferred_over']}"
-    given = {"generation_id": f"{bench.domain}-{name}", "domain": bench.domain, "by": "ann", **fields}
-    return v1.FeedbackRecorded(**given)
-
-
-async def say(bench: Bench, event: Event, at: datetime | None = None, service: str = "inference") -> None:
-    """As inference publishes it, or another; a given time is the event's own."""
-    out = seal(event, service=service, entity="test", trace={})
-    headers = dict(out.headers) | ({"ce-time": at.isoformat()} if at else {})
-    await bench.upstream.jetstream.publish(out.subject, out.body, headers=headers)
 
 
 async def states(bench: Bench, count: int, **query: str) -> dict[str, tuple[str, str]]:
@@ -198,7 +165,7 @@ async def test_a_person_who_changes_their_mind_is_counted_once_by_their_newest_w
     await say(bench, opinion(bench, "a", rating=5, correction="At nine."), now - timedelta(minutes=1))
     await say(bench, opinion(bench, "b", preferred_over="a"), now - timedelta(minutes=1))
     await say(bench, opinion(bench, "a", rating=4, by="bob"), now)
-    await states(bench, 3)
+    await states(bench, 4)
 
     async def settled() -> Any:
         rows = await database.fetch(
@@ -213,6 +180,7 @@ async def test_a_person_who_changes_their_mind_is_counted_once_by_their_newest_w
         ("At dusk.", "At noon."),
         ("At eight.", "At dusk."),
     ]
+    assert (await states(bench, 4))["b a"] == ("unusable", TAKEN_BACK)
     await say(bench, opinion(bench, "b", preferred_over="a"), now + timedelta(minutes=1))
 
     async def flipped() -> bool:
@@ -223,6 +191,7 @@ async def test_a_person_who_changes_their_mind_is_counted_once_by_their_newest_w
         ("At eight.", "At dusk."),
         ("At noon.", "At dusk."),
     ]
+    assert (await states(bench, 4))["a b"] == ("unusable", TAKEN_BACK)
 
 
 async def test_feedback_that_cannot_become_data_is_listed_with_its_reason_and_counted(
@@ -243,7 +212,7 @@ async def test_feedback_that_cannot_become_data_is_listed_with_its_reason_and_co
     [foreign] = (await bench.trainer.client.get("/v1/feedback", **other)).json()["feedback"]
     assert foreign["reason"] == f"it is of domain '{bench.domain}x', the answer is of '{bench.domain}'"
     async with database.acquire() as connection:
-        await answer_feedback.give_up_waiting(connection, timedelta(0), 10, NOT_RECORDED, "too many")
+        await answer_feedback.give_up_waiting(connection, timedelta(0), 10)
     assert (await states(bench, 3, state="unusable"))["unknown"] == ("unusable", NOT_RECORDED)
 
     async def counted() -> bool:
@@ -273,8 +242,8 @@ async def test_of_too_much_waiting_feedback_the_oldest_is_given_up(bench: Bench,
         await say(bench, opinion(bench, f"w{number}", rating=4))
         await states(bench, number + 1)
     async with database.acquire() as connection:
-        await answer_feedback.give_up_waiting(connection, timedelta(days=1), 2, NOT_RECORDED, "too many")
-    assert (await states(bench, 1, state="unusable")) == {"w0": ("unusable", "too many")}
+        await answer_feedback.give_up_waiting(connection, timedelta(days=1), 2)
+    assert (await states(bench, 1, state="unusable")) == {"w0": ("unusable", TOO_MANY)}
 
 
 async def test_an_answer_whose_texts_are_in_the_object_store_is_read_from_there(

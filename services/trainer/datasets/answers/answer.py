@@ -60,7 +60,7 @@ class State(StrEnum):
 class AnswerFeedback:
     """What one person thinks of one answer: a rating and a correction, or that it is better than another.
 
-    `domain` is empty where who gave it knew none. `source`: who published it.
+    `domain` is empty where who gave it knew none. `source`: who published it, in which messages.
     """
 
     generation_id: str
@@ -72,7 +72,7 @@ class AnswerFeedback:
     subject: str
     caller: str
     source: str
-    stream_sequence: int
+    stream_sequences: tuple[int, ...]
     given_at: datetime
     state: State = State.WAITING
     reason: str = ""
@@ -95,7 +95,7 @@ def feedback_of(event: v1.FeedbackRecorded, source: str, sequence: int, at: date
             subject=event.subject,
             caller=event.by,
             source=source,
-            stream_sequence=sequence,
+            stream_sequences=(sequence,),
             given_at=at,
         )
 

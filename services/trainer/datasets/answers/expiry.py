@@ -2,11 +2,9 @@
 
 from datetime import timedelta
 
-from services.trainer.datasets.answers.intake import NOT_RECORDED
 from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.store import answer_feedback, answers
 
-TOO_MANY = "more feedback waits for its answer than may"
 _AT_ONCE = 1000
 
 
@@ -21,8 +19,6 @@ async def expire_answers(service: DatasetContext) -> int:
             tx.connection,
             timedelta(minutes=settings.feedback_wait_minutes),
             settings.waiting_feedback,
-            NOT_RECORDED,
-            TOO_MANY,
         )
     kept = timedelta(days=settings.answer_days)
     for remove in (answers.remove_old_answers, answer_feedback.remove_old_feedback):

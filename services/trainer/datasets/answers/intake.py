@@ -24,10 +24,6 @@ LONGEST_ID = 500
 LARGEST_CONTENT = 16 * 1024**2
 """Bytes of the texts of an answer."""
 INFERENCE = "lorafleet/inference"
-NOT_RECORDED = (
-    "the answer was not recorded: the domain's policy permits none of it (record_answers), it was not sampled, held "
-    "personal data, or had left the replica that gave it"
-)
 
 
 async def take_answer(event: v1.GenerationRecorded, tx: Transaction, blobs: Blobs) -> None:

@@ -8,19 +8,25 @@ import asyncpg
 from fleet_kit.db import Connection
 from services.trainer.datasets.answers.answer import AnswerFeedback, RecordedAnswer, State
 
+NOT_RECORDED = (
+    "the answer was not recorded: the domain's policy permits none of it (record_answers), it was not sampled, held "
+    "personal data, or had left the replica that gave it"
+)
+TOO_MANY = "more feedback waits for its answer than may"
+TAKEN_BACK = "its rater preferred the other answer later"
+
 
 async def put(connection: Connection, given: AnswerFeedback) -> AnswerFeedback | None:
     """Keep feedback beside what the same person told of the same answer before; returns both together.
 
     Of two ratings, and of two corrections, the one given later stays, in whatever order they come; what only one of the
-    two has is kept. None for a preference of which the opposite was given later.
+    two has is kept. A preference takes back the opposite one of the same person; None for one of which the opposite was
+    given later.
     """
-    if given.preferred_over and not await _replaces_opposite(connection, given):
-        return None
     row = await connection.fetchrow(
         """
         insert into answer_feedback (
-            generation_id, rater, preferred_over, domain, rating, correction, subject, caller, source, stream_sequence,
+            generation_id, rater, preferred_over, domain, rating, correction, subject, caller, source, stream_sequences,
             given_at, state
         ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'waiting')
         on conflict (generation_id, rater, preferred_over) do update set
@@ -31,7 +37,8 @@ async def put(connection: Connection, given: AnswerFeedback) -> AnswerFeedback |
                 then coalesce(nullif(excluded.correction, ''), answer_feedback.correction)
                 else coalesce(nullif(answer_feedback.correction, ''), excluded.correction) end,
             given_at = greatest(excluded.given_at, answer_feedback.given_at),
-            domain = excluded.domain, source = excluded.source, stream_sequence = excluded.stream_sequence,
+            domain = excluded.domain, source = excluded.source,
+            stream_sequences = answer_feedback.stream_sequences || excluded.stream_sequences,
             received_at = now(), state = 'waiting', reason = ''
         returning *
         """,
@@ -44,19 +51,24 @@ async def put(connection: Connection, given: AnswerFeedback) -> AnswerFeedback |
         given.subject,
         given.caller,
         given.source,
-        given.stream_sequence,
+        given.stream_sequences,
         given.given_at,
     )
     if row is None:
         raise LookupError("the row was not written")
-    return _feedback(row)
+    kept = _feedback(row)
+    if kept.preferred_over and not await _takes_back(connection, kept):
+        await settle(connection, kept, State.UNUSABLE, TAKEN_BACK)
+        return None
+    return kept
 
 
-async def _replaces_opposite(connection: Connection, given: AnswerFeedback) -> bool:
+async def _takes_back(connection: Connection, given: AnswerFeedback) -> bool:
+    """Whether a preference is newer than the opposite one of its rater, which it then takes back."""
     newer = await connection.fetchval(
         """
-        with removed as (
-            delete from answer_feedback
+        with older as (
+            update answer_feedback set state = 'unusable', reason = $5
             where generation_id = $1 and rater = $2 and preferred_over = $3 and given_at <= $4
         )
         select true from answer_feedback
@@ -66,18 +78,21 @@ async def _replaces_opposite(connection: Connection, given: AnswerFeedback) -> b
         given.rater,
         given.generation_id,
         given.given_at,
+        TAKEN_BACK,
     )
     return not newer
 
 
 async def lock_unused(connection: Connection, generation_id: str) -> list[AnswerFeedback]:
-    """Feedback that concerns an answer and is not used, locked: of two answers that it is on, the later one uses it."""
+    """Feedback on an answer that it waits for, or waited for, locked: of two answers the later one uses it."""
     rows = await connection.fetch(
         """
-        select * from answer_feedback where (generation_id = $1 or preferred_over = $1) and state <> 'used'
+        select * from answer_feedback where (generation_id = $1 or preferred_over = $1)
+            and (state = 'waiting' or (state = 'unusable' and reason = any($2)))
         order by given_at, generation_id, rater, preferred_over for update
         """,
         generation_id,
+        [NOT_RECORDED, TOO_MANY],
     )
     return [_feedback(row) for row in rows]
 
@@ -126,7 +141,7 @@ async def preferred_pairs(connection: Connection, rater: str, answer: RecordedAn
     return [(row["generation_id"], row["preferred_over"]) for row in rows]
 
 
-async def give_up_waiting(connection: Connection, waited: timedelta, most: int, reason: str, too_many: str) -> int:
+async def give_up_waiting(connection: Connection, waited: timedelta, most: int) -> int:
     """Feedback whose answer has not come in so long, or that is more than may wait, is unusable; returns how many."""
     rows = await connection.fetch(
         """
@@ -144,8 +159,8 @@ async def give_up_waiting(connection: Connection, waited: timedelta, most: int, 
         """,
         waited,
         most,
-        reason,
-        too_many,
+        NOT_RECORDED,
+        TOO_MANY,
     )
     return len(rows)
 
@@ -199,7 +214,7 @@ def _feedback(row: asyncpg.Record) -> AnswerFeedback:
         subject=row["subject"],
         caller=row["caller"],
         source=row["source"],
-        stream_sequence=row["stream_sequence"],
+        stream_sequences=tuple(row["stream_sequences"]),
         given_at=row["given_at"],
         state=State(row["state"]),
         reason=row["reason"],

@@ -53,7 +53,7 @@ async def add_answer(
         event.comparison_id,
         event.content.uri if event.content else "",
         envelope.sequence,
-        envelope.time,
+        event.answered_at or envelope.time,
     )
 
 
