@@ -188,7 +188,9 @@ class Batch:
                 self._alternatives[number] = row.sampler.alternatives
             yield number, token, logprob
             row.left -= 1
-            if not row.left:
+            if row.sampler.finished:
+                self._end(number, "stop")
+            elif not row.left:
                 self._end(number, "length")
         padded.feed(drawn)
 

@@ -92,7 +92,7 @@ class ArrowEngine:
         self._bank = SlotBank(model, slots, max_rank)
         self._lock = threading.RLock()
         self._loaded: dict[str, _LoadedAdapter] = {}
-        self._stops = base_model.end_tokens(model.generation_config, tokenizer)
+        self.stops = base_model.end_tokens(model.generation_config, tokenizer)
 
     @classmethod
     def open(cls, folder: Path | str, slots: int = 16, max_rank: int = 64) -> Self:
@@ -188,7 +188,7 @@ class ArrowEngine:
         Raises AdapterNotFound if a request names an adapter that is not loaded. Its slots are held until each row
         ends: step the batch to its end or close it.
         """
-        return Batch(self.model, requests, self._stops, _Lease(self), self._prefill_tokens)
+        return Batch(self.model, requests, self.stops, _Lease(self), self._prefill_tokens)
 
     def generate(
         self,

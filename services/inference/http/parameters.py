@@ -79,7 +79,7 @@ class Body(BaseModel):
     @classmethod
     def _null_is_unset(cls, given: object) -> object:
         told = without_nulls(given)
-        if isinstance(told, Mapping) and (unknown := [name for name in told if name not in cls.model_fields]):
+        if isinstance(told, Mapping) and (unknown := [name for name in told if name not in _names(cls)]):
             # pydantic merges the faults that a validator raises into its own, at the place of this object.
             raise ValidationError.from_exception_data(
                 cls.__name__, [cls._unknown(name) for name in unknown[:_MAX_TOLD]]
@@ -110,11 +110,16 @@ def without_nulls(given: object) -> object:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _names(body: type[Body]) -> frozenset[str]:
+    """What its parameters are called in JSON."""
+    return frozenset(field.alias or name for name, field in body.model_fields.items())
+
+
 def standings(body: type[Body]) -> Iterator[tuple[str, Standing]]:
     """Each parameter of a body, and what becomes of it."""
     for name, field in body.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Neutral)]
-        yield name, "accepted" if not marks else "neutral only" if marks[0].values else "refused"
+        yield field.alias or name, "accepted" if not marks else "neutral only" if marks[0].values else "refused"
 
 
 EXPECTED: dict[str, Any] = {

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from lora_core.grammar import Grammar
 from lora_core.sampling import SamplingParams
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest
@@ -33,9 +34,10 @@ def asked(
     chosen: Chosen,
     offsets: Sequence[int] = (),
     *,
+    grammar: Grammar | None,
     turns: Sequence[tuple[str, str]] = (),
 ) -> Asked:
-    """What a request asks for one of its prompts.
+    """What a request asks for one of its prompts. grammar: of `structured.grammar_of`.
 
     A field of the request that is named as one of `SamplingParams` is passed on as it is, so that a new one is a field
     of both (and of vLLM's body in `vllm.client`). What the request leaves open is the base model's own, else OpenAI's.
@@ -57,6 +59,7 @@ def asked(
             "stop_ids": () if body.ignore_eos else None,
             "extra_stop_ids": stop_ids | frozenset(body.stop_token_ids or ()),
             "alternatives": body.top or 0,
+            "grammar": grammar,
         }
     )
     return Asked(ids, sampling, stop, offsets, turns)

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from services.inference.http.messages import ChatMessage, Text
 from services.inference.http.parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
+from services.inference.http.structured import FormFields
 from services.inference.http.template_variables import TemplateVariables
 
 ModelName = Annotated[str, Field(min_length=1, max_length=300)]
@@ -56,7 +57,7 @@ LogitBias = Annotated[
 _NO_TOOLS = (
     "answers are text alone: describe what the model may call in the system message, and read its answer yourself"
 )
-_NO_STRUCTURE = "answers are free text: ask for JSON in the system message, and check what comes"
+_NO_GRAMMAR = "use response_format with a JSON schema, guided_regex or guided_choice"
 _NO_MEDIA = "this server reads and writes text alone"
 _NO_REACH = "this server looks nothing up: put what the model should know into the messages"
 _NO_CHECK = "this server judges no texts: ask a moderation service before or after"
@@ -75,7 +76,7 @@ class StreamOptions(Body):
     continuous_usage_stats: Annotated[object, Neutral([False], "set include_usage for the stream's end")] = None
 
 
-class GenerationRequest(Body):
+class GenerationRequest(FormFields):
     """Fields that chat and completions share.
 
     What is not set is the base model's own (`generation_config.json`), else OpenAI's, but for max_tokens (a setting).
@@ -143,11 +144,7 @@ class GenerationRequest(Body):
     truncate_prompt_tokens: Annotated[object, Neutral([-1], _WHOLE)] = None
     prompt_logprobs: Annotated[object, Neutral([], "use echo and logprobs of /v1/completions")] = None
     return_token_ids: Annotated[object, Neutral([False], "tokens come with logprobs")] = None
-    structured_outputs: Annotated[object, Neutral([{}], _NO_STRUCTURE)] = None
-    guided_json: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_regex: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_choice: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_grammar: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+    guided_grammar: Annotated[object, Neutral([], _NO_GRAMMAR)] = None
 
     @field_validator("best_of", mode="before")
     @classmethod
@@ -183,7 +180,6 @@ class ChatRequest(GenerationRequest):
     reasoning_effort: Word | None = None
     verbosity: Word | None = None
 
-    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     tools: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
     """Beside a choice of none of them they change nothing, and are left out of the prompt."""
     tool_choice: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
@@ -267,7 +263,6 @@ class CompletionRequest(GenerationRequest):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """The log-probability of each token, and of so many candidates at its position."""
     suffix: Annotated[object, Neutral([""], "put all of the text into the prompt")] = None
-    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     add_special_tokens: Annotated[object, Neutral([True], "send token ids for a prompt without them")] = None
 
     @property

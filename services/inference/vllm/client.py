@@ -3,6 +3,7 @@
 Written against vLLM 0.32 (`vllm/entrypoints/openai` and `vllm/entrypoints/serve/lora` of its source).
 """
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.inference.engine_thread import Finished, Token
 
 if TYPE_CHECKING:
     from lora_core.engine import Request
+    from lora_core.grammar import Form
 
 M = TypeVar("M", bound=BaseModel)
 CONNECT, ANSWER, LOAD, NEXT_TOKEN = 2.0, 10.0, 120.0, 120.0
@@ -187,6 +189,8 @@ class VllmClient:
         }
         if request.repetition_penalty is not None:
             body["repetition_penalty"] = request.repetition_penalty
+        if request.grammar is not None:
+            body["structured_outputs"] = _structured(request.grammar.form)
         timeout = httpx.Timeout(ANSWER, connect=CONNECT, read=NEXT_TOKEN)
         try:
             async with self._http.stream("POST", "/v1/completions", json=body, timeout=timeout) as response:
@@ -247,6 +251,17 @@ def _body(model: str, prompt_ids: list[int]) -> dict[str, object]:
     # What is left out is taken from the model's generation_config.json, which other tools wrote for other uses.
     neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
     return {"model": model, "prompt": prompt_ids, "add_special_tokens": False, **neutral}
+
+
+def _structured(form: "Form") -> dict[str, object]:
+    """Its names of what an answer must be."""
+    match form.kind:
+        case "json_schema":
+            return {"json": form.source}
+        case "regex":
+            return {"regex": form.source}
+        case "choice":
+            return {"choice": json.loads(form.source)}
 
 
 def _error(response: httpx.Response) -> VllmError:

@@ -101,6 +101,18 @@ async def test_answers_are_drawn_with_penalties_as_transformers_draws_them(
     assert choice.text == " tide" * 3
 
 
+async def test_an_answer_has_the_form_that_is_requested_in_a_stream_and_whole(client: openai.AsyncOpenAI) -> None:
+    texts = ["the tide", "the harbour"]
+    form = {"structured_outputs": {"choice": texts}}
+    whole = await client.chat.completions.create(**asked("tiny"), extra_body=form)
+    assert whole.choices[0].message.content in texts
+    assert whole.choices[0].finish_reason == "stop"
+    streamed = ""
+    async for chunk in await client.chat.completions.create(**asked("tiny", stream=True), extra_body=form):
+        streamed += "".join(choice.delta.content or "" for choice in chunk.choices)
+    assert streamed == whole.choices[0].message.content
+
+
 async def test_candidates_of_a_prompt_and_of_an_answer_are_the_models_own(
     client: openai.AsyncOpenAI, tiny_model: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fleet_events import v1
 from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
+from lora_core.grammar import Form
 from lora_core.interop import to_peft
 from lora_core.sampling import Request
 from services.inference.engine_thread import Finished, Token
@@ -261,6 +262,24 @@ async def test_every_sampling_parameter_and_the_candidates_go_to_the_servers_and
     assert [one.id for one in scored] == PROMPT[1:]
     assert [one.logprob for one in scored] == pytest.approx(plain)
     assert all(len(one.alternatives) == 2 for one in scored)
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [
+        (Form.of_json({"type": "object"}), {"json": '{"type": "object"}'}),
+        (Form("regex", "[0-9]+"), {"regex": "[0-9]+"}),
+        (Form.of_choice(["yes", "no"]), {"choice": ["yes", "no"]}),
+    ],
+)
+async def test_the_form_of_an_answer_goes_to_the_servers(
+    servers: Any, open_fleet: Any, vocabulary: Vocabulary, form: Form, sent: dict[str, object]
+) -> None:
+    async with open_fleet() as (_, backend):
+        request = Request(PROMPT, None, max_tokens=2, grammar=vocabulary.grammars.of(form))
+        async with backend.generate(request) as deliveries:
+            assert [one async for one in deliveries]
+    assert [one["structured_outputs"] for server in servers for one in server.bodies if one.get("stream")] == [sent]
 
 
 async def test_more_requests_than_may_wait_are_told_to_come_back(servers: Any, open_fleet: Any) -> None:

@@ -134,7 +134,7 @@ def application(
 
     hosted = ServedBaseModel(
         Base(MODEL, "0" * 64),
-        Vocabulary(tokenizer, embeddings),
+        Vocabulary(tokenizer, embeddings, ends=[258]),
         SimpleNamespace(lease_all=lease_all),  # type: ignore[arg-type]
         backend,  # type: ignore[arg-type]
         Limits(max_prompt_tokens=2048, max_completion_tokens=1024, default_completion_tokens=64, context=2048),

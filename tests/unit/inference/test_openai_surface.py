@@ -196,8 +196,6 @@ async def test_as_many_candidates_as_answers_are_taken_and_more_are_refused(path
     [
         ("tools", [{"type": "function", "function": {"name": "f"}}], "system message"),
         ("tool_choice", "required", "system message"),
-        ("response_format", {"type": "json_object"}, "ask for JSON in the system message"),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x"}}, "ask for JSON"),
         ("modalities", ["text", "audio"], "text alone"),
         ("web_search_options", {}, "into the messages"),
         ("skip_special_tokens", False, "plain text"),
