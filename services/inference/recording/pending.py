@@ -36,7 +36,8 @@ def pending_answer(
 ) -> PendingAnswer | None:
     """The answer, with personal data still in it; None where it may not be recorded or is blank."""
     exchange, chosen = task.exchange, task.chosen
-    if exchange is None or not answer.strip():
+    # A NUL is text that nothing behind the bus can hold.
+    if exchange is None or not answer.strip() or "\0" in answer:
         return None
     domain, parties = owner_and_parties(chosen, catalogue, exchange.beside)
     consent = consents.strictest(domain, parties)
