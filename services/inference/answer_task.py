@@ -39,7 +39,7 @@ class AnswerTask:
 
     @property
     def request(self) -> Request:
-        """What the back end is asked."""
+        """The request to the back end."""
         return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
 
 

@@ -1,4 +1,4 @@
-"""One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
+"""One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, publish that it happened."""
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -64,11 +64,11 @@ class Generator:
     fallbacks: Mapping[str, str]
     always_fall_back: bool
     count_by_adapter: bool
-    """Whether the metrics tell who answered: the base model, an adapter, a set."""
+    """Whether the metrics name who answered: the base model, an adapter, a set."""
     count_adapter_ids: bool = False
     """Whether they name the adapter too."""
     credential: Credential = field(default_factory=lambda: Credential(""))
-    """What the router is asked with."""
+    """How the router is called."""
     recorder: Recorder | None = None
     """Takes the answers that may become data."""
     tokens: TokenCounts = field(init=False)
@@ -180,7 +180,7 @@ class Generator:
         begun = time.monotonic()
         text = PieceStream(task.chosen.hosted.vocabulary, task.stop)
         produced = 0
-        told: list[str] = []
+        texts: list[str] = []
         reason = "cancelled"
         try:
             async with _stream(task) as deliveries:
@@ -189,7 +189,7 @@ class Generator:
                     if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
                         produced += 1
                         piece = text.feed(delivery)
-                        told.append(piece.text)
+                        texts.append(piece.text)
                         yield piece
                         if not text.stopped:
                             continue
@@ -197,7 +197,7 @@ class Generator:
                         yield End("stop", produced)
                         return
                     rest = text.finish()
-                    told.append(rest.text)
+                    texts.append(rest.text)
                     if rest.text or rest.tokens:
                         yield rest
                     ended: FinishReason = "stop"
@@ -207,27 +207,27 @@ class Generator:
                     yield End(ended, produced)
                     return
         except ApiError:
-            reason = ""  # no answer was given, so there is nothing to say of it
+            reason = ""  # no answer was given, so there is nothing to publish
             raise
         finally:
             if reason:
                 self._report(task, produced, begun, reason)
             if reason in _WHOLE:
-                self._record(task, told, reason)
+                self._record(task, "".join(texts), reason)
 
-    def _record(self, task: AnswerTask, told: Sequence[str], reason: str) -> None:
+    def _record(self, task: AnswerTask, text: str, reason: str) -> None:
         """Hand the answer to the recorder where the policies permit it."""
         projection = self.projection
         if self.recorder is None or task.exchange is None:
             return
-        answer = pending_answer(task, "".join(told), reason, projection.catalogue, projection.consents)
+        answer = pending_answer(task, text, reason, projection.catalogue, projection.consents)
         if answer is not None:
             self.recorder.take(answer)
 
     def _report(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = task.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
-        self.publisher.say(
+        self.publisher.publish(
             GenerationCompleted(
                 generation_id=task.generation_id,
                 requested_model=chosen.requested,

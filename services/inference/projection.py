@@ -1,4 +1,4 @@
-"""Keeps the catalogue and the consents up to date from the stream, and tells the adapters what to load and let go."""
+"""Keeps the catalogue and the consents up to date from the stream, and gives the adapters what to load and release."""
 
 import asyncio
 from collections.abc import Callable

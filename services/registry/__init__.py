@@ -1,6 +1,7 @@
 """Registry: owns families, versions, provenance, approval, activation, the audit trail, usage and feedback counters.
 
-Publishes AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated, AdapterDeactivated,
-AdapterRolledBack, PolicyChanged.
-Consumes FeedbackRecorded, TrainingCompleted, EvaluationScored, EvaluationFailed, AdapterLoaded, GenerationCompleted.
+Publishes TrainingRequested, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated,
+AdapterDeactivated, AdapterRolledBack, PolicyChanged, UpdateRecommended.
+Consumes FeedbackRecorded, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored, EvaluationFailed,
+AdapterLoaded, AdapterUnloaded, GenerationCompleted.
 """

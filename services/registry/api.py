@@ -12,23 +12,31 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import answers, decisions, upload
+from services.registry import answers, decisions, own_metrics, upload
 from services.registry.access import Admin, Reader, Writer, visible
-from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
+from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView
+from services.registry.comparing import api as comparing
 from services.registry.details import details_of
+from services.registry.evaluation_view import EvaluationView
 from services.registry.family import Status, Training
 from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
+from services.registry.migrating import api as migrating
 from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
 from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
 from services.registry.store import listing, usage, versions
 from services.registry.transition import Act, AuditEntry
+from services.registry.updating import api as updating
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 router.include_router(decisions.router)
 router.include_router(answers.router)
+router.include_router(comparing.router)
+router.include_router(own_metrics.router)
+router.include_router(updating.router)
+router.include_router(migrating.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")

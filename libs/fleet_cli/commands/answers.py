@@ -57,5 +57,5 @@ def feedback(
 ) -> None:
     """List feedback on answers and what became of it, newest first; what is unusable with the reason."""
     found = session.client.call(calls.answer_feedback(domain, state.value if state else None, limit))
-    rows = [(one.given_at, one.generation_id, one.rater, one.told, one.state, one.reason) for one in found]
+    rows = [(one.given_at, one.generation_id, one.rater, one.summary, one.state, one.reason) for one in found]
     session.answer(found, table(("given", "generation", "by", "feedback", "state", "reason"), rows))

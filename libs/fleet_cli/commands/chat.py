@@ -45,7 +45,7 @@ def add(root: CommandGroup) -> None:
         ] = None,
     ) -> None:
         """Ask a question and print the answer as it is generated."""
-        asked = calls.chat(
+        request = calls.chat(
             model,
             prompt,
             system=system,
@@ -55,10 +55,10 @@ def add(root: CommandGroup) -> None:
             stream=not session.as_json,
         )
         if session.as_json:
-            session.json(session.client.call(asked))
+            session.json(session.client.call(request))
             return
         served, generation = None, ""
-        for chunk in session.client.stream(asked):
+        for chunk in session.client.stream(request):
             generation = str(chunk.get("id") or generation)
             if "lorafleet" in chunk:
                 served = Served.model_validate(chunk["lorafleet"])
@@ -103,14 +103,14 @@ def add(root: CommandGroup) -> None:
             call = calls.feedback(
                 generation_id, rating, comment, correction=correction, preferred_over=preferred_over, subject=subject
             )
-        told = [
+        given = [
             *([str(rating)] if rating is not None else []),
             *(["a correction"] if correction is not None else []),
             *(["a preference"] if preferred is not None or preferred_over is not None else []),
         ]
-        if not told:
+        if not given:
             raise BadInput("--rating", "expected one or more of --rating, --correction, --preferred-over, --preferred")
-        session.answer(session.client.call(call), f"recorded {' and '.join(told)} for {generation_id}")
+        session.answer(session.client.call(call), f"recorded {' and '.join(given)} for {generation_id}")
 
 
 def _delta(chunk: dict[str, object]) -> str:

@@ -16,7 +16,7 @@ from services.inference.http.access import Asks, Generates, Parts, counted_calle
 from services.inference.http.answering import answer
 from services.inference.http.comparing import compared
 from services.inference.http.elsewhere import elsewhere
-from services.inference.http.requested import asked
+from services.inference.http.requested import prompt_request
 from services.inference.http.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from services.inference.http.structured import grammar_of
 from services.inference.http.tasks import answer_tasks, form_of
@@ -64,7 +64,9 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         turns = [one.turn for one in body.messages]
         ids = await chosen.hosted.vocabulary.of_turns(turns, body.chat_template_kwargs)
         grammar = await grammar_of(body, chosen.hosted.vocabulary)
-        prompt = asked(body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar, turns=turns)
+        prompt = prompt_request(
+            body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar, turns=turns
+        )
         tasks = answer_tasks(body, [prompt], chosen, caller, parts=parts, held=held)
         form = form_of(openai_format.Chat, body, tasks)
         return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
@@ -81,7 +83,7 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
         grammar = await grammar_of(body, vocabulary)
         for prompt in body.prompts:
             ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
-            one = asked(body, body.max_tokens, ids, chosen, offsets, grammar=grammar)
+            one = prompt_request(body, body.max_tokens, ids, chosen, offsets, grammar=grammar)
             text = prompt if isinstance(prompt, str) else vocabulary.decode(ids, skip_special_tokens=False)
             prompts.append(replace(one, turns=[("user", text)]))
         tasks = answer_tasks(body, prompts, chosen, caller, parts=parts, held=held)
@@ -90,7 +92,7 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
 
 
 def _query(body: CompletionRequest) -> Query:
-    """What the router is asked."""
+    """The query for the router."""
     match body.prompts:
         case [str() as text]:
             return Query(text)

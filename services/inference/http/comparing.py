@@ -6,7 +6,7 @@ from fleet_kit.auth import Caller
 from services.inference.answer_task import AnswerTask
 from services.inference.http import openai_format
 from services.inference.http.answering import answer
-from services.inference.http.requested import asked
+from services.inference.http.requested import prompt_request
 from services.inference.http.schemas import ChatRequest
 from services.inference.http.structured import grammar_of
 from services.inference.http.tasks import exchange_of, form_of, name_in_ids
@@ -31,7 +31,7 @@ async def compared(body: ChatRequest, request: Request, caller: Caller, parts: I
         grammar = await grammar_of(body, one.hosted.vocabulary)
         ids = await one.hosted.vocabulary.of_turns(turns, body.chat_template_kwargs)
         prompts.append(
-            asked(body, body.max_completion_tokens or body.max_tokens, ids, one, grammar=grammar, turns=turns)
+            prompt_request(body, body.max_completion_tokens or body.max_tokens, ids, one, grammar=grammar, turns=turns)
         )
     domains = {one.adapter.domain for one in chosen if one.adapter}
     beside = domains.pop() if len(domains) == 1 else ""

@@ -26,7 +26,7 @@ _PROMPTS = body_rule(4 << 20)
 @router.post("/v1/embeddings", openapi_extra=_PROMPTS)
 async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that `model` names."""
-    embedder, said = parts.embedder, {}
+    embedder, extra = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:
         parts.gate.require_open()
         texts = [one for one in body.inputs if isinstance(one, str)]
@@ -38,13 +38,13 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, par
                 param="input",
             )
         vectors = await embedder.embed(texts)
-        counted = parts.hosting.all[0].vocabulary  # the sentence model's own tokens are not told by what computes them
+        counted = parts.hosting.all[0].vocabulary  # the sentence model's encoder does not give its token counts
     else:
         chosen = await _embedding_model(body, caller, parts)
         if (other := await elsewhere(request, chosen, parts)) is not None:
             return other
         vectors = await parts.generator.embed(chosen, body.inputs)
-        said = {"lorafleet": chosen.provenance.model_dump()}
+        extra = {"lorafleet": chosen.provenance.model_dump()}
         counted = chosen.hosted.vocabulary
     if body.dimensions is not None:
         vectors = _shortened(vectors, body.dimensions)
@@ -60,7 +60,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, par
     ]
     tokens = sum(counted.count(one) for one in body.inputs)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return JSONResponse({"object": "list", "model": body.model, "data": data, "usage": usage, **said})
+    return JSONResponse({"object": "list", "model": body.model, "data": data, "usage": usage, **extra})
 
 
 def _shortened(vectors: npt.NDArray[np.float32], dimensions: int) -> npt.NDArray[np.float32]:

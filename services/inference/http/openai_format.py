@@ -19,7 +19,7 @@ from services.inference.token_bytes import TokenBytes
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A prompt that is said again before its answer: its text, and its tokens where those are asked for."""
+    """A prompt that is echoed before its answer: its text, and its tokens where those are requested."""
 
     text: str
     tokens: Sequence[Token] = ()
@@ -64,16 +64,16 @@ class _Envelope:
     provenance: Provenance
     tokens: TokenBytes
     top: int | None
-    """Candidates told of each place; None: no log-probabilities."""
+    """Candidates listed for each place; None: no log-probabilities."""
     usage: bool = False
     """Whether a stream ends with a chunk that carries the usage."""
     generation_ids: Sequence[str] = ()
-    """Of each answer; told where there are several."""
+    """Of each answer; in the response where there are several."""
     comparison_id: str = ""
     """Of all of them, where they are answers to one prompt."""
     models: Sequence[str] = ()
     compared: Sequence[Provenance] = ()
-    """Of each answer, where several models were asked: what was requested, and who answered."""
+    """Of each answer, where several models were compared: what was requested, and who answered."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def _wrap(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
@@ -87,25 +87,25 @@ class _Envelope:
         }
 
     def _provenance(self) -> dict[str, object]:
-        told = {} if self.compared else self.provenance.model_dump()
-        return told | ({"comparison_id": self.comparison_id} if self.comparison_id else {})
+        named = {} if self.compared else self.provenance.model_dump()
+        return named | ({"comparison_id": self.comparison_id} if self.comparison_id else {})
 
     def _named(self, index: int) -> dict[str, object]:
-        """What a choice tells of itself, where there are several."""
+        """What a choice has of its own, where there are several."""
         if len(self.generation_ids) < 2:
             return {}
-        told: dict[str, object] = {"generation_id": self.generation_ids[index]}
+        named: dict[str, object] = {"generation_id": self.generation_ids[index]}
         if self.compared:
-            told |= {"model": self.models[index], "lorafleet": self.compared[index].model_dump()}
-        return told
+            named |= {"model": self.models[index], "lorafleet": self.compared[index].model_dump()}
+        return named
 
     def _chunked(self, kind: str, choice: dict[str, object]) -> str:
         return _event(self._wrap(kind, [choice]) | ({"usage": None} if self.usage else {}))
 
     def error(self, error: Exception) -> str:
         """The last event of a stream that broke."""
-        told = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
-        return _event(told.body())
+        failure = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
+        return _event(failure.body())
 
     def done(self) -> str:
         return "data: [DONE]\n\n"
@@ -116,7 +116,7 @@ class Chat(_Envelope):
     """POST /v1/chat/completions."""
 
     _begun: set[int] = field(default_factory=set)
-    """Answers that have told their first token."""
+    """Answers whose first token was sent."""
 
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = [
@@ -203,7 +203,7 @@ class Completion(_Envelope):
         return self._wrap("text_completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
 
     def begin(self, index: int, echo: Echo | None) -> Iterator[str]:
-        """The prompt that is said again; else nothing, as the answer's first chunk is text already."""
+        """The prompt that is echoed; else nothing, as the answer's first chunk is text already."""
         if echo is not None:
             text, logprobs = self._head(index, echo)
             yield self._chunk(index, text, logprobs, None)
@@ -226,15 +226,15 @@ class Completion(_Envelope):
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, list[object]] | None:
         if self.top is None:
             return None
-        told: dict[str, list[object]] = {name: [] for name in _COLUMNS}
+        listed: dict[str, list[object]] = {name: [] for name in _COLUMNS}
         offsets = self._offsets[index]
         for token in tokens:
             first = not offsets.begun
-            told["tokens"].append(self.tokens.shown(token.id, first=first))
-            told["token_logprobs"].append(token.logprob)
-            told["text_offset"].append(offsets.next(self.tokens.of(token.id, first=first)))
-            told["top_logprobs"].append(self._candidates(token, first))
-        return told
+            listed["tokens"].append(self.tokens.shown(token.id, first=first))
+            listed["token_logprobs"].append(token.logprob)
+            listed["text_offset"].append(offsets.next(self.tokens.of(token.id, first=first)))
+            listed["top_logprobs"].append(self._candidates(token, first))
+        return listed
 
     def _candidates(self, token: Token, first: bool) -> dict[str, float] | None:
         """As OpenAI's: the likeliest, and the token itself, which need not be one of them."""
@@ -244,7 +244,7 @@ class Completion(_Envelope):
         return found | {self.tokens.shown(token.id, first=first): token.logprob}
 
     def _head(self, index: int, echo: Echo) -> tuple[str, dict[str, list[object]] | None]:
-        """What comes before an answer: its prompt, with log-probabilities where those are asked for."""
+        """What comes before an answer: its prompt, with log-probabilities where those are requested."""
         self._offsets[index] = _Offsets(len(echo.text))
         return echo.text, self._echoed(echo) if self.top is not None else None
 

@@ -30,7 +30,7 @@ _STOPS: dict[str, Any] = {
 
 
 def _one_or_many(stop: object) -> str | None:
-    """Tells a stop string and a list of them apart; an empty text is neither."""
+    """Whether it is a stop string or a list of them; an empty text is neither."""
     match stop:
         case str() if stop:
             return "text"
@@ -234,8 +234,8 @@ class ChatRequest(GenerationRequest):
     @model_validator(mode="after")
     def _candidates_come_with_tokens(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            told = {"count": self.top_logprobs}
-            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", told)
+            context = {"count": self.top_logprobs}
+            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", context)
         return self
 
     @property
@@ -245,7 +245,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def user_turns(self) -> list[str]:
-        """What the router is asked: the user's turns, or the last one of whoever speaks where there is none."""
+        """What the router is queried with: the user's turns, or the last turn of any role where there is none."""
         return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
 
 

@@ -10,8 +10,8 @@ from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
 from services.inference.generation_ids import ComparisonIds, GenerationIds
 from services.inference.http import openai_format
-from services.inference.http.answering import tells_usage
-from services.inference.http.requested import Asked, of_choice
+from services.inference.http.answering import wants_usage
+from services.inference.http.requested import PromptRequest, of_choice
 from services.inference.http.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from services.inference.parts import InferenceParts
 from services.inference.recording.exchange import Exchange
@@ -23,7 +23,7 @@ F = TypeVar("F", openai_format.Chat, openai_format.Completion)
 
 def answer_tasks(
     body: GenerationRequest,
-    prompts: Sequence[Asked],
+    prompts: Sequence[PromptRequest],
     chosen: Chosen,
     caller: Caller,
     *,
@@ -55,7 +55,13 @@ def answer_tasks(
 
 
 def exchange_of(
-    body: GenerationRequest, prompt: Asked, caller: Caller, *, request_id: str, comparison_id: str, beside: str = ""
+    body: GenerationRequest,
+    prompt: PromptRequest,
+    caller: Caller,
+    *,
+    request_id: str,
+    comparison_id: str,
+    beside: str = "",
 ) -> Exchange | None:
     """What would be recorded beside an answer.
 
@@ -86,7 +92,7 @@ def form_of(kind: type[F], body: ChatRequest | CompletionRequest, tasks: Sequenc
         provenance=first.chosen.provenance,
         tokens=first.chosen.hosted.vocabulary.bytes,
         top=body.top,
-        usage=tells_usage(body),
+        usage=wants_usage(body),
         generation_ids=[one.generation_id for one in tasks],
         comparison_id=first.comparison_id if len(comparisons) == 1 else "",
     )

@@ -31,13 +31,13 @@ async def permit(
     revision: int = 1,
     personal_data: v1.PersonalDataAction = MASK,
 ) -> None:
-    await registry.say(
+    await registry.publish(
         v1.PolicyChanged(domain=domain, revision=revision, by="test", record_answers=mode, personal_data=personal_data)
     )
 
 
 async def recorded(registry: Any, generation_id: str) -> list[v1.GenerationRecorded]:
-    return [one for one in await registry.heard(v1.GenerationRecorded) if one.generation_id == generation_id]
+    return [one for one in await registry.published(v1.GenerationRecorded) if one.generation_id == generation_id]
 
 
 async def first_recorded(registry: Any, generation_id: str) -> v1.GenerationRecorded:
@@ -191,7 +191,7 @@ async def test_a_rated_answer_is_recorded_when_its_feedback_comes_and_no_other(
     # Both are on the bus when the response comes.
     [event] = await recorded(registry, body["id"])
     assert (event.answer, event.consent.record_answers) == (text_of(body), RATED)
-    [feedback] = [one for one in await registry.heard(v1.FeedbackRecorded) if one.generation_id == body["id"]]
+    [feedback] = [one for one in await registry.published(v1.FeedbackRecorded) if one.generation_id == body["id"]]
     assert (feedback.rating, feedback.correction, feedback.subject) == (2, "It ebbs; ask [EMAIL].", "user-8")
     assert await recorded(registry, unrated["id"]) == []
     # Once the policy is withdrawn, feedback brings no answer out.
@@ -214,7 +214,7 @@ async def test_two_versions_answer_side_by_side_and_a_preference_names_the_compa
     new = await registry.describe(second, domain, "1.1.0")
     await registry.activate(old)
     await registry.register(new)
-    await registry.say(
+    await registry.publish(
         v1.Approved(
             adapter_id=new.adapter_id,
             family=new.family,
@@ -241,8 +241,8 @@ async def test_two_versions_answer_side_by_side_and_a_preference_names_the_compa
     assert accepted.status_code == 202, accepted.text
     ids = [one["generation_id"] for one in choices]
     assert (accepted.json()["generation_id"], accepted.json()["preferred_over"]) == (ids[1], [ids[0], ids[2]])
-    told = [one for one in await registry.heard(v1.FeedbackRecorded) if one.generation_id == ids[1]]
-    assert [(one.preferred_over, one.adapter_id, one.domain) for one in told] == [
+    events = [one for one in await registry.published(v1.FeedbackRecorded) if one.generation_id == ids[1]]
+    assert [(one.preferred_over, one.adapter_id, one.domain) for one in events] == [
         (ids[0], new.adapter_id, domain),
         (ids[2], new.adapter_id, domain),
     ]
@@ -333,13 +333,13 @@ async def test_an_answer_that_is_too_large_for_the_bus_goes_by_way_of_the_object
     recorder.take(PendingAnswer(event, frozenset({domain})))
     running = asyncio.create_task(recorder.run())
     try:
-        told = await first_recorded(registry, event.generation_id)
+        event_on_bus = await first_recorded(registry, event.generation_id)
     finally:
         running.cancel()
-    assert (told.messages, told.answer, told.masked) == ((), "", ("email",))
+    assert (event_on_bus.messages, event_on_bus.answer, event_on_bus.masked) == ((), "", ("email",))
     # The trainer's own key reads it.
-    assert told.content is not None
-    content = json.loads(await registry.blobs.get(told.content))
+    assert event_on_bus.content is not None
+    content = json.loads(await registry.blobs.get(event_on_bus.content))
     assert content == {
         "generation_id": event.generation_id,
         "messages": [{"role": "user", "content": long.replace("ann@example.com", "[EMAIL]")}],

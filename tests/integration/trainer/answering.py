@@ -36,7 +36,7 @@ def opinion(bench: Bench, name: str, **fields: Any) -> v1.FeedbackRecorded:
     return v1.FeedbackRecorded(**given)
 
 
-async def say(bench: Bench, event: Event, at: datetime | None = None, service: str = "inference") -> None:
+async def publish_as(bench: Bench, event: Event, at: datetime | None = None, service: str = "inference") -> None:
     """As inference publishes it, or another; a given time is the event's own."""
     out = seal(event, service=service, entity="test", trace={})
     headers = dict(out.headers) | ({"ce-time": at.isoformat()} if at else {})

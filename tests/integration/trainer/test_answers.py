@@ -18,7 +18,7 @@ from fleet_kit.db import connect_pool
 from fleet_kit.settings import ServiceSettings
 from services.trainer.datasets.store import answer_feedback
 from services.trainer.datasets.store.answer_feedback import NOT_RECORDED, TAKEN_BACK, TOO_MANY
-from tests.integration.trainer.answering import opinion, recorded, say
+from tests.integration.trainer.answering import opinion, publish_as, recorded
 from tests.integration.trainer.building import built
 from tests.integration.trainer.conftest import Bench, eventually
 
@@ -54,14 +54,14 @@ async def database(bench: Bench) -> AsyncIterator[asyncpg.Pool[asyncpg.Record]]:
 async def test_feedback_by_generation_id_alone_becomes_samples_preferences_and_rankings(bench: Bench) -> None:
     texts = {"a": "At dusk.", "b": "At noon.", "c": "Never."}
     for name, text in texts.items():
-        await say(bench, recorded(bench, name, text))
+        await publish_as(bench, recorded(bench, name, text))
     for event in (
         opinion(bench, "a", rating=5),
         opinion(bench, "b", rating=2, correction="At dusk, from the north."),
         opinion(bench, "a", preferred_over="b"),
         opinion(bench, "b", preferred_over="c"),
     ):
-        await say(bench, event)
+        await publish_as(bench, event)
     assert set((await states(bench, 4)).values()) == {("used", "")}
     _, completions = await built(bench, {"kind": "live", "min_rating": 3}, kind="completion")
     assert {(one.completions[0], one.rating) for one in completions} == {
@@ -90,10 +90,10 @@ async def test_feedback_by_generation_id_alone_becomes_samples_preferences_and_r
 
 
 async def test_feedback_that_comes_before_its_answers_waits_for_them(bench: Bench, database: Any) -> None:
-    await say(bench, opinion(bench, "a", rating=4, preferred_over="b"))
+    await publish_as(bench, opinion(bench, "a", rating=4, preferred_over="b"))
     assert set((await states(bench, 2)).values()) == {("waiting", "")}
-    await say(bench, recorded(bench, "b", "At noon."))
-    await say(bench, recorded(bench, "a", "At dusk."))
+    await publish_as(bench, recorded(bench, "b", "At noon."))
+    await publish_as(bench, recorded(bench, "a", "At dusk."))
 
     async def used() -> bool:
         return set((await states(bench, 2)).values()) == {("used", "")}
@@ -112,7 +112,7 @@ async def test_answers_and_feedback_that_arrive_at_once_meet_whatever_their_orde
             opinion(bench, f"a{number}", rating=5, preferred_over=f"b{number}"),
             recorded(bench, f"b{number}", f"Bad {number}."),
         ]
-    await asyncio.gather(*(say(bench, event) for event in random.Random(5).sample(events, len(events))))
+    await asyncio.gather(*(publish_as(bench, event) for event in random.Random(5).sample(events, len(events))))
 
     async def used() -> bool:
         return set((await states(bench, 24)).values()) == {("used", "")}
@@ -134,14 +134,14 @@ async def test_redelivered_and_repeated_events_and_a_killed_trainer_count_no_sam
             opinion(bench, f"a{number}", rating=5, correction=f"Better {number}.", preferred_over=f"b{number}"),
         )
     ]
-    sending = [asyncio.create_task(say(bench, event)) for event in events]
+    sending = [asyncio.create_task(publish_as(bench, event)) for event in events]
     await asyncio.sleep(0)
     await bench.trainer.crash()
     await asyncio.gather(*sending)
     await bench.trainer.start()
     # The same facts under new event ids, which the inbox does not know.
     for event in events:
-        await say(bench, event)
+        await publish_as(bench, event)
 
     async def used() -> bool:
         return set((await states(bench, 12)).values()) == {("used", "")}
@@ -159,12 +159,12 @@ async def test_a_person_who_changes_their_mind_is_counted_once_by_their_newest_w
 ) -> None:
     now = datetime.now(UTC)
     for name, text in (("a", "At dusk."), ("b", "At noon.")):
-        await say(bench, recorded(bench, name, text))
+        await publish_as(bench, recorded(bench, name, text))
     # In the wrong order: the newest word comes first.
-    await say(bench, opinion(bench, "a", rating=2, correction="At eight.", preferred_over="b"), now)
-    await say(bench, opinion(bench, "a", rating=5, correction="At nine."), now - timedelta(minutes=1))
-    await say(bench, opinion(bench, "b", preferred_over="a"), now - timedelta(minutes=1))
-    await say(bench, opinion(bench, "a", rating=4, by="bob"), now)
+    await publish_as(bench, opinion(bench, "a", rating=2, correction="At eight.", preferred_over="b"), now)
+    await publish_as(bench, opinion(bench, "a", rating=5, correction="At nine."), now - timedelta(minutes=1))
+    await publish_as(bench, opinion(bench, "b", preferred_over="a"), now - timedelta(minutes=1))
+    await publish_as(bench, opinion(bench, "a", rating=4, by="bob"), now)
     await states(bench, 4)
 
     async def settled() -> Any:
@@ -181,7 +181,7 @@ async def test_a_person_who_changes_their_mind_is_counted_once_by_their_newest_w
         ("At eight.", "At dusk."),
     ]
     assert (await states(bench, 4))["b a"] == ("unusable", TAKEN_BACK)
-    await say(bench, opinion(bench, "b", preferred_over="a"), now + timedelta(minutes=1))
+    await publish_as(bench, opinion(bench, "b", preferred_over="a"), now + timedelta(minutes=1))
 
     async def flipped() -> bool:
         return ("At noon.", "At dusk.") in [tuple(row) for row in await database.fetch(pairs, bench.domain)]
@@ -197,13 +197,13 @@ async def test_a_person_who_changes_their_mind_is_counted_once_by_their_newest_w
 async def test_feedback_that_cannot_become_data_is_listed_with_its_reason_and_counted(
     bench: Bench, database: Any, mint: Any
 ) -> None:
-    await say(bench, recorded(bench, "a", "At dusk."))
-    await say(bench, recorded(bench, "d", "At noon.", messages=(v1.Turn(role="user", content="Another?"),)))
-    await say(bench, recorded(bench, "e", "At dusk.", messages=(v1.Turn(role="assistant", content="It opens"),)))
-    await say(bench, opinion(bench, "a", preferred_over="d"))
-    await say(bench, opinion(bench, "e", rating=4))
-    await say(bench, opinion(bench, "unknown", rating=4))
-    await say(bench, opinion(bench, "a", rating=4, by="eve").model_copy(update={"domain": f"{bench.domain}x"}))
+    await publish_as(bench, recorded(bench, "a", "At dusk."))
+    await publish_as(bench, recorded(bench, "d", "At noon.", messages=(v1.Turn(role="user", content="Another?"),)))
+    await publish_as(bench, recorded(bench, "e", "At dusk.", messages=(v1.Turn(role="assistant", content="It opens"),)))
+    await publish_as(bench, opinion(bench, "a", preferred_over="d"))
+    await publish_as(bench, opinion(bench, "e", rating=4))
+    await publish_as(bench, opinion(bench, "unknown", rating=4))
+    await publish_as(bench, opinion(bench, "a", rating=4, by="eve").model_copy(update={"domain": f"{bench.domain}x"}))
     found = await states(bench, 3)
     assert found["unknown"] == ("waiting", "")
     assert found["a d"] == ("unusable", "preferred_over: an answer to another conversation, expected one to the same")
@@ -229,7 +229,7 @@ async def test_feedback_that_cannot_become_data_is_listed_with_its_reason_and_co
         named = await bench.trainer.client.get(path, headers=headers, params={"domain": bench.domain})
         assert named.status_code in {403, 404}
     # An answer that comes after all is no longer waited for, and used all the same.
-    await say(bench, recorded(bench, "unknown", "At last."))
+    await publish_as(bench, recorded(bench, "unknown", "At last."))
 
     async def used() -> bool:
         return (await states(bench, 3))["unknown"] == ("used", "")
@@ -239,7 +239,7 @@ async def test_feedback_that_cannot_become_data_is_listed_with_its_reason_and_co
 
 async def test_of_too_much_waiting_feedback_the_oldest_is_given_up(bench: Bench, database: Any) -> None:
     for number in range(3):
-        await say(bench, opinion(bench, f"w{number}", rating=4))
+        await publish_as(bench, opinion(bench, f"w{number}", rating=4))
         await states(bench, number + 1)
     async with database.acquire() as connection:
         await answer_feedback.give_up_waiting(connection, timedelta(days=1), 2)
@@ -255,8 +255,8 @@ async def test_an_answer_whose_texts_are_in_the_object_store_is_read_from_there(
     name = f"{bench.domain}-a"
     texts = {"generation_id": name, "messages": [{"role": "user", "content": long}], "answer": "At dusk."}
     content = await Blobs("inference", settings).put("answers", json.dumps(texts).encode())
-    await say(bench, recorded(bench, "a", "", messages=(), content=content))
-    await say(bench, opinion(bench, "a", rating=5))
+    await publish_as(bench, recorded(bench, "a", "", messages=(), content=content))
+    await publish_as(bench, opinion(bench, "a", rating=5))
 
     async def kept() -> Any:
         return await database.fetchrow("select prompt, completion from samples where domain = $1", bench.domain)

@@ -169,9 +169,9 @@ class AnswerFeedback(Reply):
     given_at: str
 
     @property
-    def told(self) -> str:
-        """What it tells of the answer."""
-        told = [f"rating {self.rating}"] if self.rating is not None else []
-        told += ["correction"] if self.correction else []
-        told += [f"better than {self.preferred_over}"] if self.preferred_over else []
-        return ", ".join(told)
+    def summary(self) -> str:
+        """Its content in a few words."""
+        parts = [f"rating {self.rating}"] if self.rating is not None else []
+        parts += ["correction"] if self.correction else []
+        parts += [f"better than {self.preferred_over}"] if self.preferred_over else []
+        return ", ".join(parts)

@@ -62,7 +62,7 @@ async def take_feedback(event: v1.FeedbackRecorded, tx: Transaction) -> None:
         if kept is None:
             continue  # an older opinion of a pair than the one that is held
         if event.domain and event.prompt and event.completion and not one.preferred_over:
-            await _opinion(tx.connection, kept, _told(event, envelope.sequence, one))
+            await _opinion(tx.connection, kept, _answer_in(event, envelope.sequence, one))
         else:
             await _use(tx.connection, kept)
 
@@ -123,7 +123,7 @@ async def _preference(
         await record_store.add_ranking(connection, ranking)
 
 
-def _told(event: v1.FeedbackRecorded, sequence: int, given: AnswerFeedback) -> RecordedAnswer:
+def _answer_in(event: v1.FeedbackRecorded, sequence: int, given: AnswerFeedback) -> RecordedAnswer:
     """The answer as the feedback itself brings it."""
     return RecordedAnswer(
         generation_id=event.generation_id,

@@ -31,8 +31,9 @@ class Live(Source):
     completion: samples that are not rated below `min_rating`. rated: rated samples. preference: recorded pairs, and
     those that different ratings of answers to one prompt imply. ranking: the differently rated answers to one prompt,
     best first, and orders of three or more answers that people told by their preferences. For the last two `min_rating`
-    is asked of the best answer alone, where it is rated: the others are bad on purpose. Feedback on answers that the
-    fleet recorded is among all of them. What was published before is there: who records and then asks may expect it.
+    is required of the best answer alone, where it is rated: the others are bad on purpose. Feedback on answers that the
+    fleet recorded is among all of them. What was published before is there: a caller that records
+    and then requests may expect it.
     """
 
     kind: Literal["live"] = "live"

@@ -8,7 +8,7 @@ from typing import cast
 import asyncpg
 
 from fleet_kit.db import Connection
-from services.trainer.datasets.records import Kind, Message, Record, Role, asked
+from services.trainer.datasets.records import Kind, Message, Record, Role, prompt_messages
 
 
 async def select_completions(
@@ -82,7 +82,7 @@ async def select_rankings(
     connection: Connection, domain: str, query: str, min_rating: float | None
 ) -> AsyncIterator[Record]:
     """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts. The
-    floor is asked of the best one. And orders of three or more answers that people told by their preferences.
+    floor is required of the best one. And orders of three or more answers that people told by their preferences.
     """
     async for row in connection.cursor(
         """
@@ -110,7 +110,7 @@ async def select_rankings(
 def _prompt(row: asyncpg.Record) -> tuple[Message, ...]:
     """What precedes the last question, as context alone, and the question."""
     context = (Message(cast("Role", role), content) for role, content in row["context"])
-    return (*context, *asked(row["prompt"]))
+    return (*context, *prompt_messages(row["prompt"]))
 
 
 def _rated(kind: Kind, row: asyncpg.Record) -> Record:
