@@ -32,20 +32,12 @@ async def feedback(
     domain = domain or next(iter(sorted(domains)), "")
     if (elsewhere := await _at_its_author(request, generation_id, domain, parts)) is not None:
         return elsewhere
-    events = [
-        FeedbackRecorded(
-            generation_id=generation_id,
-            adapter_id=adapter_id,
-            domain=domain,
-            rating=0 if at else body.rating or 0,
-            comment="" if at else body.comment,
-            by=caller.subject,
-            correction=masked(body.correction)[0] if body.correction and not at else "",
-            preferred_over=other,
-            subject=body.subject or "",
-        )
-        for at, other in enumerate(others or [""])
-    ]
+    given = FeedbackRecorded(
+        generation_id=generation_id, adapter_id=adapter_id, domain=domain, by=caller.subject, subject=body.subject or ""
+    )
+    # Rating, correction and comment once, whatever the number of answers that it is better than.
+    first = _opinion(body) | {"preferred_over": others[0] if others else ""}
+    events = [given.model_copy(update=one) for one in (first, *({"preferred_over": one} for one in others[1:]))]
     try:
         for one in (generation_id, *others):
             await parts.recorder.rated(one)
@@ -58,6 +50,12 @@ async def feedback(
     return FeedbackAccepted(
         generation_id=generation_id, adapter_id=adapter_id or None, rating=body.rating, preferred_over=others
     )
+
+
+def _opinion(body: FeedbackRequest) -> dict[str, object]:
+    """Of one answer by itself; personal data that has a form does not leave the process."""
+    correction = masked(body.correction)[0] if body.correction else ""
+    return {"rating": body.rating or 0, "comment": body.comment, "correction": correction}
 
 
 def _answers(body: FeedbackRequest, ids: GenerationIds) -> tuple[str, list[str]]:
