@@ -16,6 +16,9 @@ SETS = {
     "TrainingRequested.exports": "ExportKind",
     "PolicyChanged.personal_data": "PersonalDataAction",
     "Consent.personal_data": "PersonalDataAction",
+    "Rollout.mode": "DeliveryMode",
+    "Evidence.metric": "RolloutMetric",
+    "RolloutPart.arm": "RolloutArm",
 }
 """Message.field of a closed set → its class, where that is not the field's name."""
 PATTERNS = {"domain": "DomainName"}

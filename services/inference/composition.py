@@ -32,6 +32,7 @@ from services.inference.recording.rated import HeldForFeedback
 from services.inference.recording.recorder import Recorder
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.forwarding import LIMITS, TIMEOUT, Forwarding
+from services.inference.shadows import Shadows
 
 log = structlog.get_logger()
 
@@ -76,6 +77,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
     embedder = (
         EmbeddingThread(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
     )
+    shadows = Shadows(settings.shadow_queue)
     generator = Generator(
         projection=projection,
         hosting=hosting,
@@ -92,6 +94,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         always_fall_back=settings.fallback_policy == "always",
         count_by_adapter=settings.monitoring == "detailed",
         count_adapter_ids=settings.metrics_adapter_ids,
+        shadows=shadows,
     )
     announcements = (
         Announcements(
@@ -111,6 +114,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             _forever("position", announce_position(service.jetstream, settings.replica, lambda: projection.position))
         ),
         asyncio.create_task(_forever("memory pressure", watch.run())),
+        asyncio.create_task(_forever("shadows", shadows.run(generator))),
         asyncio.create_task(_set_when(projection.caught_up, ready)),
     ]
     if announcements is not None:

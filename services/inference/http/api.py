@@ -111,7 +111,8 @@ async def _choose(
     held: AsyncExitStack,
 ) -> Chosen | Response:
     """Who answers here, or the answer of another replica. held: see `Generator.secure`."""
-    chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
+    standing = f"{caller.subject}\0{body.end_user}"
+    chosen = await parts.generator.choose(body.model, query, caller, body.fallback, standing=standing)
     if (other := await elsewhere(request, chosen, parts)) is not None:
         return other
     return await parts.generator.secure(chosen, query, caller, held, -body.priority)

@@ -36,8 +36,10 @@ async def feedback(
         generation_id=generation_id, adapter_id=adapter_id, domain=domain, by=caller.subject, subject=body.subject or ""
     )
     # Rating, correction and comment once, whatever the number of answers that it is better than.
-    first = _opinion(body) | {"preferred_over": others[0] if others else ""}
-    events = [given.model_copy(update=one) for one in (first, *({"preferred_over": one} for one in others[1:]))]
+    first = given.model_copy(update=_opinion(body))
+    events = [
+        (given if at else first).model_copy(update={"preferred_over": one}) for at, one in enumerate(others or [""])
+    ]
     try:
         for one in (generation_id, *others):
             await parts.recorder.rated(one)

@@ -119,8 +119,9 @@ class GenerationRequest(FormFields):
     """As vLLM's (not OpenAI's): lower goes earlier in the queue for slots, by that many seconds."""
 
     user: str | None = Field(default=None, max_length=200)
+    """Who of the caller's own users asks: while a version is rolled out, one user gets one version."""
     safety_identifier: Word | None = None
-    """The newer name of `user`: the person whom the exchange is about, kept with an answer that is recorded."""
+    """The same, in the place of `user`."""
     store: bool | None = None
     """False: the answers are not recorded, whatever the domain's policy permits."""
 
@@ -155,6 +156,11 @@ class GenerationRequest(FormFields):
     def workflow(self) -> str:
         """The workflow that the request is a step of: `metadata.workflow`."""
         return (self.metadata or {}).get("workflow", "")
+
+    @property
+    def end_user(self) -> str:
+        """Who of the caller's own users asks, empty where the request does not tell."""
+        return self.safety_identifier or self.user or ""
 
     @property
     def stops(self) -> tuple[str, ...]:

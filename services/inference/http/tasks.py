@@ -70,8 +70,7 @@ def exchange_of(
     """
     if body.store is False or CANDIDATES_SCOPE in caller.scopes:
         return None
-    subject = body.safety_identifier or body.user or ""
-    return Exchange(tuple(prompt.turns), request_id, subject, comparison_id, beside)
+    return Exchange(tuple(prompt.turns), request_id, body.end_user, comparison_id, beside)
 
 
 def name_in_ids(chosen: Chosen, catalogue: Catalogue, beside: str = "") -> str:
