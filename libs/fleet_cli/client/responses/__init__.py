@@ -1,6 +1,15 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
-from fleet_cli.client.responses.evaluator import Agreement, Bounds, Calibration, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses.evaluator import (
+    Agreement,
+    Bounds,
+    Calibration,
+    Evaluation,
+    EvaluationDetail,
+    GoldenChanged,
+    GoldenSet,
+    JudgedSample,
+)
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
 from fleet_cli.client.responses.registry import (
     Adapter,
@@ -40,6 +49,10 @@ from fleet_cli.client.responses.trainer import (
     Metric,
     Recorded,
     RecordedAnswer,
+    RetrainingFiring,
+    RetrainingFirings,
+    RetrainingRules,
+    RetrainingSuppressed,
     Uploaded,
 )
 
@@ -66,6 +79,7 @@ __all__ = [
     "DroppedRecord",
     "DroppedRecords",
     "Evaluation",
+    "EvaluationDetail",
     "Evidence",
     "FamilyRollouts",
     "FilterCount",
@@ -73,6 +87,7 @@ __all__ = [
     "GoldenSet",
     "Job",
     "JobAccepted",
+    "JudgedSample",
     "Link",
     "Match",
     "Message",
@@ -83,6 +98,10 @@ __all__ = [
     "RecordedAnswer",
     "Refusal",
     "Reply",
+    "RetrainingFiring",
+    "RetrainingFirings",
+    "RetrainingRules",
+    "RetrainingSuppressed",
     "Rollout",
     "Route",
     "RouteAnswer",
