@@ -116,10 +116,15 @@ class ChatMessage(Body):
         return "".join(part.text for part in self.content)
 
     @property
-    def turn(self) -> dict[str, object]:
-        """For the chat template: the newer and the older name of a role are one."""
-        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
-        turn: dict[str, object] = {"role": role, "content": self.text}
+    def turn(self) -> tuple[str, str]:
+        """(role, text): the newer and the older name of a role are one."""
+        return {"developer": "system", "function": "tool"}.get(self.role, self.role), self.text
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """All that chat templates read."""
+        role, text = self.turn
+        turn: dict[str, object] = {"role": role, "content": text}
         if self.tool_calls:
             turn["tool_calls"] = [one.shown for one in self.tool_calls]
         if role == "tool":

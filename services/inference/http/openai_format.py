@@ -2,22 +2,21 @@
 
 import codecs
 import json
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.inference.answer_task import End
 from services.inference.engine_thread import Token
 from services.inference.errors import ApiError, ServerFault
-from services.inference.generation import End
+from services.inference.http.call_format import CallDeltas, message_of
 from services.inference.http.provenance import Provenance
 from services.inference.http.schemas import Usage
 from services.inference.pieces import Piece
 from services.inference.token_bytes import TokenBytes
 from services.inference.tool_calls.format import ToolFormat
-from services.inference.tool_calls.reader import ArgumentsPart, CallBegins, CallReader, Part, TextPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,13 @@ class _Envelope:
     """Candidates listed for each place; None: no log-probabilities."""
     usage: bool = False
     """Whether a stream ends with a chunk that carries the usage."""
+    generation_ids: Sequence[str] = ()
+    """Of each answer; in the response where there are several."""
+    comparison_id: str = ""
+    """Of all of them, where they are answers to one prompt."""
+    models: Sequence[str] = ()
+    compared: Sequence[Provenance] = ()
+    """Of each answer, where several models were compared: what was requested, and who answered."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def _wrap(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
@@ -79,8 +85,21 @@ class _Envelope:
             "created": self.created,
             "model": self.model,
             "choices": choices,
-            "lorafleet": self.provenance.model_dump(),
+            "lorafleet": self._provenance(),
         }
+
+    def _provenance(self) -> dict[str, object]:
+        named = {} if self.compared else self.provenance.model_dump()
+        return named | ({"comparison_id": self.comparison_id} if self.comparison_id else {})
+
+    def _named(self, index: int) -> dict[str, object]:
+        """What a choice has of its own, where there are several."""
+        if len(self.generation_ids) < 2:
+            return {}
+        named: dict[str, object] = {"generation_id": self.generation_ids[index]}
+        if self.compared:
+            named |= {"model": self.models[index], "lorafleet": self.compared[index].model_dump()}
+        return named
 
     def _chunked(self, kind: str, choice: dict[str, object]) -> str:
         return _event(self._wrap(kind, [choice]) | ({"usage": None} if self.usage else {}))
@@ -102,20 +121,21 @@ def _reason(end: End, *, called: bool) -> str:
 class Chat(_Envelope):
     """POST /v1/chat/completions."""
 
-    calls: ToolFormat | None = None
-    """How the answers call, where they may."""
+    calls: Sequence[ToolFormat | None] = ()
+    """How each answer calls, where it may; none for none."""
     _begun: set[int] = field(default_factory=set)
     """Answers whose first token was sent."""
-    _readers: dict[int, CallReader] = field(default_factory=dict)
+    _deltas: dict[int, CallDeltas] = field(default_factory=dict)
 
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = [
             {
                 "index": index,
-                "message": (message := self._message(answer.text)),
+                "message": (message := message_of(answer.text, self._written(index))),
                 "logprobs": self._logprobs(index, answer.tokens),
                 "finish_reason": _reason(answer.end, called="tool_calls" in message),
             }
+            | self._named(index)
             for index, answer in enumerate(answers)
         ]
         return self._wrap("chat.completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
@@ -124,67 +144,30 @@ class Chat(_Envelope):
         yield self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
     def chunk(self, index: int, piece: Piece | End) -> str:
-        if self.calls is not None:
-            return self._called_chunk(index, piece, self._readers.setdefault(index, CallReader(self.calls)))
+        if (written := self._written(index)) is not None:
+            return self._called_chunk(index, piece, self._deltas.setdefault(index, CallDeltas(written)))
         if isinstance(piece, End):
             return self._chunk(index, {}, piece.reason, None)
         return self._chunk(index, {"content": piece.text}, None, self._logprobs(index, piece.tokens))
+
+    def _written(self, index: int) -> ToolFormat | None:
+        return self.calls[index] if self.calls else None
 
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
         wrapped = self._wrap("chat.completion.chunk", [])
         return _event(wrapped | {"usage": _usage(prompt_tokens, completion_tokens)})
 
-    def _message(self, answer: str) -> dict[str, object]:
-        """The whole answer's message."""
-        if self.calls is None:
-            return {"role": "assistant", "content": answer, "refusal": None}
-        reader, content, calls = CallReader(self.calls), "", list[dict[str, str]]()
-        for part in [*reader.feed(answer), *reader.finish()]:
-            match part:
-                case TextPart(text):
-                    content += text
-                case CallBegins(_, name):
-                    calls.append({"name": name, "arguments": ""})
-                case ArgumentsPart(at, more):
-                    calls[at]["arguments"] += more
-        found = [{"id": self._call_id(), "type": "function", "function": one} for one in calls]
-        message: dict[str, object] = {"role": "assistant", "content": content or None, "refusal": None}
-        return message | {"tool_calls": found} if found else message | {"content": content}
-
-    def _called_chunk(self, index: int, piece: Piece | End, reader: CallReader) -> str:
-        """A chunk for each part that a piece of an answer with calls has."""
+    def _called_chunk(self, index: int, piece: Piece | End, deltas: CallDeltas) -> str:
+        """A chunk for each delta of an answer that may call."""
         if isinstance(piece, End):
-            parts, told = reader.finish(), tuple[Token, ...]()
-        else:
-            parts, told = reader.feed(piece.text), piece.tokens
-        deltas = [self._delta(part) for part in parts]
-        if told and not deltas:
-            deltas = [{"content": ""}]  # its log-probabilities come with it
-        chunks = [
-            self._chunk(index, delta, None, self._logprobs(index, told if not at else ()))
-            for at, delta in enumerate(deltas)
-        ]
-        if isinstance(piece, End):
-            chunks.append(self._chunk(index, {}, _reason(piece, called=bool(reader.calls)), None))
-        return "".join(chunks)
-
-    def _delta(self, part: Part) -> dict[str, object]:
-        match part:
-            case TextPart(text):
-                return {"content": text}
-            case CallBegins(at, name):
-                begun = {"index": at, "id": self._call_id(), "type": "function"}
-                return {"tool_calls": [begun | {"function": {"name": name, "arguments": ""}}]}
-            case ArgumentsPart(at, more):
-                return {"tool_calls": [{"index": at, "function": {"arguments": more}}]}
-
-    @staticmethod
-    def _call_id() -> str:
-        """Nine letters and digits: Mistral's templates take no others."""
-        return secrets.token_hex(5)[:9]
+            chunks = [self._chunk(index, delta, None, None) for delta in deltas.finish()]
+            return "".join([*chunks, self._chunk(index, {}, _reason(piece, called=deltas.called), None)])
+        first, *further = deltas.feed(piece.text) or [{"content": ""}]  # log-probabilities come in any case
+        chunks = [self._chunk(index, first, None, self._logprobs(index, piece.tokens))]
+        return "".join([*chunks, *(self._chunk(index, delta, None, None) for delta in further)])
 
     def _chunk(self, index: int, delta: dict[str, object], reason: str | None, logprobs: object) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason} | self._named(index)
         return self._chunked("chat.completion.chunk", choice)
 
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, object] | None:
@@ -238,6 +221,7 @@ class Completion(_Envelope):
                     "logprobs": logprobs,
                     "finish_reason": answer.end.reason,
                 }
+                | self._named(index)
             )
         return self._wrap("text_completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
 
@@ -256,7 +240,7 @@ class Completion(_Envelope):
         return self._chunk(index, text, logprobs, reason)
 
     def _chunk(self, index: int, text: str, logprobs: object, reason: str | None) -> str:
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason} | self._named(index)
         return self._chunked("text_completion", choice)
 
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
