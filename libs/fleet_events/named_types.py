@@ -15,6 +15,9 @@ SETS = {
     "Export.kind": "ExportKind",
     "TrainingRequested.exports": "ExportKind",
     "TrainingRequested.triggers": "RetrainingTrigger",
+    "Rollout.mode": "DeliveryMode",
+    "Evidence.metric": "RolloutMetric",
+    "RolloutPart.arm": "RolloutArm",
 }
 """Message.field of a closed set → its class, where that is not the field's name."""
 PATTERNS = {"domain": "DomainName"}

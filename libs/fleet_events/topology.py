@@ -256,6 +256,9 @@ TOPOLOGY: tuple[Row, ...] = (
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    Row(v1.CanaryStarted, "lorafleet.v1.adapter.canary_started", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryAdvanced, "lorafleet.v1.adapter.canary_advanced", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryRolledBack, "lorafleet.v1.adapter.canary_rolled_back", ("registry",), followed_by=("inference",)),
     Row(v1.UpdateRecommended, "lorafleet.v1.adapter.update_recommended", ("registry",)),
     Row(
         v1.AdapterLoaded,
@@ -274,6 +277,13 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(
         v1.GenerationCompleted,
         "lorafleet.v1.serving.generation_completed",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
+    Row(
+        v1.GenerationFailed,
+        "lorafleet.v1.serving.generation_failed",
         ("inference",),
         (Consumer("registry"),),
         keep=WEEK,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from services.registry.rollout.rules import Delivery
+
 
 class Mode(StrEnum):
     """How a score is held against the lines."""
@@ -59,7 +61,8 @@ class Policy:
     `allow_lower_threshold`: whether a training request may set an approve line below `approve_at` (it may
     always set a higher one). `allow_approval_without_evaluation`: whether a human may approve a version that
     has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
-    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
+    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none. `delivery` has the rules
+    by which an approved version takes over from the active one.
     `comparison_required` says whether a version that replaces another needs a fair comparison with it to be approved
     without a human; None: in `confident` alone. An update is recommended from an improvement of more than
     `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself. Of
@@ -73,6 +76,7 @@ class Policy:
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    delivery: Delivery = field(default_factory=Delivery)
     allow_approval_without_evaluation: bool = False
     minimum_samples: int = 20
     smallest_relevant_difference: float = 2.0
