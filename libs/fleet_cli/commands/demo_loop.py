@@ -79,11 +79,11 @@ def _first_version(session: Session, story: Story, golden: str) -> str:
 
     Where an earlier run of the demo was cut short behind it, that version is taken.
     """
+    policy = session.client.call(calls.policy(story.domain))
+    session.client.call(calls.set_policy(story.domain, {**policy, **story.policy}))
     if active := session.client.call(calls.adapters(story.domain, active=True)):
         session.note(f"{active[0].adapter_id} is active since an earlier run")
         return active[0].adapter_id
-    policy = session.client.call(calls.policy(story.domain))
-    session.client.call(calls.set_policy(story.domain, {**policy, **story.policy}))
     ensure_golden(session, golden, story.domain)
     session.client.call(calls.add_golden_samples(golden, to_ndjson(list(story.golden_known))))
     session.client.call(calls.record_samples(story.domain, to_ndjson(list(story.known))))
