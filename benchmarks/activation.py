@@ -128,14 +128,14 @@ async def one_round(fleet: Fleet, client: httpx.AsyncClient, blobs: Blobs, seed:
             registered = scored = 0.0
             adapter_id = ""
             while not scored:
-                said, stamp = await asyncio.wait_for(queue.get(), 120)
-                match said:
-                    case v1.AdapterRegistered() if said.job_id == event.job_id:
-                        registered, adapter_id = stamp.timestamp(), said.adapter.adapter_id
-                    case v1.EvaluationScored() if said.adapter_id == adapter_id:
+                fact, stamp = await asyncio.wait_for(queue.get(), 120)
+                match fact:
+                    case v1.AdapterRegistered() if fact.job_id == event.job_id:
+                        registered, adapter_id = stamp.timestamp(), fact.adapter.adapter_id
+                    case v1.EvaluationScored() if fact.adapter_id == adapter_id:
                         scored = stamp.timestamp()
-                    case v1.EvaluationFailed() if said.adapter_id == adapter_id:
-                        raise RuntimeError(f"evaluation failed: {said.reason}")
+                    case v1.EvaluationFailed() if fact.adapter_id == adapter_id:
+                        raise RuntimeError(f"evaluation failed: {fact.reason}")
             body = {"model": adapter_id, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
             while True:
                 answer = await client.post(f"{url}/v1/chat/completions", json=body)

@@ -63,7 +63,7 @@ GIBIBYTE = 1024**3
 
 @dataclass(frozen=True)
 class Stream:
-    """A JetStream stream of events. Each has room of its own: whoever fills one takes none from the others."""
+    """A JetStream stream of events. Each has room of its own: a publisher that fills one takes none from the others."""
 
     name: str
     max_bytes: int
@@ -138,7 +138,7 @@ class Followed:
 class Bucket:
     """A key-value bucket: what the replicas of one service announce, dropped when it is not announced again.
 
-    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays that nobody renews.
+    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays without renewal.
     """
 
     name: str
@@ -203,7 +203,7 @@ TOPOLOGY: tuple[Row, ...] = (
         (replace(_long("trainer"), workers=MAX_BUILDS),),
     ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
-    # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority. What
+    # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
     # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox. The
     # registry publishes what carries a version over to another base model.
     Row(
@@ -256,6 +256,9 @@ TOPOLOGY: tuple[Row, ...] = (
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    Row(v1.CanaryStarted, "lorafleet.v1.adapter.canary_started", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryAdvanced, "lorafleet.v1.adapter.canary_advanced", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryRolledBack, "lorafleet.v1.adapter.canary_rolled_back", ("registry",), followed_by=("inference",)),
     Row(v1.UpdateRecommended, "lorafleet.v1.adapter.update_recommended", ("registry",)),
     Row(
         v1.AdapterLoaded,
@@ -274,6 +277,13 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(
         v1.GenerationCompleted,
         "lorafleet.v1.serving.generation_completed",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
+    Row(
+        v1.GenerationFailed,
+        "lorafleet.v1.serving.generation_failed",
         ("inference",),
         (Consumer("registry"),),
         keep=WEEK,

@@ -101,7 +101,7 @@ def compare(
     """Paired comparison of overall scores by sample id, and of each criterion's (new, old) scores by sample id.
 
     The test flips which version gave which result, sample by sample: where neither version is better the two results
-    of a sample may as well be exchanged, and the test is exact whatever the scores' distribution. None where fewer
+    of a sample may as well be exchanged, and the test is exact for every distribution of the scores. None where fewer
     than two samples are common.
     """
     common = sorted(new.keys() & old.keys())

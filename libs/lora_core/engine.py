@@ -73,7 +73,7 @@ class ArrowEngine:
     """Serves a transformers causal language model with adapters in slots.
 
     Thread-safe: each forward pass, load and unload takes one lock, so that several threads may each run a batch. A
-    loaded adapter answers from the next batch on; an unloaded one can no longer be asked for, while running rows end
+    loaded adapter answers from the next batch on; an unloaded one can no longer be requested, while running rows end
     with it. With no adapter on any row the model computes exactly what it did before.
 
     prefill_tokens: how much of joining prompts a step of a batch reads at most while its other rows wait for a token.

@@ -1,4 +1,4 @@
-"""What a generation asks for, and how one token is picked from logits."""
+"""The parameters of a generation, and how one token is picked from logits."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +33,7 @@ class SamplingParams:
     temperature: 0 to `GREEDY_BELOW` is greedy. top_k: only so many of the likeliest tokens, 0 for all. top_p: nucleus
     sampling (Holtzman et al. 2020, arXiv:1904.09751). min_p: only tokens with at least this share of the likeliest
     one's probability (Nguyen et al. 2024, arXiv:2407.01082). They apply in this order, as in transformers.
-    seed: the same seed gives the same tokens, whatever else is in the batch; None picks one.
+    seed: the same seed gives the same tokens, independent of the rest of the batch; None picks one.
     stop_ids: tokens that end the answer (not part of it); None for the model's own. extra_stop_ids: further ones.
     repetition_penalty: None for the model's own. The penalties and logit_bias: see `Penalties`.
     alternatives: how many of the likeliest tokens are kept of each step, see `Batch.alternatives`.
@@ -104,7 +104,7 @@ class Sampler:
         self._top_k, self._top_p, self._min_p = request.top_k, request.top_p, request.min_p
         self._alternatives = request.alternatives
         self.alternatives: tuple[tuple[int, float], ...] = ()
-        """The likeliest tokens of the last step with their log-probabilities, as many as the request asks for."""
+        """The likeliest tokens of the last step with their log-probabilities, as many as requested."""
         penalty = request.repetition_penalty
         penalties = Penalties(
             request.prompt_ids,
@@ -140,7 +140,7 @@ class Sampler:
             # The largest becomes 0 first: what is divided by a small temperature then only falls.
             token = self._draw(((wanted - wanted.max()) / self._temperature).softmax(-1).cpu())
         if self._penalties is not None:
-            self._penalties.said(token)
+            self._penalties.record(token)
         if self._constraint is not None:
             self._constraint.accept(token)
         if self._alternatives:

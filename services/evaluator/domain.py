@@ -22,7 +22,7 @@ class EvaluationFailure(Exception):
 
 
 class BadVersion(ValueError):
-    """A golden data set version that cannot be; says what would be right."""
+    """A golden data set version that cannot be; the message gives what would be right."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is judged with what. artifact_sha256 is empty where nobody has told it yet: the first answer pins it."""
+    """What is judged with what. artifact_sha256 is empty where it is not known yet: the first answer pins it."""
 
     evaluation_id: str
     adapter_id: str
@@ -124,7 +124,7 @@ class SampleResult:
 
 @dataclass(frozen=True)
 class Served:
-    """Who gave an answer, as the response says."""
+    """Who gave an answer, as in the response."""
 
     adapter_id: str
     artifact_sha256: str

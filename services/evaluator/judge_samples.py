@@ -1,4 +1,4 @@
-"""The samples of an evaluation that have no result yet: asked, judged and stored, several at once."""
+"""The samples of an evaluation that have no result yet: answered, judged and stored, several at once."""
 
 from __future__ import annotations
 

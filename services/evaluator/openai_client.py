@@ -79,7 +79,7 @@ class _Embeddings(BaseModel):
 class OpenAIClient:
     """Calls one server. Transport faults pass through as httpx errors; Unready and EvaluationFailure as below.
 
-    `headers` say with which credential and for which domain it asks (see `fleet_kit.acting_for`).
+    `headers`: with which credential and for which domain it calls (see `fleet_kit.acting_for`).
     """
 
     def __init__(self, http: httpx.AsyncClient, base_url: str, timeout: float, headers: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation came to, as its event, its history and its report tell it. Pure."""
+"""What an evaluation came to, as its event, its history and its report hold it. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.evaluator.judging.pairwise import Preference
 def scored_event(
     evaluation: Evaluation,
     summary: Summary,
-    told: v1.Comparison | None,
+    comparison: v1.Comparison | None,
     preferred: v1.Preference | None,
     report: BlobRef,
     *,
@@ -56,7 +56,7 @@ def scored_event(
         golden_version=evaluation.version or "",
         not_compared=not_compared,
         regression=regression,
-        comparison=told,
+        comparison=comparison,
         preference=preferred,
         metrics=tuple(
             v1.Metric(name=name, value=one.mean.value, ci_low=one.mean.low, ci_high=one.mean.high, samples=one.samples)
@@ -96,7 +96,7 @@ def shown_comparison(comparison: Comparison | None, rival: Evaluation | None) ->
 
 
 def comparison_event(comparison: Comparison | None, rival: Evaluation | None) -> v1.Comparison | None:
-    """The comparison as the event tells it."""
+    """The comparison in the event."""
     if comparison is None or rival is None:
         return None
     return v1.Comparison(
@@ -150,7 +150,7 @@ def report_content(
     judging: dict[str, Any],
     metrics: Mapping[str, MetricSummary],
 ) -> bytes:
-    """Everything that the score rests on, as JSON."""
+    """Everything that the score follows from, as JSON."""
     kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
     body = {
         **{name: getattr(evaluation, name) for name in (*kept, "max_tokens", "pass_threshold", "requested_by")},

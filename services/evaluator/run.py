@@ -81,7 +81,7 @@ async def _begin(evaluation: Evaluation, work: LeasedTask, service: EvaluatorSer
 
 
 def _reference(evaluation: Evaluation) -> str:
-    """The pinned version once the evaluation has begun, else what was asked for."""
+    """The pinned version once the evaluation has begun, else the requested one."""
     if evaluation.dataset_id is None:
         return evaluation.wanted_dataset
     return f"{evaluation.dataset_id}@{evaluation.version}"

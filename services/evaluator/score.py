@@ -160,11 +160,11 @@ async def _publish(
         preference=shown_preference(outcome.preference, stored.rival),
         report=report.model_dump(mode="json"),
     )
-    told = comparison_event(comparison, stored.rival)
+    published = comparison_event(comparison, stored.rival)
     scored = scored_event(
         evaluation,
         outcome.summary,
-        told,
+        published,
         preference_event(outcome.preference, stored.rival),
         report,
         agreed=outcome.agreement,
@@ -175,15 +175,15 @@ async def _publish(
         not_compared=_why_not(stored, comparison),
     )
     await tx.emit(scored, evaluation.adapter_id)
-    if comparison and told and comparison.regression:
+    if comparison and published and comparison.regression:
         fallen = RegressionDetected(
             evaluation_id=run.evaluation_id,
             adapter_id=evaluation.adapter_id,
             domain=evaluation.domain,
-            compared_with=told.compared_with,
-            difference=told.difference,
-            ci_low=told.ci_low,
-            ci_high=told.ci_high,
+            compared_with=published.compared_with,
+            difference=published.difference,
+            ci_low=published.ci_low,
+            ci_high=published.ci_high,
             criteria=comparison.fallen,
         )
         await tx.emit(fallen, evaluation.adapter_id)

@@ -1,4 +1,4 @@
-"""The base model's tokenizer: token ids of what a request asks, and text of what the model says."""
+"""The base model's tokenizer: token ids of a request's prompts, and text of the model's tokens."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -49,7 +49,7 @@ class AnswerProvenance(View):
     generation_id: str
     answered_at: datetime
     requested_model: str
-    routed: str = Field(description="Why `auto` chose who answered; empty where it was not asked")
+    routed: str = Field(description="Why `auto` chose who answered; empty where the request named a model")
     fallback: str = Field(description="Why another model answered than the requested one; empty where none did")
     base_model: BaseModelView = Field(description="`revision` is empty for answers of releases that did not name it")
     adapters: list[AnsweringAdapter]

@@ -11,6 +11,7 @@ from fleet_events.v1 import Bump, Method
 from services.registry.imports.source import Origin
 from services.registry.policy import Judgement
 from services.registry.required import Measured
+from services.registry.rollout.state import Rollout, State
 from services.registry.version import FIRST, SemVer, VersionBasis, bump_rule
 
 
@@ -92,7 +93,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A validated artifact that asks to become a version of its family."""
+    """A validated artifact submitted as a version of its family."""
 
     domain: str
     method: Method
@@ -174,6 +175,8 @@ class Family:
     method: Method
     revision: int = 0
     versions: tuple[Adapter, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    """The one that runs, and those that ended since the family was read."""
 
     @property
     def family_id(self) -> str:
@@ -190,8 +193,13 @@ class Family:
         return next((adapter for adapter in self.versions if adapter.active), None)
 
     @property
+    def rollout(self) -> Rollout | None:
+        """The rollout that runs, if any."""
+        return next((one for one in self.rollouts if one.state is State.RUNNING), None)
+
+    @property
     def latest(self) -> Adapter | None:
-        """The highest version, whatever its status."""
+        """The highest version, of any status."""
         return max(self.versions, key=lambda adapter: adapter.version, default=None)
 
     def find(self, adapter_id: str) -> Adapter | None:
@@ -201,6 +209,11 @@ class Family:
         """The family with this version put in or exchanged."""
         others = tuple(adapter for adapter in self.versions if adapter.adapter_id != changed.adapter_id)
         return replace(self, versions=(*others, changed))
+
+    def with_rollout(self, changed: Rollout) -> Family:
+        """The family with this rollout put in or exchanged."""
+        others = tuple(one for one in self.rollouts if one.rollout_id != changed.rollout_id)
+        return replace(self, rollouts=(*others, changed))
 
     def next_version(self, submission: Submission) -> SemVer:
         """The version that this submission gets when it names none: after the highest there is (LA-1.1)."""

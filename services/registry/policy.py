@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from services.registry.required import Measured, Preferred, unmet_metric, unmet_preference
+from services.registry.rollout.rules import Delivery
 
 
 class Mode(StrEnum):
@@ -59,10 +60,11 @@ class Policy:
     `approve_at` and `reject_below` are score points, 0 to 100. `minimum_samples` is the fewest scored samples on which
     `confident` approves, and compares, without a human. A significant fall blocks from `smallest_relevant_difference`
     score points on, and of a criterion in `blocking_criteria` from a tenth of that on its scale of 0 to 10.
-    `allow_lower_threshold` says whether a training request may ask for an approve line below `approve_at` (it may
-    always ask for a higher one). `allow_approval_without_evaluation` says whether a human may approve a version that
+    `allow_lower_threshold`: whether a training request may set an approve line below `approve_at` (it may
+    always set a higher one). `allow_approval_without_evaluation`: whether a human may approve a version that
     has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
-    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
+    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none. `delivery` has the rules
+    by which an approved version takes over from the active one.
     `comparison_required` says whether a version that replaces another needs a fair comparison with it to be approved
     without a human; None: in `confident` alone. An update is recommended from an improvement of more than
     `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself. Of
@@ -76,6 +78,7 @@ class Policy:
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    delivery: Delivery = field(default_factory=Delivery)
     allow_approval_without_evaluation: bool = False
     minimum_samples: int = 20
     smallest_relevant_difference: float = 2.0
@@ -127,16 +130,16 @@ class Policy:
         """Whether a version that was not fairly compared with the one it replaces waits for a human."""
         return self.mode is Mode.CONFIDENT if self.comparison_required is None else self.comparison_required
 
-    def approve_line(self, asked: float | None) -> float:
+    def approve_line(self, requested: float | None) -> float:
         """Score from which this version is approved without a human.
 
-        `asked` is the request's own threshold. It replaces the domain's line, but never reaches below the reject
+        `requested` is the request's own threshold. It replaces the domain's line, but never reaches below the reject
         line, and only raises it where the domain allows no lower one.
         """
-        if asked is None:
+        if requested is None:
             return self.approve_at
         floor = self.reject_below if self.allow_lower_threshold else self.approve_at
-        return max(asked, floor)
+        return max(requested, floor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +200,14 @@ class Verdict:
     reason: str
 
 
-def decide(policy: Policy, judgement: Judgement, asked: float | None = None, replaces: str = "") -> Verdict:
+def decide(policy: Policy, judgement: Judgement, requested: float | None = None, replaces: str = "") -> Verdict:
     """Hold a judgement against the policy; `replaces` is the version that this one would take over from, if any.
 
     simple: the score alone. confident: the whole interval has to be on one side of a line, on enough samples, and the
     version compared with the one it replaces. A relevant fall against that one is never approved without a human, in
     either mode.
     """
-    line = policy.approve_line(asked)
+    line = policy.approve_line(requested)
     low = judgement.ci_low if policy.mode is Mode.CONFIDENT else judgement.score
     high = judgement.ci_high if policy.mode is Mode.CONFIDENT else judgement.score
     found = f"score {judgement.score:.1f} [{judgement.ci_low:.1f}, {judgement.ci_high:.1f}]"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fleet_events.text import Text
 from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
+from services.registry.rollout.schemas import DeliveryBody
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
 from services.registry.view import View
 
@@ -157,10 +158,14 @@ class PolicyBody(BaseModel):
         default=False, description="Whether active versions are migrated when their base model has a new revision"
     )
 
+    delivery: DeliveryBody = Field(
+        default_factory=DeliveryBody, description="How an approved version takes over from the active one"
+    )
+
     def policy(self) -> Policy:
-        """The domain's value; raises InvalidPolicy."""
+        """The domain's value; raises InvalidPolicy and InvalidRules."""
         rules = tuple(MigrationRule(rule.old, rule.new, rule.strategy) for rule in self.migration_strategies)
-        return Policy(**self.model_dump() | {"migration_strategies": rules})
+        return Policy(**self.model_dump() | {"migration_strategies": rules, "delivery": self.delivery.rules()})
 
 
 class DomainStatistics(View):

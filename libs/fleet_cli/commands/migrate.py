@@ -52,8 +52,16 @@ def migrations(session: Session, domain: OptionalDomain = None) -> None:
     """List migrations to other base models, newest first."""
     found = session.client.call(calls.migrations(domain))
     rows = [
-        (one.migration_id, one.adapter_id, one.to_base_model, one.strategy, one.state, one.job_id)
-        + (one.new_adapter_id, one.error)
+        (
+            one.migration_id,
+            one.adapter_id,
+            one.to_base_model,
+            one.strategy,
+            one.state,
+            one.job_id,
+            one.new_adapter_id,
+            one.error,
+        )
         for one in found
     ]
     columns = ("MIGRATION", "ADAPTER", "TO", "STRATEGY", "STATE", "JOB", "NEW ADAPTER", "ERROR")

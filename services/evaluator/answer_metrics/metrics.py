@@ -89,7 +89,7 @@ def _known() -> str:
 
 
 async def _checked(running: Awaitable[Any], name: str) -> Measured | None:
-    """What a metric gave, if that is a value; whatever a plug-in raises costs its own value alone."""
+    """What a metric gave, if that is a value; what a plug-in raises costs its own value alone."""
     try:
         value = await running
     except MetricFault as fault:

@@ -58,7 +58,7 @@ class GoldenSample:
         return parse_stored(self.criteria)
 
     def question(self, use: ContextUse) -> str:
-        """What the model is asked."""
+        """The question to the model."""
         return f"{self.context}\n\n{self.prompt}" if use == "prompt" and self.context else self.prompt
 
     def messages(self, use: ContextUse) -> list[dict[str, str]]:
@@ -271,7 +271,7 @@ def write_jsonl(samples: Iterable[GoldenSample]) -> str:
 
 
 def digest(samples: Iterable[GoldenSample], use: ContextUse = "note") -> str:
-    """sha256 of what is asked and judged: how the context is used, then the canonical lines sorted by sample id.
+    """sha256 of what is prompted and judged: how the context is used, then the canonical lines sorted by sample id.
 
     The same samples in any order are the same content.
     """

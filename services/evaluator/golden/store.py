@@ -45,7 +45,7 @@ async def add_version(
 
 
 async def lock_dataset(connection: Connection, dataset_id: str) -> None:
-    """Whoever changes, freezes or versions a data set waits here until the other's transaction has ended."""
+    """A change, freeze or version of a data set waits here until the other transaction has ended."""
     await connection.execute("select pg_advisory_xact_lock(hashtextextended('golden:' || $1, 0))", dataset_id)
 
 

@@ -80,7 +80,7 @@ def settle(sample: Sample, answer: str, tested: bool | None = None) -> Settled: 
 
 
 def no_answer(sample: Sample, answer: str) -> str:
-    """Why the answer is none, whatever words it has: an echo, a loop or a list of keywords; else empty."""
+    """Why the answer is none, with any words: an echo, a loop or a list of keywords; else empty."""
     if (
         set(terms(answer)) <= set(terms(sample.prompt))
         and not compare(sample.expected_output, sample.prompt, answer).adds
@@ -95,27 +95,27 @@ def no_answer(sample: Sample, answer: str) -> str:
 
 def _is_keyword_list(text: str) -> bool:
     """Many short fragments, or many words, hardly held together by grammar (articles, verbs of being, pronouns)."""
-    said = words(text)
-    if len(said) < 5:
+    tokens = words(text)
+    if len(tokens) < 5:
         return False
-    grammar = sum(word in GRAMMAR for word in said) / len(said)
-    stops = sum(word in STOP_STEMS for word in said) / len(said)
+    grammar = sum(word in GRAMMAR for word in tokens) / len(tokens)
+    stops = sum(word in STOP_STEMS for word in tokens) / len(tokens)
     fragments = [part for part in re.split(r"[,;:|/•\n]+|\s-\s|[.!?](?:\s|$)|->|→|\+", text) if words(part)]
-    size = len(said) / len(fragments)
+    size = len(tokens) / len(fragments)
     listed = (len(fragments) >= 3 and size <= 3.5 and grammar < 0.1) or (
         len(fragments) >= 4 and size <= 2 and grammar < 0.2
     )
-    return listed or (len(said) >= 7 and stops < 0.1)
+    return listed or (len(tokens) >= 7 and stops < 0.1)
 
 
 def _wrong_quantity(sample: Sample, answer: str) -> str:
     """Where a kind of quantity (a time, a sum of euros, a paragraph) has other values and none of the expected ones."""
-    wanted, said = quantities(sample.expected_output), quantities(answer)
-    told = {quantity.value for quantity in quantities(sample.prompt)}
+    wanted, answered = quantities(sample.expected_output), quantities(answer)
+    prompted = {quantity.value for quantity in quantities(sample.prompt)}
     for dimension in dict.fromkeys(q.dimension for q in wanted if q.dimension not in {"", "text"}):
-        expected = {q.value for q in wanted if q.dimension == dimension} - told
-        given = {q.value for q in said if q.dimension == dimension} - told
-        if expected and given and not expected & given and not expected & {q.value for q in said}:
+        expected = {q.value for q in wanted if q.dimension == dimension} - prompted
+        given = {q.value for q in answered if q.dimension == dimension} - prompted
+        if expected and given and not expected & given and not expected & {q.value for q in answered}:
             return f"{_written(given)} {dimension} instead of {_written(expected)}"
     return ""
 
@@ -126,7 +126,7 @@ def _written(values: Iterable[Decimal | str]) -> str:
 
 def _doubt(sample: Sample, answer: str) -> str:
     """Why the answer may be wrong although no rule is broken; empty where nothing speaks against it."""
-    # A schema vouches for the form, not for what is said in it.
+    # A schema vouches for the form, not for its content.
     of_accuracy = sample.rules.get(Criterion.ACCURACY, ())
     musts = any(is_must(rule) and not isinstance(rule, JsonSchema) for rule in of_accuracy)
     kept = compare(sample.expected_output, sample.prompt, answer)
@@ -142,16 +142,16 @@ def _doubt(sample: Sample, answer: str) -> str:
 
 
 def _doubt_of_quantities(sample: Sample, answer: str) -> str:
-    told = quantities(sample.prompt)
-    wanted, said = quantities(sample.expected_output), quantities(answer)
-    missing = [q for q in wanted if not _among(q, said) and not _among(q, told)]
-    foreign = [q for q in said if not _among(q, wanted) and not _among(q, told)]
+    prompted = quantities(sample.prompt)
+    wanted, answered = quantities(sample.expected_output), quantities(answer)
+    missing = [q for q in wanted if not _among(q, answered) and not _among(q, prompted)]
+    foreign = [q for q in answered if not _among(q, wanted) and not _among(q, prompted)]
     if missing:
         return f"lacks the quantity {missing[0].written}"
     if foreign:
         return f"has the quantity {foreign[0].written}, which is nowhere expected"
-    order = [q for q in dict.fromkeys(wanted) if q in said]
-    if order != [q for q in dict.fromkeys(said) if q in order]:
+    order = [q for q in dict.fromkeys(wanted) if q in answered]
+    if order != [q for q in dict.fromkeys(answered) if q in order]:
         return "has the quantities in another order, so they may have changed places"
     return ""
 
@@ -166,13 +166,13 @@ def _among(quantity: Quantity, others: Sequence[Quantity]) -> bool:
 
 
 def _doubt_of_names(sample: Sample, answer: str) -> str:
-    expected, told, said = _names(sample.expected_output), set(terms(sample.prompt)), terms(answer)
-    if missing := sorted(expected - set(said) - told):
+    expected, prompted, answered = _names(sample.expected_output), set(terms(sample.prompt)), terms(answer)
+    if missing := sorted(expected - set(answered) - prompted):
         return f"lacks {missing[0]!r}"
-    if foreign := sorted(_names(answer) - set(terms(sample.expected_output)) - told - _in_rules(sample)):
+    if foreign := sorted(_names(answer) - set(terms(sample.expected_output)) - prompted - _in_rules(sample)):
         return f"names {foreign[0]!r}, which is nowhere expected"
-    order = [term for term in dict.fromkeys(terms(sample.expected_output)) if term in expected and term in said]
-    if order != [term for term in dict.fromkeys(said) if term in order]:
+    order = [term for term in dict.fromkeys(terms(sample.expected_output)) if term in expected and term in answered]
+    if order != [term for term in dict.fromkeys(answered) if term in order]:
         return "has the names in another order, so they may have changed places"
     return ""
 
@@ -186,16 +186,16 @@ def _names(text: str) -> set[str]:
 def _doubt_of_polarity(sample: Sample, answer: str) -> str:
     if negations(answer) != negations(sample.expected_output):
         return "negates more or less often than the expected output"
-    wanted, said = ([stem(word) for word in words(text)] for text in (sample.expected_output, answer))
+    wanted, answered = ([stem(word) for word in words(text)] for text in (sample.expected_output, answer))
     known = {stem(word) for word in words(sample.prompt)} | _in_rules(sample)
     for one, other in _OPPOSITES:
-        sides = [[term in one for term in text if term in one or term in other] for text in (wanted, said)]
+        sides = [[term in one for term in text if term in one or term in other] for text in (wanted, answered)]
         # What the expected output takes no side in, the answer may not take one in either: `free`, where nothing costs.
-        if not sides[0] and (taken := [term for term in said if term in one | other and term not in known]):
+        if not sides[0] and (taken := [term for term in answered if term in one | other and term not in known]):
             return f"has {taken[0]!r}, and the expected output neither it nor its opposite"
         if all(sides) and _runs(sides[0]) != _runs(sides[1]):
-            told = sorted({term for term in said if term in one or term in other})
-            return f"has {'/'.join(told)} otherwise than the expected output"
+            differing = sorted({term for term in answered if term in one or term in other})
+            return f"has {'/'.join(differing)} otherwise than the expected output"
     return ""
 
 

@@ -103,7 +103,7 @@ class ReferenceJudge:
     ) -> Finding:
         """Raises what the client raises; an empty answer needs no model.
 
-        Earlier turns count as part of the prompt: what they give away is no merit of the answer.
+        Earlier turns count as part of the prompt: what they reveal is no merit of the answer.
         """
         if sample.history:
             sample = replace(sample, prompt=f"{sample.transcript}\n{sample.prompt}")

@@ -30,14 +30,14 @@ class Judges:
         models_for: Callable[[str], OpenAIClient],
         tests: CodeTests,
     ) -> None:
-        """models_for asks inference for one domain alone."""
+        """models_for gives access to inference for one domain alone."""
         self._settings = settings
         self._models_for = models_for
         self._tests = tests
-        self._endpoints = {name: JudgeEndpoint(name, asked, http) for name, asked in settings.judges.items()}
+        self._endpoints = {name: JudgeEndpoint(name, chosen, http) for name, chosen in settings.judges.items()}
 
     async def judge(self, connection: Connection, evaluation: Evaluation, dataset_id: str) -> Judge:
-        """Who judges the evaluation with this golden data set, calibrated as known when it was asked for: taken up
+        """Who judges the evaluation with this golden data set, calibrated as known when it was requested: taken up
         again later, it is still the same judge."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
         if name not in self._settings.panels:
@@ -55,9 +55,9 @@ class Judges:
         """Who compares pairs of answers: the judge, or a panel's members that do; None where nobody does."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
         comparing = {
-            member: PairwiseJudge(member, asked, self._endpoints[member])
+            member: PairwiseJudge(member, chosen, self._endpoints[member])
             for member in self._settings.panels.get(name, (name,))
-            if (asked := self._settings.judges.get(member)) and asked.pairwise
+            if (chosen := self._settings.judges.get(member)) and chosen.pairwise
         }
         return PanelPairs(comparing) if name in self._settings.panels and comparing else comparing.get(name)
 
@@ -70,5 +70,5 @@ class Judges:
         )
         if name == REFERENCE:
             return reference
-        asked = self._settings.judges[name]
-        return LLMJudge(name, asked, self._endpoints[name], self._tests, reference if asked.rules_first else None)
+        chosen = self._settings.judges[name]
+        return LLMJudge(name, chosen, self._endpoints[name], self._tests, reference if chosen.rules_first else None)

@@ -1,6 +1,6 @@
 """The reference judge: five criteria from an answer, its golden sample and model-made signals. Pure, deterministic.
 
-No language model judges here. Accuracy rests on the sample's rules (criteria.py) and on the facts of its expected
+No language model judges here. Accuracy follows from the sample's rules (criteria.py) and on the facts of its expected
 output (fact_overlap.py), completeness on how much of that content came back, relevance on embedding cosines, style on
 length, format and register, coherence on repetition, whole sentences and the base model's likelihood. Weights and
 formula are those of LA-3.1. What it decides is in decidability.py: where rules and facts settle nothing,

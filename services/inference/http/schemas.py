@@ -27,7 +27,7 @@ _STOPS: dict[str, Any] = {
 
 
 def _one_or_many(stop: object) -> str | None:
-    """Tells a stop string and a list of them apart; an empty text is neither."""
+    """Whether it is a stop string or a list of them; an empty text is neither."""
     match stop:
         case str() if stop:
             return "text"
@@ -115,11 +115,14 @@ class GenerationRequest(FormFields):
     priority: int = Field(default=0, ge=-10, le=10)
     """As vLLM's (not OpenAI's): lower goes earlier in the queue for slots, by that many seconds."""
 
-    # Taken, and change nothing.
     user: str | None = Field(default=None, max_length=200)
+    """Who of the caller's own users asks: while a version is rolled out, one user gets one version."""
+    safety_identifier: Word | None = None
+    """The same, in the place of `user`."""
+
+    # Taken, and change nothing.
     service_tier: Word | None = None
     store: bool | None = None
-    safety_identifier: Word | None = None
     prompt_cache_key: Word | None = None
     prompt_cache_retention: Word | None = None
     prompt_cache_options: Small | None = None
@@ -149,6 +152,11 @@ class GenerationRequest(FormFields):
     def workflow(self) -> str:
         """The workflow that the request is a step of: `metadata.workflow`."""
         return (self.metadata or {}).get("workflow", "")
+
+    @property
+    def end_user(self) -> str:
+        """Who of the caller's own users asks, empty where the request does not tell."""
+        return self.safety_identifier or self.user or ""
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -204,8 +212,8 @@ class ChatRequest(GenerationRequest):
     @model_validator(mode="after")
     def _candidates_come_with_tokens(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            told = {"count": self.top_logprobs}
-            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", told)
+            context = {"count": self.top_logprobs}
+            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", context)
         return self
 
     @property
@@ -215,7 +223,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def user_turns(self) -> list[str]:
-        """What the router is asked: the user's turns, or the last one of whoever speaks where there is none."""
+        """What the router is queried with: the user's turns, or the last turn of any role where there is none."""
         return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
 
 

@@ -45,11 +45,11 @@ async def test_the_real_inference_service_gives_the_recorded_signals(
             assert parse(sample.criteria) == sample.rules
             for answer in case["answers"][:4]:
                 finding = await judge.judge(sample, sample.prompt, answer["answer"])
-                said, known = Signals.from_json(dict(finding.evidence)), Signals.from_json(answer["signals"])
+                measured, known = Signals.from_json(dict(finding.evidence)), Signals.from_json(answer["signals"])
                 for field in ("answer_expected", "answer_prompt", "expected_prompt"):
-                    assert getattr(said, field) == pytest.approx(getattr(known, field), abs=0.01), field
-                assert said.coverage == pytest.approx(known.coverage, abs=0.01)
+                    assert getattr(measured, field) == pytest.approx(getattr(known, field), abs=0.01), field
+                assert measured.coverage == pytest.approx(known.coverage, abs=0.01)
                 for field in ("answer_likelihood", "expected_likelihood"):
-                    assert getattr(said, field) == pytest.approx(getattr(known, field), abs=0.05), field
+                    assert getattr(measured, field) == pytest.approx(getattr(known, field), abs=0.05), field
                 right = answer["kind"] in {"expected", "paraphrase"}
                 assert (finding.judgement.overall >= 80) is right

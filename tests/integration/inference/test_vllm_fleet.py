@@ -162,7 +162,7 @@ async def test_a_name_that_a_server_has_from_another_folder_is_not_taken_for_our
         await fleet.put(adapter)
         await tokens(backend, adapter.adapter.adapter_id)
         [home] = [one for one in servers if one.adapters[adapter.name] == str(adapter.folder)]
-        assert home.asked[-1] == adapter.name
+        assert home.requested[-1] == adapter.name
 
 
 async def test_what_servers_hold_already_is_proved_and_not_loaded_again(
@@ -203,7 +203,7 @@ async def test_a_server_of_another_base_model_is_never_asked(servers: Any, open_
         await fleet.put(adapter)
         await tokens(backend, adapter.adapter.adapter_id)
         assert holders(servers, adapter) == [servers[2]]
-        assert servers[0].asked == servers[1].asked == []
+        assert servers[0].requested == servers[1].requested == []
 
 
 async def test_an_adapter_that_cannot_be_placed_is_nowhere_and_forgotten(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from fleet_kit.db import Connection
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 
 
 async def select_completions(
@@ -73,7 +73,9 @@ async def select_preferences(
         min_rating,
         prefetch=500,
     ):
-        yield Record(Kind.PREFERENCE, asked(row["prompt"]), (row["chosen"], row["rejected"]), origin=row["origin"])
+        yield Record(
+            Kind.PREFERENCE, prompt_messages(row["prompt"]), (row["chosen"], row["rejected"]), origin=row["origin"]
+        )
 
 
 async def select_rankings(
@@ -81,7 +83,7 @@ async def select_rankings(
 ) -> AsyncIterator[Record]:
     """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts.
 
-    The floor is asked of the best one.
+    The floor is required of the best one.
     """
     async for row in connection.cursor(
         """
@@ -99,13 +101,13 @@ async def select_rankings(
         min_rating,
         prefetch=500,
     ):
-        yield Record(Kind.RANKING, asked(row["prompt"]), tuple(row["completions"]), origin="ratings")
+        yield Record(Kind.RANKING, prompt_messages(row["prompt"]), tuple(row["completions"]), origin="ratings")
 
 
 def _rated(kind: Kind, row: asyncpg.Record) -> Record:
     return Record(
         kind,
-        asked(row["prompt"]),
+        prompt_messages(row["prompt"]),
         (row["completion"],),
         rating=row["rating"],
         origin=row["origin"],
