@@ -89,6 +89,8 @@ class Training:
     report_page: v1.Blob | None = None
     model_card: v1.Blob | None = None
     exports: tuple[v1.Export, ...] = ()
+    reason: str = ""
+    """Why it was trained, where a retraining rule asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, Any] = {
     "recipe": {},
     "body": {},
     "metrics": {},
+    "rules": {},
     "ndjson": b"{}",
     "domains": ["tax"],
     "score": 1.0,

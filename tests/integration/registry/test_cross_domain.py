@@ -10,8 +10,7 @@ import pytest
 from tests.conftest import Mint, RunningService
 from tests.integration.registry.conftest import Upstream
 from tests.integration.registry.test_answers import answer, followed
-from tests.integration.registry.test_http import files_of, upload
-from tests.integration.registry.test_http import peft as peft
+from tests.integration.registry.uploads import files_of, upload
 from tests.integration.strangers import Stranger
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import RunningService
 from tests.integration.evaluator.model_server import ModelServer, serving
-from tests.integration.registry.test_http import peft, upload  # noqa: F401 - a fixture
+from tests.integration.registry.uploads import upload
 
 ENVIRONMENTS = os.environ.get("LORAFLEET_CLIENTS", "")
 
