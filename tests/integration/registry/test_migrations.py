@@ -96,6 +96,7 @@ async def test_a_version_whose_weights_fit_is_converted_at_once_by_the_domain_s_
     assert (begun.json()["strategy"], begun.json()["state"]) == ("convert", "registered")
     new = (await registry.client.get(f"/v1/adapters/{begun.json()['new_adapter_id']}")).json()
     assert (new["version"], new["base_model"]["name"], new["status"]) == ("2.0.0", NEXT, "pending_review")
+    assert "/registry/checkpoints/" in new["checkpoint"]["uri"]  # its own, whatever becomes of the old version
     assert new["origin"]["source"] == f"converted from {old['adapter_id']}"
     events = await eventually(lambda: upstream.heard(v1.AdapterRegistered, domain=domain))
 
