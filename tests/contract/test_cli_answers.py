@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, Any] = {
     "recipe": {},
     "body": {},
     "metrics": {},
+    "rules": {},
     "ndjson": b"{}",
     "domains": ["tax"],
     "score": 1.0,
@@ -38,6 +39,8 @@ ARGUMENTS: dict[str, Any] = {
     "rating": 5,
     "what": "pause",
     "verb": "approve",
+    "move": "pause",
+    "mode": "canary",
     "path": "report",
     "service": "registry",
 }

@@ -10,8 +10,7 @@ import pytest
 from tests.conftest import Mint, RunningService
 from tests.integration.registry.conftest import Upstream
 from tests.integration.registry.test_answers import answer, followed
-from tests.integration.registry.test_http import files_of, upload
-from tests.integration.registry.test_http import peft as peft
+from tests.integration.registry.uploads import files_of, upload
 from tests.integration.strangers import Stranger
 
 pytestmark = pytest.mark.integration
@@ -36,7 +35,7 @@ async def test_another_domains_adapters_read_like_none_at_every_route(
     headers = {"Authorization": f"Bearer {mint(SCOPES, [f'{domain}z'])}"}
     async with httpx.AsyncClient(base_url=registry.url, headers=headers, timeout=30) as client:
         stranger = Stranger(client)
-        foreign = {"adapter_id": theirs, "generation_id": given.generation_id}
+        foreign = {"adapter_id": theirs, "generation_id": given.generation_id, "family": uploaded["family"]}
         await stranger.walk(foreign, {"domain": "tried below", "migration_id": "tried in test_migrations"})
         for method, path in (("GET", ""), ("PUT", ""), ("GET", "/audit")):
             body = {} if method == "GET" else {"json": {}}
