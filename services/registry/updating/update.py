@@ -27,7 +27,8 @@ def best_update(family: Family, running: Adapter, served: frozenset[str], minimu
     """The recommended update with the largest difference, else the newest version that is available; None for none.
 
     Available is an approved higher version. One that served before and no longer does was taken out of service: it is
-    not recommended again. `served` are the versions that were ever active, `minimum` the least improvement in per cent.
+    not recommended again. `served` are the versions that were active or rolled out before, `minimum` the least
+    improvement in per cent.
     """
     higher = [one for one in family.versions if one.status is Status.APPROVED and one.version > running.version]
     found = [
