@@ -17,6 +17,7 @@ SETS = {
     "Rollout.mode": "DeliveryMode",
     "Evidence.metric": "RolloutMetric",
     "RolloutPart.arm": "RolloutArm",
+    "TrainingRequested.triggers": "RetrainingTrigger",
 }
 """Message.field of a closed set → its class, where that is not the field's name."""
 PATTERNS = {"domain": "DomainName"}

@@ -204,8 +204,8 @@ TOPOLOGY: tuple[Row, ...] = (
     ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
-    # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox. The
-    # registry publishes what carries a version over to another base model.
+    # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask
+    # for, and the registry what carries a version over to another base model.
     Row(
         v1.TrainingRequested,
         "lorafleet.v1.training.requested",
@@ -245,14 +245,14 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.AdapterActivated,
         "lorafleet.v1.adapter.activated",
         ("registry",),
-        (Consumer("router"), Consumer("evaluator")),
+        (Consumer("router"), Consumer("evaluator"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(
         v1.AdapterDeactivated,
         "lorafleet.v1.adapter.deactivated",
         ("registry",),
-        (Consumer("router"),),
+        (Consumer("router"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),

@@ -126,6 +126,16 @@ class ExportKind(ClosedSet):
     INT4 = "int4"
 
 
+class RetrainingTrigger(ClosedSet):
+    """What a retraining rule reacted to; empty for a person's or another system's request."""
+
+    NEW_SAMPLES = "new_samples"
+    RATING_TREND = "rating_trend"
+    DRIFT = "drift"
+    SCHEDULE = "schedule"
+    NEW_BASE_MODEL = "new_base_model"
+
+
 DOMAIN_NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
 DomainName = Annotated[str, Field(pattern=DOMAIN_NAME)]
 
@@ -938,6 +948,10 @@ class TrainingRequested(Event):
     exports: Annotated[tuple[ExportKind, ...], Field(max_length=6)] = ()
     """Further forms of the finished adapter: gguf (its own numbers, for llama.cpp), gguf-q8_0, gguf-q6_k and gguf-q4_k_m
  (rounded to llama.cpp's levels), int8 and int4 (Arrow)."""
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    """Why it is trained, where a retraining rule of the domain asks for it; shown with the job and the adapter."""
+    triggers: Annotated[tuple[RetrainingTrigger, ...], Field(max_length=5)] = ()
+    """What a retraining rule reacted to; empty for a person's or another system's request."""
 
 
 class TrainingQueued(Event):
@@ -1042,6 +1056,8 @@ class TrainingCompleted(Event):
     adapter_type: Annotated[str, Field(max_length=100)] = ""
     """What kind of adapter its data was prepared for, for example intent-classifier; empty where its data has none."""
     routing: RoutingProfile | None = None
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    """Why it was trained, as the request gave it."""
 
 
 class TrainingFailed(Event):

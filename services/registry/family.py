@@ -10,6 +10,7 @@ from fleet_events import v1
 from fleet_events.v1 import Bump, Method
 from services.registry.imports.source import Origin
 from services.registry.policy import Judgement
+from services.registry.required import Measured
 from services.registry.rollout.state import Rollout, State
 from services.registry.version import FIRST, SemVer, VersionBasis, bump_rule
 
@@ -30,16 +31,6 @@ def family_id(domain: str, method: Method) -> str:
 def adapter_id(domain: str, method: Method, version: SemVer) -> str:
     """Unique name of one version: `domain-method-vX.Y.Z` (LA-1.3)."""
     return f"{family_id(domain, method)}-v{version}"
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Mean of a metric over `samples`, 0 to 1, with its interval."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +89,8 @@ class Training:
     report_page: v1.Blob | None = None
     model_card: v1.Blob | None = None
     exports: tuple[v1.Export, ...] = ()
+    reason: str = ""
+    """Why it was trained, where a retraining rule asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ async def register_trained(event: v1.TrainingCompleted, work: LeasedTask, servic
         submission = await registration.examine(event, service)
         async with work.finish() as tx:
             family = await repository.lock(tx, submission.domain, submission.method)
-            change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
+            why = f"training job {event.job_id}" + (f": {event.reason}" if event.reason else "")
+            change = domain.register(family, submission, Act(submission.by, _now(), why))
             await repository.save(tx, family, change)
             await versions.remove_refusals(tx.connection, event.job_id)
             await migrations.registered(tx.connection, event.job_id, change.adapter_id)

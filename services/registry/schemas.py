@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fleet_events.text import Text
 from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
@@ -121,6 +121,21 @@ class PolicyBody(BaseModel):
         description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
     )
 
+    minimum_metrics: dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]{0,62}$")],
+        Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+    ] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="Metric → value from 0 to 1 that it has to reach (its interval's lower end in `confident`)",
+    )
+    minimum_win_rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How often answers have to be preferred to those of the version that is replaced; null: any",
+    )
     comparison_required: bool | None = Field(
         default=None,
         description="Whether a version that replaces another waits for a human where the two cannot be compared "

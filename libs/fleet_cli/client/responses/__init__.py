@@ -1,6 +1,15 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
-from fleet_cli.client.responses.evaluator import Agreement, Bounds, Calibration, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses.evaluator import (
+    Agreement,
+    Bounds,
+    Calibration,
+    Evaluation,
+    EvaluationDetail,
+    GoldenChanged,
+    GoldenSet,
+    JudgedSample,
+)
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
 from fleet_cli.client.responses.registry import (
     Adapter,
@@ -38,6 +47,10 @@ from fleet_cli.client.responses.trainer import (
     JobAccepted,
     Metric,
     Recorded,
+    RetrainingFiring,
+    RetrainingFirings,
+    RetrainingRules,
+    RetrainingSuppressed,
     Uploaded,
 )
 
@@ -63,6 +76,7 @@ __all__ = [
     "DroppedRecord",
     "DroppedRecords",
     "Evaluation",
+    "EvaluationDetail",
     "Evidence",
     "FamilyRollouts",
     "FilterCount",
@@ -70,6 +84,7 @@ __all__ = [
     "GoldenSet",
     "Job",
     "JobAccepted",
+    "JudgedSample",
     "Link",
     "Match",
     "Message",
@@ -79,6 +94,10 @@ __all__ = [
     "Recorded",
     "Refusal",
     "Reply",
+    "RetrainingFiring",
+    "RetrainingFirings",
+    "RetrainingRules",
+    "RetrainingSuppressed",
     "Rollout",
     "Route",
     "RouteAnswer",
