@@ -210,7 +210,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not requested."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
@@ -237,7 +237,7 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not requested."""
         return self.logprobs
 
     @property

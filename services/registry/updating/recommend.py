@@ -17,7 +17,7 @@ from services.registry.updating.update import best_update
 async def recommend_update(tx: Transaction, family: Family, policy: Policy, at: datetime) -> None:
     """Recommend the best update of the family's active version, if there is one that was not recommended before.
 
-    Called where evidence or an approval came in, and not where a human chose which version serves: nobody's choice is
+    Called where evidence or an approval came in, and not where a human chose which version serves: such a choice is not
     undone.
     """
     running = family.active
