@@ -1,7 +1,7 @@
 """Registry: owns families, versions, provenance, approval, activation, the audit trail, usage and feedback counters.
 
 Publishes TrainingRequested, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated,
-AdapterDeactivated, AdapterRolledBack, UpdateRecommended.
+AdapterDeactivated, AdapterRolledBack, CanaryStarted, CanaryAdvanced, CanaryRolledBack, UpdateRecommended.
 Consumes FeedbackRecorded, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored, EvaluationFailed,
-AdapterLoaded, AdapterUnloaded, GenerationCompleted.
+AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
 """

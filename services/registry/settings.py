@@ -44,6 +44,8 @@ class RegistrySettings(ServiceSettings):
     """Time that fetching an adapter from a hub may take."""
     answers_kept_days: int = Field(default=90, ge=1)
     """Days for which it is kept who gave an answer: so long can it be followed back to its training data."""
+    rollout_look_seconds: float = Field(default=30.0, gt=0)
+    """Between two looks at rollouts whose step may end by time alone; answers are looked at as they come."""
     follow_seconds: float = Field(default=60, gt=0)
     """Between two looks for base models with a new revision, which the versions of some domains follow."""
     scratch: Path | None = None

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 from fleet_events.v1 import (
+    AdapterActivated,
+    AdapterDeactivated,
     AdapterRegistered,
     DatasetQueued,
     FeedbackRecorded,
@@ -24,6 +26,7 @@ from services.trainer.datasets.store import samples as store
 from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
+from services.trainer.retraining.store import evidence
 from services.trainer.runs.job_run import run_next_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -81,7 +84,9 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
 
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
-    """A rated answer that brings its own text becomes a rated sample of its domain."""
+    """A rating counts for the adapter; a rated answer that brings its own text becomes a rated sample of its domain."""
+    if event.adapter_id and event.rating:
+        await evidence.add_rating(tx.connection, event)
     if not (event.domain and event.prompt and event.completion):
         return
     sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
@@ -96,6 +101,18 @@ async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: Tra
 async def remember_adapter(event: AdapterRegistered, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
     """Keep which job made an adapter, so that a request can continue it by its id."""
     await jobs_store.add_adapter(tx.connection, event)
+
+
+@handlers.on(AdapterActivated)
+async def remember_activation(event: AdapterActivated, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep which version answers for its family: it is trained further by the domain's retraining rules."""
+    await evidence.save_activation(tx.connection, event, tx.cause.time if tx.cause else datetime.now(UTC))
+
+
+@handlers.on(AdapterDeactivated)
+async def forget_activation(event: AdapterDeactivated, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep that no version answers for the family, until another one does."""
+    await evidence.save_deactivation(tx.connection, event, tx.cause.time if tx.cause else datetime.now(UTC))
 
 
 @handlers.on(GoldenDatasetPublished)

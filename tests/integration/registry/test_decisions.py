@@ -180,3 +180,35 @@ async def test_approvals_at_once_leave_one_version_active(registry: RunningServi
     assert [answer.status_code for answer in answers] == [200] * 4
     found = (await registry.client.get("/v1/adapters", params={"domain": domain, "active": "true"})).json()["adapters"]
     assert [one["adapter_id"] for one in found] == [names[-1]]
+
+
+@pytest.mark.requirement("LA-5.1")
+async def test_a_policy_decides_on_metrics_and_on_preferred_answers_too(
+    registry: RunningService, upstream: Upstream, peft: Path, domain: str
+) -> None:
+    policy = {"minimum_metrics": {"pass_at_1": 0.8}, "minimum_win_rate": 0.45}
+    stored = await registry.client.put(f"/v1/policies/{domain}", json=policy)
+    assert stored.status_code == 200, stored.text
+    assert {name: stored.json()[name] for name in policy} == policy
+    first, unmeasured, rejected = [(await upload(registry.client, peft, domain=domain)).json() for _ in range(3)]
+    good = v1.Metric(name="pass_at_1", value=0.95, ci_low=0.85, ci_high=1.0, samples=40)
+    active = first["adapter_id"]
+    rate = {"compared_with": active, "evaluation_id": "ev-old", "samples": 40, "wins": 5, "losses": 15, "ties": 20}
+    lost = v1.Preference(**rate, win_rate=0.375, ci_low=0.27, ci_high=0.48, consistency=1.0, position_bias=0.0)
+
+    async def status(adapter: dict[str, Any]) -> Any:
+        found = (await registry.client.get(f"/v1/adapters/{adapter['adapter_id']}")).json()
+        return found["status"] if found["evaluation"] else None
+
+    await upstream.publish(upstream.scored(first, 96, metrics=(good,)))
+    assert await eventually(lambda: status(first)) == "approved"
+    await upstream.publish(upstream.scored(unmeasured, 96, against=active))
+    await upstream.publish(upstream.scored(rejected, 96, against=active, metrics=(good,), preference=lost))
+    assert await eventually(lambda: status(unmeasured)) == "pending_review"
+    assert await eventually(lambda: status(rejected)) == "pending_review"
+    requested = await eventually(lambda: upstream.published(v1.ReviewRequested, domain=domain))
+    reasons = {event.adapter_id: event.reason for event in requested}
+    assert "metric pass_at_1 was not measured" in reasons[unmeasured["adapter_id"]]
+    assert f"answers preferred to those of {active}: 0.38 [0.27, 0.48]" in reasons[rejected["adapter_id"]]
+    wrong = await registry.client.put(f"/v1/policies/{domain}", json={"minimum_metrics": {"pass_at_1": 2}})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "minimum_metrics.pass_at_1")

@@ -1,6 +1,15 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
-from fleet_cli.client.responses.evaluator import Agreement, Bounds, Calibration, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses.evaluator import (
+    Agreement,
+    Bounds,
+    Calibration,
+    Evaluation,
+    EvaluationDetail,
+    GoldenChanged,
+    GoldenSet,
+    JudgedSample,
+)
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
 from fleet_cli.client.responses.registry import (
     Adapter,
@@ -10,10 +19,13 @@ from fleet_cli.client.responses.registry import (
     ComparedPair,
     ComparedVersion,
     DomainStatistics,
+    Evidence,
+    FamilyRollouts,
     Link,
     Migration,
     Provenance,
     Refusal,
+    Rollout,
     Statistics,
     Tested,
     Update,
@@ -35,6 +47,10 @@ from fleet_cli.client.responses.trainer import (
     JobAccepted,
     Metric,
     Recorded,
+    RetrainingFiring,
+    RetrainingFirings,
+    RetrainingRules,
+    RetrainingSuppressed,
     Uploaded,
 )
 
@@ -60,11 +76,15 @@ __all__ = [
     "DroppedRecord",
     "DroppedRecords",
     "Evaluation",
+    "EvaluationDetail",
+    "Evidence",
+    "FamilyRollouts",
     "FilterCount",
     "GoldenChanged",
     "GoldenSet",
     "Job",
     "JobAccepted",
+    "JudgedSample",
     "Link",
     "Match",
     "Message",
@@ -74,6 +94,11 @@ __all__ = [
     "Recorded",
     "Refusal",
     "Reply",
+    "RetrainingFiring",
+    "RetrainingFirings",
+    "RetrainingRules",
+    "RetrainingSuppressed",
+    "Rollout",
     "Route",
     "RouteAnswer",
     "Served",
