@@ -63,7 +63,7 @@ def _asks(caller: Generates, parts: Parts) -> Caller:
     return caller
 
 
-Asks = Annotated[Caller, Depends(_asks)]
+LimitedCaller = Annotated[Caller, Depends(_asks)]
 Judges = Annotated[Caller, Depends(require("feedback"))]
 
 
@@ -83,7 +83,7 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 
 
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
-async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def chat(body: ChatRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     async with AsyncExitStack() as held:
         query = Query(body.user_turns[-1], body.user_turns[:-1])
@@ -99,7 +99,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
-async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def completions(body: CompletionRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Continue texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
     async with AsyncExitStack() as held:
         chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)
@@ -166,7 +166,7 @@ def _tasks(
 
 
 @router.post("/v1/embeddings", openapi_extra=_PROMPTS)
-async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def embeddings(body: EmbeddingRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that `model` names."""
     embedder, extra = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:
