@@ -158,12 +158,12 @@ class Grammars:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UnsuitableForm(
-                "this base model's tokenizer is none of the tokenizers library, whose tokens alone can be followed"
+                "this base model's tokenizer is not of the tokenizers library, whose tokens alone can be followed"
             )
-        told = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+        description = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
         try:
             return LLTokenizer(
-                json.dumps(told), n_vocab=max(self._size, len(self._tokenizer)), eos_token=self._ends or None
+                json.dumps(description), n_vocab=max(self._size, len(self._tokenizer)), eos_token=self._ends or None
             )
         except ValueError as error:
             raise UnsuitableForm(
@@ -189,9 +189,9 @@ def _compiled(trie: LLTokenizer, form: Form) -> LLMatcher:
             grammar = LLMatcher.grammar_from_lark(
                 "start: " + " | ".join(json.dumps(one) for one in json.loads(form.source))
             )
-    faulty, told = LLMatcher.validate_grammar_with_warnings(grammar, trie)
+    faulty, messages = LLMatcher.validate_grammar_with_warnings(grammar, trie)
     if faulty:
-        raise UnsuitableForm(_reason(told[0]))
+        raise UnsuitableForm(_reason(messages[0]))
     matcher = LLMatcher(trie, grammar, log_level=0)
     if matcher.is_error():
         raise UnsuitableForm(_reason(matcher.get_error()))
@@ -201,11 +201,11 @@ def _compiled(trie: LLTokenizer, form: Form) -> LLMatcher:
     return matcher
 
 
-def _reason(told: str) -> str:
+def _reason(message: str) -> str:
     """The sentence of a fault: the last line that names an error, else the first."""
-    named = [line.removeprefix("error: ") for line in told.splitlines() if line.startswith("error: ")]
-    return named[-1] if named else _first_line(told)
+    named = [line.removeprefix("error: ") for line in message.splitlines() if line.startswith("error: ")]
+    return named[-1] if named else _first_line(message)
 
 
-def _first_line(told: str) -> str:
-    return told.strip().partition("\n")[0][:500]
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0][:500]

@@ -107,7 +107,7 @@ def converse(session: Session, story: Story, model: str) -> int:
         answer_id, known = ask_and_rate(session, model, question, right, f"user-{number}")
         if not known:
             corrections.append({"prompt": question, "completion": right, "rating": GOOD, "id": answer_id})
-    session.note(f"users asked {len(story.questions)} questions about the gap and corrected {len(corrections)} answers")
+    session.note(f"users sent {len(story.questions)} questions about the gap and corrected {len(corrections)} answers")
     if corrections:
         session.client.call(calls.record_samples(story.domain, to_ndjson(corrections)))
     return len(corrections)

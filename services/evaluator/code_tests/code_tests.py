@@ -91,10 +91,10 @@ class CodeTests:
             return CodeRun(False, str(limit))
         try:
             found = json.loads(ended.output)
-            fault, told = str(found.get("fault", "")), found.get("token")
+            fault, given = str(found.get("fault", "")), found.get("token")
         except (ValueError, AttributeError):
-            fault, told = f"the interpreter ended early, with status {ended.status}", None
-        return CodeRun(True) if told == token else CodeRun(False, fault or "ended before the last test")
+            fault, given = f"the interpreter ended early, with status {ended.status}", None
+        return CodeRun(True) if given == token else CodeRun(False, fault or "ended before the last test")
 
 
 async def first_fault(tests: CodeTests, samples: Sequence[GoldenSample]) -> str:

@@ -12,7 +12,7 @@ from fleet_kit.http_openapi import answers_with
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, NotFound
 from services.inference.http import embeddings, feedback, listings, openai_format
-from services.inference.http.access import Asks, Generates, Parts, counted_caller, started_parts
+from services.inference.http.access import Generates, LimitedCaller, Parts, counted_caller, started_parts
 from services.inference.http.answering import answer
 from services.inference.http.chat_prompt import chat_prompt
 from services.inference.http.comparing import compared
@@ -53,7 +53,7 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 
 
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
-async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def chat(body: ChatRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Answer a conversation, whole or as server-sent events; with `compare` by several models side by side."""
     if body.compare:
         return await compared(body, request, caller, parts)
@@ -69,7 +69,7 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
-async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def completions(body: CompletionRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Continue texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
     async with AsyncExitStack() as held:
         chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)

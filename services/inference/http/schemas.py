@@ -240,7 +240,7 @@ class ChatRequest(GenerationRequest, ToolFields):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not requested."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
@@ -272,7 +272,7 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not requested."""
         return self.logprobs
 
     @property
