@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ class BertEncoder:
     def __init__(self, model: SentenceTransformer) -> None:
         from tokenizers import Tokenizer
 
-        bert = model[0].auto_model
+        bert: Any = model[0].auto_model
         self._tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(int(model.max_seq_length or bert.config.max_position_embeddings))
@@ -76,7 +77,7 @@ class BertEncoder:
         modules = [type(one).__name__ for one in model]
         if modules not in (["Transformer", "Pooling", "Normalize"], ["Transformer", "Pooling"]):
             return None
-        bert = model[0].auto_model
+        bert: Any = model[0].auto_model
         config = bert.config
         plain = (
             type(bert).__name__ == "BertModel"
@@ -102,7 +103,7 @@ class BertEncoder:
             states = layer_norm(words + positions, (words.shape[1],), *self._norm, self._epsilon)
             for layer in self._layers:
                 states = self._through(layer, states, lengths)
-            means = torch.stack([one.mean(dim=0) for one in states.split(lengths)])
+            means = torch.stack([one.mean(dim=0) for one in _apart(states, 0, lengths)])
             return np.asarray(normalize(means, dim=1).numpy())
 
     def _through(self, layer: _Layer, states: Tensor, lengths: list[int]) -> Tensor:
@@ -111,9 +112,15 @@ class BertEncoder:
         three = linear(states, *layer.attention).view(tokens, 3, self._heads, hidden // self._heads)
         # [1, heads, tokens of the text, hidden / heads]
         query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in three.unbind(dim=1))
-        texts = zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True)
+        texts = zip(*(_apart(one, 2, lengths) for one in (query, key, value)), strict=True)
         seen = torch.cat([scaled_dot_product_attention(*one) for one in texts], dim=2)
         mixed = linear(seen.squeeze(0).transpose(0, 1).reshape(tokens, hidden), *layer.output)
         states = layer_norm(states + mixed, (hidden,), *layer.output_norm, self._epsilon)
         grown = linear(gelu(linear(states, *layer.inner)), *layer.outer)
         return layer_norm(states + grown, (hidden,), *layer.outer_norm, self._epsilon)
+
+
+def _apart(rows: Tensor, dim: int, lengths: Sequence[int]) -> list[Tensor]:
+    """The rows of each text."""
+    ends = accumulate(lengths)
+    return [rows.narrow(dim, end - length, length) for end, length in zip(ends, lengths, strict=True)]
