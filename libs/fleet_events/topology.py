@@ -12,6 +12,7 @@ from fleet_events import v1
 from fleet_events.message import Event
 
 __all__ = [
+    "ANSWERS",
     "BUCKETS",
     "DATA",
     "DEAD_STREAM",
@@ -63,7 +64,7 @@ GIBIBYTE = 1024**3
 
 @dataclass(frozen=True)
 class Stream:
-    """A JetStream stream of events. Each has room of its own: whoever fills one takes none from the others."""
+    """A JetStream stream of events. Each has room of its own: a publisher that fills one takes none from the others."""
 
     name: str
     max_bytes: int
@@ -82,7 +83,16 @@ DATA = Stream(
 SERVING = Stream(
     "LORAFLEET_SERVING", GIBIBYTE // 2, "what inference reports: it grows with every answer", max_age=timedelta(days=7)
 )
-STREAMS = (FACTS, DATA, SERVING)
+ANSWERS = Stream(
+    "LORAFLEET_ANSWERS",
+    GIBIBYTE // 4,
+    "answers with their prompts, where a domain's policy lets them be recorded, on their way to the trainer; a message "
+    "can be deleted by its sequence",
+    max_age=timedelta(days=2),
+)
+"""Apart from what inference reports: a full one ends the recording of answers and nothing else, and what people wrote
+is gone from the bus within days."""
+STREAMS = (FACTS, DATA, SERVING, ANSWERS)
 STREAM = FACTS.name
 
 
@@ -116,10 +126,14 @@ class Row:
     followed_by: tuple[str, ...] = ()
     keep: timedelta | None = None
     """None keeps it as long as its stream does: projections are rebuilt from the facts."""
+    stored_in: Stream | None = None
+    """Its stream, where that does not follow from who publishes it."""
 
     @property
     def stream(self) -> Stream:
         """Where it is stored: what outsiders may publish, and what grows with every answer, is kept apart."""
+        if self.stored_in is not None:
+            return self.stored_in
         if UPSTREAM in self.published_by:
             return DATA
         return SERVING if self.published_by == ("inference",) else FACTS
@@ -138,7 +152,7 @@ class Followed:
 class Bucket:
     """A key-value bucket: what the replicas of one service announce, dropped when it is not announced again.
 
-    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays that nobody renews.
+    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays without renewal.
     """
 
     name: str
@@ -195,6 +209,13 @@ TOPOLOGY: tuple[Row, ...] = (
         (UPSTREAM, "inference"),
         (Consumer("registry"), Consumer("trainer")),
     ),
+    Row(
+        v1.GenerationRecorded,
+        "lorafleet.v1.answer.generation_recorded",
+        ("inference",),
+        (Consumer("trainer"),),
+        stored_in=ANSWERS,
+    ),
     # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
     Row(
         v1.DatasetQueued,
@@ -203,16 +224,22 @@ TOPOLOGY: tuple[Row, ...] = (
         (replace(_long("trainer"), workers=MAX_BUILDS),),
     ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
-    # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority. What
-    # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox.
-    Row(v1.TrainingRequested, "lorafleet.v1.training.requested", (UPSTREAM, "trainer"), (Consumer("trainer"),)),
+    # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
+    # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask
+    # for, and the registry what carries a version over to another base model.
+    Row(
+        v1.TrainingRequested,
+        "lorafleet.v1.training.requested",
+        (UPSTREAM, "trainer", "registry"),
+        (Consumer("trainer"),),
+    ),
     # Tickets as well: a worker that gets one trains the best job that waits.
     Row(v1.TrainingQueued, "lorafleet.v1.training.queued", ("trainer",), (_long("trainer"),)),
     Row(v1.TrainingStarted, "lorafleet.v1.training.started", ("trainer",)),
     Row(v1.TrainingProgressed, "lorafleet.v1.training.progressed", ("trainer",), keep=WEEK),
     Row(v1.TrainingCompleted, "lorafleet.v1.training.completed", ("trainer",), (Consumer("registry"),)),
-    Row(v1.TrainingFailed, "lorafleet.v1.training.failed", ("trainer",)),
-    Row(v1.TrainingCancelled, "lorafleet.v1.training.cancelled", ("trainer",)),
+    Row(v1.TrainingFailed, "lorafleet.v1.training.failed", ("trainer",), (Consumer("registry"),)),
+    Row(v1.TrainingCancelled, "lorafleet.v1.training.cancelled", ("trainer",), (Consumer("registry"),)),
     Row(v1.TrainingPaused, "lorafleet.v1.training.paused", ("trainer",)),
     Row(
         v1.AdapterRegistered,
@@ -239,17 +266,23 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.AdapterActivated,
         "lorafleet.v1.adapter.activated",
         ("registry",),
-        (Consumer("router"), Consumer("evaluator")),
+        (Consumer("router"), Consumer("evaluator"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(
         v1.AdapterDeactivated,
         "lorafleet.v1.adapter.deactivated",
         ("registry",),
-        (Consumer("router"),),
+        (Consumer("router"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    # Among the adapters' subjects: who follows those is let see no more for it.
+    Row(v1.PolicyChanged, "lorafleet.v1.adapter.policy_changed", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryStarted, "lorafleet.v1.adapter.canary_started", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryAdvanced, "lorafleet.v1.adapter.canary_advanced", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryRolledBack, "lorafleet.v1.adapter.canary_rolled_back", ("registry",), followed_by=("inference",)),
+    Row(v1.UpdateRecommended, "lorafleet.v1.adapter.update_recommended", ("registry",)),
     Row(
         v1.AdapterLoaded,
         "lorafleet.v1.serving.adapter_loaded",
@@ -257,10 +290,23 @@ TOPOLOGY: tuple[Row, ...] = (
         (Consumer("registry"),),
         keep=WEEK,
     ),
-    Row(v1.AdapterUnloaded, "lorafleet.v1.serving.adapter_unloaded", ("inference",), keep=WEEK),
+    Row(
+        v1.AdapterUnloaded,
+        "lorafleet.v1.serving.adapter_unloaded",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
     Row(
         v1.GenerationCompleted,
         "lorafleet.v1.serving.generation_completed",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
+    Row(
+        v1.GenerationFailed,
+        "lorafleet.v1.serving.generation_failed",
         ("inference",),
         (Consumer("registry"),),
         keep=WEEK,

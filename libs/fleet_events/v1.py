@@ -30,6 +30,62 @@ class Method(ClosedSet):
     DORA = "dora"
 
 
+class RecordAnswers(ClosedSet):
+    """Which answers of the domain may become data. none: no answer. rated: an answer that gets feedback. sampled: the
+    share `record_fraction` of all requests. all: every answer."""
+
+    NONE = "none"
+    RATED = "rated"
+    SAMPLED = "sampled"
+    ALL = "all"
+
+
+class PersonalDataAction(ClosedSet):
+    """What happens to personal data that has a form (e-mail addresses, telephone, account and card numbers, IP addresses)
+    before an answer is recorded. mask: it is replaced by its kind. drop: the answer is not recorded."""
+
+    MASK = "mask"
+    DROP = "drop"
+
+
+class DeliveryMode(ClosedSet):
+    """at_once: no rollout. canary: the candidate answers a growing part of the callers. shadow: it answers beside the
+    incumbent, shown to nobody. ab: it answers a fixed part of the callers until a difference is shown."""
+
+    AT_ONCE = "at_once"
+    CANARY = "canary"
+    SHADOW = "shadow"
+    AB = "ab"
+
+
+class RolloutMetric(ClosedSet):
+    """error_rate: requests without an answer. refusal_rate: requests that the adapter was not fit to answer, or answered
+    with nothing. latency: answers slower than the policy's limit. rating: mean rating, 1 to 5. preference: comparisons
+    that the candidate lost."""
+
+    ERROR_RATE = "error_rate"
+    REFUSAL_RATE = "refusal_rate"
+    LATENCY = "latency"
+    RATING = "rating"
+    PREFERENCE = "preference"
+
+
+class RolloutArm(ClosedSet):
+    """Whether the candidate or the incumbent was to answer it."""
+
+    CANDIDATE = "candidate"
+    INCUMBENT = "incumbent"
+
+
+class Failure(ClosedSet):
+    """refused: the adapter failed its checks, so that it has no proven effect. busy: it was not loaded or had no room in
+    time. fault: the engine failed."""
+
+    REFUSED = "refused"
+    BUSY = "busy"
+    FAULT = "fault"
+
+
 class Scheduler(ClosedSet):
     """Course of the learning rate: constant, linear or cosine."""
 
@@ -88,12 +144,22 @@ class ExportKind(ClosedSet):
     INT4 = "int4"
 
 
+class RetrainingTrigger(ClosedSet):
+    """What a retraining rule reacted to; empty for a person's or another system's request."""
+
+    NEW_SAMPLES = "new_samples"
+    RATING_TREND = "rating_trend"
+    DRIFT = "drift"
+    SCHEDULE = "schedule"
+    NEW_BASE_MODEL = "new_base_model"
+
+
 DOMAIN_NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
 DomainName = Annotated[str, Field(pattern=DOMAIN_NAME)]
 
 
 class Blob(Message):
-    """Content in the object store, addressed by its digest. Whoever reads it checks the digest."""
+    """Content in the object store, addressed by its digest. Readers check the digest."""
 
     uri: Annotated[str, Field(pattern="^s3://[a-z0-9.-]+/.+$")]
     """Where it lies, for example s3://lorafleet/trainer/artifacts/<sha256>."""
@@ -183,6 +249,110 @@ class Adapter(Message):
     """Absent where it was not trained here: then only description and example prompts describe its purpose."""
 
 
+class Rollout(Message):
+    """How a candidate takes over from its family's active version."""
+
+    rollout_id: Annotated[str, Field(min_length=1)]
+    """Unique; with the family it salts the split of callers."""
+    mode: DeliveryMode
+    """at_once: no rollout. canary: the candidate answers a growing part of the callers. shadow: it answers beside the
+ incumbent, shown to nobody. ab: it answers a fixed part of the callers until a difference is shown."""
+    candidate_id: Annotated[str, Field(min_length=1)]
+    """Approved version that is to take over."""
+    incumbent_id: Annotated[str, Field(min_length=1)]
+    """Active version that it is compared with."""
+    step: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Number of the step, from 0."""
+    share: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Part of the family's callers whose requests the candidate answers."""
+
+
+class Evidence(Message):
+    """What a step of a rollout found for one metric."""
+
+    metric: RolloutMetric
+    """error_rate: requests without an answer. refusal_rate: requests that the adapter was not fit to answer, or answered
+ with nothing. latency: answers slower than the policy's limit. rating: mean rating, 1 to 5. preference: comparisons
+ that the candidate lost."""
+    candidate_outcomes: Int64 = 0
+    """Outcomes of the candidate."""
+    incumbent_outcomes: Int64 = 0
+    """Outcomes of the incumbent."""
+    candidate: Double | None = None
+    """Mean of the candidate's, in the metric's unit; absent without outcomes."""
+    incumbent: Double | None = None
+    """Mean of the incumbent's; for a preference one half."""
+    ci_low: Double = 0.0
+    """Interval of candidate minus incumbent that holds at every look."""
+    ci_high: Double = 0.0
+    log_evidence: Double = 0.0
+    """Natural logarithm of the evidence that the candidate is worse by more than is tolerated."""
+    line: Double = 0.0
+    """Where that refutes "not worse"."""
+    test: str = ""
+    """Name of the test."""
+
+
+class RolloutPart(Message):
+    """The part that a request has in a rollout."""
+
+    rollout_id: Annotated[str, Field(min_length=1)]
+    step: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Step at which it was chosen."""
+    arm: RolloutArm
+    """Whether the candidate or the incumbent was to answer it."""
+    shadow: Bool = False
+    """The answer was shown to nobody: another one was."""
+
+
+class WeightedAdapter(Message):
+    """One adapter of a set that answers together."""
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(min_length=1)]
+    weight: Double = 0.0
+    """Factor of what it adds."""
+
+
+class Turn(Message):
+    """One turn of a conversation."""
+
+    role: Annotated[str, Field(min_length=1)]
+    """system, user, assistant or tool."""
+    content: str = ""
+
+
+class Sampling(Message):
+    """How the tokens of an answer were drawn."""
+
+    temperature: Double = 0.0
+    """0 is greedy."""
+    top_p: Double = 0.0
+    top_k: Int32 = 0
+    """Only so many of the likeliest tokens; 0 is all of them."""
+    min_p: Double = 0.0
+    seed: Int64 | None = None
+    max_tokens: Int32 = 0
+    repetition_penalty: Double | None = None
+    presence_penalty: Double = 0.0
+    frequency_penalty: Double = 0.0
+    stop: tuple[str, ...] = ()
+    """Texts before the first of which the answer ends."""
+
+
+class Consent(Message):
+    """The policy under which an answer was recorded; where several domains took part, the strictest of theirs."""
+
+    record_answers: RecordAnswers
+    """Which answers may become data; of none no answer is recorded."""
+    record_fraction: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Share of the requests, where it is sampled; else 0."""
+    personal_data: PersonalDataAction
+    """What happened to personal data."""
+    revision: Int64 = 0
+    """Revision of the policy of the answer's domain."""
+
+
 class CriterionChange(Message):
     """How one criterion moved between two versions."""
 
@@ -253,13 +423,13 @@ class Metric(Message):
 
 
 class JudgedBy(Message):
-    """Who judged, and how it was asked. Empty where a value does not apply."""
+    """Who judged, and how it was called. Empty where a value does not apply."""
 
     name: str = ""
     """Of the evaluator's settings; `reference-judge` for the reference judge."""
     version: str = ""
     model: str = ""
-    """Language model that was asked."""
+    """Language model that was called."""
     prompt_sha256: str = ""
     """Digest of the parts of every request other than the sample."""
     parameters: dict[str, str] = Field(default_factory=dict)
@@ -272,15 +442,6 @@ class GoldenPrint(Message):
     """SHA-256 of the prompt's exact form: NFC, lower case, each run of white space one space."""
     signature: Annotated[str, Field(max_length=4096)] = ""
     """MinHash of its shingles by the event's scheme: 32-bit values, little endian, base64."""
-
-
-class WeightedAdapter(Message):
-    """One adapter of a set that answers together."""
-
-    adapter_id: Annotated[str, Field(min_length=1)]
-    artifact_sha256: Annotated[str, Field(min_length=1)]
-    weight: Double = 0.0
-    """Factor of what it adds."""
 
 
 class Hyperparameters(Message):
@@ -347,7 +508,7 @@ class Export(Message):
     """Share of validation positions at which it prefers the same token as the adapter itself."""
     validation_loss: Double | None = None
     quality_threshold: Double | None = None
-    """What its quantisation profile asks of same_token."""
+    """What its quantisation profile requires of same_token."""
     fit: Bool = False
     """Whether it meets that; a form that loses nothing always does."""
 
@@ -423,6 +584,10 @@ class AdapterActivated(Event):
     reason: str = ""
     replaces: str = ""
     """Version that it takes over from, if any."""
+    rollout_id: str = ""
+    """Rollout that ends with this activation, if any."""
+    evidence: tuple[Evidence, ...] = ()
+    """What that rollout's last step found."""
 
 
 class AdapterDeactivated(Event):
@@ -451,6 +616,176 @@ class AdapterRolledBack(Event):
     to_adapter_id: Annotated[str, Field(min_length=1)]
     revision: Int64 = 0
     by: str = ""
+    reason: str = ""
+
+
+class PolicyChanged(Event):
+    """A domain's policy was set: what other services need to know of it."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.PolicyChanged"
+
+    domain: DomainName
+    revision: Annotated[int, Field(ge=1, le=2**63 - 1), INTEGER, QUOTED]
+    """Counts the changes of this domain's policy, from 1; what is older than what you hold is ignored."""
+    by: Annotated[str, Field(min_length=1)]
+    record_answers: RecordAnswers
+    """Which answers of the domain may become data. none: no answer. rated: an answer that gets feedback. sampled: the
+ share `record_fraction` of all requests. all: every answer."""
+    record_fraction: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Share of the requests whose answers are recorded where `record_answers` is sampled; else 0."""
+    personal_data: PersonalDataAction
+    """What happens to personal data that has a form (e-mail addresses, telephone, account and card numbers, IP addresses)
+ before an answer is recorded. mask: it is replaced by its kind. drop: the answer is not recorded."""
+
+
+class UpdateRecommended(Event):
+    """A compatible version is significantly better than its family's active one. Published once for each two versions."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.UpdateRecommended"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    running: Annotated[str, Field(min_length=1)]
+    """Version that is active."""
+    available: Annotated[str, Field(min_length=1)]
+    """Version that is recommended in its place."""
+    difference: Double = 0.0
+    """Mean of the paired differences, in score points, with its confidence interval, which lies above 0."""
+    ci_low: Double = 0.0
+    ci_high: Double = 0.0
+    improvement: Double = 0.0
+    """The difference in per cent of the active version's score."""
+    samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Samples that both have a score for."""
+    reason: str = ""
+    applied: Bool = False
+    """Whether the domain's policy activates it at once."""
+
+
+class CanaryStarted(Event):
+    """A candidate begins to take over from its family's active version."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.CanaryStarted"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    """Counts the family's changes; what is older than what you hold is ignored."""
+    rollout: Rollout
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
+class CanaryAdvanced(Event):
+    """A rollout is at its next step, or is paused or goes on at this one. It is completed by AdapterActivated."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.CanaryAdvanced"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    rollout: Rollout
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    """What the step before found."""
+    paused: Bool = False
+    """It keeps its step until a human resumes it, and still goes back by itself."""
+
+
+class CanaryRolledBack(Event):
+    """A rollout ended without its candidate, which stays approved and not active: the incumbent answers alone."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.CanaryRolledBack"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    rollout: Rollout
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+
+class GenerationCompleted(Event):
+    """An answer was given."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationCompleted"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    requested_model: str = ""
+    """The requested model: base model, adapter, family or auto."""
+    adapter_id: str = ""
+    """Adapter that answered; empty is the base model."""
+    domain: str = ""
+    artifact_sha256: str = ""
+    """Digest of the artifact that answered."""
+    base_model: Annotated[str, Field(min_length=1)]
+    prompt_tokens: Int32 = 0
+    completion_tokens: Int32 = 0
+    latency_ms: Double = 0.0
+    finish_reason: str = ""
+    """stop, length or cancelled."""
+    routed: str = ""
+    """Why auto chose it, or why it did not."""
+    caller: str = ""
+    replica: str = ""
+    mix: tuple[WeightedAdapter, ...] = ()
+    """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
+    fallback: str = ""
+    """Why another model answered than the requested one, where a fallback was allowed; else empty."""
+    base_model_revision: str = ""
+    """Digest of the base model's files."""
+    rollout: RolloutPart | None = None
+    """Its part in a rollout, if it has one."""
+
+
+class GenerationFailed(Event):
+    """A request that has a part in a rollout got no answer from the version that it was given to."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationFailed"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    requested_model: str = ""
+    """The requested model: a family or auto."""
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: str = ""
+    base_model: str = ""
+    rollout: RolloutPart
+    failure: Failure
+    """refused: the adapter failed its checks, so that it has no proven effect. busy: it was not loaded or had no room in
+ time. fault: the engine failed."""
+    code: str = ""
+    """Code of the error, as the caller got it."""
+    caller: str = ""
+    replica: str = ""
+
+
+class AdapterLoaded(Event):
+    """A replica holds an adapter and has proved its effect."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterLoaded"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(min_length=1)]
+    replica: Annotated[str, Field(min_length=1)]
+    load_ms: Double = 0.0
+    modules_bound: Int32 = 0
+    max_delta: Double = 0.0
+    """Largest absolute change of the probe prompt's logits."""
+
+
+class AdapterUnloaded(Event):
+    """A replica holds an adapter no longer."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterUnloaded"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: str = ""
+    replica: Annotated[str, Field(min_length=1)]
     reason: str = ""
 
 
@@ -484,7 +819,7 @@ class PreferenceRecorded(Event):
 
 
 class FeedbackRecorded(Event):
-    """A person's rating of an answer."""
+    """What a person thinks of an answer: its rating, what would have been right, another answer that it is better than."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.FeedbackRecorded"
 
@@ -501,6 +836,56 @@ class FeedbackRecorded(Event):
     prompt: str = ""
     """The rated exchange itself, where the sender has it: with both, the answer becomes a rated sample of the domain."""
     completion: str = ""
+    correction: Annotated[str, Field(max_length=50000)] = ""
+    """The answer that would have been right."""
+    preferred_over: Annotated[str, Field(max_length=500)] = ""
+    """Generation id of another answer to the same prompt that this one is better than."""
+    subject: Annotated[str, Field(max_length=512)] = ""
+    """Person whom the feedback is about and by, as the application names its users; empty where `by` is all that is known."""
+
+
+class GenerationRecorded(Event):
+    """An answer that may become training data: its domain's policy permitted it to be recorded. Personal data that has a
+    form is masked in it, or it is not recorded, as the policy has it."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationRecorded"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    domain: DomainName
+    """Domain whose data it is: that of the adapter, or of the model that was requested where the base model answered."""
+    requested_model: str = ""
+    adapter_id: str = ""
+    """Adapter that answered; empty is the base model."""
+    artifact_sha256: str = ""
+    """Digest of the artifact that answered."""
+    mix: tuple[WeightedAdapter, ...] = ()
+    """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
+    base_model: BaseModel
+    sampling: Sampling
+    routed: str = ""
+    """Why auto chose the adapter."""
+    fallback: str = ""
+    """Why another model answered than the requested one, where a fallback was allowed; else empty."""
+    messages: tuple[Turn, ...] = ()
+    """The prompt: system message, earlier turns and question, oldest first. Empty where `content` has it."""
+    answer: str = ""
+    """Empty where `content` has it."""
+    content: Blob | None = None
+    """JSON {"generation_id", "messages": [{"role", "content"}], "answer"}, where that is too large for the bus."""
+    finish_reason: str = ""
+    """stop or length."""
+    consent: Consent
+    masked: tuple[str, ...] = ()
+    """Kinds of personal data that were masked."""
+    subject: Annotated[str, Field(max_length=512)] = ""
+    """Person whom the exchange is about, as the application names its users (the request's `user` or
+ `safety_identifier`)."""
+    caller: str = ""
+    """Who asked, as the access token names them."""
+    comparison_id: Annotated[str, Field(max_length=1500)] = ""
+    """The request's answers that were given side by side have one; empty for a single answer."""
+    answered_at: Timestamp | None = None
+    """When it was given, which may be long before feedback let it be recorded."""
 
 
 class DatasetQueued(Event):
@@ -587,9 +972,17 @@ class EvaluationScored(Event):
     preference: Preference | None = None
     """Answers beside those of the version it would replace; absent where the judge compares no pairs."""
     agreement: Agreement | None = None
-    """Absent where too few answers are labelled to tell."""
+    """Absent where too few answers are labelled."""
     metrics: tuple[Metric, ...] = ()
     """`golden_dataset_accuracy` (the fraction of passed samples), and what the evaluator's settings name."""
+    scores: Blob | None = None
+    """The decided samples' scores by sample id, JSON, without any text: what two versions are compared on."""
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Longest answer that was allowed, in tokens. Scores under another one do not compare."""
+    golden_version: str = ""
+    """Version of the golden data set."""
+    not_compared: str = ""
+    """Why it is not compared with the version it would replace; empty where it is, or there is none."""
 
 
 class EvaluationFailed(Event):
@@ -638,64 +1031,6 @@ class GoldenDatasetPublished(Event):
     prints: tuple[GoldenPrint, ...] = ()
 
 
-class GenerationCompleted(Event):
-    """An answer was given."""
-
-    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationCompleted"
-
-    generation_id: Annotated[str, Field(min_length=1)]
-    requested_model: str = ""
-    """The requested model: base model, adapter, family or auto."""
-    adapter_id: str = ""
-    """Adapter that answered; empty is the base model."""
-    domain: str = ""
-    artifact_sha256: str = ""
-    """Digest of the artifact that answered."""
-    base_model: Annotated[str, Field(min_length=1)]
-    prompt_tokens: Int32 = 0
-    completion_tokens: Int32 = 0
-    latency_ms: Double = 0.0
-    finish_reason: str = ""
-    """stop, length or cancelled."""
-    routed: str = ""
-    """Why auto chose it, or why it did not."""
-    caller: str = ""
-    replica: str = ""
-    mix: tuple[WeightedAdapter, ...] = ()
-    """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
-    fallback: str = ""
-    """Why another model answered than the requested one, where a fallback was allowed; else empty."""
-    base_model_revision: str = ""
-    """Digest of the base model's files."""
-
-
-class AdapterLoaded(Event):
-    """A replica holds an adapter and has proved its effect."""
-
-    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterLoaded"
-
-    adapter_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(min_length=1)]
-    artifact_sha256: Annotated[str, Field(min_length=1)]
-    replica: Annotated[str, Field(min_length=1)]
-    load_ms: Double = 0.0
-    modules_bound: Int32 = 0
-    max_delta: Double = 0.0
-    """Largest absolute change of the probe prompt's logits."""
-
-
-class AdapterUnloaded(Event):
-    """A replica holds an adapter no longer."""
-
-    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterUnloaded"
-
-    adapter_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(min_length=1)]
-    artifact_sha256: str = ""
-    replica: Annotated[str, Field(min_length=1)]
-    reason: str = ""
-
-
 class TrainingRequested(Event):
     """Train an adapter and take it all the way: register, evaluate, approve, activate."""
 
@@ -725,7 +1060,7 @@ class TrainingRequested(Event):
     description: Annotated[str, Field(max_length=2000)] = ""
     """What the adapter is for: the router matches queries against it."""
     requested_by: Annotated[str, Field(max_length=1000)] = ""
-    """Who asked; set by the service when it comes over HTTP."""
+    """The requester; set by the service when it comes over HTTP."""
     base_model: Annotated[str, Field(max_length=200)] = ""
     """Base model by name; empty takes the trainer's."""
     objective: Annotated[Objective | Literal[""], OrEmpty(Objective)] = ""
@@ -737,6 +1072,10 @@ class TrainingRequested(Event):
     exports: Annotated[tuple[ExportKind, ...], Field(max_length=6)] = ()
     """Further forms of the finished adapter: gguf (its own numbers, for llama.cpp), gguf-q8_0, gguf-q6_k and gguf-q4_k_m
  (rounded to llama.cpp's levels), int8 and int4 (Arrow)."""
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    """Why it is trained, where a retraining rule of the domain asks for it; shown with the job and the adapter."""
+    triggers: Annotated[tuple[RetrainingTrigger, ...], Field(max_length=5)] = ()
+    """What a retraining rule reacted to; empty for a person's or another system's request."""
 
 
 class TrainingQueued(Event):
@@ -841,6 +1180,8 @@ class TrainingCompleted(Event):
     adapter_type: Annotated[str, Field(max_length=100)] = ""
     """What kind of adapter its data was prepared for, for example intent-classifier; empty where its data has none."""
     routing: RoutingProfile | None = None
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    """Why it was trained, as the request gave it."""
 
 
 class TrainingFailed(Event):
@@ -873,6 +1214,9 @@ EVENTS: tuple[type[Event], ...] = (
     AdapterRolledBack,
     AdapterUnloaded,
     Approved,
+    CanaryAdvanced,
+    CanaryRolledBack,
+    CanaryStarted,
     DatasetFrozen,
     DatasetQueued,
     EvaluationFailed,
@@ -880,7 +1224,10 @@ EVENTS: tuple[type[Event], ...] = (
     EvaluationScored,
     FeedbackRecorded,
     GenerationCompleted,
+    GenerationFailed,
+    GenerationRecorded,
     GoldenDatasetPublished,
+    PolicyChanged,
     PreferenceRecorded,
     RegressionDetected,
     Rejected,
@@ -894,4 +1241,5 @@ EVENTS: tuple[type[Event], ...] = (
     TrainingQueued,
     TrainingRequested,
     TrainingStarted,
+    UpdateRecommended,
 )

@@ -1,11 +1,9 @@
-"""One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
+"""One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, publish that it happened."""
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
+from contextlib import AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import groupby
 from typing import Protocol
 
 import httpx
@@ -15,66 +13,40 @@ import numpy.typing as npt
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
-from lora_core.sampling import Request, SamplingParams
 from services.inference import router_client
-from services.inference.backend import Compares, ReadsOnce
+from services.inference.answer_task import AnswerTask, End
+from services.inference.backend import Compares
 from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
-from services.inference.engine_thread import Finished, FinishReason, Stream, Token
+from services.inference.engine_thread import Finished, FinishReason, Token
 from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive, NotApproved
+from services.inference.failures import failed_event
 from services.inference.generation_ids import GenerationIds
 from services.inference.http.provenance import Fallback
 from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.publisher import Publisher
-from services.inference.resolution import Auto, Base, Mix, base_of, resolve
+from services.inference.reading_once import lease_of, stream_of
+from services.inference.recording.consent import Consents
+from services.inference.recording.pending import pending_answer
+from services.inference.recording.recorder import Recorder
+from services.inference.resolution import Auto, Base, Mix, base_of, check, resolve
 from services.inference.router_client import Query
-from services.inference.siblings import Siblings
+from services.inference.shadows import Shadows
+
+_WHOLE = ("stop", "length")
+"""Ends of answers that may be recorded: one that was cancelled is a part of one."""
 
 
 class CurrentCatalogue(Protocol):
-    """Where the newest catalogue is."""
+    """Where the newest catalogue and consents are."""
 
     @property
     def catalogue(self) -> Catalogue: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerTask:
-    """One answer to give."""
-
-    generation_id: str
-    chosen: Chosen
-    prompt_ids: list[int]
-    sampling: SamplingParams
-    caller: Caller
-    stop: tuple[str, ...] = ()
-    """Texts before the first of which it ends."""
-    workflow: str = ""
-    wait_credit: float = 0.0
-    """Seconds by which it counts as having waited longer for its adapter than it has."""
-    held: AsyncExitStack | None = None
-    """The lease of its adapters, which it takes over; None where it has to ask for them."""
-    siblings: Siblings | None = None
-    """The answers that it starts together with, of which it is number `choice`."""
-    choice: int = 0
-    first: bool = True
-    """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
-
     @property
-    def request(self) -> Request:
-        """What the back end is asked."""
-        return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The answer's end."""
-
-    reason: FinishReason
-    completion_tokens: int
+    def consents(self) -> Consents: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +64,42 @@ class Generator:
     fallbacks: Mapping[str, str]
     always_fall_back: bool
     count_by_adapter: bool
-    """Whether the metrics tell who answered: the base model, an adapter, a set."""
+    """Whether the metrics name who answered: the base model, an adapter, a set."""
     count_adapter_ids: bool = False
     """Whether they name the adapter too."""
     credential: Credential = field(default_factory=lambda: Credential(""))
-    """What the router is asked with."""
+    """How the router is called."""
+    recorder: Recorder | None = None
+    """Takes the answers that may become data."""
+    shadows: Shadows | None = None
+    """Takes served answers that a rollout's candidate is to answer too."""
     tokens: TokenCounts = field(init=False)
 
     def __post_init__(self) -> None:
         counts = TokenCounts(by_answer=self.count_by_adapter, ids=self.count_adapter_ids)
         object.__setattr__(self, "tokens", counts)
 
-    async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
+    async def choose(
+        self,
+        model: str,
+        query: Query,
+        caller: Caller,
+        fallback: bool | str = False,
+        *,
+        standing: str = "",
+        approved: bool = False,
+    ) -> Chosen:
         """Who is to answer: `model`, or where that has no servable adapter and a fallback is allowed, the fallback.
+
+        standing: who the caller counts as where a family's version is rolled out; empty has no part in rollouts.
+        approved: see `resolution.resolve`.
 
         Raises what `resolution.resolve` and `router_client.choose` raise; what is unknown or forbidden has no fallback.
         """
         fallback_model = self._fallback_model(model, fallback)
         try:
-            return replace(await self._choose(model, query, caller), fallback_model=fallback_model)
+            chosen = await self._choose(model, query, caller, standing, approved=approved)
+            return replace(chosen, fallback_model=chosen.fallback_model or fallback_model)
         except (NotActive, NotApproved, Incompatible, CannotServe, Busy) as error:
             if fallback_model is None:
                 raise
@@ -128,6 +117,7 @@ class Generator:
         try:
             await held.enter_async_context(chosen.hosted.adapters.lease_all(chosen.adapters, wait_credit))
         except (CannotServe, Busy) as error:
+            self._failed(chosen, error, caller, self.ids.new(chosen.adapter_id))
             return await self._instead(chosen.requested, chosen.fallback_model, error, query, caller)
         return chosen
 
@@ -147,20 +137,51 @@ class Generator:
         family = record.family if record else model.partition("@")[0]
         return self.fallbacks.get(model) or self.fallbacks.get(family)
 
-    async def _choose(self, model: str, query: Query, caller: Caller) -> Chosen:
+    async def _choose(
+        self, model: str, query: Query, caller: Caller, standing: str = "", *, approved: bool = False
+    ) -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
-        match resolve(model, catalogue, hosting.bases, caller):
+        match resolve(model, catalogue, hosting.bases, caller, approved=approved):
             case Base() as base:
                 return Chosen(model, hosting.of(base))
             case Auto():
                 answer = await router_client.ask(self.http, self.credential, self.router_url, query, caller)
                 routed_to, routed = router_client.choose(answer, catalogue, hosting.bases, caller)
-                return Chosen(model, self._host(routed_to), routed_to, routed)
+                if routed_to is not None:
+                    return self._assigned(Chosen(model, self._host(routed_to), routed_to, routed), caller, standing)
+                return Chosen(model, self._host(None), routed=routed)
             case Mix(parts):
                 heaviest, _ = max(parts, key=lambda part: part[1])
                 return Chosen(model, self._host(heaviest), heaviest, mix=parts)
             case Adapter() as adapter:
-                return Chosen(model, self._host(adapter), adapter)
+                chosen = Chosen(model, self._host(adapter), adapter)
+                return self._assigned(chosen, caller, standing) if model == adapter.family else chosen
+
+    def _assigned(self, chosen: Chosen, caller: Caller, standing: str) -> Chosen:
+        """The same, or while its family has a rollout what that gives this caller.
+
+        Where this process cannot serve the candidate, the incumbent answers, and the candidate's failure is counted.
+        """
+        catalogue = self.projection.catalogue
+        if chosen.adapter is None or not standing or (given := catalogue.assign(chosen.adapter, standing)) is None:
+            return chosen
+        hosted = self._host(given.adapter)
+        taken = replace(
+            chosen,
+            hosted=hosted,
+            adapter=given.adapter,
+            part=given.part,
+            beside=given.beside,
+            fallback_model=given.instead,
+        )
+        try:
+            check(given.adapter, catalogue, self.hosting.bases, caller)
+        except ApiError as error:
+            self._failed(taken, error, caller, self.ids.new(given.adapter.adapter_id))
+            return replace(
+                chosen, fallback=Fallback(requested=chosen.requested, reason=error.code, message=error.message)
+            )
+        return taken
 
     def _host(self, adapter: Adapter | None) -> ServedBaseModel:
         base = base_of(adapter, self.hosting.bases) if adapter else None
@@ -171,8 +192,17 @@ class Generator:
 
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
+        try:
+            async with aclosing(self._answer(task)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except Exception as error:
+            self._failed(task.chosen, error, task.caller, task.generation_id)
+            raise
+
+    async def _answer(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         chosen = task.chosen
-        lease = task.siblings.held() if task.siblings else _lease(task)
+        lease = task.siblings.held() if task.siblings else lease_of(task)
         async with lease, aclosing(self._run(task)) as pieces:
             # Not before its own adapters are held: what is brought in for later must not take their slots.
             if task.first:
@@ -201,20 +231,24 @@ class Generator:
         begun = time.monotonic()
         text = PieceStream(task.chosen.hosted.vocabulary, task.stop)
         produced = 0
+        texts: list[str] = []
         reason = "cancelled"
         try:
-            async with _stream(task) as deliveries:
+            async with stream_of(task) as deliveries:
                 async for delivery in deliveries:
                     # A back end need not know the further stop tokens of a request.
                     if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
                         produced += 1
-                        yield text.feed(delivery)
+                        piece = text.feed(delivery)
+                        texts.append(piece.text)
+                        yield piece
                         if not text.stopped:
                             continue
                         reason = "stop"
                         yield End("stop", produced)
                         return
                     rest = text.finish()
+                    texts.append(rest.text)
                     if rest.text or rest.tokens:
                         yield rest
                     ended: FinishReason = "stop"
@@ -224,16 +258,31 @@ class Generator:
                     yield End(ended, produced)
                     return
         except ApiError:
-            reason = ""  # no answer was given, so there is nothing to say of it
+            reason = ""  # no answer was given, so there is nothing to publish
             raise
         finally:
             if reason:
                 self._record(task, produced, begun, reason)
+            if reason in _WHOLE:
+                self._offer_as_data(task, "".join(texts), reason)
+
+    def _offer_as_data(self, task: AnswerTask, text: str, reason: str) -> None:
+        """Hand the answer to the recorder where the policies permit it."""
+        projection = self.projection
+        if self.recorder is None or task.exchange is None:
+            return
+        answer = pending_answer(task, text, reason, projection.catalogue, projection.consents)
+        if answer is not None:
+            self.recorder.take(answer)
+
+    def _failed(self, chosen: Chosen, error: Exception, caller: Caller, generation_id: str) -> None:
+        if event := failed_event(chosen, error, caller, generation_id, self.replica):
+            self.publisher.publish(event, entity=generation_id)
 
     def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = task.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
-        self.publisher.say(
+        self.publisher.publish(
             GenerationCompleted(
                 generation_id=task.generation_id,
                 requested_model=chosen.requested,
@@ -250,6 +299,7 @@ class Generator:
                 caller=task.caller.subject,
                 replica=self.replica,
                 fallback=chosen.fallback.reason if chosen.fallback else "",
+                rollout=chosen.part,
                 mix=tuple(
                     WeightedAdapter(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
                     for one, weight in chosen.mix
@@ -257,37 +307,5 @@ class Generator:
             ),
             entity=task.generation_id,
         )
-
-
-def _lease(task: AnswerTask) -> AbstractAsyncContextManager[object]:
-    """Of the adapters of an answer, which it may hold already."""
-    if task.held is not None:
-        return task.held.pop_all()
-    return task.chosen.hosted.adapters.lease_all(task.chosen.adapters, task.wait_credit)
-
-
-def _stream(task: AnswerTask) -> Stream:
-    if task.siblings is not None:
-        return task.siblings.streams[task.choice]
-    return task.chosen.hosted.backend.generate(task.request)
-
-
-def reading_once(tasks: Sequence[AnswerTask], most: int, closing: AsyncExitStack) -> list[AnswerTask]:
-    """The same answers; those of one prompt start together where the back end then reads it once.
-
-    most: answers that start together. closing: ends those that have not begun.
-    """
-    found: list[AnswerTask] = []
-    for _, group in groupby(tasks, key=lambda task: id(task.prompt_ids)):
-        of_prompt = list(group)
-        for begin in range(0, len(of_prompt), most):
-            some = of_prompt[begin : begin + most]
-            backend = some[0].chosen.hosted.backend
-            if len(some) == 1 or not isinstance(backend, ReadsOnce):
-                found += some
-                continue
-            streams = closing.enter_context(backend.together([task.request for task in some]))
-            siblings = Siblings(partial(_lease, some[0]), streams)
-            closing.push_async_callback(siblings.close)
-            found += [replace(task, siblings=siblings, choice=choice) for choice, task in enumerate(some)]
-    return found
+        if self.shadows is not None and reason != "cancelled":
+            self.shadows.offer(task)

@@ -65,6 +65,9 @@ class InferenceSettings(AdapterSettings):
     threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic; 0 lets torch decide."""
 
+    shadow_queue: int = Field(default=16, ge=1)
+    """Served answers that wait for a rollout's candidate to answer beside them, shown to nobody; more are left out."""
+
     vllm_servers: list[Annotated[str, Field(pattern=URL)]] = Field(default_factory=list)
     """Addresses of vLLM servers that hold the base model in place of this process (JSON); driven by this process alone.
     `batch_rows` is then what each of them decodes at once."""
@@ -85,10 +88,17 @@ class InferenceSettings(AdapterSettings):
     fallbacks: dict[str, str] = Field(default_factory=dict)
     """Family or adapter id → the model that may answer while it cannot serve (JSON)."""
     fallback_policy: Literal["request", "always"] = "request"
-    """Whether a fallback is used only for requests that allow it, or for all. The response always says so."""
+    """Whether a fallback is used only for requests that allow it, or for all. The response always names it."""
 
     event_buffer: int = Field(default=10_000, ge=1)
     """Events kept while the bus is unavailable; beyond it the oldest are dropped and counted."""
+    unrecorded_characters: int = Field(default=32 * 1024**2, ge=1)
+    """Of answers, with their prompts, that wait to be recorded while bus or object store are unavailable; further ones
+    are not recorded, and counted."""
+    unrated_characters: int = Field(default=64 * 1024**2, ge=1)
+    """Of answers that wait in this process for feedback, where a policy records what is rated; the oldest leave."""
+    unrated_seconds: float = Field(default=86_400.0, gt=0)
+    """How long each of them waits."""
 
     @field_validator("further_base_models")
     @classmethod

@@ -7,28 +7,39 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from fleet_events.v1 import DomainName, Method
+from fleet_events.v1 import DomainName, Method, PolicyChanged
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import answers, decisions, upload
+from services.registry import answers, decisions, own_metrics, upload
 from services.registry.access import Admin, Reader, Writer, visible
-from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
+from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView
+from services.registry.comparing import api as comparing
 from services.registry.details import details_of
+from services.registry.evaluation_view import EvaluationView
 from services.registry.family import Status, Training
 from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
+from services.registry.migrating import api as migrating
 from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
+from services.registry.rollout import endpoint as rollouts
+from services.registry.rollout.rules import InvalidRules
 from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
 from services.registry.store import listing, usage, versions
 from services.registry.transition import Act, AuditEntry
+from services.registry.updating import api as updating
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 router.include_router(decisions.router)
+router.include_router(rollouts.router)
 router.include_router(answers.router)
+router.include_router(comparing.router)
+router.include_router(own_metrics.router)
+router.include_router(updating.router)
+router.include_router(migrating.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")
@@ -163,16 +174,27 @@ async def put_policy(domain: DomainName, body: PolicyBody, caller: Admin, servic
     caller.reach(domain)
     try:
         policy = body.policy()
-    except InvalidPolicy as error:
+    except (InvalidPolicy, InvalidRules) as error:
         raise Problem(422, "Invalid policy", str(error), field=error.field) from error
     now = datetime.now(UTC)
     async with service.transaction() as tx:
         await versions.lock_policy(tx.connection, domain)
         before = await versions.find_policy(tx.connection, domain)
-        await versions.save_policy(tx.connection, domain, policy, caller.subject, now)
+        revision = await versions.save_policy(tx.connection, domain, policy, caller.subject, now)
         act = Act(caller.subject, now, "policy set")
-        entry = AuditEntry(f"policy/{domain}", "policy_set", act, _plain(before), _plain(policy), 0)
+        entry = AuditEntry(f"policy/{domain}", "policy_set", act, _plain(before), _plain(policy), revision)
         await versions.add_audit(tx.connection, domain, entry)
+        await tx.emit(
+            PolicyChanged(
+                domain=domain,
+                revision=revision,
+                by=caller.subject,
+                record_answers=policy.record_answers,
+                record_fraction=policy.record_fraction,
+                personal_data=policy.personal_data,
+            ),
+            entity=f"policy/{domain}",
+        )
     return PolicyBody.model_validate(policy)
 
 

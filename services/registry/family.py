@@ -10,6 +10,8 @@ from fleet_events import v1
 from fleet_events.v1 import Bump, Method
 from services.registry.imports.source import Origin
 from services.registry.policy import Judgement
+from services.registry.required import Measured
+from services.registry.rollout.state import Rollout, State
 from services.registry.version import FIRST, SemVer, VersionBasis, bump_rule
 
 
@@ -32,6 +34,16 @@ def adapter_id(domain: str, method: Method, version: SemVer) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """How often the judge preferred a version's answers to another's, pair by pair; every other pair is a tie."""
+
+    compared_with: str
+    wins: int
+    losses: int
+    ties: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """One score that counts for one exact artifact."""
 
@@ -51,6 +63,13 @@ class Evaluation:
     report: v1.Blob | None = None
     submission: int = 0
     cut_answers: int = 0
+    golden_version: str = ""
+    max_tokens: int = 0
+    """Longest allowed answer; 0 where the evaluator's release did not tell it."""
+    scores: v1.Blob | None = None
+    """The samples' scores by sample id; None where the evaluator's release did not store them."""
+    metrics: dict[str, Measured] = field(default_factory=dict)
+    preference: Preference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +89,13 @@ class Training:
     report_page: v1.Blob | None = None
     model_card: v1.Blob | None = None
     exports: tuple[v1.Export, ...] = ()
+    reason: str = ""
+    """Why it was trained, where a retraining rule asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A validated artifact that asks to become a version of its family."""
+    """A validated artifact submitted as a version of its family."""
 
     domain: str
     method: Method
@@ -156,6 +177,8 @@ class Family:
     method: Method
     revision: int = 0
     versions: tuple[Adapter, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    """The one that runs, and those that ended since the family was read."""
 
     @property
     def family_id(self) -> str:
@@ -172,8 +195,13 @@ class Family:
         return next((adapter for adapter in self.versions if adapter.active), None)
 
     @property
+    def rollout(self) -> Rollout | None:
+        """The rollout that runs, if any."""
+        return next((one for one in self.rollouts if one.state is State.RUNNING), None)
+
+    @property
     def latest(self) -> Adapter | None:
-        """The highest version, whatever its status."""
+        """The highest version, of any status."""
         return max(self.versions, key=lambda adapter: adapter.version, default=None)
 
     def find(self, adapter_id: str) -> Adapter | None:
@@ -183,6 +211,11 @@ class Family:
         """The family with this version put in or exchanged."""
         others = tuple(adapter for adapter in self.versions if adapter.adapter_id != changed.adapter_id)
         return replace(self, versions=(*others, changed))
+
+    def with_rollout(self, changed: Rollout) -> Family:
+        """The family with this rollout put in or exchanged."""
+        others = tuple(one for one in self.rollouts if one.rollout_id != changed.rollout_id)
+        return replace(self, rollouts=(*others, changed))
 
     def next_version(self, submission: Submission) -> SemVer:
         """The version that this submission gets when it names none: after the highest there is (LA-1.1)."""

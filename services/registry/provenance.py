@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Self
 
-from services.registry.adapter_view import BaseModelView, OriginView, View
+from services.registry.adapter_view import OriginView
 from services.registry.family import Adapter, Evaluation, Status
 from services.registry.store.usage import Replica, Usage
+from services.registry.view import BaseModelView, View
 
 
 class DatasetLink(View):
@@ -21,6 +22,7 @@ class DatasetLink(View):
 class ConfigurationLink(View):
     sha256: str
     job_id: str
+    reason: str = ""
     report_sha256: str
     report_uri: str
 
@@ -111,6 +113,7 @@ class Provenance(View):
             configuration=ConfigurationLink(
                 sha256=training.configuration_sha256,
                 job_id=training.job_id,
+                reason=training.reason,
                 report_sha256=training.report.sha256,
                 report_uri=training.report.uri,
             )

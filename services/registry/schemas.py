@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from services.registry.adapter_view import View
-from services.registry.policy import CRITERIA, Mode, Policy
+from fleet_events.text import Text
+from fleet_events.v1 import PersonalDataAction, RecordAnswers
+from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
+from services.registry.rollout.schemas import DeliveryBody
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
+from services.registry.view import View
 
 
 class TrailView(View):
@@ -76,8 +79,18 @@ class Approval(Reason):
     )
 
 
+class MigrationRuleBody(BaseModel):
+    """How versions get from one base model to another."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True, frozen=True)
+
+    old: Text = Field(min_length=1, max_length=200, description="Adapter id, base model, revision of it, or *")
+    new: Text = Field(min_length=1, max_length=200, description="Base model, revision of it, or *")
+    strategy: Literal["convert", "retrain"]
+
+
 class PolicyBody(BaseModel):
-    """A domain's approval policy."""
+    """A domain's policy: what is approved, and which answers may become training data."""
 
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
@@ -108,10 +121,63 @@ class PolicyBody(BaseModel):
         allow_inf_nan=False,
         description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
     )
+    record_answers: RecordAnswers = Field(
+        default=RecordAnswers.NONE,
+        description="Answers that may become training data: none, rated (those that get feedback), sampled or all",
+    )
+    record_fraction: float = Field(
+        default=0.0, ge=0, le=1, allow_inf_nan=False, description="Share of the requests where `sampled`, else 0"
+    )
+    personal_data: PersonalDataAction = Field(
+        default=PersonalDataAction.MASK,
+        description="Before an answer is recorded: personal data is masked, or an answer with any is dropped",
+    )
+
+    minimum_metrics: dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]{0,62}$")],
+        Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+    ] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="Metric → value from 0 to 1 that it has to reach (its interval's lower end in `confident`)",
+    )
+    minimum_win_rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How often answers have to be preferred to those of the version that is replaced; null: any",
+    )
+    comparison_required: bool | None = Field(
+        default=None,
+        description="Whether a version that replaces another waits for a human where the two cannot be compared "
+        "fairly; null: in `confident` alone",
+    )
+
+    update_minimum_improvement: float = Field(
+        default=2.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="Per cent of the running version's score: an update that is better by no more is not recommended",
+    )
+    apply_updates: bool = Field(default=False, description="Whether a recommended update is activated by itself")
+
+    migration_strategies: tuple[MigrationRuleBody, ...] = Field(
+        default=(), max_length=100, description="How versions get to other base models; the first rule that fits counts"
+    )
+    follow_base_model: bool = Field(
+        default=False, description="Whether active versions are migrated when their base model has a new revision"
+    )
+
+    delivery: DeliveryBody = Field(
+        default_factory=DeliveryBody, description="How an approved version takes over from the active one"
+    )
 
     def policy(self) -> Policy:
-        """The domain's value; raises InvalidPolicy."""
-        return Policy(**self.model_dump())
+        """The domain's value; raises InvalidPolicy and InvalidRules."""
+        rules = tuple(MigrationRule(rule.old, rule.new, rule.strategy) for rule in self.migration_strategies)
+        return Policy(**self.model_dump() | {"migration_strategies": rules, "delivery": self.delivery.rules()})
 
 
 class DomainStatistics(View):

@@ -39,11 +39,15 @@ class RegistrySettings(ServiceSettings):
     """Hosts that an import may ask, over https and at public addresses: the hub's, and those it redirects to. One with
     a dot before it stands for all below it. Empty: nothing is imported from a hub."""
     import_private_hosts: tuple[str, ...] = ()
-    """Hosts (name or name:port) that may also be asked at private addresses and over http: a mirror of one's own."""
+    """Hosts (name or name:port) that may also be contacted at private addresses and over http: one's own mirror."""
     import_seconds: float = Field(default=900, gt=0)
     """Time that fetching an adapter from a hub may take."""
     answers_kept_days: int = Field(default=90, ge=1)
     """Days for which it is kept who gave an answer: so long can it be followed back to its training data."""
+    rollout_look_seconds: float = Field(default=30.0, gt=0)
+    """Between two looks at rollouts whose step may end by time alone; answers are looked at as they come."""
+    follow_seconds: float = Field(default=60, gt=0)
+    """Between two looks for base models with a new revision, which the versions of some domains follow."""
     scratch: Path | None = None
     """Where files are put while they are checked; empty takes the system's place for temporary files."""
 

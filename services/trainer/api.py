@@ -14,6 +14,7 @@ from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import reads_json
 from services.trainer.datasets import api as data_api
 from services.trainer.datasets import build_api
+from services.trainer.datasets.answers import api as answer_api
 from services.trainer.faults import Fault, InvalidRequest
 from services.trainer.http_access import Limit, Trains
 from services.trainer.jobs import domain, quotas, store
@@ -24,6 +25,7 @@ from services.trainer.jobs.request import read_request
 from services.trainer.jobs.schemas import Accepted, JobView, StateChangeReason
 from services.trainer.parts import Trainer, TrainerService
 from services.trainer.reports import api as reporting_api
+from services.trainer.retraining import api as retraining_api
 
 Changed: TypeAlias = tuple[Job, Event | None]
 _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}
@@ -37,17 +39,17 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
     reading = read_request(await request.body())
     if reading.request is None:
         raise _unprocessable(reading.faults)
-    asked, faults = reading.request, reading.faults
+    requested, faults = reading.request, reading.faults
     if reading.named:
-        caller.reach(asked.domain)
-    asked = asked.model_copy(update={"requested_by": caller.subject, "job_id": asked.job_id or event_id()})
-    job = domain.queue(asked, asked.job_id, datetime.now(UTC))
+        caller.reach(requested.domain)
+    requested = requested.model_copy(update={"requested_by": caller.subject, "job_id": requested.job_id or event_id()})
+    job = domain.queue(requested, requested.job_id, datetime.now(UTC))
     async with trainer.transaction() as tx:
         if reading.named:
             job, found = await faults_of(job, tx.connection, trainer)
             faults += found
         else:
-            faults += trainer.parts.checks.faults_of(asked)[1]
+            faults += trainer.parts.checks.faults_of(requested)[1]
         if faults:
             raise _unprocessable(faults)
         if await store.add_job(tx.connection, job):
@@ -119,19 +121,19 @@ async def _change(job_id: str, caller: Caller, trainer: TrainerService, change: 
     await visible_job(job_id, caller, trainer)
     async with trainer.transaction() as tx:
         try:
-            job, said = change(await store.locked(tx.connection, job_id))
+            job, event = change(await store.locked(tx.connection, job_id))
         except InvalidTransition as invalid:
             raise Problem(409, _CONFLICTS[invalid.state], str(invalid), state=invalid.state) from invalid
         await store.save_job(tx.connection, job)
-        if said is not None:
-            await tx.emit(said, entity=job_id)
+        if event is not None:
+            await tx.emit(event, entity=job_id)
     return JobView.of(job)
 
 
-async def _same_again(asked: Job, known: Job) -> None:
-    if asked.request != known.request:
+async def _same_again(requested: Job, known: Job) -> None:
+    if requested.request != known.request:
         raise Problem(
-            409, "Job exists", f"job_id {asked.job_id!r} belongs to another request; leave it empty", field="job_id"
+            409, "Job exists", f"job_id {requested.job_id!r} belongs to another request; leave it empty", field="job_id"
         )
 
 
@@ -149,5 +151,7 @@ routes = APIRouter()
 # Before the data sets: /v1/datasets/builds is no data set.
 routes.include_router(build_api.router)
 routes.include_router(data_api.router)
+routes.include_router(answer_api.router)
 routes.include_router(router)
 routes.include_router(reporting_api.router)
+routes.include_router(retraining_api.router)

@@ -3,9 +3,12 @@
 from datetime import UTC, datetime
 
 from fleet_events.v1 import (
+    AdapterActivated,
+    AdapterDeactivated,
     AdapterRegistered,
     DatasetQueued,
     FeedbackRecorded,
+    GenerationRecorded,
     GoldenDatasetPublished,
     PreferenceRecorded,
     SampleRecorded,
@@ -17,6 +20,7 @@ from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
+from services.trainer.datasets.answers.intake import take_answer, take_feedback
 from services.trainer.datasets.build_job import run_next_build
 from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
 from services.trainer.datasets.golden.known import remember
@@ -24,6 +28,7 @@ from services.trainer.datasets.store import samples as store
 from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
+from services.trainer.retraining.store import evidence
 from services.trainer.runs.job_run import run_next_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -79,23 +84,36 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
     await run_next_build(work, service)
 
 
+@handlers.on(GenerationRecorded)
+async def record_answer(event: GenerationRecorded, tx: Transaction, service: TrainerService) -> None:
+    """Keep an answer of the fleet, and use the feedback on it that came before."""
+    await take_answer(event, tx, service.blobs)
+
+
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
-    """A rated answer that brings its own text becomes a rated sample of its domain."""
-    if not (event.domain and event.prompt and event.completion):
-        return
-    sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
-    try:
-        sample.check()
-    except InvalidSample as error:
-        raise Refused(str(error)) from error
-    await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+    """A rating counts for the adapter; feedback on a recorded answer, or with its own text, becomes live records."""
+    if event.adapter_id and event.rating:
+        await evidence.add_rating(tx.connection, event)
+    await take_feedback(event, tx)
 
 
 @handlers.on(AdapterRegistered)
 async def remember_adapter(event: AdapterRegistered, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
     """Keep which job made an adapter, so that a request can continue it by its id."""
     await jobs_store.add_adapter(tx.connection, event)
+
+
+@handlers.on(AdapterActivated)
+async def remember_activation(event: AdapterActivated, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep which version answers for its family: it is trained further by the domain's retraining rules."""
+    await evidence.save_activation(tx.connection, event, tx.cause.time if tx.cause else datetime.now(UTC))
+
+
+@handlers.on(AdapterDeactivated)
+async def forget_activation(event: AdapterDeactivated, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep that no version answers for the family, until another one does."""
+    await evidence.save_deactivation(tx.connection, event, tx.cause.time if tx.cause else datetime.now(UTC))
 
 
 @handlers.on(GoldenDatasetPublished)

@@ -82,7 +82,7 @@ async def test_a_request_without_a_token_is_refused_at_every_door(app: FastAPI) 
             assert answer.headers["www-authenticate"] == "Bearer" or path.startswith("/v1/"), path
 
 
-async def test_liveness_needs_nothing_that_the_service_stands_on(app: FastAPI) -> None:
+async def test_liveness_needs_nothing_that_the_service_depends_on(app: FastAPI) -> None:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         answer = await client.get("/healthz")
@@ -108,7 +108,7 @@ async def test_text_and_numbers_that_nothing_can_store_are_refused_at_every_door
     token = LocalIssuer.open(tmp_path).mint("anna", SCOPES)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    asked = 0
+    sent = 0
     async with httpx.AsyncClient(transport=transport, base_url="http://service", headers=headers) as client:
         for method, path, operation in operations(app):
             name = re.sub(r"\{[^}]*\}", "x", path)
@@ -117,14 +117,14 @@ async def test_text_and_numbers_that_nothing_can_store_are_refused_at_every_door
             for url in bad:
                 answer = await client.request(method, url)
                 assert answer.status_code == 422, f"{method} {url}: {answer.status_code} {answer.text}"
-                asked += 1
+                sent += 1
             if "application/json" not in operation.get("requestBody", {}).get("content", {}):
                 continue
             for what, body in HOSTILE.items():
                 answer = await client.request(method, name, content=body)
                 assert answer.status_code == 422, f"{method} {path}, {what}: {answer.status_code} {answer.text}"
-                asked += 1
-    assert asked >= 2 * len(list(operations(app)))
+                sent += 1
+    assert sent >= 2 * len(list(operations(app)))
 
 
 def test_every_endpoint_declares_the_errors_that_stand_before_it(app: FastAPI) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.inference.answer_task import End
 from services.inference.engine_thread import Token
 from services.inference.errors import ApiError, ServerFault
-from services.inference.generation import End
 from services.inference.http.provenance import Provenance
 from services.inference.http.schemas import Usage
 from services.inference.pieces import Piece
@@ -19,7 +19,7 @@ from services.inference.token_bytes import TokenBytes
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A prompt that is said again before its answer: its text, and its tokens where those are asked for."""
+    """A prompt that is echoed before its answer: its text, and its tokens where those are requested."""
 
     text: str
     tokens: Sequence[Token] = ()
@@ -64,9 +64,16 @@ class _Envelope:
     provenance: Provenance
     tokens: TokenBytes
     top: int | None
-    """Candidates told of each place; None: no log-probabilities."""
+    """Candidates listed for each place; None: no log-probabilities."""
     usage: bool = False
     """Whether a stream ends with a chunk that carries the usage."""
+    generation_ids: Sequence[str] = ()
+    """Of each answer; in the response where there are several."""
+    comparison_id: str = ""
+    """Of all of them, where they are answers to one prompt."""
+    models: Sequence[str] = ()
+    compared: Sequence[Provenance] = ()
+    """Of each answer, where several models were compared: what was requested, and who answered."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def _wrap(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
@@ -76,16 +83,29 @@ class _Envelope:
             "created": self.created,
             "model": self.model,
             "choices": choices,
-            "lorafleet": self.provenance.model_dump(),
+            "lorafleet": self._provenance(),
         }
+
+    def _provenance(self) -> dict[str, object]:
+        named = {} if self.compared else self.provenance.model_dump()
+        return named | ({"comparison_id": self.comparison_id} if self.comparison_id else {})
+
+    def _named(self, index: int) -> dict[str, object]:
+        """What a choice has of its own, where there are several."""
+        if len(self.generation_ids) < 2:
+            return {}
+        named: dict[str, object] = {"generation_id": self.generation_ids[index]}
+        if self.compared:
+            named |= {"model": self.models[index], "lorafleet": self.compared[index].model_dump()}
+        return named
 
     def _chunked(self, kind: str, choice: dict[str, object]) -> str:
         return _event(self._wrap(kind, [choice]) | ({"usage": None} if self.usage else {}))
 
     def error(self, error: Exception) -> str:
         """The last event of a stream that broke."""
-        told = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
-        return _event(told.body())
+        failure = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
+        return _event(failure.body())
 
     def done(self) -> str:
         return "data: [DONE]\n\n"
@@ -96,7 +116,7 @@ class Chat(_Envelope):
     """POST /v1/chat/completions."""
 
     _begun: set[int] = field(default_factory=set)
-    """Answers that have told their first token."""
+    """Answers whose first token was sent."""
 
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = [
@@ -106,6 +126,7 @@ class Chat(_Envelope):
                 "logprobs": self._logprobs(index, answer.tokens),
                 "finish_reason": answer.end.reason,
             }
+            | self._named(index)
             for index, answer in enumerate(answers)
         ]
         return self._wrap("chat.completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
@@ -123,7 +144,7 @@ class Chat(_Envelope):
         return _event(wrapped | {"usage": _usage(prompt_tokens, completion_tokens)})
 
     def _chunk(self, index: int, delta: dict[str, object], reason: str | None, logprobs: object) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason} | self._named(index)
         return self._chunked("chat.completion.chunk", choice)
 
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, object] | None:
@@ -177,11 +198,12 @@ class Completion(_Envelope):
                     "logprobs": logprobs,
                     "finish_reason": answer.end.reason,
                 }
+                | self._named(index)
             )
         return self._wrap("text_completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
 
     def begin(self, index: int, echo: Echo | None) -> Iterator[str]:
-        """The prompt that is said again; else nothing, as the answer's first chunk is text already."""
+        """The prompt that is echoed; else nothing, as the answer's first chunk is text already."""
         if echo is not None:
             text, logprobs = self._head(index, echo)
             yield self._chunk(index, text, logprobs, None)
@@ -195,7 +217,7 @@ class Completion(_Envelope):
         return self._chunk(index, text, logprobs, reason)
 
     def _chunk(self, index: int, text: str, logprobs: object, reason: str | None) -> str:
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason} | self._named(index)
         return self._chunked("text_completion", choice)
 
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
@@ -204,15 +226,15 @@ class Completion(_Envelope):
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, list[object]] | None:
         if self.top is None:
             return None
-        told: dict[str, list[object]] = {name: [] for name in _COLUMNS}
+        listed: dict[str, list[object]] = {name: [] for name in _COLUMNS}
         offsets = self._offsets[index]
         for token in tokens:
             first = not offsets.begun
-            told["tokens"].append(self.tokens.shown(token.id, first=first))
-            told["token_logprobs"].append(token.logprob)
-            told["text_offset"].append(offsets.next(self.tokens.of(token.id, first=first)))
-            told["top_logprobs"].append(self._candidates(token, first))
-        return told
+            listed["tokens"].append(self.tokens.shown(token.id, first=first))
+            listed["token_logprobs"].append(token.logprob)
+            listed["text_offset"].append(offsets.next(self.tokens.of(token.id, first=first)))
+            listed["top_logprobs"].append(self._candidates(token, first))
+        return listed
 
     def _candidates(self, token: Token, first: bool) -> dict[str, float] | None:
         """As OpenAI's: the likeliest, and the token itself, which need not be one of them."""
@@ -222,7 +244,7 @@ class Completion(_Envelope):
         return found | {self.tokens.shown(token.id, first=first): token.logprob}
 
     def _head(self, index: int, echo: Echo) -> tuple[str, dict[str, list[object]] | None]:
-        """What comes before an answer: its prompt, with log-probabilities where those are asked for."""
+        """What comes before an answer: its prompt, with log-probabilities where those are requested."""
         self._offsets[index] = _Offsets(len(echo.text))
         return echo.text, self._echoed(echo) if self.top is not None else None
 

@@ -16,8 +16,12 @@ from pydantic_core import PydanticCustomError
 
 from services.inference.http.messages import ChatMessage, Text
 from services.inference.http.parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
+from services.inference.http.structured import FormFields
 from services.inference.http.template_variables import TemplateVariables
 
+ModelName = Annotated[str, Field(min_length=1, max_length=300)]
+MOST_COMPARED = 4
+"""Models that answer one request side by side."""
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 _STOPS: dict[str, Any] = {
     "custom_error_type": "stops",
@@ -26,7 +30,7 @@ _STOPS: dict[str, Any] = {
 
 
 def _one_or_many(stop: object) -> str | None:
-    """Tells a stop string and a list of them apart; an empty text is neither."""
+    """Whether it is a stop string or a list of them; an empty text is neither."""
     match stop:
         case str() if stop:
             return "text"
@@ -53,7 +57,7 @@ LogitBias = Annotated[
 _NO_TOOLS = (
     "answers are text alone: describe what the model may call in the system message, and read its answer yourself"
 )
-_NO_STRUCTURE = "answers are free text: ask for JSON in the system message, and check what comes"
+_NO_GRAMMAR = "use response_format with a JSON schema, guided_regex or guided_choice"
 _NO_MEDIA = "this server reads and writes text alone"
 _NO_REACH = "this server looks nothing up: put what the model should know into the messages"
 _NO_CHECK = "this server judges no texts: ask a moderation service before or after"
@@ -72,7 +76,7 @@ class StreamOptions(Body):
     continuous_usage_stats: Annotated[object, Neutral([False], "set include_usage for the stream's end")] = None
 
 
-class GenerationRequest(Body):
+class GenerationRequest(FormFields):
     """Fields that chat and completions share.
 
     What is not set is the base model's own (`generation_config.json`), else OpenAI's, but for max_tokens (a setting).
@@ -114,11 +118,15 @@ class GenerationRequest(Body):
     priority: int = Field(default=0, ge=-10, le=10)
     """As vLLM's (not OpenAI's): lower goes earlier in the queue for slots, by that many seconds."""
 
-    # Taken, and change nothing.
     user: str | None = Field(default=None, max_length=200)
-    service_tier: Word | None = None
-    store: bool | None = None
+    """Who of the caller's own users asks: while a version is rolled out, one user gets one version."""
     safety_identifier: Word | None = None
+    """The same, in the place of `user`."""
+    store: bool | None = None
+    """False: the answers are not recorded, whatever the domain's policy permits."""
+
+    # Taken, and change nothing.
+    service_tier: Word | None = None
     prompt_cache_key: Word | None = None
     prompt_cache_retention: Word | None = None
     prompt_cache_options: Small | None = None
@@ -137,11 +145,7 @@ class GenerationRequest(Body):
     truncate_prompt_tokens: Annotated[object, Neutral([-1], _WHOLE)] = None
     prompt_logprobs: Annotated[object, Neutral([], "use echo and logprobs of /v1/completions")] = None
     return_token_ids: Annotated[object, Neutral([False], "tokens come with logprobs")] = None
-    structured_outputs: Annotated[object, Neutral([{}], _NO_STRUCTURE)] = None
-    guided_json: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_regex: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_choice: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_grammar: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+    guided_grammar: Annotated[object, Neutral([], _NO_GRAMMAR)] = None
 
     @field_validator("best_of", mode="before")
     @classmethod
@@ -154,6 +158,11 @@ class GenerationRequest(Body):
         return (self.metadata or {}).get("workflow", "")
 
     @property
+    def end_user(self) -> str:
+        """Who of the caller's own users asks, empty where the request does not tell."""
+        return self.safety_identifier or self.user or ""
+
+    @property
     def stops(self) -> tuple[str, ...]:
         if self.stop is None:
             return ()
@@ -164,6 +173,8 @@ class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
+    compare: list[ModelName] = Field(default_factory=list, max_length=MOST_COMPARED)
+    """Two or more models that answer side by side, one choice each (not OpenAI's); `model` may then be left out."""
     max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**31)
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
@@ -175,7 +186,6 @@ class ChatRequest(GenerationRequest):
     reasoning_effort: Word | None = None
     verbosity: Word | None = None
 
-    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     tools: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
     """Beside a choice of none of them they change nothing, and are left out of the prompt."""
     tool_choice: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
@@ -205,11 +215,33 @@ class ChatRequest(GenerationRequest):
         }
         return {name: value for name, value in given.items() if name not in unused}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _the_first_compared_is_the_model(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("model") is None and isinstance(given.get("compare"), list):
+            return {**given, "model": next(iter(given["compare"]), None)}
+        return given
+
+    @model_validator(mode="after")
+    def _compares_models_alone(self) -> Self:
+        if not self.compare:
+            return self
+        if len(self.compare) < 2 or len(set(self.compare)) < len(self.compare) or self.model not in self.compare:
+            wanted = "compare names two or more models, each once, and `model` is one of them or left out"
+            raise PydanticCustomError("compare", "{wanted}", {"wanted": wanted})
+        for name in ("stream", "logprobs", "fallback"):
+            if getattr(self, name):
+                told = {"name": name}
+                raise PydanticCustomError("compare", "{name} is not supported with compare; leave it out", told)
+        if self.n > 1:
+            raise PydanticCustomError("compare", "n is not supported with compare: each model gives one answer")
+        return self
+
     @model_validator(mode="after")
     def _candidates_come_with_tokens(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            told = {"count": self.top_logprobs}
-            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", told)
+            context = {"count": self.top_logprobs}
+            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", context)
         return self
 
     @property
@@ -219,7 +251,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def user_turns(self) -> list[str]:
-        """What the router is asked: the user's turns, or the last one of whoever speaks where there is none."""
+        """What the router is queried with: the user's turns, or the last turn of any role where there is none."""
         return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
 
 
@@ -237,7 +269,6 @@ class CompletionRequest(GenerationRequest):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """The log-probability of each token, and of so many candidates at its position."""
     suffix: Annotated[object, Neutral([""], "put all of the text into the prompt")] = None
-    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     add_special_tokens: Annotated[object, Neutral([True], "send token ids for a prompt without them")] = None
 
     @property
@@ -278,18 +309,3 @@ class EmbeddingRequest(Body):
     def inputs(self) -> list[str | list[int]]:
         """Each text, or its token ids."""
         return several(self.input)
-
-
-class FeedbackRequest(Body):
-    """POST /v1/feedback."""
-
-    generation_id: str = Field(min_length=1, max_length=500)
-    """The `id` of the response."""
-    rating: int = Field(ge=1, le=5)
-    comment: str = Field(default="", max_length=4000)
-
-
-class FeedbackAccepted(BaseModel):
-    generation_id: str
-    adapter_id: str | None
-    rating: int

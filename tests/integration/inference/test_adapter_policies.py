@@ -81,8 +81,8 @@ async def test_naming_a_workflow_brings_its_adapters_in_even_for_the_base_model(
     assert response.status_code == 200
     await eventually(lambda: in_slot(inference, *adapters))
     await inference.client.post("/admin/evict", json={"models": [one.family for one in adapters]})
-    asked = await inference.client.post("/admin/preload", json={"workflow": "writing"})
-    assert (asked.status_code, asked.json()["missing"]) == (202, [])
+    response = await inference.client.post("/admin/preload", json={"workflow": "writing"})
+    assert (response.status_code, response.json()["missing"]) == (202, [])
     await eventually(lambda: in_slot(inference, *adapters))
 
 
@@ -111,7 +111,7 @@ async def test_an_adapter_is_served_compressed_as_its_profile_says_and_its_answe
 
 
 @pytest.mark.requirement("AS-7.1")
-async def test_an_adapter_that_compression_would_harm_is_served_as_it_was_trained_and_that_is_said(
+async def test_an_adapter_that_compression_would_harm_is_served_as_it_was_trained_and_that_is_logged(
     inference: Any, registry: Any, make_adapter: Any, expected: Any
 ) -> None:
     made = make_adapter(seed=72, scale=30.0)

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,98 +15,14 @@ import httpx
 import pytest
 
 from services.trainer.jobs import store
-from services.trainer.reports.document import TrainingReport
 from services.trainer.reports.stream import PAGE
 from services.trainer.training.protocol import Stepped, Validated
-from tests.conftest import RunningService
 from tests.integration.trainer.conftest import SHORT, Bench, Upstream, eventually, pairs
+from tests.integration.trainer.following import DOMAIN, STEPS, Trained, Watched, listen
+from tests.integration.trainer.following import trained as trained
+from tests.integration.trainer.following import watched as watched
 
 pytestmark = pytest.mark.integration
-
-DOMAIN = "reports"
-STEPS = 20
-
-
-@dataclass
-class Heard:
-    """Events of a stream in their order, and the comments between them."""
-
-    events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
-    retries: list[str] = field(default_factory=list)
-
-    def of(self, name: str) -> list[dict[str, Any]]:
-        return [data for kind, _, data in self.events if kind == name]
-
-    @property
-    def last_id(self) -> str:
-        return self.events[-1][1]
-
-
-async def listen(client: httpx.AsyncClient, job_id: str, last_id: str = "", until: int | None = None) -> Heard:
-    """Read a job's stream to its end, or to so many events."""
-    heard = Heard()
-    headers = {"Last-Event-ID": last_id} if last_id else {}
-    path = f"/v1/jobs/{job_id}/metrics/stream"
-    async with client.stream("GET", path, headers=headers, timeout=120) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        fields: dict[str, str] = {}
-        async for line in answer.aiter_lines():
-            name, _, value = line.partition(": ")
-            if line:
-                fields[name] = value
-                continue
-            if "data" in fields:
-                heard.events.append((fields["event"], fields["id"], json.loads(fields["data"])))
-            if "retry" in fields:
-                heard.retries.append(fields["retry"])
-            fields = {}
-            if until is not None and len(heard.events) >= until:
-                break
-    return heard
-
-
-@dataclass
-class Trained:
-    """A job that was watched from its beginning to its end."""
-
-    trainer: RunningService
-    job_id: str
-    heard: Heard
-
-    async def get(self, path: str, **headers: str) -> httpx.Response:
-        answer = await self.trainer.client.get(f"/v1/jobs/{self.job_id}/{path}", headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer
-
-    async def report(self) -> TrainingReport:
-        return TrainingReport.model_validate_json((await self.get("report")).content)
-
-
-@dataclass
-class Watched:
-    """A job that trains, with a reader on its stream from the beginning."""
-
-    job_id: str
-    reading: asyncio.Task[Heard]
-
-
-@pytest.fixture(scope="module")
-async def watched(trainer: RunningService) -> Watched:
-    lines = "".join(json.dumps(line) + "\n" for line in pairs(DOMAIN, 24))
-    await trainer.client.post("/v1/samples", content=lines)
-    asked = {**SHORT, "maxSteps": STEPS, "validationPart": 0.25, "validationSteps": 5, "earlyStoppingPatience": 50}
-    request = {"domain": DOMAIN, "hyperparameters": asked, "exports": ["int8", "gguf"], "description": "opens <gates>"}
-    answer = await trainer.client.post("/v1/jobs", json=request)
-    assert answer.status_code == 202, answer.text
-    job_id = answer.json()["job_id"]
-    return Watched(job_id, asyncio.create_task(listen(trainer.client, job_id)))
-
-
-@pytest.fixture(scope="module")
-async def trained(trainer: RunningService, watched: Watched) -> Trained:
-    """One job with validation and exports, for all tests that look at what it leaves."""
-    return Trained(trainer, watched.job_id, await watched.reading)
 
 
 # Before the tests that wait for the job's end: it needs one that still runs.
@@ -133,21 +48,21 @@ async def test_a_reader_that_goes_away_frees_its_place_and_another_tenant_gets_n
 
 @pytest.mark.requirement("TP-3.1")
 async def test_the_stream_tells_every_step_and_validation_once_in_order_and_ends_with_the_job(trained: Trained) -> None:
-    heard = trained.heard
-    assert [one["step"] for one in heard.of("step")] == list(range(1, STEPS + 1))
-    assert all(one["peak_memory_bytes"] > 50 * 2**20 for one in heard.of("step"))
-    assert [one["step"] for one in heard.of("validation")] == [5, 10, 15, 20]
-    states = [one["state"] for one in heard.of("state")]
+    followed = trained.followed
+    assert [one["step"] for one in followed.of("step")] == list(range(1, STEPS + 1))
+    assert all(one["peak_memory_bytes"] > 50 * 2**20 for one in followed.of("step"))
+    assert [one["step"] for one in followed.of("validation")] == [5, 10, 15, 20]
+    states = [one["state"] for one in followed.of("state")]
     assert states[-1] == "succeeded"
     assert "running" in states
-    assert [one["final"] for one in heard.of("state")] == [False] * (len(states) - 1) + [True]
-    assert heard.events[-1][0] == "state"
-    assert len(heard.retries) == 1
-    order = [(kind, data.get("step")) for kind, _, data in heard.events if kind != "state"]
+    assert [one["final"] for one in followed.of("state")] == [False] * (len(states) - 1) + [True]
+    assert followed.events[-1][0] == "state"
+    assert len(followed.retries) == 1
+    order = [(kind, data.get("step")) for kind, _, data in followed.events if kind != "state"]
     assert order.index(("validation", 5)) == order.index(("step", 5)) + 1
     polled = (await trained.get("metrics")).json()
-    assert polled["metrics"] == heard.of("step")
-    assert polled["validations"] == heard.of("validation")
+    assert polled["metrics"] == followed.of("step")
+    assert polled["validations"] == followed.of("validation")
 
 
 @pytest.mark.requirement("TP-3.1")
@@ -171,9 +86,9 @@ async def test_the_stream_of_a_job_that_never_ran_ends_with_its_cancellation(ben
     job_id = await bench.submit(hyperparameters={**SHORT, "maxSteps": 5000})
     reading = asyncio.create_task(listen(bench.trainer.client, job_id))
     await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel")
-    heard = await reading
-    assert heard.of("state")[-1]["state"] == "cancelled"
-    assert heard.of("step") == []
+    followed = await reading
+    assert followed.of("state")[-1]["state"] == "cancelled"
+    assert followed.of("step") == []
 
 
 @pytest.mark.requirement("TP-3.1")
@@ -194,10 +109,10 @@ async def test_a_long_course_is_told_page_by_page_without_a_gap(bench: Bench) ->
         await store.add_validations(connection, job_id, [Validated(step=one, **measured) for one in validated])
     finally:
         await connection.close()
-    heard = await listen(bench.trainer.client, job_id)
-    assert [one["step"] for one in heard.of("step")] == list(range(1, pages + 1))
-    assert [one["step"] for one in heard.of("validation")] == validated
-    rows = [(data["step"], kind) for kind, _, data in heard.events if kind != "state"]
+    followed = await listen(bench.trainer.client, job_id)
+    assert [one["step"] for one in followed.of("step")] == list(range(1, pages + 1))
+    assert [one["step"] for one in followed.of("validation")] == validated
+    rows = [(data["step"], kind) for kind, _, data in followed.events if kind != "state"]
     assert rows == sorted(rows)
     rest = await listen(bench.trainer.client, job_id, last_id=f"{PAGE}.{PAGE - 1}")
     assert [one["step"] for one in rest.of("step")] == list(range(PAGE + 1, pages + 1))

@@ -60,7 +60,7 @@ def test_a_job_is_watched_with_all_its_numbers_a_line_for_every_tenth(against: L
     assert "validation at step 10: loss 1.5000, the best · accuracy 0.75" in lines
     assert sum(one.startswith("step") for one in lines) == 11
     assert lines[-1] == "succeeded"
-    assert service.asked[0].headers["last-event-id"] == "0.0"
+    assert service.requests[0].headers["last-event-id"] == "0.0"
 
 
 @pytest.mark.requirement("TP-4.1")
@@ -179,7 +179,7 @@ def test_a_terminal_shows_a_bar_with_the_newest_numbers_and_no_line_for_a_step()
     assert not progress.final
 
 
-def test_numbers_that_nobody_knows_are_left_out_and_a_foreign_event_is_a_fault() -> None:
+def test_unknown_numbers_are_left_out_and_a_foreign_event_is_a_fault() -> None:
     assert numbers({"loss": 2.0, "validation_loss": None, "samples": 3}) == "loss 2.000"
     assert line(read_event(step(3)), 0).startswith("step 3 loss 1.000")
     with pytest.raises(FleetError, match="unexpected event"):

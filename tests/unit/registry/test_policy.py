@@ -1,5 +1,6 @@
 """The verdict of a policy on a score."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.registry.policy import Agreement, Comparison, Decision, InvalidPolicy, Judgement, Mode, Policy, decide
+from services.registry.required import Measured, Preferred
 
 points = st.floats(0, 100)
 SIMPLE = Policy(mode=Mode.SIMPLE)
@@ -53,6 +55,51 @@ def test_a_judge_that_agrees_too_little_with_people_cannot_approve(
     assert decide(Policy(mode=mode), judged).decision is Decision.APPROVE
     bad = Judgement(20, 15, 25, decided=40, agreement=agreement)
     assert decide(policy, bad).decision is Decision.REJECT  # a low score needs no agreement to be refused
+
+
+HIGH = Judgement(96, 93, 98, decided=40)
+
+
+@pytest.mark.requirement("LA-5.1")
+@pytest.mark.parametrize(
+    ("mode", "rate", "decision"),
+    [
+        (Mode.CONFIDENT, Measured(0.9, 0.82, 0.95, 40), Decision.APPROVE),
+        (Mode.CONFIDENT, Measured(0.9, 0.79, 0.95, 40), Decision.REVIEW),
+        (Mode.SIMPLE, Measured(0.9, 0.79, 0.95, 40), Decision.APPROVE),
+        (Mode.SIMPLE, Measured(0.79, 0.7, 0.95, 40), Decision.REVIEW),
+        (Mode.SIMPLE, None, Decision.REVIEW),
+    ],
+)
+def test_a_metric_below_the_policys_minimum_or_without_a_value_waits_for_a_human(
+    mode: Mode, rate: Measured | None, decision: Decision
+) -> None:
+    policy = Policy(mode=mode, minimum_metrics={"pass_at_1": 0.8})
+    measured = {"pass_at_1": rate} if rate else {"rouge_l": Measured(1, 1, 1, 40)}
+    verdict = decide(policy, replace(HIGH, metrics=measured))
+    assert verdict.decision is decision
+    assert (decision is Decision.APPROVE) or "pass_at_1" in verdict.reason
+    assert decide(Policy(mode=mode), HIGH).decision is Decision.APPROVE
+    low = Judgement(20, 15, 25, decided=40)
+    assert decide(policy, low).decision is Decision.REJECT
+
+
+@pytest.mark.requirement("LA-3.4")
+def test_answers_have_to_be_preferred_often_enough_to_those_of_the_version_that_is_replaced() -> None:
+    policy = Policy(minimum_win_rate=0.45)
+    equal = replace(HIGH, comparison=Comparison("tax-lora-v1", 40, 0.0, -2.0, 2.0))
+
+    def verdict(low: float, against: str = "tax-lora-v1", replaces: str = "tax-lora-v1") -> Decision:
+        preferred = Preferred(against, Measured(0.55, low, 0.7, 40))
+        return decide(policy, replace(equal, preferred=preferred), replaces=replaces).decision
+
+    assert verdict(0.45) is Decision.APPROVE
+    assert verdict(0.44) is Decision.REVIEW
+    assert verdict(0.45, against="tax-lora-v0") is Decision.REVIEW
+    assert verdict(0.1, replaces="") is Decision.APPROVE  # a first version replaces none
+    uncompared = decide(policy, equal, replaces="tax-lora-v1")
+    assert uncompared.decision is Decision.REVIEW
+    assert "not compared pair by pair with those of tax-lora-v1" in uncompared.reason
 
 
 @pytest.mark.requirement("LA-5.1")
@@ -154,11 +201,33 @@ def test_a_replacement_has_to_be_compared_with_what_it_replaces_on_enough_sample
     assert decide(SIMPLE, judgement, replaces=OLD).decision is Decision.APPROVE
 
 
+@pytest.mark.requirement("LA-3.4")
+@pytest.mark.parametrize(
+    ("mode", "required", "decision"),
+    [
+        (Mode.CONFIDENT, None, Decision.REVIEW),
+        (Mode.CONFIDENT, True, Decision.REVIEW),
+        (Mode.CONFIDENT, False, Decision.APPROVE),
+        (Mode.SIMPLE, None, Decision.APPROVE),
+        (Mode.SIMPLE, True, Decision.REVIEW),
+        (Mode.SIMPLE, False, Decision.APPROVE),
+    ],
+)
+def test_the_policy_has_whether_a_missing_comparison_blocks_and_the_reason_names_it_either_way(
+    mode: Mode, required: bool | None, decision: Decision
+) -> None:
+    unlike = Judgement(96, 93, 98, decided=40, not_compared="golden data set g@2.0.0, before g@1.0.0")
+    verdict = decide(Policy(mode=mode, comparison_required=required), unlike, replaces=OLD)
+    assert verdict.decision is decision
+    assert f"not compared with {OLD}" in verdict.reason
+    assert "golden data set g@2.0.0, before g@1.0.0" in verdict.reason
+
+
 @given(policies(), judgements(), st.none() | points)
 def test_nothing_below_the_reject_line_is_approved_and_nothing_at_it_rejected(
-    policy: Policy, judgement: Judgement, asked: float | None
+    policy: Policy, judgement: Judgement, requested: float | None
 ) -> None:
-    decision = decide(policy, judgement, asked).decision
+    decision = decide(policy, judgement, requested).decision
     if judgement.score < policy.reject_below:
         assert decision is not Decision.APPROVE
     else:
@@ -167,22 +236,22 @@ def test_nothing_below_the_reject_line_is_approved_and_nothing_at_it_rejected(
 
 @given(policies(), judgements(), st.none() | points)
 def test_a_regression_is_never_approved_without_a_human(
-    policy: Policy, judgement: Judgement, asked: float | None
+    policy: Policy, judgement: Judgement, requested: float | None
 ) -> None:
-    decision = decide(policy, judgement, asked).decision
+    decision = decide(policy, judgement, requested).decision
     assert not (judgement.regression and decision is Decision.APPROVE)
 
 
 @given(judgements(), st.none() | points)
 def test_a_confident_policy_never_decides_where_the_simple_one_asks_a_human(
-    judgement: Judgement, asked: float | None
+    judgement: Judgement, requested: float | None
 ) -> None:
-    confident = decide(Policy(mode=Mode.CONFIDENT), judgement, asked).decision
-    assert confident in {Decision.REVIEW, decide(SIMPLE, judgement, asked).decision}
+    confident = decide(Policy(mode=Mode.CONFIDENT), judgement, requested).decision
+    assert confident in {Decision.REVIEW, decide(SIMPLE, judgement, requested).decision}
 
 
 @pytest.mark.parametrize(
-    ("asked", "score", "decision"),
+    ("requested", "score", "decision"),
     [
         (95, 90, Decision.REVIEW),
         (95, 95, Decision.APPROVE),
@@ -192,9 +261,9 @@ def test_a_confident_policy_never_decides_where_the_simple_one_asks_a_human(
     ],
 )
 def test_a_requests_own_threshold_moves_the_approve_line_but_never_below_the_reject_line(
-    asked: float, score: float, decision: Decision
+    requested: float, score: float, decision: Decision
 ) -> None:
-    assert decide(SIMPLE, Judgement(score, 0, 100), asked).decision is decision
+    assert decide(SIMPLE, Judgement(score, 0, 100), requested).decision is decision
 
 
 def test_a_domain_can_forbid_thresholds_below_its_own() -> None:
@@ -212,6 +281,8 @@ def test_a_domain_can_forbid_thresholds_below_its_own() -> None:
         ({"approve_at": 60, "reject_below": 70}, "reject_below"),
         ({"minimum_samples": 0}, "minimum_samples"),
         ({"minimum_agreement": 1.1}, "minimum_agreement"),
+        ({"minimum_metrics": {"rouge_l": 1.1}}, "minimum_metrics.rouge_l"),
+        ({"minimum_win_rate": -0.1}, "minimum_win_rate"),
         ({"smallest_relevant_difference": -1}, "smallest_relevant_difference"),
         ({"blocking_criteria": ("accuracy", "humour")}, "blocking_criteria"),
     ],

@@ -41,8 +41,8 @@ def test_a_rating_below_the_floor_is_dropped_and_an_unrated_record_only_if_asked
     strict = filtered([low, fit, unrated], rating={"min_rating": 3, "unrated": "drop"})
     assert strict.kept == [fit]
     assert strict.reasons("rating") == [
-        "rating: 2.9, at least 3 is asked for",
-        "rating: none, at least 3 is asked for",
+        "rating: 2.9, at least 3 is required",
+        "rating: none, at least 3 is required",
     ]
 
 
@@ -66,7 +66,7 @@ def test_a_text_too_short_to_tell_its_language_is_kept_and_counted_as_uncertain(
     assert done.report.filters["language"].uncertain == 2
 
 
-def test_equal_records_are_dropped_whatever_their_case_white_space_and_unicode_form() -> None:
+def test_equal_records_are_dropped_in_any_case_white_space_and_unicode_form() -> None:
     first = record("Wie ändere ich es?", "Unter  Einstellungen.")
     again = record("WIE A\u0308NDERE ICH\u00a0ES? ", "unter einstellungen.")
     other_sign = record("Wie ändere ich es!", "Unter Einstellungen.")

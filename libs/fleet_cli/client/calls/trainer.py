@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query
 from fleet_cli.client.responses import (
+    AnswerFeedback,
     Anything,
     BuildQueued,
     Dataset,
@@ -20,6 +21,9 @@ from fleet_cli.client.responses import (
     JobAccepted,
     Metric,
     Recorded,
+    RecordedAnswer,
+    RetrainingFirings,
+    RetrainingRules,
     Uploaded,
 )
 from fleet_events import v1
@@ -27,12 +31,25 @@ from fleet_events import v1
 _ANYTHING = TypeAdapter(Anything)
 _JOB = TypeAdapter(Job)
 _JOBS = TypeAdapter(list[Job])
+_RULES = TypeAdapter(RetrainingRules)
 _LINES = TypeAdapter(list[dict[str, object]])
 
 
 def record_samples(domain: str, ndjson: bytes) -> Call[Recorded]:
     """Record training samples, lines {"prompt", "completion", "rating"?, "id"?}."""
     return Call("trainer", "POST", "/v1/samples", TypeAdapter(Recorded), {"domain": domain}, ndjson=ndjson)
+
+
+def recorded_answers(domain: str | None, limit: int) -> Call[list[RecordedAnswer]]:
+    """Recorded answers, newest first."""
+    query: Query = {"domain": domain, "limit": limit}
+    return Call("trainer", "GET", "/v1/answers", TypeAdapter(list[RecordedAnswer]), query, inside="answers")
+
+
+def answer_feedback(domain: str | None, state: str | None, limit: int) -> Call[list[AnswerFeedback]]:
+    """Feedback on answers and what became of it, newest first."""
+    query: Query = {"domain": domain, "state": state, "limit": limit}
+    return Call("trainer", "GET", "/v1/feedback", TypeAdapter(list[AnswerFeedback]), query, inside="feedback")
 
 
 def upload_data(domain: str, file: Path) -> Call[Uploaded]:
@@ -128,3 +145,24 @@ def change_job(job_id: str, what: Literal["cancel", "pause", "resume", "retry"],
     """Cancel, pause, resume or retry a job."""
     body = {"reason": reason} if reason else None
     return Call("trainer", "POST", f"/v1/jobs/{path_segment(job_id)}/{what}", _JOB, body=body)
+
+
+def retraining_rules() -> Call[list[RetrainingRules]]:
+    """Retraining rules of all domains in reach."""
+    return Call("trainer", "GET", "/v1/retraining", TypeAdapter(list[RetrainingRules]), inside="rules")
+
+
+def retraining(domain: str) -> Call[RetrainingRules]:
+    """A domain's retraining rules."""
+    return Call("trainer", "GET", f"/v1/retraining/{path_segment(domain)}", _RULES)
+
+
+def set_retraining(domain: str, rules: Mapping[str, object]) -> Call[RetrainingRules]:
+    """Replace a domain's retraining rules."""
+    return Call("trainer", "PUT", f"/v1/retraining/{path_segment(domain)}", _RULES, body=dict(rules))
+
+
+def retraining_firings(domain: str) -> Call[RetrainingFirings]:
+    """Jobs that a domain's rules requested, and causes that were held back."""
+    path = f"/v1/retraining/{path_segment(domain)}/firings"
+    return Call("trainer", "GET", path, TypeAdapter(RetrainingFirings))

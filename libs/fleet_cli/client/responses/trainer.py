@@ -143,3 +143,75 @@ class Recorded(Reply):
     received: int = 0
     added: int = 0
     duplicates: int = 0
+
+
+class RecordedAnswer(Reply):
+    """An answer that a domain's policy let be recorded."""
+
+    generation_id: str
+    domain: str
+    adapter_id: str
+    answer: str
+    answered_at: str
+
+
+class AnswerFeedback(Reply):
+    """Feedback on an answer: waiting for it, used, or unusable for a reason."""
+
+    generation_id: str
+    domain: str
+    rater: str
+    rating: int | None
+    correction: str
+    preferred_over: str
+    state: str
+    reason: str
+    given_at: str
+
+    @property
+    def summary(self) -> str:
+        """Its content in a few words."""
+        parts = [f"rating {self.rating}"] if self.rating is not None else []
+        parts += ["correction"] if self.correction else []
+        parts += [f"better than {self.preferred_over}"] if self.preferred_over else []
+        return ", ".join(parts)
+
+
+class RetrainingRules(Reply):
+    """A domain's retraining rules, who set them and when."""
+
+    domain: str
+    rules: dict[str, object] = Field(default_factory=dict)
+    set_by: str = ""
+    set_at: str | None = None
+
+
+class RetrainingFiring(Reply):
+    """A job that rules requested; `state` is empty until its request was accepted."""
+
+    job_id: str
+    triggers: list[str] = Field(default_factory=list)
+    reason: str = ""
+    active_adapter: str = ""
+    planned_steps: int = 0
+    fired_at: str = ""
+    state: str = ""
+    error: str = ""
+
+
+class RetrainingSuppressed(Reply):
+    """A cause that led to no job, and why not."""
+
+    trigger: str
+    why: str
+    reason: str = ""
+    detail: str = ""
+    times: int = 0
+    last_at: str = ""
+
+
+class RetrainingFirings(Reply):
+    """What a domain's rules did and did not do, newest first."""
+
+    firings: list[RetrainingFiring] = Field(default_factory=list)
+    suppressed: list[RetrainingSuppressed] = Field(default_factory=list)

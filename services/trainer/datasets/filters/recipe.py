@@ -1,11 +1,11 @@
 """Which records become training data: every knob of every filter, with its range and what it does when left out."""
 
-from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from linear_regex import written_out
+from personal_data import PersonalKind
 from services.trainer.datasets.knobs import Knobs
 
 Text = Literal["prompt", "completion", "any"]
@@ -47,7 +47,7 @@ _LANGUAGES = (
     "zh zu"
 )
 LANGUAGES = frozenset(_LANGUAGES.split())
-"""What the classifier can tell apart."""
+"""The languages of the classifier."""
 
 
 def _known(language: str) -> str:
@@ -106,19 +106,6 @@ class GoldenOverlap(Knobs):
     threshold: Annotated[float, Field(ge=0.5, le=0.95)] = 0.8
 
 
-class PersonalKind(StrEnum):
-    """What can be found by form and, for IBAN and card numbers, by checksum, in the order in which it is looked for.
-
-    Names and postal addresses have no form.
-    """
-
-    EMAIL = "email"
-    IBAN = "iban"
-    CARD = "card"
-    IP = "ip"
-    PHONE = "phone"
-
-
 class PersonalData(Knobs):
     """Drops records with personal data in any text, or masks it in place as `[EMAIL]`, `[IBAN]` and so on."""
 
@@ -143,7 +130,7 @@ class Boilerplate(Knobs):
 
     `phrases` are looked for without regard to case. `max_repeated` is the longest run of one character (white space
     aside) that is let through; `min_letters` the share of letters and digits among the characters that are no white
-    space, asked of texts of at least 20 characters.
+    space, required of texts of at least 20 characters.
     """
 
     phrases: Annotated[tuple[Annotated[str, Field(min_length=3, max_length=200)], ...], Field(max_length=1000)] = (
@@ -184,15 +171,15 @@ def _small_enough(patterns: object) -> object:
 
 
 def _compiles(pattern: str) -> str:
-    """The engine is Rust's, linear in the text whatever the pattern; what it cannot promise that for it refuses."""
+    """The engine is Rust's, linear in the text for every pattern; what it cannot promise that for it refuses."""
     import polars as pl
 
     try:
         pl.Series([""]).str.contains(pattern)
     except pl.exceptions.ComputeError as error:
-        said = str(error).partition("\n\nThis error occurred")[0].strip().splitlines()
+        lines = str(error).partition("\n\nThis error occurred")[0].strip().splitlines()
         raise ValueError(
-            f"{pattern!r} is refused, expected a regular expression of Rust's regex: {said[-1]}"
+            f"{pattern!r} is refused, expected a regular expression of Rust's regex: {lines[-1]}"
         ) from error
     return pattern
 
