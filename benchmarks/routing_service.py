@@ -97,13 +97,13 @@ async def _fill(router: SingleService, draw: Draw, adapters: int, each: int) -> 
 def _memory(router: SingleService, adapters: int, each: int) -> Row:
     pid = router.process.pid
     resident = psutil.Process(pid).memory_info().rss / 1e9
-    asked = adapters * each >= 1_000_000
+    limited = adapters * each >= 1_000_000
     return Row(
         what=f"resident memory of the router, {adapters:,} adapters of {each} vectors",
         unit="GB",
         ours=resident,
-        ask="at most 2" if asked else None,
-        met=resident <= 2 if asked else None,
+        ask="at most 2" if limited else None,
+        met=resident <= 2 if limited else None,
         note=f"of which vectors and their codes {adapters * each * DIMENSION * 5 / 1e9:.2f}",
     )
 

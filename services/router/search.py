@@ -158,15 +158,15 @@ class SearchIndex:
         lower = np.full(len(self._names) + 1, -np.inf, dtype=np.float32)  # the last one gathers free blocks
         for one in bounds:
             np.maximum.at(lower, one.owners, one.lower)
-        asked = self._asked(groups)
+        included = self._included(groups)
         need = self._floors.copy() if floor is None else np.full(len(self._names), floor, dtype=np.float32)
-        if asked.sum() <= at_least:
+        if included.sum() <= at_least:
             need[:] = -np.inf
         elif at_least:
-            candidates = lower[:-1][asked]
+            candidates = lower[:-1][included]
             np.minimum(need, np.partition(candidates, len(candidates) - at_least)[-at_least], out=need)
         # A block matters if it may reach what its name needs, and what another block of its name reaches for certain.
-        need[~asked] = np.inf
+        need[~included] = np.inf
         wanted = np.append(np.maximum(need, lower[:-1]), np.float32(np.inf))
         best = np.full(len(self._names), -np.inf, dtype=np.float32)
         for chunk, one in zip(self._chunks, bounds, strict=True):
@@ -189,7 +189,7 @@ class SearchIndex:
             return [chunk.bounds(rounded, length) for chunk in self._chunks]
         return list(self._threads.map(lambda chunk: chunk.bounds(rounded, length), self._chunks))
 
-    def _asked(self, groups: Collection[str] | None) -> NDArray[np.bool_]:
+    def _included(self, groups: Collection[str] | None) -> NDArray[np.bool_]:
         """[names]: which of them are held, and of these groups."""
         if groups is None:
             return self._groups >= 0
