@@ -2,6 +2,6 @@
 
 Publishes DatasetQueued, DatasetFrozen, TrainingRequested, TrainingQueued, TrainingStarted, TrainingProgressed,
 TrainingCompleted, TrainingFailed, TrainingCancelled, TrainingPaused.
-Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, DatasetQueued, TrainingRequested, TrainingQueued,
-AdapterRegistered, GoldenDatasetPublished, AdapterActivated, AdapterDeactivated.
+Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, GenerationRecorded, DatasetQueued, TrainingRequested,
+TrainingQueued, AdapterRegistered, GoldenDatasetPublished, AdapterActivated, AdapterDeactivated.
 """

@@ -8,6 +8,7 @@ from fleet_events.v1 import (
     AdapterRegistered,
     DatasetQueued,
     FeedbackRecorded,
+    GenerationRecorded,
     GoldenDatasetPublished,
     PreferenceRecorded,
     SampleRecorded,
@@ -19,6 +20,7 @@ from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
+from services.trainer.datasets.answers.intake import take_answer, take_feedback
 from services.trainer.datasets.build_job import run_next_build
 from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
 from services.trainer.datasets.golden.known import remember
@@ -82,19 +84,18 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
     await run_next_build(work, service)
 
 
+@handlers.on(GenerationRecorded)
+async def record_answer(event: GenerationRecorded, tx: Transaction, service: TrainerService) -> None:
+    """Keep an answer of the fleet, and use the feedback on it that came before."""
+    await take_answer(event, tx, service.blobs)
+
+
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
-    """A rating counts for the adapter; a rated answer that brings its own text becomes a rated sample of its domain."""
+    """A rating counts for the adapter; feedback on a recorded answer, or with its own text, becomes live records."""
     if event.adapter_id and event.rating:
         await evidence.add_rating(tx.connection, event)
-    if not (event.domain and event.prompt and event.completion):
-        return
-    sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
-    try:
-        sample.check()
-    except InvalidSample as error:
-        raise Refused(str(error)) from error
-    await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+    await take_feedback(event, tx)
 
 
 @handlers.on(AdapterRegistered)

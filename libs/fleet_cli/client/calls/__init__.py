@@ -13,7 +13,7 @@ from fleet_cli.client.calls.evaluator import (
     label_answer,
     request_evaluation,
 )
-from fleet_cli.client.calls.inference import chat, feedback, health, models
+from fleet_cli.client.calls.inference import chat, feedback, health, models, prefer
 from fleet_cli.client.calls.registry import (
     adapter,
     adapters,
@@ -41,6 +41,7 @@ from fleet_cli.client.calls.registry import (
 )
 from fleet_cli.client.calls.router import correct_route, route, routes
 from fleet_cli.client.calls.trainer import (
+    answer_feedback,
     build_dataset,
     change_job,
     dataset,
@@ -56,6 +57,7 @@ from fleet_cli.client.calls.trainer import (
     job_stream,
     jobs,
     record_samples,
+    recorded_answers,
     request_training,
     retraining,
     retraining_firings,
@@ -69,6 +71,7 @@ __all__ = [
     "adapter",
     "adapters",
     "add_golden_samples",
+    "answer_feedback",
     "answer_provenance",
     "audit",
     "build_dataset",
@@ -109,8 +112,10 @@ __all__ = [
     "move_rollout",
     "policy",
     "policy_audit",
+    "prefer",
     "provenance",
     "record_samples",
+    "recorded_answers",
     "refusals",
     "register",
     "request_evaluation",

@@ -35,6 +35,7 @@ from fleet_cli.client.responses.registry import (
 from fleet_cli.client.responses.reply import Anything, Reply
 from fleet_cli.client.responses.router import Match, Route, RouteAnswer
 from fleet_cli.client.responses.trainer import (
+    AnswerFeedback,
     Attempt,
     BuildFault,
     BuildQueued,
@@ -47,6 +48,7 @@ from fleet_cli.client.responses.trainer import (
     JobAccepted,
     Metric,
     Recorded,
+    RecordedAnswer,
     RetrainingFiring,
     RetrainingFirings,
     RetrainingRules,
@@ -57,6 +59,7 @@ from fleet_cli.client.responses.trainer import (
 __all__ = [
     "Adapter",
     "Agreement",
+    "AnswerFeedback",
     "AnswerProvenance",
     "AnsweringAdapter",
     "Anything",
@@ -92,6 +95,7 @@ __all__ = [
     "Migration",
     "Provenance",
     "Recorded",
+    "RecordedAnswer",
     "Refusal",
     "Reply",
     "RetrainingFiring",

@@ -3,11 +3,12 @@ searches: words that must all occur, "phrases", or, -not. Each is read in a quer
 read it again for every row."""
 
 from collections.abc import AsyncIterator
+from typing import cast
 
 import asyncpg
 
 from fleet_kit.db import Connection
-from services.trainer.datasets.records import Kind, Record, prompt_messages
+from services.trainer.datasets.records import Kind, Message, Record, Role, prompt_messages
 
 
 async def select_completions(
@@ -16,7 +17,7 @@ async def select_completions(
     """Samples that match and are not rated below the floor."""
     async for row in connection.cursor(
         """
-        select prompt, completion, rating, origin, source_id from samples
+        select context, prompt, completion, rating, origin, source_id from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and ($3::float8 is null or rating is null or rating >= $3)
@@ -35,7 +36,7 @@ async def select_rated(
     """Rated samples that match, from the floor on."""
     async for row in connection.cursor(
         """
-        select prompt, completion, rating, origin, source_id from samples
+        select context, prompt, completion, rating, origin, source_id from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and rating is not null and ($3::float8 is null or rating >= $3)
@@ -57,13 +58,13 @@ async def select_preferences(
     """
     async for row in connection.cursor(
         """
-        select prompt, chosen, rejected, origin from preferences
+        select context, prompt, chosen, rejected, origin, source_id from preferences
         where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         union all
-        select better.prompt, better.completion, worse.completion, 'ratings'
+        select better.context, better.prompt, better.completion, worse.completion, 'ratings', ''
         from samples better
         join samples worse on worse.domain = better.domain and worse.prompt = better.prompt
-            and worse.rating < better.rating
+            and worse.context = better.context and worse.rating < better.rating
         where better.domain = $1
           and ($2 = '' or better.document @@ (select websearch_to_tsquery('simple', $2)))
           and ($3::float8 is null or better.rating >= $3)
@@ -73,41 +74,49 @@ async def select_preferences(
         min_rating,
         prefetch=500,
     ):
-        yield Record(
-            Kind.PREFERENCE, prompt_messages(row["prompt"]), (row["chosen"], row["rejected"]), origin=row["origin"]
-        )
+        completions = (row["chosen"], row["rejected"])
+        yield Record(Kind.PREFERENCE, _prompt(row), completions, origin=row["origin"], source_id=row["source_id"])
 
 
 async def select_rankings(
     connection: Connection, domain: str, query: str, min_rating: float | None
 ) -> AsyncIterator[Record]:
-    """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts.
-
-    The floor is required of the best one.
+    """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts. The
+    floor is required of the best one. And orders of three or more answers that people told by their preferences.
     """
     async for row in connection.cursor(
         """
         with apart as (
-            select distinct on (prompt, rating) prompt, completion, rating, document from samples
-            where domain = $1 and rating is not null order by prompt, rating, sample_id
+            select distinct on (context, prompt, rating) context, prompt, completion, rating, document from samples
+            where domain = $1 and rating is not null order by context, prompt, rating, sample_id
         )
-        select prompt, array_agg(completion order by rating desc) as completions from apart group by prompt
+        select context, prompt, array_agg(completion order by rating desc) as completions, 'ratings' as origin
+        from apart group by context, prompt
         having count(*) >= 2
            and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
            and ($3::float8 is null or max(rating) >= $3)
+        union all
+        select context, prompt, completions, 'preferred' from rankings
+        where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         """,
         domain,
         query,
         min_rating,
         prefetch=500,
     ):
-        yield Record(Kind.RANKING, prompt_messages(row["prompt"]), tuple(row["completions"]), origin="ratings")
+        yield Record(Kind.RANKING, _prompt(row), tuple(row["completions"]), origin=row["origin"])
+
+
+def _prompt(row: asyncpg.Record) -> tuple[Message, ...]:
+    """What precedes the last question, as context alone, and the question."""
+    context = (Message(cast("Role", role), content) for role, content in row["context"])
+    return (*context, *prompt_messages(row["prompt"]))
 
 
 def _rated(kind: Kind, row: asyncpg.Record) -> Record:
     return Record(
         kind,
-        prompt_messages(row["prompt"]),
+        _prompt(row),
         (row["completion"],),
         rating=row["rating"],
         origin=row["origin"],
