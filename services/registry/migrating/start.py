@@ -58,8 +58,8 @@ async def start(service: RegistryService, order: Order, *, once: bool = False) -
                 "GET /v1/migrations lists it",
                 "to_base_model",
             )
-        told = {"migration_id": migration.migration_id, "strategy": migration.strategy, "to": migration.to_base_model}
-        entry = AuditEntry(migration.adapter_id, "migration_requested", order.act, {}, dict(told), family.revision)
+        after = {"migration_id": migration.migration_id, "strategy": migration.strategy, "to": migration.to_base_model}
+        entry = AuditEntry(migration.adapter_id, "migration_requested", order.act, {}, dict(after), family.revision)
         await versions.add_audit(tx.connection, submission.domain, entry)
     return migration
 

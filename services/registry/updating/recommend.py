@@ -18,8 +18,8 @@ from services.registry.updating.update import best_update
 async def recommend_update(tx: Transaction, family: Family, policy: Policy, at: datetime) -> None:
     """Recommend the best update of the family's active version, if there is one that was not recommended before.
 
-    Called where evidence or an approval came in, and not where a human chose which version serves: nobody's choice is
-    undone. While a rollout runs, its own evidence decides.
+    Called where evidence or an approval came in, and not where a human chose which version serves: that choice stays.
+    While a rollout runs, its own evidence decides.
     """
     running = family.active
     if running is None or family.rollout is not None:

@@ -57,16 +57,16 @@ def _judged(running: Adapter, available: Adapter, *, withdrawn: bool, minimum: f
         why = f"not compared with {running.adapter_id}; evaluate it while that one is active"
         return Update(running, available, recommended=False, why=why)
     improvement = 100 * comparison.difference / max(judgement.score - comparison.difference, 1.0)
-    told = (
+    measured = (
         f"{comparison.difference:+.1f} points [{comparison.ci_low:.1f}, {comparison.ci_high:.1f}], "
         f"{improvement:+.1f} %, on {comparison.samples} samples"
     )
     if withdrawn:
         recommended, why = False, "it served before and was taken out of service"
     elif comparison.ci_low <= 0:
-        recommended, why = False, f"not significantly better: {told}"
+        recommended, why = False, f"not significantly better: {measured}"
     elif improvement <= minimum:
-        recommended, why = False, f"better by no more than the policy's {minimum:g} %: {told}"
+        recommended, why = False, f"better by no more than the policy's {minimum:g} %: {measured}"
     else:
-        recommended, why = True, f"better: {told}"
+        recommended, why = True, f"better: {measured}"
     return Update(running, available, recommended, why, comparison, improvement)
