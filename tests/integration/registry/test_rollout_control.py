@@ -98,6 +98,15 @@ async def test_a_human_pauses_resumes_widens_and_promotes_a_rollout(trial: Trial
     assert (await trial.truth())[0] == candidate
 
 
+async def test_a_step_that_nothing_decides_ends_with_its_time_though_no_answer_comes(trial: Trial) -> None:
+    assert (await trial.move("roll-back", "start again with little time")).status_code == 200
+    await permit_unjudged(trial.registry, trial.domain, delivery=RULES | {"longest_seconds": 1})
+    begun = await trial.registry.client.post(f"/v1/families/{trial.family}/rollout", json={"mode": "ab"})
+    assert begun.status_code == 201, begun.text
+    view = await trial.until(state="rolled_back")
+    assert "was not decided within 1 s" in view["reason"]
+
+
 async def test_a_roll_back_by_hand_needs_a_reason_and_ends_the_rollout(trial: Trial) -> None:
     refused = await trial.move("roll-back")
     assert (refused.status_code, refused.json()["field"]) == (422, "reason")
