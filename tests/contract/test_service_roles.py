@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from fleet_events import catalogue
+from fleet_events import catalogue, v1
 from fleet_events.service_roles import in_docstring, in_readme
 from fleet_events.topology import SERVICES, consumers_of, followed_by
 from services.inference.catalogue import CatalogueEvent
@@ -80,7 +80,7 @@ def test_the_text_around_the_paragraph_stays() -> None:
 
 
 def test_a_projection_applies_every_event_that_its_service_follows() -> None:
-    assert set(followed_by("inference").events) == set(get_args(CatalogueEvent))
+    assert set(followed_by("inference").events) == {*get_args(CatalogueEvent), v1.PolicyChanged}
     # The router's replay must come to what its handlers make of the same events.
     assert set(followed_by("router").events) == {row.event for row, _ in consumers_of("router")}
 

@@ -10,10 +10,11 @@ from math import isnan, log
 
 from fleet_events import v1
 from fleet_events.v1 import DeliveryMode, RolloutArm, RolloutMetric
-from services.registry.rollout import sequential_test as test
 from services.registry.rollout.state import Rollout
 
-Counted = Mapping[tuple[RolloutMetric, RolloutArm], test.Outcomes]
+Outcomes = Mapping[float, int]
+"""As in `sequential_test`, which brings numpy and is imported where a rollout is decided, not with the service."""
+Counted = Mapping[tuple[RolloutMetric, RolloutArm], Outcomes]
 """How often each outcome occurred at one step, by metric and version; 1 is the worst outcome, 0 the best."""
 
 RATINGS = 4
@@ -107,6 +108,8 @@ def _answers(arm: RolloutArm, counted: Counted) -> int:
 
 def log_evidence(rollout: Rollout, metric: RolloutMetric, counted: Counted) -> float:
     """Logarithm of the evidence that the candidate is worse in a metric by more than is tolerated."""
+    from services.registry.rollout import sequential_test as test
+
     candidate, incumbent = _of(metric, counted)
     tolerance = _scaled(metric, rollout.rules.metrics.get(metric, 0.0))
     if metric is RolloutMetric.PREFERENCE:
@@ -120,6 +123,8 @@ def evidence_of(rollout: Rollout, counted: Counted) -> tuple[v1.Evidence, ...]:
 
 
 def _evidence(rollout: Rollout, metric: RolloutMetric, counted: Counted) -> v1.Evidence:
+    from services.registry.rollout import sequential_test as test
+
     candidate, incumbent = _of(metric, counted)
     level = rollout.rules.false_rollbacks
     if metric is RolloutMetric.PREFERENCE:
@@ -144,6 +149,8 @@ def _evidence(rollout: Rollout, metric: RolloutMetric, counted: Counted) -> v1.E
 
 def _won(rollout: Rollout, counted: Counted, line: float) -> RolloutMetric | None:
     """A metric in which the candidate is shown to be better, if any."""
+    from services.registry.rollout import sequential_test as test
+
     for metric in rollout.rules.metrics:
         candidate, incumbent = _of(metric, counted)
         if metric is RolloutMetric.PREFERENCE:
@@ -155,7 +162,7 @@ def _won(rollout: Rollout, counted: Counted, line: float) -> RolloutMetric | Non
     return None
 
 
-def _of(metric: RolloutMetric, counted: Counted) -> tuple[test.Outcomes, test.Outcomes]:
+def _of(metric: RolloutMetric, counted: Counted) -> tuple[Outcomes, Outcomes]:
     return counted.get((metric, RolloutArm.CANDIDATE), {}), counted.get((metric, RolloutArm.INCUMBENT), {})
 
 
@@ -170,6 +177,8 @@ def _in_unit(metric: RolloutMetric, outcome: float) -> float | None:
 
 
 def _told(metric: RolloutMetric, counted: Counted) -> str:
+    from services.registry.rollout import sequential_test as test
+
     candidate, incumbent = _of(metric, counted)
     shown = f"{_in_unit(metric, test.mean(candidate)):.3f} of {sum(candidate.values())}"
     if metric is RolloutMetric.PREFERENCE:

@@ -73,7 +73,8 @@ async def test_a_template_that_would_drop_a_tools_turn_in_silence_refuses_it() -
 @pytest.mark.parametrize(
     ("turn", "message"),
     [
-        ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "tool_calls: not supported"),
+        ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "tool_calls.0.function: Field required"),
+        ({"role": "assistant", "content": None, "function_call": {"name": "f"}}, "function_call: not supported"),
         ({"role": "assistant", "content": "", "refusal": "I will not"}, "refusal: not supported"),
         ({"role": "assistant", "content": "", "images": [{"type": "image_url"}]}, "messages.0.images"),
         ({"role": "assistant", "content": "", "thinking_blocks": [{"thinking": "so"}]}, "messages.0.thinking_blocks"),
