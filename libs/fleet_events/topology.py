@@ -251,6 +251,14 @@ TOPOLOGY: tuple[Row, ...] = (
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
     Row(
+        v1.AdapterReleased,
+        "lorafleet.v1.adapter.released",
+        ("registry",),
+        (Consumer("trainer"),),
+        followed_by=("inference",),
+    ),
+    Row(v1.AdapterHeld, "lorafleet.v1.adapter.held", ("registry",)),
+    Row(
         v1.AdapterLoaded,
         "lorafleet.v1.serving.adapter_loaded",
         ("inference",),

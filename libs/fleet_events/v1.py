@@ -454,6 +454,36 @@ class AdapterRolledBack(Event):
     reason: str = ""
 
 
+class AdapterReleased(Event):
+    """The files of a version may be deleted: it is never approved, activated or trained further again. Only its entries
+    and digests stay."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterReleased"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    job_id: str = ""
+    """The training that made it; empty for an upload."""
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
+class AdapterHeld(Event):
+    """Somebody keeps a version from being released, or no longer does."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterHeld"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    held: Bool = False
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
 class SampleRecorded(Event):
     """One prompt and the completion that is wanted for it."""
 
@@ -868,8 +898,10 @@ class TrainingCancelled(Event):
 EVENTS: tuple[type[Event], ...] = (
     AdapterActivated,
     AdapterDeactivated,
+    AdapterHeld,
     AdapterLoaded,
     AdapterRegistered,
+    AdapterReleased,
     AdapterRolledBack,
     AdapterUnloaded,
     Approved,

@@ -15,11 +15,12 @@ from fleet_events.v1 import (
     AdapterActivated,
     AdapterDeactivated,
     AdapterRegistered,
+    AdapterReleased,
     Approved,
     Rejected,
 )
 
-CatalogueEvent = AdapterRegistered | Approved | Rejected | AdapterActivated | AdapterDeactivated
+CatalogueEvent = AdapterRegistered | Approved | Rejected | AdapterActivated | AdapterDeactivated | AdapterReleased
 NEVER = -1
 
 
@@ -74,7 +75,7 @@ class Catalogue:
                 # The digest decides between two of one revision, so that the order cannot.
                 approved, sha256 = max((held.approved, held.approved_sha256), (event.revision, event.artifact_sha256))
                 new = replace(held, approved=approved, approved_sha256=sha256)
-            case Rejected():
+            case Rejected() | AdapterReleased():  # what is released has no files any more: it serves as little
                 held = self._held(event.adapter_id, event.family, event.domain)
                 new = replace(held, rejected=max(held.rejected, event.revision))
             case AdapterDeactivated():

@@ -12,7 +12,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import answers, decisions, upload
+from services.registry import answers, decisions, keeping_api, upload
 from services.registry.access import Admin, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
 from services.registry.details import details_of
@@ -24,11 +24,14 @@ from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
 from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
 from services.registry.store import listing, usage, versions
+from services.registry.timeline import endpoint as timeline
 from services.registry.transition import Act, AuditEntry
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 router.include_router(decisions.router)
 router.include_router(answers.router)
+router.include_router(timeline.router)
+router.include_router(keeping_api.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")

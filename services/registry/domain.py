@@ -7,12 +7,13 @@ than what it holds ends with the new version in whichever order the two arrive.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 
 from fleet_events import Event, v1
 from services.registry import approval
 from services.registry.family import Adapter, Evaluation, Family, Status, Submission, adapter_id
+from services.registry.keeping import check_kept
 from services.registry.policy import Decision, Policy, decide
 from services.registry.transition import (
     Act,
@@ -93,9 +94,9 @@ def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Polic
         case Decision.APPROVE:
             change = approve(family, adapter_id, act, policy, on=evaluation)
         case Decision.REJECT:
-            change = reject(family, adapter_id, act, on=evaluation)
+            change = reject(family, adapter_id, act, on=evaluation, policy=policy)
         case Decision.REVIEW:
-            change = _ask_a_human(family, scored, act, evaluation)
+            change = _ask_a_human(family, scored, act, evaluation, policy)
     return replace(change, evaluation=evaluation)
 
 
@@ -121,6 +122,7 @@ def approve(
         return Change(family, adapter_id=adapter_id)
     if adapter.status is Status.REJECTED:
         raise NotAllowed(f"{adapter_id} was rejected ({adapter.decision_reason}); register a new version instead")
+    check_kept(adapter)
     if policy.forbid_own_approval and act.by == adapter.submission.by:
         raise NotAllowed(f"{adapter_id} was made by {act.by}, whose own approval this domain's policy does not accept")
     if on is None:
@@ -140,6 +142,7 @@ def approve(
     )
     after = _decided(adapter, Status.APPROVED, act, on)
     noted: dict[str, object] = {} if evaluation else {"without_evaluation": True}
+    noted |= _grounds(evaluation, policy)
     change = _announce(family, approved, act, "approved", before=adapter, after=after, noted=noted)
     serving = family.active
     if policy.activate_on_approval and (serving is None or serving.version < adapter.version):
@@ -147,7 +150,9 @@ def approve(
     return change
 
 
-def reject(family: Family, adapter_id: str, act: Act, on: Evaluation | None = None) -> Change:
+def reject(
+    family: Family, adapter_id: str, act: Act, on: Evaluation | None = None, policy: Policy | None = None
+) -> Change:
     """The version must not serve, now or ever; an approved one loses its approval and stops serving."""
     adapter = _find(family, adapter_id)
     if adapter.status is Status.REJECTED:
@@ -166,7 +171,8 @@ def reject(family: Family, adapter_id: str, act: Act, on: Evaluation | None = No
         evaluation_id=evaluation.evaluation_id if evaluation else "",
     )
     after = _decided(adapter, Status.REJECTED, act, on)
-    return change.then(_announce(change.family, rejected, act, "rejected", before=adapter, after=after))
+    noted = _grounds(evaluation, policy)
+    return change.then(_announce(change.family, rejected, act, "rejected", before=adapter, after=after, noted=noted))
 
 
 def activate(family: Family, adapter_id: str, act: Act) -> Change:
@@ -177,6 +183,7 @@ def activate(family: Family, adapter_id: str, act: Act) -> Change:
     adapter = _find(family, adapter_id)
     if adapter.status is not Status.APPROVED:
         raise NotAllowed(f"{adapter_id} is {adapter.status}; only an approved version can be activated")
+    check_kept(adapter)
     if adapter.active:
         return Change(family, adapter_id=adapter_id)
     old = family.active
@@ -223,7 +230,9 @@ def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason:
     return _ask_a_human(family, adapter, Act(PIPELINE, at, f"evaluation {evaluation_id} failed: {reason}"))
 
 
-def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None) -> Change:
+def _ask_a_human(
+    family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None, policy: Policy | None = None
+) -> Change:
     requested = v1.ReviewRequested(
         adapter_id=adapter.adapter_id,
         family=family.family_id,
@@ -233,7 +242,8 @@ def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | No
         score=on.judgement.score if on else None,
         evaluation_id=on.evaluation_id if on else "",
     )
-    return _announce(family, requested, act, "review_requested", before=adapter, after=adapter)
+    noted = _grounds(on, policy)
+    return _announce(family, requested, act, "review_requested", before=adapter, after=adapter, noted=noted)
 
 
 def _rolled_back(family: Family, old: Adapter, new: Adapter, act: Act) -> Change:
@@ -292,6 +302,12 @@ def _decided(adapter: Adapter, status: Status, act: Act, on: Evaluation | None) 
         decision_reason=act.reason,
         decided_on=on.evaluation_id if on else "",
     )
+
+
+def _grounds(evaluation: Evaluation | None, policy: Policy | None) -> dict[str, object]:
+    """What a decision is made on, for the audit trail: policies change, and defaults with the release."""
+    on: dict[str, object] = {"evaluation_id": evaluation.evaluation_id} if evaluation else {}
+    return on | ({"policy": asdict(policy)} if policy else {})
 
 
 def _state(adapter: Adapter) -> dict[str, object]:

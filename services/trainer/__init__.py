@@ -3,5 +3,5 @@
 Publishes DatasetQueued, DatasetFrozen, TrainingRequested, TrainingQueued, TrainingStarted, TrainingProgressed,
 TrainingCompleted, TrainingFailed, TrainingCancelled, TrainingPaused.
 Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, DatasetQueued, TrainingRequested, TrainingQueued,
-AdapterRegistered, GoldenDatasetPublished.
+AdapterRegistered, GoldenDatasetPublished, AdapterReleased.
 """

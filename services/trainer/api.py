@@ -24,6 +24,7 @@ from services.trainer.jobs.request import read_request
 from services.trainer.jobs.schemas import Accepted, JobView, StateChangeReason
 from services.trainer.parts import Trainer, TrainerService
 from services.trainer.reports import api as reporting_api
+from services.trainer.runs import garbage_api
 
 Changed: TypeAlias = tuple[Job, Event | None]
 _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}
@@ -151,3 +152,4 @@ routes.include_router(build_api.router)
 routes.include_router(data_api.router)
 routes.include_router(router)
 routes.include_router(reporting_api.router)
+routes.include_router(garbage_api.router)

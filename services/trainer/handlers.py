@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from fleet_events.v1 import (
     AdapterRegistered,
+    AdapterReleased,
     DatasetQueued,
     FeedbackRecorded,
     GoldenDatasetPublished,
@@ -24,6 +25,7 @@ from services.trainer.datasets.store import samples as store
 from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
+from services.trainer.runs import garbage_store
 from services.trainer.runs.job_run import run_next_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -96,6 +98,13 @@ async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: Tra
 async def remember_adapter(event: AdapterRegistered, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
     """Keep which job made an adapter, so that a request can continue it by its id."""
     await jobs_store.add_adapter(tx.connection, event)
+
+
+@handlers.on(AdapterReleased)
+async def release_files(event: AdapterReleased, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep that a job's files may be deleted; the next collection after the grace time does."""
+    if event.job_id:
+        await garbage_store.add_release(tx.connection, event.job_id, event.adapter_id)
 
 
 @handlers.on(GoldenDatasetPublished)

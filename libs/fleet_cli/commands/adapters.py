@@ -12,7 +12,7 @@ from fleet_cli.adapter_files import EXPECTED, files_of
 from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
 from fleet_cli.client.responses import Withdrawal
-from fleet_cli.commands import convert
+from fleet_cli.commands import convert, keeping, moment
 from fleet_cli.commands.golden import expect_golden
 from fleet_cli.commands.options import DomainOption, OptionalDomain, ReasonOption
 from fleet_cli.files import read_text
@@ -21,8 +21,12 @@ from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.session import Session, facts, table
 from fleet_events.v1 import Bump, Method
 
-adapters = CommandGroup("List, show, approve, reject, activate, deactivate, register, import and convert adapters.")
+adapters = CommandGroup(
+    "List, show, approve, reject, activate, deactivate, hold, register, import and convert adapters; look at the past."
+)
 convert.add(adapters)
+moment.add(adapters)
+keeping.add(adapters)
 
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")]
 VersionOption = Annotated[str, typer.Option("--version", help="Version to register, X.Y.Z (default: computed).")]

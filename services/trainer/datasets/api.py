@@ -118,7 +118,10 @@ async def get_records(
     dataset_id: str, caller: Trains, trainer: Datasets, split: Split | None = None
 ) -> StreamingResponse:
     """In the order of their ids; of one side of the split or of both."""
-    lines = read_lines(await _dataset(dataset_id, caller, trainer), split, trainer)
+    stored = await _dataset(dataset_id, caller, trainer)
+    if stored.removed_at is not None:
+        raise Problem(410, "Data set removed", f"removed at {stored.removed_at.isoformat()}: {stored.removed_because}")
+    lines = read_lines(stored, split, trainer)
     try:
         await anext(lines)
     except (BlobMissing, BlobCorrupt) as error:

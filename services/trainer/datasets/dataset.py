@@ -85,6 +85,9 @@ class StoredDataset:
     created_at: datetime
     name: str = LIVE
     version: int = 1
+    removed_at: datetime | None = None
+    """Since when its file may be gone; `removed_because` has why."""
+    removed_because: str = ""
 
 
 @dataclass(frozen=True)

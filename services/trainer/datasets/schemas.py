@@ -32,6 +32,8 @@ class DatasetView(View):
     blob: BlobView
     card: BlobView | None
     created_at: datetime
+    removed_at: datetime | None
+    removed_because: str
 
     @classmethod
     def of(cls, stored: StoredDataset) -> Self:
@@ -48,6 +50,8 @@ class DatasetView(View):
             blob=BlobView.of(stored.dataset.blob),
             card=BlobView.of(stored.dataset.card) if stored.dataset.card else None,
             created_at=stored.created_at,
+            removed_at=stored.removed_at,
+            removed_because=stored.removed_because,
         )
 
 

@@ -9,7 +9,7 @@ import structlog
 from fleet_kit import tasks
 from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
-from services.trainer.runs import lost_tickets, resume_data
+from services.trainer.runs import garbage, lost_tickets, resume_data
 from services.trainer.runs.context import RunContext
 
 log = structlog.get_logger()
@@ -18,11 +18,11 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def housekeeping(service: RunContext) -> AsyncIterator[None]:
     """Sweep every `sweep_seconds` as long as this is open."""
-    task = asyncio.create_task(_keep_sweeping(service))
+    running = [asyncio.create_task(work) for work in (_keep_sweeping(service), _keep_collecting(service))]
     try:
         yield
     finally:
-        await tasks.end(task)
+        await tasks.end(*running)
 
 
 async def _keep_sweeping(service: RunContext) -> None:
@@ -32,6 +32,15 @@ async def _keep_sweeping(service: RunContext) -> None:
         except PASSING as error:
             log.warning("sweep_not_completed", reason=repr(error))
         await asyncio.sleep(service.settings.sweep_seconds)
+
+
+async def _keep_collecting(service: RunContext) -> None:
+    while service.settings.gc_every_hours:
+        await asyncio.sleep(service.settings.gc_every_hours * 3600)
+        try:
+            await garbage.collect(service, apply=True)
+        except PASSING as error:
+            log.warning("garbage_not_collected", reason=repr(error))
 
 
 async def sweep(service: RunContext) -> None:

@@ -18,8 +18,36 @@ pytestmark = pytest.mark.unit
 
 VERBS = {
     *("Activate", "Add", "Approve", "Ask", "Build", "Cancel", "Convert", "Correct", "Create", "Deactivate", "Delete"),
-    *("Describe", "Fit", "Follow", "Import", "Label", "List", "Mint", "Pause", "Prepare", "Print", "Publish", "Rate"),
-    *("Record", "Register", "Reject", "Replace", "Replay", "Request", "Resume", "Retry", "Run", "Save", "Set", "Show"),
+    *(
+        "Describe",
+        "Fit",
+        "Follow",
+        "Hold",
+        "Import",
+        "Label",
+        "List",
+        "Mint",
+        "Pause",
+        "Prepare",
+        "Print",
+        "Publish",
+        "Rate",
+    ),
+    *(
+        "Record",
+        "Register",
+        "Reject",
+        "Release",
+        "Replace",
+        "Replay",
+        "Request",
+        "Resume",
+        "Retry",
+        "Run",
+        "Save",
+        "Set",
+        "Show",
+    ),
     *("Start", "Stream", "Train", "Upload", "Write"),
 }
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query, Upload
-from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, Provenance
+from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, FamilyAt, Garbage, Provenance
 
 _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
@@ -46,15 +46,26 @@ def answer_provenance(generation_id: str) -> Call[AnswerProvenance]:
     return Call("registry", "GET", path, TypeAdapter(AnswerProvenance))
 
 
+def family_at(family: str, time: str, entries: int) -> Call[FamilyAt]:
+    """What a family served at a moment; `time` is RFC 3339."""
+    query: Query = {"time": time, "entries": str(entries)}
+    return Call("registry", "GET", f"/v1/families/{path_segment(family)}/at", TypeAdapter(FamilyAt), query)
+
+
 def manifest(adapter_id: str) -> Call[Anything]:
     """The catalogue entry of a version, with its formats."""
     return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/manifest", _ANYTHING)
 
 
 def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[Adapter]:
-    """approve, reject, activate or deactivate a version."""
+    """approve, reject, activate, deactivate, hold or unhold a version."""
     path = f"/v1/adapters/{path_segment(adapter_id)}/{verb}"
     return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
+
+
+def collect_garbage(service: str, *, apply: bool) -> Call[Garbage]:
+    """What retention rules let go and nothing refers to, of the registry or the trainer; deleted where applied."""
+    return Call(service, "POST", "/v1/gc", TypeAdapter(Garbage), body={"apply": apply})
 
 
 def policy(domain: str) -> Call[dict[str, object]]:

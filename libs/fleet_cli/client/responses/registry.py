@@ -26,6 +26,7 @@ class Adapter(Reply):
     active: bool = False
     metrics: dict[str, object] = Field(default_factory=dict)
     withdrawal: Withdrawal | None = None
+    held: bool = False
 
 
 Link = dict[str, object]
@@ -47,6 +48,43 @@ class Provenance(Reply):
     answers: Link = Field(default_factory=dict)
 
 
+class DecisionAt(Reply):
+    """Who decided about a version, on what score and under which policy."""
+
+    action: str
+    by: str
+    at: str = ""
+    reason: str = ""
+    evidence: str = ""
+    evaluation: Link | None = None
+    policy: Link = Field(default_factory=dict)
+
+
+class VersionAt(Reply):
+    """A version as it stood at a moment; the fields from `since` on are those of the version that served."""
+
+    adapter_id: str
+    status: str = ""
+    active: bool = False
+    decision: DecisionAt | None = None
+    since: str | None = None
+    activated_by: str = ""
+    activated_because: str = ""
+    replaced: str = ""
+
+
+class FamilyAt(Reply):
+    """A family at a moment."""
+
+    family: str
+    time: str = ""
+    serving: VersionAt | None = None
+    policy: Link = Field(default_factory=dict)
+    versions: list[VersionAt] = Field(default_factory=list)
+    before: list[Link] = Field(default_factory=list)
+    after: list[Link] = Field(default_factory=list)
+
+
 class AnsweringAdapter(Reply):
     """An adapter that took part in an answer: its version, then those that its training continued."""
 
@@ -54,6 +92,7 @@ class AnsweringAdapter(Reply):
     weight: float = 1.0
     chain: list[Provenance] = Field(default_factory=list)
     unknown: list[str] = Field(default_factory=list)
+    when_answered: VersionAt | None = None
 
 
 class AnswerProvenance(Reply):
@@ -67,3 +106,27 @@ class AnswerProvenance(Reply):
     base_model: Link
     adapters: list[AnsweringAdapter] = Field(default_factory=list)
     unknown: list[str] = Field(default_factory=list)
+
+
+class SweptKind(Reply):
+    """The objects of one kind, and those of them that nothing refers to."""
+
+    kind: str
+    objects: int = 0
+    bytes: int = 0
+    referenced: int = 0
+    young: int = 0
+    unreferenced: int = 0
+    unreferenced_bytes: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+
+
+class Garbage(Reply):
+    """What a collection found: versions (registry) or data sets (trainer) let go, and objects by kind."""
+
+    applied: bool = False
+    grace_hours: float = 0
+    released: list[Link] = Field(default_factory=list)
+    datasets: list[Link] = Field(default_factory=list)
+    kinds: list[SweptKind] = Field(default_factory=list)
