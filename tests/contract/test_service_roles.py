@@ -41,7 +41,7 @@ def test_the_committed_documents_are_those_of_the_topology_of_today(
         (README, "EvaluationScored, EvaluationFailed, AdapterLoaded", "EvaluationScored, AdapterLoaded"),
         (README, "| router | the routing index | —", "| router | the routing index | AdapterLoaded"),
         (REGISTRY, "EvaluationFailed, ", ""),
-        (REGISTRY, "AdapterRolledBack.", "AdapterRolledBack, AdapterUnloaded."),
+        (REGISTRY, "AdapterHeld.", "AdapterHeld, AdapterUnloaded."),
         ("services/router/__init__.py", "\nFollows AdapterActivated, AdapterDeactivated.", ""),
         ("docs/events.md", "| router, inference |", "| router |"),
         ("docs/asyncapi.json", "inferenceFollowsApproved", "inferenceHearsApproved"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -9,13 +10,10 @@ from rich.console import Group
 from rich.text import Text
 
 from fleet_cli.client import calls
-from fleet_cli.client.responses import Garbage
+from fleet_cli.client.responses import Garbage, Link
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
-
-COLLECTING = ("registry", "trainer")
-"""In this order: what the registry lets go, the trainer may delete."""
 
 
 def add_gc(group: CommandGroup) -> None:
@@ -30,8 +28,12 @@ def gc(
     ] = False,
 ) -> None:
     """List what retention rules let go and what nothing refers to; with --apply, delete it."""
-    found = {name: session.client.call(calls.collect_garbage(name, apply=apply)) for name in COLLECTING}
-    session.answer(found, _shown(found))
+    # In this order: what the registry lets go, the trainer may delete.
+    versions = session.client.call(calls.collect_versions(apply=apply))
+    datasets = session.client.call(calls.collect_datasets(apply=apply))
+    let_go = [*versions.released, *datasets.datasets]
+    found: dict[str, Garbage] = {"registry": versions, "trainer": datasets}
+    session.answer(found, _shown(let_go, found))
     if not apply:
         session.note("nothing was deleted; --apply deletes it")
 
@@ -65,12 +67,8 @@ def _held(session: Session, adapter_id: str, verb: str, reason: str) -> None:
     session.answer(found, f"{found.adapter_id}: {'held' if found.held else 'not held'}")
 
 
-def _shown(found: dict[str, Garbage]) -> Group:
-    let_go = [
-        f"{one.get('adapter_id') or one.get('dataset_id')}  {one.get('domain')}  {one.get('reason')}"
-        for garbage in found.values()
-        for one in (*garbage.released, *garbage.datasets)
-    ]
+def _shown(let_go: Sequence[Link], found: Mapping[str, Garbage]) -> Group:
+    gone = [f"{one.get('adapter_id') or one.get('dataset_id')}  {one['domain']}  {one['reason']}" for one in let_go]
     rows = [
         (
             f"{name}/{one.kind}",
@@ -86,4 +84,4 @@ def _shown(found: dict[str, Garbage]) -> Group:
         for one in garbage.kinds
     ]
     columns = ("KIND", "OBJECTS", "BYTES", "REFERENCED", "YOUNG", "UNREFERENCED", "BYTES", "DELETED")
-    return Group(Text("\n".join(["let go:", *(let_go or ["nothing"])])), Text(""), table(columns, rows))
+    return Group(Text("\n".join(["let go:", *(gone or ["nothing"])])), Text(""), table(columns, rows))

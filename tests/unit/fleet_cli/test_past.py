@@ -32,7 +32,7 @@ def entry(minute: int, action: str, *, actor: str = "anna", active: bool = False
 def history() -> History:
     trail = [
         entry(0, "registered"),
-        entry(20, "approved", evaluation_id="ev-1", policy=asdict(Policy(approve_at=88))),
+        entry(20, "approved", evaluation_id="ev-1", policy=asdict(Policy(approve_at=88.0))),
         entry(21, "activated", active=True),
         entry(30, "deactivated"),
     ]

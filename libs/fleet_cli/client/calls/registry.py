@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query, Upload
-from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, FamilyAt, Garbage, Provenance
+from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, FamilyAt, GarbageOfRegistry, Provenance
 
 _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
@@ -63,9 +63,9 @@ def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[A
     return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
 
 
-def collect_garbage(service: str, *, apply: bool) -> Call[Garbage]:
-    """What retention rules let go and nothing refers to, of the registry or the trainer; deleted where applied."""
-    return Call(service, "POST", "/v1/gc", TypeAdapter(Garbage), body={"apply": apply})
+def collect_versions(*, apply: bool) -> Call[GarbageOfRegistry]:
+    """What retention rules let go and nothing refers to, of the registry; deleted where applied."""
+    return Call("registry", "POST", "/v1/gc", TypeAdapter(GarbageOfRegistry), body={"apply": apply})
 
 
 def policy(domain: str) -> Call[dict[str, object]]:

@@ -16,6 +16,7 @@ from fleet_cli.client.responses import (
     Dataset,
     DatasetBuild,
     DroppedRecords,
+    GarbageOfTrainer,
     Job,
     JobAccepted,
     Metric,
@@ -128,3 +129,8 @@ def change_job(job_id: str, what: Literal["cancel", "pause", "resume", "retry"],
     """Cancel, pause, resume or retry a job."""
     body = {"reason": reason} if reason else None
     return Call("trainer", "POST", f"/v1/jobs/{path_segment(job_id)}/{what}", _JOB, body=body)
+
+
+def collect_datasets(*, apply: bool) -> Call[GarbageOfTrainer]:
+    """What retention rules let go and nothing refers to, of the trainer; deleted where applied."""
+    return Call("trainer", "POST", "/v1/gc", TypeAdapter(GarbageOfTrainer), body={"apply": apply})

@@ -61,12 +61,17 @@ class DecisionAt(Reply):
 
 
 class VersionAt(Reply):
-    """A version as it stood at a moment; the fields from `since` on are those of the version that served."""
+    """A version as it stood at a moment."""
 
     adapter_id: str
     status: str = ""
     active: bool = False
     decision: DecisionAt | None = None
+
+
+class ServingAt(VersionAt):
+    """The version that served at a moment."""
+
     since: str | None = None
     activated_by: str = ""
     activated_because: str = ""
@@ -78,7 +83,7 @@ class FamilyAt(Reply):
 
     family: str
     time: str = ""
-    serving: VersionAt | None = None
+    serving: ServingAt | None = None
     policy: Link = Field(default_factory=dict)
     versions: list[VersionAt] = Field(default_factory=list)
     before: list[Link] = Field(default_factory=list)
@@ -123,10 +128,20 @@ class SweptKind(Reply):
 
 
 class Garbage(Reply):
-    """What a collection found: versions (registry) or data sets (trainer) let go, and objects by kind."""
+    """The objects that a collection found, by kind."""
 
     applied: bool = False
     grace_hours: float = 0
-    released: list[Link] = Field(default_factory=list)
-    datasets: list[Link] = Field(default_factory=list)
     kinds: list[SweptKind] = Field(default_factory=list)
+
+
+class GarbageOfRegistry(Garbage):
+    """With the versions that were let go."""
+
+    released: list[Link] = Field(default_factory=list)
+
+
+class GarbageOfTrainer(Garbage):
+    """With the data sets that were let go."""
+
+    datasets: list[Link] = Field(default_factory=list)
