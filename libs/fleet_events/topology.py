@@ -16,6 +16,7 @@ __all__ = [
     "DATA",
     "DEAD_STREAM",
     "DEAD_SUBJECTS",
+    "ERASABLE",
     "FACTS",
     "MAX_BUILDS",
     "MAX_EVENT_BYTES",
@@ -83,6 +84,8 @@ SERVING = Stream(
     "LORAFLEET_SERVING", GIBIBYTE // 2, "what inference reports: it grows with every answer", max_age=timedelta(days=7)
 )
 STREAMS = (FACTS, DATA, SERVING)
+ERASABLE = {"trainer": (DATA.name, DEAD_STREAM)}
+"""Streams from which a service may delete single messages: those that hold what people wrote."""
 STREAM = FACTS.name
 
 
@@ -202,6 +205,10 @@ TOPOLOGY: tuple[Row, ...] = (
         ("trainer",),
         (replace(_long("trainer"), workers=MAX_BUILDS),),
     ),
+    # A ticket too. What is erased is in the trainer's database: the bus never names the person.
+    Row(v1.ErasureQueued, "lorafleet.v1.data.erasure_queued", ("trainer",), (_long("trainer"),)),
+    Row(v1.SubjectForgotten, "lorafleet.v1.data.subject_forgotten", ("trainer",), (Consumer("registry"),)),
+    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry",), (Consumer("trainer"),)),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority. What
     # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox.

@@ -81,6 +81,8 @@ class Envelope:
     entity: str
     """ce-subject: the thing that the event is about."""
     headers: Mapping[str, str]
+    sequence: int = 0
+    """Of its message in the stream that it came from, by which that can be deleted; 0 where it came from none."""
 
     @property
     def name(self) -> str:
@@ -208,6 +210,7 @@ def read_envelope(
         time=_moment(found["ce-time"]) if found.get("ce-time") else at or datetime.now(UTC),
         entity=found.get("ce-subject", ""),
         headers=found,
+        sequence=sequence,
     )
     return envelope, data
 

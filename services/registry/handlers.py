@@ -16,7 +16,7 @@ from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter, Evaluation
 from services.registry.parts import RegistryService
 from services.registry.policy import Agreement, Comparison, Judgement
-from services.registry.store import answers, usage, versions
+from services.registry.store import answers, forgotten, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.version import InvalidVersion
@@ -117,6 +117,8 @@ async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service:
     if event.adapter_id and not adapters:
         adapters = [AnsweredWith(event.adapter_id, event.artifact_sha256, 1.0)]
     await usage.count_answer(tx.connection, event, _when(tx))
+    if await _is_forgotten(tx, event.generation_id):
+        return
     await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
 
 
@@ -125,7 +127,27 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
     """Keep a rating of an answer; a person's newer rating of the same answer takes the older one's place."""
     if event.adapter_id:
         await _named(tx, event.adapter_id, event.domain)
+    if await _is_forgotten(tx, event.generation_id):
+        return
     await usage.rate_answer(tx.connection, event, _when(tx))
+
+
+@handlers.on(v1.SubjectForgotten)
+async def forget_subject(event: v1.SubjectForgotten, tx: Transaction, _service: RegistryService) -> None:
+    """Delete what is kept of a person's answers, and reject the versions that learned from them where that is asked."""
+    await forgotten.lock_forgotten(tx.connection)
+    await forgotten.forget(tx.connection, event.erasure_id, event.generation_ids)
+    deleted = await forgotten.delete_feedback(tx.connection, event.generation_ids)
+    deleted += await forgotten.delete_answers(tx.connection, event.generation_ids)
+    for adapter_id in event.adapter_ids if event.retire else ():
+        adapter = await versions.find_adapter(tx.connection, adapter_id)
+        if adapter is None or event.domain not in (adapter.submission.domain, "*"):
+            continue
+        family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
+        reason = f"erasure {event.erasure_id}: it learned from records that are erased"
+        await repository.save(tx, family, domain.reject(family, adapter_id, Act(event.by, _now(), reason)))
+    erased = v1.SubjectErased(erasure_id=event.erasure_id, service="registry", deleted=deleted, part=event.part)
+    await tx.emit(erased, entity=event.erasure_id)
 
 
 @handlers.on(v1.AdapterLoaded)
@@ -134,6 +156,11 @@ async def note_replica(event: v1.AdapterLoaded, tx: Transaction, _service: Regis
     adapter = await _named(tx, event.adapter_id, event.domain)
     _same_bytes(adapter, event.artifact_sha256, f"the load on {event.replica}")
     await usage.note_replica(tx.connection, event, _when(tx))
+
+
+async def _is_forgotten(tx: Transaction, generation_id: str) -> bool:
+    await forgotten.lock_kept(tx.connection)
+    return await forgotten.is_forgotten(tx.connection, generation_id)
 
 
 async def _named(tx: Transaction, adapter_id: str, domain_name: str) -> Adapter:

@@ -6,10 +6,12 @@ from fleet_events.v1 import (
     AdapterRegistered,
     AdapterReleased,
     DatasetQueued,
+    ErasureQueued,
     FeedbackRecorded,
     GoldenDatasetPublished,
     PreferenceRecorded,
     SampleRecorded,
+    SubjectErased,
     TrainingQueued,
     TrainingRequested,
 )
@@ -26,6 +28,8 @@ from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
 from services.trainer.runs import garbage_store
+from services.trainer.runs.erasure.late import admitted
+from services.trainer.runs.erasure.work import erase, note_service_erased
 from services.trainer.runs.job_run import run_next_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -39,7 +43,8 @@ async def record_sample(event: SampleRecorded, tx: Transaction, service: Trainer
         sample.check()
     except InvalidSample as error:
         raise Refused(str(error)) from error
-    await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+    if await admitted(event, "sample", sample.sample_id, tx):
+        await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
 
 
 @handlers.on(PreferenceRecorded)
@@ -50,7 +55,8 @@ async def record_preference(event: PreferenceRecorded, tx: Transaction, service:
         preference.check()
     except InvalidSample as error:
         raise Refused(str(error)) from error
-    await store.add_preference(tx.connection, preference)
+    if await admitted(event, "preference", preference.preference_id, tx):
+        await store.add_preference(tx.connection, preference)
 
 
 @handlers.on(TrainingRequested, unreadable=reject)
@@ -84,6 +90,8 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
     """A rated answer that brings its own text becomes a rated sample of its domain."""
+    if not await admitted(event, "feedback", event.generation_id, tx):
+        return
     if not (event.domain and event.prompt and event.completion):
         return
     sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
@@ -91,7 +99,24 @@ async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: Tra
         sample.check()
     except InvalidSample as error:
         raise Refused(str(error)) from error
-    await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+    if await admitted(event, "sample", sample.sample_id, tx):
+        await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+
+
+def _erasure_ticket(event: ErasureQueued, envelope: Envelope) -> str:  # noqa: ARG001
+    return f"erasure:{event.erasure_id}"
+
+
+@handlers.long(ErasureQueued, lease=_erasure_ticket)
+async def erase_subject(event: ErasureQueued, work: LeasedTask, service: TrainerService) -> None:
+    """Erase everything that is recorded about a person, wherever a killed worker left off."""
+    await erase(event.erasure_id, work, service)
+
+
+@handlers.on(SubjectErased)
+async def note_erased(event: SubjectErased, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep that a service has erased what it held."""
+    await note_service_erased(event, tx.connection)
 
 
 @handlers.on(AdapterRegistered)

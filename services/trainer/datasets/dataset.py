@@ -36,6 +36,8 @@ class Sample:
     rating: float | None = None
     origin: str = ""
     source_id: str = ""
+    subject: str = ""
+    """Name of the person whom it is about, where it came with one; only its digest is kept."""
 
     @property
     def sample_id(self) -> str:

@@ -10,11 +10,15 @@ from services.trainer.schemas import BlobView, View
 
 
 class SamplesView(View):
-    """What became of an upload. A duplicate was recorded before, in this upload or an earlier one."""
+    """What became of an upload. A duplicate was recorded before, in this upload or an earlier one.
+
+    `forgotten` ones are about people who had their records erased: they were not recorded.
+    """
 
     received: int
     added: int
     duplicates: int
+    forgotten: int = 0
 
 
 class DatasetView(View):

@@ -11,6 +11,7 @@ from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
 from services.trainer.runs import garbage, lost_tickets, resume_data
 from services.trainer.runs.context import RunContext
+from services.trainer.runs.erasure.work import erase_frozen_since
 
 log = structlog.get_logger()
 
@@ -52,6 +53,7 @@ async def sweep(service: RunContext) -> None:
             tickets = await lost_tickets.replace(service)
             checkpoints = await resume_data.sweep(service)
             uploads = await expire_uploads(service)
+            await erase_frozen_since(service)
         finally:
             await connection.execute("select pg_advisory_unlock(hashtextextended('trainer.sweep', 106))")
     if tickets or checkpoints or uploads:

@@ -16,7 +16,10 @@ async def select_completions(
     """Samples that match and are not rated below the floor."""
     async for row in connection.cursor(
         """
-        select prompt, completion, rating, origin, source_id from samples
+        select prompt, completion, rating, origin, source_id, array(
+            select distinct subject from subject_records where kind = 'sample' and record_id = sample_id order by 1
+        ) as subjects
+        from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and ($3::float8 is null or rating is null or rating >= $3)
@@ -35,7 +38,10 @@ async def select_rated(
     """Rated samples that match, from the floor on."""
     async for row in connection.cursor(
         """
-        select prompt, completion, rating, origin, source_id from samples
+        select prompt, completion, rating, origin, source_id, array(
+            select distinct subject from subject_records where kind = 'sample' and record_id = sample_id order by 1
+        ) as subjects
+        from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and rating is not null and ($3::float8 is null or rating >= $3)
@@ -57,10 +63,17 @@ async def select_preferences(
     """
     async for row in connection.cursor(
         """
-        select prompt, chosen, rejected, origin from preferences
+        select prompt, chosen, rejected, origin, array(
+            select distinct subject from subject_records
+            where kind = 'preference' and record_id = preference_id order by 1
+        ) as subjects
+        from preferences
         where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         union all
-        select better.prompt, better.completion, worse.completion, 'ratings'
+        select better.prompt, better.completion, worse.completion, 'ratings', array(
+            select distinct subject from subject_records
+            where kind = 'sample' and record_id in (better.sample_id, worse.sample_id) order by 1
+        )
         from samples better
         join samples worse on worse.domain = better.domain and worse.prompt = better.prompt
             and worse.rating < better.rating
@@ -73,7 +86,13 @@ async def select_preferences(
         min_rating,
         prefetch=500,
     ):
-        yield Record(Kind.PREFERENCE, asked(row["prompt"]), (row["chosen"], row["rejected"]), origin=row["origin"])
+        yield Record(
+            Kind.PREFERENCE,
+            asked(row["prompt"]),
+            (row["chosen"], row["rejected"]),
+            origin=row["origin"],
+            subjects=tuple(row["subjects"]),
+        )
 
 
 async def select_rankings(
@@ -86,20 +105,32 @@ async def select_rankings(
     async for row in connection.cursor(
         """
         with apart as (
-            select distinct on (prompt, rating) prompt, completion, rating, document from samples
+            select distinct on (prompt, rating) prompt, completion, rating, document, sample_id from samples
             where domain = $1 and rating is not null order by prompt, rating, sample_id
+        ), ranked as (
+            select prompt, array_agg(completion order by rating desc) as completions, array_agg(sample_id) as ids
+            from apart group by prompt
+            having count(*) >= 2
+               and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
+               and ($3::float8 is null or max(rating) >= $3)
         )
-        select prompt, array_agg(completion order by rating desc) as completions from apart group by prompt
-        having count(*) >= 2
-           and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
-           and ($3::float8 is null or max(rating) >= $3)
+        select prompt, completions, array(
+            select distinct subject from subject_records where kind = 'sample' and record_id = any(ids) order by 1
+        ) as subjects
+        from ranked
         """,
         domain,
         query,
         min_rating,
         prefetch=500,
     ):
-        yield Record(Kind.RANKING, asked(row["prompt"]), tuple(row["completions"]), origin="ratings")
+        yield Record(
+            Kind.RANKING,
+            asked(row["prompt"]),
+            tuple(row["completions"]),
+            origin="ratings",
+            subjects=tuple(row["subjects"]),
+        )
 
 
 def _rated(kind: Kind, row: asyncpg.Record) -> Record:
@@ -110,4 +141,5 @@ def _rated(kind: Kind, row: asyncpg.Record) -> Record:
         rating=row["rating"],
         origin=row["origin"],
         source_id=row["source_id"],
+        subjects=tuple(row["subjects"]),
     )
