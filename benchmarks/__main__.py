@@ -56,12 +56,12 @@ def page() -> str:
 
 def main(arguments: list[str]) -> int:
     options = [argument for argument in arguments if argument.startswith("-")]
-    asked = [argument for argument in arguments if argument not in options] or list(NAMES)
-    if unknown := set(asked) - set(NAMES):
+    names = [argument for argument in arguments if argument not in options] or list(NAMES)
+    if unknown := set(names) - set(NAMES):
         print(f"no benchmark {', '.join(sorted(unknown))}: expected {', '.join(NAMES)}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        for name in asked:
+        for name in names:
             target = Path(folder) / f"{name}.json"
             subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", str(target), *options], check=True)
             if "--quick" not in options:

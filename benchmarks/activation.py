@@ -128,14 +128,14 @@ async def one_round(fleet: Fleet, client: httpx.AsyncClient, blobs: Blobs, seed:
             registered = scored = 0.0
             adapter_id = ""
             while not scored:
-                said, stamp = await asyncio.wait_for(queue.get(), 120)
-                match said:
-                    case v1.AdapterRegistered() if said.job_id == event.job_id:
-                        registered, adapter_id = stamp.timestamp(), said.adapter.adapter_id
-                    case v1.EvaluationScored() if said.adapter_id == adapter_id:
+                fact, stamp = await asyncio.wait_for(queue.get(), 120)
+                match fact:
+                    case v1.AdapterRegistered() if fact.job_id == event.job_id:
+                        registered, adapter_id = stamp.timestamp(), fact.adapter.adapter_id
+                    case v1.EvaluationScored() if fact.adapter_id == adapter_id:
                         scored = stamp.timestamp()
-                    case v1.EvaluationFailed() if said.adapter_id == adapter_id:
-                        raise RuntimeError(f"evaluation failed: {said.reason}")
+                    case v1.EvaluationFailed() if fact.adapter_id == adapter_id:
+                        raise RuntimeError(f"evaluation failed: {fact.reason}")
             body = {"model": adapter_id, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
             while True:
                 answer = await client.post(f"{url}/v1/chat/completions", json=body)
@@ -184,4 +184,5 @@ async def prepare(fleet: Fleet, client: httpx.AsyncClient) -> None:
     wanted = {"dataset_id": "benchmark-golden", "domain": DOMAIN, "version": "1.0.0", "description": "one sample"}
     (await client.post(golden, json=wanted)).raise_for_status()
     sample = {"sample_id": "g1", "prompt": "Hello", "expected_output": "Hello there.", "difficulty": "easy"}
-    (await client.post(f"{golden}/benchmark-golden/samples", content=json.dumps(sample))).raise_for_status()
+    settled = {"criteria": {"accuracy": "Must equal Hello there."}}  # whatever the answer is
+    (await client.post(f"{golden}/benchmark-golden/samples", content=json.dumps(sample | settled))).raise_for_status()

@@ -91,23 +91,23 @@ class Ours:
     def __init__(self, trainer: Service[Any, Any], effects: Effects) -> None:
         self._trainer = trainer
         self._effects = effects
-        self._said = 0
+        self._published = 0
 
     async def single(self, count: int) -> None:
         for _ in range(count):
-            await self._say(1)
-            await self._effects.reach(self._said)
+            await self._publish(1)
+            await self._effects.reach(self._published)
 
     async def batch(self, count: int) -> None:
         for _ in range(count // 50):
-            await self._say(50)
-        await self._effects.reach(self._said)
+            await self._publish(50)
+        await self._effects.reach(self._published)
 
-    async def _say(self, count: int) -> None:
+    async def _publish(self, count: int) -> None:
         async with self._trainer.transaction() as tx:
             for _ in range(count):
-                self._said += 1
-                job = f"job-{id(self)}-{self._said}"
+                self._published += 1
+                job = f"job-{id(self)}-{self._published}"
                 await tx.emit(completed(job), job)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Row, emit, options
-from services.evaluator.comparison import Comparison, compare
-from services.evaluator.statistics import Interval, confidence_of, mean_score
+from fleet_statistics.intervals import Interval, confidence_of, mean_score
+from fleet_statistics.paired import Comparison, compare
 from services.registry.policy import Decision, Judgement, Mode, Policy, decide
 
 SAMPLES = (10, 20, 50, 100)

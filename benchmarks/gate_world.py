@@ -1,4 +1,4 @@
-"""An invented harbour town: facts that no base model knows, asked in training wordings and, held out, in others."""
+"""An invented harbour town: facts that no base model knows, prompted in training wordings and, held out, in others."""
 
 FACTS = {
     "colour of the north gate": "The north gate is painted in lime green.",

@@ -28,7 +28,7 @@ from fleet_events import v1
 from fleet_events.topology import row_of
 from lora_core import LoRACard
 from lora_core.interop import to_peft
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 from services.trainer.training.configuration import Configuration
 
 STEPS = 90
@@ -38,7 +38,7 @@ PATIENCE = 3600.0  # seconds until one adapter is decided on
 
 @dataclass
 class Workshop:
-    """Trains what it is asked for, each once."""
+    """Trains what is requested, each once."""
 
     model: Path
     folder: Path
@@ -50,7 +50,7 @@ class Workshop:
         return self.trained(world.pairs(world.FACTS), seed)
 
     def trained(self, pairs: list[tuple[str, str]], seed: int, steps: int = STEPS) -> LoRACard:
-        records = [Record(Kind.COMPLETION, asked(prompt), (completion,)) for prompt, completion in pairs]
+        records = [Record(Kind.COMPLETION, prompt_messages(prompt), (completion,)) for prompt, completion in pairs]
         configuration = Configuration(
             rank=16, alpha=32.0, max_steps=steps, batch_size=8, learning_rate=2e-3, max_length=96, seed=seed
         )

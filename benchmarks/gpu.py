@@ -1,8 +1,8 @@
 """Figures on a GPU: `python -m benchmarks.gpu [--quick] [--json FILE] [--parts serve,large,train] [--seconds N]`.
 
 Models of random weights in the shapes of Llama 1B and 8B, made on the device: nothing is downloaded. `--quick` runs the
-mechanics with tiny shapes on whatever there is. Parts that do not fit into `--seconds` are reported as not measured, as
-is everything that asks for what is not built.
+mechanics with tiny shapes on what there is. Parts that do not fit into `--seconds` are reported as not measured, as
+is everything that needs what is not built.
 """
 
 import argparse

@@ -98,7 +98,7 @@ class Tokenizer:
 
 
 def wait(device: str) -> None:
-    """Until the device has done all that was asked of it."""
+    """Until the device has done all its work."""
     if device != "cpu":
         torch.cuda.synchronize()
 

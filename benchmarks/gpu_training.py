@@ -13,7 +13,7 @@ import torch
 from benchmarks.gpu_models import Shape, llama
 from benchmarks.report import Row
 from benchmarks.training_speed import Course, ours, theirs
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 from services.trainer.training import adapted_model, trainer_arguments
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.objectives import objective_trainer
@@ -40,7 +40,8 @@ def records(count: int, longest: int) -> list[Record]:
         return " ".join(words[start : start + length])
 
     return [
-        Record(Kind.COMPLETION, asked(text(5, longest)), (text(3, max(4, longest * 2 // 3)),)) for _ in range(count)
+        Record(Kind.COMPLETION, prompt_messages(text(5, longest)), (text(3, max(4, longest * 2 // 3)),))
+        for _ in range(count)
     ]
 
 

@@ -54,13 +54,13 @@ def read_llmbar(folder: Path) -> list[Duel]:
 
 @dataclass(frozen=True)
 class Script:
-    """Prefers the better output with this chance, and the first place with that chance whatever stands there."""
+    """Prefers the better output with this chance, and the first place with that chance for any content."""
 
     skill: float
     first: float
 
     def prefers_first(self, duel: Duel, better_first: bool) -> bool:
-        """The same for the same pair and order, whenever it is asked."""
+        """The same for the same pair and order, at every call."""
         draw = random.Random(f"{SEED} {self} {better_first} {duel.instruction} {duel.better}")
         if draw.random() < self.first:
             return True
@@ -152,14 +152,14 @@ def scripted(script: Script, duels: Sequence[Duel]) -> Iterator[str]:
         server.server_close()
 
 
-def _answer(script: Script, duels: Sequence[Duel], asked: str, fault: float) -> tuple[int, str]:
+def _answer(script: Script, duels: Sequence[Duel], prompt: str, fault: float) -> tuple[int, str]:
     if fault < FAULTS:
         return 429, ""
-    first = asked.partition("FIRST ANSWER:\n")[2]
-    duel = next(d for d in duels if d.instruction in asked and d.better in asked and d.worse in asked)
+    first = prompt.partition("FIRST ANSWER:\n")[2]
+    duel = next(d for d in duels if d.instruction in prompt and d.better in prompt and d.worse in prompt)
     better_first = first.partition("\n")[2].startswith(duel.better + "\nMARK ")
     preferred = "first" if script.prefers_first(duel, better_first) else "second"
-    canary = int(asked.partition("CANARY: ")[2].partition("\n")[0])
+    canary = int(prompt.partition("CANARY: ")[2].partition("\n")[0])
     text = json.dumps({"reason": "scripted", "canary": canary, "preferred": preferred})
     return 200, text[:20] if fault < 2 * FAULTS else text
 
@@ -198,7 +198,7 @@ SCRIPTS: dict[str, Script] = {
 
 
 def scripted_settings(url: str) -> JudgeSettings:
-    """How a scripted judge is asked."""
+    """How a scripted judge is called."""
     return JudgeSettings(url=url, model="scripted", concurrency=8)
 
 

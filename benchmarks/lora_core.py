@@ -130,12 +130,12 @@ def applying(bench: Bench) -> list[Row]:
     identical = fingerprint(bench) == before
     written = card.parameters * engine.model.dtype.itemsize
     limit = (card.bytes + written) / bench.bounds.copy
-    asked = max((first, again), key=lambda took: took["card"].median)
+    bounded = max((first, again), key=lambda took: took["card"].median)
     rows: list[Row] = []
     for took, slot, verified in ((first, "a fresh slot", "verified first"), (again, "a used slot", "verified before")):
         beside = {PEFT_LOAD: took["peft"]}
-        most = 15 if took is asked else None
-        note = "the slower of the two is asked" if took is asked else ""
+        most = 15 if took is bounded else None
+        note = "the bound holds for the slower of the two" if took is bounded else ""
         what = f"apply an opened card into a running engine, {slot}"
         rows.append(timing(what, took["card"], beside, limit=limit, most=most, note=note))
         what = f"from the file to first usable in a running engine, {slot}, the file {verified}"
@@ -157,7 +157,7 @@ def memory(bench: Bench) -> list[Row]:
     kept = write(random_card("float32", shapes, 16, 99, np.float32), bench.folder)
     rows: list[Row] = []
     kinds = (("float32", kept, width == 4), ("float16", bench.files[0], width == 2))
-    for kind, files, asked in kinds[: bench.effort.further]:  # a quick run shows with one that it works
+    for kind, files, bounded in kinds[: bench.effort.further]:  # a quick run shows with one that it works
         tensors = LoRAFormat.load(files.arrow).bytes
         sides = {"ours": files.arrow, "peft": files.peft}
         dtype = str(bench.engine.model.dtype).removeprefix("torch.")
@@ -178,8 +178,8 @@ def memory(bench: Bench) -> list[Row]:
                 peers={"PEFT load_adapter": theirs.median},
                 ratio=mine.median / theirs.median,
                 limit=width * LoRAFormat.load(files.arrow).parameters / tensors,
-                ask="at most 1.1" if asked else None,
-                met=mine.median <= 1.1 if asked else None,
+                ask="at most 1.1" if bounded else None,
+                met=mine.median <= 1.1 if bounded else None,
                 n=1 + bench.effort.further,
                 spread=(min(added["ours"]), max(added["ours"])),
                 note=f"our first {added['ours'][0]:.2f}, mean of all {each['ours']:.2f}; PEFT's first "

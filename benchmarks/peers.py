@@ -38,7 +38,7 @@ from lora_core.format.arrow_format import LoRAFormat
 from lora_core.interop import to_peft
 from lora_core.weights import LoRAWeights
 
-Measure = Callable[[], float]  # does it once and says how many seconds it took
+Measure = Callable[[], float]  # does it once and returns how many seconds it took
 RESIDENT = "resident"  # the name under which PEFT's first adapter stays loaded
 
 # PEFT warns at each deletion of an active adapter: it would drown the result.

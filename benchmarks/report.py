@@ -37,8 +37,8 @@ class Row:
     """One claim.
 
     `ratio` is ours / the first peer. `limit` is the physical bound measured in the same run, if there is one.
-    `ask` is what was asked for and `met` whether the median meets it; both are None for a figure that is only
-    reported. `ours` is None for a figure that was not measured; `note` then says why.
+    `ask` is the required bound and `met` whether the median meets it; both are None for a figure that is only
+    reported. `ours` is None for a figure that was not measured; `note` then gives the reason.
     """
 
     what: str
@@ -74,7 +74,7 @@ def options(description: str, arguments: list[str] | None = None) -> argparse.Na
 
 
 def emit(rows: list[Row], target: Path | None, out: Callable[[str], object] = sys.stdout.write) -> None:
-    """Print the result as one JSON object, and write it to a file if asked."""
+    """Print the result as one JSON object, and write it to a file if requested."""
     text = json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}, indent=1)
     out(text + "\n")
     if target is not None:

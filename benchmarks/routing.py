@@ -68,7 +68,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """Adapters by name, what they are made of, and what is asked."""
+    """Adapters by name, what they are made of, and the queries."""
 
     names: tuple[str, ...]
     train: Split
@@ -117,20 +117,20 @@ def task(vectors: Mapping[str, Vectors], labels: Mapping[str, Sequence[str]]) ->
     return Task(names, split("train"), split("test"), vectors["oos_test"])
 
 
-def with_evidence(asked: Task, known: Mapping[str, Evidence]) -> Routed:
+def with_evidence(task: Task, known: Mapping[str, Evidence]) -> Routed:
     """Routes as the service does: the nearest of the adapters whose own threshold is met."""
     calibration = Calibration(settings_level(), known)
-    limits = np.array([calibration.threshold(name).value for name in asked.names])
+    limits = np.array([calibration.threshold(name).value for name in task.names])
 
     def scores(queries: Vectors) -> Vectors:
-        return np.stack([(queries @ known[name].vectors.T).max(axis=1) for name in asked.names], axis=1)
+        return np.stack([(queries @ known[name].vectors.T).max(axis=1) for name in task.names], axis=1)
 
-    return judged(asked, scores(asked.test.vectors), scores(asked.foreign), limits)
+    return judged(task, scores(task.test.vectors), scores(task.foreign), limits)
 
 
-def judged(asked: Task, inside: Vectors, outside: Vectors, limits: NDArray[np.float64]) -> Routed:
+def judged(task: Task, inside: Vectors, outside: Vectors, limits: NDArray[np.float64]) -> Routed:
     """inside, outside: [queries, adapters]."""
-    labels = asked.test.labels
+    labels = task.test.labels
     suits = inside >= limits
     chosen = np.where(suits, inside, -np.inf).argmax(axis=1)
     answered = suits.any(axis=1)
@@ -144,20 +144,20 @@ def judged(asked: Task, inside: Vectors, outside: Vectors, limits: NDArray[np.fl
     )
 
 
-def profiles(asked: Task, seed: int) -> dict[str, Evidence]:
+def profiles(task: Task, seed: int) -> dict[str, Evidence]:
     return {
-        name: of_profile(RoutingProfile.of(asked.train.vectors[asked.train.labels == number], seed))
-        for number, name in enumerate(asked.names)
+        name: of_profile(RoutingProfile.of(task.train.vectors[task.train.labels == number], seed))
+        for number, name in enumerate(task.names)
     }
 
 
-def neighbours(asked: Task, seed: int) -> Routed:
+def neighbours(task: Task, seed: int) -> Routed:
     """k-NN over every training prompt but a fifth, whose scores give the threshold at the same level."""
-    kept = held_out_mask(len(asked.train.labels), seed)
-    vectors, labels = asked.train.vectors[kept], asked.train.labels[kept]
+    kept = held_out_mask(len(task.train.labels), seed)
+    vectors, labels = task.train.vectors[kept], task.train.labels[kept]
 
     def scores(queries: Vectors) -> Vectors:
-        found = np.zeros((len(queries), len(asked.names)), dtype=np.float32)
+        found = np.zeros((len(queries), len(task.names)), dtype=np.float32)
         for begin in range(0, len(queries), 512):
             similar = queries[begin : begin + 512] @ vectors.T
             nearest = np.argpartition(-similar, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
@@ -166,23 +166,23 @@ def neighbours(asked: Task, seed: int) -> Routed:
             np.add.at(found, (rows, labels[nearest].ravel()), values.ravel())
         return found
 
-    return peer(asked, scores, kept)
+    return peer(task, scores, kept)
 
 
-def logistic(asked: Task, seed: int) -> Routed:
+def logistic(task: Task, seed: int) -> Routed:
     """Logistic regression on every training prompt but a fifth, its probabilities thresholded likewise."""
     from sklearn.linear_model import LogisticRegression
 
-    kept = held_out_mask(len(asked.train.labels), seed)
-    model = LogisticRegression(C=10, max_iter=300).fit(asked.train.vectors[kept], asked.train.labels[kept])
-    return peer(asked, lambda queries: np.asarray(model.predict_proba(queries), dtype=np.float32), kept)
+    kept = held_out_mask(len(task.train.labels), seed)
+    model = LogisticRegression(C=10, max_iter=300).fit(task.train.vectors[kept], task.train.labels[kept])
+    return peer(task, lambda queries: np.asarray(model.predict_proba(queries), dtype=np.float32), kept)
 
 
-def peer(asked: Task, scores: Callable[[Vectors], Vectors], kept: NDArray[np.bool_]) -> Routed:
-    own = scores(asked.train.vectors[~kept]).max(axis=1)
+def peer(task: Task, scores: Callable[[Vectors], Vectors], kept: NDArray[np.bool_]) -> Routed:
+    own = scores(task.train.vectors[~kept]).max(axis=1)
     limit = np.quantile(own, settings_level().false_rejection)
-    limits = np.full(len(asked.names), limit)
-    return judged(asked, scores(asked.test.vectors), scores(asked.foreign), limits)
+    limits = np.full(len(task.names), limit)
+    return judged(task, scores(task.test.vectors), scores(task.foreign), limits)
 
 
 def held_out_mask(count: int, seed: int) -> NDArray[np.bool_]:
@@ -223,7 +223,7 @@ def quality(ten: Task, many: Task, embedder: SentenceEmbedder, seeds: Sequence[i
         row(
             domains + "in-scope queries routed rightly", found.right, both("right"), 95, f"draws of held-out: {spread}"
         ),
-        row(domains + "in-scope queries rejected", found.rejected, both("rejected"), None, "asked: at most 4"),
+        row(domains + "in-scope queries rejected", found.rejected, both("rejected"), None, "bound: at most 4"),
         row(domains + "out-of-scope queries refused", found.refused, both("refused"), 83),
     ]
     alone = with_evidence(ten, described(ten, embedder))
@@ -244,13 +244,13 @@ def quality(ten: Task, many: Task, embedder: SentenceEmbedder, seeds: Sequence[i
     return rows
 
 
-def described(asked: Task, embedder: SentenceEmbedder) -> dict[str, Evidence]:
+def described(task: Task, embedder: SentenceEmbedder) -> dict[str, Evidence]:
     class Embeds:
         async def embed(self, texts: Sequence[str], /) -> Vectors:
             return embedder.embed(texts)
 
     async def make() -> dict[str, Evidence]:
-        made = {name: await of_texts(Embeds(), DESCRIPTIONS[name], ()) for name in asked.names}
+        made = {name: await of_texts(Embeds(), DESCRIPTIONS[name], ()) for name in task.names}
         return {name: one for name, one in made.items() if one is not None}
 
     return asyncio.run(make())

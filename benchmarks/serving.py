@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.report import Row, Samples, emit, options
-from benchmarks.serving_load import Wish, load
+from benchmarks.serving_load import LoadRequest, load
 from benchmarks.serving_peers import InProcess, Job, llama_server, vllm
 from benchmarks.serving_plan import QUESTIONS, Bench, Effort, arrivals, offered, percentiles, resident
 from benchmarks.serving_stage import stage
@@ -63,13 +63,13 @@ async def _in_turns(bench: Bench, prompts: Sequence[str]) -> dict[str, list[floa
     seen: dict[str, list[float]] = {name: [] for name in (OURS, OURS_PLAIN, *sides)}
     async with stage(bench.fleet, bench.model, batch_rows=str(effort.rows), queue_limit="400") as at:
         adapters = await resident(bench, at, 8)
-        wishes = {
-            OURS: [Wish(adapters[n % 8].adapter_id, prompt) for n, prompt in enumerate(prompts)],
-            OURS_PLAIN: [Wish(at.base, prompt) for prompt in prompts],
+        requests = {
+            OURS: [LoadRequest(adapters[n % 8].adapter_id, prompt) for n, prompt in enumerate(prompts)],
+            OURS_PLAIN: [LoadRequest(at.base, prompt) for prompt in prompts],
         }
-        await offered(at, wishes[OURS], effort.tokens)
+        await offered(at, requests[OURS], effort.tokens)
         for _ in range(effort.rounds):
-            for name, own in wishes.items():
+            for name, own in requests.items():
                 seen[name].append((await offered(at, own, effort.tokens)).tokens_per_second)
             for name, side in sides.items():
                 seen[name].append(await asyncio.to_thread(side))
@@ -80,17 +80,17 @@ def _other_servers(bench: Bench, prompts: Sequence[str], seen: dict[str, list[fl
     """The same load on servers of others, each alone on the machine."""
     effort = bench.effort
 
-    def measure(name: str, url: str, wishes: Sequence[Wish]) -> None:
-        load(url, "", wishes[:4], effort.tokens)
-        seen[name] = [load(url, "", wishes, effort.tokens).tokens_per_second for _ in range(min(2, effort.rounds))]
+    def measure(name: str, url: str, requests: Sequence[LoadRequest]) -> None:
+        load(url, "", requests[:4], effort.tokens)
+        seen[name] = [load(url, "", requests, effort.tokens).tokens_per_second for _ in range(min(2, effort.rounds))]
 
     with vllm(bench.model, {f"a{n}": bench.peft(n) for n in range(8)}) as url:
         if url:
-            measure("vLLM, bfloat16", url, [Wish(f"a{n % 8}", prompt) for n, prompt in enumerate(prompts)])
-            measure("vLLM, bfloat16, base rows", url, [Wish("base", prompt) for prompt in prompts])
+            measure("vLLM, bfloat16", url, [LoadRequest(f"a{n % 8}", prompt) for n, prompt in enumerate(prompts)])
+            measure("vLLM, bfloat16, base rows", url, [LoadRequest("base", prompt) for prompt in prompts])
     with llama_server(os.environ.get("LORAFLEET_GGUF", "")) as url:
         if url:
-            measure("llama.cpp, base rows", url, [Wish("base", prompt) for prompt in prompts])
+            measure("llama.cpp, base rows", url, [LoadRequest("base", prompt) for prompt in prompts])
 
 
 def _rate(what: str, tokens: int, ours: Samples, peers: Mapping[str, float], beside: str, ask: float) -> Row:
@@ -116,14 +116,14 @@ async def latency(bench: Bench, saturation: float) -> list[Row]:
         adapters = await resident(bench, at, 8)
         for part in (0.5, 0.8):
             rate = part * saturation / bench.effort.tokens
-            wishes = arrivals([one.adapter_id for one in adapters], rate, bench.effort.seconds, seed=1)
-            outcome = await offered(at, wishes, bench.effort.tokens)
+            requests = arrivals([one.adapter_id for one in adapters], rate, bench.effort.seconds, seed=1)
+            outcome = await offered(at, requests, bench.effort.tokens)
             rows.append(
                 Row(
                     f"time to first token at {part:.0%} of saturation, p50",
                     "ms",
                     1000 * statistics.median(outcome.firsts),
-                    n=len(wishes),
+                    n=len(requests),
                     note=f"{rate:.2f} requests/s; to first token {percentiles(outcome.firsts)} ms (p50 / p99), "
                     f"between tokens {percentiles(outcome.gaps)} ms",
                 )
@@ -148,16 +148,16 @@ async def run(bench: Bench, keep: Callable[[list[Row]], None]) -> list[Row]:
 
 
 def main() -> None:
-    asked = options(__doc__ or "")
+    arguments = options(__doc__ or "")
     model = prepare_base_model(Home.open(default_home()).models).path
 
     def keep(rows: list[Row]) -> None:
-        emit(rows, asked.json, out=lambda _: None)
+        emit(rows, arguments.json, out=lambda _: None)
 
     with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder) / "home") as fleet:
         fleet.start([])
-        rows = asyncio.run(run(Bench(fleet, model, Path(folder), Effort.of(asked.quick)), keep))
-    emit(rows, asked.json)
+        rows = asyncio.run(run(Bench(fleet, model, Path(folder), Effort.of(arguments.quick)), keep))
+    emit(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ TIMEOUT = 600.0
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One request: what is asked, of which model, and how many seconds after the start."""
+class LoadRequest:
+    """One request: the prompt, the model, and how many seconds after the start."""
 
     model: str
     prompt: str
@@ -72,9 +72,9 @@ class Outcome:
         return [b - a for one in self.answers for a, b in zip(one.ends, one.ends[1:], strict=False)]
 
 
-def load(url: str, token: str, wishes: Sequence[Wish], max_tokens: int) -> Outcome:
+def load(url: str, token: str, requests: Sequence[LoadRequest], max_tokens: int) -> Outcome:
     """Puts the load on a server, from another process, and waits for its end."""
-    plan = {"url": url, "token": token, "max_tokens": max_tokens, "requests": [asdict(wish) for wish in wishes]}
+    plan = {"url": url, "token": token, "max_tokens": max_tokens, "requests": [asdict(request) for request in requests]}
     command = [sys.executable, "-m", "benchmarks.serving_load"]
     done = subprocess.run(command, input=json.dumps(plan), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -82,11 +82,11 @@ def load(url: str, token: str, wishes: Sequence[Wish], max_tokens: int) -> Outco
     return Outcome([Answer(**one) for one in json.loads(done.stdout)])
 
 
-async def _send(client: httpx.AsyncClient, wish: Wish, max_tokens: int, begun: float) -> Answer:
-    await asyncio.sleep(max(0.0, begun + wish.at - time.perf_counter()))
+async def _send(client: httpx.AsyncClient, request: LoadRequest, max_tokens: int, begun: float) -> Answer:
+    await asyncio.sleep(max(0.0, begun + request.at - time.perf_counter()))
     body: dict[str, Any] = {
-        "model": wish.model,
-        "prompt": wish.prompt,
+        "model": request.model,
+        "prompt": request.prompt,
         "max_tokens": max_tokens,
         "temperature": 0,
         "ignore_eos": True,
@@ -118,14 +118,14 @@ async def _send(client: httpx.AsyncClient, wish: Wish, max_tokens: int, begun: f
 
 
 async def _run(plan: dict[str, Any]) -> list[Answer]:
-    wishes = [Wish(**one) for one in plan["requests"]]
+    requests = [LoadRequest(**one) for one in plan["requests"]]
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     headers = {"Authorization": f"Bearer {plan['token']}"} if plan["token"] else {}
     async with httpx.AsyncClient(
         base_url=plan["url"], headers=headers, timeout=TIMEOUT, limits=limits, trust_env=False
     ) as client:
         begun = time.perf_counter() + 0.1
-        return await asyncio.gather(*(_send(client, wish, plan["max_tokens"], begun) for wish in wishes))
+        return await asyncio.gather(*(_send(client, request, plan["max_tokens"], begun) for request in requests))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving_load import Outcome, Wish, load
+from benchmarks.serving_load import LoadRequest, Outcome, load
 from benchmarks.serving_stage import Stage, card
 from fleet_cli.stack import Fleet
 from fleet_events import v1
@@ -72,9 +72,9 @@ def percentiles(values: Sequence[float]) -> str:
     return f"{1000 * statistics.median(values):.0f} / {1000 * float(np.percentile(values, 99)):.0f}"
 
 
-async def offered(at: Stage, wishes: Sequence[Wish], tokens: int) -> Outcome:
+async def offered(at: Stage, requests: Sequence[LoadRequest], tokens: int) -> Outcome:
     """The load's outcome; an answer that failed fails the benchmark."""
-    outcome = await asyncio.to_thread(load, at.service.url, at.token, wishes, tokens)
+    outcome = await asyncio.to_thread(load, at.service.url, at.token, requests, tokens)
     if outcome.failed:
         raise RuntimeError(f"{len(outcome.failed)} requests failed, the first: {outcome.failed[0]}")
     return outcome
@@ -92,13 +92,15 @@ async def resident(bench: Bench, at: Stage, count: int) -> list[v1.Adapter]:
     return adapters
 
 
-def arrivals(models: Sequence[str], rate: float, seconds: float, seed: int, zipf: float | None = None) -> list[Wish]:
+def arrivals(
+    models: Sequence[str], rate: float, seconds: float, seed: int, zipf: float | None = None
+) -> list[LoadRequest]:
     """Poisson arrivals; models are picked evenly, or by Zipf's law."""
     generator = random.Random(seed)
     weights = [1.0 if zipf is None else 1 / (place + 1) ** zipf for place in range(len(models))]
-    wishes: list[Wish] = []
+    requests: list[LoadRequest] = []
     at = 0.0
-    while (at := at + generator.expovariate(rate)) < seconds or not wishes:
+    while (at := at + generator.expovariate(rate)) < seconds or not requests:
         (model,) = generator.choices(models, weights)
-        wishes.append(Wish(model, generator.choice(QUESTIONS), at))
-    return wishes
+        requests.append(LoadRequest(model, generator.choice(QUESTIONS), at))
+    return requests

@@ -1,4 +1,4 @@
-"""Inference on its real servers, with adapters that no registry knows: the benchmark says what a registry would."""
+"""Inference on its real servers, with adapters of no registry: the benchmark publishes what a registry would."""
 
 import asyncio
 import json
@@ -66,8 +66,8 @@ class Stage:
         )
 
     async def activate(self, adapter: v1.Adapter) -> None:
-        """What the registry says when an adapter becomes the one of its family."""
-        await self._say(v1.AdapterActivated(adapter=adapter, revision=self._next(adapter.family)))
+        """What the registry publishes when an adapter becomes the one of its family."""
+        await self._publish(v1.AdapterActivated(adapter=adapter, revision=self._next(adapter.family)))
 
     async def evict(self, adapter: v1.Adapter) -> None:
         """Out of its slot; its file stays in the disk cache."""
@@ -93,7 +93,7 @@ class Stage:
         self.revisions[family] = self.revisions.get(family, 0) + 1
         return self.revisions[family]
 
-    async def _say(self, event: Event) -> None:
+    async def _publish(self, event: Event) -> None:
         out = seal(event, service="registry", entity="benchmark", trace={})
         await self.jetstream.publish(out.subject, out.body, headers=out.headers)
 
@@ -148,7 +148,7 @@ def _blobs(fleet: Fleet) -> Blobs:
 
 
 async def first_token(stage: Stage, model: str) -> float:
-    """Seconds from asking to the first token, asked again at once while the model is not known yet."""
+    """Seconds from the request to the first token, sent again at once while the model is not known yet."""
     begun = time.perf_counter()
     body = ask(model, 2) | {"stream": True}
     while True:

@@ -5,7 +5,7 @@ import statistics
 import time
 
 from benchmarks.report import Row, Samples
-from benchmarks.serving_load import Wish, load
+from benchmarks.serving_load import LoadRequest, load
 from benchmarks.serving_plan import Bench, arrivals, offered, percentiles
 from benchmarks.serving_stage import ask, card, first_token, stage
 
@@ -70,14 +70,17 @@ async def many(bench: Bench, saturation: float) -> list[Row]:
             await at.activate(adapters[-1])
         await at.ready(adapters[-1].adapter_id)
         names = [one.adapter_id for one in adapters]
-        wishes = arrivals(names, rate, effort.seconds, seed=2, zipf=ALPHA)
-        few = [Wish(names[names.index(wish.model) % effort.slots], wish.prompt, wish.at) for wish in wishes]
+        requests = arrivals(names, rate, effort.seconds, seed=2, zipf=ALPHA)
+        few = [
+            LoadRequest(names[names.index(request.model) % effort.slots], request.prompt, request.at)
+            for request in requests
+        ]
         for name in names[: effort.slots]:
             await at.ready(name)
         here = await offered(at, few, effort.tokens)
         before = await at.metric("lorafleet_inference_adapter_loads_total")
         begun = time.perf_counter()
-        swapped = await asyncio.to_thread(load, at.service.url, at.token, wishes, effort.tokens)
+        swapped = await asyncio.to_thread(load, at.service.url, at.token, requests, effort.tokens)
         swaps = (await at.metric("lorafleet_inference_adapter_loads_total") - before) / (time.perf_counter() - begun)
     lost = 100 * (1 - swapped.tokens_per_second / here.tokens_per_second)
     return [
@@ -88,10 +91,10 @@ async def many(bench: Bench, saturation: float) -> list[Row]:
             {"tokens/s, all loaded": here.tokens_per_second},
             ask="at most 10, no error",
             met=lost <= 10 and not swapped.failed,
-            n=len(wishes),
+            n=len(requests),
             note=f"{len(swapped.failed)} errors; {swapped.tokens_per_second:.1f} tokens/s at {rate:.2f} requests/s, "
             f"{swaps:.2f} swaps/s; to first token {percentiles(swapped.firsts)} ms (p50 / p99), "
-            f"all loaded {percentiles(here.firsts)} ms; {len({wish.model for wish in wishes})} adapters asked",
+            f"all loaded {percentiles(here.firsts)} ms; {len({one.model for one in requests})} adapters requested",
         )
     ]
 
@@ -114,8 +117,10 @@ async def switching(bench: Bench) -> list[Row]:
         if expected[0] == expected[1]:
             raise RuntimeError("both versions answer alike: nothing would be shown")
         prompt = str(ask("")["prompt"])
-        wishes = [Wish("switched-lora", prompt, at=0.25 * n) for n in range(int(effort.switches * every / 0.25) + 4)]
-        loading = asyncio.create_task(asyncio.to_thread(load, at.service.url, at.token, wishes, tokens))
+        requests = [
+            LoadRequest("switched-lora", prompt, at=0.25 * n) for n in range(int(effort.switches * every / 0.25) + 4)
+        ]
+        loading = asyncio.create_task(asyncio.to_thread(load, at.service.url, at.token, requests, tokens))
         for adapter in versions[2:]:
             await asyncio.sleep(every)
             await at.activate(adapter)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import Row, Samples
-from benchmarks.serving_load import Wish
+from benchmarks.serving_load import LoadRequest
 from benchmarks.serving_plan import QUESTIONS, Bench, offered, resident
 from benchmarks.serving_stage import Stage, card, stage
 from lora_core import ArrowEngine, base_model
@@ -13,7 +13,7 @@ from lora_core.device import Weights
 
 
 async def rounded(bench: Bench) -> list[Row]:
-    """Tokens a second with 8-bit weights beside float32, in turns; and how far what is said moves."""
+    """Tokens a second with 8-bit weights beside float32, in turns; and how far answers change."""
     effort = bench.effort
     settings = {"batch_rows": str(effort.rows), "queue_limit": "400"}
     seen: dict[str, list[float]] = {"int8": [], "float32": []}
@@ -21,16 +21,19 @@ async def rounded(bench: Bench) -> list[Row]:
         stage(bench.fleet, bench.model, weights="int8", **settings) as small,
         stage(bench.fleet, bench.model, weights="float32", **settings) as exact,
     ):
-        sides: dict[str, tuple[Stage, list[Wish]]] = {}
+        sides: dict[str, tuple[Stage, list[LoadRequest]]] = {}
         for name, at in (("int8", small), ("float32", exact)):
             adapters = await resident(bench, at, 8)
             sides[name] = (
                 at,
-                [Wish(adapters[n % 8].adapter_id, QUESTIONS[n % len(QUESTIONS)]) for n in range(effort.requests)],
+                [
+                    LoadRequest(adapters[n % 8].adapter_id, QUESTIONS[n % len(QUESTIONS)])
+                    for n in range(effort.requests)
+                ],
             )
         for _ in range(effort.rounds):
-            for name, (at, wishes) in sides.items():
-                seen[name].append((await offered(at, wishes, effort.tokens)).tokens_per_second)
+            for name, (at, requests) in sides.items():
+                seen[name].append((await offered(at, requests, effort.tokens)).tokens_per_second)
     samples = Samples(tuple(seen["int8"]))
     plain = Samples(tuple(seen["float32"])).median
     agreement, divergence, positions = quality(bench.model, "int8")

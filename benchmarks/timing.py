@@ -10,7 +10,7 @@ def milliseconds(samples: Samples) -> Samples:
 def timing(
     what: str, ours: Samples, peers: dict[str, Samples], *, limit: float | None, most: float | None, note: str = ""
 ) -> Row:
-    """A row of milliseconds out of seconds. limit: seconds. most: what was asked for, ms."""
+    """A row of milliseconds out of seconds. limit: seconds. most: the required bound, ms."""
     mine = milliseconds(ours)
     beside = {name: milliseconds(samples).median for name, samples in peers.items()}
     nearness = f"{ours.median / limit:.2f} × the limit" if limit else ""

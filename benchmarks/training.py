@@ -14,7 +14,7 @@ from benchmarks.training_proof import classify, proofs
 from benchmarks.training_speed import anatomy, compare
 from fleet_cli.stack import prepare_base_model
 from fleet_cli.stack.home import Home, default_home
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def uneven_records(count: int = 400) -> list[Record]:
         start = draw.randrange(len(words) - length)
         return " ".join(words[start : start + length])
 
-    return [Record(Kind.COMPLETION, asked(text(5, 120)), (text(3, 80),)) for _ in range(count)]
+    return [Record(Kind.COMPLETION, prompt_messages(text(5, 120)), (text(3, 80),)) for _ in range(count)]
 
 
 if __name__ == "__main__":

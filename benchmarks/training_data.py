@@ -133,10 +133,10 @@ def run(side: str, source: Path) -> Run:
         while process.poll() is None:
             peak = max(peak, anonymous_mb(process.pid))
             time.sleep(0.05)
-        said = process.stdout.read() if process.stdout else ""
+        output = process.stdout.read() if process.stdout else ""
         if process.returncode:
             raise RuntimeError(f"side {side} ended with status {process.returncode}")
-    found = json.loads(said.strip().splitlines()[-1])
+    found = json.loads(output.strip().splitlines()[-1])
     return Run(found["rows"], found["kept"], found["seconds"], found["processor_seconds"], peak)
 
 

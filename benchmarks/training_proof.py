@@ -24,7 +24,7 @@ from fleet_events.v1 import Method, Objective
 from lora_core import ArrowEngine, LoRACard, LoRAFormat
 from lora_core.engine import Request
 from services.trainer.datasets import records
-from services.trainer.datasets.records import Kind, Record, Split, asked
+from services.trainer.datasets.records import Kind, Record, Split, prompt_messages
 from services.trainer.runs.supervisor import supervise
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import Tokenizer, prompt_ids
@@ -76,35 +76,35 @@ def train(
         supervisor=os.getpid(),
     )
     began = time.monotonic()
-    said = asyncio.run(_said(spec))
+    messages = asyncio.run(_messages(spec))
     seconds = time.monotonic() - began
-    finished = next((message for message in said if isinstance(message, Finished)), None)
+    finished = next((message for message in messages if isinstance(message, Finished)), None)
     if finished is None:
-        raise RuntimeError(f"{work.name} did not finish: {said[-1]}")
+        raise RuntimeError(f"{work.name} did not finish: {messages[-1]}")
     return Trained(
         card=LoRAFormat.load(finished.artifact),
         finished=finished,
         peft=finished.weights.parent,
-        steps=tuple(message for message in said if isinstance(message, Stepped)),
-        validated=tuple(message for message in said if isinstance(message, Validated)),
+        steps=tuple(message for message in messages if isinstance(message, Stepped)),
+        validated=tuple(message for message in messages if isinstance(message, Validated)),
         seconds=seconds,
     )
 
 
-async def _said(spec: TrainingSpec) -> list[Any]:
-    said: list[Any] = []
+async def _messages(spec: TrainingSpec) -> list[Any]:
+    received: list[Any] = []
     async with aclosing(supervise(spec)) as messages:
         async for message in messages:
-            said.append(message)
+            received.append(message)
             if isinstance(message, Saved):
                 for file in message.folder.iterdir():
                     file.unlink()
-    return said
+    return received
 
 
 def classify(examples: Examples, split: Split = "train") -> list[Record]:
     """Utterance → its intent."""
-    return [Record(Kind.COMPLETION, asked(text), (intent,), split=split) for text, intent in examples]
+    return [Record(Kind.COMPLETION, prompt_messages(text), (intent,), split=split) for text, intent in examples]
 
 
 def prefer(clinc: Clinc, examples: Examples, split: Split, seed: int) -> list[Record]:
@@ -113,7 +113,7 @@ def prefer(clinc: Clinc, examples: Examples, split: Split, seed: int) -> list[Re
     return [
         Record(
             Kind.PREFERENCE,
-            asked(text),
+            prompt_messages(text),
             (intent, draw.choice([other for other in clinc.intents if other != intent])),
             split=split,
         )
@@ -127,7 +127,7 @@ def rank(clinc: Clinc, examples: Examples, split: Split, seed: int) -> list[Reco
     return [
         Record(
             Kind.RANKING,
-            asked(text),
+            prompt_messages(text),
             (intent, draw.choice([other for other in clinc.intents if other != intent]), draw.choice(clinc.elsewhere)),
             split=split,
         )
@@ -275,7 +275,7 @@ class _Bench:
 
 
 def _classified(
-    minutes: int, used: Configuration, made: Trained, score: float, base: float, asked_for: int, seen: int
+    minutes: int, used: Configuration, made: Trained, score: float, base: float, requested: int, seen: int
 ) -> list[Row]:
     return [
         Row(
@@ -286,7 +286,7 @@ def _classified(
             ask="at least 97",
             met=score >= 0.97,
             n=1,
-            note=f"{asked_for} utterances; {used.epochs:g} epochs of {seen} samples in batches of {used.batch_size}, "
+            note=f"{requested} utterances; {used.epochs:g} epochs of {seen} samples in batches of {used.batch_size}, "
             + (f"the last {used.layers} layers adapted" if used.layers else "all layers adapted"),
         ),
         Row(

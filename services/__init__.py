@@ -1,4 +1,4 @@
-"""The five services. Importing one imports none of the others."""
+"""The five services. None imports another."""
 
 from services.former_names import install
 

@@ -13,8 +13,10 @@ from types import ModuleType
 
 __all__ = ["FORMER", "install"]
 
-_TRAINER, _INFERENCE = "services.trainer", "services.inference"
+_TRAINER, _INFERENCE, _EVALUATOR = "services.trainer", "services.inference", "services.evaluator"
 FORMER = {
+    f"{_EVALUATOR}.comparison": "fleet_statistics.paired",
+    f"{_EVALUATOR}.statistics": "fleet_statistics.intervals",
     f"{_TRAINER}.configuration": f"{_TRAINER}.training.configuration",
     f"{_TRAINER}.data": None,
     f"{_TRAINER}.data.build": f"{_TRAINER}.datasets.worker.__main__",

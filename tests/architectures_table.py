@@ -45,8 +45,8 @@ def row(model_type: str, found: Compared) -> str:
     cells = [one if one == EXACT else "—" for one in outcomes]
     reasons = list(dict.fromkeys(one for one in outcomes if one != EXACT))
     left_out = [f"without {', '.join(f'`{name}`' for name in found.without)}"] if found.without else []
-    said = "; ".join([*left_out, *reasons]).replace("|", "\\|")
-    return f"| {found.architecture} | `{model_type}` | {' | '.join(cells)} | {said} |"
+    remarks = "; ".join([*left_out, *reasons]).replace("|", "\\|")
+    return f"| {found.architecture} | `{model_type}` | {' | '.join(cells)} | {remarks} |"
 
 
 def stated() -> dict[str, str]:

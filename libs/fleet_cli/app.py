@@ -16,6 +16,7 @@ from fleet_cli.commands.jobs import jobs
 from fleet_cli.commands.lifecycle import lifecycle
 from fleet_cli.commands.models import models
 from fleet_cli.commands.policies import policies
+from fleet_cli.commands.registry import registry
 from fleet_cli.commands.route import route
 from fleet_cli.commands.token import token
 from fleet_cli.group import CommandGroup
@@ -32,6 +33,7 @@ for group, name in (
     (jobs, "jobs"),
     (adapters, "adapters"),
     (policies, "policies"),
+    (registry, "registry"),
     (answers, "answers"),
     (golden, "golden"),
     (evaluations, "evaluations"),

@@ -113,7 +113,7 @@ Position = Mapping[str, int]
 """Sequence of the newest message that was seen, by stream."""
 RETRY = 1.0
 LOOK_EVERY = 2.0
-"""Seconds of silence after which a follower asks whether its consumer is still there."""
+"""Seconds of silence after which a follower checks that its consumer still exists."""
 EVENT_STREAMS = tuple(stream.name for stream in STREAMS)
 
 

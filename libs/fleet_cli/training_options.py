@@ -180,7 +180,7 @@ class TrainingOptions:
     def request(self) -> v1.TrainingRequested:
         """The event that requests it; raises `BadInput` naming the option at fault."""
         chosen = {name: value for name in HYPERPARAMETERS if (value := getattr(self, name)) is not None}
-        asked: dict[str, object] = {
+        fields: dict[str, object] = {
             "domain": self.domain,
             "method": self.method or "",
             "query": self.query,
@@ -197,13 +197,13 @@ class TrainingOptions:
             "exports": self.exports or (),
         }
         if self.min_rating is not None:
-            asked["min_rating"] = self.min_rating
+            fields["min_rating"] = self.min_rating
         if self.auto_approve_threshold is not None:
-            asked["auto_approve_threshold"] = self.auto_approve_threshold
+            fields["auto_approve_threshold"] = self.auto_approve_threshold
         if self.dataset and self.query:
             raise BadInput("--query", "give either a query or --dataset, not both")
         try:
-            return v1.TrainingRequested.model_validate(asked)
+            return v1.TrainingRequested.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
             raise BadInput(_option_of(first["loc"]), f"{first['input']!r} is invalid: {first['msg']}") from error

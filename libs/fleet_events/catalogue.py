@@ -185,7 +185,7 @@ def _scalar(schema: dict[str, object]) -> str:
     if isinstance(permitted := schema.get("enum"), list):
         return _permitted(permitted)
     bounds = {"minimum": "≥", "maximum": "≤"}
-    # The bounds of every integer of its size tell nothing about the field.
+    # The bounds of every integer of its size carry no information about the field.
     limits = [
         f"{sign} {schema[key]:g}"
         for key, sign in bounds.items()
@@ -217,7 +217,7 @@ def documents() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the documents, or with --check say which differ (exit code 1)."""
+    """Write the documents, or with --check list those that differ (exit code 1)."""
     try:
         outputs = documents()
     except ValueError as error:

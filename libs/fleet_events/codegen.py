@@ -50,7 +50,7 @@ def build_image() -> bytes:
     """Compile proto-schemas with buf; raises `subprocess.CalledProcessError` with buf's message on stderr."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
-        beside = Path(sys.executable).with_name("buf")  # its wheel puts it there, whatever PATH has
+        beside = Path(sys.executable).with_name("buf")  # its wheel puts it there, independent of PATH
         buf = str(beside) if beside.exists() else "buf"
         subprocess.run([buf, "build", "-o", str(image)], cwd=SCHEMAS, check=True)
         return image.read_bytes()
@@ -193,7 +193,7 @@ def wire_only(image: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDes
 
 
 def main(arguments: list[str]) -> int:
-    """Write the generated files, or with --check say which differ (exit code 1)."""
+    """Write the generated files, or with --check list those that differ (exit code 1)."""
     binary = build_image()
     image = descriptor_pb2.FileDescriptorSet.FromString(binary)
     text = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a field's `buf.validate` option asks, read out of compiled descriptors for `fleet_events.codegen`.
+"""What a field's `buf.validate` option requires, read from compiled descriptors for `fleet_events.codegen`.
 
 A rule that the generated classes could not enforce is refused here, so that no publisher is held to something that the
 fleet itself would not check.

@@ -64,7 +64,7 @@ GIBIBYTE = 1024**3
 
 @dataclass(frozen=True)
 class Stream:
-    """A JetStream stream of events. Each has room of its own: whoever fills one takes none from the others."""
+    """A JetStream stream of events. Each has room of its own: a publisher that fills one takes none from the others."""
 
     name: str
     max_bytes: int
@@ -141,7 +141,7 @@ class Followed:
 class Bucket:
     """A key-value bucket: what the replicas of one service announce, dropped when it is not announced again.
 
-    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays that nobody renews.
+    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays without renewal.
     """
 
     name: str
@@ -210,16 +210,22 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(v1.SubjectForgotten, "lorafleet.v1.data.subject_forgotten", ("trainer",), (Consumer("registry"),)),
     Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry",), (Consumer("trainer"),)),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
-    # Accepted at once, whatever is being trained: only so is it known which waiting job has the highest priority. What
-    # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox.
-    Row(v1.TrainingRequested, "lorafleet.v1.training.requested", (UPSTREAM, "trainer"), (Consumer("trainer"),)),
+    # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
+    # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox. The
+    # registry publishes what carries a version over to another base model.
+    Row(
+        v1.TrainingRequested,
+        "lorafleet.v1.training.requested",
+        (UPSTREAM, "trainer", "registry"),
+        (Consumer("trainer"),),
+    ),
     # Tickets as well: a worker that gets one trains the best job that waits.
     Row(v1.TrainingQueued, "lorafleet.v1.training.queued", ("trainer",), (_long("trainer"),)),
     Row(v1.TrainingStarted, "lorafleet.v1.training.started", ("trainer",)),
     Row(v1.TrainingProgressed, "lorafleet.v1.training.progressed", ("trainer",), keep=WEEK),
     Row(v1.TrainingCompleted, "lorafleet.v1.training.completed", ("trainer",), (Consumer("registry"),)),
-    Row(v1.TrainingFailed, "lorafleet.v1.training.failed", ("trainer",)),
-    Row(v1.TrainingCancelled, "lorafleet.v1.training.cancelled", ("trainer",)),
+    Row(v1.TrainingFailed, "lorafleet.v1.training.failed", ("trainer",), (Consumer("registry"),)),
+    Row(v1.TrainingCancelled, "lorafleet.v1.training.cancelled", ("trainer",), (Consumer("registry"),)),
     Row(v1.TrainingPaused, "lorafleet.v1.training.paused", ("trainer",)),
     Row(
         v1.AdapterRegistered,
@@ -257,6 +263,7 @@ TOPOLOGY: tuple[Row, ...] = (
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    Row(v1.UpdateRecommended, "lorafleet.v1.adapter.update_recommended", ("registry",)),
     Row(
         v1.AdapterReleased,
         "lorafleet.v1.adapter.released",
@@ -272,7 +279,13 @@ TOPOLOGY: tuple[Row, ...] = (
         (Consumer("registry"),),
         keep=WEEK,
     ),
-    Row(v1.AdapterUnloaded, "lorafleet.v1.serving.adapter_unloaded", ("inference",), keep=WEEK),
+    Row(
+        v1.AdapterUnloaded,
+        "lorafleet.v1.serving.adapter_unloaded",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
     Row(
         v1.GenerationCompleted,
         "lorafleet.v1.serving.generation_completed",

@@ -93,7 +93,7 @@ DomainName = Annotated[str, Field(pattern=DOMAIN_NAME)]
 
 
 class Blob(Message):
-    """Content in the object store, addressed by its digest. Whoever reads it checks the digest."""
+    """Content in the object store, addressed by its digest. Readers check the digest."""
 
     uri: Annotated[str, Field(pattern="^s3://[a-z0-9.-]+/.+$")]
     """Where it lies, for example s3://lorafleet/trainer/artifacts/<sha256>."""
@@ -253,13 +253,13 @@ class Metric(Message):
 
 
 class JudgedBy(Message):
-    """Who judged, and how it was asked. Empty where a value does not apply."""
+    """Who judged, and how it was called. Empty where a value does not apply."""
 
     name: str = ""
     """Of the evaluator's settings; `reference-judge` for the reference judge."""
     version: str = ""
     model: str = ""
-    """Language model that was asked."""
+    """Language model that was called."""
     prompt_sha256: str = ""
     """Digest of the parts of every request other than the sample."""
     parameters: dict[str, str] = Field(default_factory=dict)
@@ -347,7 +347,7 @@ class Export(Message):
     """Share of validation positions at which it prefers the same token as the adapter itself."""
     validation_loss: Double | None = None
     quality_threshold: Double | None = None
-    """What its quantisation profile asks of same_token."""
+    """What its quantisation profile requires of same_token."""
     fit: Bool = False
     """Whether it meets that; a form that loses nothing always does."""
 
@@ -484,6 +484,30 @@ class AdapterHeld(Event):
     reason: str = ""
 
 
+class UpdateRecommended(Event):
+    """A compatible version is significantly better than its family's active one. Published once for each two versions."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.UpdateRecommended"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    running: Annotated[str, Field(min_length=1)]
+    """Version that is active."""
+    available: Annotated[str, Field(min_length=1)]
+    """Version that is recommended in its place."""
+    difference: Double = 0.0
+    """Mean of the paired differences, in score points, with its confidence interval, which lies above 0."""
+    ci_low: Double = 0.0
+    ci_high: Double = 0.0
+    improvement: Double = 0.0
+    """The difference in per cent of the active version's score."""
+    samples: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Samples that both have a score for."""
+    reason: str = ""
+    applied: Bool = False
+    """Whether the domain's policy activates it at once."""
+
+
 class SampleRecorded(Event):
     """One prompt and the completion that is wanted for it."""
 
@@ -535,6 +559,8 @@ class FeedbackRecorded(Event):
     prompt: str = ""
     """The rated exchange itself, where the sender has it: with both, the answer becomes a rated sample of the domain."""
     completion: str = ""
+    preferred_over: Annotated[str, Field(max_length=500)] = ""
+    """Generation id of another answer to the same prompt that this one is better than."""
     subject: Annotated[str, Field(max_length=512)] = ""
     """Person whom the feedback is about and by, as the application names its users; empty where `by` is all that is known."""
 
@@ -667,9 +693,17 @@ class EvaluationScored(Event):
     preference: Preference | None = None
     """Answers beside those of the version it would replace; absent where the judge compares no pairs."""
     agreement: Agreement | None = None
-    """Absent where too few answers are labelled to tell."""
+    """Absent where too few answers are labelled."""
     metrics: tuple[Metric, ...] = ()
     """`golden_dataset_accuracy` (the fraction of passed samples), and what the evaluator's settings name."""
+    scores: Blob | None = None
+    """The decided samples' scores by sample id, JSON, without any text: what two versions are compared on."""
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Longest answer that was allowed, in tokens. Scores under another one do not compare."""
+    golden_version: str = ""
+    """Version of the golden data set."""
+    not_compared: str = ""
+    """Why it is not compared with the version it would replace; empty where it is, or there is none."""
 
 
 class EvaluationFailed(Event):
@@ -805,7 +839,7 @@ class TrainingRequested(Event):
     description: Annotated[str, Field(max_length=2000)] = ""
     """What the adapter is for: the router matches queries against it."""
     requested_by: Annotated[str, Field(max_length=1000)] = ""
-    """Who asked; set by the service when it comes over HTTP."""
+    """The requester; set by the service when it comes over HTTP."""
     base_model: Annotated[str, Field(max_length=200)] = ""
     """Base model by name; empty takes the trainer's."""
     objective: Annotated[Objective | Literal[""], OrEmpty(Objective)] = ""
@@ -979,4 +1013,5 @@ EVENTS: tuple[type[Event], ...] = (
     TrainingQueued,
     TrainingRequested,
     TrainingStarted,
+    UpdateRecommended,
 )

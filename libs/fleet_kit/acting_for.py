@@ -1,7 +1,7 @@
-"""Whoever acts for a caller carries the caller's rights: the header that narrows a service's token.
+"""A service that acts for a caller has the caller's rights: the header that narrows a service's token.
 
-A service that calls another one because somebody asked it to names that caller's domains in `ACT_FOR`. The verifier on
-the other side intersects them with the token's own (see `Verifier.caller_of`). The header can take domains away and
+A service that calls another one on behalf of a caller names that caller's domains in `ACT_FOR`. The verifier on
+the other side intersects them with the token's own (see `Verifier.caller_of`). The header can remove domains and
 never add any, so it is honoured from everybody: there is nothing to gain by sending it.
 """
 

@@ -1,6 +1,6 @@
 """Starts without an answer: how an event that kills its consumer (memory, a crash in native code) is found out.
 
-JetStream's delivery count also grows with every answer "later", so it cannot tell a killed consumer from one that waits
+JetStream's delivery count also grows with every answer "later": it does not tell a killed consumer from one that waits
 for its database. Here only a start whose process then disappeared is counted. A message's first delivery costs nothing:
 starts are recorded from the second one on. Long work is counted by its lease instead, see `lease`.
 """
@@ -48,7 +48,7 @@ async def begin(connection: Connection, consumer: str, message: str, holder: str
 
 
 async def end(connection: Connection, consumer: str, message: str) -> None:
-    """The start was answered, whatever the answer was."""
+    """The start was answered, with whichever result."""
     await connection.execute("delete from attempts where consumer = $1 and message = $2", consumer, message)
 
 
@@ -56,5 +56,5 @@ def given_up(starts: int) -> str:
     """The reason that the dead letter carries."""
     return (
         f"began {starts} times and was never answered: handling it ends its process. "
-        "The process's log and its exit status (137: out of memory) tell why"
+        "The process's log and its exit status (137: out of memory) show why"
     )

@@ -52,7 +52,7 @@ class Verifier:
 
         Args:
             authorization: the header of that name.
-            act_for: the header `ACT_FOR`; None where the request has none. It can take domains away and never add
+            act_for: the header `ACT_FOR`; None where the request has none. It can remove domains and never add
                 any, so it is honoured from everybody.
 
         Raises:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FoundObject:
-    """An object that somebody put into the bucket under a name of their own choice."""
+    """An object in the bucket under a name of its writer's choice."""
 
     key: str
     bytes: int

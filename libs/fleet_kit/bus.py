@@ -70,7 +70,7 @@ class Bus:
     @property
     def server_id(self) -> str:
         """Id of the server process that the connection leads to: another one after each start of the server."""
-        # nats-py has no public name for what the server's INFO tells beyond its version.
+        # nats-py has no public name for what the server's INFO holds beyond its version.
         return str(self.jetstream._nc._server_info.get("server_id", ""))
 
     async def listen(self, handlers: Handlers[Any], service: object, begin: Begin, pool: Pool) -> None:

@@ -126,7 +126,7 @@ class Dispatcher:
 
     @asynccontextmanager
     async def _answered(self, consumer: str, message: str) -> AsyncIterator[None]:
-        """Whatever ends this is an answer, cancellation included."""
+        """Every way out of this is an answer, cancellation included."""
         try:
             yield
         finally:
@@ -167,7 +167,7 @@ class Dispatcher:
             await running
         except asyncio.CancelledError:
             if work.lost.is_set():
-                await self._tell_survival(work)
+                await self._report_survival(work)
                 raise LeaseLost(f"{' or '.join(work.leases)} was taken over") from None
             raise
         finally:
@@ -190,7 +190,7 @@ class Dispatcher:
         log.error("long_work_given_up", consumer=binding.durable, lease=work.lease, reason=reason)
         return await binding.give_up(event, reason, work, self.service)
 
-    async def _tell_survival(self, work: LeasedTask) -> None:
+    async def _report_survival(self, work: LeasedTask) -> None:
         with contextlib.suppress(Exception):  # one start too many is counted if the database is unavailable
             async with self.pool.acquire(timeout=2) as connection:
                 for name, token in work.leases.items():

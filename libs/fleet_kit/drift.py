@@ -16,7 +16,7 @@ C = TypeVar("C", StreamConfig, ConsumerConfig)
 OPERATORS = frozenset({"description", "metadata", "placement", "compression", "republish", "template_owner"})
 """What an operator may set as they like: it changes nothing of what is stored and delivered."""
 SERVERS_OWN: dict[str, object] = {"max_waiting": 512}
-"""What the server fills in where nothing else is asked for."""
+"""What the server fills in by default."""
 SETS_IT = "`lorafleet provision` sets it"
 
 

@@ -21,7 +21,7 @@ class Refused(Exception):
 
 
 class Unreadable(Refused):
-    """The body breaks the event's contract. A handler may say what that means (see `Handlers.on`)."""
+    """The body breaks the event's contract. A handler may define what that means (see `Handlers.on`)."""
 
 
 class PublicationRefused(Exception):

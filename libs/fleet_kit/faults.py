@@ -42,7 +42,7 @@ TRANSIENT: tuple[type[Exception], ...] = (
     InvalidResponseError,
     nats.errors.Error,
 )
-"""Classes of faults that pass, for an `except`; a few of their members do not, and `is_transient` tells those apart."""
+"""Classes of faults that pass, for an `except`; a few of their members do not, and `is_transient` recognises those."""
 
 _POSTGRES_CLASSES = frozenset({"08", "28", "3D", "40", "53", "57", "58", "72"})
 """Connection, authorisation at connecting, missing database, rollback by the server (serialisation, deadlock), lack of

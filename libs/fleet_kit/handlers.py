@@ -74,7 +74,7 @@ class Handlers(Generic[S]):
         ends with `work.finish()`.
 
         An event whose workers are killed again and again, without `work.progress()` in between, goes to `give_up`,
-        which fails what the event asked for; without one it becomes a dead letter.
+        which fails what the event requested; without one it becomes a dead letter.
         """
 
         def register(

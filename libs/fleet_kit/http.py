@@ -63,7 +63,7 @@ def install(
     Args:
         app: the application.
         settings: limits of the front.
-        checks: what readiness asks for: name → a call that raises with the reason while it is not there.
+        checks: the dependencies of readiness: name → a call that raises with the reason while it is unavailable.
     """
 
     @app.exception_handler(Problem)

@@ -1,7 +1,7 @@
 """What stands before an application: who calls is known, and the body is bounded, before a byte of it is read.
 
 Pure ASGI, so that a body and an answer pass through as they come. Everything but `PUBLIC` needs a token, also what no
-route answers: an endpoint that forgets to ask for a scope still asks for a caller.
+route answers: an endpoint that forgets to require a scope still requires a caller.
 """
 
 import time
@@ -30,9 +30,9 @@ log = structlog.get_logger()
 
 _DOCS: Final = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"}) | _DOCS
-"""What is answered without a token; /metrics too where the settings say so."""
+"""What is answered without a token; /metrics too where the settings allow it."""
 _UNTRACED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""What a machine asks every few seconds: a trace of each would bury the others."""
+"""What a machine requests every few seconds: a trace of each would bury the others."""
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -104,7 +104,7 @@ class Front:
             return
         except Exception as error:
             if answer.started:
-                # Half an answer cannot be mended: the server closes the connection, so that nobody takes it for whole.
+                # Half an answer cannot be corrected: the server closes the connection, so that it is seen as cut.
                 raise
             response = await _error_response(scope, error)
             await response(scope, body.receive, answer)

@@ -52,7 +52,7 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
 class _Lingering:
     """A transport that stays open for reading where it would be closed before the client has sent its body.
 
-    Bytes that nobody has read make the kernel answer a close with a reset, which can reach the client before the answer
+    Unread bytes make the kernel answer a close with a reset, which can reach the client before the answer
     that explains it (RFC 9112, section 9.6). So the answer is ended first, and what still comes is thrown away.
     """
 

@@ -1,4 +1,4 @@
-"""Many deliveries at once, or one suspect alone: whatever ends the process then is the suspect's doing."""
+"""Many deliveries at once, or one suspect alone: what ends the process then is the suspect's doing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ class Isolation:
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Run beside others; waits while somebody is alone or wants to be."""
+        """Run beside others; waits while one is alone or waits to be."""
         while not self._open.is_set():
             await self._open.wait()
         self._running += 1

@@ -23,7 +23,7 @@ MAX_KEYS = 100
 MAX_KEY_ID = 200
 FETCH_SECONDS = 5.0
 BETWEEN_ATTEMPTS = 10.0
-"""Shortest time (s) between two reads, whatever asks for them: unknown key ids must not make us read."""
+"""Shortest time (s) between two reads, for any reason: unknown key ids must not make us read."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 Fetch = Callable[[], Awaitable[bytes]]
@@ -89,7 +89,7 @@ class KeySet:
         if self._reading is None and now - self._tried_at >= between:
             self._tried_at = now
             # After a quiet time the keys may be long outdated: requests wait once for new ones. While reads fail
-            # nobody waits; what is known stays good.
+            # no request waits; known keys stay good.
             self._awaited = now - self._read_at > (self._keep if self._failed else 2 * self._max_age)
             self._reading = asyncio.create_task(self._read())
 
@@ -140,7 +140,7 @@ def _reader(source: str) -> Fetch:
     if not source.startswith(("http://", "https://")):
         return lambda: asyncio.to_thread(_read_file, Path(source))
     if source.startswith("http://") and urlsplit(source).hostname not in _LOOPBACK:
-        raise ValueError(f"jwks is {source!r}, expected https://: whoever changes a key set on its way can sign tokens")
+        raise ValueError(f"jwks is {source!r}, expected https://: a key set changed on its way lets others sign tokens")
     return lambda: _download(source)
 
 

@@ -23,7 +23,7 @@ class Taken:
 
 
 async def acquire(connection: Connection, name: str, holder: str, ttl: timedelta) -> Taken | None:
-    """Take the lease if nobody holds it; returns None while another holder is alive."""
+    """Take the lease if it is free; returns None while another holder is alive."""
     row = await connection.fetchrow(
         "insert into lease as held (name, holder, token, expires_at, released) values ($1, $2, 1, now() + $3, false)"
         " on conflict (name) do update set holder = $2, token = held.token + 1, expires_at = now() + $3,"

@@ -1,7 +1,7 @@
-"""How much memory this process may use: what Linux tells of the machine, of every cgroup around it, and of itself.
+"""How much memory this process may use: what Linux reports of the machine, of every cgroup around it, and of itself.
 
 A container is killed at its cgroup's limit, however much the machine has left, and a cgroup's parents bound it too; so
-every limit is read. Of a cgroup's memory, pages of files that nobody has used lately do not count: they are given up
+every limit is read. Of a cgroup's memory, pages of files not used lately do not count: they are given up
 before anything is killed (the kubelet's "working set").
 """
 
@@ -17,7 +17,7 @@ MACHINE = "machine"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`used` of `limit` bytes, as `source` says."""
+    """`used` of `limit` bytes, as read from `source`."""
 
     source: str
     used: int
@@ -37,7 +37,7 @@ def read(root: Path = Path("/"), process_limit: int = 0) -> list[Reading]:
     """Every limit that holds for this process: the machine's, its cgroups' (v2 and v1) and its own.
 
     `process_limit`: bytes that it shall keep resident at most; 0 is no limit. `root`: where proc and sys lie. What
-    cannot be read is left out; on a system without these files nothing is said.
+    cannot be read is left out; on a system without these files nothing is reported.
     """
     return [*_machine(root), *_cgroup2(root), *_cgroup1(root), *_own(root, process_limit)]
 

@@ -38,8 +38,8 @@ def rollback(service: str, database_url: str) -> None:
 
 def _dbmate(service: str, database_url: str, command: str) -> None:
     parts = urlsplit(database_url)
-    asked = dict(parse_qsl(parts.query))
-    query = urlencode({"sslmode": asked.get("sslmode", "disable"), "search_path": f"{service},public"})
+    parameters = dict(parse_qsl(parts.query))
+    query = urlencode({"sslmode": parameters.get("sslmode", "disable"), "search_path": f"{service},public"})
     url = urlunsplit(parts._replace(scheme="postgres", query=query))
     folders = [KIT]
     found = find_spec(f"services.{service}")

@@ -37,7 +37,7 @@ UPSTREAM_ACCOUNT = "UPSTREAM"
 
 
 def inbox_prefix(user: str) -> str:
-    """Prefix of a user's reply subjects, so that nobody reads another's replies."""
+    """Prefix of a user's reply subjects, so that no user reads another's replies."""
     return f"_INBOX_{user}"
 
 

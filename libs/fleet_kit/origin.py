@@ -11,7 +11,7 @@ __all__ = ["check_origin"]
 def check_origin(row: Row, headers: Mapping[str, str]) -> None:
     """Refuse what reached a subject without being an event of it.
 
-    JetStream's own answers (a PubAck, a delivery) go to whatever reply subject their asker named, and a reply subject
+    JetStream's own answers (a PubAck, a delivery) go to the reply subject that the request names, and a reply subject
     may be one of ours. So a fact that only services publish must carry the CloudEvents attributes that they all
     write. Where upstream systems publish too, attributes may be left out, but not be wrong.
 

@@ -101,7 +101,7 @@ class Relay:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Tell the relay that a transaction with events has committed in this process."""
+        """Notify the relay that a transaction with events has committed in this process."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -139,7 +139,7 @@ class Relay:
                     streams.add(stream)
                 await _mark(connection, stored)
                 if fault is not None:
-                    # nats-py raises many unrelated classes here; whatever it is, it is tried again.
+                    # nats-py raises many unrelated classes here; each of them is tried again.
                     raise RelayStalled(f"publishing to JetStream: {describe(fault)}") from fault
                 rows = rows[len(window) :]
             # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with what it waits for,

@@ -26,7 +26,7 @@ async def check(connection: Connection, jetstream: JetStreamContext, server: str
 
     Args:
         connection: the relay's.
-        jetstream: asked for the state of each stream that rows were stored in.
+        jetstream: gives the state of each stream that rows were stored in.
         server: id of the server process that answers now. Another one than at the last check may have lost what its
             predecessor acknowledged.
     """

@@ -1,4 +1,4 @@
-"""How far each replica has followed the facts, so that who publishes one can tell where it is applied."""
+"""How far each replica has followed the facts, so that the publisher of one can see where it is applied."""
 
 import asyncio
 from collections.abc import Callable
@@ -64,7 +64,7 @@ async def reached(jetstream: JetStreamContext, sequence: int, *, seconds: float)
         seconds: how long to wait at most.
 
     Raises:
-        nats.errors.Error, OSError, TimeoutError: the bus cannot be asked.
+        nats.errors.Error, OSError, TimeoutError: the bus is unavailable.
     """
     expected = (await jetstream.stream_info(POSITIONS.stream)).state.messages
     known: dict[str, int] = {}

@@ -30,7 +30,7 @@ SILENCE = 3 * HEARTBEAT
 LOOK_EVERY = 0.1
 RETRY = 0.25
 REQUEST = 2.0
-"""Seconds for one request. One that a stopped server got is answered when it goes on; one that it never got is not."""
+"""Seconds for one request. One that a stopped server got is answered when it resumes; one that it never got is not."""
 
 
 class _Lost(Exception):
@@ -145,12 +145,12 @@ async def _read(
             if message.metadata.num_pending == 0:
                 caught_up.set()
     finally:
-        with contextlib.suppress(Exception):  # the consumer goes by itself when nobody listens
+        with contextlib.suppress(Exception):  # the consumer expires by itself without a subscriber
             await subscription.unsubscribe()
 
 
 async def _sign_of_life(client: Client, message: Msg, delivered: int) -> None:
-    """Answer what the server asks for before it sends more; raise `_Lost` where it has sent more than arrived."""
+    """Answer the server's flow control before it sends more; raise `_Lost` where it has sent more than arrived."""
     headers = message.headers or {}
     if answer := message.reply or headers.get("Nats-Consumer-Stalled"):
         await client.publish(answer)

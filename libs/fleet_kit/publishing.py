@@ -40,7 +40,7 @@ async def publish(jetstream: JetStreamContext, outgoing: Outgoing) -> PubAck:
         raise PublicationRefused(f"subject {outgoing.subject[:200]!r} is malformed")
     room = room_beside(jetstream, outgoing.headers)
     if len(outgoing.body) > room:
-        # Sent nevertheless, the server would close the connection, for whatever else is under way too.
+        # Sent nevertheless, the server would close the connection, also for everything else under way.
         limit = max_payload(jetstream)
         raise PublicationRefused(
             f"body of {len(outgoing.body)} bytes and headers of {limit - room} are over the {limit} bytes of a message "

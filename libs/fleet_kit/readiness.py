@@ -16,7 +16,7 @@ from fleet_kit.db import Pool, leaves_a_standby
 __all__ = ["Cached", "write_database", "write_stream"]
 
 FRESH_SECONDS = 5.0
-"""How long a result counts: however often readiness is asked for, a server is written to once in that time."""
+"""How long a result counts: however often readiness is requested, a server is written to once in that time."""
 FAILED_SECONDS = 1.0
 """The same for a failure, so that a server that is back is noticed soon."""
 TIMEOUT = 2.0

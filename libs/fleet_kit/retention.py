@@ -7,7 +7,7 @@
 | inbox | of an event that its stream keeps for a time: until no delivery can bring it again, see `inbox_horizon` |
 | inbox | of an event that its stream keeps for good: as long as that, since a durable made again reads it all |
 | attempts | `KEEP_ATTEMPTS` after the last start |
-| lease | `KEEP_LEASE` after its end: by then nobody writes under an older token |
+| lease | `KEEP_LEASE` after its end: by then no process writes under an older token |
 """
 
 from datetime import timedelta

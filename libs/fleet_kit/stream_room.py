@@ -22,7 +22,7 @@ NEARLY_FULL = 0.8
 
 
 async def watch_room(jetstream: JetStreamContext) -> NoReturn:
-    """Look regularly until cancelled. While the bus cannot be asked the metrics keep their last values."""
+    """Look regularly until cancelled. While the bus is unavailable the metrics keep their last values."""
     while True:
         try:
             await look(jetstream)

@@ -69,7 +69,7 @@ async def split_streams(jetstream: JetStreamContext, wanted: list[StreamConfig])
 
 
 def _copy_of(config: StreamConfig) -> StreamConfig:
-    """The stream while it is filled: it takes messages from the stream of facts and from nobody else."""
+    """The stream while it is filled: it takes messages from the stream of facts alone."""
     # One source for all subjects, so that the copies are in the order of their originals.
     transforms = [SubjectTransform(src=subject, dest=subject) for subject in config.subjects or ()]
     source = StreamSource(name=FACTS.name, subject_transforms=transforms)

@@ -13,7 +13,7 @@ async def end(*tasks: "asyncio.Future[Any]") -> None:
     """Cancel tasks until every one has ended; what they raise is dropped.
 
     One cancellation is not enough: on Python 3.11 `asyncio.wait_for`, which requests and fetches of nats-py use, loses
-    one that comes together with its result (https://github.com/python/cpython/issues/86296), and the task goes on.
+    one that comes together with its result (https://github.com/python/cpython/issues/86296), and the task continues.
     """
     running = set(tasks)
     while running:

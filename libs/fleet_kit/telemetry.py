@@ -21,9 +21,9 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def configure(service: str, level: str) -> None:
-    """One JSON object a log line on stdout, whatever logs it, and spans under the service's name.
+    """One JSON object per log line on stdout, from every logger, and spans under the service's name.
 
-    Libraries log from WARNING on, whatever `level` is: at DEBUG they log the headers of requests, and with them
+    Libraries log from WARNING on, independent of `level`: at DEBUG they log the headers of requests, and with them
     tokens.
     """
     configure_tracing(service)

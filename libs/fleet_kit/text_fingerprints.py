@@ -1,6 +1,6 @@
 """Fingerprints of texts: what two services compare to find equal or similar texts without showing each other the texts.
 
-A digest says that two texts are equal apart from case, white space and Unicode form. A signature says how alike their
+Equal digests: two texts are equal apart from case, white space and Unicode form. A signature shows how alike their
 shingles are (MinHash; Broder, 1997): the share of equal places estimates the Jaccard similarity, with a standard
 error of at most 1 / (2 * sqrt(PERMUTATIONS)) = 0.06. A shingle is three words in a row; a letter of a script that
 puts no spaces between words counts as a word.
@@ -39,7 +39,7 @@ PERMUTATIONS = 64
 SHINGLE = 3
 _SEED = 20_240_229
 SCHEME = f"words{SHINGLE}-rensa{RMinHash.ALGORITHM_VERSION}-{PERMUTATIONS}"
-"""Signatures of different schemes say nothing about each other."""
+"""Signatures of different schemes cannot be compared."""
 
 WHITE_SPACE = "\\t-\\r \\x85\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
 """The code points with the Unicode property White_Space, as a class of a regular expression."""

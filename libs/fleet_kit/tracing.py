@@ -60,7 +60,7 @@ def flush_spans(seconds: float = FLUSH_SECONDS) -> None:
     """Send the spans that have ended; returns after that many seconds at the latest."""
     provider = trace.get_tracer_provider()
     if exporting() and isinstance(provider, TracerProvider):
-        # The exporter tries again for longer than it is asked to: left behind in a daemon thread, it ends with us.
+        # The exporter retries for longer than its timeout: left behind in a daemon thread, it ends with us.
         flushing = threading.Thread(target=provider.force_flush, args=(int(seconds * 1000),), daemon=True)
         flushing.start()
         flushing.join(seconds)

@@ -26,7 +26,7 @@ _FLAGS = "ims"
 
 
 class UnsuitablePattern(ValueError):
-    """A pattern that is not matched here. The message says why."""
+    """A pattern that is not supported here; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)

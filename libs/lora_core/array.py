@@ -1,7 +1,7 @@
 """Weight arrays without torch: float32, float16, and bfloat16 as bits.
 
 numpy has no bfloat16. Its bits are held in the opaque two-byte dtype `BFLOAT16` (`V2`), on which arithmetic and
-casts fail loudly, so that nobody can mistake bits for numbers; `widen` turns any of the three into float32.
+casts fail loudly, so that bits are never mistaken for numbers; `widen` turns any of the three into float32.
 """
 
 from typing import TypeAlias

@@ -82,7 +82,7 @@ def _shapes(folder: Path | str, *kinds: str) -> LayerShapes:
 
 
 SLOT_RANK = 64
-"""Largest rank that inference's slots hold unless LORAFLEET_MAX_RANK says otherwise. What is trained and registered
+"""Largest rank that inference's slots hold unless LORAFLEET_MAX_RANK sets another. What is trained and registered
 must be served, so trainer and registry refuse a larger one."""
 
 

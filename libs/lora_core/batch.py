@@ -97,11 +97,11 @@ class Batch:
         return self._finished.get(row)
 
     def fault(self, row: int) -> Exception | None:
-        """What a row that "failed" failed with; asked once, then forgotten."""
+        """What a row that "failed" failed with; read once, then forgotten."""
         return self._faults.pop(row, None)
 
     def alternatives(self, row: int) -> tuple[tuple[int, float], ...]:
-        """(token, log-probability) of the likeliest tokens of the last step, where the row's request asks for them."""
+        """(token, log-probability) of the likeliest tokens of the last step, where the row's request wants them."""
         return self._alternatives.get(row, ())
 
     def cancel(self, row: int) -> None:
@@ -188,7 +188,9 @@ class Batch:
                 self._alternatives[number] = row.sampler.alternatives
             yield number, token, logprob
             row.left -= 1
-            if not row.left:
+            if row.sampler.finished:
+                self._end(number, "stop")
+            elif not row.left:
                 self._end(number, "length")
         padded.feed(drawn)
 

@@ -17,7 +17,7 @@ __all__ = ["LoRACard", "LoRAWeights"]
 class LoRACard:
     """One LoRA adapter: what it is called, how it is scaled, its matrices per module, and free metadata.
 
-    name: how it is called. rank: the default rank; a module's own may differ (its matrices say).
+    name: how it is called. rank: the default rank; a module's own may differ (its matrices have it).
     alpha: the scaling numerator. target_modules: module name suffixes, as PEFT has them (`q_proj`).
     weights: full module name in the base model (`model.layers.0.self_attn.q_proj`) → matrices.
     metadata: free text by key. rslora: scale by alpha/√rank (Kalajdzievski 2023, arXiv:2312.03732).

@@ -1,7 +1,7 @@
 """A base model's chat template, rendered in a process of its own with bounded processor time, memory and text.
 
 Templates come from base model folders, and jinja's sandbox bounds none of these: nested loops, `"x" * 10**9` or
-`center(10**9)` would take the memory or hold the thread of whoever renders. Measures inside of the interpreter miss
+`center(10**9)` would take the memory or block the calling thread. Measures inside of the interpreter miss
 what a single operation does, so the kernel keeps the bounds, and what a template breaks is its own process.
 """
 
@@ -72,7 +72,7 @@ class ChatTemplate:
     first conversation, and again after one that broke a limit.
 
     Templates of models that see (LLaVA, SmolVLM) read a content as a list of parts and write nothing of a plain text.
-    Such a template is given each text as a list of one part; which one it is, its own rendering of a probe tells.
+    Such a template is given each text as a list of one part; its own rendering of a probe shows which one it is.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class ChatTemplate:
             # No credentials where templates run; the path is where some machines have the interpreter's own library.
             env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
             cwd="/",
-            start_new_session=True,  # Ctrl-C is for whoever started us
+            start_new_session=True,  # Ctrl-C is for the parent process
         )
         self._ending = weakref.finalize(self, _end, process)
         try:

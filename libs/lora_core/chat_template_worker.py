@@ -97,7 +97,7 @@ def _compile(template: str) -> jinja2.Template:
 
 
 def _variables(template: str) -> list[str]:
-    """The names that the template reads from whoever renders it, sorted."""
+    """The names that the template reads from its renderer, sorted."""
     environment = _environment()
     return sorted(jinja2.meta.find_undeclared_variables(environment.parse(template)) - environment.globals.keys())
 

@@ -1,4 +1,4 @@
-"""What compressing an adapter costs, measured: in its matrices, and in what the model says with it."""
+"""What compressing an adapter costs, measured: in its matrices, and in the model's output with it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ def compress(
 ) -> Compressed:
     """Save a card under a profile, and accept the file only if it passes on the validation prompts (token ids).
 
-    Raises InvalidAdapter, and leaves no file, where fewer positions agree than the profile's quality threshold asks.
+    Raises InvalidAdapter, and leaves no file, where fewer positions agree than the profile's threshold requires.
     """
     path = Path(path)
     digest = LoRAFormat.save(card, path, profile.storage)

@@ -27,7 +27,7 @@ from lora_core.replace_file import replace_file
 
 @dataclass(frozen=True)
 class Description:
-    """What a manifest says beyond what is measured. adapter_type chooses the threshold: see `lora_core.profiles`."""
+    """What a manifest holds beyond what is measured. adapter_type chooses the threshold: see `lora_core.profiles`."""
 
     name: str
     version: str
@@ -62,7 +62,7 @@ def convert_for_llama(
 
     folder: an MLX or PEFT folder. model: folder of the base model, which `engine` serves (two free slots are needed).
     validation: token ids of each validation text. The written file is read back and run over all their positions: it is
-    refused where it prefers the original's token at fewer of them than the adapter type's profile asks of this level.
+    refused where it prefers the original's token at fewer of them than the adapter type's profile requires here.
 
     Raises InvalidAdapter (field `agreement` below the threshold), ValueError without validation texts, and what
     reading, writing and measuring raise.

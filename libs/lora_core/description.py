@@ -37,7 +37,7 @@ def describe(folder: Path | str) -> Description:
 
     Raises:
         AdapterNotFound: no config.json or no safetensors there.
-        UnsupportedBaseModel: transformers builds no causal language model from it; the message says why.
+        UnsupportedBaseModel: transformers builds no causal language model from it; the message gives the reason.
         NotDescribed: it was never described, and torch and transformers are not installed here.
     """
     folder = Path(folder)

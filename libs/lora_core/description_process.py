@@ -145,14 +145,14 @@ def _stacked(model: Any, others: dict[str, str]) -> dict[str, str]:
 def main(folder: str, digest: str) -> int:
     """Writes the description to standard output, or why there is none with status 3."""
     out = sys.stdout
-    sys.stdout = sys.stderr  # whatever libraries print is no description
+    sys.stdout = sys.stderr  # what libraries print is no description
     try:
         out.write(build(Path(folder), digest).model_dump_json())
     except UnsupportedBaseModel as refused:
         out.write(str(refused))
         return _REFUSED
     finally:
-        out.flush()  # nobody else does: at exit Python flushes what sys.stdout is by then
+        out.flush()  # nothing else does: at exit Python flushes what sys.stdout is by then
     return 0
 
 

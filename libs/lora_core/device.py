@@ -16,7 +16,7 @@ Weights = Literal["float32", "bfloat16", "float16", "int8"]
 int8, for processors, is `lora_core.int8`."""
 
 
-def find_device(asked: str, weights: Weights = "float32") -> "torch.device":
+def find_device(requested: str, weights: Weights = "float32") -> "torch.device":
     """The device by its name, see `PATTERN`. With int8 weights `auto` is the processor.
 
     Raises:
@@ -24,16 +24,16 @@ def find_device(asked: str, weights: Weights = "float32") -> "torch.device":
     """
     import torch
 
-    if not re.fullmatch(PATTERN, asked):
-        raise DeviceUnavailable(f"device is {asked!r}, expected auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(PATTERN, requested):
+        raise DeviceUnavailable(f"device is {requested!r}, expected auto, cpu, cuda or cuda:N")
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "cpu" or (asked == "auto" and (not present or weights == "int8")):
+    if requested == "cpu" or (requested == "auto" and (not present or weights == "int8")):
         return torch.device("cpu")
     if weights == "int8":
-        raise DeviceUnavailable(f"device is {asked!r} with int8 weights, which processors alone compute with")
-    number = int(asked.partition(":")[2] or 0)
+        raise DeviceUnavailable(f"device is {requested!r} with int8 weights, which processors alone compute with")
+    number = int(requested.partition(":")[2] or 0)
     if number >= present:
-        raise DeviceUnavailable(f"device is {asked!r}, and torch {torch.__version__} finds {present} GPUs here")
+        raise DeviceUnavailable(f"device is {requested!r}, and torch {torch.__version__} finds {present} GPUs here")
     device = torch.device("cuda", number)
     if weights == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise DeviceUnavailable(f"weights are bfloat16, which {torch.cuda.get_device_name(device)} cannot compute with")

@@ -13,7 +13,7 @@ from lora_core.embedding import SentenceEmbedder, embedding_identity
 
 
 class EmbeddingThread:
-    """A sentence-transformers model, loaded when it is first asked, or by `load`.
+    """A sentence-transformers model, loaded on first use, or by `load`.
 
     One thread: the model's arithmetic has threads of its own, and queries are short.
 

@@ -73,7 +73,7 @@ class ArrowEngine:
     """Serves a transformers causal language model with adapters in slots.
 
     Thread-safe: each forward pass, load and unload takes one lock, so that several threads may each run a batch. A
-    loaded adapter answers from the next batch on; an unloaded one can no longer be asked for, while running rows end
+    loaded adapter answers from the next batch on; an unloaded one can no longer be requested, while running rows end
     with it. With no adapter on any row the model computes exactly what it did before.
 
     prefill_tokens: how much of joining prompts a step of a batch reads at most while its other rows wait for a token.
@@ -92,7 +92,7 @@ class ArrowEngine:
         self._bank = SlotBank(model, slots, max_rank)
         self._lock = threading.RLock()
         self._loaded: dict[str, _LoadedAdapter] = {}
-        self._stops = base_model.end_tokens(model.generation_config, tokenizer)
+        self.stops = base_model.end_tokens(model.generation_config, tokenizer)
 
     @classmethod
     def open(cls, folder: Path | str, slots: int = 16, max_rank: int = 64) -> Self:
@@ -188,7 +188,7 @@ class ArrowEngine:
         Raises AdapterNotFound if a request names an adapter that is not loaded. Its slots are held until each row
         ends: step the batch to its end or close it.
         """
-        return Batch(self.model, requests, self._stops, _Lease(self), self._prefill_tokens)
+        return Batch(self.model, requests, self.stops, _Lease(self), self._prefill_tokens)
 
     def generate(
         self,

@@ -1,4 +1,4 @@
-"""What can be wrong with an adapter. Every message says what was found and what would be right."""
+"""What can be wrong with an adapter. Every message gives what was found and what was expected."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class CorruptAdapter(AdapterError):
 
 
 class UnsupportedBaseModel(AdapterError):
-    """A base model that transformers does not build as a language model; the message says what it is."""
+    """A base model that transformers does not build as a language model; the message names its kind."""
 
 
 class NotDescribed(AdapterError):
@@ -49,7 +49,7 @@ class SlotsFull(AdapterError):
 
 
 class DeviceUnavailable(AdapterError):
-    """A device that this machine has not, or that cannot compute with the weights asked for."""
+    """A device that this machine has not, or that cannot compute with the requested weights."""
 
 
 class TooLittleMemory(AdapterError):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """Of the model's `generation_config.json`; None where that says nothing.
+    """Of the model's `generation_config.json`; None where it has no value.
 
     All else that transformers' `generate` knows (beams, n-gram bans, suppressed and forced tokens) is left aside.
     """

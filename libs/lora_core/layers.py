@@ -70,7 +70,7 @@ def compute_dtype(module: Adaptable) -> torch.dtype:
 
 
 def dense_weight(module: Adaptable) -> torch.Tensor:
-    """The weight as numbers, [out, in]; a quantised layer is asked for it by the identity matrix.
+    """The weight as numbers, [out, in]; a quantised layer gives it for the identity matrix.
 
     Exact for 4-bit layers: each output is one weight and zeros. 8-bit layers quantise their input too; an identity row
     survives that to within float16.

@@ -1,7 +1,7 @@
 """How the rows of a batch lie in the inputs of a model's layers: found by computing two batches that differ in one row.
 
 Most layers read [rows, tokens, in]. Some are given all tokens of the batch as one list (OPT's `fc1`, the shared expert
-of Qwen2-MoE), some have more dimensions between (latent attention), and some have no rows that could be told apart:
+of Qwen2-MoE), some have more dimensions between (latent attention), and some have no rows that could be distinguished:
 routed experts read the tokens that chose them, position embeddings read positions.
 """
 
@@ -132,7 +132,7 @@ def _watched(modules: Mapping[str, Adaptable], seen: Mapping[str, list[torch.Ten
 
 
 def _layout(one: torch.Tensor, other: torch.Tensor) -> Layout | None:
-    """From a layer's inputs [..., in] in the two batches; None where the rows cannot be told apart."""
+    """From a layer's inputs [..., in] in the two batches; None where the rows cannot be distinguished."""
     vectors = one.shape[:-1].numel()
     flat = one.shape[0] != ROWS
     if one.shape != other.shape or vectors % (ROWS * TOKENS if flat else ROWS):

@@ -1,4 +1,4 @@
-"""`AdapterManifest`: what a catalogue says of an adapter, read from its card's metadata and its file."""
+"""`AdapterManifest`: what a catalogue shows of an adapter, read from its card's metadata and its file."""
 
 import json
 from datetime import datetime

@@ -105,7 +105,7 @@ def check_whole(name: str, model: PreTrainedModel, report: dict[str, Any]) -> No
     if other:
         key, found, expected = other[0]
         raise UnsupportedBaseModel(
-            f"{name}: {key} has the shape {list(found)}, expected {list(expected)} as config.json says"
+            f"{name}: {key} has the shape {list(found)}, expected {list(expected)} as in config.json"
             + (f", and {len(other) - 1} more weights differ" if other[1:] else "")
         )
     parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}

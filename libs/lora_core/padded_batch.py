@@ -61,7 +61,7 @@ class PaddedBatch:
         mask = self._mask[:, :end]
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -taken:]
         with self._slots.forward(self._plan), torch.inference_mode():
-            # Without the output head where nobody wants its logits yet.
+            # Without the output head where its logits are not needed yet.
             read = self._model if taken == pending else self._model.base_model
             found = read(
                 input_ids=self._input[:, :taken],

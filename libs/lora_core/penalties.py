@@ -6,7 +6,7 @@ import torch
 
 
 class Penalties:
-    """A row's bias and penalties, by what its prompt and answer have said so far.
+    """A row's bias and penalties, by the tokens of its prompt and answer so far.
 
     bias: token → added to its logit. repetition: logits of tokens of prompt and answer are divided by it where they are
     positive, multiplied where negative (Keskar et al. 2019, arXiv:1909.05858; as transformers does). presence and
@@ -45,7 +45,7 @@ class Penalties:
             changed -= row.counts * self._frequency + (row.counts > 0) * self._presence
         return changed
 
-    def said(self, token: int) -> None:
+    def record(self, token: int) -> None:
         """A token of the answer: one of the logits that were penalised."""
         assert self._row is not None
         self._row.counts[token] += 1

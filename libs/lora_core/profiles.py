@@ -37,26 +37,26 @@ DEFAULT = QuantisationProfile("F16", "plain", 1.0, 0.0, 1.0)
 
 
 def profile_of(adapter_type: str, device: Device) -> QuantisationProfile:
-    """The profile for this kind of adapter on this device; uncompressed where the table says nothing."""
+    """The profile for this kind of adapter on this device; uncompressed where the table has no row."""
     return PROFILES.get((adapter_type, device), DEFAULT)
 
 
 def quality_threshold(adapter_type: str, storage: Storage) -> float:
     """The share of positions at which an adapter of this type, kept so, must still prefer the original's token.
 
-    Its own profile's where one keeps it so, else the strictest that any profile asks of this storage.
+    Its own profile's where one keeps it so, else the strictest that any profile requires of this storage.
     """
-    asked = [(kind, profile.quality_threshold) for (kind, _), profile in PROFILES.items() if profile.storage == storage]
-    own = [threshold for kind, threshold in asked if kind == adapter_type]
-    return max(own or [threshold for _, threshold in asked], default=DEFAULT.quality_threshold)
+    required = [(kind, one.quality_threshold) for (kind, _), one in PROFILES.items() if one.storage == storage]
+    own = [threshold for kind, threshold in required if kind == adapter_type]
+    return max(own or [threshold for _, threshold in required], default=DEFAULT.quality_threshold)
 
 
 def level_threshold(adapter_type: str, level: str | None) -> float:
     """The same of a file for llama.cpp at this level (`q4_k_m` …); 1 for one that is not rounded."""
     if level is None:
         return DEFAULT.quality_threshold
-    asked = [
+    required = [
         (kind, profile.quality_threshold) for (kind, _), profile in PROFILES.items() if profile.level.lower() == level
     ]
-    own = [threshold for kind, threshold in asked if kind == adapter_type]
-    return max(own or [threshold for _, threshold in asked], default=DEFAULT.quality_threshold)
+    own = [threshold for kind, threshold in required if kind == adapter_type]
+    return max(own or [threshold for _, threshold in required], default=DEFAULT.quality_threshold)

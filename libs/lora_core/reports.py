@@ -1,4 +1,4 @@
-"""What the engine tells of an adapter and of a generation."""
+"""What the engine reports of an adapter and of a generation."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Effect:
 class BindReport:
     """What loading an adapter bound: its slot, the modules it changes, its numbers, their bytes in the slot.
 
-    effect: what it does to the next token after a probe prompt, where it was asked.
+    effect: what it does to the next token after a probe prompt, where it was requested.
     """
 
     name: str

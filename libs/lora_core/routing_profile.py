@@ -26,7 +26,7 @@ class RoutingProfile:
 
     `centroids`: [k, dimension] of the prompts that were not held out, with `counts` [k] and `spreads` [k] (see
     `lora_core.centroids`). `held_out`: [m, dimension], the vectors of single prompts that no centroid has seen: how
-    near they come says how near a query of this adapter comes.
+    near they come shows how near a query of this adapter comes.
     """
 
     centroids: Vectors

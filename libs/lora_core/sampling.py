@@ -1,14 +1,17 @@
-"""What a generation asks for, and how one token is picked from logits."""
+"""The parameters of a generation, and how one token is picked from logits."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from lora_core.generation_settings import GenerationSettings
 from lora_core.penalties import Penalties
+
+if TYPE_CHECKING:
+    from lora_core.grammar import Constraint, Grammar
 
 Adapters: TypeAlias = str | Mapping[str, float] | None
 """A row's adapter: the name of a loaded one, up to three of them with their weights, or None for the base model."""
@@ -30,10 +33,12 @@ class SamplingParams:
     temperature: 0 to `GREEDY_BELOW` is greedy. top_k: only so many of the likeliest tokens, 0 for all. top_p: nucleus
     sampling (Holtzman et al. 2020, arXiv:1904.09751). min_p: only tokens with at least this share of the likeliest
     one's probability (Nguyen et al. 2024, arXiv:2407.01082). They apply in this order, as in transformers.
-    seed: the same seed gives the same tokens, whatever else is in the batch; None picks one.
+    seed: the same seed gives the same tokens, independent of the rest of the batch; None picks one.
     stop_ids: tokens that end the answer (not part of it); None for the model's own. extra_stop_ids: further ones.
     repetition_penalty: None for the model's own. The penalties and logit_bias: see `Penalties`.
     alternatives: how many of the likeliest tokens are kept of each step, see `Batch.alternatives`.
+    grammar: the form that the answer has as a whole, unless `max_tokens` ends it earlier. It applies after bias and
+    penalties, before the temperature.
 
     Raises ValueError naming the first value that is out of range.
     """
@@ -51,6 +56,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     alternatives: int = 0
+    grammar: "Grammar | None" = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0:
@@ -98,7 +104,7 @@ class Sampler:
         self._top_k, self._top_p, self._min_p = request.top_k, request.top_p, request.min_p
         self._alternatives = request.alternatives
         self.alternatives: tuple[tuple[int, float], ...] = ()
-        """The likeliest tokens of the last step with their log-probabilities, as many as the request asks for."""
+        """The likeliest tokens of the last step with their log-probabilities, as many as requested."""
         penalty = request.repetition_penalty
         penalties = Penalties(
             request.prompt_ids,
@@ -108,6 +114,7 @@ class Sampler:
             frequency=request.frequency_penalty,
         )
         self._penalties = None if penalties.neutral else penalties
+        self._constraint: Constraint | None = None if request.grammar is None else request.grammar.begin()
         self._random = torch.Generator()
         if request.seed is None:
             self._random.seed()
@@ -118,24 +125,34 @@ class Sampler:
         """Next token and its log-probability under the model itself: no penalties, temperature 1. logits: [vocabulary].
 
         Raises BrokenLogits if they are NaN or infinite; a token that cannot be drawn may have a logit of -inf.
+        Raises FormBroken, see `Constraint`.
         """
         logits = logits.float()
         total = float(logits.logsumexp(-1))
         if not math.isfinite(total):
             raise BrokenLogits(f"the model's logits are not finite (log of their sum: {total})")
         wanted = logits if self._penalties is None else self._penalties.apply(logits)
+        if self._constraint is not None:
+            wanted = self._constraint.apply(wanted)
         if self._temperature == 0:
             token = int(wanted.argmax())
         else:
             # The largest becomes 0 first: what is divided by a small temperature then only falls.
             token = self._draw(((wanted - wanted.max()) / self._temperature).softmax(-1).cpu())
         if self._penalties is not None:
-            self._penalties.said(token)
+            self._penalties.record(token)
+        if self._constraint is not None:
+            self._constraint.accept(token)
         if self._alternatives:
             found = logits.topk(min(self._alternatives, logits.shape[0]))
             likely = zip(found.indices.tolist(), found.values.tolist(), strict=True)
             self.alternatives = tuple((one, logit - total) for one, logit in likely)
         return token, float(logits[token]) - total
+
+    @property
+    def finished(self) -> bool:
+        """Whether the form of the answer lets nothing follow."""
+        return self._constraint is not None and self._constraint.finished
 
     def _draw(self, probabilities: torch.Tensor) -> int:
         if self._top_k or self._top_p < 1 or self._min_p:

@@ -67,7 +67,7 @@ class Stack:
 
 
 class StackedWeights(Mapping[str, LoRAWeights]):
-    """Module → weights over stacks; a module's views are made when they are asked for."""
+    """Module → weights over stacks; a module's views are made on access."""
 
     def __init__(self, stacks: tuple[Stack, ...]) -> None:
         self.stacks = stacks

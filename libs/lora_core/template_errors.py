@@ -24,7 +24,7 @@ class UnknownVariables(ChatTemplateError):
 
 
 class TemplateTooCostly(ChatTemplateError):
-    """Rendering took more than is allowed; `limit` says of what."""
+    """Rendering took more than is allowed; `limit` names it."""
 
     def __init__(self, limit: Limit, message: str) -> None:
         self.limit: Limit = limit

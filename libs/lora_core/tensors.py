@@ -16,7 +16,7 @@ def to_torch(array: Array) -> torch.Tensor:
     if not view.flags.writeable:
         try:
             view.setflags(write=True)
-        except ValueError:  # memory that nobody can write, such as a bytes object
+        except ValueError:  # read-only memory, such as a bytes object
             view = view.copy()
     tensor = torch.from_numpy(view)
     return tensor.view(torch.bfloat16) if array.dtype == BFLOAT16 else tensor

@@ -30,7 +30,7 @@ class LoRAWeights:
 
     @property
     def rank(self) -> int:
-        """The module's own rank, whatever the card's."""
+        """The module's own rank, which may differ from the card's."""
         return int(self.a.shape[0])
 
     @property

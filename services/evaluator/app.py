@@ -11,12 +11,14 @@ from fastapi import FastAPI
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
 from services.evaluator.answer_metrics.metrics import AnswerMetrics
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.golden.publication import publish_missed
 from services.evaluator.handlers import handlers
 from services.evaluator.judging.judges import Judges
 from services.evaluator.judging.ledger import sweeping
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.parts import EvaluatorService, Parts
+from services.evaluator.sandbox.sandbox import why_unavailable
 from services.evaluator.settings import EvaluatorSettings
 
 
@@ -30,10 +32,18 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
         headers = service.credential.acting_for([domain])
         return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
-    metrics = AnswerMetrics(settings.metrics, settings.metric_commands, settings.embedding_model_name)
-    judges = Judges(settings, service.http, models_for)
+    unavailable = await why_unavailable()
+    metrics = AnswerMetrics(
+        settings.metrics,
+        settings.metric_commands,
+        settings.embedding_model_name,
+        confined=settings.confined_metrics,
+        unavailable=unavailable,
+    )
+    tests = CodeTests(settings.code, unavailable)
+    judges = Judges(settings, service.http, models_for, tests)
     async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
-        yield Parts(models_for, judges, metrics)
+        yield Parts(models_for, judges, metrics, tests)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:

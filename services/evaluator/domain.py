@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from services.evaluator import comparison, statistics
+from fleet_statistics import intervals, paired
 from services.evaluator.answer_metrics.measured import Measured
 from services.evaluator.golden.samples import ContextUse
 from services.evaluator.judging.criteria import Criterion
@@ -22,7 +22,7 @@ class EvaluationFailure(Exception):
 
 
 class BadVersion(ValueError):
-    """A golden data set version that cannot be; says what would be right."""
+    """A golden data set version that cannot be; the message gives what would be right."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is judged with what. artifact_sha256 is empty where nobody has told it yet: the first answer pins it."""
+    """What is judged with what. artifact_sha256 is empty where it is not known yet: the first answer pins it."""
 
     evaluation_id: str
     adapter_id: str
@@ -124,7 +124,7 @@ class SampleResult:
 
 @dataclass(frozen=True)
 class Served:
-    """Who gave an answer, as the response says."""
+    """Who gave an answer, as in the response."""
 
     adapter_id: str
     artifact_sha256: str
@@ -148,6 +148,19 @@ def check_served(evaluation: Evaluation, served: Served) -> str:
     return served.artifact_sha256
 
 
+def differing(judged: Evaluation, before: Evaluation) -> str:
+    """What of golden content, judge and longest answer differs between two evaluations; empty for nothing."""
+    told = []
+    if judged.golden_sha256 != before.golden_sha256:
+        now, then = (f"{one.dataset_id}@{one.version}" for one in (judged, before))
+        told.append(f"golden data set {now}, before {then}")
+    if judged.judge != before.judge:
+        told.append(f"judge {judged.judge}, before {before.judge}")
+    if judged.max_tokens != before.max_tokens:
+        told.append(f"answers of {judged.max_tokens} tokens, before {before.max_tokens}")
+    return "; ".join(told)
+
+
 def waited_out(evaluation: Evaluation, now: datetime, limit: timedelta) -> bool:
     """Whether inference has been unable to serve the adapter for longer than the limit."""
     return evaluation.waiting_since is not None and now - evaluation.waiting_since > limit
@@ -162,8 +175,8 @@ class Summary:
     length.
     """
 
-    score: statistics.Interval
-    pass_rate: statistics.Interval
+    score: intervals.Interval
+    pass_rate: intervals.Interval
     passed: int
     samples: int
     decided: int
@@ -195,13 +208,13 @@ def summarise(
     scores = [result.overall for result in decided if result.overall is not None]
     passed = sum(result.passes(threshold) for result in decided)
     missing = len(difficulties) - len(decided)
-    confidence = statistics.confidence_of(submission)
+    confidence = intervals.confidence_of(submission)
     groups: dict[str, list[float]] = {}
     for result, score in zip(decided, scores, strict=True):
         groups.setdefault(difficulties[result.sample_id], []).append(score)
     return Summary(
-        score=statistics.mean_score(scores, confidence, missing),
-        pass_rate=statistics.pass_rate(passed, len(decided), confidence, missing),
+        score=intervals.mean_score(scores, confidence, missing),
+        pass_rate=intervals.pass_rate(passed, len(decided), confidence, missing),
         passed=passed,
         samples=len(difficulties),
         decided=len(decided),
@@ -215,15 +228,24 @@ def summarise(
     )
 
 
-def compare(new: Sequence[SampleResult], old: Sequence[SampleResult]) -> comparison.Comparison | None:
+def compare(new: Sequence[SampleResult], old: Sequence[SampleResult]) -> paired.Comparison | None:
     """The new results against those of another version on the same golden samples, paired (LA-3.4).
 
     Only samples that are decided for both are compared.
     """
     mine, theirs = ([result for result in results if result.decided] for results in (new, old))
-    return comparison.compare(
+    return paired.compare(
         _scores(mine), _scores(theirs), {str(c): (_by_sample(mine, c), _by_sample(theirs, c)) for c in Criterion}
     )
+
+
+def scores_by_sample(results: Sequence[SampleResult]) -> dict[str, dict[str, float]]:
+    """The decided samples' scores by sample id: `overall` on 0 to 100, each criterion on 0 to 10."""
+    return {
+        result.sample_id: {"overall": result.overall} | {str(c): result.verdicts[c].score for c in Criterion}
+        for result in sorted(results, key=lambda result: result.sample_id)
+        if result.decided and result.overall is not None
+    }
 
 
 def _scores(results: Sequence[SampleResult]) -> dict[str, float]:

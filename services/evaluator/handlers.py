@@ -1,4 +1,4 @@
-"""Events in: a registered version is judged, and whoever asks has one judged again."""
+"""Events in: a registered version is judged, and judged again on request."""
 
 from __future__ import annotations
 

@@ -58,6 +58,27 @@ async def judge_again(
             raise again from reason
 
 
+async def why_not_compared(candidate: Evaluation, rival: Evaluation | None, tx: Transaction) -> str:
+    """Why no score of the active version is comparable with the candidate's; empty where one is, or none is needed."""
+    active = await store.active(tx.connection, candidate.family)
+    if rival is not None or active is None or active["adapter_id"] == candidate.adapter_id:
+        return ""
+    if candidate.compares_for:
+        return ""
+    again = await store.evaluation(tx.connection, _again(candidate, active["adapter_id"]))
+    before = await store.newest_scored(tx.connection, active["adapter_id"])
+    name = active["adapter_id"]
+    changed = domain.differing(candidate, before) if before else "it was never judged"
+    failed = again.reason if again and again.state == "failed" else "it could not be judged again"
+    return f"{name} has no comparable score ({changed}), and judging it again failed: {failed}"
+
+
+def _again(candidate: Evaluation, active: str) -> str:
+    """Id of the evaluation that judges the active version again for the candidate."""
+    name = f"{candidate.evaluation_id}\n{active}".encode()
+    return f"again:{hashlib.sha256(name).hexdigest()[:32]}"
+
+
 async def _open(candidate: Evaluation, work: LeasedTask) -> str | None:
     """The evaluation in which the active version is to be judged again; None where there is nothing to do."""
     async with work.transaction() as tx:
@@ -66,8 +87,7 @@ async def _open(candidate: Evaluation, work: LeasedTask) -> str | None:
             return None
         if await store.rival(tx.connection, candidate) is not None:
             return None
-        name = f"{candidate.evaluation_id}\n{active['adapter_id']}".encode()
-        evaluation_id = f"again:{hashlib.sha256(name).hexdigest()[:32]}"
+        evaluation_id = _again(candidate, active["adapter_id"])
         await store.open_evaluation(
             tx.connection,
             evaluation_id=evaluation_id,

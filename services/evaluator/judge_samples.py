@@ -1,4 +1,4 @@
-"""The samples of an evaluation that have no result yet: asked, judged and stored, several at once."""
+"""The samples of an evaluation that have no result yet: answered, judged and stored, several at once."""
 
 from __future__ import annotations
 
@@ -71,7 +71,19 @@ async def _judge_one(run: EvaluationRun, sample: GoldenSample) -> None:
     served = domain.check_served(evaluation, answer.served)
     ledger = StoredLedger(run.evaluation_id, sample.sample_id, run.work.transaction, run.service.blobs)
     finding = await run.judge.judge(sample, question, answer.text, ledger)
-    result = _result(sample, answer, finding, await run.service.parts.metrics.measure(sample, answer.text, models))
+
+    async def draw(number: int) -> str:
+        heat = run.service.settings.code.temperature
+        drawn = await models.answer(
+            evaluation.adapter_id, messages, evaluation.max_tokens, temperature=heat, seed=number
+        )
+        if domain.check_served(evaluation, drawn.served) != served:
+            raise EvaluationFailure(f"two different artifacts of {evaluation.adapter_id} answered")
+        return drawn.text
+
+    measured = await run.service.parts.tests.measure(sample, answer.text, draw)
+    measured |= await run.service.parts.metrics.measure(sample, answer.text, models)
+    result = _result(sample, answer, finding, measured)
     async with run.work.transaction() as tx:
         if await store.pin_artifact(tx.connection, run.evaluation_id, served) != served:
             raise EvaluationFailure(f"two different artifacts of {evaluation.adapter_id} answered")

@@ -1,4 +1,4 @@
-"""Opening an evaluation: who is judged, pinned to what registry said of it."""
+"""Opening an evaluation: who is judged, pinned to the registry's data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def open_requested(
 ) -> None:
     """Queue the evaluation with the digest and base model that are to be judged.
 
-    A version that registry has not told us of is pinned by its first answer. Raises Refused where the request
+    A version not yet known from the registry is pinned by its first answer. Raises Refused where the request
     names another domain than the version's, or an evaluation id that judges another version.
     """
     known = await store.candidate(connection, adapter_id)

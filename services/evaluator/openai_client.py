@@ -79,7 +79,7 @@ class _Embeddings(BaseModel):
 class OpenAIClient:
     """Calls one server. Transport faults pass through as httpx errors; Unready and EvaluationFailure as below.
 
-    `headers` say with which credential and for which domain it asks (see `fleet_kit.acting_for`).
+    `headers`: with which credential and for which domain it calls (see `fleet_kit.acting_for`).
     """
 
     def __init__(self, http: httpx.AsyncClient, base_url: str, timeout: float, headers: Mapping[str, str]) -> None:
@@ -88,15 +88,24 @@ class OpenAIClient:
         self._url = base_url.rstrip("/")
         self._timeout = timeout
 
-    async def answer(self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Answer:
-        """The model's greedy answer to a conversation that ends with a user's turn."""
+    async def answer(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """The model's answer to a conversation that ends with a user's turn; greedy unless a temperature is given."""
         chat = await self._post(
             "/v1/chat/completions",
             {
                 "model": model,
                 "messages": list(messages),
-                "temperature": 0.0,
+                "temperature": temperature,
                 "max_tokens": max_tokens,
+                **({} if seed is None else {"seed": seed}),
             },
             _Chat,
         )

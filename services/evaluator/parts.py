@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from fleet_kit.service import Service
 from services.evaluator.answer_metrics.metrics import AnswerMetrics
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.judging.judges import Judges
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.settings import EvaluatorSettings
@@ -21,6 +22,7 @@ class Parts:
     """Inference, with access to this domain alone, whatever the evaluator's own token reaches."""
     judges: Judges
     metrics: AnswerMetrics
+    tests: CodeTests
 
 
 EvaluatorService: TypeAlias = Service[EvaluatorSettings, Parts]

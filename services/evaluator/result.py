@@ -1,4 +1,4 @@
-"""What an evaluation came to, as its event, its history and its report tell it. Pure."""
+"""What an evaluation came to, as its event, its history and its report hold it. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from fleet_events import v1
 from fleet_events.v1 import EvaluationScored, JudgedBy
 from fleet_kit.blobs import BlobRef
+from fleet_statistics.paired import Comparison
 from services.evaluator.answer_metrics.summary import MetricSummary
-from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, GoldenVersion, Summary
 from services.evaluator.judging.agreement import Agreement
 from services.evaluator.judging.judge import JudgeDescription
@@ -21,7 +21,7 @@ from services.evaluator.judging.pairwise import Preference
 def scored_event(
     evaluation: Evaluation,
     summary: Summary,
-    told: v1.Comparison | None,
+    comparison: v1.Comparison | None,
     preferred: v1.Preference | None,
     report: BlobRef,
     *,
@@ -29,6 +29,8 @@ def scored_event(
     metrics: Mapping[str, MetricSummary],
     regression: bool,
     judge: JudgeDescription,
+    scores: BlobRef | None = None,
+    not_compared: str = "",
 ) -> EvaluationScored:
     """The event that carries the score."""
     return EvaluationScored(
@@ -49,8 +51,12 @@ def scored_event(
         passed=summary.passed,
         criteria=dict(summary.criteria),
         report=report,
+        scores=scores,
+        max_tokens=evaluation.max_tokens,
+        golden_version=evaluation.version or "",
+        not_compared=not_compared,
         regression=regression,
-        comparison=told,
+        comparison=comparison,
         preference=preferred,
         metrics=tuple(
             v1.Metric(name=name, value=one.mean.value, ci_low=one.mean.low, ci_high=one.mean.high, samples=one.samples)
@@ -90,7 +96,7 @@ def shown_comparison(comparison: Comparison | None, rival: Evaluation | None) ->
 
 
 def comparison_event(comparison: Comparison | None, rival: Evaluation | None) -> v1.Comparison | None:
-    """The comparison as the event tells it."""
+    """The comparison in the event."""
     if comparison is None or rival is None:
         return None
     return v1.Comparison(
@@ -144,7 +150,7 @@ def report_content(
     judging: dict[str, Any],
     metrics: Mapping[str, MetricSummary],
 ) -> bytes:
-    """Everything that the score rests on, as JSON."""
+    """Everything that the score follows from, as JSON."""
     kept = ("evaluation_id", "adapter_id", "family", "domain", "artifact_sha256", "base_model", "judge")
     body = {
         **{name: getattr(evaluation, name) for name in (*kept, "max_tokens", "pass_threshold", "requested_by")},

@@ -60,6 +60,8 @@ async def _begin(evaluation: Evaluation, work: LeasedTask, service: EvaluatorSer
     async with work.transaction() as tx:
         version, sha256 = await golden_sets.freeze_for(tx.connection, evaluation.domain, _reference(evaluation))
         samples = await golden_store.samples(tx.connection, version.dataset_id, version.version)
+        if any(sample.tests for sample in samples) and (refusal := service.parts.tests.refusal()):
+            raise EvaluationFailure(refusal)
         judge = await service.parts.judges.judge(tx.connection, evaluation, version.dataset_id)
         await store.begin(
             tx.connection,
@@ -79,7 +81,7 @@ async def _begin(evaluation: Evaluation, work: LeasedTask, service: EvaluatorSer
 
 
 def _reference(evaluation: Evaluation) -> str:
-    """The pinned version once the evaluation has begun, else what was asked for."""
+    """The pinned version once the evaluation has begun, else the requested one."""
     if evaluation.dataset_id is None:
         return evaluation.wanted_dataset
     return f"{evaluation.dataset_id}@{evaluation.version}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
@@ -13,10 +14,10 @@ import structlog
 from fleet_events.v1 import RegressionDetected
 from fleet_kit.blobs import BlobRef
 from fleet_kit.transaction import Transaction
-from services.evaluator import domain, store
+from fleet_statistics.paired import Comparison
+from services.evaluator import domain, incumbent, store
 from services.evaluator.answer_metrics.metrics import ACCURACY
 from services.evaluator.answer_metrics.summary import MetricSummary, summarise_metrics
-from services.evaluator.comparison import Comparison
 from services.evaluator.domain import Evaluation, SampleResult, Summary
 from services.evaluator.evaluation_run import EvaluationRun
 from services.evaluator.judging import pair_store
@@ -48,6 +49,7 @@ class _Stored:
     submission: int
     rival: Evaluation | None
     rival_results: list[SampleResult]
+    not_compared: str
     pairs: list[StoredPair]
     labelled: list[Labelled]
     spent: Spent
@@ -71,8 +73,10 @@ async def score(run: EvaluationRun, last: Callable[[], AbstractAsyncContextManag
     outcome = await _outcome(run, stored)
     content = _report(run, stored, outcome)
     report = await run.service.blobs.put("reports", content, content_type="application/json")
+    by_sample = json.dumps(domain.scores_by_sample(stored.results), sort_keys=True).encode()
+    scores = await run.service.blobs.put("scores", by_sample, content_type="application/json")
     async with last() as tx:
-        await _publish(tx, run, stored, outcome, report=report)
+        await _publish(tx, run, stored, outcome, report=report, scores=scores)
     summary = outcome.summary
     log.info("evaluation_scored", evaluation_id=run.evaluation_id, score=summary.score.value, samples=summary.samples)
 
@@ -81,13 +85,15 @@ async def _read(run: EvaluationRun) -> _Stored:
     evaluation = await run.stored()
     async with run.work.transaction() as tx:
         rival = await store.rival(tx.connection, evaluation)
+        against = await store.evaluation(tx.connection, rival) if rival else None
         return _Stored(
             evaluation=evaluation,
             results=await store.results(tx.connection, run.evaluation_id),
             rows=[dict(row) for row in await store.result_rows(tx.connection, run.evaluation_id)],
             submission=1 if evaluation.compares_for else await store.submission(tx.connection, evaluation),
-            rival=await store.evaluation(tx.connection, rival) if rival else None,
+            rival=against,
             rival_results=await store.results(tx.connection, rival) if rival else [],
+            not_compared=await incumbent.why_not_compared(evaluation, against, tx),
             pairs=await pair_store.pairs(tx.connection, run.evaluation_id, rival) if rival else [],
             labelled=await scored_by_both(tx.connection, run.judge.calibrations, evaluation.domain),
             spent=await judge_store.spent(tx.connection, run.evaluation_id),
@@ -113,6 +119,12 @@ async def _outcome(run: EvaluationRun, stored: _Stored) -> _Outcome:
     )
 
 
+def _why_not(stored: _Stored, comparison: Comparison | None) -> str:
+    if stored.rival is None or comparison is not None:
+        return stored.not_compared
+    return f"fewer than two samples have a score for both it and {stored.rival.adapter_id}"
+
+
 def _report(run: EvaluationRun, stored: _Stored, outcome: _Outcome) -> bytes:
     pairs = {one.sample_id: one.shown() for one in stored.pairs}
     judging = {
@@ -133,7 +145,9 @@ def _report(run: EvaluationRun, stored: _Stored, outcome: _Outcome) -> bytes:
     )
 
 
-async def _publish(tx: Transaction, run: EvaluationRun, stored: _Stored, outcome: _Outcome, *, report: BlobRef) -> None:
+async def _publish(
+    tx: Transaction, run: EvaluationRun, stored: _Stored, outcome: _Outcome, *, report: BlobRef, scores: BlobRef
+) -> None:
     evaluation, comparison = stored.evaluation, outcome.comparison
     summary = asdict(outcome.summary)
     summary["judging"] = asdict(run.judge.description) | asdict(stored.spent)
@@ -146,28 +160,30 @@ async def _publish(tx: Transaction, run: EvaluationRun, stored: _Stored, outcome
         preference=shown_preference(outcome.preference, stored.rival),
         report=report.model_dump(mode="json"),
     )
-    told = comparison_event(comparison, stored.rival)
+    published = comparison_event(comparison, stored.rival)
     scored = scored_event(
         evaluation,
         outcome.summary,
-        told,
+        published,
         preference_event(outcome.preference, stored.rival),
         report,
         agreed=outcome.agreement,
         metrics=outcome.metrics,
         regression=bool(comparison and comparison.regression),
         judge=run.judge.description,
+        scores=scores,
+        not_compared=_why_not(stored, comparison),
     )
     await tx.emit(scored, evaluation.adapter_id)
-    if comparison and told and comparison.regression:
+    if comparison and published and comparison.regression:
         fallen = RegressionDetected(
             evaluation_id=run.evaluation_id,
             adapter_id=evaluation.adapter_id,
             domain=evaluation.domain,
-            compared_with=told.compared_with,
-            difference=told.difference,
-            ci_low=told.ci_low,
-            ci_high=told.ci_high,
+            compared_with=published.compared_with,
+            difference=published.difference,
+            ci_low=published.ci_low,
+            ci_high=published.ci_high,
             criteria=comparison.fallen,
         )
         await tx.emit(fallen, evaluation.adapter_id)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
 from services.evaluator.answer_metrics.command import CommandSettings
+from services.evaluator.code_tests.code_settings import CodeSettings
 from services.evaluator.judging.settings import JudgeSettings
 
 __all__ = ["REFERENCE", "EvaluatorSettings"]
@@ -25,7 +26,7 @@ class EvaluatorSettings(ServiceSettings):
     inference_url: str
     """Where answers, embeddings and likelihoods come from: any server with the OpenAI-compatible endpoints."""
     base_model_name: str
-    """Model whose likelihoods are taken for an adapter that does not say its base model."""
+    """Model whose likelihoods are taken for an adapter that does not name its base model."""
     embedding_model_name: str = "all-MiniLM-L6-v2"
     """`model` of /v1/embeddings."""
 
@@ -38,21 +39,26 @@ class EvaluatorSettings(ServiceSettings):
     ready_seconds: float = Field(default=600.0, gt=0)
     """How long an adapter may be unknown to inference, or loading, before its evaluation has failed."""
     retry_seconds: float = Field(default=2.0, gt=0)
-    """Pause before inference is asked again."""
+    """Pause before inference is called again."""
     request_timeout: float = Field(default=180.0, gt=0)
     """Seconds one request to inference may take."""
 
     metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l", "chrf", "json_validity")
     """Metrics of every answer: built in (also `embedding_similarity`, which inference measures), or plug-ins."""
+    confined_metrics: tuple[str, ...] = ()
+    """Those of `metrics` that are plug-ins and run in the sandbox, a process for each answer."""
     metric_commands: dict[str, CommandSettings] = Field(default_factory=dict)
     """Further metrics, each measured by a command (as JSON)."""
+
+    code: CodeSettings = CodeSettings()
+    """How code of answers is run where a golden sample has tests (as JSON)."""
 
     judges: dict[str, JudgeSettings] = Field(default_factory=dict)
     """Language models that judge, by name (as JSON)."""
     panels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Panel → its judges: names of `judges`, or `reference` (as JSON)."""
     judge: str = REFERENCE
-    """Who judges where the next two name nobody: a name of `judges` or `panels`, or `reference`."""
+    """The judge where the next two name none: a name of `judges` or `panels`, or `reference`."""
     judge_of_domain: dict[str, str] = Field(default_factory=dict)
     """Domain → judge."""
     judge_of_golden: dict[str, str] = Field(default_factory=dict)

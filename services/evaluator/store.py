@@ -244,6 +244,15 @@ async def rival(connection: Connection, judged: Evaluation) -> str | None:
     return None if found is None else str(found)
 
 
+async def newest_scored(connection: Connection, adapter_id: str) -> Evaluation | None:
+    """A version's newest score, whatever it was judged with."""
+    row = await connection.fetchrow(
+        "select * from evaluation where adapter_id = $1 and state = 'scored' order by finished_at desc limit 1",
+        adapter_id,
+    )
+    return evaluation_of(row) if row else None
+
+
 async def submission(connection: Connection, judged: Evaluation) -> int:
     """Which of the family's tries at this golden data set this is since a version was activated, from 1.
 

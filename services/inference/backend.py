@@ -47,7 +47,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Compares(Protocol):
-    """A back end that also tells which tokens were likeliest at each place of a prompt."""
+    """A back end that also gives which tokens were likeliest at each place of a prompt."""
 
     async def scores(self, prompt_ids: list[int], adapter: "AdapterChoice", alternatives: int) -> list[Token]:
         """Each token after the first, given those before it, with the likeliest ones at its place."""
@@ -93,7 +93,7 @@ class LocalBackend:
     async def scores(self, prompt_ids: list[int], adapter: "AdapterChoice", alternatives: int) -> list[Token]:
         read = partial(self._engine.scores, prompt_ids[:1], prompt_ids[1:], adapter, alternatives)
         found = await self._thread.call(read)
-        return [Token(one, *told) for one, told in zip(prompt_ids[1:], found, strict=True)]
+        return [Token(one, *score) for one, score in zip(prompt_ids[1:], found, strict=True)]
 
     async def embed(self, texts: Sequence[str | list[int]], adapter: "AdapterChoice") -> npt.NDArray[np.float32]:
         found = []

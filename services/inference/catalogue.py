@@ -62,7 +62,7 @@ class Catalogue:
     records: Mapping[str, Record] = field(default_factory=dict)
 
     def apply(self, event: CatalogueEvent) -> "Catalogue":
-        """The catalogue after one event; itself where the event tells nothing newer."""
+        """The catalogue after one event; itself where the event holds nothing newer."""
         match event:
             case AdapterRegistered() | AdapterActivated():
                 adapter = event.adapter

@@ -34,7 +34,7 @@ class TextStream:
         return not self._held and self._read == len(self._ids)
 
     def feed(self, token_id: int) -> str:
-        """The text that is final with this token; may be empty. `stopped` tells that a stop string came."""
+        """The text that is final with this token; may be empty. `stopped`: a stop string came."""
         self._ids.append(token_id)
         return self._release(self._decode_new(final=False), final=False)
 

@@ -21,7 +21,7 @@ class Token:
     id: int
     logprob: float
     alternatives: tuple[tuple[int, float], ...] = ()
-    """(token, log-probability) of the likeliest at its place, as many as the request asks for."""
+    """(token, log-probability) of the likeliest at its place, as many as requested."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,7 +238,7 @@ class EngineThread:
             self._running.rows |= zip(self._running.batch.add(requests), rows, strict=True)
 
     def _lose(self, row: Row, error: Exception, step: Literal["start", "step"]) -> None:
-        """End one request with an error; the others go on."""
+        """End one request with an error; the others continue."""
         metrics.ROWS_FAILED.labels(step).inc()
         log.error("row_failed", step=step, reason=repr(error))
         self._deliver([(row, Broken(error))])

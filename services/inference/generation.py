@@ -1,4 +1,4 @@
-"""One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, say that it happened."""
+"""One answer: resolve the model, hold its adapter, run the engine, turn tokens into text, publish that it happened."""
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -65,7 +65,7 @@ class AnswerTask:
 
     @property
     def request(self) -> Request:
-        """What the back end is asked."""
+        """The request to the back end."""
         return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
 
 
@@ -92,11 +92,11 @@ class Generator:
     fallbacks: Mapping[str, str]
     always_fall_back: bool
     count_by_adapter: bool
-    """Whether the metrics tell who answered: the base model, an adapter, a set."""
+    """Whether the metrics name who answered: the base model, an adapter, a set."""
     count_adapter_ids: bool = False
     """Whether they name the adapter too."""
     credential: Credential = field(default_factory=lambda: Credential(""))
-    """What the router is asked with."""
+    """How the router is called."""
     tokens: TokenCounts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -224,7 +224,7 @@ class Generator:
                     yield End(ended, produced)
                     return
         except ApiError:
-            reason = ""  # no answer was given, so there is nothing to say of it
+            reason = ""  # no answer was given, so there is nothing to publish
             raise
         finally:
             if reason:

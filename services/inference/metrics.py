@@ -12,9 +12,9 @@ from prometheus_client import Counter, Gauge, Histogram
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 SLOTS = Gauge("lorafleet_inference_slots_used", "Slots that hold an adapter", ["base_model", "state"])
-ASKED = Counter(
+LEASES_REQUESTED = Counter(
     "lorafleet_inference_adapter_requests_total",
-    "Leases asked for, by where the adapter was (slot, disk, store, failed)",
+    "Leases requested, by where the adapter was (slot, disk, store, failed)",
     ["base_model", "found"],
 )
 LOADED = Counter("lorafleet_inference_adapter_loads_total", "Adapters brought into a slot", ["base_model"])

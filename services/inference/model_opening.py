@@ -41,7 +41,7 @@ async def open_base_model(
     if settings.vllm_servers and folder == settings.base_model:
         described = await asyncio.to_thread(describe, folder)
         base, context = Base(name, described.revision), described.context
-        vocabulary = Vocabulary(described.tokenizer, described.embeddings)
+        vocabulary = Vocabulary(described.tokenizer, described.embeddings, described.stops)
         loader, backend = await open_vllm(
             settings, Artifacts(cache, described.shapes, base), vocabulary, described.stops
         )
@@ -50,7 +50,7 @@ async def open_base_model(
     else:
         model = await asyncio.to_thread(load_model, settings, folder)
         base, context = Base(name, model.revision), model.context
-        vocabulary = Vocabulary(model.tokenizer, model.embeddings)
+        vocabulary = Vocabulary(model.tokenizer, model.embeddings, model.engine.stops)
         thread = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
         artifacts = Artifacts(cache, model.shapes, base)
         exactness = Exactness(Exactness().tolerance + 2 * model.deviation)

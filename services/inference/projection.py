@@ -1,4 +1,4 @@
-"""Keeps the catalogue up to date from the stream and tells the adapters what to load and what to let go."""
+"""Keeps the catalogue up to date from the stream and gives the adapters what to load and what to release."""
 
 import asyncio
 

@@ -18,7 +18,9 @@ from fleet_kit.tracing import trace_headers
 
 log = structlog.get_logger()
 
-DROPPED = Counter("lorafleet_inference_events_dropped_total", "Events dropped because the bus was away too long")
+DROPPED = Counter(
+    "lorafleet_inference_events_dropped_total", "Events dropped because the bus was unavailable for too long"
+)
 LONGEST_WAIT = 5.0
 
 
@@ -31,7 +33,7 @@ class Publisher:
         self._buffer: deque[Outgoing] = deque()
         self._some = asyncio.Event()
 
-    def say(self, event: Event, entity: str) -> None:
+    def publish(self, event: Event, entity: str) -> None:
         """Takes the event; returns at once. Its id and time are fixed now, so that sending it twice is one event."""
         self._buffer.append(seal(event, service="inference", entity=entity, trace=trace_headers()))
         if len(self._buffer) > self._limit:
@@ -39,6 +41,9 @@ class Publisher:
             DROPPED.inc()
             log.warning("event_dropped", subject=dropped.subject, entity=dropped.entity, limit=self._limit)
         self._some.set()
+
+    say = publish
+    """The former name: a stand-in for a publisher that is given to a `Generator` may have this one alone."""
 
     async def run(self) -> None:
         """Sends until cancelled."""
@@ -61,7 +66,7 @@ class Publisher:
             self._some.clear()
 
     async def drain(self, seconds: float) -> None:
-        """Waits until everything is said, or gives up and says how much is lost."""
+        """Waits until everything is sent, or gives up and logs how much is lost."""
         try:
             async with asyncio.timeout(seconds):
                 while self._buffer:

@@ -34,7 +34,7 @@ class Base:
 
 
 Bases = Sequence[Base]
-"""All base models of this process, of different names and revisions; the first answers where nothing else is said."""
+"""All base models of this process, of different names and revisions; the first answers where a request names none."""
 
 
 def base_of(adapter: Adapter, bases: Bases) -> Base | None:

@@ -1,4 +1,4 @@
-"""`model: auto`: asks the router, then holds its answer against what this process knows."""
+"""`model: auto`: queries the router, then checks its answer against what this process knows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from services.inference.errors import ApiError, Busy
 from services.inference.http.provenance import Routed
 from services.inference.resolution import Asker, Bases, check, reaches
 
-ASKED = 5
-"""Matches asked of the router: the best one may belong to a base model that is not here."""
+CANDIDATES = 5
+"""Matches requested of the router: the best one may belong to a base model that is not here."""
 TIMEOUT = 5.0
 LONGEST, EARLIER = 20_000, 16
 """Characters of a turn, and turns before the last one, that the router takes."""
@@ -46,7 +46,7 @@ class RouterAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the router is asked: the last user turn, and those before it, oldest first."""
+    """What the router is queried with: the last user turn, and those before it, oldest first."""
 
     text: str
     earlier: Sequence[str] = ()
@@ -62,7 +62,7 @@ async def ask(
     """What the router answers to this service's credential, acting for the caller: within the caller's domains.
 
     Raises:
-        Busy: the router cannot be asked. The base model does not answer in its place.
+        Busy: the router is unavailable. The base model does not answer in its place.
     """
     if not query.text.strip():
         return RouterAnswer(matches=[])
@@ -74,7 +74,7 @@ async def ask(
             json={
                 "query": _ends(query.text),
                 "earlier": [_ends(turn) for turn in query.earlier[-EARLIER:] if turn],
-                "k": ASKED,
+                "k": CANDIDATES,
             },
             headers=credential.acting_for(asker.domains),
             timeout=TIMEOUT,
@@ -82,7 +82,7 @@ async def ask(
         return RouterAnswer.model_validate_json(answer.raise_for_status().content)
     except (httpx.HTTPError, ValidationError) as error:
         raise Busy(
-            f"the router cannot be asked ({type(error).__name__}); name a model or try again.",
+            f"the router is unavailable ({type(error).__name__}); name a model or try again.",
             code="router_unavailable",
             param="model",
             retry_after=2,
@@ -150,7 +150,7 @@ def _why(match: Match, answer: RouterAnswer) -> str:
 def _why_none(answer: RouterAnswer) -> str:
     nearest, threshold = answer.nearest, answer.threshold
     if nearest is not None and threshold is not None and nearest.score >= threshold:
-        return "it is like a query that was said to be for no adapter"
+        return "it is like a query that was taught to be for no adapter"
     limit = "" if threshold is None else f" (threshold {threshold:.2f})"
     similarity = "" if nearest is None else f", the nearest has similarity {nearest.score:.3f}"
     return f"no adapter is near enough{limit}{similarity}"

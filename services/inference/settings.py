@@ -85,7 +85,7 @@ class InferenceSettings(AdapterSettings):
     fallbacks: dict[str, str] = Field(default_factory=dict)
     """Family or adapter id → the model that may answer while it cannot serve (JSON)."""
     fallback_policy: Literal["request", "always"] = "request"
-    """Whether a fallback is used only for requests that allow it, or for all. The response always says so."""
+    """Whether a fallback is used only for requests that allow it, or for all. The response always names it."""
 
     event_buffer: int = Field(default=10_000, ge=1)
     """Events kept while the bus is unavailable; beyond it the oldest are dropped and counted."""

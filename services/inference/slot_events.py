@@ -21,7 +21,7 @@ class SlotEvents:
     def loaded(self, adapter: Adapter, proof: Proof, seconds: float) -> None:
         """An adapter is in a slot and proved, after so many seconds of loading."""
         log.info("adapter_loaded", adapter_id=adapter.adapter_id, modules=proof.modules_bound, delta=proof.max_delta)
-        self.publisher.say(
+        self.publisher.publish(
             AdapterLoaded(
                 adapter_id=adapter.adapter_id,
                 domain=adapter.domain,
@@ -37,7 +37,7 @@ class SlotEvents:
     def unloaded(self, adapter: Adapter, reason: str) -> None:
         """An adapter has left its slot."""
         log.info("adapter_unloaded", adapter_id=adapter.adapter_id, reason=reason)
-        self.publisher.say(
+        self.publisher.publish(
             AdapterUnloaded(
                 adapter_id=adapter.adapter_id,
                 domain=adapter.domain,

@@ -62,8 +62,8 @@ class TokenBytes:
         decoder = getattr(getattr(self._tokenizer, "backend_tokenizer", None), "decoder", None)
         if decoder is None:
             return frozenset()
-        told = json.loads(decoder.__getstate__())
-        return frozenset(str(one.get("type")) for one in [told, *told.get("decoders", ())])
+        state = json.loads(decoder.__getstate__())
+        return frozenset(str(one.get("type")) for one in [state, *state.get("decoders", ())])
 
 
 def _byte_of() -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The base model's tokenizer: token ids of what a request asks, and text of what the model says."""
+"""The base model's tokenizer: token ids of a request's prompts, and text of the model's tokens."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lora_core.chat_template import ChatTemplate
+from lora_core.grammar import Grammars
 from lora_core.template_errors import TemplateRefuses, TemplateTooCostly, UnknownVariables
 from services.inference.errors import BadRequest
 from services.inference.metrics import TEMPLATE_LIMITS
@@ -20,13 +21,17 @@ class Vocabulary:
     """Turns text into token ids and back.
 
     embeddings: how many tokens the model has embeddings of; a tokenizer may have more, which cannot be served.
+    ends: the model's tokens that end an answer.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", embeddings: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", embeddings: int | None = None, ends: Collection[int] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._size = len(tokenizer) if embeddings is None else min(len(tokenizer), embeddings)
         self._template = ChatTemplate.of(tokenizer)
         self.bytes = TokenBytes(tokenizer)
+        self.grammars = Grammars(tokenizer, self._size, ends)
         # A thread of its own: a template that takes its time delays no other base model's requests.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="chat template")
 

@@ -1,7 +1,7 @@
 """Registry: owns families, versions, provenance, approval, activation, the audit trail, usage and feedback counters.
 
-Publishes SubjectErased, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated, AdapterDeactivated,
-AdapterRolledBack, AdapterReleased, AdapterHeld.
-Consumes FeedbackRecorded, SubjectForgotten, TrainingCompleted, EvaluationScored, EvaluationFailed, AdapterLoaded,
-GenerationCompleted.
+Publishes SubjectErased, TrainingRequested, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated,
+AdapterDeactivated, AdapterRolledBack, UpdateRecommended, AdapterReleased, AdapterHeld.
+Consumes FeedbackRecorded, SubjectForgotten, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored,
+EvaluationFailed, AdapterLoaded, AdapterUnloaded, GenerationCompleted.
 """

@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleet_events import v1
-from services.registry.family import Adapter, Evaluation, Training
+from services.registry.evaluation_view import EvaluationView
+from services.registry.family import Adapter, Training
+from services.registry.store.metrics import OwnMetric
 from services.registry.store.usage import Feedback, Replica, Usage
-
-
-class View(BaseModel):
-    """An answer, made from the registry's own values."""
-
-    model_config = ConfigDict(from_attributes=True, frozen=True)
-
-
-class BlobView(View):
-    """Content in the object store."""
-
-    uri: str
-    sha256: str
-    bytes: int
-
-
-class BaseModelView(View):
-    """A base model pinned to exact weights."""
-
-    name: str
-    revision: str
-
-
-class ComparisonView(View):
-    """Against another version on the same samples, new minus old: points 0 to 100, criteria 0 to 10."""
-
-    compared_with: str
-    samples: int
-    difference: float
-    ci_low: float
-    ci_high: float
-    fallen: dict[str, float] = Field(description="Criteria that fell significantly, with their mean difference")
-
-
-class EvaluationView(View):
-    """A score; points 0 to 100, pass rate 0 to 1, criteria 0 to 10."""
-
-    evaluation_id: str
-    scored_at: datetime
-    artifact_sha256: str
-    golden_dataset_id: str
-    golden_sha256: str
-    judge: str
-    score: float
-    ci_low: float
-    ci_high: float
-    confidence: float
-    regression: bool
-    pass_rate: float
-    pass_threshold: float
-    samples: int
-    decided: int = Field(description="Samples that have a score; the interval counts the others as missing evidence")
-    passed: int
-    submission: int = Field(description="The family's try at this golden data set since a version was activated")
-    cut_answers: int = Field(description="Answers that were cut at the longest allowed length")
-    criteria: dict[str, float]
-    comparison: ComparisonView | None
-    report: BlobView | None
-
-    @classmethod
-    def of(cls, evaluation: Evaluation) -> Self:
-        return cls.model_validate(_flat(evaluation))
+from services.registry.view import BaseModelView, BlobView, View
 
 
 class DatasetView(View):
@@ -120,7 +60,7 @@ class AdapterView(View):
     target_modules: tuple[str, ...]
     description: str
     metrics: dict[str, float] = Field(
-        description="llm_judge_score 0-100, pass_rate in per cent, the training's numbers"
+        description="llm_judge_score 0-100, pass_rate in per cent, the evaluation's 0-1, the training's numbers"
     )
     registered_by: str
     registered_at: datetime
@@ -166,6 +106,7 @@ class ReplicaView(View):
     max_delta: float
     first_loaded_at: datetime
     last_loaded_at: datetime
+    unloaded_at: datetime | None = Field(description="When it gave the version up; null while it holds it")
 
 
 class OriginalFileView(View):
@@ -184,6 +125,18 @@ class OriginView(View):
     files: list[OriginalFileView]
 
 
+class OwnMetricView(View):
+    """A number that a user set."""
+
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    samples: int | None
+    note: str
+    set_by: str
+    set_at: datetime
+
+
 class AdapterDetails(AdapterView):
     """Everything known of one version."""
 
@@ -200,9 +153,17 @@ class AdapterDetails(AdapterView):
     usage: UsageView
     feedback: FeedbackView
     replicas: list[ReplicaView]
+    own_metrics: dict[str, OwnMetricView] = Field(description="What users measured themselves")
 
     @classmethod
-    def with_service(cls, adapter: Adapter, usage: Usage, feedback: Feedback, replicas: Sequence[Replica]) -> Self:
+    def with_service(
+        cls,
+        adapter: Adapter,
+        usage: Usage,
+        feedback: Feedback,
+        replicas: Sequence[Replica],
+        own_metrics: Mapping[str, OwnMetric],
+    ) -> Self:
         submission = adapter.submission
         return cls(
             **_summary(adapter),
@@ -219,6 +180,7 @@ class AdapterDetails(AdapterView):
             usage=UsageView.model_validate(usage),
             feedback=FeedbackView.model_validate(feedback),
             replicas=[ReplicaView.model_validate(replica) for replica in replicas],
+            own_metrics={name: OwnMetricView.model_validate(one) for name, one in own_metrics.items()},
         )
 
 
@@ -235,6 +197,8 @@ def metrics_of(adapter: Adapter) -> dict[str, float]:
     if adapter.evaluation is not None:
         metrics["llm_judge_score"] = adapter.evaluation.judgement.score
         metrics["pass_rate"] = adapter.evaluation.pass_rate * 100
+        metrics["golden_dataset_accuracy"] = adapter.evaluation.pass_rate
+        metrics |= {name: one.value for name, one in adapter.evaluation.metrics.items()}
     return metrics
 
 
@@ -268,9 +232,3 @@ def _summary(adapter: Adapter) -> dict[str, Any]:
 
 def _training(training: Training | None) -> TrainingView | None:
     return TrainingView.model_validate(training) if training else None
-
-
-def _flat(evaluation: Evaluation) -> dict[str, Any]:
-    flat = {name: getattr(evaluation, name) for name in EvaluationView.model_fields if hasattr(evaluation, name)}
-    # What was scored before samples could be undecided has no such count.
-    return flat | asdict(evaluation.judgement) | {"decided": evaluation.judgement.decided or evaluation.samples}

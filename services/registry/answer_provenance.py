@@ -8,11 +8,11 @@ from typing import Self
 
 from pydantic import Field
 
-from services.registry.adapter_view import BaseModelView, View
 from services.registry.family import Adapter
 from services.registry.provenance import Provenance
 from services.registry.store.answers import Answer, AnsweredWith
 from services.registry.timeline.view import VersionAtView
+from services.registry.view import BaseModelView, View
 
 
 class AnsweringAdapter(View):
@@ -63,7 +63,7 @@ class AnswerProvenance(View):
     generation_id: str
     answered_at: datetime
     requested_model: str
-    routed: str = Field(description="Why `auto` chose who answered; empty where it was not asked")
+    routed: str = Field(description="Why `auto` chose who answered; empty where the request named a model")
     fallback: str = Field(description="Why another model answered than the requested one; empty where none did")
     base_model: BaseModelView = Field(description="`revision` is empty for answers of releases that did not name it")
     adapters: list[AnsweringAdapter]

@@ -9,7 +9,7 @@ import structlog
 
 from fleet_kit.faults import describe
 from services.registry.parts import RegistryService
-from services.registry.store import answers
+from services.registry.store import answers, preferences
 
 log = structlog.get_logger()
 
@@ -22,7 +22,9 @@ async def forget_old(service: RegistryService) -> None:
     while True:
         try:
             async with service.db.acquire(timeout=5) as connection:
+                await preferences.name_adapters(connection)
                 more = await answers.forget_answers(connection, age)
+                await preferences.forget_unanswered(connection, age)
         except Exception as error:
             log.warning("old_answers_not_deleted", reason=describe(error))
             more = False

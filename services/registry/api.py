@@ -12,13 +12,16 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import answers, decisions, keeping_api, upload
+from services.registry import answers, decisions, keeping_api, own_metrics, upload
 from services.registry.access import Admin, Reader, Writer, visible
-from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView, EvaluationView
+from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView
+from services.registry.comparing import api as comparing
 from services.registry.details import details_of
+from services.registry.evaluation_view import EvaluationView
 from services.registry.family import Status, Training
 from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
+from services.registry.migrating import api as migrating
 from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
@@ -26,10 +29,15 @@ from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statis
 from services.registry.store import listing, usage, versions
 from services.registry.timeline import endpoint as timeline
 from services.registry.transition import Act, AuditEntry
+from services.registry.updating import api as updating
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 router.include_router(decisions.router)
 router.include_router(answers.router)
+router.include_router(comparing.router)
+router.include_router(own_metrics.router)
+router.include_router(updating.router)
+router.include_router(migrating.router)
 router.include_router(timeline.router)
 router.include_router(keeping_api.router)
 

@@ -18,6 +18,7 @@ from services.registry.handlers import handlers
 from services.registry.imports.guard import Hosts
 from services.registry.imports.hub import Hub
 from services.registry.inspection import Bounds, Inspector
+from services.registry.migrating.follow import follow_base_models
 from services.registry.parts import Parts, RegistryService
 from services.registry.quota import UploadsInFlight
 from services.registry.scratch import Scratch
@@ -29,9 +30,9 @@ async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     """The pinned base models, read in the background so that the first registration need not wait for them."""
     settings = service.settings
     models = BaseModels(settings.pinned, Inspector(Bounds.of(settings)), settings.max_rank)
-    background = [
-        asyncio.create_task(work) for work in (models.read_all(), forget_old(service), collect_now_and_then(service))
-    ]
+    background = [asyncio.create_task(work) for work in (models.read_all(), forget_old(service))]
+    background.append(asyncio.create_task(follow_base_models(service)))
+    background.append(asyncio.create_task(collect_now_and_then(service)))
     service.extra_checks["base_models"] = models.ready
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     try:

@@ -1,4 +1,4 @@
-"""Opens what asks to be registered and refuses what cannot serve. The registry calls it through `inspection` alone.
+"""Opens what is submitted and refuses what cannot serve. The registry calls it through `inspection` alone.
 
 numpy and pyarrow are imported by the first call, not before: the process that inspects needs them, the registry does
 not. torch never is.

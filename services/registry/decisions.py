@@ -22,6 +22,7 @@ from services.registry.policy import Policy
 from services.registry.schemas import Approval, Reason
 from services.registry.store import versions
 from services.registry.transition import Act, Change, NotAllowed
+from services.registry.updating.recommend import recommend_update
 from services.registry.withdrawal import WithdrawnAdapter, withdrawal_of
 
 router = APIRouter(prefix="/adapters/{adapter_id}")
@@ -46,7 +47,7 @@ async def approve(adapter_id: str, body: Approval, caller: Approver, service: Th
     def transition(family: Family, act: Act, policy: Policy) -> Change:
         return domain.approve(family, adapter_id, act, policy, without_evaluation=body.without_evaluation)
 
-    return await _decide(service, adapter_id, caller, body.reason, transition)
+    return await _decide(service, adapter_id, caller, body.reason, transition, updates=True)
 
 
 @router.post("/reject", summary="Reject a version for good, and take it out of service", responses=WITHDRAWAL)
@@ -80,7 +81,13 @@ async def deactivate(
 
 
 async def _decide(
-    service: RegistryService, adapter_id: str, caller: Caller, reason: str, transition: Transition
+    service: RegistryService,
+    adapter_id: str,
+    caller: Caller,
+    reason: str,
+    transition: Transition,
+    *,
+    updates: bool = False,
 ) -> AdapterDetails:
     async with service.transaction() as tx:
         adapter = await visible(tx.connection, adapter_id, caller)
@@ -93,7 +100,10 @@ async def _decide(
         except NotAllowed as error:
             raise Problem(409, "Not allowed", str(error), field=error.field) from error
         await repository.save(tx, family, change)
-    return await details_of(service, change.family.find(adapter_id) or adapter)
+        if updates:
+            await recommend_update(tx, change.family, policy, act.at)
+        decided = await versions.find_adapter(tx.connection, adapter_id)
+    return await details_of(service, decided or adapter)
 
 
 async def _withdrawn(

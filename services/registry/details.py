@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.registry.adapter_view import AdapterDetails
 from services.registry.family import Adapter
 from services.registry.parts import RegistryService
-from services.registry.store import usage
+from services.registry.store import metrics, usage
 
 
 async def details_of(service: RegistryService, adapter: Adapter) -> AdapterDetails:
@@ -16,4 +16,5 @@ async def details_of(service: RegistryService, adapter: Adapter) -> AdapterDetai
             await usage.usage_of(connection, adapter.adapter_id),
             await usage.feedback_of(connection, adapter.adapter_id),
             await usage.replicas_of(connection, adapter.adapter_id),
+            await metrics.own_metrics(connection, adapter.adapter_id),
         )

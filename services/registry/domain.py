@@ -115,7 +115,7 @@ def approve(
 
     Raises:
         NotAllowed: it was rejected; it is one's own training and the policy forbids that; it has no score, and
-            `without_evaluation` was not asked for or the policy does not permit it.
+            `without_evaluation` was not set or the policy does not permit it.
     """
     adapter = _find(family, adapter_id)
     if adapter.status is Status.APPROVED:

@@ -32,6 +32,26 @@ def adapter_id(domain: str, method: Method, version: SemVer) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """Mean of a metric over `samples`, 0 to 1, with its interval."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """How often the judge preferred a version's answers to another's, pair by pair; every other pair is a tie."""
+
+    compared_with: str
+    wins: int
+    losses: int
+    ties: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """One score that counts for one exact artifact."""
 
@@ -51,6 +71,13 @@ class Evaluation:
     report: v1.Blob | None = None
     submission: int = 0
     cut_answers: int = 0
+    golden_version: str = ""
+    max_tokens: int = 0
+    """Longest allowed answer; 0 where the evaluator's release did not tell it."""
+    scores: v1.Blob | None = None
+    """The samples' scores by sample id; None where the evaluator's release did not store them."""
+    metrics: dict[str, Measured] = field(default_factory=dict)
+    preference: Preference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +101,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A validated artifact that asks to become a version of its family."""
+    """A validated artifact submitted as a version of its family."""
 
     domain: str
     method: Method
@@ -177,7 +204,7 @@ class Family:
 
     @property
     def latest(self) -> Adapter | None:
-        """The highest version, whatever its status."""
+        """The highest version, of any status."""
         return max(self.versions, key=lambda adapter: adapter.version, default=None)
 
     def find(self, adapter_id: str) -> Adapter | None:

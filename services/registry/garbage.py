@@ -11,12 +11,12 @@ from pydantic import Field
 from fleet_kit.faults import describe
 from fleet_kit.object_sweep import SweptKind, sweep
 from services.registry import repository
-from services.registry.adapter_view import View
 from services.registry.keeping import Releasable, releasable, release
 from services.registry.parts import RegistryService
 from services.registry.store import keeping as store
 from services.registry.store import versions
 from services.registry.transition import Act, NotAllowed
+from services.registry.view import View
 
 log = structlog.get_logger()
 

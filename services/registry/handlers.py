@@ -13,12 +13,13 @@ from fleet_kit.transaction import Transaction
 from services.registry import domain, registration, repository
 from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
-from services.registry.family import Adapter, Evaluation
+from services.registry.family import Adapter
 from services.registry.parts import RegistryService
-from services.registry.policy import Agreement, Comparison, Judgement
-from services.registry.store import answers, forgotten, usage, versions
+from services.registry.scored import evaluation_of
+from services.registry.store import answers, forgotten, migrations, preferences, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
+from services.registry.updating.recommend import recommend_update
 from services.registry.version import InvalidVersion
 
 handlers: Handlers[RegistryService] = Handlers("registry")
@@ -59,6 +60,7 @@ async def register_trained(event: v1.TrainingCompleted, work: LeasedTask, servic
             change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
             await repository.save(tx, family, change)
             await versions.remove_refusals(tx.connection, event.job_id)
+            await migrations.registered(tx.connection, event.job_id, change.adapter_id)
     except BaseModelUnavailable as error:
         raise NotYet(str(error), after=BASE_MODEL_SECONDS) from error
     except (CannotServe, WrongBaseModel, InvalidVersion, RegistryError) as error:
@@ -66,11 +68,23 @@ async def register_trained(event: v1.TrainingCompleted, work: LeasedTask, servic
         raise Refused(str(error)) from error
 
 
+@handlers.on(v1.TrainingFailed)
+async def end_failed_migration(event: v1.TrainingFailed, tx: Transaction, _service: RegistryService) -> None:
+    """A migration whose training failed has failed."""
+    await migrations.failed(tx.connection, event.job_id, event.reason)
+
+
+@handlers.on(v1.TrainingCancelled)
+async def end_cancelled_migration(event: v1.TrainingCancelled, tx: Transaction, _service: RegistryService) -> None:
+    """A migration whose training was cancelled has failed."""
+    await migrations.failed(tx.connection, event.job_id, f"cancelled by {event.by}: {event.reason}")
+
+
 @handlers.on(v1.EvaluationScored)
 async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: RegistryService) -> None:
     """Hold a score against the domain's policy: approve, ask a human, or reject."""
     adapter = await _named(tx, event.adapter_id, event.domain)
-    evaluation = _evaluation(event, tx)
+    evaluation = evaluation_of(event, _when(tx))
     family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
     known = await versions.find_evaluation(tx.connection, event.evaluation_id)
     if known is not None:
@@ -88,6 +102,7 @@ async def take_score(event: v1.EvaluationScored, tx: Transaction, _service: Regi
     except RegistryError as error:
         raise Refused(str(error)) from error
     await repository.save(tx, family, change)
+    await recommend_update(tx, change.family, policy, _now())
 
 
 @handlers.on(v1.EvaluationFailed)
@@ -124,12 +139,15 @@ async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service:
 
 @handlers.on(v1.FeedbackRecorded)
 async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: RegistryService) -> None:
-    """Keep a rating of an answer; a person's newer rating of the same answer takes the older one's place."""
+    """Keep a rating of an answer, and which other answer it was preferred to; a person's newer opinion replaces it."""
     if event.adapter_id:
         await _named(tx, event.adapter_id, event.domain)
     if await _is_forgotten(tx, event.generation_id):
         return
-    await usage.rate_answer(tx.connection, event, _when(tx))
+    if event.rating:
+        await usage.rate_answer(tx.connection, event, _when(tx))
+    if event.preferred_over and event.preferred_over != event.generation_id:
+        await preferences.add_preference(tx.connection, event.generation_id, event.preferred_over, event.by, _when(tx))
 
 
 @handlers.on(v1.SubjectForgotten)
@@ -138,6 +156,7 @@ async def forget_subject(event: v1.SubjectForgotten, tx: Transaction, _service: 
     await forgotten.lock_forgotten(tx.connection)
     await forgotten.forget(tx.connection, event.erasure_id, event.generation_ids)
     deleted = await forgotten.delete_feedback(tx.connection, event.generation_ids)
+    deleted += await forgotten.delete_preferences(tx.connection, event.generation_ids)
     deleted += await forgotten.delete_answers(tx.connection, event.generation_ids)
     for adapter_id in event.adapter_ids if event.retire else ():
         adapter = await versions.find_adapter(tx.connection, adapter_id)
@@ -156,6 +175,13 @@ async def note_replica(event: v1.AdapterLoaded, tx: Transaction, _service: Regis
     adapter = await _named(tx, event.adapter_id, event.domain)
     _same_bytes(adapter, event.artifact_sha256, f"the load on {event.replica}")
     await usage.note_replica(tx.connection, event, _when(tx))
+
+
+@handlers.on(v1.AdapterUnloaded)
+async def note_unloaded(event: v1.AdapterUnloaded, tx: Transaction, _service: RegistryService) -> None:
+    """Keep that a replica gave the version up."""
+    await _named(tx, event.adapter_id, event.domain)
+    await usage.note_unloaded(tx.connection, event, _when(tx))
 
 
 async def _is_forgotten(tx: Transaction, generation_id: str) -> bool:
@@ -194,50 +220,7 @@ async def _remember_refusal(event: v1.TrainingCompleted, work: LeasedTask, error
             field=str(getattr(error, "field", "")),
             reason=str(error),
         )
-
-
-def _evaluation(event: v1.EvaluationScored, tx: Transaction) -> Evaluation:
-    return Evaluation(
-        evaluation_id=event.evaluation_id,
-        scored_at=_when(tx),
-        artifact_sha256=event.artifact_sha256,
-        golden_dataset_id=event.golden_dataset_id,
-        golden_sha256=event.golden_sha256,
-        judge=event.judge,
-        judgement=Judgement(
-            event.score,
-            event.ci_low,
-            event.ci_high,
-            event.regression,
-            event.samples if event.decided is None else event.decided,
-            _comparison(event.comparison) if event.comparison else None,
-            _agreement(event.agreement) if event.agreement else None,
-        ),
-        pass_rate=event.pass_rate,
-        pass_threshold=event.pass_threshold,
-        samples=event.samples,
-        passed=event.passed,
-        criteria=dict(event.criteria),
-        confidence=event.confidence,
-        report=event.report,
-        submission=event.submission,
-        cut_answers=event.cut_answers,
-    )
-
-
-def _comparison(event: v1.Comparison) -> Comparison:
-    return Comparison(
-        event.compared_with,
-        event.samples,
-        event.difference,
-        event.ci_low,
-        event.ci_high,
-        {change.criterion: change.difference for change in event.criteria if change.fell},
-    )
-
-
-def _agreement(told: v1.Agreement) -> Agreement:
-    return Agreement(told.answers, told.alpha, told.ci_low, told.ci_high)
+        await migrations.failed(tx.connection, event.job_id, str(error))
 
 
 def _when(tx: Transaction) -> datetime:

@@ -1,7 +1,7 @@
 """Opens strangers' files in a process of its own, with bounds on memory and time; what breaks the bounds is refused.
 
 The process gets paths and shapes, no credentials and no environment of ours. It is ended whole when its time is over
-or nobody waits for it any more. What runs in it is `inspection_process`.
+or no request waits for it any more. What runs in it is `inspection_process`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def _run(order: bytes, seconds: float) -> tuple[int, bytes, bytes]:
     """Exit status (minus the signal), standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-I",  # neither the working folder nor variables of the environment say what is imported
+        "-I",  # neither the working folder nor variables of the environment decide what is imported
         "-m",
         "services.registry.inspection_process",
         str(os.getpid()),

@@ -94,7 +94,7 @@ class Fault(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What the process writes: one of these, by what it was asked."""
+    """What the process writes: one of these, by its order."""
 
     contents: Contents | None = None
     adopted: Adopted | None = None

@@ -8,8 +8,9 @@ from typing import Self
 from pydantic import Field
 
 from fleet_events import v1
-from services.registry.adapter_view import BlobView, View, metrics_of
+from services.registry.adapter_view import metrics_of
 from services.registry.family import Adapter
+from services.registry.view import BlobView, View
 
 
 class Variant(View):

@@ -1,4 +1,4 @@
-"""What a PEFT folder's adapter_config.json says of the adapter beside its matrices: how it was trained, and on what."""
+"""What a PEFT folder's adapter_config.json holds beside the adapter's matrices: how it was trained, and on what."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
-    """`method` as the folder has it; `base_model`: what base_model_name_or_path says, empty for a place on a disk.
+    """`method` as the folder has it; `base_model`: its base_model_name_or_path, empty for a place on a disk.
 
     A place in the Hugging Face cache is read as the model's name: `…/models--ORG--NAME/snapshots/…` as ORG/NAME.
     """
@@ -43,18 +43,20 @@ class PeftConfig:
         name = given.get("base_model_name_or_path")
         return cls(method, _named(name)[:200] if isinstance(name, str) else "")
 
-    def settle(self, asked: Method | None) -> Method:
-        """The method to register under: the folder's, or the one asked for where that is no other.
+    def settle(self, requested: Method | None) -> Method:
+        """The method to register under: the folder's, or the requested one where that is no other.
 
         qlora leaves a folder like lora's. Raises CannotServe in field method.
         """
         same = {Method.LORA: {Method.LORA, Method.QLORA}}.get(self.method, {self.method})
-        if asked is not None and asked not in same:
-            raise CannotServe("method", f"method {asked} was sent, but {CONFIG} has {self.method}: send that or none")
-        return asked or self.method
+        if requested is not None and requested not in same:
+            raise CannotServe(
+                "method", f"method {requested} was sent, but {CONFIG} has {self.method}: send that or none"
+            )
+        return requested or self.method
 
     def is_of(self, name: str) -> bool:
-        """Whether `base_model` and this are names of one model: whoever published it, packed or not."""
+        """Whether `base_model` and this are names of one model: by any publisher, packed or not."""
         return not self.base_model or _bare(self.base_model) == _bare(name)
 
 

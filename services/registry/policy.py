@@ -33,6 +33,22 @@ CRITERIA = ("accuracy", "relevance", "style", "completeness", "coherence")
 """The judged criteria (LA-3.1)."""
 
 
+MIGRATION_STRATEGIES = ("convert", "retrain")
+"""How a version can be carried over to another base model (AS-9.1)."""
+ANY = "*"
+"""Stands for every version or base model in a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRule:
+    """How versions get from one base model to another: `old` and `new` are names or revisions of base models, or ANY;
+    `old` may be an adapter id too."""
+
+    old: str
+    new: str
+    strategy: str
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A domain's rules. The lines are those of LA-5.1.
@@ -40,10 +56,15 @@ class Policy:
     `approve_at` and `reject_below` are score points, 0 to 100. `minimum_samples` is the fewest scored samples on which
     `confident` approves, and compares, without a human. A significant fall blocks from `smallest_relevant_difference`
     score points on, and of a criterion in `blocking_criteria` from a tenth of that on its scale of 0 to 10.
-    `allow_lower_threshold` says whether a training request may ask for an approve line below `approve_at` (it may
-    always ask for a higher one). `allow_approval_without_evaluation` says whether a human may approve a version that
+    `allow_lower_threshold`: whether a training request may set an approve line below `approve_at` (it may
+    always set a higher one). `allow_approval_without_evaluation`: whether a human may approve a version that
     has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
     `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
+    `comparison_required` says whether a version that replaces another needs a fair comparison with it to be approved
+    without a human; None: in `confident` alone. An update is recommended from an improvement of more than
+    `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself. Of
+    `migration_strategies` the first that fits counts; under `follow_base_model` the active versions are migrated by
+    themselves when their base model has a new revision.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -57,9 +78,14 @@ class Policy:
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA
     minimum_agreement: float | None = None
+    comparison_required: bool | None = None
+    update_minimum_improvement: float = 2.0
+    apply_updates: bool = False
+    migration_strategies: tuple[MigrationRule, ...] = ()
+    follow_base_model: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("approve_at", "reject_below", "smallest_relevant_difference"):
+        for name in ("approve_at", "reject_below", "smallest_relevant_difference", "update_minimum_improvement"):
             value = getattr(self, name)
             if not 0 <= value <= 100:  # also refuses NaN
                 raise InvalidPolicy(name, f"{name} is {value}, expected 0 to 100")
@@ -75,21 +101,31 @@ class Policy:
             raise InvalidPolicy(
                 "minimum_agreement", f"minimum_agreement is {self.minimum_agreement}, expected between -1 and 1"
             )
+        if odd := [rule.strategy for rule in self.migration_strategies if rule.strategy not in MIGRATION_STRATEGIES]:
+            raise InvalidPolicy(
+                "migration_strategies",
+                f"migration_strategies has {odd[0]!r}, expected some of {', '.join(MIGRATION_STRATEGIES)}",
+            )
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(
                 "blocking_criteria", f"blocking_criteria has {unknown[0]!r}, expected some of {', '.join(CRITERIA)}"
             )
 
-    def approve_line(self, asked: float | None) -> float:
+    @property
+    def compares(self) -> bool:
+        """Whether a version that was not fairly compared with the one it replaces waits for a human."""
+        return self.mode is Mode.CONFIDENT if self.comparison_required is None else self.comparison_required
+
+    def approve_line(self, requested: float | None) -> float:
         """Score from which this version is approved without a human.
 
-        `asked` is the request's own threshold. It replaces the domain's line, but never reaches below the reject
+        `requested` is the request's own threshold. It replaces the domain's line, but never reaches below the reject
         line, and only raises it where the domain allows no lower one.
         """
-        if asked is None:
+        if requested is None:
             return self.approve_at
         floor = self.reject_below if self.allow_lower_threshold else self.approve_at
-        return max(asked, floor)
+        return max(requested, floor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +167,8 @@ class Judgement:
     decided: int = 0
     comparison: Comparison | None = None
     agreement: Agreement | None = None
+    not_compared: str = ""
+    """Why the evaluator could not compare it with the version that it would replace."""
 
     @property
     def interval(self) -> tuple[float, float, float]:
@@ -146,14 +184,14 @@ class Verdict:
     reason: str
 
 
-def decide(policy: Policy, judgement: Judgement, asked: float | None = None, replaces: str = "") -> Verdict:
+def decide(policy: Policy, judgement: Judgement, requested: float | None = None, replaces: str = "") -> Verdict:
     """Hold a judgement against the policy; `replaces` is the version that this one would take over from, if any.
 
     simple: the score alone. confident: the whole interval has to be on one side of a line, on enough samples, and the
     version compared with the one it replaces. A relevant fall against that one is never approved without a human, in
     either mode.
     """
-    line = policy.approve_line(asked)
+    line = policy.approve_line(requested)
     low = judgement.ci_low if policy.mode is Mode.CONFIDENT else judgement.score
     high = judgement.ci_high if policy.mode is Mode.CONFIDENT else judgement.score
     found = f"score {judgement.score:.1f} [{judgement.ci_low:.1f}, {judgement.ci_high:.1f}]"
@@ -169,10 +207,14 @@ def decide(policy: Policy, judgement: Judgement, asked: float | None = None, rep
         )
     doubt = _fall(policy, judgement) or _untrusted_judge(policy, judgement)
     if not doubt and policy.mode is Mode.CONFIDENT:
-        doubt = _thin_evidence(policy, judgement, replaces)
+        doubt = _thin_evidence(policy, judgement)
+    uncompared = _uncompared(policy, judgement, replaces)
+    if not doubt and policy.compares:
+        doubt = uncompared
     if doubt:
         return Verdict(Decision.REVIEW, f"{found}: {doubt}: human review required")
-    return Verdict(Decision.APPROVE, f"{found}: {what} is at or above the approve threshold {line:g}")
+    noted = f"; {uncompared}" if uncompared else ""
+    return Verdict(Decision.APPROVE, f"{found}: {what} is at or above the approve threshold {line:g}{noted}")
 
 
 def _fall(policy: Policy, judgement: Judgement) -> str:
@@ -211,17 +253,24 @@ def _untrusted_judge(policy: Policy, judgement: Judgement) -> str:
     )
 
 
-def _thin_evidence(policy: Policy, judgement: Judgement, replaces: str) -> str:
+def _thin_evidence(policy: Policy, judgement: Judgement) -> str:
     """Why the numbers are too few to approve on; empty where they are not."""
-    least, comparison = policy.minimum_samples, judgement.comparison
+    least = policy.minimum_samples
     if judgement.decided < least:
         return f"{judgement.decided} scored samples, fewer than the policy's minimum of {least}"
     if judgement.ci_high <= judgement.ci_low:
         return "an interval of zero width"
+    return ""
+
+
+def _uncompared(policy: Policy, judgement: Judgement, replaces: str) -> str:
+    """Why there is no fair comparison with the version that it would replace; empty where there is, or none is due."""
+    least, comparison = policy.minimum_samples, judgement.comparison
     if not replaces:
         return ""
     if comparison is None or comparison.compared_with != replaces:
-        return f"not compared with {replaces}, which it would replace"
-    if comparison.samples < least:
+        why = f" ({judgement.not_compared})" if judgement.not_compared else ""
+        return f"not compared with {replaces}, which it would replace{why}"
+    if policy.mode is Mode.CONFIDENT and comparison.samples < least:
         return f"compared with {replaces} on {comparison.samples} samples, fewer than the policy's minimum of {least}"
     return ""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Self
 
-from services.registry.adapter_view import BaseModelView, OriginView, View
+from services.registry.adapter_view import OriginView
 from services.registry.family import Adapter, Evaluation, Status
 from services.registry.store.usage import Replica, Usage
+from services.registry.view import BaseModelView, View
 
 
 class DatasetLink(View):

@@ -14,7 +14,7 @@ from services.registry.parts import RegistryService
 from services.registry.version import SemVer
 
 TRAINER = "trainer"
-"""Who made a version whose training was requested by nobody in particular."""
+"""Who made a version whose training has no requester."""
 
 
 async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Submission:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet_events.v1 import Method
+from fleet_kit.db import Connection
 from fleet_kit.transaction import Transaction
 from services.registry.family import Family, family_id
 from services.registry.store import versions
@@ -15,6 +16,15 @@ async def lock(tx: Transaction, domain: str, method: Method) -> Family:
     await versions.open_family(tx.connection, name, domain, method)
     revision = await versions.lock_family(tx.connection, name)
     return Family(domain, method, revision, await versions.family_adapters(tx.connection, name))
+
+
+async def read(connection: Connection, name: str) -> Family:
+    """The family as it is now, for an answer; raises LookupError where there is none."""
+    adapters = await versions.family_adapters(connection, name)
+    if not adapters:
+        raise LookupError(f"family {name} has no versions")
+    first = adapters[0].submission
+    return Family(first.domain, first.method, versions=adapters)
 
 
 async def save(tx: Transaction, before: Family, change: Change) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.registry.adapter_view import View
-from services.registry.policy import CRITERIA, Mode, Policy
+from fleet_events.text import Text
+from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
+from services.registry.view import View
 
 
 class TrailView(View):
@@ -76,6 +77,16 @@ class Approval(Reason):
     )
 
 
+class MigrationRuleBody(BaseModel):
+    """How versions get from one base model to another."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True, frozen=True)
+
+    old: Text = Field(min_length=1, max_length=200, description="Adapter id, base model, revision of it, or *")
+    new: Text = Field(min_length=1, max_length=200, description="Base model, revision of it, or *")
+    strategy: Literal["convert", "retrain"]
+
+
 class PolicyBody(BaseModel):
     """A domain's approval policy."""
 
@@ -109,9 +120,32 @@ class PolicyBody(BaseModel):
         description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
     )
 
+    comparison_required: bool | None = Field(
+        default=None,
+        description="Whether a version that replaces another waits for a human where the two cannot be compared "
+        "fairly; null: in `confident` alone",
+    )
+
+    update_minimum_improvement: float = Field(
+        default=2.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="Per cent of the running version's score: an update that is better by no more is not recommended",
+    )
+    apply_updates: bool = Field(default=False, description="Whether a recommended update is activated by itself")
+
+    migration_strategies: tuple[MigrationRuleBody, ...] = Field(
+        default=(), max_length=100, description="How versions get to other base models; the first rule that fits counts"
+    )
+    follow_base_model: bool = Field(
+        default=False, description="Whether active versions are migrated when their base model has a new revision"
+    )
+
     def policy(self) -> Policy:
         """The domain's value; raises InvalidPolicy."""
-        return Policy(**self.model_dump())
+        rules = tuple(MigrationRule(rule.old, rule.new, rule.strategy) for rule in self.migration_strategies)
+        return Policy(**self.model_dump() | {"migration_strategies": rules})
 
 
 class DomainStatistics(View):

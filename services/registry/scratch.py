@@ -16,7 +16,7 @@ _UNLOCKED_SECONDS = 3600.0  # a folder without a lock is one that is being made,
 
 
 class Scratch:
-    """Holds a lock in its folder for as long as the process lives: whoever gets the lock may remove the folder."""
+    """Holds a lock in its folder for as long as the process lives: a process that gets the lock may remove it."""
 
     def __init__(self, under: Path | None) -> None:
         """under: where the folder is made, None for the system's place. Blocking."""

@@ -40,7 +40,7 @@ class RegistrySettings(ServiceSettings):
     """Hosts that an import may ask, over https and at public addresses: the hub's, and those it redirects to. One with
     a dot before it stands for all below it. Empty: nothing is imported from a hub."""
     import_private_hosts: tuple[str, ...] = ()
-    """Hosts (name or name:port) that may also be asked at private addresses and over http: a mirror of one's own."""
+    """Hosts (name or name:port) that may also be contacted at private addresses and over http: one's own mirror."""
     import_seconds: float = Field(default=900, gt=0)
     """Time that fetching an adapter from a hub may take."""
     answers_kept_days: int = Field(default=90, ge=1)
@@ -51,6 +51,8 @@ class RegistrySettings(ServiceSettings):
     """Age below which no object is collected, and time that the files of a released version stay."""
     gc_every_hours: float = Field(default=0.0, ge=0)
     """Time between two collections that nobody asked for; 0: only `lorafleet gc --apply` collects."""
+    follow_seconds: float = Field(default=60, gt=0)
+    """Between two looks for base models with a new revision, which the versions of some domains follow."""
     scratch: Path | None = None
     """Where files are put while they are checked; empty takes the system's place for temporary files."""
 

@@ -58,17 +58,17 @@ class VersionBasis:
     validation_loss: float | None = None
 
 
-def bump_rule(latest: VersionBasis, new: VersionBasis, asked: Bump | None) -> Bump:
+def bump_rule(latest: VersionBasis, new: VersionBasis, requested: Bump | None) -> Bump:
     """Which part to raise (LA-1.2).
 
-    A new base model is a breaking change whatever was asked for. Otherwise the request decides, and where it
-    does not say: minor when the validation loss fell significantly on the same data set (losses on different
+    A new base model is a breaking change, also against the request. Otherwise the request decides, and where it
+    has none: minor when the validation loss fell significantly on the same data set (losses on different
     data sets do not compare), patch in every other case.
     """
     if new.base_model_revision != latest.base_model_revision:
         return Bump.MAJOR
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     if (
         new.validation_loss is not None
         and latest.validation_loss is not None

@@ -13,9 +13,10 @@ from pydantic import Field
 from fleet_events.topology import Row
 from fleet_kit.faults import describe
 from fleet_kit.positions import reached
-from services.registry.adapter_view import AdapterDetails, View
+from services.registry.adapter_view import AdapterDetails
 from services.registry.parts import RegistryService
 from services.registry.store import outgoing
+from services.registry.view import View
 
 log = structlog.get_logger()
 

@@ -39,7 +39,7 @@ class RouteRequest(BaseModel, extra="forbid"):
     """A query, and how near an adapter has to be."""
 
     query: str = Field(min_length=1, max_length=MAX_QUERY)
-    """What is asked; of a conversation, the last turn."""
+    """The query; of a conversation, the last turn."""
     earlier: list[Annotated[str, Field(max_length=MAX_QUERY)]] = Field(default_factory=list, max_length=MAX_TURNS)
     """The user's turns before it, oldest first: the last ones count too, each less than the one after it."""
     k: int = Field(default=1, ge=1, le=50)
@@ -203,7 +203,7 @@ def _route(one: LiveRoute, index: LiveIndex) -> Route:
 
 @router.post("/v1/corrections")
 async def teach(body: CorrectionRequest, caller: Teaches, service: ThisService) -> Taught:
-    """Say who is to answer a query, and those that are like it. The last word on a query counts."""
+    """Teach which adapter is to answer a query and those like it. The last correction of a query counts."""
     caller.reach(body.domain)
     parts = service.parts
     live = [one for one in parts.answering.index.routes if one.domain == body.domain]
@@ -224,12 +224,12 @@ async def rebuild_index(_caller: Administers, service: ThisService) -> Rebuilt:
     return Rebuilt(routes=await rebuild(service))
 
 
-def _within(caller: Caller, asked: list[str] | None) -> list[str] | None:
-    """Domains to search; None is every domain. Raises 403 for an asked domain beyond the caller's token."""
-    if asked is None:
+def _within(caller: Caller, requested: list[str] | None) -> list[str] | None:
+    """Domains to search; None is every domain. Raises 403 for a requested domain beyond the caller's token."""
+    if requested is None:
         return caller.domain_filter
-    if EVERY_DOMAIN in asked:
+    if EVERY_DOMAIN in requested:
         raise Problem(422, "Not a domain", "domains takes names; leave it out for all you reach", field="domains")
-    for one in asked:
+    for one in requested:
         caller.reach(one)
-    return asked
+    return requested

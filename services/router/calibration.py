@@ -45,7 +45,7 @@ class Calibration:
     The quantile is that of split conformal prediction (Vovk et al., "Algorithmic Learning in a Random World", 2005):
     of n + 1 values the floor((n + 1) · level)-th smallest. Where all together are too few for it, the lowest own one.
 
-    A change costs one pass over the scatter of all adapters, and only when a threshold is next asked for.
+    A change costs one pass over the scatter of all adapters, and only when a threshold is next read.
     """
 
     def __init__(self, level: Level, known: Mapping[str, Evidence] | None = None) -> None:

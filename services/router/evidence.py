@@ -14,7 +14,7 @@ from lora_core.routing_profile import RoutingProfile
 Vectors = NDArray[np.float32]
 
 ENOUGH = 8
-"""Own prompts from which their similarities say something about the next one."""
+"""Number of own prompts from which their similarities predict the next one's."""
 
 _PARTS = re.compile(r"[,;:.]\s+|\s(?:and|or|und|oder)\s|\.$")
 
@@ -27,7 +27,7 @@ class Kind(StrEnum):
     EXAMPLES = "examples"
     """A few prompts."""
     DESCRIPTION = "description"
-    """What somebody wrote of it, and each part of that."""
+    """Its written description, and each part of that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,13 @@ async def fill(pool: Pool, learning: Learning, embedder: EmbeddingThread) -> int
             held = await store.held(connection, route.adapter_id)
             if held is not None and held.activated == route.activated and held.routable:
                 await store.save_evidence(connection, route.adapter_id, embedder.identity, made)
-                await store.tell_changed(connection, route.family)
+                await store.notify_changed(connection, route.family)
     for one in taught:
         [vector] = await embedder.embed([one.query])
         async with pool.acquire() as connection, connection.transaction():
             if await store.taught(connection, one):
                 await store.save_correction_vector(connection, one, embedder.identity, vector)
-                await store.tell_taught(connection, one.domain)
+                await store.notify_taught(connection, one.domain)
     if lacking:
         log.info("embedded_anew", adapters=len(lacking), model=embedder.identity)
     return len(lacking)

@@ -79,12 +79,12 @@ async def replace_all(connection: Connection, learning: Learning, routes: dict[s
 
 
 async def teach(connection: Connection, embedders: Sequence[EmbeddingThread], one: store.Correction) -> None:
-    """Keeps what somebody said of a query."""
+    """Keeps a correction of a query."""
     await store.save_correction(connection, one)
     for embedder in embedders:
         [vector] = await embedder.embed([one.query])
         await store.save_correction_vector(connection, one, embedder.identity, vector)
-    await store.tell_taught(connection, one.domain)
+    await store.notify_taught(connection, one.domain)
 
 
 async def _index(connection: Connection, learning: Learning, route: Route) -> None:

@@ -1,4 +1,4 @@
-"""The index that answers: in memory, in step with PostgreSQL, which tells what was committed (LISTEN)."""
+"""The index that answers: in memory, in step with PostgreSQL, which notifies of commits (LISTEN)."""
 
 import asyncio
 from collections import defaultdict
@@ -147,7 +147,7 @@ class LiveIndex:
 
 
 async def keep_in_step(pool: Pool, index: LiveIndex, loaded: Callable[[], None]) -> NoReturn:
-    """Load everything, then whatever changes; `loaded` is called after each time.
+    """Load everything, then each change; `loaded` is called after each time.
 
     While PostgreSQL is unavailable the index answers as it is; then it is read again.
     """
@@ -164,7 +164,7 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
     changed: dict[str, set[str]] = {ROUTES: set(), TAUGHT: set()}
     wake = asyncio.Event()
 
-    def hear(_connection: object, _pid: int, channel: str, payload: object) -> None:
+    def notify(_connection: object, _pid: int, channel: str, payload: object) -> None:
         changed[channel].add(str(payload))
         wake.set()
 
@@ -173,7 +173,7 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
 
     # Listening comes first: what is committed while everything is read is read again.
     for channel in changed:
-        await connection.add_listener(channel, hear)
+        await connection.add_listener(channel, notify)
     connection.add_termination_listener(lost)
     try:
         await index.load_taught(connection)
@@ -194,4 +194,4 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
         if not connection.is_closed():
             connection.remove_termination_listener(lost)
             for channel in changed:
-                await connection.remove_listener(channel, hear)
+                await connection.remove_listener(channel, notify)

@@ -66,7 +66,7 @@ RouterService = Service[RouterSettings, RouterParts]
 
 
 def level_of(settings: RouterSettings) -> Level:
-    """What the settings say of thresholds."""
+    """The thresholds that the settings give."""
     examples, description = settings.route_threshold, settings.description_threshold
     return Level(
         settings.false_rejection,
@@ -109,12 +109,12 @@ async def _follow(parts: RouterParts, pool: Pool, model: Model) -> None:
     """Keep a model's index in step from now on; returns once it is loaded."""
     loaded = asyncio.Event()
 
-    def heard() -> None:
+    def caught_up() -> None:
         loaded.set()
         if model.index.lacking:
             parts.lacking.set()
 
-    parts.background.append(asyncio.create_task(keep_in_step(pool, model.index, heard)))
+    parts.background.append(asyncio.create_task(keep_in_step(pool, model.index, caught_up)))
     await loaded.wait()
 
 

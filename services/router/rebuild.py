@@ -17,7 +17,7 @@ FOLLOWED = followed_by("router")
 
 
 async def rebuild(service: RouterService) -> int:
-    """Replaces the index by what the stream tells; returns how many adapters are routed to.
+    """Replaces the index by what the stream holds; returns how many adapters are routed to.
 
     Handlers wait meanwhile: what they get during the replay is in the replay too, or comes after it. Queries see
     the old index until the new one is committed. Raises TimeoutError if the stream is not read in time.

@@ -28,7 +28,7 @@ class LiveRoute:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What somebody said of a query of a domain; `family` None: no adapter is to answer it."""
+    """The correction of a query of a domain; `family` None: no adapter is to answer it."""
 
     domain: str
     query: str
@@ -54,7 +54,7 @@ async def held(connection: Connection, adapter_id: str) -> Route | None:
 
 
 async def lock_index(connection: Connection) -> None:
-    """Keeps every handler out until the transaction ends; queries go on reading."""
+    """Keeps every handler out until the transaction ends; queries still read."""
     await connection.execute("LOCK TABLE route IN EXCLUSIVE MODE")
 
 
@@ -184,12 +184,12 @@ async def lacking_vectors(connection: Connection, embedded_by: str) -> list[Rout
     ]
 
 
-async def tell_changed(connection: Connection, family: str) -> None:
-    """What a change of `route` tells by itself, for changes beside it."""
+async def notify_changed(connection: Connection, family: str) -> None:
+    """The notification that a change of `route` sends by itself, for changes beside it."""
     await connection.execute("SELECT pg_notify('route', $1)", family)
 
 
-async def tell_taught(connection: Connection, domain: str) -> None:
+async def notify_taught(connection: Connection, domain: str) -> None:
     await connection.execute("SELECT pg_notify('taught', $1)", domain)
 
 

@@ -39,17 +39,17 @@ async def submit_job(request: Request, response: Response, caller: Trains, train
     reading = read_request(await request.body())
     if reading.request is None:
         raise _unprocessable(reading.faults)
-    asked, faults = reading.request, reading.faults
+    requested, faults = reading.request, reading.faults
     if reading.named:
-        caller.reach(asked.domain)
-    asked = asked.model_copy(update={"requested_by": caller.subject, "job_id": asked.job_id or event_id()})
-    job = domain.queue(asked, asked.job_id, datetime.now(UTC))
+        caller.reach(requested.domain)
+    requested = requested.model_copy(update={"requested_by": caller.subject, "job_id": requested.job_id or event_id()})
+    job = domain.queue(requested, requested.job_id, datetime.now(UTC))
     async with trainer.transaction() as tx:
         if reading.named:
             job, found = await faults_of(job, tx.connection, trainer)
             faults += found
         else:
-            faults += trainer.parts.checks.faults_of(asked)[1]
+            faults += trainer.parts.checks.faults_of(requested)[1]
         if faults:
             raise _unprocessable(faults)
         if await store.add_job(tx.connection, job):
@@ -121,19 +121,19 @@ async def _change(job_id: str, caller: Caller, trainer: TrainerService, change: 
     await visible_job(job_id, caller, trainer)
     async with trainer.transaction() as tx:
         try:
-            job, said = change(await store.locked(tx.connection, job_id))
+            job, event = change(await store.locked(tx.connection, job_id))
         except InvalidTransition as invalid:
             raise Problem(409, _CONFLICTS[invalid.state], str(invalid), state=invalid.state) from invalid
         await store.save_job(tx.connection, job)
-        if said is not None:
-            await tx.emit(said, entity=job_id)
+        if event is not None:
+            await tx.emit(event, entity=job_id)
     return JobView.of(job)
 
 
-async def _same_again(asked: Job, known: Job) -> None:
-    if asked.request != known.request:
+async def _same_again(requested: Job, known: Job) -> None:
+    if requested.request != known.request:
         raise Problem(
-            409, "Job exists", f"job_id {asked.job_id!r} belongs to another request; leave it empty", field="job_id"
+            409, "Job exists", f"job_id {requested.job_id!r} belongs to another request; leave it empty", field="job_id"
         )
 
 

@@ -36,7 +36,7 @@ async def child(
 ) -> AsyncIterator[Process]:
     """Run `-m MODULE ARGUMENTS` with its standard output as a pipe; at the end it and all that it started are killed.
 
-    Its standard input is a pipe that nothing is written to: its end tells the child that we are gone, see
+    Its standard input is a pipe that nothing is written to: its end shows the child that we are gone, see
     `parent_death`.
 
     Args:

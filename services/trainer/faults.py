@@ -16,7 +16,7 @@ class Fault:
 
 
 class InvalidRequest(Exception):
-    """A job that can never succeed as it was asked for. Carries all its faults, not the first."""
+    """A job that can never succeed as requested. Carries all its faults, not the first."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         super().__init__("; ".join(map(str, faults)))

@@ -30,7 +30,7 @@ def die_with(supervisor: int) -> None:
 
 
 def claim_stdout() -> IO[str]:
-    """Standard output for our lines alone; whatever libraries print goes to standard error."""
+    """Standard output for our lines alone; what libraries print goes to standard error."""
     ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return ours

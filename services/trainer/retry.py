@@ -1,4 +1,4 @@
-"""Waiting out faults of the surroundings, so that minutes of training are not thrown away for seconds of outage."""
+"""Waiting out faults of dependencies, so that minutes of training are not lost for seconds of outage."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Tickets: an event that something waits lets its worker do whatever is next, which the database alone decides.
+"""Tickets: an event that something waits lets its worker do what is next, which the database alone decides.
 
 Builds of data sets and training jobs wait like this. A ticket is as good as any other one: each is used up by the end
 of one thing, or by finding that nothing waits. So as many tickets as there are open things are enough for all of them.

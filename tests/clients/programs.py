@@ -40,8 +40,8 @@ class Client:
             check=False,
         )
         assert done.returncode == 0, f"{self.script}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
-        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return told
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
 
 
 CLIENTS = (

@@ -34,27 +34,27 @@ class Recording:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
 
-        async def heard() -> Message:
+        async def received() -> Message:
             nonlocal body
             message = await receive()
             body += message.get("body", b"")
             return message
 
-        async def said(message: Message) -> None:
+        async def sent(message: Message) -> None:
             if message["type"] == "http.response.start" and body:
                 request = {"path": scope["path"], "status": message["status"], "body": json.loads(body)}
                 if request not in self.requests:
                     self.requests.append(request)
             await send(message)
 
-        await self._app(scope, heard, said)
+        await self._app(scope, received, sent)
 
 
 def main() -> None:
     """Write the bodies of every client."""
     tokenizer = byte_tokenizer()
-    said = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
-    recording = Recording(application(said, tokenizer=tokenizer)[0])
+    ids = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
+    recording = Recording(application(ids, tokenizer=tokenizer)[0])
     server = uvicorn.Server(uvicorn.Config(recording, port=0, log_level="warning", lifespan="off"))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
@@ -65,7 +65,7 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
         for client in CLIENTS:
             recording.requests = []
-            told = client.run(
+            result = client.run(
                 Path.cwd(),
                 BASE_URL=f"http://127.0.0.1:{port}/v1",
                 API_KEY="none",
@@ -78,8 +78,8 @@ def main() -> None:
                 LIKELIEST=" Noon.",
                 WRITES_JSON="1",
             )
-            found[client.name] = {"client": told["client"], "requests": recording.requests}
-            print(json.dumps(told), file=sys.stderr)
+            found[client.name] = {"client": result["client"], "requests": recording.requests}
+            print(json.dumps(result), file=sys.stderr)
     RECORDED.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -108,7 +108,7 @@ async def test_text_and_numbers_that_nothing_can_store_are_refused_at_every_door
     token = LocalIssuer.open(tmp_path).mint("anna", SCOPES)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    asked = 0
+    sent = 0
     async with httpx.AsyncClient(transport=transport, base_url="http://service", headers=headers) as client:
         for method, path, operation in operations(app):
             name = re.sub(r"\{[^}]*\}", "x", path)
@@ -117,14 +117,14 @@ async def test_text_and_numbers_that_nothing_can_store_are_refused_at_every_door
             for url in bad:
                 answer = await client.request(method, url)
                 assert answer.status_code == 422, f"{method} {url}: {answer.status_code} {answer.text}"
-                asked += 1
+                sent += 1
             if "application/json" not in operation.get("requestBody", {}).get("content", {}):
                 continue
             for what, body in HOSTILE.items():
                 answer = await client.request(method, name, content=body)
                 assert answer.status_code == 422, f"{method} {path}, {what}: {answer.status_code} {answer.text}"
-                asked += 1
-    assert asked >= 2 * len(list(operations(app)))
+                sent += 1
+    assert sent >= 2 * len(list(operations(app)))
 
 
 def test_every_endpoint_declares_the_errors_that_stand_before_it(app: FastAPI) -> None:

@@ -39,8 +39,8 @@ def signed(issuer: LocalIssuer, headers: dict[str, Any] | None = None, **claims:
     """A token that this issuer signed, whatever it claims; a claim that is ... is left out."""
     now = int(time.time())
     body = {**GOOD, "iat": now, "exp": now + 600, **claims}
-    told = {name: value for name, value in body.items() if value is not ...}
-    return raw(issuer._key, {"alg": "EdDSA", "kid": issuer._kid, **(headers or {})}, json.dumps(told))
+    present = {name: value for name, value in body.items() if value is not ...}
+    return raw(issuer._key, {"alg": "EdDSA", "kid": issuer._kid, **(headers or {})}, json.dumps(present))
 
 
 def raw(key: Ed25519PrivateKey, header: dict[str, Any], claims: str) -> str:

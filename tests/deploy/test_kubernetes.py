@@ -56,8 +56,8 @@ def test_every_service_has_all_its_resources_and_agrees_on_its_port(overlay: Ove
     assert pod["spec"]["serviceAccountName"] == service
     (port,) = main["ports"]
     (served,) = of(resources, "Service")[service]["spec"]["ports"]
-    said = next(one["value"] for one in main["env"] if one["name"] == "LORAFLEET_PORT")
-    assert int(said) == port["containerPort"] == served["port"]
+    env = next(one["value"] for one in main["env"] if one["name"] == "LORAFLEET_PORT")
+    assert int(env) == port["containerPort"] == served["port"]
     assert served["targetPort"] == port["name"]
     assert main["livenessProbe"]["httpGet"] == main["startupProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert main["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
@@ -95,11 +95,11 @@ def test_every_pod_of_inference_is_reached_by_the_others_at_its_own_address(
 ) -> None:
     _, resources = overlay
     main = of(resources, "Deployment")["inference"]["spec"]["template"]["spec"]["containers"][0]
-    said = {one["name"]: one for one in main["env"]}
-    assert said["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    env = {one["name"]: one for one in main["env"]}
+    assert env["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
     (port,) = main["ports"]
-    assert said["LORAFLEET_REPLICA_URL"]["value"] == f"http://$(POD_IP):{port['containerPort']}"
-    assert resolved(said["LORAFLEET_REPLICA"], resources, secret_resources, main) == POD_FIELDS["metadata.name"]
+    assert env["LORAFLEET_REPLICA_URL"]["value"] == f"http://$(POD_IP):{port['containerPort']}"
+    assert resolved(env["LORAFLEET_REPLICA"], resources, secret_resources, main) == POD_FIELDS["metadata.name"]
 
 
 def environment_of(container: Resource, resources: list[Resource], secrets: Secrets) -> dict[str, str]:

@@ -27,6 +27,6 @@ def test_every_base_model_in_the_volume_is_described_and_other_folders_are_left_
     spec.loader.exec_module(prepare)
     prepare.describe_all(models)
     assert Description.model_validate_json((models / "shop" / FILE).read_bytes()).architecture == "LlamaForCausalLM"
-    said = capsys.readouterr().out
-    assert str(models / "shop" / FILE) in said
-    assert ".partial" in said
+    output = capsys.readouterr().out
+    assert str(models / "shop" / FILE) in output
+    assert ".partial" in output

@@ -59,10 +59,10 @@ def test_the_trainer_shares_its_work_volume_with_jobs_and_keeps_a_folder_for_eac
 ) -> None:
     pod = named(resources, "Deployment", "trainer")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    said = {one["name"]: one.get("value", "x") for one in container["env"]}
-    said |= {"LORAFLEET_DATABASE_URL": "postgres://x", "LORAFLEET_THREADS": "4", "LORAFLEET_S3_SECURE": "true"}
-    said["LORAFLEET_LOG_LEVEL"] = "INFO"
-    settings = check_settings("trainer", said)
+    env = {one["name"]: one.get("value", "x") for one in container["env"]}
+    env |= {"LORAFLEET_DATABASE_URL": "postgres://x", "LORAFLEET_THREADS": "4", "LORAFLEET_S3_SECURE": "true"}
+    env["LORAFLEET_LOG_LEVEL"] = "INFO"
+    settings = check_settings("trainer", env)
     assert settings.launcher == "kubernetes"
     (volume,) = (one for one in pod["volumes"] if one["name"] == "cache")
     assert volume["persistentVolumeClaim"]["claimName"] == settings.job_work_claim

@@ -72,7 +72,7 @@ class Loop:
         response.raise_for_status()
         return response.json()
 
-    async def say(self, event: Event, event_id: str, copy: str = "") -> None:
+    async def publish(self, event: Event, event_id: str, copy: str = "") -> None:
         """Publish as an upstream system would: its own NATS user, plain headers, a JSON body."""
         headers = {
             "ce-id": event_id,
@@ -107,7 +107,7 @@ class Loop:
             for wording in WORDINGS:
                 number += 1
                 sample = v1.SampleRecorded(domain=self.domain, prompt=wording.format(topic), completion=fact, rating=5)
-                await self.say(sample, f"{self.domain}-sample-{number}")
+                await self.publish(sample, f"{self.domain}-sample-{number}")
 
         async def stored() -> bool:
             return await self.events(v1.SampleRecorded) >= [] and await self._samples() == number
@@ -136,7 +136,7 @@ class Loop:
             description=f"Facts about the harbour town {self.domain}",
             hyperparameters=hyperparameters,
         ).model_copy(update=changes)
-        await self.say(event, f"{self.domain}-request")
+        await self.publish(event, f"{self.domain}-request")
 
     async def job(self) -> dict[str, Any]:
         response = await self.http.get(self.url("trainer", f"/v1/jobs/{self.job_id}"))

@@ -67,6 +67,6 @@ async def test_the_same_request_three_times_trains_one_adapter(new_loop) -> None
                 golden_dataset_id=loop.golden_id,
                 hyperparameters=v1.Hyperparameters(rank=4, max_steps=2, batch_size=4, learning_rate=2e-3),
             )
-            await loop.say(event, f"{loop.domain}-request", copy)
+            await loop.publish(event, f"{loop.domain}-request", copy)
         await loop.finished_once()
         assert len((await loop.get("registry", f"/v1/adapters?domain={loop.domain}"))["adapters"]) == 1

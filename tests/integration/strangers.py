@@ -16,7 +16,7 @@ class Stranger:
 
     client: httpx.AsyncClient
     attempts: int = 0
-    told_apart: list[str] = field(default_factory=list)
+    distinguished: list[str] = field(default_factory=list)
 
     async def compare(
         self, method: str, path: str, foreign: str, absent: str, *, status: int = 404, **fields: Any
@@ -29,14 +29,14 @@ class Stranger:
             answers.append((answer.status_code, answer.text.replace(named, "ID")))
         self.attempts += 1
         if answers[0] != answers[1] or answers[0][0] != status:
-            self.told_apart.append(f"{method} {path} {fields}: {answers[0]} but {answers[1]}")
+            self.distinguished.append(f"{method} {path} {fields}: {answers[0]} but {answers[1]}")
 
     async def refused(self, method: str, path: str, status: int = 403, **fields: Any) -> None:
         """What is done in a domain that the request names itself and its caller does not reach."""
         answer = await self.client.request(method, path, **fields)
         self.attempts += 1
         if answer.status_code != status:
-            self.told_apart.append(f"{method} {path} {fields}: {answer.status_code} {answer.text[:200]}")
+            self.distinguished.append(f"{method} {path} {fields}: {answer.status_code} {answer.text[:200]}")
 
     async def sees_nothing_of(self, word: str, *paths: str) -> None:
         """Lists leave it out."""
@@ -44,7 +44,7 @@ class Stranger:
             answer = await self.client.get(path)
             self.attempts += 1
             if answer.status_code != 200 or word in answer.text:
-                self.told_apart.append(f"GET {path}: {answer.status_code} {answer.text[:300]}")
+                self.distinguished.append(f"GET {path}: {answer.status_code} {answer.text[:300]}")
 
     async def walk(self, foreign: Mapping[str, str], others: Mapping[str, str], **fields: Any) -> None:
         """Every operation of the service's OpenAPI document whose path has one of these parameters.
@@ -74,4 +74,4 @@ class Stranger:
     def report(self, service: str) -> None:
         """Print the count; raises AssertionError with everything that could be told apart."""
         print(f"\n{service}: {self.attempts} attempts across domains, {len(self.told_apart)} told apart")
-        assert not self.told_apart, "\n".join(self.told_apart)
+        assert not self.distinguished, "\n".join(self.distinguished)

@@ -44,7 +44,7 @@ def add(root: CommandGroup) -> None:
         ] = None,
     ) -> None:
         """Ask a question and print the answer as it is generated."""
-        asked = calls.chat(
+        request = calls.chat(
             model,
             prompt,
             system=system,
@@ -54,10 +54,10 @@ def add(root: CommandGroup) -> None:
             stream=not session.as_json,
         )
         if session.as_json:
-            session.json(session.client.call(asked))
+            session.json(session.client.call(request))
             return
         served, generation = None, ""
-        for chunk in session.client.stream(asked):
+        for chunk in session.client.stream(request):
             generation = str(chunk.get("id") or generation)
             if "lorafleet" in chunk:
                 served = Served.model_validate(chunk["lorafleet"])

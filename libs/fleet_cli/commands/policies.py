@@ -9,10 +9,11 @@ import typer
 
 from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
+from fleet_cli.commands.audit import trail
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts
 
-policies = CommandGroup("Show and set the approval policies of domains.")
+policies = CommandGroup("Show and set the approval policies of domains, and show their audit trail.")
 
 Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="The domain.")]
 
@@ -40,6 +41,13 @@ def set_(
     current = session.client.call(calls.policy(domain))
     found = session.client.call(calls.set_policy(domain, {**current, **changes}))
     session.answer(found, facts(found))
+
+
+@policies.command("audit")
+def audit(session: Session, domain: Domain) -> None:
+    """Show who changed a domain's approval policy, when, and what."""
+    found = session.client.call(calls.policy_audit(domain))
+    session.answer(found, trail(found))
 
 
 def _setting(text: str) -> tuple[str, object]:

@@ -120,7 +120,7 @@ def begin(request: v1.TrainingRequested) -> Loop:
 
 
 def advance(loop: Loop, happened: Happened) -> Loop:  # noqa: PLR0911 - one line an event
-    """The loop after something happened; the same loop when that is none of its business, old or repeated."""
+    """The loop after an event; the same loop where the event is of another job, old or repeated."""
     if loop.outcome in (Outcome.ACTIVE, Outcome.REJECTED, Outcome.FAILED):
         return loop
     match happened:

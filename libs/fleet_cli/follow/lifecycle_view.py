@@ -27,17 +27,17 @@ RULE = "=" * 70
 
 def header(loop: Loop) -> list[str]:
     """The request."""
-    asked = loop.request
-    rank = asked.hyperparameters.rank if asked.hyperparameters else None
-    threshold = asked.auto_approve_threshold
+    request = loop.request
+    rank = request.hyperparameters.rank if request.hyperparameters else None
+    threshold = request.auto_approve_threshold
     return [
         RULE,
         "🚀 Starting LoRA Adapter Lifecycle Pipeline",
         RULE,
-        f"Domain: {asked.domain}",
-        f"Method: {asked.method or 'lora'}" + (f", rank {rank}" if rank else ""),
-        f"Query: {asked.query or '(all recorded samples)'}",
-        f"Golden Dataset: {asked.golden_dataset_id or '(newest of the domain)'}",
+        f"Domain: {request.domain}",
+        f"Method: {request.method or 'lora'}" + (f", rank {rank}" if rank else ""),
+        f"Query: {request.query or '(all recorded samples)'}",
+        f"Golden Dataset: {request.golden_dataset_id or '(newest of the domain)'}",
         f"Auto-approve threshold: {'the policy of the domain' if threshold is None else f'{threshold:g}'}",
         f"Job: {loop.job_id}",
         RULE,

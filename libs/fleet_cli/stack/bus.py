@@ -26,7 +26,7 @@ def bus_command(home: Home, port: int, monitor: int, users: dict[str, str]) -> C
 
     Args:
         port: where clients connect.
-        monitor: where its health can be asked over HTTP.
+        monitor: where its health is served over HTTP.
         users: user name → public nkey.
     """
     config = home.nats / "server.conf"

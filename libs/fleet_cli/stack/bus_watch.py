@@ -62,7 +62,7 @@ class BusWatch:
                 refused = 0
 
     def fault(self) -> str:
-        """Why the server stores nothing, in its own words; "" while it does, or cannot be asked."""
+        """Why the server stores nothing, in its own words; "" while it does, or is unavailable."""
         try:
             with urllib.request.urlopen(self._url, timeout=3):  # noqa: S310 - our own http address
                 return ""

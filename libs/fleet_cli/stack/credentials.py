@@ -28,7 +28,7 @@ TOKENS: dict[str, tuple[str, ...]] = {
     "admin": tuple(scope for scope in SCOPES if scope != "candidates"),
     "upstream": ("adapters:read", "train", "generate", "feedback"),
     "registry": ("adapters:read",),
-    # `generate`: a generator of synthetic records asks the base model.
+    # `generate`: a generator of synthetic records calls the base model.
     "trainer": ("adapters:read", "generate"),
     "evaluator": ("adapters:read", "generate", "candidates"),
     "router": ("adapters:read",),

@@ -18,7 +18,7 @@ _SCHEMA, _RECORD_BATCH = 1, 3
 
 
 class Malformed(ValueError):
-    """Not the Arrow file we expect; the message says where."""
+    """Not the expected Arrow file; the message gives the place."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a file's framing says once it has been checked. tensors: first byte and end of all buffers."""
+    """A file's framing after its checks. tensors: first byte and end of all buffers."""
 
     digest: str
     stored: StoredCard
@@ -76,7 +76,7 @@ def prefault(mapped: mmap.mmap) -> None:
 def read_card(data: memoryview, identity: Identity) -> LoRACard:
     """The card in a mapped file. Raises Malformed, DocumentInvalid or InvalidAdapter."""
     layout = _layouts.get(identity) or _layout(data)
-    # Where the layout was known, equal bytes are what says that it still holds.
+    # Where the layout was known, equal bytes show that it still holds.
     found = checksum_of(data, layout.checksum, layout.tensors, in_front=layout.schema_in_front)
     if found != layout.checksum:
         raise Malformed("the file does not have the recorded checksum: altered")
@@ -163,7 +163,7 @@ def _columns(batch: Batch, stored: StoredCard) -> dict[str, _Column]:
     for number, (name, kind, shape, dtype) in enumerate(expected):
         own_name, own_type = batch.columns[number]
         if own_name != name or not _is_tensor(own_type, kind, shape) or name in columns:
-            raise Malformed(f"column {number} is {own_name!r} {own_type}, the card says {name!r} {kind} {list(shape)}")
+            raise Malformed(f"column {number} is {own_name!r} {own_type}, the card has {name!r} {kind} {list(shape)}")
         (_, validity), (_, child_validity), (start, length) = batch.buffers[3 * number : 3 * number + 3]
         needed = math.prod(shape) * dtype.itemsize
         if validity or child_validity or length < needed or start % LEAST_ALIGNMENT:
@@ -185,7 +185,7 @@ def _is_tensor(own: pa.DataType, kind: str, shape: tuple[int, ...]) -> bool:
 
 
 def _verify(stored: StoredCard, values: Mapping[str, Array]) -> None:
-    """sha256 of every column, on all cores. Raises Malformed at the first that is not what the card says."""
+    """sha256 of every column, on all cores. Raises Malformed at the first that differs from the card."""
     claims = [(tensor.column, tensor.sha256) for tensor in stored.tensors]
     claims += [(tensor.scales.column, tensor.scales.sha256) for tensor in stored.tensors if tensor.scales]
 

@@ -19,7 +19,7 @@ _NAMES = {dtype: name for name, dtype in _NUMPY.items()}
 def map_weights(path: Path, only: str | None = None) -> dict[str, Array]:
     """The file's tensors as read-only views of the mapped file; float32, float16 and bfloat16 only.
 
-    only: name of the one tensor that is wanted, whatever the others are.
+    only: name of the one tensor to read; the others are not looked at.
     """
     entries = read_header(path)
     first, length = 0, 0

@@ -156,7 +156,7 @@ class GraphDecoder:
         self._send(tuple(self._lengths))
 
     def collect(self) -> Drawn:
-        """The tokens of the oldest step (or prompts) that nobody has collected; waits for them."""
+        """The tokens of the oldest step (or prompts) not collected yet; waits for them."""
         places, found, event = self._launched.popleft()
         if event is not None:
             event.synchronize()

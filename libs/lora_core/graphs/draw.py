@@ -35,7 +35,7 @@ def drawn(
     """The next token of each row, [rows]: nucleus sampling, greedy where the temperature is 0.
 
     A token stays while the mass before it is below top_p, so that the likeliest always stays. The same seed and counter
-    draw the same token from the same logits, whatever the other rows are.
+    draw the same token from the same logits, independent of the other rows.
 
     logits: float32 [rows, vocabulary]. temperature, top_p: float32 [rows]. seeds, counters: int64 [rows].
     """

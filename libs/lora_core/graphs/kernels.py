@@ -1,6 +1,6 @@
 """The adapters' products as two Triton kernels a site: shrink reads A, expand reads B. Imported where there is a GPU.
 
-Each reads the slot of its row from memory, so that a captured launch serves whatever adapters the rows have at the
+Each reads the slot of its row from memory, so that a captured launch serves the adapters that the rows have at the
 time. The input is cut into chunks for shrink, whose sums expand adds up in their order: no atomic operations, and the
 same numbers in every run. A program does 16 of an adapter's ranks; programs beyond a row's rank end at once.
 """

@@ -118,7 +118,7 @@ def to_gguf(card: LoRACard, path: Path | str, model: Path | str, quantisation: Q
 
 
 def gguf_package() -> Any:
-    """The package `gguf`; raises ImportError that says how to get it."""
+    """The package `gguf`; raises ImportError with how to install it."""
     try:
         import gguf
     except ImportError as error:
@@ -166,7 +166,7 @@ def _file_alpha(card: LoRACard) -> float:
 
 
 def _folded(weights: LoRAWeights, factor: float) -> Array:
-    """B times the factor; B itself, dtype and bits, where float32 cannot tell the factor from 1."""
+    """B times the factor; B itself, dtype and bits, where float32 cannot distinguish the factor from 1."""
     if np.float32(factor) == 1:
         return weights.b
     with np.errstate(over="ignore"):  # refused below, with the numbers
@@ -192,7 +192,7 @@ def rope_order(module: str, rows: int, heads: int) -> Array:
     transformers rotates dimension i of a head with i + half, llama.cpp's llama rotates neighbours 2i and 2i + 1.
     """
     if rows % (2 * heads):
-        raise InvalidAdapter(f"{module} outputs", rows, f"a multiple of twice the {heads} heads that config.json says")
+        raise InvalidAdapter(f"{module} outputs", rows, f"a multiple of twice the {heads} heads in config.json")
     return np.arange(rows).reshape(heads, 2, rows // heads // 2).swapaxes(1, 2).reshape(rows)
 
 

@@ -62,7 +62,7 @@ def _opened(gguf: Any, path: Path) -> Any:
         KeyError,
         OverflowError,
         TypeError,
-    ) as error:  # it trusts what a file says of itself
+    ) as error:  # it trusts a file's own header
         raise CorruptAdapter(path, f"not a GGUF file that can be read: {error}") from None
 
 

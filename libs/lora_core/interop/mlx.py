@@ -24,7 +24,7 @@ WEIGHTS = "adapters.safetensors"
 
 _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_a|lora_b|m)")
 _PARAMETERS = {"rank", "scale", "dropout", "keys"}
-# Where the adapter came from; everything else in mlx-lm's configuration says how it was trained.
+# Where the adapter came from; everything else in mlx-lm's configuration describes how it was trained.
 _KEPT = ("model", "data", "fine_tune_type", "num_layers", "iters", "learning_rate", "seed")
 _NOT_LINEAR = ("embed_tokens", "lm_head", "wte")
 
@@ -51,7 +51,7 @@ def from_mlx(folder: Path | str, model: Path | str, name: str | None = None) -> 
         _check_parts(module, parts, kind)
         own = LoRAWeights(parts["lora_a"].T, parts["lora_b"].T, magnitude=parts.get("m"))
         if own.rank != rank:
-            raise InvalidAdapter(f"{module} rank", own.rank, f"{rank}, as {CONFIG} says")
+            raise InvalidAdapter(f"{module} rank", own.rank, f"{rank}, as in {CONFIG}")
         weights[module] = own
     card = LoRACard(
         name=name or folder.resolve().name,
@@ -82,7 +82,7 @@ def _parameters(config: Mapping[str, object]) -> tuple[int, float]:
     if not isinstance(parameters, dict):
         raise InvalidAdapter("lora_parameters", parameters, f"an object with rank and scale in {CONFIG}")
     if "alpha" in parameters:
-        # The first releases scaled by scale · alpha / rank, the later ones ignore alpha: nobody can tell from the file.
+        # The first releases scaled by scale · alpha / rank, the later ones ignore alpha: the file does not show which.
         expected = "absent: write the factor that is meant into scale and delete alpha"
         raise UnsupportedAdapter("lora_parameters.alpha", parameters["alpha"], expected)
     for key in parameters.keys() - _PARAMETERS:

@@ -64,7 +64,7 @@ def from_peft(
         own = LoRAWeights(**arrays, alpha=alphas.value_of(module))
         expected_rank = ranks.value_of(module) or rank
         if own.a.ndim == 2 and own.rank != expected_rank and has_effect(replace(own, base_bias=None)):
-            raise InvalidAdapter(f"{module} rank", own.rank, f"{expected_rank:g}, as {CONFIG} says")
+            raise InvalidAdapter(f"{module} rank", own.rank, f"{expected_rank:g}, as in {CONFIG}")
         weights[module] = own
     if both := rows.keys() & weights.keys():
         expected = "trained tokens of modules that have no LoRA matrices beside them"

@@ -19,7 +19,7 @@ class Handling(StrEnum):
     KEPT = "kept"
     """Where the adapter comes from: kept as the card's metadata."""
     TRAINING = "training alone"
-    """It says how the adapter was trained or on which layers, which the saved matrices show; any value is accepted."""
+    """How the adapter was trained or on which layers, which the saved matrices show; any value is accepted."""
     REFUSED = "refused unless unset"
     """It would change what the adapter computes in a way that is not applied."""
 
@@ -83,7 +83,7 @@ _BASE_CHANGING_INIT = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECA
 
 
 def check_keys(config: Mapping[str, object]) -> None:
-    """Raises UnsupportedAdapter naming the first key that asks for what is not applied."""
+    """Raises UnsupportedAdapter naming the first key that requires what is not applied."""
     if config.get("peft_type") != "LORA":
         raise UnsupportedAdapter("peft_type", config.get("peft_type"), "LORA")
     init = config.get("init_lora_weights")

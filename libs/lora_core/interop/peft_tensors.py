@@ -22,7 +22,7 @@ _FIELDS = {
     "lora_magnitude_vector": "magnitude", "lora_magnitude_vector.weight": "magnitude",
     "lora_B.bias": "lora_bias", "base_layer.bias": "base_bias", "bias": "base_bias",
 }  # fmt: skip
-# What VeLoRA and MonteCLoRA need to go on training.
+# What VeLoRA and MonteCLoRA need to continue training.
 _TRAINING_STATE = re.compile(r".+\.(?:lora_velora_embed|lora_monteclora_sampler)(?:\..+)?")
 
 
@@ -30,7 +30,7 @@ def arrays_of(tensors: Mapping[str, Array], base: LayerShapes | None) -> dict[st
     """Module → the fields of its LoRAWeights; by the loaded model's names where `base` is given.
 
     base: all layers of the base model, with its folder. PEFT saves copies of base weights: of embeddings and heads that
-    are adapted, or asked for with save_embedding_layers. They are compared, and must be the base model's own.
+    are adapted, or requested with save_embedding_layers. They are compared, and must be the base model's own.
     Raises UnsupportedAdapter or InvalidAdapter.
     """
     found, copies = _sorted_out(tensors)
@@ -120,7 +120,7 @@ def _bias_alone(
 
 
 def _check_vocabulary(found: Mapping[str, Mapping[str, Array]], base: LayerShapes) -> None:
-    """An adapter on embedding or head of a resized vocabulary has that many rows, which says more than its shape."""
+    """An adapter on embedding or head of a resized vocabulary has that many rows, a clearer reason than its shape."""
     for module, arrays in found.items():
         layer = base.description.layers.get(module) if base.description else None
         if layer is None or layer.kind == "linear" or not arrays["a"].ndim == arrays["b"].ndim == 2:

@@ -66,7 +66,7 @@ class SlotMemory:
         """Have the system provide the memory that an adapter of this rank would take in a slot, in the background.
 
         The first touch of a page costs more than the copy into it, on virtual machines ten times as much. The slot's
-        numbers are not changed, so that nobody has to wait for this.
+        numbers are not changed, so that no request waits for this.
         """
         size = rank * self.unit
         if self._numbers is None or self._numbers.device.type != "cpu" or self._dirty[slot] >= size:
@@ -77,7 +77,7 @@ class SlotMemory:
         return thread
 
     def release(self, slot: int) -> None:
-        """Give the memory of a slot that nobody uses back to the system, where it takes it; its numbers are then 0."""
+        """Give the memory of an unused slot back to the system, where it takes it; its numbers are then 0."""
         if self._numbers is None or self._numbers.device.type != "cpu":
             return
         numbers = self._numbers[slot]

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 from dataclasses import asdict
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.evaluator.golden.samples import GoldenSample
+from services.evaluator.sandbox import sandbox
+from services.evaluator.sandbox.sandbox import Limits, SandboxUnavailable, Stopped
 
 MAX_OUTPUT = 64_000
 """Bytes of standard output; a number takes fewer."""
@@ -30,6 +33,10 @@ class CommandSettings(BaseModel):
     """Of one answer; then the process and its children are killed."""
     memory_mb: int = Field(default=512, ge=16)
     """Address space."""
+    confined: bool = False
+    """Run in the sandbox: no network, no further process or thread, nothing written but in its own folder."""
+    reads: tuple[str, ...] = ()
+    """Folders that a confined command may read, beside system libraries and its program's own."""
 
 
 class MetricFault(Exception):
@@ -38,6 +45,9 @@ class MetricFault(Exception):
 
 async def measure(settings: CommandSettings, sample: GoldenSample, answer: str) -> object:
     """What the command printed, as JSON. Raises MetricFault."""
+    order = json.dumps({"sample": asdict(sample), "answer": answer}, ensure_ascii=False).encode()
+    if settings.confined:
+        return _value(await _confined(settings, order))
     limits = (str(settings.memory_mb * 1024), str(int(settings.seconds) + 1))
     process = await asyncio.create_subprocess_exec(
         *("/bin/sh", "-c", _LIMITED, "sh", *limits, *settings.command),
@@ -47,7 +57,6 @@ async def measure(settings: CommandSettings, sample: GoldenSample, answer: str) 
         env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},  # none of the service's credentials
         start_new_session=True,
     )
-    order = json.dumps({"sample": asdict(sample), "answer": answer}, ensure_ascii=False).encode()
     try:
         async with asyncio.timeout(settings.seconds):
             printed = await _talk(process, order)
@@ -59,6 +68,30 @@ async def measure(settings: CommandSettings, sample: GoldenSample, answer: str) 
         await process.wait()
     if status != 0:
         raise MetricFault(f"exited with status {status}")
+    return _value(printed)
+
+
+async def _confined(settings: CommandSettings, order: bytes) -> bytes:
+    program = shutil.which(settings.command[0])
+    if program is None:
+        raise MetricFault(f"{settings.command[0]} is no program")
+    limits = Limits(seconds=settings.seconds, memory_mb=settings.memory_mb, output_bytes=MAX_OUTPUT)
+    reads = [*settings.reads, *_folders_of(program)]
+    try:
+        ended = await sandbox.run([program, *settings.command[1:]], order, limits, reads)
+    except (Stopped, SandboxUnavailable) as fault:
+        raise MetricFault(str(fault)) from None
+    if ended.status != 0:
+        raise MetricFault(f"exited with status {ended.status}")
+    return ended.output
+
+
+def _folders_of(program: str) -> set[str]:
+    """Where the program stands, as it is called and as it is."""
+    return {os.path.dirname(program), os.path.dirname(os.path.realpath(program))}
+
+
+def _value(printed: bytes) -> object:
     try:
         found: object = json.loads(printed)
     except ValueError:

@@ -1,33 +1,34 @@
 """The metrics that the settings name, and what they make of an answer.
 
 A plug-in is a function `metric(sample: GoldenSample, answer: str) -> float | None`, pure, with values from 0 to 1 and
-None where it does not apply, under the entry point group `lorafleet.metrics`. It runs in a thread of the evaluator.
+None where it does not apply, under the entry point group `lorafleet.metrics`. It runs in a thread of the evaluator, or,
+where the settings confine it, in a process of its own in the sandbox.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import structlog
 
-from services.evaluator.answer_metrics import command, text_metrics
+from services.evaluator.answer_metrics import command, plug_in, text_metrics
 from services.evaluator.answer_metrics.command import CommandSettings, MetricFault
 from services.evaluator.answer_metrics.measured import Measured
+from services.evaluator.answer_metrics.plug_in import GROUP, PureMetric, UnknownMetric
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.openai_client import OpenAIClient
+from services.evaluator.sandbox.sandbox import Limits
 
 log = structlog.get_logger()
 
-GROUP = "lorafleet.metrics"
 EMBEDDING = "embedding_similarity"
 ACCURACY = "golden_dataset_accuracy"
 """Every evaluation's: the fraction of passed samples. No metric may have its name."""
-PureMetric = Callable[[GoldenSample, str], float | None]
 BUILT_IN: Mapping[str, PureMetric] = {
     "exact_match": text_metrics.exact_match,
     "token_f1": text_metrics.token_f1,
@@ -37,16 +38,27 @@ BUILT_IN: Mapping[str, PureMetric] = {
 }
 
 
-class UnknownMetric(ValueError):
-    """The settings name a metric that there is not, or that cannot be loaded."""
-
-
 class AnswerMetrics:
     """Measures every answer by the same metrics."""
 
-    def __init__(self, names: Sequence[str], commands: Mapping[str, CommandSettings], embeddings_model: str) -> None:
-        """Raises UnknownMetric."""
-        self._pure = {name: _pure(name) for name in names if name != EMBEDDING}
+    def __init__(
+        self,
+        names: Sequence[str],
+        commands: Mapping[str, CommandSettings],
+        embeddings_model: str,
+        *,
+        confined: Sequence[str] = (),
+        unavailable: str = "",
+    ) -> None:
+        """Plug-ins among `confined` run in the sandbox; `unavailable` is why there is none. Raises UnknownMetric."""
+        if (sandboxed := [*confined, *(name for name, one in commands.items() if one.confined)]) and unavailable:
+            raise UnknownMetric(f"{sandboxed[0]!r} cannot be confined on this machine: {unavailable}")
+        if ACCURACY in names:
+            raise UnknownMetric(f"metrics: {ACCURACY!r} is always there; leave it out")
+        if wrong := [name for name in confined if name not in names or name in BUILT_IN or name == EMBEDDING]:
+            raise UnknownMetric(f"confined_metrics: {wrong[0]!r} is no plug-in among metrics")
+        self._pure = {name: _pure(name) for name in names if name not in {EMBEDDING, *confined}}
+        self._confined = {name: plug_in.entry_point(name, _known()) for name in confined}
         self._commands = dict(commands)
         self._embeddings_model = embeddings_model if EMBEDDING in names else ""
         if taken := sorted({ACCURACY, *names} & set(commands)):
@@ -57,6 +69,8 @@ class AnswerMetrics:
         found: dict[str, Measured | None] = {}
         for name, metric in self._pure.items():
             found[name] = await _checked(asyncio.to_thread(metric, sample, answer), name)
+        for name, entry in self._confined.items():
+            found[name] = await _checked(plug_in.measure(entry, Limits(), sample, answer), name)
         for name, settings in self._commands.items():
             found[name] = await _checked(command.measure(settings, sample, answer), name)
         if self._embeddings_model:
@@ -67,22 +81,15 @@ class AnswerMetrics:
 
 def _pure(name: str) -> PureMetric:
     """A built-in metric, or the plug-in of that name."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    found = list(entry_points(group=GROUP, name=name))
-    if len(found) != 1 or name == ACCURACY:
-        known = ", ".join(sorted({*BUILT_IN, EMBEDDING, *(one.name for one in entry_points(group=GROUP))}))
-        raise UnknownMetric(
-            f"metrics: {name!r} is {'no metric' if not found else 'not to be had once'}; known: {known}"
-        )
-    try:
-        return cast(PureMetric, found[0].load())
-    except Exception as error:
-        raise UnknownMetric(f"metrics: plug-in {name!r} ({found[0].value}) cannot be loaded: {error!r}") from error
+    return BUILT_IN[name] if name in BUILT_IN else plug_in.loaded(plug_in.entry_point(name, _known()))
+
+
+def _known() -> str:
+    return ", ".join(sorted({*BUILT_IN, EMBEDDING, *(one.name for one in entry_points(group=GROUP))} - {ACCURACY}))
 
 
 async def _checked(running: Awaitable[Any], name: str) -> Measured | None:
-    """What a metric gave, if that is a value; whatever a plug-in raises costs its own value alone."""
+    """What a metric gave, if that is a value; what a plug-in raises costs its own value alone."""
     try:
         value = await running
     except MetricFault as fault:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from fleet_statistics.intervals import SCALE, Interval, mean_score
 from services.evaluator.answer_metrics.measured import Measured
-from services.evaluator.statistics import SCALE, Interval, mean_score
 
 
 @dataclass(frozen=True)

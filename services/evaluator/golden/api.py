@@ -12,6 +12,7 @@ from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.evaluator.access import Reader, Running, Writer, visible_golden
+from services.evaluator.code_tests.code_tests import first_fault
 from services.evaluator.domain import BadVersion
 from services.evaluator.golden import publication as golden_publication
 from services.evaluator.golden import samples as golden
@@ -90,6 +91,8 @@ async def import_samples(
         domain = (await visible_golden(connection, dataset_id, None, caller)).domain
     text = await _text(request)
     samples = await _read(text, domain)
+    if fault := await first_fault(service.parts.tests, samples):
+        raise Problem(422, "Invalid samples", f"nothing was imported: {fault}", field="tests")
     async with service.transaction() as tx:
         change = await golden_sets.set_samples(tx.connection, dataset_id, samples, replace=replace, by=caller.subject)
         if change.changed:

@@ -48,11 +48,11 @@ async def publish_missed(service: EvaluatorService) -> None:
 
 
 def events(version: GoldenVersion, samples: Sequence[GoldenSample], revision: int) -> Iterator[GoldenDatasetPublished]:
-    """One event for each `PART` prompts. A prompt that is asked with its context is there with and without it."""
+    """One event for each `PART` prompts. A prompt that is sent with its context is there with and without it."""
     # Here, since an idle evaluator does without.
     from fleet_kit.text_fingerprints import SCHEME, digest, signatures
 
-    texts = list(dict.fromkeys(_asked(samples, version.context_use)))
+    texts = list(dict.fromkeys(_prompts(samples, version.context_use)))
     prints = [
         GoldenPrint(digest=digest(text).hex(), signature=base64.b64encode(signature.astype("<u4").tobytes()).decode())
         for text, signature in zip(texts, signatures(texts), strict=True)
@@ -71,7 +71,7 @@ def events(version: GoldenVersion, samples: Sequence[GoldenSample], revision: in
         )
 
 
-def _asked(samples: Sequence[GoldenSample], use: ContextUse) -> Iterator[str]:
+def _prompts(samples: Sequence[GoldenSample], use: ContextUse) -> Iterator[str]:
     for sample in samples:
         yield sample.prompt
         yield sample.question(use)

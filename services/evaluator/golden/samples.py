@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,8 @@ class Turn:
 class GoldenSample:
     """One question with the answer that is wanted. expected_score is what the expected output is worth, 0 to 1.
 
-    `history` has the turns before the question, from the user's first to an assistant's last.
+    `history` has the turns before the question, from the user's first to an assistant's last. `tests` is Python that
+    has to run to its end behind the answer's code, in one namespace.
     """
 
     sample_id: str
@@ -48,6 +50,7 @@ class GoldenSample:
     context: str = ""
     system: str = ""
     history: tuple[Turn, ...] = ()
+    tests: str = ""
 
     @property
     def rules(self) -> dict[Criterion, tuple[Rule, ...]]:
@@ -55,7 +58,7 @@ class GoldenSample:
         return parse_stored(self.criteria)
 
     def question(self, use: ContextUse) -> str:
-        """What the model is asked."""
+        """The question to the model."""
         return f"{self.context}\n\n{self.prompt}" if use == "prompt" and self.context else self.prompt
 
     def messages(self, use: ContextUse) -> list[dict[str, str]]:
@@ -108,6 +111,7 @@ class _Line(BaseModel):
     context: str = ""
     system: str = ""
     history: list[_Turn] = Field(default_factory=list, max_length=MAX_TURNS)
+    tests: str = ""
     domain: str | None = None  # accepted for convenience; must be the data set's
 
 
@@ -171,6 +175,7 @@ def _sample(number: int, line: str, domain: str) -> tuple[GoldenSample | list[Li
     if raw.domain not in (None, domain):
         errors.append(LineError(number, "domain", f"{raw.domain!r}, but the data set's domain is {domain!r}"))
     errors += _history_errors(number, raw.history)
+    errors += _test_errors(number, raw.tests)
     broken, cost = _rule_errors(number, raw.criteria, raw.expected_output)
     errors += broken
     if errors:
@@ -189,6 +194,7 @@ def _sample(number: int, line: str, domain: str) -> tuple[GoldenSample | list[Li
         context=raw.context,
         system=raw.system,
         history=history,
+        tests=raw.tests,
     )
     return sample, cost
 
@@ -201,6 +207,18 @@ def _history_errors(number: int, history: Sequence[_Turn]) -> list[LineError]:
     if len(history) % 2:
         return [LineError(number, "history", "ends with the user; the question itself goes into `prompt`")]
     return []
+
+
+def _test_errors(number: int, tests: str) -> list[LineError]:
+    if not tests:
+        return []
+    try:
+        parsed = ast.parse(tests)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return [LineError(number, "tests", f"is no Python: {error}")]
+    return (
+        [] if parsed.body else [LineError(number, "tests", "tests nothing; write for example `assert add(1, 2) == 3`")]
+    )
 
 
 def _rule_errors(number: int, criteria: Mapping[str, str], expected: str) -> tuple[list[LineError], int]:
@@ -225,7 +243,8 @@ def _short(value: JsonValue | object) -> str:
 def to_line(sample: GoldenSample) -> str:
     """Canonical JSON of a sample: fixed field order, UTF-8 as it is.
 
-    `system` and `history` are there only where they hold something: content from before they existed keeps its digest.
+    `system`, `history` and `tests` are there only where they hold something: content from before they existed keeps its
+    digest.
     """
     turns = [{"role": turn.role, "content": turn.content} for turn in sample.history]
     return json.dumps(
@@ -239,6 +258,7 @@ def to_line(sample: GoldenSample) -> str:
             "context": sample.context,
             **({"system": sample.system} if sample.system else {}),
             **({"history": turns} if turns else {}),
+            **({"tests": sample.tests} if sample.tests else {}),
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -251,7 +271,7 @@ def write_jsonl(samples: Iterable[GoldenSample]) -> str:
 
 
 def digest(samples: Iterable[GoldenSample], use: ContextUse = "note") -> str:
-    """sha256 of what is asked and judged: how the context is used, then the canonical lines sorted by sample id.
+    """sha256 of what is prompted and judged: how the context is used, then the canonical lines sorted by sample id.
 
     The same samples in any order are the same content.
     """

@@ -13,7 +13,7 @@ from services.evaluator.golden.samples import ContextUse, GoldenSample
 
 
 class Conflict(Exception):
-    """The data set exists in a way that forbids this; the message says what would be right."""
+    """The data set exists in a way that forbids this; the message gives what would be right."""
 
 
 class Unknown(Exception):
@@ -76,7 +76,7 @@ async def get(connection: Connection, dataset_id: str, version: str | None = Non
 
 
 def unknown(dataset_id: str, version: str | None = None) -> Unknown:
-    """What does not exist, or not for who asks: both read the same."""
+    """What does not exist, or not for this caller: both read the same."""
     return Unknown(f"golden data set {dataset_id!r}" + (f" version {version!r}" if version else "") + " does not exist")
 
 

@@ -45,7 +45,7 @@ async def add_version(
 
 
 async def lock_dataset(connection: Connection, dataset_id: str) -> None:
-    """Whoever changes, freezes or versions a data set waits here until the other's transaction has ended."""
+    """A change, freeze or version of a data set waits here until the other transaction has ended."""
     await connection.execute("select pg_advisory_xact_lock(hashtextextended('golden:' || $1, 0))", dataset_id)
 
 
@@ -102,8 +102,8 @@ async def add_samples(connection: Connection, dataset_id: str, version: str, add
     """Store all samples of an open version, in this order."""
     await connection.executemany(
         "insert into golden_sample (dataset_id, version, position, sample_id, prompt, expected_output,"
-        " expected_score, difficulty, criteria, context, system, history)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        " expected_score, difficulty, criteria, context, system, history, tests)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         [
             (
                 dataset_id,
@@ -118,6 +118,7 @@ async def add_samples(connection: Connection, dataset_id: str, version: str, add
                 sample.context,
                 sample.system,
                 [{"role": turn.role, "content": turn.content} for turn in sample.history],
+                sample.tests,
             )
             for position, sample in enumerate(added)
         ],

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.evaluator.statistics import CONFIDENCE, Interval
+from fleet_statistics.intervals import CONFIDENCE, Interval
 
 DRAWS = 500
 SEED = 20_261_201
 APART = 10.0
 """Points from which people's scores count as an order that the judge should have too."""
 LEAST = 5
-"""Answers below which nothing is said."""
+"""Answers below which no agreement is given."""
 MOST = 200
 """Answers that are looked at, the last ones: pairs are their square."""
 Numbers = NDArray[np.float64]
@@ -78,11 +78,11 @@ def krippendorff(judge: Numbers, human: Numbers) -> float | None:
 
 def pairwise_accuracy(judge: Numbers, human: Numbers) -> float | None:
     """Share of the pairs ordered by people in the judge's order; None without one."""
-    gaps, said = human[:, None] - human[None, :], judge[:, None] - judge[None, :]
-    ordered = gaps >= APART
+    human_gaps, judge_gaps = human[:, None] - human[None, :], judge[:, None] - judge[None, :]
+    ordered = human_gaps >= APART
     if not ordered.any():
         return None
-    return float(((said > 0) + 0.5 * (said == 0))[ordered].mean())
+    return float(((judge_gaps > 0) + 0.5 * (judge_gaps == 0))[ordered].mean())
 
 
 def _correlation(one: Numbers, other: Numbers) -> float | None:

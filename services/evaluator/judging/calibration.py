@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fleet_statistics.intervals import SCALE
 from services.evaluator.judging.agreement import Labelled
-from services.evaluator.statistics import SCALE
 
 LEAST = 20
 """Labelled answers that a calibration takes."""
@@ -40,7 +40,7 @@ UNCALIBRATED = Calibration(0.0, 1.0, 0)
 def fit(labelled: Sequence[Labelled]) -> Calibration | None:
     """The line of least squares from the judge's scores to people's; None for fewer than `LEAST` answers.
 
-    A judge whose scores do not rise with people's gets a slope of 0: it tells nothing of an answer but the average.
+    A judge whose scores do not rise with people's gets a slope of 0: it knows nothing of an answer but the average.
     """
     if len(labelled) < LEAST:
         return None

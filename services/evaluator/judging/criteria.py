@@ -19,7 +19,7 @@ rules. Rules are separated by `;` or a line break; their keywords are case-insen
     At least 5 words
     note: free text             for people and language-model judges; the reference judge does not score it
 
-Whoever breaks a rule has failed the sample (`is_must`), whatever else is right; rules on length alone lower their
+An answer that breaks a rule fails the sample (`is_must`), right elsewhere or not; rules on length alone lower their
 criterion only.
 
 A phrase is compared after Unicode normalisation, ignoring case, kinds of quote and dash, and white space, with
@@ -61,7 +61,7 @@ class Criterion(StrEnum):
 
 
 class UnknownRule(ValueError):
-    """A rule the reference judge cannot check; says which and what would be right."""
+    """A rule the reference judge cannot check; the message gives it and what would be right."""
 
     def __init__(self, field: str, rule: str, why: str) -> None:
         super().__init__(f"{field}: {rule!r}: {why}")
@@ -119,7 +119,7 @@ def scored(rules: Sequence[Rule]) -> tuple[Rule, ...]:
 
 
 def is_must(rule: Rule) -> bool:
-    """Whether an answer that breaks the rule has failed whatever else it says: all but those on length, and notes."""
+    """Whether an answer that breaks the rule has failed, with any other content: all but those on length, and notes."""
     return not isinstance(rule, Length | Note)
 
 

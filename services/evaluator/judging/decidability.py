@@ -12,13 +12,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import SequenceMatcher
 from typing import Protocol
 
 from services.evaluator.judging.criteria import Criterion, broken_musts, is_must
 from services.evaluator.judging.fact_overlap import (
     STOP_STEMS,
-    clauses,
     compare,
     is_number,
     names,
@@ -27,6 +25,8 @@ from services.evaluator.judging.fact_overlap import (
     terms,
 )
 from services.evaluator.judging.json_schema import JsonSchema
+from services.evaluator.judging.particles import particle_doubt
+from services.evaluator.judging.places import content, is_known, place_doubt
 from services.evaluator.judging.quantities import Quantity, quantities
 from services.evaluator.judging.rules import Exact, Rule
 from services.evaluator.judging.style_features import language, repetition
@@ -35,8 +35,6 @@ from services.evaluator.judging.vocabulary import GRAMMAR, OPPOSITES
 
 LOOP = 0.6
 """Of `style_features.repetition`: that much of an answer in circles is no answer."""
-NEAR = 0.4
-"""Overlap of two clauses' content words from which one is taken for the other's counterpart."""
 RECALL_WITH_RULES, RECALL_WITHOUT = 0.45, 0.8
 """Weighted share of the expected content that the answer keeps."""
 
@@ -60,14 +58,16 @@ class Settled:
     why: str
 
 
-def settle(sample: Sample, answer: str) -> Settled:  # noqa: PLR0911 - a table, first row that fits
-    """What the rules and facts of the sample make of the answer."""
+def settle(sample: Sample, answer: str, tested: bool | None = None) -> Settled:  # noqa: PLR0911 - first row that fits
+    """What the rules and facts of the sample make of the answer. `tested`: whether its tests passed, if it has any."""
     if not words(answer):
         return Settled(False, "the answer is empty")
-    if fold(answer) == fold(sample.expected_output):
+    if fold(answer) == fold(sample.expected_output) and tested is not False:
         return Settled(True, "it is the expected output")
     if broken := broken_musts(sample.rules, answer):
         return Settled(False, f"breaks {'; '.join(text for of_it in broken.values() for text in of_it)}")
+    if tested is not None:
+        return Settled(tested, "the tests pass" if tested else "the tests fail")
     if any(isinstance(rule, Exact) for rule in sample.rules.get(Criterion.ACCURACY, ())):
         return Settled(True, "it is one of the exact answers")
     if fault := no_answer(sample, answer):
@@ -80,7 +80,7 @@ def settle(sample: Sample, answer: str) -> Settled:  # noqa: PLR0911 - a table, 
 
 
 def no_answer(sample: Sample, answer: str) -> str:
-    """Why the answer is none, whatever words it has: an echo, a loop or a list of keywords; else empty."""
+    """Why the answer is none, with any words: an echo, a loop or a list of keywords; else empty."""
     if (
         set(terms(answer)) <= set(terms(sample.prompt))
         and not compare(sample.expected_output, sample.prompt, answer).adds
@@ -95,27 +95,27 @@ def no_answer(sample: Sample, answer: str) -> str:
 
 def _is_keyword_list(text: str) -> bool:
     """Many short fragments, or many words, hardly held together by grammar (articles, verbs of being, pronouns)."""
-    said = words(text)
-    if len(said) < 5:
+    tokens = words(text)
+    if len(tokens) < 5:
         return False
-    grammar = sum(word in GRAMMAR for word in said) / len(said)
-    stops = sum(word in STOP_STEMS for word in said) / len(said)
+    grammar = sum(word in GRAMMAR for word in tokens) / len(tokens)
+    stops = sum(word in STOP_STEMS for word in tokens) / len(tokens)
     fragments = [part for part in re.split(r"[,;:|/•\n]+|\s-\s|[.!?](?:\s|$)|->|→|\+", text) if words(part)]
-    size = len(said) / len(fragments)
+    size = len(tokens) / len(fragments)
     listed = (len(fragments) >= 3 and size <= 3.5 and grammar < 0.1) or (
         len(fragments) >= 4 and size <= 2 and grammar < 0.2
     )
-    return listed or (len(said) >= 7 and stops < 0.1)
+    return listed or (len(tokens) >= 7 and stops < 0.1)
 
 
 def _wrong_quantity(sample: Sample, answer: str) -> str:
     """Where a kind of quantity (a time, a sum of euros, a paragraph) has other values and none of the expected ones."""
-    wanted, said = quantities(sample.expected_output), quantities(answer)
-    told = {quantity.value for quantity in quantities(sample.prompt)}
+    wanted, answered = quantities(sample.expected_output), quantities(answer)
+    prompted = {quantity.value for quantity in quantities(sample.prompt)}
     for dimension in dict.fromkeys(q.dimension for q in wanted if q.dimension not in {"", "text"}):
-        expected = {q.value for q in wanted if q.dimension == dimension} - told
-        given = {q.value for q in said if q.dimension == dimension} - told
-        if expected and given and not expected & given and not expected & {q.value for q in said}:
+        expected = {q.value for q in wanted if q.dimension == dimension} - prompted
+        given = {q.value for q in answered if q.dimension == dimension} - prompted
+        if expected and given and not expected & given and not expected & {q.value for q in answered}:
             return f"{_written(given)} {dimension} instead of {_written(expected)}"
     return ""
 
@@ -126,7 +126,7 @@ def _written(values: Iterable[Decimal | str]) -> str:
 
 def _doubt(sample: Sample, answer: str) -> str:
     """Why the answer may be wrong although no rule is broken; empty where nothing speaks against it."""
-    # A schema vouches for the form, not for what is said in it.
+    # A schema vouches for the form, not for its content.
     of_accuracy = sample.rules.get(Criterion.ACCURACY, ())
     musts = any(is_must(rule) and not isinstance(rule, JsonSchema) for rule in of_accuracy)
     kept = compare(sample.expected_output, sample.prompt, answer)
@@ -135,22 +135,23 @@ def _doubt(sample: Sample, answer: str) -> str:
         or _doubt_of_names(sample, answer)
         or _doubt_of_polarity(sample, answer)
         or "; ".join((*kept.exchanged, *kept.reversed))
-        or _doubt_of_places(sample, answer)
+        or particle_doubt(sample.expected_output, answer)
+        or place_doubt(sample.expected_output, answer, set(terms(sample.prompt)), _in_rules(sample))
         or _doubt_of_words(sample, answer, kept.recall, with_rules=musts)
     )
 
 
 def _doubt_of_quantities(sample: Sample, answer: str) -> str:
-    told = quantities(sample.prompt)
-    wanted, said = quantities(sample.expected_output), quantities(answer)
-    missing = [q for q in wanted if not _among(q, said) and not _among(q, told)]
-    foreign = [q for q in said if not _among(q, wanted) and not _among(q, told)]
+    prompted = quantities(sample.prompt)
+    wanted, answered = quantities(sample.expected_output), quantities(answer)
+    missing = [q for q in wanted if not _among(q, answered) and not _among(q, prompted)]
+    foreign = [q for q in answered if not _among(q, wanted) and not _among(q, prompted)]
     if missing:
         return f"lacks the quantity {missing[0].written}"
     if foreign:
         return f"has the quantity {foreign[0].written}, which is nowhere expected"
-    order = [q for q in dict.fromkeys(wanted) if q in said]
-    if order != [q for q in dict.fromkeys(said) if q in order]:
+    order = [q for q in dict.fromkeys(wanted) if q in answered]
+    if order != [q for q in dict.fromkeys(answered) if q in order]:
         return "has the quantities in another order, so they may have changed places"
     return ""
 
@@ -165,13 +166,13 @@ def _among(quantity: Quantity, others: Sequence[Quantity]) -> bool:
 
 
 def _doubt_of_names(sample: Sample, answer: str) -> str:
-    expected, told, said = _names(sample.expected_output), set(terms(sample.prompt)), terms(answer)
-    if missing := sorted(expected - set(said) - told):
+    expected, prompted, answered = _names(sample.expected_output), set(terms(sample.prompt)), terms(answer)
+    if missing := sorted(expected - set(answered) - prompted):
         return f"lacks {missing[0]!r}"
-    if foreign := sorted(_names(answer) - set(terms(sample.expected_output)) - told - _in_rules(sample)):
+    if foreign := sorted(_names(answer) - set(terms(sample.expected_output)) - prompted - _in_rules(sample)):
         return f"names {foreign[0]!r}, which is nowhere expected"
-    order = [term for term in dict.fromkeys(terms(sample.expected_output)) if term in expected and term in said]
-    if order != [term for term in dict.fromkeys(said) if term in order]:
+    order = [term for term in dict.fromkeys(terms(sample.expected_output)) if term in expected and term in answered]
+    if order != [term for term in dict.fromkeys(answered) if term in order]:
         return "has the names in another order, so they may have changed places"
     return ""
 
@@ -185,16 +186,16 @@ def _names(text: str) -> set[str]:
 def _doubt_of_polarity(sample: Sample, answer: str) -> str:
     if negations(answer) != negations(sample.expected_output):
         return "negates more or less often than the expected output"
-    wanted, said = ([stem(word) for word in words(text)] for text in (sample.expected_output, answer))
+    wanted, answered = ([stem(word) for word in words(text)] for text in (sample.expected_output, answer))
     known = {stem(word) for word in words(sample.prompt)} | _in_rules(sample)
     for one, other in _OPPOSITES:
-        sides = [[term in one for term in text if term in one or term in other] for text in (wanted, said)]
+        sides = [[term in one for term in text if term in one or term in other] for text in (wanted, answered)]
         # What the expected output takes no side in, the answer may not take one in either: `free`, where nothing costs.
-        if not sides[0] and (taken := [term for term in said if term in one | other and term not in known]):
+        if not sides[0] and (taken := [term for term in answered if term in one | other and term not in known]):
             return f"has {taken[0]!r}, and the expected output neither it nor its opposite"
         if all(sides) and _runs(sides[0]) != _runs(sides[1]):
-            told = sorted({term for term in said if term in one or term in other})
-            return f"has {'/'.join(told)} otherwise than the expected output"
+            differing = sorted({term for term in answered if term in one or term in other})
+            return f"has {'/'.join(differing)} otherwise than the expected output"
     return ""
 
 
@@ -206,69 +207,14 @@ def _runs(items: Sequence[bool]) -> list[bool]:
     return [item for place, item in enumerate(items) if place == 0 or item != items[place - 1]]
 
 
-def _doubt_of_places(sample: Sample, answer: str) -> str:
-    """Where a clause comes back with one of its words exchanged for another, from elsewhere or from another clause: a
-    wrong entity, or a synonym, which words alone cannot tell apart; or with its words in another order."""
-    told, rules = set(terms(sample.prompt)), _in_rules(sample)
-    if exchanged := _exchanged_in_place(sample, answer, told | rules):
-        return exchanged
-    answered = [content for clause in clauses(answer) if (content := _content(clause))]
-    everywhere, said = set(_content(sample.expected_output)), set(_content(answer))
-    for clause in clauses(sample.expected_output):
-        wanted = _content(clause)
-        if len(wanted) < 2 or not answered:
-            continue
-        nearest = max(answered, key=lambda content: _overlap(wanted, content))
-        lost = [term for term in wanted if not _known(term, set(nearest))]
-        put = [term for term in nearest if not _known(term, set(wanted))]
-        if _overlap(wanted, nearest) >= NEAR and lost and [t for t in put if t not in told and t not in rules]:
-            return f"has {put[0]!r} where {lost[0]!r} is expected"
-        # Two that changed places are both in both texts; that the prompt has them too vouches for neither.
-        came = [term for term in put if term in everywhere]
-        went = [term for term in lost if term in said]
-        if _overlap(wanted, nearest) >= NEAR and came and went:
-            return f"has {came[0]!r} where {went[0]!r} is expected, which is elsewhere in the answer"
-        common = [term for term in wanted if term in nearest]
-        if not lost and common != [term for term in nearest if term in common]:
-            return f"has the words of {clause.strip()!r} in another order"
-    return ""
-
-
-def _exchanged_in_place(sample: Sample, answer: str, known: set[str]) -> str:
-    """A word or two of the expected output with words from nowhere in their place, the same words around them."""
-    wanted, said = terms(sample.expected_output), terms(answer)
-    blocks = SequenceMatcher(None, wanted, said, autojunk=False).get_opcodes()
-    for kind, start, end, begun, ended in blocks:
-        if kind != "replace" or end - start > 3 or ended - begun > 3:
-            continue
-        lost = [term for term in wanted[start:end] if term not in STOP_STEMS]
-        put = [t for t in said[begun:ended] if t not in STOP_STEMS and not _known(t, known | set(wanted))]
-        if lost and put:
-            return f"has {put[0]!r} where {lost[0]!r} is expected"
-    return ""
-
-
-def _content(clause: str) -> list[str]:
-    return [term for term in dict.fromkeys(terms(clause)) if term not in STOP_STEMS]
-
-
-def _overlap(one: Sequence[str], other: Sequence[str]) -> float:
-    return len(set(one) & set(other)) / len(set(one) | set(other))
-
-
 def _doubt_of_words(sample: Sample, answer: str, recall: float, *, with_rules: bool) -> str:
     known = set(terms(sample.expected_output)) | set(terms(sample.prompt)) | _in_rules(sample)
-    content = [term for term in dict.fromkeys(terms(answer)) if term not in STOP_STEMS]
-    foreign = [term for term in content if not _known(term, known)]
+    foreign = [term for term in content(answer) if not is_known(term, known)]
     if foreign:
         return f"has {', '.join(foreign[:5])}, which neither sample nor rules know"
     if recall < (RECALL_WITH_RULES if with_rules else RECALL_WITHOUT):
         return f"keeps {recall:.0%} of the expected content, too little to tell"
     return ""
-
-
-def _known(term: str, known: set[str]) -> bool:
-    return term in known or (len(term) >= 6 and any(other[:6] == term[:6] for other in known))
 
 
 def _in_rules(sample: Sample) -> set[str]:

@@ -1,4 +1,4 @@
-"""Sends requests to a judge's OpenAI-compatible endpoint, with its faults: busy, slow, away, refusing.
+"""Sends requests to a judge's OpenAI-compatible endpoint, with its faults: busy, slow, unavailable, refusing.
 
 Source: the API reference of OpenAI's chat completions, its error codes, and RFC 9110 (Retry-After).
 """
@@ -70,14 +70,14 @@ class JudgeEndpoint:
         self._settings = settings
         self._http = http
         self.places = asyncio.Semaphore(settings.concurrency)
-        """Held by whoever asks, from looking at the budget to having written down what was spent."""
+        """Held by a request, from looking at the budget to having written down what was spent."""
 
     async def send(self, body: bytes) -> Raw:
         """The answer to a JSON request; the caller holds one of the `places`.
 
         Raises:
             NoAnswer: no try was answered within its time.
-            Unready: busy or away for longer than its tries and waits last.
+            Unready: busy or unavailable for longer than its tries and waits last.
             EvaluationFailure: it refuses in a way that no repetition mends (key, quota, model, parameters).
         """
         slow, last = 0, ""
@@ -98,7 +98,7 @@ class JudgeEndpoint:
                     return Raw(response.content, time.monotonic() - begun)
                 self._count("busy" if response.status_code == 429 else "refused", begun)
                 last = f"{response.status_code} {self._check(response)}"
-                wait = self._asked_to_wait(response, wait, last)
+                wait = self._requested_wait(response, wait, last)
             if attempt + 1 < self._settings.tries:
                 await asyncio.sleep(wait)
         if slow == self._settings.tries:
@@ -132,7 +132,7 @@ class JudgeEndpoint:
             raise Unready(f"judges.{self._name}.key_file cannot be read: {error.strerror}") from error
 
     def _check(self, response: httpx.Response) -> str:
-        """What a refusal says; raises EvaluationFailure where no repetition mends it."""
+        """The text of a refusal; raises EvaluationFailure where no repetition mends it."""
         message, code = refusal_of(response)
         if code not in NEVER and (response.status_code in {408, 409, 425, 429} or response.status_code >= 500):
             return message
@@ -142,14 +142,14 @@ class JudgeEndpoint:
             f"judge {self._name!r} refused: {response.status_code} {message}; check its {check} (LORAFLEET_JUDGES)"
         )
 
-    def _asked_to_wait(self, response: httpx.Response, own: float, reason: str) -> float:
-        """Seconds until the next try: what Retry-After says, else our own. Raises Unready for more than the longest."""
-        asked = retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC))
-        if asked is None:
+    def _requested_wait(self, response: httpx.Response, own: float, reason: str) -> float:
+        """Seconds until the next try: from Retry-After, else our own. Raises Unready for more than the longest."""
+        requested = retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC))
+        if requested is None:
             return own
-        if asked > self._settings.longest_wait:
-            raise Unready(f"judge {self._name!r} wants {asked:g} s until the next request: {reason}")
-        return asked
+        if requested > self._settings.longest_wait:
+            raise Unready(f"judge {self._name!r} wants {requested:g} s until the next request: {reason}")
+        return requested
 
     def _count(self, outcome: str, begun: float) -> None:
         JUDGE_REQUESTS.labels(self._name, outcome).inc()
@@ -162,7 +162,7 @@ def _plain(headers: httpx.Headers) -> dict[str, str]:
 
 
 def retry_after(value: str, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
+    """Seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
     try:
         return max(0.0, float(int(value)))
     except ValueError:

@@ -1,6 +1,6 @@
 """Facts of a text: numbers, names and content words, and where an answer keeps, lacks or contradicts them. Pure.
 
-Lexical on purpose: a number or a name is either there or not, which no embedding can say. English and German.
+Lexical on purpose: a number or a name is either there or not, which no embedding can decide. English and German.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 
 from services.evaluator.judging.number_words import to_digits
 from services.evaluator.judging.text import fold, plain, sentences, words
-from services.evaluator.judging.vocabulary import NEGATIONS, STOPWORDS, SUFFIXES, UNITS
+from services.evaluator.judging.vocabulary import MONTHS, NEGATIONS, STOPWORDS, SUFFIXES, UNITS
 
 
 def stem(word: str) -> str:
@@ -45,16 +45,16 @@ def is_number(term: str) -> bool:
 @dataclass(frozen=True)
 class Fact:
     """One thing an answer should carry. weight: 3 a number, 2.5 a name or code, 1 another content word; what the
-    prompt says already counts a fifth, since repeating the question answers nothing."""
+    prompt has already counts a fifth, since repeating the question answers nothing."""
 
     term: str
     kind: str  # number, name, word
     weight: float
-    told: bool  # the prompt says it
+    prompted: bool  # the prompt has it
 
     @property
     def hard(self) -> bool:
-        return self.kind != "word" and not self.told
+        return self.kind != "word" and not self.prompted
 
 
 _WEIGHTS = {"number": 3.0, "name": 2.5, "word": 1.0}
@@ -62,13 +62,13 @@ _WEIGHTS = {"number": 3.0, "name": 2.5, "word": 1.0}
 
 def facts(expected: str, prompt: str) -> tuple[Fact, ...]:
     """The distinct facts of the expected output, in order."""
-    told, named = set(terms(prompt)), names(expected)
+    prompted, named = set(terms(prompt)), names(expected)
     found: dict[str, Fact] = {}
     for term in terms(expected):
         kind = "number" if is_number(term) else "name" if term in named else "word"
         if term in found or (kind == "word" and (term in STOP_STEMS or len(term) < 2)):
             continue
-        known = _said(term, told)
+        known = _has_term(term, prompted)
         found[term] = Fact(term, kind, _WEIGHTS[kind] * (0.2 if known else 1.0), known)
     return tuple(found.values())
 
@@ -101,7 +101,7 @@ class Kept:
     recall: float
     hard_recall: float | None
     missing: tuple[str, ...]
-    adds: bool  # keeps anything that the prompt did not say already
+    adds: bool  # keeps anything that the prompt does not have already
     exchanged: tuple[str, ...]
     none_right: bool  # every quantity of the expected output was exchanged
     reversed: tuple[str, ...]
@@ -114,31 +114,31 @@ class Kept:
 
 def compare(expected: str, prompt: str, answer: str) -> Kept:
     """What the answer keeps, lacks, contradicts and invents."""
-    wanted, said = facts(expected, prompt), terms(answer)
-    present = set(said)
-    held = [fact for fact in wanted if _said(fact.term, present)]
+    wanted, answered = facts(expected, prompt), terms(answer)
+    present = set(answered)
+    held = [fact for fact in wanted if _has_term(fact.term, present)]
     hard = [fact for fact in wanted if fact.hard]
     total, hard_total = sum(f.weight for f in wanted), sum(f.weight for f in hard)
     known = set(terms(expected)) | set(terms(prompt))
     exchanged = tuple(_exchanged(expected, answer))
     return Kept(
-        recall=sum(f.weight for f in held) / total if total else float(bool(said)),
+        recall=sum(f.weight for f in held) / total if total else float(bool(answered)),
         hard_recall=sum(f.weight for f in hard if f in held) / hard_total if hard_total else None,
-        missing=tuple(f.term for f in wanted if f not in held and not f.told),
+        missing=tuple(f.term for f in wanted if f not in held and not f.prompted),
         exchanged=exchanged,
         none_right=bool(exchanged) and len(exchanged) == len(_quantities(expected)),
         reversed=(*_swapped(expected, answer), *_reversed(expected, answer)),
-        adds=any(not f.told for f in held) or all(f.told for f in wanted),
-        inventions=tuple(dict.fromkeys(t for t in said if _counts(t) and t not in known)),
+        adds=any(not f.prompted for f in held) or all(f.prompted for f in wanted),
+        inventions=tuple(dict.fromkeys(t for t in answered if _counts(t) and t not in known)),
     )
 
 
 def _counts(term: str) -> bool:
-    """A number worth calling invented: not one that numbers a list or says `two people`."""
+    """A number worth calling invented: not one that numbers a list or counts, as in `two people`."""
     return is_number(term) and not (term.isdigit() and len(term) == 1)
 
 
-def _said(term: str, present: set[str]) -> bool:
+def _has_term(term: str, present: set[str]) -> bool:
     if term in present:
         return True
     long = len(term) >= 6 and term.isalpha()  # compounds and derivations: `certify` / `certificate`
@@ -157,24 +157,24 @@ def _quantities(text: str) -> dict[str, set[str]]:
 
 def _exchanged(expected: str, answer: str) -> list[str]:
     """`45 days` became `90 days`: the same noun, none of the expected numbers."""
-    wanted, said = _quantities(expected), _quantities(answer)
+    wanted, answered = _quantities(expected), _quantities(answer)
     return [
-        f"{'/'.join(sorted(said[noun]))} {noun} instead of {'/'.join(sorted(numbers))}"
+        f"{'/'.join(sorted(answered[noun]))} {noun} instead of {'/'.join(sorted(numbers))}"
         for noun, numbers in wanted.items()
-        if noun in said and not said[noun] & numbers
+        if noun in answered and not answered[noun] & numbers
     ]
 
 
 def _swapped(expected: str, answer: str) -> list[str]:
     """`15% before March, 8% after` became `8% before March, 15% after`: two numbers of one noun, each in the words
     that the other came with."""
-    wanted, said = _settings(expected), _settings(answer)
+    wanted, answered = _settings(expected), _settings(answer)
     return [
         f"{first} and {second} {noun} changed places"
         for noun, numbers in _quantities(expected).items()
-        for first, second in combinations(sorted(numbers & set(said) & set(wanted)), 2)
-        if _overlap(said[first], wanted[second]) > _overlap(said[first], wanted[first])
-        and _overlap(said[second], wanted[first]) > _overlap(said[second], wanted[second])
+        for first, second in combinations(sorted(numbers & set(answered) & set(wanted)), 2)
+        if _overlap(answered[first], wanted[second]) > _overlap(answered[first], wanted[first])
+        and _overlap(answered[second], wanted[first]) > _overlap(answered[second], wanted[second])
     ]
 
 
@@ -191,12 +191,12 @@ def _settings(text: str) -> dict[str, set[str]]:
 def _reversed(expected: str, answer: str) -> list[str]:
     """A clause came back with its negation dropped or added."""
     found = []
-    told = [(c, _content(c), negations(c)) for c in clauses(answer) if not c.rstrip().endswith("?")]
+    stated = [(c, _content(c), negations(c)) for c in clauses(answer) if not c.rstrip().endswith("?")]
     for clause in clauses(expected):
         mine, count = _content(clause), negations(clause)
         if not mine:
             continue
-        nearest = max(told, key=lambda other: _overlap(mine, other[1]), default=None)
+        nearest = max(stated, key=lambda other: _overlap(mine, other[1]), default=None)
         if nearest and _overlap(mine, nearest[1]) >= 0.6 and count % 2 != nearest[2] % 2:
             found.append(f"`{nearest[0].strip()}` reverses `{clause.strip()}`")
     if None not in (yes := (yes_or_no(expected), yes_or_no(answer))) and yes[0] != yes[1]:
@@ -210,8 +210,13 @@ _BOUND = re.compile(
 )
 
 
+_DAY = re.compile(rf"(?<=\d)\.\s+(?=(?:{'|'.join(sorted(MONTHS))})\b)", re.I)
+
+
 def clauses(text: str) -> list[str]:
-    return [part for sentence in sentences(text) for part in re.split(r"[;:,]\s", sentence) if part.strip()]
+    """Parts of sentences between commas, colons and semicolons; the point of `15. Februar` ends none."""
+    whole = sentences(_DAY.sub(" ", text))
+    return [part for sentence in whole for part in re.split(r"[;:,]\s", sentence) if part.strip()]
 
 
 def _content(clause: str) -> set[str]:

@@ -32,7 +32,7 @@ REFUSED: Mapping[str, str] = {
 
 
 class UnsuitableSchema(ValueError):
-    """A schema that no rule can have; says what would be right."""
+    """A schema that no rule can have; the message gives what would be right."""
 
 
 class Validator(Protocol):

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from services.evaluator.code_tests.code_tests import RULE, CodeRun, CodeTests
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging import reference_judge
 from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
-from services.evaluator.judging.judgement import Judgement
+from services.evaluator.judging.criteria import Criterion
+from services.evaluator.judging.judgement import Judgement, vetoed
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.signals import NOTHING, measure, texts_to_embed
 from services.evaluator.judging.text import words
@@ -45,6 +47,13 @@ class JudgeDescription:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
+def with_tests(judgement: Judgement, run: CodeRun | None) -> Judgement:
+    """The judgement of an answer whose sample has tests: failed ones are a broken must-rule."""
+    if run is None or run.passed:
+        return judgement
+    return vetoed(judgement, {Criterion.ACCURACY: (f"{RULE} ({run.why})",)})
+
+
 class Judge(Protocol):
     """One backend. `name` stands for all that its verdicts depend on: results are compared only under the same name."""
 
@@ -65,8 +74,9 @@ class Judge(Protocol):
 class ReferenceJudge:
     """The deterministic reference judge on a server's embeddings and its base model's likelihoods."""
 
-    def __init__(self, models: OpenAIClient, *, base_model: str, embeddings_model: str) -> None:
+    def __init__(self, models: OpenAIClient, *, base_model: str, embeddings_model: str, tests: CodeTests) -> None:
         self._models = models
+        self._tests = tests
         self._base_model = base_model
         self._embeddings_model = embeddings_model
 
@@ -93,7 +103,7 @@ class ReferenceJudge:
     ) -> Finding:
         """Raises what the client raises; an empty answer needs no model.
 
-        Earlier turns count as part of the prompt: what they give away is no merit of the answer.
+        Earlier turns count as part of the prompt: what they reveal is no merit of the answer.
         """
         if sample.history:
             sample = replace(sample, prompt=f"{sample.transcript}\n{sample.prompt}")
@@ -114,5 +124,7 @@ class ReferenceJudge:
             answer_likelihood=None if mine is None else max(mine, ABSURD),
             expected_likelihood=None if theirs is None else max(theirs, ABSURD),
         )
+        run = await self._tests.run(sample, answer)
         # A sample's rules may take a second of arithmetic; the event loop serves others meanwhile.
-        return Finding(await asyncio.to_thread(reference_judge.judge, sample, answer, signals), signals.to_json())
+        found = await asyncio.to_thread(reference_judge.judge, sample, answer, signals, run.passed if run else None)
+        return Finding(with_tests(found, run), signals.to_json())

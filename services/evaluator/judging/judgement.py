@@ -1,4 +1,4 @@
-"""What a judge says of one answer: five criteria, the overall score, and whether it could decide at all. Pure."""
+"""A judge's result for one answer: five criteria, the overall score, and whether it could decide at all. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Standing(StrEnum):
 
     DECIDED = "decided"
     UNDECIDED = "undecided"
-    """The judge saw the answer and cannot tell; its scores are an estimate."""
+    """The judge saw the answer and cannot decide; its scores are an estimate."""
     UNJUDGED = "unjudged"
     """No verdict could be had; there is no score."""
 
@@ -48,8 +48,8 @@ class Verdict:
 class Judgement:
     """All five verdicts and their weighted overall score, 0–100.
 
-    An unjudged answer has neither. `why` says what settled the answer, or why nothing did. `vetoes` are the
-    must-rules that it breaks: whatever its score, it has not passed.
+    An unjudged answer has neither. `why` is what settled the answer, or why nothing did. `vetoes` are the
+    must-rules that it breaks: with any score, it has not passed.
     """
 
     verdicts: Mapping[Criterion, Verdict]
@@ -81,7 +81,7 @@ def estimated(judgement: Judgement, why: str) -> Judgement:
 
 
 def failed(judgement: Judgement, why: str) -> Judgement:
-    """The judgement of an answer that is wrong for sure, whatever it has in common with the right one."""
+    """The judgement of an answer that is wrong for sure, however much it has in common with the right one."""
     verdicts = {
         criterion: Verdict(min(v.score, 0.0 if criterion is Criterion.ACCURACY else VETOED_AT_MOST), v.reason)
         for criterion, v in judgement.verdicts.items()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import httpx
 
 from fleet_kit.db import Connection
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.domain import Evaluation
 from services.evaluator.judging import calibration_store
 from services.evaluator.judging.endpoint import JudgeEndpoint
@@ -14,6 +15,7 @@ from services.evaluator.judging.judge import Judge, ReferenceJudge
 from services.evaluator.judging.llm_judge import LLMJudge
 from services.evaluator.judging.pairwise_judge import PairwiseJudge
 from services.evaluator.judging.panel_judge import Member, PanelJudge
+from services.evaluator.judging.panel_pairs import PairJudge, PanelPairs
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.settings import REFERENCE, EvaluatorSettings
 
@@ -22,15 +24,20 @@ class Judges:
     """Judges by golden data set and domain. Their endpoints are shared by all evaluations of this process."""
 
     def __init__(
-        self, settings: EvaluatorSettings, http: httpx.AsyncClient, models_for: Callable[[str], OpenAIClient]
+        self,
+        settings: EvaluatorSettings,
+        http: httpx.AsyncClient,
+        models_for: Callable[[str], OpenAIClient],
+        tests: CodeTests,
     ) -> None:
-        """models_for asks inference for one domain alone."""
+        """models_for gives access to inference for one domain alone."""
         self._settings = settings
         self._models_for = models_for
-        self._endpoints = {name: JudgeEndpoint(name, asked, http) for name, asked in settings.judges.items()}
+        self._tests = tests
+        self._endpoints = {name: JudgeEndpoint(name, chosen, http) for name, chosen in settings.judges.items()}
 
     async def judge(self, connection: Connection, evaluation: Evaluation, dataset_id: str) -> Judge:
-        """Who judges the evaluation with this golden data set, calibrated as known when it was asked for: taken up
+        """Who judges the evaluation with this golden data set, calibrated as known when it was requested: taken up
         again later, it is still the same judge."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
         if name not in self._settings.panels:
@@ -44,19 +51,24 @@ class Judges:
             members.append(Member(judge, fitted))
         return PanelJudge(name, members)
 
-    def pairwise(self, evaluation: Evaluation, dataset_id: str) -> PairwiseJudge | None:
-        """Who compares pairs of answers; None where the judge does not. A panel compares none."""
+    def pairwise(self, evaluation: Evaluation, dataset_id: str) -> PairJudge | None:
+        """Who compares pairs of answers: the judge, or a panel's members that do; None where nobody does."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
-        asked = self._settings.judges.get(name)
-        return PairwiseJudge(name, asked, self._endpoints[name]) if asked and asked.pairwise else None
+        comparing = {
+            member: PairwiseJudge(member, chosen, self._endpoints[member])
+            for member in self._settings.panels.get(name, (name,))
+            if (chosen := self._settings.judges.get(member)) and chosen.pairwise
+        }
+        return PanelPairs(comparing) if name in self._settings.panels and comparing else comparing.get(name)
 
     def _single(self, name: str, evaluation: Evaluation) -> Judge:
         reference = ReferenceJudge(
             self._models_for(evaluation.domain),
             base_model=evaluation.base_model,
             embeddings_model=self._settings.embedding_model_name,
+            tests=self._tests,
         )
         if name == REFERENCE:
             return reference
-        asked = self._settings.judges[name]
-        return LLMJudge(name, asked, self._endpoints[name], reference if asked.rules_first else None)
+        chosen = self._settings.judges[name]
+        return LLMJudge(name, chosen, self._endpoints[name], self._tests, reference if chosen.rules_first else None)

@@ -1,6 +1,6 @@
-"""What was asked of a judge and what it answered, kept raw: for audit and replay, for the budget, and for a resume.
+"""The requests to a judge and its answers, kept raw: for audit and replay, for the budget, and for a resume.
 
-Requests and answers lie in the object store by digest; PostgreSQL knows which evaluation asked which.
+Requests and answers lie in the object store by digest; PostgreSQL knows which evaluation sent which.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class StoredLedger:
         self._blobs = blobs
 
     async def recall(self, request: bytes) -> bytes | None:
-        """An answer that has left the object store is asked for again."""
+        """An answer that has left the object store is requested again."""
         async with self._transaction() as tx:
             answer = await judge_store.answer_of(tx.connection, *self._key, hashlib.sha256(request).hexdigest())
         if answer is None:

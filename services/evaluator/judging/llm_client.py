@@ -1,4 +1,4 @@
-"""Asks one language model for answers of a closed JSON form: within its budget, kept raw, a bounded number of times."""
+"""Requests answers of a closed JSON form from one language model: within its budget, kept raw, in bounded tries."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Prompt(Protocol):
 
 
 class _Spent(Exception):
-    """The budget is spent; the message tells which."""
+    """The budget is spent; the message names it."""
 
 
 class LLMClient:
-    """One judge's model. What it is asked and answers goes through the sample's ledger."""
+    """One judge's model. Requests and answers go through the sample's ledger."""
 
     def __init__(self, name: str, settings: JudgeSettings, endpoint: JudgeEndpoint) -> None:
         self._name = name
@@ -99,7 +99,7 @@ class LLMClient:
         return json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
     async def _exchange(self, body: bytes, ledger: Ledger) -> bytes:
-        """The raw answer, kept before it is read; one that is kept already is not asked for again."""
+        """The raw answer, kept before it is read; one that is kept already is not requested again."""
         if (kept := await ledger.recall(body)) is not None:
             return kept
         async with self._endpoint.places:

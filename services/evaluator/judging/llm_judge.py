@@ -1,4 +1,4 @@
-"""A language model as judge: asks for strict verdicts, asks again where there is none, and never makes up a score."""
+"""A language model as judge: strict verdicts, requested again where there is none; a score is never made up."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging import judgement, llm_verdict
 from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
 from services.evaluator.judging.endpoint import JudgeEndpoint
-from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge
+from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge, with_tests
 from services.evaluator.judging.judgement import Standing, Verdict, judged, unjudged
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.llm_client import LLMClient
@@ -31,11 +32,17 @@ class LLMJudge:
     """Judges over one endpoint. With k samples, each criterion's median counts, and their spread is in the evidence."""
 
     def __init__(
-        self, name: str, settings: JudgeSettings, endpoint: JudgeEndpoint, rules_judge: ReferenceJudge | None = None
+        self,
+        name: str,
+        settings: JudgeSettings,
+        endpoint: JudgeEndpoint,
+        tests: CodeTests,
+        rules_judge: ReferenceJudge | None = None,
     ) -> None:
         """rules_judge decides first what rules settle (`rules_first`)."""
         self._settings = settings
         self._client = LLMClient(name, settings, endpoint)
+        self._tests = tests
         self._rules_judge = rules_judge
         self._name = name
 
@@ -46,21 +53,21 @@ class LLMJudge:
 
     @property
     def description(self) -> JudgeDescription:
-        told = {name: json.dumps(value) for name, value in sorted(self._settings.parameters.items())}
-        told |= {
+        details = {name: json.dumps(value) for name, value in sorted(self._settings.parameters.items())}
+        details |= {
             "samples": str(self._settings.samples),
             "attempts": str(self._settings.attempts),
             "answers": self._settings.answers,
             "url": self._settings.url,
         }
         if self._rules_judge:
-            told["rules_first"] = self._rules_judge.name
+            details["rules_first"] = self._rules_judge.name
         return JudgeDescription(
             name=self._name,
             version=VERSION,
             model=self._settings.model,
             prompt_sha256=PROMPT_SHA256,
-            parameters=told,
+            parameters=details,
         )
 
     @property
@@ -75,14 +82,15 @@ class LLMJudge:
             found = await self._rules_judge.judge(sample, question, answer, ledger)
             if found.judgement.standing is Standing.DECIDED:
                 return found
-        asked = ask(sample, question, answer)
-        got, faults = await self._client.ask_all([asked], lambda _, text: read_verdict(text, asked), ledger)
+        request = ask(sample, question, answer)
+        got, faults = await self._client.ask_all([request], lambda _, text: read_verdict(text, request), ledger)
         verdicts = [verdict for verdict in got if verdict is not None]
         evidence = _evidence(verdicts, faults)
         if len(verdicts) * 2 <= self._settings.samples:
             return Finding(unjudged(f"{len(faults)} of {len(got)} verdicts are missing: {faults[-1]}"), evidence)
         broken = await asyncio.to_thread(broken_musts, sample.rules, answer)
-        return Finding(judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts)), evidence)
+        given = judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts))
+        return Finding(with_tests(given, await self._tests.run(sample, answer)), evidence)
 
 
 def _median(verdicts: Sequence[ModelVerdict]) -> judgement.Judgement:
@@ -97,9 +105,9 @@ def _median(verdicts: Sequence[ModelVerdict]) -> judgement.Judgement:
         unmet = [met for met in of_it if not met.met]
         if unmet:
             kept = 1 - (1 - UNMET_KEEPS) * len(unmet) / len(of_it)
-            told = "; ".join(f"does not meet {met.demand.text!r}: {met.reason}" for met in unmet)
+            details = "; ".join(f"does not meet {met.demand.text!r}: {met.reason}" for met in unmet)
             former = found[criterion]
-            found[criterion] = Verdict(round(former.score * kept, 2), f"{told}; {former.reason}")
+            found[criterion] = Verdict(round(former.score * kept, 2), f"{details}; {former.reason}")
     return judged(found)
 
 

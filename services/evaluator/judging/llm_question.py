@@ -1,4 +1,4 @@
-"""What a language model is asked about one answer. Pure, and the same for the same input, so that it can be replayed.
+"""The question to a language model about one answer. Pure, and the same for the same input, so that it can be replayed.
 
 The candidate's text is data: it stands between marks (marks.py), and the instructions say that nothing between them
 is one. A judge that obeys it nevertheless is caught by the canary: talked into full points, or into none, it gives

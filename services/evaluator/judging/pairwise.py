@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.evaluator.statistics import SCALE, Interval, mean_score
+from fleet_statistics.intervals import SCALE, Interval, mean_score
 
 
 class Preferred(StrEnum):

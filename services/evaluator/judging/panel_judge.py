@@ -41,8 +41,8 @@ class PanelJudge:
 
     @property
     def description(self) -> JudgeDescription:
-        told = {member.judge.name: json.dumps(asdict(member.calibration)) for member in self._members}
-        return JudgeDescription(self._name, VERSION, "", "", told)
+        parameters = {member.judge.name: json.dumps(asdict(member.calibration)) for member in self._members}
+        return JudgeDescription(self._name, VERSION, "", "", parameters)
 
     @property
     def calibrations(self) -> Mapping[str, Calibration]:

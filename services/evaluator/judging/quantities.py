@@ -1,4 +1,4 @@
-"""Quantities of a text: numbers with their units, comparable whatever they are written as. Pure; English and German.
+"""Quantities of a text: numbers with their units, comparable in any notation. Pure; English and German.
 
 `two weeks`, `14 Tage` and `vierzehn Tagen` are the same quantity; 24 hours and a day too; a month is no number of days.
 """

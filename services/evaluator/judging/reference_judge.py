@@ -1,6 +1,6 @@
 """The reference judge: five criteria from an answer, its golden sample and model-made signals. Pure, deterministic.
 
-No language model judges here. Accuracy rests on the sample's rules (criteria.py) and on the facts of its expected
+No language model judges here. Accuracy follows from the sample's rules (criteria.py) and on the facts of its expected
 output (fact_overlap.py), completeness on how much of that content came back, relevance on embedding cosines, style on
 length, format and register, coherence on repetition, whole sentences and the base model's likelihood. Weights and
 formula are those of LA-3.1. What it decides is in decidability.py: where rules and facts settle nothing,
@@ -23,7 +23,7 @@ from services.evaluator.judging.text import sentences, words
 
 __all__ = ["NAME", "WEIGHTS", "Judged", "Judgement", "Verdict", "judge", "overall"]
 
-NAME = "reference-judge/2"
+NAME = "reference-judge/3"
 
 
 class Judged(Protocol):
@@ -37,8 +37,11 @@ class Judged(Protocol):
     def rules(self) -> Mapping[Criterion, Sequence[Rule]]: ...
 
 
-def judge(sample: Judged, answer: str, signals: Signals) -> Judgement:
-    """Score the answer to the sample's prompt. The same input always gives the same judgement."""
+def judge(sample: Judged, answer: str, signals: Signals, tested: bool | None = None) -> Judgement:
+    """Score the answer to the sample's prompt. The same input always gives the same judgement.
+
+    `tested`: whether the sample's tests passed, where it has any. They count for more than any likeness.
+    """
     if not words(answer):
         verdicts = dict.fromkeys(Criterion, Verdict(0.0, "the answer is empty"))
         return judged(verdicts, why="the answer is empty")
@@ -58,7 +61,10 @@ def judge(sample: Judged, answer: str, signals: Signals) -> Judgement:
         criterion: _with_rules(part, reason, scored(rules.get(criterion, ())), answer, kept.contradicts)
         for criterion, (part, reason) in found.items()
     }
-    settled = settle(sample, answer)
+    if tested:
+        full = (Criterion.ACCURACY, Criterion.RELEVANCE, Criterion.COMPLETENESS)
+        verdicts |= {criterion: Verdict(10.0, f"the tests pass; {verdicts[criterion].reason}") for criterion in full}
+    settled = settle(sample, answer, tested)
     judgement = judged(verdicts, why=settled.why)
     if broken := broken_musts(rules, answer):
         return vetoed(judgement, broken)

@@ -35,7 +35,7 @@ class Bounds(BaseModel):
 
 
 class Agrees(BaseModel):
-    """A judge beside people, over the answers of a domain that both scored; null where these are too few to tell."""
+    """A judge beside people, over the answers of a domain that both scored; null where these are too few."""
 
     judge: str
     domain: str

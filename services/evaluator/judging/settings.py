@@ -18,7 +18,7 @@ def _steady() -> dict[str, JsonValue]:
 
 
 class JudgeSettings(BaseModel):
-    """One judge: an OpenAI-compatible endpoint (`POST {url}/chat/completions`) and how it is asked."""
+    """One judge: an OpenAI-compatible endpoint (`POST {url}/chat/completions`) and how it is called."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -34,13 +34,13 @@ class JudgeSettings(BaseModel):
     samples: int = Field(default=1, ge=1, le=15)
     """Verdicts a sample; their medians count."""
     attempts: int = Field(default=3, ge=1, le=10)
-    """Answers asked for until one is a verdict; then the sample is unjudged."""
+    """Answers requested until one is a verdict; then the sample is unjudged."""
     tries: int = Field(default=5, ge=1, le=20)
     """Sends of one request that the endpoint is too busy for or does not answer."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds of one try."""
     longest_wait: float = Field(default=60.0, ge=0)
-    """Seconds between two tries at most; an endpoint that wants more is asked by the next delivery."""
+    """Seconds between two tries at most; an endpoint that wants more is called by the next delivery."""
     concurrency: int = Field(default=4, ge=1, le=256)
     """Requests in flight at once, of one replica."""
     prompt_price: float = Field(default=0.0, ge=0)

@@ -1,6 +1,6 @@
 """What the reference judge learns from models: cosines of embeddings and likelihoods, as plain numbers. Pure.
 
-Whoever has the models (inference, over its OpenAI-compatible endpoints) delivers vectors and token
+The process with the models (inference, over its OpenAI-compatible endpoints) delivers vectors and token
 log-likelihoods; here they become the few numbers that `reference_judge.judge` reads.
 """
 

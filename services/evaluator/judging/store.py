@@ -43,7 +43,7 @@ async def add_exchange(
     cost: float,
     seconds: float,
 ) -> None:
-    """Keep an exchange; the same request asked once more takes the later answer and is paid twice."""
+    """Keep an exchange; the same request sent once more takes the later answer and is paid twice."""
     await connection.execute(
         "insert into judge_exchange as kept (evaluation_id, sample_id, request_sha256, answer_sha256, request, answer,"
         " prompt_tokens, answer_tokens, cost, seconds) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -74,7 +74,7 @@ async def spent(connection: Connection, evaluation_id: str) -> Spent:
 
 
 async def exchanges(connection: Connection, evaluation_id: str) -> list[dict[str, object]]:
-    """Every exchange of an evaluation with its content's references, in the order asked."""
+    """Every exchange of an evaluation with its content's references, in the order sent."""
     rows = await connection.fetch(
         "select sample_id, request, answer, prompt_tokens, answer_tokens, cost, seconds, asked_at from judge_exchange"
         " where evaluation_id = $1 order by asked_at, sample_id",

@@ -90,8 +90,8 @@ def _repetition(text: str) -> float:
     """Part of the text's three-word phrases and of its sentences that came before, whichever is more."""
     running = words(text)
     phrases = [tuple(running[i : i + 3]) for i in range(len(running) - 2)]
-    told = [" ".join(words(sentence)) for sentence in sentences(text)]
-    return max(_again(phrases), _again(told))
+    texts = [" ".join(words(sentence)) for sentence in sentences(text)]
+    return max(_again(phrases), _again(texts))
 
 
 def _again(items: list[str] | list[tuple[str, ...]]) -> float:

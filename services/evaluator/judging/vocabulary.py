@@ -53,12 +53,50 @@ OPPOSITES = tuple(
         ("first erste erster ersten oldest älteste", "last letzte letzter letzten newest neueste"),
         ("start starts begin beginnt anfang", "end ends stop stops endet ende"),
         ("accepted granted approved bewilligt genehmigt", "rejected refused denied abgelehnt verweigert"),
-        ("both beide all alle jeder every", "either one einer only nur none"),
+        ("both beide all alle jeder every", "either one einer none"),
         ("daily täglich", "weekly wöchentlich monthly monatlich yearly annually jährlich"),
         ("morning vormittags morgens", "evening afternoon nachmittags abends"),
         ("manually manual manuell", "automatically automatic automatisch"),
     )
 )  # fmt: skip
+
+# Small words by what they do to a statement; particles.py compares them.
+PARTICLES = {
+    "only": _set("only solely exclusively merely alone nur lediglich bloß ausschließlich allein"),
+    "even": _set("even sogar selbst"),
+    "except": _set("except unless außer ausgenommen"),
+    "in part": _set(
+        """some several few most many almost nearly hardly barely rarely seldom usually often sometimes partly
+        einige manche mehrere viele meisten meist meistens fast beinahe kaum selten oft manchmal gelegentlich
+        teilweise"""
+    ),
+    "or": _set("or oder"),
+    "because": _set("because weil"),
+    "although": _set("although though despite obwohl obgleich trotz"),
+}
+MODALS = {
+    "may": _set("may can might could darf dürfen kann können könnte könnten"),
+    "must": _set("must shall muss müssen"),
+}
+DIRECTIONS = {
+    "from": _set("from von vom aus"),
+    "to": _set("to into onto zu zum zur"),
+    "until": _set("until till bis"),
+    "since": _set("since ab seit"),
+    "for": _set("for für"),
+    "against": _set("against gegen"),
+}
+PREPOSITIONS = _set(
+    """in at on by for from to into within with without during after before until via per every each
+    in im an am bei beim zum zur mit ohne nach vor binnen innerhalb von vom für ab bis auf durch gegen über unter
+    jede jeden jeder jedes"""
+)
+ARTICLES = _set("a an the its their his her der die das den dem des ein eine einen einem einer eines")
+
+MONTHS = _set(
+    """january february march april may june july august september october november december
+    januar februar märz mai juni juli oktober dezember"""
+)
 
 UNITS = {
     **dict.fromkeys(("€", "eur", "euro", "euros"), "eur"),

@@ -12,14 +12,14 @@ from services.inference.generation import AnswerTask, End, Generator
 from services.inference.http import openai_format
 from services.inference.http.choices import answers, answers_by_prompt
 from services.inference.http.disconnect import ClosingStream, unless_gone
-from services.inference.http.requested import Asked
+from services.inference.http.requested import PromptRequest
 from services.inference.http.schemas import CompletionRequest, GenerationRequest
 from services.inference.pieces import Piece
 
 log = structlog.get_logger()
 
 
-def tells_usage(body: GenerationRequest) -> bool:
+def wants_usage(body: GenerationRequest) -> bool:
     """Whether its stream is to end with a chunk that carries the usage."""
     return bool(body.stream_options and body.stream_options.include_usage)
 
@@ -28,7 +28,7 @@ async def answer(
     body: GenerationRequest,
     form: openai_format.Form,
     tasks: Sequence[AnswerTask],
-    asked: Sequence[Asked],
+    prompts: Sequence[PromptRequest],
     *,
     request: Request,
     generator: Generator,
@@ -37,14 +37,14 @@ async def answer(
 
     Raises what `Generator.answer` raises, before the first byte of a stream.
     """
-    prompt_tokens = sum(len(one.ids) for one in asked)
+    prompt_tokens = sum(len(one.ids) for one in prompts)
     if not body.stream:
-        whole = await unless_gone(request, _whole(body, tasks, asked, generator))
+        whole = await unless_gone(request, _whole(body, tasks, prompts, generator))
         return Response(status_code=499) if whole is None else JSONResponse(form.whole(whole, prompt_tokens))
     pieces = _pieces(body, tasks, generator)
 
     async def begin() -> tuple[Sequence[openai_format.Echo | None], tuple[int, Piece | End]]:
-        return await _echoes(body, tasks, asked, generator), await anext(pieces)
+        return await _echoes(body, tasks, prompts, generator), await anext(pieces)
 
     try:
         # What can be refused is refused before the first byte, with its own status.
@@ -66,7 +66,7 @@ async def answer(
             async for index, piece in _from(first, pieces):
                 yield form.chunk(index, piece)
                 produced += piece.completion_tokens if isinstance(piece, End) else 0
-            if tells_usage(body):
+            if wants_usage(body):
                 yield form.usage_chunk(prompt_tokens, produced)
         except Exception as error:
             log.exception("stream_failed", generation_id=tasks[0].generation_id)
@@ -83,10 +83,10 @@ async def answer(
 
 
 async def _whole(
-    body: GenerationRequest, tasks: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
+    body: GenerationRequest, tasks: Sequence[AnswerTask], prompts: Sequence[PromptRequest], generator: Generator
 ) -> list[openai_format.Answered]:
     """Every answer, in their order."""
-    echoes = await _echoes(body, tasks, asked, generator)
+    echoes = await _echoes(body, tasks, prompts, generator)
     got: list[list[Piece]] = [[] for _ in tasks]
     ends = [End("length", 0)] * len(tasks)
     async with aclosing(_pieces(body, tasks, generator)) as pieces:
@@ -115,17 +115,17 @@ async def _nothing(answers: int) -> AsyncGenerator[tuple[int, Piece | End], None
 
 
 async def _echoes(
-    body: GenerationRequest, tasks: Sequence[AnswerTask], asked: Sequence[Asked], generator: Generator
+    body: GenerationRequest, tasks: Sequence[AnswerTask], prompts: Sequence[PromptRequest], generator: Generator
 ) -> Sequence[openai_format.Echo | None]:
-    """The prompt of each answer, where it is to be said again."""
+    """The prompt of each answer, where it is to be echoed."""
     if not (isinstance(body, CompletionRequest) and body.echo):
         return [None] * len(tasks)
-    firsts = zip(asked, tasks[:: body.n], strict=True)
+    firsts = zip(prompts, tasks[:: body.n], strict=True)
     of_prompts = [await _echo(one, task, body.top, generator) for one, task in firsts]
     return [echo for echo in of_prompts for _ in range(body.n)]
 
 
-async def _echo(one: Asked, task: AnswerTask, top: int | None, generator: Generator) -> openai_format.Echo:
+async def _echo(one: PromptRequest, task: AnswerTask, top: int | None, generator: Generator) -> openai_format.Echo:
     text = task.chosen.hosted.vocabulary.decode(one.ids, skip_special_tokens=False)
     if top is None:
         return openai_format.Echo(text)

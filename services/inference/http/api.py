@@ -22,8 +22,8 @@ from services.inference.errors import BadRequest, Busy, NotFound, UnknownModel
 from services.inference.generation import AnswerTask
 from services.inference.generation_ids import unknown_generation
 from services.inference.http import listings, openai_format
-from services.inference.http.answering import answer, tells_usage
-from services.inference.http.requested import Asked, asked, of_choice
+from services.inference.http.answering import answer, wants_usage
+from services.inference.http.requested import PromptRequest, of_choice, prompt_request
 from services.inference.http.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -32,6 +32,7 @@ from services.inference.http.schemas import (
     FeedbackRequest,
     GenerationRequest,
 )
+from services.inference.http.structured import grammar_of
 from services.inference.parts import InferenceParts, InferenceService
 from services.inference.resolution import AUTO, reaches, visible
 from services.inference.router_client import NO_QUERY, Query
@@ -90,7 +91,8 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         if isinstance(chosen, Response):
             return chosen
         ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages], body.chat_template_kwargs)
-        prompt = asked(body, body.max_completion_tokens or body.max_tokens, ids, chosen)
+        grammar = await grammar_of(body, chosen.hosted.vocabulary)
+        prompt = prompt_request(body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar)
         tasks = _tasks(body, [prompt], chosen, caller, parts=parts, held=held)
         form = _form(openai_format.Chat, body, tasks[0])
         return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
@@ -104,9 +106,10 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
         if isinstance(chosen, Response):
             return chosen
         vocabulary, prompts = chosen.hosted.vocabulary, []
+        grammar = await grammar_of(body, vocabulary)
         for prompt in body.prompts:
             ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
-            prompts.append(asked(body, body.max_tokens, ids, chosen, offsets))
+            prompts.append(prompt_request(body, body.max_tokens, ids, chosen, offsets, grammar=grammar))
         tasks = _tasks(body, prompts, chosen, caller, parts=parts, held=held)
         form = _form(openai_format.Completion, body, tasks[0])
         return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)
@@ -120,12 +123,12 @@ def _form(kind: type[F], body: ChatRequest | CompletionRequest, first: AnswerTas
         provenance=first.chosen.provenance,
         tokens=first.chosen.hosted.vocabulary.bytes,
         top=body.top,
-        usage=tells_usage(body),
+        usage=wants_usage(body),
     )
 
 
 def _query(body: CompletionRequest) -> Query:
-    """What the router is asked."""
+    """The query for the router."""
     match body.prompts:
         case [str() as text]:
             return Query(text)
@@ -136,7 +139,7 @@ def _query(body: CompletionRequest) -> Query:
 
 def _tasks(
     body: GenerationRequest,
-    prompts: Sequence[Asked],
+    prompts: Sequence[PromptRequest],
     chosen: Chosen,
     caller: Caller,
     *,
@@ -165,7 +168,7 @@ def _tasks(
 @router.post("/v1/embeddings", openapi_extra=_PROMPTS)
 async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that `model` names."""
-    embedder, said = parts.embedder, {}
+    embedder, extra = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:
         parts.gate.require_open()
         texts = [one for one in body.inputs if isinstance(one, str)]
@@ -177,13 +180,13 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, par
                 param="input",
             )
         vectors = await embedder.embed(texts)
-        counted = parts.hosting.all[0].vocabulary  # the sentence model's own tokens are not told by what computes them
+        counted = parts.hosting.all[0].vocabulary  # the sentence model's encoder does not give its token counts
     else:
         chosen = await _embedding_model(body, caller, parts)
         if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
             return elsewhere
         vectors = await parts.generator.embed(chosen, body.inputs)
-        said = {"lorafleet": chosen.provenance.model_dump()}
+        extra = {"lorafleet": chosen.provenance.model_dump()}
         counted = chosen.hosted.vocabulary
     if body.dimensions is not None:
         vectors = _shortened(vectors, body.dimensions)
@@ -199,7 +202,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, par
     ]
     tokens = sum(counted.count(one) for one in body.inputs)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return JSONResponse({"object": "list", "model": body.model, "data": data, "usage": usage, **said})
+    return JSONResponse({"object": "list", "model": body.model, "data": data, "usage": usage, **extra})
 
 
 def _shortened(vectors: npt.NDArray[np.float32], dimensions: int) -> npt.NDArray[np.float32]:
@@ -248,7 +251,7 @@ async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: Infere
 
 @router.post("/v1/feedback", status_code=202)
 async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service: ThisService) -> FeedbackAccepted:
-    """What somebody thinks of an answer: becomes a FeedbackRecorded, acknowledged by the bus before this returns."""
+    """A rating of an answer: becomes a FeedbackRecorded, acknowledged by the bus before this returns."""
     adapter_id = parts.generator.ids.adapter_id(body.generation_id)
     record = parts.projection.catalogue.records.get(adapter_id)
     domain = record.domain if record else ""

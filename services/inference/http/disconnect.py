@@ -1,4 +1,4 @@
-"""Stops work for a client that has gone away."""
+"""Stops work for a client that has disconnected."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping

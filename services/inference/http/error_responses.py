@@ -57,8 +57,8 @@ def install(app: FastAPI) -> None:
         if not _is_openai(request):
             return problem_response(problem)
         if error.status_code == 404:
-            told = f"{request.method} {request.url.path} is not served here; {_instead(request.url.path)}"
-            return _response(404, ApiError(told, code="route_not_served").body(), None)
+            message = f"{request.method} {request.url.path} is not served here; {_instead(request.url.path)}"
+            return _response(404, ApiError(message, code="route_not_served").body(), None)
         return _of_problem(problem)
 
 
@@ -72,7 +72,7 @@ def _is_openai(request: Request) -> bool:
 
 
 def _content(path: str) -> dict[str, object]:
-    """What the OpenAPI document says of errors."""
+    """The errors in the OpenAPI document."""
     text = {"type": "string"}
     error = {
         "type": "object",

@@ -26,8 +26,8 @@ class TextPart(Body):
     @classmethod
     def _text_alone(cls, given: object) -> object:
         if isinstance(given, dict) and given.get("type") != "text":
-            told = {"type": str(given.get("type"))[:40]}
-            raise PydanticCustomError("not_text", "a part of type {type}, only text parts are read here", told)
+            context = {"type": str(given.get("type"))[:40]}
+            raise PydanticCustomError("not_text", "a part of type {type}, only text parts are read here", context)
         return given
 
 
@@ -63,14 +63,16 @@ class ChatMessage(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_is_nothing_said(cls, given: object) -> object:
+    def _drop_empty_members(cls, given: object) -> object:
         """Clients send an answer back with members of their own, as images and thinking_blocks, empty here."""
         if not isinstance(given, dict) or given.get("role") != "assistant":
             return given
-        return {name: said for name, said in given.items() if name in cls.model_fields or said not in ("", [], {})}
+        return {
+            name: member for name, member in given.items() if name in cls.model_fields or member not in ("", [], {})
+        }
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _require_content(self) -> Self:
         if "content" not in self.model_fields_set and self.role not in {"assistant", "function"}:
             raise PydanticCustomError("no_content", "a turn of role {role} without content", {"role": self.role})
         return self

@@ -19,7 +19,7 @@ from services.inference.token_bytes import TokenBytes
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A prompt that is said again before its answer: its text, and its tokens where those are asked for."""
+    """A prompt that is echoed before its answer: its text, and its tokens where those are requested."""
 
     text: str
     tokens: Sequence[Token] = ()
@@ -64,7 +64,7 @@ class _Envelope:
     provenance: Provenance
     tokens: TokenBytes
     top: int | None
-    """Candidates told of each place; None: no log-probabilities."""
+    """Candidates listed for each place; None: no log-probabilities."""
     usage: bool = False
     """Whether a stream ends with a chunk that carries the usage."""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -84,8 +84,8 @@ class _Envelope:
 
     def error(self, error: Exception) -> str:
         """The last event of a stream that broke."""
-        told = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
-        return _event(told.body())
+        failure = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
+        return _event(failure.body())
 
     def done(self) -> str:
         return "data: [DONE]\n\n"
@@ -96,7 +96,7 @@ class Chat(_Envelope):
     """POST /v1/chat/completions."""
 
     _begun: set[int] = field(default_factory=set)
-    """Answers that have told their first token."""
+    """Answers whose first token was sent."""
 
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = [
@@ -181,7 +181,7 @@ class Completion(_Envelope):
         return self._wrap("text_completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
 
     def begin(self, index: int, echo: Echo | None) -> Iterator[str]:
-        """The prompt that is said again; else nothing, as the answer's first chunk is text already."""
+        """The prompt that is echoed; else nothing, as the answer's first chunk is text already."""
         if echo is not None:
             text, logprobs = self._head(index, echo)
             yield self._chunk(index, text, logprobs, None)
@@ -204,15 +204,15 @@ class Completion(_Envelope):
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, list[object]] | None:
         if self.top is None:
             return None
-        told: dict[str, list[object]] = {name: [] for name in _COLUMNS}
+        listed: dict[str, list[object]] = {name: [] for name in _COLUMNS}
         offsets = self._offsets[index]
         for token in tokens:
             first = not offsets.begun
-            told["tokens"].append(self.tokens.shown(token.id, first=first))
-            told["token_logprobs"].append(token.logprob)
-            told["text_offset"].append(offsets.next(self.tokens.of(token.id, first=first)))
-            told["top_logprobs"].append(self._candidates(token, first))
-        return told
+            listed["tokens"].append(self.tokens.shown(token.id, first=first))
+            listed["token_logprobs"].append(token.logprob)
+            listed["text_offset"].append(offsets.next(self.tokens.of(token.id, first=first)))
+            listed["top_logprobs"].append(self._candidates(token, first))
+        return listed
 
     def _candidates(self, token: Token, first: bool) -> dict[str, float] | None:
         """As OpenAI's: the likeliest, and the token itself, which need not be one of them."""
@@ -222,7 +222,7 @@ class Completion(_Envelope):
         return found | {self.tokens.shown(token.id, first=first): token.logprob}
 
     def _head(self, index: int, echo: Echo) -> tuple[str, dict[str, list[object]] | None]:
-        """What comes before an answer: its prompt, with log-probabilities where those are asked for."""
+        """What comes before an answer: its prompt, with log-probabilities where those are requested."""
         self._offsets[index] = _Offsets(len(echo.text))
         return echo.text, self._echoed(echo) if self.top is not None else None
 

@@ -1,4 +1,4 @@
-"""What a parameter of the /v1 API may be here: read, taken only where it asks for nothing, or refused by name."""
+"""What a parameter of the /v1 API may be here: read, taken only where it changes nothing, or refused by name."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ Small = Annotated[
 class Neutral:
     """For `Annotated`: a parameter that this server cannot act on. Null and `values` ask for nothing and are taken.
 
-    instead: what the refusal of every other value tells to do.
+    instead: what the refusal of every other value recommends.
     """
 
     values: Sequence[object]
@@ -50,7 +50,7 @@ class Neutral:
         raise PydanticCustomError("not_supported", "not supported here; {instead}", {"instead": self.instead})
 
 
-_MAX_TOLD = 10
+_MAX_REPORTED = 10
 """Unknown parameters of one object that an error names."""
 _MAX_NAME = 64
 """Characters of an unknown name that are shown, and up to which the nearest one is looked for."""
@@ -78,13 +78,13 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_unset(cls, given: object) -> object:
-        told = without_nulls(given)
-        if isinstance(told, Mapping) and (unknown := [name for name in told if name not in cls.model_fields]):
+        stated = without_nulls(given)
+        if isinstance(stated, Mapping) and (unknown := [name for name in stated if name not in _names(cls)]):
             # pydantic merges the faults that a validator raises into its own, at the place of this object.
             raise ValidationError.from_exception_data(
-                cls.__name__, [cls._unknown(name) for name in unknown[:_MAX_TOLD]]
+                cls.__name__, [cls._unknown(name) for name in unknown[:_MAX_REPORTED]]
             )
-        return told
+        return stated
 
     @classmethod
     def _unknown(cls, name: str) -> InitErrorDetails:
@@ -110,22 +110,27 @@ def without_nulls(given: object) -> object:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _names(body: type[Body]) -> frozenset[str]:
+    """What its parameters are called in JSON."""
+    return frozenset(field.alias or name for name, field in body.model_fields.items())
+
+
 def standings(body: type[Body]) -> Iterator[tuple[str, Standing]]:
     """Each parameter of a body, and what becomes of it."""
     for name, field in body.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Neutral)]
-        yield name, "accepted" if not marks else "neutral only" if marks[0].values else "refused"
+        yield field.alias or name, "accepted" if not marks else "neutral only" if marks[0].values else "refused"
 
 
 EXPECTED: dict[str, Any] = {
     "custom_error_type": "prompts",
     "custom_error_message": "expected a text, a list of texts, a list of token ids, or a list of lists of token ids",
 }
-"""What a discriminated union by `shape_of` says of anything else."""
+"""The fault of a discriminated union by `shape_of` for anything else."""
 
 
 def shape_of(value: object) -> str | None:
-    """Tells a text, a list of texts, a list of token ids and a list of such lists apart."""
+    """Whether it is a text, a list of texts, a list of token ids or a list of such lists."""
     match value:
         case str():
             return "text"

@@ -4,7 +4,7 @@ from pydantic import BaseModel
 
 
 class Routed(BaseModel):
-    """What the router said to `model: auto`."""
+    """The router's answer to `model: auto`."""
 
     matched: bool
     """False: no adapter was near enough, the base model answered."""

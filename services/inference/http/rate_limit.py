@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from services.inference.errors import RateLimited
 
 MOST_CALLERS = 10_000
-"""Callers remembered within a minute; of more, who asked longest ago is forgotten and starts with a full bucket."""
+"""Callers remembered within a minute; of more, the one idle for longest is forgotten and starts with a full bucket."""
 _REFILL = 60.0
 """Seconds in which an empty bucket fills: one that was not used for so long is as good as a new one."""
 

@@ -1,9 +1,10 @@
-"""What a request asks of the engine: the tokens of each prompt, and how its answers are drawn."""
+"""What a request wants of the engine: the tokens of each prompt, and how its answers are drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from lora_core.grammar import Grammar
 from lora_core.sampling import SamplingParams
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest
@@ -12,7 +13,7 @@ from services.inference.tokenizer import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptRequest:
     """One prompt, and how its answers are drawn.
 
     offsets: the character at which each of its tokens begins, where it is no conversation. stop: texts before the
@@ -25,14 +26,16 @@ class Asked:
     offsets: Sequence[int] = ()
 
 
-def asked(
+def prompt_request(
     body: ChatRequest | CompletionRequest,
     max_tokens: int | None,
     ids: list[int],
     chosen: Chosen,
     offsets: Sequence[int] = (),
-) -> Asked:
-    """What a request asks for one of its prompts.
+    *,
+    grammar: Grammar | None,
+) -> PromptRequest:
+    """One of a request's prompts, with what the request gives for it. grammar: of `structured.grammar_of`.
 
     A field of the request that is named as one of `SamplingParams` is passed on as it is, so that a new one is a field
     of both (and of vLLM's body in `vllm.client`). What the request leaves open is the base model's own, else OpenAI's.
@@ -54,9 +57,10 @@ def asked(
             "stop_ids": () if body.ignore_eos else None,
             "extra_stop_ids": stop_ids | frozenset(body.stop_token_ids or ()),
             "alternatives": body.top or 0,
+            "grammar": grammar,
         }
     )
-    return Asked(ids, sampling, stop, offsets)
+    return PromptRequest(ids, sampling, stop, offsets)
 
 
 _NAMES = [one.name for one in fields(SamplingParams)]

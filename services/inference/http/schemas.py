@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from services.inference.http.messages import ChatMessage, Text
 from services.inference.http.parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
+from services.inference.http.structured import FormFields
 from services.inference.http.template_variables import TemplateVariables
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
@@ -26,7 +27,7 @@ _STOPS: dict[str, Any] = {
 
 
 def _one_or_many(stop: object) -> str | None:
-    """Tells a stop string and a list of them apart; an empty text is neither."""
+    """Whether it is a stop string or a list of them; an empty text is neither."""
     match stop:
         case str() if stop:
             return "text"
@@ -53,7 +54,7 @@ LogitBias = Annotated[
 _NO_TOOLS = (
     "answers are text alone: describe what the model may call in the system message, and read its answer yourself"
 )
-_NO_STRUCTURE = "answers are free text: ask for JSON in the system message, and check what comes"
+_NO_GRAMMAR = "use response_format with a JSON schema, guided_regex or guided_choice"
 _NO_MEDIA = "this server reads and writes text alone"
 _NO_REACH = "this server looks nothing up: put what the model should know into the messages"
 _NO_CHECK = "this server judges no texts: ask a moderation service before or after"
@@ -72,7 +73,7 @@ class StreamOptions(Body):
     continuous_usage_stats: Annotated[object, Neutral([False], "set include_usage for the stream's end")] = None
 
 
-class GenerationRequest(Body):
+class GenerationRequest(FormFields):
     """Fields that chat and completions share.
 
     What is not set is the base model's own (`generation_config.json`), else OpenAI's, but for max_tokens (a setting).
@@ -137,11 +138,7 @@ class GenerationRequest(Body):
     truncate_prompt_tokens: Annotated[object, Neutral([-1], _WHOLE)] = None
     prompt_logprobs: Annotated[object, Neutral([], "use echo and logprobs of /v1/completions")] = None
     return_token_ids: Annotated[object, Neutral([False], "tokens come with logprobs")] = None
-    structured_outputs: Annotated[object, Neutral([{}], _NO_STRUCTURE)] = None
-    guided_json: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_regex: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_choice: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
-    guided_grammar: Annotated[object, Neutral([], _NO_STRUCTURE)] = None
+    guided_grammar: Annotated[object, Neutral([], _NO_GRAMMAR)] = None
 
     @field_validator("best_of", mode="before")
     @classmethod
@@ -175,7 +172,6 @@ class ChatRequest(GenerationRequest):
     reasoning_effort: Word | None = None
     verbosity: Word | None = None
 
-    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     tools: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
     """Beside a choice of none of them they change nothing, and are left out of the prompt."""
     tool_choice: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
@@ -208,8 +204,8 @@ class ChatRequest(GenerationRequest):
     @model_validator(mode="after")
     def _candidates_come_with_tokens(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            told = {"count": self.top_logprobs}
-            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", told)
+            context = {"count": self.top_logprobs}
+            raise PydanticCustomError("no_logprobs", "top_logprobs is {count}: set logprobs to true for it", context)
         return self
 
     @property
@@ -219,7 +215,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def user_turns(self) -> list[str]:
-        """What the router is asked: the user's turns, or the last one of whoever speaks where there is none."""
+        """What the router is queried with: the user's turns, or the last turn of any role where there is none."""
         return [one.text for one in self.messages if one.role == "user"] or [self.messages[-1].text]
 
 
@@ -237,7 +233,6 @@ class CompletionRequest(GenerationRequest):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """The log-probability of each token, and of so many candidates at its position."""
     suffix: Annotated[object, Neutral([""], "put all of the text into the prompt")] = None
-    response_format: Annotated[object, Neutral([{"type": "text"}], _NO_STRUCTURE)] = None
     add_special_tokens: Annotated[object, Neutral([True], "send token ids for a prompt without them")] = None
 
     @property

@@ -16,11 +16,11 @@ MOST_BYTES, DEEPEST = 4096, 4
 def _bounded(given: dict[str, object]) -> dict[str, object]:
     """Raises a validation error unless it is small, and of text, numbers, booleans and objects of these alone."""
     if any(not _is_plain(value, DEEPEST - 1) for value in given.values()):
-        told = {"deepest": DEEPEST}
+        context = {"deepest": DEEPEST}
         raise PydanticCustomError(
             "template_variables",
             "expected text, finite numbers, booleans, and objects of these, at most {deepest} deep",
-            told,
+            context,
         )
     if len(json.dumps(given)) > MOST_BYTES:
         raise PydanticCustomError("template_variables", "expected at most {most} bytes of JSON", {"most": MOST_BYTES})

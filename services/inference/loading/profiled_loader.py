@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 EXAMPLES = 8
-"""Example prompts of an adapter that are asked beside its probe prompt."""
+"""Example prompts of an adapter that are run beside its probe prompt."""
 LEAST_EFFECT = 0.5
 """Part of its effect on the probe prompt that a compressed adapter must keep."""
 
@@ -92,7 +92,7 @@ class ProfiledLoader:
         await self._plain.unload(adapter_id)
 
     def _compress(self, adapter: Adapter, whole: "LoRACard", proof: Proof, profile: QuantisationProfile) -> Proof:
-        """In the engine's thread, between two steps: nobody is served with one and then the other."""
+        """In the engine's thread, between two steps: no request is served with one and then the other."""
         from lora_core.compression_quality import compress
 
         sha256 = adapter.artifact.blob.sha256

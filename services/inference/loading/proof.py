@@ -59,7 +59,7 @@ def is_compared(adapter: Adapter) -> bool:
 
 
 def probe_ids(adapter: Adapter, vocabulary: Vocabulary) -> list[int]:
-    """The probe prompt's tokens, as the trainer asks: a user's turn where the model has a chat template."""
+    """The probe prompt's tokens, as the trainer encodes it: a user's turn where the model has a chat template."""
     recorded = recorded_probe(adapter)
     prompt = recorded.prompt if recorded else PROBE_PROMPT
     return vocabulary.of_chat([("user", prompt)]) if vocabulary.has_chat_template else vocabulary.of_text(prompt)[0]

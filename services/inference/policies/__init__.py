@@ -1,1 +1,1 @@
-"""What is brought into slots before anybody asks, what leaves under memory pressure, and the presets of both."""
+"""What is brought into slots before any request, what leaves under memory pressure, and the presets of both."""

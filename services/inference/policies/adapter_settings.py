@@ -32,7 +32,7 @@ class AdapterSettings(ServiceSettings):
     cache_bytes: int = Field(default=_DEFAULT.cache_bytes, ge=0)
     """Artifacts on disk, least recently used ones are deleted above this size."""
     preloading: Preloading = _DEFAULT.preloading
-    """lazy: adapters come in when they are asked for. active: those that become active or are predicted take free
+    """lazy: adapters come in when they are requested. active: those that become active or are predicted take free
     slots. aggressive: predicted ones also take the slots of idle adapters."""
     hot_reload: bool = _DEFAULT.hot_reload
     """A new version of a family that is in a slot is brought in at once, before anything that is merely preloaded."""
@@ -41,21 +41,21 @@ class AdapterSettings(ServiceSettings):
     monitoring: Monitoring = _DEFAULT.monitoring
     """detailed: token counts by who answered: base model, adapter or weighted set. basic: their sum."""
     metrics_adapter_ids: bool = False
-    """Whether detailed token counts name adapters. Ids reveal domains, and whoever reads /metrics reads them."""
+    """Whether detailed token counts name adapters. Ids reveal domains to every reader of /metrics."""
     quantisation: Quantisation = _DEFAULT.quantisation
     """profile: adapters are kept and served in the storage that `lora_core.profiles` has for their type and device, if
     they pass its quality threshold. none: as they were trained."""
     device_profile: Device = "server"
-    """The device that the profiles are asked for."""
+    """The device whose profiles are used."""
     adapter_types: dict[str, str] = Field(default_factory=dict)
-    """Family → the type that the profiles are asked for (JSON); else the metadata `adapter_type` of its artifact."""
+    """Family → the type whose profiles are used (JSON); else the metadata `adapter_type` of its artifact."""
 
     pinned: frozenset[str] = frozenset()
     """Families and adapter ids whose active versions are never evicted (JSON); fewer than `slots`."""
     workflows: dict[str, list[str]] = Field(default_factory=dict)
     """Name of a workflow → adapter ids and families, loaded together when a request first names it (JSON)."""
     prediction_threshold: float = Field(default=0.7, gt=0, lt=1)
-    """Adapters that are likelier than this to be asked for next are preloaded."""
+    """Adapters that are likelier than this to be requested next are preloaded."""
     slot_patience: float = Field(default=2.0, ge=0)
     """Seconds after which a request that waits for a slot goes before later ones, and adapters in use give way."""
 

@@ -13,7 +13,7 @@ Monitoring = Literal["basic", "detailed"]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Defaults of the settings with these names; `InferenceSettings` says what each does."""
+    """Defaults of the settings with these names; `InferenceSettings` describes each."""
 
     preloading: Preloading
     quantisation: Quantisation

@@ -9,7 +9,7 @@ from services.inference.slots.allocation import Priority
 
 @dataclass(frozen=True, slots=True)
 class ActivationPolicy:
-    """The settings of these names say what each does."""
+    """Each field is described at the setting of its name."""
 
     preloading: Preloading = "active"
     hot_reload: bool = True
@@ -17,7 +17,7 @@ class ActivationPolicy:
     pinned: frozenset[str] = frozenset()
 
     def priority(self, adapter: Adapter, *, family_in_slot: bool) -> Priority | None:
-        """With which priority an adapter that became active is brought in; None leaves it until it is asked for.
+        """With which priority an adapter that became active is brought in; None leaves it until it is requested.
 
         `family_in_slot`: another version of its family is loaded here.
         """

@@ -1,4 +1,4 @@
-"""Which adapter a caller is likely to ask for next, learned from the order in which they were asked for. Pure.
+"""Which adapter a caller is likely to request next, learned from the order of requests. Pure.
 
 A Markov model of order two that backs off: how often each family came after the last two is smoothed by how often it
 came after the last one, as if the shorter context had been seen `PRIOR` times (Dirichlet smoothing; MacKay and Peto,
@@ -39,8 +39,8 @@ class _Recent(OrderedDict[K, V], Generic[K, V]):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What one request tells. `likely`: family → probability of being next, those above the threshold, without
-    the one just asked for. `outcome`: whether what had been likely came; None where nothing had been."""
+    """What one request predicts. `likely`: family → probability of being next, those above the threshold, without
+    the one just requested. `outcome`: whether what had been likely came; None where nothing had been."""
 
     likely: Mapping[str, float]
     outcome: Literal["hit", "miss"] | None
@@ -61,7 +61,7 @@ class Predictor:
         self._histories: _Recent[tuple[str, str], _History] = _Recent(contexts)
 
     def observe(self, caller: str, workflow: str, family: str) -> Observed:
-        """A caller asked for a family, within a workflow or none (empty)."""
+        """A caller requested a family, within a workflow or none (empty)."""
         history = self._histories.get((caller, workflow)) or _History()
         for context in _contexts(caller, workflow, history.last):
             self._count(context, family)

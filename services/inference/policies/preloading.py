@@ -1,4 +1,4 @@
-"""Brings adapters in before they are asked for: those that become active, a workflow's, and likely ones."""
+"""Brings adapters in before they are requested: those that become active, a workflow's, and likely ones."""
 
 import math
 import time
@@ -56,7 +56,7 @@ class Preloading:
     def asked(self, caller: Caller, workflow: str, adapters: Sequence[Adapter], catalogue: Catalogue) -> None:
         """A request runs on these: its workflow's adapters are brought in, and those likely to come next.
 
-        Only adapters of domains that the caller reaches: nobody takes slots for what they may not use.
+        Only adapters of domains that the caller reaches: no caller takes slots for what it may not use.
         """
         if workflow in self._workflows:
             self._begin(workflow, caller, catalogue)
@@ -107,7 +107,7 @@ def active_of(
 ) -> tuple[list[Adapter], list[str]]:
     """The active adapters that have these ids or are of these families, and the names of which there is none.
 
-    `reaches` tells which domains count; an adapter of another one is as if it were not there.
+    `reaches`: which domains count; an adapter of another one is as if it were not there.
     """
     active = {one.adapter_id: one for one in catalogue.active.values()} | dict(catalogue.active)
     found = {name: one if (one := active.get(name)) and reaches(one.domain) else None for name in names}

@@ -1,4 +1,4 @@
-"""Looks at the memory pressure every few seconds and does what its level asks for."""
+"""Looks at the memory pressure every few seconds and does what its level requires."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the replicas of inference tell each other: each announces itself in a key-value bucket and watches the others.
+"""What the replicas of inference know of each other: each announces itself in a key-value bucket and watches it.
 
 A bucket and not plain messages, because a replica that has just started then sees all the others at once, and because
 the bus's permissions keep it to holders of inference's credential: requests with their callers' tokens go to the
@@ -35,7 +35,7 @@ AWAY = (nats.errors.Error, OSError)
 
 
 @dataclass(eq=False, slots=True)
-class _Heard:
+class _Peer:
     """A replica's last announcement, at `at` (monotonic s), and what is known here since.
 
     `sent`: by base model revision, requests that were sent there after it and are not done.
@@ -74,8 +74,8 @@ class Announcements:
         self._gate = gate
         self._every = every
         self._started = time.time()
-        self._heard: dict[str, _Heard] = {}
-        self._heard_own_at = -self._ttl
+        self._peers: dict[str, _Peer] = {}
+        self._own_received_at = -self._ttl
 
     @property
     def own(self) -> Replica:
@@ -88,60 +88,60 @@ class Announcements:
     def others(self) -> list[Replica]:
         """The others that are alive, their loads with what was sent to them since."""
         since = time.monotonic() - self._ttl
-        return [one.now for one in self._heard.values() if one.at > since and not one.unreachable]
+        return [one.now for one in self._peers.values() if one.at > since and not one.unreachable]
 
     def gone(self, name: str) -> bool:
         """Whether a replica has stopped or died. False while no announcements arrive: nothing is known then."""
         since = time.monotonic() - self._ttl
-        heard = self._heard.get(name)
-        return self._heard_own_at > since and (heard is None or heard.at <= since)
+        peer = self._peers.get(name)
+        return self._own_received_at > since and (peer is None or peer.at <= since)
 
     @contextmanager
     def sending(self, name: str, revision: str) -> Iterator[None]:
         """Inside this context a request of ours for that base model is at the other replica."""
-        heard = self._heard.get(name)
-        if heard is None:
+        peer = self._peers.get(name)
+        if peer is None:
             yield
             return
         # On this announcement: the next one counts the request itself.
-        heard.sent[revision] = heard.sent.get(revision, 0) + 1
+        peer.sent[revision] = peer.sent.get(revision, 0) + 1
         try:
             yield
         finally:
-            heard.sent[revision] -= 1
+            peer.sent[revision] -= 1
 
     def unreachable(self, name: str) -> None:
         """Nothing is sent there until it announces itself again."""
-        if heard := self._heard.get(name):
-            heard.unreachable = True
+        if peer := self._peers.get(name):
+            peer.unreachable = True
 
     async def announce(self, ready: asyncio.Event) -> None:
-        """Announces this replica, once it is ready, until cancelled; then tells that it is no longer there.
+        """Announces this replica, once it is ready, until cancelled; then removes it.
 
         Regularly, and at once when its adapters change or it begins to drain.
         """
         await ready.wait()
-        due, told = 0.0, None
+        due, published = 0.0, None
         try:
             while True:
                 own, now = self.own, time.monotonic()
                 news = (own.draining, {revision: one.adapters for revision, one in own.serves.items()})
-                if now >= due or news != told:
-                    due, told = now + self._every, news
+                if now >= due or news != published:
+                    due, published = now + self._every, news
                     await self._put(own)
                 await asyncio.sleep(LOOK_EVERY)
         finally:
             await self._leave()
 
     async def watch(self) -> None:
-        """Hears the others until cancelled."""
+        """Watches the others until cancelled."""
         while True:
             try:
                 async with aclosing(self._bucket.watch()) as changes:
                     async for name, value in changes:
-                        self.hear(name, value)
+                        self.receive(name, value)
             except AWAY as error:
-                log.warning("replicas_not_heard", reason=describe(error))
+                log.warning("replicas_not_watched", reason=describe(error))
             await asyncio.sleep(self._every)
 
     async def _put(self, own: Replica) -> None:
@@ -156,10 +156,10 @@ class Announcements:
         except AWAY as error:
             log.warning("replica_not_removed", reason=describe(error), forgotten_in=self._ttl)
 
-    def hear(self, name: str, value: bytes | None) -> None:
-        """Takes in what the bucket says of a replica; None: it has stopped."""
+    def receive(self, name: str, value: bytes | None) -> None:
+        """Take a replica's announcement from the bucket; None: it has stopped."""
         if value is None:
-            self._heard.pop(name, None)
+            self._peers.pop(name, None)
             return
         try:
             replica = Replica.model_validate_json(value)
@@ -169,9 +169,9 @@ class Announcements:
         if replica.name != name:
             log.warning("announcement_refused", replica=name, reason=f"it is of {replica.name!r}")
         elif name != self._name:
-            self._heard[name] = _Heard(replica, time.monotonic())
+            self._peers[name] = _Peer(replica, time.monotonic())
         elif replica.url == self._url:
-            self._heard_own_at = time.monotonic()
+            self._own_received_at = time.monotonic()
         else:
             log.error("two_replicas_have_one_name", replica=name, url=self._url, other_url=replica.url)
 

@@ -105,7 +105,7 @@ class Forwarding:
     async def _forward(
         self, request: Request, target: Replica, own: str, revision: str, announcements: Announcements
     ) -> Response:
-        await request.body()  # kept by the request; nobody may watch for a disconnect before it is read
+        await request.body()  # kept by the request; a disconnect must not be watched for before it is read
         async with AsyncExitStack() as underway:
             underway.enter_context(announcements.sending(target.name, revision))
             sent = self._send(request, target, own, underway)
@@ -193,7 +193,7 @@ async def _while_alive(announcements: Announcements, name: str, work: Coroutine[
 
 
 class AnsweredBy:
-    """ASGI middleware: every response says which replica gave it; one that was passed on says so already."""
+    """ASGI middleware: every response names the replica that gave it; a forwarded one names it already."""
 
     def __init__(self, app: ASGIApp, replica: str) -> None:
         self._app = app

@@ -62,7 +62,7 @@ class Reason(StrEnum):
     HOLDER = "holder"
     """The other one has the adapter in a slot."""
     PLACED = "placed"
-    """Nobody who has room holds the adapter, and the other one is its replica."""
+    """No replica with room holds the adapter, and the other one is its replica."""
     OVERLOADED = "overloaded"
     """This one has the adapter, or needs none, but no room."""
     DRAINING = "draining"
@@ -81,7 +81,7 @@ class Decision:
 def place(
     adapters: Collection[str], revision: str, replicas: Collection[Replica], factor: float = 1.25
 ) -> Replica | None:
-    """The replica whose request this is, the same for everybody with the same view; None if nobody takes it.
+    """The replica whose request this is, the same for everybody with the same view; None if none takes it.
 
     Of those with room (see `with_room`): who holds most of the adapters, among these the highest random weight. A
     request of the base model alone goes to the least loaded, as there is nothing to be near to.
@@ -98,8 +98,8 @@ def place(
 def with_room(revision: str, replicas: Collection[Replica], factor: float) -> list[Replica]:
     """Replicas that take requests of the base model, and with one more stay within `factor` times their share.
 
-    One with a free row has room whatever its share: the request starts at once there, and elsewhere its adapter would
-    first have to be loaded. Shares add up to more than the load, so somebody has room if anybody takes requests.
+    One with a free row has room beyond its share: the request starts at once there, and elsewhere its adapter would
+    first have to be loaded. Shares add up to more than the load, so one has room if any takes requests.
     """
     able = [(one, one.serves[revision]) for one in replicas if one.takes(revision)]
     load = sum(serving.load for _, serving in able) + 1

@@ -143,7 +143,7 @@ class Adapters:
     async def evict(self, reason: str, *, idle_for: float = 0.0, only: frozenset[str] | None = None) -> tuple[str, ...]:
         """Adapters that are neither in use nor pinned leave their slots; which ones do.
 
-        They come back when they are asked for or preloaded again. `idle_for`: seconds that they have not been used.
+        They come back when they are requested or preloaded again. `idle_for`: seconds that they have not been used.
         """
         leaving: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait(Evict(idle_for, only, reason, leaving))

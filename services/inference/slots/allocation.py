@@ -2,7 +2,7 @@
 
 Fair by domain: of requests that wait, the one whose domain holds the fewest slots goes first, and room is made by the
 domain that holds the most, its least recently used first. No request starves: one that has waited for `patience`
-seconds goes before all that came after it, whatever their domains, and if every slot is in use then, an adapter stops
+seconds goes before all that came after it, of any domain, and if every slot is in use then, an adapter stops
 taking new requests until it has left its slot.
 """
 
@@ -20,9 +20,9 @@ class Priority(IntEnum):
     PINNED = 1
     """It is never evicted, and idle ones leave for it."""
     WORKFLOW = 2
-    """A workflow was named that is going to use it, or an operator asks for it; idle ones leave for it."""
+    """A workflow was named that is going to use it, or an operator requests it; idle ones leave for it."""
     PREDICTION = 3
-    """It is likely to be asked for next."""
+    """It is likely to be requested next."""
     ACTIVATION = 4
     """It is active: wanted for as long as a slot is free."""
     DISK = 5
@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """What a slot holds. `idle`: it may be evicted; `busy`: it may be told to give way; else it is on its way."""
+    """What a slot holds. `idle`: it may be evicted; `busy`: it may have to give way; else it is on its way."""
 
     adapter_id: str
     domain: str
@@ -146,7 +146,7 @@ def _may_replace(one: Candidate, idle: Occupant, rules: Rules) -> bool:
         case Priority.REQUEST | Priority.PINNED:
             return True
         case Priority.WORKFLOW:
-            # What has come in or was asked for since then is as likely to be needed: nothing is gained by a swap.
+            # What has come in or was requested since then is as likely to be needed: nothing is gained by a swap.
             return idle.last_used < one.since
         case Priority.PREDICTION:
             return rules.replace_idle and idle.last_used < one.since

@@ -134,7 +134,7 @@ class Scheduler:
         self._know(adapter)
         adapter_id = adapter.adapter_id
         state = self.states[adapter_id]
-        metrics.ASKED.labels(self._name, FOUND_IN.get(type(state), "slot")).inc()
+        metrics.LEASES_REQUESTED.labels(self._name, FOUND_IN.get(type(state), "slot")).inc()
         match state:
             case Failed(failure, retry_at):
                 ticket.granted.set_exception(failure.to_api(adapter_id, max(1.0, retry_at - time.monotonic())))

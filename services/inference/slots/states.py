@@ -77,7 +77,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """In a slot and proved. `users` requests run on it; it was last asked for at `last_used` (monotonic s)."""
+    """In a slot and proved. `users` requests run on it; it was last requested at `last_used` (monotonic s)."""
 
     path: Path
     proof: Proof

@@ -1,4 +1,4 @@
-"""How often and when adapters were asked for; survives their leaving the slot."""
+"""How often and when adapters were requested; survives their leaving the slot."""
 
 import time
 from collections import OrderedDict

@@ -1,1 +1,1 @@
-"""A base model on vLLM servers: which adapter lies where, brought there, proved, reconciled, asked."""
+"""A base model on vLLM servers: which adapter lies where, brought there, proved, reconciled, called."""

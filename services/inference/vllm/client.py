@@ -3,6 +3,7 @@
 Written against vLLM 0.32 (`vllm/entrypoints/openai` and `vllm/entrypoints/serve/lora` of its source).
 """
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from services.inference.engine_thread import Finished, Token
 
 if TYPE_CHECKING:
     from lora_core.engine import Request
+    from lora_core.grammar import Form
 
 M = TypeVar("M", bound=BaseModel)
 CONNECT, ANSWER, LOAD, NEXT_TOKEN = 2.0, 10.0, 120.0, 120.0
-"""Seconds until a server counts as away: to connect, to answer, to load an adapter, to give the next token."""
+"""Seconds until a server counts as unavailable: to connect, to answer, to load an adapter, to give the next token."""
 
 NO_LORA_API = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 
@@ -109,7 +111,7 @@ class VllmClient:
         await self._http.aclose()
 
     async def models(self) -> list[Served]:
-        """What it serves now; also tells that its engine lives."""
+        """What it serves now; also proves that its engine lives."""
         await self._send("GET", "/health")
         return _parsed(_Models, await self._send("GET", "/v1/models")).data
 
@@ -147,8 +149,8 @@ class VllmClient:
 
     async def scores(self, model: str, prompt_ids: list[int], alternatives: int) -> list[Token]:
         """Each token of the prompt after the first, with so many of the likeliest at its place."""
-        asked = {"prompt_logprobs": alternatives, "max_tokens": 1, "temperature": 0}
-        choice = await self._complete(model, prompt_ids, asked)
+        parameters = {"prompt_logprobs": alternatives, "max_tokens": 1, "temperature": 0}
+        choice = await self._complete(model, prompt_ids, parameters)
         given = choice.prompt_logprobs or []
         if len(given) != len(prompt_ids):
             raise Refused(f"it gave {len(given)} log-probabilities for a prompt of {len(prompt_ids)} tokens")
@@ -187,6 +189,8 @@ class VllmClient:
         }
         if request.repetition_penalty is not None:
             body["repetition_penalty"] = request.repetition_penalty
+        if request.grammar is not None:
+            body["structured_outputs"] = _structured(request.grammar.form)
         timeout = httpx.Timeout(ANSWER, connect=CONNECT, read=NEXT_TOKEN)
         try:
             async with self._http.stream("POST", "/v1/completions", json=body, timeout=timeout) as response:
@@ -249,6 +253,17 @@ def _body(model: str, prompt_ids: list[int]) -> dict[str, object]:
     return {"model": model, "prompt": prompt_ids, "add_special_tokens": False, **neutral}
 
 
+def _structured(form: "Form") -> dict[str, object]:
+    """Its names of what an answer must be."""
+    match form.kind:
+        case "json_schema":
+            return {"json": form.source}
+        case "regex":
+            return {"regex": form.source}
+        case "choice":
+            return {"choice": json.loads(form.source)}
+
+
 def _error(response: httpx.Response) -> VllmError:
     message = f"{_message(response.content)} (HTTP {response.status_code})"
     match response.status_code:
@@ -281,7 +296,7 @@ def _parsed(form: type[M], raw: bytes | str) -> M:
 def _of_model(model: str, raw: bytes | str) -> _Completion:
     completion = _parsed(_Completion, raw)
     if completion.model != model:
-        raise Misconfigured(f"it was asked for {model!r} and answers as {completion.model!r}")
+        raise Misconfigured(f"it was called for {model!r} and answers as {completion.model!r}")
     return completion
 
 
@@ -290,16 +305,16 @@ def _drawn(choice: _Choice, stops: Collection[int], alternatives: int) -> list[T
     logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
     if ids is None or len(ids) != len(logprobs):
         raise Misconfigured("it returns no token ids: a newer vLLM is needed")
-    told = choice.logprobs.top_logprobs if choice.logprobs and alternatives else []
-    likeliest = [_likeliest(_by_id(one), alternatives) for one in told] or [()] * len(ids)
+    listed = choice.logprobs.top_logprobs if choice.logprobs and alternatives else []
+    likeliest = [_likeliest(_by_id(one), alternatives) for one in listed] or [()] * len(ids)
     drawn = [Token(*one) for one in zip(ids, logprobs, likeliest, strict=True)]
     if choice.finish_reason == "stop" and drawn and drawn[-1].id in stops:
         drawn.pop()
     return drawn
 
 
-def _by_id(told: Mapping[str, float]) -> dict[int, float]:
-    return {int(token.removeprefix("token_id:")): logprob for token, logprob in told.items()}
+def _by_id(listed: Mapping[str, float]) -> dict[int, float]:
+    return {int(token.removeprefix("token_id:")): logprob for token, logprob in listed.items()}
 
 
 def _likeliest(logprobs: Mapping[int, float], most: int) -> tuple[tuple[int, float], ...]:

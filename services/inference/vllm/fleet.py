@@ -41,7 +41,7 @@ class Placed:
 
 @dataclass(eq=False, slots=True)
 class Server:
-    """One vLLM server, as it was when it was last asked."""
+    """One vLLM server, as of its last answer."""
 
     client: VllmClient
     healthy: bool = False
@@ -52,7 +52,7 @@ class Server:
     strangers: frozenset[str] = frozenset()
     """Those of them that had no business there the last time."""
     proved: dict[str, Proof] = field(default_factory=dict)
-    """Adapters whose effect it has shown, by name. Nothing else is ever asked of it."""
+    """Adapters whose effect it has shown, by name. It is called for nothing else."""
     running: int = 0
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -70,11 +70,11 @@ def served_name(adapter: Adapter) -> str:
 
 
 class VllmFleet:
-    """Spreads adapters over servers, each on `copies` of them and proved there before it is asked.
+    """Spreads adapters over servers, each on `copies` of them and proved there before it is called.
 
     `folder` is written and the servers are driven by this process alone: adapters of this folder that they report and
     that should not be there are unloaded. `most`: adapters a server holds. `every`: seconds between looks.
-    `neutral`: the PEFT folder of an adapter of zeros, which is asked in place of the base model.
+    `neutral`: the PEFT folder of an adapter of zeros, which is called in place of the base model.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class VllmFleet:
             server.running -= 1
 
     async def check(self, server: Server) -> None:
-        """Asks a server what it holds; one that does not answer as it should is out until it does."""
+        """Reads what a server holds; one that does not answer as it should is out until it does."""
         before = set(server.proved)
         try:
             served = await server.client.models()
@@ -179,7 +179,7 @@ class VllmFleet:
             log.info("vllm_server_found", server=server.url, models=len(served))
         server.healthy = True
         server.listed = frozenset(one.id for one in served if one.root == str(self._folder / one.id)) - self._own
-        # It was restarted, or somebody else unloaded them.
+        # It was restarted, or another client unloaded them.
         for name in before - server.listed:
             server.proved.pop(name, None)
 

@@ -20,7 +20,7 @@ from services.inference.vllm.client import VllmClient
 from services.inference.vllm.fleet import Placed, VllmFleet, served_name
 
 TOP = 20
-"""Log-probabilities asked of a probe: what a vLLM server gives at most if nothing else is set (--max-logprobs)."""
+"""Log-probabilities requested with a probe: what a vLLM server gives at most by default (--max-logprobs)."""
 
 
 class VllmLoader:

@@ -276,15 +276,17 @@ async def _fetch(fields: ImportFields, to: Path, service: RegistryService) -> Fe
     return await store.fetch(source, to, most=service.settings.max_artifact_bytes)
 
 
-def _method(asked: Method | None, adopted: Adopted) -> Method:
-    """The method that the files show; raises Problem where another one was asked for."""
+def _method(requested: Method | None, adopted: Adopted) -> Method:
+    """The method that the files show; raises Problem where another one was requested."""
     shown = next((method for method in (Method.DORA, Method.RSLORA) if method in adopted.variants), None)
-    if asked is None:
+    if requested is None:
         return shown or Method.LORA
-    if (shown is not None and asked is not shown) or (asked in (Method.DORA, Method.RSLORA) and shown is not asked):
-        detail = f"{asked} was asked for, the adapter is {shown or 'plain LoRA'}; leave the method out"
+    if (shown is not None and requested is not shown) or (
+        requested in (Method.DORA, Method.RSLORA) and shown is not requested
+    ):
+        detail = f"{requested} was requested, the adapter is {shown or 'plain LoRA'}; leave the method out"
         raise Problem(422, "Cannot serve", detail, field="method")
-    return asked
+    return requested
 
 
 async def _check_quota(service: RegistryService, domain_name: str, further: int) -> None:

@@ -42,7 +42,7 @@ def allowance(most: int, seconds: float) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Hosts that may be asked. One that begins with a dot stands for all below it.
+    """Hosts that may be contacted. One that begins with a dot stands for all below it.
 
     private: hosts (`name` or `name:port`) that may also have addresses of private networks, and speak plain http.
     """
@@ -71,14 +71,14 @@ class GuardedTransport(httpx2.BaseTransport):
         url = request.url
         address = self._address(url)
         # Connected is to the very address that was looked at: a second look-up could give another one.
-        asked = httpx2.Request(
+        request = httpx2.Request(
             request.method,
             url.copy_with(host=address),
             headers=request.headers,
             stream=request.stream,
             extensions={**request.extensions, "sni_hostname": url.host, "timeout": _timeouts(place)},
         )
-        answer = self._inner.handle_request(asked)
+        answer = self._inner.handle_request(request)
         return httpx2.Response(
             answer.status_code,
             headers=answer.headers,
@@ -90,7 +90,7 @@ class GuardedTransport(httpx2.BaseTransport):
         self._inner.close()
 
     def _address(self, url: httpx2.URL) -> str:
-        """The address to connect to; raises CannotFetch for a host that must not be asked."""
+        """The address to connect to; raises CannotFetch for a host that must not be contacted."""
         host, port = url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
         private = self._hosts.allows_privately(host, port)
         if not private and not self._hosts.allows(host):

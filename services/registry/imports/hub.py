@@ -36,7 +36,7 @@ class Hub:
     def fetch(self, source: HubSource, token: str | None, to: Path) -> Fetched:
         """The wanted files of the repository at one commit, in the folder `to`.
 
-        Raises CannotFetch: no such repository, revision or file; a host that may not be asked; too many bytes; nothing
+        Raises CannotFetch: no such repository, revision or file; a forbidden host; too many bytes; nothing
         that is an adapter; offline and not in the cache.
         """
         self._prepare()

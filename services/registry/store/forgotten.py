@@ -37,6 +37,15 @@ async def delete_feedback(connection: Connection, generation_ids: Sequence[str])
     return _count(await connection.execute("delete from feedback where generation_id = any($1)", generation_ids))
 
 
+async def delete_preferences(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete which of two answers people preferred, where one of the two is of these."""
+    return _count(
+        await connection.execute(
+            "delete from preference where first_answer = any($1) or second_answer = any($1)", generation_ids
+        )
+    )
+
+
 async def delete_answers(connection: Connection, generation_ids: Sequence[str]) -> int:
     """Delete who asked for these answers and which adapters gave them."""
     return _count(await connection.execute("delete from answer where generation_id = any($1)", generation_ids))

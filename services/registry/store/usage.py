@@ -43,6 +43,7 @@ class Replica:
     max_delta: float
     first_loaded_at: datetime
     last_loaded_at: datetime
+    unloaded_at: datetime | None = None
 
 
 async def count_answer(connection: Connection, event: v1.GenerationCompleted, at: datetime) -> None:
@@ -95,7 +96,10 @@ async def note_replica(connection: Connection, event: v1.AdapterLoaded, at: date
     """Keep that a replica holds a version; the figures are those of its newest load."""
     await connection.execute(
         """
-        insert into replica values ($1, $2, $3, 1, $4, $5, $6, $7, $7)
+        insert into replica (
+            adapter_id, replica, artifact_sha256, loads, load_ms, modules_bound, max_delta, first_loaded_at,
+            last_loaded_at
+        ) values ($1, $2, $3, 1, $4, $5, $6, $7, $7)
         on conflict (adapter_id, replica) do update set
             loads = replica.loads + 1,
             load_ms = case when excluded.last_loaded_at >= replica.last_loaded_at
@@ -104,6 +108,7 @@ async def note_replica(connection: Connection, event: v1.AdapterLoaded, at: date
                 then excluded.modules_bound else replica.modules_bound end,
             max_delta = case when excluded.last_loaded_at >= replica.last_loaded_at
                 then excluded.max_delta else replica.max_delta end,
+            artifact_sha256 = excluded.artifact_sha256,
             first_loaded_at = least(replica.first_loaded_at, excluded.first_loaded_at),
             last_loaded_at = greatest(replica.last_loaded_at, excluded.last_loaded_at)
         """,
@@ -113,6 +118,24 @@ async def note_replica(connection: Connection, event: v1.AdapterLoaded, at: date
         event.load_ms,
         event.modules_bound,
         event.max_delta,
+        at,
+    )
+
+
+async def note_unloaded(connection: Connection, event: v1.AdapterUnloaded, at: datetime) -> None:
+    """Keep when a replica gave a version up, also where its load is still to come; the newest time counts."""
+    await connection.execute(
+        """
+        insert into replica (
+            adapter_id, replica, artifact_sha256, loads, load_ms, modules_bound, max_delta, first_loaded_at,
+            last_loaded_at, unloaded_at
+        ) values ($1, $2, $3, 0, 0, 0, 0, $4, $4, $4)
+        on conflict (adapter_id, replica) do update set
+            unloaded_at = greatest(replica.unloaded_at, excluded.unloaded_at)
+        """,
+        event.adapter_id,
+        event.replica,
+        event.artifact_sha256,
         at,
     )
 
@@ -145,8 +168,9 @@ async def feedback_of(connection: Connection, adapter_id: str) -> Feedback:
 async def replicas_of(connection: Connection, adapter_id: str) -> tuple[Replica, ...]:
     rows = await connection.fetch(
         """
-        select replica, artifact_sha256, loads, load_ms, modules_bound, max_delta, first_loaded_at, last_loaded_at
-        from replica where adapter_id = $1 order by first_loaded_at
+        select replica, artifact_sha256, loads, load_ms, modules_bound, max_delta, first_loaded_at, last_loaded_at,
+            case when unloaded_at >= last_loaded_at then unloaded_at end as unloaded_at
+        from replica where adapter_id = $1 and loads > 0 order by first_loaded_at
         """,
         adapter_id,
     )

@@ -8,10 +8,11 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from services.registry.adapter_view import EvaluationView, View
+from services.registry.evaluation_view import EvaluationView
 from services.registry.family import Evaluation
 from services.registry.schemas import TrailView
 from services.registry.store.listing import Trail
+from services.registry.view import View
 
 
 class PolicyAt(View):

@@ -124,7 +124,7 @@ async def get_build(build_id: str, caller: Trains, trainer: Datasets) -> BuildVi
 
 
 @router.get("/datasets/presets", summary="How data is prepared for each type of adapter")
-async def list_presets(caller: Trains) -> dict[str, dict[str, object]]:  # noqa: ARG001 - the scope is asked for
+async def list_presets(caller: Trains) -> dict[str, dict[str, object]]:  # noqa: ARG001 - the scope is required
     return {name: dict(preset) for name, preset in PRESETS.items()}
 
 

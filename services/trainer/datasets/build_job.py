@@ -28,7 +28,7 @@ _GIVE_BACK_SECONDS = 3.0
 
 
 async def run_next_build(work: LeasedTask, service: DatasetContext) -> None:
-    """Take the next build to its end. Whoever takes one over builds it from the start: nothing is half-written.
+    """Take the next build to its end. A worker that takes one over builds it from the start: nothing is half-written.
 
     A ticket that finds no build waiting is spare: another ticket has built the one that it was written for.
 

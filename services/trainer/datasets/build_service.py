@@ -130,14 +130,14 @@ async def add_version(connection: Connection, content: StoredContent) -> tuple[S
 
 
 def frozen(stored: StoredDataset, build_id: str = "") -> v1.DatasetFrozen:
-    """Says that a version is there."""
+    """The event that a version exists."""
     return v1.DatasetFrozen(
         domain=stored.domain, name=stored.name, version=stored.version, dataset=stored.dataset, build_id=build_id
     )
 
 
 async def _specify(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], service: DatasetContext) -> BuildSpec:
-    check(recipe, service)  # again, for settings may have changed since it was asked
+    check(recipe, service)  # again, for settings may have changed since the request
     inputs: list[Input] = []
     for source, access in _sources(recipe, service):
         to = folder / access.field

@@ -1,4 +1,4 @@
-"""A build's life as pure transitions: a recipe somebody asked for, until it is a data set or refused."""
+"""A build's life as pure transitions: a requested recipe, until it is a data set or refused."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +32,7 @@ class DatasetBuild:
     recipe: DataRecipe
     requested_by: str
     requested_domains: tuple[str, ...]
-    """What the caller's token reached: whatever is asked of other services for this build is asked for these."""
+    """What the caller's token reached: calls of other services for this build are made for these."""
     created_at: datetime
     state: BuildState = BuildState.QUEUED
     attempts: int = 0

@@ -19,7 +19,7 @@ from services.trainer.datasets.messages import (
     shown,
     turns_of,
 )
-from services.trainer.datasets.records import Kind, Message, Record, asked
+from services.trainer.datasets.records import Kind, Message, Record, prompt_messages
 
 Row = Mapping[str, object]
 """A row as its source gives it: column name → JSON value, or an `InvalidSample` for a value that cannot be read."""
@@ -112,7 +112,7 @@ class Columns(BaseModel):
                 raise InvalidSample(name, f"{len(listed)} tools", "rows without tools: prompts cannot show them")
 
     def _talk(self, row: Row) -> str:
-        """The column of the conversation: ShareGPT's name for it where nobody named one."""
+        """The column of the conversation: ShareGPT's name for it where none was given."""
         other = "conversations"
         return other if self.messages == "messages" and row.get("messages") is None and other in row else self.messages
 
@@ -145,7 +145,7 @@ class Columns(BaseModel):
             if not isinstance(text, str):
                 raise InvalidSample("prompt", f"{type(text).__name__} in column {self.prompt!r}", "text or messages")
             check_text("prompt", text)
-            prompt = asked(text)
+            prompt = prompt_messages(text)
             # A talk that ends with this very question is the fuller form of the same prompt.
             prompt = next((turns for turns in before if turns[-1:] == prompt), prompt)
         for part, (turns, _) in answers.items():

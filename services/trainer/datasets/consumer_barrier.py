@@ -1,4 +1,4 @@
-"""Order between consumers: within one the bus keeps it, between two somebody has to wait."""
+"""Order between consumers: within one the bus keeps it, between two one has to wait."""
 
 import asyncio
 import time

@@ -9,7 +9,7 @@ from typing import Literal
 from fleet_events import v1
 
 LIVE = "live"
-"""Name of the data sets that are frozen from a domain's recorded samples where nobody named them."""
+"""Name of the data sets that are frozen from a domain's recorded samples without a name."""
 MAX_CHARACTERS = 200_000
 """Longest prompt or completion: far beyond any context window, and within what full-text search can index."""
 
@@ -28,7 +28,7 @@ class InvalidSample(ValueError):
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and the completion wanted for it. `rating` is 0 to 5 where somebody rated it."""
+    """A prompt and the completion wanted for it. `rating` is 0 to 5 where it was rated."""
 
     domain: str
     prompt: str
@@ -45,7 +45,7 @@ class Sample:
         return _digest({"domain": self.domain, "prompt": self.prompt, "completion": self.completion})
 
     def check(self) -> None:
-        """Raises `InvalidSample` for text that nobody could train on or store."""
+        """Raises `InvalidSample` for text that cannot be trained on or stored."""
         check_text("prompt", self.prompt)
         check_text("completion", self.completion)
 

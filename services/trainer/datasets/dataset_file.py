@@ -1,7 +1,7 @@
 """The file of a frozen data set: records sorted by id as Parquet, and the digest that is the data set's id.
 
 Equal records give equal bytes under one version of pyarrow: row groups of 4096 rows, zstd at level 3, no dates. The id
-is a digest of what the records say rather than of these bytes, so that it outlives the library.
+is a digest of the records' content rather than of these bytes, so that it outlives the library.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ class DatasetDigest:
 
 
 def dataset_id_of(domain: str, kind: Kind, frozen: list[Record]) -> str:
-    """The id of a data set of these records, in whatever order they are given; each id once."""
+    """The id of a data set of these records, in any order; each id once."""
     digest = DatasetDigest(domain, kind)
     for record in sorted(frozen, key=lambda one: one.record_id):
         digest.add(record.record_id, record.split, record.rating)

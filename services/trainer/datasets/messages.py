@@ -27,7 +27,7 @@ _ROLES |= {"gpt": "assistant", "bot": "assistant", "ai": "assistant", "model": "
 _TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of content parts that are text: of chat completions, and of OpenAI's responses."""
 _MARKS = ("weight", "train", "trainable", "training", "loss", "loss_mask")
-"""Fields that tell whether an answer is learned: OpenAI's fine-tuning, axolotl's names for it, and those of frameworks
+"""Fields that mark whether an answer is learned: OpenAI's fine-tuning, axolotl's names for it, and those of frameworks
 that mask the loss of a message."""
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -56,7 +56,7 @@ def is_message(value: object) -> bool:
 
 
 def turns_of(field: str, value: object) -> Turns:
-    """The messages of a list; a system message without text (empty or null) is left out, since it asks nothing.
+    """The messages of a list; a system message without text (empty or null) is left out, since it instructs nothing.
 
     Raises:
         InvalidSample: no list of messages, an unknown role, content that is no text, a mark that is no 0 or 1.

@@ -11,7 +11,7 @@ Values = Mapping[str, object]
 
 PRESETS: Mapping[str, Values] = MappingProxyType(
     {
-        # A label for a sentence: short answers, every label asked for in several wordings, no phrase twice.
+        # A label for a sentence: short answers, every label prompted in several wordings, no phrase twice.
         "intent-classifier": {
             "kind": "completion",
             "sources": [{"kind": "live", "min_rating": 3}],

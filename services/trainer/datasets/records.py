@@ -115,7 +115,7 @@ class Record:
         )
 
 
-def asked(prompt: str, *, system: str = "") -> tuple[Message, ...]:
+def prompt_messages(prompt: str, *, system: str = "") -> tuple[Message, ...]:
     """A prompt of one user message, behind a system message where there is one."""
     user = Message("user", prompt)
     return (Message("system", system), user) if system else (user,)

@@ -30,10 +30,10 @@ class SampleLine(BaseModel):
 
 
 async def read_samples(body: AsyncIterator[bytes], domain: str | None, *, size: int) -> AsyncIterator[list[Sample]]:
-    """Samples of an NDJSON body in batches of at most `size`, whatever the body's length.
+    """Samples of an NDJSON body in batches of at most `size`, for a body of any length.
 
     Raises:
-        Problem: 422 with the first faults, each with its line. Batches before it were already yielded: whoever
+        Problem: 422 with the first faults, each with its line. Batches before it were already yielded: a caller that
             stores them must undo that.
     """
     faults: list[dict[str, object]] = []

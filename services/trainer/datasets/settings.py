@@ -18,7 +18,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class DatabaseAddress:
-    """What a connection string names. Two strings of one database may differ; the trainer asks the server too."""
+    """What a connection string names. Two strings of one database may differ; the trainer queries the server too."""
 
     server: tuple[str, int]
     database: str
@@ -28,13 +28,13 @@ class DatabaseAddress:
     def of(cls, dsn: str) -> Self:
         """The place in a postgres:// URL, its query included."""
         parts = urlsplit(dsn)
-        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        parameters = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if "," in parts.netloc:  # of several servers the client takes one that answers
             return cls((parts.netloc.rpartition("@")[2], 0), parts.path.strip("/"), unquote(parts.username or ""))
-        host = asked.get("host", parts.hostname or "localhost")
-        role = asked.get("user", unquote(parts.username or ""))
-        server = ("localhost" if host in _LOOPBACK else host.lower(), int(asked.get("port", parts.port or 5432)))
-        return cls(server, asked.get("dbname", unquote(parts.path.strip("/"))) or role, role)
+        host = parameters.get("host", parts.hostname or "localhost")
+        role = parameters.get("user", unquote(parts.username or ""))
+        server = ("localhost" if host in _LOOPBACK else host.lower(), int(parameters.get("port", parts.port or 5432)))
+        return cls(server, parameters.get("dbname", unquote(parts.path.strip("/"))) or role, role)
 
 
 class NamedSource(BaseModel):
@@ -87,7 +87,7 @@ class GenerationEndpoint(NamedSource):
     foreign: bool = False
 
     def opened(self, act_for: tuple[str, ...]) -> Endpoint:
-        """The endpoint with its token, asked for a caller that reaches these domains.
+        """The endpoint with its token, for a caller that reaches these domains.
 
         Raises:
             OSError: the file with the token cannot be read.

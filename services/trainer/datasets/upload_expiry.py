@@ -1,4 +1,4 @@
-"""Uploads that nobody has used for long."""
+"""Uploads that were not used for long."""
 
 from datetime import timedelta
 

@@ -33,20 +33,20 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
         Refused: the id belongs to another request.
     """
     now = datetime.now(UTC)
-    asked = domain.queue(request, job_id_of(request, envelope), now)
-    await store.add_job(tx.connection, asked)
-    job = await store.locked(tx.connection, asked.job_id)
-    if job.request != asked.request:
-        raise Refused(f"job_id {asked.job_id!r} belongs to another request; choose another id, or leave it empty")
+    requested = domain.queue(request, job_id_of(request, envelope), now)
+    await store.add_job(tx.connection, requested)
+    job = await store.locked(tx.connection, requested.job_id)
+    if job.request != requested.request:
+        raise Refused(f"job_id {requested.job_id!r} belongs to another request; choose another id, or leave it empty")
     if job.state is not JobState.QUEUED:
         return
     try:
         job = await examine(job, tx.connection, service)
         await quotas.check_job(tx.connection, job.domain, service.settings, but=job.job_id)
     except (InvalidRequest, Problem) as invalid:
-        failed, said = domain.fail(job, str(invalid), now)
+        failed, event = domain.fail(job, str(invalid), now)
         await store.save_job(tx.connection, failed)
-        await tx.emit(said, entity=job.job_id)
+        await tx.emit(event, entity=job.job_id)
         return
     for warning in service.parts.checks.template.warnings:
         log.warning("job_accepted_with_warning", job_id=job.job_id, warning=warning)
@@ -67,9 +67,9 @@ async def reject(body: bytes, broken: Unreadable, tx: Transaction, service: JobC
     if not await store.add_job(tx.connection, job):
         raise broken
     faults = (*reading.faults, *(await faults_of(job, tx.connection, service))[1])
-    failed, said = domain.fail(job, str(InvalidRequest(faults)), now)
+    failed, event = domain.fail(job, str(InvalidRequest(faults)), now)
     await store.save_job(tx.connection, failed)
-    await tx.emit(said, entity=job.job_id)
+    await tx.emit(event, entity=job.job_id)
 
 
 async def examine(job: Job, connection: Connection, service: JobContext) -> Job:
@@ -111,22 +111,22 @@ async def _find_continued(
     Raises:
         InvalidRequest: it is unknown, of another domain, unfinished, or made for other weights of the base model.
     """
-    asked = request.continue_from
-    if not asked:
+    requested = request.continue_from
+    if not requested:
         return None
-    adapter = await store.find_adapter(connection, asked)
-    job = await store.find_job(connection, adapter.job_id if adapter else asked)
+    adapter = await store.find_adapter(connection, requested)
+    job = await store.find_job(connection, adapter.job_id if adapter else requested)
     # Another domain's adapter reads like none: a domain is the tenancy boundary.
     if job is None or job.domain != request.domain:
         expected = f"the id of an adapter of domain {request.domain!r}, or of the job that trained it here"
-        raise InvalidRequest((Fault("continue_from", asked, expected),))
+        raise InvalidRequest((Fault("continue_from", requested, expected),))
     if job.completed is None:
         expected = f"a job that has succeeded; this one is {job.state}"
-        raise InvalidRequest((Fault("continue_from", asked, expected),))
+        raise InvalidRequest((Fault("continue_from", requested, expected),))
     if await store.is_released(connection, job.job_id):
         expected = "an adapter whose files are kept; this one was released, see its audit trail"
-        raise InvalidRequest((Fault("continue_from", asked, expected),))
-    return Continuation.of(asked, job.completed, base)
+        raise InvalidRequest((Fault("continue_from", requested, expected),))
+    return Continuation.of(requested, job.completed, base)
 
 
 def job_id_of(request: v1.TrainingRequested, envelope: Envelope) -> str:

@@ -12,7 +12,7 @@ from services.trainer.jobs.domain import Job
 
 
 async def visible_job(job_id: str, caller: Trains, trainer: Jobs) -> Job:
-    """A job of one of the caller's domains; another tenant's job reads like none, so that ids tell nothing."""
+    """A job of one of the caller's domains; another tenant's job reads like none, so that ids reveal nothing."""
     async with trainer.db.acquire(timeout=5) as connection:
         job = await store.find_job(connection, job_id)
     if job is None or not caller.reaches(job.domain):

@@ -11,38 +11,38 @@ _OF_VALIDATION = ("validation_steps", "early_stopping_patience")
 
 
 def contradictions(request: v1.TrainingRequested, configuration: Configuration) -> Iterator[Fault]:
-    """What was asked for and could have no effect, or cannot be had together."""
-    asked = _asked(request)
+    """Requested values that could have no effect, or exclude each other."""
+    given = _given(request)
     for name, objectives in _readers().items():
-        if name in asked and configuration.objective not in objectives:
+        if name in given and configuration.objective not in objectives:
             expected = f"no value: only objective {' or '.join(objectives)} reads it, and this one is "
-            yield Fault(f"hyperparameters.{name}", asked[name], expected + configuration.objective)
-    yield from objective_named(configuration.objective).contradictions(asked, configuration)
+            yield Fault(f"hyperparameters.{name}", given[name], expected + configuration.objective)
+    yield from objective_named(configuration.objective).contradictions(given, configuration)
     processes, batch = configuration.processes, configuration.batch_size
     micro = configuration.micro_batch_size
     if micro is not None and micro > batch // processes:
         expected = f"at most {max(1, batch // processes)}, a process's part of batch_size {batch}"
         yield Fault("hyperparameters.micro_batch_size", micro, expected)
     if processes > 1 and (batch % processes or batch < 2 * processes):
-        # Two rows a process, so that none is without one where an epoch's batches come out smaller than asked.
+        # Two rows a process, so that none is without one where an epoch's batches come out smaller than requested.
         expected = f"a divisor of batch_size {batch} that leaves each process two samples of a batch or more"
         yield Fault("hyperparameters.processes", configuration.processes, expected)
 
 
 def unvalidated(request: v1.TrainingRequested, *, split: bool) -> Iterator[Fault]:
     """What needs validation where nothing validates. `split`: whether the data set has validation records."""
-    asked = _asked(request)
-    if split or asked.get("validation_part"):
+    given = _given(request)
+    if split or given.get("validation_part"):
         return
     for name in _OF_VALIDATION:
-        if name in asked:
+        if name in given:
             expected = "validation_part beside it, or a data set with a validation split: else nothing is validated"
-            yield Fault(f"hyperparameters.{name}", asked[name], expected)
+            yield Fault(f"hyperparameters.{name}", given[name], expected)
 
 
 def asks_for_size(request: v1.TrainingRequested) -> bool:
     """Whether it sets how large its batches are. Unset, the longest sample is a bound that few data sets reach."""
-    return not {"batch_size", "micro_batch_size", "max_length"}.isdisjoint(_asked(request))
+    return not {"batch_size", "micro_batch_size", "max_length"}.isdisjoint(_given(request))
 
 
 def _readers() -> dict[str, list[str]]:
@@ -54,5 +54,5 @@ def _readers() -> dict[str, list[str]]:
     return readers
 
 
-def _asked(request: v1.TrainingRequested) -> dict[str, object]:
+def _given(request: v1.TrainingRequested) -> dict[str, object]:
     return request.hyperparameters.model_dump(by_alias=False, exclude_none=True) if request.hyperparameters else {}

@@ -56,8 +56,8 @@ class Continuation:
 
     def configure(self, request: v1.TrainingRequested) -> Configuration:
         """What a request for more training comes to: inherited where it is silent."""
-        asked = request.hyperparameters or v1.Hyperparameters()
-        inherited = asked.model_copy(
+        requested = request.hyperparameters or v1.Hyperparameters()
+        inherited = requested.model_copy(
             update={
                 "rank": self.rank,
                 "alpha": self.alpha,
@@ -68,8 +68,8 @@ class Continuation:
         return replace(resolve(self.method, inherited, request.objective), continue_from=self.weights.sha256)
 
     def faults(self, request: v1.TrainingRequested) -> tuple[Fault, ...]:
-        """Where the request asks for another adapter than the one it wants to continue."""
-        asked = request.hyperparameters or v1.Hyperparameters()
+        """Where the request describes another adapter than the one it continues."""
+        requested = request.hyperparameters or v1.Hyperparameters()
         faults: list[Fault] = []
 
         def compare(field: str, wanted: object, present: object) -> None:
@@ -78,9 +78,9 @@ class Continuation:
                 faults.append(Fault(field, wanted, expected))
 
         compare("method", request.method, self.method)
-        compare("hyperparameters.rank", asked.rank, self.rank)
-        compare("hyperparameters.alpha", asked.alpha, self.alpha)
-        targets = tuple(sorted(set(asked.target_modules)))
+        compare("hyperparameters.rank", requested.rank, self.rank)
+        compare("hyperparameters.alpha", requested.alpha, self.alpha)
+        targets = tuple(sorted(set(requested.target_modules)))
         compare("hyperparameters.target_modules", targets, tuple(sorted(self.target_modules)))
-        compare("hyperparameters.layers", asked.layers, self.layers)
+        compare("hyperparameters.layers", requested.layers, self.layers)
         return tuple(faults)

@@ -98,7 +98,7 @@ class Job:
 
     @property
     def configuration(self) -> Configuration:
-        """What it trains with: as asked, as inherited from what it continues, as by default."""
+        """What it trains with: as requested, as inherited from what it continues, or by default."""
         request = self.request
         if self.continued is None:
             return resolve(request.method, request.hyperparameters, request.objective, self.targets)
@@ -115,7 +115,7 @@ def queue(request: v1.TrainingRequested, job_id: str, now: datetime) -> Job:
 
 
 def queued(job: Job) -> v1.TrainingQueued:
-    """Says that the job waits for a worker."""
+    """The event that the job waits for a worker."""
     return v1.TrainingQueued(job_id=job.job_id, domain=job.domain, priority=job.request.priority)
 
 
@@ -125,7 +125,7 @@ def settle_start(job: Job, continued: Continuation | None, targets: tuple[str, .
 
 
 def take_up(job: Job, now: datetime, worker: str = "") -> Job:
-    """A worker begins, or goes on where a lost one stopped."""
+    """A worker begins, or continues where a lost one stopped."""
     if job.state.final or job.state is JobState.PAUSED:
         raise InvalidTransition(job, "taken up")
     before = _closed(job, now, AttemptOutcome.LOST, "its worker was lost")
@@ -216,8 +216,8 @@ def ask_to_cancel(job: Job, by: str, reason: str, now: datetime) -> tuple[Job, v
     """A job that waits ends at once; a running one is ended by its worker, which announces it once it has stopped."""
     if job.state.final:
         raise InvalidTransition(job, "cancelled")
-    asked = replace(job, cancel_by=job.cancel_by or by, cancel_reason=job.cancel_reason or reason)
-    return (asked, None) if job.state is JobState.RUNNING else cancel(asked, now)
+    requested = replace(job, cancel_by=job.cancel_by or by, cancel_reason=job.cancel_reason or reason)
+    return (requested, None) if job.state is JobState.RUNNING else cancel(requested, now)
 
 
 def cancel(job: Job, now: datetime) -> tuple[Job, v1.TrainingCancelled]:
@@ -233,15 +233,15 @@ def cancel(job: Job, now: datetime) -> tuple[Job, v1.TrainingCancelled]:
 
 
 def ask_to_pause(job: Job, by: str, reason: str, now: datetime) -> tuple[Job, v1.TrainingPaused | None]:
-    """A queued job rests at once; a running one when its worker has stored a checkpoint and stopped."""
+    """A queued job is paused at once; a running one when its worker has stored a checkpoint and stopped."""
     if job.state not in (JobState.QUEUED, JobState.RUNNING) or job.cancel_by:
         raise InvalidTransition(job, "paused")
-    asked = replace(job, pause_by=job.pause_by or by, pause_reason=job.pause_reason or reason)
-    return (asked, None) if job.state is JobState.RUNNING else pause(asked, now)
+    requested = replace(job, pause_by=job.pause_by or by, pause_reason=job.pause_reason or reason)
+    return (requested, None) if job.state is JobState.RUNNING else pause(requested, now)
 
 
 def pause(job: Job, now: datetime) -> tuple[Job, v1.TrainingPaused]:
-    """The work rests."""
+    """The work is paused."""
     if job.state not in (JobState.QUEUED, JobState.RUNNING) or not job.pause_by:
         raise InvalidTransition(job, "paused")
     reason = f"paused by {job.pause_by}" + (f": {job.pause_reason}" if job.pause_reason else "")

@@ -18,7 +18,7 @@ def check_exports(
     gguf: bool,
     shapes: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[Fault, ...]:
-    """What is wrong with `exports`, whatever the data.
+    """What is wrong with `exports`, with any data.
 
     Args:
         request: may name a data set, whose split `check_split` looks at.
@@ -27,8 +27,8 @@ def check_exports(
         shapes: linear layers of the base model: name → (out features, in features).
     """
     faults: list[Fault] = []
-    asked = [kind for kind in request.exports if is_gguf(kind)]
-    for kind in asked:
+    requested = [kind for kind in request.exports if is_gguf(kind)]
+    for kind in requested:
         if configuration.method == "dora":
             faults.append(Fault("exports", kind, "int8 or int4: llama.cpp has no adapters of method dora"))
         if not gguf:

@@ -1,6 +1,6 @@
 """Which waiting job is next: one statement a function, connection first.
 
-The database holds the queue. A TrainingQueued is a ticket: whoever receives one claims the best job that waits, which
+The database holds the queue. A TrainingQueued is a ticket: its receiver claims the best job that waits, which
 need not be the one that the ticket was written for. A job waits while it is queued, and while it counts as running but
 no live worker has its lease.
 """
@@ -13,7 +13,7 @@ from services.trainer.jobs.store import job_of
 
 
 def lease_of(job_id: str) -> str:
-    """Name of the lease that whoever trains a job holds."""
+    """Name of the lease that the worker of a job holds."""
     return f"job:{job_id}"
 
 

@@ -111,16 +111,16 @@ def faults(configuration: Configuration, size: ModelSize, available: int) -> tup
     if not available or needed <= available:
         return ()
     tokens = _fitting(configuration, size, available) // sequences
-    said = f"it needs {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are available"
+    shortage = f"it needs {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are available"
     field, value = ("batch_size", batch) if micro is None else ("micro_batch_size", micro)
     fitting, longest = tokens // length // processes, tokens // at_once
     if tokens < processes * _SHORTEST:
-        expected = f"more memory: {said}, too little for this base model and method with any batch"
+        expected = f"more memory: {shortage}, too little for this base model and method with any batch"
     else:
         ways = [f"micro_batch_size {fitting}"] if fitting else []
         ways += [f"max_length {longest}"] if longest >= _SHORTEST else []
         ways = ways or [f"micro_batch_size 1 with max_length {tokens // processes}"]
-        expected = f"at most {' or '.join(ways)}: {said}"
+        expected = f"at most {' or '.join(ways)}: {shortage}"
     return (Fault(f"hyperparameters.{field}", value, expected),)
 
 

@@ -25,7 +25,7 @@ class Reading:
     """A body as far as it can be read.
 
     `request` is what is left once the fields at fault are left out, so that the rest can be examined with them; None
-    where nothing is. `named` tells whether its domain is the sender's.
+    where nothing is. `named`: whether its domain is the sender's.
     """
 
     request: v1.TrainingRequested | None
@@ -92,10 +92,10 @@ def _numbers(raw: Any) -> Iterator[tuple[str, _Number]]:
 def _unknown(raw: dict[str, Any]) -> Iterator[Fault]:
     """Fields that the contract does not have. The bus ignores them, for the sake of newer writers; a caller most
     likely misspelled one, and would train with a default instead."""
-    asked = raw.get("hyperparameters")
+    hyperparameters = raw.get("hyperparameters")
     for prefix, values, model in (
         ("", raw, v1.TrainingRequested),
-        ("hyperparameters.", asked if isinstance(asked, dict) else {}, v1.Hyperparameters),
+        ("hyperparameters.", hyperparameters if isinstance(hyperparameters, dict) else {}, v1.Hyperparameters),
     ):
         known = {name for field, info in model.model_fields.items() for name in (field, info.alias or field)}
         for name in sorted(values.keys() - known):

@@ -40,7 +40,7 @@ class RequestChecks:
         return default_targets(self.shapes)
 
     def examine(self, request: v1.TrainingRequested, continued: Continuation | None = None) -> Configuration:
-        """The configuration a request asks for; raises `InvalidRequest` with every fault it has."""
+        """The configuration of a request; raises `InvalidRequest` with every fault it has."""
         configuration, faults = self.faults_of(request, continued)
         if faults:
             raise InvalidRequest(faults)
@@ -66,7 +66,7 @@ class RequestChecks:
         return configuration, tuple(faults)
 
     def faults_of_size(self, request: v1.TrainingRequested, configuration: Configuration) -> tuple[Fault, ...]:
-        """Whether it fits into memory. Asked once, when the job is accepted: later only trying tells more."""
+        """Whether it fits into memory. Checked once, when the job is accepted: later only trying shows more."""
         if self.size is None or not asks_for_size(request):
             return ()
         return memory_estimate.faults(configuration, self.size, self.memory)

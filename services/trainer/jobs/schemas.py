@@ -11,14 +11,14 @@ from services.trainer.schemas import BlobView, View
 
 
 class Accepted(View):
-    """A queued job. `warnings` say what may not come out as the requester expects."""
+    """A queued job. `warnings`: what may not come out as the requester expects."""
 
     job_id: str
     warnings: tuple[str, ...] = ()
 
 
 class StateChangeReason(View):
-    """Why somebody cancels or pauses a job."""
+    """Why a job is cancelled or paused."""
 
     reason: str = Field(default="", max_length=1000)
 

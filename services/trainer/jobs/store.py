@@ -108,8 +108,8 @@ async def save_job(connection: Connection, job: Job) -> None:
     )
 
 
-async def wishes(connection: Connection, job_id: str) -> tuple[bool, bool]:
-    """Whether somebody has asked to cancel the job, and whether to pause it."""
+async def requested_stops(connection: Connection, job_id: str) -> tuple[bool, bool]:
+    """Whether cancelling the job was requested, and whether pausing it."""
     row = await connection.fetchrow("select cancel_by <> '', pause_by <> '' from jobs where job_id = $1", job_id)
     return (bool(row[0]), bool(row[1])) if row else (False, False)
 

@@ -11,16 +11,16 @@ from services.trainer.datasets.records import Kind
 from services.trainer.faults import Fault
 
 _SYSTEM, _QUESTION, _ANSWER = "Lorafleet system", "Lorafleet question", "Lorafleet answer"
-_ASKED = [{"role": "user", "content": _QUESTION}]
-_INSTRUCTED = [{"role": "system", "content": _SYSTEM}, *_ASKED]
-_CONTINUED = [*_ASKED, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": "Lorafleet again"}]
+_PROMPT = [{"role": "user", "content": _QUESTION}]
+_INSTRUCTED = [{"role": "system", "content": _SYSTEM}, *_PROMPT]
+_CONTINUED = [*_PROMPT, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": "Lorafleet again"}]
 
 
 @dataclass(frozen=True)
 class TemplateCheck:
     """What a chat template does with a question, a system message and a conversation of several turns.
 
-    `unfit` and `no_turns` say why questions and conversations have no text; empty where they have one. Of a base model
+    `unfit` and `no_turns`: why questions and conversations have no text; empty where they have one. Of a base model
     without a template nothing is known.
     """
 
@@ -44,7 +44,7 @@ class TemplateCheck:
 
     @classmethod
     def _of(cls, template: ChatTemplate) -> "TemplateCheck":
-        if unfit := _why_not(template, _ASKED, _QUESTION):
+        if unfit := _why_not(template, _PROMPT, _QUESTION):
             return cls(unfit=unfit)
         system: Literal["kept", "dropped", "refused"] = "kept"
         try:

@@ -48,7 +48,7 @@ async def get_metrics(job: VisibleJob, trainer: Jobs, after: Annotated[int, Quer
     response_class=EventSourceResponse,
 )
 async def stream_metrics(job: VisibleJob, place: LastPlace, trainer: Jobs) -> AsyncIterator[ServerSentEvent]:
-    """Events `state`, `step` and `validation`; the last is a final `state`. `Last-Event-ID` goes on behind it."""
+    """Events `state`, `step` and `validation`; the last is a final `state`. `Last-Event-ID` continues after it."""
     async for event in course(job.job_id, place, trainer):
         yield event
 
@@ -126,8 +126,8 @@ async def _page(job: Job, trainer: JobContext) -> Response:
 
 def _completed(job: Job) -> v1.TrainingCompleted:
     if job.completed is None:
-        said = f"job {job.job_id} is {job.state}; its report and files exist once it has succeeded"
-        raise Problem(404, "No report yet", said, state=job.state)
+        detail = f"job {job.job_id} is {job.state}; its report and files exist once it has succeeded"
+        raise Problem(404, "No report yet", detail, state=job.state)
     return job.completed
 
 

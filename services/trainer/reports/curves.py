@@ -70,7 +70,7 @@ def _chart(name: str, title: str, series: dict[str, list[Point]]) -> Chart | Non
         return None
     x = _Axis.over((one[0] for one in every), LEFT, WIDTH - RIGHT, whole=True)
     y = _Axis.over((one[1] for one in every), HEIGHT - BOTTOM, TOP)
-    said = "; ".join(
+    description = "; ".join(
         f"{label} from {points[0][1]:.4g} to {points[-1][1]:.4g}, lowest {min(p[1] for p in points):.4g}, "
         f"highest {max(p[1] for p in points):.4g}"
         for label, points in drawn.items()
@@ -80,7 +80,7 @@ def _chart(name: str, title: str, series: dict[str, list[Point]]) -> Chart | Non
         placed = [(x.place(a), y.place(b)) for a, b in thinned(points, _MOST_POINTS)]
         kind = "validation" if label == "validation" else "training"
         lines.append(Line(label, _path(placed), tuple(placed) if len(placed) <= 40 else (), kind))
-    return Chart(name, title, said, tuple(lines), x.ticks, y.ticks)
+    return Chart(name, title, description, tuple(lines), x.ticks, y.ticks)
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:

@@ -1,4 +1,4 @@
-"""From what a training was asked, trained on and said to its report: pure, no I/O."""
+"""From a training's request, data and messages to its report: pure, no I/O."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _LOSS = "validation_loss"
 
 @dataclass(frozen=True)
 class Result:
-    """A training that is over: what was asked, trained on, said and logged. `lines` is the data set's file."""
+    """A training that is over: its request, data, messages and log. `lines` is the data set's file."""
 
     job: Job
     data: StoredDataset

@@ -1,4 +1,4 @@
-"""A job's course as server-sent events, read from the database: any replica can answer, and go on for another.
+"""A job's course as server-sent events, read from the database: any replica can answer, and continue for another.
 
 Nothing is kept for a reader but its place. Rows are read a page at a time, when the reader has taken those before, so
 that a slow one holds no memory and no connection.
@@ -44,8 +44,8 @@ class StreamPosition:
             return cls()
         found = _PLACE.fullmatch(last_event_id)
         if found is None:
-            said = f"Last-Event-ID: {last_event_id[:40]!r} is refused, expected an event's id, for example 12.10"
-            raise Problem(422, "Invalid request", said, field="Last-Event-ID")
+            detail = f"Last-Event-ID: {last_event_id[:40]!r} is refused, expected an event's id, for example 12.10"
+            raise Problem(422, "Invalid request", detail, field="Last-Event-ID")
         return cls(int(found[1]), int(found[2]))
 
     def behind(self, row: Stepped | Validated) -> Self:
@@ -54,7 +54,7 @@ class StreamPosition:
 
 
 async def last_place(last_event_id: Annotated[str, Header()] = "") -> StreamPosition:
-    """Where a reader that was cut off goes on."""
+    """Where a reader that was cut off continues."""
     return StreamPosition.of(last_event_id)
 
 
@@ -64,12 +64,12 @@ LastPlace = Annotated[StreamPosition, Depends(last_place)]
 async def course(job_id: str, place: StreamPosition, service: JobContext) -> AsyncIterator[ServerSentEvent]:
     """Its state, then steps, validations and further states as they are written; ends with the final state."""
     with metrics.STREAMS.track_inprogress():
-        said: StateView | None = None
+        published: StateView | None = None
         while True:
             page = await _read(job_id, place, service)
-            if page.state != said and not page.state.final:
-                said = page.state
-                yield _event(said, place)
+            if page.state != published and not page.state.final:
+                published = page.state
+                yield _event(published, place)
             for row in page.rows:
                 place = place.behind(row)
                 yield _event(_view(row), place)

@@ -47,11 +47,11 @@ _WATCH_SECONDS = 0.5
 
 
 class CancelWanted(Exception):
-    """Somebody asked to cancel the job."""
+    """Cancelling the job was requested."""
 
 
 class PauseTaken(Exception):
-    """Somebody asked to pause the job; it has stopped, and its checkpoint is stored."""
+    """Pausing the job was requested; it has stopped, and its checkpoint is stored."""
 
 
 class DataRefused(Exception):
@@ -76,7 +76,7 @@ class Attempt:
         """Train to the end.
 
         Raises:
-            Crashed: the subprocess died; the job can go on from its newest checkpoint.
+            Crashed: the subprocess died; the job can continue from its newest checkpoint.
             DataRefused: trying again changes nothing.
             CancelWanted: stopped on request.
             PauseTaken: stopped on request, behind a checkpoint.
@@ -232,9 +232,9 @@ class Attempt:
             await asyncio.sleep(_WATCH_SECONDS)
             try:
                 async with self._service.db.acquire(timeout=5) as connection:
-                    cancel, pause = await store.wishes(connection, self._job.job_id)
+                    cancel, pause = await store.requested_stops(connection, self._job.job_id)
             except PASSING:
-                continue  # the next look will tell
+                continue  # the next look decides
             if cancel:
                 raise CancelWanted
             if pause:
@@ -245,7 +245,7 @@ class Attempt:
             try:
                 await self._keep(saved)
             except PASSING as error:
-                # Training goes on: a missing checkpoint costs time after a crash, stopping costs it now.
+                # Training continues: a missing checkpoint costs time after a crash, stopping costs it now.
                 log.warning("checkpoint_not_stored", job=self._job.job_id, step=saved.step, reason=repr(error))
 
     async def _keep(self, saved: Saved) -> None:

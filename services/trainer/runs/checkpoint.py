@@ -1,4 +1,4 @@
-"""A checkpoint as one file: what the trainer needs to go on, packed and unpacked."""
+"""A checkpoint as one file: what the trainer needs to resume, packed and unpacked."""
 
 import tarfile
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.trainer.training.protocol import Validated
 
-# The tokenizer, model card and pickled arguments that transformers saves beside them are not needed to go on.
+# The tokenizer, model card and pickled arguments that transformers saves beside them are not needed to resume.
 CONTENT = (
     "adapter_config.json",
     "adapter_model.safetensors",

@@ -40,7 +40,7 @@ _REST_SECONDS = 5.0
 
 
 async def run_next_job(work: LeasedTask, service: RunContext) -> None:
-    """Take the next job from wherever it stands to its end, or until it rests.
+    """Take the next job from its newest checkpoint to its end, or until it is paused.
 
     A ticket that finds no job waiting is spare: the job that it was written for was cancelled or paused, or another
     ticket has it.
@@ -184,7 +184,7 @@ async def _result(
 
 def _succeeding(completed: v1.TrainingCompleted) -> End:
     def end(job: Job, now: datetime) -> tuple[Job, Event]:
-        # A cancellation that came after the last step still counts: nothing was said yet.
+        # A cancellation that came after the last step still counts: nothing was published yet.
         return domain.cancel(job, now) if job.cancel_by else (domain.succeed(job, completed, now), completed)
 
     return end

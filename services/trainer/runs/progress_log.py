@@ -26,7 +26,7 @@ class ProgressLog:
         self._settings = settings
         self._pending: list[Stepped] = []
         self._validated: list[Validated] = []
-        self._said_at = time.monotonic()
+        self._published_at = time.monotonic()
         self._writing = asyncio.Lock()
 
     def note(self, step: Stepped) -> None:
@@ -59,18 +59,18 @@ class ProgressLog:
             await self._write_validated(validated)
             return
         newest = steps[-1]
-        say = time.monotonic() - self._said_at >= self._settings.progress_seconds
+        due = time.monotonic() - self._published_at >= self._settings.progress_seconds
         async with self._work.transaction() as tx:
             job = await store.locked(tx.connection, self._job_id)
             await store.add_steps(tx.connection, self._job_id, steps)
             await store.add_validations(tx.connection, self._job_id, validated)
             await store.save_job(tx.connection, domain.advance(job, newest.step, newest.loss))
-            if say:
+            if due:
                 await tx.emit(self._progressed(steps, validated), entity=self._job_id)
         del self._pending[: len(steps)]
         del self._validated[: len(validated)]
-        if say:
-            self._said_at = time.monotonic()
+        if due:
+            self._published_at = time.monotonic()
 
     async def _write_validated(self, validated: tuple[Validated, ...]) -> None:
         if validated:

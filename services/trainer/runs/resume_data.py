@@ -55,7 +55,7 @@ async def sweep(service: RunContext) -> int:
 
 
 async def _ended(connection: Connection, grace: timedelta, job_ids: list[str]) -> list[str]:
-    """Of these jobs, or of all with checkpoints where no id is given, those that nobody can resume."""
+    """Of these jobs, or of all with checkpoints where no id is given, those that cannot be resumed."""
     rows = await connection.fetch(
         """
         select job_id from jobs

@@ -9,7 +9,7 @@ from services.trainer.training.protocol import Progress, TrainingSpec, read_line
 
 
 class TrainingCrashed(Crashed):
-    """The training ended without a result; the job can go on from its newest checkpoint."""
+    """The training ended without a result; the job can continue from its newest checkpoint."""
 
     what = "training process"
 

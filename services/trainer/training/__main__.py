@@ -34,7 +34,7 @@ DETERMINISTIC = (
     ValueError,
 )
 """Exceptions that the job's own data, model or values cause. Others may pass and are tried again within limits: memory
-and devices (RuntimeError, MemoryError), files (OSError), and whatever ends the process from outside."""
+and devices (RuntimeError, MemoryError), files (OSError), and what ends the process from outside."""
 _REASON_CHARACTERS = 2000
 
 

@@ -23,42 +23,42 @@ class ComparedPrompt:
     ids: tuple[int, ...]
 
 
-def compare_answers(model: Any, tokenizer: Any, asked: Sequence[ComparedPrompt]) -> tuple[BeforeAfter, ...]:
+def compare_answers(model: Any, tokenizer: Any, prompts: Sequence[ComparedPrompt]) -> tuple[BeforeAfter, ...]:
     """Greedy answers of base model and adapter to the first `MOST_PROMPTS`, each all prompts in one batch.
 
     An answer ends at an end token (the tokenizer's, or one of the model's generation settings) or after twice the
-    longest wanted completion, within `LEAST_TOKENS` and `MOST_TOKENS`: a base model that never ends tells no more then.
+    longest wanted completion, within `LEAST_TOKENS` and `MOST_TOKENS`: a base model that never ends shows no more then.
 
     Args:
         model: the PeftModel, in evaluation mode.
         tokenizer: its tokenizer.
-        asked: prompts, by preference of the validation split.
+        prompts: prompts, by preference of the validation split.
     """
-    asked = [one for one in asked if one.ids][:MOST_PROMPTS]
-    if not asked:
+    prompts = [one for one in prompts if one.ids][:MOST_PROMPTS]
+    if not prompts:
         return ()
     with model.disable_adapter():
-        before = _answers(model, tokenizer, asked)
-    after = _answers(model, tokenizer, asked)
+        before = _answers(model, tokenizer, prompts)
+    after = _answers(model, tokenizer, prompts)
     return tuple(
         BeforeAfter(prompt=one.prompt, wanted=one.wanted, before=first, after=then)
-        for one, first, then in zip(asked, before, after, strict=True)
+        for one, first, then in zip(prompts, before, after, strict=True)
     )
 
 
-def _answers(model: Any, tokenizer: Any, asked: Sequence[ComparedPrompt]) -> list[str]:
+def _answers(model: Any, tokenizer: Any, prompts: Sequence[ComparedPrompt]) -> list[str]:
     ends = sorted(end_tokens(model.generation_config, tokenizer))
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-    longest = max(len(one.ids) for one in asked)
-    wanted = max(len(tokenizer(one.wanted, add_special_tokens=False)["input_ids"]) for one in asked)
+    longest = max(len(one.ids) for one in prompts)
+    wanted = max(len(tokenizer(one.wanted, add_special_tokens=False)["input_ids"]) for one in prompts)
     # Padding goes to the left: generation continues at the right edge of every row.
-    ids = torch.full((len(asked), longest), padding, dtype=torch.long)
-    mask = torch.zeros(len(asked), longest, dtype=torch.long)
-    for row, one in enumerate(asked):
+    ids = torch.full((len(prompts), longest), padding, dtype=torch.long)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for row, one in enumerate(prompts):
         ids[row, longest - len(one.ids) :] = torch.tensor(one.ids)
         mask[row, longest - len(one.ids) :] = 1
     with torch.inference_mode():
-        spoken = model.generate(
+        generated = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             max_new_tokens=max(LEAST_TOKENS, min(MOST_TOKENS, 2 * wanted)),
@@ -68,7 +68,7 @@ def _answers(model: Any, tokenizer: Any, asked: Sequence[ComparedPrompt]) -> lis
             eos_token_id=ends,
             pad_token_id=padding,
         )
-    return [_text(tokenizer, row, ends) for row in spoken[:, longest:].tolist()]
+    return [_text(tokenizer, row, ends) for row in generated[:, longest:].tolist()]
 
 
 def _text(tokenizer: Any, tokens: list[int], ends: list[int]) -> str:

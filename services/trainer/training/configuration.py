@@ -71,13 +71,13 @@ class Configuration:
 
 
 def resolve(
-    method: str, asked: v1.Hyperparameters | None, objective: str = "", targets: tuple[str, ...] = ()
+    method: str, requested: v1.Hyperparameters | None, objective: str = "", targets: tuple[str, ...] = ()
 ) -> Configuration:
-    """The asked values, with defaults where nothing was asked. alpha defaults to twice the rank.
+    """The requested values, with defaults for the others. alpha defaults to twice the rank.
 
-    targets: what is adapted where no target modules are asked, see `services.trainer.training.targets.default_targets`.
+    targets: what is adapted without requested target modules, see `services.trainer.training.targets.default_targets`.
     """
-    given = asked.model_dump(by_alias=False, exclude_none=True) if asked else {}
+    given = requested.model_dump(by_alias=False, exclude_none=True) if requested else {}
     wanted = tuple(given.pop("target_modules", ())) or targets
     given.setdefault("alpha", 2.0 * given.get("rank", Configuration.rank))
     return Configuration(
@@ -126,16 +126,16 @@ def _faults(configuration: Configuration, layers: LayerShapes, quantisation: boo
 
 def _target_faults(configuration: Configuration, layers: LayerShapes) -> Iterator[Fault]:
     fit = trainable(layers)
-    field, asked = "hyperparameters.target_modules", configuration.target_modules
-    unknown = [target for target in asked if target not in fit]
+    field, requested = "hyperparameters.target_modules", configuration.target_modules
+    unknown = [target for target in requested if target not in fit]
     if unknown:
         reasons = "; ".join(f"{target} {why_not(layers, target)}" for target in unknown)
         expected = f"linear modules of the base model: {', '.join(sorted(fit)) or 'it has none'} ({reasons})"
         yield Fault(field, unknown, expected)
-    elif not asked and not default_targets(layers):
+    elif not requested and not default_targets(layers):
         kinds = sorted(set(layers.description.others.values())) if layers.description else []
         expected = f"another base model: the decoder of this one has no linear layers (it has {', '.join(kinds)})"
         yield Fault(field, [], expected)
-    elif configuration.layers is not None and not chosen(layers, asked, configuration.layers):
-        expected = f"more: the last {configuration.layers} decoder layers have none of {', '.join(asked)}"
+    elif configuration.layers is not None and not chosen(layers, requested, configuration.layers):
+        expected = f"more: the last {configuration.layers} decoder layers have none of {', '.join(requested)}"
         yield Fault("hyperparameters.layers", configuration.layers, expected)

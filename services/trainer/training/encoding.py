@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from lora_core.base_model import end_of_turn
 from lora_core.chat_template import ChatTemplate, RenderLimits
 from lora_core.template_errors import ChatTemplateError
-from services.trainer.datasets.records import Kind, Message, Record, asked
+from services.trainer.datasets.records import Kind, Message, Record, prompt_messages
 
 IGNORED = -100
 """Label of a position without loss (torch's cross entropy ignores it)."""
@@ -156,7 +156,7 @@ def encode_all(tokenizer: Tokenizer, records: Iterable[Record], max_length: int,
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Sequence[Message] | str) -> list[int]:
     """Ids of a prompt as generation sees it."""
-    messages = asked(prompt) if isinstance(prompt, str) else prompt
+    messages = prompt_messages(prompt) if isinstance(prompt, str) else prompt
     ids: Sequence[int] = tokenizer(_opening(tokenizer, messages), add_special_tokens=not tokenizer.chat_template)[
         "input_ids"
     ]
@@ -189,7 +189,7 @@ def _ended_once(tokenizer: Tokenizer, completion: str, ends: Sequence[int]) -> s
     """The completion without an end token of its own at its end, which the template writes itself.
 
     Raises:
-        UnfitRecord: it goes on after the end token, and would be cut there.
+        UnfitRecord: it continues after the end token, and would be cut there.
     """
     for end in ends:
         token = _text_of(tokenizer, end)

@@ -24,7 +24,7 @@ from services.trainer.training.protocol import Exported
 
 _POSITIONS = 1024  # whose vocabulary logits are held at once: 200 MB in fp32 for 50k tokens
 MOST_TOKENS = 8192
-"""Of validation rows that are run through the model for each form: thousands of positions tell 0.98 from 0.97, and on a
+"""Of validation rows that are run through the model for each form: thousands of positions separate 0.98 from 0.97; on a
 processor each pass takes a minute."""
 _LOSSLESS = 1e-6  # relative error of the matrices that rounding a folded factor to float32 may leave
 
@@ -55,7 +55,7 @@ def make(
     adapter_type: str,
     work: Path,
 ) -> tuple[Exported, ...]:
-    """Each asked form of the trained adapter, in the order asked, as files under `work`.
+    """Each requested form of the trained adapter, in the order requested, as files under `work`.
 
     Args:
         kinds: as `exports` of a TrainingRequested.
@@ -206,7 +206,7 @@ def _wear(model: Any, card: LoRACard, folder: Path) -> None:
 
 
 def _wear_file(model: Any, weights: Path) -> None:
-    """Put these matrices into the model's adapter; raises ValueError where a name is none of the adapter's."""
+    """Put these matrices into the model's adapter; raises ValueError for a name that the adapter has not."""
     state: Mapping[str, torch.Tensor] = load_file(weights)
     answered: Any = set_peft_model_state_dict(model, state)
     if answered.unexpected_keys:

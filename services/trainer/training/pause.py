@@ -13,10 +13,10 @@ from services.trainer.training.protocol import pause_wanted
 class PauseOnRequest(TrainerCallback):
     """Ends training behind a checkpoint once `protocol.ask_to_pause` was called for the work folder.
 
-    Attach it as one of the trainer's `callbacks=[..., PauseOnRequest(spec.work)]`; after `train()` its `paused` tells
-    whether training was ended here, with a checkpoint at `step`: no result exists then, and `Paused(step=...)` is said.
+    Attach it as one of the trainer's `callbacks=[..., PauseOnRequest(spec.work)]`; after `train()` its `paused` is
+    whether training was ended here, with a checkpoint at `step`: then it has no result and emits `Paused(step=...)`.
 
-    Whoever resumes must meet the very events that an uninterrupted run has. So nothing is validated because of a pause;
+    A resumed run must emit the very events that an uninterrupted run has. So nothing is validated because of a pause;
     at the end of an epoch it comes after what belongs there; and a training that ends with this step anyway is let end.
     """
 
@@ -49,7 +49,7 @@ class PauseOnRequest(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The checkpoint is written, and validation before it has decided whether training goes on."""
+        """The checkpoint is written, and validation before it has decided whether training continues."""
         self._saved_at = state.global_step
         over = control.should_training_stop or state.global_step >= state.max_steps
         if self._wanted and not over and (self._epoch_ends or not _more_follows(args, state)):

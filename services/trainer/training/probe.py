@@ -32,6 +32,6 @@ def probe(model: Any, ids: list[int], prompt: str) -> ProbeResult:
 
 
 def _last_logits(model: Any, ids: list[int]) -> torch.Tensor:
-    asked = torch.tensor([ids], device=model.device)
-    logits: torch.Tensor = model(input_ids=asked, use_cache=False, logits_to_keep=1).logits
+    inputs = torch.tensor([ids], device=model.device)
+    logits: torch.Tensor = model(input_ids=inputs, use_cache=False, logits_to_keep=1).logits
     return logits[0, -1].float()

@@ -1,4 +1,4 @@
-"""What the training subprocess takes and emits: one JSON file in, JSON lines out, a file that asks it to pause.
+"""What the training subprocess takes and emits: one JSON file in, JSON lines out, a file that requests a pause.
 
 Imports no torch.
 """
@@ -108,7 +108,7 @@ class Saved(_Frozen):
 
 
 class Paused(_Frozen):
-    """It was asked to rest and has saved a checkpoint at this step; it ends now."""
+    """A pause was requested and it has saved a checkpoint at this step; it ends now."""
 
     kind: Literal["paused"] = "paused"
     step: int
@@ -220,5 +220,5 @@ def ask_to_pause(work: Path) -> None:
 
 
 def pause_wanted(work: Path) -> bool:
-    """Whether it was asked."""
+    """Whether a pause was requested."""
     return (work / _PAUSE_FILE).exists()

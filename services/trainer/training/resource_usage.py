@@ -1,4 +1,4 @@
-"""What a training costs in processor time and energy, measured where the system tells."""
+"""What a training costs in processor time and energy, measured where the system reports it."""
 
 import os
 import resource

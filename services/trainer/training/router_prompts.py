@@ -1,4 +1,4 @@
-"""A few prompts of a data set, which tell the router what the adapter is asked."""
+"""A few prompts of a data set, which show the router what the adapter is used for."""
 
 from collections.abc import Iterable
 from itertools import zip_longest

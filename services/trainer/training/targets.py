@@ -1,4 +1,4 @@
-"""Which layers of a base model a training adapts: the ones asked for by their short names, or all of the decoder's."""
+"""Which layers of a base model a training adapts: the ones requested by their short names, or all of the decoder's."""
 
 import re
 
@@ -59,7 +59,7 @@ def why_not(layers: LayerShapes, target: str) -> str:
 
 
 def chosen(layers: LayerShapes, targets: tuple[str, ...], last: int | None = None) -> tuple[str, ...]:
-    """Full names of the layers that these targets adapt, of the last decoder layers alone, if asked.
+    """Full names of the layers that these targets adapt, of the last decoder layers alone, if requested.
 
     No targets stand for the default; names that are not there choose nothing.
     """

@@ -126,7 +126,7 @@ def run(spec: TrainingSpec, emit: Emit) -> None:
             stopped_early=step < began.total_steps,
             best_step=best_step,
             metrics=metrics,
-            spoken=_spoken(model, tokenizer, held_out or training),
+            spoken=_before_after(model, tokenizer, held_out or training),
             exports=exports.make(
                 spec.exports,
                 artifact=artifact,
@@ -162,8 +162,8 @@ def _prepared(
         )
     except (AdapterError, ImportError, NotImplementedError, ValueError) as error:
         # What transformers, PEFT or TRL cannot do with this base model and these hyperparameters.
-        said = " ".join(str(error).split())[:1000]
-        raise CannotTrain(f"base_model: {spec.base_model_name} cannot be trained like this: {said}") from error
+        reason = " ".join(str(error).split())[:1000]
+        raise CannotTrain(f"base_model: {spec.base_model_name} cannot be trained like this: {reason}") from error
 
 
 def _silently(message: BaseModel) -> None:
@@ -184,7 +184,7 @@ def _refuse_golden(spec: TrainingSpec) -> None:
 
 
 def _sides(data: Sequence[Record], configuration: Configuration) -> tuple[list[Record], list[Record]]:
-    """What is trained and what validates: the data set's own split, else the asked part of its prompts."""
+    """What is trained and what validates: the data set's own split, else the requested fraction of its prompts."""
     held_out = [record for record in data if record.split == "validation"]
     if held_out or not configuration.validation_part:
         return [record for record in data if record.split == "train"], held_out
@@ -264,14 +264,14 @@ def _keep_best(trainer: ObjectiveTrainer) -> tuple[int | None, dict[str, float]]
     return trainer.state.best_global_step, {"validation_loss": loss, **metrics}
 
 
-def _spoken(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[BeforeAfter, ...]:
-    asked = [
+def _before_after(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[BeforeAfter, ...]:
+    prompts = [
         before_after.ComparedPrompt(
             record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt))
         )
         for record in data[: before_after.MOST_PROMPTS]
     ]
-    return before_after.compare_answers(model, tokenizer, asked)
+    return before_after.compare_answers(model, tokenizer, prompts)
 
 
 def _step_of(folder: Path | None) -> int:

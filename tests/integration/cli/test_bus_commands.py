@@ -69,7 +69,7 @@ async def test_a_running_tail_prints_an_event_that_comes_later(home: Path, modul
     assert event["body"] == SAMPLE
 
 
-async def say(jetstream: JetStreamContext, event: Event, number: int) -> None:
+async def publish(jetstream: JetStreamContext, event: Event, number: int) -> None:
     out = seal(event, service=row_of(type(event)).published_by[0], entity=str(number), trace={})
     await jetstream.publish(out.subject, out.body, headers=out.headers)
 
@@ -91,7 +91,7 @@ async def test_a_tail_from_the_start_merges_the_streams_by_time_and_goes_on_with
     await empty_bus(servers)
     for number in range(3):
         for event in of_each_stream(number):
-            await say(jetstream, event, number)
+            await publish(jetstream, event, number)
     past = (await run(home, "events", "tail", "--from-start", "--no-follow", "--json")).json_lines
     assert [one["stream"] for one in past] == [DATA.name, FACTS.name, SERVING.name] * 3
     assert [one["sequence"] for one in past] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
@@ -99,7 +99,7 @@ async def test_a_tail_from_the_start_merges_the_streams_by_time_and_goes_on_with
     tail = asyncio.create_task(run(home, "events", "tail", "--from-start", "--count", "12", "--json"))
     await asyncio.sleep(1)
     for event in of_each_stream(3):
-        await say(jetstream, event, 3)
+        await publish(jetstream, event, 3)
     shown = (await tail).json_lines
     assert shown[:9] == past
     assert {one["stream"] for one in shown[9:]} == {DATA.name, FACTS.name, SERVING.name}
@@ -108,29 +108,29 @@ async def test_a_tail_from_the_start_merges_the_streams_by_time_and_goes_on_with
 async def test_who_follows_all_streams_misses_nothing_when_they_are_made_anew(
     home: Path, jetstream: JetStreamContext, module_database: str, servers: Fleet
 ) -> None:
-    heard: list[tuple[str, int]] = []
+    seen: list[tuple[str, int]] = []
     for event in of_each_stream(0):
-        await say(jetstream, event, 0)
+        await publish(jetstream, event, 0)
 
     async def listen() -> None:
         async with bus.connect(FleetHome(home, {})) as client:
             async for received in bus.follow(client, after={}):
-                heard.append((received.stream, received.sequence))
+                seen.append((received.stream, received.sequence))
 
     async def until(count: int) -> None:
         async with asyncio.timeout(20):
-            while len(heard) < count:
+            while len(seen) < count:
                 await asyncio.sleep(0.05)
 
     listening = asyncio.create_task(listen())
     try:
         await until(3)
         await empty_bus(servers)
-        before = len(heard)
+        before = len(seen)
         for event in of_each_stream(1):
-            await say(jetstream, event, 1)
+            await publish(jetstream, event, 1)
         await until(before + 3)
-        assert sorted(heard[before:]) == sorted((stream.name, 1) for stream in STREAMS)
+        assert sorted(seen[before:]) == sorted((stream.name, 1) for stream in STREAMS)
     finally:
         await end(listening)
 
@@ -178,9 +178,9 @@ async def test_drift_is_told_with_exit_code_1_by_check_and_mended_without(
 ) -> None:
     assert (await run(home, "provision", "--check")).code == 0
     await jetstream.delete_consumer(STREAM, "registry-training_completed")
-    told = await run(home, "provision", "--check")
-    assert told.code == 1
-    assert "registry-training_completed" in told.out
+    checked = await run(home, "provision", "--check")
+    assert checked.code == 1
+    assert "registry-training_completed" in checked.out
     assert (await run(home, "provision", "--no-migrations")).code == 0
     assert (await run(home, "provision", "--check")).code == 0
 
@@ -207,5 +207,5 @@ def ended_early(command: list[str]) -> tuple[int, bytes]:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        said = process.stderr.read()
-        return process.wait(60), said
+        output = process.stderr.read()
+        return process.wait(60), output

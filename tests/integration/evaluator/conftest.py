@@ -41,7 +41,7 @@ class Bus:
 
     jetstream: JetStreamContext
 
-    async def say(self, event: Event, by: str, entity: str, *, times: int = 1) -> str:
+    async def publish(self, event: Event, by: str, entity: str, *, times: int = 1) -> str:
         """Publish; `times` deliveries of the same event, past the stream's own deduplication."""
         outgoing = seal(event, service=by, entity=entity, trace={})
         for turn in range(times):
@@ -50,7 +50,7 @@ class Bus:
             await self.jetstream.publish(outgoing.subject, outgoing.body, headers=headers, timeout=5)
         return outgoing.id
 
-    async def said(self, event: type[Event], **fields: str) -> list[Any]:
+    async def published(self, event: type[Event], **fields: str) -> list[Any]:
         """Every event of that kind in the stream with these field values, oldest first."""
         found, sequence = [], 0
         subject = row_of(event).subject
@@ -63,6 +63,8 @@ class Bus:
                 return [one for one in found if all(getattr(one, name) == value for name, value in fields.items())]
             sequence = raw.seq or sequence + 1
             found.append(event.from_json(raw.data or b"{}"))
+
+    say, said = publish, published  # former names
 
 
 def adapter(domain: str, version: str = "1.0.0", sha256: str = "") -> v1.Adapter:
@@ -117,7 +119,7 @@ class Golden:
 
 async def activated(bus: Bus, evaluator: RunningService, who: v1.Adapter, revision: int) -> None:
     """Registry publishes that the version is active, and the evaluator has consumed it."""
-    await bus.say(v1.AdapterActivated(adapter=who, revision=revision), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterActivated(adapter=who, revision=revision), "registry", who.adapter_id)
     connection = await asyncpg.connect(
         evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
     )
@@ -185,8 +187,8 @@ def teach(models: ModelServer, who: v1.Adapter, samples: list[dict[str, Any]], w
 
 async def outcome(bus: Bus, adapter_id: str) -> v1.EvaluationScored | v1.EvaluationFailed:
     async def over() -> list[Any]:
-        scored = await bus.said(v1.EvaluationScored, adapter_id=adapter_id)
-        return scored or await bus.said(v1.EvaluationFailed, adapter_id=adapter_id)
+        scored = await bus.published(v1.EvaluationScored, adapter_id=adapter_id)
+        return scored or await bus.published(v1.EvaluationFailed, adapter_id=adapter_id)
 
     found: v1.EvaluationScored | v1.EvaluationFailed = (await eventually(over))[0]
     return found

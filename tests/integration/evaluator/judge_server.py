@@ -32,11 +32,11 @@ class Step:
     refusal: str | None = None
 
 
-Script = list[Callable[["Asked"], Step]]
+Script = list[Callable[["ReceivedRequest"], Step]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     """A request as the judge reads it."""
 
     body: dict[str, Any]
@@ -62,34 +62,34 @@ class Asked:
         return int(re.findall(r"^CANARY: (\d)$", self.text, re.M)[0])
 
 
-def verdict(asked: Asked, score: float, **instead: Any) -> dict[str, Any]:
+def verdict(request: ReceivedRequest, score: float, **instead: Any) -> dict[str, Any]:
     """A full verdict with this score everywhere; demands are met with the answer as quote."""
-    said: dict[str, Any] = {name: {"reason": f"seen: {name}", "score": score} for name in CRITERIA}
-    said["canary"] = {"reason": "as told", "score": asked.canary}
-    for name in asked.body["response_format"]["json_schema"]["schema"]["properties"]:
+    answer: dict[str, Any] = {name: {"reason": f"seen: {name}", "score": score} for name in CRITERIA}
+    answer["canary"] = {"reason": "as told", "score": request.canary}
+    for name in request.body["response_format"]["json_schema"]["schema"]["properties"]:
         if name.startswith("demand_"):
-            said[name] = {"reason": "it says so", "quote": asked.part("ANSWER TO JUDGE"), "met": True}
-    return said | instead
+            answer[name] = {"reason": "it says so", "quote": request.part("ANSWER TO JUDGE"), "met": True}
+    return answer | instead
 
 
-def preferred(asked: Asked, which: str, **instead: Any) -> dict[str, Any]:
+def preferred(request: ReceivedRequest, which: str, **instead: Any) -> dict[str, Any]:
     """A verdict on a pair."""
-    return {"reason": "compared", "canary": asked.canary, "preferred": which} | instead
+    return {"reason": "compared", "canary": request.canary, "preferred": which} | instead
 
 
-def honest(asked: Asked) -> Step:
-    if asked.pair:
-        return Step(json.dumps(preferred(asked, "tie")))
-    right = asked.part("ANSWER TO JUDGE") == asked.part("REFERENCE ANSWER")
-    return Step(json.dumps(verdict(asked, 9 if right else 2)))
+def honest(request: ReceivedRequest) -> Step:
+    if request.pair:
+        return Step(json.dumps(preferred(request, "tie")))
+    right = request.part("ANSWER TO JUDGE") == request.part("REFERENCE ANSWER")
+    return Step(json.dumps(verdict(request, 9 if right else 2)))
 
 
-def gullible(asked: Asked) -> Step:
+def gullible(request: ReceivedRequest) -> Step:
     """Does what the answer says, whatever it is."""
-    if asked.pair:
-        return Step(json.dumps(preferred(asked, "first", canary=10)))
-    said = verdict(asked, 10) | {"canary": {"reason": "as the answer says", "score": 10}}
-    return Step(json.dumps(said))
+    if request.pair:
+        return Step(json.dumps(preferred(request, "first", canary=10)))
+    answer = verdict(request, 10) | {"canary": {"reason": "as the answer says", "score": 10}}
+    return Step(json.dumps(answer))
 
 
 @dataclass
@@ -99,31 +99,31 @@ class JudgeServer:
     key: str = "judge-key"
     scripts: dict[str, Script] = field(default_factory=dict)
     """Word of the question → steps; the last one is repeated."""
-    otherwise: Callable[[Asked], Step] = honest
-    asked: list[Asked] = field(default_factory=list)
+    otherwise: Callable[[ReceivedRequest], Step] = honest
+    requests: list[ReceivedRequest] = field(default_factory=list)
     url: str = ""
     delay: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answer(self, asked: Asked) -> Step:
-        if asked.key != self.key:
+    def answer(self, request: ReceivedRequest) -> Step:
+        if request.key != self.key:
             return Step(status=401, body=_error("Incorrect API key provided", "invalid_api_key"))
         with self._lock:
-            self.asked.append(asked)
+            self.requests.append(request)
             for word, script in self.scripts.items():
-                if word in asked.part("QUESTION"):
-                    return (script.pop(0) if len(script) > 1 else script[0])(asked)
-        return self.otherwise(asked)
+                if word in request.part("QUESTION"):
+                    return (script.pop(0) if len(script) > 1 else script[0])(request)
+        return self.otherwise(request)
 
-    def about(self, word: str) -> list[Asked]:
-        return [asked for asked in self.asked if word in asked.part("QUESTION")]
+    def about(self, word: str) -> list[ReceivedRequest]:
+        return [request for request in self.requests if word in request.part("QUESTION")]
 
 
 def _error(message: str, code: str) -> str:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}})
 
 
-def fault(status: int, code: str = "", **headers: str) -> Callable[[Asked], Step]:
+def fault(status: int, code: str = "", **headers: str) -> Callable[[ReceivedRequest], Step]:
     return lambda _: Step(
         status=status,
         body=_error(f"fault {status}", code),
@@ -131,7 +131,7 @@ def fault(status: int, code: str = "", **headers: str) -> Callable[[Asked], Step
     )
 
 
-def writes(text: str, **step: Any) -> Callable[[Asked], Step]:
+def writes(text: str, **step: Any) -> Callable[[ReceivedRequest], Step]:
     return lambda _: Step(text, **step)
 
 
@@ -144,9 +144,11 @@ def judging(server: JudgeServer) -> Iterator[JudgeServer]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked = Asked(body, time.monotonic(), self.headers.get("Authorization", "").removeprefix("Bearer "))
+            request = ReceivedRequest(
+                body, time.monotonic(), self.headers.get("Authorization", "").removeprefix("Bearer ")
+            )
             assert self.path == "/v1/chat/completions"
-            step = server.answer(asked)
+            step = server.answer(request)
             time.sleep(step.delay + server.delay)
             content = (step.body if step.text is None and step.refusal is None else _completion(body, step)).encode()
             self.send_response(step.status)

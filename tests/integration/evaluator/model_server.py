@@ -37,7 +37,7 @@ class ModelServer:
     delay: float = 0.0
     token: str = ""
     """Bearer token that a candidate needs."""
-    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    questions: Counter[tuple[str, str]] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[tuple[str, Any]] = field(default_factory=list)
     """(path, headers) of every request."""
@@ -49,7 +49,7 @@ class ModelServer:
     def chat(self, body: dict[str, Any], token: str) -> tuple[int, dict[str, Any]]:
         model, prompt = body["model"], body["messages"][-1]["content"]
         with self._lock:
-            self.asked[model, prompt] += 1
+            self.questions[model, prompt] += 1
             self.bodies.append(body)
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)

@@ -22,8 +22,8 @@ async def judged(bus: Bus, models: ModelServer, golden: Golden, domain: str) -> 
     await golden.make(f"{domain}-golden", domain, [sample(1), sample(2)])
     who = adapter(domain)
     models.adapters[who.adapter_id] = who.artifact.blob.sha256
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
-    [scored] = await eventually(lambda: bus.said(v1.EvaluationScored, adapter_id=who.adapter_id))
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    [scored] = await eventually(lambda: bus.published(v1.EvaluationScored, adapter_id=who.adapter_id))
     return who, scored
 
 

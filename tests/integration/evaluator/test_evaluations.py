@@ -37,7 +37,7 @@ async def test_a_registered_version_is_judged_and_scored(
     await golden.make(f"{domain}-golden", domain, samples)
     who = adapter(domain)
     teach(models, who, samples, wrong=2)
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     scored = await outcome(bus, who.adapter_id)
 
     assert isinstance(scored, v1.EvaluationScored), scored
@@ -46,7 +46,7 @@ async def test_a_registered_version_is_judged_and_scored(
     assert 80 <= scored.score <= 95
     assert scored.ci_low < scored.score < scored.ci_high
     assert scored.artifact_sha256 == who.artifact.blob.sha256
-    assert scored.judge == "reference-judge/2"
+    assert scored.judge == "reference-judge/3"
     assert set(scored.criteria) == {"accuracy", "relevance", "style", "completeness", "coherence"}
     assert not scored.regression
 
@@ -62,11 +62,11 @@ async def test_a_registered_version_is_judged_and_scored(
 
     report = await blobs.get(scored.report)
     assert hashlib.sha256(report).hexdigest() == scored.report.sha256
-    told = json.loads(report)
-    assert {one["answer"] for one in told["samples"]} == {r["answer"] for r in shown["results"]}
-    assert told["golden"]["sha256"] == scored.golden_sha256
-    asked = [body for body in models.bodies if body["model"] == who.adapter_id]
-    assert {(body["temperature"], body["max_tokens"]) for body in asked} == {(0.0, 512)}
+    report_json = json.loads(report)
+    assert {one["answer"] for one in report_json["samples"]} == {r["answer"] for r in shown["results"]}
+    assert report_json["golden"]["sha256"] == scored.golden_sha256
+    counts = [body for body in models.bodies if body["model"] == who.adapter_id]
+    assert {(body["temperature"], body["max_tokens"]) for body in counts} == {(0.0, 512)}
 
 
 async def test_the_same_event_three_times_is_one_evaluation(
@@ -76,13 +76,13 @@ async def test_the_same_event_three_times_is_one_evaluation(
     await golden.make(f"{domain}-golden", domain, samples)
     who = adapter(domain)
     teach(models, who, samples)
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id, times=3)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id, times=3)
     await outcome(bus, who.adapter_id)
     marker = adapter(f"{domain}z")
-    await bus.say(v1.AdapterRegistered(adapter=marker, revision=1), "registry", marker.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=marker, revision=1), "registry", marker.adapter_id)
     await outcome(bus, marker.adapter_id)  # one worker: what came before is over
-    assert len(await bus.said(v1.EvaluationScored, adapter_id=who.adapter_id)) == 1
-    assert all(models.asked[who.adapter_id, one["prompt"]] == 1 for one in samples)
+    assert len(await bus.published(v1.EvaluationScored, adapter_id=who.adapter_id)) == 1
+    assert all(models.questions[who.adapter_id, one["prompt"]] == 1 for one in samples)
 
 
 async def test_a_killed_evaluator_goes_on_and_scores_once(
@@ -94,7 +94,7 @@ async def test_a_killed_evaluator_goes_on_and_scores_once(
     teach(models, who, samples)
     models.delay, models.most_at_once = 0.5, 0
     try:
-        event_id = await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+        event_id = await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
 
         async def under_way() -> int:
             shown = (await evaluator.client.get(f"/v1/evaluations/{event_id}")).json()
@@ -111,20 +111,20 @@ async def test_a_killed_evaluator_goes_on_and_scores_once(
     shown = (await evaluator.client.get(f"/v1/evaluations/{event_id}")).json()
     assert len({result["sample_id"] for result in shown["results"]}) == len(shown["results"]) == 48
     # Only what was in flight when it died is asked again: at most 8, and 8 more where a busy machine costs a second take.
-    asked = [models.asked[who.adapter_id, one["prompt"]] for one in samples]
-    assert min(asked) == 1
-    assert 48 <= sum(asked) <= 48 + 16
+    counts = [models.questions[who.adapter_id, one["prompt"]] for one in samples]
+    assert min(counts) == 1
+    assert 48 <= sum(counts) <= 48 + 16
     assert models.most_at_once == 8
     await consumed(bus, v1.AdapterRegistered)
-    assert len(await bus.said(v1.EvaluationScored, adapter_id=who.adapter_id)) == 1
-    assert await bus.said(v1.EvaluationFailed, adapter_id=who.adapter_id) == []
+    assert len(await bus.published(v1.EvaluationScored, adapter_id=who.adapter_id)) == 1
+    assert await bus.published(v1.EvaluationFailed, adapter_id=who.adapter_id) == []
 
 
 async def test_without_a_golden_data_set_the_evaluation_fails_with_the_reason(
     evaluator: RunningService, models: ModelServer, bus: Bus, domain: str
 ) -> None:
     who = adapter(domain)
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     failed = await outcome(bus, who.adapter_id)
     assert isinstance(failed, v1.EvaluationFailed)
     assert f"domain '{domain}' has no golden data set" in failed.reason
@@ -139,7 +139,7 @@ async def test_an_answer_of_another_model_fails_the_evaluation(
     who = adapter(domain)
     teach(models, who, samples)
     models.answers_as[who.adapter_id] = instead
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     failed = await outcome(bus, who.adapter_id)
     assert isinstance(failed, v1.EvaluationFailed)
     assert (instead or "the base model") in failed.reason
@@ -153,7 +153,7 @@ async def test_another_artifact_than_the_registered_one_fails_the_evaluation(
     who = adapter(domain)
     teach(models, who, samples)
     models.adapters[who.adapter_id] = "e" * 64
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     failed = await outcome(bus, who.adapter_id)
     assert isinstance(failed, v1.EvaluationFailed)
     assert "e" * 64 in failed.reason
@@ -167,20 +167,20 @@ async def test_an_adapter_that_inference_learns_of_later_is_waited_for(
     who = adapter(domain)
     teach(models, who, samples)
     models.refuse[who.adapter_id] = 404
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
-    await eventually(lambda: _asked(models, who.adapter_id))
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await eventually(lambda: _questions(models, who.adapter_id))
     models.refuse[who.adapter_id] = 503
     before = _requests(models, who.adapter_id)
-    await eventually(lambda: _asked(models, who.adapter_id, more_than=before + 1))
+    await eventually(lambda: _questions(models, who.adapter_id, more_than=before + 1))
     del models.refuse[who.adapter_id]
     assert isinstance(await outcome(bus, who.adapter_id), v1.EvaluationScored)
 
 
 def _requests(models: ModelServer, adapter_id: str) -> int:
-    return sum(count for (model, _), count in models.asked.items() if model == adapter_id)
+    return sum(count for (model, _), count in models.questions.items() if model == adapter_id)
 
 
-async def _asked(models: ModelServer, adapter_id: str, more_than: int = 0) -> bool:
+async def _questions(models: ModelServer, adapter_id: str, more_than: int = 0) -> bool:
     return _requests(models, adapter_id) > more_than
 
 
@@ -190,7 +190,7 @@ async def test_an_adapter_that_never_loads_fails_after_a_bounded_time(
     await golden.make(f"{domain}-golden", domain, [sample(1)])
     who = adapter(domain)
     models.refuse[who.adapter_id] = 503
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     failed = await outcome(bus, who.adapter_id)
     assert isinstance(failed, v1.EvaluationFailed)
     assert "could not serve it within 6 s" in failed.reason
@@ -203,10 +203,10 @@ async def test_a_request_for_another_domains_adapter_goes_to_the_dead_letters(
     await golden.make(f"{domain}-golden", domain, samples)
     who = adapter(domain)
     teach(models, who, samples)
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     await outcome(bus, who.adapter_id)
     request = v1.EvaluationRequested(evaluation_id=f"{domain}-x", adapter_id=who.adapter_id, domain=f"{domain}other")
-    await bus.say(request, "evaluator", who.adapter_id)
+    await bus.publish(request, "evaluator", who.adapter_id)
 
     async def buried() -> bool:
         raw = await bus.jetstream.get_last_msg("LORAFLEET_DLQ", "lorafleet.dlq.evaluator.evaluation_requested")
@@ -229,8 +229,8 @@ async def test_an_evaluation_whose_workers_are_killed_again_and_again_fails_with
     await golden.make(f"{domain}-golden", domain, [sample(1)])
     who = adapter(domain)
     models.refuse[who.adapter_id] = 404
-    event_id = await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
-    await eventually(lambda: _asked(models, who.adapter_id))
+    event_id = await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await eventually(lambda: _questions(models, who.adapter_id))
     await evaluator.crash()
     connection = await asyncpg.connect(
         evaluator.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}

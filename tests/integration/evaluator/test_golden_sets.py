@@ -95,8 +95,8 @@ async def test_a_data_set_that_judged_is_never_changed_but_versioned(
     await golden.make(name, domain, samples)
     who = adapter(domain)
     models.adapters[who.adapter_id] = who.artifact.blob.sha256
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
-    (scored,) = await eventually(lambda: bus.said(v1.EvaluationScored, adapter_id=who.adapter_id))
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    (scored,) = await eventually(lambda: bus.published(v1.EvaluationScored, adapter_id=who.adapter_id))
     frozen = (await evaluator.client.get(f"/v1/golden/{name}")).json()
     assert frozen["frozen"]
     assert frozen["sha256"] == scored.golden_sha256
@@ -148,9 +148,9 @@ async def test_slow_patterns_of_one_caller_hold_up_nobody(
     sending = asyncio.create_task(golden.send(f"{domain}-g", samples))
     slowest = 0.0
     while not sending.done():
-        asked = time.monotonic()
+        begun = time.monotonic()
         assert (await evaluator.client.get("/healthz")).status_code == 200
-        slowest = max(slowest, time.monotonic() - asked)
+        slowest = max(slowest, time.monotonic() - begun)
         await asyncio.sleep(0.02)
     answer = await sending
     assert answer.status_code == 200, answer.text

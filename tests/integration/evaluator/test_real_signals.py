@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.evaluator.code_tests.code_settings import CodeSettings
+from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging.criteria import parse
 from services.evaluator.judging.judge import ReferenceJudge
@@ -35,6 +37,7 @@ async def test_the_real_inference_service_gives_the_recorded_signals(
             OpenAIClient(http, inference.url, timeout=120, headers={}),
             base_model=name,
             embeddings_model="all-MiniLM-L6-v2",
+            tests=CodeTests(CodeSettings(), "no sample here has tests"),
         )
         for case in recorded[:2]:
             expected = case["answers"][0]["answer"]
@@ -42,11 +45,11 @@ async def test_the_real_inference_service_gives_the_recorded_signals(
             assert parse(sample.criteria) == sample.rules
             for answer in case["answers"][:4]:
                 finding = await judge.judge(sample, sample.prompt, answer["answer"])
-                said, known = Signals.from_json(dict(finding.evidence)), Signals.from_json(answer["signals"])
+                measured, known = Signals.from_json(dict(finding.evidence)), Signals.from_json(answer["signals"])
                 for field in ("answer_expected", "answer_prompt", "expected_prompt"):
-                    assert getattr(said, field) == pytest.approx(getattr(known, field), abs=0.01), field
-                assert said.coverage == pytest.approx(known.coverage, abs=0.01)
+                    assert getattr(measured, field) == pytest.approx(getattr(known, field), abs=0.01), field
+                assert measured.coverage == pytest.approx(known.coverage, abs=0.01)
                 for field in ("answer_likelihood", "expected_likelihood"):
-                    assert getattr(said, field) == pytest.approx(getattr(known, field), abs=0.05), field
+                    assert getattr(measured, field) == pytest.approx(getattr(known, field), abs=0.05), field
                 right = answer["kind"] in {"expected", "paraphrase"}
                 assert (finding.judgement.overall >= 80) is right

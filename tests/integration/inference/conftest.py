@@ -159,13 +159,13 @@ class Registry:
         return v1.Adapter(**{**fields, **changes})
 
     async def register(self, adapter: v1.Adapter) -> None:
-        await self.say(v1.AdapterRegistered(adapter=adapter, revision=self.next(adapter.family)))
+        await self.publish(v1.AdapterRegistered(adapter=adapter, revision=self.next(adapter.family)))
 
     async def activate(self, adapter: v1.Adapter) -> None:
-        await self.say(v1.AdapterActivated(adapter=adapter, revision=self.next(adapter.family)))
+        await self.publish(v1.AdapterActivated(adapter=adapter, revision=self.next(adapter.family)))
 
     async def deactivate(self, adapter: v1.Adapter) -> None:
-        await self.say(
+        await self.publish(
             v1.AdapterDeactivated(
                 adapter_id=adapter.adapter_id,
                 family=adapter.family,
@@ -178,11 +178,11 @@ class Registry:
         self.revisions[family] = self.revisions.get(family, 0) + 1
         return self.revisions[family]
 
-    async def say(self, event: Event) -> None:
+    async def publish(self, event: Event) -> None:
         out = seal(event, service="registry", entity="test", trace={})
         await self.jetstream.publish(out.subject, out.body, headers=out.headers)
 
-    async def heard(self, event: type[Event]) -> list[Event]:
+    async def published(self, event: type[Event]) -> list[Event]:
         """Every event of this class in the stream."""
         subject = row_of(event).subject
         subscription = await self.jetstream.subscribe(subject, stream=row_of(event).stream.name, ordered_consumer=True)
@@ -192,6 +192,8 @@ class Registry:
             return [event.from_json((await subscription.next_msg(timeout=5)).data) for _ in range(count)]
         finally:
             await subscription.unsubscribe()
+
+    say, heard = publish, published  # former names
 
 
 @pytest.fixture

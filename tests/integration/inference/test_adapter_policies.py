@@ -81,8 +81,8 @@ async def test_naming_a_workflow_brings_its_adapters_in_even_for_the_base_model(
     assert response.status_code == 200
     await eventually(lambda: in_slot(inference, *adapters))
     await inference.client.post("/admin/evict", json={"models": [one.family for one in adapters]})
-    asked = await inference.client.post("/admin/preload", json={"workflow": "writing"})
-    assert (asked.status_code, asked.json()["missing"]) == (202, [])
+    response = await inference.client.post("/admin/preload", json={"workflow": "writing"})
+    assert (response.status_code, response.json()["missing"]) == (202, [])
     await eventually(lambda: in_slot(inference, *adapters))
 
 

@@ -217,7 +217,7 @@ async def test_feedback_on_an_answer_names_its_adapter(
     accepted = await inference.client.post("/v1/feedback", json=body)
     assert accepted.status_code == 202, accepted.text
     assert accepted.json()["adapter_id"] == adapter.adapter_id
-    [event] = [one for one in await registry.heard(v1.FeedbackRecorded) if one.generation_id == answer["id"]]
+    [event] = [one for one in await registry.published(v1.FeedbackRecorded) if one.generation_id == answer["id"]]
     assert (event.adapter_id, event.domain, event.rating, event.comment, event.by) == (
         adapter.adapter_id,
         domain,
@@ -286,10 +286,10 @@ async def test_answers_go_on_while_the_bus_is_away_and_are_told_of_afterwards(
     finally:
         await asyncio.to_thread(servers.start_part, "nats")
 
-    async def told() -> Any:
+    async def completed() -> Any:
         try:
-            return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == body["id"]]
+            return [one for one in await registry.published(v1.GenerationCompleted) if one.generation_id == body["id"]]
         except Exception:  # the test's own connection has to come back as well
             return []
 
-    assert len(await eventually(told, seconds=30)) == 1
+    assert len(await eventually(completed, seconds=30)) == 1

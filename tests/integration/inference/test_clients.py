@@ -55,7 +55,7 @@ def likeliest(tiny_model: Path) -> str:
 async def test_a_client_gets_what_the_model_answers(
     client: Client, served: RunningService, expected: Any, token_of: Any, tiny_model: Path, likeliest: str
 ) -> None:
-    told = await asyncio.to_thread(
+    result = await asyncio.to_thread(
         client.run,
         Path(ENVIRONMENTS),
         BASE_URL=f"{served.url}/v1",
@@ -70,23 +70,23 @@ async def test_a_client_gets_what_the_model_answers(
     )
     answer = expected()
     if client.name == "lm_eval_client":
-        [(other, is_other), (best, is_best)] = told["likelihoods"]
+        [(other, is_other), (best, is_best)] = result["likelihoods"]
         assert (is_other, is_best) == (False, True)
         assert other < best < 0
-        assert told["completed"][0]
+        assert result["completed"][0]
         return
     # A client may trim the ends of an answer.
-    assert told["chat"].strip() == answer.strip()
+    assert result["chat"].strip() == answer.strip()
     if client.name == "instructor_client":
-        assert "tools: not supported here" in told["refused"]
+        assert "tools: not supported here" in result["refused"]
         return
-    assert told["streamed"].strip() == answer.strip()
-    assert told["again"]
-    if "vectors" in told:
-        assert told["vectors"] == [8 if client.name == "openai_python" else 384] * 2
+    assert result["streamed"].strip() == answer.strip()
+    assert result["again"]
+    if "vectors" in result:
+        assert result["vectors"] == [8 if client.name == "openai_python" else 384] * 2
     if client.name == "openai_python":
-        assert told["same_usage"] is True
-        assert told["candidates"] == [3] * TOKENS
-        assert told["completed"] == [0, 1]
-        assert told["embedded_tokens"] > 0
-        assert "/v1/chat/completions" in told["refused"]
+        assert result["same_usage"] is True
+        assert result["candidates"] == [3] * TOKENS
+        assert result["completed"] == [0, 1]
+        assert result["embedded_tokens"] > 0
+        assert "/v1/chat/completions" in result["refused"]

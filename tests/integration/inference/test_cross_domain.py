@@ -45,11 +45,11 @@ async def test_another_domains_adapter_reads_like_none_at_every_route(
         await stranger.walk({"name": beta.family}, {})
         absent = f"{domain}y-lora"
         for model in ("ID", "ID-v1.0.0", "ID@1.0.0", "ID@9.9.9", "ID:0.5", "tiny+ID", "ID+ID-v1.0.0"):
-            asked = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
+            fields = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
             for path, body in (
-                ("/v1/chat/completions", {"model": model, **asked}),
-                ("/v1/chat/completions", {"model": model, "stream": True, **asked}),
-                ("/v1/chat/completions", {"model": model, "fallback": "tiny", **asked}),
+                ("/v1/chat/completions", {"model": model, **fields}),
+                ("/v1/chat/completions", {"model": model, "stream": True, **fields}),
+                ("/v1/chat/completions", {"model": model, "fallback": "tiny", **fields}),
                 ("/v1/completions", {"model": model, "prompt": QUESTION, "max_tokens": 1}),
                 ("/v1/completions", {"model": model, "prompt": "a b", "max_tokens": 0, "echo": True, "logprobs": 1}),
                 ("/v1/embeddings", {"model": model, "input": "a"}),
@@ -172,7 +172,7 @@ async def test_a_build_of_alpha_that_names_betas_adapter_is_refused_and_betas_an
         # Beta's adapter reads like a model that does not exist.
         assert len({fault.replace("'" + beta.family + "'", "MODEL") for fault in faults}) == 1, faults
         assert "404" in faults[0]
-        assert [one for one in await registry.heard(v1.GenerationCompleted) if one.caller == "trainer"] == []
+        assert [one for one in await registry.published(v1.GenerationCompleted) if one.caller == "trainer"] == []
 
         # Killed with the build in the queue and started again: it has the rights that its caller had.
         queued = await of_alpha.post("/v1/datasets", json=recipe(alpha, beta.adapter_id))
@@ -184,8 +184,8 @@ async def test_a_build_of_alpha_that_names_betas_adapter_is_refused_and_betas_an
         queued = await of_both.post("/v1/datasets", json=recipe(alpha, beta.adapter_id))
         build = await ended(of_both, queued.json()["build_id"])
         assert build["state"] == "succeeded" or "no records" in json.dumps(build["faults"]), build
-    said = [one for one in await registry.heard(v1.GenerationCompleted) if one.caller == "trainer"]
-    assert [one.adapter_id for one in said] == [beta.adapter_id]
+    completed = [one for one in await registry.published(v1.GenerationCompleted) if one.caller == "trainer"]
+    assert [one.adapter_id for one in completed] == [beta.adapter_id]
 
 
 async def test_auto_asks_the_router_for_the_callers_domains(

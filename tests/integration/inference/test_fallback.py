@@ -28,18 +28,18 @@ async def test_a_fallback_answers_only_where_it_is_allowed_and_the_response_says
     assert (await chat(inference.client, retired.family, fallback=True)).status_code == 409, "none is configured"
     body = (await chat(inference.client, retired.family, fallback=spare.family)).json()
     assert text_of(body) == expected(made)
-    said = body["lorafleet"]
-    assert said["adapter_id"] == spare.adapter_id
-    assert (said["fallback"]["requested"], said["fallback"]["reason"]) == (retired.family, "adapter_not_active")
+    extra = body["lorafleet"]
+    assert extra["adapter_id"] == spare.adapter_id
+    assert (extra["fallback"]["requested"], extra["fallback"]["reason"]) == (retired.family, "adapter_not_active")
     serving = (await chat(inference.client, spare.family, fallback="tiny")).json()
     assert (text_of(serving), serving["lorafleet"]["fallback"]) == (expected(made), None)
     unknown = await chat(inference.client, "ghost", fallback="tiny")
     assert unknown.status_code == 404
 
-    async def told() -> Any:
-        return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == body["id"]]
+    async def completed() -> Any:
+        return [one for one in await registry.published(v1.GenerationCompleted) if one.generation_id == body["id"]]
 
-    [event] = await eventually(told)
+    [event] = await eventually(completed)
     assert (event.requested_model, event.adapter_id) == (retired.family, spare.adapter_id)
     assert event.fallback == "adapter_not_active"
 

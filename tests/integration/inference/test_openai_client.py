@@ -20,7 +20,7 @@ def client(inference: Any, token_of: Any) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{inference.url}/v1", api_key=token_of("admin"), max_retries=0)
 
 
-def asked(model: str, **fields: Any) -> dict[str, Any]:
+def request_body(model: str, **fields: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": QUESTION}]
     return {"model": model, "messages": messages, "max_tokens": TOKENS, "temperature": 0, **fields}
 
@@ -39,7 +39,7 @@ async def test_an_adapter_answers_whole_and_in_a_stream_and_says_who_it_is(
     adapter = await registry.describe(made, domain)
     await registry.activate(adapter)
     await answered(inference.client, adapter.adapter_id)
-    whole = await client.chat.completions.create(**asked(adapter.family))
+    whole = await client.chat.completions.create(**request_body(adapter.family))
     assert whole.choices[0].message.content == expected(made)
     assert whole.choices[0].finish_reason == "length"
     assert whole.usage is not None
@@ -47,19 +47,19 @@ async def test_an_adapter_answers_whole_and_in_a_stream_and_says_who_it_is(
     assert (whole.model_extra or {})["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
 
     text, usage = "", None
-    fields = asked(adapter.family, stream=True, stream_options={"include_usage": True})
+    fields = request_body(adapter.family, stream=True, stream_options={"include_usage": True})
     async for chunk in await client.chat.completions.create(**fields):
         usage = chunk.usage or usage
         text += "".join(choice.delta.content or "" for choice in chunk.choices)
     assert text == expected(made)
     assert usage == whole.usage
 
-    fallback = await client.chat.completions.create(**asked(adapter.family), extra_body={"fallback": "tiny"})
+    fallback = await client.chat.completions.create(**request_body(adapter.family), extra_body={"fallback": "tiny"})
     assert fallback.choices[0].message.content == expected(made)
 
 
 async def test_log_probabilities_of_tokens_come_with_a_chat_answer(client: openai.AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(**asked("tiny", logprobs=True))
+    answer = await client.chat.completions.create(**request_body("tiny", logprobs=True))
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None
     assert logprobs.content is not None
@@ -101,6 +101,18 @@ async def test_answers_are_drawn_with_penalties_as_transformers_draws_them(
     assert choice.text == " tide" * 3
 
 
+async def test_an_answer_has_the_form_that_is_requested_in_a_stream_and_whole(client: openai.AsyncOpenAI) -> None:
+    texts = ["the tide", "the harbour"]
+    form = {"structured_outputs": {"choice": texts}}
+    whole = await client.chat.completions.create(**request_body("tiny"), extra_body=form)
+    assert whole.choices[0].message.content in texts
+    assert whole.choices[0].finish_reason == "stop"
+    streamed = ""
+    async for chunk in await client.chat.completions.create(**request_body("tiny", stream=True), extra_body=form):
+        streamed += "".join(choice.delta.content or "" for choice in chunk.choices)
+    assert streamed == whole.choices[0].message.content
+
+
 async def test_candidates_of_a_prompt_and_of_an_answer_are_the_models_own(
     client: openai.AsyncOpenAI, tiny_model: Path
 ) -> None:
@@ -112,19 +124,19 @@ async def test_candidates_of_a_prompt_and_of_an_answer_are_the_models_own(
     completed = await client.completions.create(
         model="tiny", prompt=ids, max_tokens=1, temperature=0, logprobs=2, echo=True
     )
-    told = completed.choices[0].logprobs
-    assert told is not None
-    assert told.top_logprobs is not None
+    logprobs = completed.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.top_logprobs is not None
     for at, (values, tokens) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), start=1):
         names = [TokenBytes(tokenizer).shown(one) for one in tokens]
-        found = told.top_logprobs[at]
+        found = logprobs.top_logprobs[at]
         assert [found[name] for name in names] == pytest.approx(values, abs=1e-3)
     sampled = await client.chat.completions.create(
-        **asked("tiny", n=2, seed=5, temperature=1, logprobs=True, top_logprobs=2)
+        **request_body("tiny", n=2, seed=5, temperature=1, logprobs=True, top_logprobs=2)
     )
     first, second = sampled.choices
     assert first.message.content != second.message.content
-    again = await client.chat.completions.create(**asked("tiny", n=2, seed=5, temperature=1))
+    again = await client.chat.completions.create(**request_body("tiny", n=2, seed=5, temperature=1))
     assert [one.message.content for one in again.choices] == [first.message.content, second.message.content]
 
 
@@ -138,13 +150,13 @@ async def test_the_ids_of_a_text_are_embedded_as_the_text_is(client: openai.Asyn
 
 async def test_errors_are_the_clients_own_kinds(client: openai.AsyncOpenAI, inference: Any) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        await client.chat.completions.create(**asked("ghost"))
+        await client.chat.completions.create(**request_body("ghost"))
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as bad:
-        await client.chat.completions.create(**asked("a+b+c+d"))
+        await client.chat.completions.create(**request_body("a+b+c+d"))
     assert bad.value.code == "invalid_adapter_set"
     with pytest.raises(openai.UnprocessableEntityError):
-        await client.chat.completions.create(**asked("tiny", temperature=9))
+        await client.chat.completions.create(**request_body("tiny", temperature=9))
     stranger = openai.AsyncOpenAI(base_url=f"{inference.url}/v1", api_key="nobody", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
-        await stranger.chat.completions.create(**asked("tiny"))
+        await stranger.chat.completions.create(**request_body("tiny"))

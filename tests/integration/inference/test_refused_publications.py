@@ -25,8 +25,8 @@ async def test_an_answer_s_event_over_the_stream_s_message_size_does_not_hold_up
     publisher = Publisher(client.jetstream(timeout=5), limit=10)
     running = asyncio.create_task(publisher.run())
     try:
-        publisher.say(unloaded("large", "x" * 5000), "large")
-        publisher.say(unloaded("small", "idle"), "small")
+        publisher.publish(unloaded("large", "x" * 5000), "large")
+        publisher.publish(unloaded("small", "idle"), "small")
         async with asyncio.timeout(15):
             while not (await jetstream.stream_info(SERVING.name)).state.messages:
                 await asyncio.sleep(0.02)

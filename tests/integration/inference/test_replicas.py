@@ -129,10 +129,12 @@ async def test_a_request_is_answered_by_the_replica_that_holds_its_adapter(
         assert (text_of(allowed.json()), allowed.headers[ANSWERED_BY]) == (expected(made), "b")
     assert not await a.holds(adapter.adapter_id)
 
-    async def said() -> Any:
-        return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == answer.json()["id"]]
+    async def completed() -> Any:
+        return [
+            one for one in await registry.published(v1.GenerationCompleted) if one.generation_id == answer.json()["id"]
+        ]
 
-    [event] = await eventually(said)
+    [event] = await eventually(completed)
     assert (event.replica, event.caller) == ("b", "evaluator")
     vectors = await a.client.post("/v1/embeddings", json={"model": adapter.adapter_id, "input": "the tide"})
     assert (vectors.status_code, vectors.headers[ANSWERED_BY]) == (200, "b")
@@ -202,10 +204,10 @@ async def test_a_client_that_goes_away_ends_the_request_at_the_replica_that_answ
     async with a.client.stream("POST", "/v1/chat/completions", json=fields) as stream:
         first = json.loads((await anext(stream.aiter_lines())).removeprefix("data: "))
 
-    async def said() -> Any:
-        return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == first["id"]]
+    async def completed() -> Any:
+        return [one for one in await registry.published(v1.GenerationCompleted) if one.generation_id == first["id"]]
 
-    [event] = await eventually(said)
+    [event] = await eventually(completed)
     assert (event.replica, event.finish_reason) == ("b", "cancelled")
     assert event.completion_tokens < 450
 

@@ -40,16 +40,16 @@ async def test_an_activated_adapter_is_loaded_before_it_is_asked_and_answers_as_
         assert body["lorafleet"]["adapter_id"] == adapter.adapter_id
         assert body["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
 
-    async def said() -> Any:
-        events = await registry.heard(v1.GenerationCompleted)
+    async def completed() -> Any:
+        events = await registry.published(v1.GenerationCompleted)
         return [one for one in events if one.generation_id == body["id"]]
 
-    [event] = await eventually(said)
+    [event] = await eventually(completed)
     assert (event.adapter_id, event.requested_model) == (adapter.adapter_id, adapter.family)
     assert event.artifact_sha256 == adapter.artifact.blob.sha256
     assert event.base_model_revision == body["lorafleet"]["base_model_revision"] == adapter.base_model.revision
     assert (event.completion_tokens, event.caller) == (TOKENS, "admin")
-    [loaded] = [one for one in await registry.heard(v1.AdapterLoaded) if one.domain == domain]
+    [loaded] = [one for one in await registry.published(v1.AdapterLoaded) if one.domain == domain]
     # Seven projections in each of two layers.
     assert loaded.modules_bound == 14
     assert loaded.max_delta > 0
@@ -222,10 +222,10 @@ async def test_a_weighted_set_answers_as_pefts_weighted_adapter_and_the_response
     assert [tuple(part.values()) for part in body["lorafleet"]["mix"]] == parts
     assert body["lorafleet"]["adapter_id"] == adapters[1].adapter_id
 
-    async def said() -> Any:
-        return [one for one in await registry.heard(v1.GenerationCompleted) if one.generation_id == body["id"]]
+    async def completed() -> Any:
+        return [one for one in await registry.published(v1.GenerationCompleted) if one.generation_id == body["id"]]
 
-    [event] = await eventually(said)
+    [event] = await eventually(completed)
     assert [(one.adapter_id, one.artifact_sha256, one.weight) for one in event.mix] == parts
     refused = await chat(inference.client, f"{adapters[0].family}:0.5+{adapters[1].family}:many")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_adapter_set")
@@ -280,10 +280,10 @@ async def test_killed_while_loading_it_serves_the_same_after_its_restart(
     made = make_adapter(seed=31)
     adapter = await registry.describe(made, domain)
     await registry.activate(adapter)
-    asked = asyncio.create_task(chat(inference.client, adapter.adapter_id))
+    chatting = asyncio.create_task(chat(inference.client, adapter.adapter_id))
     await asyncio.sleep(delay)
     await inference.crash()
-    await asyncio.gather(asked, return_exceptions=True)
+    await asyncio.gather(chatting, return_exceptions=True)
     await inference.start()
     # Ready means that it knows every adapter again, so nothing is waited for here.
     answer = await chat(inference.client, adapter.adapter_id)

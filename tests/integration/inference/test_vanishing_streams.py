@@ -137,12 +137,12 @@ async def test_streams_that_vanish_at_any_moment_leave_nothing_behind(
     clients = Vanishing(inference, random_)
     freed: Counter[str] = Counter()
     for _ in range(count // AT_ONCE):
-        asked = [asyncio.create_task(clients.ask(random_.choice(models))) for _ in range(AT_ONCE)]
-        while not all(task.done() for task in asked):
+        chats = [asyncio.create_task(clients.ask(random_.choice(models))) for _ in range(AT_ONCE)]
+        while not all(task.done() for task in chats):
             for what, number in (await _held(inference)).items():
                 freed[what] = max(freed[what], number)
             await asyncio.sleep(0.02)
-        await asyncio.gather(*asked)
+        await asyncio.gather(*chats)
 
         await _wait_until_free(inference)
     print(f"{count} requests vanished: {dict(clients.moments)}; held at most: {dict(freed)}; held at the end: none")
@@ -161,8 +161,8 @@ async def test_streams_that_vanish_at_any_moment_leave_nothing_behind(
     ]
     assert len(used) <= 2
 
-    async def said() -> list[Any]:
-        events = [one for one in await registry.heard(v1.GenerationCompleted) if one.completion_tokens > 30]
+    async def completed() -> list[Any]:
+        events = [one for one in await registry.published(v1.GenerationCompleted) if one.completion_tokens > 30]
         return [one for one in events if one.finish_reason != "cancelled"]
 
-    assert await said() == [], "an answer was computed to its end for nobody"
+    assert await completed() == [], "an answer was computed to its end for nobody"

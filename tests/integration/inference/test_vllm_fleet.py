@@ -11,6 +11,7 @@ import pytest
 from fleet_events import v1
 from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
+from lora_core.grammar import Form
 from lora_core.interop import to_peft
 from lora_core.sampling import Request
 from services.inference.engine_thread import Finished, Token
@@ -161,7 +162,7 @@ async def test_a_name_that_a_server_has_from_another_folder_is_not_taken_for_our
         await fleet.put(adapter)
         await tokens(backend, adapter.adapter.adapter_id)
         [home] = [one for one in servers if one.adapters[adapter.name] == str(adapter.folder)]
-        assert home.asked[-1] == adapter.name
+        assert home.requested[-1] == adapter.name
 
 
 async def test_what_servers_hold_already_is_proved_and_not_loaded_again(
@@ -202,7 +203,7 @@ async def test_a_server_of_another_base_model_is_never_asked(servers: Any, open_
         await fleet.put(adapter)
         await tokens(backend, adapter.adapter.adapter_id)
         assert holders(servers, adapter) == [servers[2]]
-        assert servers[0].asked == servers[1].asked == []
+        assert servers[0].requested == servers[1].requested == []
 
 
 async def test_an_adapter_that_cannot_be_placed_is_nowhere_and_forgotten(
@@ -261,6 +262,24 @@ async def test_every_sampling_parameter_and_the_candidates_go_to_the_servers_and
     assert [one.id for one in scored] == PROMPT[1:]
     assert [one.logprob for one in scored] == pytest.approx(plain)
     assert all(len(one.alternatives) == 2 for one in scored)
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [
+        (Form.of_json({"type": "object"}), {"json": '{"type": "object"}'}),
+        (Form("regex", "[0-9]+"), {"regex": "[0-9]+"}),
+        (Form.of_choice(["yes", "no"]), {"choice": ["yes", "no"]}),
+    ],
+)
+async def test_the_form_of_an_answer_goes_to_the_servers(
+    servers: Any, open_fleet: Any, vocabulary: Vocabulary, form: Form, sent: dict[str, object]
+) -> None:
+    async with open_fleet() as (_, backend):
+        request = Request(PROMPT, None, max_tokens=2, grammar=vocabulary.grammars.of(form))
+        async with backend.generate(request) as deliveries:
+            assert [one async for one in deliveries]
+    assert [one["structured_outputs"] for server in servers for one in server.bodies if one.get("stream")] == [sent]
 
 
 async def test_more_requests_than_may_wait_are_told_to_come_back(servers: Any, open_fleet: Any) -> None:

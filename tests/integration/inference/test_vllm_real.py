@@ -129,7 +129,7 @@ async def test_base_model_and_adapters_answer_as_transformers_and_peft_do(
         assert text_of(body) == expected(made) != expected()
         assert body["usage"]["completion_tokens"] == TOKENS
         assert name_of(adapter) in vllm.adapters
-    loaded = [one for one in await registry.heard(v1.AdapterLoaded) if one.domain.startswith(domain)]
+    loaded = [one for one in await registry.published(v1.AdapterLoaded) if one.domain.startswith(domain)]
     assert len(loaded) == 3
     print("load and proof, ms:", [round(one.load_ms) for one in loaded])
 

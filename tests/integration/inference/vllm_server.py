@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 @dataclass
 class VllmServer:
-    """`base`: the model itself. `on_cpu`: with that platform's fault. `delay`: seconds a streamed token takes. `asked`: models that completions were asked of, `bodies`: how. `cancelled`: streams
+    """`base`: the model itself. `on_cpu`: with that platform's fault. `delay`: seconds a streamed token takes. `requested`: models that completions were asked of, `bodies`: how. `cancelled`: streams
     that the client left."""
 
     base: Any
@@ -38,7 +38,7 @@ class VllmServer:
     api_key: str = ""
     delay: float = 0.0
     on_cpu: bool = True
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     adapters: dict[str, str] = field(default_factory=dict)
@@ -171,7 +171,7 @@ class VllmServer:
         async def _complete(request: Request) -> Response:
             body = await request.json()
             name, prompt = body["model"], body["prompt"]
-            self.asked.append(name)
+            self.requested.append(name)
             self.bodies.append(body)
             if name not in self._models:
                 return _error(404, f"The model `{name}` does not exist.", "NotFoundError", "model")
@@ -252,8 +252,8 @@ class VllmServer:
     def _prompt_logprobs(self, model: Any, prompt: list[int], top: int) -> list[dict[str, Any] | None]:
         """As in vLLM: of the token that is there, and of so many of the likeliest."""
         logprobs = self._logits(model, prompt).log_softmax(-1)
-        told = [[token, *logprobs[at].topk(top).indices.tolist()] for at, token in enumerate(prompt[1:])]
-        steps = [{str(one): {"logprob": float(logprobs[at, one])} for one in ids} for at, ids in enumerate(told)]
+        listed = [[token, *logprobs[at].topk(top).indices.tolist()] for at, token in enumerate(prompt[1:])]
+        steps = [{str(one): {"logprob": float(logprobs[at, one])} for one in ids} for at, ids in enumerate(listed)]
         return [None, *steps]
 
     def _logits(self, model: Any, ids: list[int]) -> torch.Tensor:

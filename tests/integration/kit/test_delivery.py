@@ -67,7 +67,7 @@ async def dead(jetstream: JetStreamContext) -> list[str]:
     return [letter.reason async for letter in list_dead(jetstream)]
 
 
-async def said(jetstream: JetStreamContext, entity: str) -> int:
+async def published(jetstream: JetStreamContext, entity: str) -> int:
     """How many Rejected events about an entity the stream holds."""
     sequence, found = 1, 0
     last = (await jetstream.stream_info(STREAM)).state.last_seq
@@ -87,8 +87,8 @@ async def test_an_event_delivered_three_times_takes_effect_once(run_kit, jetstre
         await publish(jetstream, "after")
         await eventually(lambda: "after" in counter.calls)
         assert await counter.effects(service, "thrice") == 1
-        await eventually(lambda: said(jetstream, "after"))
-        assert await said(jetstream, "thrice") == 1
+        await eventually(lambda: published(jetstream, "after"))
+        assert await published(jetstream, "thrice") == 1
 
 
 async def test_an_event_that_comes_again_to_a_new_process_takes_no_second_effect(
@@ -170,7 +170,7 @@ async def test_a_failed_handler_leaves_no_effect_and_no_event_behind(run_kit, je
         await publish(jetstream, "refused", "refuse")
         await eventually(lambda: dead(jetstream))
         assert await counter.effects(service, "refused") == 0
-        assert await said(jetstream, "refused") == 0
+        assert await published(jetstream, "refused") == 0
         assert (await dead(jetstream))[-1] == "refused: generation_id is unknown here"
 
 
@@ -183,7 +183,7 @@ async def test_a_dead_letter_replayed_after_its_cause_is_gone_takes_effect(run_k
         [letter] = await dead_of(jetstream, "event-again")
         await replay(jetstream, letter.sequence)
         await eventually(lambda: counter.calls.count("again") == 2)
-        await eventually(lambda: said(jetstream, "again"))
+        await eventually(lambda: published(jetstream, "again"))
         assert await counter.effects(service, "again") == 1
         assert await dead_of(jetstream, "event-again") == []
 

@@ -78,10 +78,10 @@ async def test_events_of_one_thing_keep_their_order(run_kit, jetstream, eventual
             async with service.transaction() as tx:
                 await tx.emit(approved("ordered", revision), "ordered")
 
-        async def all_said() -> bool:
+        async def all_published() -> bool:
             return len(await published(jetstream, "ordered")) >= 40
 
-        await eventually(all_said)
+        await eventually(all_published)
         assert await published(jetstream, "ordered") == list(range(1, 41))
 
 
@@ -90,12 +90,12 @@ async def test_a_committed_event_outlives_a_process_that_dies_before_publishing(
 ) -> None:
     import asyncpg
 
-    asked: list[bool] = []
+    attempts: list[bool] = []
     lead = outbox._lead
 
     async def noted(connection: Any, service: str) -> bool:
-        asked.append(await lead(connection, service))
-        return asked[-1]
+        attempts.append(await lead(connection, service))
+        return attempts[-1]
 
     monkeypatch.setattr(outbox, "_lead", noted)
     # Another session holds the relay's lock, as a second replica would: this process commits and cannot publish.
@@ -105,8 +105,8 @@ async def test_a_committed_event_outlives_a_process_that_dies_before_publishing(
         async with run_kit(Handlers("registry")) as service:
             async with service.transaction() as tx:
                 await tx.emit(approved("survivor", 1), "survivor")
-            asked.clear()
-            await eventually(lambda: len(asked) >= 2)  # the relay has looked since the commit
+            attempts.clear()
+            await eventually(lambda: len(attempts) >= 2)  # the relay has looked since the commit
             assert await published(jetstream, "survivor") == []
             async with service.db.acquire() as connection:
                 assert await unpublished(connection) == 1
@@ -130,10 +130,10 @@ async def test_one_relay_at_a_time_publishes_for_two_replicas(run_kit, jetstream
             async with service.transaction() as tx:
                 await tx.emit(approved("replicas", number), "replicas")
 
-        async def all_said() -> bool:
+        async def all_published() -> bool:
             return len(await published(jetstream, "replicas")) >= 10
 
-        await eventually(all_said)
+        await eventually(all_published)
 
         async def all_marked() -> bool:
             async with first.db.acquire() as connection:

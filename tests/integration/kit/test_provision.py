@@ -28,9 +28,9 @@ async def test_drift_is_reported_without_being_changed_and_then_mended(jetstream
     wanted = consumer_config(row.consumed_by[0], row)
     await jetstream.add_consumer(row.stream.name, wanted.evolve(ack_wait=77.0))
     found = await provision(jetstream, repair=False)
-    told = f"{wanted.name}: ack_wait is 77.0, the topology has {wanted.ack_wait}"
-    assert [str(drift) for drift in found] == [f"{told}; `lorafleet provision` sets it"]
-    assert [(str(drift), drift.mended) for drift in await provision(jetstream)] == [(told, True)]
+    message = f"{wanted.name}: ack_wait is 77.0, the topology has {wanted.ack_wait}"
+    assert [str(drift) for drift in found] == [f"{message}; `lorafleet provision` sets it"]
+    assert [(str(drift), drift.mended) for drift in await provision(jetstream)] == [(message, True)]
     assert await provision(jetstream, repair=False) == []
 
 
@@ -47,8 +47,8 @@ async def test_a_bucket_whose_values_would_live_too_long_is_drift_and_is_mended(
     wanted = bucket_config(REPLICAS)
     await jetstream.update_stream(wanted.evolve(max_age=77.0))
     found = await provision(jetstream, repair=False)
-    told = f"{wanted.name}: max_age is 77.0, the topology has {wanted.max_age}; `lorafleet provision` sets it"
-    assert [str(drift) for drift in found] == [told]
+    message = f"{wanted.name}: max_age is 77.0, the topology has {wanted.max_age}; `lorafleet provision` sets it"
+    assert [str(drift) for drift in found] == [message]
     await provision(jetstream)
     assert await provision(jetstream, repair=False) == []
 
@@ -117,8 +117,8 @@ async def test_the_training_queue_of_an_earlier_release_is_drift_and_keeps_its_m
     for waiting in await taker.fetch(100, timeout=5):
         await waiting.nak(delay=1)  # as jobs did that gave way to others
     (found,) = await provision(jetstream, repair=False)
-    told = f"{name}: max_ack_pending is 10000, the topology has {wanted.max_ack_pending}"
-    assert str(found) == f"{told}; `lorafleet provision` sets it"
+    message = f"{name}: max_ack_pending is 10000, the topology has {wanted.max_ack_pending}"
+    assert str(found) == f"{message}; `lorafleet provision` sets it"
     assert [one.mended for one in await provision(jetstream)] == [True]
     taken: set[int] = set()
     while len(taken) < 100:

@@ -72,7 +72,7 @@ async def test_a_full_stream_is_reported_with_the_servers_reason_and_relayed_onc
     def reasons(log: list[Any], event: str) -> list[str]:
         return [line["reason"] for line in log if line["event"] == event]
 
-    async def said() -> set[str]:
+    async def warned() -> set[str]:
         subjects = (await jetstream.stream_info(FACTS.name, subjects_filter="lorafleet.v1.adapter.>")).state.subjects
         return set(subjects or {})
 
@@ -94,7 +94,7 @@ async def test_a_full_stream_is_reported_with_the_servers_reason_and_relayed_onc
                     await service.publish(event, "a-2")
                 await jetstream.update_stream(config)
                 await jetstream.update_stream(dead)
-                await eventually(said, 20)
+                await eventually(warned, 20)
                 await eventually(lambda: any(line["event"] == "dead_letter_stored" for line in log), 20)
         for event_name in ("outbox_relay_waiting", "dead_letter_not_stored"):
             assert all("maximum bytes exceeded" in reason for reason in reasons(log, event_name))

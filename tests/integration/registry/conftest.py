@@ -67,7 +67,7 @@ class Upstream:
     folder: Path
     base_name: str
 
-    async def say(self, event: Event, *, id: str | None = None, at: datetime | None = None) -> str:
+    async def publish(self, event: Event, *, id: str | None = None, at: datetime | None = None) -> str:
         out = seal(event, service=row_of(type(event)).published_by[0], entity="test", trace={}, id=id)
         headers = dict(out.headers)
         if at is not None:
@@ -141,7 +141,7 @@ class Upstream:
             changes["comparison"] = equal
         return event.model_copy(update=changes)
 
-    async def heard(self, *kinds: type[Event], domain: str) -> list[Event]:
+    async def published(self, *kinds: type[Event], domain: str) -> list[Event]:
         """What the stream holds of these events about a domain, in order."""
         return [
             event
@@ -149,6 +149,8 @@ class Upstream:
             for event in await self._all(stream.name)
             if isinstance(event, kinds) and domain in (getattr(event, "domain", ""), _card_domain(event))
         ]
+
+    say, heard = publish, published  # former names
 
     async def _all(self, stream: str) -> list[Event]:
         from fleet_events.decode import decode_event

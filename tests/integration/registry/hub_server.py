@@ -38,7 +38,7 @@ class HubServer:
     url: str = ""
     storage: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
     """(method, path, Authorization) of every request."""
     redirect_to: str = ""
     """Where large files are said to lie, in place of `storage`."""
@@ -141,7 +141,7 @@ def _handler(hub: HubServer, answer: object) -> type[BaseHTTPRequestHandler]:
 
         def _respond(self) -> None:
             path, credential = urlparse(self.path).path, self.headers.get("Authorization", "")
-            hub.asked.append((self.command, self.path, credential))
+            hub.requests.append((self.command, self.path, credential))
             status, headers, body = answer(hub, path, credential)  # type: ignore[operator]
             self.send_response(status)
             for name, value in headers.items():

@@ -57,13 +57,13 @@ async def test_an_answer_is_followed_to_the_data_of_its_version_and_of_those_tha
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
     first = await upstream.trained(domain)
-    await upstream.say(first)
+    await upstream.publish(first)
     (oldest,) = await eventually(lambda: adapters(domain))
     second = await registered(upstream, adapters, domain, seed=2, continued_from=oldest["adapter_id"])
     job = (await registry.client.get(f"/v1/adapters/{second['adapter_id']}")).json()["training"]["job_id"]
     third = await registered(upstream, adapters, domain, seed=3, continued_from=job)
     event = answer(upstream, third)
-    await upstream.say(event)
+    await upstream.publish(event)
     found = await followed(registry.client, event.generation_id)
     (adapter,) = found["adapters"]
     assert (adapter["adapter_id"], adapter["weight"], adapter["unknown"]) == (third["adapter_id"], 1.0, [])
@@ -79,7 +79,7 @@ async def test_a_training_that_continues_what_is_not_registered_says_so(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
     event = answer(upstream, await registered(upstream, adapters, domain, continued_from="job-elsewhere"))
-    await upstream.say(event)
+    await upstream.publish(event)
     (adapter,) = (await followed(registry.client, event.generation_id))["adapters"]
     assert len(adapter["chain"]) == 1
     (unknown,) = adapter["unknown"]
@@ -96,7 +96,7 @@ async def test_a_weighted_set_names_every_adapter_and_an_upload_what_is_unknown_
     trained = await registered(upstream, adapters, domain)
     uploaded = (await upload(registry.client, peft, domain=domain)).json()
     event = answer(upstream, trained, uploaded, weights=(0.7, 0.3))
-    await upstream.say(event)
+    await upstream.publish(event)
     found = (await followed(registry.client, event.generation_id))["adapters"]
     assert [(one["adapter_id"], one["weight"]) for one in found] == [
         (trained["adapter_id"], 0.7),
@@ -113,7 +113,7 @@ async def test_an_answer_of_the_base_model_states_that_its_data_is_unknown_to_it
     registry: RunningService, upstream: Upstream, domain: str, mint: Mint
 ) -> None:
     event = answer(upstream)
-    await upstream.say(event)
+    await upstream.publish(event)
     found = await followed(registry.client, event.generation_id)  # an admin of every domain
     assert found["adapters"] == []
     assert upstream.base_name in found["unknown"][0]
@@ -130,7 +130,7 @@ async def test_an_answer_of_domains_that_the_caller_does_not_all_reach_reads_lik
     own, foreign = [await registered(upstream, adapters, name) for name in (domain, other)]
     alone, mixed = answer(upstream, foreign), answer(upstream, own, foreign, weights=(0.8, 0.2))
     for event in (alone, mixed):
-        await upstream.say(event)
+        await upstream.publish(event)
         await followed(registry.client, event.generation_id)
     token = mint(["adapters:read"], [domain], subject="anna")  # not even the caller itself, once its domains are fewer
     async with httpx.AsyncClient(base_url=registry.url, headers={"Authorization": f"Bearer {token}"}) as client:
@@ -151,7 +151,7 @@ async def test_a_set_with_an_adapter_of_other_bytes_than_those_registered_is_ref
 ) -> None:
     first, second = [await registered(upstream, adapters, domain, seed=seed) for seed in (1, 2)]
     event = answer(upstream, first, second | {"artifact_sha256": "0" * 64}, weights=(0.5, 0.5))
-    await upstream.say(event)
+    await upstream.publish(event)
 
     async def refused() -> bool:
         return any(event.generation_id in reason for reason in await upstream.dead_reasons())
@@ -164,8 +164,8 @@ async def test_answers_are_kept_for_the_days_that_are_set(
     registry: RunningService, run_service: RunService, upstream: Upstream, base_model: Path
 ) -> None:
     old, new = answer(upstream), answer(upstream)
-    await upstream.say(old, at=datetime.now(UTC) - timedelta(days=2))
-    await upstream.say(new)
+    await upstream.publish(old, at=datetime.now(UTC) - timedelta(days=2))
+    await upstream.publish(new)
     for event in (old, new):
         await followed(registry.client, event.generation_id)
     changes = {"LORAFLEET_BASE_MODEL": str(base_model), "LORAFLEET_ANSWERS_KEPT_DAYS": "1"}

@@ -35,7 +35,7 @@ async def test_every_event_is_handled_with_a_single_connection(
 ) -> None:
     trained = await upstream.trained(domain)
     refused = await upstream.trained(domain, configuration_sha256="0" * 64)
-    await upstream.say(trained)
+    await upstream.publish(trained)
     (adapter,) = await eventually(lambda: adapters(domain))
     name, sha256 = adapter["adapter_id"], adapter["artifact_sha256"]
     about = {"adapter_id": name, "domain": domain}
@@ -60,7 +60,7 @@ async def test_every_event_is_handled_with_a_single_connection(
         return not any(info.num_pending or info.num_ack_pending for info in infos)
 
     for event in events:  # one after the other: what was scored no longer waits for its failed evaluation
-        await upstream.say(event)
+        await upstream.publish(event)
         await eventually(all_answered)
     found = (await registry.client.get(f"/v1/adapters/{name}")).json()
     assert found["evaluation"]["score"] == 80

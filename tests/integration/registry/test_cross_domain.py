@@ -30,7 +30,7 @@ async def test_another_domains_adapters_read_like_none_at_every_route(
 ) -> None:
     uploaded = (await upload(registry.client, peft, domain=domain)).json()
     theirs, given = uploaded["adapter_id"], answer(upstream, uploaded)
-    await upstream.say(given)
+    await upstream.publish(given)
     await followed(registry.client, given.generation_id)
     await registry.client.put(f"/v1/policies/{domain}", json={})
     headers = {"Authorization": f"Bearer {mint(SCOPES, [f'{domain}z'])}"}
@@ -44,6 +44,7 @@ async def test_another_domains_adapters_read_like_none_at_every_route(
             await stranger.compare(method, f"/v1/policies/ID{path}", domain, f"{domain}y", status=403, **body)
         for path in ("/v1/adapters", "/v1/refusals"):
             await stranger.compare("GET", path, domain, f"{domain}y", status=403, params={"domain": "ID"})
+        await stranger.compare("GET", "/v1/compare", theirs, f"{theirs}9", params={"versions": "a,ID"})
         sent = await client.post("/v1/adapters", data={"domain": domain}, files=files_of(peft))
         assert sent.status_code == 403
         await stranger.refused("GET", "/admin/info")

@@ -61,7 +61,7 @@ async def test_a_peft_folder_is_registered_with_a_unique_id_and_its_metadata(
     for module, weights in original.weights.items():
         np.testing.assert_array_equal(again.weights[module].a, weights.a)
         np.testing.assert_array_equal(again.weights[module].b, weights.b)
-    (event,) = await eventually(lambda: upstream.heard(v1.AdapterRegistered, domain=domain))
+    (event,) = await eventually(lambda: upstream.published(v1.AdapterRegistered, domain=domain))
     assert event.adapter.artifact.blob.sha256 == found["artifact_sha256"]
 
 
@@ -321,7 +321,7 @@ async def test_humans_decide_and_the_audit_trail_says_who_when_why_before_and_af
     name = first["adapter_id"]
     early = await registry.client.post(f"/v1/adapters/{name}/activate", json={})
     assert (early.status_code, early.json()["field"]) == (409, "status")
-    await upstream.say(upstream.scored(first, 80))
+    await upstream.publish(upstream.scored(first, 80))
 
     async def scored() -> bool:
         return bool((await registry.client.get(f"/v1/adapters/{name}")).json()["evaluation"])
@@ -356,12 +356,12 @@ async def test_humans_decide_and_the_audit_trail_says_who_when_why_before_and_af
     assert entries[2]["after"] == {"status": "approved", "active": True}
     assert [entry["revision"] for entry in entries] == [1, 3, 4, 5, 6, 7, 8]
 
-    async def all_said() -> Any:
-        said = await upstream.heard(v1.AdapterActivated, v1.AdapterDeactivated, v1.Rejected, domain=domain)
-        return said if len(said) == 5 else None
+    async def all_published() -> Any:
+        events = await upstream.published(v1.AdapterActivated, v1.AdapterDeactivated, v1.Rejected, domain=domain)
+        return events if len(events) == 5 else None
 
-    said = await eventually(all_said)
-    assert [type(event).__name__ for event in sorted(said, key=lambda event: event.revision)] == [
+    events = await eventually(all_published)
+    assert [type(event).__name__ for event in sorted(events, key=lambda event: event.revision)] == [
         "AdapterActivated",
         "AdapterDeactivated",
         "AdapterActivated",
@@ -388,8 +388,8 @@ async def test_a_domain_s_policy_is_set_audited_and_obeyed(
     audit = (await registry.client.get(f"/v1/policies/{domain}/audit")).json()["entries"]
     assert (audit[0]["before"]["approve_at"], audit[0]["after"]["approve_at"]) == (85, 90)
     first, second = [(await upload(registry.client, peft, domain=domain)).json() for _ in range(2)]
-    await upstream.say(upstream.scored(first, 92))  # interval 89 to 95: not wholly above 90
-    await upstream.say(upstream.scored(second, 96))
+    await upstream.publish(upstream.scored(first, 92))  # interval 89 to 95: not wholly above 90
+    await upstream.publish(upstream.scored(second, 96))
 
     async def decided() -> Any:
         found = [(await registry.client.get(f"/v1/adapters/{one['adapter_id']}")).json() for one in (first, second)]
@@ -408,9 +408,9 @@ async def test_scores_of_a_judge_that_disagrees_with_people_wait_for_a_human(
     assert (await registry.client.put(f"/v1/policies/{domain}", json=policy)).status_code == 200
     agreeing, disagreeing, unknown = [(await upload(registry.client, peft, domain=domain)).json() for _ in range(3)]
     good, poor = (v1.Agreement(answers=40, alpha=0.8, ci_low=low, ci_high=0.9) for low in (0.7, 0.3))
-    await upstream.say(upstream.scored(agreeing, 96, agreement=good))
-    await upstream.say(upstream.scored(disagreeing, 96, agreement=poor))
-    await upstream.say(upstream.scored(unknown, 96))
+    await upstream.publish(upstream.scored(agreeing, 96, agreement=good))
+    await upstream.publish(upstream.scored(disagreeing, 96, agreement=poor))
+    await upstream.publish(upstream.scored(unknown, 96))
 
     async def decided() -> Any:
         found = [
@@ -421,7 +421,7 @@ async def test_scores_of_a_judge_that_disagrees_with_people_wait_for_a_human(
 
     found = await eventually(decided)
     assert [one["status"] for one in found] == ["approved", "pending_review", "pending_review"]
-    asked = await eventually(lambda: upstream.heard(v1.ReviewRequested, domain=domain))
+    asked = await eventually(lambda: upstream.published(v1.ReviewRequested, domain=domain))
     reasons = {event.adapter_id: event.reason for event in asked}
     assert "below the policy's minimum of 0.6" in reasons[disagreeing["adapter_id"]]
 
@@ -451,7 +451,7 @@ async def test_an_approval_without_an_evaluation_is_express_permitted_by_the_pol
     entries = (await registry.client.get(f"/v1/adapters/{name}/audit")).json()["entries"]
     assert (entries[1]["action"], entries[1]["reason"]) == ("approved", UNJUDGED["reason"])
     assert entries[1]["after"] == {"status": "approved", "active": False, "without_evaluation": True}
-    (event,) = await eventually(lambda: upstream.heard(v1.Approved, domain=domain))
+    (event,) = await eventually(lambda: upstream.published(v1.Approved, domain=domain))
     assert (event.without_evaluation, event.reason, event.score) == (True, UNJUDGED["reason"], None)
 
 

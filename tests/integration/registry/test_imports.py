@@ -167,9 +167,9 @@ async def test_the_method_is_the_adapters_own(
         "/v1/adapters/import", data={"domain": domain}, files=files_of(tmp_path / "given")
     )
     assert answer.json()["method"] == "rslora", answer.text
-    for asked in ("lora", "dora"):
+    for method in ("lora", "dora"):
         answer = await registry.client.post(
-            "/v1/adapters/import", data={"domain": domain, "method": asked}, files=files_of(tmp_path / "given")
+            "/v1/adapters/import", data={"domain": domain, "method": method}, files=files_of(tmp_path / "given")
         )
         assert (answer.status_code, answer.json()["field"]) == (422, "method")
         assert "the adapter is rslora" in answer.json()["detail"]
@@ -217,17 +217,17 @@ async def test_a_repository_of_a_hub_is_imported_at_the_commit_that_its_revision
     main = {**peft, "README.md": b"x", "model.safetensors": bytes(4000)}
     tagged = {"gguf/a.gguf": (tmp_path / "a.gguf").read_bytes(), "gguf/notes.txt": b"x", "old.bin": b"pickle"}
     hub.repositories["someone/adapter"] = Repository({"main": main, "v1": tagged})
-    hub.asked.clear()
+    hub.requests.clear()
     answer = await fetch(registry, domain=domain, source="someone/adapter")
     assert answer.status_code == 201, answer.text
     origin = answer.json()["origin"]
     assert origin["source"] == f"hf://someone/adapter@{hub_server.sha(main)}"
     assert {one["name"] for one in origin["files"]} == set(peft)
     await assert_holds(made, answer.json(), upstream, tmp_path)
-    assert not [one for one in hub.asked if one[2]], "a token was sent that the caller did not give"
+    assert not [one for one in hub.requests if one[2]], "a token was sent that the caller did not give"
     assert not [
         one
-        for one in hub.asked
+        for one in hub.requests
         if "README" in one[1] or "model.safetensors" in one[1].removesuffix("adapter_model.safetensors")
     ]
     for revision in ("v1", hub_server.sha(tagged)):
@@ -256,12 +256,12 @@ async def test_a_private_repository_is_read_with_the_callers_token_which_goes_no
         answer = await fetch(registry, domain=domain, source="acme/secret", **fields)
         assert (answer.status_code, answer.json()["field"]) == (422, "source")
     assert "then send hub_token" in (await fetch(registry, domain=domain, source="acme/gated")).json()["detail"]
-    hub.asked.clear()
+    hub.requests.clear()
     answer = await fetch(registry, domain=domain, source="acme/secret", hub_token=TOKEN)
     assert answer.status_code == 201, answer.text
     assert TOKEN not in answer.text
-    assert {credential for _, path, credential in hub.asked if path.startswith("/lfs/")} == {""}
-    assert {credential for _, path, credential in hub.asked if not path.startswith("/lfs/")} == {f"Bearer {TOKEN}"}
+    assert {credential for _, path, credential in hub.requests if path.startswith("/lfs/")} == {""}
+    assert {credential for _, path, credential in hub.requests if not path.startswith("/lfs/")} == {f"Bearer {TOKEN}"}
 
 
 async def test_a_hub_that_sends_the_registry_elsewhere_or_other_bytes_is_not_followed(
@@ -296,10 +296,10 @@ async def test_a_repository_over_the_size_bound_is_refused_before_it_is_fetched(
         HF_ENDPOINT=hub.url,
         HF_HUB_OFFLINE="0",
     ) as small:
-        hub.asked.clear()
+        hub.requests.clear()
         answer = await fetch(small, domain=domain, source="someone/large")
         assert (answer.status_code, answer.json()["field"]) == (413, "source")
-        assert [path for _, path, _ in hub.asked if "resolve" in path or "lfs" in path] == []
+        assert [path for _, path, _ in hub.requests if "resolve" in path or "lfs" in path] == []
         hub.repositories["someone/small"] = Repository({"main": {"a.gguf": bytes(1 << 20)}})
         answer = await fetch(small, domain=domain, source="someone/small")
         assert (answer.status_code, answer.json()["field"]) == (413, "domain")
@@ -312,11 +312,11 @@ async def test_without_named_hosts_no_hub_is_asked_and_offline_only_the_cache_is
     async with run_service(
         "registry", LORAFLEET_BASE_MODEL=str(base_model), HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0"
     ) as closed:
-        hub.asked.clear()
+        hub.requests.clear()
         answer = await fetch(closed, domain=domain, source="someone/adapter")
         assert answer.status_code == 422
         assert "LORAFLEET_IMPORT_HOSTS" in answer.json()["detail"]
-        assert hub.asked == []
+        assert hub.requests == []
     commit = "c" * 40
     snapshot = tmp_path / "hub/models--someone--cached/snapshots" / commit
     snapshot.mkdir(parents=True)
@@ -332,14 +332,14 @@ async def test_without_named_hosts_no_hub_is_asked_and_offline_only_the_cache_is
         assert answer.json()["origin"]["source"] == f"hf://someone/cached@{commit}"
         answer = await fetch(offline, domain=domain, source="someone/adapter")
         assert "not in the registry's cache" in answer.json()["detail"]
-        assert hub.asked == []
+        assert hub.requests == []
 
 
 async def test_an_import_is_held_to_the_callers_domains_and_scopes(
     registry: RunningService, hub: HubServer, peft: dict[str, bytes], domain: str, mint: Mint
 ) -> None:
     hub.repositories["someone/adapter"] = Repository({"main": peft})
-    hub.asked.clear()
+    hub.requests.clear()
     for token, status in ((mint(["adapters:write"], ["other"]), 403), (mint(["adapters:read"], [domain]), 403)):
         answer = await registry.client.post(
             "/v1/adapters/import",
@@ -347,7 +347,7 @@ async def test_an_import_is_held_to_the_callers_domains_and_scopes(
             headers={"Authorization": f"Bearer {token}"},
         )
         assert answer.status_code == status
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(

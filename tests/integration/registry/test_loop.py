@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 async def registered(upstream: Upstream, adapters: Get, domain: str, **changes: Any) -> dict[str, Any]:
     before = len(await adapters(domain))
-    await upstream.say(await upstream.trained(domain, **changes))
+    await upstream.publish(await upstream.trained(domain, **changes))
 
     async def more() -> Any:
         found = await adapters(domain)
@@ -43,7 +43,7 @@ async def test_a_finished_training_becomes_a_version_linked_to_its_data_configur
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
     event = await upstream.trained(domain)
-    await upstream.say(event)
+    await upstream.publish(event)
     (listed,) = await eventually(lambda: adapters(domain))
     assert listed["adapter_id"] == f"{domain}-lora-v1.0.0"
     assert (listed["status"], listed["active"]) == ("pending_review", False)
@@ -56,9 +56,9 @@ async def test_a_finished_training_becomes_a_version_linked_to_its_data_configur
     assert found["metrics"]["train_loss"] == 0.42
     report = await registry.client.get(f"/v1/adapters/{listed['adapter_id']}/report")
     assert report.json()["hyperparameters"] == {"rank": 4}
-    said = await eventually(lambda: upstream.heard(v1.AdapterRegistered, domain=domain))
-    assert said[0].adapter.artifact.blob == event.artifact.blob
-    assert (said[0].revision, said[0].job_id) == (1, event.job_id)
+    events = await eventually(lambda: upstream.published(v1.AdapterRegistered, domain=domain))
+    assert events[0].adapter.artifact.blob == event.artifact.blob
+    assert (events[0].revision, events[0].job_id) == (1, event.job_id)
 
 
 @pytest.mark.requirement("TP-5.2")
@@ -74,7 +74,7 @@ async def test_a_version_keeps_its_page_model_card_and_forms_and_its_manifest_na
     page = await upstream.blobs.put("reports", b"<!doctype html><title>Report</title>")
     card = await upstream.blobs.put("reports", b"---\nlibrary_name: peft\n---\n")
     kept = {"report_page": page, "model_card": card, "exports": (form, form.model_copy(update={"fit": False}))}
-    await upstream.say(event.model_copy(update=kept))
+    await upstream.publish(event.model_copy(update=kept))
     (listed,) = await eventually(lambda: adapters(domain))
     path = f"/v1/adapters/{listed['adapter_id']}"
     training = (await registry.client.get(path)).json()["training"]
@@ -101,7 +101,7 @@ async def test_a_good_score_approves_and_activates_and_the_next_version_takes_ov
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
     first = await registered(upstream, adapters, domain)
-    await upstream.say(upstream.scored(first, 91.5))
+    await upstream.publish(upstream.scored(first, 91.5))
     found = await status(registry, first["adapter_id"], "approved")
     assert found["active"]
     assert found["decided_by"] == "automated-pipeline"
@@ -109,20 +109,20 @@ async def test_a_good_score_approves_and_activates_and_the_next_version_takes_ov
     assert found["metrics"]["pass_rate"] == 90
     second = await registered(upstream, adapters, domain, seed=2)
     assert second["version"] == "1.0.1"
-    await upstream.say(upstream.scored(second, 95, against=first["adapter_id"]))
+    await upstream.publish(upstream.scored(second, 95, against=first["adapter_id"]))
     await status(registry, second["adapter_id"], "approved")
     active = {one["adapter_id"]: one["active"] for one in await adapters(domain)}
     assert active == {first["adapter_id"]: False, second["adapter_id"]: True}
 
-    async def all_said() -> Any:
-        events = await upstream.heard(
+    async def all_published() -> Any:
+        events = await upstream.published(
             v1.AdapterRegistered, v1.Approved, v1.AdapterActivated, v1.AdapterDeactivated, domain=domain
         )
         return events if len(events) >= 7 else None
 
-    said = await eventually(all_said)
-    assert sorted(event.revision for event in said) == [1, 2, 3, 4, 5, 6, 7]
-    by_revision = [type(event).__name__ for event in sorted(said, key=lambda event: event.revision)]
+    events = await eventually(all_published)
+    assert sorted(event.revision for event in events) == [1, 2, 3, 4, 5, 6, 7]
+    by_revision = [type(event).__name__ for event in sorted(events, key=lambda event: event.revision)]
     assert by_revision == [
         "AdapterRegistered",
         "Approved",
@@ -139,7 +139,7 @@ async def test_a_criterion_that_fell_and_a_comparison_that_is_missing_go_to_a_hu
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
     first = await registered(upstream, adapters, domain)
-    await upstream.say(upstream.scored(first, 91.5))
+    await upstream.publish(upstream.scored(first, 91.5))
     await status(registry, first["adapter_id"], "approved")
     worse, alone = [await registered(upstream, adapters, domain, seed=seed) for seed in (2, 3)]
     fell = v1.Comparison(
@@ -154,14 +154,14 @@ async def test_a_criterion_that_fell_and_a_comparison_that_is_missing_go_to_a_hu
             v1.CriterionChange(criterion="style", difference=0.9, chance=1),
         ),
     )
-    await upstream.say(upstream.scored(worse, 95, comparison=fell, regression=True))
-    await upstream.say(upstream.scored(alone, 95))
+    await upstream.publish(upstream.scored(worse, 95, comparison=fell, regression=True))
+    await upstream.publish(upstream.scored(alone, 95))
 
-    async def asked() -> Any:
-        found = await upstream.heard(v1.ReviewRequested, domain=domain)
+    async def requested() -> Any:
+        found = await upstream.published(v1.ReviewRequested, domain=domain)
         return found if len(found) == 2 else None
 
-    reasons = {review.adapter_id: review.reason for review in await eventually(asked)}
+    reasons = {review.adapter_id: review.reason for review in await eventually(requested)}
     assert "in accuracy (by 2.0 of 10)" in reasons[worse["adapter_id"]]
     assert f"not compared with {first['adapter_id']}" in reasons[alone["adapter_id"]]
     shown = (await registry.client.get(f"/v1/adapters/{worse['adapter_id']}")).json()["evaluation"]
@@ -173,12 +173,12 @@ async def test_a_training_said_three_times_is_one_version(
     upstream: Upstream, adapters: Get, domain: str, registry: RunningService
 ) -> None:
     event = await upstream.trained(domain)
-    name = await upstream.say(event, id=secrets.token_hex(8))
+    name = await upstream.publish(event, id=secrets.token_hex(8))
     await eventually(lambda: adapters(domain))
-    await upstream.say(event, id=name)  # the same event again: the inbox
-    await upstream.say(event)  # the same job under a new event id: the domain
+    await upstream.publish(event, id=name)  # the same event again: the inbox
+    await upstream.publish(event)  # the same job under a new event id: the domain
     marker = await upstream.trained(f"{domain}-x")
-    await upstream.say(marker)
+    await upstream.publish(marker)
     await eventually(lambda: adapters(f"{domain}-x"))
     assert len(await adapters(domain)) == 1
     audit = (await registry.client.get(f"/v1/adapters/{domain}-lora-v1.0.0/audit")).json()["entries"]
@@ -190,9 +190,9 @@ async def test_a_score_said_three_times_or_late_decides_once(
 ) -> None:
     adapter = await registered(upstream, adapters, domain)
     event = upstream.scored(adapter, 80)
-    await upstream.say(event)
-    await upstream.say(event)
-    await upstream.say(upstream.scored(adapter, 99), at=datetime.now(UTC) - timedelta(days=3))
+    await upstream.publish(event)
+    await upstream.publish(event)
+    await upstream.publish(upstream.scored(adapter, 99), at=datetime.now(UTC) - timedelta(days=3))
 
     async def three() -> Any:
         found = await registry.client.get(f"/v1/adapters/{adapter['adapter_id']}/evaluations")
@@ -218,7 +218,7 @@ async def test_a_score_that_is_not_about_these_bytes_goes_to_the_dead_letters(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str, change: dict[str, str], reason: str
 ) -> None:
     adapter = await registered(upstream, adapters, domain)
-    await upstream.say(upstream.scored(adapter, 99, **change))
+    await upstream.publish(upstream.scored(adapter, 99, **change))
 
     async def dead() -> Any:
         return any(reason in each for each in await upstream.dead_reasons())
@@ -233,12 +233,12 @@ async def test_a_request_s_own_threshold_sends_a_good_score_to_a_human(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
     adapter = await registered(upstream, adapters, domain, auto_approve_threshold=95.0)
-    await upstream.say(upstream.scored(adapter, 90))
+    await upstream.publish(upstream.scored(adapter, 90))
 
-    async def asked() -> Any:
-        return await upstream.heard(v1.ReviewRequested, domain=domain)
+    async def requested() -> Any:
+        return await upstream.published(v1.ReviewRequested, domain=domain)
 
-    (review,) = await eventually(asked)
+    (review,) = await eventually(requested)
     assert "95" in review.reason
 
 
@@ -248,7 +248,7 @@ async def test_answers_ratings_and_loads_are_counted_once_and_shown_in_the_chain
 ) -> None:
     adapter = await registered(upstream, adapters, domain)
     sha256 = adapter["artifact_sha256"]
-    await upstream.say(upstream.scored(adapter, 90, evaluation_id=f"ev-{domain}"))
+    await upstream.publish(upstream.scored(adapter, 90, evaluation_id=f"ev-{domain}"))
     await status(registry, adapter["adapter_id"], "approved")
     answer = v1.GenerationCompleted(
         generation_id=f"gen-{domain}",
@@ -261,18 +261,18 @@ async def test_answers_ratings_and_loads_are_counted_once_and_shown_in_the_chain
         latency_ms=100,
         finish_reason="stop",
     )
-    name = await upstream.say(answer, id=secrets.token_hex(8))
-    await upstream.say(answer, id=name)
-    await upstream.say(answer.model_copy(update={"generation_id": "gen-2", "latency_ms": 300.0}))
-    await upstream.say(answer.model_copy(update={"generation_id": "gen-3", "finish_reason": "cancelled"}))
+    name = await upstream.publish(answer, id=secrets.token_hex(8))
+    await upstream.publish(answer, id=name)
+    await upstream.publish(answer.model_copy(update={"generation_id": "gen-2", "latency_ms": 300.0}))
+    await upstream.publish(answer.model_copy(update={"generation_id": "gen-3", "finish_reason": "cancelled"}))
     rating = v1.FeedbackRecorded(
         generation_id=f"gen-{domain}", adapter_id=adapter["adapter_id"], domain=domain, rating=2, by="anna"
     )
     now = datetime.now(UTC)
-    await upstream.say(rating.model_copy(update={"rating": 5}), at=now)
-    await upstream.say(rating, at=now - timedelta(hours=1))  # her first thought, delivered late
-    await upstream.say(rating.model_copy(update={"rating": 4, "by": "ben"}), at=now)
-    await upstream.say(
+    await upstream.publish(rating.model_copy(update={"rating": 5}), at=now)
+    await upstream.publish(rating, at=now - timedelta(hours=1))  # her first thought, delivered late
+    await upstream.publish(rating.model_copy(update={"rating": 4, "by": "ben"}), at=now)
+    await upstream.publish(
         v1.AdapterLoaded(
             adapter_id=adapter["adapter_id"],
             domain=domain,
@@ -348,7 +348,7 @@ async def test_a_training_that_cannot_serve_is_refused_visibly(
             blob = await upstream.blobs.put("artifacts", b"no arrow file at all")
             artifact = event.artifact.model_copy(update={"blob": blob})
             field, event = "artifact.arrow", event.model_copy(update={"artifact": artifact})
-    await upstream.say(event)
+    await upstream.publish(event)
 
     async def refused() -> Any:
         return (await registry.client.get("/v1/refusals", params={"domain": domain})).json()["refusals"]
@@ -370,12 +370,12 @@ async def test_a_version_that_cannot_be_judged_is_put_before_a_human(
     failed = v1.EvaluationFailed(
         evaluation_id=f"ev-{domain}", adapter_id=adapter["adapter_id"], domain=domain, reason="no golden data set"
     )
-    await upstream.say(failed)
+    await upstream.publish(failed)
 
-    async def asked() -> Any:
-        return await upstream.heard(v1.ReviewRequested, domain=domain)
+    async def requested() -> Any:
+        return await upstream.published(v1.ReviewRequested, domain=domain)
 
-    (review,) = await eventually(asked)
+    (review,) = await eventually(requested)
     assert review.reason == f"evaluation ev-{domain} failed: no golden data set"
     assert review.score is None
     found = (await registry.client.get(f"/v1/adapters/{adapter['adapter_id']}")).json()

@@ -80,7 +80,7 @@ async def test_no_transaction_is_open_while_the_files_of_a_training_are_fetched(
         async with run_service("registry", **changes) as registry:
             event = await upstream.trained(domain)
             store.go_on.clear()
-            await upstream.say(event)
+            await upstream.publish(event)
 
             async def held() -> int:
                 return store.held
@@ -110,7 +110,7 @@ async def test_a_training_that_comes_twice_at_once_is_registered_once(
     async with run_service("registry", **base) as registry, run_service("registry", **base):
         event = await upstream.trained(domain)
         for _ in range(2):
-            await upstream.say(event)
+            await upstream.publish(event)
 
         async def handled() -> bool:
             info = await upstream.jetstream.consumer_info("LORAFLEET", "registry-training_completed")
@@ -141,7 +141,7 @@ async def test_a_base_model_that_cannot_be_read_shows_in_readiness_and_its_train
             f"base model '{base_model.name}' is unavailable: its folder lacks config.json or *.safetensors"
         )
         event = await upstream.trained(domain)
-        await upstream.say(event)
+        await upstream.publish(event)
 
         async def waiting() -> bool:
             lines = registry.single.log.splitlines()

@@ -47,17 +47,17 @@ async def test_a_change_committed_before_a_kill_is_said_once_after_the_restart(
         await permit_unjudged(registry, domain)
         assert (await registry.client.post(f"/v1/adapters/{name}/approve", json=UNJUDGED)).status_code == 200
         await asyncio.sleep(1.5)  # longer than the relay sleeps between two looks
-        assert await upstream.heard(v1.AdapterRegistered, v1.AdapterActivated, domain=domain) == []
+        assert await upstream.published(v1.AdapterRegistered, v1.AdapterActivated, domain=domain) == []
         await registry.crash()
     await registry.start()
-    said = (v1.AdapterRegistered, v1.Approved, v1.AdapterActivated)
+    kinds = (v1.AdapterRegistered, v1.Approved, v1.AdapterActivated)
 
-    async def all_said() -> Any:
-        events = await upstream.heard(*said, domain=domain)
-        return events if len(events) >= len(said) else None
+    async def all_published() -> Any:
+        events = await upstream.published(*kinds, domain=domain)
+        return events if len(events) >= len(kinds) else None
 
-    events = await eventually(all_said)
-    assert [(type(event), event.revision) for event in events] == list(zip(said, (1, 2, 3), strict=True))
+    events = await eventually(all_published)
+    assert [(type(event), event.revision) for event in events] == list(zip(kinds, (1, 2, 3), strict=True))
     assert (await registry.client.get(f"/v1/adapters/{name}")).json()["active"]
 
 
@@ -96,7 +96,7 @@ async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_dou
     await registry.client.put(f"/v1/policies/{domain}", json={"mode": "simple"})
     trainings = [await upstream.trained(domain, seed=seed) for seed in range(4)]
     for number, event in enumerate(trainings):
-        await upstream.say(event)
+        await upstream.publish(event)
         await asyncio.sleep(0.12 * number)  # fetching, opening, committing, publishing: each time a step further
         await registry.crash()
         await registry.start()
@@ -107,7 +107,7 @@ async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_dou
 
     found = await eventually(all_registered, timeout=60)
     for number, one in enumerate(found):
-        await upstream.say(upstream.scored(one, 90))
+        await upstream.publish(upstream.scored(one, 90))
         if number % 2:
             await asyncio.sleep(0.01 * number)
             await registry.crash()
@@ -120,7 +120,7 @@ async def test_kills_under_a_stream_of_trainings_and_scores_lose_nothing_and_dou
     kinds = (v1.AdapterRegistered, v1.Approved, v1.AdapterActivated, v1.AdapterDeactivated)
 
     async def complete() -> Any:
-        events = await upstream.heard(*kinds, domain=domain)
+        events = await upstream.published(*kinds, domain=domain)
         revisions = sorted(event.revision for event in events)
         return events if revisions == list(range(1, len(revisions) + 1)) and len(events) >= 9 else None
 
@@ -138,7 +138,7 @@ async def test_a_refused_training_registers_when_it_is_replayed_after_the_cause_
     await registry.crash()
     event = await upstream.trained(domain)
     async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model), LORAFLEET_BASE_MODEL_NAME="other") as odd:
-        await upstream.say(event)
+        await upstream.publish(event)
 
         async def refused() -> Any:
             return (await odd.client.get("/v1/refusals", params={"domain": domain})).json()["refusals"]
@@ -167,9 +167,9 @@ async def test_a_server_that_goes_away_is_waited_for_and_readiness_says_so(
     event = await upstream.trained(domain)
     if part != "nats":
         await asyncio.to_thread(servers.stop_part, part)
-        await upstream.say(event)
+        await upstream.publish(event)
     else:
-        await upstream.say(event)
+        await upstream.publish(event)
         await asyncio.to_thread(servers.stop_part, part)
     try:
 
@@ -202,7 +202,7 @@ async def test_an_idle_registry_takes_under_120_mb_and_torch_is_never_loaded(
         idle = process.memory_info().rss
         assert idle < 120e6, f"{idle / 1e6:.0f} MB"
         assert not _maps(process, "pyarrow", "torch")
-        await upstream.say(await upstream.trained(domain))
+        await upstream.publish(await upstream.trained(domain))
         await eventually(lambda: adapters(domain))
         assert not _maps(process, "pyarrow", "torch")  # what is registered is opened in a process of its own
 

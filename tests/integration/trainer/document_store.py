@@ -26,7 +26,7 @@ class DocumentStoreServer:
     cuts: list[int] = field(default_factory=list)
     framed: bool = True
     sent: int = 0
-    asked: list[dict[str, str]] = field(default_factory=list)
+    request: list[dict[str, str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -40,8 +40,8 @@ class DocumentStoreServer:
         writer.transport.set_write_buffer_limits(0)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            asked = {name: values[0] for name, values in parse_qs(urlsplit(head.split()[1]).query).items()}
-            self.asked.append(asked)
+            request = {name: values[0] for name, values in parse_qs(urlsplit(head.split()[1]).query).items()}
+            self.requests.append(request)
             self.tokens += [
                 line.split(": ")[1] for line in head.splitlines() if line.lower().startswith("authorization")
             ]
@@ -50,7 +50,7 @@ class DocumentStoreServer:
                 f"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n{framing}Connection: close\r\n\r\n".encode()
             )
             cut = self.cuts.pop(0) if self.cuts else None
-            for given, document in enumerate(self._found(asked)):
+            for given, document in enumerate(self._found(request)):
                 if given == cut:
                     return
                 await self._send(writer, json.dumps(document).encode() + b"\n")
@@ -62,11 +62,11 @@ class DocumentStoreServer:
         finally:
             writer.close()
 
-    def _found(self, asked: dict[str, str]) -> Iterable[Document]:
-        words, begun = asked["query"].lower().split(), "after" not in asked
+    def _found(self, request: dict[str, str]) -> Iterable[Document]:
+        words, begun = request["query"].lower().split(), "after" not in request
         for document in self.documents:
             if not begun:
-                begun = str(document["id"]) == asked["after"]
+                begun = str(document["id"]) == request["after"]
                 continue
             text = f"{document.get('title', '')} {document.get('text', '')}".lower()
             if all(word in text for word in words):

@@ -12,7 +12,7 @@ import pytest
 
 from services.trainer.datasets.generators import GenerationReport, GeneratorRecipe, generate
 from services.trainer.datasets.generators.endpoint import ChatClient, Endpoint, EndpointFailed, Question
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 from tests.conftest import Mint, RunningService, RunService
 from tests.integration.trainer.conftest import eventually
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.requirement("AS-3.1")]
 
 MODEL = "SmolLM2-135M-Instruct"
 RECORDS = tuple(
-    Record(Kind.COMPLETION, asked(f"What is the capital of {country}?"), (f"It is {city}.",), rating=4.0)
+    Record(Kind.COMPLETION, prompt_messages(f"What is the capital of {country}?"), (f"It is {city}.",), rating=4.0)
     for country, city in (("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Austria", "Vienna"))
 )
 

@@ -52,7 +52,7 @@ async def test_the_best_checkpoint_outlives_newer_ones_and_the_adapter_is_traine
     made = await bench.completed(first)
 
     adapter_id = f"{bench.domain}-lora-v1.0.0"
-    await bench.upstream.say(
+    await bench.upstream.publish(
         v1.AdapterRegistered(
             adapter=v1.Adapter(
                 adapter_id=adapter_id,
@@ -79,9 +79,9 @@ async def test_the_best_checkpoint_outlives_newer_ones_and_the_adapter_is_traine
 
     accepted = await eventually(known, 30)
     second = await bench.until(str(accepted["job_id"]), "succeeded")
-    said = await bench.completed(second["job_id"])
-    assert said.continued_from == second["continued_from"] == adapter_id
-    used = json.loads(said.configuration)
+    event = await bench.completed(second["job_id"])
+    assert event.continued_from == second["continued_from"] == adapter_id
+    used = json.loads(event.configuration)
     assert (used["rank"], used["continue_from"]) == (SHORT["rank"], made.checkpoint.sha256)
     assert used["alpha"] == done["configuration"]["alpha"]
     began, before = (await bench.metrics(second["job_id"]))[0]["loss"], (await bench.metrics(first))[0]["loss"]

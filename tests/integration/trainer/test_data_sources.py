@@ -196,12 +196,12 @@ async def test_one_content_is_one_data_set_in_whatever_format_and_order_it_is_up
     assert 0 < len(validating) < 20
     answer = await bench.trainer.client.get(f"/v1/datasets/{first}/records", params={"split": "validation"})
     assert len(answer.text.splitlines()) == len(validating)
-    said = [
+    events = [
         one
         for one in await bench.upstream.all(STREAM)
         if isinstance(one, v1.DatasetFrozen) and one.domain == bench.domain
     ]
-    assert [(one.name, one.version, one.dataset.validation_samples) for one in said] == [
+    assert [(one.name, one.version, one.dataset.validation_samples) for one in events] == [
         ("gates", version, len(validating)) for version in (1, 2, 3)
     ]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.trainer.datasets.records import Kind, Record, asked, schema
+from services.trainer.datasets.records import Kind, Record, prompt_messages, schema
 from services.trainer.runs.launchers.local import LocalLauncher
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.protocol import Stepped, TrainingSpec
@@ -26,7 +26,10 @@ KINDS = {"sft": Kind.COMPLETION, "dpo": Kind.PREFERENCE, "ranking": Kind.RANKING
 def records_file(path: Path, objective: str = "sft") -> Path:
     """Seventeen records to train on: batches of 8 come out as 6, 6 and 5, which two processes share unevenly."""
     others = {"sft": (), "dpo": ("No gate.",), "ranking": ("No gate at all.", "None.")}[objective]
-    data = [Record(KINDS[objective], asked(one["prompt"]), (one["completion"], *others)) for one in pairs("shop", 17)]
+    data = [
+        Record(KINDS[objective], prompt_messages(one["prompt"]), (one["completion"], *others))
+        for one in pairs("shop", 17)
+    ]
     pq.write_table(pa.Table.from_pylist([one.values() for one in data], schema=schema()), path)
     return path
 
@@ -56,10 +59,10 @@ def spec(model: Path, work: Path, processes: int, objective: str, micro: int | N
     )
 
 
-async def steps(asked_for: TrainingSpec, count: int) -> tuple[list[Stepped], list[psutil.Process]]:
+async def steps(job_spec: TrainingSpec, count: int) -> tuple[list[Stepped], list[psutil.Process]]:
     """The first steps of a training, which is ended behind them, and the processes that were at it."""
     found: list[Stepped] = []
-    async with aclosing(LocalLauncher().launch(asked_for)) as messages:
+    async with aclosing(LocalLauncher().launch(job_spec)) as messages:
         async for message in messages:
             if isinstance(message, Stepped):
                 found.append(message)

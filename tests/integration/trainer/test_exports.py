@@ -10,7 +10,7 @@ import pytest
 from lora_core import LoRAFormat
 from lora_core.interop import from_gguf, from_peft
 from lora_core.profiles import quality_threshold
-from services.trainer.datasets.records import asked
+from services.trainer.datasets.records import prompt_messages
 from services.trainer.training.encoding import EncodedSample, encode, prompt_ids
 from tests.integration.trainer.conftest import pairs
 
@@ -26,7 +26,7 @@ def tokenizer(tiny_model: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def rows(tokenizer: Any) -> list[EncodedSample]:
-    return [encode(tokenizer, asked(pair["prompt"]), pair["completion"]) for pair in pairs("shop", 12)]
+    return [encode(tokenizer, prompt_messages(pair["prompt"]), pair["completion"]) for pair in pairs("shop", 12)]
 
 
 class Trained:
@@ -178,16 +178,16 @@ def test_what_both_answer_is_what_each_answers_alone_whatever_stands_beside_it_i
     questions = [
         before_after.ComparedPrompt(one, "a long answer " * 20, tuple(prompt_ids(tokenizer, one))) for one in prompts
     ]
-    spoken = before_after.compare_answers(trained.model, tokenizer, questions)
-    assert [one.prompt for one in spoken] == prompts[:3]
-    assert all(one.before != one.after for one in spoken)
+    compared = before_after.compare_answers(trained.model, tokenizer, questions)
+    assert [one.prompt for one in compared] == prompts[:3]
+    assert all(one.before != one.after for one in compared)
     with torch.inference_mode():
-        for one, said in zip(questions, spoken, strict=False):
+        for one, answer in zip(questions, compared, strict=False):
             ids = torch.tensor([one.ids])
             alone = trained.model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False
             )
-            assert said.after == tokenizer.decode(alone[0, len(one.ids) :], skip_special_tokens=True).strip()
+            assert answer.after == tokenizer.decode(alone[0, len(one.ids) :], skip_special_tokens=True).strip()
 
 
 def test_an_answer_ends_at_its_end_token(trained: Trained, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

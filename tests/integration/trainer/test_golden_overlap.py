@@ -72,9 +72,9 @@ async def test_the_trainer_learns_of_every_golden_prompt_and_of_no_golden_text(
 
     index: GoldenIndex = await eventually(complete)
     assert digest(PROMPT) in index.equal
-    said = [one for one in await Upstream(jetstream).all(STREAM) if isinstance(one, v1.GoldenDatasetPublished)]
-    assert [(one.part, one.parts) for one in said if one.dataset_id == "big"] == [(1, 3), (2, 3), (3, 3)]
-    assert "tenant" not in "".join(one.to_json().decode() for one in said)
+    events = [one for one in await Upstream(jetstream).all(STREAM) if isinstance(one, v1.GoldenDatasetPublished)]
+    assert [(one.part, one.parts) for one in events if one.dataset_id == "big"] == [(1, 3), (2, 3), (3, 3)]
+    assert "tenant" not in "".join(one.to_json().decode() for one in events)
 
 
 async def test_a_changed_golden_set_takes_the_place_of_what_it_was(bench: Bench, evaluator: RunningService) -> None:
@@ -125,23 +125,23 @@ async def test_a_job_of_which_all_is_golden_fails_and_says_so(bench: Bench, eval
 async def test_what_became_golden_after_a_data_set_was_built_fails_its_job_before_the_first_step(
     bench: Bench, evaluator: RunningService
 ) -> None:
-    asked = "Which colour has the gate that the caretaker of the northern hall painted over the winter?"
+    requested = "Which colour has the gate that the caretaker of the northern hall painted over the winter?"
     lines = [
-        {"domain": bench.domain, "prompt": asked, "completion": "Blue."},
-        {"domain": bench.domain, "prompt": asked.replace("winter", "summer"), "completion": "Green."},
+        {"domain": bench.domain, "prompt": requested, "completion": "Blue."},
+        {"domain": bench.domain, "prompt": requested.replace("winter", "summer"), "completion": "Green."},
         {"domain": bench.domain, "prompt": "Who has the key of the cellar?", "completion": "The caretaker."},
     ]
     await bench.record(lines)
     dataset_id, records = await built(bench, {"kind": "live"})
     assert len(records) == 3, "nothing of it is golden yet"
-    await publish(evaluator, "late", golden(1, first=asked))
+    await publish(evaluator, "late", golden(1, first=requested))
 
     job_id = await bench.submit(dataset_id=dataset_id)
     failed = await bench.until(job_id, "failed")
     assert failed["error"].startswith("dataset_id: 2 of its 3 records are in golden data sets by now (late@1.0.0)")
     assert "build the data set again" in failed["error"]
     assert (failed["step"], await bench.metrics(job_id)) == (0, [])
-    assert await bench.upstream.heard(v1.TrainingStarted, job_id) == []
+    assert await bench.upstream.published(v1.TrainingStarted, job_id) == []
 
     rebuilt, records = await built(bench, {"kind": "live"})
     assert [record.prompt_text for record in records] == ["Who has the key of the cellar?"]
@@ -159,12 +159,12 @@ async def test_a_golden_set_that_was_never_published_is_published_when_the_evalu
     # As a version of a release before this one: stored, and never said.
     await connection.execute("update golden_dataset set revision = 0 where dataset_id = 'old'")
     await connection.close()
-    said = len([one for one in await bench.upstream.all(STREAM) if _about(one, "old")])
+    events = len([one for one in await bench.upstream.all(STREAM) if _about(one, "old")])
     await evaluator.stop()
     await evaluator.start()
 
     async def again() -> bool:
-        return len([one for one in await bench.upstream.all(STREAM) if _about(one, "old")]) == said + 1
+        return len([one for one in await bench.upstream.all(STREAM) if _about(one, "old")]) == events + 1
 
     await eventually(again)
     assert digest(PROMPT) in (await known(bench.trainer, "old@1.0.0")).equal

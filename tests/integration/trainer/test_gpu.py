@@ -32,17 +32,17 @@ async def test_a_gpu_trains_what_the_processor_would(
 ) -> None:
     data = [*make(18), *make(6, "validation")]
     configuration = replace(QUICK, objective=objective, max_steps=6, validation_steps=3)
-    said: dict[str, list[Progress]] = {}
+    messages: dict[str, list[Progress]] = {}
     for visible in ("", "0"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        said[visible] = await train(job(tiny_model, tmp_path / f"on-{visible}", configuration, data))
-    used = ["gpu" in one.environment for side in said.values() for one in of(Finished, side)]
+        messages[visible] = await train(job(tiny_model, tmp_path / f"on-{visible}", configuration, data))
+    used = ["gpu" in one.environment for side in messages.values() for one in of(Finished, side)]
     assert used == [False, True]
     for kind in (Stepped, Validated):
-        on_processor, on_gpu = ([one.loss for one in of(kind, side)] for side in said.values())
+        on_processor, on_gpu = ([one.loss for one in of(kind, side)] for side in messages.values())
         assert on_gpu == pytest.approx(on_processor, rel=2e-3)
         assert len(on_gpu) >= 2
 
 
-def of(kind: type[Any], said: list[Progress]) -> list[Any]:
-    return [one for one in said if isinstance(one, kind)]
+def of(kind: type[Any], messages: list[Progress]) -> list[Any]:
+    return [one for one in messages if isinstance(one, kind)]

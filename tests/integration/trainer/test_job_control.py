@@ -33,8 +33,8 @@ async def test_a_job_paused_resumed_cancelled_and_retried_gives_what_an_undistur
     assert asked.status_code == 202
     assert asked.json()["pause_requested_by"] == "admin"
     rests = await bench.until(job_id, "paused", timeout=60)
-    (said,) = await eventually(lambda: bench.upstream.heard(v1.TrainingPaused, job_id))
-    assert (said.by, said.reason, said.step) == ("admin", "night", rests["step"])
+    (event,) = await eventually(lambda: bench.upstream.published(v1.TrainingPaused, job_id))
+    assert (event.by, event.reason, event.step) == ("admin", "night", rests["step"])
     assert 2 <= rests["step"] < 24
 
     assert (await bench.trainer.client.post(f"/v1/jobs/{job_id}/resume")).status_code == 202
@@ -46,7 +46,7 @@ async def test_a_job_paused_resumed_cancelled_and_retried_gives_what_an_undistur
     done = await bench.until(job_id, "succeeded")
 
     assert (await bench.completed(job_id)).checkpoint.sha256 == (await bench.completed(undisturbed)).checkpoint.sha256
-    started = (await bench.upstream.heard(v1.TrainingStarted, job_id))[-1]
+    started = (await bench.upstream.published(v1.TrainingStarted, job_id))[-1]
     assert (started.attempt, started.resumed_step) == (3, rests["step"])
     assert [one["step"] for one in await bench.metrics(job_id)] == list(range(1, 25))
     assert [(one["number"], one["outcome"], one["reason"]) for one in done["history"]] == [
@@ -65,7 +65,7 @@ async def test_waiting_jobs_are_taken_up_by_priority_and_within_one_by_age(bench
     asked = {}
     for priority in (0, 9, 4, 9, 0):
         request = v1.TrainingRequested.model_validate(bench.request(query=NOTHING, priority=priority))
-        job_id = await bench.upstream.say(request)
+        job_id = await bench.upstream.publish(request)
         await bench.until(job_id, "queued")
         asked[job_id] = priority
     assert {(await bench.job(job_id))["state"] for job_id in asked} == {"queued"}
@@ -85,7 +85,7 @@ async def test_a_job_paused_while_it_waits_keeps_its_place_and_lets_others_go(be
     await bench.until(busy, "running")
     resting = await bench.submit(query=NOTHING, priority=5)
     waiting = await bench.submit(query=NOTHING)
-    await eventually(lambda: bench.upstream.heard(v1.TrainingQueued, waiting))
+    await eventually(lambda: bench.upstream.published(v1.TrainingQueued, waiting))
     assert (await bench.trainer.client.post(f"/v1/jobs/{resting}/pause")).json()["state"] == "paused"
     await bench.trainer.client.post(f"/v1/jobs/{busy}/cancel")
     await bench.until(waiting, "failed", timeout=60)
@@ -123,13 +123,13 @@ async def test_two_workers_share_the_queue_and_each_job_is_on_exactly_one(
         assert one["attempts"] == 1, one
         assert [past["outcome"] for past in one["history"]] == [one["state"]]
     for job_id in quick:
-        [_] = await eventually(partial(bench.upstream.heard, v1.TrainingFailed, job_id))
+        [_] = await eventually(partial(bench.upstream.published, v1.TrainingFailed, job_id))
 
 
 @pytest.mark.requirement("TP-1.2")
 async def test_a_request_that_cannot_succeed_is_not_retried(bench: Bench) -> None:
     bad = v1.TrainingRequested.model_validate(bench.request(hyperparameters={"rank": 128}))
-    job_id = await bench.upstream.say(bad, id=f"bad-{secrets.token_hex(4)}")
+    job_id = await bench.upstream.publish(bad, id=f"bad-{secrets.token_hex(4)}")
     failed = await bench.until(job_id, "failed")
     assert [(one["number"], one["outcome"]) for one in failed["history"]] == [(0, "failed")]
     answer = await bench.trainer.client.post(f"/v1/jobs/{job_id}/retry")
@@ -153,10 +153,10 @@ async def test_an_event_with_values_out_of_range_fails_its_job_with_everything_t
         "lorafleet.v1.training.requested", json.dumps(body).encode(), headers=headers
     )
     failed = await bench.until(job_id, "failed", timeout=30)
-    (said,) = await eventually(lambda: bench.upstream.heard(v1.TrainingFailed, job_id))
-    assert said.reason == failed["error"]
+    (event,) = await eventually(lambda: bench.upstream.published(v1.TrainingFailed, job_id))
+    assert event.reason == failed["error"]
     for named in ("hyperparameters.rank: 4000", "processes: 2", "beta: 0.3", "continue_from", "dataset_id"):
-        assert named in said.reason, said.reason
+        assert named in event.reason, event.reason
     over_http = await bench.trainer.client.post("/v1/jobs", json={**body, "domain": "NO DOMAIN"})
     fields = {one["field"].rpartition(".")[2] for one in over_http.json()["faults"]}
     assert fields >= {"rank", "processes", "beta", "domain", "aFieldOfANewerWriter"}

@@ -264,11 +264,11 @@ async def test_a_ticket_waits_for_a_job_whose_row_somebody_has_and_an_ended_job_
     async with database.transaction():
         await store.locked(database, job.job_id)
         # A ticket arrives meanwhile. Were it spent now, the job would have none.
-        await bench.upstream.say(domain.queued(job))
+        await bench.upstream.publish(domain.queued(job))
         await asyncio.sleep(1)
         assert (await tickets(jetstream)).num_ack_pending == 1
     assert (await bench.until(job.job_id, "failed"))["attempts"] == 1
-    await bench.upstream.say(domain.queued(job))
+    await bench.upstream.publish(domain.queued(job))
     await eventually(lambda: _none_left(jetstream), 30)
     assert (await bench.job(job.job_id))["attempts"] == 1
 
@@ -282,7 +282,7 @@ async def test_a_suspended_worker_loses_its_job_to_another_and_writes_nothing_mo
     async with run_worker(seconds=1200) as slow:
         bench = Bench(slow, Upstream(jetstream), None, name)  # type: ignore[arg-type]
         job_id = await bench.submit(datasetId=dataset_id)
-        await eventually(lambda: bench.upstream.heard(v1.TrainingStarted, job_id))  # it holds no lock then
+        await eventually(lambda: bench.upstream.published(v1.TrainingStarted, job_id))  # it holds no lock then
         process = slow.single.process.pid
         assert process is not None
         os.kill(process, signal.SIGSTOP)
@@ -297,7 +297,7 @@ async def test_a_suspended_worker_loses_its_job_to_another_and_writes_nothing_mo
             os.kill(process, signal.SIGCONT)
     assert [(one["outcome"]) for one in ended["history"]] == ["lost", "failed"]
     assert len({one["worker"] for one in ended["history"]}) == 2
-    assert len(await bench.upstream.heard(v1.TrainingFailed, job_id)) == 1
+    assert len(await bench.upstream.published(v1.TrainingFailed, job_id)) == 1
 
 
 async def test_a_waiting_job_whose_ticket_was_lost_gets_another(
@@ -359,9 +359,9 @@ async def test_a_job_over_http_is_queued_by_one_event_and_is_the_same_again(
     job_id = await bench.submit(datasetId=dataset_id, jobId="direct-1", priority=3)
     assert await bench.submit(datasetId=dataset_id, jobId="direct-1", priority=3) == job_id
     await bench.until(job_id, "failed")
-    (queued,) = await bench.upstream.heard(v1.TrainingQueued, job_id)
+    (queued,) = await bench.upstream.published(v1.TrainingQueued, job_id)
     assert (queued.domain, queued.priority) == ("direct", 3)
-    assert await bench.upstream.heard(v1.TrainingRequested, job_id) == []
+    assert await bench.upstream.published(v1.TrainingRequested, job_id) == []
 
 
 async def test_a_job_of_a_worker_that_is_lost_is_not_waiting_until_its_lease_has_run_out(database: Any) -> None:

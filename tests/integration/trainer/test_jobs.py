@@ -30,49 +30,49 @@ async def test_a_job_submitted_over_http_is_queued_trained_and_completed_with_it
     job_id = await bench.submit(description="opens gates", goldenDatasetId="gates-v1", bump="minor")
     assert (await bench.job(job_id))["state"] in ("queued", "running")
     done = await bench.until(job_id, "succeeded")
-    said = await bench.completed(job_id)
+    event = await bench.completed(job_id)
 
     assert (done["step"], done["total_steps"], done["attempts"]) == (12, 12, 1)
-    data = await bench.records(said.dataset)
-    assert said.dataset.dataset_id == dataset_id_of(bench.domain, Kind.COMPLETION, data) == done["dataset"]
+    data = await bench.records(event.dataset)
+    assert event.dataset.dataset_id == dataset_id_of(bench.domain, Kind.COMPLETION, data) == done["dataset"]
     assert {record.prompt_text for record in data} == {p["prompt"] for p in pairs(bench.domain)}
-    card = json.loads(await bench.blobs.get(said.dataset.card))
-    assert (card["dataset_id"], card["samples"], card["kind"]) == (done["dataset"], 24, said.dataset.kind)
-    assert hashlib.sha256(said.configuration.encode()).hexdigest() == said.configuration_sha256
-    assert json.loads(said.configuration)["learning_rate"] == SHORT["learningRate"]
-    assert said.base_model.name == "tiny-llama"
+    card = json.loads(await bench.blobs.get(event.dataset.card))
+    assert (card["dataset_id"], card["samples"], card["kind"]) == (done["dataset"], 24, event.dataset.kind)
+    assert hashlib.sha256(event.configuration.encode()).hexdigest() == event.configuration_sha256
+    assert json.loads(event.configuration)["learning_rate"] == SHORT["learningRate"]
+    assert event.base_model.name == "tiny-llama"
 
     peft = tmp_path / "peft"
-    await bench.blobs.fetch(said.checkpoint, peft / "adapter_model.safetensors")
-    await bench.blobs.fetch(said.checkpoint_config, peft / "adapter_config.json")
-    artifact = await bench.blobs.fetch(said.artifact.blob, tmp_path / "artifact.arrow")
+    await bench.blobs.fetch(event.checkpoint, peft / "adapter_model.safetensors")
+    await bench.blobs.fetch(event.checkpoint_config, peft / "adapter_config.json")
+    artifact = await bench.blobs.fetch(event.artifact.blob, tmp_path / "artifact.arrow")
     served, trained = LoRAFormat.load(artifact), from_peft(peft)
-    assert served.rank == said.artifact.rank == SHORT["rank"]
+    assert served.rank == event.artifact.rank == SHORT["rank"]
     assert set(served.weights) == set(trained.weights)
     assert all((served.weights[name].b == trained.weights[name].b).all() for name in served.weights)
     assert all(
         weights.any() for name, weights in load_file(peft / "adapter_model.safetensors").items() if "lora_B" in name
     )
     assert str(tiny_model) not in (peft / "adapter_config.json").read_text()
-    assert said.probe is not None
-    assert said.probe.max_delta > 0
+    assert event.probe is not None
+    assert event.probe.max_delta > 0
 
-    report = json.loads(await bench.blobs.get(said.report))
+    report = json.loads(await bench.blobs.get(event.report))
     assert (await bench.trainer.client.get(f"/v1/jobs/{job_id}/report")).json() == report
     assert report["results"]["final_loss"] == report["curve"][-1]["loss"]
     assert report["results"]["steps"] == 12
     assert report["results"]["seconds"] > 0
     assert report["configuration"]["rank"] == SHORT["rank"]
     assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
-    assert (said.golden_dataset_id, said.bump, said.description) == ("gates-v1", "minor", "opens gates")
-    assert said.example_prompts
-    assert said.routing is not None
-    assert said.routing.prompts == 24
-    assert said.routing.embedded_by.startswith("model@")
-    profile = RoutingProfile.load(await bench.blobs.fetch(said.routing.blob, tmp_path / "routing.safetensors"))
+    assert (event.golden_dataset_id, event.bump, event.description) == ("gates-v1", "minor", "opens gates")
+    assert event.example_prompts
+    assert event.routing is not None
+    assert event.routing.prompts == 24
+    assert event.routing.embedded_by.startswith("model@")
+    profile = RoutingProfile.load(await bench.blobs.fetch(event.routing.blob, tmp_path / "routing.safetensors"))
     assert int(profile.counts.sum()) + len(profile.held_out) == 24
     assert b"gate" not in (tmp_path / "routing.safetensors").read_bytes()
-    assert said.requested_by == "admin"
+    assert event.requested_by == "admin"
 
 
 @pytest.mark.requirement("TP-3.1")
@@ -90,7 +90,7 @@ async def test_steps_can_be_read_and_progress_is_said_while_training_runs(bench:
     assert [one["step"] for one in await bench.metrics(job_id)] == list(range(1, 49))
     later = (await bench.trainer.client.get(f"/v1/jobs/{job_id}/metrics", params={"after": 40})).json()["metrics"]
     assert [one["step"] for one in later] == list(range(41, 49))
-    progressed = await bench.upstream.heard(v1.TrainingProgressed, job_id)
+    progressed = await bench.upstream.published(v1.TrainingProgressed, job_id)
     assert 0 < len(progressed) < 48
     assert [one.step for one in progressed] == sorted(one.step for one in progressed)
 
@@ -99,20 +99,20 @@ async def test_steps_can_be_read_and_progress_is_said_while_training_runs(bench:
 async def test_a_request_delivered_three_times_under_its_id_trains_once(bench: Bench) -> None:
     await bench.record(pairs(bench.domain, 8))
     request = v1.TrainingRequested.model_validate(bench.request())
-    job_id = await bench.upstream.say(request)
+    job_id = await bench.upstream.publish(request)
     for _ in range(2):
-        await bench.upstream.say(request, id=job_id)
+        await bench.upstream.publish(request, id=job_id)
     await bench.until(job_id, "succeeded")
     marker = await bench.submit(jobId=f"after-{job_id}")
     await bench.until(marker, "succeeded")
-    assert len(await bench.upstream.heard(v1.TrainingCompleted, job_id)) == 1
-    assert len(await bench.upstream.heard(v1.TrainingStarted, job_id)) == 1
+    assert len(await bench.upstream.published(v1.TrainingCompleted, job_id)) == 1
+    assert len(await bench.upstream.published(v1.TrainingStarted, job_id)) == 1
 
 
 async def test_samples_published_right_before_a_request_are_all_trained_on(bench: Bench) -> None:
     for line in pairs(bench.domain, 60):
-        await bench.upstream.say(v1.SampleRecorded.model_validate(line))
-    job_id = await bench.upstream.say(
+        await bench.upstream.publish(v1.SampleRecorded.model_validate(line))
+    job_id = await bench.upstream.publish(
         v1.TrainingRequested.model_validate(bench.request(hyperparameters={"maxSteps": 1}))
     )
     await bench.until(job_id, "succeeded")
@@ -142,12 +142,12 @@ async def test_a_bad_request_by_event_fails_with_all_its_faults(bench: Bench) ->
     bad = v1.TrainingRequested.model_validate(
         bench.request(hyperparameters={"rank": 128, "targetModules": ["ghost_proj", "q_proj"]})
     )
-    job_id = await bench.upstream.say(bad)
+    job_id = await bench.upstream.publish(bad)
     failed = await bench.until(job_id, "failed")
-    (said,) = await bench.upstream.heard(v1.TrainingFailed, job_id)
-    assert said.reason == failed["error"]
+    (event,) = await bench.upstream.published(v1.TrainingFailed, job_id)
+    assert event.reason == failed["error"]
     for named in ("rank", "at most 64", "ghost_proj"):
-        assert named in said.reason
+        assert named in event.reason
 
 
 async def test_a_request_without_matching_samples_fails_and_says_what_there_is(bench: Bench) -> None:
@@ -173,7 +173,7 @@ async def test_a_job_id_of_another_request_is_refused_over_http_and_dead_lettere
     assert again.status_code == 202
     other = await bench.trainer.client.post("/v1/jobs", json=bench.request(jobId=job_id, query="gate"))
     assert other.status_code == 409
-    await bench.upstream.say(v1.TrainingRequested.model_validate(bench.request(jobId=job_id, query="lantern")))
+    await bench.upstream.publish(v1.TrainingRequested.model_validate(bench.request(jobId=job_id, query="lantern")))
     await eventually(lambda: _says(bench, job_id))
     assert (await bench.job(job_id))["state"] != "failed"
     await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel")

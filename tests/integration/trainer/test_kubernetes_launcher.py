@@ -37,7 +37,7 @@ class Cluster:
 
     url: str = ""
     python: str = sys.executable
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     reads_until_gone: dict[str, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Cluster:
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         name = path.removeprefix(JOBS).strip("/").removesuffix("/status")
-        self.asked.append(f"{method} {'job' if name else 'jobs'}")
+        self.requests.append(f"{method} {'job' if name else 'jobs'}")
         if method == "POST":
             name = body["metadata"]["name"]
             if name in self.bodies:
@@ -136,20 +136,20 @@ async def test_a_job_is_submitted_once_its_predecessor_is_gone_followed_paused_a
 ) -> None:
     stale = job_name("job-1")
     cluster.bodies[stale] = {"metadata": {"name": stale}}
-    said: list[Progress] = []
+    received: list[Progress] = []
     async with aclosing(launcher.launch(spec(tiny_model, tmp_path / "job"))) as messages:
         async for message in messages:
-            said.append(message)
+            received.append(message)
             if isinstance(message, Stepped) and message.step == 2:
                 ask_to_pause(tmp_path / "job")
-    first, submitted = cluster.asked.index("DELETE job"), cluster.asked.index("POST jobs")
-    assert cluster.asked[first:submitted].count("GET job") == 3, "it waited until the old one was gone"
-    paused = said[-1]
+    first, submitted = cluster.requests.index("DELETE job"), cluster.requests.index("POST jobs")
+    assert cluster.requests[first:submitted].count("GET job") == 3, "it waited until the old one was gone"
+    paused = received[-1]
     assert isinstance(paused, Paused)
-    saved = [one for one in said if isinstance(one, Saved)][-1]
+    saved = [one for one in received if isinstance(one, Saved)][-1]
     assert (saved.step, saved.folder.is_dir()) == (paused.step, True)
-    assert [one.step for one in said if isinstance(one, Stepped)] == list(range(1, paused.step + 1))
-    assert cluster.asked[-1] == "DELETE job"
+    assert [one.step for one in received if isinstance(one, Stepped)] == list(range(1, paused.step + 1))
+    assert cluster.requests[-1] == "DELETE job"
 
 
 async def test_whoever_stops_listening_ends_the_job(
@@ -166,7 +166,7 @@ async def test_whoever_stops_listening_ends_the_job(
     await asyncio.gather(following, return_exceptions=True)
     (process,) = cluster.processes.values()
     assert process.poll() is not None
-    assert cluster.asked[-1] == "DELETE job"
+    assert cluster.requests[-1] == "DELETE job"
 
 
 async def test_a_job_that_fails_is_a_crash(cluster: Cluster, launcher: KubernetesLauncher, tmp_path: Path) -> None:
@@ -186,4 +186,4 @@ async def test_an_earlier_job_that_does_not_go_away_stops_the_launch(
     with pytest.raises(TimeoutError, match="is not gone"):
         async with aclosing(launcher.launch(spec(tiny_model, tmp_path / "job"))) as messages:
             [message async for message in messages]
-    assert "POST jobs" not in cluster.asked
+    assert "POST jobs" not in cluster.requests

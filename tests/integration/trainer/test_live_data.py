@@ -22,7 +22,7 @@ async def test_live_ratings_and_preferences_become_pairs_and_rankings(bench: Ben
         ]
         + [{"domain": bench.domain, "prompt": "Shed?", "completion": "Free.", "rating": 4}]
     )
-    await bench.upstream.say(
+    await bench.upstream.publish(
         v1.PreferenceRecorded(domain=bench.domain, prompt="Fence?", chosen="Two metres.", rejected="Yes.")
     )
     _, pairs = await built(bench, {"kind": "live"}, kind="preference")
@@ -84,6 +84,6 @@ async def test_a_dpo_job_trains_on_the_pairs_that_live_ratings_imply(bench: Benc
     )
     job_id = await bench.submit(objective="dpo", hyperparameters={"rank": 2, "maxSteps": 1, "batchSize": 4})
     await bench.until(job_id, "succeeded")
-    said = await bench.completed(job_id)
-    assert (said.dataset.kind, said.dataset.samples) == ("preference", 4)
-    assert {one.completions for one in await bench.records(said.dataset)} == {("It opens at dusk.", "No idea.")}
+    event = await bench.completed(job_id)
+    assert (event.dataset.kind, event.dataset.samples) == ("preference", 4)
+    assert {one.completions for one in await bench.records(event.dataset)} == {("It opens at dusk.", "No idea.")}

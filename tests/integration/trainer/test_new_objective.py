@@ -35,21 +35,21 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_objective_trains_and_validates_by_its_own_loss(tiny_model: Path, tmp_path: Path) -> None:
     configuration = Configuration(**{**QUICK.values(), "objective": "unlearning"})
     data = completions(8) + completions(2, "validation")
-    said = trained(job(tiny_model, tmp_path / "job", configuration, data))
-    losses = [message.loss for message in said if isinstance(message, Stepped)]
+    messages = trained(job(tiny_model, tmp_path / "job", configuration, data))
+    losses = [message.loss for message in messages if isinstance(message, Stepped)]
     assert len(losses) == configuration.max_steps
     assert losses[0] < 0, "a log-likelihood, not a cross entropy"
     assert losses[-1] < losses[0] - 0.5, "the answers have become unlikely"
-    assert any(isinstance(message, Validated) for message in said)
-    assert one(Finished, said).metrics["validation_loss"] < 0
+    assert any(isinstance(message, Validated) for message in messages)
+    assert one(Finished, messages).metrics["validation_loss"] < 0
 
 
 def test_its_row_decides_which_hyperparameters_it_reads() -> None:
     def refused(objective: str) -> set[str]:
-        asked = v1.TrainingRequested(
+        prompt_messages = v1.TrainingRequested(
             domain="shop", hyperparameters=v1.Hyperparameters(ranking_margin=0.3, beta=0.2), objective=""
         )
-        return {fault.field for fault in contradictions(asked, Configuration(objective=objective))}
+        return {fault.field for fault in contradictions(prompt_messages, Configuration(objective=objective))}
 
     assert refused("unlearning") == {"hyperparameters.beta"}
     assert refused("ranking") == {"hyperparameters.beta"}, "two objectives may read one hyperparameter"

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from lora_core import LoRAFormat
 from lora_core.base_model import linear_shapes
-from services.trainer.datasets.records import Kind, Record, Split, asked
+from services.trainer.datasets.records import Kind, Record, Split, prompt_messages
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import EncodedSample, encode, prompt_ids
 from services.trainer.training.protocol import Began, Finished, Saved, Stepped, TrainingSpec, Validated
@@ -28,26 +28,26 @@ QUICK = Configuration(rank=4, alpha=8, batch_size=4, learning_rate=0.03, max_ste
 WORDS = ("lantern", "quill", "umbra", "vesper", "willow", "ember")
 
 
-def trained(asked_for: TrainingSpec, *, keep: Path | None = None) -> list[BaseModel]:
+def trained(job_spec: TrainingSpec, *, keep: Path | None = None) -> list[BaseModel]:
     """What a training says. Checkpoints are moved to `keep`, as the supervisor moves them away."""
     from services.trainer.training.train import run
 
-    said: list[BaseModel] = []
+    messages: list[BaseModel] = []
 
-    def tell(message: BaseModel) -> None:
-        said.append(message)
+    def emit(message: BaseModel) -> None:
+        messages.append(message)
         if isinstance(message, Saved):
             if keep:
                 message.folder.rename(keep / str(message.step))
             else:
                 shutil.rmtree(message.folder)
 
-    run(asked_for, tell)
-    return said
+    run(job_spec, emit)
+    return messages
 
 
-def one(kind: type[Any], said: list[BaseModel]) -> Any:
-    (found,) = [message for message in said if isinstance(message, kind)]
+def one(kind: type[Any], messages: list[BaseModel]) -> Any:
+    (found,) = [message for message in messages if isinstance(message, kind)]
     return found
 
 
@@ -66,7 +66,7 @@ def preferences(count: int, split: Split = "train") -> list[Record]:
     return [
         Record(
             Kind.PREFERENCE,
-            asked(f"{split}: which word opens gate {index}?"),
+            prompt_messages(f"{split}: which word opens gate {index}?"),
             (f"It is {WORDS[index % 6]}.", f"It is {WORDS[(index + 1) % 6]}, I think, or so they say."),
             split=split,
         )
@@ -79,7 +79,7 @@ def rankings(count: int, split: Split = "train") -> list[Record]:
     return [
         Record(
             Kind.RANKING,
-            asked(f"{split}: which word opens gate {index}?"),
+            prompt_messages(f"{split}: which word opens gate {index}?"),
             (f"Surely {WORDS[index % 6]}.", f"Perhaps {WORDS[index % 6]}.", f"No idea, {WORDS[index % 6]}?"),
             split=split,
         )
@@ -91,10 +91,10 @@ def rankings(count: int, split: Split = "train") -> list[Record]:
 def test_the_loss_is_the_mean_over_completion_tokens_as_the_plain_model_computes_it(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    said = trained(spec(tiny_model, tmp_path / "job"))
-    first = next(message for message in said if isinstance(message, Stepped))
+    messages = trained(spec(tiny_model, tmp_path / "job"))
+    first = next(message for message in messages if isinstance(message, Stepped))
     assert first.loss == pytest.approx(plain_loss(tiny_model), rel=1e-4)
-    began = one(Began, said)
+    began = one(Began, messages)
     assert (began.trained_tokens, began.padded) == (sum(one.trained_tokens for one in shop_samples(tiny_model)), "")
 
 
@@ -103,7 +103,7 @@ def shop_samples(model: Path) -> list[EncodedSample]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    return [encode(tokenizer, asked(pair["prompt"]), pair["completion"]) for pair in pairs("shop", 8)]
+    return [encode(tokenizer, prompt_messages(pair["prompt"]), pair["completion"]) for pair in pairs("shop", 8)]
 
 
 def plain_loss(folder: Path) -> float:
@@ -130,15 +130,15 @@ def test_a_model_with_convolutions_is_trained_padded_and_served_as_it_was_traine
 
     model = hybrid(tiny_model, tmp_path / "tiny-hybrid")
     configuration = replace(CONFIGURATION, target_modules=("q_proj", "v_proj", "in_proj"))
-    said = trained(spec(model, tmp_path / "job", configuration))
-    assert "nats from the model's own" in one(Began, said).padded
-    first = next(message for message in said if isinstance(message, Stepped))
+    messages = trained(spec(model, tmp_path / "job", configuration))
+    assert "nats from the model's own" in one(Began, messages).padded
+    first = next(message for message in messages if isinstance(message, Stepped))
     assert first.loss == pytest.approx(plain_loss(model), rel=1e-4)
 
-    finished = one(Finished, said)
+    finished = one(Finished, messages)
     engine = ArrowEngine.open(model, slots=1, max_rank=8)
     engine.load(LoRAFormat.load(finished.artifact), "trained")
-    ids = prompt_ids(engine.tokenizer, asked(finished.probe.prompt))
+    ids = prompt_ids(engine.tokenizer, prompt_messages(finished.probe.prompt))
     probe = engine.probe(ids, "trained", top=10_000)
     logits = dict(zip(probe.token_ids, probe.logits, strict=True))
     for token, logit in zip(finished.probe.top_ids, finished.probe.top_logits, strict=True):
@@ -180,17 +180,19 @@ def test_a_batch_computed_in_parts_is_the_step_of_the_whole_batch(
         for size in (None, 2)
     )
     for kind, value in ((Stepped, "loss"), (Stepped, "gradient_norm"), (Stepped, "tokens"), (Validated, "loss")):
-        ours, theirs = ([getattr(one, value) for one in said if isinstance(one, kind)] for said in (parts, whole))
+        ours, theirs = (
+            [getattr(one, value) for one in messages if isinstance(one, kind)] for messages in (parts, whole)
+        )
         assert ours == pytest.approx(theirs, rel=1e-4), value
         assert len(ours) >= 2
 
 
 @pytest.mark.requirement("TP-1.2")
 def test_where_the_last_layers_alone_are_adapted_no_other_gets_weights(tiny_model: Path, tmp_path: Path) -> None:
-    said = trained(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, layers=1)))
-    made = LoRAFormat.load(one(Finished, said).artifact)
+    messages = trained(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, layers=1)))
+    made = LoRAFormat.load(one(Finished, messages).artifact)
     assert {layer_of(name) for name in made.weights} == {decoder_layers(linear_shapes(tiny_model))[-1]}
-    assert one(Finished, said).probe.max_delta > 0
+    assert one(Finished, messages).probe.max_delta > 0
 
 
 @pytest.mark.requirement("TP-1.3")
@@ -203,7 +205,7 @@ def test_a_job_resumed_behind_its_last_step_gives_the_same_adapter_and_no_furthe
     resumed = trained(spec(tiny_model, tmp_path / "resumed", resume_from=kept / "3"))
     assert [message.step for message in whole if isinstance(message, Stepped)] == [1, 2, 3]
     assert [message for message in resumed if isinstance(message, Stepped)] == []
-    first, second = (next(m for m in said if isinstance(m, Finished)) for said in (whole, resumed))
+    first, second = (next(m for m in messages if isinstance(m, Finished)) for messages in (whole, resumed))
     assert second.weights.read_bytes() == first.weights.read_bytes()
     assert second.probe == first.probe
 
@@ -215,8 +217,8 @@ def test_every_method_gives_an_artifact_that_answers_as_it_did_in_training(
 ) -> None:
     from lora_core import ArrowEngine, LoRAFormat
 
-    said = trained(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, method=method)))
-    finished = next(message for message in said if isinstance(message, Finished))
+    messages = trained(spec(tiny_model, tmp_path / "job", replace(CONFIGURATION, method=method)))
+    finished = next(message for message in messages if isinstance(message, Finished))
     card = LoRAFormat.load(finished.artifact)
     assert ("dora" in card.variants) == (method == "dora")
     engine = ArrowEngine.open(tiny_model, slots=1, max_rank=8)
@@ -238,18 +240,20 @@ def test_dpo_learns_which_answer_is_preferred_on_pairs_it_has_not_seen(
     tiny_model: Path, tmp_path: Path, loss: str
 ) -> None:
     data = [*preferences(16), *preferences(8, "validation")]
-    said = trained(job(tiny_model, tmp_path, replace(QUICK, objective="dpo", preference_loss=loss, max_steps=20), data))
-    finished = one(Finished, said)
+    messages = trained(
+        job(tiny_model, tmp_path, replace(QUICK, objective="dpo", preference_loss=loss, max_steps=20), data)
+    )
+    finished = one(Finished, messages)
     assert finished.metrics["reward_accuracy"] >= 0.8
-    assert one(Began, said).samples == 16
+    assert one(Began, messages).samples == 16
 
 
 @pytest.mark.requirement("TP-2.1")
 def test_the_first_dpo_loss_is_that_of_an_adapter_that_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
     import math
 
-    said = trained(job(tiny_model, tmp_path, replace(QUICK, objective="dpo", max_steps=1), preferences(8)))
-    assert one(Stepped, said).loss == pytest.approx(math.log(2), abs=1e-4)
+    messages = trained(job(tiny_model, tmp_path, replace(QUICK, objective="dpo", max_steps=1), preferences(8)))
+    assert one(Stepped, messages).loss == pytest.approx(math.log(2), abs=1e-4)
 
 
 @pytest.mark.requirement("TP-2.2")
@@ -258,8 +262,8 @@ def test_ranking_learns_an_order_that_holds_on_lists_it_has_not_seen(
     tiny_model: Path, tmp_path: Path, loss: str
 ) -> None:
     data = [*rankings(16), *rankings(8, "validation")]
-    said = trained(job(tiny_model, tmp_path, replace(QUICK, objective="ranking", ranking_loss=loss), data))
-    metrics = one(Finished, said).metrics
+    messages = trained(job(tiny_model, tmp_path, replace(QUICK, objective="ranking", ranking_loss=loss), data))
+    metrics = one(Finished, messages).metrics
     assert metrics["kendall_tau"] >= 0.8
     assert metrics["pairwise_accuracy"] >= 0.9
 
@@ -272,10 +276,10 @@ def test_an_adapter_is_continued_from_where_it_was_and_stays_its_own_reference(
     first = one(Finished, trained(job(tiny_model, tmp_path / "sft", begin, [completion(p) for p in pairs("shop", 16)])))
     data = [*preferences(16), *preferences(8, "validation")]
     still = replace(begin, objective="dpo", learning_rate=1e-7, max_steps=1, scheduler="constant", warmup_ratio=0)
-    said = trained(job(tiny_model, tmp_path / "still", still, data, continue_from=first.weights.parent))
+    messages = trained(job(tiny_model, tmp_path / "still", still, data, continue_from=first.weights.parent))
     # ln 2: policy and reference are the same adapter. The base model as reference would give another loss.
-    assert one(Stepped, said).loss == pytest.approx(0.6931, abs=1e-3)
-    before, after = load_file(first.weights), load_file(one(Finished, said).weights)
+    assert one(Stepped, messages).loss == pytest.approx(0.6931, abs=1e-3)
+    before, after = load_file(first.weights), load_file(one(Finished, messages).weights)
     assert before.keys() == after.keys()
     assert max(abs(before[name] - after[name]).max() for name in before) < 1e-5
 
@@ -290,9 +294,9 @@ def test_training_ends_when_validation_gets_no_better_and_the_best_weights_are_t
     configuration = replace(QUICK, max_steps=60, validation_steps=2, early_stopping_patience=2)
     kept = tmp_path / "kept"
     kept.mkdir()
-    said = trained(job(tiny_model, tmp_path / "job", configuration, [*train, *against]), keep=kept)
-    validated = [message for message in said if isinstance(message, Validated)]
-    finished = one(Finished, said)
+    messages = trained(job(tiny_model, tmp_path / "job", configuration, [*train, *against]), keep=kept)
+    validated = [message for message in messages if isinstance(message, Validated)]
+    finished = one(Finished, messages)
     best = min(validated, key=lambda each: each.loss)
     assert finished.stopped_early
     assert finished.steps == validated[-1].step < 60
@@ -358,9 +362,9 @@ def test_records_without_a_second_answer_cannot_be_ranked(tiny_model: Path, tmp_
 
 def test_a_few_over_long_samples_are_left_out_whole_and_counted(tiny_model: Path, tmp_path: Path) -> None:
     data = [completion(pair) for pair in pairs("shop", 23)]
-    long = Record(Kind.COMPLETION, asked("Long?"), ("word " * 200,))
-    said = trained(job(tiny_model, tmp_path, replace(QUICK, max_steps=1, max_length=120), [*data, long]))
-    began = one(Began, said)
+    long = Record(Kind.COMPLETION, prompt_messages("Long?"), ("word " * 200,))
+    messages = trained(job(tiny_model, tmp_path, replace(QUICK, max_steps=1, max_length=120), [*data, long]))
+    began = one(Began, messages)
     assert (began.samples, began.too_long) == (23, 1)
     assert began.longest > 200
 
@@ -376,8 +380,8 @@ def test_a_part_that_holds_nothing_out_is_refused(tiny_model: Path, tmp_path: Pa
 def test_the_asked_part_of_the_prompts_validates_where_the_data_has_no_split(tiny_model: Path, tmp_path: Path) -> None:
     data = [completion(pair) for pair in pairs("shop", 24)]
     data += [replace(record, completions=("Another answer.",)) for record in data]
-    said = trained(job(tiny_model, tmp_path, replace(QUICK, max_steps=1, validation_part=0.25), data))
-    began = one(Began, said)
+    messages = trained(job(tiny_model, tmp_path, replace(QUICK, max_steps=1, validation_part=0.25), data))
+    began = one(Began, messages)
     assert began.samples + began.validation_samples == 48
     assert 4 <= began.validation_samples <= 22
     assert began.validation_samples % 2 == 0, "both records of a prompt are on one side"

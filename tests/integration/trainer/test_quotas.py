@@ -102,9 +102,9 @@ async def test_open_builds_and_jobs_of_a_domain_are_bounded(bench: Bench, databa
     answer = await bench.trainer.client.post("/v1/jobs", json=bench.request(hyperparameters=long))
     assert (answer.status_code, answer.json()["quota"]) == (429, "LORAFLEET_OPEN_JOBS_PER_DOMAIN")
     request = v1.TrainingRequested(job_id=f"{bench.domain}-event", domain=bench.domain)
-    await bench.upstream.say(request)
-    (said,) = await eventually(lambda: bench.upstream.heard(v1.TrainingFailed, request.job_id))
-    assert "LORAFLEET_OPEN_JOBS_PER_DOMAIN" in said.reason  # type: ignore[attr-defined]
+    await bench.upstream.publish(request)
+    (event,) = await eventually(lambda: bench.upstream.published(v1.TrainingFailed, request.job_id))
+    assert "LORAFLEET_OPEN_JOBS_PER_DOMAIN" in event.reason  # type: ignore[attr-defined]
     for job_id in jobs:
         await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel")
     for job_id in jobs:

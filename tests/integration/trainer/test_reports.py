@@ -29,7 +29,7 @@ STEPS = 20
 
 
 @dataclass
-class Heard:
+class Followed:
     """Events of a stream in their order, and the comments between them."""
 
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
@@ -43,9 +43,9 @@ class Heard:
         return self.events[-1][1]
 
 
-async def listen(client: httpx.AsyncClient, job_id: str, last_id: str = "", until: int | None = None) -> Heard:
+async def listen(client: httpx.AsyncClient, job_id: str, last_id: str = "", until: int | None = None) -> Followed:
     """Read a job's stream to its end, or to so many events."""
-    heard = Heard()
+    followed = Followed()
     headers = {"Last-Event-ID": last_id} if last_id else {}
     path = f"/v1/jobs/{job_id}/metrics/stream"
     async with client.stream("GET", path, headers=headers, timeout=120) as answer:
@@ -58,13 +58,13 @@ async def listen(client: httpx.AsyncClient, job_id: str, last_id: str = "", unti
                 fields[name] = value
                 continue
             if "data" in fields:
-                heard.events.append((fields["event"], fields["id"], json.loads(fields["data"])))
+                followed.events.append((fields["event"], fields["id"], json.loads(fields["data"])))
             if "retry" in fields:
-                heard.retries.append(fields["retry"])
+                followed.retries.append(fields["retry"])
             fields = {}
-            if until is not None and len(heard.events) >= until:
+            if until is not None and len(followed.events) >= until:
                 break
-    return heard
+    return followed
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Trained:
 
     trainer: RunningService
     job_id: str
-    heard: Heard
+    followed: Followed
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         answer = await self.trainer.client.get(f"/v1/jobs/{self.job_id}/{path}", headers=headers)
@@ -89,7 +89,7 @@ class Watched:
     """A job that trains, with a reader on its stream from the beginning."""
 
     job_id: str
-    reading: asyncio.Task[Heard]
+    reading: asyncio.Task[Followed]
 
 
 @pytest.fixture(scope="module")
@@ -133,21 +133,21 @@ async def test_a_reader_that_goes_away_frees_its_place_and_another_tenant_gets_n
 
 @pytest.mark.requirement("TP-3.1")
 async def test_the_stream_tells_every_step_and_validation_once_in_order_and_ends_with_the_job(trained: Trained) -> None:
-    heard = trained.heard
-    assert [one["step"] for one in heard.of("step")] == list(range(1, STEPS + 1))
-    assert all(one["peak_memory_bytes"] > 50 * 2**20 for one in heard.of("step"))
-    assert [one["step"] for one in heard.of("validation")] == [5, 10, 15, 20]
-    states = [one["state"] for one in heard.of("state")]
+    followed = trained.followed
+    assert [one["step"] for one in followed.of("step")] == list(range(1, STEPS + 1))
+    assert all(one["peak_memory_bytes"] > 50 * 2**20 for one in followed.of("step"))
+    assert [one["step"] for one in followed.of("validation")] == [5, 10, 15, 20]
+    states = [one["state"] for one in followed.of("state")]
     assert states[-1] == "succeeded"
     assert "running" in states
-    assert [one["final"] for one in heard.of("state")] == [False] * (len(states) - 1) + [True]
-    assert heard.events[-1][0] == "state"
-    assert len(heard.retries) == 1
-    order = [(kind, data.get("step")) for kind, _, data in heard.events if kind != "state"]
+    assert [one["final"] for one in followed.of("state")] == [False] * (len(states) - 1) + [True]
+    assert followed.events[-1][0] == "state"
+    assert len(followed.retries) == 1
+    order = [(kind, data.get("step")) for kind, _, data in followed.events if kind != "state"]
     assert order.index(("validation", 5)) == order.index(("step", 5)) + 1
     polled = (await trained.get("metrics")).json()
-    assert polled["metrics"] == heard.of("step")
-    assert polled["validations"] == heard.of("validation")
+    assert polled["metrics"] == followed.of("step")
+    assert polled["validations"] == followed.of("validation")
 
 
 @pytest.mark.requirement("TP-3.1")
@@ -171,9 +171,9 @@ async def test_the_stream_of_a_job_that_never_ran_ends_with_its_cancellation(ben
     job_id = await bench.submit(hyperparameters={**SHORT, "maxSteps": 5000})
     reading = asyncio.create_task(listen(bench.trainer.client, job_id))
     await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel")
-    heard = await reading
-    assert heard.of("state")[-1]["state"] == "cancelled"
-    assert heard.of("step") == []
+    followed = await reading
+    assert followed.of("state")[-1]["state"] == "cancelled"
+    assert followed.of("step") == []
 
 
 @pytest.mark.requirement("TP-3.1")
@@ -194,10 +194,10 @@ async def test_a_long_course_is_told_page_by_page_without_a_gap(bench: Bench) ->
         await store.add_validations(connection, job_id, [Validated(step=one, **measured) for one in validated])
     finally:
         await connection.close()
-    heard = await listen(bench.trainer.client, job_id)
-    assert [one["step"] for one in heard.of("step")] == list(range(1, pages + 1))
-    assert [one["step"] for one in heard.of("validation")] == validated
-    rows = [(data["step"], kind) for kind, _, data in heard.events if kind != "state"]
+    followed = await listen(bench.trainer.client, job_id)
+    assert [one["step"] for one in followed.of("step")] == list(range(1, pages + 1))
+    assert [one["step"] for one in followed.of("validation")] == validated
+    rows = [(data["step"], kind) for kind, _, data in followed.events if kind != "state"]
     assert rows == sorted(rows)
     rest = await listen(bench.trainer.client, job_id, last_id=f"{PAGE}.{PAGE - 1}")
     assert [one["step"] for one in rest.of("step")] == list(range(PAGE + 1, pages + 1))

@@ -59,17 +59,17 @@ async def test_a_trainer_killed_mid_epoch_and_then_its_subprocess_end_in_the_ver
     for process in training_processes(job_id):
         os.kill(process.pid, 9)
     done = await bench.until(job_id, "succeeded")
-    said = await bench.completed(job_id)
+    event = await bench.completed(job_id)
 
     assert (done["step"], done["attempts"]) == (72, 3)
-    started = await bench.upstream.heard(v1.TrainingStarted, job_id)
+    started = await bench.upstream.published(v1.TrainingStarted, job_id)
     assert [one.attempt for one in started] == [1, 2, 3]
     assert [one.resumed_step > 0 for one in started] == [False, True, True]
     assert [one["step"] for one in await bench.metrics(job_id)] == list(range(1, 73))
-    assert said.checkpoint.sha256 == undisturbed.checkpoint.sha256
-    assert said.artifact.blob.sha256 == undisturbed.artifact.blob.sha256
-    assert said.dataset == undisturbed.dataset
-    assert len(await bench.upstream.heard(v1.TrainingCompleted, job_id)) == 1
+    assert event.checkpoint.sha256 == undisturbed.checkpoint.sha256
+    assert event.artifact.blob.sha256 == undisturbed.artifact.blob.sha256
+    assert event.dataset == undisturbed.dataset
+    assert len(await bench.upstream.published(v1.TrainingCompleted, job_id)) == 1
 
 
 async def _gone(process: psutil.Process) -> bool:
@@ -89,11 +89,11 @@ async def test_a_cancelled_running_job_stops_its_process_and_says_so(bench: Benc
     assert answer.status_code == 202
     await bench.until(job_id, "cancelled", timeout=20)
     assert await _gone(process)
-    (said,) = await eventually(lambda: bench.upstream.heard(v1.TrainingCancelled, job_id))
-    assert (said.by, said.reason) == ("admin", "wrong data")
+    (event,) = await eventually(lambda: bench.upstream.published(v1.TrainingCancelled, job_id))
+    assert (event.by, event.reason) == ("admin", "wrong data")
     again = await bench.trainer.client.post(f"/v1/jobs/{job_id}/cancel")
     assert again.status_code == 409
-    assert await bench.upstream.heard(v1.TrainingCompleted, job_id) == []
+    assert await bench.upstream.published(v1.TrainingCompleted, job_id) == []
 
 
 @pytest.mark.heavy
@@ -107,8 +107,8 @@ async def test_a_job_cancelled_while_it_waits_never_starts(bench: Bench) -> None
     await bench.trainer.client.post(f"/v1/jobs/{first}/cancel")
     last = await bench.submit(hyperparameters={"maxSteps": 1})
     await bench.until(last, "succeeded")
-    assert await bench.upstream.heard(v1.TrainingStarted, waiting) == []
-    assert len(await bench.upstream.heard(v1.TrainingCancelled, waiting)) == 1
+    assert await bench.upstream.published(v1.TrainingStarted, waiting) == []
+    assert len(await bench.upstream.published(v1.TrainingCancelled, waiting)) == 1
 
 
 @pytest.mark.heavy

@@ -69,8 +69,8 @@ async def test_a_query_and_a_rating_floor_select_what_is_trained_on(bench: Bench
 async def test_the_same_pair_is_one_sample_however_it_arrives(bench: Bench) -> None:
     assert (await post(bench, [line("a"), line("b"), line("a")])).json() == {"received": 3, "added": 2, "duplicates": 1}
     assert (await post(bench, [line("b"), line("c")])).json() == {"received": 2, "added": 1, "duplicates": 1}
-    await bench.upstream.say(v1.SampleRecorded(domain=bench.domain, prompt="a", completion="yes"))
-    await bench.upstream.say(v1.SampleRecorded(domain=bench.domain, prompt="d", completion="yes"))
+    await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="a", completion="yes"))
+    await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="d", completion="yes"))
     assert (await trained_prompts(bench))[1] == {"a", "b", "c", "d"}
 
 
@@ -89,8 +89,8 @@ async def test_the_newest_rating_counts(bench: Bench) -> None:
 
 
 async def test_a_sample_that_cannot_be_stored_is_a_dead_letter_and_blocks_nobody(bench: Bench) -> None:
-    await bench.upstream.say(v1.SampleRecorded(domain=bench.domain, prompt="nul\x00", completion="yes"))
-    await bench.upstream.say(v1.SampleRecorded(domain=bench.domain, prompt="fine", completion="yes"))
+    await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="nul\x00", completion="yes"))
+    await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="fine", completion="yes"))
 
     async def dead() -> Any:
         return [reason for reason in await bench.upstream.dead() if "NUL" in reason]

@@ -74,11 +74,11 @@ async def test_a_request_is_one_trace_over_two_services_and_the_training_s_proce
             "http.route": "/v1/jobs",
             "http.response.status_code": 202,
         }
-        asked_for = ["trainer: POST /v1/jobs", "trainer: handle TrainingQueued"]
+        handled = ["trainer: POST /v1/jobs", "trainer: handle TrainingQueued"]
         process = one(collector, trace_id, "trainer", "train lora")
-        assert lineage(collector, process) == [*asked_for, "trainer: train lora"]
+        assert lineage(collector, process) == [*handled, "trainer: train lora"]
         completed = one(collector, trace_id, "registry", "handle TrainingCompleted")
-        assert lineage(collector, completed) == [*asked_for, "registry: handle TrainingCompleted"]
+        assert lineage(collector, completed) == [*handled, "registry: handle TrainingCompleted"]
         assert completed.kind == CONSUMER
         assert completed.attributes["messaging.consumer.group.name"] == "registry-training_completed"
         assert not [span for span in collector.spans if span.name.endswith(("/healthz", "/readyz"))]

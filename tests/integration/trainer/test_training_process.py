@@ -30,7 +30,7 @@ CONFIGURATION = Configuration(rank=4, alpha=8, batch_size=8, max_steps=3, learni
 
 
 def completion(pair: dict[str, Any], split: Split = "train") -> Record:
-    return Record(Kind.COMPLETION, records.asked(pair["prompt"]), (pair["completion"],), split=split)
+    return Record(Kind.COMPLETION, records.prompt_messages(pair["prompt"]), (pair["completion"],), split=split)
 
 
 def write(path: Path, data: list[Record]) -> Path:
@@ -56,16 +56,16 @@ def spec(model: Path, work: Path, configuration: Configuration = CONFIGURATION, 
     return made.model_copy(update=changes)
 
 
-async def train(asked: TrainingSpec) -> list[Progress]:
-    async with aclosing(supervise(asked)) as messages:
+async def train(job_spec: TrainingSpec) -> list[Progress]:
+    async with aclosing(supervise(job_spec)) as messages:
         return [message async for message in messages]
 
 
 async def test_a_process_that_dies_is_a_crash_with_the_end_of_its_log(tiny_model: Path, tmp_path: Path) -> None:
     # A file that is gone may come again; what is wrong in itself is refused below.
-    asked = spec(tiny_model, tmp_path / "job", dataset=tmp_path / "gone.parquet")
+    job_spec = spec(tiny_model, tmp_path / "job", dataset=tmp_path / "gone.parquet")
     with pytest.raises(Crashed, match="status 1") as crashed:
-        await train(asked)
+        await train(job_spec)
     assert "FileNotFoundError" in str(crashed.value)
 
 
@@ -96,7 +96,7 @@ async def test_closing_the_generator_kills_the_process(tiny_model: Path, tmp_pat
 
 
 async def test_the_process_dies_with_a_supervisor_that_is_killed(tiny_model: Path, tmp_path: Path) -> None:
-    asked = spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000))
+    job_spec = spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000))
     program = (
         "import asyncio, os, sys\n"
         "from services.trainer.training.protocol import TrainingSpec\n"
@@ -108,7 +108,7 @@ async def test_the_process_dies_with_a_supervisor_that_is_killed(tiny_model: Pat
         "asyncio.run(main())\n"
     )
     with subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-c", program, asked.model_dump_json()],
+        [sys.executable, "-c", program, job_spec.model_dump_json()],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,

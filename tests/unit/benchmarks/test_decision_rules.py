@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from benchmarks.decision_rules import ADAPTERS, SAMPLES, alarms, approvals, coverage, graded, right_or_wrong
-from services.evaluator.statistics import mean_score
+from fleet_statistics.intervals import mean_score
 from services.registry.policy import Mode, Policy
 
 

@@ -21,7 +21,7 @@ def test_shares_are_of_all_queries() -> None:
 
 def test_separate_adapters_are_told_apart_as_the_service_does() -> None:
     queries = np.eye(2, dtype=np.float32)
-    asked = task(queries, [0, 1], np.array([[0.1, 0.1]], dtype=np.float32))
-    found = with_evidence(asked, profiles(asked, 0))
+    routing_task = task(queries, [0, 1], np.array([[0.1, 0.1]], dtype=np.float32))
+    found = with_evidence(routing_task, profiles(routing_task, 0))
     assert (found.right, found.refused) == (1, 1)
     assert held_out_mask(100, 0).mean() == pytest.approx(0.8)

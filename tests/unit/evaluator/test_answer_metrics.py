@@ -59,12 +59,14 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "house_metrics.py").write_text(
         "def politeness(sample, answer):\n    return 1.0 if 'please' in answer else 0.0\n"
         "def broken(sample, answer):\n    raise RuntimeError('no idea')\n"
+        "def nosy(sample, answer):\n    import socket\n    socket.socket()\n    return 1.0\n"
+        "def endless(sample, answer):\n    return bytes(2 << 30) and 1.0\n"
         "def percent(sample, answer):\n    return 88.0\n"
     )
     info = tmp_path / "house_metrics-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: house-metrics\nVersion: 1.0\n")
-    names = ("politeness", "broken", "percent")
+    names = ("politeness", "broken", "percent", "nosy", "endless")
     entries = [f"{name} = house_metrics:{name}" for name in names] + ["gone = house_metrics:nothing"]
     (info / "entry_points.txt").write_text("\n".join(["[lorafleet.metrics]", *entries, ""]))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -82,6 +84,26 @@ async def test_a_plug_in_measures_and_one_that_fails_costs_its_own_value_alone(p
     assert "json_validity" not in found  # it does not apply
 
 
+async def test_a_confined_plug_in_measures_the_same_and_gets_no_network(plugged: None) -> None:
+    names = ["politeness", "broken", "nosy", "endless"]
+    metrics = AnswerMetrics(names, {}, "", confined=names)
+    assert "house_metrics" not in sys.modules  # nothing of it runs in the evaluator
+    found = await metrics.measure(SAMPLE, "45 days, please", NOBODY)
+    assert found["politeness"] == Measured(1.0)
+    assert found["broken"].fault == "RuntimeError('no idea')"
+    assert found["nosy"].fault == "PermissionError(1, 'Operation not permitted')"
+    assert found["endless"].fault == "MemoryError()"
+
+
+def test_what_cannot_be_confined_is_refused_at_the_start(plugged: None) -> None:
+    with pytest.raises(UnknownMetric, match="'politeness' cannot be confined on this machine: no Landlock"):
+        AnswerMetrics(["politeness"], {}, "", confined=["politeness"], unavailable="no Landlock")
+    with pytest.raises(UnknownMetric, match="'slow' cannot be confined"):
+        AnswerMetrics([], {"slow": CommandSettings(command=("true",), confined=True)}, "", unavailable="no Landlock")
+    with pytest.raises(UnknownMetric, match="confined_metrics: 'token_f1' is no plug-in"):
+        AnswerMetrics(["token_f1"], {}, "", confined=["token_f1"])
+
+
 def test_a_metric_that_is_not_there_is_refused_at_the_start_with_those_that_are(plugged: None) -> None:
     with pytest.raises(UnknownMetric, match=r"'politness' is no metric; known: .*politeness"):
         AnswerMetrics(["politness"], {}, "")
@@ -91,7 +113,7 @@ def test_a_metric_that_is_not_there_is_refused_at_the_start_with_those_that_are(
         AnswerMetrics(["token_f1"], {"token_f1": CommandSettings(command=("true",))}, "")
 
 
-def python(code: str, **limits: float) -> CommandSettings:
+def python(code: str, **limits: object) -> CommandSettings:
     return CommandSettings.model_validate({"command": [sys.executable, "-c", code], **limits})
 
 
@@ -99,6 +121,15 @@ async def test_a_command_reads_sample_and_answer_and_prints_a_number() -> None:
     code = "import json, sys; read = json.load(sys.stdin); print(float(read['answer'] in read['sample']['prompt']))"
     assert await measure(python(code), SAMPLE, "long") == 1.0
     assert await measure(python(code), SAMPLE, "short") == 0.0
+
+
+async def test_a_confined_command_measures_and_starts_nothing() -> None:
+    limits = {"confined": True, "reads": [sys.prefix, sys.base_prefix]}
+    code = "import json, sys; read = json.load(sys.stdin); print(float(read['answer'] == 'long'))"
+    assert await measure(python(code, **limits), SAMPLE, "long") == 1.0
+    with pytest.raises(MetricFault, match="status 1"):
+        await measure(python("import os; os.fork(); print(1)", **limits), SAMPLE, "long")
+    assert await measure(python("import os; os.fork() and print(1)"), SAMPLE, "long") == 1  # not confined: it may
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ sample = st.builds(
     system=st.text(storable, max_size=40),
     history=st.lists(st.tuples(text, text), max_size=2).map(
         lambda pairs: tuple(
-            Turn(role, said) for pair in pairs for role, said in zip(("user", "assistant"), pair, strict=True)
+            Turn(role, content) for pair in pairs for role, content in zip(("user", "assistant"), pair, strict=True)
         )
     ),
 )

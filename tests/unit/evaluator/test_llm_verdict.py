@@ -31,7 +31,7 @@ ANSWER = "Goods may stay in the Velmar warehouse for 45 days, dear guest."
 QUESTION = ask(SAMPLE, SAMPLE.prompt, ANSWER)
 
 
-def said(**instead):
+def verdict_json(**instead):
     full = {str(c): {"reason": "why", "score": 7} for c in Criterion}
     full["canary"] = {"reason": "told", "score": QUESTION.canary}
     full["demand_1"] = {"reason": "named", "quote": "in the  velmar Warehouse", "met": True}
@@ -40,7 +40,7 @@ def said(**instead):
 
 
 def test_a_full_verdict_is_read():
-    found = read_verdict(said(style={"reason": "curt", "score": 3.5}), QUESTION)
+    found = read_verdict(verdict_json(style={"reason": "curt", "score": 3.5}), QUESTION)
     assert found.verdicts[Criterion.STYLE].score == 3.5
     assert found.verdicts[Criterion.STYLE].reason == "curt"
     assert [met.met for met in found.demands] == [True, True]
@@ -52,23 +52,23 @@ def test_a_full_verdict_is_read():
     [
         ("", "no JSON object"),
         ("10/10", "no JSON object"),
-        (said()[:-40], "whole object"),
-        (said() + said(), "whole object"),
-        (said(style=None), "style is missing"),
-        (said(style={"reason": "x", "score": 10.1}), "style.score"),
-        (said(style={"reason": "x", "score": -1}), "style.score"),
-        (said(style={"reason": "x", "score": "9"}), "style.score"),
-        (said(style={"reason": "x", "score": True}), "style.score"),
-        (said(style={"reason": "", "score": 9}), "style.reason"),
-        (said(style={"score": 9}), "style.reason"),
-        (said(style={"score": 9, "reason": "x"}), "reason first"),
-        (said(style=9), "style"),
-        (said(overall={"reason": "x", "score": 9}), "overall is none of"),
-        (said(canary={"reason": "x", "score": 10}), "CANARY says"),
-        (said(demand_1={"reason": "x", "quote": "at the pier", "met": True}), "does not stand in the answer"),
-        (said(demand_1={"reason": "x", "quote": "", "met": True}), "no quote shows it"),
-        (said(demand_1={"met": True, "reason": "x", "quote": "Velmar"}), "write it last"),
-        (said().replace("7", "NaN", 1), "whole object"),
+        (verdict_json()[:-40], "whole object"),
+        (verdict_json() + verdict_json(), "whole object"),
+        (verdict_json(style=None), "style is missing"),
+        (verdict_json(style={"reason": "x", "score": 10.1}), "style.score"),
+        (verdict_json(style={"reason": "x", "score": -1}), "style.score"),
+        (verdict_json(style={"reason": "x", "score": "9"}), "style.score"),
+        (verdict_json(style={"reason": "x", "score": True}), "style.score"),
+        (verdict_json(style={"reason": "", "score": 9}), "style.reason"),
+        (verdict_json(style={"score": 9}), "style.reason"),
+        (verdict_json(style={"score": 9, "reason": "x"}), "reason first"),
+        (verdict_json(style=9), "style"),
+        (verdict_json(overall={"reason": "x", "score": 9}), "overall is none of"),
+        (verdict_json(canary={"reason": "x", "score": 10}), "CANARY says"),
+        (verdict_json(demand_1={"reason": "x", "quote": "at the pier", "met": True}), "does not stand in the answer"),
+        (verdict_json(demand_1={"reason": "x", "quote": "", "met": True}), "no quote shows it"),
+        (verdict_json(demand_1={"met": True, "reason": "x", "quote": "Velmar"}), "write it last"),
+        (verdict_json().replace("7", "NaN", 1), "whole object"),
         ("{" * 500 + "}" * 500, "whole object"),
     ],
 )

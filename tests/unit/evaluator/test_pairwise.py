@@ -10,6 +10,7 @@ from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging.llm_verdict import BadVerdict
 from services.evaluator.judging.pairwise import Outcome, Pair, PairVerdict, Preferred, majority, preference
 from services.evaluator.judging.pairwise_judge import ask_pair, read_pair_verdict
+from services.evaluator.judging.panel_pairs import combined_pair
 
 FIRST, SECOND, TIE = Preferred.FIRST, Preferred.SECOND, Preferred.TIE
 SAMPLE = GoldenSample("s", "Where?", "There.")
@@ -58,6 +59,24 @@ def test_pairs_without_a_verdict_widen_the_interval_and_move_no_rate() -> None:
 def test_of_several_verdicts_of_one_order_more_than_half_have_to_agree() -> None:
     assert majority([PairVerdict(FIRST, "a"), PairVerdict(FIRST, "b"), PairVerdict(TIE, "c")]).preferred is FIRST
     assert majority([PairVerdict(FIRST, "a"), PairVerdict(SECOND, "b")]).preferred is TIE
+
+
+def test_in_a_panel_most_members_decide_in_each_order_and_a_judge_of_places_moves_nothing() -> None:
+    better, worse, biased = pair(FIRST, SECOND), pair(SECOND, FIRST), pair(FIRST, FIRST)
+
+    def outcome(*pairs: Pair | None) -> Outcome | None:
+        found, why = combined_pair({f"j{n}": (one, "" if one else "cut off") for n, one in enumerate(pairs)})
+        assert (found is None) == bool(why)
+        return found.outcome if found else None
+
+    assert outcome(better, better, worse) is Outcome.WIN
+    assert outcome(worse, worse, biased) is Outcome.LOSS
+    assert outcome(better, worse) is Outcome.TIE
+    assert outcome(better, biased, biased) is Outcome.TIE
+    assert outcome(better, better, None) is Outcome.WIN
+    assert outcome(better, None) is None
+    _, why = combined_pair({"a": (better, ""), "b": (None, "cut off")})
+    assert why == "1 of 2 members have a verdict; b: cut off"
 
 
 def test_a_verdict_on_a_pair_is_read_and_anything_else_is_refused_with_what_would_be_right() -> None:

@@ -1,9 +1,10 @@
-"""What the reference judge decides and what not, on two labelled sets.
+"""What the reference judge decides and what not, on labelled sets.
 
-The constants of decidability.py were chosen on `settling_tuning.json`. The other sets were each written before the code had
-seen them, and no constant was chosen on them; but faults that one showed led to further reasons to abstain: those of
-`settling_held_out.json` to the ones on places and sides, those of `settling_second.json` to the one on unknown words.
-`settling_third.json` was written after these and led to nothing.
+The constants and word lists were chosen on `settling_tuning.json`. The other sets were each written before the code had
+seen them, and nothing was chosen on them; but faults that one showed led to further reasons to abstain: those of
+`settling_held_out.json` to the ones on places and sides, those of `settling_second.json` to the one on unknown words,
+the two of `settling_third.json` to those on small words and moved ones, for which the tuning set got sentences of their
+kind. `settling_fourth.json` was written before these rules.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ KINDS = {
     "name": "another name or entity",
     "negation": "a negation more or less",
     "antonym": "an opposite (before/after)",
+    "restriction": "a restriction more or less (only, some)",
+    "connective": "another connective (unless, or, may)",
     "invented": "invented facts",
     "keywords": "a list of keywords",
     "echo": "the question again",
@@ -63,7 +66,7 @@ def totals(found: dict[str, Counter[bool | None]]) -> tuple[Counter[bool | None]
 
 
 @pytest.mark.requirement("LA-3.2")
-@pytest.mark.parametrize(("with_rules", "decided"), [(True, 9), (False, 8)])
+@pytest.mark.parametrize(("with_rules", "decided"), [(True, 10), (False, 9)])
 def test_held_out_answers_are_rarely_decided_wrongly(with_rules, decided):
     right, wrong = totals(counted("held_out", with_rules=with_rules))
     assert right[False] == 0  # no right answer is called wrong
@@ -76,7 +79,8 @@ def test_held_out_answers_are_rarely_decided_wrongly(with_rules, decided):
 
 @pytest.mark.requirement("LA-3.2")
 @pytest.mark.parametrize(
-    ("name", "rights", "decided", "wrongs", "mistaken"), [("second", 18, 9, 63, 0), ("third", 15, 7, 58, 2)]
+    ("name", "rights", "decided", "wrongs", "mistaken"),
+    [("second", 18, 9, 63, 0), ("third", 15, 8, 58, 0), ("fourth", 28, 12, 133, 2)],
 )
 def test_what_was_written_later_is_rarely_decided_wrongly(name, rights, decided, wrongs, mistaken):
     right, wrong = totals(counted(name))
@@ -99,22 +103,23 @@ def test_two_that_changed_places_are_undecided_although_the_prompt_names_both():
     assert settle(sample, "The baker plans the menu; the cook orders the flour.").right is None
 
 
-@pytest.mark.parametrize("name", ["tuning", "held_out"])
+@pytest.mark.parametrize("name", ["tuning", "held_out", "fourth"])
 def test_no_keyword_list_echo_or_loop_is_left_to_similarity(name):
     found = counted(name)
     for kind in ("echo", "loop"):
         assert set(found[kind]) == {False}
     assert found["keywords"][True] == 0
-    assert found["keywords"][False] >= 9
+    assert found["keywords"][False] >= 0.9 * sum(found["keywords"].values())
 
 
 def test_the_documentation_has_the_measured_table():
-    tables = {name: counted(name) for name in ("tuning", "held_out")}
+    shown_sets = ("held_out", "tuning", "fourth")
+    tables = {name: counted(name) for name in shown_sets}
     text = DOCS.read_text()
     for kind, what in KINDS.items():
         shown = [
             " | ".join(str(tables[name].get(kind, Counter())[verdict]) for verdict in (True, None, False))
-            for name in ("held_out", "tuning")
+            for name in shown_sets
         ]
         assert f"| {what} | {' | '.join(shown)} |" in text
 
@@ -134,6 +139,18 @@ def test_under_the_most_favourable_signals_few_wrong_answers_could_approve():
         and found.overall >= 85
     ]
     assert not high
+
+
+@pytest.mark.requirement("LA-3.2")
+def test_under_the_same_signals_right_answers_rarely_score_below_the_line_of_rejection():
+    scores = [
+        judge(sample, answer, perfect(sample.expected_output)).overall
+        for name in ("held_out", "second", "third", "fourth")
+        for kind, sample, answer in labelled(name)
+        if kind == "right"
+    ]
+    assert len(scores) == 80
+    assert sum(score is None or score < 70 for score in scores) <= 0.05 * len(scores)
 
 
 @pytest.mark.requirement("LA-3.1")

@@ -19,7 +19,7 @@ Lorafleet = Callable[..., Result]
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """A request that the service got."""
 
     method: str
@@ -38,7 +38,7 @@ class Scripted:
 
     url: str = ""
     answers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
     def answer(self, route: str, body: object, status: int = 200, kind: str = "application/json") -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -53,7 +53,9 @@ def service() -> Iterator[Scripted]:
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            scripted.asked.append(Asked(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            scripted.requests.append(
+                ReceivedRequest(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+            )
             unknown = {"title": "Unknown", "detail": f"no {self.path}", "status": 404}
             route = f"{self.command} {self.path.partition('?')[0]}"
             missing = (404, "application/problem+json", json.dumps(unknown).encode())

@@ -62,7 +62,7 @@ def test_the_line_names_the_option_and_what_would_be_right(
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ("", "has no lines"),
         ("{", "line 1 is not JSON"),
@@ -73,14 +73,14 @@ def test_the_line_names_the_option_and_what_would_be_right(
     ],
 )
 def test_a_bad_sample_is_named_by_its_line_and_nothing_is_sent(
-    against: Lorafleet, service: Scripted, tmp_path: Path, lines: str, said: str
+    against: Lorafleet, service: Scripted, tmp_path: Path, lines: str, message: str
 ) -> None:
     file = tmp_path / "samples.jsonl"
     file.write_text(lines)
     result = against("data", "import", str(file), "--domain", "tax")
     assert result.exit_code == 2
-    assert said in result.stderr
-    assert service.asked == []
+    assert message in result.stderr
+    assert service.requests == []
 
 
 def test_a_bad_golden_file_stops_a_run_before_anything_is_sent(
@@ -93,7 +93,7 @@ def test_a_bad_golden_file_stops_a_run_before_anything_is_sent(
     result = against("lifecycle", "run", "--domain", "tax", *files)
     assert result.exit_code == 2
     assert "difficulty is 'cruel'; use one of easy, medium, hard" in result.stderr
-    assert service.asked == []
+    assert service.requests == []
 
 
 def test_a_golden_data_set_that_does_not_exist_is_noticed_before_training(
@@ -102,11 +102,11 @@ def test_a_golden_data_set_that_does_not_exist_is_noticed_before_training(
     result = against("lifecycle", "run", "--domain", "tax", "--golden-dataset", "tax-golden-v1")
     assert result.exit_code == 2
     assert "--golden-dataset: 'tax-golden-v1' does not exist" in result.stderr
-    assert [one.method for one in service.asked] == ["GET"]
+    assert [one.method for one in service.requests] == ["GET"]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "is not JSON"),
         ("[]", "must be an object"),
@@ -114,12 +114,12 @@ def test_a_golden_data_set_that_does_not_exist_is_noticed_before_training(
         ('{"rank": 999}', "rank 999 is invalid"),
     ],
 )
-def test_a_bad_configuration_file_is_refused(lorafleet: Lorafleet, tmp_path: Path, content: str, said: str) -> None:
+def test_a_bad_configuration_file_is_refused(lorafleet: Lorafleet, tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "config.json"
     file.write_text(content)
     result = lorafleet("train", "--domain", "tax", "--config", str(file))
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_a_broken_event_body_is_refused_with_its_field(lorafleet: Lorafleet) -> None:

@@ -45,5 +45,5 @@ def ended_early(command: list[str]) -> tuple[int, bytes]:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        said = process.stderr.read()
-        return process.wait(30), said
+        output = process.stderr.read()
+        return process.wait(30), output

@@ -27,14 +27,14 @@ def test_a_list_is_a_table_for_people_and_json_with_every_field_for_programs(
     assert shown.exit_code == 0
     row = [ADAPTER_ID, "tax-law", "1.0.0", "approved", "active", "87.5"]
     assert shown.stdout.split("\n")[1].split() == row
-    assert service.asked[0].path == "/v1/adapters?domain=tax&active=true"
-    assert service.asked[0].headers["authorization"] == "Bearer a-token"
+    assert service.requests[0].path == "/v1/adapters?domain=tax&active=true"
+    assert service.requests[0].headers["authorization"] == "Bearer a-token"
     [found] = json.loads(against("adapters", "list", "--json").stdout)
     assert found["a_field_of_a_newer_registry"] == 1
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "code", "said"),
+    ("status", "body", "code", "message"),
     [
         (404, {"title": "Unknown adapter", "detail": "no adapter 'x'", "field": "adapter_id"}, 2, "no adapter 'x'"),
         (422, {"title": "Invalid request", "detail": "domain: bad", "field": "domain"}, 2, "domain: bad"),
@@ -52,13 +52,13 @@ def test_a_list_is_a_table_for_people_and_json_with_every_field_for_programs(
     ],
 )
 def test_a_services_error_is_one_line_and_an_exit_code(
-    against: Lorafleet, service: Scripted, status: int, body: object, code: int, said: str
+    against: Lorafleet, service: Scripted, status: int, body: object, code: int, message: str
 ) -> None:
     service.answer("GET /v1/adapters/x", body, status, "application/problem+json")
     result = against("adapters", "show", "x")
     assert result.exit_code == code
     assert len(result.stderr.splitlines()) == 1
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_a_service_that_is_not_there_is_named_with_its_address(lorafleet: Lorafleet) -> None:
@@ -88,7 +88,7 @@ def test_every_option_of_the_pipeline_reaches_the_request(
     )
     assert result.exit_code == 0, result.stderr
     assert "job-1" in result.stdout
-    assert service.asked[-1].json == {
+    assert service.requests[-1].json == {
         "domain": "tax",
         "query": "income tax",
         "goldenDatasetId": "tax-golden-v1",
@@ -102,9 +102,9 @@ def test_samples_are_sent_as_ndjson_for_their_domain(against: Lorafleet, service
     service.answer("POST /v1/samples", {"received": 1, "added": 1, "duplicates": 0}, 201)
     result = against("data", "import", "-", "--domain", "tax", stdin='{"prompt": "ä?", "completion": "b"}\n\n')
     assert "1 samples recorded for tax, 0 were already known" in result.stdout
-    [asked] = service.asked
-    assert (asked.path, asked.headers["content-type"]) == ("/v1/samples?domain=tax", "application/x-ndjson")
-    assert asked.json == {"prompt": "ä?", "completion": "b"}
+    [request] = service.requests
+    assert (request.path, request.headers["content-type"]) == ("/v1/samples?domain=tax", "application/x-ndjson")
+    assert request.json == {"prompt": "ä?", "completion": "b"}
 
 
 def test_a_chat_is_printed_as_it_is_streamed_and_names_who_answered(against: Lorafleet, service: Scripted) -> None:
@@ -119,7 +119,7 @@ def test_a_chat_is_printed_as_it_is_streamed_and_names_who_answered(against: Lor
     assert result.stdout == "Forty-two\n"
     assert "tax-lora-v1.0.0" in result.stderr
     assert "lorafleet feedback gen-1" in result.stderr
-    assert service.asked[0].json["model"] == "auto"  # type: ignore[index]
+    assert service.requests[0].json["model"] == "auto"  # type: ignore[index]
 
 
 def test_a_chat_with_a_weighted_set_names_all_of_it(against: Lorafleet, service: Scripted) -> None:
@@ -137,11 +137,11 @@ def test_an_approval_without_an_evaluation_is_sent_with_its_reason_alone(against
     refused = against(*command, "--without-evaluation")
     assert refused.exit_code == 2
     assert "--reason" in refused.stderr
-    assert service.asked == []
+    assert service.requests == []
     assert against(*command, "--without-evaluation", "--reason", "no golden data set yet").exit_code == 0
-    assert service.asked[-1].json == {"reason": "no golden data set yet", "without_evaluation": True}
+    assert service.requests[-1].json == {"reason": "no golden data set yet", "without_evaluation": True}
     assert against(*command).exit_code == 0
-    assert service.asked[-1].json == {"reason": ""}, "what an older registry takes too"
+    assert service.requests[-1].json == {"reason": ""}, "what an older registry takes too"
 
 
 def test_a_policy_keeps_the_settings_that_are_not_named(against: Lorafleet, service: Scripted) -> None:
@@ -151,7 +151,7 @@ def test_a_policy_keeps_the_settings_that_are_not_named(against: Lorafleet, serv
     changes = ("mode=simple", "allow_approval_without_evaluation=true")
     assert against("policies", "set", "tax", *changes).exit_code == 0
     sent = {"mode": "simple", "approve_at": 85.0, "allow_approval_without_evaluation": True}
-    assert service.asked[-1].json == sent
+    assert service.requests[-1].json == sent
     assert "approve_at" in against("policies", "show", "tax").stdout
     wrong = against("policies", "set", "tax", "approve_at")
     assert (wrong.exit_code, "expected NAME=VALUE, for example approve_at=90, not 'approve_at'" in wrong.stderr) == (
@@ -189,7 +189,7 @@ def test_a_peft_folder_is_uploaded_with_its_fields_and_never_a_pickle(
     (tmp_path / "adapter_model.safetensors").write_bytes(b"tensors")
     service.answer("POST /v1/adapters", ADAPTER, 201)
     assert against("adapters", "register", str(tmp_path), "--domain", "tax", "--version", "1.0.0").exit_code == 0
-    body = service.asked[-1].body
+    body = service.requests[-1].body
     for part in (b'name="domain"', b'name="version"', b'filename="adapter_model.safetensors"', b"tensors"):
         assert part in body
     assert b"pickle" not in body
@@ -210,7 +210,7 @@ def test_an_import_sends_the_files_of_the_form_that_it_finds_and_no_others(
     assert done.exit_code == 0, done.stderr
     assert done.stdout == f"imported {ADAPTER['adapter_id']}: {ADAPTER['status']}\n"
     assert "without --description, `auto` routes to it by" in done.stderr
-    body = service.asked[-1].body
+    body = service.requests[-1].body
     assert f"content of {weights}".encode() in body
     assert (b"content of adapter_config.json" in body) == weights.endswith("safetensors")
     assert b"optimizer" not in body
@@ -225,7 +225,7 @@ def test_golden_samples_of_one_domain_do_not_go_into_anothers_data_set(
     done = against("golden", "import", "tax-golden", str(file), "--domain", "tax")
     assert done.exit_code == 2
     assert "--domain: 'tax-golden' belongs to domain 'law', not to 'tax'" in done.stderr
-    assert [one.method for one in service.asked] == ["GET"]
+    assert [one.method for one in service.requests] == ["GET"]
 
 
 @pytest.mark.parametrize("command", ["register", "import"])
@@ -242,12 +242,12 @@ def test_an_adapter_is_sent_only_with_a_golden_data_set_of_its_domain(
     foreign = against(*arguments)
     assert foreign.exit_code == 2
     assert "'tax-golden' belongs to domain 'law', not to 'tax'" in foreign.stderr
-    assert {one.method for one in service.asked} == {"GET"}
+    assert {one.method for one in service.requests} == {"GET"}
     service.answer("GET /v1/golden/tax-golden", {"dataset_id": "tax-golden", "domain": "tax"})
     service.answer("POST /v1/adapters" + ("/import" if command == "import" else ""), ADAPTER, 201)
     done = against(*arguments)
     assert done.exit_code == 0, done.stderr
-    assert b'name="golden_dataset_id"' in service.asked[-1].body
+    assert b'name="golden_dataset_id"' in service.requests[-1].body
 
 
 def test_an_import_from_elsewhere_names_its_source_and_a_token_from_a_file(
@@ -258,7 +258,12 @@ def test_an_import_from_elsewhere_names_its_source_and_a_token_from_a_file(
     for source in ("someone/adapter@v1", "s3://lorafleet/registry/imports/tax/a"):
         options = ("--domain", "tax", "--base-model", "small", "--hub-token-file", str(tmp_path / "token"))
         assert against("adapters", "import", source, *options).exit_code == 0
-        assert service.asked[-1].json == {"domain": "tax", "base_model": "small", "hub_token": "hf_x", "source": source}
+        assert service.requests[-1].json == {
+            "domain": "tax",
+            "base_model": "small",
+            "hub_token": "hf_x",
+            "source": source,
+        }
 
 
 @pytest.mark.parametrize(
@@ -276,7 +281,7 @@ def test_a_folder_that_is_no_adapter_is_not_sent(
     for name in names:
         (tmp_path / "given" / name).write_bytes(b"x")
     refused = against("adapters", "import", str(tmp_path / "given"), "--domain", "tax")
-    assert (refused.exit_code, service.asked) == (2, [])
+    assert (refused.exit_code, service.requests) == (2, [])
     assert why in refused.stderr
     assert "nowhere does not exist here" in against("adapters", "import", "nowhere", "--domain", "tax").stderr
 
@@ -360,7 +365,7 @@ async def test_the_async_client_carries_out_the_same_calls(service: Scripted, tm
         with pytest.raises(ServiceError) as refused:
             await fleet.call(calls.adapter("a/b"))
     assert refused.value.status == 404
-    assert service.asked[-1].path == "/v1/adapters/a%2Fb"
+    assert service.requests[-1].path == "/v1/adapters/a%2Fb"
 
 
 def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_request(
@@ -378,9 +383,9 @@ def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_reque
     more = ("--objective", "dpo", "--continue-from", "tax-lora-v1.0.0", "--priority", "7", "--export", "gguf")
     result = against("lifecycle", "run", "--domain", "tax", "--no-wait", *options, *more)
     assert result.exit_code == 0, result.stderr
-    asked = service.asked[-1].json
-    assert isinstance(asked, dict)
-    sent = v1.TrainingRequested.model_validate(asked)
+    request = service.requests[-1].json
+    assert isinstance(request, dict)
+    sent = v1.TrainingRequested.model_validate(request)
     assert sent.hyperparameters is not None
     used = sent.hyperparameters.model_dump(by_alias=False)
     assert {name: used[name] for name in given} == {**given, "target_modules": ("q_proj",)}
@@ -388,7 +393,7 @@ def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_reque
 
 
 @pytest.mark.parametrize(
-    ("command", "state", "said"),
+    ("command", "state", "message"),
     [
         ("pause", "running", "job-1 is being paused"),
         ("pause", "paused", "job-1 was paused"),
@@ -398,13 +403,13 @@ def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_reque
     ],
 )
 def test_a_job_is_paused_resumed_retried_and_cancelled(
-    against: Lorafleet, service: Scripted, command: str, state: str, said: str
+    against: Lorafleet, service: Scripted, command: str, state: str, message: str
 ) -> None:
     service.answer(f"POST /v1/jobs/job-1/{command}", {"job_id": "job-1", "state": state}, 202)
     reason = ("--reason", "night") if command in ("pause", "cancel") else ()
     result = against("jobs", command, "job-1", *reason)
-    assert said in result.stdout
-    assert service.asked[-1].body == (b'{"reason":"night"}' if reason else b"")
+    assert message in result.stdout
+    assert service.requests[-1].body == (b'{"reason":"night"}' if reason else b"")
 
 
 def test_a_job_is_shown_with_every_attempt_and_why_it_ended(against: Lorafleet, service: Scripted) -> None:
@@ -419,16 +424,16 @@ def test_a_persons_score_goes_to_the_answer_and_a_judges_agreement_is_shown(
 ) -> None:
     service.answer("PUT /v1/evaluations/ev-1/samples/s001/label", {"score": 35})
     assert against("golden", "label", "ev-1", "s001", "35", "--note", "wrong paragraph").exit_code == 0
-    assert service.asked[0].json == {"score": 35.0, "note": "wrong paragraph"}
+    assert service.requests[0].json == {"score": 35.0, "note": "wrong paragraph"}
     refused = against("golden", "label", "ev-1", "s001", "101")
-    assert (refused.exit_code, len(service.asked)) == (2, 1)
+    assert (refused.exit_code, len(service.requests)) == (2, 1)
 
     alpha = {"value": 0.81, "low": 0.7, "high": 0.9}
     found = {"judge": "gpt/1+0f", "domain": "tax", "answers": 40, "alpha": alpha, "pairwise": None, "bias": -2.5}
     service.answer("GET /v1/judges/agreement", found)
     shown = json.loads(against("golden", "agreement", "gpt/1+0f", "--domain", "tax", "--json").stdout)
     assert (shown["alpha"], shown["pairwise"], shown["bias"]) == (alpha, None, -2.5)
-    assert service.asked[1].path == "/v1/judges/agreement?judge=gpt%2F1%2B0f&domain=tax"
+    assert service.requests[1].path == "/v1/judges/agreement?judge=gpt%2F1%2B0f&domain=tax"
 
 
 def test_a_route_is_shown_with_its_reason_and_a_wrong_one_is_corrected(against: Lorafleet, service: Scripted) -> None:
@@ -441,9 +446,9 @@ def test_a_route_is_shown_with_its_reason_and_a_wrong_one_is_corrected(against: 
     service.answer("POST /v1/corrections", {"domain": "tax", "family": "tax-lora"})
     taught = against("route", "teach", "may I deduct my bicycle", "--domain", "tax", "--to", "tax-lora")
     assert "tax-lora answers this query" in taught.stdout
-    assert service.asked[-1].json == {"query": "may I deduct my bicycle", "domain": "tax", "family": "tax-lora"}
+    assert service.requests[-1].json == {"query": "may I deduct my bicycle", "domain": "tax", "family": "tax-lora"}
     assert against("route", "teach", "hello", "--domain", "tax", "--to-none").exit_code == 0
-    assert service.asked[-1].json == {"query": "hello", "domain": "tax", "family": None}
+    assert service.requests[-1].json == {"query": "hello", "domain": "tax", "family": None}
 
 
 @pytest.mark.parametrize("options", [(), ("--to", "tax-lora", "--to-none")])
@@ -453,7 +458,7 @@ def test_a_correction_names_one_family_or_nobody(
     refused = against("route", "teach", "hello", "--domain", "tax", *options)
     assert refused.exit_code == 2
     assert "--to" in refused.stderr
-    assert service.asked == []
+    assert service.requests == []
 
 
 def test_a_failed_build_names_file_row_and_field_and_how_to_name_a_column(
@@ -490,7 +495,7 @@ def test_the_scale_of_ratings_and_what_becomes_of_unusable_rows_are_options(
     options = ("--column", "prompt=q", "--rating-best", "10", "--unusable", "drop", "--live", "--no-wait")
     built = against("data", "build", "faq", "--domain", "shop", "--file", file, *options)
     assert built.exit_code == 0, built.stderr
-    assert service.asked[-1].json["sources"] == [  # type: ignore[index]
+    assert service.requests[-1].json["sources"] == [  # type: ignore[index]
         {
             "kind": "upload",
             "upload_id": "a" * 64,

@@ -36,11 +36,11 @@ def test_an_mlx_folder_becomes_a_validated_file_and_a_manifest(
     command += ("--validation", str(tmp_path / "validation.jsonl"), "-o", str(tmp_path / "out"), "--samples", "12")
     done = lorafleet(*command, "--level", "q8_0", "--json")
     assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["name"], told["base_model"], told["training_data_size"]) == ("triage", "tiny", 12)
-    assert told["performance_metrics"]["positions"] == 6
-    assert from_gguf(told["file"], model).name == "triage"
-    assert json.loads((tmp_path / "out/triage.manifest.json").read_text())["file_size"] == told["file_size"]
+    printed = json.loads(done.stdout)
+    assert (printed["name"], printed["base_model"], printed["training_data_size"]) == ("triage", "tiny", 12)
+    assert printed["performance_metrics"]["positions"] == 6
+    assert from_gguf(printed["file"], model).name == "triage"
+    assert json.loads((tmp_path / "out/triage.manifest.json").read_text())["file_size"] == printed["file_size"]
     refused = lorafleet(*command, "--level", "q4_k_m")
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "expected another level: no row of [32, 80] numbers is a multiple of 256" in refused.stderr

@@ -17,7 +17,20 @@ from services.trainer.training.configuration import Configuration
 pytestmark = pytest.mark.unit
 
 VERBS = {
-    *("Activate", "Add", "Approve", "Ask", "Build", "Cancel", "Convert", "Correct", "Create", "Deactivate", "Delete"),
+    *(
+        "Activate",
+        "Add",
+        "Approve",
+        "Ask",
+        "Build",
+        "Cancel",
+        "Compare",
+        "Convert",
+        "Correct",
+        "Create",
+        "Deactivate",
+        "Delete",
+    ),
     *(
         "Describe",
         "Fit",
@@ -26,6 +39,7 @@ VERBS = {
         "Import",
         "Label",
         "List",
+        "Migrate",
         "Mint",
         "Pause",
         "Prepare",
@@ -129,9 +143,13 @@ def test_the_defaults_of_hyperparameters_are_the_trainers() -> None:
     ],
 )
 def test_the_shell_completes_commands_options_and_values(words: str, expected: set[str]) -> None:
-    asked = {"_LORAFLEET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    completing = {
+        "_LORAFLEET_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
     command = [sys.executable, "-m", "fleet_cli.app"]
-    found = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    found = subprocess.run(command, env={**os.environ, **completing}, capture_output=True, text=True, check=True)
     assert set(found.stdout.split()) == expected
 
 

@@ -60,7 +60,7 @@ def test_a_job_is_watched_with_all_its_numbers_a_line_for_every_tenth(against: L
     assert "validation at step 10: loss 1.5000, the best · accuracy 0.75" in lines
     assert sum(one.startswith("step") for one in lines) == 11
     assert lines[-1] == "succeeded"
-    assert service.asked[0].headers["last-event-id"] == "0.0"
+    assert service.requests[0].headers["last-event-id"] == "0.0"
 
 
 @pytest.mark.requirement("TP-4.1")

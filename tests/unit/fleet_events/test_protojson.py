@@ -15,24 +15,24 @@ from fleet_events.protojson import Timestamp
 pytestmark = pytest.mark.unit
 
 
-def asked(**fields: Any) -> v1.TrainingRequested:
+def read(**fields: Any) -> v1.TrainingRequested:
     return v1.TrainingRequested.from_json(json.dumps({"domain": "shop", **fields}))
 
 
 def fault(**fields: Any) -> str:
     """Where and what: the first line of a refusal."""
     with pytest.raises(ValidationError) as refused:
-        asked(**fields)
+        read(**fields)
     [first] = refused.value.errors()
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def test_null_is_unset_for_text_numbers_lists_messages_and_optional_fields() -> None:
     nothing = dict.fromkeys(("targetModules", "maxSteps", "scheduler", "learningRate"))
-    event = asked(description=None, query=None, priority=None, exports=None, goldenDatasetId=None, minRating=None)
+    event = read(description=None, query=None, priority=None, exports=None, goldenDatasetId=None, minRating=None)
     assert event == v1.TrainingRequested(domain="shop")
-    assert asked(hyperparameters=None) == event
-    assert asked(hyperparameters={"rank": 4, **nothing}).hyperparameters == v1.Hyperparameters(rank=4)
+    assert read(hyperparameters=None) == event
+    assert read(hyperparameters={"rank": 4, **nothing}).hyperparameters == v1.Hyperparameters(rank=4)
     assert v1.Probe.model_validate_json('{"topIds": null, "prompt": null, "maxDelta": null}') == v1.Probe()
 
 
@@ -46,9 +46,9 @@ def test_null_for_a_needed_field_or_within_a_list_or_map_is_refused() -> None:
 
 
 def test_both_spellings_of_a_name_are_read_but_not_together() -> None:
-    event = asked(golden_dataset_id="g", hyperparameters={"max_steps": 5, "learningRate": 0.1})
-    assert event == asked(goldenDatasetId="g", hyperparameters={"maxSteps": 5, "learning_rate": 0.1})
-    assert asked(golden_dataset_id="g", goldenDatasetId=None) == asked(goldenDatasetId="g")
+    event = read(golden_dataset_id="g", hyperparameters={"max_steps": 5, "learningRate": 0.1})
+    assert event == read(goldenDatasetId="g", hyperparameters={"maxSteps": 5, "learning_rate": 0.1})
+    assert read(golden_dataset_id="g", goldenDatasetId=None) == read(goldenDatasetId="g")
     assert (
         fault(goldenDatasetId="g", golden_dataset_id="h")
         == ": goldenDatasetId is there twice, as golden_dataset_id too"
@@ -57,12 +57,12 @@ def test_both_spellings_of_a_name_are_read_but_not_together() -> None:
 
 @pytest.mark.parametrize("written", ["16", "1.6e1", "16.0", 16, 16.0])
 def test_an_integer_may_be_quoted_and_may_have_an_exponent(written: object) -> None:
-    assert asked(hyperparameters={"rank": written}).hyperparameters == v1.Hyperparameters(rank=16)
+    assert read(hyperparameters={"rank": written}).hyperparameters == v1.Hyperparameters(rank=16)
 
 
 @pytest.mark.parametrize("written", ["0.0002", "2e-4", "2E-4", 0.0002])
 def test_a_number_may_be_quoted(written: object) -> None:
-    assert asked(hyperparameters={"learningRate": written}).hyperparameters == v1.Hyperparameters(learning_rate=0.0002)
+    assert read(hyperparameters={"learningRate": written}).hyperparameters == v1.Hyperparameters(learning_rate=0.0002)
 
 
 @pytest.mark.parametrize(
@@ -117,5 +117,5 @@ def test_googles_runtime_reads_and_refuses_the_same_values_of_a_field(field: str
                 v1.Probe.model_validate_json(body)
         else:
             ours = v1.Probe.model_validate_json(body)
-            said = (theirs.prompt, tuple(theirs.top_ids), tuple(theirs.top_logits), theirs.max_delta)  # type: ignore[attr-defined]
-            assert (ours.prompt, ours.top_ids, ours.top_logits, ours.max_delta) == said, body
+            expected = (theirs.prompt, tuple(theirs.top_ids), tuple(theirs.top_logits), theirs.max_delta)  # type: ignore[attr-defined]
+            assert (ours.prompt, ours.top_ids, ours.top_logits, ours.max_delta) == expected, body

@@ -76,13 +76,13 @@ def test_claims_of_any_type_make_a_caller_or_a_value_error_and_never_a_wildcard_
     assert found.reaches("some-domain-nobody-named") == ("*" in claims.get("domains", []))
 
 
-@given(token=domains, asked=domains, name=names)
+@given(token=domains, requested=domains, name=names)
 def test_narrowing_takes_domains_away_and_never_adds_one(
-    token: frozenset[str], asked: frozenset[str], name: str
+    token: frozenset[str], requested: frozenset[str], name: str
 ) -> None:
-    narrowed = caller(token).narrowed(asked)
-    assert narrowed.reaches(name) == (caller(token).reaches(name) and caller(asked).reaches(name))
-    assert ("*" in narrowed.domains) == ("*" in token and "*" in asked)
+    narrowed = caller(token).narrowed(requested)
+    assert narrowed.reaches(name) == (caller(token).reaches(name) and caller(requested).reaches(name))
+    assert ("*" in narrowed.domains) == ("*" in token and "*" in requested)
     assert (narrowed.subject, narrowed.scopes) == ("ada", frozenset(SCOPES))
 
 

@@ -1,4 +1,4 @@
-"""The HTTP routes of inference over ASGI, on a back end that says what the test wants and notes what it was asked."""
+"""The HTTP routes of inference over ASGI, on a back end that answers what the test wants and keeps its requests."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class Script:
 
     load = (0, 0)
 
-    def __init__(self, said: Sequence[int], rows: int = 2) -> None:
-        self.said, self.rows = said, rows
-        self.asked: list[Request] = []
+    def __init__(self, completion: Sequence[int], rows: int = 2) -> None:
+        self.completion, self.rows = completion, rows
+        self.requests: list[Request] = []
         self.embedded: list[str | list[int]] = []
         self.at_once = self.most_at_once = 0
         self.foreseen: list[object] = []
-        """What the predictor of adapters was told of."""
+        """What the predictor of adapters was given."""
 
     @asynccontextmanager
     async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Token | Finished]]:
-        self.asked.append(request)
+        self.requests.append(request)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -70,10 +70,10 @@ class Script:
             self.at_once -= 1
 
     async def _tokens(self, request: Request) -> AsyncIterator[Token | Finished]:
-        for one in self.said[: request.max_tokens]:
+        for one in self.completion[: request.max_tokens]:
             await asyncio.sleep(0)
             yield self._token(one, request.alternatives)
-        yield Finished("stop" if len(self.said) < request.max_tokens else "length")
+        yield Finished("stop" if len(self.completion) < request.max_tokens else "length")
 
     async def likelihoods(self, prompt_ids: list[int], adapter: object) -> list[float]:
         return [one.logprob for one in await self.scores(prompt_ids, adapter, 0)]
@@ -100,7 +100,7 @@ class Sentences:
 
 
 def surface(
-    said: str | Sequence[int] = "Yes.",
+    completion: str | Sequence[int] = "Yes.",
     *,
     tokenizer: Any = None,
     own: GenerationSettings | None = None,
@@ -108,12 +108,12 @@ def surface(
     embeddings: int | None = None,
 ) -> tuple[httpx.AsyncClient, Script]:
     """A client of the routes, and the back end behind them."""
-    app, backend = application(said, tokenizer=tokenizer, own=own, rows=rows, embeddings=embeddings)
+    app, backend = application(completion, tokenizer=tokenizer, own=own, rows=rows, embeddings=embeddings)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference"), backend
 
 
 def application(
-    said: str | Sequence[int] = "Yes.",
+    completion: str | Sequence[int] = "Yes.",
     *,
     tokenizer: Any = None,
     own: GenerationSettings | None = None,
@@ -122,7 +122,7 @@ def application(
 ) -> tuple[FastAPI, Script]:
     """The routes, and the back end behind them."""
     tokenizer = tokenizer or byte_tokenizer()
-    ids = tokenizer(said, add_special_tokens=False)["input_ids"] if isinstance(said, str) else said
+    ids = tokenizer(completion, add_special_tokens=False)["input_ids"] if isinstance(completion, str) else completion
     backend = Script(ids, rows)
 
     @asynccontextmanager
@@ -134,7 +134,7 @@ def application(
 
     hosted = ServedBaseModel(
         Base(MODEL, "0" * 64),
-        Vocabulary(tokenizer, embeddings),
+        Vocabulary(tokenizer, embeddings, ends=[258]),
         SimpleNamespace(lease_all=lease_all),  # type: ignore[arg-type]
         backend,  # type: ignore[arg-type]
         Limits(max_prompt_tokens=2048, max_completion_tokens=1024, default_completion_tokens=64, context=2048),

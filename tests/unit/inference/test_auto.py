@@ -49,8 +49,8 @@ def test_the_base_model_answers_and_says_so_when_nothing_is_near() -> None:
 
 def test_every_answer_says_score_threshold_margin_and_why() -> None:
     near = Match(adapter_id="law-lora-v1.0.0", family="law-lora", domain="law", score=0.7, threshold=0.5)
-    said = RouterAnswer(matches=[near], threshold=0.5, outcome="ambiguous", nearest=near, margin=0.01)
-    _, routed = choose(said, known(activated(V1, 1)), BASES, ANYONE)
+    answer = RouterAnswer(matches=[near], threshold=0.5, outcome="ambiguous", nearest=near, margin=0.01)
+    _, routed = choose(answer, known(activated(V1, 1)), BASES, ANYONE)
     assert (routed.score, routed.threshold, routed.margin, routed.ambiguous) == (0.7, 0.5, 0.01, True)
     assert routed.reason == "nearest adapter, similarity 0.700, its threshold 0.500; others suit about as well"
     far = near.model_copy(update={"score": 0.4})
@@ -58,7 +58,7 @@ def test_every_answer_says_score_threshold_margin_and_why() -> None:
     assert (routed.score, routed.threshold) == (0.4, 0.5)
     assert "no adapter is near enough (threshold 0.50), the nearest has similarity 0.400" in routed.reason
     _, routed = choose(RouterAnswer(matches=[], threshold=0.5, nearest=near), known(), BASES, ANYONE)
-    assert "it is like a query that was said to be for no adapter" in routed.reason
+    assert "it is like a query that was taught to be for no adapter" in routed.reason
 
 
 def test_a_match_that_was_replaced_stands_for_its_family() -> None:

@@ -113,10 +113,10 @@ async def test_a_fallback_answers_for_a_version_that_is_not_approved_and_active(
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
         answer = await http.post("/v1/chat/completions", json=chat(model, fallback=MODEL))
         assert answer.status_code == 200, answer.text
-        said = answer.json()["lorafleet"]
-        assert (said["adapter_id"], said["fallback"]["reason"]) == (None, "adapter_not_approved")
-        assert said["fallback"]["requested"] == model
-        assert "not approved and active" in said["fallback"]["message"]
+        extra = answer.json()["lorafleet"]
+        assert (extra["adapter_id"], extra["fallback"]["reason"]) == (None, "adapter_not_approved")
+        assert extra["fallback"]["requested"] == model
+        assert "not approved and active" in extra["fallback"]["message"]
 
 
 async def test_a_configured_fallback_answers_for_a_pending_version_of_its_family() -> None:

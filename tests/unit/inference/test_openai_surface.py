@@ -42,7 +42,7 @@ async def test_an_answers_message_can_be_sent_back_as_the_official_client_holds_
     messages: list[Any] = [first.choices[0].message, {"role": "user", "content": "And boots?"}]
     again = await official(http).chat.completions.create(model=MODEL, messages=messages)
     assert again.choices[0].message.content == "Within 60 days."
-    assert "<|im_start|>assistant\nWithin 60 days.<|im_end|>" in text_of(backend.asked[1])
+    assert "<|im_start|>assistant\nWithin 60 days.<|im_end|>" in text_of(backend.requests[1])
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ async def test_members_of_a_message_that_say_nothing_are_taken(more: dict[str, A
         "/v1/chat/completions", json=chat("Hi", {"role": "assistant", "content": "Yes?", **more}, "Go")
     )
     assert answer.status_code == 200, answer.text
-    assert "assistant\nYes?<" in text_of(backend.asked[0])
+    assert "assistant\nYes?<" in text_of(backend.requests[0])
 
 
 async def test_an_empty_answer_may_come_back_without_content() -> None:
     http, backend = surface()
     answer = await http.post("/v1/chat/completions", json=chat("Hi", {"role": "assistant", "content": None}, "Go"))
     assert answer.status_code == 200, answer.text
-    assert "assistant\n<|im_end|>" in text_of(backend.asked[0])
+    assert "assistant\n<|im_end|>" in text_of(backend.requests[0])
 
 
 async def test_roles_are_the_templates_own_and_text_parts_are_one_text() -> None:
@@ -83,7 +83,7 @@ async def test_roles_are_the_templates_own_and_text_parts_are_one_text() -> None
     assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
     wanted = [("system", "Be brief."), ("user", "Weather there?"), ("tool", "rain"), ("tool", "wind")]
     turns = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in wanted)
-    assert text_of(backend.asked[0]) == turns + "<|im_start|>assistant\n"
+    assert text_of(backend.requests[0]) == turns + "<|im_start|>assistant\n"
 
 
 async def test_a_template_that_would_drop_a_tools_turn_in_silence_refuses_it() -> None:
@@ -96,7 +96,7 @@ async def test_a_template_that_would_drop_a_tools_turn_in_silence_refuses_it() -
 
 
 @pytest.mark.parametrize(
-    ("turn", "told"),
+    ("turn", "message"),
     [
         ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "tool_calls: not supported"),
         ({"role": "assistant", "content": "", "refusal": "I will not"}, "refusal: not supported"),
@@ -109,12 +109,12 @@ async def test_a_template_that_would_drop_a_tools_turn_in_silence_refuses_it() -
         ({"role": "poet", "content": "o"}, "role"),
     ],
 )
-async def test_turns_that_say_more_than_text_are_refused_by_name(turn: dict[str, Any], told: str) -> None:
+async def test_turns_that_say_more_than_text_are_refused_by_name(turn: dict[str, Any], message: str) -> None:
     http, backend = surface()
     refused = await http.post("/v1/chat/completions", json=chat(turn))
     assert refused.status_code == 422
-    assert told in refused.json()["error"]["message"]
-    assert backend.asked == []
+    assert message in refused.json()["error"]["message"]
+    assert backend.requests == []
 
 
 # Parameters
@@ -171,7 +171,7 @@ async def test_tools_that_may_not_be_called_are_no_part_of_the_prompt() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     for more in ({}, {"tools": tools, "tool_choice": "none"}):
         assert (await http.post("/v1/chat/completions", json=chat("Hi", **more))).status_code == 200
-    plain, offered = backend.asked
+    plain, offered = backend.requests
     assert offered.prompt_ids == plain.prompt_ids
     for choice in ({"tool_choice": "auto"}, {"function_call": "none"}, {}):
         assert (await http.post("/v1/chat/completions", json=chat(tools=tools, **choice))).status_code == 422
@@ -196,8 +196,6 @@ async def test_as_many_candidates_as_answers_are_taken_and_more_are_refused(path
     [
         ("tools", [{"type": "function", "function": {"name": "f"}}], "system message"),
         ("tool_choice", "required", "system message"),
-        ("response_format", {"type": "json_object"}, "ask for JSON in the system message"),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x"}}, "ask for JSON"),
         ("modalities", ["text", "audio"], "text alone"),
         ("web_search_options", {}, "into the messages"),
         ("skip_special_tokens", False, "plain text"),
@@ -210,11 +208,11 @@ async def test_what_is_not_supported_is_refused_with_what_to_use_instead(name: s
     error = refused.json()["error"]
     assert error["param"] == name
     assert instead in error["message"]
-    assert backend.asked == []
+    assert backend.requests == []
 
 
 @pytest.mark.parametrize(
-    ("path", "name", "told"),
+    ("path", "name", "message"),
     [
         ("/v1/completions", "max_completion_tokens", "not a known parameter here; it is max_tokens"),
         ("/v1/chat/completions", "max_new_tokens", "not a known parameter here; it is max_tokens"),
@@ -225,16 +223,16 @@ async def test_what_is_not_supported_is_refused_with_what_to_use_instead(name: s
         ("/v1/embeddings", "dimension", "not a known parameter here; the nearest is dimensions"),
     ],
 )
-async def test_an_unknown_parameter_is_refused_by_name_with_the_known_one(path: str, name: str, told: str) -> None:
+async def test_an_unknown_parameter_is_refused_by_name_with_the_known_one(path: str, name: str, message: str) -> None:
     http, _ = surface()
     body = {"/v1/completions": {"prompt": "Hi"}, "/v1/embeddings": {"input": "Hi"}}.get(path) or chat()
     refused = await http.post(path, json={"model": MODEL, **body, name: 1})
     assert refused.status_code == 422
     error = refused.json()["error"]
     assert error["param"] == name
-    if told.endswith("here"):
-        assert error["message"] == f"{name}: {told}"
-    assert error["message"].startswith(f"{name}: {told}")
+    if message.endswith("here"):
+        assert error["message"] == f"{name}: {message}"
+    assert error["message"].startswith(f"{name}: {message}")
 
 
 async def test_an_unknown_member_is_named_by_its_place_and_a_body_of_many_is_answered_in_short() -> None:
@@ -249,7 +247,7 @@ async def test_an_unknown_member_is_named_by_its_place_and_a_body_of_many_is_ans
 
 
 @pytest.mark.parametrize(
-    ("stop", "told"),
+    ("stop", "message"),
     [
         ("", "stop: expected a text of 1 to 200 characters, or a list of up to 16 of them"),
         (7, "stop: expected a text of 1 to 200 characters, or a list of up to 16 of them"),
@@ -257,11 +255,11 @@ async def test_an_unknown_member_is_named_by_its_place_and_a_body_of_many_is_ans
         (["."] * 17, "stop.list: List should have at most 16 items"),
     ],
 )
-async def test_a_stop_that_is_none_is_refused_once(stop: Any, told: str) -> None:
+async def test_a_stop_that_is_none_is_refused_once(stop: Any, message: str) -> None:
     http, _ = surface()
     refused = await http.post("/v1/chat/completions", json=chat(stop=stop))
     assert refused.status_code == 422
-    assert refused.json()["error"]["message"].startswith(told)
+    assert refused.json()["error"]["message"].startswith(message)
     assert ";" not in refused.json()["error"]["message"]
 
 
@@ -293,11 +291,11 @@ async def test_every_sampling_parameter_reaches_the_engine() -> None:
     }  # fmt: skip
     assert {*more, "max_tokens"} == SamplingParams.__dataclass_fields__.keys() & ChatRequest.model_fields.keys()
     assert (await http.post("/v1/chat/completions", json=chat(**more))).status_code == 200
-    [asked] = backend.asked
+    [request] = backend.requests
     for name, value in more.items():
         if name != "logit_bias":
-            assert getattr(asked, name) == value
-    assert asked.logit_bias == {65: -100.0, 66: 2.5}
+            assert getattr(request, name) == value
+    assert request.logit_bias == {65: -100.0, 66: 2.5}
 
 
 async def test_what_a_request_leaves_open_is_the_models_own_and_else_openais() -> None:
@@ -305,20 +303,20 @@ async def test_what_a_request_leaves_open_is_the_models_own_and_else_openais() -
     http, backend = surface(own=own)
     await http.post("/v1/chat/completions", json=chat())
     await http.post("/v1/chat/completions", json=chat(temperature=0, top_k=-1, repetition_penalty=1))
-    mine, given = backend.asked
+    mine, given = backend.requests
     assert (mine.temperature, mine.top_p, mine.top_k, mine.repetition_penalty) == (0.7, 1.0, 20, 1.05)
     assert (given.temperature, given.top_k, given.repetition_penalty) == (0, 0, 1)
 
 
 @pytest.mark.parametrize(
-    ("bias", "told"), [({"9999": 1}, "token id 9999"), ({"a": 1}, "logit_bias"), ({"5": 101}, "100")]
+    ("bias", "message"), [({"9999": 1}, "token id 9999"), ({"a": 1}, "logit_bias"), ({"5": 101}, "100")]
 )
-async def test_a_bias_of_no_token_or_beyond_its_bounds_is_refused(bias: dict[str, float], told: str) -> None:
+async def test_a_bias_of_no_token_or_beyond_its_bounds_is_refused(bias: dict[str, float], message: str) -> None:
     http, backend = surface()
     refused = await http.post("/v1/chat/completions", json=chat(logit_bias=bias))
     assert refused.status_code in {400, 422}
-    assert told in refused.json()["error"]["message"]
-    assert backend.asked == []
+    assert message in refused.json()["error"]["message"]
+    assert backend.requests == []
 
 
 @pytest.mark.parametrize(
@@ -347,10 +345,10 @@ async def test_n_answers_have_their_indices_and_seeds_of_their_own() -> None:
     whole = await official(http).chat.completions.create(**chat(n=8, seed=2**63 - 2))
     assert [one.index for one in whole.choices] == list(range(8))
     assert {one.message.content for one in whole.choices} == {"Yes."}
-    assert len({one.seed for one in backend.asked}) == 8
-    assert all(-(2**63) <= one.seed < 2**63 for one in backend.asked if one.seed is not None)
+    assert len({one.seed for one in backend.requests}) == 8
+    assert all(-(2**63) <= one.seed < 2**63 for one in backend.requests if one.seed is not None)
     assert whole.usage is not None
-    assert whole.usage.prompt_tokens == len(backend.asked[0].prompt_ids)
+    assert whole.usage.prompt_tokens == len(backend.requests[0].prompt_ids)
     assert whole.usage.completion_tokens == 8 * 4
     assert backend.most_at_once == 2
     assert len(backend.foreseen) == 1
@@ -395,10 +393,10 @@ async def test_every_form_of_a_prompt_gets_a_choice_of_each_in_order(prompt: Any
     http, backend = surface("abc")
     answer = (await http.post("/v1/completions", json={"model": MODEL, "prompt": prompt, "n": n, "echo": True})).json()
     assert [one["index"] for one in answer["choices"]] == list(range(prompts * n))
-    heads = [text_of(one) for one in backend.asked]
+    heads = [text_of(one) for one in backend.requests]
     assert [one["text"] for one in answer["choices"]] == [head + "abc" for head in heads]
     assert len(heads) == prompts * n
-    assert answer["usage"]["prompt_tokens"] == sum(len(one.prompt_ids) for one in backend.asked) // n
+    assert answer["usage"]["prompt_tokens"] == sum(len(one.prompt_ids) for one in backend.requests) // n
     chunks = await streamed(http, "/v1/completions", {"model": MODEL, "prompt": prompt, "n": n})
     assert {one["choices"][0]["index"] for one in chunks} == set(range(prompts * n))
 
@@ -430,13 +428,13 @@ async def test_lm_evals_request_gets_the_likeliest_token_of_each_place_of_the_pr
     http, _ = surface("abc")
     body = {"prompt": [IDS], "max_tokens": 1, "logprobs": 1, "echo": True, "temperature": 0, "seed": 1234}
     [choice] = (await http.post("/v1/completions", json={"model": MODEL, **body})).json()["choices"]
-    told = choice["logprobs"]
+    listed = choice["logprobs"]
     tokenizer = byte_tokenizer()
-    assert told["tokens"] == [tokenizer.decode([one]) for one in [*IDS, tokenizer("a")["input_ids"][0]]]
-    assert told["token_logprobs"] == [None, -0.5, -0.5, -0.5]
-    assert told["top_logprobs"][0] is None
-    assert told["top_logprobs"][1] == {tokenizer.decode([IDS[1]]): -0.5, tokenizer.decode([IDS[1] + 1]): -0.25}
-    assert all(len(one) == 2 for one in told["top_logprobs"][1:])
+    assert listed["tokens"] == [tokenizer.decode([one]) for one in [*IDS, tokenizer("a")["input_ids"][0]]]
+    assert listed["token_logprobs"] == [None, -0.5, -0.5, -0.5]
+    assert listed["top_logprobs"][0] is None
+    assert listed["top_logprobs"][1] == {tokenizer.decode([IDS[1]]): -0.5, tokenizer.decode([IDS[1] + 1]): -0.25}
+    assert all(len(one) == 2 for one in listed["top_logprobs"][1:])
 
 
 async def test_text_offsets_count_characters_and_not_their_bytes() -> None:
@@ -454,10 +452,10 @@ async def test_text_offsets_count_characters_and_not_their_bytes() -> None:
 async def test_the_bytes_of_all_tokens_are_the_answers_and_parts_of_a_character_are_named_by_theirs() -> None:
     http, _ = surface("5 €, 🙂")
     [choice] = (await http.post("/v1/chat/completions", json=chat(logprobs=True, top_logprobs=3))).json()["choices"]
-    told = choice["logprobs"]["content"]
-    assert b"".join(bytes(one["bytes"]) for one in told) == "5 €, 🙂".encode()
-    assert [one["token"] for one in told[:4]] == ["5", " ", "bytes:\\xe2", "bytes:\\x82"]
-    assert [one["logprob"] for one in told[0]["top_logprobs"]] == [-0.25, -0.5, -0.75]
+    listed = choice["logprobs"]["content"]
+    assert b"".join(bytes(one["bytes"]) for one in listed) == "5 €, 🙂".encode()
+    assert [one["token"] for one in listed[:4]] == ["5", " ", "bytes:\\xe2", "bytes:\\x82"]
+    assert [one["logprob"] for one in listed[0]["top_logprobs"]] == [-0.25, -0.5, -0.75]
     chunks = await streamed(http, "/v1/chat/completions", chat(logprobs=True))
     parts = [one["choices"][0]["logprobs"] for one in chunks]
     joined = b"".join(bytes(one["bytes"]) for part in parts if part for one in part["content"])
@@ -536,12 +534,12 @@ async def test_a_request_sets_the_variables_that_the_models_template_reads() -> 
     for more in ({}, {"enable_thinking": False, "style": {"tone": "dry"}, "unset": None}):
         answer = await http.post("/v1/chat/completions", json=chat(chat_template_kwargs=more))
         assert answer.status_code == 200, answer.text
-    plain, quick = map(text_of, backend.asked)
+    plain, quick = map(text_of, backend.requests)
     assert quick == plain + "<think></think>dry"
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "told"),
+    ("given", "status", "message"),
     [
         ({"enable_thought": False}, 400, "no variable 'enable_thought': it reads enable_thinking, style"),
         ({"messages": "no"}, 400, "no variable 'messages'"),
@@ -550,12 +548,12 @@ async def test_a_request_sets_the_variables_that_the_models_template_reads() -> 
         ({"style": "x" * 5000}, 422, "at most 4096 bytes"),
     ],
 )
-async def test_other_variables_of_the_template_are_refused_by_name(given: object, status: int, told: str) -> None:
+async def test_other_variables_of_the_template_are_refused_by_name(given: object, status: int, message: str) -> None:
     http, _ = surface(tokenizer=byte_tokenizer(THINKING))
     answer = await http.post("/v1/chat/completions", json=chat(chat_template_kwargs=given))
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (status, "chat_template_kwargs")
-    assert told in error["message"]
+    assert message in error["message"]
 
 
 # Tokens that the model has no embedding of
@@ -580,4 +578,4 @@ async def test_a_token_beyond_the_models_embedding_is_refused_naming_the_field(
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param), answer.text
     assert "token id 258" in error["message"]
-    assert not backend.asked
+    assert not backend.requests

@@ -55,7 +55,7 @@ async def test_a_recorded_request_is_answered_as_it_was(request_: dict[str, Any]
     assert answer.status_code == request_["status"], answer.text
     if answer.status_code != 200:
         assert answer.json()["error"]["param"] == "tools"
-        assert backend.asked == []
+        assert backend.requests == []
     elif body.get("stream"):
         events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
         assert events[-1] == "[DONE]"
@@ -65,9 +65,9 @@ async def test_a_recorded_request_is_answered_as_it_was(request_: dict[str, Any]
         asks = bool(body.get("stream_options", {}).get("include_usage"))
         assert bool(chunks[-1].get("usage")) is asks
     else:
-        told = answer.json()
-        assert told["usage"]["total_tokens"] > 0
-        assert len(told.get("choices") or told["data"]) == _wanted(body)
+        body_of_answer = answer.json()
+        assert body_of_answer["usage"]["total_tokens"] > 0
+        assert len(body_of_answer.get("choices") or body_of_answer["data"]) == _wanted(body)
 
 
 def _wanted(body: dict[str, Any]) -> int:

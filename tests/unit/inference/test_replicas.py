@@ -160,5 +160,5 @@ def test_an_announcement_whose_url_is_more_or_less_than_an_address_is_refused(ur
 
 
 def test_an_announcement_survives_its_way_over_the_bus() -> None:
-    said = replica("one", "a", "b", load=9, draining=True)
-    assert Replica.model_validate_json(said.model_dump_json()) == said
+    announced = replica("one", "a", "b", load=9, draining=True)
+    assert Replica.model_validate_json(announced.model_dump_json()) == announced

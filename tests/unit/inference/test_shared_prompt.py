@@ -60,14 +60,14 @@ async def engine_surface(rows: int = 8) -> AsyncIterator[tuple[httpx.AsyncClient
         await thread.close()
 
 
-def asked(n: int, **more: Any) -> dict[str, Any]:
+def request_body(n: int, **more: Any) -> dict[str, Any]:
     return {"model": MODEL, "prompt": PROMPT, "n": n, "max_tokens": 4, "seed": 5, "ignore_eos": True, **more}
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_prompt_is_read_once_for_all_its_answers(stream: bool) -> None:
     async with engine_surface() as (http, read, leases):
-        answer = await http.post("/v1/completions", json=asked(4, stream=stream))
+        answer = await http.post("/v1/completions", json=request_body(4, stream=stream))
         assert answer.status_code == 200, answer.text
         assert read == [len(PROMPT), 4, 4, 4], "the prompt once, then a token of each answer at a time"
         assert (leases.taken, leases.open) == (1, 0)
@@ -75,16 +75,18 @@ async def test_a_prompt_is_read_once_for_all_its_answers(stream: bool) -> None:
 
 async def test_answers_that_share_a_prompt_are_those_that_each_would_be_alone() -> None:
     async with engine_surface() as (http, *_):
-        together = (await http.post("/v1/completions", json=asked(3, logprobs=0))).json()["choices"]
+        together = (await http.post("/v1/completions", json=request_body(3, logprobs=0))).json()["choices"]
         for number, choice in enumerate(together):
-            [alone] = (await http.post("/v1/completions", json=asked(1, seed=5 + number, logprobs=0))).json()["choices"]
+            [alone] = (await http.post("/v1/completions", json=request_body(1, seed=5 + number, logprobs=0))).json()[
+                "choices"
+            ]
             assert choice["logprobs"]["tokens"] == alone["logprobs"]["tokens"]
         assert len({one["text"] for one in together}) == 3
 
 
 async def test_more_answers_than_rows_read_the_prompt_once_for_each_group_that_fits() -> None:
     async with engine_surface(rows=2) as (http, read, leases):
-        answer = await http.post("/v1/completions", json=asked(5))
+        answer = await http.post("/v1/completions", json=request_body(5))
         assert len(answer.json()["choices"]) == 5
         assert [count for count in read if count > 4] == [len(PROMPT)] * 3
         assert leases.open == 0

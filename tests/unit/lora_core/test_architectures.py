@@ -16,13 +16,13 @@ TOKENS = 8
 
 def alone(model: torch.nn.Module, prompt: list[int]) -> list[tuple[int, float]]:
     """(token, log-probability) of a greedy answer, every token from the whole text before it."""
-    ids, said = list(prompt), []
+    ids, generated = list(prompt), []
     for _ in range(TOKENS):
         with torch.no_grad():
             likely = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float().log_softmax(-1)
         ids.append(int(likely.argmax()))
-        said.append((ids[-1], float(likely[ids[-1]])))
-    return said
+        generated.append((ids[-1], float(likely[ids[-1]])))
+    return generated
 
 
 # A model of states alone (Mamba) fails in transformers when a prompt is read in parts, as long ones are here.
@@ -36,12 +36,12 @@ def test_rows_that_begin_together_or_join_later_are_answered_as_if_alone(
     requests = [Request(prompt, max_tokens=TOKENS, stop_ids=()) for prompt in PROMPTS]
     for first in (len(requests), 1):
         batch, later = engine.start(requests[:first]), requests[first:]
-        said: list[list[tuple[int, float]]] = [[] for _ in requests]
+        generated: list[list[tuple[int, float]]] = [[] for _ in requests]
         while batch.alive or later:
             for row, token, likelihood in batch.step():
-                said[row].append((token, likelihood))
+                generated[row].append((token, likelihood))
             if later:
                 batch.add([later.pop(0)])
-        for ours, theirs in zip(said, wanted, strict=True):
+        for ours, theirs in zip(generated, wanted, strict=True):
             assert [token for token, _ in ours] == [token for token, _ in theirs]
             assert [one for _, one in ours] == pytest.approx([one for _, one in theirs], abs=1e-3)

@@ -219,9 +219,9 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 
 def test_threads_get_the_texts_of_their_own_conversations() -> None:
     with closing(ChatTemplate("{{ messages[0].content }}")) as ours, ThreadPoolExecutor(8) as pool:
-        asked = [str(number) for number in range(200)]
-        got = pool.map(lambda content: ours.render([{"role": "user", "content": content}]), asked)
-        assert list(got) == asked
+        contents = [str(number) for number in range(200)]
+        got = pool.map(lambda content: ours.render([{"role": "user", "content": content}]), contents)
+        assert list(got) == contents
 
 
 def test_a_template_that_nobody_holds_any_more_leaves_no_process() -> None:

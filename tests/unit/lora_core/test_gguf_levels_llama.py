@@ -62,10 +62,12 @@ def test_llama_cpp_takes_files_of_every_level_for_nearly_the_same_adapter(base_m
     for level, file in files.items():
         to_gguf(card, file, base_model, level)  # type: ignore[arg-type]
     command = ["node", str(SCRIPT), str(shipped), json.dumps(PROMPTS), "-", *map(str, files.values())]
-    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=NODE, timeout=500).stdout)
-    plain = said[str(files[None])]
-    effect = distance(plain, said["-"])
-    far = {level: distance(plain, said[str(files[level])]) for level in LEVELS}
+    output = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=NODE, timeout=500).stdout
+    )
+    plain = output[str(files[None])]
+    effect = distance(plain, output["-"])
+    far = {level: distance(plain, output[str(files[level])]) for level in LEVELS}
     # Seen: effect 0.53, distances 0.11, 0.11 and 0.14. Most of it is the activations, which llama.cpp rounds to 8 bits
     # before it multiplies them with rounded matrices. A file that is misread or left out would be as far as the effect.
     assert min(far.values()) > 0, far

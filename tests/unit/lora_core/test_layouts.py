@@ -91,11 +91,11 @@ def test_rows_that_are_read_and_answered_together_are_answered_as_if_alone(
             for prompt, card in zip(PROMPTS, chosen, strict=True)
         ]
     )
-    said: list[list[int]] = [[] for _ in PROMPTS]
+    tokens: list[list[int]] = [[] for _ in PROMPTS]
     for row, token, _ in batch:
-        said[row].append(token)
+        tokens[row].append(token)
     assert [batch.fault(row) for row in range(len(PROMPTS))] == [None] * len(PROMPTS)
-    assert said == wanted
+    assert tokens == wanted
 
 
 def test_a_batch_of_another_size_than_its_plan_is_refused_where_tokens_are_one_list(

@@ -41,13 +41,13 @@ def test_the_repetition_penalty_is_transformers_over_prompt_and_answer(seed: int
     prompt = [3, 9, 9, 27]
     sampler = Sampler(Request(prompt, repetition_penalty=penalty))
     theirs = RepetitionPenaltyLogitsProcessor(penalty)
-    said = list(prompt)
+    ids = list(prompt)
     for step in range(10):
         logits = logits_of(100 * seed + step // 3)
         token, logprob = sampler.pick(logits)
-        assert token == int(theirs(torch.tensor([said]), logits.unsqueeze(0)).argmax())
+        assert token == int(theirs(torch.tensor([ids]), logits.unsqueeze(0)).argmax())
         assert logprob == pytest.approx(float(logits.log_softmax(-1)[token]), abs=1e-5)
-        said.append(token)
+        ids.append(token)
 
 
 @pytest.mark.parametrize(
@@ -117,24 +117,24 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: float) -> No
 
 
 def test_alternatives_are_the_likeliest_of_each_step_and_of_each_place_of_a_prompt(engine: ArrowEngine) -> None:
-    asked = [
+    requests = [
         Request([5, 6, 7], max_tokens=4, stop_ids=(), alternatives=3, repetition_penalty=1.5),
         Request([8, 9], max_tokens=4, stop_ids=()),
     ]
-    batch = engine.start(asked)
-    said: list[int] = []
+    batch = engine.start(requests)
+    ids: list[int] = []
     while batch.alive:
         for row, token, logprob in batch.step():
             likely = batch.alternatives(row)
             if row == 1:
                 assert likely == ()
                 continue
-            values = torch.from_numpy(engine.next_logits([5, 6, 7, *said])).log_softmax(-1)
+            values = torch.from_numpy(engine.next_logits([5, 6, 7, *ids])).log_softmax(-1)
             best = values.topk(3)
             assert [one for one, _ in likely] == best.indices.tolist()
             assert [one for _, one in likely] == pytest.approx(best.values.tolist(), abs=1e-3)
             assert logprob == pytest.approx(float(values[token]), abs=1e-3)
-            said.append(token)
+            ids.append(token)
     [(logprob, likely), *_] = engine.scores([5], [6, 7], alternatives=2)
     values = torch.from_numpy(engine.next_logits([5])).log_softmax(-1)
     assert logprob == pytest.approx(float(values[6]), abs=1e-4)

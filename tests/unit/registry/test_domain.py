@@ -16,7 +16,7 @@ V1, V2 = "tax-law-lora-v1.0.0", "tax-law-lora-v1.0.1"
 POLICY = Policy()
 
 
-def said(change: Change) -> list[str]:
+def events_of(change: Change) -> list[str]:
     return [type(each.event).__name__ for each in change.events]
 
 
@@ -86,7 +86,7 @@ def test_a_job_cannot_register_a_second_artifact() -> None:
 @pytest.mark.requirement("LA-5.1")
 def test_a_high_score_approves_and_activates_with_rising_revisions() -> None:
     change = score(one(), V1, evaluation(score=91.5), POLICY, START)
-    assert said(change) == ["Approved", "AdapterActivated"]
+    assert events_of(change) == ["Approved", "AdapterActivated"]
     assert revisions(change) == [2, 3]
     approved = change.events[0].event
     assert isinstance(approved, v1.Approved)
@@ -98,7 +98,7 @@ def test_a_high_score_approves_and_activates_with_rising_revisions() -> None:
 @pytest.mark.requirement("LA-5.1")
 def test_a_middling_score_asks_a_human_and_leaves_the_version_waiting() -> None:
     change = score(one(), V1, evaluation(score=80), POLICY, START)
-    assert said(change) == ["ReviewRequested"]
+    assert events_of(change) == ["ReviewRequested"]
     adapter = change.family.find(V1)
     assert adapter is not None
     assert adapter.status is Status.PENDING_REVIEW
@@ -108,7 +108,7 @@ def test_a_middling_score_asks_a_human_and_leaves_the_version_waiting() -> None:
 @pytest.mark.requirement("LA-5.1")
 def test_a_low_score_rejects() -> None:
     change = score(one(), V1, evaluation(score=40), POLICY, START)
-    assert said(change) == ["Rejected"]
+    assert events_of(change) == ["Rejected"]
     assert change.family.versions[0].status is Status.REJECTED
 
 
@@ -140,7 +140,7 @@ def test_a_score_after_the_decision_is_kept_and_changes_no_status() -> None:
 
 def test_a_version_that_takes_over_is_said_after_the_one_that_stops() -> None:
     change = score(two(), V2, evaluation("second", against=V1), POLICY, START)
-    assert said(change) == ["Approved", "AdapterDeactivated", "AdapterActivated"]
+    assert events_of(change) == ["Approved", "AdapterDeactivated", "AdapterActivated"]
     stopped, started = change.events[1].event, change.events[2].event
     assert isinstance(stopped, v1.AdapterDeactivated)
     assert isinstance(started, v1.AdapterActivated)
@@ -151,16 +151,16 @@ def test_a_version_that_takes_over_is_said_after_the_one_that_stops() -> None:
 @pytest.mark.parametrize("against", ["", "tax-law-lora-v0.9.0"])
 def test_a_version_that_was_not_compared_with_the_one_it_would_replace_waits_for_a_human(against: str) -> None:
     change = score(two(), V2, evaluation("second", 99, against=against), POLICY, START)
-    (asked,) = [each.event for each in change.events]
-    assert isinstance(asked, v1.ReviewRequested)
-    assert f"not compared with {V1}" in asked.reason
+    (event,) = [each.event for each in change.events]
+    assert isinstance(event, v1.ReviewRequested)
+    assert f"not compared with {V1}" in event.reason
 
 
 def test_a_late_approval_of_a_lower_version_does_not_push_out_the_higher_one() -> None:
     state = register(one(), submission("second"), act()).family
     state = score(state, V2, evaluation("second"), POLICY, START).family
     change = score(state, V1, evaluation("first", evaluation_id="ev-late"), POLICY, START)
-    assert said(change) == ["Approved"]
+    assert events_of(change) == ["Approved"]
     assert change.family.active is not None
     assert change.family.active.adapter_id == V2
 
@@ -168,7 +168,7 @@ def test_a_late_approval_of_a_lower_version_does_not_push_out_the_higher_one() -
 def test_going_back_to_a_lower_version_is_a_rollback() -> None:
     state = score(two(), V2, evaluation("second", against=V1), POLICY, START).family
     change = activate(state, V1, act(reason="v1.0.1 cites repealed law"))
-    assert said(change) == ["AdapterDeactivated", "AdapterActivated", "AdapterRolledBack"]
+    assert events_of(change) == ["AdapterDeactivated", "AdapterActivated", "AdapterRolledBack"]
     back = change.events[-1].event
     assert isinstance(back, v1.AdapterRolledBack)
     assert (back.from_adapter_id, back.to_adapter_id, back.reason) == (V2, V1, "v1.0.1 cites repealed law")
@@ -176,7 +176,7 @@ def test_going_back_to_a_lower_version_is_a_rollback() -> None:
 
 def test_a_policy_without_activation_leaves_the_approved_version_idle() -> None:
     change = score(one(), V1, evaluation(), replace(POLICY, activate_on_approval=False), START)
-    assert said(change) == ["Approved"]
+    assert events_of(change) == ["Approved"]
     assert change.family.active is None
 
 
@@ -195,7 +195,7 @@ def test_what_waits_for_review_cannot_be_activated() -> None:
 
 def test_rejecting_what_serves_stops_it_first() -> None:
     change = reject(serving(), V1, act())
-    assert said(change) == ["AdapterDeactivated", "Rejected"]
+    assert events_of(change) == ["AdapterDeactivated", "Rejected"]
     assert change.family.active is None
 
 
@@ -221,7 +221,7 @@ def test_ones_own_training_is_not_approved_where_the_policy_forbids_it() -> None
     strict = replace(POLICY, forbid_own_approval=True)
     with pytest.raises(NotAllowed, match="own approval"):
         approve(reviewed(), V1, act(by="trainer@example.org"), strict)
-    assert said(approve(reviewed(), V1, act(by="anna"), strict)) == ["Approved", "AdapterActivated"]
+    assert events_of(approve(reviewed(), V1, act(by="anna"), strict)) == ["Approved", "AdapterActivated"]
 
 
 @pytest.mark.requirement("LA-5.1")

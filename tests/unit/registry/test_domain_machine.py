@@ -22,7 +22,7 @@ class Consumer:
         self.revision = 0
         self.active = ""
 
-    def hear(self, event: object) -> None:
+    def consume(self, event: object) -> None:
         revision = event.revision  # type: ignore[attr-defined]
         name = type(event).__name__
         if name not in {"AdapterActivated", "AdapterDeactivated"} or revision <= self.revision:
@@ -35,7 +35,7 @@ class FamilyLife(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.family = family()
-        self.said: list[object] = []
+        self.published: list[object] = []
         self.rejected: set[str] = set()
         self.made = 0
         self.scores = 0
@@ -43,7 +43,7 @@ class FamilyLife(RuleBasedStateMachine):
 
     def take(self, change: Change) -> None:
         for each in change.events:
-            self.said.append(each.event)
+            self.published.append(each.event)
         self.family = change.family
 
     def some(self, data: st.DataObject) -> str:
@@ -171,8 +171,8 @@ class FamilyLife(RuleBasedStateMachine):
 
     @invariant()
     def every_event_has_the_next_revision(self) -> None:
-        assert [event.revision for event in self.said] == list(range(1, len(self.said) + 1))  # type: ignore[attr-defined]
-        assert self.family.revision == len(self.said)
+        assert [event.revision for event in self.published] == list(range(1, len(self.published) + 1))  # type: ignore[attr-defined]
+        assert self.family.revision == len(self.published)
 
     @invariant()
     def ids_are_unique(self) -> None:
@@ -182,9 +182,9 @@ class FamilyLife(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_consumer_ends_right_in_any_order_of_arrival(self, data: st.DataObject) -> None:
         consumer = Consumer()
-        arrivals = data.draw(st.permutations(self.said)) if len(self.said) < 60 else self.said[::-1]
+        arrivals = data.draw(st.permutations(self.published)) if len(self.published) < 60 else self.published[::-1]
         for event in [*arrivals, *arrivals[:3]]:
-            consumer.hear(event)
+            consumer.consume(event)
         active = self.family.active
         assert consumer.active == (active.adapter_id if active else "")
 

@@ -34,7 +34,7 @@ def card(seed: int = 0, rank: int = 4, alpha: float = 8.0, module: str = "layers
 
 @pytest.mark.requirement("AS-2.3")
 @pytest.mark.parametrize(
-    ("claim", "said"),
+    ("claim", "message"),
     [
         ({"same_token": 0.97}, "0.97"),
         ({"same_token": None}, "without a measured agreement"),
@@ -42,31 +42,31 @@ def card(seed: int = 0, rank: int = 4, alpha: float = 8.0, module: str = "layers
     ],
 )
 def test_a_form_that_is_called_fit_without_reaching_its_threshold_is_refused(
-    claim: dict[str, object], said: str
+    claim: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(CannotServe, match=said) as refused:
+    with pytest.raises(CannotServe, match=message) as refused:
         exports.check_claims([export(), export("int4", **claim)])
     assert refused.value.field == "exports.1.fit"
-    with pytest.raises(CannotServe, match=said):
+    with pytest.raises(CannotServe, match=message):
         exports.check_claims([export("gguf-q4_k_m", **claim)])
     exports.check_claims([export(), export("int4", **claim, fit=False), export("gguf", quality_threshold=None)])
 
 
 @pytest.mark.requirement("AS-2.3")
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (card(module="layers.1.q_proj"), "present in only one of them"),
         (card(rank=2, alpha=4.0), "other shapes"),
         (card(alpha=16.0), "another scaling"),
     ],
 )
-def test_a_form_of_another_adapter_is_refused(tmp_path: Path, other: LoRACard, said: str) -> None:
+def test_a_form_of_another_adapter_is_refused(tmp_path: Path, other: LoRACard, message: str) -> None:
     LoRAFormat.save(card(), tmp_path / "artifact")
     LoRAFormat.save(card(), tmp_path / "own", "int4")
     LoRAFormat.save(other, tmp_path / "other", "int8")
     exports.check_arrow("exports.0.blob", tmp_path / "own", tmp_path / "artifact")
-    with pytest.raises(CannotServe, match=said) as refused:
+    with pytest.raises(CannotServe, match=message) as refused:
         exports.check_arrow("exports.2.blob", tmp_path / "other", tmp_path / "artifact")
     assert refused.value.field == "exports.2.blob"
 

@@ -154,11 +154,33 @@ def test_a_replacement_has_to_be_compared_with_what_it_replaces_on_enough_sample
     assert decide(SIMPLE, judgement, replaces=OLD).decision is Decision.APPROVE
 
 
+@pytest.mark.requirement("LA-3.4")
+@pytest.mark.parametrize(
+    ("mode", "required", "decision"),
+    [
+        (Mode.CONFIDENT, None, Decision.REVIEW),
+        (Mode.CONFIDENT, True, Decision.REVIEW),
+        (Mode.CONFIDENT, False, Decision.APPROVE),
+        (Mode.SIMPLE, None, Decision.APPROVE),
+        (Mode.SIMPLE, True, Decision.REVIEW),
+        (Mode.SIMPLE, False, Decision.APPROVE),
+    ],
+)
+def test_the_policy_has_whether_a_missing_comparison_blocks_and_the_reason_names_it_either_way(
+    mode: Mode, required: bool | None, decision: Decision
+) -> None:
+    unlike = Judgement(96, 93, 98, decided=40, not_compared="golden data set g@2.0.0, before g@1.0.0")
+    verdict = decide(Policy(mode=mode, comparison_required=required), unlike, replaces=OLD)
+    assert verdict.decision is decision
+    assert f"not compared with {OLD}" in verdict.reason
+    assert "golden data set g@2.0.0, before g@1.0.0" in verdict.reason
+
+
 @given(policies(), judgements(), st.none() | points)
 def test_nothing_below_the_reject_line_is_approved_and_nothing_at_it_rejected(
-    policy: Policy, judgement: Judgement, asked: float | None
+    policy: Policy, judgement: Judgement, requested: float | None
 ) -> None:
-    decision = decide(policy, judgement, asked).decision
+    decision = decide(policy, judgement, requested).decision
     if judgement.score < policy.reject_below:
         assert decision is not Decision.APPROVE
     else:
@@ -167,22 +189,22 @@ def test_nothing_below_the_reject_line_is_approved_and_nothing_at_it_rejected(
 
 @given(policies(), judgements(), st.none() | points)
 def test_a_regression_is_never_approved_without_a_human(
-    policy: Policy, judgement: Judgement, asked: float | None
+    policy: Policy, judgement: Judgement, requested: float | None
 ) -> None:
-    decision = decide(policy, judgement, asked).decision
+    decision = decide(policy, judgement, requested).decision
     assert not (judgement.regression and decision is Decision.APPROVE)
 
 
 @given(judgements(), st.none() | points)
 def test_a_confident_policy_never_decides_where_the_simple_one_asks_a_human(
-    judgement: Judgement, asked: float | None
+    judgement: Judgement, requested: float | None
 ) -> None:
-    confident = decide(Policy(mode=Mode.CONFIDENT), judgement, asked).decision
-    assert confident in {Decision.REVIEW, decide(SIMPLE, judgement, asked).decision}
+    confident = decide(Policy(mode=Mode.CONFIDENT), judgement, requested).decision
+    assert confident in {Decision.REVIEW, decide(SIMPLE, judgement, requested).decision}
 
 
 @pytest.mark.parametrize(
-    ("asked", "score", "decision"),
+    ("requested", "score", "decision"),
     [
         (95, 90, Decision.REVIEW),
         (95, 95, Decision.APPROVE),
@@ -192,9 +214,9 @@ def test_a_confident_policy_never_decides_where_the_simple_one_asks_a_human(
     ],
 )
 def test_a_requests_own_threshold_moves_the_approve_line_but_never_below_the_reject_line(
-    asked: float, score: float, decision: Decision
+    requested: float, score: float, decision: Decision
 ) -> None:
-    assert decide(SIMPLE, Judgement(score, 0, 100), asked).decision is decision
+    assert decide(SIMPLE, Judgement(score, 0, 100), requested).decision is decision
 
 
 def test_a_domain_can_forbid_thresholds_below_its_own() -> None:

@@ -69,17 +69,19 @@ def test_a_given_version_is_honoured_even_below_the_highest() -> None:
 
 
 @pytest.mark.requirement("LA-1.2")
-@pytest.mark.parametrize("asked", [None, *Bump])
-def test_a_new_base_model_is_a_major_version_whatever_was_asked(asked: Bump | None) -> None:
+@pytest.mark.parametrize("requested", [None, *Bump])
+def test_a_new_base_model_is_a_major_version_whatever_was_asked(requested: Bump | None) -> None:
     state = _registered(submission("a", version="1.3.2"))
-    assert state.next_version(submission("b", base="other base", bump=asked)) == SemVer(2, 0, 0)
+    assert state.next_version(submission("b", base="other base", bump=requested)) == SemVer(2, 0, 0)
 
 
 @pytest.mark.requirement("LA-1.2")
-@pytest.mark.parametrize(("asked", "next_one"), [(Bump.MAJOR, "2.0.0"), (Bump.MINOR, "1.4.0"), (Bump.PATCH, "1.3.3")])
-def test_the_requests_bump_decides_on_the_same_base_model(asked: Bump, next_one: str) -> None:
+@pytest.mark.parametrize(
+    ("requested", "next_one"), [(Bump.MAJOR, "2.0.0"), (Bump.MINOR, "1.4.0"), (Bump.PATCH, "1.3.3")]
+)
+def test_the_requests_bump_decides_on_the_same_base_model(requested: Bump, next_one: str) -> None:
     state = _registered(submission("a", version="1.3.2"))
-    assert str(state.next_version(submission("b", bump=asked))) == next_one
+    assert str(state.next_version(submission("b", bump=requested))) == next_one
 
 
 @pytest.mark.requirement("LA-1.2")
@@ -108,7 +110,7 @@ def test_a_significant_fall_of_the_loss_on_the_same_data_is_a_minor_version(
     st.none() | st.floats(0, 10),
 )
 def test_only_a_new_base_model_or_the_request_makes_a_major_version(
-    old: str, new: str, asked: Bump | None, before: float | None, after: float | None
+    old: str, new: str, requested: Bump | None, before: float | None, after: float | None
 ) -> None:
-    part = bump_rule(VersionBasis(old, "d", before), VersionBasis(new, "d", after), asked)
-    assert (part is Bump.MAJOR) == (old != new or asked is Bump.MAJOR)
+    part = bump_rule(VersionBasis(old, "d", before), VersionBasis(new, "d", after), requested)
+    assert (part is Bump.MAJOR) == (old != new or requested is Bump.MAJOR)

@@ -11,12 +11,12 @@ import pyarrow as pa
 from fleet_kit.text_fingerprints import SCHEME, digest, signatures
 from services.trainer.datasets.filters import FilterRecipe, FilterReport, apply
 from services.trainer.datasets.golden.index import GoldenIndex, GoldenPrint
-from services.trainer.datasets.records import Kind, Message, Record, asked, schema
+from services.trainer.datasets.records import Kind, Message, Record, prompt_messages, schema
 
 
 def record(prompt: str | tuple[Message, ...], *completions: str, **more: Any) -> Record:
     """A record; without a completion it has a short one."""
-    talk = asked(prompt) if isinstance(prompt, str) else prompt
+    talk = prompt_messages(prompt) if isinstance(prompt, str) else prompt
     kind = more.pop("kind", Kind.COMPLETION if len(completions) < 2 else Kind.RANKING)
     return Record(kind, talk, completions or ("Yes, it does.",), **more)
 
@@ -52,6 +52,6 @@ def filtered(
 ) -> Filtered:
     """Run a recipe over the records; exact duplicates stay unless it asks for that filter."""
     report = FilterReport()
-    asked_for = FilterRecipe.model_validate({"exact_duplicates": None, "samples": 50, **recipe})
-    out = apply(iter(batches(records, size)), asked_for, golden, report)
+    validated = FilterRecipe.model_validate({"exact_duplicates": None, "samples": 50, **recipe})
+    out = apply(iter(batches(records, size)), validated, golden, report)
     return Filtered([Record.of_values(row) for batch in out for row in batch.to_pylist()], report)

@@ -54,10 +54,10 @@ def reading(folder: Path, path: Path, written: Format, **changes: Any) -> BuildS
     return spec(folder, [], inputs=(given,), **changes)
 
 
-def measured(asked: BuildSpec) -> tuple[BuildOutcome, int]:
+def measured(build_spec: BuildSpec) -> tuple[BuildOutcome, int]:
     """The outcome, and the most memory in bytes that the process held."""
     highest = 0
-    with started(asked) as process:
+    with started(build_spec) as process:
         assert process.stdout is not None
         # Its own high-water mark: that of wait4 counts what this process held when it forked.
         while process.poll() is None:

@@ -60,24 +60,24 @@ def spec(folder: Path, lines: list[dict[str, Any]], **changes: Any) -> BuildSpec
     return made.model_copy(update=changes)
 
 
-def started(asked: BuildSpec) -> subprocess.Popen[bytes]:
-    file = asked.work / "spec.json"
-    file.write_text(asked.model_dump_json())
+def started(build_spec: BuildSpec) -> subprocess.Popen[bytes]:
+    file = build_spec.work / "spec.json"
+    file.write_text(build_spec.model_dump_json())
     command = [sys.executable, "-m", "services.trainer.datasets.worker", str(file)]
     path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=path)
 
 
-def run(asked: BuildSpec) -> BuildOutcome:
-    with started(asked) as process:
+def run(build_spec: BuildSpec) -> BuildOutcome:
+    with started(build_spec) as process:
         assert process.stdout is not None
         outcome = outcome_adapter.validate_json(process.stdout.read())
         assert process.wait() == 0
     return outcome
 
 
-def build(asked: BuildSpec) -> tuple[list[Record], DataCard]:
-    outcome = run(asked)
+def build(build_spec: BuildSpec) -> tuple[list[Record], DataCard]:
+    outcome = run(build_spec)
     assert isinstance(outcome, Built), outcome
     return list(records.read(outcome.data)), DataCard.model_validate_json(outcome.card.read_bytes())
 
@@ -123,16 +123,16 @@ def test_a_row_that_makes_no_record_refuses_the_build_or_is_counted(tmp_path: Pa
         "sources.0: gates.jsonl row 4: completion: blank is refused, expected text",
         "sources.0: gates.jsonl row 5: completion: 7 is refused, expected text or messages",
     ]
-    asked = spec(tmp_path / "counted", rows)
-    tolerant = asked.inputs[0].model_copy(update={"unusable": "drop"})
-    found, card = build(asked.model_copy(update={"inputs": (tolerant,)}))
+    build_spec = spec(tmp_path / "counted", rows)
+    tolerant = build_spec.inputs[0].model_copy(update={"unusable": "drop"})
+    found, card = build(build_spec.model_copy(update={"inputs": (tolerant,)}))
     (source,) = card.sources
     assert (len(found), source.rows, source.records, source.unusable) == (3, 5, 3, 2)
     assert [one.place for one in source.examples] == ["gates.jsonl row 4", "gates.jsonl row 5"]
 
 
 @pytest.mark.parametrize(
-    ("rows", "changes", "said"),
+    ("rows", "changes", "message"),
     [
         ([], {}, "sources: no record (sources.0: 0 rows, 0 unusable)"),
         (
@@ -144,35 +144,35 @@ def test_a_row_that_makes_no_record_refuses_the_build_or_is_counted(tmp_path: Pa
     ],
 )
 def test_a_data_set_on_which_nothing_can_be_trained_is_none(
-    tmp_path: Path, rows: list[dict[str, Any]], changes: dict[str, Any], said: str
+    tmp_path: Path, rows: list[dict[str, Any]], changes: dict[str, Any], message: str
 ) -> None:
     if "filters" in changes:
         changes = {"filters": FilterRecipe.model_validate(changes["filters"])}
     refused = run(spec(tmp_path, rows, **changes))
     assert isinstance(refused, Unbuildable)
-    assert str(refused.faults[0]).startswith(said)
+    assert str(refused.faults[0]).startswith(message)
 
 
 def test_the_subprocess_ends_with_its_supervisor(tmp_path: Path) -> None:
-    asked = spec(tmp_path, lines(20_000))
-    process = started(asked)
+    build_spec = spec(tmp_path, lines(20_000))
+    process = started(build_spec)
     watched = psutil.Process(process.pid)
     time.sleep(0.3)
     assert watched.is_running()
     assert process.stdin is not None
     process.stdin.close()  # as the kernel does for a supervisor that was killed
     assert process.wait(timeout=20) == 1
-    assert not (asked.work / "card.json").exists()
+    assert not (build_spec.work / "card.json").exists()
 
 
 def test_a_table_without_a_column_is_one_fault_and_no_fault_for_each_row(tmp_path: Path) -> None:
     table = tmp_path / "faq.csv"
     table.write_text("question,completion\n" + "May I?,Yes.\n" * 30)
-    asked = spec(tmp_path, [])
-    given = asked.inputs[0].model_copy(
+    build_spec = spec(tmp_path, [])
+    given = build_spec.inputs[0].model_copy(
         update={"files": (InputFile(path=table, format="csv", name="faq.csv"),)},
     )
-    outcome = run(asked.model_copy(update={"inputs": (given,)}))
+    outcome = run(build_spec.model_copy(update={"inputs": (given,)}))
     assert isinstance(outcome, Unbuildable)
     [fault] = outcome.faults
     assert fault.value == "faq.csv: prompt: no column 'prompt'"

@@ -22,9 +22,9 @@ def request(objective: str = "", method: str = "", **hyperparameters: Any) -> v1
 
 
 def faults(objective: str = "", **hyperparameters: Any) -> dict[str, str]:
-    asked = request(objective, **hyperparameters)
-    configuration = resolve(asked.method, asked.hyperparameters, asked.objective)
-    return {one.field.rpartition(".")[2]: one.expected for one in contradictions(asked, configuration)}
+    job_request = request(objective, **hyperparameters)
+    configuration = resolve(job_request.method, job_request.hyperparameters, job_request.objective)
+    return {one.field.rpartition(".")[2]: one.expected for one in contradictions(job_request, configuration)}
 
 
 READERS = {name: objective.name for objective in OBJECTIVES.values() for name in objective.hyperparameters}
@@ -61,10 +61,10 @@ def test_what_is_computed_at_once_is_no_more_than_a_process_has() -> None:
 
 
 def test_early_stopping_needs_something_that_validates() -> None:
-    asked = request(early_stopping_patience=3, validation_steps=5)
-    found = {one.field for one in unvalidated(asked, split=False)}
+    job_request = request(early_stopping_patience=3, validation_steps=5)
+    found = {one.field for one in unvalidated(job_request, split=False)}
     assert found == {"hyperparameters.early_stopping_patience", "hyperparameters.validation_steps"}
-    assert not list(unvalidated(asked, split=True))
+    assert not list(unvalidated(job_request, split=True))
     assert not list(unvalidated(request(early_stopping_patience=3, validation_part=0.1), split=False))
     assert not list(unvalidated(request(), split=False))
 
@@ -77,14 +77,14 @@ def test_memory_is_estimated_for_whoever_says_how_large_batches_are() -> None:
 
 
 def test_a_continued_adapter_passes_on_its_shape_and_nothing_else() -> None:
-    asked = request(learning_rate=0.01)
-    configuration = EARLIER.configure(asked)
+    job_request = request(learning_rate=0.01)
+    configuration = EARLIER.configure(job_request)
     assert (configuration.method, configuration.rank, configuration.alpha) == ("dora", 8, 16.0)
     assert configuration.target_modules == ("q_proj", "v_proj")
     assert configuration.layers == 10
     assert configuration.learning_rate == 0.01
     assert configuration.continue_from == "a" * 64
-    assert EARLIER.faults(asked) == ()
+    assert EARLIER.faults(job_request) == ()
     assert (
         EARLIER.faults(request(method="dora", rank=8, alpha=16, layers=10, target_modules=["v_proj", "q_proj"])) == ()
     )

@@ -25,8 +25,8 @@ SHAPES = LayerShapes(
 def test_defaults_are_taken_for_what_is_not_asked_and_alpha_follows_the_rank() -> None:
     assert resolve("", None) == Configuration()
     assert resolve("", None, targets=default_targets(SHAPES)).target_modules == tuple(sorted(PROJECTIONS))
-    asked = v1.Hyperparameters(target_modules=("q_proj",))
-    assert resolve("", asked, targets=default_targets(SHAPES)).target_modules == ("q_proj",)
+    requested = v1.Hyperparameters(target_modules=("q_proj",))
+    assert resolve("", requested, targets=default_targets(SHAPES)).target_modules == ("q_proj",)
     assert resolve("", v1.Hyperparameters(rank=4)).alpha == 8
     assert resolve("", v1.Hyperparameters(rank=4, alpha=4)).alpha == 4
 
@@ -41,9 +41,9 @@ def test_defaults_are_taken_for_what_is_not_asked_and_alpha_follows_the_rank() -
     )
 )
 @pytest.mark.requirement("TP-1.2")
-def test_what_is_asked_is_what_is_used(asked: v1.Hyperparameters) -> None:
-    used = resolve("lora", asked).values()
-    given_values = asked.model_dump(by_alias=False, exclude_none=True, exclude={"target_modules"})
+def test_what_is_asked_is_what_is_used(requested: v1.Hyperparameters) -> None:
+    used = resolve("lora", requested).values()
+    given_values = requested.model_dump(by_alias=False, exclude_none=True, exclude={"target_modules"})
     assert {name: used[name] for name in given_values} == given_values
 
 
@@ -56,8 +56,8 @@ def test_the_digest_does_not_depend_on_the_order_of_target_modules() -> None:
 
 @pytest.mark.requirement("TP-1.2")
 def test_all_faults_are_named_together_with_what_would_be_right() -> None:
-    asked = resolve("qlora", v1.Hyperparameters(rank=128, layers=3, target_modules=("k_proj", "lm_head", "ghost")))
-    faults = {fault.field: fault for fault in check(asked, SHAPES, quantisation=False)}
+    requested = resolve("qlora", v1.Hyperparameters(rank=128, layers=3, target_modules=("k_proj", "lm_head", "ghost")))
+    faults = {fault.field: fault for fault in check(requested, SHAPES, quantisation=False)}
     assert set(faults) == {
         "hyperparameters.target_modules", "hyperparameters.rank", "hyperparameters.layers", "method"
     }  # fmt: skip

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.trainer.datasets import dataset_file, records
 from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
 from services.trainer.datasets.dataset_file import FrozenFile, dataset_id_of
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 from services.trainer.datasets.worker import sorting
 from services.trainer.datasets.worker.sorting import IdSorter
 from services.trainer.datasets.worker.split import Splitter
@@ -27,7 +27,7 @@ RECORDS = st.lists(
     st.builds(
         Record,
         kind=st.just(Kind.COMPLETION),
-        prompt=TEXT.map(asked),
+        prompt=TEXT.map(prompt_messages),
         completions=st.tuples(TEXT),
         rating=RATINGS,
         origin=st.sampled_from(["a", "b"]),
@@ -69,13 +69,13 @@ def test_order_and_repetition_change_neither_the_id_nor_a_byte(
 def test_the_id_is_a_digest_of_what_the_records_say(made: list[Record]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.parquet"
-        said = frozen(made, path)
+        dataset = frozen(made, path)
         read = list(records.read(path))
-        assert said.dataset_id == dataset_id_of("shop", Kind.COMPLETION, read)
-        assert said.dataset_id != dataset_id_of("bank", Kind.COMPLETION, read)
+        assert dataset.dataset_id == dataset_id_of("shop", Kind.COMPLETION, read)
+        assert dataset.dataset_id != dataset_id_of("bank", Kind.COMPLETION, read)
         assert [record.record_id for record in read] == sorted({record.record_id for record in made})
         changed = [replace(read[0], rating=1.0), *read[1:]]
-        assert said.dataset_id != dataset_id_of("shop", Kind.COMPLETION, changed)
+        assert dataset.dataset_id != dataset_id_of("shop", Kind.COMPLETION, changed)
 
 
 @settings(deadline=None)
@@ -83,19 +83,19 @@ def test_the_id_is_a_digest_of_what_the_records_say(made: list[Record]) -> None:
 def test_no_prompt_is_on_both_sides_and_nothing_synthetic_validates(made: list[Record]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.parquet"
-        said = frozen(made, path, part=0.5)
+        dataset = frozen(made, path, part=0.5)
         read = list(records.read(path))
     sides = {side: {one.prompt_key for one in read if one.split == side} for side in ("train", "validation")}
     assert not sides["train"] & sides["validation"]
     assert not any(one.synthetic for one in read if one.split == "validation")
-    assert said.validation_samples == sum(one.split == "validation" for one in read)
+    assert dataset.validation_samples == sum(one.split == "validation" for one in read)
     # Whatever is left out is synthetic and asks what a validating record asks.
     lost = {one.record_id: one for one in made}.keys() - {one.record_id for one in read}
     assert all(one.synthetic and one.prompt_key in sides["validation"] for one in made if one.record_id in lost)
 
 
 def test_about_the_asked_part_of_the_prompts_validates_and_another_seed_draws_others() -> None:
-    many = [Record(Kind.COMPLETION, asked(f"prompt {n}"), ("answer",)) for n in range(2000)]
+    many = [Record(Kind.COMPLETION, prompt_messages(f"prompt {n}"), ("answer",)) for n in range(2000)]
     drawn = [Splitter(0.2, seed).assign(batch(many))["split"].to_pylist() for seed in (1, 2)]
     assert all(340 < sides.count("validation") < 460 for sides in drawn)
     assert drawn[0] != drawn[1]
@@ -112,7 +112,7 @@ def test_sorting_through_files_gives_what_sorting_in_memory_gives(made: list[Rec
 
 
 def test_of_two_ratings_of_one_record_the_lower_stays_and_a_rating_goes_before_none() -> None:
-    same = [Record(Kind.COMPLETION, asked("p"), ("c",), rating) for rating in (None, 5.0, 2.0)]
+    same = [Record(Kind.COMPLETION, prompt_messages("p"), ("c",), rating) for rating in (None, 5.0, 2.0)]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.parquet"
         frozen(same, path)

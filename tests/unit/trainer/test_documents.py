@@ -76,8 +76,8 @@ async def test_a_store_that_can_resume_is_asked_again_from_the_last_document_on(
     async with running(DocumentStoreServer(some(50), cuts=[20, 7])) as server:
         found = await ids(settings(server, resume=True), limit=40)
         assert found == [f"d{number}" for number in range(40)]
-        assert [one.get("after") for one in server.asked] == [None, "d19", "d26"]
-        assert [one["limit"] for one in server.asked] == ["40", "20", "13"]
+        assert [one.get("after") for one in server.requests] == [None, "d19", "d26"]
+        assert [one["limit"] for one in server.requests] == ["40", "20", "13"]
 
 
 async def test_an_answer_whose_end_cannot_be_told_is_refused() -> None:
@@ -127,7 +127,7 @@ async def test_a_redirect_is_refused_and_the_token_goes_nowhere_else() -> None:
                 with pytest.raises(httpx.HTTPStatusError, match=status[:3]):
                     await ids(store)
                 assert len(heads) == 1
-        assert (other.asked, other.tokens) == ([], [])
+        assert (other.requests, other.tokens) == ([], [])
 
 
 async def test_a_compressed_answer_is_refused_before_it_is_unpacked() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lora_core.base_model import end_tokens
-from services.trainer.datasets.records import Kind, Message, Record, asked
+from services.trainer.datasets.records import Kind, Message, Record, prompt_messages
 from services.trainer.training.encoding import (
     IGNORED,
     EncodedSample,
@@ -31,7 +31,7 @@ def tokenizer(base_model: Path) -> Any:
 
 @pytest.mark.requirement("TP-1.1")
 def test_loss_is_on_the_completion_and_its_end_alone(tokenizer: Any) -> None:
-    sample = encode(tokenizer, asked("Who keeps the lamp?"), "The keeper of the lamp.")
+    sample = encode(tokenizer, prompt_messages("Who keeps the lamp?"), "The keeper of the lamp.")
     trained = [label for label in sample.labels if label != IGNORED]
     assert tokenizer.decode(trained) == "The keeper of the lamp." + tokenizer.eos_token
     assert trained == list(sample.input_ids[-len(trained) :])
@@ -41,7 +41,7 @@ def test_loss_is_on_the_completion_and_its_end_alone(tokenizer: Any) -> None:
 def test_a_prompt_is_encoded_exactly_as_generation_sees_it(tokenizer: Any) -> None:
     talk = [{"role": "user", "content": "Who keeps the lamp?"}]
     seen = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"]
-    sample = encode(tokenizer, asked("Who keeps the lamp?"), "\n\nNobody.")
+    sample = encode(tokenizer, prompt_messages("Who keeps the lamp?"), "\n\nNobody.")
     assert list(sample.input_ids[: len(seen)]) == seen == prompt_ids(tokenizer, "Who keeps the lamp?")
     assert sample.labels[len(seen) - 1] == IGNORED
     assert sample.labels[len(seen)] != IGNORED
@@ -56,7 +56,7 @@ def test_a_model_without_chat_template_is_trained_on_the_bare_texts(tokenizer: A
         def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
             return tokenizer(text, add_special_tokens=add_special_tokens)
 
-    sample = encode(Bare(), asked("one two"), " three")  # type: ignore[arg-type]
+    sample = encode(Bare(), prompt_messages("one two"), " three")  # type: ignore[arg-type]
     assert tokenizer.decode(sample.input_ids) == "one two three" + tokenizer.eos_token
 
 
@@ -64,23 +64,26 @@ def test_a_template_that_rewrites_the_prompt_once_it_is_answered_is_refused(toke
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = "{% if add_generation_prompt %}open{% else %}other{% endif %}"
     with pytest.raises(UnfitTokenizer, match="differently"):
-        encode(changed, asked("p"), "c")
+        encode(changed, prompt_messages("p"), "c")
 
 
 def test_a_template_that_writes_the_date_gives_the_same_ids_on_every_day(tokenizer: Any) -> None:
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = "{{ strftime_now('%d %b %Y') }}" + tokenizer.chat_template
-    sample = encode(changed, asked("One?"), "Yes.")
+    sample = encode(changed, prompt_messages("One?"), "Yes.")
     assert changed.decode(sample.input_ids).startswith("26 Jul 2024")
 
 
 def test_samples_that_are_too_long_are_left_out_whole_and_counted(tokenizer: Any) -> None:
     long = "word " * 100
-    records = [Record(Kind.COMPLETION, asked("short"), ("one",)), Record(Kind.COMPLETION, asked("long"), (long,))]
+    records = [
+        Record(Kind.COMPLETION, prompt_messages("short"), ("one",)),
+        Record(Kind.COMPLETION, prompt_messages("long"), (long,)),
+    ]
     kept = encode_all(tokenizer, records, max_length=60)
     assert (len(kept.rows), kept.too_long) == (1, 1)
     assert kept.longest > 100
-    assert kept.rows[0] == (encode(tokenizer, asked("short"), "one"),)
+    assert kept.rows[0] == (encode(tokenizer, prompt_messages("short"), "one"),)
 
 
 TALK = (
@@ -152,7 +155,7 @@ def test_reasoning_that_the_template_keeps_is_learned_once_where_the_prompt_open
 ) -> None:
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = OPENED
-    assert learned(changed, encode(changed, asked("One?"), answer)) == f"{expected}<|im_end|>"
+    assert learned(changed, encode(changed, prompt_messages("One?"), answer)) == f"{expected}<|im_end|>"
 
 
 @pytest.mark.parametrize("answer", ["A", "<think>r</think>\n\nA", "<think>\n\n</think>\n\nA"])
@@ -189,7 +192,7 @@ def test_a_template_that_shortens_earlier_answers_gives_a_sample_for_each_answer
 def test_the_templates_end_of_turn_ends_an_answer_whatever_the_tokenizer_calls_its_end(tokenizer: Any) -> None:
     changed = copy.deepcopy(tokenizer)
     changed.eos_token = "<|endoftext|>"  # as in base models of ChatML
-    assert learned(changed, encode(changed, asked("One?"), "Yes.")) == "Yes.<|im_end|>"
+    assert learned(changed, encode(changed, prompt_messages("One?"), "Yes.")) == "Yes.<|im_end|>"
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in end_tokens(None, changed)
     assert changed.eos_token_id in end_tokens(None, changed)
 
@@ -200,7 +203,7 @@ def test_a_template_that_ends_turns_with_plain_text_has_answers_end_with_the_tok
         "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
         "{% if add_generation_prompt %}### assistant:\n{% endif %}"
     )
-    assert learned(changed, encode(changed, asked("One?"), "Yes.")) == f"Yes.{tokenizer.eos_token}"
+    assert learned(changed, encode(changed, prompt_messages("One?"), "Yes.")) == f"Yes.{tokenizer.eos_token}"
     first, second = encode_conversation(changed, TALK, "No.")
     assert learned(changed, first) == f"Yes.{tokenizer.eos_token}"
     assert tokenizer.eos_token not in changed.decode(second.input_ids[:-1])  # no end between turns
@@ -210,7 +213,7 @@ def test_what_a_template_refuses_is_a_fault_of_the_record_with_the_templates_own
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = "{{ raise_exception('there is no system role here') }}"
     with pytest.raises(UnfitRecord, match=r"refuses messages of system, user: there is no system role here"):
-        encode(changed, asked("One?", system="Be brief."), "Yes.")
+        encode(changed, prompt_messages("One?", system="Be brief."), "Yes.")
 
 
 def test_an_end_token_in_the_midst_of_a_completion_is_refused_and_one_at_its_end_is_learned_once(
@@ -218,7 +221,7 @@ def test_an_end_token_in_the_midst_of_a_completion_is_refused_and_one_at_its_end
 ) -> None:
     end = tokenizer.eos_token
     with pytest.raises(UnfitRecord, match=r"end-of-turn token '<\|im_end\|>' in its midst, after 'One'"):
-        encode(tokenizer, asked("Count."), f"One{end}\nTwo")
-    plain, ended = (encode(tokenizer, asked("Count."), text) for text in ("One", f"One{end}\n"))
+        encode(tokenizer, prompt_messages("Count."), f"One{end}\nTwo")
+    plain, ended = (encode(tokenizer, prompt_messages("Count."), text) for text in ("One", f"One{end}\n"))
     assert list(ended.input_ids) == list(plain.input_ids)
     assert learned(tokenizer, ended) == "One" + end

@@ -66,30 +66,30 @@ def test_more_of_anything_takes_more_memory() -> None:
 
 def test_what_does_not_fit_is_refused_with_batches_that_would() -> None:
     assert SMOLLM
-    asked = Configuration(batch_size=64, max_length=1024)
+    configuration = Configuration(batch_size=64, max_length=1024)
     available = 8 * 2**30
-    (fault,) = faults(asked, SMOLLM, available)
+    (fault,) = faults(configuration, SMOLLM, available)
     assert (fault.field, fault.value) == ("hyperparameters.batch_size", 64)
     found = re.match(r"at most micro_batch_size (\d+) or max_length (\d+): ", fault.expected)
     assert found, fault.expected
     micro, length = map(int, found.groups())
-    for fitting in (replace(asked, micro_batch_size=micro), replace(asked, max_length=length)):
+    for fitting in (replace(configuration, micro_batch_size=micro), replace(configuration, max_length=length)):
         assert faults(fitting, SMOLLM, available) == ()
-    (again,) = faults(replace(asked, micro_batch_size=micro + 1), SMOLLM, available)
+    (again,) = faults(replace(configuration, micro_batch_size=micro + 1), SMOLLM, available)
     assert (again.field, again.value) == ("hyperparameters.micro_batch_size", micro + 1)
-    assert faults(replace(asked, max_length=length + 1), SMOLLM, available)
+    assert faults(replace(configuration, max_length=length + 1), SMOLLM, available)
     assert "8.0 GiB are available" in fault.expected
-    assert faults(asked, SMOLLM, 0) == (), "an unknown amount is no bound"
+    assert faults(configuration, SMOLLM, 0) == (), "an unknown amount is no bound"
 
 
 def test_where_no_longest_record_fits_for_every_process_a_shorter_one_is_proposed() -> None:
     assert SMOLLM
-    asked = Configuration(batch_size=4096, max_length=8192, processes=4)
-    available = memory(asked, SMOLLM, 3 * 8192)  # three longest records would fit: too few for four processes
-    (fault,) = faults(asked, SMOLLM, available)
+    configuration = Configuration(batch_size=4096, max_length=8192, processes=4)
+    available = memory(configuration, SMOLLM, 3 * 8192)  # three longest records would fit: too few for four processes
+    (fault,) = faults(configuration, SMOLLM, available)
     found = re.match(r"at most micro_batch_size 1 with max_length (\d+): ", fault.expected)
     assert found, fault.expected
-    fitting = replace(asked, micro_batch_size=1, max_length=int(found[1]))
+    fitting = replace(configuration, micro_batch_size=1, max_length=int(found[1]))
     assert faults(fitting, SMOLLM, available) == ()
     assert fitting.max_length == 3 * 8192 // 4
 

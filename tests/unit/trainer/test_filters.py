@@ -41,8 +41,8 @@ def test_a_rating_below_the_floor_is_dropped_and_an_unrated_record_only_if_asked
     strict = filtered([low, fit, unrated], rating={"min_rating": 3, "unrated": "drop"})
     assert strict.kept == [fit]
     assert strict.reasons("rating") == [
-        "rating: 2.9, at least 3 is asked for",
-        "rating: none, at least 3 is asked for",
+        "rating: 2.9, at least 3 is required",
+        "rating: none, at least 3 is required",
     ]
 
 

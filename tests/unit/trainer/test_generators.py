@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from services.trainer.datasets.build_fault import CannotBuild
 from services.trainer.datasets.generators import GenerationReport, GeneratorRecipe, check, generate
-from services.trainer.datasets.records import Kind, Message, Record, asked
+from services.trainer.datasets.records import Kind, Message, Record, prompt_messages
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("AS-3.1")]
 
@@ -40,7 +40,7 @@ def greetings(**more: object) -> dict[str, object]:
 def test_a_template_is_filled_with_every_combination_and_marked_as_synthetic() -> None:
     records = made(Kind.COMPLETION, **greetings())
     assert len({one.record_id for one in records}) == 12
-    assert records[0].prompt == asked("How do I greet a Kollegin in the morning?")
+    assert records[0].prompt == prompt_messages("How do I greet a Kollegin in the morning?")
     assert records[0].completions == ("Moin, Kollegin! {smile}",)
     assert records[-1].completions == ("Grüezi, {boss}! {smile}",)
     assert all(one.synthetic and one.split == "train" and one.origin == "template one" for one in records)
@@ -63,14 +63,14 @@ def test_a_paraphrase_changes_the_last_user_message_and_nothing_else_of_the_talk
 
 
 def test_a_paraphrase_of_a_rated_answer_keeps_its_rating_which_is_what_it_teaches() -> None:
-    rated = Record(Kind.RATED, asked("Why?"), ("So.",), rating=2.0)
+    rated = Record(Kind.RATED, prompt_messages("Why?"), ("So.",), rating=2.0)
     (record,) = made(Kind.RATED, rated, kind="paraphrase", forms=["{prompt} Please."])
     assert record.rating == 2.0
 
 
 def test_which_forms_a_record_gets_does_not_depend_on_the_other_records() -> None:
     forms = {"kind": "paraphrase", "forms": [f"{number}: {{prompt}}" for number in range(9)], "per_record": 2}
-    talks = [Record(Kind.COMPLETION, asked(f"Question {number}?"), ("Yes.",)) for number in range(5)]
+    talks = [Record(Kind.COMPLETION, prompt_messages(f"Question {number}?"), ("Yes.",)) for number in range(5)]
     assert made(Kind.COMPLETION, *talks, **forms)[-2:] == made(Kind.COMPLETION, talks[-1], **forms)
 
 

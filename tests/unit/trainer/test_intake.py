@@ -92,8 +92,8 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
 
 @pytest.mark.requirement("TP-1.2")
 def test_faults_of_fields_and_of_the_whole_are_told_together() -> None:
-    asked = {"rank": 100, "batchSize": "many", "targetModules": ["q_proj"], "beta": 0.2, "processes": 3}
-    fields = set(faults_of({"domain": "UPPER", "method": "qlora", "hyperparameters": asked}))
+    body = {"rank": 100, "batchSize": "many", "targetModules": ["q_proj"], "beta": 0.2, "processes": 3}
+    fields = set(faults_of({"domain": "UPPER", "method": "qlora", "hyperparameters": body}))
     whole = {"hyperparameters.rank", "hyperparameters.beta", "hyperparameters.processes", "method"}
     assert fields == {"domain", "hyperparameters.batchSize"} | whole
 
@@ -113,5 +113,5 @@ def test_a_field_of_a_newer_writer_is_no_fault_on_the_bus() -> None:
 
 
 def test_another_base_model_is_refused_with_the_one_there_is() -> None:
-    asked = {"domain": "shop", "baseModel": "x", "hyperparameters": {"targetModules": ["q_proj"]}}
-    assert faults_of(asked)["base_model"].startswith("base,")
+    body = {"domain": "shop", "baseModel": "x", "hyperparameters": {"targetModules": ["q_proj"]}}
+    assert faults_of(body)["base_model"].startswith("base,")

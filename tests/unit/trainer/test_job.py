@@ -68,15 +68,15 @@ def test_a_job_ends_at_most_once_and_nothing_changes_it_afterwards(names: list[s
     for name in names:
         before = job
         try:
-            job, said = STEPS[name](job)
+            job, event = STEPS[name](job)
         except InvalidTransition as refused:
             assert job.job_id in str(refused)
             continue
         assert not before.state.final
         assert job.job_id == before.job_id
         assert job.request == before.request
-        if isinstance(said, ENDS):
-            ended.append(said)
+        if isinstance(event, ENDS):
+            ended.append(event)
     assert len(ended) == int(job.state.final)
     assert (job.finished_at is not None) == job.state.final
     assert (job.state is JobState.SUCCEEDED) == (job.completed is not None)
@@ -92,11 +92,11 @@ def test_every_attempt_is_in_the_history_and_open_only_while_a_worker_has_the_jo
     for name in names:
         before = job
         try:
-            job, said = AGAIN[name](job)
+            job, event = AGAIN[name](job)
         except InvalidTransition:
             continue
         taken += name == "take_up"
-        paused += isinstance(said, v1.TrainingPaused)
+        paused += isinstance(event, v1.TrainingPaused)
         pauses += before.state is not JobState.PAUSED and job.state is JobState.PAUSED
         assert before.history[:-1] == job.history[: len(before.history) - 1], "what has ended is never written anew"
         if before.state.final and job.state is not before.state:
@@ -146,12 +146,12 @@ def test_a_job_that_only_ever_crashes_is_exhausted_and_a_checkpoint_gives_it_new
 
 
 def test_a_queued_job_is_cancelled_at_once_and_a_running_one_when_its_worker_stops() -> None:
-    ended, said = domain.ask_to_cancel(queued(), "anna", "typo", NOW)
+    ended, event = domain.ask_to_cancel(queued(), "anna", "typo", NOW)
     assert ended.state is JobState.CANCELLED
-    assert said == v1.TrainingCancelled(job_id="job-1", domain="shop", by="anna", reason="typo")
-    asked, nothing = domain.ask_to_cancel(running(), "anna", "typo", NOW)
-    assert (asked.state, nothing) == (JobState.RUNNING, None)
-    assert domain.cancel(asked, NOW)[0].state is JobState.CANCELLED
+    assert event == v1.TrainingCancelled(job_id="job-1", domain="shop", by="anna", reason="typo")
+    requested, nothing = domain.ask_to_cancel(running(), "anna", "typo", NOW)
+    assert (requested.state, nothing) == (JobState.RUNNING, None)
+    assert domain.cancel(requested, NOW)[0].state is JobState.CANCELLED
 
 
 def test_a_running_job_is_not_cancelled_unless_somebody_asked() -> None:
@@ -166,13 +166,13 @@ def test_the_first_attempt_keeps_its_start_time_over_later_ones() -> None:
 
 
 def test_a_waiting_job_is_paused_at_once_and_a_running_one_when_its_worker_stops() -> None:
-    paused, said = domain.ask_to_pause(queued(), "anna", "night", NOW)
+    paused, event = domain.ask_to_pause(queued(), "anna", "night", NOW)
     assert paused.state is JobState.PAUSED
-    assert said == v1.TrainingPaused(job_id="job-1", domain="shop", by="anna", reason="night")
-    asked, nothing = domain.ask_to_pause(domain.advance(running(), 3, 0.5), "anna", "night", NOW)
-    assert (asked.state, nothing) == (JobState.RUNNING, None)
-    resting, told = domain.pause(asked, NOW)
-    assert (resting.state, told.step) == (JobState.PAUSED, 3)
+    assert event == v1.TrainingPaused(job_id="job-1", domain="shop", by="anna", reason="night")
+    requested, nothing = domain.ask_to_pause(domain.advance(running(), 3, 0.5), "anna", "night", NOW)
+    assert (requested.state, nothing) == (JobState.RUNNING, None)
+    resting, event = domain.pause(requested, NOW)
+    assert (resting.state, event.step) == (JobState.PAUSED, 3)
     assert resting.history[-1].reason == "paused by anna: night"
     waiting, again = domain.resume(resting)
     assert (waiting.state, waiting.pause_by, again.job_id) == (JobState.QUEUED, "", "job-1")
@@ -188,16 +188,16 @@ def test_a_paused_job_is_not_taken_up_and_can_be_cancelled() -> None:
 def test_pausing_does_not_wear_a_job_out() -> None:
     job = queued()
     for _ in range(3 * MAX_STALLED):
-        asked, _ = domain.ask_to_pause(domain.take_up(job, NOW), "anna", "", NOW)
-        job, _ = domain.resume(domain.pause(asked, NOW)[0])
+        requested, _ = domain.ask_to_pause(domain.take_up(job, NOW), "anna", "", NOW)
+        job, _ = domain.resume(domain.pause(requested, NOW)[0])
         assert not domain.exhausted(job)
 
 
 def test_a_retried_job_begins_anew_and_remembers_why_it_ended() -> None:
     failed, _ = domain.fail(domain.take_up(queued(), NOW, "worker-1"), "out of memory", NOW)
-    waiting, said = domain.retry(failed)
+    waiting, event = domain.retry(failed)
     assert (waiting.state, waiting.error, waiting.finished_at, waiting.stalled) == (JobState.QUEUED, "", None, 0)
-    assert said.job_id == "job-1"
+    assert event.job_id == "job-1"
     (first,) = waiting.history
     assert (first.number, first.worker, first.outcome, first.reason) == (1, "worker-1", "failed", "out of memory")
     with pytest.raises(InvalidTransition, match="cannot be retried"):
@@ -219,6 +219,6 @@ def test_the_layers_that_a_job_adapts_by_default_are_fixed_when_it_is_accepted()
     job = domain.settle_start(domain.queue(request, "job-1", NOW), None, ("qkv_proj", "o_proj"))
     assert job.configuration.target_modules == ("o_proj", "qkv_proj")
     assert domain.settle_start(job, None, ("c_attn",)).targets == ("qkv_proj", "o_proj")
-    asked = request.model_copy(update={"hyperparameters": v1.Hyperparameters(target_modules=("o_proj",))})
-    job = domain.settle_start(domain.queue(asked, "job-2", NOW), None, ("qkv_proj",))
+    requested = request.model_copy(update={"hyperparameters": v1.Hyperparameters(target_modules=("o_proj",))})
+    job = domain.settle_start(domain.queue(requested, "job-2", NOW), None, ("qkv_proj",))
     assert job.configuration.target_modules == ("o_proj",)

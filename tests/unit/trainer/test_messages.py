@@ -19,12 +19,12 @@ BEFORE = [
     {"role": "user", "content": "Hello"},
     {"role": "assistant", "content": "Hello!"},
 ]
-ASKED = (Message("user", "May I return sandals?"),)
+PROMPT = (Message("user", "May I return sandals?"),)
 TALK = (
     Message("system", "You work in a shop."),
     Message("user", "Hello"),
     Message("assistant", "Hello!"),
-    *ASKED,
+    *PROMPT,
 )
 
 
@@ -35,10 +35,10 @@ def record(row: dict[str, Any], kind: str) -> Record:
 @pytest.mark.parametrize(
     ("row", "prompt"),
     [
-        ({"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, ASKED),
-        ({"prompt": USER["content"], "chosen": GOOD["content"], "rejected": BAD["content"]}, ASKED),
-        ({"prompt": [USER], "chosen": GOOD, "rejected": BAD}, ASKED),
-        ({"chosen": [USER, GOOD], "rejected": [USER, BAD]}, ASKED),
+        ({"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, PROMPT),
+        ({"prompt": USER["content"], "chosen": GOOD["content"], "rejected": BAD["content"]}, PROMPT),
+        ({"prompt": [USER], "chosen": GOOD, "rejected": BAD}, PROMPT),
+        ({"chosen": [USER, GOOD], "rejected": [USER, BAD]}, PROMPT),
         ({"chosen": [*BEFORE, USER, GOOD], "rejected": [*BEFORE, USER, BAD]}, TALK),
         ({"prompt": USER["content"], "chosen": [*BEFORE, USER, GOOD], "rejected": [*BEFORE, USER, BAD]}, TALK),
         ({"prompt": [*BEFORE, USER], "chosen": [GOOD], "rejected": [BAD]}, TALK),
@@ -123,7 +123,7 @@ def test_an_answer_marked_as_learned_is_as_one_without_a_mark(mark: dict[str, An
 def test_what_follows_the_last_learned_answer_is_left_out() -> None:
     talk = [USER, GOOD, {"role": "user", "content": "Sure?"}, {**BAD, "weight": 0}]
     read = record({"messages": talk}, "conversation")
-    assert (read.prompt, read.completions) == (ASKED, ("Within 60 days.",))
+    assert (read.prompt, read.completions) == (PROMPT, ("Within 60 days.",))
 
 
 def test_the_id_of_a_record_without_marks_is_what_it_was_before_there_were_marks() -> None:
@@ -161,13 +161,13 @@ def test_the_id_of_a_record_without_marks_is_what_it_was_before_there_were_marks
 )
 def test_other_tools_words_for_the_same_conversation_are_read(talk: list[dict[str, Any]]) -> None:
     read = record({"messages": talk}, "conversation")
-    assert (read.prompt, read.completions) == (ASKED, ("Within 60 days.",))
+    assert (read.prompt, read.completions) == (PROMPT, ("Within 60 days.",))
 
 
 def test_a_conversation_is_read_under_sharegpts_name_and_after_the_rows_system_message() -> None:
     talk = [{"from": "human", "value": USER["content"]}, {"from": "gpt", "value": GOOD["content"]}]
     read = record({"conversations": talk, "system": "You work in a shop.", "id": None}, "conversation")
-    assert read.prompt == (Message("system", "You work in a shop."), *ASKED)
+    assert read.prompt == (Message("system", "You work in a shop."), *PROMPT)
     assert record({"conversations": talk, "messages": [USER, BAD]}, "conversation").completions == ("No idea.",)
 
 

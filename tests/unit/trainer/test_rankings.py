@@ -3,13 +3,13 @@
 import pytest
 
 from services.trainer.datasets.rankings import ranked
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 
 pytestmark = pytest.mark.unit
 
 
 def rated(prompt: str, completion: str, rating: float) -> Record:
-    return Record(Kind.RATED, asked(prompt), (completion,), rating, split="validation")
+    return Record(Kind.RATED, prompt_messages(prompt), (completion,), rating, split="validation")
 
 
 @pytest.mark.requirement("TP-1.1")
@@ -23,5 +23,5 @@ def test_differently_rated_answers_to_a_prompt_are_a_ranking_best_first() -> Non
 
 
 def test_a_prompt_whose_answers_are_rated_alike_says_nothing_and_other_kinds_stay() -> None:
-    pair = Record(Kind.PREFERENCE, asked("q"), ("chosen", "rejected"))
+    pair = Record(Kind.PREFERENCE, prompt_messages("q"), ("chosen", "rejected"))
     assert ranked([rated("p", "a", 4), rated("p", "b", 4), pair, rated("alone", "c", 5)]) == [pair]

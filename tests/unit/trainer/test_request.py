@@ -15,7 +15,7 @@ from services.trainer.jobs.request import Reading, read_request
 pytestmark = pytest.mark.unit
 
 
-def asked(values: str, field: str = "hyperparameters") -> Reading:
+def reading_of(values: str, field: str = "hyperparameters") -> Reading:
     return read_request(b'{"domain": "shop", "%s": %s}' % (field.encode(), values.encode()))
 
 
@@ -37,7 +37,7 @@ def asked(values: str, field: str = "hyperparameters") -> Reading:
     ids=lambda value: value[:40],
 )
 def test_a_value_out_of_bounds_is_refused_by_its_field(values: str, field: str) -> None:
-    reading = asked(values)
+    reading = reading_of(values)
     assert [fault.field for fault in reading.faults] == [field]
     assert len(str(reading.faults[0])) < 1000
 
@@ -52,5 +52,5 @@ def test_a_body_that_is_no_json_object_is_refused_whatever_it_is() -> None:
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner:
     st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*v1.Hyperparameters.model_fields, "x"]), inner)))  # fmt: skip
 def test_no_value_of_any_kind_is_more_than_a_fault(value: Any) -> None:
-    reading = asked(json.dumps(value))
+    reading = reading_of(json.dumps(value))
     assert reading.faults or reading.request is not None

@@ -94,12 +94,12 @@ def train(base: Path, work: Path, configuration: Configuration) -> None:
     work.mkdir()
     data = [Record(kind=Kind.COMPLETION, prompt=(Message("user", f"q{i}"),), completions=(f"a{i}",)) for i in range(4)]
     pq.write_table(pa.Table.from_pylist([one.values() for one in data], schema=schema()), work / "data.parquet")
-    said: list[BaseModel] = []
+    messages: list[BaseModel] = []
     spec = TrainingSpec(
         job_id="job", dataset=work / "data.parquet", base_model=base, base_model_name="base", work=work,
         configuration=configuration, resume_from=None, threads=1, probe_prompt="hi", supervisor=os.getpid(),
     )  # fmt: skip
-    run(spec, said.append)
+    run(spec, messages.append)
 
 
 def with_tokens_added(base: Path, *, in_template: bool) -> Path:
@@ -112,7 +112,7 @@ def with_tokens_added(base: Path, *, in_template: bool) -> Path:
     return base
 
 
-def asked(**values: Any) -> Configuration:
+def configured(**values: Any) -> Configuration:
     return resolve("lora", v1.Hyperparameters(rank=4, max_steps=1, batch_size=2, learning_rate=0.01, **values))
 
 
@@ -122,8 +122,8 @@ def test_without_target_modules_a_model_s_own_decoder_is_trained_and_registered(
     base = made(tmp_path / name, name)
     layers = linear_shapes(base)
     assert " ".join(default_targets(layers)) == DEFAULTS[name]
-    assert check(asked(), layers, quantisation=False) == ()
-    train(base, tmp_path / "job", asked())
+    assert check(configured(), layers, quantisation=False) == ()
+    train(base, tmp_path / "job", configured())
     contents = open_artifact(tmp_path / "job/artifact.arrow", tmp_path / "job/peft", target_shapes(base))
     assert " ".join(contents.target_modules) == DEFAULTS[name]
 
@@ -139,7 +139,7 @@ def test_of_a_multimodal_model_the_text_decoder_alone_is_trained(tmp_path: Path)
     layers = linear_shapes(base)
     assert any("vision_tower" in name for name in layers)
     assert all("language_model" in name for name in chosen(layers, ("q_proj",)))
-    train(base, tmp_path / "job", asked(target_modules=("q_proj",), layers=1))
+    train(base, tmp_path / "job", configured(target_modules=("q_proj",), layers=1))
     shapes = target_shapes(base)
     assert open_artifact(tmp_path / "job/artifact.arrow", tmp_path / "job/peft", shapes).target_modules == ("q_proj",)
 
@@ -166,7 +166,7 @@ def test_a_target_that_cannot_be_trained_is_refused_with_what_it_is_and_what_can
     name: str, target: str, reason: str, tmp_path: Path
 ) -> None:
     layers = linear_shapes(made(tmp_path / name, name))
-    (fault,) = check(asked(target_modules=(target,)), layers, quantisation=False)
+    (fault,) = check(configured(target_modules=(target,)), layers, quantisation=False)
     assert fault.field == "hyperparameters.target_modules"
     assert fault.value == [target]
     assert fault.expected.startswith(f"linear modules of the base model: {DEFAULTS[name].split()[0]}")
@@ -176,11 +176,11 @@ def test_a_target_that_cannot_be_trained_is_refused_with_what_it_is_and_what_can
 
 def test_base_models_that_cannot_be_trained_at_all_are_refused_by_what_they_are(tmp_path: Path) -> None:
     gpt2 = linear_shapes(made(tmp_path / "gpt2", "gpt2", n_embd=32, n_layer=1, n_head=4))
-    (fault,) = check(asked(), gpt2, quantisation=False)
+    (fault,) = check(configured(), gpt2, quantisation=False)
     assert (fault.field, fault.value) == ("hyperparameters.target_modules", [])
     assert "Conv1D" in fault.expected
     packed = made(tmp_path / "packed", "phi3", quantization_config={"quant_method": "gptq", "bits": 4})
-    faults = check(asked(), linear_shapes(packed), quantisation=True)
+    faults = check(configured(), linear_shapes(packed), quantisation=True)
     assert [(one.field, one.value) for one in faults] == [("base_model", "quantization_config gptq")]
     assert "qlora" in faults[0].expected
 
@@ -188,13 +188,13 @@ def test_base_models_that_cannot_be_trained_at_all_are_refused_by_what_they_are(
 def test_what_only_the_libraries_refuse_is_one_refusal_with_their_words(tmp_path: Path) -> None:
     base = made(tmp_path / "gpt2", "gpt2", n_embd=32, n_layer=1, n_head=4)
     with pytest.raises(CannotTrain, match="base_model: base cannot be trained like this: ") as refused:
-        train(base, tmp_path / "job", asked())
+        train(base, tmp_path / "job", configured())
     assert len(str(refused.value)) < 1200
 
 
 def test_layers_that_have_none_of_the_targets_are_refused(tmp_path: Path) -> None:
     base = made(tmp_path / "jamba", "jamba", attn_layer_offset=0)
-    (fault,) = check(asked(target_modules=("q_proj",), layers=1), linear_shapes(base), quantisation=False)
+    (fault,) = check(configured(target_modules=("q_proj",), layers=1), linear_shapes(base), quantisation=False)
     assert (fault.field, fault.value) == ("hyperparameters.layers", 1)
     assert "q_proj" in fault.expected
 
@@ -203,12 +203,12 @@ def test_a_token_without_a_row_in_the_embedding_is_refused_with_both_sizes(tmp_p
     base = with_tokens_added(made(tmp_path / "llama", "llama"), in_template=True)
     sizes = r"tokenizer has 357 tokens, but the model's embedding has 300 rows.*token 356 .'<.99.>'."
     with pytest.raises(CannotTrain, match=f"base_model: .*{sizes}"):
-        train(base, tmp_path / "job", asked())
+        train(base, tmp_path / "job", configured())
     with pytest.raises(UnsupportedBaseModel, match=sizes):
         load(base)
 
 
 def test_tokens_without_a_row_that_no_talk_has_are_no_fault(tmp_path: Path) -> None:
     base = with_tokens_added(made(tmp_path / "llama", "llama"), in_template=False)
-    train(base, tmp_path / "job", asked())
+    train(base, tmp_path / "job", configured())
     load(base)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from fleet_events import v1
 from services.trainer.datasets.columns import Columns
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 from services.trainer.training.configuration import resolve
 from services.trainer.training.objectives.preparation import encoded
 
@@ -31,7 +31,7 @@ def test_answers_that_ktos_label_calls_unwanted_are_not_learned_by_sft(base_mode
 def test_an_answer_is_wanted_from_the_middle_of_the_scale_on(base_model: Path, rating: float, learned: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
     configuration = resolve("lora", v1.Hyperparameters(), "sft", ("q_proj",))
-    record = Record(Kind.RATED, asked("One?"), ("Yes.",), rating)
+    record = Record(Kind.RATED, prompt_messages("One?"), ("Yes.",), rating)
     assert len(encoded(tokenizer, [record], configuration).rows) == learned
     sample = replace(record, kind=Kind.COMPLETION)
     assert len(encoded(tokenizer, [sample], configuration).rows) == 1

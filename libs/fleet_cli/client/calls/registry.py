@@ -9,7 +9,20 @@ from pydantic import TypeAdapter
 
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query, Upload
-from fleet_cli.client.responses import Adapter, AnswerProvenance, Anything, FamilyAt, GarbageOfRegistry, Provenance
+from fleet_cli.client.responses import (
+    Adapter,
+    AnswerProvenance,
+    Anything,
+    AuditLine,
+    FamilyAt,
+    GarbageOfRegistry,
+    Migration,
+    Provenance,
+    Refusal,
+    Statistics,
+    Update,
+    VersionComparison,
+)
 
 _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
@@ -57,6 +70,12 @@ def manifest(adapter_id: str) -> Call[Anything]:
     return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/manifest", _ANYTHING)
 
 
+def compare(adapter_ids: Sequence[str]) -> Call[VersionComparison]:
+    """Versions against one another."""
+    query: Query = {"versions": ",".join(adapter_ids)}
+    return Call("registry", "GET", "/v1/compare", TypeAdapter(VersionComparison), query)
+
+
 def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[Adapter]:
     """approve, reject, activate, deactivate, hold or unhold a version."""
     path = f"/v1/adapters/{path_segment(adapter_id)}/{verb}"
@@ -66,6 +85,52 @@ def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[A
 def collect_versions(*, apply: bool) -> Call[GarbageOfRegistry]:
     """What retention rules let go and nothing refers to, of the registry; deleted where applied."""
     return Call("registry", "POST", "/v1/gc", TypeAdapter(GarbageOfRegistry), body={"apply": apply})
+
+
+def updates(domain: str | None = None) -> Call[list[Update]]:
+    """What runs where, and what is available and recommended for it."""
+    return Call("registry", "GET", "/v1/updates", TypeAdapter(list[Update]), {"domain": domain}, inside="updates")
+
+
+def migrate(adapter_id: str, to_base_model: str, strategy: str | None, reason: str) -> Call[Migration]:
+    """Carry a version over to another base model."""
+    body = {"adapter_id": adapter_id, "to_base_model": to_base_model, "strategy": strategy, "reason": reason}
+    return Call("registry", "POST", "/v1/migrations", TypeAdapter(Migration), body=body)
+
+
+def migrations(domain: str | None = None) -> Call[list[Migration]]:
+    """Migrations to other base models, newest first."""
+    answer = TypeAdapter(list[Migration])
+    return Call("registry", "GET", "/v1/migrations", answer, {"domain": domain}, inside="migrations")
+
+
+def set_metrics(adapter_id: str, metrics: Mapping[str, object], reason: str = "") -> Call[Adapter]:
+    """Set, change or (None) remove metrics of one's own for a version."""
+    path = f"/v1/adapters/{path_segment(adapter_id)}/metrics"
+    return Call("registry", "PUT", path, _ADAPTER, body={"metrics": dict(metrics), "reason": reason})
+
+
+def audit(adapter_id: str) -> Call[list[AuditLine]]:
+    """Who did what with a version, when and why."""
+    path = f"/v1/adapters/{path_segment(adapter_id)}/audit"
+    return Call("registry", "GET", path, TypeAdapter(list[AuditLine]), inside="entries")
+
+
+def policy_audit(domain: str) -> Call[list[AuditLine]]:
+    """Who changed a domain's policy, when and from what to what."""
+    path = f"/v1/policies/{path_segment(domain)}/audit"
+    return Call("registry", "GET", path, TypeAdapter(list[AuditLine]), inside="entries")
+
+
+def refusals(domain: str | None = None, limit: int = 100) -> Call[list[Refusal]]:
+    """Finished trainings that could not be registered."""
+    query: Query = {"domain": domain, "limit": limit}
+    return Call("registry", "GET", "/v1/refusals", TypeAdapter(list[Refusal]), query, inside="refusals")
+
+
+def statistics() -> Call[Statistics]:
+    """Counts of versions, answers and ratings by domain."""
+    return Call("registry", "GET", "/v1/statistics", TypeAdapter(Statistics))
 
 
 def policy(domain: str) -> Call[dict[str, object]]:

@@ -25,6 +25,7 @@ class Adapter(Reply):
     status: str = ""
     active: bool = False
     metrics: dict[str, object] = Field(default_factory=dict)
+    own_metrics: dict[str, dict[str, object]] = Field(default_factory=dict)
     withdrawal: Withdrawal | None = None
     held: bool = False
 
@@ -145,3 +146,119 @@ class GarbageOfTrainer(Garbage):
     """With the data sets that were let go."""
 
     datasets: list[Link] = Field(default_factory=list)
+
+
+class ComparedVersion(Reply):
+    """A version of a comparison, in numbers."""
+
+    adapter_id: str
+    rating: dict[str, float | None] = Field(default_factory=dict)
+    usage: dict[str, object] = Field(default_factory=dict)
+    metrics: dict[str, dict[str, object]] = Field(default_factory=dict)
+
+
+class Tested(Reply):
+    """A measure of two versions, first minus second, with its test."""
+
+    measure: str
+    test: str = ""
+    samples: int = 0
+    difference: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+    corrected: float = 1.0
+    significant: bool = False
+
+
+class ComparedPair(Reply):
+    """Two versions of a comparison."""
+
+    first: str
+    second: str
+    fair: bool = False
+    why_not: str = ""
+    measures: list[Tested] = Field(default_factory=list)
+    preferences: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+
+
+class VersionComparison(Reply):
+    """Versions against one another."""
+
+    versions: list[ComparedVersion]
+    differing: dict[str, dict[str, object]] = Field(default_factory=dict)
+    pairs: list[ComparedPair] = Field(default_factory=list)
+    preferences: dict[str, dict[str, object]] = Field(default_factory=dict)
+    significant: list[str] = Field(default_factory=list)
+    level: float = 0.05
+
+
+class AuditLine(Reply):
+    """Who did what, when and why."""
+
+    at: str = ""
+    actor: str = ""
+    action: str = ""
+    reason: str = ""
+    before: dict[str, object] = Field(default_factory=dict)
+    after: dict[str, object] = Field(default_factory=dict)
+
+
+class Refusal(Reply):
+    """A finished training that could not be registered."""
+
+    job_id: str = ""
+    domain: str = ""
+    field: str = ""
+    reason: str = ""
+    at: str = ""
+
+
+class DomainStatistics(Reply):
+    """Counts of one domain; '' is the base model without an adapter."""
+
+    domain: str
+    versions: int = 0
+    pending_review: int = 0
+    approved: int = 0
+    rejected: int = 0
+    active: int = 0
+    average_score: float | None = None
+    answers: int = 0
+    ratings: int = 0
+    average_rating: float | None = None
+
+
+class Statistics(Reply):
+    """Counts of everything that the caller reaches."""
+
+    families: int = 0
+    versions: int = 0
+    active: int = 0
+    answers: int = 0
+    ratings: int = 0
+    domains: list[DomainStatistics] = Field(default_factory=list)
+
+
+class Update(Reply):
+    """A version that runs, and the best one available for it."""
+
+    running: str
+    active: bool = False
+    held_by: tuple[str, ...] = ()
+    available: str = ""
+    recommended: bool = False
+    why: str = ""
+
+
+class Migration(Reply):
+    """A version on its way to another base model."""
+
+    migration_id: str
+    adapter_id: str = ""
+    strategy: str = ""
+    to_base_model: str = ""
+    to_revision: str = ""
+    state: str = ""
+    job_id: str | None = None
+    new_adapter_id: str | None = None
+    error: str = ""

@@ -11,7 +11,7 @@ from services.trainer.datasets.filters.rows import Indices, Rows
 from services.trainer.datasets.filters.verdict import Verdict, first_reason
 
 _JUDGED = 20
-"""Characters below which the share of letters is not asked: `42.` is an answer."""
+"""Characters below which the share of letters is not checked: `42.` is an answer."""
 
 
 class DropBoilerplate:
@@ -50,7 +50,7 @@ class DropBoilerplate:
             at = np.nonzero(texts.rows == row)[0]
             match kinds[row]:
                 case 0:
-                    return "completion: blank, text is asked for"
+                    return "completion: blank, text is required"
                 case 1:
                     found = plain.gather(at).str.extract(f"({self._phrases})").drop_nulls()[0]
                     return f"completion: {found!r} is found, no stock phrase passes"
@@ -59,7 +59,7 @@ class DropBoilerplate:
                     return f"completion: one character {found} times in a row, at most {knobs.max_repeated} pass"
                 case _:
                     found = float(letters[at][sparse[at]].min())
-                    return f"completion: {found:.2f} of it are letters, at least {knobs.min_letters:g} are asked for"
+                    return f"completion: {found:.2f} of it are letters, at least {knobs.min_letters:g} are required"
 
         return Verdict(kinds, labels, explain)
 

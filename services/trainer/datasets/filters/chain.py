@@ -92,7 +92,7 @@ class Chain:
             self._report.show(name, self._shown(rows, row, verdict.explain(row)))
 
     def _shown(self, rows: Rows, row: int, reason: str) -> Dropped:
-        prompt = rows.asked.of(row)[0]
+        prompt = rows.last_question.of(row)[0]
         completion = next(iter(rows.completions.of(row)), "")
         if self._personal:
             # A report that quotes what must not be in the data would carry it further than the data.

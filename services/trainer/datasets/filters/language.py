@@ -17,7 +17,7 @@ _NONE = "zxx"
 
 
 class Language:
-    """Drops records in which a text is surely of another language than asked for."""
+    """Drops records in which a text is surely of another language than requested."""
 
     name = "language"
 
@@ -39,16 +39,18 @@ class Language:
         wanted = " or ".join(self._knobs.languages)
         kinds, labels = first_reason(len(rows), [(f"not {wanted}", dropped)])
         return Verdict(
-            kinds, labels, lambda row: f"{foreign[row]}, {wanted} is asked for", len(uncertain - foreign.keys())
+            kinds, labels, lambda row: f"{foreign[row]}, {wanted} is required", len(uncertain - foreign.keys())
         )
 
     def _texts(self, rows: Rows) -> tuple[Texts, ...]:
-        return {"prompt": (rows.asked,), "completion": (rows.completions,), "any": (rows.asked, rows.completions)}[
-            self._knobs.text
-        ]
+        return {
+            "prompt": (rows.last_question,),
+            "completion": (rows.completions,),
+            "any": (rows.last_question, rows.completions),
+        }[self._knobs.text]
 
     def _languages(self, texts: Texts) -> Iterator[tuple[int, str, float]]:
-        """Record, language and its probability; 0 for a text that is too short to tell."""
+        """Record, language and its probability; 0 for a text that is too short to classify."""
         letters = texts.values.str.count_matches(r"\p{L}").to_list()
         for row, text, count in zip(texts.rows.tolist(), texts.values.to_list(), letters, strict=True):
             if count < self._knobs.min_characters:

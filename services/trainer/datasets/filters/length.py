@@ -21,7 +21,7 @@ class _Bound:
     broken: Mask
     worst: Numbers
     """Of each record, the number that breaks the bound most."""
-    asked: str
+    passing: str
 
 
 class Length:
@@ -38,13 +38,13 @@ class Length:
 
         def explain(row: int) -> str:
             bound = bounds[kinds[row]]
-            return f"{bound.what}: {bound.worst[row]:g}, {bound.asked} pass"
+            return f"{bound.what}: {bound.worst[row]:g}, {bound.passing} pass"
 
         return Verdict(kinds, labels, explain)
 
     def _bounds(self, rows: Rows) -> Iterator[_Bound]:
         knobs = self._knobs
-        for texts in (rows.asked, rows.completions):
+        for texts in (rows.last_question, rows.completions):
             for unit, measure in (("characters", _characters), ("words", _words)):
                 low = getattr(knobs, f"min_{texts.name}_{unit}")
                 high = getattr(knobs, f"max_{texts.name}_{unit}")
@@ -54,8 +54,8 @@ class Length:
                 least, most = _extremes(texts, numbers)
                 yield from _between(f"{texts.name} {unit}", least, most, low, high)
         if knobs.min_ratio is not None or knobs.max_ratio is not None:
-            asked = np.maximum(_characters(rows.asked.values), 1)
-            ratio = _extremes(rows.completions, _characters(rows.completions.values))[1] / asked
+            prompt_length = np.maximum(_characters(rows.last_question.values), 1)
+            ratio = _extremes(rows.completions, _characters(rows.completions.values))[1] / prompt_length
             yield from _between("completion/prompt ratio", ratio, ratio, knobs.min_ratio, knobs.max_ratio)
 
 

@@ -28,7 +28,7 @@ class Pattern:
 
         def explain(row: int) -> str:
             if knobs.action == "keep":
-                return f"{knobs.text}: no match of {knobs.pattern!r}, one is asked for"
+                return f"{knobs.text}: no match of {knobs.pattern!r}, one is required"
             return _found_in(rows.texts(knobs.text), row, knobs.pattern)
 
         return Verdict(kinds, labels, explain)
@@ -41,7 +41,7 @@ class Toxicity:
 
     def __init__(self, knobs: ToxicTerms) -> None:
         self._knobs = knobs
-        # \b is Unicode's here: no word of the list is found inside another word, whatever the letters.
+        # \b is Unicode's here: no word of the list is found inside another word, of any script.
         self._pattern = rf"(?i)\b(?:{'|'.join(re.escape(term) for term in knobs.terms)})\b"
 
     def judge(self, rows: Rows) -> Verdict:

@@ -159,4 +159,4 @@ _VALID: dict[PersonalKind, Callable[[str], int]] = {
     PersonalKind.IP: _ip,
     PersonalKind.PHONE: _phone,
 }
-"""How much of a candidate is what it looks like, in characters; 0 is none of it."""
+"""How much of a candidate is what it looks like, in characters; 0 is nothing."""

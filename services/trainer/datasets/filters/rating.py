@@ -28,6 +28,6 @@ class Rating:
 
         def explain(row: int) -> str:
             found = "none" if unrated[row] else f"{rating[row]:g}"
-            return f"rating: {found}, at least {floor:g} is asked for"
+            return f"rating: {found}, at least {floor:g} is required"
 
         return Verdict(kinds, labels, explain)

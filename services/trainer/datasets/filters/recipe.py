@@ -47,7 +47,7 @@ _LANGUAGES = (
     "zh zu"
 )
 LANGUAGES = frozenset(_LANGUAGES.split())
-"""What the classifier can tell apart."""
+"""The languages of the classifier."""
 
 
 def _known(language: str) -> str:
@@ -143,7 +143,7 @@ class Boilerplate(Knobs):
 
     `phrases` are looked for without regard to case. `max_repeated` is the longest run of one character (white space
     aside) that is let through; `min_letters` the share of letters and digits among the characters that are no white
-    space, asked of texts of at least 20 characters.
+    space, required of texts of at least 20 characters.
     """
 
     phrases: Annotated[tuple[Annotated[str, Field(min_length=3, max_length=200)], ...], Field(max_length=1000)] = (
@@ -184,15 +184,15 @@ def _small_enough(patterns: object) -> object:
 
 
 def _compiles(pattern: str) -> str:
-    """The engine is Rust's, linear in the text whatever the pattern; what it cannot promise that for it refuses."""
+    """The engine is Rust's, linear in the text for every pattern; what it cannot promise that for it refuses."""
     import polars as pl
 
     try:
         pl.Series([""]).str.contains(pattern)
     except pl.exceptions.ComputeError as error:
-        said = str(error).partition("\n\nThis error occurred")[0].strip().splitlines()
+        lines = str(error).partition("\n\nThis error occurred")[0].strip().splitlines()
         raise ValueError(
-            f"{pattern!r} is refused, expected a regular expression of Rust's regex: {said[-1]}"
+            f"{pattern!r} is refused, expected a regular expression of Rust's regex: {lines[-1]}"
         ) from error
     return pattern
 

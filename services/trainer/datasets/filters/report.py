@@ -23,7 +23,7 @@ class FilterCount(BaseModel):
     changed: int = 0
     """Records that were kept with a part of their text masked."""
     uncertain: int = 0
-    """Records that were kept because the filter could not tell."""
+    """Records that were kept because the filter could not decide."""
     reasons: dict[str, int] = Field(default_factory=dict)
     """How many records were dropped for which kind of reason."""
     samples: list[Dropped] = Field(default_factory=list)

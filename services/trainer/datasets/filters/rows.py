@@ -52,7 +52,7 @@ class Rows:
         return self._texts("prompt", self.batch.column("prompt"), "content")
 
     @cached_property
-    def asked(self) -> Texts:
+    def last_question(self) -> Texts:
         """The last user message of each record, blank where there is none: what languages and lengths are judged by."""
         role = self._texts("prompt", self.batch.column("prompt"), "role").values
         users = np.nonzero((role == "user").to_numpy())[0]

@@ -17,7 +17,7 @@ _MESSAGE, _PART, _TURN = "\x1d", "\x1e", "\x1f"
 
 def exact_forms(values: pl.Series) -> pl.Series:
     """`text_fingerprints.exact_form` of every text."""
-    # Each step is dear, and most texts need none of it: they are found first, for a tenth of that.
+    # Each step is expensive, and most texts need none of it: they are found first, for a tenth of that.
     composed = _where(values, r"[^\x00-\x{2ff}]", lambda some: some.str.normalize("NFC"))
     lowered = composed.str.to_lowercase()
     runs = f"[{WHITE_SPACE}]{{2,}}|[{_OTHER_SPACE}]"

@@ -22,7 +22,7 @@ class Verdict:
     explain: Callable[[int], str]
     """The reason of one dropped record, with the value that was found and the bound."""
     uncertain: int = 0
-    """Records that are kept because the filter cannot tell."""
+    """Records that are kept because the filter cannot decide."""
 
     @property
     def keep(self) -> Mask:

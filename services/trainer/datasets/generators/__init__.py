@@ -27,7 +27,7 @@ def check(recipe: GeneratorRecipe, kind: Kind, endpoints: Mapping[str, object]) 
                 raise _unfit(
                     f"{field}.makes",
                     f"'completion' for records of kind {kind.value!r}",
-                    "prompt: which of several completions is better only people can say",
+                    "prompt: which of several completions is better only people can decide",
                 )
             if one.endpoint not in endpoints:
                 known = ", ".join(sorted(endpoints)) or "one in LORAFLEET_GENERATION_ENDPOINTS, which names none"

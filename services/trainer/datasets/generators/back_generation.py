@@ -23,8 +23,8 @@ def back_generate(
         EndpointFailed: the endpoint gives no more answers.
     """
     count.model = client.model
-    asked, sources = itertools.tee(itertools.islice(records, recipe.at_most))
-    questions = (_question(record, recipe) for record in asked)
+    prompted, sources = itertools.tee(itertools.islice(records, recipe.at_most))
+    questions = (_question(record, recipe) for record in prompted)
     origin = f"back_generation {recipe.name} with {client.model}"
     for record, answer in zip(sources, client.answers(questions), strict=True):
         count.requests += 1
@@ -71,7 +71,7 @@ def _usable(text: str, record: Record, recipe: BackGeneration, answer: Answer, c
 
 
 def _unquoted(text: str) -> str:
-    """Without the quotation marks that models like to put around what they were asked to write."""
+    """Without the quotation marks that models like to put around a text they write."""
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
         return text[1:-1].strip()
     return text

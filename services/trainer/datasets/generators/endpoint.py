@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI chat protocol, asked for many answers at once and in order."""
+"""A server of the OpenAI chat protocol: many answers at once, returned in order."""
 
 import time
 from collections import deque
@@ -51,7 +51,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said; `cut` when it would have said more."""
+    """The model's answer; `cut` when it reached its limit."""
 
     text: str
     cut: bool
@@ -71,7 +71,7 @@ class _Chat(BaseModel):
 
 
 class ChatClient:
-    """Asks one model of one endpoint. Use as a context manager."""
+    """Calls one model of one endpoint. Use as a context manager."""
 
     def __init__(self, endpoint: Endpoint, model: str, *, pause: float = _PAUSE) -> None:
         self.model = model or endpoint.model
@@ -109,21 +109,21 @@ class ChatClient:
             yield waiting.popleft().result()
 
     def _ask(self, question: Question) -> Answer:
-        said = ""
+        answer = ""
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(min(self._pause * 2**attempt, _LONGEST_PAUSE))
             try:
                 response = self._post(question)
             except httpx.TransportError as error:
-                said = repr(error)
+                answer = repr(error)
                 continue
             if response.is_success:
                 return self._read(response)
-            said = f"{response.status_code} {response.text[:300]}"
+            answer = f"{response.status_code} {response.text[:300]}"
             if response.status_code not in (408, 409, 425, 429) and response.status_code < 500:
                 break
-        raise EndpointFailed(f"{self._endpoint.url} with model {self.model!r} gave no answer: {said}")
+        raise EndpointFailed(f"{self._endpoint.url} with model {self.model!r} gave no answer: {answer}")
 
     def _post(self, question: Question) -> httpx.Response:
         return self._http.post(

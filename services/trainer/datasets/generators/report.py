@@ -10,7 +10,7 @@ class GeneratorCount(BaseModel):
     requests: int = 0
     """Answers that a language model gave."""
     equal: int = 0
-    """Answers that were dropped since they said what was there already."""
+    """Answers that were dropped as repetitions of what was there already."""
     blank: int = 0
     cut: int = 0
     """Answers that were dropped since they stopped at `max_tokens`."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from services.trainer.datasets.generators.recipe import Paraphrase, Template
-from services.trainer.datasets.records import Kind, Message, Record, asked
+from services.trainer.datasets.records import Kind, Message, Record, prompt_messages
 
 
 def fill(template: Template, kind: Kind) -> Iterator[Record]:
@@ -18,7 +18,7 @@ def fill(template: Template, kind: Kind) -> Iterator[Record]:
         filled = dict(zip(names, combination, strict=True))
         yield Record(
             kind=kind,
-            prompt=asked(template.prompt.format_map(filled), system=template.system.format_map(filled)),
+            prompt=prompt_messages(template.prompt.format_map(filled), system=template.system.format_map(filled)),
             completions=(template.completion.format_map(filled),),
             origin=f"template {template.name}",
             source_id=f"{template.name}-{number}",

@@ -1,4 +1,4 @@
-"""Prints of golden prompts, held against the records that somebody wants to train on."""
+"""Prints of golden prompts, compared with the records to train on."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """Documents of a store that answers a full-text query with a stream of NDJSON.
 
-The store is asked `GET <url>?query=…` (and `limit=…` where one is given) with `Accept: application/x-ndjson`. It
-answers 200 and one JSON object a line. A store whose settings say `resume` also takes `after=<id>`: the documents
+The store is called with `GET <url>?query=…` (and `limit=…` where one is given) with `Accept: application/x-ndjson`. It
+answers 200 and one JSON object a line. A store whose settings have `resume` also takes `after=<id>`: the documents
 behind the one of that id, in the same order.
 """
 
@@ -80,14 +80,14 @@ async def stream_documents(
     """The lines of a store's answer, one at a time.
 
     Nothing is read ahead of the reader but a socket's buffer: a reader that stops makes the store stop. A cut
-    answer is asked for again from the last whole document on, where the store can do that.
+    answer is requested again from the last whole document on, where the store can do that.
 
     Raises:
-        StreamCut: it ended too early, or nobody can tell whether it did.
+        StreamCut: it ended too early, or it is unknown whether it did.
         LineTooLong: a document is larger than a line may be.
         httpx.HTTPError: the store cannot be reached, or refuses.
     """
-    # No client of the service: that one carries the service's own token, which is none of the store's business.
+    # No client of the service: that one carries the service's own token, which the store must not see.
     # Nothing compressed: what a chunk of it would become is known when it has taken the memory.
     headers = {"Accept": "application/x-ndjson", "Accept-Encoding": "identity"}
     if store.token is not None:
@@ -98,9 +98,9 @@ async def stream_documents(
     ) as client:
         for left in range(_TRIES, 0, -1):
             bounds = {"limit": str(limit - given) if limit else "", "after": last}
-            asked = {"query": query} | {name: value for name, value in bounds.items() if value}
+            parameters = {"query": query} | {name: value for name, value in bounds.items() if value}
             try:
-                async for line in _answer(client, store, asked):
+                async for line in _answer(client, store, parameters):
                     yield line
                     given += 1
                     last = last_id(line) if store.resume else ""
@@ -114,8 +114,8 @@ async def stream_documents(
             return
 
 
-async def _answer(client: httpx.AsyncClient, store: DocumentStore, asked: dict[str, str]) -> AsyncIterator[bytes]:
-    async with client.stream("GET", str(store.url), params=asked) as response:
+async def _answer(client: httpx.AsyncClient, store: DocumentStore, parameters: dict[str, str]) -> AsyncIterator[bytes]:
+    async with client.stream("GET", str(store.url), params=parameters) as response:
         if response.status_code != 200:
             start = (await anext(response.aiter_bytes(1024), b""))[:200].decode(errors="replace")
             raise httpx.HTTPStatusError(

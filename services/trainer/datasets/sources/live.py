@@ -30,8 +30,8 @@ class Live(Source):
 
     completion: samples that are not rated below `min_rating`. rated: rated samples. preference: recorded pairs, and
     those that different ratings of answers to one prompt imply. ranking: the differently rated answers to one prompt,
-    best first. For the last two `min_rating` is asked of the best answer alone: the others are bad on purpose.
-    What was published before is there: who records and then asks may expect it.
+    best first. For the last two `min_rating` is required of the best answer alone: the others are bad on purpose.
+    What was published before is there: a caller that records and then requests may expect it.
     """
 
     kind: Literal["live"] = "live"

@@ -29,7 +29,7 @@ class UnfitSource(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """Which database a connection leads to, under whatever name and address, and as whom.
+    """Which database a connection leads to, under any name and address, and as whom.
 
     `cluster` is PostgreSQL's own identifier, which replicas share; where it may not be read, when the server started.
     """

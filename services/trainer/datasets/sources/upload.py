@@ -1,4 +1,4 @@
-"""Files that somebody uploaded to the trainer, or put below the domain's own prefix of the object store."""
+"""Files uploaded to the trainer, or put below the domain's own prefix of the object store."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal

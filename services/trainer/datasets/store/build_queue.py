@@ -1,6 +1,6 @@
 """Which waiting build is next: one statement a function, connection first.
 
-The database holds the queue. A DatasetQueued is a ticket: whoever receives one claims the best build that waits, which
+The database holds the queue. A DatasetQueued is a ticket: its receiver claims the best build that waits, which
 need not be the one that the ticket was written for. `open_dataset_builds` (0107_limits.sql) lists which builds a live
 worker holds.
 """

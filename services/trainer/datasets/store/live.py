@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from fleet_kit.db import Connection
-from services.trainer.datasets.records import Kind, Record, asked
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 
 
 async def select_completions(
@@ -88,7 +88,7 @@ async def select_preferences(
     ):
         yield Record(
             Kind.PREFERENCE,
-            asked(row["prompt"]),
+            prompt_messages(row["prompt"]),
             (row["chosen"], row["rejected"]),
             origin=row["origin"],
             subjects=tuple(row["subjects"]),
@@ -100,7 +100,7 @@ async def select_rankings(
 ) -> AsyncIterator[Record]:
     """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts.
 
-    The floor is asked of the best one.
+    The floor is required of the best one.
     """
     async for row in connection.cursor(
         """
@@ -126,7 +126,7 @@ async def select_rankings(
     ):
         yield Record(
             Kind.RANKING,
-            asked(row["prompt"]),
+            prompt_messages(row["prompt"]),
             tuple(row["completions"]),
             origin="ratings",
             subjects=tuple(row["subjects"]),
@@ -136,7 +136,7 @@ async def select_rankings(
 def _rated(kind: Kind, row: asyncpg.Record) -> Record:
     return Record(
         kind,
-        asked(row["prompt"]),
+        prompt_messages(row["prompt"]),
         (row["completion"],),
         rating=row["rating"],
         origin=row["origin"],

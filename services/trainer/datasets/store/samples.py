@@ -13,7 +13,7 @@ from services.trainer.datasets.dataset import Preference, Sample, StoredUpload
 async def add_samples(connection: Connection, samples: Iterable[Sample], recorded_at: datetime) -> int:
     """Add what is new and return how many that were.
 
-    Of two ratings of one sample the one recorded later stays, in whatever order they come.
+    Of two ratings of one sample the one recorded later stays, in any order of arrival.
     """
     by_id: dict[str, Sample] = {}
     for sample in samples:

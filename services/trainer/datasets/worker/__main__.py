@@ -176,20 +176,20 @@ def _check(spec: BuildSpec, read: Sequence[InputReader], filtered: FilterReport,
         raise CannotBuild(faulty)
     if filtered.received:
         dropped = {name: count.dropped for name, count in filtered.filters.items() if count.dropped}
-        said = ", ".join(f"{name} {count}" for name, count in dropped.items())
+        summary = ", ".join(f"{name} {count}" for name, count in dropped.items())
         raise CannotBuild(
             BuildFault(
                 field="filters",
-                value=f"{filtered.received} records, all dropped ({said})",
+                value=f"{filtered.received} records, all dropped ({summary})",
                 expected="records that no golden data set holds" if list(dropped) == ["golden"] else "laxer ones",
             )
         )
-    said = "; ".join(
+    summary = "; ".join(
         f"{reader.field}: {card.rows} rows, {card.unusable} unusable"
         + (f" ({card.examples[0].place}: {card.examples[0].reason})" if card.examples else "")
         for reader, card in ((one, one.card()) for one in read)
     )
-    raise CannotBuild(BuildFault(field="sources", value=f"no record ({said})", expected="sources with usable rows"))
+    raise CannotBuild(BuildFault(field="sources", value=f"no record ({summary})", expected="sources with usable rows"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Prints a data set's file as JSON lines: `… -m services.trainer.datasets.worker.export FILE [train|validation]`.
 
 A process of its own, because reading Parquet takes a library of 100 MB that the service shall not load. It ends when
-whoever reads its lines goes away.
+the reader of its lines ends.
 """
 
 import os

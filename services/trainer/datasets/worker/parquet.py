@@ -1,4 +1,4 @@
-"""Rows of a Parquet file in bounded memory, whatever its bytes stand for.
+"""Rows of a Parquet file in bounded memory, for any content.
 
 A dictionary holds a value once and its rows name it by number, so that a file of 700 bytes can hold 2,000 rows of 1 MB.
 Text is therefore read as dictionaries, and what a batch would come to is counted before any row of it is made.

@@ -1,4 +1,4 @@
-"""Rows of files, whatever their format, one at a time and each of bounded size."""
+"""Rows of files of every format, one at a time and each of bounded size."""
 
 import codecs
 import csv
@@ -183,7 +183,7 @@ def _numbered(batches: Iterator[list[Row | InvalidSample]]) -> Iterator[tuple[in
 
 
 def _refuse_wide_text(file: InputFile) -> None:
-    """UTF-16 and UTF-32 begin with a mark of byte order that is none of UTF-8."""
+    """UTF-16 and UTF-32 begin with a byte order mark that is not UTF-8."""
     with file.path.open("rb") as opened:
         if opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise Unreadable(file, "byte 0", "UTF-16 or UTF-32", "UTF-8")

@@ -13,7 +13,7 @@ BUCKETS = 64
 BUFFER_BYTES = 64 * 1024 * 1024
 ROWS = 1024
 
-# Of equal records the first of this order stays, whatever order they came in: what people made before what was
+# Of equal records the first of this order stays, in any order of input: what people made before what was
 # generated, rated before unrated, and of two ratings the lower one, since doubt about an answer counts.
 _ORDER = [("id", "ascending"), ("synthetic", "ascending"), ("rating", "ascending"), ("origin", "ascending")]
 _ORDER += [("source_id", "ascending"), ("split", "ascending")]

@@ -51,7 +51,7 @@ class BuildSpec(_Frozen):
     filters: FilterRecipe
     generators: GeneratorRecipe = GeneratorRecipe()
     endpoints: dict[str, Endpoint] = {}
-    """Those that the generators name. Their tokens are in this file alone, which nobody else may read."""
+    """Those that the generators name. Their tokens are in this file alone, which no other user may read."""
     golden: Path | None = None
     validation_part: float
     seed: int

@@ -12,10 +12,10 @@ class Launcher(Protocol):
     def launch(self, spec: TrainingSpec) -> AsyncGenerator[Progress, None]:
         """Start the training and yield its messages until it ends; closing the generator ends it.
 
-        When it yields first, no earlier run of the same job is at work any more. A pause is asked for through the
+        When it yields first, no earlier run of the same job is at work any more. A pause is requested through the
         work folder (see training/protocol.py).
 
         Raises:
-            Crashed: it ended without a result; the job can go on from its newest checkpoint.
+            Crashed: it ended without a result; the job can continue from its newest checkpoint.
         """
         ...

@@ -69,7 +69,7 @@ class KubernetesLauncher:
 
         Raises:
             TrainingCrashed: the Job failed, ran out of time or vanished.
-            TimeoutError: an earlier Job of this training does not go away.
+            TimeoutError: an earlier Job of this training does not end.
         """
         processes, name = spec.configuration.processes, job_name(spec.job_id)
         threads = max(1, self._template.cpus // processes)

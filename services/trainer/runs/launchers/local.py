@@ -19,7 +19,7 @@ class LocalLauncher:
 def distributed(processes: int, *, python: str = sys.executable, port: int | None = None) -> tuple[str, ...]:
     """The command that runs a Python module in so many processes: on GPUs by NCCL, else on cores by gloo.
 
-    accelerate starts them with torchrun when it is given `--multi_gpu`, whether there are GPUs or not; its `--cpu` asks
+    accelerate starts them with torchrun when it is given `--multi_gpu`, with GPUs or without; its `--cpu` needs
     for MPI. The training itself chooses the CPU (`TrainingArguments.use_cpu`). `port` is where they meet, a
     free one unless given.
     """

@@ -90,7 +90,7 @@ class PreferenceTrainer(ObjectiveTrainer, DPOTrainer):
 
 @contextmanager
 def _ungathered(accelerator: Any) -> Iterator[None]:
-    """TRL gathers a dozen metrics a step, which nobody reads here, and in doing so wants as many pairs everywhere."""
+    """TRL gathers a dozen unused metrics per step, and in doing so wants as many pairs everywhere."""
     usual = accelerator.gather, accelerator.gather_for_metrics
     accelerator.gather = accelerator.gather_for_metrics = lambda values: values
     try:

@@ -56,7 +56,7 @@ def collate(samples: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
 class ObjectiveTrainer(Trainer, ABC):
     """A transformers trainer of one objective; its subclasses define what is encoded and how a batch is scored.
 
-    Everything that decides a step is a function of configuration, data and checkpoint, so that another process goes on
+    Everything that decides a step is a function of configuration, data and checkpoint; so another process continues
     exactly where this one stopped.
     """
 
@@ -153,7 +153,7 @@ class ObjectiveTrainer(Trainer, ABC):
         return shared
 
     def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
-        """transformers' estimate looks for the ids of a whole batch; nobody reads it."""
+        """transformers' estimate looks for the ids of a whole batch; nothing reads it."""
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
@@ -268,7 +268,7 @@ def _lengths(rows: Sequence[Row]) -> list[int]:
 
 
 class _Loader(DataLoader[Row]):
-    """Collated batches; transformers tells it the epoch."""
+    """Collated batches; transformers sets its epoch."""
 
     def __init__(
         self, rows: Sequence[Row], batches: BatchSampler, collated: Callable[[Sequence[Row]], dict[str, Any]]

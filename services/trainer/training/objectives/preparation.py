@@ -72,6 +72,6 @@ def _tokens(*sides: EncodedSet) -> set[int]:
 def _numbered(rows: EncodedSet) -> Dataset:
     """The rows' numbers as a data set: TRL takes nothing but `datasets`, whose columns would copy the tokens.
 
-    Nobody reads it: `ObjectiveTrainer` has the rows.
+    Nothing reads it: `ObjectiveTrainer` has the rows.
     """
     return Dataset.from_dict({"row": list(range(len(rows.rows)))})

@@ -16,7 +16,7 @@ _NO_MARGIN = (v1.RankingLoss.RRHF, v1.RankingLoss.LISTWISE)
 _SMOOTHED = (v1.PreferenceLoss.ROBUST, v1.PreferenceLoss.EXO_PAIR)
 
 
-def _no_contradictions(asked: Mapping[str, object], configuration: Configuration) -> Iterable[Fault]:  # noqa: ARG001
+def _no_contradictions(given: Mapping[str, object], configuration: Configuration) -> Iterable[Fault]:  # noqa: ARG001
     return ()
 
 
@@ -28,7 +28,7 @@ class ObjectiveRow:
     kinds of data sets that it can be trained on, `live` the kind that is made of live records where a request names no
     data set. `hyperparameters` are those that only objectives which list them read. `sequences` counts the completions
     of a record that are computed together at least: the memory estimate multiplies a batch by it. `contradictions`
-    gives what is wrong with the asked hyperparameters in their context.
+    gives what is wrong with the requested hyperparameters in their context.
     """
 
     name: str
@@ -45,21 +45,21 @@ def objective_named(name: str) -> ObjectiveRow:
     return OBJECTIVES[name or Configuration.objective]
 
 
-def _smoothing(asked: Mapping[str, object], configuration: Configuration) -> Iterator[Fault]:
+def _smoothing(given: Mapping[str, object], configuration: Configuration) -> Iterator[Fault]:
     """TRL reads label smoothing in two losses alone, and one of them cannot be without."""
     fraction = configuration.label_smoothing
     if fraction and configuration.preference_loss not in _SMOOTHED:
         expected = f"no value, or preference_loss {' or '.join(_SMOOTHED)}: {configuration.preference_loss} has none"
-        yield Fault("hyperparameters.label_smoothing", asked["label_smoothing"], expected)
+        yield Fault("hyperparameters.label_smoothing", given["label_smoothing"], expected)
     if not fraction and configuration.preference_loss == v1.PreferenceLoss.EXO_PAIR:
         expected = "more than 0 with preference_loss exo_pair, for example 0.001 (https://arxiv.org/abs/2402.00856)"
         yield Fault("hyperparameters.label_smoothing", fraction, expected)
 
 
-def _margin(asked: Mapping[str, object], configuration: Configuration) -> Iterator[Fault]:
-    if "ranking_margin" in asked and configuration.ranking_loss in _NO_MARGIN:
+def _margin(given: Mapping[str, object], configuration: Configuration) -> Iterator[Fault]:
+    if "ranking_margin" in given and configuration.ranking_loss in _NO_MARGIN:
         expected = f"no value: ranking_loss {configuration.ranking_loss} has no margin"
-        yield Fault("hyperparameters.ranking_margin", asked["ranking_margin"], expected)
+        yield Fault("hyperparameters.ranking_margin", given["ranking_margin"], expected)
 
 
 OBJECTIVES: dict[str, ObjectiveRow] = {

@@ -61,7 +61,7 @@ class Group:
             at = self._starts[:, None] + query  # [nodes, queries]
             seen = (key <= at[..., None]) & (key < self._ends[:, None, None])
             if window is not None:
-                # Padded queries may have nothing in their window; they see the first key, and nobody reads them.
+                # Padded queries may have nothing in their window; they see the first key, and nothing reads them.
                 padded = at >= self._ends[:, None]
                 seen &= (key > at[..., None] - window) | (padded[..., None] & (key == 0))
             self._visible[window] = seen[:, None]

@@ -1,4 +1,4 @@
-"""A causal language model that computes a batch packed, and vocabulary logits only where a label asks for one."""
+"""A causal language model that computes a batch packed, and vocabulary logits only where a label needs one."""
 
 import types
 from collections.abc import Callable, Iterator
@@ -53,14 +53,14 @@ def _unlike(model: Any, plain: Callable[..., Any]) -> str:
     ids[1, :common] = ids[0, :common]
     mask = torch.ones_like(ids)
     mask[1, -1] = mask[2, common:] = 0
-    asked = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, IGNORED)}
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, IGNORED)}
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            wanted: Any = _padded(model, plain, **asked).log_probs
+            wanted: Any = _padded(model, plain, **inputs).log_probs
             try:
-                found: Any = _packed(model, **asked).log_probs
+                found: Any = _packed(model, **inputs).log_probs
             except Exception as error:  # whatever an architecture makes of a layout that it does not know
                 return f"{type(error).__name__}: {str(error)[:200]}"
     finally:
@@ -149,7 +149,7 @@ def _vocabulary(model: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _describe(logits: torch.Tensor, labels: torch.Tensor, *, described: bool) -> _Scores:
-    # What describes the distribution costs several passes over the vocabulary. TRL averages it for a log that nobody
+    # What describes the distribution costs several passes over the vocabulary. TRL averages it for a log that nothing
     # reads while training; validation does read it.
     logits = logits.float()
     chosen = -functional.cross_entropy(logits, labels, reduction="none")

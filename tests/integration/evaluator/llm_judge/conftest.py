@@ -13,8 +13,8 @@ from fleet_events import v1
 from tests.conftest import RunningService, RunService
 from tests.integration.evaluator.conftest import Bus, Golden, adapter, eventually, sample
 from tests.integration.evaluator.judge_server import (
-    Asked,
     JudgeServer,
+    ReceivedRequest,
     honest,
     judging,
 )
@@ -32,7 +32,7 @@ def judge() -> Iterator[JudgeServer]:
 
 @pytest.fixture(autouse=True)
 def _honest(judge: JudgeServer) -> None:
-    judge.scripts, judge.otherwise, judge.asked, judge.delay, judge.key = {}, honest, [], 0.0, "judge-key"
+    judge.scripts, judge.otherwise, judge.requests, judge.delay, judge.key = {}, honest, [], 0.0, "judge-key"
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,13 @@ async def evaluator(
         "poor": {**one, "budget_tokens": 3300, "concurrency": 1},
         "sparing": {**one, "rules_first": True},
         "pairs": {**one, "pairwise": True},
+        "other-pairs": {**one, "model": "other-model", "pairwise": True},
         "harsh": {**one, "model": "harsh-model"},
     }
-    panels = {"house": ["strict", "harsh", "reference"]}
+    panels = {
+        "house": ["strict", "harsh", "reference"],
+        "comparing": ["pairs", "other-pairs", "strict"],
+    }
     async with run_service(
         "evaluator",
         LORAFLEET_INFERENCE_URL=models.url,
@@ -78,16 +82,16 @@ class Trial:
         self.started = 0
 
     def samples(self, count: int, **changes: Any) -> list[dict[str, Any]]:
-        asked = [sample(n, **changes) for n in range(count)]
-        return [one | {"prompt": f"{one['prompt'][:-1]} in {self.mark}-{n}?"} for n, one in enumerate(asked)]
+        request = [sample(n, **changes) for n in range(count)]
+        return [one | {"prompt": f"{one['prompt'][:-1]} in {self.mark}-{n}?"} for n, one in enumerate(request)]
 
     def word(self, number: int) -> str:
         """In the question of that sample alone."""
         return f"{self.mark}-{number}?"
 
-    def number(self, asked: Asked) -> int:
+    def number(self, request: ReceivedRequest) -> int:
         """Of the sample that a request is about."""
-        return int(asked.part("QUESTION").partition(f"{self.mark}-")[2].rstrip("?"))
+        return int(request.part("QUESTION").partition(f"{self.mark}-")[2].rstrip("?"))
 
     async def start(
         self,
@@ -104,13 +108,13 @@ class Trial:
         for number, one in enumerate(samples):
             self.models.answers[who.adapter_id, one["prompt"]] = (answers or {}).get(number, one["expected_output"])
         registered = v1.AdapterRegistered(adapter=who, revision=1, golden_dataset_id=dataset_id)
-        self.event_id = await self.bus.say(registered, "registry", who.adapter_id)
+        self.event_id = await self.bus.publish(registered, "registry", who.adapter_id)
         return who
 
     async def end(self, who: v1.Adapter) -> v1.EvaluationScored | v1.EvaluationFailed:
         async def over() -> list[Any]:
-            scored = await self.bus.said(v1.EvaluationScored, adapter_id=who.adapter_id)
-            return scored or await self.bus.said(v1.EvaluationFailed, adapter_id=who.adapter_id)
+            scored = await self.bus.published(v1.EvaluationScored, adapter_id=who.adapter_id)
+            return scored or await self.bus.published(v1.EvaluationFailed, adapter_id=who.adapter_id)
 
         found: v1.EvaluationScored | v1.EvaluationFailed = (await eventually(over))[0]
         return found

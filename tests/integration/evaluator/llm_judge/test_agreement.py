@@ -13,8 +13,8 @@ from fleet_kit.blobs import Blobs
 from fleet_kit.errors import BlobMissing
 from tests.integration.evaluator.conftest import Bus, activated, eventually
 from tests.integration.evaluator.judge_server import (
-    Asked,
     JudgeServer,
+    ReceivedRequest,
     Step,
     gullible,
     honest,
@@ -28,13 +28,15 @@ pytestmark = pytest.mark.integration
 
 def prefers(text: str) -> Any:
     """Prefers the answer with that text wherever it stands."""
-    return lambda asked: Step(json.dumps(preferred(asked, "first" if text in asked.part("FIRST ANSWER") else "second")))
+    return lambda request: Step(
+        json.dumps(preferred(request, "first" if text in request.part("FIRST ANSWER") else "second"))
+    )
 
 
 PAIRS = [
     prefers("A new answer."),
-    lambda asked: Step(json.dumps(preferred(asked, "first"))),
-    lambda asked: Step(json.dumps(preferred(asked, "tie"))),
+    lambda request: Step(json.dumps(preferred(request, "first"))),
+    lambda request: Step(json.dumps(preferred(request, "tie"))),
     gullible,
 ]
 """What the judge does with the pair of each sample."""
@@ -48,26 +50,26 @@ async def test_a_new_versions_answers_are_compared_with_the_active_ones_in_both_
     old = await trial.start("pairs", samples, dict.fromkeys(range(5), "An old answer."))
     assert isinstance(await trial.end(old), v1.EvaluationScored)
     await activated(bus, trial.evaluator, old, revision=int(trial.mark, 16))
-    judge.asked = []
-    judge.otherwise = lambda asked: PAIRS[trial.number(asked)](asked) if asked.pair else honest(asked)
+    judge.requests = []
+    judge.otherwise = lambda request: PAIRS[trial.number(request)](request) if request.pair else honest(request)
     new_answers = dict.fromkeys(range(5), "A new answer.") | {4: "An old answer."}
     scored = await trial.scored("pairs", samples, new_answers)
 
     assert scored.preference is not None
-    told = scored.preference
-    assert told.compared_with == old.adapter_id
-    assert (told.samples, told.wins, told.losses, told.ties) == (4, 1, 0, 3)
-    assert told.win_rate == pytest.approx((1 + 3 / 2) / 4)
-    assert told.ci_low < told.win_rate < told.ci_high
-    assert told.consistency == pytest.approx(3 / 4)
-    assert told.position_bias == pytest.approx(1 / 4)
-    asked = [one for one in judge.asked if one.pair and trial.number(one) == 0]
-    assert len(asked) == 2  # both orders
-    assert {one.part("FIRST ANSWER") for one in asked} == {"A new answer.", "An old answer."}
-    assert not [one for one in judge.asked if one.pair and trial.number(one) == 4]  # the same answer
+    event = scored.preference
+    assert event.compared_with == old.adapter_id
+    assert (event.samples, event.wins, event.losses, event.ties) == (4, 1, 0, 3)
+    assert event.win_rate == pytest.approx((1 + 3 / 2) / 4)
+    assert event.ci_low < event.win_rate < event.ci_high
+    assert event.consistency == pytest.approx(3 / 4)
+    assert event.position_bias == pytest.approx(1 / 4)
+    compared = [one for one in judge.requests if one.pair and trial.number(one) == 0]
+    assert len(compared) == 2  # both orders
+    assert {one.part("FIRST ANSWER") for one in compared} == {"A new answer.", "An old answer."}
+    assert not [one for one in judge.requests if one.pair and trial.number(one) == 4]  # the same answer
 
     shown = await trial.shown()
-    assert shown["preference"]["consistency"] == told.consistency
+    assert shown["preference"]["consistency"] == event.consistency
     assert [one["pair"]["outcome"] for one in shown["results"]] == ["win", "tie", "tie", None, "tie"]
     assert "no verdict in 3 answers" in shown["results"][3]["pair"]["why"]
     report = json.loads(await blobs.get(scored.report))
@@ -76,15 +78,43 @@ async def test_a_new_versions_answers_are_compared_with_the_active_ones_in_both_
     assert report["samples"][0]["pair"]["verdicts"]["new_second"] == {"preferred": "second", "reason": "compared"}
 
 
+@pytest.mark.requirement("LA-3.4")
+async def test_a_panel_compares_pairs_by_those_of_its_members_that_do(
+    trial: Trial, judge: JudgeServer, bus: Bus
+) -> None:
+    """Both prefer the new answer of sample 0, they differ on 1, and the second has no verdict on 2."""
+
+    def by_model(request: ReceivedRequest) -> Step:
+        if not request.pair:
+            return honest(request)
+        number, other = trial.number(request), request.body["model"] == "other-model"
+        if number == 2 and other:
+            return gullible(request)
+        return prefers("An old answer." if number == 1 and other else "A new answer.")(request)
+
+    samples = trial.samples(3, criteria={})
+    old = await trial.start("comparing", samples, dict.fromkeys(range(3), "An old answer."))
+    assert isinstance(await trial.end(old), v1.EvaluationScored)
+    await activated(bus, trial.evaluator, old, revision=int(trial.mark, 16))
+    judge.requests, judge.otherwise = [], by_model
+    scored = await trial.scored("comparing", samples, dict.fromkeys(range(3), "A new answer."))
+    assert scored.preference is not None
+    assert (scored.preference.samples, scored.preference.wins, scored.preference.ties) == (2, 1, 1)
+    compared = {(one.body["model"], trial.number(one)) for one in judge.requests if one.pair}
+    assert compared == {(model, n) for model in ("judge-model", "other-model") for n in range(3)}
+    shown = await trial.shown()
+    assert "1 of 2 members have a verdict; other-pairs: " in shown["results"][2]["pair"]["why"]
+
+
 @pytest.mark.requirement("LA-3.5")
 async def test_a_panel_gives_the_mean_of_scores_that_people_calibrated(
     trial: Trial, judge: JudgeServer, bus: Bus
 ) -> None:
     """The harsh member gives two points less than people; calibrated, both give the same."""
 
-    def by_model(asked: Asked) -> Step:
-        score = 3 + trial.number(asked) % 7
-        return Step(json.dumps(verdict(asked, score - 2 if asked.body["model"] == "harsh-model" else score)))
+    def by_model(request: ReceivedRequest) -> Step:
+        score = 3 + trial.number(request) % 7
+        return Step(json.dumps(verdict(request, score - 2 if request.body["model"] == "harsh-model" else score)))
 
     judge.otherwise = by_model
     samples = trial.samples(20, criteria={})
@@ -109,7 +139,7 @@ async def test_a_panel_gives_the_mean_of_scores_that_people_calibrated(
     assert (fitted.json()["slope"], fitted.json()["answers"]) == (pytest.approx(1), 20)
 
     again = (await client.post("/v1/evaluations", json={"adapter_id": before.adapter_id})).json()["evaluation_id"]
-    (after,) = await eventually(lambda: bus.said(v1.EvaluationScored, evaluation_id=again))
+    (after,) = await eventually(lambda: bus.published(v1.EvaluationScored, evaluation_id=again))
     assert after.judge != before.judge
     assert after.score == pytest.approx(before.score + 10)
     results = (await client.get(f"/v1/evaluations/{again}")).json()["results"]
@@ -149,7 +179,7 @@ async def test_old_exchanges_leave_database_and_object_store(trial: Trial, blobs
 async def test_peoples_scores_stand_beside_the_judges(trial: Trial, judge: JudgeServer) -> None:
     by_number = {trial.word(number): 1 + number for number in range(8)}
     for word, score in by_number.items():
-        judge.scripts[word] = [lambda asked, score=score: Step(json.dumps(verdict(asked, score)))]
+        judge.scripts[word] = [lambda request, score=score: Step(json.dumps(verdict(request, score)))]
     scored = await trial.scored("strict", trial.samples(8))
     before = (await trial.shown())["agreement"]
     assert (before["answers"], before["alpha"]) == (0, None)

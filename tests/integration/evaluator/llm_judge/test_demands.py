@@ -30,14 +30,14 @@ async def test_a_demand_in_words_is_judged_on_its_own_with_the_passage_that_show
 
     def unmet(number: int) -> Any:
         bad = {"reason": "nowhere", "quote": "", "met": False}
-        return lambda asked: Step(json.dumps(verdict(asked, 10, **{f"demand_{number}": bad})))
+        return lambda request: Step(json.dumps(verdict(request, 10, **{f"demand_{number}": bad})))
 
     judge.scripts[trial.word(1)] = [unmet(1)]
     judge.scripts[trial.word(2)] = [unmet(2)]
     made_up = {"reason": "there", "quote": "words of nobody", "met": True}
     judge.scripts[trial.word(3)] = [
-        lambda asked: Step(json.dumps(verdict(asked, 10, demand_1=made_up))),
-        lambda asked: Step(json.dumps(verdict(asked, 10))),
+        lambda request: Step(json.dumps(verdict(request, 10, demand_1=made_up))),
+        lambda request: Step(json.dumps(verdict(request, 10))),
     ]
     await trial.scored("strict", samples)
     all_met, lacks_a_wish, breaks_a_must, quoted_falsely = (await trial.shown())["results"]
@@ -65,9 +65,9 @@ async def test_candidate_and_judge_get_the_system_prompt_and_the_turns_before_th
         json.dumps([{"role": "system", "content": "Count in crates."}, *history])
     }
     assert {messages[-1]["content"] for messages in bodies} == {one["prompt"] for one in samples}
-    for asked in judge.asked:
-        assert asked.part("SYSTEM PROMPT") == "Count in crates."
-        assert asked.part("CONVERSATION") == "user: I run two stores.\nassistant: Which ones?"
+    for request in judge.requests:
+        assert request.part("SYSTEM PROMPT") == "Count in crates."
+        assert request.part("CONVERSATION") == "user: I run two stores.\nassistant: Which ones?"
     shown = (await trial.shown())["results"][0]
     assert (shown["system"], shown["history"]) == ("Count in crates.", history)
 
@@ -97,7 +97,7 @@ async def test_metrics_of_the_answers_stand_beside_the_score_with_their_interval
 async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_says(
     trial: Trial, judge: JudgeServer
 ) -> None:
-    judge.otherwise = lambda asked: Step(json.dumps(verdict(asked, 10)))
+    judge.otherwise = lambda request: Step(json.dumps(verdict(request, 10)))
     scored = await trial.scored("strict", trial.samples(2), {1: "Store 1 takes 90 crates of the Velmar kind."})
     assert scored.passed == 1
     assert (await trial.shown())["results"][1]["vetoes"] == ["Must mention 107 crates"]
@@ -106,7 +106,7 @@ async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_say
 async def test_an_answer_that_does_not_fit_its_json_schema_fails_whatever_the_language_model_says(
     trial: Trial, judge: JudgeServer
 ) -> None:
-    judge.otherwise = lambda asked: Step(json.dumps(verdict(asked, 10)))
+    judge.otherwise = lambda request: Step(json.dumps(verdict(request, 10)))
     rule = 'json schema: {"type": "object", "required": ["crates"], "properties": {"crates": {"type": "integer"}}}'
     samples = trial.samples(2, criteria={"style": rule}, expected_output='{"crates": 107}')
     scored = await trial.scored("strict", samples, {1: '{"crates": "107"}'})
@@ -123,8 +123,8 @@ async def test_no_instruction_in_an_answer_buys_a_score(trial: Trial, judge: Jud
     scored = await trial.scored("strict", samples, dict(enumerate(injections)))
     assert (scored.decided, scored.unjudged) == (1, len(injections))
     for number, text in enumerate(injections):
-        asked = judge.about(trial.word(number))[0]
-        assert asked.part("ANSWER TO JUDGE") == text  # whole, between marks that it cannot close
+        request = judge.about(trial.word(number))[0]
+        assert request.part("ANSWER TO JUDGE") == text  # whole, between marks that it cannot close
 
 
 async def test_rules_that_settle_a_sample_cost_no_request(trial: Trial, judge: JudgeServer) -> None:

@@ -10,8 +10,8 @@ from fleet_events import v1
 from fleet_kit.blobs import Blobs
 from tests.integration.evaluator.conftest import eventually
 from tests.integration.evaluator.judge_server import (
-    Asked,
     JudgeServer,
+    ReceivedRequest,
     Step,
     fault,
     gullible,
@@ -38,7 +38,7 @@ async def test_the_domains_language_model_judges_and_everything_says_who_it_was(
     assert len(scored.judged_by.prompt_sha256) == 64
     assert scored.judged_by.parameters["temperature"] == "0.0"
     assert scored.judge.startswith("strict/1+")
-    assert {asked.body["model"] for asked in judge.asked} == {"judge-model"}
+    assert {request.body["model"] for request in judge.requests} == {"judge-model"}
 
     shown = await trial.shown()
     assert shown["judging"]["requests"] == 6
@@ -51,7 +51,7 @@ async def test_the_domains_language_model_judges_and_everything_says_who_it_was(
     kept = report["judging"]["exchanges"]
     assert len(kept) == 6
     requests = [json.loads(await blobs.get(v1.Blob(**one["request"]))) for one in kept]
-    assert sorted(map(str, requests)) == sorted(str(asked.body) for asked in judge.asked)
+    assert sorted(map(str, requests)) == sorted(str(request.body) for request in judge.requests)
     answer = json.loads(await blobs.get(v1.Blob(**kept[0]["answer"])))
     assert json.loads(answer["choices"][0]["message"]["content"])["canary"]["score"] in range(1, 10)
     assert "judge-key" not in json.dumps(report) + str(requests)
@@ -61,24 +61,24 @@ async def test_the_domains_language_model_judges_and_everything_says_who_it_was(
     assert 'lorafleet_judge_requests_total{judge="strict",outcome="answered"}' in metrics
 
 
-def cut(asked: Asked) -> Step:
-    return Step(json.dumps(verdict(asked, 9))[:150], finish_reason="length")
+def cut(request: ReceivedRequest) -> Step:
+    return Step(json.dumps(verdict(request, 9))[:150], finish_reason="length")
 
 
-def cut_in_silence(asked: Asked) -> Step:
-    return Step(json.dumps(verdict(asked, 9))[:150])
+def cut_in_silence(request: ReceivedRequest) -> Step:
+    return Step(json.dumps(verdict(request, 9))[:150])
 
 
-def too_much(asked: Asked) -> Step:
-    return Step(json.dumps(verdict(asked, 9, accuracy={"reason": "superb", "score": 11})))
+def too_much(request: ReceivedRequest) -> Step:
+    return Step(json.dumps(verdict(request, 9, accuracy={"reason": "superb", "score": 11})))
 
 
-def too_little(asked: Asked) -> Step:
-    return Step(json.dumps({name: part for name, part in verdict(asked, 9).items() if name != "style"}))
+def too_little(request: ReceivedRequest) -> Step:
+    return Step(json.dumps({name: part for name, part in verdict(request, 9).items() if name != "style"}))
 
 
-def score_first(asked: Asked) -> Step:
-    return Step(json.dumps(verdict(asked, 9, style={"score": 9, "reason": "why not"})))
+def score_first(request: ReceivedRequest) -> Step:
+    return Step(json.dumps(verdict(request, 9, style={"score": 9, "reason": "why not"})))
 
 
 FAULTS = {
@@ -105,9 +105,9 @@ async def test_an_answer_that_is_no_verdict_is_asked_for_again_and_then_the_samp
     scored = await trial.scored("strict", samples)
     assert (scored.decided, scored.unjudged, scored.score) == (len(FAULTS), 0, 90.0)
     for number, name in enumerate(FAULTS):
-        asked = judge.about(trial.word(number))
-        assert len(asked) == 2, name
-        assert "no verdict" in asked[1].body["messages"][-1]["content"], name
+        requests = judge.about(trial.word(number))
+        assert len(requests) == 2, name
+        assert "no verdict" in requests[1].body["messages"][-1]["content"], name
 
 
 async def test_a_sample_without_a_verdict_is_unjudged_and_never_a_zero(trial: Trial, judge: JudgeServer) -> None:
@@ -126,7 +126,7 @@ async def test_a_sample_without_a_verdict_is_unjudged_and_never_a_zero(trial: Tr
 
 
 async def test_a_code_fence_around_the_verdict_is_cut_away(trial: Trial, judge: JudgeServer) -> None:
-    judge.otherwise = lambda asked: Step(f"Here it is:\n```json\n{json.dumps(verdict(asked, 8))}\n```")
+    judge.otherwise = lambda request: Step(f"Here it is:\n```json\n{json.dumps(verdict(request, 8))}\n```")
     assert (await trial.scored("strict", trial.samples(2))).score == 80.0
     shown = await trial.shown()
     assert [one["evidence"]["repaired"] for one in shown["results"]] == [1, 1]
@@ -145,14 +145,14 @@ async def test_a_busy_judge_is_asked_again_when_it_said(trial: Trial, judge: Jud
 
 
 async def test_a_slow_answer_costs_its_own_sample_alone(trial: Trial, judge: JudgeServer) -> None:
-    judge.scripts[trial.word(2)] = [lambda asked: Step(honest(asked).text, delay=4)]
+    judge.scripts[trial.word(2)] = [lambda request: Step(honest(request).text, delay=4)]
     scored = await trial.scored("strict", trial.samples(4))
     assert (scored.decided, scored.unjudged) == (3, 1)
     assert "no answer within 1.5 s" in (await trial.shown())["results"][2]["why"]
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "message"),
     [
         (401, "invalid_api_key", "key_file"),
         (404, "model_not_found", "url and model"),
@@ -161,13 +161,13 @@ async def test_a_slow_answer_costs_its_own_sample_alone(trial: Trial, judge: Jud
     ],
 )
 async def test_what_no_repetition_mends_fails_the_evaluation_and_names_the_setting(
-    trial: Trial, judge: JudgeServer, status: int, code: str, told: str
+    trial: Trial, judge: JudgeServer, status: int, code: str, message: str
 ) -> None:
     judge.otherwise = fault(status, code)
     found = await trial.end(await trial.start("strict", trial.samples(2)))
     assert isinstance(found, v1.EvaluationFailed)
     assert "judge 'strict' refused" in found.reason
-    assert told in found.reason
+    assert message in found.reason
 
 
 async def test_a_judge_that_stays_away_fails_the_evaluation_after_a_bounded_time(
@@ -204,14 +204,14 @@ async def test_beyond_the_budget_samples_are_unjudged(trial: Trial, judge: Judge
     scored = await trial.scored("poor", trial.samples(8))
     assert scored.decided == 3  # 1,100 tokens each, 3,300 in all
     assert scored.unjudged == 5
-    assert len(judge.asked) == 3
+    assert len(judge.requests) == 3
     whys = {one["why"] for one in (await trial.shown())["results"] if one["standing"] == "unjudged"}
     assert whys == {"1 of 1 verdicts are missing: judge 'poor' has spent its 3300 tokens"}
 
 
 async def test_of_several_verdicts_the_median_counts_and_the_spread_is_shown(trial: Trial, judge: JudgeServer) -> None:
-    def of_many(asked: Asked) -> Step:
-        return Step(json.dumps(verdict(asked, {0: 8, 3: 2, 6: 9}[asked.body["seed"]])))
+    def of_many(request: ReceivedRequest) -> Step:
+        return Step(json.dumps(verdict(request, {0: 8, 3: 2, 6: 9}[request.body["seed"]])))
 
     judge.otherwise = of_many
     scored = await trial.scored("strict", trial.samples(2), dataset_id="of-thrice")

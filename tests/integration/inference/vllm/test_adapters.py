@@ -25,9 +25,9 @@ async def test_an_adapter_answers_with_its_own_weights_from_one_of_the_servers(
     assert body["lorafleet"]["adapter_id"] == adapter.adapter_id
     assert body["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
     assert body["usage"]["completion_tokens"] == TOKENS
-    assert home.asked[-1] == name_of(adapter)
+    assert home.requested[-1] == name_of(adapter)
     assert text_of(await answered(inference.client, "tiny")) == expected()
-    [loaded] = [one for one in await registry.heard(v1.AdapterLoaded) if one.domain == domain]
+    [loaded] = [one for one in await registry.published(v1.AdapterLoaded) if one.domain == domain]
     assert loaded.modules_bound == 14
     assert loaded.max_delta > 0
 

@@ -163,9 +163,9 @@ async def test_every_line_of_the_log_is_one_json_object(doors: Doors) -> None:
     assert (status, headers["content-type"]) == (400, "application/problem+json")
     events = [json.loads(line) for line in doors.lines()]
     assert all({"event", "level", "timestamp", "service"} <= event.keys() for event in events)
-    said = [event["event"] for event in events]
-    assert "Started server process" in " ".join(said)  # uvicorn's own
-    assert "Invalid HTTP request received." in said
-    assert any("a warning" in one for one in said)  # from the warnings module
+    logged = [event["event"] for event in events]
+    assert "Started server process" in " ".join(logged)  # uvicorn's own
+    assert "Invalid HTTP request received." in logged
+    assert any("a warning" in one for one in logged)  # from the warnings module
     assert any("RuntimeError" in event.get("exception", "") for event in events)
-    assert "forged" not in said
+    assert "forged" not in logged

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.evaluator.statistics import SCALE, Interval
+from fleet_statistics.intervals import SCALE, Interval
 
 DRAWS = 10_000
 PART = 1_000  # draws at once
@@ -20,6 +20,7 @@ SEED = 20_251_122
 ERROR = 0.03  # chance of a false alarm from the overall score
 CRITERIA_ERROR = 0.01  # ... and from all criteria together
 ROUNDING = 1e-9
+TWO_SIDED = 0.05  # error of `differences`, both sides together
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,44 @@ class Comparison:
         return self.difference.high < 0 or bool(self.fallen)
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One measure, new minus old, over the samples that both have.
+
+    The interval has 95 % and lies on one side of 0 exactly where the two-sided test rejects at 5 %. `chance` is the
+    p-value of that test, not yet corrected for the number of tests.
+    """
+
+    samples: int
+    difference: Interval
+    chance: float
+
+
+def differences(
+    new: Mapping[str, Mapping[str, float]], old: Mapping[str, Mapping[str, float]], scales: Mapping[str, float]
+) -> dict[str, Difference]:
+    """Two-sided paired sign-flip test of each measure: (name → sample id → value) of both versions.
+
+    scales: largest value of each measure, which bounds its interval. A measure with fewer than two common samples is
+    left out. The test is that of `compare`, on both sides.
+    """
+    together: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(new.keys() & old.keys()):
+        common = tuple(sorted(new[name].keys() & old[name].keys()))
+        if len(common) >= 2:
+            together.setdefault(common, []).append(name)
+    found = {}
+    for common, names in together.items():
+        moved = np.asarray([[new[name][i] - old[name][i] for name in names] for i in common], dtype=np.float64)
+        sums, sizes = _subset_sums(moved)
+        for place, (name, mean) in enumerate(zip(names, moved.mean(axis=0), strict=True)):
+            column = sums[:, place]
+            chance = min(1.0, 2 * min(_chance_of_no_fall(column), _chance_of_no_fall(-column)))
+            interval = _interval(float(mean), column, sizes, error=TWO_SIDED / 2, scale=scales[name])
+            found[name] = Difference(len(common), interval, chance)
+    return found
+
+
 def compare(
     new: Mapping[str, float],
     old: Mapping[str, float],
@@ -62,7 +101,7 @@ def compare(
     """Paired comparison of overall scores by sample id, and of each criterion's (new, old) scores by sample id.
 
     The test flips which version gave which result, sample by sample: where neither version is better the two results
-    of a sample may as well be exchanged, and the test is exact whatever the scores' distribution. None where fewer
+    of a sample may as well be exchanged, and the test is exact for every distribution of the scores. None where fewer
     than two samples are common.
     """
     common = sorted(new.keys() & old.keys())
@@ -74,7 +113,7 @@ def compare(
     means = moved.mean(axis=0)
     chances = {name: _chance_of_no_fall(sums[:, place]) for place, name in enumerate(criteria, start=1)}
     corrected = holm(chances)
-    difference = _interval(float(means[0]), sums[:, 0], sizes)
+    difference = _interval(float(means[0]), sums[:, 0], sizes, error=ERROR, scale=SCALE)
     # What the overall score has won is no longer at stake: the criteria take over its share (Bretz et al.).
     error = CRITERIA_ERROR + (ERROR if difference.high < 0 else 0)
     return Comparison(
@@ -119,15 +158,17 @@ def _chance_of_no_fall(sums: NDArray[np.float64]) -> float:
     return float((1 + (sums >= -ROUNDING).sum()) / (DRAWS + 1))
 
 
-def _interval(mean: float, sums: NDArray[np.float64], sizes: NDArray[np.float64]) -> Interval:
-    """Every shift that the test does not reject on either side: quantiles of the subsets' means.
+def _interval(
+    mean: float, sums: NDArray[np.float64], sizes: NDArray[np.float64], *, error: float, scale: float
+) -> Interval:
+    """Every shift that the test does not reject at `error` on either side: quantiles of the subsets' means.
 
     A shift is rejected if too few subsets have a mean beyond it; the empty subset counts as beyond any. So two
     samples, of which one subset in four is empty, give the whole scale.
     """
     filled = sizes > 0
     means = np.sort(sums[filled] / sizes[filled])
-    allowed = int(ERROR * (DRAWS + 1)) - 1 - int((~filled).sum())  # subsets beyond a shift that is rejected
+    allowed = int(error * (DRAWS + 1)) - 1 - int((~filled).sum())  # subsets beyond a shift that is rejected
     if allowed < 0:
-        return Interval(mean, -SCALE, SCALE)
+        return Interval(mean, -scale, scale)
     return Interval(mean, min(mean, float(means[allowed])), max(mean, float(means[-1 - allowed])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.evaluator.comparison import Comparison, compare, holm
+from fleet_statistics.paired import Comparison, compare, differences, holm
 
 
 def by_sample(values) -> dict[str, float]:
@@ -88,3 +88,28 @@ def test_the_comparison_of_the_largest_data_set_fits_in_memory_and_time():
     found = compared(old - 1, old, accuracy=(old / 10, old / 10))
     assert found.regression
     assert found.difference.value == pytest.approx(-1)
+
+
+def test_the_two_sided_interval_excludes_zero_exactly_where_the_test_rejects() -> None:
+    rng = np.random.default_rng(7)
+    for shift in (-3.0, -1.0, 0.0, 0.5, 1.0, 3.0):
+        old = {str(i): float(50 + rng.normal(0, 3)) for i in range(30)}
+        new = {i: value + shift + float(rng.normal(0, 3)) for i, value in old.items()}
+        found = differences({"overall": new}, {"overall": old}, {"overall": 100.0})["overall"]
+        outside = found.difference.low > 0 or found.difference.high < 0
+        assert outside == (found.chance <= 0.05), (shift, found)
+        assert found.samples == 30
+
+
+def test_equal_versions_are_told_apart_in_one_case_of_twenty_at_most() -> None:
+    rng = np.random.default_rng(11)
+    rejected = 0
+    for _ in range(100):
+        new, old = ({str(i): float(rng.uniform(0, 10)) for i in range(12)} for _ in range(2))
+        rejected += differences({"style": new}, {"style": old}, {"style": 10.0})["style"].chance <= 0.05
+    assert rejected <= 11
+
+
+def test_a_measure_with_one_common_sample_is_left_out() -> None:
+    found = differences({"overall": {"a": 1.0, "b": 2.0}}, {"overall": {"a": 1.0}}, {"overall": 100.0})
+    assert found == {}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.evaluator.statistics import confidence_of, mean_score, pass_rate
+from fleet_statistics.intervals import confidence_of, mean_score, pass_rate
 
 scores = st.lists(st.floats(0, 100), min_size=1, max_size=40)
 

@@ -1,4 +1,4 @@
-"""Intervals of an evaluation's estimates. Pure and deterministic; comparison.py has version against version.
+"""Intervals of estimates on one sample. Pure and deterministic; paired.py has version against version.
 
 Sources: Learned-Miller & Thomas 2019 (mean of a bounded variable, arXiv:1905.06208), Lugannani & Rice 1980
 (saddlepoint approximation), Wilson 1927 (binomial interval).
@@ -34,7 +34,7 @@ class Interval:
 def confidence_of(submission: int) -> float:
     """Level of the interval of a family's k-th submission to the same golden data set, 0 to 1.
 
-    Whoever trains again and again until one version passes by luck looks at the same samples each time. The first
+    Training again and again until one version passes by luck looks at the same samples each time. The first
     submission has 95 %; the k-th errs in 5 % / (k (k - 1)), so that all the further ones together err as often as
     the first one. Raises ValueError below 1.
     """

@@ -1,0 +1,32 @@
+"""`lorafleet registry`: the registry as a whole."""
+
+from __future__ import annotations
+
+from fleet_cli.client import calls
+from fleet_cli.group import CommandGroup
+from fleet_cli.session import Session, table
+
+registry = CommandGroup("Show statistics of the registry.")
+
+
+@registry.command("statistics")
+def statistics(session: Session) -> None:
+    """Show counts of versions, answers and ratings by domain."""
+    found = session.client.call(calls.statistics())
+    rows = [
+        (
+            one.domain or "(base model)",
+            one.versions,
+            one.active,
+            one.pending_review,
+            one.approved,
+            one.rejected,
+            None if one.average_score is None else f"{one.average_score:.1f}",
+            one.answers,
+            one.ratings,
+            None if one.average_rating is None else f"{one.average_rating:.2f}",
+        )
+        for one in found.domains
+    ]
+    columns = ("DOMAIN", "VERSIONS", "ACTIVE", "IN REVIEW", "APPROVED", "REJECTED", "SCORE", "ANSWERS", "RATINGS")
+    session.answer(found, table((*columns, "RATING"), rows))

@@ -1,0 +1,98 @@
+"""How a version gets to another base model, and the training that it takes. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fleet_events import v1
+from services.registry.family import Adapter
+from services.registry.policy import ANY, MigrationRule
+from services.registry.transition import NotAllowed
+
+
+class Strategy(StrEnum):
+    """convert: the same weights, checked against the new base model's layers. retrain: same data and configuration."""
+
+    CONVERT = "convert"
+    RETRAIN = "retrain"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The base model that a version is carried over to; `projections` are the short names of its layers."""
+
+    base_model: v1.BaseModel
+    projections: frozenset[str]
+
+
+def choose(asked: Strategy | None, rules: Sequence[MigrationRule], adapter: Adapter, target: v1.BaseModel) -> Strategy:
+    """The asked strategy, else that of the domain's first rule that names these two, else automatic: retrain.
+
+    A rule names the old side by adapter id, base model or revision of it, the new side by base model or revision.
+    """
+    if asked is not None:
+        return asked
+    base = adapter.submission.base_model
+    old, new = {ANY, adapter.adapter_id, base.name, base.revision}, {ANY, target.name, target.revision}
+    named = (rule.strategy for rule in rules if rule.old in old and rule.new in new)
+    return Strategy(next(named, Strategy.RETRAIN))
+
+
+def check(adapter: Adapter, target: v1.BaseModel, strategy: Strategy) -> None:
+    """Raises NotAllowed where this version cannot be carried over like this, with what can be done."""
+    submission = adapter.submission
+    if submission.base_model.revision == target.revision:
+        raise NotAllowed(f"{adapter.adapter_id} is for {target.name} at this revision already", "to_base_model")
+    if strategy is not Strategy.RETRAIN:
+        return
+    training = submission.training
+    if training is None:
+        raise NotAllowed(
+            f"{adapter.adapter_id} was not trained here, so it has no data set to train on again: convert it, or train "
+            "a version on the new base model",
+            "strategy",
+        )
+    if training.continued_from:
+        raise NotAllowed(
+            f"{adapter.adapter_id} continued {training.continued_from}, whose data is not in its data set: migrate "
+            "that one first and continue it, or convert this one",
+            "strategy",
+        )
+
+
+def training_request(adapter: Adapter, target: Target, job_id: str, by: str) -> v1.TrainingRequested:
+    """The training that makes this version again on the new base model: same data set version, same configuration.
+
+    The adapted projections stay where the new base model has all of them; else its own are taken. Raises NotAllowed as
+    `check`.
+    """
+    check(adapter, target.base_model, Strategy.RETRAIN)
+    submission = adapter.submission
+    training = submission.training
+    if training is None:
+        raise NotAllowed(f"{adapter.adapter_id} was not trained here", "strategy")
+    return v1.TrainingRequested(
+        job_id=job_id,
+        domain=submission.domain,
+        method=submission.method,
+        dataset_id=training.dataset.dataset_id,
+        golden_dataset_id=submission.golden_dataset_id,
+        hyperparameters=_hyperparameters(training.configuration, target.projections),
+        auto_approve_threshold=submission.auto_approve_threshold,
+        description=submission.description,
+        requested_by=by,
+        base_model=target.base_model.name,
+        objective=training.objective,
+        exports=tuple(dict.fromkeys(export.kind for export in training.exports)),
+    )
+
+
+def _hyperparameters(configuration: str, projections: Collection[str]) -> v1.Hyperparameters:
+    found = json.loads(configuration)
+    known = {name: found[name] for name in v1.Hyperparameters.model_fields if found.get(name) is not None}
+    if not set(known.get("target_modules", ())) <= set(projections):
+        known.pop("target_modules")
+    return v1.Hyperparameters.model_validate(known)
