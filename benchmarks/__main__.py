@@ -9,7 +9,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("backbone", "decision_rules", "judging", "lora_core", "routing", "serving", "training", "training_data")
+NAMES = (
+    "backbone",
+    "decision_rules",
+    "judging",
+    "lora_core",
+    "progressive_delivery",
+    "routing",
+    "serving",
+    "training",
+    "training_data",
+)
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 RESULTS = PAGE.with_suffix("")
 

@@ -184,5 +184,5 @@ async def prepare(fleet: Fleet, client: httpx.AsyncClient) -> None:
     wanted = {"dataset_id": "benchmark-golden", "domain": DOMAIN, "version": "1.0.0", "description": "one sample"}
     (await client.post(golden, json=wanted)).raise_for_status()
     sample = {"sample_id": "g1", "prompt": "Hello", "expected_output": "Hello there.", "difficulty": "easy"}
-    settled = {"criteria": {"accuracy": "Must equal Hello there."}}  # whatever the answer is
+    settled = {"criteria": {"accuracy": "Must equal Hello there."}}  # settles any answer
     (await client.post(f"{golden}/benchmark-golden/samples", content=json.dumps(sample | settled))).raise_for_status()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet_cli.commands import chat, demo, keeping, provision, status, up
+from fleet_cli.commands import chat, demo, demo_loop, keeping, provision, status, up
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
 from fleet_cli.commands.answers import answers
@@ -17,6 +17,7 @@ from fleet_cli.commands.lifecycle import lifecycle
 from fleet_cli.commands.models import models
 from fleet_cli.commands.policies import policies
 from fleet_cli.commands.registry import registry
+from fleet_cli.commands.retraining import retraining
 from fleet_cli.commands.route import route
 from fleet_cli.commands.token import token
 from fleet_cli.group import CommandGroup
@@ -25,12 +26,22 @@ root = CommandGroup(
     "Run the whole life of LoRA adapters: data, train, register, evaluate, approve, serve, feedback.", completion=True
 )
 
-for add in (up.add, status.add, provision.add, lifecycle_commands.add_train, chat.add, demo.add, keeping.add_gc):
+for add in (
+    up.add,
+    status.add,
+    provision.add,
+    lifecycle_commands.add_train,
+    chat.add,
+    demo.add,
+    demo_loop.add,
+    keeping.add_gc,
+):
     add(root)
 for group, name in (
     (lifecycle, "lifecycle"),
     (data, "data"),
     (jobs, "jobs"),
+    (retraining, "retraining"),
     (adapters, "adapters"),
     (policies, "policies"),
     (registry, "registry"),

@@ -19,6 +19,9 @@ def family_lines(found: FamilyAt) -> list[str]:
         head.append(f"  → since          {serving.since} by {serving.activated_by}{replaced}")
         head.append(f"  → activated      {serving.activated_because or 'no reason given'}")
         head += version_lines(serving)[1:]
+    if found.rollout is not None:
+        told = found.rollout
+        head.append(f"  → rolled out     {told['candidate']} by {told.get('mode')}, share {told.get('share')}")
     head.append(f"  → policy         {_policy(found.policy)}")
     others = [f"  {one.adapter_id}  {one.status}" for one in found.versions if not one.active]
     trails = [("decided before", found.before), ("decided after", found.after)]

@@ -14,6 +14,10 @@ SETS = {
     "Dataset.kind": "RecordKind",
     "Export.kind": "ExportKind",
     "TrainingRequested.exports": "ExportKind",
+    "Rollout.mode": "DeliveryMode",
+    "Evidence.metric": "RolloutMetric",
+    "RolloutPart.arm": "RolloutArm",
+    "TrainingRequested.triggers": "RetrainingTrigger",
 }
 """Message.field of a closed set → its class, where that is not the field's name."""
 PATTERNS = {"domain": "DomainName"}

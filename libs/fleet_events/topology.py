@@ -211,8 +211,8 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry",), (Consumer("trainer"),)),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
-    # comes over HTTP is accepted there; the trainer may still publish what an earlier release left in its outbox. The
-    # registry publishes what carries a version over to another base model.
+    # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask
+    # for, and the registry what carries a version over to another base model.
     Row(
         v1.TrainingRequested,
         "lorafleet.v1.training.requested",
@@ -252,17 +252,20 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.AdapterActivated,
         "lorafleet.v1.adapter.activated",
         ("registry",),
-        (Consumer("router"), Consumer("evaluator")),
+        (Consumer("router"), Consumer("evaluator"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(
         v1.AdapterDeactivated,
         "lorafleet.v1.adapter.deactivated",
         ("registry",),
-        (Consumer("router"),),
+        (Consumer("router"), Consumer("trainer")),
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    Row(v1.CanaryStarted, "lorafleet.v1.adapter.canary_started", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryAdvanced, "lorafleet.v1.adapter.canary_advanced", ("registry",), followed_by=("inference",)),
+    Row(v1.CanaryRolledBack, "lorafleet.v1.adapter.canary_rolled_back", ("registry",), followed_by=("inference",)),
     Row(v1.UpdateRecommended, "lorafleet.v1.adapter.update_recommended", ("registry",)),
     Row(
         v1.AdapterReleased,
@@ -289,6 +292,13 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(
         v1.GenerationCompleted,
         "lorafleet.v1.serving.generation_completed",
+        ("inference",),
+        (Consumer("registry"),),
+        keep=WEEK,
+    ),
+    Row(
+        v1.GenerationFailed,
+        "lorafleet.v1.serving.generation_failed",
         ("inference",),
         (Consumer("registry"),),
         keep=WEEK,

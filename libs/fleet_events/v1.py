@@ -30,6 +30,44 @@ class Method(ClosedSet):
     DORA = "dora"
 
 
+class DeliveryMode(ClosedSet):
+    """at_once: no rollout. canary: the candidate answers a growing part of the callers. shadow: it answers beside the
+    incumbent, shown to nobody. ab: it answers a fixed part of the callers until a difference is shown."""
+
+    AT_ONCE = "at_once"
+    CANARY = "canary"
+    SHADOW = "shadow"
+    AB = "ab"
+
+
+class RolloutMetric(ClosedSet):
+    """error_rate: requests without an answer. refusal_rate: requests that the adapter was not fit to answer, or answered
+    with nothing. latency: answers slower than the policy's limit. rating: mean rating, 1 to 5. preference: comparisons
+    that the candidate lost."""
+
+    ERROR_RATE = "error_rate"
+    REFUSAL_RATE = "refusal_rate"
+    LATENCY = "latency"
+    RATING = "rating"
+    PREFERENCE = "preference"
+
+
+class RolloutArm(ClosedSet):
+    """Whether the candidate or the incumbent was to answer it."""
+
+    CANDIDATE = "candidate"
+    INCUMBENT = "incumbent"
+
+
+class Failure(ClosedSet):
+    """refused: the adapter failed its checks, so that it has no proven effect. busy: it was not loaded or had no room in
+    time. fault: the engine failed."""
+
+    REFUSED = "refused"
+    BUSY = "busy"
+    FAULT = "fault"
+
+
 class Scheduler(ClosedSet):
     """Course of the learning rate: constant, linear or cosine."""
 
@@ -86,6 +124,16 @@ class ExportKind(ClosedSet):
     GGUF_Q4_K_M = "gguf-q4_k_m"
     INT8 = "int8"
     INT4 = "int4"
+
+
+class RetrainingTrigger(ClosedSet):
+    """What a retraining rule reacted to; empty for a person's or another system's request."""
+
+    NEW_SAMPLES = "new_samples"
+    RATING_TREND = "rating_trend"
+    DRIFT = "drift"
+    SCHEDULE = "schedule"
+    NEW_BASE_MODEL = "new_base_model"
 
 
 DOMAIN_NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
@@ -183,6 +231,50 @@ class Adapter(Message):
     """Absent where it was not trained here: then only description and example prompts describe its purpose."""
 
 
+class Rollout(Message):
+    """How a candidate takes over from its family's active version."""
+
+    rollout_id: Annotated[str, Field(min_length=1)]
+    """Unique; with the family it salts the split of callers."""
+    mode: DeliveryMode
+    """at_once: no rollout. canary: the candidate answers a growing part of the callers. shadow: it answers beside the
+ incumbent, shown to nobody. ab: it answers a fixed part of the callers until a difference is shown."""
+    candidate_id: Annotated[str, Field(min_length=1)]
+    """Approved version that is to take over."""
+    incumbent_id: Annotated[str, Field(min_length=1)]
+    """Active version that it is compared with."""
+    step: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Number of the step, from 0."""
+    share: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Part of the family's callers whose requests the candidate answers."""
+
+
+class Evidence(Message):
+    """What a step of a rollout found for one metric."""
+
+    metric: RolloutMetric
+    """error_rate: requests without an answer. refusal_rate: requests that the adapter was not fit to answer, or answered
+ with nothing. latency: answers slower than the policy's limit. rating: mean rating, 1 to 5. preference: comparisons
+ that the candidate lost."""
+    candidate_outcomes: Int64 = 0
+    """Outcomes of the candidate."""
+    incumbent_outcomes: Int64 = 0
+    """Outcomes of the incumbent."""
+    candidate: Double | None = None
+    """Mean of the candidate's, in the metric's unit; absent without outcomes."""
+    incumbent: Double | None = None
+    """Mean of the incumbent's; for a preference one half."""
+    ci_low: Double = 0.0
+    """Interval of candidate minus incumbent that holds at every look."""
+    ci_high: Double = 0.0
+    log_evidence: Double = 0.0
+    """Natural logarithm of the evidence that the candidate is worse by more than is tolerated."""
+    line: Double = 0.0
+    """Where that refutes "not worse"."""
+    test: str = ""
+    """Name of the test."""
+
+
 class CriterionChange(Message):
     """How one criterion moved between two versions."""
 
@@ -272,6 +364,18 @@ class GoldenPrint(Message):
     """SHA-256 of the prompt's exact form: NFC, lower case, each run of white space one space."""
     signature: Annotated[str, Field(max_length=4096)] = ""
     """MinHash of its shingles by the event's scheme: 32-bit values, little endian, base64."""
+
+
+class RolloutPart(Message):
+    """The part that a request has in a rollout."""
+
+    rollout_id: Annotated[str, Field(min_length=1)]
+    step: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Step at which it was chosen."""
+    arm: RolloutArm
+    """Whether the candidate or the incumbent was to answer it."""
+    shadow: Bool = False
+    """The answer was shown to nobody: another one was."""
 
 
 class WeightedAdapter(Message):
@@ -423,6 +527,10 @@ class AdapterActivated(Event):
     reason: str = ""
     replaces: str = ""
     """Version that it takes over from, if any."""
+    rollout_id: str = ""
+    """Rollout that ends with this activation, if any."""
+    evidence: tuple[Evidence, ...] = ()
+    """What that rollout's last step found."""
 
 
 class AdapterDeactivated(Event):
@@ -506,6 +614,51 @@ class UpdateRecommended(Event):
     reason: str = ""
     applied: Bool = False
     """Whether the domain's policy activates it at once."""
+
+
+class CanaryStarted(Event):
+    """A candidate begins to take over from its family's active version."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.CanaryStarted"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    """Counts the family's changes; what is older than what you hold is ignored."""
+    rollout: Rollout
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
+class CanaryAdvanced(Event):
+    """A rollout is at its next step, or is paused or goes on at this one. It is completed by AdapterActivated."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.CanaryAdvanced"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    rollout: Rollout
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    """What the step before found."""
+    paused: Bool = False
+    """It keeps its step until a human resumes it, and still goes back by itself."""
+
+
+class CanaryRolledBack(Event):
+    """A rollout ended without its candidate, which stays approved and not active: the incumbent answers alone."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.CanaryRolledBack"
+
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    rollout: Rollout
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
 
 
 class SampleRecorded(Event):
@@ -781,6 +934,30 @@ class GenerationCompleted(Event):
     """Why another model answered than the requested one, where a fallback was allowed; else empty."""
     base_model_revision: str = ""
     """Digest of the base model's files."""
+    rollout: RolloutPart | None = None
+    """Its part in a rollout, if it has one."""
+
+
+class GenerationFailed(Event):
+    """A request that has a part in a rollout got no answer from the version that it was given to."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationFailed"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    requested_model: str = ""
+    """The requested model: a family or auto."""
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: str = ""
+    base_model: str = ""
+    rollout: RolloutPart
+    failure: Failure
+    """refused: the adapter failed its checks, so that it has no proven effect. busy: it was not loaded or had no room in
+ time. fault: the engine failed."""
+    code: str = ""
+    """Code of the error, as the caller got it."""
+    caller: str = ""
+    replica: str = ""
 
 
 class AdapterLoaded(Event):
@@ -851,6 +1028,10 @@ class TrainingRequested(Event):
     exports: Annotated[tuple[ExportKind, ...], Field(max_length=6)] = ()
     """Further forms of the finished adapter: gguf (its own numbers, for llama.cpp), gguf-q8_0, gguf-q6_k and gguf-q4_k_m
  (rounded to llama.cpp's levels), int8 and int4 (Arrow)."""
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    """Why it is trained, where a retraining rule of the domain asks for it; shown with the job and the adapter."""
+    triggers: Annotated[tuple[RetrainingTrigger, ...], Field(max_length=5)] = ()
+    """What a retraining rule reacted to; empty for a person's or another system's request."""
 
 
 class TrainingQueued(Event):
@@ -955,6 +1136,8 @@ class TrainingCompleted(Event):
     adapter_type: Annotated[str, Field(max_length=100)] = ""
     """What kind of adapter its data was prepared for, for example intent-classifier; empty where its data has none."""
     routing: RoutingProfile | None = None
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    """Why it was trained, as the request gave it."""
 
 
 class TrainingFailed(Event):
@@ -989,6 +1172,9 @@ EVENTS: tuple[type[Event], ...] = (
     AdapterRolledBack,
     AdapterUnloaded,
     Approved,
+    CanaryAdvanced,
+    CanaryRolledBack,
+    CanaryStarted,
     DatasetFrozen,
     DatasetQueued,
     ErasureQueued,
@@ -997,6 +1183,7 @@ EVENTS: tuple[type[Event], ...] = (
     EvaluationScored,
     FeedbackRecorded,
     GenerationCompleted,
+    GenerationFailed,
     GoldenDatasetPublished,
     PreferenceRecorded,
     RegressionDetected,

@@ -62,7 +62,7 @@ def _described(folder: Path, digest: str) -> Description:
     try:
         _write(_cached(digest), made)
     except OSError as error:  # a read-only home costs seconds at the next start, nothing else
-        log.warning("description of %s is not kept: %s", folder.name, error)
+        log.warning("description_not_cached model=%s reason=%s", folder.name, error)
     return made
 
 
@@ -103,7 +103,7 @@ def _read(path: Path) -> Description | None:
     except OSError:
         return None
     except ValidationError:  # of another version of this library, or half of something
-        log.warning("%s is not a layer description of this version and is replaced", path)
+        log.warning("description_outdated path=%s", path)
         return None
 
 

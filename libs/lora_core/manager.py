@@ -66,7 +66,7 @@ class LoRAManager:
         if not isinstance(card, LoRACard):
             card = self.load(card)
         if card.name in self._active:
-            log.warning("adapter %r is already active: skipped", card.name)
+            log.warning("adapter_already_active adapter=%s", card.name)
             return self._active[card.name]
         modules = dict(self._model.named_modules())
         found: dict[str, Adaptable | LoRALinear] = {}
@@ -81,7 +81,8 @@ class LoRAManager:
         if not found:
             raise InvalidAdapter("target_modules", list(card.target_modules), "layers that the model has")
         if missing:
-            log.warning("adapter %r: %d target modules not found: %s", card.name, len(missing), ", ".join(missing[:8]))
+            shown = ",".join(missing[:8])
+            log.warning("target_modules_missing adapter=%s count=%d first=%s", card.name, len(missing), shown)
         for name, layer in found.items():
             wrapped = wrap(layer, card.weights[name], card.alpha, rslora=card.rslora)
             wrapped.train(layer.training)
@@ -91,7 +92,7 @@ class LoRAManager:
         injection = Injection(card.name, tuple(found), tuple(missing), parameters)
         self._active[card.name] = injection
         self._cards[card.name] = card
-        log.info("adapter %r applied: %d layers modified, %d parameters", card.name, len(found), parameters)
+        log.info("adapter_applied adapter=%s layers=%d parameters=%d", card.name, len(found), parameters)
         return injection
 
     def card(self, name: str) -> LoRACard:
@@ -114,7 +115,7 @@ class LoRAManager:
                 self._model.set_submodule(module, layer.base_layer)
             else:
                 outer.base_layer = layer.base_layer
-        log.info("adapter %r removed: %d layers restored", name, len(injection.modules))
+        log.info("adapter_removed adapter=%s layers=%d", name, len(injection.modules))
 
     def _wrapper_of(self, module: str, inner: LoRALinear) -> LoRALinear | None:
         """The adapter layer around `inner`, where a later adapter targets the same module."""

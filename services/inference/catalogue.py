@@ -1,4 +1,4 @@
-"""Which adapter versions exist and which one answers for each family: a pure projection of the registry's events.
+"""Which adapter versions exist and which answer for each family: a pure projection of the registry's events.
 
 Order between subjects is not guaranteed and events repeat. Therefore the catalogue keeps, for each adapter
 and each kind of change, only the highest revision seen: a join of maxima, which comes out the same for every
@@ -17,10 +17,16 @@ from fleet_events.v1 import (
     AdapterRegistered,
     AdapterReleased,
     Approved,
+    CanaryAdvanced,
+    CanaryRolledBack,
+    CanaryStarted,
     Rejected,
+    Rollout,
 )
+from services.inference.rollouts import Assignment, FamilyRollout, RolloutEvent, assign
 
-CatalogueEvent = AdapterRegistered | Approved | Rejected | AdapterActivated | AdapterDeactivated | AdapterReleased
+VersionEvent = AdapterRegistered | Approved | Rejected | AdapterActivated | AdapterDeactivated | AdapterReleased
+CatalogueEvent = VersionEvent | RolloutEvent
 NEVER = -1
 
 
@@ -57,12 +63,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All records by adapter id."""
+    """All records by adapter id, and by family the newest that is known of its rollouts."""
 
     records: Mapping[str, Record] = field(default_factory=dict)
+    rollouts: Mapping[str, FamilyRollout] = field(default_factory=dict)
 
     def apply(self, event: CatalogueEvent) -> "Catalogue":
         """The catalogue after one event; itself where the event holds nothing newer."""
+        if isinstance(event, CanaryStarted | CanaryAdvanced | CanaryRolledBack):
+            found, known = FamilyRollout.of(event), self.rollouts.get(event.family)
+            if known is not None and known.order >= found.order:
+                return self
+            return replace(self, rollouts={**self.rollouts, event.family: found})
+        return self._of_version(event)
+
+    def _of_version(self, event: VersionEvent) -> "Catalogue":
         match event:
             case AdapterRegistered() | AdapterActivated():
                 adapter = event.adapter
@@ -83,7 +98,7 @@ class Catalogue:
                 new = replace(held, deactivated=max(held.deactivated, event.revision))
         if new == self.records.get(new.adapter_id):
             return self
-        return Catalogue({**self.records, new.adapter_id: new})
+        return replace(self, records={**self.records, new.adapter_id: new})
 
     def _held(self, adapter_id: str, family: str, domain: str) -> Record:
         return self.records.get(adapter_id) or Record(adapter_id, family, domain)
@@ -116,6 +131,31 @@ class Catalogue:
             for family, leader in self._leaders.items()
             if leader.adapter is not None and not leader.withdrawn
         }
+
+    @cached_property
+    def running(self) -> Mapping[str, tuple[Rollout, Adapter]]:
+        """Of each family with a rollout that runs: the rollout and its candidate.
+
+        Whatever the registry did later to one of its versions has a higher revision and ends it here too, even before
+        the event of the rollout's end arrives.
+        """
+        found = {}
+        for family, newest in self.rollouts.items():
+            leader, candidate = self._leaders.get(family), self.records.get(newest.rollout.candidate_id)
+            if not newest.running or leader is None or candidate is None or candidate.adapter is None:
+                continue
+            incumbent_serves = leader.adapter_id == newest.rollout.incumbent_id and not leader.withdrawn
+            began_before = max(leader.activated, candidate.rejected) < newest.revision
+            if incumbent_serves and began_before and candidate.approved != NEVER:
+                found[family] = (newest.rollout, candidate.adapter)
+        return found
+
+    def assign(self, adapter: Adapter, caller: str) -> Assignment | None:
+        """Who answers this caller for an active version while its family has a rollout; None while it has none."""
+        running = self.running.get(adapter.family)
+        if running is None or running[0].incumbent_id != adapter.adapter_id:
+            return None
+        return assign(adapter, running[1], running[0], caller)
 
     def standing(self, adapter_id: str) -> Standing | None:
         """Where a version stands; None for one that no event has named."""

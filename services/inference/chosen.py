@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from fleet_events.v1 import Adapter
+from fleet_events.v1 import Adapter, RolloutPart
 from services.inference.base_models import ServedBaseModel
-from services.inference.http.provenance import Fallback, Provenance, Routed, Weighted
+from services.inference.http.provenance import Fallback, Provenance, RolledOut, Routed, Weighted
 from services.inference.metrics import AnsweredBy
 from services.inference.resolution import Base
 
@@ -14,7 +14,8 @@ class Chosen:
     """Who answers a request: an adapter, or the base model where `adapter` is None.
 
     `mix`: the adapters of a weighted set; `adapter` is then the one of the largest weight. `fallback`: why this
-    is not what was requested. `fallback_model`: the model that may answer where this cannot be loaded.
+    is not what was requested. `fallback_model`: the model that may answer where this cannot be loaded. `part`: its part
+    in the family's rollout; `beside`: the candidate that is to answer too, shown to nobody.
     """
 
     requested: str
@@ -24,6 +25,8 @@ class Chosen:
     mix: tuple[tuple[Adapter, float], ...] = ()
     fallback: Fallback | None = None
     fallback_model: str | None = None
+    part: RolloutPart | None = None
+    beside: Adapter | None = None
 
     @property
     def base(self) -> Base:
@@ -61,4 +64,7 @@ class Chosen:
             ]
             or None,
             fallback=self.fallback,
+            rollout=RolledOut(rollout_id=self.part.rollout_id, step=self.part.step, arm=self.part.arm)
+            if self.part
+            else None,
         )

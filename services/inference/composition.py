@@ -30,6 +30,7 @@ from services.inference.projection import Projection
 from services.inference.publisher import Publisher
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.forwarding import LIMITS, TIMEOUT, Forwarding
+from services.inference.shadows import Shadows
 
 log = structlog.get_logger()
 
@@ -66,6 +67,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
     embedder = (
         EmbeddingThread(settings.embedding_model, settings.embedding_model_name) if settings.embedding_model else None
     )
+    shadows = Shadows(settings.shadow_queue)
     generator = Generator(
         projection=projection,
         hosting=hosting,
@@ -81,6 +83,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         always_fall_back=settings.fallback_policy == "always",
         count_by_adapter=settings.monitoring == "detailed",
         count_adapter_ids=settings.metrics_adapter_ids,
+        shadows=shadows,
     )
     announcements = (
         Announcements(
@@ -99,6 +102,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             _forever("position", announce_position(service.jetstream, settings.replica, lambda: projection.position))
         ),
         asyncio.create_task(_forever("memory pressure", watch.run())),
+        asyncio.create_task(_forever("shadows", shadows.run(generator))),
         asyncio.create_task(_set_when(projection.caught_up, ready)),
     ]
     if announcements is not None:

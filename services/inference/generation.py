@@ -15,22 +15,24 @@ import numpy.typing as npt
 from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
-from lora_core.sampling import Request, SamplingParams
 from services.inference import router_client
+from services.inference.answer_task import AnswerTask
 from services.inference.backend import Compares, ReadsOnce
 from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
 from services.inference.engine_thread import Finished, FinishReason, Stream, Token
 from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive, NotApproved
+from services.inference.failures import failed_event
 from services.inference.generation_ids import GenerationIds
 from services.inference.http.provenance import Fallback
 from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.publisher import Publisher
-from services.inference.resolution import Auto, Base, Mix, base_of, resolve
+from services.inference.resolution import Auto, Base, Mix, base_of, check, resolve
 from services.inference.router_client import Query
+from services.inference.shadows import Shadows
 from services.inference.siblings import Siblings
 
 
@@ -39,34 +41,6 @@ class CurrentCatalogue(Protocol):
 
     @property
     def catalogue(self) -> Catalogue: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerTask:
-    """One answer to give."""
-
-    generation_id: str
-    chosen: Chosen
-    prompt_ids: list[int]
-    sampling: SamplingParams
-    caller: Caller
-    stop: tuple[str, ...] = ()
-    """Texts before the first of which it ends."""
-    workflow: str = ""
-    wait_credit: float = 0.0
-    """Seconds by which it counts as having waited longer for its adapter than it has."""
-    held: AsyncExitStack | None = None
-    """The lease of its adapters, which it takes over; None where it has to ask for them."""
-    siblings: Siblings | None = None
-    """The answers that it starts together with, of which it is number `choice`."""
-    choice: int = 0
-    first: bool = True
-    """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
-
-    @property
-    def request(self) -> Request:
-        """The request to the back end."""
-        return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +71,27 @@ class Generator:
     """Whether they name the adapter too."""
     credential: Credential = field(default_factory=lambda: Credential(""))
     """How the router is called."""
+    shadows: Shadows | None = None
+    """Takes served answers that a rollout's candidate is to answer too."""
     tokens: TokenCounts = field(init=False)
 
     def __post_init__(self) -> None:
         counts = TokenCounts(by_answer=self.count_by_adapter, ids=self.count_adapter_ids)
         object.__setattr__(self, "tokens", counts)
 
-    async def choose(self, model: str, query: Query, caller: Caller, fallback: bool | str = False) -> Chosen:
+    async def choose(
+        self, model: str, query: Query, caller: Caller, fallback: bool | str = False, *, standing: str = ""
+    ) -> Chosen:
         """Who is to answer: `model`, or where that has no servable adapter and a fallback is allowed, the fallback.
+
+        standing: who the caller counts as where a family's version is rolled out; empty has no part in rollouts.
 
         Raises what `resolution.resolve` and `router_client.choose` raise; what is unknown or forbidden has no fallback.
         """
         fallback_model = self._fallback_model(model, fallback)
         try:
-            return replace(await self._choose(model, query, caller), fallback_model=fallback_model)
+            chosen = await self._choose(model, query, caller, standing)
+            return replace(chosen, fallback_model=chosen.fallback_model or fallback_model)
         except (NotActive, NotApproved, Incompatible, CannotServe, Busy) as error:
             if fallback_model is None:
                 raise
@@ -128,6 +109,7 @@ class Generator:
         try:
             await held.enter_async_context(chosen.hosted.adapters.lease_all(chosen.adapters, wait_credit))
         except (CannotServe, Busy) as error:
+            self._failed(chosen, error, caller, self.ids.new(chosen.adapter_id))
             return await self._instead(chosen.requested, chosen.fallback_model, error, query, caller)
         return chosen
 
@@ -147,7 +129,7 @@ class Generator:
         family = record.family if record else model.partition("@")[0]
         return self.fallbacks.get(model) or self.fallbacks.get(family)
 
-    async def _choose(self, model: str, query: Query, caller: Caller) -> Chosen:
+    async def _choose(self, model: str, query: Query, caller: Caller, standing: str = "") -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
         match resolve(model, catalogue, hosting.bases, caller):
             case Base() as base:
@@ -155,12 +137,41 @@ class Generator:
             case Auto():
                 answer = await router_client.ask(self.http, self.credential, self.router_url, query, caller)
                 routed_to, routed = router_client.choose(answer, catalogue, hosting.bases, caller)
-                return Chosen(model, self._host(routed_to), routed_to, routed)
+                if routed_to is not None:
+                    return self._assigned(Chosen(model, self._host(routed_to), routed_to, routed), caller, standing)
+                return Chosen(model, self._host(None), routed=routed)
             case Mix(parts):
                 heaviest, _ = max(parts, key=lambda part: part[1])
                 return Chosen(model, self._host(heaviest), heaviest, mix=parts)
             case Adapter() as adapter:
-                return Chosen(model, self._host(adapter), adapter)
+                chosen = Chosen(model, self._host(adapter), adapter)
+                return self._assigned(chosen, caller, standing) if model == adapter.family else chosen
+
+    def _assigned(self, chosen: Chosen, caller: Caller, standing: str) -> Chosen:
+        """The same, or while its family has a rollout what that gives this caller.
+
+        Where this process cannot serve the candidate, the incumbent answers, and the candidate's failure is counted.
+        """
+        catalogue = self.projection.catalogue
+        if chosen.adapter is None or not standing or (given := catalogue.assign(chosen.adapter, standing)) is None:
+            return chosen
+        hosted = self._host(given.adapter)
+        taken = replace(
+            chosen,
+            hosted=hosted,
+            adapter=given.adapter,
+            part=given.part,
+            beside=given.beside,
+            fallback_model=given.instead,
+        )
+        try:
+            check(given.adapter, catalogue, self.hosting.bases, caller)
+        except ApiError as error:
+            self._failed(taken, error, caller, self.ids.new(given.adapter.adapter_id))
+            return replace(
+                chosen, fallback=Fallback(requested=chosen.requested, reason=error.code, message=error.message)
+            )
+        return taken
 
     def _host(self, adapter: Adapter | None) -> ServedBaseModel:
         base = base_of(adapter, self.hosting.bases) if adapter else None
@@ -171,6 +182,15 @@ class Generator:
 
         Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
         """
+        try:
+            async with aclosing(self._answer(task)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except Exception as error:
+            self._failed(task.chosen, error, task.caller, task.generation_id)
+            raise
+
+    async def _answer(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         chosen = task.chosen
         lease = task.siblings.held() if task.siblings else _lease(task)
         async with lease, aclosing(self._run(task)) as pieces:
@@ -230,6 +250,10 @@ class Generator:
             if reason:
                 self._record(task, produced, begun, reason)
 
+    def _failed(self, chosen: Chosen, error: Exception, caller: Caller, generation_id: str) -> None:
+        if event := failed_event(chosen, error, caller, generation_id, self.replica):
+            self.publisher.say(event, entity=generation_id)
+
     def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = task.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
@@ -250,6 +274,7 @@ class Generator:
                 caller=task.caller.subject,
                 replica=self.replica,
                 fallback=chosen.fallback.reason if chosen.fallback else "",
+                rollout=chosen.part,
                 mix=tuple(
                     WeightedAdapter(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
                     for one, weight in chosen.mix
@@ -257,6 +282,8 @@ class Generator:
             ),
             entity=task.generation_id,
         )
+        if self.shadows is not None and reason != "cancelled":
+            self.shadows.offer(task)
 
 
 def _lease(task: AnswerTask) -> AbstractAsyncContextManager[object]:

@@ -48,6 +48,8 @@ class Projection:
         self._replayed = True
         for adapter in self.catalogue.active.values():
             self._preloading.activated(adapter)
+        for _, candidate in self.catalogue.running.values():
+            self._preloading.activated(candidate)
 
     async def _apply(self, event: Event, _envelope: Envelope) -> None:
         if not isinstance(event, CatalogueEvent):
@@ -68,10 +70,24 @@ class Projection:
             now = active.get(family)
             if now is None or now.adapter_id != adapter.adapter_id:
                 self._retire(adapter, "deactivated" if now is None else "replaced")
+        self._follow_rollouts(before)
         for adapter_id, record in self.catalogue.records.items():
             changed = record is not before.records.get(adapter_id)
             if changed and record.adapter and self.catalogue.standing(adapter_id) is Standing.REJECTED:
                 self._retire(record.adapter, "rejected")
+
+    def _follow_rollouts(self, before: Catalogue) -> None:
+        """A candidate is brought in when its rollout begins, and leaves when that ends without its activation."""
+        running, active = self.catalogue.running, self.catalogue.active
+        for family, (rollout, candidate) in running.items():
+            if (held := before.running.get(family)) is None or held[0].rollout_id != rollout.rollout_id:
+                self._preloading.activated(candidate)
+        for family, (rollout, candidate) in before.running.items():
+            goes_on = running.get(family)
+            if goes_on is not None and goes_on[0].candidate_id == rollout.candidate_id:
+                continue
+            if active.get(family) != candidate:
+                self._retire(candidate, "rolled back")
 
     def _retire(self, adapter: Adapter, reason: str) -> None:
         if hosted := self._hosting.of_adapter(adapter):

@@ -65,6 +65,9 @@ class InferenceSettings(AdapterSettings):
     threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic; 0 lets torch decide."""
 
+    shadow_queue: int = Field(default=16, ge=1)
+    """Served answers that wait for a rollout's candidate to answer beside them, shown to nobody; more are left out."""
+
     vllm_servers: list[Annotated[str, Field(pattern=URL)]] = Field(default_factory=list)
     """Addresses of vLLM servers that hold the base model in place of this process (JSON); driven by this process alone.
     `batch_rows` is then what each of them decodes at once."""

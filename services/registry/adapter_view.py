@@ -38,6 +38,7 @@ class TrainingView(View):
     objective: str
     continued_from: str
     adapter_type: str = Field(description="What kind of adapter its data was prepared for")
+    reason: str = Field(description="Why it was trained, where a retraining rule asked for it")
     exports: tuple[v1.Export, ...] = Field(description="Further forms, and whether each is fit")
     finished_at: datetime | None
 

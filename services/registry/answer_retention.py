@@ -9,7 +9,7 @@ import structlog
 
 from fleet_kit.faults import describe
 from services.registry.parts import RegistryService
-from services.registry.store import answers, preferences
+from services.registry.store import answers, preferences, rollouts
 
 log = structlog.get_logger()
 
@@ -24,6 +24,7 @@ async def forget_old(service: RegistryService) -> None:
             async with service.db.acquire(timeout=5) as connection:
                 await preferences.name_adapters(connection)
                 more = await answers.forget_answers(connection, age)
+                more = await rollouts.forget_parts(connection, age) or more
                 await preferences.forget_unanswered(connection, age)
         except Exception as error:
             log.warning("old_answers_not_deleted", reason=describe(error))

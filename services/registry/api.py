@@ -25,6 +25,8 @@ from services.registry.migrating import api as migrating
 from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import InvalidPolicy, Policy
 from services.registry.provenance import Provenance
+from services.registry.rollout import endpoint as rollouts
+from services.registry.rollout.rules import InvalidRules
 from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
 from services.registry.store import listing, usage, versions
 from services.registry.timeline import endpoint as timeline
@@ -33,6 +35,7 @@ from services.registry.updating import api as updating
 
 router = APIRouter(prefix="/v1", tags=["registry"])
 router.include_router(decisions.router)
+router.include_router(rollouts.router)
 router.include_router(answers.router)
 router.include_router(comparing.router)
 router.include_router(own_metrics.router)
@@ -174,7 +177,7 @@ async def put_policy(domain: DomainName, body: PolicyBody, caller: Admin, servic
     caller.reach(domain)
     try:
         policy = body.policy()
-    except InvalidPolicy as error:
+    except (InvalidPolicy, InvalidRules) as error:
         raise Problem(422, "Invalid policy", str(error), field=error.field) from error
     now = datetime.now(UTC)
     async with service.transaction() as tx:

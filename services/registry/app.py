@@ -21,6 +21,7 @@ from services.registry.inspection import Bounds, Inspector
 from services.registry.migrating.follow import follow_base_models
 from services.registry.parts import Parts, RegistryService
 from services.registry.quota import UploadsInFlight
+from services.registry.rollout.watch import watch
 from services.registry.scratch import Scratch
 from services.registry.settings import RegistrySettings
 
@@ -30,7 +31,7 @@ async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     """The pinned base models, read in the background so that the first registration need not wait for them."""
     settings = service.settings
     models = BaseModels(settings.pinned, Inspector(Bounds.of(settings)), settings.max_rank)
-    background = [asyncio.create_task(work) for work in (models.read_all(), forget_old(service))]
+    background = [asyncio.create_task(work) for work in (models.read_all(), forget_old(service), watch(service))]
     background.append(asyncio.create_task(follow_base_models(service)))
     background.append(asyncio.create_task(collect_now_and_then(service)))
     service.extra_checks["base_models"] = models.ready

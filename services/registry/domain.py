@@ -7,7 +7,7 @@ than what it holds ends with the new version in whichever order the two arrive.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 
 from fleet_events import Event, v1
@@ -15,6 +15,7 @@ from services.registry import approval
 from services.registry.family import Adapter, Evaluation, Family, Status, Submission, adapter_id
 from services.registry.keeping import check_kept
 from services.registry.policy import Decision, Policy, decide
+from services.registry.rollout import transitions as rollouts
 from services.registry.transition import (
     Act,
     Announcement,
@@ -109,7 +110,9 @@ def approve(
     *,
     without_evaluation: bool = False,
 ) -> Change:
-    """The version may serve; under `activate_on_approval` it does at once, unless a higher version does already.
+    """The version may serve; under `activate_on_approval` it takes over, unless a higher version serves already.
+
+    It takes over in the way of the policy's `delivery`: at once, or by a rollout.
 
     `on` is the evaluation that decided, absent when a human did. Approving what is approved changes nothing.
 
@@ -142,11 +145,12 @@ def approve(
     )
     after = _decided(adapter, Status.APPROVED, act, on)
     noted: dict[str, object] = {} if evaluation else {"without_evaluation": True}
-    noted |= _grounds(evaluation, policy)
+    noted |= approval.grounds(evaluation, policy)
     change = _announce(family, approved, act, "approved", before=adapter, after=after, noted=noted)
     serving = family.active
     if policy.activate_on_approval and (serving is None or serving.version < adapter.version):
-        change = change.then(activate(change.family, adapter_id, act))
+        by_rollout = rollouts.take_over(change.family, adapter_id, policy.delivery, act)
+        change = change.then(by_rollout or activate(change.family, adapter_id, act))
     return change
 
 
@@ -171,14 +175,15 @@ def reject(
         evaluation_id=evaluation.evaluation_id if evaluation else "",
     )
     after = _decided(adapter, Status.REJECTED, act, on)
-    noted = _grounds(evaluation, policy)
+    noted = approval.grounds(evaluation, policy)
     return change.then(_announce(change.family, rejected, act, "rejected", before=adapter, after=after, noted=noted))
 
 
-def activate(family: Family, adapter_id: str, act: Act) -> Change:
+def activate(family: Family, adapter_id: str, act: Act, evidence: rollouts.Found = ()) -> Change:
     """The version answers for its family from now on; the one that did stops (AM-3.1).
 
-    Going back to a lower version is published as AdapterRolledBack too. Raises NotAllowed unless it is approved.
+    Its rollout is completed by that, with this evidence; one of another candidate is rolled back. Going back to a lower
+    version is published as AdapterRolledBack too. Raises NotAllowed unless it is approved.
     """
     adapter = _find(family, adapter_id)
     if adapter.status is not Status.APPROVED:
@@ -187,18 +192,22 @@ def activate(family: Family, adapter_id: str, act: Act) -> Change:
     if adapter.active:
         return Change(family, adapter_id=adapter_id)
     old = family.active
-    change = Change(family, adapter_id=adapter_id)
+    change, completes = rollouts.before_activation(family, adapter_id, act)
     if old is not None:
-        change = deactivate(family, old.adapter_id, act, replaced_by=adapter_id)
+        change = change.then(deactivate(change.family, old.adapter_id, act, replaced_by=adapter_id))
     activated = v1.AdapterActivated(
         adapter=adapter.card,
         revision=change.family.next_revision,
         by=act.by,
         reason=act.reason,
         replaces=old.adapter_id if old else "",
+        rollout_id=completes,
+        evidence=tuple(evidence),
     )
+    noted: dict[str, object] = {"rollout_id": completes} if completes else {}
+    after = replace(adapter, active=True)
     change = change.then(
-        _announce(change.family, activated, act, "activated", before=adapter, after=replace(adapter, active=True)),
+        _announce(change.family, activated, act, "activated", before=adapter, after=after, noted=noted)
     )
     if old is not None and old.version > adapter.version:
         change = change.then(_rolled_back(change.family, old, adapter, act))
@@ -206,10 +215,12 @@ def activate(family: Family, adapter_id: str, act: Act) -> Change:
 
 
 def deactivate(family: Family, adapter_id: str, act: Act, replaced_by: str = "") -> Change:
-    """The version takes no new requests (AM-3.2). What is not active stays as it is."""
+    """The version takes no new requests (AM-3.2): its rollout is rolled back. What is not active stays as it is."""
     adapter = _find(family, adapter_id)
+    change = rollouts.without(family, adapter_id, act)
     if not adapter.active:
-        return Change(family, adapter_id=adapter_id)
+        return change
+    family = change.family
     deactivated = v1.AdapterDeactivated(
         adapter_id=adapter_id,
         family=family.family_id,
@@ -219,7 +230,8 @@ def deactivate(family: Family, adapter_id: str, act: Act, replaced_by: str = "")
         reason=act.reason,
         replaced_by=replaced_by,
     )
-    return _announce(family, deactivated, act, "deactivated", before=adapter, after=replace(adapter, active=False))
+    after = replace(adapter, active=False)
+    return change.then(_announce(family, deactivated, act, "deactivated", before=adapter, after=after))
 
 
 def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason: str, at: datetime) -> Change:
@@ -242,7 +254,7 @@ def _ask_a_human(
         score=on.judgement.score if on else None,
         evaluation_id=on.evaluation_id if on else "",
     )
-    noted = _grounds(on, policy)
+    noted = approval.grounds(on, policy)
     return _announce(family, requested, act, "review_requested", before=adapter, after=adapter, noted=noted)
 
 
@@ -302,12 +314,6 @@ def _decided(adapter: Adapter, status: Status, act: Act, on: Evaluation | None) 
         decision_reason=act.reason,
         decided_on=on.evaluation_id if on else "",
     )
-
-
-def _grounds(evaluation: Evaluation | None, policy: Policy | None) -> dict[str, object]:
-    """What a decision is made on, for the audit trail: policies change, and defaults with the release."""
-    on: dict[str, object] = {"evaluation_id": evaluation.evaluation_id} if evaluation else {}
-    return on | ({"policy": asdict(policy)} if policy else {})
 
 
 def _state(adapter: Adapter) -> dict[str, object]:

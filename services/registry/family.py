@@ -10,6 +10,8 @@ from fleet_events import v1
 from fleet_events.v1 import Bump, Method
 from services.registry.imports.source import Origin
 from services.registry.policy import Judgement
+from services.registry.required import Measured
+from services.registry.rollout.state import Rollout, State
 from services.registry.version import FIRST, SemVer, VersionBasis, bump_rule
 
 
@@ -29,16 +31,6 @@ def family_id(domain: str, method: Method) -> str:
 def adapter_id(domain: str, method: Method, version: SemVer) -> str:
     """Unique name of one version: `domain-method-vX.Y.Z` (LA-1.3)."""
     return f"{family_id(domain, method)}-v{version}"
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Mean of a metric over `samples`, 0 to 1, with its interval."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +89,8 @@ class Training:
     report_page: v1.Blob | None = None
     model_card: v1.Blob | None = None
     exports: tuple[v1.Export, ...] = ()
+    reason: str = ""
+    """Why it was trained, where a retraining rule asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +181,8 @@ class Family:
     method: Method
     revision: int = 0
     versions: tuple[Adapter, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    """The one that runs, and those that ended since the family was read."""
 
     @property
     def family_id(self) -> str:
@@ -203,6 +199,11 @@ class Family:
         return next((adapter for adapter in self.versions if adapter.active), None)
 
     @property
+    def rollout(self) -> Rollout | None:
+        """The rollout that runs, if any."""
+        return next((one for one in self.rollouts if one.state is State.RUNNING), None)
+
+    @property
     def latest(self) -> Adapter | None:
         """The highest version, of any status."""
         return max(self.versions, key=lambda adapter: adapter.version, default=None)
@@ -214,6 +215,11 @@ class Family:
         """The family with this version put in or exchanged."""
         others = tuple(adapter for adapter in self.versions if adapter.adapter_id != changed.adapter_id)
         return replace(self, versions=(*others, changed))
+
+    def with_rollout(self, changed: Rollout) -> Family:
+        """The family with this rollout put in or exchanged."""
+        others = tuple(one for one in self.rollouts if one.rollout_id != changed.rollout_id)
+        return replace(self, rollouts=(*others, changed))
 
     def next_version(self, submission: Submission) -> SemVer:
         """The version that this submission gets when it names none: after the highest there is (LA-1.1)."""

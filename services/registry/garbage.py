@@ -83,7 +83,8 @@ async def _let_go(service: RegistryService, domain: str, *, apply: bool) -> list
     async with service.db.acquire(timeout=5) as connection:
         adapters = await store.domain_adapters(connection, domain)
         used = await store.last_used(connection, domain)
-    found = releasable(adapters, used, service.settings.rules_of(domain), now)
+        in_use = await store.in_use(connection, domain)
+    found = releasable(adapters, used, service.settings.rules_of(domain), now, in_use=in_use)
     if not apply:
         return found
     return [one for one in found if await _release(service, one)]

@@ -15,6 +15,7 @@ from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter
 from services.registry.parts import RegistryService
+from services.registry.rollout import counting
 from services.registry.scored import evaluation_of
 from services.registry.store import answers, forgotten, migrations, preferences, usage, versions
 from services.registry.store.answers import AnsweredWith
@@ -57,7 +58,8 @@ async def register_trained(event: v1.TrainingCompleted, work: LeasedTask, servic
         submission = await registration.examine(event, service)
         async with work.finish() as tx:
             family = await repository.lock(tx, submission.domain, submission.method)
-            change = domain.register(family, submission, Act(submission.by, _now(), f"training job {event.job_id}"))
+            why = f"training job {event.job_id}" + (f": {event.reason}" if event.reason else "")
+            change = domain.register(family, submission, Act(submission.by, _now(), why))
             await repository.save(tx, family, change)
             await versions.remove_refusals(tx.connection, event.job_id)
             await migrations.registered(tx.connection, event.job_id, change.adapter_id)
@@ -118,7 +120,10 @@ async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: 
 
 @handlers.on(v1.GenerationCompleted)
 async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
-    """Count an answer for the adapter that gave it, or for the base model, and keep who gave it."""
+    """Count an answer for the adapter that gave it, or for the base model, and keep who gave it.
+
+    One that a rollout's candidate gave beside the served one, shown to nobody, counts for the rollout alone.
+    """
     what, domains = f"generation {event.generation_id}", set[str]()
     if event.adapter_id:
         adapter = await _named(tx, event.adapter_id, event.domain)
@@ -131,10 +136,18 @@ async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service:
         domains.add(adapter.submission.domain)
     if event.adapter_id and not adapters:
         adapters = [AnsweredWith(event.adapter_id, event.artifact_sha256, 1.0)]
-    await usage.count_answer(tx.connection, event, _when(tx))
-    if await _is_forgotten(tx, event.generation_id):
-        return
-    await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
+    if event.rollout is None or not event.rollout.shadow:
+        await usage.count_answer(tx.connection, event, _when(tx))
+        if not await _is_forgotten(tx, event.generation_id):
+            await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
+    await counting.take_answer(tx, event, _when(tx), _now())
+
+
+@handlers.on(v1.GenerationFailed)
+async def count_failure(event: v1.GenerationFailed, tx: Transaction, _service: RegistryService) -> None:
+    """Count a request of a rollout that got no answer."""
+    await _named(tx, event.adapter_id, event.domain)
+    await counting.take_failure(tx, event, _now())
 
 
 @handlers.on(v1.FeedbackRecorded)
@@ -145,8 +158,10 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
     if await _is_forgotten(tx, event.generation_id):
         return
     if event.rating:
+        await counting.take_rating(tx, event, _now())
         await usage.rate_answer(tx.connection, event, _when(tx))
     if event.preferred_over and event.preferred_over != event.generation_id:
+        await counting.take_preference(tx, event, _now())
         await preferences.add_preference(tx.connection, event.generation_id, event.preferred_over, event.by, _when(tx))
 
 

@@ -6,7 +6,7 @@ theirs. Nothing that a kept version needs is released.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -40,7 +40,12 @@ class Releasable:
 
 
 def releasable(
-    adapters: Sequence[Adapter], last_used: Mapping[str, datetime], rules: KeepRules, now: datetime
+    adapters: Sequence[Adapter],
+    last_used: Mapping[str, datetime],
+    rules: KeepRules,
+    now: datetime,
+    *,
+    in_use: Collection[str] = (),
 ) -> list[Releasable]:
     """The versions of a domain that its rules let go, without those that a kept version was made from.
 
@@ -49,6 +54,7 @@ def releasable(
         last_used: when a version last answered, by adapter id.
         rules: the domain's.
         now: ages end here.
+        in_use: versions with a part in a rollout that runs, or on their way to another base model.
     """
     newest = _newest(adapters, rules.keep_newest)
     why = {
@@ -56,6 +62,7 @@ def releasable(
         for one in adapters
         if one.released_at is None
         and one.adapter_id not in newest
+        and one.adapter_id not in in_use
         and (reason := _let_go(one, last_used.get(one.adapter_id), rules, now))
     }
     needed = made_from(adapters, (one for one in adapters if one.adapter_id not in why and one.released_at is None))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from services.registry.required import Measured, Preferred, unmet_metric, unmet_preference
+from services.registry.rollout.rules import Delivery
 
 
 class Mode(StrEnum):
@@ -59,7 +63,8 @@ class Policy:
     `allow_lower_threshold`: whether a training request may set an approve line below `approve_at` (it may
     always set a higher one). `allow_approval_without_evaluation`: whether a human may approve a version that
     has no score. Where the judge's agreement with people (alpha; the lower end of its interval in `confident`) is below
-    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none.
+    `minimum_agreement`, or unknown, nothing is approved without a human; None looks at none. `delivery` has the rules
+    by which an approved version takes over from the active one.
     `comparison_required` says whether a version that replaces another needs a fair comparison with it to be approved
     without a human; None: in `confident` alone. An update is recommended from an improvement of more than
     `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself. Of
@@ -73,11 +78,16 @@ class Policy:
     activate_on_approval: bool = True
     allow_lower_threshold: bool = True
     forbid_own_approval: bool = False
+    delivery: Delivery = field(default_factory=Delivery)
     allow_approval_without_evaluation: bool = False
     minimum_samples: int = 20
     smallest_relevant_difference: float = 2.0
     blocking_criteria: tuple[str, ...] = CRITERIA
     minimum_agreement: float | None = None
+    minimum_metrics: dict[str, float] = field(default_factory=dict)
+    """By metric, 0 to 1: below it (its lower end in `confident`), or without it, nothing is approved alone."""
+    minimum_win_rate: float | None = None
+    """The same for how often answers are preferred to those of the version that it replaces, ties as half."""
     comparison_required: bool | None = None
     update_minimum_improvement: float = 2.0
     apply_updates: bool = False
@@ -101,6 +111,10 @@ class Policy:
             raise InvalidPolicy(
                 "minimum_agreement", f"minimum_agreement is {self.minimum_agreement}, expected between -1 and 1"
             )
+        bounds = {f"minimum_metrics.{name}": least for name, least in self.minimum_metrics.items()}
+        for name, least in (bounds | {"minimum_win_rate": self.minimum_win_rate or 0.0}).items():
+            if not 0 <= least <= 1:
+                raise InvalidPolicy(name, f"{name} is {least}, expected 0 to 1")
         if odd := [rule.strategy for rule in self.migration_strategies if rule.strategy not in MIGRATION_STRATEGIES]:
             raise InvalidPolicy(
                 "migration_strategies",
@@ -169,6 +183,8 @@ class Judgement:
     agreement: Agreement | None = None
     not_compared: str = ""
     """Why the evaluator could not compare it with the version that it would replace."""
+    metrics: Mapping[str, Measured] = field(default_factory=dict)
+    preferred: Preferred | None = None
 
     @property
     def interval(self) -> tuple[float, float, float]:
@@ -205,7 +221,13 @@ def decide(policy: Policy, judgement: Judgement, requested: float | None = None,
             f"{found}: {what} is between the reject ({policy.reject_below:g}) and approve ({line:g}) thresholds: "
             "human review required",
         )
-    doubt = _fall(policy, judgement) or _untrusted_judge(policy, judgement)
+    confident = policy.mode is Mode.CONFIDENT
+    doubt = (
+        _fall(policy, judgement)
+        or _untrusted_judge(policy, judgement)
+        or unmet_metric(policy.minimum_metrics, judgement.metrics, confident=confident)
+        or unmet_preference(policy.minimum_win_rate, judgement.preferred, replaces, confident=confident)
+    )
     if not doubt and policy.mode is Mode.CONFIDENT:
         doubt = _thin_evidence(policy, judgement)
     uncompared = _uncompared(policy, judgement, replaces)

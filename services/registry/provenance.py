@@ -22,6 +22,7 @@ class DatasetLink(View):
 class ConfigurationLink(View):
     sha256: str
     job_id: str
+    reason: str = ""
     report_sha256: str
     report_uri: str
 
@@ -112,6 +113,7 @@ class Provenance(View):
             configuration=ConfigurationLink(
                 sha256=training.configuration_sha256,
                 job_id=training.job_id,
+                reason=training.reason,
                 report_sha256=training.report.sha256,
                 report_uri=training.report.uri,
             )

@@ -67,6 +67,7 @@ async def examine(event: v1.TrainingCompleted, service: RegistryService) -> Subm
             report_page=event.report_page,
             model_card=event.model_card,
             exports=event.exports,
+            reason=event.reason,
         ),
     )
 

@@ -6,7 +6,8 @@ from fleet_events.v1 import Method
 from fleet_kit.db import Connection
 from fleet_kit.transaction import Transaction
 from services.registry.family import Family, family_id
-from services.registry.store import versions
+from services.registry.rollout.state import State
+from services.registry.store import rollouts, versions
 from services.registry.transition import Change
 
 
@@ -15,7 +16,9 @@ async def lock(tx: Transaction, domain: str, method: Method) -> Family:
     name = family_id(domain, method)
     await versions.open_family(tx.connection, name, domain, method)
     revision = await versions.lock_family(tx.connection, name)
-    return Family(domain, method, revision, await versions.family_adapters(tx.connection, name))
+    running = await rollouts.find_running(tx.connection, name)
+    adapters = await versions.family_adapters(tx.connection, name)
+    return Family(domain, method, revision, adapters, (running,) if running else ())
 
 
 async def read(connection: Connection, name: str) -> Family:
@@ -34,6 +37,10 @@ async def save(tx: Transaction, before: Family, change: Change) -> None:
     # The version that stops has to be written first: the database itself allows one active version a family.
     for adapter in sorted(changed, key=lambda adapter: adapter.active):
         await versions.save_adapter(tx.connection, adapter)
+    # Likewise the rollout that ends before the one that begins.
+    for rollout in sorted(family.rollouts, key=lambda rollout: rollout.state is State.RUNNING):
+        if rollout not in before.rollouts:
+            await rollouts.save_rollout(tx.connection, family.family_id, family.domain, rollout)
     if change.evaluation is not None:
         await versions.add_evaluation(tx.connection, change.adapter_id, change.evaluation)
     if family.revision != before.revision:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fleet_events.text import Text
 from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
+from services.registry.rollout.schemas import DeliveryBody
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
 from services.registry.view import View
 
@@ -120,6 +121,21 @@ class PolicyBody(BaseModel):
         description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
     )
 
+    minimum_metrics: dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]{0,62}$")],
+        Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+    ] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="Metric → value from 0 to 1 that it has to reach (its interval's lower end in `confident`)",
+    )
+    minimum_win_rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How often answers have to be preferred to those of the version that is replaced; null: any",
+    )
     comparison_required: bool | None = Field(
         default=None,
         description="Whether a version that replaces another waits for a human where the two cannot be compared "
@@ -142,10 +158,14 @@ class PolicyBody(BaseModel):
         default=False, description="Whether active versions are migrated when their base model has a new revision"
     )
 
+    delivery: DeliveryBody = Field(
+        default_factory=DeliveryBody, description="How an approved version takes over from the active one"
+    )
+
     def policy(self) -> Policy:
-        """The domain's value; raises InvalidPolicy."""
+        """The domain's value; raises InvalidPolicy and InvalidRules."""
         rules = tuple(MigrationRule(rule.old, rule.new, rule.strategy) for rule in self.migration_strategies)
-        return Policy(**self.model_dump() | {"migration_strategies": rules})
+        return Policy(**self.model_dump() | {"migration_strategies": rules, "delivery": self.delivery.rules()})
 
 
 class DomainStatistics(View):

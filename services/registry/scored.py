@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from fleet_events import v1
-from services.registry.family import Evaluation, Measured, Preference
+from services.registry.family import Evaluation, Preference
 from services.registry.policy import Agreement, Comparison, Judgement
+from services.registry.required import Measured, Preferred
 
 
 def evaluation_of(event: v1.EvaluationScored, at: datetime) -> Evaluation:
     """The score that an event carries, given at `at`."""
+    metrics = {one.name: Measured(one.value, one.ci_low, one.ci_high, one.samples) for one in event.metrics}
     return Evaluation(
         evaluation_id=event.evaluation_id,
         scored_at=at,
@@ -27,6 +29,8 @@ def evaluation_of(event: v1.EvaluationScored, at: datetime) -> Evaluation:
             _comparison(event.comparison) if event.comparison else None,
             _agreement(event.agreement) if event.agreement else None,
             event.not_compared,
+            metrics,
+            _preferred(event.preference) if event.preference else None,
         ),
         pass_rate=event.pass_rate,
         pass_threshold=event.pass_threshold,
@@ -40,7 +44,7 @@ def evaluation_of(event: v1.EvaluationScored, at: datetime) -> Evaluation:
         golden_version=event.golden_version,
         max_tokens=event.max_tokens,
         scores=event.scores,
-        metrics={one.name: Measured(one.value, one.ci_low, one.ci_high, one.samples) for one in event.metrics},
+        metrics=metrics,
         preference=_preference(event.preference) if event.preference else None,
     )
 
@@ -62,3 +66,7 @@ def _agreement(told: v1.Agreement) -> Agreement:
 
 def _preference(told: v1.Preference) -> Preference:
     return Preference(told.compared_with, told.wins, told.losses, told.ties)
+
+
+def _preferred(told: v1.Preference) -> Preferred:
+    return Preferred(told.compared_with, Measured(told.win_rate, told.ci_low, told.ci_high, told.samples))

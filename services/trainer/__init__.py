@@ -3,5 +3,6 @@
 Publishes DatasetQueued, ErasureQueued, SubjectForgotten, DatasetFrozen, TrainingRequested, TrainingQueued,
 TrainingStarted, TrainingProgressed, TrainingCompleted, TrainingFailed, TrainingCancelled, TrainingPaused.
 Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, DatasetQueued, ErasureQueued, SubjectErased,
-TrainingRequested, TrainingQueued, AdapterRegistered, GoldenDatasetPublished, AdapterReleased.
+TrainingRequested, TrainingQueued, AdapterRegistered, GoldenDatasetPublished, AdapterActivated, AdapterDeactivated,
+AdapterReleased.
 """

@@ -24,6 +24,7 @@ from services.trainer.jobs.request import read_request
 from services.trainer.jobs.schemas import Accepted, JobView, StateChangeReason
 from services.trainer.parts import Trainer, TrainerService
 from services.trainer.reports import api as reporting_api
+from services.trainer.retraining import api as retraining_api
 from services.trainer.runs import garbage_api
 from services.trainer.runs.erasure import api as erasure_api
 
@@ -155,3 +156,4 @@ routes.include_router(router)
 routes.include_router(reporting_api.router)
 routes.include_router(garbage_api.router)
 routes.include_router(erasure_api.router)
+routes.include_router(retraining_api.router)

@@ -11,6 +11,7 @@ from services.trainer.datasets.sources.sql_connection import check_sources
 from services.trainer.handlers import handlers
 from services.trainer.parts import TrainerParts, TrainerService, open_parts
 from services.trainer.reports.metrics import counting
+from services.trainer.retraining.evaluation import retraining
 from services.trainer.runs.housekeeping import housekeeping
 from services.trainer.settings import TrainerSettings
 
@@ -29,7 +30,7 @@ async def _open(service: TrainerService) -> AsyncIterator[TrainerParts]:
         )
     if service.settings.sql_sources:
         await check_sources(service.settings.sql_sources, service.db)
-    async with open_parts(service) as parts, counting(service), housekeeping(service):
+    async with open_parts(service) as parts, counting(service), housekeeping(service), retraining(service):
         yield parts
 
 

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 from fleet_events.v1 import (
+    AdapterActivated,
+    AdapterDeactivated,
     AdapterRegistered,
     AdapterReleased,
     DatasetQueued,
@@ -27,6 +29,7 @@ from services.trainer.datasets.store import samples as store
 from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
+from services.trainer.retraining.store import evidence
 from services.trainer.runs import garbage_store
 from services.trainer.runs.erasure.late import admitted
 from services.trainer.runs.erasure.work import erase, note_service_erased
@@ -89,9 +92,11 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
 
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
-    """A rated answer that brings its own text becomes a rated sample of its domain."""
+    """A rating counts for the adapter; a rated answer that brings its own text becomes a rated sample of its domain."""
     if not await admitted(event, "feedback", event.generation_id, tx):
         return
+    if event.adapter_id and event.rating:
+        await evidence.add_rating(tx.connection, event)
     if not (event.domain and event.prompt and event.completion):
         return
     sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
@@ -130,6 +135,18 @@ async def release_files(event: AdapterReleased, tx: Transaction, service: Traine
     """Keep that a job's files may be deleted; the next collection after the grace time does."""
     if event.job_id:
         await garbage_store.add_release(tx.connection, event.job_id, event.adapter_id)
+
+
+@handlers.on(AdapterActivated)
+async def remember_activation(event: AdapterActivated, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep which version answers for its family: it is trained further by the domain's retraining rules."""
+    await evidence.save_activation(tx.connection, event, tx.cause.time if tx.cause else datetime.now(UTC))
+
+
+@handlers.on(AdapterDeactivated)
+async def forget_activation(event: AdapterDeactivated, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep that no version answers for the family, until another one does."""
+    await evidence.save_deactivation(tx.connection, event, tx.cause.time if tx.cause else datetime.now(UTC))
 
 
 @handlers.on(GoldenDatasetPublished)

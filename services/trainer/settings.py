@@ -1,9 +1,9 @@
 """Settings of the trainer: those of its wings, each declared where it is read."""
 
-from services.trainer.runs.settings import RunSettings
+from services.trainer.retraining.settings import RetrainingSettings
 
 
-class TrainerSettings(RunSettings):
+class TrainerSettings(RetrainingSettings):
     """What the trainer needs beyond what every service needs (environment prefix `LORAFLEET_`)."""
 
     port: int = 8102

@@ -30,6 +30,8 @@ ARGUMENTS: dict[str, Any] = {
     "fields": {},
     "recipe": {},
     "body": {},
+    "metrics": {},
+    "rules": {},
     "ndjson": b"{}",
     "domains": ["tax"],
     "score": 1.0,
@@ -37,13 +39,15 @@ ARGUMENTS: dict[str, Any] = {
     "rating": 5,
     "what": "pause",
     "verb": "approve",
+    "move": "pause",
+    "mode": "canary",
     "path": "report",
     "service": "registry",
 }
 """For a call's parameters, where "x" is none."""
 BEYOND = {
-    # Shown where a decision takes a version out of service; a list never has it.
-    "Adapter": {"withdrawal"},
+    # Shown where a decision takes a version out of service, and with all that is known of one; a list never has them.
+    "Adapter": {"withdrawal", "own_metrics"},
     # Added to the answer of an imported file alone.
     "GoldenChanged": {"opened"},
 }

@@ -73,7 +73,7 @@ def test_no_source_file_types_a_closed_set_or_the_pattern_of_domains_again() -> 
         'domain: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")',
     ],
 )
-def test_a_second_copy_is_found_in_whatever_way_it_is_written(again: str) -> None:
+def test_a_second_copy_is_found_in_every_way_of_writing_it(again: str) -> None:
     assert {name for _, name in copies(ast.parse(again))} in ({"Bump"}, {"DomainName"})
 
 

@@ -82,7 +82,7 @@ async def test_a_request_without_a_token_is_refused_at_every_door(app: FastAPI) 
             assert answer.headers["www-authenticate"] == "Bearer" or path.startswith("/v1/"), path
 
 
-async def test_liveness_needs_nothing_that_the_service_stands_on(app: FastAPI) -> None:
+async def test_liveness_needs_nothing_that_the_service_depends_on(app: FastAPI) -> None:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         answer = await client.get("/healthz")

@@ -40,8 +40,8 @@ def test_the_committed_documents_are_those_of_the_topology_of_today(
     [
         (README, "EvaluationScored, EvaluationFailed, AdapterLoaded", "EvaluationScored, AdapterLoaded"),
         (README, "| router | the routing index | —", "| router | the routing index | AdapterLoaded"),
-        (REGISTRY, "EvaluationFailed, ", ""),
-        (REGISTRY, "AdapterHeld.", "AdapterHeld, AdapterUnloaded."),
+        (REGISTRY, "Rejected, ", ""),
+        (REGISTRY, "Approved, ", "Approved, AdapterLoaded, "),
         ("services/router/__init__.py", "\nFollows AdapterActivated, AdapterDeactivated.", ""),
         ("docs/events.md", "| router, inference |", "| router |"),
         ("docs/asyncapi.json", "inferenceFollowsApproved", "inferenceHearsApproved"),
@@ -64,7 +64,9 @@ def test_a_readme_or_docstring_without_a_place_for_them_is_refused_with_what_is_
 ) -> None:
     (checkout / REGISTRY).write_text('"""Registry."""\n')
     assert catalogue.main(["--check"]) == 1
-    assert "needs one paragraph of this form:\nPublishes AdapterRegistered, Approved" in capsys.readouterr().err
+    assert (
+        "needs one paragraph of this form:\nPublishes TrainingRequested, AdapterRegistered" in capsys.readouterr().err
+    )
     with pytest.raises(ValueError, match="must stand once between"):
         in_readme("# Lorafleet\n")
     with pytest.raises(ValueError, match="services/router"):

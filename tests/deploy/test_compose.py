@@ -79,7 +79,7 @@ def test_services_call_each_other_where_compose_runs_them(compose: dict[str, Any
             assert compose["services"][host]["environment"]["LORAFLEET_PORT"] == port
 
 
-def test_nothing_starts_before_what_it_stands_on(compose: dict[str, Any]) -> None:
+def test_nothing_starts_before_what_it_depends_on(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name, entry in services.items():
         for needed, how in entry.get("depends_on", {}).items():

@@ -205,7 +205,7 @@ def _database_url(home: Path, service: str) -> str:
     return dict(line.split("=", 1) for line in lines)["LORAFLEET_DATABASE_URL"]
 
 
-def test_a_removed_credential_is_made_anew_and_the_others_are_kept(deployment_home: Path, tools: Any) -> None:
+def test_a_removed_credential_is_recreated_and_the_others_are_kept(deployment_home: Path, tools: Any) -> None:
     before = {path: path.read_text() for path in (deployment_home / "deploy").rglob("*") if path.is_file()}
     (deployment_home / "keys" / "nats-router.nk").unlink()
     secrets_file = deployment_home / "keys" / "secrets.json"

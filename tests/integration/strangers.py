@@ -73,5 +73,5 @@ class Stranger:
 
     def report(self, service: str) -> None:
         """Print the count; raises AssertionError with everything that could be told apart."""
-        print(f"\n{service}: {self.attempts} attempts across domains, {len(self.told_apart)} told apart")
+        print(f"\n{service}: {self.attempts} attempts across domains, {len(self.distinguished)} told apart")
         assert not self.distinguished, "\n".join(self.distinguished)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
+from fleet_cli.client.errors import BadInput
 from fleet_kit.caller import is_domain
 
 
@@ -22,3 +24,14 @@ DomainOption = Annotated[
     str, typer.Option("--domain", help="Domain: lower-case letters, digits and hyphens.", callback=_checked_domain)
 ]
 OptionalDomain = Annotated[str | None, typer.Option("--domain", help="Only this domain.", callback=_checked_domain)]
+
+
+def name_and_value(text: str) -> tuple[str, object]:
+    """A setting `NAME=VALUE`; a value that is no JSON is a word. Raises `BadInput`."""
+    name, given, value = text.partition("=")
+    if not given or not name:
+        raise BadInput("NAME=VALUE", f"expected NAME=VALUE, for example approve_at=90, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value  # a word, such as mode=simple

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.audit import trail
+from fleet_cli.commands.options import name_and_value
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts
 
@@ -37,7 +36,7 @@ def set_(
     ],
 ) -> None:
     """Set one or more settings of a domain's approval policy; the others stay."""
-    changes = dict(_setting(one) for one in settings)
+    changes = dict(name_and_value(one) for one in settings)
     current = session.client.call(calls.policy(domain))
     found = session.client.call(calls.set_policy(domain, {**current, **changes}))
     session.answer(found, facts(found))
@@ -48,13 +47,3 @@ def audit(session: Session, domain: Domain) -> None:
     """Show who changed a domain's approval policy, when, and what."""
     found = session.client.call(calls.policy_audit(domain))
     session.answer(found, trail(found))
-
-
-def _setting(text: str) -> tuple[str, object]:
-    name, given, value = text.partition("=")
-    if not given or not name:
-        raise BadInput("NAME=VALUE", f"expected NAME=VALUE, for example approve_at=90, not {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value  # a word, such as mode=simple

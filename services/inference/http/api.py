@@ -17,9 +17,9 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.http import dependency
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
+from services.inference.answer_task import AnswerTask
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, Busy, NotFound, UnknownModel
-from services.inference.generation import AnswerTask
 from services.inference.generation_ids import unknown_generation
 from services.inference.http import listings, openai_format
 from services.inference.http.answering import answer, wants_usage
@@ -282,7 +282,8 @@ async def _choose(
     held: AsyncExitStack,
 ) -> Chosen | Response:
     """Who answers here, or the answer of another replica. held: see `Generator.secure`."""
-    chosen = await parts.generator.choose(body.model, query, caller, body.fallback)
+    standing = f"{caller.subject}\0{body.end_user}"
+    chosen = await parts.generator.choose(body.model, query, caller, body.fallback, standing=standing)
     if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
         return elsewhere
     return await parts.generator.secure(chosen, query, caller, held, -body.priority)

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from fleet_kit import tasks
-from services.inference.generation import AnswerTask, End, Generator, reading_once
+from services.inference.answer_task import AnswerTask
+from services.inference.generation import End, Generator, reading_once
 from services.inference.pieces import Piece
 
 

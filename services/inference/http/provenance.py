@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel
 
+from fleet_events.v1 import RolloutArm
+
 
 class Routed(BaseModel):
     """The router's answer to `model: auto`."""
@@ -37,6 +39,15 @@ class Fallback(BaseModel):
     message: str
 
 
+class RolledOut(BaseModel):
+    """The part of a request in its family's rollout."""
+
+    rollout_id: str
+    step: int
+    arm: RolloutArm
+    """candidate: the version that is being rolled out answered. incumbent: the active one."""
+
+
 class Provenance(BaseModel):
     """Who answered; the response's field `lorafleet`."""
 
@@ -51,3 +62,5 @@ class Provenance(BaseModel):
     """Only for a weighted set: all of it."""
     fallback: Fallback | None = None
     """Only where the requested model could not serve and another was allowed to."""
+    rollout: RolledOut | None = None
+    """Only while a version of the requested family is being rolled out."""

@@ -115,11 +115,14 @@ class GenerationRequest(FormFields):
     priority: int = Field(default=0, ge=-10, le=10)
     """As vLLM's (not OpenAI's): lower goes earlier in the queue for slots, by that many seconds."""
 
-    # Taken, and change nothing.
     user: str | None = Field(default=None, max_length=200)
+    """Who of the caller's own users asks: while a version is rolled out, one user gets one version."""
+    safety_identifier: Word | None = None
+    """The same, in the place of `user`."""
+
+    # Taken, and change nothing.
     service_tier: Word | None = None
     store: bool | None = None
-    safety_identifier: Word | None = None
     prompt_cache_key: Word | None = None
     prompt_cache_retention: Word | None = None
     prompt_cache_options: Small | None = None
@@ -149,6 +152,11 @@ class GenerationRequest(FormFields):
     def workflow(self) -> str:
         """The workflow that the request is a step of: `metadata.workflow`."""
         return (self.metadata or {}).get("workflow", "")
+
+    @property
+    def end_user(self) -> str:
+        """Who of the caller's own users asks, empty where the request does not tell."""
+        return self.safety_identifier or self.user or ""
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -29,6 +29,20 @@ async def last_used(connection: Connection, domain: str) -> dict[str, datetime]:
     return {row["adapter_id"]: row["at"] for row in rows}
 
 
+async def in_use(connection: Connection, domain: str) -> set[str]:
+    """Versions with a part in a rollout that runs, or on their way to another base model."""
+    rows = await connection.fetch(
+        """
+        select unnest(array[body->>'candidate_id', body->>'incumbent_id']) as adapter_id from rollout
+        where domain = $1 and state = 'running'
+        union
+        select adapter_id from base_model_migration where domain = $1 and state = 'training'
+        """,
+        domain,
+    )
+    return {row["adapter_id"] for row in rows}
+
+
 async def marked_objects(connection: Connection, grace: timedelta) -> frozenset[str]:
     """URIs that versions name which are not released, or were only within the grace time."""
     rows = await connection.fetch(

@@ -13,7 +13,7 @@ from services.registry.policy import Policy
 from services.registry.schemas import PolicyBody
 from services.registry.store import listing, timeline, versions
 from services.registry.store.listing import Trail
-from services.registry.timeline.replay import VersionAt, evidence_of, in_effect, policy_at, state_at
+from services.registry.timeline.replay import VersionAt, evidence_of, in_effect, policy_at, rollout_at, state_at
 from services.registry.timeline.view import DecisionAt, FamilyAt, PolicyAt, ServingAt, VersionAtView
 
 DEFAULT_POLICY = PolicyBody.model_validate(Policy()).model_dump(mode="json")
@@ -53,6 +53,7 @@ class History:
             moment,
             serving=self._serving(serving) if serving else None,
             policy=self._policy(moment),
+            rollout=rollout_at(self.trail, moment),
             versions=[self.version(one) for one in state.values()],
             before=self.trail[max(0, number - entries) : number],
             after=self.trail[number : number + entries],

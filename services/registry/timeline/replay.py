@@ -15,6 +15,7 @@ from services.registry.store.listing import Trail
 
 _DECISIONS = ("approved", "rejected")
 _REVIEW = "review_requested"
+_STATES = frozenset(one.value for one in Status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,14 @@ def state_at(trail: Sequence[Trail], at: datetime) -> dict[str, VersionAt]:
     return found
 
 
+def rollout_at(trail: Sequence[Trail], at: datetime) -> dict[str, object] | None:
+    """The rollout that ran, as the trail has it, with its candidate: beside the active version it answered too."""
+    told = [entry for entry in trail[: in_effect(trail, at)] if "rollout_id" in entry.after]
+    if not told or told[-1].after.get("state") != "running":
+        return None
+    return {"candidate": told[-1].subject} | told[-1].after
+
+
 def policy_at(trail: Sequence[Trail], at: datetime) -> Trail | None:
     """The entry of a policy's trail that was in effect; None where the default applied."""
     number = in_effect(trail, at)
@@ -78,15 +87,16 @@ def evidence_of(decision: Trail, evaluations: Sequence[Evaluation]) -> Evidence:
 
 
 def _next(held: VersionAt, entry: Trail, before: Trail | None) -> VersionAt:
-    status = Status(str(entry.after.get("status", held.status)))
-    active = bool(entry.after.get("active", held.active))
-    after = replace(held, status=status, active=active)
+    after = held
+    status, active = entry.after.get("status"), entry.after.get("active")
+    if isinstance(active, bool) and isinstance(status, str) and status in _STATES:  # entries of metrics name none
+        after = replace(held, status=Status(status), active=active)
     undecided = held.decision is None or held.decision.action == _REVIEW
     if entry.action in _DECISIONS or (entry.action == _REVIEW and undecided):
         after = replace(after, decision=entry)
-    if active and not held.active:
+    if after.active and not held.active:
         after = replace(after, activation=entry, replaces=_stopped_for(entry, before))
-    if not active:
+    if not after.active:
         after = replace(after, activation=None, replaces="")
     return after
 

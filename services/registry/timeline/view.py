@@ -81,6 +81,9 @@ class FamilyAt(View):
     time: datetime
     serving: ServingAt | None
     policy: PolicyAt = Field(description="Of the domain at that moment")
+    rollout: dict[str, object] | None = Field(
+        description="The rollout that ran: its candidate answered `share` of the callers, the active version the rest"
+    )
     versions: list[VersionAtView]
     before: list[TrailView]
     after: list[TrailView]
@@ -94,6 +97,7 @@ class FamilyAt(View):
         *,
         serving: ServingAt | None,
         policy: PolicyAt,
+        rollout: dict[str, object] | None,
         versions: list[VersionAtView],
         before: Sequence[Trail],
         after: Sequence[Trail],
@@ -104,6 +108,7 @@ class FamilyAt(View):
             time=time,
             serving=serving,
             policy=policy,
+            rollout=rollout,
             versions=versions,
             before=[TrailView.model_validate(one) for one in before],
             after=[TrailView.model_validate(one) for one in after],

@@ -1,4 +1,4 @@
-"""A recommended update is published once, and activated where the domain's policy has it so."""
+"""A recommended update is published once, and takes over where the domain's policy has it so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fleet_kit.transaction import Transaction
 from services.registry import domain, repository
 from services.registry.family import Family
 from services.registry.policy import Policy
+from services.registry.rollout import transitions as rollouts
 from services.registry.store import updates
 from services.registry.transition import Act
 from services.registry.updating.update import best_update
@@ -48,5 +49,7 @@ async def recommend_update(tx: Transaction, family: Family, policy: Policy, at: 
     )
     await tx.emit(recommended, available)
     if policy.apply_updates:
-        change = domain.activate(family, available, Act(domain.PIPELINE, at, f"update: {update.why}"))
+        act = Act(domain.PIPELINE, at, f"update: {update.why}")
+        by_rollout = rollouts.take_over(family, available, policy.delivery, act)
+        change = by_rollout or domain.activate(family, available, act)
         await repository.save(tx, family, change)

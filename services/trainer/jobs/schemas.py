@@ -61,6 +61,8 @@ class JobView(View):
     priority: int
     objective: str
     continued_from: str | None
+    reason: str | None = Field(description="Why retraining rules requested it; null for a person's request")
+    triggers: tuple[v1.RetrainingTrigger, ...]
     history: list[AttemptView]
     artifact: BlobView | None
     checkpoint: BlobView | None
@@ -94,6 +96,8 @@ class JobView(View):
             priority=job.priority,
             objective=job.configuration.objective,
             continued_from=job.request.continue_from or None,
+            reason=job.request.reason or None,
+            triggers=job.request.triggers,
             history=[AttemptView.model_validate(one, from_attributes=True) for one in job.history],
             artifact=BlobView.of(done.artifact.blob) if done else None,
             checkpoint=BlobView.of(done.checkpoint) if done else None,

@@ -113,6 +113,7 @@ def completed_event(
         bump=request.bump,
         auto_approve_threshold=request.auto_approve_threshold,
         requested_by=request.requested_by,
+        reason=request.reason,
         finished_at=result.finished_at,
     )
 

@@ -105,7 +105,7 @@ async def test_a_tail_from_the_start_merges_the_streams_by_time_and_goes_on_with
     assert {one["stream"] for one in shown[9:]} == {DATA.name, FACTS.name, SERVING.name}
 
 
-async def test_who_follows_all_streams_misses_nothing_when_they_are_made_anew(
+async def test_who_follows_all_streams_misses_nothing_when_they_are_recreated(
     home: Path, jetstream: JetStreamContext, module_database: str, servers: Fleet
 ) -> None:
     seen: list[tuple[str, int]] = []

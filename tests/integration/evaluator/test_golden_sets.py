@@ -132,7 +132,7 @@ async def test_a_token_sees_and_changes_its_own_domains_only(
         assert (await nobody.get("/v1/golden")).status_code == 401
 
 
-async def test_slow_patterns_of_one_caller_hold_up_nobody(
+async def test_slow_patterns_of_one_caller_delay_no_other(
     evaluator: RunningService, golden: Golden, domain: str
 ) -> None:
     """Expressions that `re` searches with for ever, on texts made for them; health is asked all the while."""

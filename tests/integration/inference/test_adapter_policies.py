@@ -111,7 +111,7 @@ async def test_an_adapter_is_served_compressed_as_its_profile_says_and_its_answe
 
 
 @pytest.mark.requirement("AS-7.1")
-async def test_an_adapter_that_compression_would_harm_is_served_as_it_was_trained_and_that_is_said(
+async def test_an_adapter_that_compression_would_harm_is_served_as_it_was_trained_and_that_is_logged(
     inference: Any, registry: Any, make_adapter: Any, expected: Any
 ) -> None:
     made = make_adapter(seed=72, scale=30.0)

@@ -273,7 +273,7 @@ async def test_a_client_that_goes_away_frees_its_row(inference: Any) -> None:
     assert asyncio.get_running_loop().time() - begun < 5
 
 
-async def test_answers_go_on_while_the_bus_is_away_and_are_told_of_afterwards(
+async def test_answers_continue_while_the_bus_is_unavailable_and_are_published_afterwards(
     inference: Any, registry: Any, servers: Any
 ) -> None:
     await asyncio.to_thread(servers.stop_part, "nats")

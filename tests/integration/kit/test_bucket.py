@@ -24,7 +24,7 @@ async def bucket(servers: Fleet, jetstream: JetStreamContext) -> AsyncIterator[K
     await client.close()
 
 
-async def test_a_watcher_hears_what_is_there_then_changes_and_removals(bucket: KeyValue) -> None:
+async def test_a_watcher_receives_what_is_there_then_changes_and_removals(bucket: KeyValue) -> None:
     await bucket.put("a.host", b"1")
     await bucket.put("a.host", b"2")
     async with asyncio.timeout(5), aclosing(bucket.watch()) as changes:

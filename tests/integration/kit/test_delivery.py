@@ -149,7 +149,7 @@ async def test_an_event_that_an_earlier_release_handled_takes_no_second_effect(r
         assert "before" not in counter.calls
 
 
-async def test_an_event_without_an_id_in_a_stream_made_anew_is_a_new_one(
+async def test_an_event_without_an_id_in_a_recreated_stream_is_a_new_one(
     run_kit, jetstream, servers, eventually
 ) -> None:
     counter = Counter()
@@ -231,7 +231,7 @@ async def dead_of(jetstream: JetStreamContext, event_id: str) -> list[Any]:
         (b'{"comment": "' + b"x" * MAX_EVENT_BYTES + b'"}', {}, f"is over the {MAX_EVENT_BYTES}"),
     ],
 )
-async def test_a_broken_event_becomes_a_dead_letter_with_its_reason_and_blocks_nobody(
+async def test_a_broken_event_becomes_a_dead_letter_with_its_reason_and_blocks_no_other(
     run_kit, jetstream, eventually, body, headers, reason
 ) -> None:
     counter = Counter()

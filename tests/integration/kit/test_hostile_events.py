@@ -74,7 +74,7 @@ class Reader:
         pytest.param(20261128, 20_000, id="20000", marks=[pytest.mark.heavy, pytest.mark.timeout(3600)]),
     ],
 )
-async def test_hostile_events_become_dead_letters_and_hold_nobody_up(
+async def test_hostile_events_become_dead_letters_and_delay_no_other(
     run_kit, jetstream: JetStreamContext, eventually, capsys: pytest.CaptureFixture[str], seed: int, count: int
 ) -> None:
     reader = Reader()

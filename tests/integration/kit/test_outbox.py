@@ -32,7 +32,7 @@ async def published(jetstream: JetStreamContext, entity: str) -> list[int]:
     return found
 
 
-async def test_an_event_of_a_rolled_back_transaction_is_never_said(run_kit, jetstream, eventually) -> None:
+async def test_an_event_of_a_rolled_back_transaction_is_never_published(run_kit, jetstream, eventually) -> None:
     async with run_kit(Handlers("registry")) as service:
         with pytest.raises(RuntimeError, match="something went wrong"):
             async with service.transaction() as tx:

@@ -117,7 +117,7 @@ async def publish(jetstream: JetStreamContext, adapter: str) -> int:
     return (await jetstream.publish(out.subject, out.body, headers=out.headers, timeout=5)).seq
 
 
-async def test_a_follower_reads_a_stream_that_was_made_anew_from_its_start(
+async def test_a_follower_reads_a_recreated_stream_from_its_start(
     settings_of, servers: Fleet, jetstream: JetStreamContext, eventually
 ) -> None:
     follower = Follower()
@@ -132,7 +132,7 @@ async def test_a_follower_reads_a_stream_that_was_made_anew_from_its_start(
         assert follower.positions[-1] == 2
 
 
-async def test_a_follower_hears_within_two_seconds_of_the_return_of_a_killed_server_or_one_that_stood_still(
+async def test_a_follower_receives_events_within_two_seconds_of_the_return_of_a_killed_server_or_one_that_stood_still(
     settings_of, servers: Fleet, jetstream: JetStreamContext, eventually
 ) -> None:
     follower = Follower()

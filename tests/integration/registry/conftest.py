@@ -228,3 +228,10 @@ def adapters(registry: RunningService) -> Get:
         return answer.json()["adapters"]
 
     return listed
+
+
+@pytest.fixture
+def peft(upstream: Upstream, tmp_path: Path) -> Path:
+    """A PEFT folder that serves."""
+    to_peft(card(upstream.shapes), tmp_path / "peft")
+    return tmp_path / "peft"

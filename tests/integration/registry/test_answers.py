@@ -13,8 +13,8 @@ import pytest
 from fleet_events import v1
 from tests.conftest import Mint, RunningService, RunService
 from tests.integration.registry.conftest import Get, Upstream, eventually
-from tests.integration.registry.test_http import peft, upload  # noqa: F401 - a fixture
 from tests.integration.registry.test_loop import registered
+from tests.integration.registry.uploads import upload
 
 pytestmark = pytest.mark.integration
 
@@ -90,7 +90,7 @@ async def test_a_weighted_set_names_every_adapter_and_an_upload_what_is_unknown_
     registry: RunningService,
     upstream: Upstream,
     adapters: Get,
-    peft: Path,  # noqa: F811
+    peft: Path,
     domain: str,
 ) -> None:
     trained = await registered(upstream, adapters, domain)

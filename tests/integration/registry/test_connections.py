@@ -15,7 +15,7 @@ from fleet_events.topology import consumers_of, durable_name
 from services.registry.handlers import handlers
 from tests.conftest import RunningService, RunService
 from tests.integration.registry.conftest import UNJUDGED, Get, Upstream, eventually, permit_unjudged
-from tests.integration.registry.test_http import files_of, peft, upload  # noqa: F401 - a fixture
+from tests.integration.registry.uploads import files_of, upload
 
 pytestmark = pytest.mark.integration
 
@@ -73,7 +73,7 @@ async def test_every_event_is_handled_with_a_single_connection(
 
 async def test_uploads_imports_and_decisions_each_take_a_single_connection(
     registry: RunningService,
-    peft: Path,  # noqa: F811
+    peft: Path,
     domain: str,
 ) -> None:
     first = await upload(registry.client, peft, domain=domain, version="1.0.0")

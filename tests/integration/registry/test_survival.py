@@ -22,31 +22,35 @@ from tests.integration.registry.conftest import UNJUDGED, Get, Upstream, card, e
 
 pytestmark = pytest.mark.integration
 
+OUTAGE_SECONDS = 3
+"""How long a server stays away once its absence is noticed: several tries of what waits for it."""
+
 
 @asynccontextmanager
-async def nothing_is_relayed(service_env: ServiceEnv) -> AsyncIterator[None]:
-    """Hold the outbox relay's lock, so that what a service commits stays unpublished."""
+async def nothing_is_relayed(service_env: ServiceEnv) -> AsyncIterator[asyncpg.Connection]:
+    """Hold the outbox relay's lock, so that what a service commits stays unpublished; gives a connection to look."""
     connection = await asyncpg.connect(service_env("registry")["LORAFLEET_DATABASE_URL"])
     try:
         await connection.execute("select pg_advisory_lock(hashtext('outbox:registry'))")
-        yield
+        yield connection
     finally:
         await connection.close()
 
 
-async def test_a_change_committed_before_a_kill_is_said_once_after_the_restart(
+async def test_a_change_committed_before_a_kill_is_published_once_after_the_restart(
     registry: RunningService, upstream: Upstream, domain: str, service_env: ServiceEnv, tmp_path: Path
 ) -> None:
     to_peft(card(upstream.shapes), tmp_path / "peft")
     await registry.crash()
-    async with nothing_is_relayed(service_env):
+    async with nothing_is_relayed(service_env) as connection:
         await registry.start()
         files = [("files", (file.name, file.read_bytes())) for file in (tmp_path / "peft").iterdir()]
         answer = await registry.client.post("/v1/adapters", data={"domain": domain}, files=files)
         name = answer.json()["adapter_id"]
         await permit_unjudged(registry, domain)
         assert (await registry.client.post(f"/v1/adapters/{name}/approve", json=UNJUDGED)).status_code == 200
-        await asyncio.sleep(1.5)  # longer than the relay sleeps between two looks
+        waiting = await connection.fetchval("select count(*) from registry.outbox where published_at is null")
+        assert waiting >= 3
         assert await upstream.published(v1.AdapterRegistered, v1.AdapterActivated, domain=domain) == []
         await registry.crash()
     await registry.start()
@@ -178,7 +182,7 @@ async def test_a_server_that_goes_away_is_waited_for_and_readiness_says_so(
 
         await eventually(not_ready)
         assert (await registry.client.get("/healthz")).status_code == 200
-        await asyncio.sleep(3)
+        await asyncio.sleep(OUTAGE_SECONDS)
     finally:
         await asyncio.to_thread(servers.start_part, part)
     await registry.wait_ready()

@@ -16,7 +16,7 @@ from fleet_events.topology import FACTS
 from fleet_kit.positions import announce_position
 from tests.conftest import RunningService
 from tests.integration.registry.conftest import UNJUDGED, eventually, permit_unjudged
-from tests.integration.registry.test_http import peft, upload  # noqa: F401 - a fixture
+from tests.integration.registry.uploads import upload
 
 pytestmark = pytest.mark.integration
 
@@ -25,8 +25,17 @@ pytestmark = pytest.mark.integration
 async def replica(servers: Fleet, name: str, position: Callable[[], int]) -> AsyncIterator[None]:
     """A replica of inference as far as the registry can tell, with inference's own rights."""
     client = await servers.connect_nats("inference")
-    announcing = asyncio.create_task(announce_position(client.jetstream(timeout=5), name, position))
-    await asyncio.sleep(0.3)
+    looks = 0
+
+    def looked() -> int:
+        nonlocal looks
+        looks += 1
+        return position()
+
+    announcing = asyncio.create_task(announce_position(client.jetstream(timeout=5), name, looked))
+    async with asyncio.timeout(10):
+        while looks < 2:  # it looks again once the first position is stored
+            await asyncio.sleep(0.01)
     try:
         yield
     finally:
@@ -37,7 +46,7 @@ async def replica(servers: Fleet, name: str, position: Callable[[], int]) -> Asy
 
 
 @pytest.fixture
-async def active(registry: RunningService, peft: Path, domain: str) -> str:  # noqa: F811
+async def active(registry: RunningService, peft: Path, domain: str) -> str:
     """Id of a version that serves."""
     name = str((await upload(registry.client, peft, domain=domain)).json()["adapter_id"])
     await permit_unjudged(registry, domain)

@@ -137,7 +137,7 @@ LETTER = "The committee met on Thursday, and the minutes of its last session wer
 """Some 800 tokens, of which the embedding model reads 256 at a time."""
 
 
-async def test_a_question_is_routed_whatever_stands_before_it(indexed: Any) -> None:
+async def test_a_question_is_routed_after_any_text_before_it(indexed: Any) -> None:
     [alone] = await route(indexed.client, "what is the balance of my account")
     [behind] = await route(indexed.client, LETTER + "what is the balance of my account")
     assert behind["adapter_id"] == alone["adapter_id"]

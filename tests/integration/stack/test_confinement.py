@@ -160,17 +160,17 @@ class TestBus:
             ("router", f"$JS.API.CONSUMER.DELETE.{STREAM}.registry-training_completed"),
         ],
     )
-    async def test_a_user_cannot_say_what_is_not_its_own(self, servers: Fleet, user: str, subject: str) -> None:
+    async def test_a_user_cannot_publish_what_is_not_its_own(self, servers: Fleet, user: str, subject: str) -> None:
         assert await self.denied(servers, user, subject)
 
     @pytest.mark.parametrize(
         ("user", "subject"),
         [("registry", "lorafleet.v1.adapter.approved"), ("upstream", "lorafleet.v1.training.requested")],
     )
-    async def test_a_user_can_say_its_own(self, servers: Fleet, user: str, subject: str) -> None:
+    async def test_a_user_can_publish_its_own(self, servers: Fleet, user: str, subject: str) -> None:
         assert not await self.denied(servers, user, subject)
 
-    async def test_upstream_hears_no_events(self, servers: Fleet) -> None:
+    async def test_upstream_receives_no_events(self, servers: Fleet) -> None:
         refusals: list[str] = []
 
         async def note(error: Exception) -> None:
@@ -188,7 +188,7 @@ class TestBus:
         await client.close()
         await admin.close()
 
-    async def test_nobody_connects_without_a_key(self, servers: Fleet) -> None:
+    async def test_no_connection_without_a_key(self, servers: Fleet) -> None:
         with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
             await nats.connect(servers.info.nats_url, max_reconnect_attempts=0, allow_reconnect=False)
 

@@ -6,87 +6,25 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from fleet_cli.app import root
-from fleet_cli.stack import Fleet
-from fleet_cli.stack.objects import BUCKET, s3_client
-from fleet_events import v1
-from fleet_events.topology import STREAM
-from services.trainer.datasets.dataset_file import dataset_id_of
-from services.trainer.datasets.records import Kind
-from tests.conftest import RunningService, RunService
 from tests.integration.trainer.building import as_jsonl, build, built, card_of, refused, upload
 from tests.integration.trainer.conftest import Bench, eventually
-from tests.integration.trainer.document_store import Document, DocumentStoreServer, running
-from tests.integration.trainer.foreign_database import foreign_database
+from tests.integration.trainer.document_store import DocumentStoreServer
+from tests.integration.trainer.sourcing import CORPUS, ROWS
+from tests.integration.trainer.sourcing import documents as documents
+from tests.integration.trainer.sourcing import law_database as law_database
+from tests.integration.trainer.sourcing import trainer as trainer
 
 pytestmark = pytest.mark.integration
-
-ROWS = [
-    {"prompt": f"What is gate {n}?", "completion": f"Gate {n}, it is said, opens; at dusk.", "rating": n % 6}
-    for n in range(40)
-]
-CORPUS: list[Document] = [
-    {"id": 1, "title": "Photovoltaik auf Denkmälern", "text": "Nach dem Baurecht genehmigungspflichtig."},
-    {"id": 2, "title": "Photovoltaik auf Scheunen", "text": "Das Baurecht stellt sie frei."},
-    {"id": 3, "title": "Gartenhäuser", "text": "Das Baurecht schweigt."},
-    {"id": 4, "title": "Photovoltaik, Baurecht", "text": "   "},
-]
-
-
-@pytest.fixture(scope="module")
-async def documents() -> AsyncIterator[DocumentStoreServer]:
-    async with running(DocumentStoreServer(CORPUS)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def law_database(servers: Fleet) -> AsyncIterator[str]:
-    """A table that the recipes' role may read and write, so that only the read-only transaction protects it."""
-    async with foreign_database(servers, "law") as url:
-        connection = await asyncpg.connect(url)
-        await connection.execute("create table law_questions (id int, question text, answer text, stars float)")
-        await connection.executemany(
-            "insert into law_questions values ($1, $2, $3, $4)",
-            [(n, f"Question {n}?", f"Answer {n}.", n % 11) for n in range(1200)],
-        )
-        await connection.close()
-        yield url
-
-
-@pytest.fixture(scope="module")
-async def trainer(
-    run_service: RunService,
-    tiny_model: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    documents: DocumentStoreServer,
-    law_database: str,
-) -> AsyncIterator[RunningService]:
-    """A trainer that knows a document store, a database and a folder of data sets."""
-    async with run_service(
-        "trainer",
-        LORAFLEET_BASE_MODEL=str(tiny_model),
-        LORAFLEET_CACHE_DIR=str(tmp_path_factory.mktemp("trainer")),
-        LORAFLEET_THREADS="1",
-        LORAFLEET_LEASE_SECONDS="4",
-        LORAFLEET_SOURCE_BYTES=str(64 * 1024 * 1024),
-        LORAFLEET_DOCUMENT_STORES=json.dumps(
-            {"law": {"url": documents.url}, "other": {"url": "http://127.0.0.1:9/", "domains": ["else"]}}
-        ),
-        LORAFLEET_SQL_SOURCES=json.dumps({"questions": law_database}),
-        LORAFLEET_DATASET_FOLDERS=str(tmp_path_factory.mktemp("folders")),
-    ) as started:
-        yield started
 
 
 def as_csv(rows: list[dict[str, Any]]) -> bytes:
@@ -95,12 +33,6 @@ def as_csv(rows: list[dict[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def as_parquet(rows: list[dict[str, Any]]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.requirement("LA-6.1")
@@ -173,92 +105,6 @@ async def test_a_document_stream_that_breaks_off_leaves_nothing(bench: Bench, do
     assert fault == "sources.0.store: other, expected a name of LORAFLEET_DOCUMENT_STORES: law"
 
 
-@pytest.mark.requirement("AS-3.1")
-async def test_one_content_is_one_data_set_in_whatever_format_and_order_it_is_uploaded(bench: Bench) -> None:
-    jsonl = await upload(bench, "gates.jsonl", as_jsonl(ROWS))
-    table = await upload(bench, "gates.csv", as_csv(ROWS[::-1]))
-    parquet = await upload(bench, "gates.parquet", as_parquet(ROWS[20:] + ROWS[:20] + ROWS[:3]))
-    recipe: dict[str, Any] = {"validation_part": 0.25, "seed": 3}
-    first, records = await built(bench, jsonl, **recipe)
-    assert first == dataset_id_of(bench.domain, Kind.COMPLETION, records)
-    assert (await built(bench, table, **recipe))[0] == (await built(bench, parquet, **recipe))[0] == first
-
-    versions = [
-        (one["version"], one["dataset_id"])
-        for one in (await bench.trainer.client.get("/v1/datasets", params={"name": "gates"})).json()["datasets"]
-        if one["domain"] == bench.domain
-    ]
-    assert versions == [(3, first), (2, first), (1, first)]  # three cards of one content
-    assert (await built(bench, parquet, **recipe))[0] == first
-    assert (await build(bench, parquet, **recipe))["version"] == 3  # the same card too
-
-    validating = [record for record in records if record.split == "validation"]
-    assert 0 < len(validating) < 20
-    answer = await bench.trainer.client.get(f"/v1/datasets/{first}/records", params={"split": "validation"})
-    assert len(answer.text.splitlines()) == len(validating)
-    events = [
-        one
-        for one in await bench.upstream.all(STREAM)
-        if isinstance(one, v1.DatasetFrozen) and one.domain == bench.domain
-    ]
-    assert [(one.name, one.version, one.dataset.validation_samples) for one in events] == [
-        ("gates", version, len(validating)) for version in (1, 2, 3)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("kind", "row", "completions"),
-    [
-        ("preference", {"prompt": "p", "chosen": "good", "rejected": "bad"}, ("good", "bad")),
-        ("ranking", {"prompt": "p", "completions": ["best", "good", "bad"]}, ("best", "good", "bad")),
-        ("rated", {"prompt": "p", "completion": "c", "rating": 4}, ("c",)),
-        (
-            "conversation",
-            {"messages": [{"role": r, "content": r[0]} for r in ("system", "user", "assistant", "user", "assistant")]},
-            ("a",),
-        ),
-    ],
-)
-async def test_every_kind_of_record_is_read(
-    bench: Bench, kind: str, row: dict[str, Any], completions: tuple[str, ...]
-) -> None:
-    _, (record,) = await built(bench, await upload(bench, "one.jsonl", as_jsonl([row])), kind=kind)
-    assert (record.kind, record.completions) == (kind, completions)
-
-
-async def test_every_bad_row_of_an_upload_is_named_and_nothing_is_built(bench: Bench) -> None:
-    rows = [*ROWS, {"prompt": "no answer"}, {"prompt": " ", "completion": "blank"}]
-    faults = await refused(bench, await upload(bench, "gates.jsonl", as_jsonl(rows)))
-    assert faults == [
-        "sources.0: gates.jsonl row 41: completion: no column 'completion', expected one of prompt",
-        "sources.0: gates.jsonl row 42: prompt: blank, expected text",
-    ]
-    (fault,) = await refused(bench, await upload(bench, "gates.parquet", b"not parquet at all"))
-    assert fault.startswith("sources.0: gates.parquet: ")
-    answer = await bench.trainer.client.put(
-        "/v1/uploads", params={"domain": bench.domain, "filename": "gates.pickle"}, content=b"x"
-    )
-    assert (answer.status_code, answer.json()["field"]) == (422, "filename")
-
-
-async def test_objects_below_the_domain_s_own_prefix_are_read_and_no_others(bench: Bench, servers: Fleet) -> None:
-    client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
-    for name, content in (("a.jsonl", as_jsonl(ROWS[:20])), ("b.csv", as_csv(ROWS[15:])), ("c.txt", b"no data")):
-        client.put_object(BUCKET, f"trainer/uploads/{bench.domain}/gates/{name}", io.BytesIO(content), len(content))
-    dataset_id, records = await built(bench, {"kind": "s3", "prefix": "gates/"})
-    assert {record.prompt_text for record in records} == {row["prompt"] for row in ROWS}
-    described = (await card_of(bench, dataset_id))["sources"][0]["described"]
-    assert [one["name"] for one in described["objects"]] == ["gates/a.jsonl", "gates/b.csv"]
-
-
-async def test_prefixes_outside_the_domain_are_refused(bench: Bench) -> None:
-    for prefix in ("../other/", "/datasets", "a/../../x", "s3://lorafleet/trainer/datasets"):
-        (fault,) = await refused(bench, {"kind": "s3", "prefix": prefix})
-        assert f"a prefix relative to trainer/uploads/{bench.domain}/" in fault
-    (fault,) = await refused(bench, {"kind": "s3", "prefix": "nothing/"})
-    assert "the prefix of .jsonl, .ndjson, .csv or .parquet objects" in fault
-
-
 async def test_rows_of_a_query_on_postgresql_become_records(bench: Bench) -> None:
     columns = {"prompt": "question", "completion": "answer", "rating": "stars", "rating_best": 10}
     query = "select * from law_questions where stars >= 8 order by id"
@@ -286,25 +132,6 @@ async def test_a_query_that_writes_or_is_more_than_one_is_refused(bench: Bench, 
     await connection.close()
     (fault,) = await refused(bench, {"kind": "sql", "database": "secret", "query": "select 1"})
     assert fault == "sources.0.database: secret, expected a name of LORAFLEET_SQL_SOURCES: questions"
-
-
-async def test_a_folder_that_datasets_saved_is_read_and_paths_that_lead_out_are_refused(bench: Bench) -> None:
-    from datasets import Dataset, DatasetDict
-
-    root = Path(bench.trainer.env["LORAFLEET_DATASET_FOLDERS"])
-    parts = {"train": Dataset.from_list(ROWS[:30]), "test": Dataset.from_list(ROWS[30:])}
-    DatasetDict(parts).save_to_disk(root / bench.domain / "gates")
-    Dataset.from_list(ROWS).save_to_disk(root / "other" / "secret")
-    _, records = await built(bench, {"kind": "folder", "path": "gates"})
-    assert {record.prompt_text for record in records} == {row["prompt"] for row in ROWS}
-
-    other = await upload(bench, "x.jsonl", as_jsonl(ROWS))  # a domain that has a data set would hide what is left
-    assert other
-    (root / bench.domain / "link").symlink_to(root / "other" / "secret")
-    for path in ("../other/secret", str(root / "other" / "secret"), "link", ".", "nowhere"):
-        ended = await build(bench, {"kind": "folder", "path": path})
-        assert ended["state"] == "refused"
-        assert ended["faults"][0]["field"] == "sources.0.path"
 
 
 @pytest.mark.heavy  # the message of a killed worker comes again after 20 s

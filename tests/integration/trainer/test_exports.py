@@ -167,9 +167,7 @@ def test_a_type_without_a_profile_is_held_to_the_strictest_of_its_storage() -> N
 
 
 @pytest.mark.requirement("TP-5.2")
-def test_what_both_answer_is_what_each_answers_alone_whatever_stands_beside_it_in_the_batch(
-    trained: Trained, tokenizer: Any
-) -> None:
+def test_what_both_answer_is_what_each_answers_alone_in_any_batch(trained: Trained, tokenizer: Any) -> None:
     import torch
 
     from services.trainer.training import before_after

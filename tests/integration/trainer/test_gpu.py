@@ -12,7 +12,7 @@ import torch
 
 from services.trainer.datasets.records import Record
 from services.trainer.training.protocol import Finished, Progress, Stepped, Validated
-from tests.integration.trainer.test_objectives import QUICK, completions, job, preferences, rankings
+from tests.integration.trainer.objectives import QUICK, completions, job, preferences, rankings
 from tests.integration.trainer.test_training_process import train
 
 pytestmark = [

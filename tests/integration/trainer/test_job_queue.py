@@ -5,145 +5,39 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import signal
 import statistics
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerInfo
 
-from fleet_cli.stack.process import Command, Supervised
 from fleet_events import v1
-from fleet_events.topology import durable_name, row_of
-from fleet_kit import db
-from fleet_kit.transaction import Transaction
-from services.trainer.jobs import domain, job_queue, store
-from tests.conftest import RunningService, RunService
-from tests.integration.trainer.building import as_jsonl, built, upload
+from services.trainer.jobs import domain, store
+from tests.conftest import RunningService
 from tests.integration.trainer.conftest import Bench, Upstream, eventually
 from tests.integration.trainer.pretended_trainer import ENDED
+from tests.integration.trainer.queueing import (
+    RunWorker,
+    answered_later,
+    dataset_of,
+    jobs_of,
+    none_left,
+    queue_behind,
+    tickets,
+    until_all,
+)
+from tests.integration.trainer.queueing import database as database
+from tests.integration.trainer.queueing import pretended as pretended
+from tests.integration.trainer.queueing import run_worker as run_worker
+from tests.integration.trainer.queueing import worker as worker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-
-ROW = row_of(v1.TrainingQueued)
-DURABLE = durable_name(ROW.consumed_by[0], ROW)
-ROWS = [{"prompt": f"What is gate {n}?", "completion": f"Gate {n} opens at dusk."} for n in range(8)]
-
-RunWorker = Callable[..., AbstractAsyncContextManager[RunningService]]
-
-
-@pytest.fixture(scope="module")
-def pretended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pretended trainings note that they run."""
-    return tmp_path_factory.mktemp("pretended")
-
-
-@pytest.fixture(scope="module")
-def run_worker(
-    run_service: RunService, tiny_model: Path, pretended: Path, tmp_path_factory: pytest.TempPathFactory
-) -> RunWorker:
-    """`async with run_worker(seconds=0.1) as trainer:` a trainer whose trainings are pretended and take so long."""
-
-    @asynccontextmanager
-    async def run(*, seconds: float = 0.05, **changes: str) -> AsyncIterator[RunningService]:
-        values = {
-            "LORAFLEET_BASE_MODEL": str(tiny_model),
-            "LORAFLEET_BASE_MODEL_NAME": "tiny-llama",
-            "LORAFLEET_CACHE_DIR": str(tmp_path_factory.mktemp("trainer")),
-            "LORAFLEET_LEASE_SECONDS": "3",
-            "LORAFLEET_OPEN_JOBS_PER_DOMAIN": "10000",
-            "PRETENDED_FOLDER": str(pretended),
-            "PRETENDED_SECONDS": str(seconds),
-        }
-        async with run_service("trainer", ready=False, **{**values, **changes}) as worker:
-            single = worker.single
-            command = Command(
-                (sys.executable, "-m", "tests.integration.trainer.pretended_trainer"), environment=single.env
-            )
-            first = single.process
-            single.process = Supervised(first.name, command, logs=first.log.parent, run=first._pid_file.parent)
-            await worker.start()
-
-            async def opened() -> bool:
-                # The servers may be ready before what a request is judged by.
-                return (await worker.client.post("/v1/jobs", json={})).status_code == 422
-
-            await eventually(opened)
-            yield worker
-
-    return run
-
-
-@pytest.fixture
-async def worker(run_worker: RunWorker) -> AsyncIterator[RunningService]:
-    async with run_worker() as running:
-        yield running
-
-
-@pytest.fixture
-async def database(service_env: Callable[..., dict[str, str]]) -> AsyncIterator[Any]:
-    """A connection of the trainer's."""
-    pool = db.connect_pool("trainer", service_env("trainer")["LORAFLEET_DATABASE_URL"], 1)
-    async with pool, pool.acquire() as connection:
-        yield connection
-
-
-async def dataset_of(bench: Bench) -> str:
-    """A data set that every job of the test trains on, so that no attempt has to build one."""
-    dataset_id, _ = await built(bench, await upload(bench, "gates.jsonl", as_jsonl(ROWS)))
-    return dataset_id
-
-
-async def queue_behind(database: Any, dataset_id: str, domain_name: str, priorities: list[int]) -> None:
-    """Queue jobs while no trainer runs, as its HTTP interface does."""
-    begun = datetime.now(UTC)
-    async with database.transaction():
-        tx = Transaction("trainer", database)
-        for number, priority in enumerate(priorities):
-            request = v1.TrainingRequested(domain=domain_name, dataset_id=dataset_id, priority=priority)
-            job = domain.queue(request, f"{domain_name}-{number}", begun + timedelta(milliseconds=number))
-            assert await store.add_job(database, replace(job, targets=("q_proj",)))
-            await tx.emit(domain.queued(job), entity=job.job_id)
-
-
-async def tickets(jetstream: JetStreamContext) -> ConsumerInfo:
-    return await jetstream.consumer_info(ROW.stream.name, DURABLE)
-
-
-async def jobs_of(database: Any, domain_name: str) -> list[domain.Job]:
-    """In the order in which they are due."""
-    rows = await database.fetch(
-        "select * from jobs where domain = $1 order by priority desc, created_at, job_id", domain_name
-    )
-    return [store.job_of(row) for row in rows]
-
-
-def all_in(*states: domain.JobState) -> Callable[[list[domain.Job]], bool]:
-    return lambda jobs: all(job.state in states for job in jobs)
-
-
-async def until_all(database: Any, domain_name: str, timeout: float, *states: domain.JobState) -> list[domain.Job]:
-    async def check() -> Any:
-        found = await jobs_of(database, domain_name)
-        return found if all_in(*states)(found) else None
-
-    return list(await eventually(check, timeout))
-
-
-async def answered_later(worker: RunningService) -> float:
-    """Tickets that this worker has answered with "later"."""
-    text = (await worker.client.get("/metrics")).text
-    found = re.findall(rf'lorafleet_events_handled_total{{consumer="{DURABLE}",outcome="retry"}} (\S+)', text)
-    return sum(map(float, found))
 
 
 @pytest.mark.requirement("TP-4.2")
@@ -159,7 +53,7 @@ async def test_four_workers_start_a_thousand_jobs_by_priority_and_leave_no_messa
     async with AsyncExitStack() as stack:
         workers = await asyncio.gather(*(stack.enter_async_context(run_worker()) for _ in range(4)))
         jobs = await until_all(database, name, 500, domain.JobState.FAILED)
-        await eventually(lambda: _none_left(jetstream), 30)
+        await eventually(lambda: none_left(jetstream), 30)
         later = [await answered_later(one) for one in workers]
     delivered = (await tickets(jetstream)).delivered.consumer_seq - before
 
@@ -189,15 +83,10 @@ async def test_four_workers_start_a_thousand_jobs_by_priority_and_leave_no_messa
     assert p99 < 2000
 
 
-async def _none_left(jetstream: JetStreamContext) -> bool:
-    found = await tickets(jetstream)
-    return not (found.num_pending or found.num_ack_pending)
-
-
 @pytest.mark.requirement("TP-1.3")
 @pytest.mark.requirement("TP-4.3")
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_no_job_is_lost_or_trained_twice_at_once_whatever_users_and_kills_do(
+async def test_no_job_is_lost_or_trained_twice_at_once_under_random_users_and_kills(
     run_worker: RunWorker, jetstream: JetStreamContext, database: Any, pretended: Path, seed: int
 ) -> None:
     name, chance = f"random{seed}", random.Random(seed)
@@ -237,7 +126,7 @@ async def test_no_job_is_lost_or_trained_twice_at_once_whatever_users_and_kills_
             return jobs if all(job.state.final for job in jobs) else None
 
         jobs = await eventually(all_ended, 240)
-        await eventually(lambda: _none_left(jetstream), 60)
+        await eventually(lambda: none_left(jetstream), 60)
     lost = sum(one.outcome is domain.AttemptOutcome.LOST for job in jobs for one in job.history)
     print(f"{len(jobs)} jobs, {kills} kills, {lost} attempts lost with their workers")
     assert kills > 0
@@ -269,7 +158,7 @@ async def test_a_ticket_waits_for_a_job_whose_row_somebody_has_and_an_ended_job_
         assert (await tickets(jetstream)).num_ack_pending == 1
     assert (await bench.until(job.job_id, "failed"))["attempts"] == 1
     await bench.upstream.publish(domain.queued(job))
-    await eventually(lambda: _none_left(jetstream), 30)
+    await eventually(lambda: none_left(jetstream), 30)
     assert (await bench.job(job.job_id))["attempts"] == 1
 
 
@@ -291,115 +180,10 @@ async def test_a_suspended_worker_loses_its_job_to_another_and_writes_nothing_mo
                 bench.trainer = quick
                 ended = await bench.until(job_id, "failed", timeout=90)
                 os.kill(process, signal.SIGCONT)
-                await eventually(lambda: _none_left(jetstream), 60)
+                await eventually(lambda: none_left(jetstream), 60)
                 assert await bench.job(job_id) == ended
         finally:
             os.kill(process, signal.SIGCONT)
     assert [(one["outcome"]) for one in ended["history"]] == ["lost", "failed"]
     assert len({one["worker"] for one in ended["history"]}) == 2
     assert len(await bench.upstream.published(v1.TrainingFailed, job_id)) == 1
-
-
-async def test_a_waiting_job_whose_ticket_was_lost_gets_another(
-    run_worker: RunWorker, jetstream: JetStreamContext, database: Any
-) -> None:
-    name = "lost"
-    async with run_worker() as first:
-        dataset_id = await dataset_of(Bench(first, Upstream(jetstream), None, name))  # type: ignore[arg-type]
-    async with database.transaction():
-        for number in range(3):
-            request = v1.TrainingRequested(domain=name, dataset_id=dataset_id)
-            job = domain.queue(request, f"{name}-{number}", datetime.now(UTC))
-            await store.add_job(database, job)  # of an earlier release: neither accepted nor with a ticket
-    async with run_worker(LORAFLEET_SWEEP_SECONDS="0.5"):
-        jobs = await until_all(database, name, 60, domain.JobState.FAILED)
-    assert {(job.error, job.attempts) for job in jobs} == {(ENDED, 1)}
-    assert all(job.targets for job in jobs), "accepted by whoever trained them"
-
-
-async def test_a_job_that_meets_a_defect_fails_with_it_though_its_ticket_becomes_a_dead_letter(
-    run_worker: RunWorker, jetstream: JetStreamContext
-) -> None:
-    async with run_worker(PRETENDED_DEFECT="no such gate", LORAFLEET_SWEEP_SECONDS="0.5") as trainer:
-        bench = Bench(trainer, Upstream(jetstream), None, "defect")  # type: ignore[arg-type]
-        job_id = await bench.submit(datasetId=await dataset_of(bench))
-        failed = await bench.until(job_id, "failed", timeout=120)
-        await eventually(lambda: _none_left(jetstream), 60)
-        later = await answered_later(trainer)
-    assert failed["error"].endswith("without a new checkpoint; last: RuntimeError('no such gate')")
-    assert [one["outcome"] for one in failed["history"]] == ["crashed"] * 5 + ["failed"]
-    assert later == domain.MAX_STALLED - 1
-    assert [one for one in await bench.upstream.dead() if "no such gate" in one]
-
-
-async def test_a_job_whose_trainer_was_set_to_less_while_it_waited_fails_by_name(
-    run_worker: RunWorker, jetstream: JetStreamContext, database: Any
-) -> None:
-    name = "smaller"
-    async with run_worker() as first:
-        bench = Bench(first, Upstream(jetstream), None, name)  # type: ignore[arg-type]
-        dataset_id = await dataset_of(bench)
-    async with database.transaction():
-        request = v1.TrainingRequested(domain=name, dataset_id=dataset_id, hyperparameters=v1.Hyperparameters(rank=16))
-        job = replace(domain.queue(request, f"{name}-1", datetime.now(UTC)), targets=("q_proj",))
-        await store.add_job(database, job)
-        await Transaction("trainer", database).emit(domain.queued(job), entity=job.job_id)
-    async with run_worker(LORAFLEET_MAX_RANK="8") as smaller:
-        bench.trainer = smaller
-        failed = await bench.until(job.job_id, "failed")
-    assert "rank" in failed["error"]
-    assert "at most 8" in failed["error"]
-
-
-async def test_a_job_over_http_is_queued_by_one_event_and_is_the_same_again(
-    worker: RunningService, jetstream: JetStreamContext
-) -> None:
-    bench = Bench(worker, Upstream(jetstream), None, "direct")  # type: ignore[arg-type]
-    dataset_id = await dataset_of(bench)
-    job_id = await bench.submit(datasetId=dataset_id, jobId="direct-1", priority=3)
-    assert await bench.submit(datasetId=dataset_id, jobId="direct-1", priority=3) == job_id
-    await bench.until(job_id, "failed")
-    (queued,) = await bench.upstream.published(v1.TrainingQueued, job_id)
-    assert (queued.domain, queued.priority) == ("direct", 3)
-    assert await bench.upstream.published(v1.TrainingRequested, job_id) == []
-
-
-async def test_a_job_of_a_worker_that_is_lost_is_not_waiting_until_its_lease_has_run_out(database: Any) -> None:
-    transaction = database.transaction()
-    await transaction.start()
-    try:
-        await database.execute("update jobs set state = 'cancelled'")
-        begun = datetime.now(UTC)
-        for number, priority in enumerate([0, 9, 4]):
-            request = v1.TrainingRequested(domain="lease", priority=priority)
-            await store.add_job(database, domain.queue(request, f"j{number}", begun + timedelta(seconds=number)))
-
-        async def lease(job_id: str, seconds: float) -> None:
-            await database.execute(
-                "insert into lease (name, holder, token, expires_at) values ($1, 'w', 1, now() + $2)"
-                " on conflict (name) do update set expires_at = excluded.expires_at",
-                job_queue.lease_of(job_id),
-                timedelta(seconds=seconds),
-            )
-
-        async def next_id() -> str | None:
-            found = await job_queue.next_job(database)
-            return found.job_id if found else None
-
-        assert await next_id() == "j1"
-        await lease("j1", 60)
-        assert await next_id() == "j2", "an earlier release's worker has j1, and has not taken it up yet"
-        await database.execute("update jobs set state = 'running' where job_id = 'j1'")
-        await database.execute("update jobs set state = 'paused' where job_id = 'j2'")
-        assert await next_id() == "j0"
-        await database.execute("update jobs set state = 'cancelled' where job_id = 'j0'")
-        assert (await next_id(), await job_queue.any_waits(database)) == (None, False)
-        await lease("j1", -1)
-        assert (await next_id(), await job_queue.any_waits(database)) == ("j1", True)
-        # Paused and resumed before its worker let go of the lease: it waits, and cannot be claimed yet.
-        await lease("j2", 60)
-        await database.execute("update jobs set state = 'cancelled' where job_id = 'j1'")
-        await database.execute("update jobs set state = 'queued' where job_id = 'j2'")
-        assert (await next_id(), await job_queue.any_waits(database)) == (None, True)
-    finally:
-        await transaction.rollback()

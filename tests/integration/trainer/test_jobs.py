@@ -76,7 +76,7 @@ async def test_a_job_submitted_over_http_is_queued_trained_and_completed_with_it
 
 
 @pytest.mark.requirement("TP-3.1")
-async def test_steps_can_be_read_and_progress_is_said_while_training_runs(bench: Bench) -> None:
+async def test_steps_can_be_read_and_progress_is_published_while_training_runs(bench: Bench) -> None:
     await bench.record(pairs(bench.domain))
     job_id = await bench.submit(hyperparameters={**SHORT, "epochs": 8})
     await bench.until_step(job_id, 2)

@@ -152,7 +152,7 @@ async def test_a_job_is_submitted_once_its_predecessor_is_gone_followed_paused_a
     assert cluster.requests[-1] == "DELETE job"
 
 
-async def test_whoever_stops_listening_ends_the_job(
+async def test_a_reader_that_stops_ends_the_job(
     cluster: Cluster, launcher: KubernetesLauncher, tiny_model: Path, tmp_path: Path
 ) -> None:
     messages = launcher.launch(spec(tiny_model, tmp_path / "job"))

@@ -12,7 +12,7 @@ from services.trainer.jobs.memory_estimate import ModelSize
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.objectives.table import OBJECTIVES, ObjectiveRow
 from services.trainer.training.protocol import Finished, Stepped, Validated
-from tests.integration.trainer.test_objectives import QUICK, completions, job, one, trained
+from tests.integration.trainer.objectives import QUICK, completions, job, one, trained
 
 pytestmark = [pytest.mark.integration, pytest.mark.requirement("TP-1.1")]
 

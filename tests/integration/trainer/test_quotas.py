@@ -149,7 +149,7 @@ async def test_checkpoints_go_when_their_job_has_ended_and_those_of_a_paused_one
     assert bench.domain not in metrics
 
 
-async def test_an_upload_that_nobody_uses_expires_and_data_sets_built_from_it_stay(
+async def test_an_unused_upload_expires_and_data_sets_built_from_it_stay(
     bench: Bench, servers: Fleet, database: Any
 ) -> None:
     source = await upload(bench, "gates.jsonl", as_jsonl(ROWS))

@@ -88,7 +88,7 @@ async def test_the_newest_rating_counts(bench: Bench) -> None:
     assert (await trained_prompts(bench, minRating=4))[1] == {"a"}
 
 
-async def test_a_sample_that_cannot_be_stored_is_a_dead_letter_and_blocks_nobody(bench: Bench) -> None:
+async def test_a_sample_that_cannot_be_stored_is_a_dead_letter_and_blocks_no_other(bench: Bench) -> None:
     await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="nul\x00", completion="yes"))
     await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="fine", completion="yes"))
 
@@ -127,18 +127,23 @@ async def test_a_token_reaches_its_own_domains_alone(bench: Bench, mint: Callabl
 
 
 async def test_uploads_that_never_end_hold_no_database_connection(bench: Bench) -> None:
-    ends = asyncio.Event()
+    ends, under_way = asyncio.Event(), 0
 
     async def endless() -> AsyncIterator[bytes]:
+        nonlocal under_way
         yield json.dumps(line("first of many")).encode() + b"\n"
+        under_way += 1
         await ends.wait()
+
+    async def all_under_way() -> bool:
+        return under_way == len(held)
 
     client = bench.trainer.client
     query = {"domain": bench.domain}
     # More than the service has connections (10).
     held = [asyncio.create_task(client.post("/v1/samples", params=query, content=endless())) for _ in range(15)]
     try:
-        await asyncio.sleep(1)
+        await eventually(all_under_way)
         async with httpx.AsyncClient(base_url=client.base_url, headers=client.headers, timeout=4) as other:
             assert (await other.get("/v1/jobs")).status_code == 200
     finally:

@@ -74,7 +74,9 @@ LIFTED = "set_config('statement_timeout', '0', false), set_config('transaction_t
     ],
     ids=["sleeps", "sleeps-behind-the-first-rows", "drips"],
 )
-async def test_no_query_runs_longer_than_its_limit_whatever_it_sets(bench: Bench, questions: str, query: str) -> None:
+async def test_no_query_runs_longer_than_its_limit_with_any_settings_of_its_own(
+    bench: Bench, questions: str, query: str
+) -> None:
     begun = time.monotonic()
     (fault,) = await refused(bench, {"kind": "sql", "database": "questions", "query": query})
     took = time.monotonic() - begun

@@ -173,6 +173,6 @@ def test_the_golden_data_sets_judge_comes_before_the_domains_and_that_before_the
         ({"judges": {"reference": {"url": "https://x/v1", "model": "m"}}}, "is not 'reference'"),
     ],
 )
-def test_a_judge_that_nobody_defined_is_refused_at_the_start(wrong, why):
+def test_an_undefined_judge_is_refused_at_the_start(wrong, why):
     with pytest.raises(ValidationError, match=why):
         fleet(**wrong)

@@ -95,7 +95,7 @@ def test_a_calibration_keeps_the_order_of_scores_and_the_scale(pairs: list[tuple
     assert all(0 <= score <= 100 for score in mapped)
 
 
-def test_a_harsh_judge_is_brought_to_peoples_scale_and_few_labels_calibrate_nobody() -> None:
+def test_a_harsh_judge_is_brought_to_peoples_scale_and_few_labels_calibrate_none() -> None:
     labelled = [Labelled(score, min(100.0, score + 20), 10) for score in range(0, 80, 4)]
     fitted = fit(labelled)
     assert fitted is not None

@@ -179,7 +179,7 @@ def test_a_terminal_shows_a_bar_with_the_newest_numbers_and_no_line_for_a_step()
     assert not progress.final
 
 
-def test_numbers_that_nobody_knows_are_left_out_and_a_foreign_event_is_a_fault() -> None:
+def test_unknown_numbers_are_left_out_and_a_foreign_event_is_a_fault() -> None:
     assert numbers({"loss": 2.0, "validation_loss": None, "samples": 3}) == "loss 2.000"
     assert line(read_event(step(3)), 0).startswith("step 3 loss 1.000")
     with pytest.raises(FleetError, match="unexpected event"):

@@ -9,7 +9,12 @@ from fleet_events.v1 import (
     Artifact,
     BaseModel,
     Blob,
+    CanaryAdvanced,
+    CanaryRolledBack,
+    CanaryStarted,
+    DeliveryMode,
     Rejected,
+    Rollout,
 )
 
 BASE_REVISION = "b" * 64
@@ -59,3 +64,31 @@ def rejected(one: Adapter, revision: int) -> Rejected:
 
 def deactivated(one: Adapter, revision: int) -> AdapterDeactivated:
     return AdapterDeactivated(adapter_id=one.adapter_id, family=one.family, domain=one.domain, revision=revision)
+
+
+def rollout(
+    candidate: Adapter, incumbent: Adapter, share: float, *, step: int = 0, mode: DeliveryMode = DeliveryMode.CANARY
+) -> Rollout:
+    return Rollout(
+        rollout_id=f"{candidate.adapter_id}.7",
+        mode=mode,
+        candidate_id=candidate.adapter_id,
+        incumbent_id=incumbent.adapter_id,
+        step=step,
+        share=share,
+    )
+
+
+def started(one: Adapter, incumbent: Adapter, revision: int, share: float = 0.1, **more: DeliveryMode) -> CanaryStarted:
+    card = rollout(one, incumbent, share, **more)
+    return CanaryStarted(family=one.family, domain=one.domain, revision=revision, rollout=card, by="policy")
+
+
+def advanced(one: Adapter, incumbent: Adapter, revision: int, share: float) -> CanaryAdvanced:
+    card = rollout(one, incumbent, share, step=1)
+    return CanaryAdvanced(family=one.family, domain=one.domain, revision=revision, rollout=card, by="policy")
+
+
+def rolled_back(one: Adapter, incumbent: Adapter, revision: int) -> CanaryRolledBack:
+    card = rollout(one, incumbent, 0.1)
+    return CanaryRolledBack(family=one.family, domain=one.domain, revision=revision, rollout=card, by="policy")

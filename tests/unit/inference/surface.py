@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any, get_args
 
 import httpx
 import numpy as np
+import openai
 from fastapi import FastAPI
 
 from fleet_kit.auth import Caller
@@ -177,3 +179,18 @@ def chat(*turns: Any, **more: Any) -> dict[str, Any]:
     """A request body; a text is a user's turn."""
     messages = [{"role": "user", "content": one} if isinstance(one, str) else one for one in turns or ("Open?",)]
     return {"model": MODEL, "messages": messages, **more}
+
+
+def official(http: Any) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(api_key="none", base_url="http://inference/v1", http_client=http, max_retries=0)
+
+
+def text_of(request: Any, tokenizer: Any = None) -> str:
+    """The prompt that the back end was given."""
+    return str((tokenizer or byte_tokenizer()).decode(request.prompt_ids))
+
+
+async def streamed(http: Any, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    lines = (await http.post(path, json=body | {"stream": True})).text.split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    return [json.loads(line[6:]) for line in lines[:-2]]

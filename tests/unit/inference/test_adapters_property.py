@@ -75,7 +75,7 @@ STEPS = st.lists(
     patience=st.sampled_from([0.0, 0.001, 60.0]),
     pin=st.booleans(),
 )
-def test_nobody_starves_slots_are_never_exceeded_pins_stay_and_leases_end(
+def test_no_request_starves_slots_are_never_exceeded_pins_stay_and_leases_end(
     steps: list[Step], slots: int, turns: list[int], patience: float, pin: bool
 ) -> None:
     asyncio.run(_play(steps, SlowLoader(slots, turns), Rules(patience, replace_idle=True), pin=pin))

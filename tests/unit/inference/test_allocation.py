@@ -54,7 +54,7 @@ def test_room_is_made_by_the_domain_that_holds_the_most_least_recently_used_firs
     assert placed([wants("hr", "hr")], held, 3).evict == ("law-2",)
 
 
-def test_a_request_that_has_waited_too_long_goes_before_all_that_came_after_it_whatever_their_domain() -> None:
+def test_a_request_that_has_waited_too_long_goes_before_all_that_came_after_it_of_any_domain() -> None:
     queue = [wants("law-2", "law", since=NOW - 3), wants("tax-1", "tax", since=NOW - 1)]
     assert placed(queue, [busy("law-1", "law")], 2).load == ("law-2",)
 
@@ -67,7 +67,7 @@ def test_where_every_slot_is_in_use_one_gives_way_to_a_request_that_has_waited_t
     assert placed([early], held, 3) == Allocation(short=True)
 
 
-def test_a_slot_that_is_being_emptied_serves_the_first_in_the_queue_and_nobody_else_leaves_for_it() -> None:
+def test_a_slot_that_is_being_emptied_serves_the_first_in_the_queue_and_no_other_adapter_leaves_for_it() -> None:
     assert placed([wants("a")], [idle("b"), Occupant("c", "law", 0)], 2, leaving=1) == Allocation()
 
 
@@ -109,7 +109,7 @@ HELD = st.lists(st.tuples(DOMAINS, st.sampled_from(["idle", "busy", "neither"]),
     replace_idle=False,
     expand=False,
 )
-def test_whatever_waits_and_whatever_is_held_slots_suffice_and_only_those_leave_that_may(
+def test_in_every_state_slots_suffice_and_only_those_leave_that_may(
     queue: list[tuple[str, Priority, float]],
     held: list[tuple[str, str, float]],
     empty: int,

@@ -80,7 +80,7 @@ def test_a_replica_that_was_not_reached_is_left_out_until_it_announces_itself_ag
     assert [one.name for one in seen.others] == ["there"]
 
 
-def test_a_replica_is_gone_only_for_one_who_hears_the_bus(seen: Announcements, clock: Clock) -> None:
+def test_a_replica_is_gone_only_for_one_that_receives_announcements(seen: Announcements, clock: Clock) -> None:
     seen.receive("here", announcement("here"))
     seen.receive("there", announcement("there"))
     clock.now += TTL + 1

@@ -64,7 +64,7 @@ async def test_an_answer_that_fails_ends_the_others_and_is_the_requests_error(jo
 
 
 @pytest.mark.parametrize("jobs", [[50], [50, 60, 70]])
-async def test_whoever_stops_reading_ends_all_of_them(jobs: list[int]) -> None:
+async def test_a_reader_that_stops_ends_all_of_them(jobs: list[int]) -> None:
     generator = Answering()
     pieces = given(generator, jobs)
     await anext(pieces)

@@ -119,6 +119,13 @@ async def collect(thread: EngineThread, ask: Ask) -> list[int]:
     return ids
 
 
+async def until_load(thread: EngineThread, running: int, waiting: int = 0) -> None:
+    """Wait until so many rows run and so many requests wait."""
+    async with asyncio.timeout(5):
+        while thread.load != (running, waiting):
+            await asyncio.sleep(0.001)
+
+
 async def test_each_request_gets_its_own_tokens_however_many_there_are() -> None:
     async with running(rows=3, queue_limit=50) as (thread, engine):
         asks = [Ask(tokens=1 + n % 4, first=100 * n) for n in range(20)]
@@ -154,9 +161,9 @@ async def test_requests_that_wait_together_start_together() -> None:
     async with running(rows=4) as (thread, engine):
         engine.gate.clear()
         first = asyncio.create_task(collect(thread, Ask(1)))
-        await asyncio.sleep(0.05)
+        await until_load(thread, 1)
         rest = [asyncio.create_task(collect(thread, Ask(2))) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        await until_load(thread, 1, 3)
         engine.gate.set()
         await asyncio.gather(first, *rest)
         assert [len(batch.requests) for batch in engine.batches] == [1, 3]
@@ -165,8 +172,8 @@ async def test_requests_that_wait_together_start_together() -> None:
 async def test_a_request_joins_while_a_long_one_runs() -> None:
     async with running(rows=2) as (thread, _):
         long = asyncio.create_task(collect(thread, Ask(tokens=10_000)))
-        await asyncio.sleep(0.02)
-        assert await asyncio.wait_for(collect(thread, Ask(tokens=2, first=7)), 2) == [7, 8]
+        await until_load(thread, 1)
+        assert await asyncio.wait_for(collect(thread, Ask(tokens=2, first=7)), 5) == [7, 8]
         assert not long.done()
         long.cancel()
 
@@ -174,7 +181,7 @@ async def test_a_request_joins_while_a_long_one_runs() -> None:
 async def test_requests_join_the_running_batch_at_its_next_step() -> None:
     async with running(rows=8) as (thread, engine):
         long = asyncio.create_task(collect(thread, Ask(tokens=10**9)))
-        await asyncio.sleep(0.05)
+        await until_load(thread, 1)
         for first in range(3):
             got = [asyncio.create_task(collect(thread, Ask(tokens=2, first=first))) for _ in range(3)]
             assert await asyncio.wait_for(asyncio.gather(*got), 2) == [[first, first + 1]] * 3
@@ -186,7 +193,7 @@ async def test_requests_join_the_running_batch_at_its_next_step() -> None:
 async def test_a_request_that_cannot_join_fails_alone() -> None:
     async with running() as (thread, _):
         long = asyncio.create_task(collect(thread, Ask(tokens=10**9)))
-        await asyncio.sleep(0.05)
+        await until_load(thread, 1)
         with pytest.raises(ServerFault):
             await collect(thread, Ask(1, unfit=True))
         assert await collect(thread, Ask(2)) == [0, 1]
@@ -200,12 +207,14 @@ async def test_requests_that_come_together_with_a_faulty_one_are_answered(busy: 
     async with running(rows=6) as (thread, engine):
         engine.gate.clear()
         first = [asyncio.create_task(collect(thread, Ask(tokens=50)))] if busy else []
-        await asyncio.sleep(0.05)
+        await until_load(thread, int(busy))
         failed = metrics.ROWS_FAILED.labels("start" if fault == "unfit" else "step")
         before = failed._value.get()
         asks = [Ask(2, first=7), Ask(2, **{fault: True}), Ask(2, first=9)]
         tasks = [asyncio.create_task(collect(thread, ask)) for ask in asks]
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):  # until all three have come
+            while sum(thread.load) + failed._value.get() - before < busy + len(asks):
+                await asyncio.sleep(0.001)
         engine.gate.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert [outcomes[0], outcomes[2]] == [[7, 8], [9, 10]]
@@ -226,9 +235,9 @@ async def test_a_full_queue_refuses_at_once() -> None:
     async with running(rows=1, queue_limit=2) as (thread, engine):
         engine.gate.clear()
         tasks = [asyncio.create_task(collect(thread, Ask(1)))]
-        await asyncio.sleep(0.05)
+        await until_load(thread, 1)
         tasks += [asyncio.create_task(collect(thread, Ask(1))) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await until_load(thread, 1, 2)
         with pytest.raises(Busy) as caught:
             await collect(thread, Ask(1))
         assert caught.value.retry_after
@@ -261,7 +270,7 @@ async def test_a_cancelled_row_is_let_go_before_the_next_call_runs() -> None:
 async def test_stopping_tells_the_requests_that_run_and_wait() -> None:
     async with running(rows=1) as (thread, _):
         tasks = [asyncio.create_task(collect(thread, Ask(tokens=10**9))) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await until_load(thread, 1, 1)
         await thread.close()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(one, ServerFault) for one in outcomes)

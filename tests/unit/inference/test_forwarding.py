@@ -146,7 +146,9 @@ async def test_what_narrows_the_callers_token_here_narrows_it_at_the_other_repli
     assert ACT_FOR not in seen[1].headers
 
 
-async def test_a_request_that_was_forwarded_once_stays_whatever_replica_holds_its_adapter(answer: Answer) -> None:
+async def test_a_request_that_was_forwarded_once_stays_also_where_another_replica_holds_its_adapter(
+    answer: Answer,
+) -> None:
     assert await answer(_never, **{HOP: "there"}) is None
 
 
@@ -267,7 +269,7 @@ async def test_a_stream_that_falls_silent_ends_with_an_error(answer: Answer, mon
     assert b'"code": "replica_lost"' in body
 
 
-async def test_a_stream_that_nobody_reads_is_closed_with_its_request(answer: Answer, peers: Peers) -> None:
+async def test_a_stream_without_a_reader_is_closed_with_its_request(answer: Answer, peers: Peers) -> None:
     events = Events(b"data: 1\n\n")
     response = await answer(_streamed(events))
 

@@ -55,7 +55,7 @@ def test_within_a_workflow_callers_learn_from_each_other() -> None:
     assert not likely_after(predictor, ["intent", "writer"], caller="bob")
 
 
-def test_what_has_changed_is_learned_anew() -> None:
+def test_what_has_changed_is_learned_again() -> None:
     predictor = Predictor()
     likely_after(predictor, ["a", "b", "c"] * 50)
     assert likely_after(predictor, [*(["a", "b", "d"] * 60), "a", "b"]) == {"d"}

@@ -59,7 +59,7 @@ def test_when_a_replica_goes_only_its_adapters_move(fleet: list[Replica], data: 
 
 
 @given(fleets(), st.sets(adapter_ids, max_size=3), st.sampled_from([1.0, FACTOR, 2.0]))
-def test_nobody_gets_more_than_its_rows_or_its_bounded_share_of_the_load(
+def test_no_replica_gets_more_than_its_rows_or_its_bounded_share_of_the_load(
     fleet: list[Replica], wanted: set[str], factor: float
 ) -> None:
     chosen = place(wanted, BASE, fleet, factor)
@@ -80,7 +80,7 @@ def test_a_replica_that_holds_the_adapter_goes_before_those_that_do_not(fleet: l
         assert chosen in holders
 
 
-def test_adapters_that_nobody_holds_are_spread_over_all_replicas() -> None:
+def test_adapters_that_no_replica_holds_are_spread_over_all_replicas() -> None:
     fleet = [replica(name) for name in NAMES[:4]]
     chosen = [place({f"a{number}"}, BASE, fleet) for number in range(400)]
     counts = [chosen.count(one) for one in fleet]
@@ -134,7 +134,7 @@ def test_a_request_is_answered_where_it_arrived_unless_another_replica_is_better
     assert (decision.replica.name, decision.reason, decision.held) == (answers, reason, held)
 
 
-def test_an_adapter_that_nobody_holds_is_loaded_at_one_replica_wherever_it_is_asked_for() -> None:
+def test_an_adapter_that_no_replica_holds_is_loaded_at_one_replica_wherever_it_is_requested() -> None:
     fleet = [replica(name) for name in NAMES[:3]]
     for adapter in ADAPTERS:
         decisions = [decide({adapter}, BASE, own, [one for one in fleet if one is not own]) for own in fleet]

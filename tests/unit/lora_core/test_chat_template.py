@@ -224,7 +224,7 @@ def test_threads_get_the_texts_of_their_own_conversations() -> None:
         assert list(got) == contents
 
 
-def test_a_template_that_nobody_holds_any_more_leaves_no_process() -> None:
+def test_a_template_that_is_no_longer_held_leaves_no_process() -> None:
     ours = ChatTemplate("ok")
     ours.render(TALK)
     process = ours._process

@@ -133,7 +133,7 @@ def test_rows_of_q_and_k_are_interleaved_for_the_architectures_that_need_it(
 
 
 @pytest.mark.requirement("AS-2.2")
-def test_rslora_of_one_rank_is_said_by_alpha_alone(make_card, model, tmp_path) -> None:
+def test_rslora_of_one_rank_is_expressed_by_alpha_alone(make_card, model, tmp_path) -> None:
     card = make_card(rslora=True, rank=4)
     to_gguf(card, tmp_path / "card.gguf", model)
     metadata, tensors = read(tmp_path / "card.gguf")

@@ -79,7 +79,7 @@ def test_an_applied_adapter_changes_the_model_and_removing_it_restores_the_very_
     manager = LoRAManager(tiny_llama)
     with caplog.at_level(logging.INFO, "lora_core"):
         injection = manager.apply(tmp_path / "a.arrow")
-    assert "adapter 'adapter' applied: 21 layers modified" in caplog.text
+    assert "adapter_applied adapter=adapter layers=21 " in caplog.text
     assert manager.active == ("adapter",)
     assert set(manager.injections["adapter"].modules) == set(card.weights)
     assert injection.parameters == card.parameters
@@ -148,7 +148,7 @@ def test_target_modules_that_the_model_lacks_are_logged_and_left_out(tiny_llama,
     injection = LoRAManager(tiny_llama).apply(partly)
     assert injection.missing == ("model.layers.7.self_attn.q_proj",)
     assert len(injection.modules) == 21
-    assert "1 target modules not found: model.layers.7.self_attn.q_proj" in caplog.text
+    assert "target_modules_missing adapter=partly count=1 first=model.layers.7.self_attn.q_proj" in caplog.text
 
 
 def test_an_adapter_of_which_no_layer_is_found_never_serves_the_base_model_in_silence(tiny_llama, make_card) -> None:
@@ -164,7 +164,7 @@ def test_applying_twice_is_logged_and_skipped_and_removing_the_unknown_is_silent
     manager.apply(make_card())
     once = tiny_llama(IDS).logits
     manager.apply(make_card(seed=5))
-    assert "adapter 'adapter' is already active: skipped" in caplog.text
+    assert "adapter_already_active adapter=adapter" in caplog.text
     assert torch.equal(tiny_llama(IDS).logits, once)
     manager.remove("never applied")
     assert manager.active == ("adapter",)

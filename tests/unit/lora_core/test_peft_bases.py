@@ -63,7 +63,7 @@ def test_copies_that_are_the_base_models_own_are_accepted_and_others_are_refused
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens"], ["q_proj", "lm_head"]])
-def test_a_resized_vocabulary_is_said_to_be_the_cause(tmp_path: Path, targets: list[str]) -> None:
+def test_a_resized_vocabulary_is_named_as_the_cause(tmp_path: Path, targets: list[str]) -> None:
     model = saved(tmp_path / "base")
     model.resize_token_embeddings(101)
     adapter(model, tmp_path / "made", target_modules=targets)

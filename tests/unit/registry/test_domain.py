@@ -138,7 +138,7 @@ def test_a_score_after_the_decision_is_kept_and_changes_no_status() -> None:
     assert change.family.versions[0].evaluation is not None
 
 
-def test_a_version_that_takes_over_is_said_after_the_one_that_stops() -> None:
+def test_a_version_that_takes_over_is_published_after_the_one_that_stops() -> None:
     change = score(two(), V2, evaluation("second", against=V1), POLICY, START)
     assert events_of(change) == ["Approved", "AdapterDeactivated", "AdapterActivated"]
     stopped, started = change.events[1].event, change.events[2].event

@@ -97,7 +97,7 @@ def test_the_manifest_says_what_the_version_is_and_which_forms_it_has() -> None:
     assert set(AdapterManifest.model_fields) <= set(Manifest.model_fields)
 
 
-def test_the_manifest_of_an_uploaded_adapter_leaves_out_what_nobody_knows() -> None:
+def test_the_manifest_of_an_uploaded_adapter_leaves_out_what_is_unknown() -> None:
     adapter = Adapter("tax-law-lora-v1.0.0", FIRST, replace(submission(), training=None), registered_at=START)
     manifest = Manifest.of(adapter)
     assert (manifest.training_data_size, manifest.variants, manifest.specialized_for) == (None, [], ("tax-law",))

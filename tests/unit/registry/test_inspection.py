@@ -98,7 +98,7 @@ def _children() -> list[psutil.Process]:
     return found
 
 
-async def test_the_process_ends_with_whoever_waited_for_it(tmp_path: Path) -> None:
+async def test_the_process_ends_with_the_request_that_waited_for_it(tmp_path: Path) -> None:
     to_peft(card(), tmp_path / "peft")
     waiting = asyncio.create_task(inspector().convert(tmp_path / "peft", "x", tmp_path / "artifact", SHAPES))
     while not _children():

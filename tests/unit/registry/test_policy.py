@@ -1,5 +1,6 @@
 """The verdict of a policy on a score."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.registry.policy import Agreement, Comparison, Decision, InvalidPolicy, Judgement, Mode, Policy, decide
+from services.registry.required import Measured, Preferred
 
 points = st.floats(0, 100)
 SIMPLE = Policy(mode=Mode.SIMPLE)
@@ -53,6 +55,51 @@ def test_a_judge_that_agrees_too_little_with_people_cannot_approve(
     assert decide(Policy(mode=mode), judged).decision is Decision.APPROVE
     bad = Judgement(20, 15, 25, decided=40, agreement=agreement)
     assert decide(policy, bad).decision is Decision.REJECT  # a low score needs no agreement to be refused
+
+
+HIGH = Judgement(96, 93, 98, decided=40)
+
+
+@pytest.mark.requirement("LA-5.1")
+@pytest.mark.parametrize(
+    ("mode", "rate", "decision"),
+    [
+        (Mode.CONFIDENT, Measured(0.9, 0.82, 0.95, 40), Decision.APPROVE),
+        (Mode.CONFIDENT, Measured(0.9, 0.79, 0.95, 40), Decision.REVIEW),
+        (Mode.SIMPLE, Measured(0.9, 0.79, 0.95, 40), Decision.APPROVE),
+        (Mode.SIMPLE, Measured(0.79, 0.7, 0.95, 40), Decision.REVIEW),
+        (Mode.SIMPLE, None, Decision.REVIEW),
+    ],
+)
+def test_a_metric_below_the_policys_minimum_or_without_a_value_waits_for_a_human(
+    mode: Mode, rate: Measured | None, decision: Decision
+) -> None:
+    policy = Policy(mode=mode, minimum_metrics={"pass_at_1": 0.8})
+    measured = {"pass_at_1": rate} if rate else {"rouge_l": Measured(1, 1, 1, 40)}
+    verdict = decide(policy, replace(HIGH, metrics=measured))
+    assert verdict.decision is decision
+    assert (decision is Decision.APPROVE) or "pass_at_1" in verdict.reason
+    assert decide(Policy(mode=mode), HIGH).decision is Decision.APPROVE
+    low = Judgement(20, 15, 25, decided=40)
+    assert decide(policy, low).decision is Decision.REJECT
+
+
+@pytest.mark.requirement("LA-3.4")
+def test_answers_have_to_be_preferred_often_enough_to_those_of_the_version_that_is_replaced() -> None:
+    policy = Policy(minimum_win_rate=0.45)
+    equal = replace(HIGH, comparison=Comparison("tax-lora-v1", 40, 0.0, -2.0, 2.0))
+
+    def verdict(low: float, against: str = "tax-lora-v1", replaces: str = "tax-lora-v1") -> Decision:
+        preferred = Preferred(against, Measured(0.55, low, 0.7, 40))
+        return decide(policy, replace(equal, preferred=preferred), replaces=replaces).decision
+
+    assert verdict(0.45) is Decision.APPROVE
+    assert verdict(0.44) is Decision.REVIEW
+    assert verdict(0.45, against="tax-lora-v0") is Decision.REVIEW
+    assert verdict(0.1, replaces="") is Decision.APPROVE  # a first version replaces none
+    uncompared = decide(policy, equal, replaces="tax-lora-v1")
+    assert uncompared.decision is Decision.REVIEW
+    assert "not compared pair by pair with those of tax-lora-v1" in uncompared.reason
 
 
 @pytest.mark.requirement("LA-5.1")
@@ -234,6 +281,8 @@ def test_a_domain_can_forbid_thresholds_below_its_own() -> None:
         ({"approve_at": 60, "reject_below": 70}, "reject_below"),
         ({"minimum_samples": 0}, "minimum_samples"),
         ({"minimum_agreement": 1.1}, "minimum_agreement"),
+        ({"minimum_metrics": {"rouge_l": 1.1}}, "minimum_metrics.rouge_l"),
+        ({"minimum_win_rate": -0.1}, "minimum_win_rate"),
         ({"smallest_relevant_difference": -1}, "smallest_relevant_difference"),
         ({"blocking_criteria": ("accuracy", "humour")}, "blocking_criteria"),
     ],

@@ -13,7 +13,7 @@ from services.registry.family import Family, Status
 from services.registry.policy import Policy
 from services.registry.store.listing import Trail
 from services.registry.timeline.endpoint import past_moment
-from services.registry.timeline.replay import evidence_of, in_effect, policy_at, state_at
+from services.registry.timeline.replay import evidence_of, in_effect, policy_at, rollout_at, state_at
 from services.registry.transition import Act, Change, RegistryError
 from tests.unit.registry.builders import START, evaluation, family, submission
 
@@ -160,3 +160,16 @@ def test_the_future_is_refused_and_every_zone_is_read() -> None:
         past_moment("2026-01-01T00:00:00.001Z", START)
     assert past_moment("2026-01-01t01:00:00+01:00", START) == START
     assert past_moment("2025-12-31T19:00:00.5-04:00", START) == START - timedelta(seconds=3599.5)
+
+
+def test_entries_about_metrics_and_rollouts_change_no_state_and_a_rollout_that_ran_is_shown() -> None:
+    approved = entry(0, "activated", status="approved", active=True)
+    metrics = entry(1, "metrics_set", status={"value": 3.0}, active={"value": 1.0})
+    told = {"rollout_id": "r", "mode": "canary", "share": 0.05, "state": "running"}
+    canary = entry(2, "canary_started", status="approved", active=True, **told)
+    ended = entry(4, "rolled_back", status="approved", active=True, **told | {"state": "rolled_back"})
+    trail = [approved, metrics, canary, ended]
+    state = state_at(trail, START + timedelta(minutes=3))["subject"]
+    assert (state.status, state.active, state.activation) == (Status.APPROVED, True, approved)
+    found = [rollout_at(trail, START + timedelta(minutes=minute)) for minute in (1, 3, 4)]
+    assert [one["candidate"] if one else None for one in found] == [None, "subject", None]

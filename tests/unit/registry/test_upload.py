@@ -146,7 +146,7 @@ async def test_a_rank_that_no_slot_holds_is_refused_and_one_above_a_narrow_layer
         await submit(wide, BaseModels({"base": base}, max_rank=16), base_model="base")
 
 
-async def test_a_base_model_that_cannot_be_served_is_said_to_be(base: Path, tmp_path: Path) -> None:
+async def test_a_base_model_that_cannot_be_served_is_refused_by_name(base: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nobodys"}')
     (tmp_path / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())
     with pytest.raises(WrongBaseModel, match="nobodys"):

@@ -70,7 +70,7 @@ def test_a_given_version_is_honoured_even_below_the_highest() -> None:
 
 @pytest.mark.requirement("LA-1.2")
 @pytest.mark.parametrize("requested", [None, *Bump])
-def test_a_new_base_model_is_a_major_version_whatever_was_asked(requested: Bump | None) -> None:
+def test_a_new_base_model_is_a_major_version_whichever_was_requested(requested: Bump | None) -> None:
     state = _registered(submission("a", version="1.3.2"))
     assert state.next_version(submission("b", base="other base", bump=requested)) == SemVer(2, 0, 0)
 

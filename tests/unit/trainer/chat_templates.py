@@ -6,40 +6,8 @@ what it then writes. They are written out, not rendered, so that template and en
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-TURN = "{% for m in messages %}"
-END = "{% endfor %}"
-OPEN = "{% if add_generation_prompt %}"
-REFUSE_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-
-
-@dataclass(frozen=True)
-class Family:
-    """template: Jinja. special: tokens beside the letters. bos, eos: what the tokenizer calls so.
-
-    The talk is system "Be brief." (where `system`), user "One?", assistant "Yes.", user "Two?", answer "No.".
-    """
-
-    template: str
-    special: tuple[str, ...]
-    eos: str
-    prompt: str
-    learned: str
-    bos: str | None = None
-    system: bool = True
-
-
-def chatml(prefix: str = "") -> str:
-    turn = "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
-    return prefix + TURN + turn + END + OPEN + "{{ '<|im_start|>assistant\\n' }}{% endif %}"
-
-
-CHATML_TALK = (
-    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOne?<|im_end|>\n"
-    "<|im_start|>assistant\nYes.<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n"
-)
-CHATML = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+from tests.unit.trainer.chat_family import CHATML, CHATML_TALK, END, OPEN, REFUSE_SYSTEM, TURN, Family, chatml
+from tests.unit.trainer.reasoning_chat_templates import REASONING
 
 FAMILIES: dict[str, Family] = {
     "Llama 2": Family(
@@ -204,45 +172,7 @@ FAMILIES: dict[str, Family] = {
         prompt="<｜begin▁of▁sentence｜>Be brief.<｜User｜>One?<｜Assistant｜>Yes.<｜end▁of▁sentence｜><｜User｜>Two?<｜Assistant｜>",
         learned="No.<｜end▁of▁sentence｜>",
     ),
-    "DeepSeek R1": Family(
-        # The prompt opens the reasoning; an answer in the talk has none.
-        template="{{ bos_token }}"
-        + TURN
-        + "{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}{{ '<｜User｜>' + m.content }}"
-        + "{% else %}{{ '<｜Assistant｜>' + m.content.split('</think>')[-1].lstrip('\\n') + '<｜end▁of▁sentence｜>' }}{% endif %}"
-        + END
-        + OPEN
-        + "{{ '<｜Assistant｜><think>\\n' }}{% endif %}",
-        special=(
-            "<｜begin▁of▁sentence｜>",
-            "<｜end▁of▁sentence｜>",
-            "<｜User｜>",
-            "<｜Assistant｜>",
-            "<think>",
-            "</think>",
-        ),
-        bos="<｜begin▁of▁sentence｜>",
-        eos="<｜end▁of▁sentence｜>",
-        prompt="<｜begin▁of▁sentence｜>Be brief.<｜User｜>One?<｜Assistant｜>Yes.<｜end▁of▁sentence｜><｜User｜>Two?<｜Assistant｜><think>\n",
-        learned="\n</think>\n\nNo.<｜end▁of▁sentence｜>",
-    ),
-    "gpt-oss": Family(
-        # An answer in the talk ends with <|end|>, the one that is generated with <|return|>.
-        template="{{ '<|start|>system<|message|>Reasoning: medium<|end|>' }}{% if messages[0].role == 'system' %}"
-        "{{ '<|start|>developer<|message|># Instructions\\n\\n' + messages[0].content + '<|end|>' }}{% set messages = messages[1:] %}{% endif %}"
-        + TURN
-        + "{% if m.role == 'user' %}{{ '<|start|>user<|message|>' + m.content + '<|end|>' }}{% else %}"
-        + "{{ '<|start|>assistant<|channel|>final<|message|>' + m.content + ('<|return|>' if loop.last else '<|end|>') }}{% endif %}"
-        + END
-        + OPEN
-        + "{{ '<|start|>assistant' }}{% endif %}",
-        special=("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>"),
-        eos="<|return|>",
-        prompt="<|start|>system<|message|>Reasoning: medium<|end|><|start|>developer<|message|># Instructions\n\nBe brief."
-        "<|end|><|start|>user<|message|>One?<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|end|>"
-        "<|start|>user<|message|>Two?<|end|><|start|>assistant",
-        learned="<|channel|>final<|message|>No.<|return|>",
-    ),
+    **REASONING,
     "GLM 4": Family(
         # Nothing closes a turn but the next one.
         template="{{ '[gMASK]<sop>' }}"

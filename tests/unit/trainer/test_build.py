@@ -87,7 +87,7 @@ def lines(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.requirement("AS-3.1")
-def test_generated_records_are_synthetic_only_train_and_never_word_a_validating_prompt_anew(tmp_path: Path) -> None:
+def test_generated_records_are_synthetic_only_train_and_never_reword_a_validating_prompt(tmp_path: Path) -> None:
     generators = GeneratorRecipe.model_validate(
         {"generators": [{"kind": "paraphrase", "name": "wordings", "forms": FORMS, "per_record": 2}]}
     )

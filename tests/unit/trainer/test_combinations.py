@@ -69,7 +69,7 @@ def test_early_stopping_needs_something_that_validates() -> None:
     assert not list(unvalidated(request(), split=False))
 
 
-def test_memory_is_estimated_for_whoever_says_how_large_batches_are() -> None:
+def test_memory_is_estimated_for_requests_that_give_the_size_of_batches() -> None:
     assert not asks_for_size(request(rank=4))
     assert asks_for_size(request(batch_size=4))
     assert asks_for_size(request(micro_batch_size=4))

@@ -189,7 +189,7 @@ def test_a_template_that_shortens_earlier_answers_gives_a_sample_for_each_answer
     assert encode_all(changed, [record], max_length=200).rows == tuple((sample,) for sample in samples)
 
 
-def test_the_templates_end_of_turn_ends_an_answer_whatever_the_tokenizer_calls_its_end(tokenizer: Any) -> None:
+def test_the_templates_end_of_turn_ends_an_answer_with_any_end_token_of_the_tokenizer(tokenizer: Any) -> None:
     changed = copy.deepcopy(tokenizer)
     changed.eos_token = "<|endoftext|>"  # as in base models of ChatML
     assert learned(changed, encode(changed, prompt_messages("One?"), "Yes.")) == "Yes.<|im_end|>"

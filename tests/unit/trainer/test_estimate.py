@@ -94,7 +94,7 @@ def test_where_no_longest_record_fits_for_every_process_a_shorter_one_is_propose
     assert fitting.max_length == 3 * 8192 // 4
 
 
-def test_a_machine_that_is_too_small_for_the_model_is_said_to_be() -> None:
+def test_a_machine_that_is_too_small_for_the_model_is_named_as_the_cause() -> None:
     assert SMOLLM
     (fault,) = faults(Configuration(), SMOLLM, 2**30)
     assert "too little for this base model" in fault.expected

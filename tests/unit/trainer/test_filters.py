@@ -66,7 +66,7 @@ def test_a_text_too_short_to_tell_its_language_is_kept_and_counted_as_uncertain(
     assert done.report.filters["language"].uncertain == 2
 
 
-def test_equal_records_are_dropped_whatever_their_case_white_space_and_unicode_form() -> None:
+def test_equal_records_are_dropped_in_any_case_white_space_and_unicode_form() -> None:
     first = record("Wie ändere ich es?", "Unter  Einstellungen.")
     again = record("WIE A\u0308NDERE ICH\u00a0ES? ", "unter einstellungen.")
     other_sign = record("Wie ändere ich es!", "Unter Einstellungen.")

@@ -22,7 +22,7 @@ def headers_to(endpoint: GenerationEndpoint, *domains: str) -> httpx.Headers:
         return client._http.headers
 
 
-def test_a_server_of_the_fleet_is_asked_for_the_domains_of_whoever_asked_for_the_build(tmp_path: Path) -> None:
+def test_a_server_of_the_fleet_is_called_for_the_domains_of_the_builds_requester(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("ours\n")
     endpoint = GenerationEndpoint.model_validate({**OURS, "token_file": str(tmp_path / "token")})
     sent = headers_to(endpoint, "alpha", "gamma")

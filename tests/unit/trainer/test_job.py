@@ -193,7 +193,7 @@ def test_pausing_does_not_wear_a_job_out() -> None:
         assert not domain.exhausted(job)
 
 
-def test_a_retried_job_begins_anew_and_remembers_why_it_ended() -> None:
+def test_a_retried_job_begins_again_and_remembers_why_it_ended() -> None:
     failed, _ = domain.fail(domain.take_up(queued(), NOW, "worker-1"), "out of memory", NOW)
     waiting, event = domain.retry(failed)
     assert (waiting.state, waiting.error, waiting.finished_at, waiting.stalled) == (JobState.QUEUED, "", None, 0)

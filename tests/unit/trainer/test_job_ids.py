@@ -18,7 +18,7 @@ def envelope(**headers: str) -> Envelope:
     return read_envelope("lorafleet.v1.training.requested", named, REQUEST.to_json(), 41, stored)[0]
 
 
-def test_an_id_of_the_requester_counts_whoever_sends_it() -> None:
+def test_an_id_of_the_requester_counts_from_any_sender() -> None:
     request = REQUEST.model_copy(update={"job_id": "mine"})
     assert job_id_of(request, envelope(ce_id="1", ce_source="shop")) == "mine"
 

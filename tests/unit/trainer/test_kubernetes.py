@@ -87,7 +87,7 @@ def test_several_processes_share_the_cores_of_one_job() -> None:
     assert {"name": "OMP_NUM_THREADS", "value": "2"} in container["env"]
 
 
-def test_a_jobs_name_follows_from_its_id_whatever_that_looks_like() -> None:
+def test_a_jobs_name_follows_from_its_id_of_any_form() -> None:
     names = {job_name(one) for one in ("job:1", "job-1", "Job_1." * 16)}
     assert len(names) == 3
     assert all(len(name) <= 63 and name.replace("-", "").isalnum() and name.islower() for name in names)

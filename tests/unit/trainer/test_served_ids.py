@@ -26,7 +26,8 @@ from services.trainer.training.encoding import (
     encode_record,
     prompt_ids,
 )
-from tests.unit.trainer.chat_templates import FAMILIES, Family
+from tests.unit.trainer.chat_family import Family
+from tests.unit.trainer.chat_templates import FAMILIES
 
 pytestmark = pytest.mark.unit
 

@@ -6,10 +6,18 @@ from pydantic import TypeAdapter
 
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query
-from fleet_cli.client.responses import Agreement, Anything, Calibration, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses import (
+    Agreement,
+    Anything,
+    Calibration,
+    Evaluation,
+    EvaluationDetail,
+    GoldenChanged,
+    GoldenSet,
+)
 
 _ANYTHING = TypeAdapter(Anything)
-_EVALUATION = TypeAdapter(Evaluation)
+_DETAIL = TypeAdapter(EvaluationDetail)
 _EVALUATIONS = TypeAdapter(list[Evaluation])
 _GOLDEN = TypeAdapter(GoldenSet)
 _GOLDENS = TypeAdapter(list[GoldenSet])
@@ -53,9 +61,9 @@ def evaluations(adapter_id: str | None = None) -> Call[list[Evaluation]]:
     return Call("evaluator", "GET", "/v1/evaluations", _EVALUATIONS, {"adapter_id": adapter_id}, inside="evaluations")
 
 
-def evaluation(evaluation_id: str) -> Call[Evaluation]:
+def evaluation(evaluation_id: str) -> Call[EvaluationDetail]:
     """One evaluation with its samples."""
-    return Call("evaluator", "GET", f"/v1/evaluations/{path_segment(evaluation_id)}", _EVALUATION)
+    return Call("evaluator", "GET", f"/v1/evaluations/{path_segment(evaluation_id)}", _DETAIL)
 
 
 def request_evaluation(adapter_id: str, golden_dataset_id: str) -> Call[Anything]:

@@ -15,6 +15,7 @@ from fleet_cli.client.responses import (
     Anything,
     AuditLine,
     FamilyAt,
+    FamilyRollouts,
     GarbageOfRegistry,
     Migration,
     Provenance,
@@ -28,6 +29,7 @@ _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
 _ADAPTERS = TypeAdapter(list[Adapter])
 _ANYTHING = TypeAdapter(Anything)
+_ROLLOUTS = TypeAdapter(FamilyRollouts)
 
 
 def adapters(
@@ -131,6 +133,23 @@ def refusals(domain: str | None = None, limit: int = 100) -> Call[list[Refusal]]
 def statistics() -> Call[Statistics]:
     """Counts of versions, answers and ratings by domain."""
     return Call("registry", "GET", "/v1/statistics", TypeAdapter(Statistics))
+
+
+def rollout(family: str) -> Call[FamilyRollouts]:
+    """The newest rollout of a family, with its evidence."""
+    return Call("registry", "GET", f"/v1/families/{path_segment(family)}/rollout", _ROLLOUTS)
+
+
+def start_rollout(family: str, candidate: str, mode: str | None = None, reason: str = "") -> Call[FamilyRollouts]:
+    """Begin to roll out an approved version."""
+    body = {"candidate": candidate, "mode": mode, "reason": reason}
+    return Call("registry", "POST", f"/v1/families/{path_segment(family)}/rollout", _ROLLOUTS, body=body)
+
+
+def move_rollout(family: str, move: str, reason: str = "") -> Call[FamilyRollouts]:
+    """pause, resume, advance, promote or roll-back."""
+    path = f"/v1/families/{path_segment(family)}/rollout/{move}"
+    return Call("registry", "POST", path, _ROLLOUTS, body={"reason": reason})
 
 
 def policy(domain: str) -> Call[dict[str, object]]:

@@ -22,6 +22,8 @@ from fleet_cli.client.responses import (
     JobAccepted,
     Metric,
     Recorded,
+    RetrainingFirings,
+    RetrainingRules,
     Uploaded,
 )
 from fleet_events import v1
@@ -29,6 +31,7 @@ from fleet_events import v1
 _ANYTHING = TypeAdapter(Anything)
 _JOB = TypeAdapter(Job)
 _JOBS = TypeAdapter(list[Job])
+_RULES = TypeAdapter(RetrainingRules)
 _LINES = TypeAdapter(list[dict[str, object]])
 
 
@@ -151,3 +154,24 @@ def erasures() -> Call[list[Erasure]]:
 def erasure(erasure_id: str) -> Call[Erasure]:
     """How far a request is, and its proof."""
     return Call("trainer", "GET", f"/v1/erasures/{path_segment(erasure_id)}", TypeAdapter(Erasure))
+
+
+def retraining_rules() -> Call[list[RetrainingRules]]:
+    """Retraining rules of all domains in reach."""
+    return Call("trainer", "GET", "/v1/retraining", TypeAdapter(list[RetrainingRules]), inside="rules")
+
+
+def retraining(domain: str) -> Call[RetrainingRules]:
+    """A domain's retraining rules."""
+    return Call("trainer", "GET", f"/v1/retraining/{path_segment(domain)}", _RULES)
+
+
+def set_retraining(domain: str, rules: Mapping[str, object]) -> Call[RetrainingRules]:
+    """Replace a domain's retraining rules."""
+    return Call("trainer", "PUT", f"/v1/retraining/{path_segment(domain)}", _RULES, body=dict(rules))
+
+
+def retraining_firings(domain: str) -> Call[RetrainingFirings]:
+    """Jobs that a domain's rules requested, and causes that were held back."""
+    path = f"/v1/retraining/{path_segment(domain)}/firings"
+    return Call("trainer", "GET", path, TypeAdapter(RetrainingFirings))

@@ -1,6 +1,15 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
-from fleet_cli.client.responses.evaluator import Agreement, Bounds, Calibration, Evaluation, GoldenChanged, GoldenSet
+from fleet_cli.client.responses.evaluator import (
+    Agreement,
+    Bounds,
+    Calibration,
+    Evaluation,
+    EvaluationDetail,
+    GoldenChanged,
+    GoldenSet,
+    JudgedSample,
+)
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
 from fleet_cli.client.responses.registry import (
     Adapter,
@@ -11,7 +20,9 @@ from fleet_cli.client.responses.registry import (
     ComparedVersion,
     DecisionAt,
     DomainStatistics,
+    Evidence,
     FamilyAt,
+    FamilyRollouts,
     Garbage,
     GarbageOfRegistry,
     GarbageOfTrainer,
@@ -19,6 +30,7 @@ from fleet_cli.client.responses.registry import (
     Migration,
     Provenance,
     Refusal,
+    Rollout,
     ServingAt,
     Statistics,
     SweptKind,
@@ -45,6 +57,10 @@ from fleet_cli.client.responses.trainer import (
     JobAccepted,
     Metric,
     Recorded,
+    RetrainingFiring,
+    RetrainingFirings,
+    RetrainingRules,
+    RetrainingSuppressed,
     Uploaded,
 )
 
@@ -73,7 +89,10 @@ __all__ = [
     "ErasedBy",
     "Erasure",
     "Evaluation",
+    "EvaluationDetail",
+    "Evidence",
     "FamilyAt",
+    "FamilyRollouts",
     "FilterCount",
     "Garbage",
     "GarbageOfRegistry",
@@ -82,6 +101,7 @@ __all__ = [
     "GoldenSet",
     "Job",
     "JobAccepted",
+    "JudgedSample",
     "Link",
     "Match",
     "Message",
@@ -91,6 +111,11 @@ __all__ = [
     "Recorded",
     "Refusal",
     "Reply",
+    "RetrainingFiring",
+    "RetrainingFirings",
+    "RetrainingRules",
+    "RetrainingSuppressed",
+    "Rollout",
     "Route",
     "RouteAnswer",
     "Served",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from fleet_cli.client.responses.reply import Reply
 
 
@@ -24,6 +26,15 @@ class GoldenChanged(GoldenSet):
     opened: str | None = None
 
 
+class JudgedSample(Reply):
+    """A golden sample with the answer that was judged; `overall` is null where it has no score."""
+
+    sample_id: str
+    answer: str = ""
+    overall: float | None = None
+    passed: bool = False
+
+
 class Evaluation(Reply):
     """An evaluation, under way or done."""
 
@@ -36,6 +47,13 @@ class Evaluation(Reply):
     ci_high: float | None = None
     done: int = 0
     total: int = 0
+    golden_sha256: str = ""
+
+
+class EvaluationDetail(Evaluation):
+    """An evaluation with every judged sample."""
+
+    results: list[JudgedSample] = Field(default_factory=list)
 
 
 class Bounds(Reply):

@@ -86,6 +86,7 @@ class FamilyAt(Reply):
     time: str = ""
     serving: ServingAt | None = None
     policy: Link = Field(default_factory=dict)
+    rollout: Link | None = None
     versions: list[VersionAt] = Field(default_factory=list)
     before: list[Link] = Field(default_factory=list)
     after: list[Link] = Field(default_factory=list)
@@ -262,3 +263,40 @@ class Migration(Reply):
     job_id: str | None = None
     new_adapter_id: str | None = None
     error: str = ""
+
+
+class Evidence(Reply):
+    """What a rollout's step found for one metric."""
+
+    metric: str
+    candidate_outcomes: int = 0
+    incumbent_outcomes: int = 0
+    candidate: float | None = None
+    incumbent: float | None = None
+    ci_low: float = 0.0
+    ci_high: float = 0.0
+    log_evidence: float = 0.0
+    line: float = 0.0
+
+
+class Rollout(Reply):
+    """A candidate on its way to take over from its family's active version."""
+
+    rollout_id: str
+    mode: str
+    candidate_id: str
+    incumbent_id: str
+    state: str
+    step: int = 0
+    steps: int = 1
+    share: float = 0.0
+    paused: bool = False
+    next: str = ""
+    evidence: list[Evidence] = Field(default_factory=list)
+
+
+class FamilyRollouts(Reply):
+    """The newest rollout of a family, if there was one."""
+
+    family: str
+    rollout: Rollout | None = None

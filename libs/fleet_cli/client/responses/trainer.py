@@ -168,3 +168,43 @@ class Erasure(Reply):
     deleted: dict[str, dict[str, object]] = Field(default_factory=dict)
     late: int = 0
     services: list[ErasedBy] = Field(default_factory=list)
+
+
+class RetrainingRules(Reply):
+    """A domain's retraining rules, who set them and when."""
+
+    domain: str
+    rules: dict[str, object] = Field(default_factory=dict)
+    set_by: str = ""
+    set_at: str | None = None
+
+
+class RetrainingFiring(Reply):
+    """A job that rules requested; `state` is empty until its request was accepted."""
+
+    job_id: str
+    triggers: list[str] = Field(default_factory=list)
+    reason: str = ""
+    active_adapter: str = ""
+    planned_steps: int = 0
+    fired_at: str = ""
+    state: str = ""
+    error: str = ""
+
+
+class RetrainingSuppressed(Reply):
+    """A cause that led to no job, and why not."""
+
+    trigger: str
+    why: str
+    reason: str = ""
+    detail: str = ""
+    times: int = 0
+    last_at: str = ""
+
+
+class RetrainingFirings(Reply):
+    """What a domain's rules did and did not do, newest first."""
+
+    firings: list[RetrainingFiring] = Field(default_factory=list)
+    suppressed: list[RetrainingSuppressed] = Field(default_factory=list)

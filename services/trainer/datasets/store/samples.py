@@ -29,7 +29,8 @@ async def add_samples(connection: Connection, samples: Iterable[Sample], recorde
             select sample_id, domain, prompt, completion, rating, case when rating is not null then $8::timestamptz end,
                 origin, source_id
             from given order by sample_id
-            on conflict (sample_id) do update set rating = excluded.rating, rated_at = excluded.rated_at
+            on conflict (sample_id) do update
+                set rating = excluded.rating, rated_at = excluded.rated_at, changed_at = now()
             where excluded.rating is not null
               and (samples.rated_at is null or samples.rated_at < excluded.rated_at)
             returning xmax = 0 as fresh

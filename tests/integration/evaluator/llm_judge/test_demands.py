@@ -94,7 +94,7 @@ async def test_metrics_of_the_answers_stand_beside_the_score_with_their_interval
     assert report["samples"][3]["metrics"]["token_f1"]["value"] == pytest.approx(2 / 12)
 
 
-async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_says(
+async def test_a_broken_must_rule_fails_a_sample_against_the_language_models_verdict(
     trial: Trial, judge: JudgeServer
 ) -> None:
     judge.otherwise = lambda request: Step(json.dumps(verdict(request, 10)))
@@ -103,7 +103,7 @@ async def test_a_broken_must_rule_fails_a_sample_whatever_the_language_model_say
     assert (await trial.shown())["results"][1]["vetoes"] == ["Must mention 107 crates"]
 
 
-async def test_an_answer_that_does_not_fit_its_json_schema_fails_whatever_the_language_model_says(
+async def test_an_answer_that_does_not_fit_its_json_schema_fails_against_the_language_models_verdict(
     trial: Trial, judge: JudgeServer
 ) -> None:
     judge.otherwise = lambda request: Step(json.dumps(verdict(request, 10)))

@@ -133,7 +133,7 @@ async def test_a_code_fence_around_the_verdict_is_cut_away(trial: Trial, judge: 
     assert shown["judging"]["requests"] == 2
 
 
-async def test_a_busy_judge_is_asked_again_when_it_said(trial: Trial, judge: JudgeServer) -> None:
+async def test_a_busy_judge_is_called_again_after_the_time_it_gave(trial: Trial, judge: JudgeServer) -> None:
     samples = trial.samples(3)
     judge.scripts[trial.word(0)] = [fault(429, "rate_limit_exceeded", Retry_After="1"), honest]
     judge.scripts[trial.word(1)] = [fault(503), honest]

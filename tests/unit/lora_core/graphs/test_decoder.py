@@ -96,7 +96,7 @@ def test_compaction_moves_a_row_with_all_that_it_is_computed_from(engine, make_c
     assert taken == expected[0]
 
 
-def test_the_same_seed_draws_the_same_tokens_whatever_its_neighbours(engine, make_card) -> None:
+def test_the_same_seed_draws_the_same_tokens_beside_any_neighbours(engine, make_card) -> None:
     slot = engine.load(make_card("a", 4)).slot
     sampled = Draw(temperature=0.8, top_p=0.9, seed=2**64 - 3)
     alone, beside = decoder(engine), decoder(engine)

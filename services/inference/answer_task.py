@@ -1,0 +1,37 @@
+"""`AnswerTask`: one answer to give."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from fleet_kit.auth import Caller
+from lora_core.sampling import Request, SamplingParams
+from services.inference.chosen import Chosen
+from services.inference.siblings import Siblings
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTask:
+    """One answer to give."""
+
+    generation_id: str
+    chosen: Chosen
+    prompt_ids: list[int]
+    sampling: SamplingParams
+    caller: Caller
+    stop: tuple[str, ...] = ()
+    """Texts before the first of which it ends."""
+    workflow: str = ""
+    wait_credit: float = 0.0
+    """Seconds by which it counts as having waited longer for its adapter than it has."""
+    held: AsyncExitStack | None = None
+    """The lease of its adapters, which it takes over; None where it has to ask for them."""
+    siblings: Siblings | None = None
+    """The answers that it starts together with, of which it is number `choice`."""
+    choice: int = 0
+    first: bool = True
+    """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
+
+    @property
+    def request(self) -> Request:
+        """The request to the back end."""
+        return self.sampling.request(self.prompt_ids, self.chosen.of_engine)

@@ -1,0 +1,89 @@
+"""What rules look at, read from the database."""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from fleet_events import v1
+from fleet_kit.db import Connection
+from services.trainer.faults import Fault
+from services.trainer.jobs import domain as jobs
+from services.trainer.jobs.acceptance import faults_of
+from services.trainer.jobs.domain import Job
+from services.trainer.retraining.context import RetrainingContext
+from services.trainer.retraining.situation import ActiveVersion, Distances, Observed, Situation
+from services.trainer.retraining.store import evidence, firings
+from services.trainer.retraining.store.evidence import KnownActive
+from services.trainer.retraining.store.rules import StoredRules
+from services.trainer.training.configuration import Configuration
+from services.trainer.training.objectives.table import objective_named
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A domain as its rules find it, the job that they would request now, and what is wrong with that request."""
+
+    situation: Situation
+    job: Job
+    faults: tuple[Fault, ...]
+
+
+async def active_of(connection: Connection, stored: StoredRules) -> KnownActive | None:
+    """The active version of the family that the rules train."""
+    return await evidence.find_active(connection, family_of(stored.rules.request(stored.domain)))
+
+
+async def observe(
+    connection: Connection,
+    stored: StoredRules,
+    active: ActiveVersion | None,
+    distances: Distances,
+    service: RetrainingContext,
+) -> Observation:
+    """Everything that `decide` looks at, at the time of the transaction's begin by the database's clock."""
+    now: datetime = await connection.fetchval("select now()")
+    rules, domain, base = stored.rules, stored.domain, service.parts.checks.base
+    request = rules.request(domain)
+    if active is not None and rules.from_active and active.trained_here and active.base_revision == base.revision:
+        request = request.model_copy(update={"continue_from": active.adapter_id})
+    job, faults = await faults_of(jobs.queue(request, "retraining", now), connection, service)
+    kind = objective_named(request.objective).live
+    bare = Situation(
+        now,
+        stored.set_at,
+        base.revision,
+        active=active,
+        deactivated=await evidence.is_deactivated(connection, family_of(request)),
+        distances=distances,
+        last_firing=await firings.last_fired(connection, domain),
+        open_job=await firings.open_job(connection, domain),
+        spent=await firings.spent_since(connection, domain, now - _DAY),
+        handled=await firings.handled(connection, domain),
+    )
+    since = bare.evidence_since
+    usable = await evidence.count_usable(connection, kind, request, None, now)
+    rated: tuple[Observed, ...] = ()
+    if rules.rating_trend is not None and active is not None:
+        rated = await evidence.ratings(connection, active.adapter_id, rules.rating_trend.reference, since)
+    situation = replace(
+        bare,
+        new_samples=await evidence.count_usable(connection, kind, request, since, now),
+        planned_steps=planned_steps(job.configuration, usable),
+        ratings=rated,
+    )
+    return Observation(situation, job, faults)
+
+
+def family_of(request: v1.TrainingRequested) -> str:
+    """Name of the family that a request trains: domain-method."""
+    return f"{request.domain}-{request.method or v1.Method.LORA}"
+
+
+def planned_steps(configuration: Configuration, usable: int) -> int:
+    """Optimizer steps of a training on so many records; 0 for none."""
+    if not usable:
+        return 0
+    in_epochs = max(1, math.ceil(configuration.epochs * math.ceil(usable / configuration.batch_size)))
+    return min(in_epochs, configuration.max_steps) if configuration.max_steps else in_epochs

@@ -1,0 +1,1 @@
+"""SQL of retraining: one statement a function, connection first."""
