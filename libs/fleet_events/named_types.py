@@ -14,6 +14,8 @@ SETS = {
     "Dataset.kind": "RecordKind",
     "Export.kind": "ExportKind",
     "TrainingRequested.exports": "ExportKind",
+    "PolicyChanged.personal_data": "PersonalDataAction",
+    "Consent.personal_data": "PersonalDataAction",
     "Rollout.mode": "DeliveryMode",
     "Evidence.metric": "RolloutMetric",
     "RolloutPart.arm": "RolloutArm",

@@ -12,6 +12,7 @@ from fleet_events import v1
 from fleet_events.message import Event
 
 __all__ = [
+    "ANSWERS",
     "BUCKETS",
     "DATA",
     "DEAD_STREAM",
@@ -83,8 +84,17 @@ DATA = Stream(
 SERVING = Stream(
     "LORAFLEET_SERVING", GIBIBYTE // 2, "what inference reports: it grows with every answer", max_age=timedelta(days=7)
 )
-STREAMS = (FACTS, DATA, SERVING)
-ERASABLE = {"trainer": (DATA.name, DEAD_STREAM)}
+ANSWERS = Stream(
+    "LORAFLEET_ANSWERS",
+    GIBIBYTE // 4,
+    "answers with their prompts, where a domain's policy lets them be recorded, on their way to the trainer; a message "
+    "can be deleted by its sequence",
+    max_age=timedelta(days=2),
+)
+"""Apart from what inference reports: a full one ends the recording of answers and nothing else, and what people wrote
+is gone from the bus within days."""
+STREAMS = (FACTS, DATA, SERVING, ANSWERS)
+ERASABLE = {"trainer": (DATA.name, ANSWERS.name, DEAD_STREAM)}
 """Streams from which a service may delete single messages: those that hold what people wrote."""
 STREAM = FACTS.name
 
@@ -119,10 +129,14 @@ class Row:
     followed_by: tuple[str, ...] = ()
     keep: timedelta | None = None
     """None keeps it as long as its stream does: projections are rebuilt from the facts."""
+    stored_in: Stream | None = None
+    """Its stream, where that does not follow from who publishes it."""
 
     @property
     def stream(self) -> Stream:
         """Where it is stored: what outsiders may publish, and what grows with every answer, is kept apart."""
+        if self.stored_in is not None:
+            return self.stored_in
         if UPSTREAM in self.published_by:
             return DATA
         return SERVING if self.published_by == ("inference",) else FACTS
@@ -198,6 +212,13 @@ TOPOLOGY: tuple[Row, ...] = (
         (UPSTREAM, "inference"),
         (Consumer("registry"), Consumer("trainer")),
     ),
+    Row(
+        v1.GenerationRecorded,
+        "lorafleet.v1.answer.generation_recorded",
+        ("inference",),
+        (Consumer("trainer"),),
+        stored_in=ANSWERS,
+    ),
     # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
     Row(
         v1.DatasetQueued,
@@ -263,6 +284,8 @@ TOPOLOGY: tuple[Row, ...] = (
         followed_by=("router", "inference"),
     ),
     Row(v1.AdapterRolledBack, "lorafleet.v1.adapter.rolled_back", ("registry",)),
+    # Among the adapters' subjects: who follows those is let see no more for it.
+    Row(v1.PolicyChanged, "lorafleet.v1.adapter.policy_changed", ("registry",), followed_by=("inference",)),
     Row(v1.CanaryStarted, "lorafleet.v1.adapter.canary_started", ("registry",), followed_by=("inference",)),
     Row(v1.CanaryAdvanced, "lorafleet.v1.adapter.canary_advanced", ("registry",), followed_by=("inference",)),
     Row(v1.CanaryRolledBack, "lorafleet.v1.adapter.canary_rolled_back", ("registry",), followed_by=("inference",)),

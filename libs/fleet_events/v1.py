@@ -30,6 +30,24 @@ class Method(ClosedSet):
     DORA = "dora"
 
 
+class RecordAnswers(ClosedSet):
+    """Which answers of the domain may become data. none: no answer. rated: an answer that gets feedback. sampled: the
+    share `record_fraction` of all requests. all: every answer."""
+
+    NONE = "none"
+    RATED = "rated"
+    SAMPLED = "sampled"
+    ALL = "all"
+
+
+class PersonalDataAction(ClosedSet):
+    """What happens to personal data that has a form (e-mail addresses, telephone, account and card numbers, IP addresses)
+    before an answer is recorded. mask: it is replaced by its kind. drop: the answer is not recorded."""
+
+    MASK = "mask"
+    DROP = "drop"
+
+
 class DeliveryMode(ClosedSet):
     """at_once: no rollout. canary: the candidate answers a growing part of the callers. shadow: it answers beside the
     incumbent, shown to nobody. ab: it answers a fixed part of the callers until a difference is shown."""
@@ -275,6 +293,66 @@ class Evidence(Message):
     """Name of the test."""
 
 
+class RolloutPart(Message):
+    """The part that a request has in a rollout."""
+
+    rollout_id: Annotated[str, Field(min_length=1)]
+    step: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
+    """Step at which it was chosen."""
+    arm: RolloutArm
+    """Whether the candidate or the incumbent was to answer it."""
+    shadow: Bool = False
+    """The answer was shown to nobody: another one was."""
+
+
+class WeightedAdapter(Message):
+    """One adapter of a set that answers together."""
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(min_length=1)]
+    weight: Double = 0.0
+    """Factor of what it adds."""
+
+
+class Turn(Message):
+    """One turn of a conversation."""
+
+    role: Annotated[str, Field(min_length=1)]
+    """system, user, assistant or tool."""
+    content: str = ""
+
+
+class Sampling(Message):
+    """How the tokens of an answer were drawn."""
+
+    temperature: Double = 0.0
+    """0 is greedy."""
+    top_p: Double = 0.0
+    top_k: Int32 = 0
+    """Only so many of the likeliest tokens; 0 is all of them."""
+    min_p: Double = 0.0
+    seed: Int64 | None = None
+    max_tokens: Int32 = 0
+    repetition_penalty: Double | None = None
+    presence_penalty: Double = 0.0
+    frequency_penalty: Double = 0.0
+    stop: tuple[str, ...] = ()
+    """Texts before the first of which the answer ends."""
+
+
+class Consent(Message):
+    """The policy under which an answer was recorded; where several domains took part, the strictest of theirs."""
+
+    record_answers: RecordAnswers
+    """Which answers may become data; of none no answer is recorded."""
+    record_fraction: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Share of the requests, where it is sampled; else 0."""
+    personal_data: PersonalDataAction
+    """What happened to personal data."""
+    revision: Int64 = 0
+    """Revision of the policy of the answer's domain."""
+
+
 class CriterionChange(Message):
     """How one criterion moved between two versions."""
 
@@ -364,27 +442,6 @@ class GoldenPrint(Message):
     """SHA-256 of the prompt's exact form: NFC, lower case, each run of white space one space."""
     signature: Annotated[str, Field(max_length=4096)] = ""
     """MinHash of its shingles by the event's scheme: 32-bit values, little endian, base64."""
-
-
-class RolloutPart(Message):
-    """The part that a request has in a rollout."""
-
-    rollout_id: Annotated[str, Field(min_length=1)]
-    step: Annotated[int, Field(ge=0, le=2**31 - 1), INTEGER] = 0
-    """Step at which it was chosen."""
-    arm: RolloutArm
-    """Whether the candidate or the incumbent was to answer it."""
-    shadow: Bool = False
-    """The answer was shown to nobody: another one was."""
-
-
-class WeightedAdapter(Message):
-    """One adapter of a set that answers together."""
-
-    adapter_id: Annotated[str, Field(min_length=1)]
-    artifact_sha256: Annotated[str, Field(min_length=1)]
-    weight: Double = 0.0
-    """Factor of what it adds."""
 
 
 class Hyperparameters(Message):
@@ -592,6 +649,25 @@ class AdapterHeld(Event):
     reason: str = ""
 
 
+class PolicyChanged(Event):
+    """A domain's policy was set: what other services need to know of it."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.PolicyChanged"
+
+    domain: DomainName
+    revision: Annotated[int, Field(ge=1, le=2**63 - 1), INTEGER, QUOTED]
+    """Counts the changes of this domain's policy, from 1; what is older than what you hold is ignored."""
+    by: Annotated[str, Field(min_length=1)]
+    record_answers: RecordAnswers
+    """Which answers of the domain may become data. none: no answer. rated: an answer that gets feedback. sampled: the
+ share `record_fraction` of all requests. all: every answer."""
+    record_fraction: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Share of the requests whose answers are recorded where `record_answers` is sampled; else 0."""
+    personal_data: PersonalDataAction
+    """What happens to personal data that has a form (e-mail addresses, telephone, account and card numbers, IP addresses)
+ before an answer is recorded. mask: it is replaced by its kind. drop: the answer is not recorded."""
+
+
 class UpdateRecommended(Event):
     """A compatible version is significantly better than its family's active one. Published once for each two versions."""
 
@@ -661,6 +737,88 @@ class CanaryRolledBack(Event):
     evidence: tuple[Evidence, ...] = ()
 
 
+class GenerationCompleted(Event):
+    """An answer was given."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationCompleted"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    requested_model: str = ""
+    """The requested model: base model, adapter, family or auto."""
+    adapter_id: str = ""
+    """Adapter that answered; empty is the base model."""
+    domain: str = ""
+    artifact_sha256: str = ""
+    """Digest of the artifact that answered."""
+    base_model: Annotated[str, Field(min_length=1)]
+    prompt_tokens: Int32 = 0
+    completion_tokens: Int32 = 0
+    latency_ms: Double = 0.0
+    finish_reason: str = ""
+    """stop, length or cancelled."""
+    routed: str = ""
+    """Why auto chose it, or why it did not."""
+    caller: str = ""
+    replica: str = ""
+    mix: tuple[WeightedAdapter, ...] = ()
+    """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
+    fallback: str = ""
+    """Why another model answered than the requested one, where a fallback was allowed; else empty."""
+    base_model_revision: str = ""
+    """Digest of the base model's files."""
+    rollout: RolloutPart | None = None
+    """Its part in a rollout, if it has one."""
+
+
+class GenerationFailed(Event):
+    """A request that has a part in a rollout got no answer from the version that it was given to."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationFailed"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    requested_model: str = ""
+    """The requested model: a family or auto."""
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: str = ""
+    base_model: str = ""
+    rollout: RolloutPart
+    failure: Failure
+    """refused: the adapter failed its checks, so that it has no proven effect. busy: it was not loaded or had no room in
+ time. fault: the engine failed."""
+    code: str = ""
+    """Code of the error, as the caller got it."""
+    caller: str = ""
+    replica: str = ""
+
+
+class AdapterLoaded(Event):
+    """A replica holds an adapter and has proved its effect."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterLoaded"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: Annotated[str, Field(min_length=1)]
+    replica: Annotated[str, Field(min_length=1)]
+    load_ms: Double = 0.0
+    modules_bound: Int32 = 0
+    max_delta: Double = 0.0
+    """Largest absolute change of the probe prompt's logits."""
+
+
+class AdapterUnloaded(Event):
+    """A replica holds an adapter no longer."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterUnloaded"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    artifact_sha256: str = ""
+    replica: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
 class SampleRecorded(Event):
     """One prompt and the completion that is wanted for it."""
 
@@ -695,7 +853,7 @@ class PreferenceRecorded(Event):
 
 
 class FeedbackRecorded(Event):
-    """A person's rating of an answer."""
+    """What a person thinks of an answer: its rating, what would have been right, another answer that it is better than."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.FeedbackRecorded"
 
@@ -712,10 +870,56 @@ class FeedbackRecorded(Event):
     prompt: str = ""
     """The rated exchange itself, where the sender has it: with both, the answer becomes a rated sample of the domain."""
     completion: str = ""
+    correction: Annotated[str, Field(max_length=50000)] = ""
+    """The answer that would have been right."""
     preferred_over: Annotated[str, Field(max_length=500)] = ""
     """Generation id of another answer to the same prompt that this one is better than."""
     subject: Annotated[str, Field(max_length=512)] = ""
     """Person whom the feedback is about and by, as the application names its users; empty where `by` is all that is known."""
+
+
+class GenerationRecorded(Event):
+    """An answer that may become training data: its domain's policy permitted it to be recorded. Personal data that has a
+    form is masked in it, or it is not recorded, as the policy has it."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationRecorded"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    domain: DomainName
+    """Domain whose data it is: that of the adapter, or of the model that was requested where the base model answered."""
+    requested_model: str = ""
+    adapter_id: str = ""
+    """Adapter that answered; empty is the base model."""
+    artifact_sha256: str = ""
+    """Digest of the artifact that answered."""
+    mix: tuple[WeightedAdapter, ...] = ()
+    """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
+    base_model: BaseModel
+    sampling: Sampling
+    routed: str = ""
+    """Why auto chose the adapter."""
+    fallback: str = ""
+    """Why another model answered than the requested one, where a fallback was allowed; else empty."""
+    messages: tuple[Turn, ...] = ()
+    """The prompt: system message, earlier turns and question, oldest first. Empty where `content` has it."""
+    answer: str = ""
+    """Empty where `content` has it."""
+    content: Blob | None = None
+    """JSON {"generation_id", "messages": [{"role", "content"}], "answer"}, where that is too large for the bus."""
+    finish_reason: str = ""
+    """stop or length."""
+    consent: Consent
+    masked: tuple[str, ...] = ()
+    """Kinds of personal data that were masked."""
+    subject: Annotated[str, Field(max_length=512)] = ""
+    """Person whom the exchange is about, as the application names its users (the request's `user` or
+ `safety_identifier`)."""
+    caller: str = ""
+    """Who asked, as the access token names them."""
+    comparison_id: Annotated[str, Field(max_length=1500)] = ""
+    """The request's answers that were given side by side have one; empty for a single answer."""
+    answered_at: Timestamp | None = None
+    """When it was given, which may be long before feedback let it be recorded."""
 
 
 class DatasetQueued(Event):
@@ -903,88 +1107,6 @@ class GoldenDatasetPublished(Event):
     scheme: Annotated[str, Field(min_length=1)]
     """How the signatures were made. Those of another scheme cannot be compared; digests always can."""
     prints: tuple[GoldenPrint, ...] = ()
-
-
-class GenerationCompleted(Event):
-    """An answer was given."""
-
-    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationCompleted"
-
-    generation_id: Annotated[str, Field(min_length=1)]
-    requested_model: str = ""
-    """The requested model: base model, adapter, family or auto."""
-    adapter_id: str = ""
-    """Adapter that answered; empty is the base model."""
-    domain: str = ""
-    artifact_sha256: str = ""
-    """Digest of the artifact that answered."""
-    base_model: Annotated[str, Field(min_length=1)]
-    prompt_tokens: Int32 = 0
-    completion_tokens: Int32 = 0
-    latency_ms: Double = 0.0
-    finish_reason: str = ""
-    """stop, length or cancelled."""
-    routed: str = ""
-    """Why auto chose it, or why it did not."""
-    caller: str = ""
-    replica: str = ""
-    mix: tuple[WeightedAdapter, ...] = ()
-    """The adapters of a weighted set that answered together; adapter_id is then the one of the largest weight."""
-    fallback: str = ""
-    """Why another model answered than the requested one, where a fallback was allowed; else empty."""
-    base_model_revision: str = ""
-    """Digest of the base model's files."""
-    rollout: RolloutPart | None = None
-    """Its part in a rollout, if it has one."""
-
-
-class GenerationFailed(Event):
-    """A request that has a part in a rollout got no answer from the version that it was given to."""
-
-    type_name: ClassVar[str] = "lorafleet.events.v1.GenerationFailed"
-
-    generation_id: Annotated[str, Field(min_length=1)]
-    requested_model: str = ""
-    """The requested model: a family or auto."""
-    adapter_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(min_length=1)]
-    artifact_sha256: str = ""
-    base_model: str = ""
-    rollout: RolloutPart
-    failure: Failure
-    """refused: the adapter failed its checks, so that it has no proven effect. busy: it was not loaded or had no room in
- time. fault: the engine failed."""
-    code: str = ""
-    """Code of the error, as the caller got it."""
-    caller: str = ""
-    replica: str = ""
-
-
-class AdapterLoaded(Event):
-    """A replica holds an adapter and has proved its effect."""
-
-    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterLoaded"
-
-    adapter_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(min_length=1)]
-    artifact_sha256: Annotated[str, Field(min_length=1)]
-    replica: Annotated[str, Field(min_length=1)]
-    load_ms: Double = 0.0
-    modules_bound: Int32 = 0
-    max_delta: Double = 0.0
-    """Largest absolute change of the probe prompt's logits."""
-
-
-class AdapterUnloaded(Event):
-    """A replica holds an adapter no longer."""
-
-    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterUnloaded"
-
-    adapter_id: Annotated[str, Field(min_length=1)]
-    domain: Annotated[str, Field(min_length=1)]
-    artifact_sha256: str = ""
-    replica: Annotated[str, Field(min_length=1)]
-    reason: str = ""
 
 
 class TrainingRequested(Event):
@@ -1184,7 +1306,9 @@ EVENTS: tuple[type[Event], ...] = (
     FeedbackRecorded,
     GenerationCompleted,
     GenerationFailed,
+    GenerationRecorded,
     GoldenDatasetPublished,
+    PolicyChanged,
     PreferenceRecorded,
     RegressionDetected,
     Rejected,

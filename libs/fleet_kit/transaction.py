@@ -21,6 +21,13 @@ class Transaction:
     """The event being handled, if one is."""
     emitted: int = field(default=0)
 
+    @property
+    def envelope(self) -> Envelope:
+        """Of the event being handled; raises LookupError where none is."""
+        if self.cause is None:
+            raise LookupError("this transaction has no event as its cause")
+        return self.cause
+
     async def emit(self, event: Event, entity: str) -> str:
         """Publish an event once this transaction is committed.
 

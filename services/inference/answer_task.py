@@ -1,4 +1,4 @@
-"""`AnswerTask`: one answer to give."""
+"""`AnswerTask`: one answer to give; `End`: how it ended."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fleet_kit.auth import Caller
 from lora_core.sampling import Request, SamplingParams
 from services.inference.chosen import Chosen
+from services.inference.engine_thread import FinishReason
+from services.inference.recording.exchange import Exchange
 from services.inference.siblings import Siblings
 
 
@@ -30,8 +32,20 @@ class AnswerTask:
     choice: int = 0
     first: bool = True
     """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
+    comparison_id: str = ""
+    """Of the answers that are given side by side; empty for a single one."""
+    exchange: Exchange | None = None
+    """What would be recorded beside the answer; None where it is not to be recorded whatever the policies permit."""
 
     @property
     def request(self) -> Request:
         """The request to the back end."""
         return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The answer's end."""
+
+    reason: FinishReason
+    completion_tokens: int

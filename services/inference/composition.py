@@ -28,6 +28,8 @@ from services.inference.policies.preloading import Preloading
 from services.inference.policies.watch import PressureWatch
 from services.inference.projection import Projection
 from services.inference.publisher import Publisher
+from services.inference.recording.rated import HeldForFeedback
+from services.inference.recording.recorder import Recorder
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.forwarding import LIMITS, TIMEOUT, Forwarding
 from services.inference.shadows import Shadows
@@ -57,6 +59,14 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
     )
     preloading = Preloading(hosting, settings.activation, Predictor(settings.prediction_threshold), settings.workflows)
     projection = Projection(hosting, preloading)
+    recorder = Recorder(
+        service.jetstream,
+        service.blobs,
+        lambda: projection.consents,
+        HeldForFeedback(settings.unrated_characters, settings.unrated_seconds),
+        room=settings.unrecorded_characters,
+    )
+    projection.consents_changed = recorder.policies_changed
     watch = PressureWatch(
         hosting,
         settings.ladder,
@@ -74,9 +84,10 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         preloading=preloading,
         publisher=publisher,
         # Replicas share the key of the object store, so feedback may go to any of them.
-        ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode()),
+        ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode(), settings.replica),
         http=service.http,
         credential=service.credential,
+        recorder=recorder,
         router_url=settings.router_url,
         replica=settings.replica,
         fallbacks=settings.fallbacks,
@@ -97,6 +108,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
     running = [
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
         asyncio.create_task(_forever("publisher", publisher.run())),
+        asyncio.create_task(_forever("recorder", recorder.run())),
         asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
         asyncio.create_task(
             _forever("position", announce_position(service.jetstream, settings.replica, lambda: projection.position))
@@ -117,6 +129,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             watch=watch,
             gate=gate,
             generator=generator,
+            recorder=recorder,
             forwarding=forwarding,
             embedder=embedder,
             rates=RateLimit(settings.requests_per_minute),
@@ -133,6 +146,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             embedder.close()
         with contextlib.suppress(ConnectionError):
             await publisher.drain(2.0)
+            await recorder.drain(2.0)
 
 
 async def _forever(name: str, work: Coroutine[None, None, None]) -> None:

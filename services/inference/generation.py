@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
+from contextlib import AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import groupby
 from typing import Protocol
 
 import httpx
@@ -16,12 +14,12 @@ from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
 from services.inference import router_client
-from services.inference.answer_task import AnswerTask
-from services.inference.backend import Compares, ReadsOnce
+from services.inference.answer_task import AnswerTask, End
+from services.inference.backend import Compares
 from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
-from services.inference.engine_thread import Finished, FinishReason, Stream, Token
+from services.inference.engine_thread import Finished, FinishReason, Token
 from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive, NotApproved
 from services.inference.failures import failed_event
 from services.inference.generation_ids import GenerationIds
@@ -30,25 +28,25 @@ from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.publisher import Publisher
+from services.inference.reading_once import lease_of, stream_of
+from services.inference.recording.consent import Consents
+from services.inference.recording.pending import pending_answer
+from services.inference.recording.recorder import Recorder
 from services.inference.resolution import Auto, Base, Mix, base_of, check, resolve
 from services.inference.router_client import Query
 from services.inference.shadows import Shadows
-from services.inference.siblings import Siblings
+
+_WHOLE = ("stop", "length")
+"""Ends of answers that may be recorded: one that was cancelled is a part of one."""
 
 
 class CurrentCatalogue(Protocol):
-    """Where the newest catalogue is."""
+    """Where the newest catalogue and consents are."""
 
     @property
     def catalogue(self) -> Catalogue: ...
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The answer's end."""
-
-    reason: FinishReason
-    completion_tokens: int
+    @property
+    def consents(self) -> Consents: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,8 @@ class Generator:
     """Whether they name the adapter too."""
     credential: Credential = field(default_factory=lambda: Credential(""))
     """How the router is called."""
+    recorder: Recorder | None = None
+    """Takes the answers that may become data."""
     shadows: Shadows | None = None
     """Takes served answers that a rollout's candidate is to answer too."""
     tokens: TokenCounts = field(init=False)
@@ -80,17 +80,25 @@ class Generator:
         object.__setattr__(self, "tokens", counts)
 
     async def choose(
-        self, model: str, query: Query, caller: Caller, fallback: bool | str = False, *, standing: str = ""
+        self,
+        model: str,
+        query: Query,
+        caller: Caller,
+        fallback: bool | str = False,
+        *,
+        standing: str = "",
+        approved: bool = False,
     ) -> Chosen:
         """Who is to answer: `model`, or where that has no servable adapter and a fallback is allowed, the fallback.
 
         standing: who the caller counts as where a family's version is rolled out; empty has no part in rollouts.
+        approved: see `resolution.resolve`.
 
         Raises what `resolution.resolve` and `router_client.choose` raise; what is unknown or forbidden has no fallback.
         """
         fallback_model = self._fallback_model(model, fallback)
         try:
-            chosen = await self._choose(model, query, caller, standing)
+            chosen = await self._choose(model, query, caller, standing, approved=approved)
             return replace(chosen, fallback_model=chosen.fallback_model or fallback_model)
         except (NotActive, NotApproved, Incompatible, CannotServe, Busy) as error:
             if fallback_model is None:
@@ -129,9 +137,11 @@ class Generator:
         family = record.family if record else model.partition("@")[0]
         return self.fallbacks.get(model) or self.fallbacks.get(family)
 
-    async def _choose(self, model: str, query: Query, caller: Caller, standing: str = "") -> Chosen:
+    async def _choose(
+        self, model: str, query: Query, caller: Caller, standing: str = "", *, approved: bool = False
+    ) -> Chosen:
         hosting, catalogue = self.hosting, self.projection.catalogue
-        match resolve(model, catalogue, hosting.bases, caller):
+        match resolve(model, catalogue, hosting.bases, caller, approved=approved):
             case Base() as base:
                 return Chosen(model, hosting.of(base))
             case Auto():
@@ -192,7 +202,7 @@ class Generator:
 
     async def _answer(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         chosen = task.chosen
-        lease = task.siblings.held() if task.siblings else _lease(task)
+        lease = task.siblings.held() if task.siblings else lease_of(task)
         async with lease, aclosing(self._run(task)) as pieces:
             # Not before its own adapters are held: what is brought in for later must not take their slots.
             if task.first:
@@ -221,20 +231,24 @@ class Generator:
         begun = time.monotonic()
         text = PieceStream(task.chosen.hosted.vocabulary, task.stop)
         produced = 0
+        texts: list[str] = []
         reason = "cancelled"
         try:
-            async with _stream(task) as deliveries:
+            async with stream_of(task) as deliveries:
                 async for delivery in deliveries:
                     # A back end need not know the further stop tokens of a request.
                     if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
                         produced += 1
-                        yield text.feed(delivery)
+                        piece = text.feed(delivery)
+                        texts.append(piece.text)
+                        yield piece
                         if not text.stopped:
                             continue
                         reason = "stop"
                         yield End("stop", produced)
                         return
                     rest = text.finish()
+                    texts.append(rest.text)
                     if rest.text or rest.tokens:
                         yield rest
                     ended: FinishReason = "stop"
@@ -249,15 +263,26 @@ class Generator:
         finally:
             if reason:
                 self._record(task, produced, begun, reason)
+            if reason in _WHOLE:
+                self._offer_as_data(task, "".join(texts), reason)
+
+    def _offer_as_data(self, task: AnswerTask, text: str, reason: str) -> None:
+        """Hand the answer to the recorder where the policies permit it."""
+        projection = self.projection
+        if self.recorder is None or task.exchange is None:
+            return
+        answer = pending_answer(task, text, reason, projection.catalogue, projection.consents)
+        if answer is not None:
+            self.recorder.take(answer)
 
     def _failed(self, chosen: Chosen, error: Exception, caller: Caller, generation_id: str) -> None:
         if event := failed_event(chosen, error, caller, generation_id, self.replica):
-            self.publisher.say(event, entity=generation_id)
+            self.publisher.publish(event, entity=generation_id)
 
     def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = task.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
-        self.publisher.say(
+        self.publisher.publish(
             GenerationCompleted(
                 generation_id=task.generation_id,
                 requested_model=chosen.requested,
@@ -284,37 +309,3 @@ class Generator:
         )
         if self.shadows is not None and reason != "cancelled":
             self.shadows.offer(task)
-
-
-def _lease(task: AnswerTask) -> AbstractAsyncContextManager[object]:
-    """Of the adapters of an answer, which it may hold already."""
-    if task.held is not None:
-        return task.held.pop_all()
-    return task.chosen.hosted.adapters.lease_all(task.chosen.adapters, task.wait_credit)
-
-
-def _stream(task: AnswerTask) -> Stream:
-    if task.siblings is not None:
-        return task.siblings.streams[task.choice]
-    return task.chosen.hosted.backend.generate(task.request)
-
-
-def reading_once(tasks: Sequence[AnswerTask], most: int, closing: AsyncExitStack) -> list[AnswerTask]:
-    """The same answers; those of one prompt start together where the back end then reads it once.
-
-    most: answers that start together. closing: ends those that have not begun.
-    """
-    found: list[AnswerTask] = []
-    for _, group in groupby(tasks, key=lambda task: id(task.prompt_ids)):
-        of_prompt = list(group)
-        for begin in range(0, len(of_prompt), most):
-            some = of_prompt[begin : begin + most]
-            backend = some[0].chosen.hosted.backend
-            if len(some) == 1 or not isinstance(backend, ReadsOnce):
-                found += some
-                continue
-            streams = closing.enter_context(backend.together([task.request for task in some]))
-            siblings = Siblings(partial(_lease, some[0]), streams)
-            closing.push_async_callback(siblings.close)
-            found += [replace(task, siblings=siblings, choice=choice) for choice, task in enumerate(some)]
-    return found

@@ -12,6 +12,7 @@ from services.inference.loading.cache import DiskCache
 from services.inference.policies.preloading import Preloading
 from services.inference.policies.watch import PressureWatch
 from services.inference.projection import Projection
+from services.inference.recording.recorder import Recorder
 from services.inference.replicas.forwarding import Forwarding
 from services.inference.settings import InferenceSettings
 
@@ -27,6 +28,7 @@ class InferenceParts:
     watch: PressureWatch
     gate: Gate
     generator: Generator
+    recorder: Recorder
     forwarding: Forwarding
     embedder: EmbeddingThread | None
     rates: RateLimit

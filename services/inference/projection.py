@@ -1,19 +1,21 @@
-"""Keeps the catalogue up to date from the stream and gives the adapters what to load and what to release."""
+"""Keeps the catalogue and the consents up to date from the stream, and gives the adapters what to load and release."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 from nats.js import JetStreamContext
 
 from fleet_events import Event
 from fleet_events.topology import followed_by
-from fleet_events.v1 import Adapter
+from fleet_events.v1 import Adapter, PolicyChanged
 from fleet_kit import tasks
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
 from services.inference.base_models import BaseModels
 from services.inference.catalogue import Catalogue, CatalogueEvent, Standing
 from services.inference.policies.preloading import Preloading
+from services.inference.recording.consent import Consents
 
 log = structlog.get_logger()
 
@@ -21,10 +23,13 @@ FOLLOWED = followed_by("inference")
 
 
 class Projection:
-    """The newest catalogue. `caught_up` is set once the stream has been read to its end at start."""
+    """The newest catalogue and consents. `caught_up` is set once the stream has been read to its end at start."""
 
     def __init__(self, hosting: BaseModels, preloading: Preloading) -> None:
         self.catalogue = Catalogue()
+        self.consents = Consents()
+        self.consents_changed: Callable[[], None] = lambda: None
+        """Called when a consent has changed."""
         self.caught_up = asyncio.Event()
         self.position = 0
         """Sequence of the newest fact that is applied."""
@@ -52,11 +57,18 @@ class Projection:
             self._preloading.activated(candidate)
 
     async def _apply(self, event: Event, _envelope: Envelope) -> None:
+        if isinstance(event, PolicyChanged):
+            self._apply_policy(event)
         if not isinstance(event, CatalogueEvent):
             return
         before, self.catalogue = self.catalogue, self.catalogue.apply(event)
         if self._replayed and self.catalogue is not before:
             self._follow_up(before)
+
+    def _apply_policy(self, event: PolicyChanged) -> None:
+        before, self.consents = self.consents, self.consents.apply(event)
+        if self.consents is not before:
+            self.consents_changed()
 
     def _passed(self, sequence: int) -> None:
         self.position = sequence

@@ -57,10 +57,11 @@ class Mix:
 Resolution = Base | Adapter | Mix | Auto
 
 
-def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Resolution:
+def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker, *, approved: bool = False) -> Resolution:
     """A base model's name, exact adapter id, family (its active version), a set of these, or `auto`.
 
-    `family@1.2.0` is that version. A set is `name:weight+name:weight`; a weight left out is 1.
+    `family@1.2.0` is that version. A set is `name:weight+name:weight`; a weight left out is 1. approved: a version that
+    is approved and was never active may answer too, by its name: the next version beside today's.
 
     Raises:
         BadRequest: a set of too many, of one twice, of several base models, or with a weight that is none.
@@ -80,19 +81,19 @@ def resolve(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Res
         parts = _parts(model)
         if found := {name for name, _ in parts} & {AUTO, *(base.name for base in bases)}:
             raise _no_set(f"{min(found)!r} is no adapter, and a set has adapters alone")
-        mix = Mix(tuple((_one(name, catalogue, bases, asker), weight) for name, weight in parts))
+        mix = Mix(tuple((_one(name, catalogue, bases, asker, approved=approved), weight) for name, weight in parts))
         if len({adapter.base_model.revision for adapter, _ in mix.parts}) > 1:
             raise _no_set(f"the adapters of {model!r} belong to different base models")
         return mix
-    return _one(model, catalogue, bases, asker)
+    return _one(model, catalogue, bases, asker, approved=approved)
 
 
-def _one(model: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Adapter:
+def _one(model: str, catalogue: Catalogue, bases: Bases, asker: Asker, *, approved: bool) -> Adapter:
     family, at, version = model.partition("@")
     if at:
         model = f"{family}-v{version}"
     if model in catalogue.records:
-        adapter = _version(model, catalogue, bases, asker)
+        adapter = _version(model, catalogue, bases, asker, approved=approved)
     elif model in catalogue.families:
         adapter = _active_of(model, catalogue, bases, asker)
     else:
@@ -170,10 +171,10 @@ def usable(catalogue: Catalogue, bases: Bases, asker: Asker) -> Sequence[str]:
     return [*(base.name for base in bases), *compatible(catalogue, bases, asker)]
 
 
-def _version(adapter_id: str, catalogue: Catalogue, bases: Bases, asker: Asker) -> Adapter:
+def _version(adapter_id: str, catalogue: Catalogue, bases: Bases, asker: Asker, *, approved: bool) -> Adapter:
     record = catalogue.records[adapter_id]
-    privileged = CANDIDATES_SCOPE in asker.scopes
     standing = catalogue.standing(adapter_id)
+    privileged = CANDIDATES_SCOPE in asker.scopes or (approved and standing is Standing.APPROVED)
     if record.adapter is not None and (privileged or standing is Standing.ACTIVE):
         return record.adapter
     # Candidates and rejected versions do not exist for ordinary callers; beyond a caller's domains nothing does.

@@ -92,6 +92,13 @@ class InferenceSettings(AdapterSettings):
 
     event_buffer: int = Field(default=10_000, ge=1)
     """Events kept while the bus is unavailable; beyond it the oldest are dropped and counted."""
+    unrecorded_characters: int = Field(default=32 * 1024**2, ge=1)
+    """Of answers, with their prompts, that wait to be recorded while bus or object store are unavailable; further ones
+    are not recorded, and counted."""
+    unrated_characters: int = Field(default=64 * 1024**2, ge=1)
+    """Of answers that wait in this process for feedback, where a policy records what is rated; the oldest leave."""
+    unrated_seconds: float = Field(default=86_400.0, gt=0)
+    """How long each of them waits."""
 
     @field_validator("further_base_models")
     @classmethod

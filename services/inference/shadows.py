@@ -89,4 +89,6 @@ def beside(served: AnswerTask, ids: GenerationIds) -> AnswerTask:
         siblings=None,
         choice=0,
         first=False,
+        comparison_id="",
+        exchange=None,  # what nobody was shown gets no feedback
     )

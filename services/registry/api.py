@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from fleet_events.v1 import DomainName, Method
+from fleet_events.v1 import DomainName, Method, PolicyChanged
 from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
@@ -183,10 +183,21 @@ async def put_policy(domain: DomainName, body: PolicyBody, caller: Admin, servic
     async with service.transaction() as tx:
         await versions.lock_policy(tx.connection, domain)
         before = await versions.find_policy(tx.connection, domain)
-        await versions.save_policy(tx.connection, domain, policy, caller.subject, now)
+        revision = await versions.save_policy(tx.connection, domain, policy, caller.subject, now)
         act = Act(caller.subject, now, "policy set")
-        entry = AuditEntry(f"policy/{domain}", "policy_set", act, _plain(before), _plain(policy), 0)
+        entry = AuditEntry(f"policy/{domain}", "policy_set", act, _plain(before), _plain(policy), revision)
         await versions.add_audit(tx.connection, domain, entry)
+        await tx.emit(
+            PolicyChanged(
+                domain=domain,
+                revision=revision,
+                by=caller.subject,
+                record_answers=policy.record_answers,
+                record_fraction=policy.record_fraction,
+                personal_data=policy.personal_data,
+            ),
+            entity=f"policy/{domain}",
+        )
     return PolicyBody.model_validate(policy)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleet_events.v1 import PersonalDataAction, RecordAnswers
 from services.registry.required import Measured, Preferred, unmet_metric, unmet_preference
 from services.registry.rollout.rules import Delivery
 
@@ -70,6 +71,9 @@ class Policy:
     `update_minimum_improvement` per cent on; `apply_updates` says whether it is activated by itself. Of
     `migration_strategies` the first that fits counts; under `follow_base_model` the active versions are migrated by
     themselves when their base model has a new revision.
+
+    `record_answers` says which answers of the domain may become training data; `record_fraction` is the share of
+    requests where it is `sampled`, else 0. `personal_data` is what happens to personal data in them before that.
     """
 
     mode: Mode = Mode.CONFIDENT
@@ -93,6 +97,9 @@ class Policy:
     apply_updates: bool = False
     migration_strategies: tuple[MigrationRule, ...] = ()
     follow_base_model: bool = False
+    record_answers: RecordAnswers = RecordAnswers.NONE
+    record_fraction: float = 0.0
+    personal_data: PersonalDataAction = PersonalDataAction.MASK
 
     def __post_init__(self) -> None:
         for name in ("approve_at", "reject_below", "smallest_relevant_difference", "update_minimum_improvement"):
@@ -119,6 +126,18 @@ class Policy:
             raise InvalidPolicy(
                 "migration_strategies",
                 f"migration_strategies has {odd[0]!r}, expected some of {', '.join(MIGRATION_STRATEGIES)}",
+            )
+        sampled = self.record_answers is RecordAnswers.SAMPLED
+        if sampled and not 0 < self.record_fraction <= 1:
+            raise InvalidPolicy(
+                "record_fraction",
+                f"record_fraction is {self.record_fraction:g}, expected above 0 and at most 1 for sampled answers",
+            )
+        if not sampled and self.record_fraction != 0:
+            raise InvalidPolicy(
+                "record_fraction",
+                f"record_fraction is {self.record_fraction:g}, expected 0 with record_answers {self.record_answers}: "
+                "it belongs to sampled",
             )
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fleet_events.text import Text
+from fleet_events.v1 import PersonalDataAction, RecordAnswers
 from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
 from services.registry.rollout.schemas import DeliveryBody
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
@@ -89,7 +90,7 @@ class MigrationRuleBody(BaseModel):
 
 
 class PolicyBody(BaseModel):
-    """A domain's approval policy."""
+    """A domain's policy: what is approved, and which answers may become training data."""
 
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
@@ -119,6 +120,17 @@ class PolicyBody(BaseModel):
         le=1,
         allow_inf_nan=False,
         description="Agreement of judge and people (Krippendorff's alpha) below which no score approves; null: any",
+    )
+    record_answers: RecordAnswers = Field(
+        default=RecordAnswers.NONE,
+        description="Answers that may become training data: none, rated (those that get feedback), sampled or all",
+    )
+    record_fraction: float = Field(
+        default=0.0, ge=0, le=1, allow_inf_nan=False, description="Share of the requests where `sampled`, else 0"
+    )
+    personal_data: PersonalDataAction = Field(
+        default=PersonalDataAction.MASK,
+        description="Before an answer is recorded: personal data is masked, or an answer with any is dropped",
     )
 
     minimum_metrics: dict[

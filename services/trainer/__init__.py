@@ -2,7 +2,7 @@
 
 Publishes DatasetQueued, ErasureQueued, SubjectForgotten, DatasetFrozen, TrainingRequested, TrainingQueued,
 TrainingStarted, TrainingProgressed, TrainingCompleted, TrainingFailed, TrainingCancelled, TrainingPaused.
-Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, DatasetQueued, ErasureQueued, SubjectErased,
-TrainingRequested, TrainingQueued, AdapterRegistered, GoldenDatasetPublished, AdapterActivated, AdapterDeactivated,
-AdapterReleased.
+Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, GenerationRecorded, DatasetQueued, ErasureQueued,
+SubjectErased, TrainingRequested, TrainingQueued, AdapterRegistered, GoldenDatasetPublished, AdapterActivated,
+AdapterDeactivated, AdapterReleased.
 """

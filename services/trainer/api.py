@@ -14,6 +14,7 @@ from fleet_kit.errors import Problem
 from fleet_kit.http_openapi import reads_json
 from services.trainer.datasets import api as data_api
 from services.trainer.datasets import build_api
+from services.trainer.datasets.answers import api as answer_api
 from services.trainer.faults import Fault, InvalidRequest
 from services.trainer.http_access import Limit, Trains
 from services.trainer.jobs import domain, quotas, store
@@ -152,6 +153,7 @@ routes = APIRouter()
 # Before the data sets: /v1/datasets/builds is no data set.
 routes.include_router(build_api.router)
 routes.include_router(data_api.router)
+routes.include_router(answer_api.router)
 routes.include_router(router)
 routes.include_router(reporting_api.router)
 routes.include_router(garbage_api.router)

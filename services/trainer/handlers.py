@@ -10,6 +10,7 @@ from fleet_events.v1 import (
     DatasetQueued,
     ErasureQueued,
     FeedbackRecorded,
+    GenerationRecorded,
     GoldenDatasetPublished,
     PreferenceRecorded,
     SampleRecorded,
@@ -22,6 +23,7 @@ from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
+from services.trainer.datasets.answers.intake import take_answer, take_feedback
 from services.trainer.datasets.build_job import run_next_build
 from services.trainer.datasets.dataset import InvalidSample, Preference, Sample
 from services.trainer.datasets.golden.known import remember
@@ -90,22 +92,21 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
     await run_next_build(work, service)
 
 
+@handlers.on(GenerationRecorded)
+async def record_answer(event: GenerationRecorded, tx: Transaction, service: TrainerService) -> None:
+    """Keep an answer of the fleet, and use the feedback on it that came before."""
+    if await admitted(event, "answer", event.generation_id, tx):
+        await take_answer(event, tx, service.blobs)
+
+
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
-    """A rating counts for the adapter; a rated answer that brings its own text becomes a rated sample of its domain."""
+    """A rating counts for the adapter; feedback on a recorded answer, or with its own text, becomes live records."""
     if not await admitted(event, "feedback", event.generation_id, tx):
         return
     if event.adapter_id and event.rating:
         await evidence.add_rating(tx.connection, event)
-    if not (event.domain and event.prompt and event.completion):
-        return
-    sample = Sample(event.domain, event.prompt, event.completion, float(event.rating), "feedback", event.generation_id)
-    try:
-        sample.check()
-    except InvalidSample as error:
-        raise Refused(str(error)) from error
-    if await admitted(event, "sample", sample.sample_id, tx):
-        await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+    await take_feedback(event, tx)
 
 
 def _erasure_ticket(event: ErasureQueued, envelope: Envelope) -> str:  # noqa: ARG001

@@ -55,7 +55,26 @@ async def test_one_event_takes_an_adapter_all_the_way_and_its_provenance_is_whol
             return adapter is not None and adapter["usage"]["answers"] > 0
 
         await loop.until(counted, 20)
+        await _what_people_say_of_an_answer_becomes_data(loop)
         assert await loop.dead_letters() == 0
+
+
+async def _what_people_say_of_an_answer_becomes_data(loop) -> None:
+    """From the registry's policy by way of inference to the trainer's live records."""
+    policy = await loop.get("registry", f"/v1/policies/{loop.domain}")
+    at = loop.url("registry", f"/v1/policies/{loop.domain}")
+    (await loop.http.put(at, json=policy | {"record_answers": "rated"})).raise_for_status()
+
+    async def used() -> bool:  # the first answers may be given before inference knows the policy
+        answer = (await loop.ask(loop.family)).json()
+        given = {"generation_id": answer["id"], "rating": 2, "correction": "Ask the harbour master."}
+        (await loop.http.post(loop.url("inference", "/v1/feedback"), json=given)).raise_for_status()
+        found = await loop.get("trainer", f"/v1/feedback?domain={loop.domain}&state=used")
+        return bool(found["feedback"])
+
+    await loop.until(used, 30)
+    [recorded, *_] = (await loop.get("trainer", f"/v1/answers?domain={loop.domain}"))["answers"]
+    assert (recorded["adapter_id"], recorded["consent"]["record_answers"]) == (loop.adapter_id, "rated")
 
 
 async def test_the_same_request_three_times_trains_one_adapter(new_loop) -> None:

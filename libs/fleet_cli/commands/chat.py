@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fleet_cli.client import calls
+from fleet_cli.client.errors import BadInput
 from fleet_cli.client.responses import Served
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
@@ -68,15 +69,48 @@ def add(root: CommandGroup) -> None:
     @root.command("feedback")
     def feedback(
         session: Session,
+        *,
         generation_id: Annotated[
-            str, typer.Argument(metavar="GENERATION_ID", help="Id of the answer, as `chat` prints it.")
+            str,
+            typer.Argument(
+                metavar="GENERATION_ID", help="Id of the answer, as `chat` prints it, or of a comparison (cmp-…)."
+            ),
         ],
-        rating: Annotated[int, typer.Option("--rating", min=1, max=5, help="1 (bad) to 5 (good).")],
+        rating: Annotated[int | None, typer.Option("--rating", min=1, max=5, help="1 (bad) to 5 (good).")] = None,
+        correction: Annotated[
+            str | None, typer.Option("--correction", help="The answer that would have been right.")
+        ] = None,
+        preferred_over: Annotated[
+            str | None,
+            typer.Option(
+                "--preferred-over", metavar="GENERATION_ID", help="Another answer that is worse than this one."
+            ),
+        ] = None,
+        preferred: Annotated[
+            int | None, typer.Option("--preferred", min=0, help="Of a comparison: number of the better choice, from 0.")
+        ] = None,
+        subject: Annotated[
+            str | None, typer.Option("--subject", help="Person whose feedback it is (default: who calls).")
+        ] = None,
         comment: Annotated[str, typer.Option("--comment", help="Comment on the answer (default: none).")] = "",
     ) -> None:
-        """Rate an answer."""
-        answered = session.client.call(calls.feedback(generation_id, rating, comment))
-        session.answer(answered, f"recorded {rating} for {generation_id}")
+        """Rate an answer, correct it, or prefer it over another."""
+        if preferred is not None:
+            if rating is not None or correction is not None or preferred_over is not None:
+                raise BadInput("--preferred", "belongs to a comparison alone; rate or correct one answer by its id")
+            call = calls.prefer(generation_id, preferred, comment, subject=subject)
+        else:
+            call = calls.feedback(
+                generation_id, rating, comment, correction=correction, preferred_over=preferred_over, subject=subject
+            )
+        given = [
+            *([str(rating)] if rating is not None else []),
+            *(["a correction"] if correction is not None else []),
+            *(["a preference"] if preferred is not None or preferred_over is not None else []),
+        ]
+        if not given:
+            raise BadInput("--rating", "expected one or more of --rating, --correction, --preferred-over, --preferred")
+        session.answer(session.client.call(call), f"recorded {' and '.join(given)} for {generation_id}")
 
 
 def _delta(chunk: dict[str, object]) -> str:

@@ -22,10 +22,11 @@ from fleet_events.topology import SERVICES
 BUCKET = "lorafleet"
 PORTS = ("s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
 
-# Whose objects a service reads beside its own. The trainer sees no evaluator objects: golden samples stay unseen.
+# Whose objects a service reads beside its own. The trainer sees no evaluator objects: golden samples stay unseen. It
+# reads the answers that inference recorded.
 READS: dict[str, tuple[str, ...]] = {
     "registry": ("trainer", "evaluator"),
-    "trainer": ("registry",),
+    "trainer": ("registry", "inference/answers"),
     "evaluator": ("trainer", "registry"),
     "router": ("trainer", "registry"),
     "inference": ("trainer", "registry"),

@@ -15,7 +15,7 @@ from fleet_kit import memory
 from fleet_kit.auth import Caller, require
 from services.inference.errors import NotFound
 from services.inference.http import listings
-from services.inference.http.api import Parts
+from services.inference.http.access import Parts
 from services.inference.http.parameters import Body
 from services.inference.parts import InferenceParts
 from services.inference.policies.preloading import active_of

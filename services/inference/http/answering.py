@@ -7,9 +7,9 @@ import structlog
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from services.inference.answer_task import AnswerTask
+from services.inference.answer_task import AnswerTask, End
 from services.inference.engine_thread import Token
-from services.inference.generation import End, Generator
+from services.inference.generation import Generator
 from services.inference.http import openai_format
 from services.inference.http.choices import answers, answers_by_prompt
 from services.inference.http.disconnect import ClosingStream, unless_gone

@@ -1,70 +1,39 @@
 """HTTP of inference: the OpenAI API, and feedback on its answers."""
 
-import base64
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Annotated, TypeVar
+from dataclasses import replace
 
-import nats.errors
-import numpy as np
-import numpy.typing as npt
-import structlog
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from fleet_events.v1 import FeedbackRecorded
-from fleet_kit.auth import Caller, require
-from fleet_kit.http import dependency
+from fleet_kit.auth import Caller
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.inference.answer_task import AnswerTask
 from services.inference.chosen import Chosen
-from services.inference.errors import BadRequest, Busy, NotFound, UnknownModel
-from services.inference.generation_ids import unknown_generation
-from services.inference.http import listings, openai_format
-from services.inference.http.answering import answer, wants_usage
-from services.inference.http.requested import PromptRequest, of_choice, prompt_request
-from services.inference.http.schemas import (
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    FeedbackAccepted,
-    FeedbackRequest,
-    GenerationRequest,
-)
+from services.inference.errors import BadRequest, NotFound
+from services.inference.http import embeddings, feedback, listings, openai_format
+from services.inference.http.access import Asks, Generates, Parts, counted_caller, started_parts
+from services.inference.http.answering import answer
+from services.inference.http.comparing import compared
+from services.inference.http.elsewhere import elsewhere
+from services.inference.http.requested import prompt_request
+from services.inference.http.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from services.inference.http.structured import grammar_of
-from services.inference.parts import InferenceParts, InferenceService
-from services.inference.resolution import AUTO, reaches, visible
+from services.inference.http.tasks import answer_tasks, form_of
+from services.inference.parts import InferenceParts
+from services.inference.resolution import AUTO, visible
 from services.inference.router_client import NO_QUERY, Query
 
-log = structlog.get_logger()
-F = TypeVar("F", openai_format.Chat, openai_format.Completion)
 router = APIRouter()
+router.include_router(embeddings.router)
+router.include_router(feedback.router)
 _ANSWERS = answers_with("application/json", "text/event-stream")
 _PROMPTS = body_rule(4 << 20)
 """Conversations and batches of texts of the longest contexts."""
 
 
-ThisService = Annotated[InferenceService, Depends(dependency(InferenceService))]
-
-
-async def _parts(service: ThisService) -> InferenceParts:
-    if not service.started or not service.parts.projection.caught_up.is_set():
-        raise Busy("the server is starting; try again.", code="starting", retry_after=2)
-    return service.parts
-
-
-Parts = Annotated[InferenceParts, Depends(_parts)]
-Generates = Annotated[Caller, Depends(require("generate"))]
-
-
-def _asks(caller: Generates, parts: Parts) -> Caller:
-    parts.rates.take(caller.subject)
-    return caller
-
-
-Asks = Annotated[Caller, Depends(_asks)]
-Judges = Annotated[Caller, Depends(require("feedback"))]
+_parts, _asks = started_parts, counted_caller
+"""As which an app's dependencies are replaced."""
 
 
 @router.get("/v1/models")
@@ -84,17 +53,22 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
 async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Answer a conversation, whole or as server-sent events."""
+    """Answer a conversation, whole or as server-sent events; with `compare` by several models side by side."""
+    if body.compare:
+        return await compared(body, request, caller, parts)
     async with AsyncExitStack() as held:
         query = Query(body.user_turns[-1], body.user_turns[:-1])
         chosen = await _choose(body, query, request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
             return chosen
-        ids = await chosen.hosted.vocabulary.of_turns([one.turn for one in body.messages], body.chat_template_kwargs)
+        turns = [one.turn for one in body.messages]
+        ids = await chosen.hosted.vocabulary.of_turns(turns, body.chat_template_kwargs)
         grammar = await grammar_of(body, chosen.hosted.vocabulary)
-        prompt = prompt_request(body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar)
-        tasks = _tasks(body, [prompt], chosen, caller, parts=parts, held=held)
-        form = _form(openai_format.Chat, body, tasks[0])
+        prompt = prompt_request(
+            body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar, turns=turns
+        )
+        tasks = answer_tasks(body, [prompt], chosen, caller, parts=parts, held=held)
+        form = form_of(openai_format.Chat, body, tasks)
         return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
 
 
@@ -109,22 +83,12 @@ async def completions(body: CompletionRequest, request: Request, caller: Asks, p
         grammar = await grammar_of(body, vocabulary)
         for prompt in body.prompts:
             ids, offsets = vocabulary.of_text(prompt) if isinstance(prompt, str) else vocabulary.of_ids(prompt)
-            prompts.append(prompt_request(body, body.max_tokens, ids, chosen, offsets, grammar=grammar))
-        tasks = _tasks(body, prompts, chosen, caller, parts=parts, held=held)
-        form = _form(openai_format.Completion, body, tasks[0])
+            one = prompt_request(body, body.max_tokens, ids, chosen, offsets, grammar=grammar)
+            text = prompt if isinstance(prompt, str) else vocabulary.decode(ids, skip_special_tokens=False)
+            prompts.append(replace(one, turns=[("user", text)]))
+        tasks = answer_tasks(body, prompts, chosen, caller, parts=parts, held=held)
+        form = form_of(openai_format.Completion, body, tasks)
         return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)
-
-
-def _form(kind: type[F], body: ChatRequest | CompletionRequest, first: AnswerTask) -> F:
-    """The form in which the answers are written."""
-    return kind(
-        id=first.generation_id,
-        model=body.model,
-        provenance=first.chosen.provenance,
-        tokens=first.chosen.hosted.vocabulary.bytes,
-        top=body.top,
-        usage=wants_usage(body),
-    )
 
 
 def _query(body: CompletionRequest) -> Query:
@@ -135,141 +99,6 @@ def _query(body: CompletionRequest) -> Query:
     if body.model == AUTO:
         raise BadRequest("the router reads one text: give the prompt as it.", code="invalid_value", param="prompt")
     return NO_QUERY
-
-
-def _tasks(
-    body: GenerationRequest,
-    prompts: Sequence[PromptRequest],
-    chosen: Chosen,
-    caller: Caller,
-    *,
-    parts: InferenceParts,
-    held: AsyncExitStack,
-) -> list[AnswerTask]:
-    """All answers to give: n for each prompt, those of one prompt together. The first takes over what is held."""
-    return [
-        AnswerTask(
-            parts.generator.ids.new(chosen.adapter_id),
-            chosen,
-            one.ids,
-            of_choice(one.sampling, choice),
-            caller,
-            one.stop,
-            body.workflow,
-            wait_credit=-body.priority,
-            held=held if chosen.fallback_model is not None and not (at or choice) else None,
-            first=not (at or choice),
-        )
-        for at, one in enumerate(prompts)
-        for choice in range(body.n)
-    ]
-
-
-@router.post("/v1/embeddings", openapi_extra=_PROMPTS)
-async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
-    """Vectors of length 1: of the sentence model, or of the base model with the adapters that `model` names."""
-    embedder, extra = parts.embedder, {}
-    if embedder is not None and body.model == embedder.name:
-        parts.gate.require_open()
-        texts = [one for one in body.inputs if isinstance(one, str)]
-        if len(texts) < len(body.inputs):
-            raise BadRequest(
-                f"{embedder.name!r} reads text, not token ids: send text (LangChain's OpenAIEmbeddings: "
-                "check_embedding_ctx_length=False).",
-                code="invalid_value",
-                param="input",
-            )
-        vectors = await embedder.embed(texts)
-        counted = parts.hosting.all[0].vocabulary  # the sentence model's encoder does not give its token counts
-    else:
-        chosen = await _embedding_model(body, caller, parts)
-        if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
-            return elsewhere
-        vectors = await parts.generator.embed(chosen, body.inputs)
-        extra = {"lorafleet": chosen.provenance.model_dump()}
-        counted = chosen.hosted.vocabulary
-    if body.dimensions is not None:
-        vectors = _shortened(vectors, body.dimensions)
-    data = [
-        {
-            "object": "embedding",
-            "index": index,
-            "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
-            if body.encoding_format == "base64"
-            else vector.tolist(),
-        }
-        for index, vector in enumerate(vectors)
-    ]
-    tokens = sum(counted.count(one) for one in body.inputs)
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return JSONResponse({"object": "list", "model": body.model, "data": data, "usage": usage, **extra})
-
-
-def _shortened(vectors: npt.NDArray[np.float32], dimensions: int) -> npt.NDArray[np.float32]:
-    """The first numbers of each vector, [texts, dimensions], of length 1 again."""
-    if dimensions > vectors.shape[1]:
-        raise BadRequest(
-            f"dimensions is {dimensions}, this model's vectors have {vectors.shape[1]}.",
-            code="invalid_value",
-            param="dimensions",
-        )
-    cut = vectors[:, :dimensions]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    return np.asarray(cut / np.maximum(lengths, 1e-12), dtype=np.float32)
-
-
-async def _embedding_model(body: EmbeddingRequest, caller: Caller, parts: InferenceParts) -> Chosen:
-    if body.model == AUTO:
-        raise BadRequest(
-            "embeddings need a model by name: vectors of several are not comparable.",
-            code="invalid_value",
-            param="model",
-        )
-    try:
-        chosen = await parts.generator.choose(body.model, NO_QUERY, caller)
-    except UnknownModel as error:
-        if parts.embedder is None:
-            raise
-        raise NotFound(
-            f"{error.message} For sentence vectors: {parts.embedder.name!r}.", code=error.code, param=error.param
-        ) from None
-    vocabulary, most = chosen.hosted.vocabulary, chosen.hosted.limits.max_prompt_tokens
-    counted = [vocabulary.ids_of(one) for one in body.inputs]
-    too_long = sum(len(ids) > most for ids in counted)
-    if too_long:
-        raise BadRequest(
-            f"{too_long} texts have more than {most} tokens.", code="context_length_exceeded", param="input"
-        )
-    for one, ids in zip(body.inputs, counted, strict=True):
-        vocabulary.check_ids(ids, "input")
-        if not isinstance(one, str):
-            vocabulary.check_own(one, "input")
-        elif not ids:
-            raise BadRequest("a text has no tokens.", code="invalid_value", param="input")
-    return chosen
-
-
-@router.post("/v1/feedback", status_code=202)
-async def feedback(body: FeedbackRequest, caller: Judges, parts: Parts, service: ThisService) -> FeedbackAccepted:
-    """A rating of an answer: becomes a FeedbackRecorded, acknowledged by the bus before this returns."""
-    adapter_id = parts.generator.ids.adapter_id(body.generation_id)
-    record = parts.projection.catalogue.records.get(adapter_id)
-    domain = record.domain if record else ""
-    if adapter_id and not reaches(caller, domain):
-        raise unknown_generation(body.generation_id)
-    event = FeedbackRecorded(
-        generation_id=body.generation_id,
-        adapter_id=adapter_id,
-        domain=domain,
-        rating=body.rating,
-        comment=body.comment,
-        by=caller.subject,
-    )
-    try:
-        await service.publish(event, adapter_id or body.generation_id)
-    except (nats.errors.Error, OSError) as error:
-        raise Busy("the event bus is unavailable; please retry.", code="bus_unavailable", retry_after=2) from error
-    return FeedbackAccepted(generation_id=body.generation_id, adapter_id=adapter_id or None, rating=body.rating)
 
 
 async def _choose(
@@ -284,16 +113,9 @@ async def _choose(
     """Who answers here, or the answer of another replica. held: see `Generator.secure`."""
     standing = f"{caller.subject}\0{body.end_user}"
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback, standing=standing)
-    if (elsewhere := await _elsewhere(request, chosen, parts)) is not None:
-        return elsewhere
+    if (other := await elsewhere(request, chosen, parts)) is not None:
+        return other
     return await parts.generator.secure(chosen, query, caller, held, -body.priority)
-
-
-async def _elsewhere(request: Request, chosen: Chosen, parts: InferenceParts) -> Response | None:
-    """The answer of another replica; None if it is given here. Raises `Busy` if it would be and this one is drained."""
-    if (answer := await parts.forwarding.answer(request, chosen)) is None:
-        parts.gate.require_open()
-    return answer
 
 
 def _models(caller: Caller, parts: InferenceParts) -> list[dict[str, object]]:

@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from fleet_kit import tasks
-from services.inference.answer_task import AnswerTask
-from services.inference.generation import End, Generator, reading_once
+from services.inference.answer_task import AnswerTask, End
+from services.inference.generation import Generator
 from services.inference.pieces import Piece
+from services.inference.reading_once import reading_once
 
 
 async def answers(

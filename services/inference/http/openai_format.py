@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.inference.answer_task import End
 from services.inference.engine_thread import Token
 from services.inference.errors import ApiError, ServerFault
-from services.inference.generation import End
 from services.inference.http.provenance import Provenance
 from services.inference.http.schemas import Usage
 from services.inference.pieces import Piece
@@ -67,6 +67,13 @@ class _Envelope:
     """Candidates listed for each place; None: no log-probabilities."""
     usage: bool = False
     """Whether a stream ends with a chunk that carries the usage."""
+    generation_ids: Sequence[str] = ()
+    """Of each answer; in the response where there are several."""
+    comparison_id: str = ""
+    """Of all of them, where they are answers to one prompt."""
+    models: Sequence[str] = ()
+    compared: Sequence[Provenance] = ()
+    """Of each answer, where several models were compared: what was requested, and who answered."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def _wrap(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
@@ -76,8 +83,21 @@ class _Envelope:
             "created": self.created,
             "model": self.model,
             "choices": choices,
-            "lorafleet": self.provenance.model_dump(),
+            "lorafleet": self._provenance(),
         }
+
+    def _provenance(self) -> dict[str, object]:
+        named = {} if self.compared else self.provenance.model_dump()
+        return named | ({"comparison_id": self.comparison_id} if self.comparison_id else {})
+
+    def _named(self, index: int) -> dict[str, object]:
+        """What a choice has of its own, where there are several."""
+        if len(self.generation_ids) < 2:
+            return {}
+        named: dict[str, object] = {"generation_id": self.generation_ids[index]}
+        if self.compared:
+            named |= {"model": self.models[index], "lorafleet": self.compared[index].model_dump()}
+        return named
 
     def _chunked(self, kind: str, choice: dict[str, object]) -> str:
         return _event(self._wrap(kind, [choice]) | ({"usage": None} if self.usage else {}))
@@ -106,6 +126,7 @@ class Chat(_Envelope):
                 "logprobs": self._logprobs(index, answer.tokens),
                 "finish_reason": answer.end.reason,
             }
+            | self._named(index)
             for index, answer in enumerate(answers)
         ]
         return self._wrap("chat.completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
@@ -123,7 +144,7 @@ class Chat(_Envelope):
         return _event(wrapped | {"usage": _usage(prompt_tokens, completion_tokens)})
 
     def _chunk(self, index: int, delta: dict[str, object], reason: str | None, logprobs: object) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason} | self._named(index)
         return self._chunked("chat.completion.chunk", choice)
 
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, object] | None:
@@ -177,6 +198,7 @@ class Completion(_Envelope):
                     "logprobs": logprobs,
                     "finish_reason": answer.end.reason,
                 }
+                | self._named(index)
             )
         return self._wrap("text_completion", choices) | {"usage": _usage(prompt_tokens, _tokens_of(answers))}
 
@@ -195,7 +217,7 @@ class Completion(_Envelope):
         return self._chunk(index, text, logprobs, reason)
 
     def _chunk(self, index: int, text: str, logprobs: object, reason: str | None) -> str:
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason} | self._named(index)
         return self._chunked("text_completion", choice)
 
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:

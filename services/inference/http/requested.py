@@ -17,13 +17,14 @@ class PromptRequest:
     """One prompt, and how its answers are drawn.
 
     offsets: the character at which each of its tokens begins, where it is no conversation. stop: texts before the
-    first of which an answer ends.
+    first of which an answer ends. turns: the prompt as (role, text).
     """
 
     ids: list[int]
     sampling: SamplingParams
     stop: tuple[str, ...] = ()
     offsets: Sequence[int] = ()
+    turns: Sequence[tuple[str, str]] = ()
 
 
 def prompt_request(
@@ -34,6 +35,7 @@ def prompt_request(
     offsets: Sequence[int] = (),
     *,
     grammar: Grammar | None,
+    turns: Sequence[tuple[str, str]] = (),
 ) -> PromptRequest:
     """One of a request's prompts, with what the request gives for it. grammar: of `structured.grammar_of`.
 
@@ -60,7 +62,7 @@ def prompt_request(
             "grammar": grammar,
         }
     )
-    return PromptRequest(ids, sampling, stop, offsets)
+    return PromptRequest(ids, sampling, stop, offsets, turns)
 
 
 _NAMES = [one.name for one in fields(SamplingParams)]

@@ -19,6 +19,9 @@ from services.inference.http.parameters import EXPECTED, Body, Neutral, Small, W
 from services.inference.http.structured import FormFields
 from services.inference.http.template_variables import TemplateVariables
 
+ModelName = Annotated[str, Field(min_length=1, max_length=300)]
+MOST_COMPARED = 4
+"""Models that answer one request side by side."""
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 _STOPS: dict[str, Any] = {
     "custom_error_type": "stops",
@@ -119,10 +122,11 @@ class GenerationRequest(FormFields):
     """Who of the caller's own users asks: while a version is rolled out, one user gets one version."""
     safety_identifier: Word | None = None
     """The same, in the place of `user`."""
+    store: bool | None = None
+    """False: the answers are not recorded, whatever the domain's policy permits."""
 
     # Taken, and change nothing.
     service_tier: Word | None = None
-    store: bool | None = None
     prompt_cache_key: Word | None = None
     prompt_cache_retention: Word | None = None
     prompt_cache_options: Small | None = None
@@ -169,6 +173,8 @@ class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
+    compare: list[ModelName] = Field(default_factory=list, max_length=MOST_COMPARED)
+    """Two or more models that answer side by side, one choice each (not OpenAI's); `model` may then be left out."""
     max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**31)
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
@@ -208,6 +214,28 @@ class ChatRequest(GenerationRequest):
             if given.get(choice) == "none" and isinstance(given.get(name), list)
         }
         return {name: value for name, value in given.items() if name not in unused}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_first_compared_is_the_model(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("model") is None and isinstance(given.get("compare"), list):
+            return {**given, "model": next(iter(given["compare"]), None)}
+        return given
+
+    @model_validator(mode="after")
+    def _compares_models_alone(self) -> Self:
+        if not self.compare:
+            return self
+        if len(self.compare) < 2 or len(set(self.compare)) < len(self.compare) or self.model not in self.compare:
+            wanted = "compare names two or more models, each once, and `model` is one of them or left out"
+            raise PydanticCustomError("compare", "{wanted}", {"wanted": wanted})
+        for name in ("stream", "logprobs", "fallback"):
+            if getattr(self, name):
+                told = {"name": name}
+                raise PydanticCustomError("compare", "{name} is not supported with compare; leave it out", told)
+        if self.n > 1:
+            raise PydanticCustomError("compare", "n is not supported with compare: each model gives one answer")
+        return self
 
     @model_validator(mode="after")
     def _candidates_come_with_tokens(self) -> Self:
@@ -281,18 +309,3 @@ class EmbeddingRequest(Body):
     def inputs(self) -> list[str | list[int]]:
         """Each text, or its token ids."""
         return several(self.input)
-
-
-class FeedbackRequest(Body):
-    """POST /v1/feedback."""
-
-    generation_id: str = Field(min_length=1, max_length=500)
-    """The `id` of the response."""
-    rating: int = Field(ge=1, le=5)
-    comment: str = Field(default="", max_length=4000)
-
-
-class FeedbackAccepted(BaseModel):
-    generation_id: str
-    adapter_id: str | None
-    rating: int

@@ -27,6 +27,7 @@ from fleet_kit.acting_for import ACT_FOR
 from fleet_kit.tracing import trace_headers
 from services.inference.chosen import Chosen
 from services.inference.errors import ServerFault
+from services.inference.generation_ids import author_tag
 from services.inference.http.disconnect import unless_gone
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.selection import Reason, Replica, decide
@@ -101,6 +102,19 @@ class Forwarding:
             return None
         FORWARDED.labels(decision.reason, "disconnected" if response.status_code == 499 else "answered").inc()
         return response
+
+    async def to_author(self, request: Request, tag: bytes) -> Response | None:
+        """The response of the replica that gave an answer, by its `author_tag`; None where no other one answers."""
+        if self.announcements is None or HOP in request.headers:
+            return None
+        target = next((one for one in self.announcements.others if author_tag(one.name) == tag), None)
+        if target is None:
+            return None
+        try:
+            return await self._forward(request, target, self.announcements.own.name, "", self.announcements)
+        except _Elsewhere as error:
+            log.warning("forwarded_in_vain", to=target.name, outcome=error.outcome, reason=str(error))
+            return None
 
     async def _forward(
         self, request: Request, target: Replica, own: str, revision: str, announcements: Announcements

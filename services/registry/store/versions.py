@@ -158,17 +158,22 @@ async def lock_policy(connection: Connection, domain: str) -> None:
     await connection.execute("select pg_advisory_xact_lock(hashtext('policy'), hashtext($1))", domain)
 
 
-async def save_policy(connection: Connection, domain: str, policy: Policy, by: str, at: datetime) -> None:
-    await connection.execute(
-        """
-        insert into policy (domain, body, updated_by, updated_at) values ($1, $2, $3, $4)
-        on conflict (domain) do update
-        set body = excluded.body, updated_by = excluded.updated_by, updated_at = excluded.updated_at
-        """,
-        domain,
-        _POLICY.dump_python(policy, mode="json"),
-        by,
-        at,
+async def save_policy(connection: Connection, domain: str, policy: Policy, by: str, at: datetime) -> int:
+    """Keep the domain's policy; returns its revision, which counts its changes."""
+    return int(
+        await connection.fetchval(
+            """
+            insert into policy (domain, body, updated_by, updated_at, revision) values ($1, $2, $3, $4, 1)
+            on conflict (domain) do update
+            set body = excluded.body, updated_by = excluded.updated_by, updated_at = excluded.updated_at,
+                revision = policy.revision + 1
+            returning revision
+            """,
+            domain,
+            _POLICY.dump_python(policy, mode="json"),
+            by,
+            at,
+        )
     )
 
 

@@ -18,6 +18,10 @@ Format = Literal["records", "jsonl", "csv", "parquet", "folder"]
 """What a source's file is. records: lines of `Record.values`; folder: what `save_to_disk` of `datasets` writes."""
 
 
+Context = tuple[tuple[str, str], ...]
+"""What precedes a prompt: system message and earlier turns, (role, content) each."""
+
+
 class InvalidSample(ValueError):
     """A sample that cannot be kept. Names the field, what it holds and what would be right."""
 
@@ -28,7 +32,10 @@ class InvalidSample(ValueError):
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and the completion wanted for it. `rating` is 0 to 5 where it was rated."""
+    """A prompt and the completion wanted for it. `rating` is 0 to 5 where it was rated.
+
+    `context` is what precedes the prompt. `rater`: whose feedback on the answer `source_id` made it, if any.
+    """
 
     domain: str
     prompt: str
@@ -36,41 +43,68 @@ class Sample:
     rating: float | None = None
     origin: str = ""
     source_id: str = ""
+    context: Context = ()
+    rater: str = ""
     subject: str = ""
     """Name of the person whom it is about, where it came with one; only its digest is kept."""
 
     @property
     def sample_id(self) -> str:
         """Digest of the content: the same pair recorded twice in a domain is one sample."""
-        return _digest({"domain": self.domain, "prompt": self.prompt, "completion": self.completion})
+        return _digest({"domain": self.domain, "prompt": self.prompt, "completion": self.completion}, self.context)
 
     def check(self) -> None:
         """Raises `InvalidSample` for text that cannot be trained on or stored."""
+        check_context(self.context)
         check_text("prompt", self.prompt)
         check_text("completion", self.completion)
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Two completions of one prompt, of which `chosen` was preferred."""
+    """Two completions of one prompt, of which `chosen` was preferred; `context`, `source_id`, `rater`: see `Sample`."""
 
     domain: str
     prompt: str
     chosen: str
     rejected: str
     origin: str = ""
+    context: Context = ()
+    source_id: str = ""
+    rater: str = ""
 
     @property
     def preference_id(self) -> str:
         """Digest of the content."""
-        return _digest({"domain": self.domain, "prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected})
+        return _digest(
+            {"domain": self.domain, "prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected},
+            self.context,
+        )
 
     def check(self) -> None:
         """Raises `InvalidSample`; two equal completions express no preference."""
+        check_context(self.context)
         for name, text in (("prompt", self.prompt), ("chosen", self.chosen), ("rejected", self.rejected)):
             check_text(name, text)
         if self.chosen == self.rejected:
             raise InvalidSample("rejected", "the same text as chosen", "another completion than chosen")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Three or more completions of one prompt in the order of one rater, the best first."""
+
+    domain: str
+    prompt: str
+    completions: tuple[str, ...]
+    generation_ids: tuple[str, ...]
+    context: Context
+    rater: str
+
+    @property
+    def ranking_id(self) -> str:
+        """Digest of conversation and rater: each has one order of its answers."""
+        return _digest({"domain": self.domain, "prompt": self.prompt, "rater": self.rater}, self.context)
 
 
 @dataclass(frozen=True)
@@ -103,6 +137,12 @@ class StoredUpload:
     created_at: datetime
 
 
+def check_context(context: Context) -> None:
+    """Raises `InvalidSample` for what precedes a prompt and cannot be kept."""
+    for _, text in context:
+        check_text("messages", text)
+
+
 def check_text(field: str, text: str) -> None:
     """Raises `InvalidSample` for blank or over-long text, and for what PostgreSQL or Arrow cannot hold."""
     if not text.strip():
@@ -124,9 +164,11 @@ def check_characters(field: str, text: str) -> None:
         ) from error
 
 
-def _canonical(value: dict[str, str]) -> str:
+def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _digest(value: dict[str, str]) -> str:
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+def _digest(value: dict[str, str], context: Context) -> str:
+    # Without context as in releases that had none: what they recorded keeps its id.
+    whole = {**value, "context": _canonical(context)} if context else value
+    return hashlib.sha256(_canonical(whole).encode()).hexdigest()

@@ -79,7 +79,9 @@ def _sample(line: bytes, domain: str | None) -> Sample:
     named = parsed.domain or domain
     if not named:
         raise InvalidSample("domain", "absent", "a domain in the line or in ?domain=")
-    sample = Sample(named, parsed.prompt, parsed.completion, parsed.rating, "http", parsed.id or "", parsed.subject)
+    sample = Sample(
+        named, parsed.prompt, parsed.completion, parsed.rating, "http", parsed.id or "", subject=parsed.subject
+    )
     sample.check()
     return sample
 

@@ -166,6 +166,12 @@ class DatasetSettings(ServiceSettings):
     """Days after which an upload expires that was neither put again nor built from."""
     dataset_retention: dict[str, DatasetRules] = Field(default_factory=dict)
     """Domain → which data sets are kept, as a JSON object; "*" is for domains that are not named."""
+    feedback_wait_minutes: float = Field(default=60.0, gt=0)
+    """How long feedback waits for the answer that it is on before it counts as unusable."""
+    waiting_feedback: int = Field(default=100_000, ge=1)
+    """Pieces of feedback that may wait; the oldest beyond that count as unusable."""
+    answer_days: float = Field(default=180.0, gt=0)
+    """Days for which recorded answers, and feedback on answers, are kept; live records that they made stay."""
     open_builds_per_domain: int = Field(default=100, ge=1)
     """Builds of one domain that may wait or run."""
 

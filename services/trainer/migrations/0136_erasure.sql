@@ -9,11 +9,11 @@ insert into subject_key (key)
 select decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex');
 
 -- Which records are about whom, and the message that each came in (sequence 0: it came over HTTP). subject is the keyed
--- digest of the name. kind feedback: record_id is the id of the answer.
+-- digest of the name. kind answer, feedback: record_id is the id of the answer.
 create table subject_records (
     domain text not null,
     subject text not null,
-    kind text not null check (kind in ('sample', 'preference', 'feedback')),
+    kind text not null check (kind in ('sample', 'preference', 'answer', 'feedback')),
     record_id text not null,
     stream text not null default '',
     sequence bigint not null default 0,
@@ -21,6 +21,15 @@ create table subject_records (
     primary key (subject, domain, kind, record_id, stream, sequence)
 );
 create index subject_records_by_record on subject_records (kind, record_id);
+
+-- Whom live records are about: those that were recorded as somebody's, and those that answers or feedback made.
+create function subjects_of(own text, ids text[], generations text[]) returns text[] language sql stable as $$
+    select array(
+        select distinct subject from subject_records
+        where kind = own and record_id = any(ids) or kind in ('answer', 'feedback') and record_id = any(generations)
+        order by 1
+    )
+$$;
 
 -- Requests to forget somebody, and, once they are done, their proofs: they hold no name and no text. domain "*" is every
 -- domain. state: requested, erasing, and erased where the trainer and every other service has erased what it held.
@@ -65,5 +74,6 @@ create table erasure_parts (
 drop table erasure_parts;
 drop table erasure_services;
 drop table erasures;
+drop function subjects_of;
 drop table subject_records;
 drop table subject_key;

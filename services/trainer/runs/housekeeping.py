@@ -1,4 +1,4 @@
-"""What is done now and then, by one trainer at a time: checkpoints and uploads expire, lost tickets are replaced."""
+"""What is done now and then, by one trainer at a time: checkpoints, uploads, answers expire, lost tickets come back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from fleet_kit import tasks
+from services.trainer.datasets.answers.expiry import expire_answers
 from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
 from services.trainer.runs import garbage, lost_tickets, resume_data
@@ -54,7 +55,8 @@ async def sweep(service: RunContext) -> None:
             checkpoints = await resume_data.sweep(service)
             uploads = await expire_uploads(service)
             await erase_frozen_since(service)
+            answers = await expire_answers(service)
         finally:
             await connection.execute("select pg_advisory_unlock(hashtextextended('trainer.sweep', 106))")
-    if tickets or checkpoints or uploads:
-        log.info("swept", tickets=tickets, checkpoints=checkpoints, uploads=uploads)
+    if tickets or checkpoints or uploads or answers:
+        log.info("swept", tickets=tickets, checkpoints=checkpoints, uploads=uploads, answers=answers)

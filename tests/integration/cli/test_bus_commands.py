@@ -15,7 +15,7 @@ from fleet_cli import bus
 from fleet_cli.client.home import FleetHome
 from fleet_cli.stack import Fleet
 from fleet_events import Event, v1
-from fleet_events.topology import DATA, DEAD_STREAM, FACTS, SERVING, STREAM, STREAMS, row_of
+from fleet_events.topology import ANSWERS, DATA, DEAD_STREAM, FACTS, SERVING, STREAM, STREAMS, row_of
 from fleet_kit.cloudevents import seal
 from fleet_kit.tasks import end
 from tests.conftest import empty_bus
@@ -75,13 +75,20 @@ async def publish(jetstream: JetStreamContext, event: Event, number: int) -> Non
 
 
 def of_each_stream(number: int) -> list[Event]:
-    """Events of the data, the facts and the serving stream."""
+    """Events of the data, the facts, the serving and the answers stream."""
     base = v1.SampleRecorded(domain="tax", prompt=f"p-{number}", completion="c")
     fact = v1.Rejected(adapter_id=f"a-{number}", family="f", domain="tax", by="test")
     return [
         base,
         fact,
         v1.AdapterUnloaded(adapter_id=f"a-{number}", domain="tax", artifact_sha256="0" * 64, replica="r"),
+        v1.GenerationRecorded(
+            generation_id=f"gen-{number}",
+            domain="tax",
+            base_model=v1.BaseModel(name="m", revision="0" * 64),
+            sampling=v1.Sampling(),
+            consent=v1.Consent(record_answers=v1.RecordAnswers.ALL, personal_data=v1.PersonalDataAction.MASK),
+        ),
     ]
 
 
@@ -93,16 +100,16 @@ async def test_a_tail_from_the_start_merges_the_streams_by_time_and_goes_on_with
         for event in of_each_stream(number):
             await publish(jetstream, event, number)
     past = (await run(home, "events", "tail", "--from-start", "--no-follow", "--json")).json_lines
-    assert [one["stream"] for one in past] == [DATA.name, FACTS.name, SERVING.name] * 3
-    assert [one["sequence"] for one in past] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [one["stream"] for one in past] == [DATA.name, FACTS.name, SERVING.name, ANSWERS.name] * 3
+    assert [one["sequence"] for one in past] == [1] * 4 + [2] * 4 + [3] * 4
     assert sorted(past, key=lambda one: one["time"]) == past
-    tail = asyncio.create_task(run(home, "events", "tail", "--from-start", "--count", "12", "--json"))
+    tail = asyncio.create_task(run(home, "events", "tail", "--from-start", "--count", "16", "--json"))
     await asyncio.sleep(1)
     for event in of_each_stream(3):
         await publish(jetstream, event, 3)
     shown = (await tail).json_lines
-    assert shown[:9] == past
-    assert {one["stream"] for one in shown[9:]} == {DATA.name, FACTS.name, SERVING.name}
+    assert shown[:12] == past
+    assert {one["stream"] for one in shown[12:]} == {one.name for one in STREAMS}
 
 
 async def test_who_follows_all_streams_misses_nothing_when_they_are_recreated(
@@ -124,12 +131,12 @@ async def test_who_follows_all_streams_misses_nothing_when_they_are_recreated(
 
     listening = asyncio.create_task(listen())
     try:
-        await until(3)
+        await until(len(STREAMS))
         await empty_bus(servers)
         before = len(seen)
         for event in of_each_stream(1):
             await publish(jetstream, event, 1)
-        await until(before + 3)
+        await until(before + len(STREAMS))
         assert sorted(seen[before:]) == sorted((stream.name, 1) for stream in STREAMS)
     finally:
         await end(listening)

@@ -195,6 +195,32 @@ async def test_more_requests_than_one_replica_has_room_for_are_answered_by_both_
     assert await a.holds(adapter.adapter_id)
 
 
+async def test_feedback_finds_the_rated_answer_at_the_replica_that_gave_it(
+    replicas: tuple[Replica, Replica], registry: Registry, make_adapter: Callable[..., Made], domain: str
+) -> None:
+    a, b = replicas
+    adapter = await registry.describe(make_adapter(seed=209), domain)
+    await registry.activate(adapter)
+    rated, mask = v1.RecordAnswers.RATED, v1.PersonalDataAction.MASK
+    await registry.publish(
+        v1.PolicyChanged(domain=domain, revision=1, by="test", record_answers=rated, personal_data=mask)
+    )
+
+    async def answered_by_b() -> Any:
+        # Pinned: it is answered where it arrives. Not as the evaluator, whose questions are never recorded.
+        answer = await b.service.client.post("/v1/chat/completions", json=body(adapter.family), headers={HOP: "test"})
+        return answer.json() if answer.status_code == 200 else None
+
+    answer = await eventually(answered_by_b)
+    given = {"generation_id": answer["id"], "rating": 4}
+    accepted = await a.service.client.post("/v1/feedback", json=given)
+    assert (accepted.status_code, accepted.headers[ANSWERED_BY]) == (202, "b"), accepted.text
+    [event] = [one for one in await registry.published(v1.GenerationRecorded) if one.generation_id == answer["id"]]
+    assert event.answer == text_of(answer)
+    [feedback] = [one for one in await registry.published(v1.FeedbackRecorded) if one.generation_id == answer["id"]]
+    assert (feedback.rating, feedback.by) == (4, "admin")
+
+
 async def test_a_client_that_goes_away_ends_the_request_at_the_replica_that_answers(
     replicas: tuple[Replica, Replica], held_at_b: Any, registry: Registry
 ) -> None:

@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from fleet_events import Event, v1
-from fleet_events.topology import DATA, DEAD_STREAM, STREAMS
+from fleet_events.topology import ANSWERS, DATA, DEAD_STREAM, STREAMS
 from fleet_kit.dead_letters import list_dead
 from fleet_kit.errors import BlobMissing
 from tests.conftest import Mint, RunningService, RunService
@@ -164,6 +164,7 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
     counts = {kind: one["count"] for kind, one in done["deleted"].items()}
     assert counts == {
         "samples": 4, "preferences": 1, "feedback": 1, "datasets": 1, "messages": 5, "dead_letters": 1,
+        "rankings": 0, "answers": 0,
     }  # fmt: skip
     assert done["datasets"] == [held["dataset_id"]]
     assert {one["service"]: one["state"] for one in done["services"]} == {"trainer": "erased", "registry": "erased"}
@@ -179,6 +180,44 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
     assert (await build(bench, "with-people"))["samples"] == 1
     again = await forget(bench, name)
     assert (again["erasure_id"], again["state"]) == (asked["erasure_id"], "erased")
+
+
+async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_erased_with_their_messages(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection, registry_rows: asyncpg.Connection
+) -> None:
+    name, generation = person(), f"gen-{secrets.token_hex(6)}"
+    answer = v1.GenerationRecorded(
+        generation_id=generation,
+        domain=bench.domain,
+        base_model=v1.BaseModel(name="tiny-llama", revision="0" * 64),
+        sampling=v1.Sampling(temperature=0, top_p=1),
+        messages=(v1.Turn(role="user", content=f"Where does {name} live?"),),
+        answer=f"{name} lives here.",
+        finish_reason="stop",
+        consent=v1.Consent(record_answers="all", personal_data="mask", revision=1),
+        subject=name,
+        caller="app",
+    )
+    await bench.upstream.say(answer)
+    rating = {"rating": 5, "domain": bench.domain, "correction": f"{name} lives there."}
+    await bench.upstream.say(v1.FeedbackRecorded(generation_id=generation, by="somebody else", **rating))
+    await recorded(rows, bench.domain, 1)
+    held = await build(bench, "of-answers")
+    asked = await forget(bench, name)
+    done = await erased(bench, asked["erasure_id"])
+    assert done["deleted"]["answers"]["count"] == 1
+    assert done["datasets"] == [held["dataset_id"]]
+    assert await rows.fetchval("select count(*) from samples where domain = $1", bench.domain) == 0
+    # The message of the other person's feedback quotes the answer; that one named nobody.
+    left = await traces(bench, name, rows, registry_rows)
+    assert [one.split()[2] for one in left] == ["lorafleet.v1.data.feedback_recorded"]
+    await bench.upstream.say(answer)
+
+    async def late() -> bool:
+        found = (await bench.trainer.client.get(f"/v1/erasures/{asked['erasure_id']}")).json()
+        return bool(found["late"]) and len(await traces(bench, name, rows, registry_rows)) == 1
+
+    await eventually(late)
 
 
 async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_the_stream(
@@ -280,5 +319,7 @@ def test_only_the_trainer_may_delete_messages_and_only_where_people_wrote() -> N
         for user in USERS
         if user != "admin"
     }
-    assert may.pop("trainer") == [f"$JS.API.STREAM.MSG.DELETE.{name}" for name in (DATA.name, DEAD_STREAM)]
+    assert may.pop("trainer") == [
+        f"$JS.API.STREAM.MSG.DELETE.{name}" for name in (DATA.name, ANSWERS.name, DEAD_STREAM)
+    ]
     assert not any(may.values())

@@ -16,6 +16,7 @@ from fleet_kit.text_fingerprints import digest
 from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.golden.known import golden_index
 from tests.conftest import RunningService, RunService
+from tests.integration.trainer.answering import opinion, publish_as, recorded
 from tests.integration.trainer.building import built
 from tests.integration.trainer.conftest import Bench, Upstream, eventually
 
@@ -98,6 +99,9 @@ async def test_what_a_golden_set_of_any_domain_holds_is_trained_on_nowhere_and_t
         for prompt in (PROMPT, PROMPT.upper() + " ", PROMPT.replace("form?", "shape?"), "What is a lease?")
     ]
     await bench.record(samples)
+    asked = (v1.Turn(role="user", content=PROMPT),)
+    await publish_as(bench, recorded(bench, "answer", "Never.", messages=asked))
+    await publish_as(bench, opinion(bench, "answer", correction="Within 31 days."))
     recipe = {"domain": bench.domain, "name": "clean", "sources": [{"kind": "live"}]}
     queued = await bench.trainer.client.post("/v1/datasets", json=recipe)
     assert queued.status_code == 202, queued.text
@@ -110,8 +114,8 @@ async def test_what_a_golden_set_of_any_domain_holds_is_trained_on_nowhere_and_t
     build = await eventually(built)
     card = (await bench.trainer.client.get(f"/v1/datasets/{build['dataset_id']}/card")).json()
     assert card["samples"] == 1
-    assert card["filtered"]["golden"]["anywhere@1.0.0"] == 3
-    assert len(card["filtered"]["filters"]["golden"]["samples"]) == 3
+    assert card["filtered"]["golden"]["anywhere@1.0.0"] == 4
+    assert len(card["filtered"]["filters"]["golden"]["samples"]) == 4
 
 
 async def test_a_job_of_which_all_is_golden_fails_and_says_so(bench: Bench, evaluator: RunningService) -> None:

@@ -57,7 +57,7 @@ def test_a_moment_shows_what_served_by_whose_decision_on_what_evidence_and_what_
     assert "→ decided under  confident, approve at 88.0, reject below 70.0" in lines
     assert "→ policy         confident, approve at 85.0, reject below 70.0 (the default: nobody had set one)" in lines
     assert lines[lines.index("decided after") + 1].startswith("2026-01-01T00:30:00Z  deactivated")
-    query = parse_qs(urlsplit(service.asked[0].path).query)
+    query = parse_qs(urlsplit(service.requests[0].path).query)
     assert query == {"time": ["2026-01-01T01:25:00+01:00"], "entries": ["5"]}
 
 
@@ -79,7 +79,7 @@ def test_a_collection_is_dry_unless_applied(
     service.answer("POST /v1/gc", {"applied": apply, "grace_hours": 24, "released": released, "kinds": [kind]})
     result = against("gc", *arguments)
     assert result.exit_code == 0, result.stderr
-    assert [one.json for one in service.asked] == [{"apply": apply}] * 2
+    assert [one.json for one in service.requests] == [{"apply": apply}] * 2
     assert f"{ID}  tax-law  rejected, kept for 90 days" in result.stdout
     assert "trainer/artifacts" in result.stdout
     assert ("nothing was deleted" in result.stderr) is not apply

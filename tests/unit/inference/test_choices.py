@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from services.inference.answer_task import End
 from services.inference.errors import Busy
-from services.inference.generation import End
 from services.inference.http.choices import answers
 from services.inference.pieces import Piece
 

@@ -16,9 +16,10 @@ from openai.types.chat import completion_create_params as chat_params
 from pydantic import BaseModel, ValidationError
 
 from services.inference.http.admin import EvictRequest, PreloadRequest
+from services.inference.http.feedback_body import FeedbackRequest
 from services.inference.http.messages import ChatMessage, TextPart
 from services.inference.http.parameters import Body, standings
-from services.inference.http.schemas import ChatRequest, CompletionRequest, EmbeddingRequest, FeedbackRequest
+from services.inference.http.schemas import ChatRequest, CompletionRequest, EmbeddingRequest
 
 REQUESTS = (ChatRequest, CompletionRequest, EmbeddingRequest, FeedbackRequest, PreloadRequest, EvictRequest)
 DOCS = Path(__file__).parents[3] / "docs" / "serving.md"

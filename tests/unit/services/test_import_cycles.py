@@ -4,7 +4,7 @@ from graphlib import TopologicalSorter
 
 import grimp
 
-PACKAGES = ("services", "fleet_cli", "fleet_events", "fleet_kit", "linear_regex", "lora_core")
+PACKAGES = ("services", "fleet_cli", "fleet_events", "fleet_kit", "linear_regex", "lora_core", "personal_data")
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

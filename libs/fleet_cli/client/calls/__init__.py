@@ -13,7 +13,7 @@ from fleet_cli.client.calls.evaluator import (
     label_answer,
     request_evaluation,
 )
-from fleet_cli.client.calls.inference import chat, feedback, health, models
+from fleet_cli.client.calls.inference import chat, feedback, health, models, prefer
 from fleet_cli.client.calls.registry import (
     adapter,
     adapters,
@@ -43,6 +43,7 @@ from fleet_cli.client.calls.registry import (
 )
 from fleet_cli.client.calls.router import correct_route, route, routes
 from fleet_cli.client.calls.trainer import (
+    answer_feedback,
     build_dataset,
     change_job,
     collect_datasets,
@@ -62,6 +63,7 @@ from fleet_cli.client.calls.trainer import (
     job_stream,
     jobs,
     record_samples,
+    recorded_answers,
     request_training,
     retraining,
     retraining_firings,
@@ -75,6 +77,7 @@ __all__ = [
     "adapter",
     "adapters",
     "add_golden_samples",
+    "answer_feedback",
     "answer_provenance",
     "audit",
     "build_dataset",
@@ -121,8 +124,10 @@ __all__ = [
     "move_rollout",
     "policy",
     "policy_audit",
+    "prefer",
     "provenance",
     "record_samples",
+    "recorded_answers",
     "refusals",
     "register",
     "request_evaluation",

@@ -40,9 +40,30 @@ def chat(
     return Call("inference", "POST", "/v1/chat/completions", _CHAT, body=body)
 
 
-def feedback(generation_id: str, rating: int, comment: str) -> Call[Anything]:
-    """Rate an answer."""
-    body = {"generation_id": generation_id, "rating": rating, "comment": comment}
+def feedback(
+    generation_id: str,
+    rating: int | None = None,
+    comment: str = "",
+    *,
+    correction: str | None = None,
+    preferred_over: str | None = None,
+    subject: str | None = None,
+) -> Call[Anything]:
+    """Rate or correct an answer, or prefer it over another."""
+    body = {
+        "generation_id": generation_id,
+        "rating": rating,
+        "comment": comment,
+        "correction": correction,
+        "preferred_over": preferred_over,
+        "subject": subject,
+    }
+    return Call("inference", "POST", "/v1/feedback", _ANYTHING, body=body)
+
+
+def prefer(comparison_id: str, preferred: int, comment: str = "", *, subject: str | None = None) -> Call[Anything]:
+    """Prefer one choice of a comparison, by its index, over all its others."""
+    body = {"comparison_id": comparison_id, "preferred": preferred, "comment": comment, "subject": subject}
     return Call("inference", "POST", "/v1/feedback", _ANYTHING, body=body)
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call, Query
 from fleet_cli.client.responses import (
+    AnswerFeedback,
     Anything,
     BuildQueued,
     Dataset,
@@ -22,6 +23,7 @@ from fleet_cli.client.responses import (
     JobAccepted,
     Metric,
     Recorded,
+    RecordedAnswer,
     RetrainingFirings,
     RetrainingRules,
     Uploaded,
@@ -38,6 +40,18 @@ _LINES = TypeAdapter(list[dict[str, object]])
 def record_samples(domain: str, ndjson: bytes) -> Call[Recorded]:
     """Record training samples, lines {"prompt", "completion", "rating"?, "id"?}."""
     return Call("trainer", "POST", "/v1/samples", TypeAdapter(Recorded), {"domain": domain}, ndjson=ndjson)
+
+
+def recorded_answers(domain: str | None, limit: int) -> Call[list[RecordedAnswer]]:
+    """Recorded answers, newest first."""
+    query: Query = {"domain": domain, "limit": limit}
+    return Call("trainer", "GET", "/v1/answers", TypeAdapter(list[RecordedAnswer]), query, inside="answers")
+
+
+def answer_feedback(domain: str | None, state: str | None, limit: int) -> Call[list[AnswerFeedback]]:
+    """Feedback on answers and what became of it, newest first."""
+    query: Query = {"domain": domain, "state": state, "limit": limit}
+    return Call("trainer", "GET", "/v1/feedback", TypeAdapter(list[AnswerFeedback]), query, inside="feedback")
 
 
 def upload_data(domain: str, file: Path) -> Call[Uploaded]:

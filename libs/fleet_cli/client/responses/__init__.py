@@ -43,6 +43,7 @@ from fleet_cli.client.responses.registry import (
 from fleet_cli.client.responses.reply import Anything, Reply
 from fleet_cli.client.responses.router import Match, Route, RouteAnswer
 from fleet_cli.client.responses.trainer import (
+    AnswerFeedback,
     Attempt,
     BuildFault,
     BuildQueued,
@@ -57,6 +58,7 @@ from fleet_cli.client.responses.trainer import (
     JobAccepted,
     Metric,
     Recorded,
+    RecordedAnswer,
     RetrainingFiring,
     RetrainingFirings,
     RetrainingRules,
@@ -67,6 +69,7 @@ from fleet_cli.client.responses.trainer import (
 __all__ = [
     "Adapter",
     "Agreement",
+    "AnswerFeedback",
     "AnswerProvenance",
     "AnsweringAdapter",
     "Anything",
@@ -109,6 +112,7 @@ __all__ = [
     "Migration",
     "Provenance",
     "Recorded",
+    "RecordedAnswer",
     "Refusal",
     "Reply",
     "RetrainingFiring",

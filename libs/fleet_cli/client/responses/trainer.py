@@ -170,6 +170,38 @@ class Erasure(Reply):
     services: list[ErasedBy] = Field(default_factory=list)
 
 
+class RecordedAnswer(Reply):
+    """An answer that a domain's policy let be recorded."""
+
+    generation_id: str
+    domain: str
+    adapter_id: str
+    answer: str
+    answered_at: str
+
+
+class AnswerFeedback(Reply):
+    """Feedback on an answer: waiting for it, used, or unusable for a reason."""
+
+    generation_id: str
+    domain: str
+    rater: str
+    rating: int | None
+    correction: str
+    preferred_over: str
+    state: str
+    reason: str
+    given_at: str
+
+    @property
+    def summary(self) -> str:
+        """Its content in a few words."""
+        parts = [f"rating {self.rating}"] if self.rating is not None else []
+        parts += ["correction"] if self.correction else []
+        parts += [f"better than {self.preferred_over}"] if self.preferred_over else []
+        return ", ".join(parts)
+
+
 class RetrainingRules(Reply):
     """A domain's retraining rules, who set them and when."""
 

@@ -1,11 +1,11 @@
 """Which records become training data: every knob of every filter, with its range and what it does when left out."""
 
-from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from linear_regex import written_out
+from personal_data import PersonalKind
 from services.trainer.datasets.knobs import Knobs
 
 Text = Literal["prompt", "completion", "any"]
@@ -104,19 +104,6 @@ class GoldenOverlap(Knobs):
     """
 
     threshold: Annotated[float, Field(ge=0.5, le=0.95)] = 0.8
-
-
-class PersonalKind(StrEnum):
-    """What can be found by form and, for IBAN and card numbers, by checksum, in the order in which it is looked for.
-
-    Names and postal addresses have no form.
-    """
-
-    EMAIL = "email"
-    IBAN = "iban"
-    CARD = "card"
-    IP = "ip"
-    PHONE = "phone"
 
 
 class PersonalData(Knobs):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleet_events.v1 import FeedbackRecorded, PreferenceRecorded, SampleRecorded
+from fleet_events.v1 import FeedbackRecorded, GenerationRecorded, PreferenceRecorded, SampleRecorded
 from fleet_kit.db import Connection
 from services.trainer.datasets.consumer_barrier import settled
 from services.trainer.datasets.records import Kind, Record
@@ -15,7 +15,7 @@ from services.trainer.datasets.sources.source import Access, BoundedFile, Gather
 from services.trainer.datasets.store import live as live_store
 from services.trainer.datasets.worker.spec import InputFile
 
-_RECORDED = (SampleRecorded, FeedbackRecorded, PreferenceRecorded)
+_RECORDED = (SampleRecorded, GenerationRecorded, FeedbackRecorded, PreferenceRecorded)
 
 _SELECTS = {
     Kind.COMPLETION: live_store.select_completions,
@@ -30,8 +30,10 @@ class Live(Source):
 
     completion: samples that are not rated below `min_rating`. rated: rated samples. preference: recorded pairs, and
     those that different ratings of answers to one prompt imply. ranking: the differently rated answers to one prompt,
-    best first. For the last two `min_rating` is required of the best answer alone: the others are bad on purpose.
-    What was published before is there: a caller that records and then requests may expect it.
+    best first, and orders of three or more answers that people told by their preferences. For the last two `min_rating`
+    is required of the best answer alone, where it is rated: the others are bad on purpose. Feedback on answers that the
+    fleet recorded is among all of them. What was published before is there: a caller that records
+    and then requests may expect it.
     """
 
     kind: Literal["live"] = "live"

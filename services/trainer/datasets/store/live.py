@@ -3,11 +3,12 @@ searches: words that must all occur, "phrases", or, -not. Each is read in a quer
 read it again for every row."""
 
 from collections.abc import AsyncIterator
+from typing import cast
 
 import asyncpg
 
 from fleet_kit.db import Connection
-from services.trainer.datasets.records import Kind, Record, prompt_messages
+from services.trainer.datasets.records import Kind, Message, Record, Role, prompt_messages
 
 
 async def select_completions(
@@ -16,9 +17,8 @@ async def select_completions(
     """Samples that match and are not rated below the floor."""
     async for row in connection.cursor(
         """
-        select prompt, completion, rating, origin, source_id, array(
-            select distinct subject from subject_records where kind = 'sample' and record_id = sample_id order by 1
-        ) as subjects
+        select context, prompt, completion, rating, origin, source_id,
+            subjects_of('sample', array[sample_id], array[source_id]) as subjects
         from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
@@ -38,9 +38,8 @@ async def select_rated(
     """Rated samples that match, from the floor on."""
     async for row in connection.cursor(
         """
-        select prompt, completion, rating, origin, source_id, array(
-            select distinct subject from subject_records where kind = 'sample' and record_id = sample_id order by 1
-        ) as subjects
+        select context, prompt, completion, rating, origin, source_id,
+            subjects_of('sample', array[sample_id], array[source_id]) as subjects
         from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
@@ -63,20 +62,17 @@ async def select_preferences(
     """
     async for row in connection.cursor(
         """
-        select prompt, chosen, rejected, origin, array(
-            select distinct subject from subject_records
-            where kind = 'preference' and record_id = preference_id order by 1
-        ) as subjects
+        select context, prompt, chosen, rejected, origin, source_id,
+            subjects_of('preference', array[preference_id], array[source_id]) as subjects
         from preferences
         where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         union all
-        select better.prompt, better.completion, worse.completion, 'ratings', array(
-            select distinct subject from subject_records
-            where kind = 'sample' and record_id in (better.sample_id, worse.sample_id) order by 1
+        select better.context, better.prompt, better.completion, worse.completion, 'ratings', '', subjects_of(
+            'sample', array[better.sample_id, worse.sample_id], array[better.source_id, worse.source_id]
         )
         from samples better
         join samples worse on worse.domain = better.domain and worse.prompt = better.prompt
-            and worse.rating < better.rating
+            and worse.context = better.context and worse.rating < better.rating
         where better.domain = $1
           and ($2 = '' or better.document @@ (select websearch_to_tsquery('simple', $2)))
           and ($3::float8 is null or better.rating >= $3)
@@ -86,11 +82,13 @@ async def select_preferences(
         min_rating,
         prefetch=500,
     ):
+        completions = (row["chosen"], row["rejected"])
         yield Record(
             Kind.PREFERENCE,
-            prompt_messages(row["prompt"]),
-            (row["chosen"], row["rejected"]),
+            _prompt(row),
+            completions,
             origin=row["origin"],
+            source_id=row["source_id"],
             subjects=tuple(row["subjects"]),
         )
 
@@ -98,26 +96,27 @@ async def select_preferences(
 async def select_rankings(
     connection: Connection, domain: str, query: str, min_rating: float | None
 ) -> AsyncIterator[Record]:
-    """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts.
-
-    The floor is required of the best one.
+    """Prompts with two or more differently rated samples of which one matches; of equal ratings one sample counts. The
+    floor is required of the best one. And orders of three or more answers that people told by their preferences.
     """
     async for row in connection.cursor(
         """
         with apart as (
-            select distinct on (prompt, rating) prompt, completion, rating, document, sample_id from samples
-            where domain = $1 and rating is not null order by prompt, rating, sample_id
-        ), ranked as (
-            select prompt, array_agg(completion order by rating desc) as completions, array_agg(sample_id) as ids
-            from apart group by prompt
-            having count(*) >= 2
-               and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
-               and ($3::float8 is null or max(rating) >= $3)
+            select distinct on (context, prompt, rating)
+                context, prompt, completion, rating, document, sample_id, source_id
+            from samples
+            where domain = $1 and rating is not null order by context, prompt, rating, sample_id
         )
-        select prompt, completions, array(
-            select distinct subject from subject_records where kind = 'sample' and record_id = any(ids) order by 1
-        ) as subjects
-        from ranked
+        select context, prompt, array_agg(completion order by rating desc) as completions, 'ratings' as origin,
+            subjects_of('sample', array_agg(sample_id), array_agg(source_id)) as subjects
+        from apart group by context, prompt
+        having count(*) >= 2
+           and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
+           and ($3::float8 is null or max(rating) >= $3)
+        union all
+        select context, prompt, completions, 'preferred', subjects_of('ranking', array[]::text[], generation_ids)
+        from rankings
+        where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         """,
         domain,
         query,
@@ -126,17 +125,23 @@ async def select_rankings(
     ):
         yield Record(
             Kind.RANKING,
-            prompt_messages(row["prompt"]),
+            _prompt(row),
             tuple(row["completions"]),
-            origin="ratings",
+            origin=row["origin"],
             subjects=tuple(row["subjects"]),
         )
+
+
+def _prompt(row: asyncpg.Record) -> tuple[Message, ...]:
+    """What precedes the last question, as context alone, and the question."""
+    context = (Message(cast("Role", role), content) for role, content in row["context"])
+    return (*context, *prompt_messages(row["prompt"]))
 
 
 def _rated(kind: Kind, row: asyncpg.Record) -> Record:
     return Record(
         kind,
-        prompt_messages(row["prompt"]),
+        _prompt(row),
         (row["completion"],),
         rating=row["rating"],
         origin=row["origin"],

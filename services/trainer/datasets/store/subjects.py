@@ -5,13 +5,16 @@ from typing import Literal
 
 from fleet_kit.db import Connection
 
+RecordedKind = Literal["sample", "preference", "answer", "feedback"]
+"""What of a person is recorded; of answers and feedback the id is that of the answer."""
+
 
 @dataclass(frozen=True)
 class Recorded:
     """A record of a domain, and the message of a stream that it came in; over HTTP it came in none (sequence 0)."""
 
     domain: str
-    kind: Literal["sample", "preference", "feedback"]
+    kind: RecordedKind
     record_id: str
     stream: str = ""
     sequence: int = 0

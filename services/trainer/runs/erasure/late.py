@@ -1,21 +1,19 @@
 """Records that arrive about people, before and after those are forgotten."""
 
-from typing import Literal
-
 import structlog
 
 from fleet_events.topology import row_of
-from fleet_events.v1 import ErasureQueued, FeedbackRecorded, PreferenceRecorded, SampleRecorded
+from fleet_events.v1 import ErasureQueued, FeedbackRecorded, GenerationRecorded, PreferenceRecorded, SampleRecorded
 from fleet_kit.transaction import Transaction
-from services.trainer.datasets.store.subjects import Recorded
+from services.trainer.datasets.store.subjects import Recorded, RecordedKind
 from services.trainer.datasets.subjects import admit
 
 log = structlog.get_logger()
 
 
 async def admitted(
-    event: SampleRecorded | PreferenceRecorded | FeedbackRecorded,
-    kind: Literal["sample", "preference", "feedback"],
+    event: SampleRecorded | PreferenceRecorded | FeedbackRecorded | GenerationRecorded,
+    kind: RecordedKind,
     record_id: str,
     tx: Transaction,
 ) -> bool:

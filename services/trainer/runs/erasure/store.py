@@ -192,7 +192,12 @@ async def records_of(connection: Connection, subject: str, domain: str) -> list[
     rows = await connection.fetch(
         """
         select domain, kind, record_id, stream, sequence from subject_records
-        where subject = $1 and ($2 = '*' or domain = $2) order by kind, record_id, sequence
+        where subject = $1 and (
+            $2 = '*' or domain = $2
+            -- who rates an answer may not know its domain
+            or domain = '' and record_id in (select generation_id from answers where answers.domain = $2)
+        )
+        order by kind, record_id, sequence
         """,
         subject,
         domain,
@@ -200,27 +205,58 @@ async def records_of(connection: Connection, subject: str, domain: str) -> list[
     return [SubjectRecord(**dict(row)) for row in rows]
 
 
-async def delete_samples(connection: Connection, sample_ids: Sequence[str]) -> int:
-    status = await connection.execute("delete from samples where sample_id = any($1)", sample_ids)
-    return int(status.rsplit(maxsplit=1)[-1])
+async def delete_samples(connection: Connection, sample_ids: Sequence[str], generations: Sequence[str]) -> int:
+    """Delete samples by their ids, and those that came of answers."""
+    status = await connection.execute(
+        "delete from samples where sample_id = any($1) or source_id = any($2)", sample_ids, generations
+    )
+    return _count(status)
 
 
-async def delete_preferences(connection: Connection, preference_ids: Sequence[str]) -> int:
-    status = await connection.execute("delete from preferences where preference_id = any($1)", preference_ids)
-    return int(status.rsplit(maxsplit=1)[-1])
+async def delete_preferences(connection: Connection, preference_ids: Sequence[str], generations: Sequence[str]) -> int:
+    """Delete preferences by their ids, and those that came of answers."""
+    status = await connection.execute(
+        "delete from preferences where preference_id = any($1) or source_id = any($2)", preference_ids, generations
+    )
+    return _count(status)
 
 
-async def delete_records(connection: Connection, subject: str, domain: str) -> None:
+async def delete_rankings(connection: Connection, generations: Sequence[str]) -> int:
+    """Delete rankings that have one of these answers."""
+    return _count(await connection.execute("delete from rankings where generation_ids && $1::text[]", generations))
+
+
+async def delete_answers(connection: Connection, generations: Sequence[str]) -> int:
+    """Delete recorded answers."""
+    return _count(await connection.execute("delete from answers where generation_id = any($1)", generations))
+
+
+async def delete_feedback(connection: Connection, generations: Sequence[str]) -> int:
+    """Delete what people said of these answers."""
+    status = await connection.execute(
+        "delete from answer_feedback where generation_id = any($1) or preferred_over = any($1)", generations
+    )
+    return _count(status)
+
+
+async def delete_records(connection: Connection, subject: str, domain: str, generations: Sequence[str]) -> None:
     """Forget which records there were, those of other people in the same samples included."""
     await connection.execute(
         """
         delete from subject_records where (kind, record_id) in (
             select kind, record_id from subject_records where subject = $1 and ($2 = '*' or domain = $2)
-        ) and kind <> 'feedback' or subject = $1 and ($2 = '*' or domain = $2)
+        ) and kind in ('sample', 'preference') or subject = $1 and (
+            $2 = '*' or domain = $2 or domain = '' and record_id = any($3)
+        )
         """,
         subject,
         domain,
+        generations,
     )
+
+
+def _count(status: str) -> int:
+    return int(status.rsplit(maxsplit=1)[-1])
 
 
 async def datasets_to_scan(connection: Connection, domain: str, since: datetime | None) -> list[ScannedDataset]:

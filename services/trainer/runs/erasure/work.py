@@ -65,10 +65,10 @@ async def erase(erasure_id: str, work: LeasedTask, service: RunContext) -> None:
 
 async def _forget_late(erasure: Erasure, records: Sequence[SubjectRecord], tx: Transaction) -> None:
     """The registry gets feedback itself, and cannot know whom it is about."""
-    generations = _ids(records, "feedback")
+    generations = _ids(records, "answer", "feedback")
     for at in range(0, len(generations), IDS_A_PART):
         await tx.emit(_forgotten(erasure, generations[at : at + IDS_A_PART]), entity=erasure.erasure_id)
-    await store.delete_records(tx.connection, erasure.subject, erasure.domain)
+    await store.delete_records(tx.connection, erasure.subject, erasure.domain, generations)
 
 
 async def erase_frozen_since(service: RunContext) -> None:
@@ -127,20 +127,29 @@ async def _erase_rows(
     service: RunContext,
 ) -> None:
     connection = tx.connection
-    samples, preferences, generations = (_ids(records, kind) for kind in ("sample", "preference", "feedback"))
+    samples, preferences, answers = (_ids(records, kind) for kind in ("sample", "preference", "answer"))
+    generations = _ids(records, "answer", "feedback")
     datasets = [one.dataset_id for one in await store.removed_for(connection, f"erased: {erasure.erasure_id}")]
     adapters = await store.learned_from(connection, datasets)
     proof: dict[str, dict[str, object]] = {
-        "samples": {"count": await store.delete_samples(connection, samples), "sha256": _digest(samples)},
+        "samples": {
+            "count": await store.delete_samples(connection, samples, generations),
+            "sha256": _digest(samples),
+        },
         "preferences": {
-            "count": await store.delete_preferences(connection, preferences),
+            "count": await store.delete_preferences(connection, preferences, generations),
             "sha256": _digest(preferences),
         },
-        "feedback": {"count": len(generations), "sha256": _digest(generations)},
+        "rankings": {"count": await store.delete_rankings(connection, generations)},
+        "answers": {"count": await store.delete_answers(connection, answers), "sha256": _digest(answers)},
+        "feedback": {
+            "count": await store.delete_feedback(connection, generations),
+            "sha256": _digest(generations),
+        },
         "datasets": {"count": len(datasets), "sha256": _digest(datasets)},
         **{name: {"count": count} for name, count in counted.items()},
     }
-    await store.delete_records(connection, erasure.subject, erasure.domain)
+    await store.delete_records(connection, erasure.subject, erasure.domain, generations)
     await store.prove(connection, erasure.erasure_id, datasets=datasets, adapters=adapters, deleted=proof)
     await store.set_service(connection, erasure.erasure_id, service.name, "erased")
     parts = [generations[at : at + IDS_A_PART] for at in range(0, len(generations), IDS_A_PART)] or [[]]
@@ -179,8 +188,8 @@ async def _count(path: str, subject: str) -> int:
         return int(found)
 
 
-def _ids(records: Iterable[SubjectRecord], kind: str) -> list[str]:
-    return sorted({one.record_id for one in records if one.kind == kind})
+def _ids(records: Iterable[SubjectRecord], *kinds: str) -> list[str]:
+    return sorted({one.record_id for one in records if one.kind in kinds})
 
 
 def _digest(ids: Sequence[str]) -> str:
