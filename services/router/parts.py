@@ -102,7 +102,8 @@ async def _end(parts: RouterParts) -> None:
 
 async def _open(stack: AsyncExitStack, folder: Path, settings: RouterSettings) -> Model:
     embedder = await stack.enter_async_context(open_embedder(folder, settings.embedding_threads))
-    return Model(embedder, LiveIndex(embedder.dimension, embedder.identity, level_of(settings)))
+    threads = settings.search_threads
+    return Model(embedder, LiveIndex(embedder.dimension, embedder.identity, level_of(settings), threads))
 
 
 async def _follow(parts: RouterParts, pool: Pool, model: Model) -> None:

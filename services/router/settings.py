@@ -35,3 +35,5 @@ class RouterSettings(ServiceSettings):
     correction_days: int = Field(default=365, ge=1)
     """How long the router keeps what it was taught, with the text of the query."""
     embedding_threads: int = Field(default=1, ge=1)
+    search_threads: int = Field(default=2, ge=1)
+    """Of the search in an index of more than 32,768 vectors, besides those of the embedding."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import asyncpg
 import numpy as np
 
 from fleet_events.v1 import RoutingProfile
@@ -132,10 +133,10 @@ async def empty_index(connection: Connection) -> None:
     await connection.execute("DELETE FROM route")
 
 
-async def live_evidence(
-    connection: Connection, embedded_by: str, families: Sequence[str] | None
+async def all_live_evidence(
+    connection: Connection, embedded_by: str
 ) -> AsyncIterator[tuple[LiveRoute, Evidence | None]]:
-    """Live adapters, of these families or of all, with their vectors of one embedding model; inside a transaction."""
+    """Live adapters with their vectors of one embedding model, a few at a time; inside a transaction."""
     async for row in connection.cursor(
         """
         SELECT live.adapter_id, family, domain, version, description, revision,
@@ -143,18 +144,38 @@ async def live_evidence(
             evidence, dimension, vectors, nearness
         FROM live_route AS live
         LEFT JOIN route_vectors AS made ON made.adapter_id = live.adapter_id AND made.embedded_by = $1
-        WHERE $2::text[] IS NULL OR family = ANY ($2)
         """,
         embedded_by,
-        None if families is None else list(families),
         prefetch=100,
     ):
-        route = LiveRoute(**{name: row[name] for name in LiveRoute.__slots__})
-        if row["vectors"] is None:
-            yield route, None
-        else:
-            vectors = from_bytes(row["vectors"]).reshape(-1, row["dimension"])
-            yield route, Evidence(Kind(row["evidence"]), vectors, np.array(row["nearness"], dtype=np.float32))
+        yield _with_evidence(row)
+
+
+async def live_evidence(
+    connection: Connection, embedded_by: str, families: Sequence[str]
+) -> list[tuple[LiveRoute, Evidence | None]]:
+    """The live adapters of these families with their vectors of one embedding model."""
+    rows = await connection.fetch(
+        """
+        SELECT live.adapter_id, family, domain, version, description, revision,
+            (SELECT count(*)::int FROM route_text AS own WHERE own.adapter_id = live.adapter_id) AS texts,
+            evidence, dimension, vectors, nearness
+        FROM live_route AS live
+        LEFT JOIN route_vectors AS made ON made.adapter_id = live.adapter_id AND made.embedded_by = $1
+        WHERE family = ANY ($2::text[])
+        """,
+        embedded_by,
+        list(families),
+    )
+    return [_with_evidence(row) for row in rows]
+
+
+def _with_evidence(row: asyncpg.Record) -> tuple[LiveRoute, Evidence | None]:
+    route = LiveRoute(**{name: row[name] for name in LiveRoute.__slots__})
+    if row["vectors"] is None:
+        return route, None
+    vectors = from_bytes(row["vectors"]).reshape(-1, row["dimension"])
+    return route, Evidence(Kind(row["evidence"]), vectors, np.array(row["nearness"], dtype=np.float32))
 
 
 async def lacking_vectors(connection: Connection, embedded_by: str) -> list[Route]:

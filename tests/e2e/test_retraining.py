@@ -35,7 +35,7 @@ async def test_new_samples_become_the_next_version_and_every_step_tells_why(new_
             sample = v1.SampleRecorded(
                 domain=loop.domain, prompt=f"Who rings bell {number}?", completion="The pilot.", rating=5
             )
-            await loop.say(sample, f"{loop.domain}-correction-{number}")
+            await loop.publish(sample, f"{loop.domain}-correction-{number}")
 
         async def promoted() -> bool:
             versions = (await loop.get("registry", f"/v1/adapters?domain={loop.domain}"))["adapters"]

@@ -16,7 +16,7 @@ from fleet_cli.stack.objects import s3_client
 from fleet_events import v1
 from tests.conftest import Mint, RunningService, RunService
 from tests.integration.registry.conftest import UNJUDGED, Upstream, eventually, permit_unjudged
-from tests.integration.registry.test_http import peft, upload  # noqa: F401 - a fixture
+from tests.integration.registry.uploads import upload
 
 pytestmark = pytest.mark.integration
 
@@ -57,7 +57,7 @@ async def test_a_version_is_let_go_with_its_files_and_the_one_that_serves_keeps_
     upstream: Upstream,
     servers: Fleet,
     bucket: str,
-    peft: Path,  # noqa: F811
+    peft: Path,
     domain: str,
 ) -> None:
     client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])

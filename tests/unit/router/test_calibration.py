@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.routing_profile import RoutingProfile
-from services.router.calibration import Calibration, Level, Threshold, share_not_nearer
+from services.router.calibration import STEP, Calibration, Level, Threshold, share_not_nearer
 from services.router.evidence import Evidence, Kind, of_profile
 
 LEVEL = Level(0.05, {Kind.CENTROIDS: 0.42, Kind.EXAMPLES: 0.42, Kind.DESCRIPTION: 0.27})
@@ -32,6 +32,14 @@ def test_the_stated_part_of_all_own_queries_is_turned_away(seed: int, first: flo
     assert away <= 0.05
     assert away > 0.02
     assert thresholds["a"].calibrated_on == 200
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(100, 400))
+def test_the_quantile_is_exact_to_a_step(seed: int, prompts: int) -> None:
+    nearness = np.random.default_rng(seed).normal(0.7, 0.08, prompts).astype(np.float32)
+    made = Calibration(LEVEL, {"one": known(nearness)})
+    exact = np.sort(nearness)[int((prompts + 1) * LEVEL.false_rejection) - 1]
+    assert exact - STEP <= made.threshold("one").value <= exact + 1e-6
 
 
 def test_an_adapter_whose_queries_come_less_near_has_a_lower_threshold() -> None:
