@@ -101,24 +101,21 @@ def _first_version(session: Session, story: Story, golden: str) -> str:
 
 
 def converse(session: Session, story: Story, model: str) -> int:
-    """Users ask about the gap, rate each answer and correct the wrong ones; how many they corrected."""
-    corrections: list[dict[str, object]] = []
+    """Users send questions about the gap, rate each answer and correct the wrong ones; how many they corrected."""
+    corrected = 0
     for number, (question, right) in enumerate(story.questions):
-        answer_id, known = ask_and_rate(session, model, question, right, f"user-{number}")
-        if not known:
-            corrections.append({"prompt": question, "completion": right, "rating": GOOD, "id": answer_id})
-    session.note(f"users sent {len(story.questions)} questions about the gap and corrected {len(corrections)} answers")
-    if corrections:
-        session.client.call(calls.record_samples(story.domain, to_ndjson(corrections)))
-    return len(corrections)
+        corrected += not rate(session, model, question, right, f"user-{number}")
+    session.note(f"users sent {len(story.questions)} questions about the gap and corrected {corrected} answers")
+    return corrected
 
 
-def ask_and_rate(session: Session, model: str, question: str, right: str, user: str) -> tuple[str, bool]:
-    """One question of one user, who rates the answer; the answer's id, and whether it was the handbook's."""
+def rate(session: Session, model: str, question: str, right: str, user: str) -> bool:
+    """One question of one user, who rates the answer, and corrects it unless it is the handbook's; whether it is."""
     answer = session.client.call(calls.chat(model, question, max_tokens=ANSWER_TOKENS, user=user))
     known = " ".join(answer.text.split()) == right
-    session.client.call(calls.feedback(answer.id, GOOD if known else BAD, ""))
-    return answer.id, known
+    correction = None if known else right
+    session.client.call(calls.feedback(answer.id, GOOD if known else BAD, correction=correction, subject=user))
+    return known
 
 
 def _fired(session: Session, domain: str) -> RetrainingFiring | None:
@@ -155,7 +152,7 @@ class _Rollout:
             raise FleetError(f"{second.adapter_id} was rolled back; `lorafleet adapters rollout {family}` shows why")
         for _ in range(USERS_AT_ONCE if rollout is not None else 0):
             question, right = self.story.questions[self.users % len(self.story.questions)]
-            ask_and_rate(self.session, family, question, right, f"later-user-{self.users}")
+            rate(self.session, family, question, right, f"later-user-{self.users}")
             self.users += 1
         return None
 

@@ -82,6 +82,15 @@ async def test_new_preferences_count_for_rules_that_train_on_preferences(domain:
     assert "2 usable samples are new" in fired["reason"]
 
 
+async def test_prompts_with_different_ratings_count_for_rules_that_train_on_rankings(domain: Domain) -> None:
+    await domain.set(new_samples={"at_least": 3}, training={"objective": "ranking", "hyperparameters": QUICK})
+    await domain.bench.record(rated(domain.name, 8, 5.0))
+    worse = [{**one, "completion": "No idea.", "rating": 1} for one in rated(domain.name, 3, 1.0)]
+    await domain.bench.record(worse)
+    (fired,) = await domain.fired()
+    assert "3 usable samples are new" in fired["reason"]
+
+
 async def test_fallen_ratings_of_the_active_version_wait_for_new_data_and_then_fire(domain: Domain) -> None:
     bench = domain.bench
     adapter_id = await domain.activate()
