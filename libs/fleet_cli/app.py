@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet_cli.commands import chat, demo, demo_loop, provision, status, up
+from fleet_cli.commands import chat, demo, demo_loop, keeping, provision, status, up
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
 from fleet_cli.commands.answers import answers
@@ -26,7 +26,16 @@ root = CommandGroup(
     "Run the whole life of LoRA adapters: data, train, register, evaluate, approve, serve, feedback.", completion=True
 )
 
-for add in (up.add, status.add, provision.add, lifecycle_commands.add_train, chat.add, demo.add, demo_loop.add):
+for add in (
+    up.add,
+    status.add,
+    provision.add,
+    lifecycle_commands.add_train,
+    chat.add,
+    demo.add,
+    demo_loop.add,
+    keeping.add_gc,
+):
     add(root)
 for group, name in (
     (lifecycle, "lifecycle"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fleet_cli.client.responses import AnswerProvenance, Provenance
+from fleet_cli.past import version_lines
 
 ELSEWHERE = "unknown, it was trained elsewhere"
 """What was trained here has both links from its registration on."""
@@ -45,10 +46,16 @@ def answer_lines(found: AnswerProvenance) -> list[str]:
         "routed": found.routed,
         "fallback": found.fallback,
     }
+    then = [
+        line
+        for one in found.adapters
+        if one.when_answered
+        for line in ("", f"{one.adapter_id} at that time", *version_lines(one.when_answered))
+    ]
     chains = [line for one in found.adapters for chain in one.chain for line in ("", *lines(chain))]
     unknown = [*(text for one in found.adapters for text in one.unknown), *found.unknown]
     head = [found.generation_id, *(f"  → {name:<14} {text}" for name, text in shown.items() if text)]
-    return [*head, *chains, "", *(f"  ? {text}" for text in unknown)]
+    return [*head, *then, *chains, "", *(f"  ? {text}" for text in unknown)]
 
 
 def breaks(chain: Provenance) -> list[str]:

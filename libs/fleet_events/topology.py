@@ -16,6 +16,7 @@ __all__ = [
     "DATA",
     "DEAD_STREAM",
     "DEAD_SUBJECTS",
+    "ERASABLE",
     "FACTS",
     "MAX_BUILDS",
     "MAX_EVENT_BYTES",
@@ -89,6 +90,8 @@ ANSWERS = Stream(
 """Apart from what inference reports: a full one ends the recording of answers and nothing else, and what people wrote
 is gone from the bus within days."""
 STREAMS = (FACTS, DATA, SERVING, ANSWERS)
+ERASABLE = {"trainer": (DATA.name, ANSWERS.name, DEAD_STREAM)}
+"""Streams from which a service may delete single messages: those that hold what people wrote."""
 STREAM = FACTS.name
 
 
@@ -178,6 +181,10 @@ TOPOLOGY: tuple[Row, ...] = (
         ("trainer",),
         (replace(_long("trainer"), workers=MAX_BUILDS),),
     ),
+    # A ticket too. What is erased is in the trainer's database: the bus never names the person.
+    Row(v1.ErasureQueued, "lorafleet.v1.data.erasure_queued", ("trainer",), (_long("trainer"),)),
+    Row(v1.SubjectForgotten, "lorafleet.v1.data.subject_forgotten", ("trainer",), (Consumer("registry"),)),
+    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry",), (Consumer("trainer"),)),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
     # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask
@@ -238,6 +245,14 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(v1.CanaryAdvanced, "lorafleet.v1.adapter.canary_advanced", ("registry",), followed_by=("inference",)),
     Row(v1.CanaryRolledBack, "lorafleet.v1.adapter.canary_rolled_back", ("registry",), followed_by=("inference",)),
     Row(v1.UpdateRecommended, "lorafleet.v1.adapter.update_recommended", ("registry",)),
+    Row(
+        v1.AdapterReleased,
+        "lorafleet.v1.adapter.released",
+        ("registry",),
+        (Consumer("trainer"),),
+        followed_by=("inference",),
+    ),
+    Row(v1.AdapterHeld, "lorafleet.v1.adapter.held", ("registry",)),
     Row(
         v1.AdapterLoaded,
         "lorafleet.v1.serving.adapter_loaded",

@@ -619,6 +619,36 @@ class AdapterRolledBack(Event):
     reason: str = ""
 
 
+class AdapterReleased(Event):
+    """The files of a version may be deleted: it is never approved, activated or trained further again. Only its entries
+    and digests stay."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterReleased"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    job_id: str = ""
+    """The training that made it; empty for an upload."""
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
+class AdapterHeld(Event):
+    """Somebody keeps a version from being released, or no longer does."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AdapterHeld"
+
+    adapter_id: Annotated[str, Field(min_length=1)]
+    family: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    revision: Int64 = 0
+    held: Bool = False
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
 class PolicyChanged(Event):
     """A domain's policy was set: what other services need to know of it."""
 
@@ -803,6 +833,8 @@ class SampleRecorded(Event):
     """0 to 5 where it was rated."""
     origin: str = ""
     """Where it comes from."""
+    subject: Annotated[str, Field(max_length=512)] = ""
+    """Person whom the sample is about, as the sender names them: `lorafleet data forget` finds it by this."""
 
 
 class PreferenceRecorded(Event):
@@ -816,6 +848,8 @@ class PreferenceRecorded(Event):
     chosen: Annotated[str, Field(min_length=1)]
     rejected: Annotated[str, Field(min_length=1)]
     origin: str = ""
+    subject: Annotated[str, Field(max_length=512)] = ""
+    """Person whom it is about, as the sender names them."""
 
 
 class FeedbackRecorded(Event):
@@ -910,6 +944,50 @@ class DatasetFrozen(Event):
     dataset: Dataset
     build_id: str = ""
     """The build that made it; empty where a job did."""
+
+
+class ErasureQueued(Event):
+    """A person's records wait to be erased by one of the trainer's workers."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.ErasureQueued"
+
+    erasure_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    """"*" is every domain."""
+
+
+class SubjectForgotten(Event):
+    """The trainer has erased a person's records: every service erases what it holds of these ids. It never names the person."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.SubjectForgotten"
+
+    erasure_id: Annotated[str, Field(min_length=1)]
+    domain: Annotated[str, Field(min_length=1)]
+    """"*" is every domain."""
+    subject_digest: Annotated[str, Field(min_length=1)]
+    """Keyed digest of the person's name; the key never leaves the trainer."""
+    generation_ids: tuple[str, ...] = ()
+    """Answers and feedback of the person; of many ids a part of them."""
+    adapter_ids: tuple[str, ...] = ()
+    """Versions that learned from the person's records, in the first part alone."""
+    retire: Bool = False
+    """Whether these versions are to be rejected."""
+    part: Int32 = 0
+    """Counts from 1 to `parts`; 0 where a record arrived after the erasure."""
+    parts: Int32 = 0
+    by: Annotated[str, Field(min_length=1)]
+
+
+class SubjectErased(Event):
+    """A service has erased what it held of a forgotten person."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.SubjectErased"
+
+    erasure_id: Annotated[str, Field(min_length=1)]
+    service: Annotated[str, Field(min_length=1)]
+    deleted: Int64 = 0
+    """Rows that were deleted for this part."""
+    part: Int32 = 0
 
 
 class EvaluationRequested(Event):
@@ -1209,8 +1287,10 @@ class TrainingCancelled(Event):
 EVENTS: tuple[type[Event], ...] = (
     AdapterActivated,
     AdapterDeactivated,
+    AdapterHeld,
     AdapterLoaded,
     AdapterRegistered,
+    AdapterReleased,
     AdapterRolledBack,
     AdapterUnloaded,
     Approved,
@@ -1219,6 +1299,7 @@ EVENTS: tuple[type[Event], ...] = (
     CanaryStarted,
     DatasetFrozen,
     DatasetQueued,
+    ErasureQueued,
     EvaluationFailed,
     EvaluationRequested,
     EvaluationScored,
@@ -1233,6 +1314,8 @@ EVENTS: tuple[type[Event], ...] = (
     Rejected,
     ReviewRequested,
     SampleRecorded,
+    SubjectErased,
+    SubjectForgotten,
     TrainingCancelled,
     TrainingCompleted,
     TrainingFailed,

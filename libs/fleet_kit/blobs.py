@@ -8,8 +8,9 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,7 @@ __all__ = ["BlobRef", "Blobs", "FoundObject"]
 
 BlobRef = Blob
 CHUNK = 1024 * 1024
+PAGE = 1000
 T = TypeVar("T")
 
 
@@ -36,6 +38,7 @@ class FoundObject:
     key: str
     bytes: int
     etag: str
+    modified: datetime
 
 
 class Blobs:
@@ -81,6 +84,21 @@ class Blobs:
         """Objects whose names begin with `prefix`, in the order of names; the service must be allowed to list there."""
         return await asyncio.to_thread(self._find, prefix, at_most)
 
+    async def pages(self, kind: str) -> AsyncIterator[list[FoundObject]]:
+        """All objects of one kind of this service, in the order of names, a page at a time."""
+        prefix, last = f"{self._service}/{kind}/", ""
+        while page := await asyncio.to_thread(self._find, prefix, PAGE, last):
+            yield page
+            last = page[-1].key
+
+    def uri(self, key: str) -> str:
+        """How a reference names the object."""
+        return f"s3://{self._bucket}/{key}"
+
+    async def delete_unchanged(self, found: FoundObject) -> bool:
+        """Remove an object of this service unless it was written again since it was listed; whether it is gone."""
+        return await asyncio.to_thread(self._delete_unchanged, found)
+
     async def fetch_object(self, key: str, to: Path) -> Path:
         """Stream an object that is not named by its digest to a file; raises `BlobMissing`."""
 
@@ -96,9 +114,25 @@ class Blobs:
         # Not empty: some stores keep an object without content where there is still room.
         await asyncio.to_thread(self._prober.put_object, self._bucket, key, io.BytesIO(b"ready"), 5)
 
-    def _find(self, prefix: str, at_most: int) -> list[FoundObject]:
-        found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
-        return [FoundObject(one.object_name, one.size or 0, one.etag or "") for one in islice(found, at_most)]
+    def _find(self, prefix: str, at_most: int, after: str = "") -> list[FoundObject]:
+        found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True, start_after=after or None)
+        return [
+            FoundObject(one.object_name, one.size or 0, one.etag or "", one.last_modified or datetime.now(UTC))
+            for one in islice(found, at_most)
+        ]
+
+    def _delete_unchanged(self, found: FoundObject) -> bool:
+        try:
+            now = self._client.stat_object(self._bucket, found.key)
+        except S3Error as error:
+            if error.code in {"NoSuchKey", "NoSuchBucket"}:
+                return False
+            raise
+        # A stat tells whole seconds, a listing may tell more.
+        if now.last_modified is None or now.last_modified.replace(microsecond=0) > found.modified:
+            return False
+        self._client.remove_object(self._bucket, found.key)
+        return True
 
     def _put(self, kind: str, data: bytes | Path, content_type: str) -> Blob:
         digest = _digest(data)

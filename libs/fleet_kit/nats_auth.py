@@ -1,7 +1,8 @@
 """NATS accounts and users, and what each may publish and subscribe to, made from the topology table.
 
 A service may publish its own events, take from its own durables, dead-letter what it cannot handle, and write and
-watch its own key-value buckets. `admin` operates the bus.
+watch its own key-value buckets; the trainer may also delete single messages of the streams that hold what people wrote.
+`admin` operates the bus.
 
 `upstream` has an account of its own that imports the subjects the table lets upstream publish, and nothing else. A
 server checks no permission for the reply subject of a message, and JetStream publishes its PubAck there: in one
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from fleet_events.buckets import BUCKETS
 from fleet_events.topology import (
     DEAD_STREAM,
+    ERASABLE,
     SERVICES,
     STREAM,
     STREAMS,
@@ -51,12 +53,14 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
     looked_at = (*(stream.name for stream in STREAMS), DEAD_STREAM)
     publish = [*published_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user)]
     publish += [f"$JS.API.STREAM.INFO.{name}" for name in looked_at]
+    for stream in ERASABLE.get(user, ()):
+        publish += [f"$JS.API.STREAM.MSG.DELETE.{stream}", f"$JS.API.DIRECT.GET.{stream}"]
     for row, consumer in consumers_of(user):
-        durable, stream = durable_name(consumer, row), row.stream.name
+        durable, source = durable_name(consumer, row), row.stream.name
         publish += [
-            f"$JS.API.CONSUMER.INFO.{stream}.{durable}",
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
-            f"$JS.ACK.{stream}.{durable}.>",
+            f"$JS.API.CONSUMER.INFO.{source}.{durable}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{source}.{durable}",
+            f"$JS.ACK.{source}.{durable}.>",
         ]
     if followed := followed_by(user).subjects:
         publish += [

@@ -4,7 +4,7 @@ Owns nothing durable: an adapter cache, loaded slots, and a projection of the re
 
 Publishes FeedbackRecorded, GenerationRecorded, AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
 Follows AdapterRegistered, Approved, Rejected, AdapterActivated, AdapterDeactivated, PolicyChanged, CanaryStarted,
-CanaryAdvanced, CanaryRolledBack.
+CanaryAdvanced, CanaryRolledBack, AdapterReleased.
 
 A request's way: `api` → `generation` (who answers: `resolution`, `catalogue`) → a lease of `slots` → `backend`.
 An adapter's way: `projection` → `policies` → `slots` → `loading`. Other processes: `replicas`, `vllm`.

@@ -15,6 +15,7 @@ from fleet_events.v1 import (
     AdapterActivated,
     AdapterDeactivated,
     AdapterRegistered,
+    AdapterReleased,
     Approved,
     CanaryAdvanced,
     CanaryRolledBack,
@@ -24,7 +25,7 @@ from fleet_events.v1 import (
 )
 from services.inference.rollouts import Assignment, FamilyRollout, RolloutEvent, assign
 
-VersionEvent = AdapterRegistered | Approved | Rejected | AdapterActivated | AdapterDeactivated
+VersionEvent = AdapterRegistered | Approved | Rejected | AdapterActivated | AdapterDeactivated | AdapterReleased
 CatalogueEvent = VersionEvent | RolloutEvent
 NEVER = -1
 
@@ -89,7 +90,7 @@ class Catalogue:
                 # The digest decides between two of one revision, so that the order cannot.
                 approved, sha256 = max((held.approved, held.approved_sha256), (event.revision, event.artifact_sha256))
                 new = replace(held, approved=approved, approved_sha256=sha256)
-            case Rejected():
+            case Rejected() | AdapterReleased():  # what is released has no files any more: it serves as little
                 held = self._held(event.adapter_id, event.family, event.domain)
                 new = replace(held, rejected=max(held.rejected, event.revision))
             case AdapterDeactivated():

@@ -1,8 +1,8 @@
 """Registry: owns families, versions, provenance, approval, activation, the audit trail, usage and feedback counters.
 
-Publishes TrainingRequested, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated,
+Publishes SubjectErased, TrainingRequested, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated,
 AdapterDeactivated, AdapterRolledBack, PolicyChanged, CanaryStarted, CanaryAdvanced, CanaryRolledBack,
-UpdateRecommended.
-Consumes FeedbackRecorded, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored, EvaluationFailed,
-AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
+UpdateRecommended, AdapterReleased, AdapterHeld.
+Consumes FeedbackRecorded, SubjectForgotten, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored,
+EvaluationFailed, AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
 """

@@ -68,6 +68,8 @@ class AdapterView(View):
     decided_by: str
     decided_at: datetime | None
     decision_reason: str
+    held: bool = Field(default=False, description="Its files are kept, whatever the retention rules let go")
+    released_at: datetime | None = Field(default=None, description="Since when its files may be deleted")
 
     @classmethod
     def of(cls, adapter: Adapter) -> Self:
@@ -224,6 +226,8 @@ def _summary(adapter: Adapter) -> dict[str, Any]:
         "decided_by": adapter.decided_by,
         "decided_at": adapter.decided_at,
         "decision_reason": adapter.decision_reason,
+        "held": adapter.held,
+        "released_at": adapter.released_at,
     }
 
 

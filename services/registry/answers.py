@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -14,6 +15,7 @@ from services.registry.parts import ThisService
 from services.registry.provenance import Provenance
 from services.registry.store import usage, versions
 from services.registry.store.answers import AnsweredWith
+from services.registry.timeline.history import History
 
 router = APIRouter(prefix="/answers")
 
@@ -26,11 +28,11 @@ async def get_answer_provenance(
 ) -> AnswerProvenance:
     async with service.db.acquire(timeout=5) as connection:
         answer = await visible_answer(connection, generation_id, caller, service.settings.answers_kept_days)
-        adapters = [await _followed(connection, one) for one in answer.adapters]
+        adapters = [await _followed(connection, one, answer.answered_at) for one in answer.adapters]
     return AnswerProvenance.of(answer, adapters)
 
 
-async def _followed(connection: Connection, given: AnsweredWith) -> AnsweringAdapter:
+async def _followed(connection: Connection, given: AnsweredWith, answered_at: datetime) -> AnsweringAdapter:
     ancestry, missing = await _ancestry(connection, given.adapter_id)
     chain = [
         Provenance.of(
@@ -41,7 +43,12 @@ async def _followed(connection: Connection, given: AnsweredWith) -> AnsweringAda
         )
         for adapter in ancestry
     ]
-    return AnsweringAdapter.of(given, ancestry, chain, missing)
+    when_answered = None
+    if ancestry:
+        submission = ancestry[0].submission
+        history = await History.read(connection, submission.family, submission.domain)
+        when_answered = history.version_at(given.adapter_id, answered_at)
+    return AnsweringAdapter.of(given, ancestry, chain, missing, when_answered)
 
 
 async def _ancestry(connection: Connection, adapter_id: str) -> tuple[list[Adapter], str]:

@@ -12,7 +12,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import answers, decisions, own_metrics, upload
+from services.registry import answers, decisions, keeping_api, own_metrics, upload
 from services.registry.access import Admin, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView
 from services.registry.comparing import api as comparing
@@ -29,6 +29,7 @@ from services.registry.rollout import endpoint as rollouts
 from services.registry.rollout.rules import InvalidRules
 from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
 from services.registry.store import listing, usage, versions
+from services.registry.timeline import endpoint as timeline
 from services.registry.transition import Act, AuditEntry
 from services.registry.updating import api as updating
 
@@ -40,6 +41,8 @@ router.include_router(comparing.router)
 router.include_router(own_metrics.router)
 router.include_router(updating.router)
 router.include_router(migrating.router)
+router.include_router(timeline.router)
+router.include_router(keeping_api.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")

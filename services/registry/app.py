@@ -13,6 +13,7 @@ from fleet_kit.service import create_app, serve
 from services.registry import api
 from services.registry.answer_retention import forget_old
 from services.registry.base_models import BaseModels
+from services.registry.garbage import collect_now_and_then
 from services.registry.handlers import handlers
 from services.registry.imports.guard import Hosts
 from services.registry.imports.hub import Hub
@@ -32,6 +33,7 @@ async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     models = BaseModels(settings.pinned, Inspector(Bounds.of(settings)), settings.max_rank)
     background = [asyncio.create_task(work) for work in (models.read_all(), forget_old(service), watch(service))]
     background.append(asyncio.create_task(follow_base_models(service)))
+    background.append(asyncio.create_task(collect_now_and_then(service)))
     service.extra_checks["base_models"] = models.ready
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     try:

@@ -1,8 +1,10 @@
-"""What a human needs to approve a version: a score, or the domain's permission to do without. Pure."""
+"""What an approval needs: a score, or the domain's permission to do without; and what a decision was made on. Pure."""
 
 from __future__ import annotations
 
-from services.registry.family import Adapter
+from dataclasses import asdict
+
+from services.registry.family import Adapter, Evaluation
 from services.registry.policy import Policy
 from services.registry.transition import NotAllowed
 
@@ -24,3 +26,9 @@ def check_evaluated(adapter: Adapter, policy: Policy, *, without_evaluation: boo
             f"{adapter.adapter_id} first, or have an admin set `allow_approval_without_evaluation`",
             "without_evaluation",
         )
+
+
+def grounds(evaluation: Evaluation | None, policy: Policy | None) -> dict[str, object]:
+    """What a decision is made on, for the audit trail: policies change, and defaults with the release."""
+    on: dict[str, object] = {"evaluation_id": evaluation.evaluation_id} if evaluation else {}
+    return on | ({"policy": asdict(policy)} if policy else {})

@@ -54,8 +54,8 @@ async def approve(adapter_id: str, body: Approval, caller: Approver, service: Th
 async def reject(
     adapter_id: str, body: Reason, caller: Approver, service: ThisService, response: Response
 ) -> WithdrawnAdapter:
-    def transition(family: Family, act: Act, _policy: Policy) -> Change:
-        return domain.reject(family, adapter_id, act)
+    def transition(family: Family, act: Act, policy: Policy) -> Change:
+        return domain.reject(family, adapter_id, act, policy=policy)
 
     details = await _decide(service, adapter_id, caller, body.reason, transition)
     return await _withdrawn(service, details, row_of(v1.Rejected), response)
@@ -89,12 +89,12 @@ async def _decide(
     *,
     updates: bool = False,
 ) -> AdapterDetails:
-    act = Act(caller.subject, datetime.now(UTC), reason)
     async with service.transaction() as tx:
         adapter = await visible(tx.connection, adapter_id, caller)
         submission = adapter.submission
         family = await repository.lock(tx, submission.domain, submission.method)
         policy = await versions.find_policy(tx.connection, submission.domain)
+        act = Act(caller.subject, datetime.now(UTC), reason)  # once it is its turn: the trail is in the order of times
         try:
             change = transition(family, act, policy)
         except NotAllowed as error:

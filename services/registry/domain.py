@@ -13,6 +13,7 @@ from datetime import datetime
 from fleet_events import Event, v1
 from services.registry import approval
 from services.registry.family import Adapter, Evaluation, Family, Status, Submission, adapter_id
+from services.registry.keeping import check_kept, existing
 from services.registry.policy import Decision, Policy, decide
 from services.registry.rollout import transitions as rollouts
 from services.registry.transition import (
@@ -24,7 +25,6 @@ from services.registry.transition import (
     JobReused,
     NotAllowed,
     NotTheArtifact,
-    UnknownAdapter,
 )
 
 PIPELINE = "automated-pipeline"
@@ -76,7 +76,7 @@ def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Polic
     A score for other bytes is refused (NotTheArtifact). A score that is older than the one held is kept as history
     and decides nothing. The caller sees to it that one evaluation is scored once.
     """
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     if evaluation.artifact_sha256 != adapter.artifact_sha256:
         raise NotTheArtifact(adapter, evaluation.artifact_sha256, f"evaluation {evaluation.evaluation_id}")
     held = adapter.evaluation
@@ -94,9 +94,9 @@ def score(family: Family, adapter_id: str, evaluation: Evaluation, policy: Polic
         case Decision.APPROVE:
             change = approve(family, adapter_id, act, policy, on=evaluation)
         case Decision.REJECT:
-            change = reject(family, adapter_id, act, on=evaluation)
+            change = reject(family, adapter_id, act, on=evaluation, policy=policy)
         case Decision.REVIEW:
-            change = _ask_a_human(family, scored, act, evaluation)
+            change = _ask_a_human(family, scored, act, evaluation, policy)
     return replace(change, evaluation=evaluation)
 
 
@@ -119,11 +119,12 @@ def approve(
         NotAllowed: it was rejected; it is one's own training and the policy forbids that; it has no score, and
             `without_evaluation` was not set or the policy does not permit it.
     """
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     if adapter.status is Status.APPROVED:
         return Change(family, adapter_id=adapter_id)
     if adapter.status is Status.REJECTED:
         raise NotAllowed(f"{adapter_id} was rejected ({adapter.decision_reason}); register a new version instead")
+    check_kept(adapter)
     if policy.forbid_own_approval and act.by == adapter.submission.by:
         raise NotAllowed(f"{adapter_id} was made by {act.by}, whose own approval this domain's policy does not accept")
     if on is None:
@@ -143,6 +144,7 @@ def approve(
     )
     after = _decided(adapter, Status.APPROVED, act, on)
     noted: dict[str, object] = {} if evaluation else {"without_evaluation": True}
+    noted |= approval.grounds(evaluation, policy)
     change = _announce(family, approved, act, "approved", before=adapter, after=after, noted=noted)
     serving = family.active
     if policy.activate_on_approval and (serving is None or serving.version < adapter.version):
@@ -156,13 +158,15 @@ def take_over(family: Family, adapter_id: str, policy: Policy, act: Act) -> Chan
     return by_rollout or activate(family, adapter_id, act)
 
 
-def reject(family: Family, adapter_id: str, act: Act, on: Evaluation | None = None) -> Change:
+def reject(
+    family: Family, adapter_id: str, act: Act, on: Evaluation | None = None, policy: Policy | None = None
+) -> Change:
     """The version must not serve, now or ever; an approved one loses its approval and stops serving."""
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     if adapter.status is Status.REJECTED:
         return Change(family, adapter_id=adapter_id)
     change = deactivate(family, adapter_id, act)
-    adapter = _find(change.family, adapter_id)
+    adapter = existing(change.family, adapter_id)
     evaluation = on or adapter.evaluation
     rejected = v1.Rejected(
         adapter_id=adapter_id,
@@ -175,7 +179,8 @@ def reject(family: Family, adapter_id: str, act: Act, on: Evaluation | None = No
         evaluation_id=evaluation.evaluation_id if evaluation else "",
     )
     after = _decided(adapter, Status.REJECTED, act, on)
-    return change.then(_announce(change.family, rejected, act, "rejected", before=adapter, after=after))
+    noted = approval.grounds(evaluation, policy)
+    return change.then(_announce(change.family, rejected, act, "rejected", before=adapter, after=after, noted=noted))
 
 
 def activate(family: Family, adapter_id: str, act: Act, evidence: rollouts.Found = ()) -> Change:
@@ -184,9 +189,10 @@ def activate(family: Family, adapter_id: str, act: Act, evidence: rollouts.Found
     Its rollout is completed by that, with this evidence; one of another candidate is rolled back. Going back to a lower
     version is published as AdapterRolledBack too. Raises NotAllowed unless it is approved.
     """
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     if adapter.status is not Status.APPROVED:
         raise NotAllowed(f"{adapter_id} is {adapter.status}; only an approved version can be activated")
+    check_kept(adapter)
     if adapter.active:
         return Change(family, adapter_id=adapter_id)
     old = family.active
@@ -214,7 +220,7 @@ def activate(family: Family, adapter_id: str, act: Act, evidence: rollouts.Found
 
 def deactivate(family: Family, adapter_id: str, act: Act, replaced_by: str = "") -> Change:
     """The version takes no new requests (AM-3.2): its rollout is rolled back. What is not active stays as it is."""
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     change = rollouts.without(family, adapter_id, act)
     if not adapter.active:
         return change
@@ -234,13 +240,15 @@ def deactivate(family: Family, adapter_id: str, act: Act, replaced_by: str = "")
 
 def could_not_judge(family: Family, adapter_id: str, evaluation_id: str, reason: str, at: datetime) -> Change:
     """No score could be made: a version that still waits for its decision now waits for a human."""
-    adapter = _find(family, adapter_id)
+    adapter = existing(family, adapter_id)
     if adapter.status is not Status.PENDING_REVIEW or adapter.evaluation is not None:
         return Change(family, adapter_id=adapter_id)
     return _ask_a_human(family, adapter, Act(PIPELINE, at, f"evaluation {evaluation_id} failed: {reason}"))
 
 
-def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None) -> Change:
+def _ask_a_human(
+    family: Family, adapter: Adapter, act: Act, on: Evaluation | None = None, policy: Policy | None = None
+) -> Change:
     requested = v1.ReviewRequested(
         adapter_id=adapter.adapter_id,
         family=family.family_id,
@@ -250,7 +258,8 @@ def _ask_a_human(family: Family, adapter: Adapter, act: Act, on: Evaluation | No
         score=on.judgement.score if on else None,
         evaluation_id=on.evaluation_id if on else "",
     )
-    return _announce(family, requested, act, "review_requested", before=adapter, after=adapter)
+    noted = approval.grounds(on, policy)
+    return _announce(family, requested, act, "review_requested", before=adapter, after=adapter, noted=noted)
 
 
 def _rolled_back(family: Family, old: Adapter, new: Adapter, act: Act) -> Change:
@@ -291,13 +300,6 @@ def _announce(
         (entry,),
         after.adapter_id,
     )
-
-
-def _find(family: Family, adapter_id: str) -> Adapter:
-    adapter = family.find(adapter_id)
-    if adapter is None:
-        raise UnknownAdapter(adapter_id)
-    return adapter
 
 
 def _decided(adapter: Adapter, status: Status, act: Act, on: Evaluation | None) -> Adapter:

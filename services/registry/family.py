@@ -144,6 +144,10 @@ class Adapter:
     decision_reason: str = ""
     decided_on: str = ""
     evaluation: Evaluation | None = None
+    held: bool = False
+    """Somebody wants its files kept, whatever the retention rules say."""
+    released_at: datetime | None = None
+    """Since when its files may be deleted; it never serves again."""
 
     @property
     def artifact_sha256(self) -> str:

@@ -17,7 +17,7 @@ from services.registry.family import Adapter
 from services.registry.parts import RegistryService
 from services.registry.rollout import counting
 from services.registry.scored import evaluation_of
-from services.registry.store import answers, migrations, preferences, usage, versions
+from services.registry.store import answers, forgotten, migrations, preferences, usage, versions
 from services.registry.store.answers import AnsweredWith
 from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.updating.recommend import recommend_update
@@ -138,7 +138,8 @@ async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service:
         adapters = [AnsweredWith(event.adapter_id, event.artifact_sha256, 1.0)]
     if event.rollout is None or not event.rollout.shadow:
         await usage.count_answer(tx.connection, event, _when(tx))
-        await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
+        if not await _is_forgotten(tx, event.generation_id):
+            await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
     await counting.take_answer(tx, event, _when(tx), _now())
 
 
@@ -154,12 +155,33 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
     """Keep a rating of an answer, and which other answer it was preferred to; a person's newer opinion replaces it."""
     if event.adapter_id:
         await _named(tx, event.adapter_id, event.domain)
+    if await _is_forgotten(tx, event.generation_id):
+        return
     if event.rating:
         await counting.take_rating(tx, event, _now())
         await usage.rate_answer(tx.connection, event, _when(tx))
     if event.preferred_over and event.preferred_over != event.generation_id:
         await counting.take_preference(tx, event, _now())
         await preferences.add_preference(tx.connection, event.generation_id, event.preferred_over, event.by, _when(tx))
+
+
+@handlers.on(v1.SubjectForgotten)
+async def forget_subject(event: v1.SubjectForgotten, tx: Transaction, _service: RegistryService) -> None:
+    """Delete what is kept of a person's answers, and reject the versions that learned from them where that is asked."""
+    await forgotten.lock_forgotten(tx.connection)
+    await forgotten.forget(tx.connection, event.erasure_id, event.generation_ids)
+    deleted = await forgotten.delete_feedback(tx.connection, event.generation_ids)
+    deleted += await forgotten.delete_preferences(tx.connection, event.generation_ids)
+    deleted += await forgotten.delete_answers(tx.connection, event.generation_ids)
+    for adapter_id in event.adapter_ids if event.retire else ():
+        adapter = await versions.find_adapter(tx.connection, adapter_id)
+        if adapter is None or event.domain not in (adapter.submission.domain, "*"):
+            continue
+        family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
+        reason = f"erasure {event.erasure_id}: it learned from records that are erased"
+        await repository.save(tx, family, domain.reject(family, adapter_id, Act(event.by, _now(), reason)))
+    erased = v1.SubjectErased(erasure_id=event.erasure_id, service="registry", deleted=deleted, part=event.part)
+    await tx.emit(erased, entity=event.erasure_id)
 
 
 @handlers.on(v1.AdapterLoaded)
@@ -175,6 +197,11 @@ async def note_unloaded(event: v1.AdapterUnloaded, tx: Transaction, _service: Re
     """Keep that a replica gave the version up."""
     await _named(tx, event.adapter_id, event.domain)
     await usage.note_unloaded(tx.connection, event, _when(tx))
+
+
+async def _is_forgotten(tx: Transaction, generation_id: str) -> bool:
+    await forgotten.lock_kept(tx.connection)
+    return await forgotten.is_forgotten(tx.connection, generation_id)
 
 
 async def _named(tx: Transaction, adapter_id: str, domain_name: str) -> Adapter:

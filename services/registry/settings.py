@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fleet_kit.settings import ServiceSettings
 from lora_core.base_model import SLOT_RANK
+from services.registry.keeping import KeepRules
 
 
 class RegistrySettings(ServiceSettings):
@@ -44,12 +45,22 @@ class RegistrySettings(ServiceSettings):
     """Time that fetching an adapter from a hub may take."""
     answers_kept_days: int = Field(default=90, ge=1)
     """Days for which it is kept who gave an answer: so long can it be followed back to its training data."""
+    adapter_retention: dict[str, KeepRules] = Field(default_factory=dict)
+    """Domain → which versions are kept, as a JSON object; "*" is for domains that are not named."""
+    gc_grace_hours: float = Field(default=24.0, gt=0)
+    """Age below which no object is collected, and time that the files of a released version stay."""
+    gc_every_hours: float = Field(default=0.0, ge=0)
+    """Time between two collections that nobody asked for; 0: only `lorafleet gc --apply` collects."""
     rollout_look_seconds: float = Field(default=30.0, gt=0)
     """Between two looks at rollouts whose step may end by time alone; answers are looked at as they come."""
     follow_seconds: float = Field(default=60, gt=0)
     """Between two looks for base models with a new revision, which the versions of some domains follow."""
     scratch: Path | None = None
     """Where files are put while they are checked; empty takes the system's place for temporary files."""
+
+    def rules_of(self, domain: str) -> KeepRules:
+        """The rules of a domain: its own, those of "*", or the default."""
+        return self.adapter_retention.get(domain) or self.adapter_retention.get("*") or KeepRules()
 
     @property
     def pinned(self) -> dict[str, Path]:

@@ -1,7 +1,8 @@
 """Trainer: owns samples, data sets, training jobs, their checkpoints and reports.
 
-Publishes DatasetQueued, DatasetFrozen, TrainingRequested, TrainingQueued, TrainingStarted, TrainingProgressed,
-TrainingCompleted, TrainingFailed, TrainingCancelled, TrainingPaused.
-Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, GenerationRecorded, DatasetQueued, TrainingRequested,
-TrainingQueued, AdapterRegistered, GoldenDatasetPublished, AdapterActivated, AdapterDeactivated.
+Publishes DatasetQueued, ErasureQueued, SubjectForgotten, DatasetFrozen, TrainingRequested, TrainingQueued,
+TrainingStarted, TrainingProgressed, TrainingCompleted, TrainingFailed, TrainingCancelled, TrainingPaused.
+Consumes SampleRecorded, PreferenceRecorded, FeedbackRecorded, GenerationRecorded, DatasetQueued, ErasureQueued,
+SubjectErased, TrainingRequested, TrainingQueued, AdapterRegistered, GoldenDatasetPublished, AdapterActivated,
+AdapterDeactivated, AdapterReleased.
 """

@@ -26,6 +26,8 @@ from services.trainer.jobs.schemas import Accepted, JobView, StateChangeReason
 from services.trainer.parts import Trainer, TrainerService
 from services.trainer.reports import api as reporting_api
 from services.trainer.retraining import api as retraining_api
+from services.trainer.runs import garbage_api
+from services.trainer.runs.erasure import api as erasure_api
 
 Changed: TypeAlias = tuple[Job, Event | None]
 _CONFLICTS = {state: "Job has ended" if state.final else f"Job is {state}" for state in JobState}
@@ -154,4 +156,6 @@ routes.include_router(data_api.router)
 routes.include_router(answer_api.router)
 routes.include_router(router)
 routes.include_router(reporting_api.router)
+routes.include_router(garbage_api.router)
+routes.include_router(erasure_api.router)
 routes.include_router(retraining_api.router)

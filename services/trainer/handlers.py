@@ -6,12 +6,15 @@ from fleet_events.v1 import (
     AdapterActivated,
     AdapterDeactivated,
     AdapterRegistered,
+    AdapterReleased,
     DatasetQueued,
+    ErasureQueued,
     FeedbackRecorded,
     GenerationRecorded,
     GoldenDatasetPublished,
     PreferenceRecorded,
     SampleRecorded,
+    SubjectErased,
     TrainingQueued,
     TrainingRequested,
 )
@@ -29,6 +32,9 @@ from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
 from services.trainer.retraining.store import evidence
+from services.trainer.runs import garbage_store
+from services.trainer.runs.erasure.late import admitted
+from services.trainer.runs.erasure.work import erase, note_service_erased
 from services.trainer.runs.job_run import run_next_job
 
 handlers: Handlers[TrainerService] = Handlers("trainer")
@@ -42,7 +48,8 @@ async def record_sample(event: SampleRecorded, tx: Transaction, service: Trainer
         sample.check()
     except InvalidSample as error:
         raise Refused(str(error)) from error
-    await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
+    if await admitted(event, "sample", sample.sample_id, tx):
+        await store.add_samples(tx.connection, [sample], tx.cause.time if tx.cause else datetime.now(UTC))
 
 
 @handlers.on(PreferenceRecorded)
@@ -53,7 +60,8 @@ async def record_preference(event: PreferenceRecorded, tx: Transaction, service:
         preference.check()
     except InvalidSample as error:
         raise Refused(str(error)) from error
-    await store.add_preference(tx.connection, preference)
+    if await admitted(event, "preference", preference.preference_id, tx):
+        await store.add_preference(tx.connection, preference)
 
 
 @handlers.on(TrainingRequested, unreadable=reject)
@@ -87,21 +95,47 @@ async def build_dataset(event: DatasetQueued, work: LeasedTask, service: Trainer
 @handlers.on(GenerationRecorded)
 async def record_answer(event: GenerationRecorded, tx: Transaction, service: TrainerService) -> None:
     """Keep an answer of the fleet, and use the feedback on it that came before."""
-    await take_answer(event, tx, service.blobs)
+    if await admitted(event, "answer", event.generation_id, tx):
+        await take_answer(event, tx, service.blobs)
 
 
 @handlers.on(FeedbackRecorded)
 async def record_feedback(event: FeedbackRecorded, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
     """A rating counts for the adapter; feedback on a recorded answer, or with its own text, becomes live records."""
+    if not await admitted(event, "feedback", event.generation_id, tx):
+        return
     if event.adapter_id and event.rating:
         await evidence.add_rating(tx.connection, event)
     await take_feedback(event, tx)
+
+
+def _erasure_ticket(event: ErasureQueued, envelope: Envelope) -> str:  # noqa: ARG001
+    return f"erasure:{event.erasure_id}"
+
+
+@handlers.long(ErasureQueued, lease=_erasure_ticket)
+async def erase_subject(event: ErasureQueued, work: LeasedTask, service: TrainerService) -> None:
+    """Erase everything that is recorded about a person, wherever a killed worker left off."""
+    await erase(event.erasure_id, work, service)
+
+
+@handlers.on(SubjectErased)
+async def note_erased(event: SubjectErased, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep that a service has erased what it held."""
+    await note_service_erased(event, tx.connection)
 
 
 @handlers.on(AdapterRegistered)
 async def remember_adapter(event: AdapterRegistered, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
     """Keep which job made an adapter, so that a request can continue it by its id."""
     await jobs_store.add_adapter(tx.connection, event)
+
+
+@handlers.on(AdapterReleased)
+async def release_files(event: AdapterReleased, tx: Transaction, service: TrainerService) -> None:  # noqa: ARG001
+    """Keep that a job's files may be deleted; the next collection after the grace time does."""
+    if event.job_id:
+        await garbage_store.add_release(tx.connection, event.job_id, event.adapter_id)
 
 
 @handlers.on(AdapterActivated)

@@ -64,9 +64,7 @@ def test_a_readme_or_docstring_without_a_place_for_them_is_refused_with_what_is_
 ) -> None:
     (checkout / REGISTRY).write_text('"""Registry."""\n')
     assert catalogue.main(["--check"]) == 1
-    assert (
-        "needs one paragraph of this form:\nPublishes TrainingRequested, AdapterRegistered" in capsys.readouterr().err
-    )
+    assert "needs one paragraph of this form:\nPublishes SubjectErased, TrainingRequested" in capsys.readouterr().err
     with pytest.raises(ValueError, match="must stand once between"):
         in_readme("# Lorafleet\n")
     with pytest.raises(ValueError, match="services/router"):

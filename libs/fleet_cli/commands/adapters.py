@@ -12,7 +12,7 @@ from fleet_cli.adapter_files import EXPECTED, files_of
 from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
 from fleet_cli.client.responses import Withdrawal
-from fleet_cli.commands import audit, compare, convert, metrics, migrate, rollouts, updates
+from fleet_cli.commands import audit, compare, convert, keeping, metrics, migrate, moment, rollouts, updates
 from fleet_cli.commands.golden import expect_golden
 from fleet_cli.commands.options import DomainOption, OptionalDomain, ReasonOption
 from fleet_cli.files import read_text
@@ -22,11 +22,11 @@ from fleet_cli.session import Session, facts, table
 from fleet_events.v1 import Bump, Method
 
 adapters = CommandGroup(
-    "List, show, compare, approve, reject, activate, roll out, deactivate, register, import and convert adapters; "
-    "show and set their metrics; list updates of what runs; migrate them to other base models; show their audit trail "
-    "and refusals."
+    "List, show, compare, approve, reject, activate, roll out, deactivate, hold, register, import, convert adapters; "
+    "look at the past; show and set their metrics; list updates of what runs; migrate them to other base models; show "
+    "their audit trail and refusals."
 )
-for part in (convert, compare, rollouts, metrics, updates, migrate, audit):
+for part in (convert, compare, rollouts, metrics, updates, migrate, audit, moment, keeping):
     part.add(adapters)
 
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")]

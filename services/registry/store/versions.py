@@ -68,12 +68,15 @@ async def save_adapter(connection: Connection, adapter: Adapter) -> None:
         insert into adapter (
             adapter_id, family_id, domain, method, major, minor, patch, base_model, base_model_revision,
             artifact_sha256, job_id, made_of, registered_at,
-            status, active, decided_by, decided_at, decision_reason, decided_on, evaluation
-        ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+            status, active, decided_by, decided_at, decision_reason, decided_on, evaluation, held, released_at
+        ) values (
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22
+        )
         on conflict (adapter_id) do update set
             status = excluded.status, active = excluded.active, decided_by = excluded.decided_by,
             decided_at = excluded.decided_at, decision_reason = excluded.decision_reason,
-            decided_on = excluded.decided_on, evaluation = excluded.evaluation
+            decided_on = excluded.decided_on, evaluation = excluded.evaluation,
+            held = excluded.held, released_at = excluded.released_at
         """,
         adapter.adapter_id,
         submission.family,
@@ -95,6 +98,8 @@ async def save_adapter(connection: Connection, adapter: Adapter) -> None:
         adapter.decision_reason,
         adapter.decided_on,
         _EVALUATION.dump_python(adapter.evaluation, mode="json") if adapter.evaluation else None,
+        adapter.held,
+        adapter.released_at,
     )
 
 
@@ -210,4 +215,6 @@ def adapter_of(row: asyncpg.Record) -> Adapter:
         decision_reason=row["decision_reason"],
         decided_on=row["decided_on"],
         evaluation=_EVALUATION.validate_python(row["evaluation"]) if row["evaluation"] else None,
+        held=row["held"],
+        released_at=row["released_at"],
     )

@@ -11,11 +11,12 @@ from fastapi.responses import StreamingResponse
 
 from fleet_events.v1 import DomainName
 from fleet_kit.auth import Caller
+from fleet_kit.db import Connection
 from fleet_kit.errors import BlobCorrupt, BlobMissing, Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.trainer.datasets.context import DatasetContext, Datasets
-from services.trainer.datasets.dataset import StoredDataset
+from services.trainer.datasets.dataset import Sample, StoredDataset
 from services.trainer.datasets.filters.report import FilterCount
 from services.trainer.datasets.recipe import NAME
 from services.trainer.datasets.record_export import read_lines
@@ -24,6 +25,8 @@ from services.trainer.datasets.sample_upload import read_samples
 from services.trainer.datasets.schemas import DatasetView, SamplesView
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
+from services.trainer.datasets.store.subjects import Recorded
+from services.trainer.datasets.subjects import admit
 from services.trainer.datasets.worker.card import DataCard
 from services.trainer.http_access import Limit, Trains
 from services.trainer.work_folder import work_folder
@@ -44,7 +47,7 @@ async def record_samples(
     request: Request, caller: Trains, trainer: Datasets, domain: DomainName | None = None
 ) -> SamplesView:
     """All lines are recorded or none. `?domain=` is the domain of lines that name none."""
-    received, added, now = 0, 0, datetime.now(UTC)
+    received, added, forgotten, now = 0, 0, 0, datetime.now(UTC)
     reached: set[str] = set()
     with work_folder(trainer.settings.cache_dir) as folder:
         # By way of a file: a transaction that waited for the client would hold its connection as long as that likes.
@@ -54,9 +57,17 @@ async def record_samples(
                 for name in {sample.domain for sample in batch} - reached:
                     caller.reach(name)
                     reached.add(name)
-                added += await store.add_samples(tx.connection, batch, now)
+                kept = [one for one in batch if await _admitted(tx.connection, one)]
+                added += await store.add_samples(tx.connection, kept, now)
                 received += len(batch)
-    return SamplesView(received=received, added=added, duplicates=received - added)
+                forgotten += len(batch) - len(kept)
+    duplicates = received - forgotten - added
+    return SamplesView(received=received, added=added, duplicates=duplicates, forgotten=forgotten)
+
+
+async def _admitted(connection: Connection, sample: Sample) -> bool:
+    recorded = Recorded(sample.domain, "sample", sample.sample_id)
+    return await admit(connection, sample.subject, recorded) is None
 
 
 async def _spool(request: Request, path: Path) -> Path:
@@ -118,7 +129,10 @@ async def get_records(
     dataset_id: str, caller: Trains, trainer: Datasets, split: Split | None = None
 ) -> StreamingResponse:
     """In the order of their ids; of one side of the split or of both."""
-    lines = read_lines(await _dataset(dataset_id, caller, trainer), split, trainer)
+    stored = await _dataset(dataset_id, caller, trainer)
+    if stored.removed_at is not None:
+        raise Problem(410, "Data set removed", f"removed at {stored.removed_at.isoformat()}: {stored.removed_because}")
+    lines = read_lines(stored, split, trainer)
     try:
         await anext(lines)
     except (BlobMissing, BlobCorrupt) as error:
@@ -139,7 +153,13 @@ async def _dataset(dataset_id: str, caller: Caller, trainer: DatasetContext) -> 
 
 
 async def _card(dataset_id: str, caller: Caller, trainer: DatasetContext) -> bytes:
-    card = (await _dataset(dataset_id, caller, trainer)).dataset.card
+    stored = await _dataset(dataset_id, caller, trainer)
+    card = stored.dataset.card
     if card is None:
         raise Problem(404, "No card", f"data set {dataset_id!r} has no card")
-    return await trainer.blobs.get(card)
+    try:
+        return await trainer.blobs.get(card)
+    except BlobMissing as error:
+        if stored.removed_at is None:
+            raise
+        raise Problem(410, "Card removed", f"removed at {stored.removed_at}: {stored.removed_because}") from error

@@ -45,6 +45,8 @@ class Sample:
     source_id: str = ""
     context: Context = ()
     rater: str = ""
+    subject: str = ""
+    """Name of the person whom it is about, where it came with one; only its digest is kept."""
 
     @property
     def sample_id(self) -> str:
@@ -119,6 +121,9 @@ class StoredDataset:
     created_at: datetime
     name: str = LIVE
     version: int = 1
+    removed_at: datetime | None = None
+    """Since when its file may be gone; `removed_because` has why."""
+    removed_because: str = ""
 
 
 @dataclass(frozen=True)

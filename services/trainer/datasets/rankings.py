@@ -37,4 +37,5 @@ def _ranking(answers: list[Record]) -> Record | None:
         origin=first.origin,
         synthetic=any(one.synthetic for one in best_first),
         split=first.split,
+        subjects=tuple(sorted({subject for one in best_first for subject in one.subjects})),
     )

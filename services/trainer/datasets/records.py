@@ -55,6 +55,8 @@ class Record:
     synthetic: bool = False
     """Made by a generator: never used to validate or to judge."""
     split: Split = "train"
+    subjects: tuple[str, ...] = ()
+    """Keyed digests of the people whom it is about, in order."""
     record_id: str = field(init=False)
     """SHA-256 of kind, prompt and completions: equal content is one record."""
 
@@ -91,6 +93,7 @@ class Record:
             "source_id": self.source_id,
             "synthetic": self.synthetic,
             "split": self.split,
+            "subjects": list(self.subjects),
         }
 
     @classmethod
@@ -108,6 +111,7 @@ class Record:
             source_id=values.get("source_id") or "",
             synthetic=bool(values.get("synthetic")),
             split=cast("Split", values.get("split") or "train"),
+            subjects=tuple(values.get("subjects") or ()),
         )
 
 
@@ -144,6 +148,7 @@ def schema() -> "pa.Schema":
             pa.field("source_id", pa.string(), False),
             pa.field("synthetic", pa.bool_(), False),
             pa.field("split", pa.string(), False),
+            pa.field("subjects", pa.list_(pa.field("item", pa.string(), False))),  # files of earlier versions lack it
         ]
     )
 

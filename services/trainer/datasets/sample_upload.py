@@ -25,6 +25,8 @@ class SampleLine(BaseModel):
     domain: DomainName | None = None
     rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
     id: Annotated[str | None, Field(max_length=200)] = None
+    subject: Annotated[str, Field(max_length=512)] = ""
+    """Person whom it is about: `lorafleet data forget` finds it by this."""
 
 
 async def read_samples(body: AsyncIterator[bytes], domain: str | None, *, size: int) -> AsyncIterator[list[Sample]]:
@@ -77,7 +79,9 @@ def _sample(line: bytes, domain: str | None) -> Sample:
     named = parsed.domain or domain
     if not named:
         raise InvalidSample("domain", "absent", "a domain in the line or in ?domain=")
-    sample = Sample(named, parsed.prompt, parsed.completion, parsed.rating, "http", parsed.id or "")
+    sample = Sample(
+        named, parsed.prompt, parsed.completion, parsed.rating, "http", parsed.id or "", subject=parsed.subject
+    )
     sample.check()
     return sample
 

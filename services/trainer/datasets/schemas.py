@@ -10,11 +10,15 @@ from services.trainer.schemas import BlobView, View
 
 
 class SamplesView(View):
-    """What became of an upload. A duplicate was recorded before, in this upload or an earlier one."""
+    """What became of an upload. A duplicate was recorded before, in this upload or an earlier one.
+
+    `forgotten` ones are about people who had their records erased: they were not recorded.
+    """
 
     received: int
     added: int
     duplicates: int
+    forgotten: int = 0
 
 
 class DatasetView(View):
@@ -32,6 +36,8 @@ class DatasetView(View):
     blob: BlobView
     card: BlobView | None
     created_at: datetime
+    removed_at: datetime | None
+    removed_because: str
 
     @classmethod
     def of(cls, stored: StoredDataset) -> Self:
@@ -48,6 +54,8 @@ class DatasetView(View):
             blob=BlobView.of(stored.dataset.blob),
             card=BlobView.of(stored.dataset.card) if stored.dataset.card else None,
             created_at=stored.created_at,
+            removed_at=stored.removed_at,
+            removed_because=stored.removed_because,
         )
 
 

@@ -96,6 +96,9 @@ async def named_dataset(
         raise InvalidRequest(
             (Fault("dataset_id", request.dataset_id, f"the id of a data set of domain {request.domain!r}"),)
         )
+    if stored.removed_at is not None:
+        expected = f"a data set whose records are kept; these were removed: {stored.removed_because}"
+        raise InvalidRequest((Fault("dataset_id", request.dataset_id, expected),))
     if stored.dataset.kind not in objective.kinds:
         found = f"{request.dataset_id} ({stored.dataset.kind})"
         kinds = " or ".join(kind.value for kind in objective.kinds)

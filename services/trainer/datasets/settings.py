@@ -116,6 +116,14 @@ class GenerationEndpoint(NamedSource):
         return self
 
 
+class DatasetRules(BaseModel):
+    """How long a domain's data sets are kept that a newer version has superseded and no job needs; None is for good."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    superseded_days: float | None = Field(default=None, ge=0)
+
+
 class DatasetSettings(ServiceSettings):
     """What data sets need beyond what every service needs (environment prefix `LORAFLEET_`)."""
 
@@ -156,6 +164,8 @@ class DatasetSettings(ServiceSettings):
     """Bytes that they may have together."""
     upload_days: float = Field(default=90.0, gt=0)
     """Days after which an upload expires that was neither put again nor built from."""
+    dataset_retention: dict[str, DatasetRules] = Field(default_factory=dict)
+    """Domain → which data sets are kept, as a JSON object; "*" is for domains that are not named."""
     feedback_wait_minutes: float = Field(default=60.0, gt=0)
     """How long feedback waits for the answer that it is on before it counts as unusable."""
     waiting_feedback: int = Field(default=100_000, ge=1)
@@ -164,6 +174,10 @@ class DatasetSettings(ServiceSettings):
     """Days for which recorded answers, and feedback on answers, are kept; live records that they made stay."""
     open_builds_per_domain: int = Field(default=100, ge=1)
     """Builds of one domain that may wait or run."""
+
+    def dataset_rules(self, domain: str) -> DatasetRules:
+        """The rules of a domain: its own, those of "*", or the default."""
+        return self.dataset_retention.get(domain) or self.dataset_retention.get("*") or DatasetRules()
 
     @model_validator(mode="after")
     def _foreign_sources(self) -> Self:

@@ -123,6 +123,9 @@ async def _find_continued(
     if job.completed is None:
         expected = f"a job that has succeeded; this one is {job.state}"
         raise InvalidRequest((Fault("continue_from", requested, expected),))
+    if await store.is_released(connection, job.job_id):
+        expected = "an adapter whose files are kept; this one was released, see its audit trail"
+        raise InvalidRequest((Fault("continue_from", requested, expected),))
     return Continuation.of(requested, job.completed, base)
 
 

@@ -133,6 +133,11 @@ async def find_adapter(connection: Connection, adapter_id: str) -> v1.AdapterReg
     return v1.AdapterRegistered.model_validate(row["registered"]) if row else None
 
 
+async def is_released(connection: Connection, job_id: str) -> bool:
+    """Whether the registry has let the files of a job go."""
+    return bool(await connection.fetchval("select exists (select from releases where job_id = $1)", job_id))
+
+
 async def add_steps(connection: Connection, job_id: str, steps: Sequence[Stepped]) -> None:
     """Record steps; a step done again after a resumption replaces its row."""
     await connection.executemany(

@@ -10,8 +10,9 @@ from fleet_kit import tasks
 from services.trainer.datasets.answers.expiry import expire_answers
 from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
-from services.trainer.runs import lost_tickets, resume_data
+from services.trainer.runs import garbage, lost_tickets, resume_data
 from services.trainer.runs.context import RunContext
+from services.trainer.runs.erasure.work import erase_frozen_since
 
 log = structlog.get_logger()
 
@@ -19,11 +20,11 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def housekeeping(service: RunContext) -> AsyncIterator[None]:
     """Sweep every `sweep_seconds` as long as this is open."""
-    task = asyncio.create_task(_keep_sweeping(service))
+    running = [asyncio.create_task(work) for work in (_keep_sweeping(service), _keep_collecting(service))]
     try:
         yield
     finally:
-        await tasks.end(task)
+        await tasks.end(*running)
 
 
 async def _keep_sweeping(service: RunContext) -> None:
@@ -35,6 +36,15 @@ async def _keep_sweeping(service: RunContext) -> None:
         await asyncio.sleep(service.settings.sweep_seconds)
 
 
+async def _keep_collecting(service: RunContext) -> None:
+    while service.settings.gc_every_hours:
+        await asyncio.sleep(service.settings.gc_every_hours * 3600)
+        try:
+            await garbage.collect(service, apply=True)
+        except PASSING as error:
+            log.warning("garbage_not_collected", reason=repr(error))
+
+
 async def sweep(service: RunContext) -> None:
     """Remove what has expired and replace what was lost, unless another trainer is at it."""
     async with service.db.acquire(timeout=5) as connection:
@@ -44,6 +54,7 @@ async def sweep(service: RunContext) -> None:
             tickets = await lost_tickets.replace(service)
             checkpoints = await resume_data.sweep(service)
             uploads = await expire_uploads(service)
+            await erase_frozen_since(service)
             answers = await expire_answers(service)
         finally:
             await connection.execute("select pg_advisory_unlock(hashtextextended('trainer.sweep', 106))")

@@ -46,6 +46,10 @@ class RunSettings(JobSettings):
     """Hours for which a failed or cancelled job keeps its checkpoints, so that a retry resumes from them."""
     sweep_seconds: float = Field(default=600.0, gt=0)
     """Time between two looks for what has expired."""
+    gc_grace_hours: float = Field(default=24.0, gt=0)
+    """Age below which no object is collected, and time that the files of what was let go stay."""
+    gc_every_hours: float = Field(default=0.0, ge=0)
+    """Time between two collections that nobody asked for; 0: only `lorafleet gc --apply` collects."""
     probe_prompt: str = "What can you help me with?"
     """Prompt whose next-token logits prove, at every activation, that an adapter has its effect."""
 

@@ -37,7 +37,11 @@ def test_a_service_may_read_the_facts_from_their_start_where_it_follows_some_and
 
 
 def test_only_who_publishes_followed_facts_may_ask_for_their_place_in_the_stream() -> None:
-    asking = {user for user in SERVICES if any("DIRECT.GET" in one for one in permissions(user)["publish"]["allow"])}
+    asking = {
+        user
+        for user in SERVICES
+        if any(f"DIRECT.GET.{FACTS.name}." in one for one in permissions(user)["publish"]["allow"])
+    }
     assert asking == {"registry"}
 
 

@@ -1,6 +1,6 @@
 """Transitions of a family, each by example."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -209,7 +209,12 @@ def test_a_decision_says_by_whom_when_and_why() -> None:
     entry = change.entries[0]
     assert (entry.action, entry.act.by, entry.act.reason) == ("approved", "anna", "checked ten answers")
     assert entry.before == {"status": "pending_review", "active": False}
-    assert entry.after == {"status": "approved", "active": False}
+    assert entry.after == {
+        "status": "approved",
+        "active": False,
+        "evaluation_id": "ev-1",
+        "policy": asdict(POLICY),
+    }
 
 
 def test_ones_own_training_is_not_approved_where_the_policy_forbids_it() -> None:
@@ -234,7 +239,12 @@ def test_what_was_never_evaluated_is_approved_only_expressly_and_where_the_polic
     approved = change.events[0].event
     assert isinstance(approved, v1.Approved)
     assert (approved.without_evaluation, approved.reason) == (True, "no golden data set yet")
-    assert change.entries[0].after == {"status": "approved", "active": False, "without_evaluation": True}
+    assert change.entries[0].after == {
+        "status": "approved",
+        "active": False,
+        "without_evaluation": True,
+        "policy": asdict(permissive),
+    }
 
 
 def test_a_version_that_has_a_score_is_not_approved_as_if_it_had_none() -> None:
@@ -243,7 +253,8 @@ def test_a_version_that_has_a_score_is_not_approved_as_if_it_had_none() -> None:
         approve(reviewed(), V1, act(), permissive, without_evaluation=True)
     change = approve(reviewed(), V1, act(), permissive)
     assert change.events[0].event.without_evaluation is False  # type: ignore[attr-defined]
-    assert change.entries[0].after == {"status": "approved", "active": False}
+    assert change.entries[0].after["evaluation_id"] == "ev-1"
+    assert "without_evaluation" not in change.entries[0].after
 
 
 def test_deciding_twice_changes_nothing_twice() -> None:

@@ -14,7 +14,9 @@ from fleet_cli.client.responses import (
     AnswerProvenance,
     Anything,
     AuditLine,
+    FamilyAt,
     FamilyRollouts,
+    GarbageOfRegistry,
     Migration,
     Provenance,
     Refusal,
@@ -59,6 +61,12 @@ def answer_provenance(generation_id: str) -> Call[AnswerProvenance]:
     return Call("registry", "GET", path, TypeAdapter(AnswerProvenance))
 
 
+def family_at(family: str, time: str, entries: int) -> Call[FamilyAt]:
+    """What a family served at a moment; `time` is RFC 3339."""
+    query: Query = {"time": time, "entries": str(entries)}
+    return Call("registry", "GET", f"/v1/families/{path_segment(family)}/at", TypeAdapter(FamilyAt), query)
+
+
 def manifest(adapter_id: str) -> Call[Anything]:
     """The catalogue entry of a version, with its formats."""
     return Call("registry", "GET", f"/v1/adapters/{path_segment(adapter_id)}/manifest", _ANYTHING)
@@ -71,9 +79,14 @@ def compare(adapter_ids: Sequence[str]) -> Call[VersionComparison]:
 
 
 def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[Adapter]:
-    """approve, reject, activate or deactivate a version."""
+    """approve, reject, activate, deactivate, hold or unhold a version."""
     path = f"/v1/adapters/{path_segment(adapter_id)}/{verb}"
     return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
+
+
+def collect_versions(*, apply: bool) -> Call[GarbageOfRegistry]:
+    """What retention rules let go and nothing refers to, of the registry; deleted where applied."""
+    return Call("registry", "POST", "/v1/gc", TypeAdapter(GarbageOfRegistry), body={"apply": apply})
 
 
 def updates(domain: str | None = None) -> Call[list[Update]]:

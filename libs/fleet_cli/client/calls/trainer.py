@@ -17,6 +17,8 @@ from fleet_cli.client.responses import (
     Dataset,
     DatasetBuild,
     DroppedRecords,
+    Erasure,
+    GarbageOfTrainer,
     Job,
     JobAccepted,
     Metric,
@@ -145,6 +147,27 @@ def change_job(job_id: str, what: Literal["cancel", "pause", "resume", "retry"],
     """Cancel, pause, resume or retry a job."""
     body = {"reason": reason} if reason else None
     return Call("trainer", "POST", f"/v1/jobs/{path_segment(job_id)}/{what}", _JOB, body=body)
+
+
+def collect_datasets(*, apply: bool) -> Call[GarbageOfTrainer]:
+    """What retention rules let go and nothing refers to, of the trainer; deleted where applied."""
+    return Call("trainer", "POST", "/v1/gc", TypeAdapter(GarbageOfTrainer), body={"apply": apply})
+
+
+def forget_subject(subject: str, domain: str, reason: str, adapters: str) -> Call[Erasure]:
+    """Have every record about a person erased."""
+    body = {"subject": subject, "domain": domain, "reason": reason, "adapters": adapters}
+    return Call("trainer", "POST", "/v1/erasures", TypeAdapter(Erasure), body=body)
+
+
+def erasures() -> Call[list[Erasure]]:
+    """Requests to forget people, newest first."""
+    return Call("trainer", "GET", "/v1/erasures", TypeAdapter(list[Erasure]), inside="erasures")
+
+
+def erasure(erasure_id: str) -> Call[Erasure]:
+    """How far a request is, and its proof."""
+    return Call("trainer", "GET", f"/v1/erasures/{path_segment(erasure_id)}", TypeAdapter(Erasure))
 
 
 def retraining_rules() -> Call[list[RetrainingRules]]:

@@ -27,6 +27,7 @@ class Adapter(Reply):
     metrics: dict[str, object] = Field(default_factory=dict)
     own_metrics: dict[str, dict[str, object]] = Field(default_factory=dict)
     withdrawal: Withdrawal | None = None
+    held: bool = False
 
 
 Link = dict[str, object]
@@ -48,6 +49,49 @@ class Provenance(Reply):
     answers: Link = Field(default_factory=dict)
 
 
+class DecisionAt(Reply):
+    """Who decided about a version, on what score and under which policy."""
+
+    action: str
+    by: str
+    at: str = ""
+    reason: str = ""
+    evidence: str = ""
+    evaluation: Link | None = None
+    policy: Link = Field(default_factory=dict)
+
+
+class VersionAt(Reply):
+    """A version as it stood at a moment."""
+
+    adapter_id: str
+    status: str = ""
+    active: bool = False
+    decision: DecisionAt | None = None
+
+
+class ServingAt(VersionAt):
+    """The version that served at a moment."""
+
+    since: str | None = None
+    activated_by: str = ""
+    activated_because: str = ""
+    replaced: str = ""
+
+
+class FamilyAt(Reply):
+    """A family at a moment."""
+
+    family: str
+    time: str = ""
+    serving: ServingAt | None = None
+    policy: Link = Field(default_factory=dict)
+    rollout: Link | None = None
+    versions: list[VersionAt] = Field(default_factory=list)
+    before: list[Link] = Field(default_factory=list)
+    after: list[Link] = Field(default_factory=list)
+
+
 class AnsweringAdapter(Reply):
     """An adapter that took part in an answer: its version, then those that its training continued."""
 
@@ -55,6 +99,7 @@ class AnsweringAdapter(Reply):
     weight: float = 1.0
     chain: list[Provenance] = Field(default_factory=list)
     unknown: list[str] = Field(default_factory=list)
+    when_answered: VersionAt | None = None
 
 
 class AnswerProvenance(Reply):
@@ -68,6 +113,40 @@ class AnswerProvenance(Reply):
     base_model: Link
     adapters: list[AnsweringAdapter] = Field(default_factory=list)
     unknown: list[str] = Field(default_factory=list)
+
+
+class SweptKind(Reply):
+    """The objects of one kind, and those of them that nothing refers to."""
+
+    kind: str
+    objects: int = 0
+    bytes: int = 0
+    referenced: int = 0
+    young: int = 0
+    unreferenced: int = 0
+    unreferenced_bytes: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+
+
+class Garbage(Reply):
+    """The objects that a collection found, by kind."""
+
+    applied: bool = False
+    grace_hours: float = 0
+    kinds: list[SweptKind] = Field(default_factory=list)
+
+
+class GarbageOfRegistry(Garbage):
+    """With the versions that were let go."""
+
+    released: list[Link] = Field(default_factory=list)
+
+
+class GarbageOfTrainer(Garbage):
+    """With the data sets that were let go."""
+
+    datasets: list[Link] = Field(default_factory=list)
 
 
 class ComparedVersion(Reply):

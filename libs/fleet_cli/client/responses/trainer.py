@@ -145,6 +145,31 @@ class Recorded(Reply):
     duplicates: int = 0
 
 
+class ErasedBy(Reply):
+    """How far one service is with an erasure."""
+
+    service: str
+    state: str = ""
+    deleted: int = 0
+
+
+class Erasure(Reply):
+    """A request to forget a person, and its proof."""
+
+    erasure_id: str
+    domain: str = ""
+    subject_digest: str = ""
+    state: str = ""
+    requested_by: str = ""
+    requested_at: str = ""
+    erased_at: str | None = None
+    datasets: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+    deleted: dict[str, dict[str, object]] = Field(default_factory=dict)
+    late: int = 0
+    services: list[ErasedBy] = Field(default_factory=list)
+
+
 class RecordedAnswer(Reply):
     """An answer that a domain's policy let be recorded."""
 

@@ -17,7 +17,9 @@ async def select_completions(
     """Samples that match and are not rated below the floor."""
     async for row in connection.cursor(
         """
-        select context, prompt, completion, rating, origin, source_id from samples
+        select context, prompt, completion, rating, origin, source_id,
+            subjects_of('sample', array[sample_id], array[source_id]) as subjects
+        from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and ($3::float8 is null or rating is null or rating >= $3)
@@ -36,7 +38,9 @@ async def select_rated(
     """Rated samples that match, from the floor on."""
     async for row in connection.cursor(
         """
-        select context, prompt, completion, rating, origin, source_id from samples
+        select context, prompt, completion, rating, origin, source_id,
+            subjects_of('sample', array[sample_id], array[source_id]) as subjects
+        from samples
         where domain = $1
           and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
           and rating is not null and ($3::float8 is null or rating >= $3)
@@ -58,10 +62,14 @@ async def select_preferences(
     """
     async for row in connection.cursor(
         """
-        select context, prompt, chosen, rejected, origin, source_id from preferences
+        select context, prompt, chosen, rejected, origin, source_id,
+            subjects_of('preference', array[preference_id], array[source_id]) as subjects
+        from preferences
         where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         union all
-        select better.context, better.prompt, better.completion, worse.completion, 'ratings', ''
+        select better.context, better.prompt, better.completion, worse.completion, 'ratings', '', subjects_of(
+            'sample', array[better.sample_id, worse.sample_id], array[better.source_id, worse.source_id]
+        )
         from samples better
         join samples worse on worse.domain = better.domain and worse.prompt = better.prompt
             and worse.context = better.context and worse.rating < better.rating
@@ -75,7 +83,14 @@ async def select_preferences(
         prefetch=500,
     ):
         completions = (row["chosen"], row["rejected"])
-        yield Record(Kind.PREFERENCE, _prompt(row), completions, origin=row["origin"], source_id=row["source_id"])
+        yield Record(
+            Kind.PREFERENCE,
+            _prompt(row),
+            completions,
+            origin=row["origin"],
+            source_id=row["source_id"],
+            subjects=tuple(row["subjects"]),
+        )
 
 
 async def select_rankings(
@@ -87,16 +102,20 @@ async def select_rankings(
     async for row in connection.cursor(
         """
         with apart as (
-            select distinct on (context, prompt, rating) context, prompt, completion, rating, document from samples
+            select distinct on (context, prompt, rating)
+                context, prompt, completion, rating, document, sample_id, source_id
+            from samples
             where domain = $1 and rating is not null order by context, prompt, rating, sample_id
         )
-        select context, prompt, array_agg(completion order by rating desc) as completions, 'ratings' as origin
+        select context, prompt, array_agg(completion order by rating desc) as completions, 'ratings' as origin,
+            subjects_of('sample', array_agg(sample_id), array_agg(source_id)) as subjects
         from apart group by context, prompt
         having count(*) >= 2
            and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
            and ($3::float8 is null or max(rating) >= $3)
         union all
-        select context, prompt, completions, 'preferred' from rankings
+        select context, prompt, completions, 'preferred', subjects_of('ranking', array[]::text[], generation_ids)
+        from rankings
         where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
         """,
         domain,
@@ -104,7 +123,13 @@ async def select_rankings(
         min_rating,
         prefetch=500,
     ):
-        yield Record(Kind.RANKING, _prompt(row), tuple(row["completions"]), origin=row["origin"])
+        yield Record(
+            Kind.RANKING,
+            _prompt(row),
+            tuple(row["completions"]),
+            origin=row["origin"],
+            subjects=tuple(row["subjects"]),
+        )
 
 
 def _prompt(row: asyncpg.Record) -> tuple[Message, ...]:
@@ -121,4 +146,5 @@ def _rated(kind: Kind, row: asyncpg.Record) -> Record:
         rating=row["rating"],
         origin=row["origin"],
         source_id=row["source_id"],
+        subjects=tuple(row["subjects"]),
     )

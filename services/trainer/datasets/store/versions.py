@@ -16,11 +16,14 @@ async def lock_name(connection: Connection, domain: str, name: str) -> None:
 
 
 async def add_dataset(connection: Connection, domain: str, dataset: v1.Dataset) -> None:
-    """Record the content of a data set; the same content is recorded once."""
+    """Record the content of a data set; the same content is recorded once. Its file is there, again if it was gone."""
     await connection.execute(
         """
         insert into datasets (dataset_id, domain, kind, samples, validation_samples, uri, sha256, bytes)
-        values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        on conflict (dataset_id) do update set uri = excluded.uri, sha256 = excluded.sha256, bytes = excluded.bytes,
+            removed_at = null, removed_because = ''
+        where datasets.removed_at is not null
         """,
         dataset.dataset_id,
         domain,
@@ -116,4 +119,6 @@ def _dataset(row: asyncpg.Record) -> StoredDataset:
         created_at.astimezone(UTC),
         row["name"],
         row["version"],
+        row["removed_at"],
+        row["removed_because"],
     )

@@ -1,0 +1,87 @@
+"""`lorafleet gc`, `adapters hold` and `adapters unhold`: what is kept, and the collection of what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from fleet_cli.client import calls
+from fleet_cli.client.responses import Garbage, Link
+from fleet_cli.commands.options import ReasonOption
+from fleet_cli.group import CommandGroup
+from fleet_cli.session import Session, table
+
+
+def add_gc(group: CommandGroup) -> None:
+    """Put `gc` into the root."""
+    group.command("gc")(gc)
+
+
+def gc(
+    session: Session,
+    apply: Annotated[
+        bool, typer.Option("--apply/--dry-run", help="Delete what is listed (default: only list it).")
+    ] = False,
+) -> None:
+    """List what retention rules let go and what nothing refers to; with --apply, delete it."""
+    # In this order: what the registry lets go, the trainer may delete.
+    versions = session.client.call(calls.collect_versions(apply=apply))
+    datasets = session.client.call(calls.collect_datasets(apply=apply))
+    let_go = [*versions.released, *datasets.datasets]
+    found: dict[str, Garbage] = {"registry": versions, "trainer": datasets}
+    session.answer(found, _shown(let_go, found))
+    if not apply:
+        session.note("nothing was deleted; --apply deletes it")
+
+
+def add(group: CommandGroup) -> None:
+    """Put the commands about one version into `adapters`."""
+    group.command("hold")(hold)
+    group.command("unhold")(unhold)
+
+
+def hold(
+    session: Session,
+    adapter_id: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")],
+    reason: ReasonOption = "",
+) -> None:
+    """Hold a version: its files are kept, whatever the retention rules let go."""
+    _held(session, adapter_id, "hold", reason)
+
+
+def unhold(
+    session: Session,
+    adapter_id: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")],
+    reason: ReasonOption = "",
+) -> None:
+    """Release a hold: the version's files are left to the retention rules."""
+    _held(session, adapter_id, "unhold", reason)
+
+
+def _held(session: Session, adapter_id: str, verb: str, reason: str) -> None:
+    found = session.client.call(calls.decide(adapter_id, verb, reason))
+    session.answer(found, f"{found.adapter_id}: {'held' if found.held else 'not held'}")
+
+
+def _shown(let_go: Sequence[Link], found: Mapping[str, Garbage]) -> Group:
+    gone = [f"{one.get('adapter_id') or one.get('dataset_id')}  {one['domain']}  {one['reason']}" for one in let_go]
+    rows = [
+        (
+            f"{name}/{one.kind}",
+            one.objects,
+            one.bytes,
+            one.referenced,
+            one.young,
+            one.unreferenced,
+            one.unreferenced_bytes,
+            one.deleted,
+        )
+        for name, garbage in found.items()
+        for one in garbage.kinds
+    ]
+    columns = ("KIND", "OBJECTS", "BYTES", "REFERENCED", "YOUNG", "UNREFERENCED", "BYTES", "DELETED")
+    return Group(Text("\n".join(["let go:", *(gone or ["nothing"])])), Text(""), table(columns, rows))

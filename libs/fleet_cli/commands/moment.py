@@ -1,0 +1,32 @@
+"""`lorafleet adapters at`: what a family served at a moment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fleet_cli.client import calls
+from fleet_cli.group import CommandGroup
+from fleet_cli.past import family_lines
+from fleet_cli.session import Session
+
+
+def add(group: CommandGroup) -> None:
+    """Put the command into its group."""
+    group.command("at")(at)
+
+
+def at(
+    session: Session,
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="domain-method, for example shop-lora")],
+    time: Annotated[
+        str, typer.Argument(metavar="TIME", help="RFC 3339 with its time zone, for example 2026-01-31T12:00:00Z")
+    ],
+    entries: Annotated[
+        int, typer.Option("--entries", min=0, max=1000, help="Decisions to show before, and after.")
+    ] = 5,
+) -> None:
+    """Show which version served at a moment, approved by whom, on what evidence, under which policy."""
+    found = session.client.call(calls.family_at(family, time, entries))
+    session.answer(found, "\n".join(family_lines(found)))

@@ -1,0 +1,106 @@
+"""Lets versions go by their domain's rules, and sweeps the registry's own objects."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from pydantic import Field
+
+from fleet_kit.faults import describe
+from fleet_kit.object_sweep import SweptKind, sweep
+from services.registry import repository
+from services.registry.keeping import Releasable, releasable, release
+from services.registry.parts import RegistryService
+from services.registry.store import keeping as store
+from services.registry.store import versions
+from services.registry.transition import Act, NotAllowed
+from services.registry.view import View
+
+log = structlog.get_logger()
+
+KINDS = ("artifacts", "checkpoints")
+"""What the registry writes by digest. What lies below `imports` is its owners', and stays."""
+RETENTION = "retention"
+"""Who releases a version when the rules do."""
+
+
+class ReleasedVersion(View):
+    """A version that the rules of its domain let go."""
+
+    adapter_id: str
+    domain: str
+    reason: str
+
+
+class Garbage(View):
+    """What a collection found, and deleted where it was applied."""
+
+    applied: bool
+    grace_hours: float = Field(description="Younger objects, and those of versions released since, stay")
+    released: list[ReleasedVersion] = Field(description="Versions whose files are let go by this collection")
+    kinds: list[SweptKind]
+
+
+async def collect(service: RegistryService, *, apply: bool) -> Garbage:
+    """Release what the rules let go, then sweep; nothing is changed unless `apply`.
+
+    The files of what is released now go with the first collection after the grace time.
+    """
+    grace = timedelta(hours=service.settings.gc_grace_hours)
+    released = [
+        ReleasedVersion(adapter_id=one.adapter_id, domain=domain, reason=one.reason)
+        for domain in await _domains(service)
+        for one in await _let_go(service, domain, apply=apply)
+    ]
+
+    async def marks() -> frozenset[str]:
+        async with service.db.acquire(timeout=5) as connection:
+            return await store.marked_objects(connection, grace)
+
+    kinds = await sweep(service.blobs, KINDS, marks, grace=grace, apply=apply)
+    return Garbage(applied=apply, grace_hours=service.settings.gc_grace_hours, released=released, kinds=kinds)
+
+
+async def collect_now_and_then(service: RegistryService) -> None:
+    """Collect every `gc_every_hours`, until cancelled; never where that is 0. Replicas may do so side by side."""
+    while service.settings.gc_every_hours:
+        await asyncio.sleep(service.settings.gc_every_hours * 3600)
+        try:
+            await collect(service, apply=True)
+        except Exception as error:
+            log.warning("garbage_not_collected", reason=describe(error))
+
+
+async def _domains(service: RegistryService) -> list[str]:
+    async with service.db.acquire(timeout=5) as connection:
+        return await store.domains(connection)
+
+
+async def _let_go(service: RegistryService, domain: str, *, apply: bool) -> list[Releasable]:
+    now = datetime.now(UTC)
+    async with service.db.acquire(timeout=5) as connection:
+        adapters = await store.domain_adapters(connection, domain)
+        used = await store.last_used(connection, domain)
+        in_use = await store.in_use(connection, domain)
+    found = releasable(adapters, used, service.settings.rules_of(domain), now, in_use=in_use)
+    if not apply:
+        return found
+    return [one for one in found if await _release(service, one)]
+
+
+async def _release(service: RegistryService, one: Releasable) -> bool:
+    """False where somebody activated or held the version in the meantime."""
+    async with service.transaction() as tx:
+        adapter = await versions.find_adapter(tx.connection, one.adapter_id)
+        if adapter is None:
+            return False
+        family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
+        try:
+            change = release(family, one.adapter_id, Act(RETENTION, datetime.now(UTC), one.reason))
+        except NotAllowed as error:
+            log.info("version_kept", adapter=one.adapter_id, reason=str(error))
+            return False
+        await repository.save(tx, family, change)
+    return True

@@ -1,0 +1,55 @@
+"""Answers of people who had their records erased: one SQL statement a function, connection first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fleet_kit.db import Connection
+
+
+async def lock_forgotten(connection: Connection) -> None:
+    """Until the transaction ends nothing is kept about an answer by others, and nothing is forgotten by others."""
+    await connection.execute("select pg_advisory_xact_lock(hashtextextended('registry.forgotten', 125))")
+
+
+async def lock_kept(connection: Connection) -> None:
+    """Until the transaction ends nothing is forgotten."""
+    await connection.execute("select pg_advisory_xact_lock_shared(hashtextextended('registry.forgotten', 125))")
+
+
+async def is_forgotten(connection: Connection, generation_id: str) -> bool:
+    return bool(
+        await connection.fetchval("select exists (select from forgotten where generation_id = $1)", generation_id)
+    )
+
+
+async def forget(connection: Connection, erasure_id: str, generation_ids: Sequence[str]) -> None:
+    """Take nothing about these answers from now on."""
+    await connection.execute(
+        "insert into forgotten (generation_id, erasure_id) select unnest($2::text[]), $1 on conflict do nothing",
+        erasure_id,
+        generation_ids,
+    )
+
+
+async def delete_feedback(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete what people said of these answers."""
+    return _count(await connection.execute("delete from feedback where generation_id = any($1)", generation_ids))
+
+
+async def delete_preferences(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete which of two answers people preferred, where one of the two is of these."""
+    return _count(
+        await connection.execute(
+            "delete from preference where first_answer = any($1) or second_answer = any($1)", generation_ids
+        )
+    )
+
+
+async def delete_answers(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete who asked for these answers and which adapters gave them."""
+    return _count(await connection.execute("delete from answer where generation_id = any($1)", generation_ids))
+
+
+def _count(status: str) -> int:
+    return int(status.rsplit(maxsplit=1)[-1])

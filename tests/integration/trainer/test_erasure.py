@@ -1,0 +1,325 @@
+"""A person is forgotten: rows, messages, dead letters and data sets of trainer and registry, on the real servers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from fleet_events import Event, v1
+from fleet_events.topology import ANSWERS, DATA, DEAD_STREAM, STREAMS
+from fleet_kit.dead_letters import list_dead
+from fleet_kit.errors import BlobMissing
+from tests.conftest import Mint, RunningService, RunService
+from tests.integration.trainer.conftest import Bench, eventually
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+async def registry(run_service: RunService, base_model: Path) -> AsyncIterator[RunningService]:
+    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model)) as running:
+        yield running
+
+
+@pytest.fixture
+async def rows(trainer: RunningService) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
+        trainer.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "trainer"}
+    )
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def registry_rows(registry: RunningService) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
+        registry.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "registry"}
+    )
+    yield connection
+    await connection.close()
+
+
+def person() -> str:
+    return f"anna-{secrets.token_hex(6)}@example.org"
+
+
+def about(domain: str, name: str, number: int) -> v1.SampleRecorded:
+    return v1.SampleRecorded(
+        domain=domain,
+        prompt=f"Where does {name} live, {number}?",
+        completion=f"{name} lives at {number}.",
+        subject=name,
+    )
+
+
+async def forget(bench: Bench, name: str, **changes: Any) -> dict[str, Any]:
+    body = {"subject": name, "domain": bench.domain, "reason": "asked by letter", **changes}
+    reply = await bench.trainer.client.post("/v1/erasures", json=body)
+    assert reply.status_code == 202, reply.text
+    assert name not in reply.text
+    return dict(reply.json())
+
+
+async def erased(bench: Bench, erasure_id: str) -> dict[str, Any]:
+    async def check() -> Any:
+        found = (await bench.trainer.client.get(f"/v1/erasures/{erasure_id}")).json()
+        return found if found["state"] == "erased" else None
+
+    return dict(await eventually(check))
+
+
+async def traces(bench: Bench, name: str, *connections: asyncpg.Connection) -> list[str]:
+    """Where the person's name still stands: in any stream, in any text or JSON column of the databases."""
+    found = []
+    for stream in (*(one.name for one in STREAMS), DEAD_STREAM):
+        last = (await bench.upstream.jetstream.stream_info(stream)).state.last_seq
+        for sequence in range(1, last + 1):
+            try:
+                message = await bench.upstream.jetstream.get_msg(stream, sequence)
+            except NotFoundError:
+                continue
+            if name.encode() in (message.data or b"") or name in str(message.headers):
+                found.append(f"{stream} {sequence} {message.subject}")
+    for connection in connections:
+        schema = await connection.fetchval("select current_schema()")
+        tables = await connection.fetch("select tablename from pg_tables where schemaname = $1", schema)
+        for row in tables:
+            count = await connection.fetchval(
+                f'select count(*) from "{row["tablename"]}" as t where t::text like $1', f"%{name}%"
+            )
+            if count:
+                found.append(f"{schema}.{row['tablename']}: {count} rows")
+    return found
+
+
+async def recorded(rows: asyncpg.Connection, domain: str, count: int) -> None:
+    async def check() -> bool:
+        return bool(await rows.fetchval("select count(*) from samples where domain = $1", domain) >= count)
+
+    await eventually(check)
+
+
+async def build(bench: Bench, name: str) -> dict[str, Any]:
+    recipe = {"domain": bench.domain, "name": name, "sources": [{"kind": "live"}]}
+    reply = await bench.trainer.client.post("/v1/datasets", json=recipe)
+    assert reply.status_code == 202, reply.text
+
+    async def check() -> Any:
+        found = (await bench.trainer.client.get(f"/v1/datasets/builds/{reply.json()['build_id']}")).json()
+        assert found["state"] != "failed", found
+        return found if found["state"] == "succeeded" else None
+
+    built = await eventually(check)
+    return dict((await bench.trainer.client.get(f"/v1/datasets/{built['dataset_id']}")).json())
+
+
+async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_and_the_proof_names_nobody(
+    bench: Bench,
+    registry: RunningService,
+    rows: asyncpg.Connection,
+    registry_rows: asyncpg.Connection,
+    jetstream: JetStreamContext,
+) -> None:
+    name, other = person(), person()
+    for number in range(3):
+        await bench.upstream.say(about(bench.domain, name, number))
+    await bench.upstream.say(about(bench.domain, other, 0))
+    line = {"domain": bench.domain, "prompt": f"Who is {name}?", "completion": "A customer.", "subject": name}
+    assert (await bench.record([line]))["added"] == 1
+    pair = {"prompt": f"Greet {name}", "chosen": f"Hello {name}", "rejected": "Hey"}
+    await bench.upstream.say(v1.PreferenceRecorded(domain=bench.domain, subject=name, **pair))
+    generation = f"gen-{secrets.token_hex(6)}"
+    rating = {"domain": bench.domain, "rating": 1, "comment": f"wrong, says {name}"}
+    await bench.upstream.say(v1.FeedbackRecorded(generation_id=generation, by="x", subject=name, **rating))
+    poison = {"domain": "Not A Domain", "prompt": "p", "completion": f"{name}", "subject": name}
+    headers = {"ce-id": secrets.token_hex(4), "ce-type": "lorafleet.events.v1.SampleRecorded"}
+    headers |= {"content-type": "application/json", "ce-source": "test", "Nats-Msg-Id": secrets.token_hex(8)}
+    await jetstream.publish("lorafleet.v1.data.sample_recorded", json.dumps(poison).encode(), headers=headers)
+    await recorded(rows, bench.domain, 5)
+
+    async def rated() -> bool:
+        return bool(await registry_rows.fetchval("select true from feedback where generation_id = $1", generation))
+
+    await eventually(rated)
+
+    async def dead() -> bool:
+        return any(name.encode() in one.body for one in [one async for one in list_dead(jetstream)])
+
+    await eventually(dead)
+    held = await build(bench, "with-people")
+    assert (await traces(bench, name, rows, registry_rows)) != []
+
+    asked = await forget(bench, name)
+    done = await erased(bench, asked["erasure_id"])
+    assert await traces(bench, name, rows, registry_rows) == []
+    counts = {kind: one["count"] for kind, one in done["deleted"].items()}
+    assert counts == {
+        "samples": 4, "preferences": 1, "feedback": 1, "datasets": 1, "messages": 5, "dead_letters": 1,
+        "rankings": 0, "answers": 0,
+    }  # fmt: skip
+    assert done["datasets"] == [held["dataset_id"]]
+    assert {one["service"]: one["state"] for one in done["services"]} == {"trainer": "erased", "registry": "erased"}
+    with pytest.raises(BlobMissing):
+        await bench.blobs.get(v1.Blob.model_validate(held["blob"]))
+    with pytest.raises(BlobMissing):
+        await bench.blobs.get(v1.Blob.model_validate(held["card"]))
+    for part in ("records", "card"):
+        reply = await bench.trainer.client.get(f"/v1/datasets/{held['dataset_id']}/{part}")
+        assert (reply.status_code, f"erased: {asked['erasure_id']}" in reply.text) == (410, True)
+    # Nothing else went: the other person's sample and message are there, and make a new version.
+    assert await rows.fetchval("select count(*) from samples where domain = $1", bench.domain) == 1
+    assert (await build(bench, "with-people"))["samples"] == 1
+    again = await forget(bench, name)
+    assert (again["erasure_id"], again["state"]) == (asked["erasure_id"], "erased")
+
+
+async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_erased_with_their_messages(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection, registry_rows: asyncpg.Connection
+) -> None:
+    name, generation = person(), f"gen-{secrets.token_hex(6)}"
+    answer = v1.GenerationRecorded(
+        generation_id=generation,
+        domain=bench.domain,
+        base_model=v1.BaseModel(name="tiny-llama", revision="0" * 64),
+        sampling=v1.Sampling(temperature=0, top_p=1),
+        messages=(v1.Turn(role="user", content=f"Where does {name} live?"),),
+        answer=f"{name} lives here.",
+        finish_reason="stop",
+        consent=v1.Consent(record_answers="all", personal_data="mask", revision=1),
+        subject=name,
+        caller="app",
+    )
+    await bench.upstream.say(answer)
+    rating = {"rating": 5, "domain": bench.domain, "correction": f"{name} lives there."}
+    await bench.upstream.say(v1.FeedbackRecorded(generation_id=generation, by="somebody else", **rating))
+    await recorded(rows, bench.domain, 1)
+    held = await build(bench, "of-answers")
+    asked = await forget(bench, name)
+    done = await erased(bench, asked["erasure_id"])
+    assert done["deleted"]["answers"]["count"] == 1
+    assert done["datasets"] == [held["dataset_id"]]
+    assert await rows.fetchval("select count(*) from samples where domain = $1", bench.domain) == 0
+    # The message of the other person's feedback quotes the answer; that one named nobody.
+    left = await traces(bench, name, rows, registry_rows)
+    assert [one.split()[2] for one in left] == ["lorafleet.v1.data.feedback_recorded"]
+    await bench.upstream.say(answer)
+
+    async def late() -> bool:
+        found = (await bench.trainer.client.get(f"/v1/erasures/{asked['erasure_id']}")).json()
+        return bool(found["late"]) and len(await traces(bench, name, rows, registry_rows)) == 1
+
+    await eventually(late)
+
+
+async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_the_stream(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection, registry_rows: asyncpg.Connection
+) -> None:
+    name = person()
+    old = about(bench.domain, name, 0)
+    await bench.upstream.say(old)
+    await recorded(rows, bench.domain, 1)
+    asked = await forget(bench, name)
+    await erased(bench, asked["erasure_id"])
+    events: list[Event] = [
+        old,
+        v1.FeedbackRecorded(generation_id=f"gen-{secrets.token_hex(6)}", rating=2, by="x", subject=name,
+                            domain=bench.domain, comment=name),
+    ]  # fmt: skip
+    for event in events:
+        await bench.upstream.say(event)
+    line = {"domain": bench.domain, "prompt": f"Who is {name}?", "completion": "Nobody.", "subject": name}
+    assert await bench.record([line]) == {"received": 1, "added": 0, "duplicates": 0, "forgotten": 1}
+
+    async def clean() -> bool:
+        return not await traces(bench, name, rows, registry_rows)
+
+    async def late() -> bool:
+        found = (await bench.trainer.client.get(f"/v1/erasures/{asked['erasure_id']}")).json()
+        return bool(found["late"] >= 3)
+
+    await eventually(late)
+    await eventually(clean)
+    assert await rows.fetchval("select count(*) from samples where domain = $1", bench.domain) == 0
+    # The same person in another domain, which was not named, is recorded as before.
+    elsewhere = f"{bench.domain}-b"
+    await bench.upstream.say(about(elsewhere, name, 1))
+    await recorded(rows, elsewhere, 1)
+
+
+@pytest.mark.parametrize("table", ["datasets", "subject_records", "preferences"])
+async def test_a_worker_that_is_killed_in_any_phase_leaves_an_erasure_that_ends_all_the_same(
+    bench: Bench,
+    registry: RunningService,
+    rows: asyncpg.Connection,
+    registry_rows: asyncpg.Connection,
+    table: str,
+) -> None:
+    """Killed before the files, between files and messages, and in the transaction of the rows, messages being gone."""
+    name = person()
+    for number in range(5):
+        await bench.upstream.say(about(bench.domain, name, number))
+    await recorded(rows, bench.domain, 5)
+    await build(bench, "of-people")
+    holder = await asyncpg.connect(
+        bench.trainer.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "trainer"}
+    )
+    held = holder.transaction()
+    await held.start()
+    await holder.execute(f"lock table {table} in access exclusive mode")
+    asked = await forget(bench, name)
+
+    async def waits() -> bool:
+        return bool(
+            await rows.fetchval(
+                "select exists (select from pg_locks where not granted and relation = $1::regclass)", table
+            )
+        )
+
+    await eventually(waits)
+    await bench.trainer.crash()
+    await held.rollback()
+    await holder.close()
+    await bench.trainer.start()
+    done = await erased(bench, asked["erasure_id"])
+    assert {kind: done["deleted"][kind]["count"] for kind in ("samples", "datasets")} == {"samples": 5, "datasets": 1}
+    assert await traces(bench, name, rows, registry_rows) == []
+
+
+async def test_only_an_admin_of_the_domain_forgets_and_a_domain_has_to_be_named_by_one_of_few(
+    bench: Bench, mint: Mint
+) -> None:
+    for scopes, domains, domain, status in (
+        (["train"], ["*"], bench.domain, 403),
+        (["admin"], ["another"], bench.domain, 403),
+        (["admin"], [bench.domain], "*", 403),
+        (["admin"], [bench.domain], bench.domain, 202),
+    ):
+        headers = {"Authorization": f"Bearer {mint(scopes, domains)}"}
+        async with httpx.AsyncClient(base_url=bench.trainer.url, headers=headers) as client:
+            reply = await client.post("/v1/erasures", json={"subject": person(), "domain": domain})
+            assert reply.status_code == status, reply.text
+            if status == 202:
+                assert len((await client.get("/v1/erasures")).json()["erasures"]) == 1
+
+
+def test_only_the_trainer_may_delete_messages_and_only_where_people_wrote() -> None:
+    from fleet_kit.nats_auth import USERS, permissions
+
+    may = {
+        user: [one for one in permissions(user)["publish"]["allow"] if "MSG.DELETE" in one]
+        for user in USERS
+        if user != "admin"
+    }
+    assert may.pop("trainer") == [
+        f"$JS.API.STREAM.MSG.DELETE.{name}" for name in (DATA.name, ANSWERS.name, DEAD_STREAM)
+    ]
+    assert not any(may.values())
