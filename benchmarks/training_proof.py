@@ -290,7 +290,7 @@ def _classified(
             + (f"the last {used.layers} layers adapted" if used.layers else "all layers adapted"),
         ),
         Row(
-            what=f"time of that training, {minutes} minutes asked: from the start of its process to the artifact",
+            what=f"time of that training, {minutes} minutes allowed: from the start of its process to the artifact",
             unit="s",
             ours=made.seconds,
             peers={"a plain loop, two epochs, 98.2 % (a figure from elsewhere)": 353.0},

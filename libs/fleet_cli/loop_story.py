@@ -56,7 +56,10 @@ class Story:
             rules=settings["rules"],
             known=[one for fact, lines in by_fact.items() if fact in taught for one in lines[:wordings]],
             questions=[
-                (str(one["prompt"]), fact) for fact in by_fact if fact in missing for one in by_fact[fact][:users]
+                (str(by_fact[fact][wording]["prompt"]), fact)
+                for wording in range(users)
+                for fact in by_fact
+                if fact in missing
             ],
             golden_known=known,
             golden_gap=gap,

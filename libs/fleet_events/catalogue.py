@@ -13,10 +13,11 @@ from pathlib import Path
 from pydantic.json_schema import models_json_schema
 
 from fleet_events import v1
+from fleet_events.buckets import BUCKETS
 from fleet_events.closed_set import ClosedSet
 from fleet_events.message import Event
 from fleet_events.service_roles import in_docstring, in_readme
-from fleet_events.topology import BUCKETS, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
+from fleet_events.topology import SERVICES, STREAMS, TOPOLOGY, Row, durable_name
 
 CONTENT_TYPES = ["application/json", "application/protobuf", "application/cloudevents+json"]
 """The last is structured mode: the body holds the attributes."""

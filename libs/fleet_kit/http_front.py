@@ -152,7 +152,7 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             if not self._body.complete:
-                # Whatever the client still sends is not read.
+                # What the client still sends is not read.
                 headers["Connection"] = "close"
         await self._send(message)
 

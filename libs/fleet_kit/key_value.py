@@ -7,7 +7,7 @@ import structlog
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from fleet_events.topology import Bucket
+from fleet_events.buckets import Bucket
 from fleet_kit.cloudevents import event_id
 from fleet_kit.faults import describe
 

@@ -22,7 +22,7 @@ def migrate(service: str, database_url: str) -> None:
         database_url: postgres:// URL of the role that owns the schema.
 
     Raises:
-        MigrationFailed: with what dbmate said.
+        MigrationFailed: with the output of dbmate.
     """
     _dbmate(service, database_url, "up")
 
@@ -31,7 +31,7 @@ def rollback(service: str, database_url: str) -> None:
     """Take the newest migration back, for an older release; with it goes what only that migration has room for.
 
     Raises:
-        MigrationFailed: with what dbmate said, also where nothing is left to take back.
+        MigrationFailed: with the output of dbmate, also where nothing is left to take back.
     """
     _dbmate(service, database_url, "rollback")
 

@@ -12,8 +12,8 @@ replaces the reply subject by one of its own, and the PubAck arrives in the publ
 import json
 from collections.abc import Mapping
 
+from fleet_events.buckets import BUCKETS
 from fleet_events.topology import (
-    BUCKETS,
     DEAD_STREAM,
     SERVICES,
     STREAM,

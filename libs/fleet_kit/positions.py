@@ -10,7 +10,7 @@ import nats.errors
 import structlog
 from nats.js import JetStreamContext
 
-from fleet_events.topology import POSITIONS
+from fleet_events.buckets import POSITIONS
 from fleet_kit.faults import describe
 from fleet_kit.key_value import KeyValue
 

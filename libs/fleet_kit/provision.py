@@ -12,15 +12,14 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
+from fleet_events.buckets import BUCKETS, Bucket
 from fleet_events.topology import (
-    BUCKETS,
     DEAD_STREAM,
     DEAD_SUBJECTS,
     PROBE_STREAM,
     PROBE_SUBJECTS,
     STREAMS,
     TOPOLOGY,
-    Bucket,
     Consumer,
     Row,
     Stream,

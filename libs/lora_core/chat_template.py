@@ -104,18 +104,34 @@ class ChatTemplate:
         stored = read_template(folder)
         return None if stored is None else cls(stored.text, stored.variables, limits)
 
+    @property
+    def text(self) -> str:
+        """The template itself."""
+        return self._template
+
+    @property
+    def reads_tools(self) -> bool:
+        """Whether the template shows its model what it may call. Raises TemplateRefuses where it does not compile."""
+        with self._lock:
+            if self._unusable is not None:
+                raise self._unusable
+            self._running()
+            return "tools" in self._reads
+
     def render(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, object]],
         *,
         add_generation_prompt: bool = False,
         now: datetime | None = None,
         extra: Mapping[str, object] | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
     ) -> str:
-        """The text of a conversation, messages with `role` and `content`.
+        """The text of a conversation, messages with `role` and `content`, and what templates read beside these.
 
-        `now` is the time that the template writes with `strftime_now`; None is the clock's. `extra` are values of
-        variables that the template reads beside the conversation, such as `enable_thinking`.
+        `tools` are what may be called, as transformers' `apply_chat_template` takes them: `type` and `function`. `now`
+        is the time that the template writes with `strftime_now`; None is the clock's. `extra` are values of variables
+        that the template reads beside the conversation, such as `enable_thinking`.
 
         Raises:
             TemplateRefuses: the template raises, or does not compile.
@@ -131,7 +147,8 @@ class ChatTemplate:
             if self._reads_parts is None:
                 self._reads_parts = self._finds_parts(when)
             self._check_variables(extra or {})
-            return self._text(messages, when, opened=add_generation_prompt, parts=self._reads_parts, extra=extra)
+            beside = {"extra": dict(extra or {}), "tools": list(tools) if tools else None}
+            return self._text(messages, when, opened=add_generation_prompt, parts=self._reads_parts, beside=beside)
 
     def _check_variables(self, extra: Mapping[str, object]) -> None:
         if not extra:
@@ -155,23 +172,23 @@ class ChatTemplate:
 
     def _text(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, object]],
         now: str,
         *,
         opened: bool,
         parts: bool,
-        extra: Mapping[str, object] | None = None,
+        beside: Mapping[str, object] | None = None,
     ) -> str:
         """One conversation's text; see `render`. The lock is held."""
-        limits = self._limits
-        given = sum(len(text) for message in messages for text in message.values())
+        limits, beside = self._limits, beside or {"extra": {}, "tools": None}
+        given = sum(_size(member) for message in messages for member in message.values()) + _size(beside["tools"])
         most = limits.characters + limits.repeats * given
         request = {
             "messages": [_in_parts(message) for message in messages] if parts else list(messages),
             "variables": self._variables,
             "add_generation_prompt": opened,
             "now": now,
-            "extra": dict(extra or {}),
+            **beside,
             "characters": most,
         }
         process = self._running()
@@ -255,7 +272,12 @@ class ChatTemplate:
         self._process = self._ending = None
 
 
-def _in_parts(message: Mapping[str, str]) -> dict[str, object]:
+def _size(member: object) -> int:
+    """Characters of a text, or of the JSON of something else."""
+    return len(member) if isinstance(member, str) else len(json.dumps(member)) if member is not None else 0
+
+
+def _in_parts(message: Mapping[str, object]) -> dict[str, object]:
     """The message with its text as a list of one part, in OpenAI's form."""
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
 

@@ -109,7 +109,7 @@ def _render(template: jinja2.Template, request: Mapping[str, Any]) -> dict[str, 
     for piece in template.generate(
         **request["extra"] | request["variables"],
         messages=request["messages"],
-        tools=None,
+        tools=request["tools"],
         documents=None,
         add_generation_prompt=request["add_generation_prompt"],
         strftime_now=now.strftime,

@@ -7,6 +7,7 @@ elsewhere, as Python writes it: a model that may add white space can do so for e
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
     from transformers import PreTrainedTokenizerBase
 
-FormKind = Literal["json_schema", "regex", "choice"]
+FormKind = Literal["json_schema", "regex", "choice", "lark"]
 
-_JSON: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_STYLE: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""How JSON is written, as the member `x-guidance` of a schema inside of a grammar too."""
 _KEPT = 64  # compiled grammars: a schema mostly comes with many requests
 MAX_SOURCE = 262_144  # characters of a form
 
@@ -41,7 +43,7 @@ class Form:
     """What an answer must be as a whole.
 
     source: a JSON schema as JSON; a regular expression (of Rust, without lookaround and references); a JSON list of the
-    texts that it may be.
+    texts that it may be; a grammar in llguidance's kind of Lark.
     """
 
     kind: FormKind
@@ -122,9 +124,7 @@ class Grammars:
             if (known := self._kept.get(form)) is not None:
                 self._kept.move_to_end(form)
                 return known
-            if self._trie is None:
-                self._trie = self._read_tokenizer()
-            trie = self._trie
+            trie = self._tokens()
         made = Grammar(form, _compiled(trie, form))
         with self._lock:
             self._kept[form] = made
@@ -132,16 +132,38 @@ class Grammars:
                 self._kept.popitem(last=False)
         return made
 
+    def literal(self, text: str) -> str:
+        """A text in a grammar of kind `lark`: what this tokenizer has special tokens for as these, the rest as it is.
+
+        Raises UnsuitableForm as `of` does.
+        """
+        with self._lock:
+            trie = self._tokens()
+        added = {str(one.content): int(number) for number, one in self._tokenizer.added_tokens_decoder.items()}
+        special = {content: number for content, number in added.items() if trie.is_special_token(number)}
+        parts = re.split("|".join(map(re.escape, special)), text) if special else [text]
+        between = re.findall("|".join(map(re.escape, special)), text) if special else []
+        found = [json.dumps(parts[0])] if parts[0] else []
+        for token, part in zip(between, parts[1:], strict=True):
+            found += [f"<[{special[token]}]>", *([json.dumps(part)] if part else [])]
+        return " ".join(found)
+
+    def _tokens(self) -> LLTokenizer:
+        """The lock is held."""
+        if self._trie is None:
+            self._trie = self._read_tokenizer()
+        return self._trie
+
     def _read_tokenizer(self) -> LLTokenizer:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UnsuitableForm(
-                "this base model's tokenizer is none of the tokenizers library, whose tokens alone can be followed"
+                "this base model's tokenizer is not of the tokenizers library, whose tokens alone can be followed"
             )
-        told = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+        description = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
         try:
             return LLTokenizer(
-                json.dumps(told), n_vocab=max(self._size, len(self._tokenizer)), eos_token=self._ends or None
+                json.dumps(description), n_vocab=max(self._size, len(self._tokenizer)), eos_token=self._ends or None
             )
         except ValueError as error:
             raise UnsuitableForm(
@@ -155,19 +177,21 @@ def _compiled(trie: LLTokenizer, form: Form) -> LLMatcher:
     match form.kind:
         case "json_schema":
             try:
-                grammar = LLMatcher.grammar_from_json_schema(form.source, overrides=_JSON)
+                grammar = LLMatcher.grammar_from_json_schema(form.source, overrides=JSON_STYLE)
             except ValueError as error:
                 raise UnsuitableForm(_first_line(str(error))) from error
         case "regex":
             grammar = LLMatcher.grammar_from_regex(form.source)
+        case "lark":
+            grammar = LLMatcher.grammar_from_lark(form.source)
         case "choice":
             # A text in JSON is a text in a Lark grammar.
             grammar = LLMatcher.grammar_from_lark(
                 "start: " + " | ".join(json.dumps(one) for one in json.loads(form.source))
             )
-    faulty, told = LLMatcher.validate_grammar_with_warnings(grammar, trie)
+    faulty, messages = LLMatcher.validate_grammar_with_warnings(grammar, trie)
     if faulty:
-        raise UnsuitableForm(_reason(told[0]))
+        raise UnsuitableForm(_reason(messages[0]))
     matcher = LLMatcher(trie, grammar, log_level=0)
     if matcher.is_error():
         raise UnsuitableForm(_reason(matcher.get_error()))
@@ -177,11 +201,11 @@ def _compiled(trie: LLTokenizer, form: Form) -> LLMatcher:
     return matcher
 
 
-def _reason(told: str) -> str:
+def _reason(message: str) -> str:
     """The sentence of a fault: the last line that names an error, else the first."""
-    named = [line.removeprefix("error: ") for line in told.splitlines() if line.startswith("error: ")]
-    return named[-1] if named else _first_line(told)
+    named = [line.removeprefix("error: ") for line in message.splitlines() if line.startswith("error: ")]
+    return named[-1] if named else _first_line(message)
 
 
-def _first_line(told: str) -> str:
-    return told.strip().partition("\n")[0][:500]
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0][:500]

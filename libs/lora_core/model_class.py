@@ -74,7 +74,7 @@ def load_model(
     """
     config = config_of(folder)
     loader = class_of(config)
-    declared(Path(folder))  # says in a sentence what transformers does in a traceback
+    declared(Path(folder))  # one sentence where transformers raises a traceback
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "quantization_config": quantisation}
     loaded: Any = partial(loader.from_pretrained, folder, **options, **REPORTED)
     try:

@@ -150,15 +150,15 @@ def check_served(evaluation: Evaluation, served: Served) -> str:
 
 def differing(judged: Evaluation, before: Evaluation) -> str:
     """What of golden content, judge and longest answer differs between two evaluations; empty for nothing."""
-    told = []
+    differences = []
     if judged.golden_sha256 != before.golden_sha256:
         now, then = (f"{one.dataset_id}@{one.version}" for one in (judged, before))
-        told.append(f"golden data set {now}, before {then}")
+        differences.append(f"golden data set {now}, before {then}")
     if judged.judge != before.judge:
-        told.append(f"judge {judged.judge}, before {before.judge}")
+        differences.append(f"judge {judged.judge}, before {before.judge}")
     if judged.max_tokens != before.max_tokens:
-        told.append(f"answers of {judged.max_tokens} tokens, before {before.max_tokens}")
-    return "; ".join(told)
+        differences.append(f"answers of {judged.max_tokens} tokens, before {before.max_tokens}")
+    return "; ".join(differences)
 
 
 def waited_out(evaluation: Evaluation, now: datetime, limit: timedelta) -> bool:

@@ -19,7 +19,7 @@ class Parts:
     """Who answers, who judges, and what is measured beside."""
 
     models_for: Callable[[str], OpenAIClient]
-    """Inference, with access to this domain alone, whatever the evaluator's own token reaches."""
+    """Inference, with access to this domain alone, however far the evaluator's own token reaches."""
     judges: Judges
     metrics: AnswerMetrics
     tests: CodeTests

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 async def evaluate(evaluation_id: str, work: LeasedTask, service: EvaluatorService) -> None:
     """Take the stored evaluation to its end and publish that exactly once.
 
-    Raises NotYet while inference cannot serve the adapter; faults of the surroundings pass through. Whatever was
+    Raises NotYet while inference cannot serve the adapter; faults of the surroundings pass through. What was
     judged before stays judged.
     """
     evaluation = await stored(work, evaluation_id)

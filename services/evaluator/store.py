@@ -69,7 +69,7 @@ async def know_active(connection: Connection, family: str, adapter_id: str, revi
 
 
 async def active(connection: Connection, family: str) -> asyncpg.Record | None:
-    """The family's active version as a candidate row, once registry has told us of both."""
+    """The family's active version as a candidate row, once both are known from the registry."""
     return await connection.fetchrow(
         "select c.* from active_adapter a join candidate c using (adapter_id) where a.family = $1", family
     )
@@ -245,7 +245,7 @@ async def rival(connection: Connection, judged: Evaluation) -> str | None:
 
 
 async def newest_scored(connection: Connection, adapter_id: str) -> Evaluation | None:
-    """A version's newest score, whatever it was judged with."""
+    """A version's newest score, by any judge."""
     row = await connection.fetchrow(
         "select * from evaluation where adapter_id = $1 and state = 'scored' order by finished_at desc limit 1",
         adapter_id,

@@ -86,7 +86,7 @@ class Call(Generic[T]):
             return
         try:
             self.future.set_result(self.function())
-        except BaseException as error:  # the caller gets it, whatever it is
+        except BaseException as error:  # the caller gets it, of any class
             self.future.set_exception(error)
 
     def refuse(self, error: BaseException) -> None:

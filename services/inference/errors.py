@@ -38,6 +38,12 @@ class BadRequest(ApiError):
     """A field's value that can never work (400)."""
 
 
+class Unsupported(ApiError):
+    """A field that the chosen model cannot act on (422)."""
+
+    status = 422
+
+
 class UnknownModel(ApiError):
     """Nothing that this caller may see has this name (404)."""
 

@@ -277,12 +277,12 @@ class Generator:
 
     def _failed(self, chosen: Chosen, error: Exception, caller: Caller, generation_id: str) -> None:
         if event := failed_event(chosen, error, caller, generation_id, self.replica):
-            self.publisher.publish(event, entity=generation_id)
+            self.publisher.say(event, entity=generation_id)
 
     def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = task.chosen
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
-        self.publisher.publish(
+        self.publisher.say(
             GenerationCompleted(
                 generation_id=task.generation_id,
                 requested_model=chosen.requested,

@@ -20,7 +20,7 @@ _PLACES = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class FamilyRollout:
-    """The newest that is known of a family's rollouts: the event of the highest revision, whatever the order."""
+    """The newest that is known of a family's rollouts: the event of the highest revision, in any order."""
 
     revision: int
     rollout: Rollout
@@ -40,7 +40,7 @@ class FamilyRollout:
 class Assignment:
     """Who answers a request, and its part in a rollout, if it has one.
 
-    `beside`: a candidate that is to answer too, shown to nobody. `instead`: the incumbent, for a request that was given
+    `beside`: a candidate that is to answer too, never shown. `instead`: the incumbent, for a request that was given
     to the candidate.
     """
 

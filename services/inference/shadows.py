@@ -1,4 +1,4 @@
-"""Answers of candidates beside those that were served: computed when there is room, shown to nobody."""
+"""Answers of candidates beside those that were served: computed when there is room, shown to no caller."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -38,7 +38,7 @@ class Answers(Protocol):
 class Shadows:
     """Takes served answers whose request has a candidate beside it, at most `limit` waiting; one is computed at a time.
 
-    It begins only while its base model has a free row and nobody waits for one, else it is left out.
+    It begins only while its base model has a free row and no request waits for one, else it is left out.
     """
 
     def __init__(self, limit: int) -> None:

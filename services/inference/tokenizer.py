@@ -12,9 +12,13 @@ from lora_core.template_errors import TemplateRefuses, TemplateTooCostly, Unknow
 from services.inference.errors import BadRequest
 from services.inference.metrics import TEMPLATE_LIMITS
 from services.inference.token_bytes import TokenBytes
+from services.inference.tool_calls.format import ToolFormat, of_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_Render = Callable[[Sequence[Mapping[str, object]]], str]
 
 
 class Vocabulary:
@@ -84,9 +88,17 @@ class Vocabulary:
                 param=param,
             )
 
-    async def of_turns(self, turns: Sequence[tuple[str, str]], extra: Mapping[str, object] | None = None) -> list[int]:
-        """As `of_chat`, off the event loop."""
-        render = partial(self._render, turns, extra)
+    async def of_turns(
+        self,
+        turns: Sequence[Mapping[str, object]],
+        extra: Mapping[str, object] | None = None,
+        tools: Sequence[Mapping[str, object]] = (),
+    ) -> list[int]:
+        """As `of_chat`, off the event loop, of turns with all that templates read of them.
+
+        tools: what the answer may call, as the request has it.
+        """
+        render = partial(self._render, turns, extra, tools)
         return self._ids(await asyncio.get_running_loop().run_in_executor(self._rendering, render))
 
     def of_chat(self, turns: Sequence[tuple[str, str]], extra: Mapping[str, object] | None = None) -> list[int]:
@@ -98,21 +110,39 @@ class Vocabulary:
             BadRequest: the template refuses it or takes too much for it, reads no variable of such a name, or the model
                 has none.
         """
-        return self._ids(self._render(turns, extra))
+        return self._ids(self._render([{"role": role, "content": content} for role, content in turns], extra, ()))
+
+    async def tool_format(self) -> ToolFormat | None:
+        """How this model writes calls; None where its template shows it none, or not in a form that is read here."""
+        if self._template is None:
+            return None
+        found = of_template(self._template.text)
+        if found is None or not await asyncio.to_thread(getattr, self._template, "reads_tools"):
+            return None
+        special = {str(one.content) for one in self._tokenizer.added_tokens_decoder.values() if one.special}
+        # Special tokens are no text: what is read as text must not be one, and what is none must be.
+        unread = any(one in found.begin or one in found.end for one in special)
+        return None if unread or (found.marker and found.marker not in special) else found
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _render(self, turns: Sequence[tuple[str, str]], extra: Mapping[str, object] | None) -> str:
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        extra: Mapping[str, object] | None,
+        tools: Sequence[Mapping[str, object]],
+    ) -> str:
         """Raises `BadRequest`: see `of_chat`."""
         if self._template is None:
             raise BadRequest("this base model has no chat template; use /v1/completions.", code="no_chat_template")
-        messages = [{"role": role, "content": content} for role, content in turns]
         try:
-            render = partial(self._template.render, add_generation_prompt=True, extra=extra)
+            render = partial(self._template.render, add_generation_prompt=True, extra=extra, tools=tools)
             text = render(messages)
-            if not self._shows_tools(render, messages, text):
+            if not self._shows_results(render, messages, text):
                 raise TemplateRefuses("it leaves turns of role tool out; send their content as a user's")
+            if not self._shows_calls(render, messages, text):
+                raise TemplateRefuses("it leaves tool_calls out; send them as the turn's content")
         except TemplateRefuses as error:
             raise BadRequest(
                 f"the model's chat template refuses this conversation: {error}", code="invalid_value", param="messages"
@@ -125,17 +155,15 @@ class Vocabulary:
         return text
 
     @staticmethod
-    def _shows_tools(
-        render: Callable[[Sequence[Mapping[str, str]]], str], messages: Sequence[Mapping[str, str]], text: str
-    ) -> bool:
+    def _shows_results(render: _Render, messages: Sequence[Mapping[str, object]], text: str) -> bool:
         """Templates that know no role `tool` drop such turns in silence: then the text is the same without them."""
-        others = [one for one in messages if one["role"] != "tool"]
-        if len(others) == len(messages):
-            return True
-        try:
-            return render(others) != text
-        except TemplateRefuses:
-            return True
+        return _changes(render, messages, [one for one in messages if one["role"] != "tool"], text)
+
+    @staticmethod
+    def _shows_calls(render: _Render, messages: Sequence[Mapping[str, object]], text: str) -> bool:
+        """Templates that know no calls drop them in silence: then the text is the same without them."""
+        kept = [{name: member for name, member in one.items() if name != "tool_calls"} for one in messages]
+        return _changes(render, messages, kept, text)
 
     def ids_of(self, text: str | list[int]) -> list[int]:
         """Token ids of a plain text, or of one that is token ids already."""
@@ -169,3 +197,15 @@ class Vocabulary:
             offsets.append(length)
             length += len(self.decode([one], skip_special_tokens=False))
         return prompt, offsets
+
+
+def _changes(
+    render: _Render, messages: Sequence[Mapping[str, object]], others: Sequence[Mapping[str, object]], text: str
+) -> bool:
+    """Whether messages that are not quite these have another text, or are refused; true where they are the same."""
+    if list(others) == list(messages):
+        return True
+    try:
+        return render(others) != text
+    except TemplateRefuses:
+        return True

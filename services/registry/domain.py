@@ -146,9 +146,14 @@ def approve(
     change = _announce(family, approved, act, "approved", before=adapter, after=after, noted=noted)
     serving = family.active
     if policy.activate_on_approval and (serving is None or serving.version < adapter.version):
-        by_rollout = rollouts.take_over(change.family, adapter_id, policy.delivery, act)
-        change = change.then(by_rollout or activate(change.family, adapter_id, act))
+        change = change.then(take_over(change.family, adapter_id, policy, act))
     return change
+
+
+def take_over(family: Family, adapter_id: str, policy: Policy, act: Act) -> Change:
+    """An approved version replaces the active one in the way of the policy's `delivery`: at once, or by a rollout."""
+    by_rollout = rollouts.take_over(family, adapter_id, policy.delivery, act)
+    return by_rollout or activate(family, adapter_id, act)
 
 
 def reject(family: Family, adapter_id: str, act: Act, on: Evaluation | None = None) -> Change:

@@ -10,7 +10,7 @@ from fleet_events.strict_json import read_json
 from fleet_events.v1 import Method
 from services.registry.checkpoint import CONFIG, CannotServe
 
-# A folder of the Hugging Face cache says whose model it is, see the guide "Understand caching" of huggingface_hub.
+# A folder of the Hugging Face cache names its model, see the guide "Understand caching" of huggingface_hub.
 _CACHED = re.compile(r"(?:^|[/\\])models--([^/\\]+)[/\\]snapshots[/\\]")
 _LOCAL = re.compile(r"[/~.\\]|[A-Za-z]:[\\/]|file:|s3:|gs:")
 # How copies of a model with packed weights are called: the same model as far as an adapter goes.

@@ -60,13 +60,13 @@ def _comparison(event: v1.Comparison) -> Comparison:
     )
 
 
-def _agreement(told: v1.Agreement) -> Agreement:
-    return Agreement(told.answers, told.alpha, told.ci_low, told.ci_high)
+def _agreement(event: v1.Agreement) -> Agreement:
+    return Agreement(event.answers, event.alpha, event.ci_low, event.ci_high)
 
 
-def _preference(told: v1.Preference) -> Preference:
-    return Preference(told.compared_with, told.wins, told.losses, told.ties)
+def _preference(event: v1.Preference) -> Preference:
+    return Preference(event.compared_with, event.wins, event.losses, event.ties)
 
 
-def _preferred(told: v1.Preference) -> Preferred:
-    return Preferred(told.compared_with, Measured(told.win_rate, told.ci_low, told.ci_high, told.samples))
+def _preferred(event: v1.Preference) -> Preferred:
+    return Preferred(event.compared_with, Measured(event.win_rate, event.ci_low, event.ci_high, event.samples))

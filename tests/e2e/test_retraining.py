@@ -31,11 +31,7 @@ async def test_new_samples_become_the_next_version_and_every_step_tells_why(new_
         rules = {**RULES, "training": training}
         answer = await loop.http.put(loop.url("trainer", f"/v1/retraining/{loop.domain}"), json=rules)
         assert answer.status_code == 200, answer.text
-        for number in range(4):
-            sample = v1.SampleRecorded(
-                domain=loop.domain, prompt=f"Who rings bell {number}?", completion="The pilot.", rating=5
-            )
-            await loop.say(sample, f"{loop.domain}-correction-{number}")
+        await _correct(loop, 4)
 
         async def promoted() -> bool:
             versions = (await loop.get("registry", f"/v1/adapters?domain={loop.domain}"))["adapters"]
@@ -58,6 +54,24 @@ async def test_new_samples_become_the_next_version_and_every_step_tells_why(new_
         assert chain["configuration"]["reason"] == firing["reason"]
         trail = await loop.get("registry", f"/v1/adapters/{new}/audit")
         assert firing["reason"] in json.dumps(trail, ensure_ascii=False)
+
+
+async def _correct(loop, count: int) -> None:
+    """Users get answers and correct them, by the answers' ids alone, until so many corrections are used."""
+    at = loop.url("registry", f"/v1/policies/{loop.domain}")
+    policy = await loop.get("registry", f"/v1/policies/{loop.domain}")
+    (await loop.http.put(at, json=policy | {"record_answers": "rated"})).raise_for_status()
+    number = 0
+
+    async def used() -> bool:  # the first answers may be given before inference knows the policy
+        nonlocal number
+        number += 1
+        answer = (await loop.ask(loop.family, f"bell {number}")).json()
+        given = {"generation_id": answer["id"], "rating": 1, "correction": f"The pilot rings bell {number}."}
+        (await loop.http.post(loop.url("inference", "/v1/feedback"), json=given)).raise_for_status()
+        return len((await loop.get("trainer", f"/v1/feedback?domain={loop.domain}&state=used"))["feedback"]) >= count
+
+    await loop.until(used, 120)
 
 
 @pytest.mark.heavy

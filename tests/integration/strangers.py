@@ -12,7 +12,7 @@ import httpx
 
 @dataclass
 class Stranger:
-    """Asks for somebody else's things and for things that nobody has, and compares the answers."""
+    """LimitedCaller for somebody else's things and for things that nobody has, and compares the answers."""
 
     client: httpx.AsyncClient
     attempts: int = 0

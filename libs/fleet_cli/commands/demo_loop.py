@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -11,7 +12,7 @@ import typer
 
 from fleet_cli.client import calls
 from fleet_cli.client.errors import FleetError
-from fleet_cli.client.responses import Adapter, EvaluationDetail, Job, RetrainingFiring
+from fleet_cli.client.responses import Adapter, EvaluationDetail, Evidence, Job, RetrainingFiring
 from fleet_cli.commands import up
 from fleet_cli.commands.golden import ensure_golden
 from fleet_cli.commands.lifecycle import follow
@@ -21,9 +22,11 @@ from fleet_cli.group import CommandGroup
 from fleet_cli.loop_story import Figures, Story
 from fleet_cli.session import Session, table
 from fleet_events import v1
+from fleet_events.v1 import RolloutMetric
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 ANSWER_TOKENS = 48
+USERS_AT_ONCE = 4
 POLL_SECONDS = 1.0
 GOOD, BAD = 5, 1
 Found = TypeVar("Found")
@@ -67,14 +70,20 @@ def _loop(session: Session, story: Story, patience: float) -> None:
     firing = _wait(session, "a rule to fire", patience, lambda: _fired(session, story.domain))
     session.note(f"retraining fired: {firing.reason}")
     _wait(session, "the retraining", patience, lambda: _trained(session, firing.job_id))
-    second = _wait(session, "its judgement and promotion", patience, lambda: _promoted(session, story.domain, first))
+    second = _wait(session, "its judgement and rollout", patience, _Rollout(session, story, first).promoted)
     _show(session, story, _judged(session, first, second), firing, corrected)
 
 
 def _first_version(session: Session, story: Story, golden: str) -> str:
-    """Train, judge and activate a version that knows nothing of the gap; its id."""
+    """Train, judge and activate a version that knows nothing of the gap; its id.
+
+    Where an earlier run of the demo was cut short behind it, that version is taken.
+    """
     policy = session.client.call(calls.policy(story.domain))
     session.client.call(calls.set_policy(story.domain, {**policy, **story.policy}))
+    if active := session.client.call(calls.adapters(story.domain, active=True)):
+        session.note(f"{active[0].adapter_id} is active since an earlier run")
+        return active[0].adapter_id
     ensure_golden(session, golden, story.domain)
     session.client.call(calls.add_golden_samples(golden, to_ndjson(list(story.golden_known))))
     session.client.call(calls.record_samples(story.domain, to_ndjson(list(story.known))))
@@ -92,18 +101,21 @@ def _first_version(session: Session, story: Story, golden: str) -> str:
 
 
 def converse(session: Session, story: Story, model: str) -> int:
-    """Users ask about the gap, rate each answer and correct the wrong ones; how many they corrected."""
-    corrections: list[dict[str, object]] = []
-    for question, right in story.questions:
-        answer = session.client.call(calls.chat(model, question, max_tokens=ANSWER_TOKENS))
-        known = " ".join(answer.text.split()) == right
-        session.client.call(calls.feedback(answer.id, GOOD if known else BAD, ""))
-        if not known:
-            corrections.append({"prompt": question, "completion": right, "rating": GOOD, "id": answer.id})
-    session.note(f"users asked {len(story.questions)} questions about the gap and corrected {len(corrections)} answers")
-    if corrections:
-        session.client.call(calls.record_samples(story.domain, to_ndjson(corrections)))
-    return len(corrections)
+    """Users send questions about the gap, rate each answer and correct the wrong ones; how many they corrected."""
+    corrected = 0
+    for number, (question, right) in enumerate(story.questions):
+        corrected += not rate(session, model, question, right, f"user-{number}")
+    session.note(f"users sent {len(story.questions)} questions about the gap and corrected {corrected} answers")
+    return corrected
+
+
+def rate(session: Session, model: str, question: str, right: str, user: str) -> bool:
+    """One question of one user, who rates the answer, and corrects it unless it is the handbook's; whether it is."""
+    answer = session.client.call(calls.chat(model, question, max_tokens=ANSWER_TOKENS, user=user))
+    known = " ".join(answer.text.split()) == right
+    correction = None if known else right
+    session.client.call(calls.feedback(answer.id, GOOD if known else BAD, correction=correction, subject=user))
+    return known
 
 
 def _fired(session: Session, domain: str) -> RetrainingFiring | None:
@@ -117,12 +129,32 @@ def _trained(session: Session, job_id: str) -> Job | None:
     return found if found is not None and found.state == "succeeded" else None
 
 
-def _promoted(session: Session, domain: str, first: str) -> str | None:
-    versions: list[Adapter] = session.client.call(calls.adapters(domain))
-    second = next((one for one in versions if one.adapter_id != first), None)
-    if second is not None and second.status == "rejected":
-        raise FleetError(f"{second.adapter_id} was rejected; `lorafleet evaluations list` shows its score")
-    return second.adapter_id if second is not None and second.active else None
+@dataclass
+class _Rollout:
+    """The new version on its way: judged, then given to a part of the users until a test on their traffic decides."""
+
+    session: Session
+    story: Story
+    first: str
+    users: int = 0
+
+    def promoted(self) -> str | None:
+        """The new version once it is active; until then a few more users ask and rate, where it is rolled out."""
+        versions: list[Adapter] = self.session.client.call(calls.adapters(self.story.domain))
+        second = next((one for one in versions if one.adapter_id != self.first), None)
+        if second is None or second.active:
+            return second.adapter_id if second else None
+        if second.status == "rejected":
+            raise FleetError(f"{second.adapter_id} was rejected; `lorafleet evaluations list` shows its score")
+        family = f"{self.story.domain}-lora"
+        rollout = self.session.client.call(calls.rollout(family)).rollout if second.status == "approved" else None
+        if rollout is not None and rollout.state == "rolled_back":
+            raise FleetError(f"{second.adapter_id} was rolled back; `lorafleet adapters rollout {family}` shows why")
+        for _ in range(USERS_AT_ONCE if rollout is not None else 0):
+            question, right = self.story.questions[self.users % len(self.story.questions)]
+            rate(self.session, family, question, right, f"later-user-{self.users}")
+            self.users += 1
+        return None
 
 
 def _judged(session: Session, first: str, second: str) -> tuple[EvaluationDetail, EvaluationDetail]:
@@ -163,18 +195,32 @@ def _show(
         )
         for what, one in found.items()
     ]
+    live = _live_ratings(session, f"{story.domain}-lora")
     columns = ("HELD-OUT QUESTIONS ABOUT", "N", *versions, "PASSED", "WIN RATE")
     value = {
         "versions": versions,
         "job": firing.job_id,
         "reason": firing.reason,
         "corrected": corrected,
+        "live_ratings": live.model_dump(mode="json") if live else None,
         "figures": {what: vars(one) for what, one in found.items()},
     }
     session.answer(value, table(columns, rows, title=f"{corrected} corrections, one retraining: {firing.reason}"))
+    if live is not None:
+        session.note(
+            f"ratings during the rollout: {live.incumbent:.2f} ({versions[0]}, {live.incumbent_outcomes} answers), "
+            f"{live.candidate:.2f} ({versions[1]}, {live.candidate_outcomes} answers)"
+        )
     gap = found["the gap"]
     if gap.after <= gap.before:
         raise FleetError(f"the gap is not closed: score {gap.before:.1f} before, {gap.after:.1f} after")
+
+
+def _live_ratings(session: Session, family: str) -> Evidence | None:
+    """The mean ratings of both versions while they were used side by side."""
+    rollout = session.client.call(calls.rollout(family)).rollout
+    evidence = rollout.evidence if rollout is not None else []
+    return next((one for one in evidence if one.metric == RolloutMetric.RATING and one.candidate is not None), None)
 
 
 def _wait(session: Session, what: str, patience: float, look: Callable[[], Found | None]) -> Found:

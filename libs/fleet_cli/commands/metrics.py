@@ -57,8 +57,8 @@ def _rows(found: Adapter) -> list[tuple[object, ...]]:
     for name, own in found.own_metrics.items():
         low, high = own.get("ci_low"), own.get("ci_high")
         interval = None if low is None else f"{_number(low)} to {_number(high)}"
-        told = (own.get("samples"), own.get("set_by"), own.get("set_at"), own.get("note"))
-        rows.append((name, _number(own.get("value")), interval, *told))
+        shown = (own.get("samples"), own.get("set_by"), own.get("set_at"), own.get("note"))
+        rows.append((name, _number(own.get("value")), interval, *shown))
     return rows
 
 

@@ -41,8 +41,8 @@ def migrate(
     reason: ReasonOption = "",
 ) -> None:
     """Migrate a version to another base model, or to another revision of its own."""
-    asked = None if strategy is Strategy.AUTO else strategy.value
-    found = session.client.call(calls.migrate(adapter_id, to_base_model, asked, reason))
+    requested = None if strategy is Strategy.AUTO else strategy.value
+    found = session.client.call(calls.migrate(adapter_id, to_base_model, requested, reason))
     done = f"registered {found.new_adapter_id}" if found.new_adapter_id else f"training job {found.job_id}"
     session.answer(found, f"{found.adapter_id} to {found.to_base_model}: {found.strategy}, {done}")
     session.note("the new version is judged like any other; lorafleet adapters migrations shows how far it has come")

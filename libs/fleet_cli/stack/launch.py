@@ -30,7 +30,7 @@ def main() -> None:
         _become(plan["uid"], plan["gid"])
     if sys.platform == "linux":  # after the change of user, which clears it; elsewhere the next start tidies up
         _libc.prctl(PR_SET_PDEATHSIG, plan["signal"], 0, 0, 0)
-    if os.getppid() != plan["parent"]:  # it died before we asked
+    if os.getppid() != plan["parent"]:  # it died before this check
         sys.exit(1)
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - this is what it is for
 

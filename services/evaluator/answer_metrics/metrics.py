@@ -27,6 +27,8 @@ from services.evaluator.sandbox.sandbox import Limits
 log = structlog.get_logger()
 
 EMBEDDING = "embedding_similarity"
+AT_ONCE = 2
+"""Confined plug-ins side by side: each may take its memory."""
 ACCURACY = "golden_dataset_accuracy"
 """Every evaluation's: the fraction of passed samples. No metric may have its name."""
 BUILT_IN: Mapping[str, PureMetric] = {
@@ -59,6 +61,7 @@ class AnswerMetrics:
             raise UnknownMetric(f"confined_metrics: {wrong[0]!r} is no plug-in among metrics")
         self._pure = {name: _pure(name) for name in names if name not in {EMBEDDING, *confined}}
         self._confined = {name: plug_in.entry_point(name, _known()) for name in confined}
+        self._places = asyncio.Semaphore(AT_ONCE)
         self._commands = dict(commands)
         self._embeddings_model = embeddings_model if EMBEDDING in names else ""
         if taken := sorted({ACCURACY, *names} & set(commands)):
@@ -70,7 +73,8 @@ class AnswerMetrics:
         for name, metric in self._pure.items():
             found[name] = await _checked(asyncio.to_thread(metric, sample, answer), name)
         for name, entry in self._confined.items():
-            found[name] = await _checked(plug_in.measure(entry, Limits(), sample, answer), name)
+            async with self._places:
+                found[name] = await _checked(plug_in.measure(entry, Limits(), sample, answer), name)
         for name, settings in self._commands.items():
             found[name] = await _checked(command.measure(settings, sample, answer), name)
         if self._embeddings_model:

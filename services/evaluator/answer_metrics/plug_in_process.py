@@ -20,7 +20,7 @@ def main(paths: str, reference: str) -> int:
 
     order = json.load(sys.stdin)
     out = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever a plug-in prints is no value
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a plug-in prints is no value
     turns = tuple(Turn(**turn) for turn in order["sample"].pop("history"))
     try:
         module, _, function = reference.partition(":")

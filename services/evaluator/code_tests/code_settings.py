@@ -16,6 +16,8 @@ class CodeSettings(BaseModel):
     """Of one answer with its tests."""
     memory_mb: int = Field(default=512, ge=32)
     """Address space of the interpreter."""
+    at_once: int = Field(default=2, ge=1, le=64)
+    """Interpreters side by side, of one replica: each may take its memory."""
     answers: int = Field(default=1, ge=1, le=100)
     """1: pass@1 is that of the judged answer. More: so many further answers are drawn at `temperature`."""
     pass_at: tuple[int, ...] = (1,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -45,6 +46,7 @@ class CodeTests:
         """unavailable: why programs cannot be confined here (`sandbox.why_unavailable`), or empty."""
         self.settings = settings
         self.unavailable = unavailable
+        self._places = asyncio.Semaphore(settings.at_once)
         self._known: OrderedDict[tuple[str, str], CodeRun] = OrderedDict()
 
     def refusal(self) -> str:
@@ -63,7 +65,8 @@ class CodeTests:
             raise EvaluationFailure(refusal)
         key = (sample.tests, answer)
         if key not in self._known:
-            self._known[key] = await self._run(sample.tests, code_of(answer))
+            async with self._places:
+                self._known[key] = await self._run(sample.tests, code_of(answer))
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return self._known[key]
@@ -91,10 +94,10 @@ class CodeTests:
             return CodeRun(False, str(limit))
         try:
             found = json.loads(ended.output)
-            fault, told = str(found.get("fault", "")), found.get("token")
+            fault, given = str(found.get("fault", "")), found.get("token")
         except (ValueError, AttributeError):
-            fault, told = f"the interpreter ended early, with status {ended.status}", None
-        return CodeRun(True) if told == token else CodeRun(False, fault or "ended before the last test")
+            fault, given = f"the interpreter ended early, with status {ended.status}", None
+        return CodeRun(True) if given == token else CodeRun(False, fault or "ended before the last test")
 
 
 async def first_fault(tests: CodeTests, samples: Sequence[GoldenSample]) -> str:

@@ -1,7 +1,7 @@
 """Runs an answer's code and then its sample's tests, in one namespace: `python -I -S harness.py`, in the sandbox.
 
 Standard library alone. It reads {"code", "tests", "token"} on standard input and prints one JSON object: the token
-where all tests ran to their end, else where and why not. What code and tests print goes nowhere. The token tells that
+where all tests ran to their end, else where and why not. What code and tests print goes nowhere. The token proves that
 the tests' last line was reached: a program that ends early has not printed it.
 """
 
@@ -25,7 +25,7 @@ def _run() -> dict[str, str]:
     for part in ("code", "tests"):
         try:
             exec(compile(order[part], f"<{part}>", "exec"), namespace)  # noqa: S102 - confined, and what it is for
-        except BaseException as error:  # whatever the code raises, SystemExit among it, is its answer
+        except BaseException as error:  # all that the code raises, SystemExit among it, is its answer
             lines = [
                 frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == f"<{part}>"
             ]

@@ -99,7 +99,7 @@ class ReferenceJudge:
         sample: GoldenSample,
         question: str,
         answer: str,
-        ledger: Ledger | None = None,  # noqa: ARG002 - it asks no judge
+        ledger: Ledger | None = None,  # noqa: ARG002 - it calls no judge
     ) -> Finding:
         """Raises what the client raises; an empty answer needs no model.
 

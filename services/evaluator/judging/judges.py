@@ -52,7 +52,7 @@ class Judges:
         return PanelJudge(name, members)
 
     def pairwise(self, evaluation: Evaluation, dataset_id: str) -> PairJudge | None:
-        """Who compares pairs of answers: the judge, or a panel's members that do; None where nobody does."""
+        """Who compares pairs of answers: the judge, or a panel's members that do; None where none does."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
         comparing = {
             member: PairwiseJudge(member, chosen, self._endpoints[member])

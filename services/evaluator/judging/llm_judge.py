@@ -15,7 +15,7 @@ from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
 from services.evaluator.judging.endpoint import JudgeEndpoint
 from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge, with_tests
-from services.evaluator.judging.judgement import Standing, Verdict, judged, unjudged
+from services.evaluator.judging.judgement import VETOED_AT_MOST, Standing, Verdict, judged, unjudged
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.llm_client import LLMClient
 from services.evaluator.judging.llm_question import PROMPT_SHA256, ask
@@ -78,6 +78,10 @@ class LLMJudge:
         """Raises Unready and EvaluationFailure as the endpoint does. A sample without a verdict is unjudged."""
         if not words(answer):
             return Finding(judged(dict.fromkeys(Criterion, Verdict(0.0, "the answer is empty")), why="empty"), {})
+        run = await self._tests.run(sample, answer)
+        if run is not None and not run.passed:
+            rest = judged(dict.fromkeys(Criterion, Verdict(VETOED_AT_MOST, "not judged, since the tests fail")))
+            return Finding(with_tests(rest, run), {})
         if self._rules_judge:
             found = await self._rules_judge.judge(sample, question, answer, ledger)
             if found.judgement.standing is Standing.DECIDED:
@@ -89,8 +93,7 @@ class LLMJudge:
         if len(verdicts) * 2 <= self._settings.samples:
             return Finding(unjudged(f"{len(faults)} of {len(got)} verdicts are missing: {faults[-1]}"), evidence)
         broken = await asyncio.to_thread(broken_musts, sample.rules, answer)
-        given = judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts))
-        return Finding(with_tests(given, await self._tests.run(sample, answer)), evidence)
+        return Finding(judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts)), evidence)
 
 
 def _median(verdicts: Sequence[ModelVerdict]) -> judgement.Judgement:

@@ -47,19 +47,19 @@ def _particles(text: str) -> Iterator[tuple[str, str]]:
         spelled = fold(clause)
         for pattern, mark in _SPELLED:
             spelled = pattern.sub(mark, spelled)
-        told = words(spelled)
-        for place, word in enumerate(told):
+        tokens = words(spelled)
+        for place, word in enumerate(tokens):
             if kind := _KIND.get(word):
-                yield kind, _head(told, place) if kind in _SCOPED else ""
+                yield kind, _head(tokens, place) if kind in _SCOPED else ""
 
 
-def _head(told: Sequence[str], place: int) -> str:
-    behind = _first_content(told[place + 1 :])
-    return behind or _first_content(list(reversed(told[:place])))
+def _head(tokens: Sequence[str], place: int) -> str:
+    behind = _first_content(tokens[place + 1 :])
+    return behind or _first_content(list(reversed(tokens[:place])))
 
 
-def _first_content(told: Sequence[str]) -> str:
-    for word in told:
+def _first_content(tokens: Sequence[str]) -> str:
+    for word in tokens:
         for term in terms(word):
             if term not in STOP_STEMS and word not in _KIND:
                 return term

@@ -17,14 +17,14 @@ NEAR = 0.4
 _DENIALS = frozenset({stem(word) for word in NEGATIONS} | NEGATIONS | {stem("nichts")})
 
 
-def place_doubt(expected: str, answer: str, told: set[str], rules: set[str]) -> str:
+def place_doubt(expected: str, answer: str, prompted: set[str], rules: set[str]) -> str:
     """Where a clause comes back with one of its words exchanged, moved to another clause, or in another order.
 
-    told: terms of the prompt. rules: terms that the sample's owner lets stand for those of the expected output.
+    prompted: terms of the prompt. rules: terms that the sample's owner lets stand for those of the expected output.
     """
     return (
-        _exchanged_in_place(expected, answer, told | rules)
-        or _exchanged_in_clause(expected, answer, told | rules)
+        _exchanged_in_place(expected, answer, prompted | rules)
+        or _exchanged_in_clause(expected, answer, prompted | rules)
         or _moved(expected, answer)
     )
 
@@ -48,7 +48,7 @@ def _is_form(one: str, other: str) -> bool:
 
 def _exchanged_in_clause(expected: str, answer: str, known: set[str]) -> str:
     answered = {clause: found for clause in clauses(answer) if (found := content(clause))}
-    everywhere, said = set(content(expected)), set(content(answer))
+    everywhere, in_answer = set(content(expected)), set(content(answer))
     for clause in clauses(expected):
         wanted = content(clause)
         if len(wanted) < 2 or not answered:
@@ -62,7 +62,7 @@ def _exchanged_in_clause(expected: str, answer: str, known: set[str]) -> str:
             return f"has {put[0]!r} where {lost[0]!r} is expected"
         # Two that changed places are both in both texts; that the prompt has them too vouches for neither.
         came = [term for term in put if term in everywhere]
-        went = [term for term in lost if term in said]
+        went = [term for term in lost if term in in_answer]
         if near and came and went:
             return f"has {came[0]!r} where {went[0]!r} is expected, which is elsewhere in the answer"
         if not lost and _reordered(clause, counterpart):
@@ -77,16 +77,16 @@ def _reordered(clause: str, counterpart: str) -> bool:
     their order alone, do not.
     """
     leads, others = _leads(clause), _leads(counterpart)
-    wanted, said = [term for term in leads if term in others], [term for term in others if term in leads]
-    for place, term in enumerate(said):
+    wanted, answered = [term for term in leads if term in others], [term for term in others if term in leads]
+    for place, term in enumerate(answered):
         if term != wanted[place]:
             break
     else:
         return False
-    end = len(wanted) - next(n for n in range(len(wanted)) if wanted[-1 - n] != said[-1 - n])
-    cut = wanted.index(said[place])
+    end = len(wanted) - next(n for n in range(len(wanted)) if wanted[-1 - n] != answered[-1 - n])
+    cut = wanted.index(answered[place])
     before, behind = wanted[place:cut], wanted[cut:end]
-    if said[place:end] != behind + before:
+    if answered[place:end] != behind + before:
         return True
     heads = (before[0], behind[0])
     return any(leads[head] != others[head] for head in heads) or not any(leads[head] for head in heads)
@@ -110,13 +110,13 @@ def _leads(clause: str) -> dict[str, str]:
 
 def _exchanged_in_place(expected: str, answer: str, known: set[str]) -> str:
     """A word or two of the expected output with words from nowhere in their place, the same words around them."""
-    wanted, said = terms(expected), terms(answer)
-    blocks = SequenceMatcher(None, wanted, said, autojunk=False).get_opcodes()
+    wanted, answered = terms(expected), terms(answer)
+    blocks = SequenceMatcher(None, wanted, answered, autojunk=False).get_opcodes()
     for kind, start, end, begun, ended in blocks:
         if kind != "replace" or end - start > 3 or ended - begun > 3:
             continue
         lost = [term for term in wanted[start:end] if term not in STOP_STEMS]
-        put = [t for t in said[begun:ended] if t not in STOP_STEMS and not is_known(t, known | set(wanted))]
+        put = [t for t in answered[begun:ended] if t not in STOP_STEMS and not is_known(t, known | set(wanted))]
         if lost and put:
             return f"has {put[0]!r} where {lost[0]!r} is expected"
     return ""
@@ -129,9 +129,9 @@ def _moved(expected: str, answer: str) -> str:
     """
     wanted = [_company(clause) for clause in clauses(expected)]
     marks = [clause - {t for other in wanted if other is not clause for t in other} for clause in wanted]
-    said = [_company(clause) for clause in clauses(answer)]
+    answered = [_company(clause) for clause in clauses(answer)]
     for place, own in enumerate(marks):
-        homes = [clause for clause in said if clause & own]
+        homes = [clause for clause in answered if clause & own]
         for clause in homes:
             apart = [t for home in homes if home is not clause for t in (home & own) - clause]
             others = [mark for at, mark in enumerate(marks) if at != place and mark & clause]

@@ -1,1 +1,1 @@
-"""Programs that nobody vouches for, run in bounds that the kernel keeps: code of answers, third parties' metrics."""
+"""Untrusted programs, run in bounds that the kernel keeps: code of answers, third parties' metrics."""

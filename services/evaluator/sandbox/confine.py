@@ -3,7 +3,7 @@
 Standard library alone, started by this file's path. Privileges go first, then files (Landlock: named folders to read,
 one to write), then system calls (seccomp: no network, no further process or thread, no signal to others, no change of
 modes or owners); limits of memory, processor time, file size and open files are the kernel's too. None of it needs
-privileges. A line on the file descriptor that BOUNDS names tells whether all of it holds; where something does not,
+privileges. A line on the file descriptor that BOUNDS names shows whether all of it holds; where something does not,
 the program is not started.
 
 Sources: landlock(7), seccomp(2), capabilities(7), Linux's syscall_64.tbl.
@@ -29,7 +29,7 @@ TRUNCATE = 1 << 14
 RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15}
 """How many kinds of access to files a version of Landlock governs; 16 from the fifth on."""
 NEWEST_CALL = 451
-"""System calls behind this one (cachestat, Linux 6.5) are refused: nobody has looked at what they do."""
+"""System calls behind this one (cachestat, Linux 6.5) are refused: they were not reviewed."""
 CLONE3 = 435
 """Refused as unknown, so that the C library reports that it cannot start a thread."""
 TGKILL, PRLIMIT64 = 234, 302

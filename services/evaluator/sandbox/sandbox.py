@@ -94,11 +94,11 @@ async def run(
     Raises SandboxUnavailable before anything has run, Stopped where a limit ended it.
     """
     with tempfile.TemporaryDirectory(prefix="lorafleet-confined-", ignore_cleanup_errors=True) as folder:
-        report, told = os.pipe()
+        report, confirmed = os.pipe()
         try:
-            process = await _start(program, limits, ([*_SYSTEM, *reads], list(lists)), folder, told)
+            process = await _start(program, limits, ([*_SYSTEM, *reads], list(lists)), folder, confirmed)
         finally:
-            os.close(told)
+            os.close(confirmed)
         try:
             await _confirm(report)
             return await _observe(process, given, limits, Path(folder))
@@ -109,7 +109,7 @@ async def run(
 
 
 async def _start(
-    program: Sequence[str], limits: Limits, opened: tuple[list[str], list[str]], folder: str, told: int
+    program: Sequence[str], limits: Limits, opened: tuple[list[str], list[str]], folder: str, confirmed: int
 ) -> asyncio.subprocess.Process:
     bounds = {
         "memory": limits.memory_mb << 20,
@@ -119,7 +119,7 @@ async def _start(
         "reads": opened[0],
         "lists": opened[1],
         "folder": folder,
-        "report": told,
+        "report": confirmed,
     }
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", str(_CONFINE), json.dumps(bounds), *program),
@@ -128,13 +128,13 @@ async def _start(
         stderr=asyncio.subprocess.PIPE,
         env=_environment(folder),
         cwd=folder,
-        pass_fds=(told,),
+        pass_fds=(confirmed,),
         start_new_session=True,
     )
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """None of the service's own: no credential is where a program runs that nobody vouches for."""
+    """None of the service's own: no credential is where an untrusted program runs."""
     found = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder, "PYTHONDONTWRITEBYTECODE": "1"}
     found |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     # Where some machines have the interpreter's own library.
@@ -149,13 +149,13 @@ async def _confirm(report: int) -> None:
     )
     try:
         async with asyncio.timeout(_START_SECONDS):
-            told = await reader.read()
+            confirmed = await reader.read()
     except TimeoutError:
         raise SandboxUnavailable(f"the sandbox did not start within {_START_SECONDS:g} s") from None
     finally:
         transport.close()
-    if told != _CONFINED:
-        raise SandboxUnavailable(told.decode(errors="replace") or "the sandbox ended before it was confined")
+    if confirmed != _CONFINED:
+        raise SandboxUnavailable(confirmed.decode(errors="replace") or "the sandbox ended before it was confined")
 
 
 async def _observe(process: asyncio.subprocess.Process, given: bytes, limits: Limits, folder: Path) -> Ended:

@@ -29,5 +29,5 @@ def counted_caller(caller: Generates, parts: Parts) -> Caller:
     return caller
 
 
-Asks = Annotated[Caller, Depends(counted_caller)]
+LimitedCaller = Annotated[Caller, Depends(counted_caller)]
 Judges = Annotated[Caller, Depends(require("feedback"))]

@@ -12,8 +12,9 @@ from fleet_kit.http_openapi import answers_with
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, NotFound
 from services.inference.http import embeddings, feedback, listings, openai_format
-from services.inference.http.access import Asks, Generates, Parts, counted_caller, started_parts
+from services.inference.http.access import Generates, LimitedCaller, Parts, counted_caller, started_parts
 from services.inference.http.answering import answer
+from services.inference.http.chat_prompt import chat_prompt
 from services.inference.http.comparing import compared
 from services.inference.http.elsewhere import elsewhere
 from services.inference.http.requested import prompt_request
@@ -52,7 +53,7 @@ async def model(name: str, caller: Generates, parts: Parts) -> JSONResponse:
 
 
 @router.post("/v1/chat/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
-async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def chat(body: ChatRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Answer a conversation, whole or as server-sent events; with `compare` by several models side by side."""
     if body.compare:
         return await compared(body, request, caller, parts)
@@ -61,19 +62,14 @@ async def chat(body: ChatRequest, request: Request, caller: Asks, parts: Parts) 
         chosen = await _choose(body, query, request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
             return chosen
-        turns = [one.turn for one in body.messages]
-        ids = await chosen.hosted.vocabulary.of_turns(turns, body.chat_template_kwargs)
-        grammar = await grammar_of(body, chosen.hosted.vocabulary)
-        prompt = prompt_request(
-            body, body.max_completion_tokens or body.max_tokens, ids, chosen, grammar=grammar, turns=turns
-        )
+        prompt, calls = await chat_prompt(body, chosen)
         tasks = answer_tasks(body, [prompt], chosen, caller, parts=parts, held=held)
-        form = form_of(openai_format.Chat, body, tasks)
+        form = replace(form_of(openai_format.Chat, body, tasks), calls=[calls] * len(tasks))
         return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
 
 
 @router.post("/v1/completions", openapi_extra=_PROMPTS, responses=_ANSWERS)
-async def completions(body: CompletionRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def completions(body: CompletionRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Continue texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
     async with AsyncExitStack() as held:
         chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)

@@ -32,7 +32,7 @@ async def answers(
             async with turns, aclosing(generator.answer(task)) as pieces:
                 async for piece in pieces:
                     come.put_nowait((number, piece))
-        except Exception as error:  # for whoever reads the pieces
+        except Exception as error:  # for the reader of the pieces
             come.put_nowait((number, error))
 
     running = [asyncio.create_task(give(number, task)) for number, task in enumerate(wanted)]

@@ -6,9 +6,8 @@ from fleet_kit.auth import Caller
 from services.inference.answer_task import AnswerTask
 from services.inference.http import openai_format
 from services.inference.http.answering import answer
-from services.inference.http.requested import prompt_request
+from services.inference.http.chat_prompt import chat_prompt
 from services.inference.http.schemas import ChatRequest
-from services.inference.http.structured import grammar_of
 from services.inference.http.tasks import exchange_of, form_of, name_in_ids
 from services.inference.parts import InferenceParts
 from services.inference.router_client import Query
@@ -25,14 +24,8 @@ async def compared(body: ChatRequest, request: Request, caller: Caller, parts: I
     parts.gate.require_open()
     query = Query(body.user_turns[-1], body.user_turns[:-1])
     chosen = [await parts.generator.choose(model, query, caller, approved=True) for model in body.compare]
-    turns = [one.turn for one in body.messages]
-    prompts = []
-    for one in chosen:
-        grammar = await grammar_of(body, one.hosted.vocabulary)
-        ids = await one.hosted.vocabulary.of_turns(turns, body.chat_template_kwargs)
-        prompts.append(
-            prompt_request(body, body.max_completion_tokens or body.max_tokens, ids, one, grammar=grammar, turns=turns)
-        )
+    read = [await chat_prompt(body, one) for one in chosen]
+    prompts = [prompt for prompt, _ in read]
     domains = {one.adapter.domain for one in chosen if one.adapter}
     beside = domains.pop() if len(domains) == 1 else ""
     catalogue = parts.projection.catalogue
@@ -63,4 +56,6 @@ async def compared(body: ChatRequest, request: Request, caller: Caller, parts: I
     form = form_of(openai_format.Chat, body, tasks)
     form.compared = [one.provenance for one in chosen]
     form.models = body.compare
+    # Models of different templates may call in different forms; each answer is read in its own.
+    form.calls = [calls for _, calls in read]
     return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)

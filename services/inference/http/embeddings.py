@@ -11,7 +11,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.http_limits import body_rule
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, NotFound, UnknownModel
-from services.inference.http.access import Asks, Parts
+from services.inference.http.access import LimitedCaller, Parts
 from services.inference.http.elsewhere import elsewhere
 from services.inference.http.schemas import EmbeddingRequest
 from services.inference.parts import InferenceParts
@@ -24,7 +24,7 @@ _PROMPTS = body_rule(4 << 20)
 
 
 @router.post("/v1/embeddings", openapi_extra=_PROMPTS)
-async def embeddings(body: EmbeddingRequest, request: Request, caller: Asks, parts: Parts) -> Response:
+async def embeddings(body: EmbeddingRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Vectors of length 1: of the sentence model, or of the base model with the adapters that `model` names."""
     embedder, extra = parts.embedder, {}
     if embedder is not None and body.model == embedder.name:

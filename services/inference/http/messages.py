@@ -1,5 +1,6 @@
 """The turns of a conversation, as clients send them: also an answer's message, sent back as it came."""
 
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -11,7 +12,7 @@ Text = Annotated[str, Field(max_length=2_000_000)]
 """A prompt or a turn; its tokens are bounded by the base model's `max_prompt_tokens`."""
 
 _TEXT_ALONE = "this server reads text: put it into the turn's content"
-_NO_TOOLS = "this server calls no tools: leave the turn out, or put it into the turn's content"
+_NO_FUNCTIONS = "the former name of tool_calls: use these"
 
 
 class TextPart(Body):
@@ -35,6 +36,36 @@ def _content(value: object) -> str:
     return "parts" if isinstance(value, list) else "text"
 
 
+class CalledFunction(Body):
+    """A function with the arguments of one call."""
+
+    name: str = Field(min_length=1, max_length=64)
+    arguments: Annotated[str, Field(max_length=200_000)] = "{}"
+    """JSON of an object; as the model wrote it, so it may be none."""
+
+
+class ToolCall(Body):
+    """A call in an assistant's turn."""
+
+    id: str | None = Field(default=None, max_length=200)
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = Field(default=None, ge=0, lt=2**31)
+    """Taken, and changes nothing."""
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """As chat templates read it: the arguments are an object, where they are one."""
+        try:
+            arguments: object = json.loads(self.function.arguments or "{}")
+        except (ValueError, RecursionError):
+            arguments = self.function.arguments
+        call: dict[str, object] = {"type": self.type, "function": {"name": self.function.name, "arguments": arguments}}
+        if self.id:
+            call["id"] = self.id
+        return call
+
+
 class ChatMessage(Body):
     """One turn."""
 
@@ -51,8 +82,8 @@ class ChatMessage(Body):
     audio: Annotated[object, Neutral([], _TEXT_ALONE)] = None
     reasoning: Annotated[object, Neutral([""], _TEXT_ALONE)] = None
     reasoning_content: Annotated[object, Neutral([""], _TEXT_ALONE)] = None
-    function_call: Annotated[object, Neutral([], _NO_TOOLS)] = None
-    tool_calls: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
+    function_call: Annotated[object, Neutral([], _NO_FUNCTIONS)] = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] = Field(default_factory=list)
     provider_specific_fields: Annotated[object, Neutral([{}], _TEXT_ALONE)] = None
     """LiteLLM's."""
 
@@ -86,5 +117,16 @@ class ChatMessage(Body):
 
     @property
     def turn(self) -> tuple[str, str]:
-        """(role, text) for the chat template: the newer and the older name of a role are one."""
+        """(role, text): the newer and the older name of a role are one."""
         return {"developer": "system", "function": "tool"}.get(self.role, self.role), self.text
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """All that chat templates read."""
+        role, text = self.turn
+        turn: dict[str, object] = {"role": role, "content": text}
+        if self.tool_calls:
+            turn["tool_calls"] = [one.shown for one in self.tool_calls]
+        if role == "tool":
+            turn |= {name: value for name in ("name", "tool_call_id") if (value := getattr(self, name))}
+        return turn

@@ -11,10 +11,12 @@ from typing import Protocol
 from services.inference.answer_task import End
 from services.inference.engine_thread import Token
 from services.inference.errors import ApiError, ServerFault
+from services.inference.http.call_format import CallDeltas, message_of
 from services.inference.http.provenance import Provenance
 from services.inference.http.schemas import Usage
 from services.inference.pieces import Piece
 from services.inference.token_bytes import TokenBytes
+from services.inference.tool_calls.format import ToolFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +113,27 @@ class _Envelope:
         return "data: [DONE]\n\n"
 
 
+def _reason(end: End, *, called: bool) -> str:
+    return "tool_calls" if called and end.reason == "stop" else end.reason
+
+
 @dataclass(kw_only=True)
 class Chat(_Envelope):
     """POST /v1/chat/completions."""
 
+    calls: Sequence[ToolFormat | None] = ()
+    """How each answer calls, where it may; none for none."""
     _begun: set[int] = field(default_factory=set)
     """Answers whose first token was sent."""
+    _deltas: dict[int, CallDeltas] = field(default_factory=dict)
 
     def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None},
+                "message": (message := message_of(answer.text, self._written(index))),
                 "logprobs": self._logprobs(index, answer.tokens),
-                "finish_reason": answer.end.reason,
+                "finish_reason": _reason(answer.end, called="tool_calls" in message),
             }
             | self._named(index)
             for index, answer in enumerate(answers)
@@ -135,13 +144,27 @@ class Chat(_Envelope):
         yield self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
     def chunk(self, index: int, piece: Piece | End) -> str:
+        if (written := self._written(index)) is not None:
+            return self._called_chunk(index, piece, self._deltas.setdefault(index, CallDeltas(written)))
         if isinstance(piece, End):
             return self._chunk(index, {}, piece.reason, None)
         return self._chunk(index, {"content": piece.text}, None, self._logprobs(index, piece.tokens))
 
+    def _written(self, index: int) -> ToolFormat | None:
+        return self.calls[index] if self.calls else None
+
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
         wrapped = self._wrap("chat.completion.chunk", [])
         return _event(wrapped | {"usage": _usage(prompt_tokens, completion_tokens)})
+
+    def _called_chunk(self, index: int, piece: Piece | End, deltas: CallDeltas) -> str:
+        """A chunk for each delta of an answer that may call."""
+        if isinstance(piece, End):
+            chunks = [self._chunk(index, delta, None, None) for delta in deltas.finish()]
+            return "".join([*chunks, self._chunk(index, {}, _reason(piece, called=deltas.called), None)])
+        first, *further = deltas.feed(piece.text) or [{"content": ""}]  # log-probabilities come in any case
+        chunks = [self._chunk(index, first, None, self._logprobs(index, piece.tokens))]
+        return "".join([*chunks, *(self._chunk(index, delta, None, None) for delta in further)])
 
     def _chunk(self, index: int, delta: dict[str, object], reason: str | None, logprobs: object) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason} | self._named(index)

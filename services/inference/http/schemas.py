@@ -18,6 +18,7 @@ from services.inference.http.messages import ChatMessage, Text
 from services.inference.http.parameters import EXPECTED, Body, Neutral, Small, Word, several, shape_of, without_nulls
 from services.inference.http.structured import FormFields
 from services.inference.http.template_variables import TemplateVariables
+from services.inference.http.tools import ToolFields
 
 ModelName = Annotated[str, Field(min_length=1, max_length=300)]
 MOST_COMPARED = 4
@@ -54,9 +55,7 @@ LogitBias = Annotated[
 ]
 """Token id, as text (a name in JSON) → what is added to its logit."""
 
-_NO_TOOLS = (
-    "answers are text alone: describe what the model may call in the system message, and read its answer yourself"
-)
+_NO_FUNCTIONS = "the former name: use tools and tool_choice"
 _NO_GRAMMAR = "use response_format with a JSON schema, guided_regex or guided_choice"
 _NO_MEDIA = "this server reads and writes text alone"
 _NO_REACH = "this server looks nothing up: put what the model should know into the messages"
@@ -169,7 +168,7 @@ class GenerationRequest(FormFields):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
-class ChatRequest(GenerationRequest):
+class ChatRequest(GenerationRequest, ToolFields):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
@@ -182,15 +181,11 @@ class ChatRequest(GenerationRequest):
     """As vLLM's: values of variables that the model's chat template reads, such as `enable_thinking`."""
 
     # Taken, and change nothing.
-    parallel_tool_calls: bool | None = None
     reasoning_effort: Word | None = None
     verbosity: Word | None = None
 
-    tools: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
-    """Beside a choice of none of them they change nothing, and are left out of the prompt."""
-    tool_choice: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
-    functions: Annotated[object, Neutral([[]], _NO_TOOLS)] = None
-    function_call: Annotated[object, Neutral(["none", "auto"], _NO_TOOLS)] = None
+    functions: Annotated[object, Neutral([[]], _NO_FUNCTIONS)] = None
+    function_call: Annotated[object, Neutral(["none", "auto"], _NO_FUNCTIONS)] = None
     modalities: Annotated[object, Neutral([["text"]], _NO_MEDIA)] = None
     audio: Annotated[object, Neutral([], _NO_MEDIA)] = None
     prediction: Annotated[object, Neutral([], "leave it out: the answer is the same without it")] = None
@@ -206,14 +201,13 @@ class ChatRequest(GenerationRequest):
     @model_validator(mode="before")
     @classmethod
     def _none_of_them_is_called(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        unused = {
-            name
-            for name, choice in (("tools", "tool_choice"), ("functions", "function_call"))
-            if given.get(choice) == "none" and isinstance(given.get(name), list)
-        }
-        return {name: value for name, value in given.items() if name not in unused}
+        if (
+            isinstance(given, dict)
+            and given.get("function_call") == "none"
+            and isinstance(given.get("functions"), list)
+        ):
+            return {name: value for name, value in given.items() if name != "functions"}
+        return given
 
     @model_validator(mode="before")
     @classmethod
@@ -246,8 +240,13 @@ class ChatRequest(GenerationRequest):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not requested."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def calls_functions(self) -> bool:
+        """Whether the conversation has calls, or its answer may have some."""
+        return bool(self.offered) or any(one.tool_calls or one.role == "tool" for one in self.messages)
 
     @property
     def user_turns(self) -> list[str]:
@@ -273,7 +272,7 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def top(self) -> int | None:
-        """How many candidates are listed for each position; None: log-probabilities are not asked for."""
+        """How many candidates are listed for each position; None: log-probabilities are not requested."""
         return self.logprobs
 
     @property

@@ -156,13 +156,19 @@ def _read(name: str, schema: Schema | SchemaText) -> object:
         raise BadRequest(f"{name} is no JSON schema: {reason}.", code="invalid_value", param=name) from error
 
 
-async def grammar_of(body: FormFields, vocabulary: Vocabulary) -> Grammar | None:
-    """What the answers of a request are held to, off the event loop.
+async def grammar_of(body: FormFields, vocabulary: Vocabulary, calls: Form | None = None) -> Grammar | None:
+    """What the answers of a request are held to, off the event loop. calls: the form of answers that may call tools.
 
     Raises:
         BadRequest: a form that cannot be held; the message names what of it.
     """
-    if (wanted := body.form()) is None:
+    wanted = body.form()
+    if wanted and calls:
+        message = f"tools and {wanted[0]} each set the form of the answer: send one of them."
+        raise BadRequest(message, code="invalid_value", param=wanted[0])
+    if calls:
+        wanted = "tools", calls
+    if wanted is None:
         return None
     name, form = wanted
     try:

@@ -65,10 +65,10 @@ def exchange_of(
 ) -> Exchange | None:
     """What would be recorded beside an answer.
 
-    None where the request forbids that (OpenAI's `store: false`), and of the evaluator's: answers to golden questions
-    must not become training data.
+    None where the request forbids that (OpenAI's `store: false`), of conversations with calls, and of the evaluator's:
+    answers to golden questions must not become training data.
     """
-    if body.store is False or CANDIDATES_SCOPE in caller.scopes:
+    if body.store is False or not prompt.turns or CANDIDATES_SCOPE in caller.scopes:
         return None
     return Exchange(tuple(prompt.turns), request_id, body.end_user, comparison_id, beside)
 

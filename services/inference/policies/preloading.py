@@ -53,7 +53,7 @@ class Preloading:
         if priority is not None:
             hosted.adapters.preload(adapter, priority)
 
-    def asked(self, caller: Caller, workflow: str, adapters: Sequence[Adapter], catalogue: Catalogue) -> None:
+    def requested(self, caller: Caller, workflow: str, adapters: Sequence[Adapter], catalogue: Catalogue) -> None:
         """A request runs on these: its workflow's adapters are brought in, and those likely to come next.
 
         Only adapters of domains that the caller reaches: no caller takes slots for what it may not use.
@@ -68,6 +68,9 @@ class Preloading:
                 metrics.PREDICTIONS.labels(observed.outcome).inc()
             likely = [catalogue.active[family] for family in observed.likely if family in catalogue.active]
             self._bring([one for one in likely if reaches(caller, one.domain)], Priority.PREDICTION)
+
+    asked = requested
+    """The former name: a stand-in that is given to a `Generator` may have this one alone."""
 
     def _begin(self, workflow: str, caller: Caller, catalogue: Catalogue) -> None:
         found, missing = self.of_workflow(workflow, catalogue)

@@ -19,7 +19,7 @@ import structlog
 from nats.js import JetStreamContext
 from pydantic import ValidationError
 
-from fleet_events.topology import REPLICAS
+from fleet_events.buckets import REPLICAS
 from fleet_kit.faults import describe
 from fleet_kit.key_value import KeyValue
 from services.inference.base_models import BaseModels, ServedBaseModel

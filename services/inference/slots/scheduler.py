@@ -212,7 +212,7 @@ class Scheduler:
         self.states[adapter_id] = Failed(failure, time.monotonic() + wait)
         wanted = self.queue.preloaded(adapter_id)
         if failure.transient and wanted is not None:
-            # Nobody may ask for it for long, yet it is to be there when somebody does.
+            # It may not be requested for long, yet it is to be there when it is.
             again = Preload(self.adapters[adapter_id], wanted)
             asyncio.get_running_loop().call_later(wait, self.inbox.put_nowait, again)
         for ticket in self.queue.take(adapter_id):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from services.inference.engine_thread import Finished, Token
 from services.inference.errors import ApiError, BadRequest, Busy
-from services.inference.vllm.client import NotServed, Refused, ServerAway, VllmError
+from services.inference.vllm.errors import NotServed, Refused, ServerAway, VllmError
 from services.inference.vllm.fleet import RETRY_AFTER, Server, VllmFleet
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fleet_kit.text_lines import async_lines_of
 from services.inference.engine_thread import Finished, Token
+from services.inference.vllm.errors import Misconfigured, NotServed, Refused, ServerAway, ServerFault, VllmError
 
 if TYPE_CHECKING:
     from lora_core.engine import Request
@@ -24,30 +25,6 @@ CONNECT, ANSWER, LOAD, NEXT_TOKEN = 2.0, 10.0, 120.0, 120.0
 """Seconds until a server counts as unavailable: to connect, to answer, to load an adapter, to give the next token."""
 
 NO_LORA_API = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-
-
-class VllmError(Exception):
-    """What one server did instead of answering. Callers of the fleet read the message, so it names no address."""
-
-
-class ServerAway(VllmError):
-    """It cannot be reached, or it broke down on the way."""
-
-
-class ServerFault(ServerAway):
-    """It answered that it failed (5xx)."""
-
-
-class Misconfigured(VllmError):
-    """It answers, but cannot be driven as it was started."""
-
-
-class NotServed(VllmError):
-    """It does not know the model: an adapter that was not loaded, or not since the server was started."""
-
-
-class Refused(VllmError):
-    """It will not do this; its own words are the message."""
 
 
 class Served(BaseModel):
@@ -262,6 +239,8 @@ def _structured(form: "Form") -> dict[str, object]:
             return {"regex": form.source}
         case "choice":
             return {"choice": json.loads(form.source)}
+        case "lark":
+            raise Refused("its grammars are not ours: answers of vLLM servers call no tools here")
 
 
 def _error(response: httpx.Response) -> VllmError:

@@ -15,7 +15,8 @@ from fleet_kit import tasks
 from services.inference.errors import Busy
 from services.inference.slots.states import LoadFailed, Proof
 from services.inference.vllm.assignment import assign
-from services.inference.vllm.client import Misconfigured, NotServed, Refused, Served, ServerAway, VllmClient, VllmError
+from services.inference.vllm.client import Served, VllmClient
+from services.inference.vllm.errors import Misconfigured, NotServed, Refused, ServerAway, VllmError
 
 log = structlog.get_logger()
 RETRY_AFTER = 2.0

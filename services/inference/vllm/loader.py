@@ -129,7 +129,7 @@ def write_peft(card: LoRACard, folder: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         to_peft(card, unfinished)
-        unfinished.chmod(0o755)  # servers may run as somebody else
+        unfinished.chmod(0o755)  # servers may run as another user
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished)

@@ -38,14 +38,14 @@ def fair_pair(new: Evidence, old: Evidence) -> FairPair | str:
 
 def unlike(new: Evaluation, old: Evaluation) -> str:
     """What differs in how two versions were judged; empty for nothing."""
-    told = []
+    differences = []
     if new.golden_sha256 != old.golden_sha256:
-        told.append(f"golden data sets differ ({_golden(new)} and {_golden(old)})")
+        differences.append(f"golden data sets differ ({_golden(new)} and {_golden(old)})")
     if new.judge != old.judge:
-        told.append(f"judges differ ({new.judge} and {old.judge})")
+        differences.append(f"judges differ ({new.judge} and {old.judge})")
     if new.max_tokens != old.max_tokens:
-        told.append(f"longest answers differ ({new.max_tokens} and {old.max_tokens} tokens)")
-    return "; ".join(told)
+        differences.append(f"longest answers differ ({new.max_tokens} and {old.max_tokens} tokens)")
+    return "; ".join(differences)
 
 
 def _golden(evaluation: Evaluation) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
-from fleet_statistics import bradley_terry, ratings
-from fleet_statistics.intervals import Interval
 from services.registry.adapter_view import UsageView, metrics_of
 from services.registry.comparing.configuration import Value
 from services.registry.comparing.evidence import Evidence, Pair, Preferences, Tally
 from services.registry.comparing.significance import LEVEL, PairResult, Tested
 from services.registry.view import View
+
+if TYPE_CHECKING:
+    from fleet_statistics.intervals import Interval
 
 
 class MetricView(View):
@@ -99,6 +100,8 @@ class TallyView(View):
 
     @classmethod
     def of(cls, tally: Tally) -> Self:
+        from fleet_statistics import ratings
+
         rate = ratings.win_rate(tally.wins, tally.ties, tally.losses)
         return cls(wins=tally.wins, ties=tally.ties, losses=tally.losses, **_bounds("win_rate", rate))
 
@@ -148,6 +151,8 @@ class StrengthsView(View):
 
     @classmethod
     def of(cls, tallies: Mapping[Pair, Tally]) -> Self:
+        from fleet_statistics import bradley_terry
+
         wins: dict[Pair, float] = {}
         for (first, second), tally in tallies.items():
             wins[first, second] = wins.get((first, second), 0) + tally.wins + tally.ties / 2
@@ -222,6 +227,8 @@ def metric_views(evidence: Evidence) -> dict[str, MetricView]:
 
 
 def _rating(evidence: Evidence) -> RatingView:
+    from fleet_statistics import ratings
+
     feedback = evidence.feedback
     return RatingView(count=feedback.count, **_bounds("average", ratings.mean_rating(feedback.ratings)))
 

@@ -1,5 +1,6 @@
 """Which differences between versions are significant: one test a measure and pair, Holm-corrected over all. Pure.
 
+numpy is imported by the first comparison, not before: the registry is idle without it.
 Sources: `fleet_statistics.paired` (sign-flip test), `ratings` (permutation and binomial tests), Holm 1979.
 """
 
@@ -8,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from fleet_statistics import paired, ratings
-from fleet_statistics.intervals import SCALE, Interval
 from services.registry.comparing.evidence import Evidence, Pair, Preferences, Tally
 from services.registry.comparing.fairness import FairPair, fair_pair
 from services.registry.policy import CRITERIA
 
+if TYPE_CHECKING:
+    from fleet_statistics.intervals import Interval
+
 LEVEL = 0.05
 """Chance that any of a comparison's significant differences is none."""
 OVERALL = "overall"
-SCALES = {OVERALL: SCALE} | dict.fromkeys(CRITERIA, SCALE / 10)
+SCALES = {OVERALL: 100.0} | dict.fromkeys(CRITERIA, 10.0)
 SIGN_FLIP = "paired sign-flip test, two-sided"
 PERMUTATION = "permutation test of the mean rating, two-sided"
 BINOMIAL = "exact binomial test of the preferences, two-sided"
@@ -90,6 +93,8 @@ def compare_pairs(
 
 
 def _scored(new: Scores, old: Scores) -> Iterator[Tested]:
+    from fleet_statistics import paired
+
     found = paired.differences(_by_measure(new), _by_measure(old), SCALES)
     for measure in SCALES:
         if one := found.get(measure):
@@ -101,6 +106,8 @@ def _by_measure(scores: Scores) -> dict[str, dict[str, float]]:
 
 
 def _rated(first: Evidence, second: Evidence) -> Iterator[Tested]:
+    from fleet_statistics import ratings
+
     mine, theirs = first.feedback, second.feedback
     if mine.average is None or theirs.average is None:
         return
@@ -110,6 +117,9 @@ def _rated(first: Evidence, second: Evidence) -> Iterator[Tested]:
 
 def _preferred(met: Mapping[str, Tally]) -> Iterator[Tested]:
     """Of people and of the judge; the difference is that of the win rate to one half."""
+    from fleet_statistics import ratings
+    from fleet_statistics.intervals import Interval
+
     for source, tally in met.items():
         rate = ratings.win_rate(tally.wins, tally.ties, tally.losses)
         if rate is None:
@@ -121,6 +131,8 @@ def _preferred(met: Mapping[str, Tally]) -> Iterator[Tested]:
 
 
 def _corrected(results: Sequence[PairResult]) -> list[PairResult]:
+    from fleet_statistics import paired
+
     chances = {f"{at}/{one.measure}": one.chance for at, result in enumerate(results) for one in result.tested}
     corrected = paired.holm(chances)
     return [

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from fleet_kit.errors import Problem
 from fleet_kit.faults import describe
 from services.registry import domain
 from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
@@ -46,13 +47,18 @@ async def _follow(service: RegistryService, adapter_id: str) -> None:
     base = adapter.submission.base_model
     try:
         target = await service.parts.base_models.get(base.name)
-        if target.revision == base.revision:
+        if target.revision == base.revision or await _known(service, adapter_id, target.revision):
             return
         strategy = choose(None, policy.migration_strategies, adapter, target.reference)
         act = Act(domain.PIPELINE, datetime.now(UTC), f"{base.name} has a new revision")
         migration = await start(service, Order(adapter, target, strategy, act), once=True)
-    except (WrongBaseModel, BaseModelUnavailable, CannotServe, NotAllowed) as error:
+    except (WrongBaseModel, BaseModelUnavailable, CannotServe, NotAllowed, Problem) as error:
         log.warning("base_model_not_followed", adapter_id=adapter_id, reason=str(error))
         return
     if migration is not None:
         log.info("base_model_followed", adapter_id=adapter_id, migration_id=migration.migration_id)
+
+
+async def _known(service: RegistryService, adapter_id: str, revision: str) -> bool:
+    async with service.db.acquire(timeout=5) as connection:
+        return await migrations.known_to(connection, adapter_id, revision)

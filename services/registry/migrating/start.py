@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from fleet_events import v1
 from fleet_kit.cloudevents import event_id
 from fleet_kit.transaction import Transaction
-from services.registry import checkpoint, domain, repository
+from services.registry import checkpoint, domain, quota, repository
 from services.registry.base_models import Pinned
 from services.registry.family import Adapter, Submission
 from services.registry.imports.source import Origin
@@ -34,7 +33,7 @@ async def start(service: RegistryService, order: Order, *, once: bool = False) -
     """Begin a migration. `once`: only if this version was never carried over to that revision; None where it was.
 
     Raises NotAllowed where it cannot be done like this or is under way, CannotServe where the artifact does not fit the
-    new base model.
+    new base model, Problem where the domain's quota is full.
     """
     check(order.adapter, order.target.reference, order.strategy)
     # Files are fetched and checked before a transaction is open: that takes as long as they are large.
@@ -59,8 +58,8 @@ async def start(service: RegistryService, order: Order, *, once: bool = False) -
                 "GET /v1/migrations lists it",
                 "to_base_model",
             )
-        told = {"migration_id": migration.migration_id, "strategy": migration.strategy, "to": migration.to_base_model}
-        entry = AuditEntry(migration.adapter_id, "migration_requested", order.act, {}, dict(told), family.revision)
+        after = {"migration_id": migration.migration_id, "strategy": migration.strategy, "to": migration.to_base_model}
+        entry = AuditEntry(migration.adapter_id, "migration_requested", order.act, {}, dict(after), family.revision)
         await versions.add_audit(tx.connection, submission.domain, entry)
     return migration
 
@@ -74,31 +73,39 @@ async def _request_training(tx: Transaction, order: Order, migration: Migration)
 
 
 async def _converted(service: RegistryService, order: Order) -> Submission:
-    """The same weights for the new base model. The probe is left out: its logits are those of the old one."""
+    """The same weights for the new base model. The probe is left out: its logits are those of the old one.
+
+    Its files are stored anew, and count for the domain's quota: it does not depend on those of the old version.
+    """
     old, models = order.adapter.submission, service.parts.base_models
+    size = old.checkpoint.bytes + old.checkpoint_config.bytes + old.artifact.blob.bytes
+    async with service.db.acquire(timeout=5) as connection:
+        await quota.check_stored(connection, old.domain, size, service.settings.max_uploaded_bytes)
     with service.parts.scratch.folder() as folder:
         peft, artifact = folder / "peft", folder / "artifact"
-        await _fetch(service, old.checkpoint, peft / checkpoint.WEIGHTS)
-        await _fetch(service, old.checkpoint_config, peft / checkpoint.CONFIG)
+        weights, config = peft / checkpoint.WEIGHTS, peft / checkpoint.CONFIG
+        await service.blobs.fetch(old.checkpoint, weights)
+        await service.blobs.fetch(old.checkpoint_config, config)
         contents = await models.inspector.convert(peft, old.family, artifact, order.target.shapes)
         models.check_rank(contents)
-        blob = await service.blobs.put("artifacts", artifact)
-    made = v1.Artifact(blob=blob, rank=contents.rank, alpha=contents.alpha, target_modules=contents.target_modules)
-    return replace(
-        old,
-        base_model=order.target.reference,
-        artifact=made,
-        by=order.act.by,
-        version=None,
-        bump=None,
-        probe=None,
-        training=None,
-        origin=Origin("peft", f"converted from {order.adapter.adapter_id}", ()),
-    )
-
-
-async def _fetch(service: RegistryService, blob: v1.Blob, to: Path) -> None:
-    await service.blobs.fetch(blob, to)
+        return replace(
+            old,
+            base_model=order.target.reference,
+            artifact=v1.Artifact(
+                blob=await service.blobs.put("artifacts", artifact),
+                rank=contents.rank,
+                alpha=contents.alpha,
+                target_modules=contents.target_modules,
+            ),
+            checkpoint=await service.blobs.put("checkpoints", weights),
+            checkpoint_config=await service.blobs.put("checkpoints", config),
+            by=order.act.by,
+            version=None,
+            bump=None,
+            probe=None,
+            training=None,
+            origin=Origin("peft", f"converted from {order.adapter.adapter_id}", ()),
+        )
 
 
 def _migration(order: Order) -> Migration:

@@ -28,13 +28,15 @@ class Target:
     projections: frozenset[str]
 
 
-def choose(asked: Strategy | None, rules: Sequence[MigrationRule], adapter: Adapter, target: v1.BaseModel) -> Strategy:
-    """The asked strategy, else that of the domain's first rule that names these two, else automatic: retrain.
+def choose(
+    requested: Strategy | None, rules: Sequence[MigrationRule], adapter: Adapter, target: v1.BaseModel
+) -> Strategy:
+    """The requested strategy, else that of the domain's first rule that names these two, else automatic: retrain.
 
     A rule names the old side by adapter id, base model or revision of it, the new side by base model or revision.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     base = adapter.submission.base_model
     old, new = {ANY, adapter.adapter_id, base.name, base.revision}, {ANY, target.name, target.revision}
     named = (rule.strategy for rule in rules if rule.old in old and rule.new in new)

@@ -44,7 +44,7 @@ class DeliveryBody(BaseModel):
     slow_ms: float = Field(default=_DEFAULT.slow_ms, allow_inf_nan=False, description="`latency`: slow is above this")
     false_rollbacks: float = Field(
         default=_DEFAULT.false_rollbacks,
-        description="Part of the rollouts of equal versions that may be rolled back, whatever the number of looks",
+        description="Part of the rollouts of equal versions that may be rolled back, for any number of looks",
     )
 
     def rules(self) -> Delivery:

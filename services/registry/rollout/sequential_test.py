@@ -7,7 +7,7 @@ For outcomes x in [0, 1] and a number m, the wealth of someone who bets that the
 starts at 1 and is not expected to grow while the mean is at most m (Waudby-Smith and Ramdas, "Estimating means of
 bounded random variables by betting", JRSS B 86, 2024). If the candidate's mean is at most the active version's plus a
 tolerance d, some m separates them: candidate ≤ m + d and active ≥ m. For that m the product of the wealth of betting
-against the one and that of betting against the other is not expected to grow either, in whatever order the answers come
+against the one and that of betting against the other is not expected to grow either, in any order of answers
 and whichever part of them each version gives. So the least product over all m reaches 1/α in at most a part α of all
 runs, however often it is looked at (Ville's inequality; Howard et al., "Time-uniform, nonparametric, nonasymptotic
 confidence sequences", Annals of Statistics 49, 2021).

@@ -130,7 +130,7 @@ def pause(family: Family, act: Act) -> Change:
 
 
 def resume(family: Family, act: Act) -> Change:
-    """It goes on; the time of its step begins anew."""
+    """It continues; the time of its step begins again."""
     rollout = running_of(family)
     if not rollout.paused:
         return Change(family, adapter_id=rollout.candidate_id)

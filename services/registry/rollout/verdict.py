@@ -47,7 +47,7 @@ def line_of(rollout: Rollout) -> float:
     """Logarithm of the evidence that decides.
 
     The permitted part of false rollbacks is divided evenly between metrics and steps: each step is tested on its own
-    outcomes, because what was counted at another share was asked by other callers at another time.
+    outcomes, because what was counted at another share came from other callers at another time.
     """
     return log(len(rollout.rules.metrics) * rollout.steps / rollout.rules.false_rollbacks)
 
@@ -171,7 +171,7 @@ def _in_unit(metric: RolloutMetric, outcome: float) -> float | None:
 
 def _told(metric: RolloutMetric, counted: Counted) -> str:
     candidate, incumbent = _of(metric, counted)
-    told = f"{_in_unit(metric, test.mean(candidate)):.3f} of {sum(candidate.values())}"
+    shown = f"{_in_unit(metric, test.mean(candidate)):.3f} of {sum(candidate.values())}"
     if metric is RolloutMetric.PREFERENCE:
-        return f"{told} comparisons lost"
-    return f"{told} against {_in_unit(metric, test.mean(incumbent)):.3f} of {sum(incumbent.values())}"
+        return f"{shown} comparisons lost"
+    return f"{shown} against {_in_unit(metric, test.mean(incumbent)):.3f} of {sum(incumbent.values())}"

@@ -38,12 +38,12 @@ async def installed(connection: Connection, domain: str | None, domains: Domains
     return [Installed(row["adapter_id"], row["family_id"], tuple(row["held_by"])) for row in rows]
 
 
-async def ever_active(connection: Connection, family_id: str) -> frozenset[str]:
-    """Versions of a family that were ever activated."""
+async def served_before(connection: Connection, family_id: str) -> frozenset[str]:
+    """Versions of a family that were ever activated, or whose rollout was rolled back."""
     rows = await connection.fetch(
         """
         select distinct subject from audit join adapter on adapter_id = subject
-        where family_id = $1 and action = 'activated'
+        where family_id = $1 and action in ('activated', 'rollout_rolled_back')
         """,
         family_id,
     )

@@ -75,7 +75,7 @@ async def list_updates(caller: Reader, service: ThisService, domain: str | None 
             if running is None:
                 continue
             policy = await versions.find_policy(connection, family.domain)
-            served = await updates.ever_active(connection, family.family_id)
+            served = await updates.served_before(connection, family.family_id)
             update = best_update(family, running, served, policy.update_minimum_improvement)
             found.append(UpdateView.of(family, one, update))
     return UpdateList(updates=found)

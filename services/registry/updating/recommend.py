@@ -18,13 +18,13 @@ from services.registry.updating.update import best_update
 async def recommend_update(tx: Transaction, family: Family, policy: Policy, at: datetime) -> None:
     """Recommend the best update of the family's active version, if there is one that was not recommended before.
 
-    Called where evidence or an approval came in, and not where a human chose which version serves: nobody's choice is
-    undone.
+    Called where evidence or an approval came in, and not where a human chose which version serves: that choice stays.
+    While a rollout runs, its own evidence decides.
     """
     running = family.active
-    if running is None:
+    if running is None or family.rollout is not None:
         return
-    served = await updates.ever_active(tx.connection, family.family_id)
+    served = await updates.served_before(tx.connection, family.family_id)
     update = best_update(family, running, served, policy.update_minimum_improvement)
     if update is None or not update.recommended or update.comparison is None:
         return

@@ -27,7 +27,8 @@ def best_update(family: Family, running: Adapter, served: frozenset[str], minimu
     """The recommended update with the largest difference, else the newest version that is available; None for none.
 
     Available is an approved higher version. One that served before and no longer does was taken out of service: it is
-    not recommended again. `served` are the versions that were ever active, `minimum` the least improvement in per cent.
+    not recommended again. `served` are the versions that were active or rolled out before, `minimum` the least
+    improvement in per cent.
     """
     higher = [one for one in family.versions if one.status is Status.APPROVED and one.version > running.version]
     found = [
@@ -56,16 +57,16 @@ def _judged(running: Adapter, available: Adapter, *, withdrawn: bool, minimum: f
         why = f"not compared with {running.adapter_id}; evaluate it while that one is active"
         return Update(running, available, recommended=False, why=why)
     improvement = 100 * comparison.difference / max(judgement.score - comparison.difference, 1.0)
-    told = (
+    measured = (
         f"{comparison.difference:+.1f} points [{comparison.ci_low:.1f}, {comparison.ci_high:.1f}], "
         f"{improvement:+.1f} %, on {comparison.samples} samples"
     )
     if withdrawn:
         recommended, why = False, "it served before and was taken out of service"
     elif comparison.ci_low <= 0:
-        recommended, why = False, f"not significantly better: {told}"
+        recommended, why = False, f"not significantly better: {measured}"
     elif improvement <= minimum:
-        recommended, why = False, f"better by no more than the policy's {minimum:g} %: {told}"
+        recommended, why = False, f"better by no more than the policy's {minimum:g} %: {measured}"
     else:
-        recommended, why = True, f"better: {told}"
+        recommended, why = True, f"better: {measured}"
     return Update(running, available, recommended, why, comparison, improvement)

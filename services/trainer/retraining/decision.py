@@ -185,7 +185,7 @@ def _not_trainable(rules: RetrainingRules, situation: Situation, causes: list[Ca
     if not rules.from_active or active is None:
         return None
     if not active.trained_here:
-        return "cannot_continue", f"{active.adapter_id} was not trained here; set from_active to false to begin anew"
+        return "cannot_continue", f"{active.adapter_id} was not trained here; set from_active to false to begin again"
     follows = any(cause.trigger is Trigger.NEW_BASE_MODEL for cause in causes)
     if active.base_revision != situation.base_revision and not follows:
         return "other_base_model", f"{active.adapter_id} is of another revision of the base model; set new_base_model"

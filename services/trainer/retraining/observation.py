@@ -19,6 +19,8 @@ from services.trainer.training.configuration import Configuration
 from services.trainer.training.objectives.table import objective_named
 
 _DAY = timedelta(days=1)
+MOST_STEPS = 2**31 - 1
+"""What the database holds; years of training."""
 
 
 @dataclass(frozen=True)
@@ -86,4 +88,5 @@ def planned_steps(configuration: Configuration, usable: int) -> int:
     if not usable:
         return 0
     in_epochs = max(1, math.ceil(configuration.epochs * math.ceil(usable / configuration.batch_size)))
+    in_epochs = min(in_epochs, MOST_STEPS)
     return min(in_epochs, configuration.max_steps) if configuration.max_steps else in_epochs

@@ -98,7 +98,7 @@ class RetrainingRules(_Part):
 
         Fine-tuning takes good answers and corrections: samples rated `GOOD` at least, and unrated ones.
         """
-        tunes = self.training.get("objective", "") in ("", Objective.SFT)
+        tunes = self.training.get("objective") in (None, "", Objective.SFT)
         good = {"min_rating": GOOD} if tunes and not _names(self.training, "min_rating") else {}
         return {**good, **self.training, "domain": domain}
 

@@ -217,7 +217,7 @@ def _train(trainer: ObjectiveTrainer, spec: TrainingSpec, total: int) -> int:
     state = TrainerState.load_from_json(str(spec.resume_from / "trainer_state.json"))
     _recall_best(trainer, spec.resume_from, spec.best_from, state)
     if state.global_step >= total or _stopped(state):
-        # Asked to resume after its last step, transformers would train one more.
+        # Resumed after its last step, transformers would train one more.
         load_weights(trainer.trained, spec.resume_from)
         trainer.state = state
         return int(state.global_step)

@@ -35,7 +35,7 @@ async def test_code_is_judged_by_its_tests_and_measured_as_pass_at_1(
     teach(models, who, samples)
     models.answers[who.adapter_id, samples[2]["prompt"]] = "```python\nmore = lambda y: (y * 2 + 4) / 2\n```"
     models.answers[who.adapter_id, samples[3]["prompt"]] = samples[3]["expected_output"].replace("+", "-")
-    await bus.say(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=who, revision=1), "registry", who.adapter_id)
     scored = await outcome(bus, who.adapter_id)
 
     assert isinstance(scored, v1.EvaluationScored), scored

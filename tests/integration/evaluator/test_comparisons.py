@@ -122,10 +122,10 @@ async def test_the_active_version_is_judged_again_where_the_judge_or_the_longest
         await connection.execute(f"update evaluation set {changed} where adapter_id = $1", old.adapter_id)
     finally:
         await connection.close()
-    await bus.say(v1.AdapterRegistered(adapter=new, revision=4), "registry", new.adapter_id)
+    await bus.publish(v1.AdapterRegistered(adapter=new, revision=4), "registry", new.adapter_id)
     scored = await outcome(bus, new.adapter_id)
     assert isinstance(scored, v1.EvaluationScored)
-    _, again = await bus.said(v1.EvaluationScored, adapter_id=old.adapter_id)
+    _, again = await bus.published(v1.EvaluationScored, adapter_id=old.adapter_id)
     assert scored.comparison is not None
     assert scored.comparison.evaluation_id == again.evaluation_id
     assert (again.judge, again.max_tokens) == (scored.judge, scored.max_tokens)

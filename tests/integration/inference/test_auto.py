@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fleet_events import v1
 from tests.integration.inference.conftest import answered, chat, eventually, text_of
 
 
@@ -34,6 +35,25 @@ async def test_auto_finds_the_adapter_or_says_that_the_base_model_answers(
     assert body["lorafleet"]["routed"]["adapter_id"] == adapter.adapter_id == body["lorafleet"]["adapter_id"]
     assert body["lorafleet"]["routed"]["score"] > 0.42
     assert text_of(body) == expected(made)
+    # With its domain's consent such an answer is recorded with the reason of its choice.
+    await registry.publish(
+        v1.PolicyChanged(
+            domain=domain,
+            revision=1,
+            by="test",
+            record_answers=v1.RecordAnswers.ALL,
+            personal_data=v1.PersonalDataAction.MASK,
+        )
+    )
+
+    async def recorded() -> Any:
+        await answered(inference.client, "auto")
+        found = await registry.published(v1.GenerationRecorded)
+        return [one for one in found if one.domain == domain]
+
+    [event, *_] = await eventually(recorded)
+    assert (event.requested_model, event.adapter_id) == ("auto", adapter.adapter_id)
+    assert "nearest adapter, similarity" in event.routed
     question = "Who painted the ceiling of the Sistine Chapel?"
     body = await answered(inference.client, "auto", messages=[{"role": "user", "content": question}])
     assert body["lorafleet"]["adapter_id"] is None

@@ -10,7 +10,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_cli.stack import Fleet
-from fleet_events.topology import REPLICAS
+from fleet_events.buckets import REPLICAS
 from fleet_kit.key_value import KeyValue
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,8 @@ from nats.js.api import DeliverPolicy, DiscardPolicy, StoreCompression
 
 from fleet_cli.stack import Fleet
 from fleet_events import v1
-from fleet_events.topology import REPLICAS, SERVING, TOPOLOGY, durable_name, row_of
+from fleet_events.buckets import REPLICAS
+from fleet_events.topology import SERVING, TOPOLOGY, durable_name, row_of
 from fleet_kit.provision import bucket_config, consumer_config, provision
 from tests.conftest import empty_bus
 

@@ -175,7 +175,8 @@ def _card_domain(event: Event) -> str:
 
 @pytest.fixture(scope="module")
 async def registry(run_service: RunService, base_model: Path) -> AsyncIterator[RunningService]:
-    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model)) as running:
+    settings = {"LORAFLEET_BASE_MODEL": str(base_model), "LORAFLEET_ROLLOUT_LOOK_SECONDS": "1"}
+    async with run_service("registry", **settings) as running:
         yield running
 
 

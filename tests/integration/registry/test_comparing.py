@@ -39,7 +39,7 @@ async def judged(
     scores = await evaluator.put("scores", json.dumps(by_sample).encode())
     fields = {"scores": scores, "max_tokens": 256, "golden_version": "1.0.0"} | changes
     event = upstream.scored(adapter, points, **fields)
-    await upstream.say(event)
+    await upstream.publish(event)
     return event
 
 
@@ -90,7 +90,7 @@ async def test_versions_are_compared_by_samples_ratings_preferences_and_configur
         # The first opinions come before the answers that they are about.
         said = [liked(mine, 5, over=theirs.generation_id), liked(theirs, 2), mine, theirs]
         for event in said if turn < 4 else reversed(said):
-            await upstream.say(event)
+            await upstream.publish(event)
 
     async def complete() -> Any:
         found = await compared(registry, new, old)

@@ -49,6 +49,16 @@ async def test_every_event_is_handled_with_a_single_connection(
         ),
         v1.FeedbackRecorded(**about, generation_id=generation, rating=4, by="anna"),
         v1.AdapterLoaded(**about, artifact_sha256=sha256, replica="replica-1"),
+        v1.AdapterUnloaded(**about, artifact_sha256=sha256, replica="replica-1"),
+        # No rollout of this id is known: it is refused.
+        v1.GenerationFailed(
+            **about,
+            generation_id="gen-none",
+            failure="fault",
+            rollout=v1.RolloutPart(rollout_id="rollout-none", arm="candidate"),
+        ),
+        v1.TrainingFailed(job_id="job-none", domain=domain, reason="no data"),
+        v1.TrainingCancelled(job_id="job-none", domain=domain, by="anna"),
     ]
     assert {type(event) for event in events} == set(handlers.bindings), "each handler has an event in this test"
 

@@ -39,7 +39,11 @@ metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 
 @pytest.mark.requirement("LA-2.2")
 async def test_a_task_of_the_harness_lands_as_the_versions_own_metric_with_its_interval(
-    registry: RunningService, peft: Path, domain: str, tmp_path: Path, token_of: Callable[[str], str]
+    registry: RunningService,
+    peft: Path,
+    domain: str,
+    tmp_path: Path,
+    token_of: Callable[[str], str],
 ) -> None:
     adapter = (await upload(registry.client, peft, domain=domain)).json()["adapter_id"]
     asked = [{"question": f"How many crates fit into store {n}?", "answer": f"{n * 7}"} for n in range(8)]

@@ -61,14 +61,14 @@ async def test_a_migrated_version_is_trained_again_and_becomes_the_next_major_ve
     assert (migration["strategy"], migration["state"]) == ("retrain", "training")
     again = await migrate(registry, old)
     assert (again.status_code, again.json()["field"]) == (409, "to_base_model")
-    (request,) = await eventually(lambda: upstream.heard(v1.TrainingRequested, domain=domain))
+    (request,) = await eventually(lambda: upstream.published(v1.TrainingRequested, domain=domain))
     assert (request.base_model, request.dataset_id) == (NEXT, f"ds-{domain}")
     assert (request.job_id, request.requested_by) == (migration["job_id"], "admin")
     assert (request.hyperparameters.rank, request.hyperparameters.learning_rate) == (4, 0.0002)
 
     done = await upstream.trained(domain, seed=3, job_id=request.job_id)
     target = v1.BaseModel(name=NEXT, revision=base.revision(next_model))
-    await upstream.say(done.model_copy(update={"base_model": target}))
+    await upstream.publish(done.model_copy(update={"base_model": target}))
 
     async def over() -> Any:
         found = (await registry.client.get(begun.headers["Location"])).json()
@@ -96,11 +96,12 @@ async def test_a_version_whose_weights_fit_is_converted_at_once_by_the_domain_s_
     assert (begun.json()["strategy"], begun.json()["state"]) == ("convert", "registered")
     new = (await registry.client.get(f"/v1/adapters/{begun.json()['new_adapter_id']}")).json()
     assert (new["version"], new["base_model"]["name"], new["status"]) == ("2.0.0", NEXT, "pending_review")
+    assert "/registry/checkpoints/" in new["checkpoint"]["uri"]  # its own, whatever becomes of the old version
     assert new["origin"]["source"] == f"converted from {old['adapter_id']}"
-    events = await eventually(lambda: upstream.heard(v1.AdapterRegistered, domain=domain))
+    events = await eventually(lambda: upstream.published(v1.AdapterRegistered, domain=domain))
 
     async def both() -> Any:
-        events = await upstream.heard(v1.AdapterRegistered, domain=domain)
+        events = await upstream.published(v1.AdapterRegistered, domain=domain)
         return events if len(events) == 2 else None
 
     events = await eventually(both)
@@ -113,7 +114,9 @@ async def test_a_training_that_fails_ends_its_migration_with_the_reason_and_it_c
 ) -> None:
     old = await registered(upstream, adapters, domain)
     begun = (await migrate(registry, old)).json()
-    await upstream.say(v1.TrainingFailed(job_id=begun["job_id"], domain=domain, reason="base_model: not trained here"))
+    await upstream.publish(
+        v1.TrainingFailed(job_id=begun["job_id"], domain=domain, reason="base_model: not trained here")
+    )
 
     async def failed() -> Any:
         (found,) = (await registry.client.get("/v1/migrations", params={"domain": domain})).json()["migrations"]
@@ -168,11 +171,11 @@ async def test_an_active_version_follows_its_base_model_to_a_new_revision_once_w
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
     old = await outdated(registry, upstream, adapters, domain)
-    assert await upstream.heard(v1.TrainingRequested, domain=domain) == []
+    assert await upstream.published(v1.TrainingRequested, domain=domain) == []
     await registry.client.put(f"/v1/policies/{domain}", json={"follow_base_model": True})
-    (request,) = await eventually(lambda: upstream.heard(v1.TrainingRequested, domain=domain))
+    (request,) = await eventually(lambda: upstream.published(v1.TrainingRequested, domain=domain))
     assert (request.base_model, request.requested_by) == (upstream.base_name, "automated-pipeline")
-    await upstream.say(v1.TrainingFailed(job_id=request.job_id, domain=domain, reason="no memory"))
+    await upstream.publish(v1.TrainingFailed(job_id=request.job_id, domain=domain, reason="no memory"))
 
     async def failed() -> Any:
         (found,) = (await registry.client.get("/v1/migrations", params={"domain": domain})).json()["migrations"]
@@ -182,14 +185,14 @@ async def test_an_active_version_follows_its_base_model_to_a_new_revision_once_w
     # Another family shows that the loop has come round; what failed is not tried again by itself.
     await outdated(registry, upstream, adapters, f"{domain}x")
     await registry.client.put(f"/v1/policies/{domain}x", json={"follow_base_model": True})
-    await eventually(lambda: upstream.heard(v1.TrainingRequested, domain=f"{domain}x"))
-    assert len(await upstream.heard(v1.TrainingRequested, domain=domain)) == 1
+    await eventually(lambda: upstream.published(v1.TrainingRequested, domain=f"{domain}x"))
+    assert len(await upstream.published(v1.TrainingRequested, domain=domain)) == 1
 
 
 async def outdated(registry: RunningService, upstream: Upstream, adapters: Get, domain: str) -> dict[str, Any]:
     """An active version of a domain, trained for the base model's revision before this one."""
     adapter = await registered(upstream, adapters, domain)
-    await upstream.say(upstream.scored(adapter, 92))
+    await upstream.publish(upstream.scored(adapter, 92))
     await status(registry, adapter["adapter_id"], "approved")
     connection = await asyncpg.connect(
         registry.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "registry"}

@@ -30,7 +30,7 @@ async def better(upstream: Upstream, adapter: dict[str, Any], old: dict[str, Any
         ci_high=points + 2,
     )
     scored = upstream.scored(adapter, 90, comparison=comparison)
-    await upstream.say(scored)
+    await upstream.publish(scored)
     return scored.evaluation_id
 
 
@@ -46,15 +46,15 @@ async def test_a_better_version_is_recommended_once_for_what_runs_and_listed_wit
 ) -> None:
     await set_policy(registry, domain, activate_on_approval=False)
     old = await registered(upstream, adapters, domain)
-    await upstream.say(upstream.scored(old, 92))
+    await upstream.publish(upstream.scored(old, 92))
     await status(registry, old["adapter_id"], "approved")
     await registry.client.post(f"/v1/adapters/{old['adapter_id']}/activate", json={})
     load = v1.AdapterLoaded(
         adapter_id=old["adapter_id"], domain=domain, artifact_sha256=old["artifact_sha256"], replica="r-1",
         load_ms=1, modules_bound=30, max_delta=1,
     )  # fmt: skip
-    await upstream.say(load)
-    await upstream.say(load.model_copy(update={"replica": "r-2"}))
+    await upstream.publish(load)
+    await upstream.publish(load.model_copy(update={"replica": "r-2"}))
 
     async def held(by: list[str]) -> Any:
         found = (await running(registry, domain)).get(old["adapter_id"])
@@ -63,7 +63,7 @@ async def test_a_better_version_is_recommended_once_for_what_runs_and_listed_wit
     found = await eventually(lambda: held(["r-1", "r-2"]))
     assert (found["active"], found["available"], found["why"]) == (True, "", "no higher version is approved")
     gone = v1.AdapterUnloaded(adapter_id=old["adapter_id"], domain=domain, replica="r-2", reason="evicted")
-    await upstream.say(gone)
+    await upstream.publish(gone)
     await eventually(lambda: held(["r-1"]))
 
     new = await registered(upstream, adapters, domain, seed=2)
@@ -76,7 +76,7 @@ async def test_a_better_version_is_recommended_once_for_what_runs_and_listed_wit
         return len((await registry.client.get(path)).json()["evaluations"]) == 2
 
     await eventually(twice)
-    (event,) = await eventually(lambda: upstream.heard(v1.UpdateRecommended, domain=domain))
+    (event,) = await eventually(lambda: upstream.published(v1.UpdateRecommended, domain=domain))
     assert (event.running, event.available, event.applied) == (old["adapter_id"], new["adapter_id"], False)
     assert (event.difference, event.ci_low, event.samples) == (5, 3, 40)
     assert event.improvement == pytest.approx(100 * 5 / 85)
@@ -92,7 +92,7 @@ async def test_a_policy_applies_updates_and_nobody_s_rollback_is_undone(
 ) -> None:
     await set_policy(registry, domain, activate_on_approval=False, apply_updates=True)
     old, new, slightly = [await registered(upstream, adapters, domain, seed=seed) for seed in range(3)]
-    await upstream.say(upstream.scored(old, 92))
+    await upstream.publish(upstream.scored(old, 92))
     await status(registry, old["adapter_id"], "approved")
     await registry.client.post(f"/v1/adapters/{old['adapter_id']}/activate", json={})
     await better(upstream, slightly, old, 1)  # under 2 %
@@ -103,7 +103,7 @@ async def test_a_policy_applies_updates_and_nobody_s_rollback_is_undone(
         return (await registry.client.get(f"/v1/adapters/{new['adapter_id']}")).json()["active"]
 
     await eventually(taken_over)
-    (event,) = await eventually(lambda: upstream.heard(v1.UpdateRecommended, domain=domain))
+    (event,) = await eventually(lambda: upstream.published(v1.UpdateRecommended, domain=domain))
     assert (event.available, event.applied) == (new["adapter_id"], True)
     trail = (await registry.client.get(f"/v1/adapters/{new['adapter_id']}/audit")).json()["entries"]
     assert trail[-1]["reason"].startswith("update: better: +8.0 points")

@@ -17,7 +17,8 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
 from fleet_cli.stack import Fleet
-from fleet_events.topology import BUCKETS, DATA, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
+from fleet_events.buckets import BUCKETS
+from fleet_events.topology import DATA, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
 from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix

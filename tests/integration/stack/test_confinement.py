@@ -19,7 +19,8 @@ from fleet_cli.stack import Fleet
 from fleet_cli.stack.credentials import KeyPair
 from fleet_cli.stack.objects import BUCKET, s3_client
 from fleet_cli.stack.postgres import postgres_url
-from fleet_events.topology import REPLICAS, STREAM
+from fleet_events.buckets import REPLICAS
+from fleet_events.topology import STREAM
 
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 

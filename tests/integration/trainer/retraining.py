@@ -125,8 +125,10 @@ class Domain:
             routing=routing,
         )
         revision = 10 * int(version.replace(".", ""))
-        await self.bench.upstream.say(v1.AdapterRegistered(adapter=adapter, revision=revision, job_id=completed.job_id))
-        await self.bench.upstream.say(v1.AdapterActivated(adapter=adapter, revision=revision + 1))
+        await self.bench.upstream.publish(
+            v1.AdapterRegistered(adapter=adapter, revision=revision, job_id=completed.job_id)
+        )
+        await self.bench.upstream.publish(v1.AdapterActivated(adapter=adapter, revision=revision + 1))
 
         async def known() -> bool:
             async with self.database() as connection:

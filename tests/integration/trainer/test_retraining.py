@@ -65,7 +65,7 @@ async def test_enough_new_good_samples_request_one_job_and_only_newer_ones_the_n
     assert "12 usable samples are new" in second["reason"]
     job = await bench.until(second["job_id"], "failed")
     assert job["continued_from"] == adapter_id
-    (requested,) = await bench.upstream.heard(v1.TrainingRequested, second["job_id"])
+    (requested,) = await bench.upstream.published(v1.TrainingRequested, second["job_id"])
     assert (requested.reason, requested.requested_by) == (second["reason"], "admin")
     assert (requested.triggers, requested.min_rating) == ((v1.RetrainingTrigger.NEW_SAMPLES,), 4)
 
@@ -77,9 +77,18 @@ async def test_new_preferences_count_for_rules_that_train_on_preferences(domain:
         preference = v1.PreferenceRecorded(
             domain=domain.name, prompt=f"Gate {number}?", chosen="It is.", rejected="No."
         )
-        await domain.bench.upstream.say(preference)
+        await domain.bench.upstream.publish(preference)
     (fired,) = await domain.fired()
     assert "2 usable samples are new" in fired["reason"]
+
+
+async def test_prompts_with_different_ratings_count_for_rules_that_train_on_rankings(domain: Domain) -> None:
+    await domain.set(new_samples={"at_least": 3}, training={"objective": "ranking", "hyperparameters": QUICK})
+    await domain.bench.record(rated(domain.name, 8, 5.0))
+    worse = [{**one, "completion": "No idea.", "rating": 1} for one in rated(domain.name, 3, 1.0)]
+    await domain.bench.record(worse)
+    (fired,) = await domain.fired()
+    assert "3 usable samples are new" in fired["reason"]
 
 
 async def test_fallen_ratings_of_the_active_version_wait_for_new_data_and_then_fire(domain: Domain) -> None:
@@ -90,7 +99,7 @@ async def test_fallen_ratings_of_the_active_version_wait_for_new_data_and_then_f
         feedback = v1.FeedbackRecorded(
             generation_id=f"{domain.name}-{number}", adapter_id=adapter_id, domain=domain.name, rating=1 + number % 2
         )
-        await bench.upstream.say(feedback)
+        await bench.upstream.publish(feedback)
     held = await domain.held("no_new_data")
     assert held["trigger"] == "rating_trend"
     assert (await domain.listed())["firings"] == []
@@ -138,7 +147,7 @@ async def test_drift_that_cannot_be_measured_is_listed_with_the_reason(domain: D
 
 async def test_an_older_announcement_of_the_active_version_changes_nothing(domain: Domain) -> None:
     newer = await domain.activate("1.1.0")
-    await domain.bench.upstream.say(
+    await domain.bench.upstream.publish(
         v1.AdapterDeactivated(
             adapter_id=f"{domain.name}-lora-v1.0.0", family=f"{domain.name}-lora", domain=domain.name, revision=9
         )
@@ -152,7 +161,7 @@ async def test_an_older_announcement_of_the_active_version_changes_nothing(domai
 async def test_a_family_that_was_taken_out_of_service_is_not_trained_again(domain: Domain) -> None:
     adapter_id = await domain.activate()
     await domain.set(new_samples={"at_least": 1})
-    await domain.bench.upstream.say(
+    await domain.bench.upstream.publish(
         v1.AdapterDeactivated(adapter_id=adapter_id, family=f"{domain.name}-lora", domain=domain.name, revision=5000)
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,11 @@ from services.evaluator.code_tests.code_tests import CodeTests, code_of, first_f
 from services.evaluator.domain import EvaluationFailure
 from services.evaluator.golden.samples import BadLines, GoldenSample, read_jsonl, to_line
 from services.evaluator.judging import reference_judge
+from services.evaluator.judging.endpoint import JudgeEndpoint
 from services.evaluator.judging.judge import with_tests
 from services.evaluator.judging.judgement import Standing
+from services.evaluator.judging.llm_judge import LLMJudge
+from services.evaluator.judging.settings import JudgeSettings
 from services.evaluator.judging.signals import Signals
 
 ADD = GoldenSample(
@@ -21,6 +25,7 @@ ADD = GoldenSample(
     "```python\ndef add(a, b):\n    return a + b\n```",
     tests="assert add(2, 3) == 5\nassert add('a', 'b') == 'ab'",
 )
+NOBODY: Any = None  # who would answer, if asked
 TESTS = CodeTests(CodeSettings(seconds=3), "")
 
 
@@ -106,6 +111,20 @@ async def test_tests_decide_whatever_the_code_looks_like() -> None:
     assert wrong.overall is not None
     assert wrong.overall < 40
     assert wrong.vetoes == ("tests: run to their end (line 1 of the tests: AssertionError: )",)
+
+
+async def test_a_language_model_is_not_asked_about_code_whose_tests_fail() -> None:
+    settings = JudgeSettings(url="http://127.0.0.1:9/v1", model="nobody")
+    endpoint = JudgeEndpoint("strict", settings, NOBODY)
+    judge = LLMJudge("strict", settings, endpoint, TESTS)
+    near = ADD.expected_output.replace("+", "-")
+    found = (await judge.judge(ADD, ADD.prompt, near, NOBODY)).judgement
+    assert (found.standing, found.vetoes) == (
+        Standing.DECIDED,
+        ("tests: run to their end (line 1 of the tests: AssertionError: )",),
+    )
+    assert found.overall is not None
+    assert found.overall < 40
 
 
 async def test_an_import_refuses_tests_that_fail_on_their_own_expected_output() -> None:

@@ -31,7 +31,7 @@ def test_a_comparison_shows_what_differs_what_is_significant_and_why_a_pair_is_n
     service.answer("GET /v1/compare", VersionComparison.of(three, differing, results, met).model_dump(mode="json"))
     shown = against("adapters", "compare", NEW, OLD, "tax-law-lora-v0.9.0")
     assert shown.exit_code == 0, shown.stderr
-    assert "versions=tax-law-lora-v1.1.0" in service.asked[0].path
+    assert "versions=tax-law-lora-v1.1.0" in service.requests[0].path
     for told in ("metadata.description", "Answers questions about taxes", "5 [4.", "7 wins, 0 ties, 2 losses"):
         assert told in shown.stdout
     assert f"{NEW} is better than {OLD} in overall" in shown.stdout
@@ -42,4 +42,4 @@ def test_a_comparison_shows_what_differs_what_is_significant_and_why_a_pair_is_n
 def test_a_comparison_takes_two_versions(against: Lorafleet, service: Scripted) -> None:
     refused = against("adapters", "compare", NEW, NEW)
     assert refused.exit_code == 2
-    assert service.asked == []
+    assert service.requests == []

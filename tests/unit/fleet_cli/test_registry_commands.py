@@ -23,7 +23,7 @@ def test_own_metrics_are_sent_with_their_interval_and_shown_beside_the_fleets(
         *("--remove", "old", "--note", "by hand", "--reason", "review"),
     )
     assert shown.exit_code == 0, shown.stderr
-    assert service.asked[0].json == {
+    assert service.requests[0].json == {
         "metrics": {
             "citations": {"value": 0.93, "ci_low": 0.9, "ci_high": 0.96, "samples": 300, "note": "by hand"},
             "complaints": {"value": 3.0, "note": "by hand"},
@@ -40,7 +40,7 @@ def test_own_metrics_are_sent_with_their_interval_and_shown_beside_the_fleets(
 def test_a_metric_that_cannot_be_read_is_refused(against: Lorafleet, service: Scripted, given: str) -> None:
     refused = against("adapters", "metrics", ADAPTER_ID, "--set", given)
     assert refused.exit_code == 2
-    assert service.asked == []
+    assert service.requests == []
 
 
 def test_an_audit_trail_shows_only_what_changed(against: Lorafleet, service: Scripted) -> None:
@@ -58,7 +58,7 @@ def test_refusals_and_statistics_are_tables(against: Lorafleet, service: Scripte
     refusal = {"job_id": "job-1", "domain": "tax", "field": "artifact.rank", "reason": "too large", "at": "now"}
     service.answer("GET /v1/refusals", {"refusals": [refusal]})
     assert "artifact.rank" in against("adapters", "refusals", "--domain", "tax").stdout
-    assert service.asked[0].path == "/v1/refusals?domain=tax&limit=100"
+    assert service.requests[0].path == "/v1/refusals?domain=tax&limit=100"
     counted = {"domain": "", "answers": 7, "average_rating": 4.25}
     service.answer("GET /v1/statistics", {"families": 1, "versions": 0, "domains": [counted]})
     row = against("registry", "statistics").stdout.splitlines()[1].split()
@@ -82,7 +82,7 @@ def test_a_migration_is_requested_with_its_strategy(
     shown = against("adapters", "migrate", ADAPTER_ID, "--to-base-model", "next", *given)
     assert shown.exit_code == 0, shown.stderr
     assert "training job migration-m-1" in shown.stdout
-    assert service.asked[0].json == {
+    assert service.requests[0].json == {
         "adapter_id": ADAPTER_ID, "to_base_model": "next", "strategy": sent, "reason": ""
     }  # fmt: skip
     service.answer("GET /v1/migrations", {"migrations": [made | {"state": "failed", "error": "no data"}]})

@@ -51,7 +51,7 @@ def test_each_action_goes_to_its_route(
 ) -> None:
     service.answer(f"POST {path}", told())
     assert against("adapters", "rollout", "tax-law-lora", *arguments).exit_code == 0
-    assert json.loads(service.asked[0].body) == body
+    assert json.loads(service.requests[0].body) == body
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_does_not_go_together_is_refused_before_it_is_sent(
 ) -> None:
     result = against("adapters", "rollout", "tax-law-lora", *arguments)
     assert (result.exit_code, field in result.stderr) == (2, True)
-    assert service.asked == []
+    assert service.requests == []
 
 
 def test_a_family_without_a_rollout_is_told_so(against: Lorafleet, service: Scripted) -> None:

@@ -4,17 +4,8 @@ import json
 
 import pytest
 
-from fleet_events.topology import (
-    BUCKETS,
-    FACTS,
-    SERVICES,
-    STREAM,
-    TOPOLOGY,
-    consumers_of,
-    durable_name,
-    followed_by,
-    row_of,
-)
+from fleet_events.buckets import BUCKETS
+from fleet_events.topology import FACTS, SERVICES, STREAM, TOPOLOGY, consumers_of, durable_name, followed_by, row_of
 from fleet_kit.nats_auth import USERS, permissions, server_config
 
 pytestmark = pytest.mark.unit

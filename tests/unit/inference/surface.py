@@ -33,8 +33,8 @@ CHATML = (
 MODEL = "acme/tiny"
 
 
-def byte_tokenizer(template: str = CHATML) -> Any:
-    """A token for each byte, as byte-level BPE writes them, and three special ones; `<|im_end|>` is 258."""
+def byte_tokenizer(template: str = CHATML, *further: str) -> Any:
+    """A token for each byte, as byte-level BPE writes them, and special ones: three (`<|im_end|>` is 258) and further."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -42,7 +42,7 @@ def byte_tokenizer(template: str = CHATML) -> Any:
     raw = Tokenizer(models.BPE(vocab={one: at for at, one in enumerate(letters)}, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    specials = ["<|im_start|>", "<|endoftext|>", "<|im_end|>"]
+    specials = ["<|im_start|>", "<|endoftext|>", "<|im_end|>", *further]
     made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=None, additional_special_tokens=specials)
     made.chat_template = template
     return made

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleet_events.topology import REPLICAS
+from fleet_events.buckets import REPLICAS
 from services.inference.base_models import BaseModels
 from services.inference.http.drain import Gate
 from services.inference.replicas import announcements

@@ -76,8 +76,7 @@ async def test_as_many_candidates_as_answers_are_taken_and_more_are_refused(path
 @pytest.mark.parametrize(
     ("name", "value", "instead"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}], "system message"),
-        ("tool_choice", "required", "system message"),
+        ("functions", [{"name": "f"}], "use tools and tool_choice"),
         ("modalities", ["text", "audio"], "text alone"),
         ("web_search_options", {}, "into the messages"),
         ("skip_special_tokens", False, "plain text"),

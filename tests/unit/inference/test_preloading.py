@@ -69,32 +69,32 @@ def test_how_urgently_an_adapter_that_became_active_is_brought_in() -> None:
 @pytest.mark.requirement("AS-5.2")
 async def test_a_workflows_adapters_are_loaded_when_it_is_first_named_and_again_after_a_while() -> None:
     async with preloading() as (preloads, adapters, clock):
-        preloads.asked(caller(), "audit", [], ACTIVE)
+        preloads.requested(caller(), "audit", [], ACTIVE)
         await settle()
         assert loaded(adapters) == {LAW.adapter_id, TAX.adapter_id}
         await adapters.evict("evicted by hand")
-        preloads.asked(caller(), "audit", [], ACTIVE)
+        preloads.requested(caller(), "audit", [], ACTIVE)
         await settle()
         assert not loaded(adapters)
         clock.now += WORKFLOW_AGAIN
-        preloads.asked(caller(), "audit", [], ACTIVE)
+        preloads.requested(caller(), "audit", [], ACTIVE)
         await settle()
         assert loaded(adapters) == {LAW.adapter_id, TAX.adapter_id}
 
 
 async def test_a_workflow_takes_slots_only_for_adapters_that_the_caller_may_use() -> None:
     async with preloading() as (preloads, adapters, _):
-        preloads.asked(caller("bob", "tax"), "audit", [], ACTIVE)
+        preloads.requested(caller("bob", "tax"), "audit", [], ACTIVE)
         await settle()
         assert loaded(adapters) == {TAX.adapter_id}
-        preloads.asked(caller("ann"), "audit", [], ACTIVE)
+        preloads.requested(caller("ann"), "audit", [], ACTIVE)
         await settle()
         assert loaded(adapters) == {LAW.adapter_id, TAX.adapter_id}
 
 
 async def test_a_workflow_that_is_not_configured_is_an_error_for_operators_and_nothing_for_requests() -> None:
     async with preloading() as (preloads, adapters, _):
-        preloads.asked(caller(), "unheard of", [], ACTIVE)
+        preloads.requested(caller(), "unheard of", [], ACTIVE)
         await settle()
         assert not loaded(adapters)
         with pytest.raises(NotFound, match="audit"):
@@ -108,20 +108,20 @@ async def test_a_likely_adapter_takes_the_slot_of_an_idle_one_and_never_that_of_
         for _ in range(5):
             for one in (LAW, TAX, HR):
                 async with adapters.lease(one):
-                    preloads.asked(caller(), "", [one], ACTIVE)
+                    preloads.requested(caller(), "", [one], ACTIVE)
         await settle()
         async with adapters.lease(LAW):
             pass
         async with adapters.lease(TAX):
-            preloads.asked(caller(), "", [LAW], ACTIVE)
-            preloads.asked(caller(), "", [TAX], ACTIVE)
+            preloads.requested(caller(), "", [LAW], ACTIVE)
+            preloads.requested(caller(), "", [TAX], ACTIVE)
             await settle()
             assert loaded(adapters) == {TAX.adapter_id, HR.adapter_id}
             assert adapters.views[0].adapter == HR
             assert adapters.views[0].usage.uses == 5
         adapters.preload(TAX, Priority.PINNED)
         async with adapters.lease(HR):
-            preloads.asked(caller(), "", [HR], ACTIVE)  # law is next
+            preloads.requested(caller(), "", [HR], ACTIVE)  # law is next
             await settle()
             assert loaded(adapters) == {TAX.adapter_id, HR.adapter_id}
 
@@ -130,7 +130,7 @@ async def test_a_lazy_process_predicts_nothing() -> None:
     async with preloading(policy=ActivationPolicy("lazy")) as (preloads, adapters, _):
         for _ in range(10):
             for one in (LAW, TAX, HR):
-                preloads.asked(caller(), "", [one], ACTIVE)
+                preloads.requested(caller(), "", [one], ACTIVE)
         await settle()
         assert not adapters.states
 

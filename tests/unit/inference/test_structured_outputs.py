@@ -36,7 +36,7 @@ async def test_the_form_of_an_answer_reaches_the_engine(
     body = chat() if path.startswith("/v1/chat") else {"model": MODEL, "prompt": "Open?"}
     answer = await http.post(path, json=body | given | {"n": 2})
     assert answer.status_code == 200, answer.text
-    forms = [one.grammar.form for one in backend.asked if one.grammar is not None]
+    forms = [one.grammar.form for one in backend.requests if one.grammar is not None]
     assert [(form.kind, json.loads(form.source)) for form in forms] == [(kind, source)] * 2
 
 
@@ -44,7 +44,7 @@ async def test_a_regular_expression_reaches_the_engine() -> None:
     http, backend = surface()
     for given in ({"guided_regex": "[0-9]+"}, {"structured_outputs": {"regex": "[0-9]+"}}):
         assert (await http.post("/v1/chat/completions", json=chat(**given))).status_code == 200
-        grammar = backend.asked[-1].grammar
+        grammar = backend.requests[-1].grammar
         assert grammar is not None
         assert (grammar.form.kind, grammar.form.source) == ("regex", "[0-9]+")
 
@@ -53,7 +53,7 @@ async def test_a_regular_expression_reaches_the_engine() -> None:
 async def test_without_a_form_answers_are_free_text(given: dict[str, Any]) -> None:
     http, backend = surface()
     assert (await http.post("/v1/chat/completions", json=chat(**given))).status_code == 200
-    assert [one.grammar for one in backend.asked] == [None]
+    assert [one.grammar for one in backend.requests] == [None]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_a_form_that_cannot_be_held_is_refused_by_its_field(given: dict[st
     error = refused.json()["error"]
     assert error["param"] == param
     assert told in error["message"]
-    assert backend.asked == []
+    assert backend.requests == []
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lora_core.engine import ArrowEngine, Request
 from lora_core.grammar import ANY_OBJECT, Form, Grammars, UnsuitableForm
 from lora_core.sampling import Sampler
-from tests.unit.inference.surface import byte_tokenizer
+from tests.unit.inference.surface import CHATML, byte_tokenizer
 
 pytestmark = pytest.mark.unit
 
-TOKENIZER = byte_tokenizer()
+TOKENIZER = byte_tokenizer(CHATML, "[TOOL_CALLS]")
 END = 258
 SIZE = 272  # of the model's logits: more than the tokenizer has tokens
 GRAMMARS = Grammars(TOKENIZER, SIZE, [END])
@@ -38,7 +38,7 @@ def answer(form: Form, seed: int, *, temperature: float = 1.0, most: int = 2000)
         if token == END:
             break
         drawn.append(token)
-    text = TOKENIZER.decode(drawn)
+    text = TOKENIZER.decode(drawn, skip_special_tokens=True)
     assert isinstance(text, str)
     return text
 

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from fleet_events.v1 import RetrainingTrigger as Trigger
 from services.trainer.retraining.decision import DAY, Decision, decide
+from services.trainer.retraining.observation import planned_steps
 from services.trainer.retraining.rules import Budget, Drift, NewSamples, RatingTrend, RetrainingRules
 from services.trainer.retraining.situation import ActiveVersion, Distances, Observed, Situation, Spent
+from services.trainer.training.configuration import Configuration
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -133,6 +135,7 @@ def test_fine_tuning_takes_good_answers_and_other_objectives_take_what_they_ask_
     assert RetrainingRules().request("shop").min_rating == 4
     assert RetrainingRules(training={"minRating": 2}).request("shop").min_rating == 2
     assert RetrainingRules(training={"objective": "dpo"}).request("shop").min_rating is None
+    assert RetrainingRules(training={"objective": None}).request("shop").min_rating == 4
 
 
 @dataclass
@@ -229,3 +232,17 @@ def test_in_any_course_of_events_no_cause_gets_two_jobs_and_the_budget_holds_and
         assert later >= earlier + timedelta(hours=cooldown)
         new_base = any(cause.trigger is Trigger.NEW_BASE_MODEL for cause in decision.fired)
         assert new_base or any(earlier < sample <= later for sample in course.samples)
+
+
+@pytest.mark.parametrize(
+    ("usable", "configuration", "steps"),
+    [
+        (0, Configuration(), 0),
+        (1, Configuration(epochs=0.01), 1),
+        (17, Configuration(epochs=2, batch_size=8), 6),
+        (17, Configuration(epochs=2, batch_size=8, max_steps=4), 4),
+        (10**9, Configuration(epochs=100, batch_size=1), 2**31 - 1),
+    ],
+)
+def test_steps_are_planned_as_they_will_be_taken(usable: int, configuration: Configuration, steps: int) -> None:
+    assert planned_steps(configuration, usable) == steps

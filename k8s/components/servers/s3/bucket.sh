@@ -14,7 +14,7 @@ user() { # name, access key, secret key
     # Attaching what is attached is an error to mc, so ask it afterwards.
     mc admin policy attach fleet "lorafleet-$1" --user "$2" ||
         mc admin policy entities fleet --user "$2" | grep -q "lorafleet-$1"
-    # /readyz asks for this object: its absence would be no fault, a refusal is one.
+    # /readyz reads this object: its absence would be no fault, a refusal is one.
     printf '' | mc pipe "fleet/lorafleet/$1/ready"
 }
 

@@ -25,8 +25,9 @@ def chat(
     temperature: float = 0.0,
     seed: int | None = None,
     stream: bool = False,
+    user: str = "",
 ) -> Call[ChatCompletion]:
-    """A chat completion."""
+    """A chat completion. `user` is whom the caller asks for: it decides which version answers during a rollout."""
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, object] = {
         "model": model,
@@ -37,6 +38,8 @@ def chat(
     }
     if seed is not None:
         body["seed"] = seed
+    if user:
+        body["user"] = user
     return Call("inference", "POST", "/v1/chat/completions", _CHAT, body=body)
 
 

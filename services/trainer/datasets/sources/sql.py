@@ -47,7 +47,7 @@ class SqlQuery(Source):
         service = access.service
         source, seconds = service.settings.sql_sources[self.database], service.settings.sql_seconds
         try:
-            # Of our own clock: whatever limits the server keeps, a query can lift for itself.
+            # Of our own clock: limits that the server keeps, a query can lift for itself.
             async with asyncio.timeout(seconds) as deadline:
                 async with open_source(source, service.db, seconds=seconds) as connection:
                     rows = await self._copy(connection, path, access)

@@ -16,7 +16,8 @@ async def put_samples(connection: Connection, samples: Iterable[Sample], rated_a
         insert into samples (
             sample_id, domain, prompt, completion, rating, rated_at, origin, source_id, context, rater
         ) values ($1, $2, $3, $4, $5, case when $5::float8 is not null then $6::timestamptz end, $7, $8, $9, $10)
-        on conflict (sample_id) do update set rating = excluded.rating, rated_at = excluded.rated_at
+        on conflict (sample_id) do update
+            set rating = excluded.rating, rated_at = excluded.rated_at, changed_at = now()
         where excluded.rating is not null and (samples.rated_at is null or samples.source_id = excluded.source_id
             or samples.rated_at < excluded.rated_at)
         """,

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
             sys.stdout.write(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads any more; what is still in our buffer must not fail a second time at exit.
+        # There is no reader any more; what is still in our buffer must not fail a second time at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 

@@ -217,7 +217,7 @@ _COUNTS = {
         ) + (
             select count(*) from samples better
             join samples worse on worse.domain = better.domain and worse.prompt = better.prompt
-                and worse.rating < better.rating
+                and worse.context = better.context and worse.rating < better.rating
             where better.domain = $1
               and ($2 = '' or better.document @@ (select websearch_to_tsquery('simple', $2)))
               and ($3::float8 is null or better.rating >= $3)
@@ -227,11 +227,15 @@ _COUNTS = {
         """,
     Kind.RANKING: """
         select count(*) from (
-            select prompt from samples where domain = $1 and rating is not null group by prompt
+            select prompt from samples where domain = $1 and rating is not null group by context, prompt
             having count(distinct rating) >= 2
                and ($2 = '' or bool_or(document @@ (select websearch_to_tsquery('simple', $2))))
                and ($3::float8 is null or max(rating) >= $3)
                and ($4::timestamptz is null or max(changed_at) > $4) and max(changed_at) <= $5
+            union all
+            select prompt from rankings
+            where domain = $1 and ($2 = '' or document @@ (select websearch_to_tsquery('simple', $2)))
+               and ($4::timestamptz is null or recorded_at > $4) and recorded_at <= $5
         ) ranked
         """,
 }

@@ -208,7 +208,7 @@ class ObjectiveTrainer(Trainer, ABC):
         values = {"eval_loss": loss, **metrics}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
         if best:
-            # A worker that takes over needs these weights, whatever comes after them.
+            # A worker that takes over needs these weights, also when nothing comes after them.
             self.control.should_save = True
         self.emit(
             Validated(

@@ -61,7 +61,7 @@ def _unlike(model: Any, plain: Callable[..., Any]) -> str:
             wanted: Any = _padded(model, plain, **inputs).log_probs
             try:
                 found: Any = _packed(model, **inputs).log_probs
-            except Exception as error:  # whatever an architecture makes of a layout that it does not know
+            except Exception as error:  # any fault of an architecture with a layout that it does not know
                 return f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         model.train(training)

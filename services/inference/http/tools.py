@@ -1,0 +1,121 @@
+"""What a request lets its answers call: OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from lora_core.grammar import Form
+from services.inference.errors import BadRequest, Unsupported
+from services.inference.http.parameters import Body
+from services.inference.http.structured import Schema
+from services.inference.tool_calls.form import CallRules, Function, form_of
+from services.inference.tool_calls.format import ToolFormat
+
+if TYPE_CHECKING:
+    from services.inference.tokenizer import Vocabulary
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+
+
+class FunctionTool(Body):
+    """A function that may be called."""
+
+    name: Name
+    description: str | None = Field(default=None, max_length=16_384)
+    parameters: Schema | None = None
+    """JSON schema of an object; without it there are no arguments."""
+    strict: bool | None = None
+    """The schema is held either way."""
+
+
+class Tool(Body):
+    """OpenAI's only kind of tool that is a model's own matter."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """As chat templates read it."""
+        given = self.function.model_dump(exclude_none=True, exclude={"strict"})
+        return {"type": self.type, "function": {"description": "", "parameters": _NO_ARGUMENTS, **given}}
+
+
+_NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
+
+
+class NamedFunction(Body):
+    """The function that has to be called."""
+
+    name: Name
+
+
+class NamedTool(Body):
+    """A choice of one function."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class ToolFields(Body):
+    """The fields of a request that concern calls."""
+
+    tools: Annotated[list[Tool], Field(max_length=128)] = Field(default_factory=list)
+    """Beside a choice of none of them they change nothing, and are left out of the prompt."""
+    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
+    parallel_tool_calls: bool = True
+    """Whether an answer may call more than once."""
+
+    @property
+    def must_call(self) -> bool:
+        """Whether text is no answer."""
+        return isinstance(self.tool_choice, NamedTool) or self.tool_choice == "required"
+
+    @property
+    def offered(self) -> Sequence[Tool]:
+        """What may be called."""
+        return () if self.tool_choice == "none" else self.tools
+
+    @property
+    def callable_functions(self) -> list[Function]:
+        """The functions among which the answer chooses. Raises BadRequest where what it has to call is not offered."""
+        functions = [
+            Function(one.function.name, one.function.parameters or {**_NO_ARGUMENTS, "additionalProperties": False})
+            for one in self.offered
+        ]
+        names = [one.name for one in functions]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise BadRequest(f"tools has {twice!r} twice.", code="invalid_value", param="tools")
+        if isinstance(self.tool_choice, NamedTool):
+            wanted = self.tool_choice.function.name
+            functions = [one for one in functions if one.name == wanted]
+        if self.must_call and not functions:
+            raise BadRequest(
+                "tool_choice requires a call of what tools does not have.", code="invalid_value", param="tool_choice"
+            )
+        return functions
+
+
+async def calls_of(body: ToolFields, vocabulary: Vocabulary) -> tuple[ToolFormat, Form] | None:
+    """How the answers of a request call, and the form that they are held to; None where they call nothing.
+
+    Raises:
+        Unsupported: the model's chat template knows no calls, or writes them in a form that is not read here.
+    """
+    if not (functions := body.callable_functions):
+        return None
+    written = await vocabulary.tool_format()
+    if written is None:
+        raise Unsupported(
+            "this base model's chat template shows its model no tools, or has it call in a form that is not read here "
+            "(read are those of Hermes and Qwen, Llama 3, and Mistral up to v7): describe the functions in the system "
+            "message, and read the answer yourself.",
+            code="tools_unsupported",
+            param="tools",
+        )
+    rules = CallRules(must=body.must_call, several=body.parallel_tool_calls)
+    return written, await asyncio.to_thread(form_of, functions, written, vocabulary.grammars.literal, rules)
