@@ -5,16 +5,12 @@ Templates come from base model folders, and jinja's sandbox bounds none of these
 what a single operation does, so the kernel keeps the bounds, and what a template breaks is its own process.
 """
 
-import contextlib
 import json
 import os
-import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from lora_core import json_frames
 from lora_core.template_errors import ChatTemplateError, Limit, TemplateRefuses, TemplateTooCostly, UnknownVariables
 from lora_core.template_file import read_template
 
@@ -193,7 +190,7 @@ class ChatTemplate:
         }
         process = self._running()
         try:
-            _send(process, request)
+            json_frames.send(process, request)
             answer = self._answer(process, _HEADROOM + _BYTES_A_CHARACTER * most)
         except TemplateRefuses:
             raise
@@ -222,7 +219,7 @@ class ChatTemplate:
             cwd="/",
             start_new_session=True,  # Ctrl-C is for the parent process
         )
-        self._ending = weakref.finalize(self, _end, process)
+        self._ending = weakref.finalize(self, json_frames.end, process)
         try:
             self._compile(process)
         except BaseException:
@@ -232,9 +229,9 @@ class ChatTemplate:
 
     def _compile(self, process: "subprocess.Popen[bytes]") -> None:
         limits = self._limits
-        _send(process, {"template": self._template, "memory": limits.memory, "seconds": limits.seconds})
-        if _receive(process, _START_SECONDS, _HEADROOM) is None:
-            _end(process)
+        json_frames.send(process, {"template": self._template, "memory": limits.memory, "seconds": limits.seconds})
+        if json_frames.receive(process, _START_SECONDS, _HEADROOM) is None:
+            json_frames.end(process)
             raise RuntimeError(f"the renderer of chat templates did not start: exit status {process.returncode}")
         try:
             self._reads = frozenset(self._answer(process, _HEADROOM)["variables"])
@@ -245,9 +242,9 @@ class ChatTemplate:
             raise
 
     def _answer(self, process: "subprocess.Popen[bytes]", most: int) -> dict[str, Any]:
-        answer = _receive(process, _BUSY_FACTOR * self._limits.seconds, most)
+        answer = json_frames.receive(process, _BUSY_FACTOR * self._limits.seconds, most)
         if answer is None:
-            _end(process)
+            json_frames.end(process)
             if process.returncode in {-signal.SIGPROF, -signal.SIGKILL}:
                 raise self._too_costly("time")
             raise TemplateRefuses(f"its renderer ended with exit status {process.returncode}")
@@ -280,52 +277,3 @@ def _size(member: object) -> int:
 def _in_parts(message: Mapping[str, object]) -> dict[str, object]:
     """The message with its text as a list of one part, in OpenAI's form."""
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
-
-
-def _send(process: "subprocess.Popen[bytes]", message: Mapping[str, object]) -> None:
-    if process.stdin is None:
-        raise RuntimeError("the renderer was started without an input")
-    body = json.dumps(message).encode()
-    # That it has ended is found out when its answer is read.
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(struct.pack(">I", len(body)) + body)
-        process.stdin.flush()
-
-
-def _receive(process: "subprocess.Popen[bytes]", seconds: float, most: int) -> dict[str, Any] | None:
-    """Its next frame; None if it ended, was silent for so long, or announces more than `most` bytes."""
-    until = time.monotonic() + seconds
-    head = _bytes(process, 4, until)
-    if head is None or (size := struct.unpack(">I", head)[0]) > most:
-        return None
-    body = _bytes(process, size, until)
-    if body is None:
-        return None
-    answer: dict[str, Any] = json.loads(body)
-    return answer
-
-
-def _bytes(process: "subprocess.Popen[bytes]", count: int, until: float) -> bytes | None:
-    if process.stdout is None:
-        raise RuntimeError("the renderer was started without an output")
-    got = bytearray()
-    waiting = select.poll()
-    waiting.register(process.stdout, select.POLLIN)
-    while len(got) < count:
-        if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
-            return None
-        some = os.read(process.stdout.fileno(), count - len(got))
-        if not some:
-            return None
-        got += some
-    return bytes(got)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            # What is still buffered for a process that has ended cannot be written.
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()

@@ -76,18 +76,21 @@ def add(root: CommandGroup) -> None:
                 metavar="GENERATION_ID", help="Id of the answer, as `chat` prints it, or of a comparison (cmp-…)."
             ),
         ],
-        rating: Annotated[int | None, typer.Option("--rating", min=1, max=5, help="1 (bad) to 5 (good).")] = None,
+        rating: Annotated[
+            int | None, typer.Option("--rating", min=1, max=5, help="1 (bad) to 5 (good) (default: none).")
+        ] = None,
         correction: Annotated[
-            str | None, typer.Option("--correction", help="The answer that would have been right.")
+            str | None, typer.Option("--correction", help="The answer that would have been right (default: none).")
         ] = None,
         preferred_over: Annotated[
             str | None,
             typer.Option(
-                "--preferred-over", metavar="GENERATION_ID", help="Another answer that is worse than this one."
+                "--preferred-over", metavar="GENERATION_ID", help="Another answer, worse than this one (default: none)."
             ),
         ] = None,
         preferred: Annotated[
-            int | None, typer.Option("--preferred", min=0, help="Of a comparison: number of the better choice, from 0.")
+            int | None,
+            typer.Option("--preferred", min=0, help="Of a comparison: the better choice, from 0 (default: none)."),
         ] = None,
         subject: Annotated[
             str | None, typer.Option("--subject", help="Person whose feedback it is (default: who calls).")

@@ -193,8 +193,6 @@ class Registry:
         finally:
             await subscription.unsubscribe()
 
-    say, heard = publish, published  # former names
-
 
 @pytest.fixture
 async def registry(jetstream: JetStreamContext, service_env: ServiceEnv) -> Registry:

@@ -22,7 +22,7 @@ def test_rules_that_are_not_named_stay_and_names_reach_inside(against: Lorafleet
     service.answer("PUT /v1/retraining/tax", held)
     changes = ("budget.jobs_a_day=3", "schedule=daily 03:00", "drift.between_false_alarms=500")
     assert against("retraining", "set", "tax", *changes).exit_code == 0
-    assert service.asked[-1].json == {
+    assert service.requests[-1].json == {
         **RULES,
         "budget": {"jobs_a_day": 3, "steps_a_day": None},
         "schedule": "daily 03:00",
@@ -36,15 +36,15 @@ def test_the_first_rules_of_a_domain_are_on(against: Lorafleet, service: Scripte
     service.answer("GET /v1/retraining/tax", {"domain": "tax", "rules": {**RULES, "enabled": False}, "set_by": ""})
     service.answer("PUT /v1/retraining/tax", {"domain": "tax", "rules": RULES})
     assert against("retraining", "set", "tax", "new_base_model=true").exit_code == 0
-    assert service.asked[-1].json == {**RULES, "new_base_model": True}
+    assert service.requests[-1].json == {**RULES, "new_base_model": True}
 
 
 def test_a_file_replaces_all_rules(against: Lorafleet, service: Scripted, tmp_path: Path) -> None:
     service.answer("PUT /v1/retraining/tax", {"domain": "tax", "rules": RULES})
     (tmp_path / "rules.json").write_text('{"new_base_model": true}')
     assert against("retraining", "set", "tax", "--file", str(tmp_path / "rules.json")).exit_code == 0
-    assert [one.method for one in service.asked] == ["PUT"]
-    assert service.asked[-1].json == {"new_base_model": True}
+    assert [one.method for one in service.requests] == ["PUT"]
+    assert service.requests[-1].json == {"new_base_model": True}
     (tmp_path / "rules.json").write_text("[]")
     assert against("retraining", "set", "tax", "--file", str(tmp_path / "rules.json")).exit_code == 2
 
