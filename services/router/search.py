@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from services.router import coarse
-from services.router.coarse import Codes
+from services.router.coarse import Codes, Queries
 from services.router.evidence import Vectors
 
 ROWS = 8
 """Vectors of a block. An adapter has whole blocks; the rest of its last one repeats its first vector."""
 BLOCKS = 4_096
 """Of a chunk: the index grows by chunks, so that nothing is copied while it grows."""
+REOPENED = BLOCKS // 4
+"""Free blocks from which on a full chunk is written to again."""
 EXACT_BLOCKS = 512
 """Of which the exact product is made at a time."""
 FREE = -1
@@ -34,14 +36,21 @@ class _Bounds:
 
 
 class _Chunk:
-    """Blocks of vectors, with their codes beside them."""
+    """Blocks of vectors, with their codes beside them.
+
+    A chunk that is full is closed: its codes are reordered, which makes their product faster, and nothing is written
+    to it until so much of it is free that it is worth while to open it again.
+    """
 
     def __init__(self, dimension: int) -> None:
         self.vectors = np.zeros((BLOCKS, ROWS, dimension), dtype=np.float32)
         # The first row of every block, then the second ones: the largest of a block is found without going across.
-        self.numbers = torch.zeros((ROWS, BLOCKS, coarse.width(dimension)), dtype=torch.int8)
+        self.numbers: torch.Tensor | None = torch.zeros((ROWS, BLOCKS, coarse.width(dimension)), dtype=torch.int8)
         self.scales = torch.zeros((ROWS, BLOCKS), dtype=torch.bfloat16)
+        self.reordered: torch.Tensor | None = None
+        """In place of the numbers, of a closed chunk."""
         self.errors = np.zeros(BLOCKS, dtype=np.float32)
+        self.lengths = np.zeros(BLOCKS, dtype=np.float32)
         """The largest of each block."""
         self.owners = np.full(BLOCKS, FREE, dtype=np.int64)
         """Number of the name that a block belongs to."""
@@ -49,24 +58,66 @@ class _Chunk:
         """Blocks beyond were never used."""
         self.free: list[int] = []
 
+    def take(self) -> int | None:
+        """A block to write to, if there is one."""
+        if self.numbers is None:
+            if len(self.free) < REOPENED:
+                return None
+            self._open()
+        if self.free:
+            return self.free.pop()
+        if self.used < BLOCKS:
+            self.used += 1
+            return self.used - 1
+        return None
+
     def write(self, block: int, owner: int, vectors: Vectors, codes: Codes) -> None:
-        """vectors: [ROWS, dimension], with their codes."""
+        """vectors: [ROWS, dimension], with their codes; the block was taken."""
+        if self.numbers is None:
+            raise RuntimeError("a closed chunk was written to")
         self.vectors[block] = vectors
         self.numbers[:, block] = torch.from_numpy(codes.numbers)
         self.scales[:, block] = torch.from_numpy(codes.scales)
-        self.errors[block] = codes.errors.max()
+        self.errors[block], self.lengths[block] = codes.errors.max(), codes.lengths.max()
         self.owners[block] = owner
+        if self.used == BLOCKS and not self.free:
+            self.close()
 
-    def bounds(self, queries: torch.Tensor, length: float) -> _Bounds:
-        """queries: bfloat16 [q, width], none longer than that."""
+    def close(self) -> None:
+        """Reorder the codes, where the processor is faster with that."""
+        if self.numbers is not None:
+            self.reordered = coarse.reordered(self.numbers.flatten(0, 1))
+            self.numbers = None if self.reordered is not None else self.numbers
+
+    def _open(self) -> None:
+        codes = coarse.encode(self.vectors.transpose(1, 0, 2).reshape(BLOCKS * ROWS, -1))
+        self.numbers, self.reordered = torch.from_numpy(codes.numbers).view(ROWS, BLOCKS, -1), None
+
+    def bounds(self, queries: Queries) -> _Bounds:
+        """Of every block that was ever used."""
+        used = self.used
         with torch.inference_mode():
-            found = coarse.similarities(queries, self.numbers[0, : self.used], self.scales[0, : self.used])
-            for row in range(1, ROWS):
-                others = coarse.similarities(queries, self.numbers[row, : self.used], self.scales[row, : self.used])
-                torch.maximum(found, others, out=found)
-            middle = found.amax(dim=0).float().numpy()
-        error = self.errors[: self.used] * np.float32(length) + np.abs(middle) * np.float32(coarse.BFLOAT16)
-        return _Bounds(self.owners[: self.used], middle - error, middle + error)
+            if self.reordered is not None:
+                scales = self.scales.flatten().float()
+                every = coarse.similarities_of_reordered(queries, self.reordered, scales)
+                middle = every.view(-1, BLOCKS).amax(dim=0)[:used].numpy()
+                lost, rounding = queries.bytes_lost, 0.0
+            else:
+                middle = self._largest(queries, used).float().numpy()
+                lost, rounding = queries.halves_lost, coarse.BFLOAT16
+        error = self.errors[:used] * np.float32(queries.length) + self.lengths[:used] * np.float32(lost)
+        error += np.abs(middle) * np.float32(rounding)
+        return _Bounds(self.owners[:used], middle - error, middle + error)
+
+    def _largest(self, queries: Queries, used: int) -> torch.Tensor:
+        """[used]"""
+        if self.numbers is None:
+            raise RuntimeError("a closed chunk has no numbers")
+        found = coarse.similarities(queries, self.numbers[0, :used], self.scales[0, :used])
+        for row in range(1, ROWS):
+            others = coarse.similarities(queries, self.numbers[row, :used], self.scales[row, :used])
+            torch.maximum(found, others, out=found)
+        return found.amax(dim=0)
 
     def exact(self, blocks: Numbers, queries: Doubles) -> Vectors:
         """[blocks]: the largest similarity of each, in double precision, then rounded."""
@@ -183,11 +234,10 @@ class SearchIndex:
         ]
 
     def _bounds(self, queries: Doubles) -> list[_Bounds]:
-        rounded = coarse.rounded(queries)
-        length = float(np.linalg.norm(queries, axis=1).max(initial=0.0)) * (1 + coarse.SUMMING)
+        rounded = Queries(queries)
         if self._threads is None or len(self._chunks) == 1:
-            return [chunk.bounds(rounded, length) for chunk in self._chunks]
-        return list(self._threads.map(lambda chunk: chunk.bounds(rounded, length), self._chunks))
+            return [chunk.bounds(rounded) for chunk in self._chunks]
+        return list(self._threads.map(lambda chunk: chunk.bounds(rounded), self._chunks))
 
     def _included(self, groups: Collection[str] | None) -> NDArray[np.bool_]:
         """[names]: which of them are held, and of these groups."""
@@ -208,11 +258,8 @@ class SearchIndex:
 
     def _free_block(self) -> tuple[_Chunk, int]:
         for chunk in reversed(self._chunks):
-            if chunk.free:
-                return chunk, chunk.free.pop()
-            if chunk.used < BLOCKS:
-                chunk.used += 1
-                return chunk, chunk.used - 1
+            if (block := chunk.take()) is not None:
+                return chunk, block
         chunk = _Chunk(self._dimension)
         self._chunks.append(chunk)
         chunk.used = 1

@@ -93,13 +93,19 @@ def test_a_code_is_within_its_stated_error(seed: int, dimension: int, length: fl
     lost = vectors - codes.numbers[:, :dimension] * codes.scales[:, None].astype(np.float64)
     queries = np.concatenate([lost, unit(3, seed, dimension)])
     queries = (queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-30)).astype(np.float32)
-    halves = coarse.rounded(queries.astype(np.float64))
     scales = torch.from_numpy(codes.scales)
     assert (scales.bfloat16().float() == scales).all()
-    found = coarse.similarities(halves, torch.from_numpy(codes.numbers), scales.bfloat16()).double().numpy()
-    wrong = np.abs(found - queries.astype(np.float64) @ vectors.T.astype(np.float64))
-    stated = np.linalg.norm(queries, axis=1)[:, None] * codes.errors + np.abs(found) * coarse.BFLOAT16
-    assert (wrong <= stated).all()
+    numbers = torch.from_numpy(codes.numbers)
+    for query in queries:  # each by itself, so that its own losses hold
+        asked = coarse.Queries(query[None].astype(np.float64))
+        exact = vectors.astype(np.float64) @ query.astype(np.float64)
+        stated = asked.length * codes.errors
+        found = coarse.similarities(asked, numbers, scales.bfloat16()).double().numpy()[0]
+        wrong = np.abs(found - exact)
+        assert (wrong <= stated + asked.halves_lost * codes.lengths + np.abs(found) * coarse.BFLOAT16).all()
+        if (reordered := coarse.reordered(numbers)) is not None:
+            found = coarse.similarities_of_reordered(asked, reordered, scales).double().numpy()[0]
+            assert (np.abs(found - exact) <= stated + asked.bytes_lost * codes.lengths).all()
     assert (codes.errors <= length * 0.05).all()
 
 
@@ -127,6 +133,27 @@ def test_an_index_beyond_one_chunk_finds_every_name() -> None:
     for number in (0, 4_095, 4_096, 8_999):
         [(name, _)] = index.near(vectors[number : number + 1], ONE, 1, floor=2)
         assert name == f"n{number}"
+
+
+def test_a_full_index_is_exact_after_thousands_of_replacements() -> None:
+    """Chunks are closed when they are full, and opened when enough of them is free."""
+    dimension, adapters = 16, 700
+    index, held = SearchIndex(dimension), {}
+    for number in range(adapters):
+        held[f"n{number}"] = unit(64, number, dimension)
+        index.put(f"n{number}", held[f"n{number}"])
+    assert index._chunks[0].numbers is None or not torch.cpu._is_vnni_supported()
+    for number in range(0, adapters, 2):  # half of the first chunk becomes free, and is written to again
+        index.drop(f"n{number}")
+        del held[f"n{number}"]
+    for number in range(adapters, adapters + 350):
+        held[f"n{number}"] = unit(64, number, dimension)
+        index.put(f"n{number}", held[f"n{number}"])
+    assert len(index._chunks) == 2
+    for seed in range(5):
+        query = unit(2, 10_000 + seed, dimension)
+        weights = np.array([1, 0.9], dtype=np.float32)
+        assert index.near(query, weights, 9, floor=2) == ranked(product(held, query, weights))[:9]
 
 
 def test_the_best_part_of_a_query_counts_with_its_weight() -> None:
