@@ -80,7 +80,7 @@ class Domain:
             assert len(found) <= count, found
             return found if len(found) == count else None
 
-        return list(await eventually(enough, 60))
+        return list(await eventually(enough, 120))
 
     async def held(self, why: str) -> dict[str, Any]:
         """What was held back for a reason, once two evaluations have found it."""
