@@ -170,7 +170,7 @@ async def acknowledgements(jetstream: JetStreamContext) -> list[RawStreamMsg]:
     found = []
     for name in (stream.name for stream in STREAMS):
         state = (await jetstream.stream_info(name)).state
-        for sequence in range(state.first_seq, state.last_seq + 1):
+        for sequence in range(max(1, state.first_seq), state.last_seq + 1):
             message = await jetstream.get_msg(name, sequence)
             if b'"stream"' in (message.data or b""):
                 found.append(message)
