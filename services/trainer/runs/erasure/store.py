@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from fleet_events import v1
 from fleet_kit.db import Connection
 
 
@@ -48,14 +47,6 @@ class SubjectRecord:
     record_id: str
     stream: str
     sequence: int
-
-
-@dataclass(frozen=True)
-class ScannedDataset:
-    """A data set whose file may hold records of the person."""
-
-    dataset_id: str
-    blob: v1.Blob
 
 
 async def add_erasure(connection: Connection, erasure: Erasure) -> bool:
@@ -259,20 +250,6 @@ def _count(status: str) -> int:
     return int(status.rsplit(maxsplit=1)[-1])
 
 
-async def datasets_to_scan(connection: Connection, domain: str, since: datetime | None) -> list[ScannedDataset]:
-    """Data sets of a domain ("*": of all) whose files are kept; those that were frozen since then."""
-    rows = await connection.fetch(
-        """
-        select dataset_id, uri, sha256, bytes from datasets
-        where ($1 = '*' or domain = $1) and removed_at is null and ($2::timestamptz is null or created_at > $2)
-        order by created_at
-        """,
-        domain,
-        since,
-    )
-    return [_scanned(row) for row in rows]
-
-
 async def recently_erased(connection: Connection, service: str, within: timedelta) -> list[Erasure]:
     """Requests of the last time whose rows this service has erased."""
     rows = await connection.fetch(
@@ -296,54 +273,5 @@ async def add_found(connection: Connection, erasure_id: str, datasets: Sequence[
     )
 
 
-async def removed_for(connection: Connection, because: str) -> list[ScannedDataset]:
-    """Data sets that were removed for a reason."""
-    rows = await connection.fetch(
-        "select dataset_id, uri, sha256, bytes from datasets where removed_because = $1 order by created_at", because
-    )
-    return [_scanned(row) for row in rows]
-
-
-async def cards_of(connection: Connection, dataset_ids: Sequence[str]) -> list[v1.Blob]:
-    """Cards of all versions of data sets."""
-    rows = await connection.fetch(
-        "select distinct card_uri, card_sha256, card_bytes from dataset_versions where dataset_id = any($1)",
-        dataset_ids,
-    )
-    return [v1.Blob(uri=row["card_uri"], sha256=row["card_sha256"], bytes=row["card_bytes"]) for row in rows]
-
-
-async def stop_jobs(connection: Connection, dataset_ids: Sequence[str], reason: str) -> None:
-    """Have the jobs cancelled that are training on data sets."""
-    await connection.execute(
-        """
-        update jobs set cancel_by = 'erasure', cancel_reason = $2
-        where dataset_id = any($1) and state = 'running' and cancel_by = ''
-        """,
-        dataset_ids,
-        reason,
-    )
-
-
-async def learned_from(connection: Connection, dataset_ids: Sequence[str]) -> list[str]:
-    """Adapters that were trained on data sets, and those that continued one of them, and so on."""
-    rows = await connection.fetch(
-        """
-        with recursive learned as (
-            select job_id from jobs where dataset_id = any($1)
-            union
-            select jobs.job_id from jobs join learned on jobs.continued->>'job_id' = learned.job_id
-        )
-        select adapter_id from adapters join learned using (job_id) order by adapter_id
-        """,
-        dataset_ids,
-    )
-    return [row["adapter_id"] for row in rows]
-
-
 def _erasure(row: asyncpg.Record) -> Erasure:
     return Erasure(**{**dict(row), "datasets": tuple(row["datasets"]), "adapters": tuple(row["adapters"])})
-
-
-def _scanned(row: asyncpg.Record) -> ScannedDataset:
-    return ScannedDataset(row["dataset_id"], v1.Blob(uri=row["uri"], sha256=row["sha256"], bytes=row["bytes"]))

@@ -18,7 +18,7 @@ from services.trainer.child_process import bare_environment, child
 from services.trainer.datasets.store import subjects as subject_store
 from services.trainer.runs import garbage_store
 from services.trainer.runs.context import RunContext
-from services.trainer.runs.erasure import messages, store
+from services.trainer.runs.erasure import learned_store, messages, store
 from services.trainer.runs.erasure.store import Erasure, SubjectRecord
 from services.trainer.work_folder import work_folder
 
@@ -78,9 +78,9 @@ async def erase_frozen_since(service: RunContext) -> None:
     for erasure in recent:
         await erase_files(erasure, service, since=erasure.requested_at)
         async with service.transaction() as tx:
-            found = await store.removed_for(tx.connection, f"erased: {erasure.erasure_id}")
+            found = await learned_store.removed_for(tx.connection, f"erased: {erasure.erasure_id}")
             datasets = [one.dataset_id for one in found]
-            adapters = await store.learned_from(tx.connection, datasets)
+            adapters = await learned_store.learned_from(tx.connection, datasets)
             if (set(datasets), set(adapters)) == (set(erasure.datasets), set(erasure.adapters)):
                 continue
             await store.add_found(tx.connection, erasure.erasure_id, datasets, adapters)
@@ -91,7 +91,7 @@ async def erase_files(erasure: Erasure, service: RunContext, *, since: datetime 
     """Remove the data sets that hold records of the person, and their cards, which quote records."""
     because = f"erased: {erasure.erasure_id}"
     async with service.db.acquire(timeout=5) as connection:
-        waiting = await store.datasets_to_scan(connection, erasure.domain, since)
+        waiting = await learned_store.datasets_to_scan(connection, erasure.domain, since)
     with work_folder(service.settings.cache_dir) as folder:
         for one in waiting:
             try:
@@ -103,9 +103,9 @@ async def erase_files(erasure: Erasure, service: RunContext, *, since: datetime 
             async with service.transaction() as tx:
                 await garbage_store.remove_dataset(tx.connection, one.dataset_id, because)
     async with service.db.acquire(timeout=5) as connection:
-        found = await store.removed_for(connection, because)
-        cards = await store.cards_of(connection, [one.dataset_id for one in found])
-        await store.stop_jobs(connection, [one.dataset_id for one in found], because)
+        found = await learned_store.removed_for(connection, because)
+        cards = await learned_store.cards_of(connection, [one.dataset_id for one in found])
+        await learned_store.stop_jobs(connection, [one.dataset_id for one in found], because)
     for blob in (*(one.blob for one in found), *cards):
         await service.blobs.delete(blob)
 
@@ -129,8 +129,8 @@ async def _erase_rows(
     connection = tx.connection
     samples, preferences, answers = (_ids(records, kind) for kind in ("sample", "preference", "answer"))
     generations = _ids(records, "answer", "feedback")
-    datasets = [one.dataset_id for one in await store.removed_for(connection, f"erased: {erasure.erasure_id}")]
-    adapters = await store.learned_from(connection, datasets)
+    datasets = [one.dataset_id for one in await learned_store.removed_for(connection, f"erased: {erasure.erasure_id}")]
+    adapters = await learned_store.learned_from(connection, datasets)
     proof: dict[str, dict[str, object]] = {
         "samples": {
             "count": await store.delete_samples(connection, samples, generations),
