@@ -93,7 +93,7 @@ async def test_a_version_is_let_go_with_its_files_and_the_one_that_serves_keeps_
     assert found["released_at"]
     refused = await registry.client.post(f"/v1/adapters/{ids[0]}/activate", json={"reason": "again"})
     assert (refused.status_code, "was released" in refused.text) == (409, True)
-    (event,) = await eventually(lambda: upstream.heard(v1.AdapterReleased, domain=domain))
+    (event,) = await eventually(lambda: upstream.published(v1.AdapterReleased, domain=domain))
     assert (event.adapter_id, event.by) == (ids[0], "retention")
 
     # All three have the same weights: the two that stay hold the objects.

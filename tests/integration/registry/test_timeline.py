@@ -34,14 +34,14 @@ async def test_each_moment_shows_what_served_approved_by_whom_on_what_evidence_a
     first = await registered(upstream, adapters, domain)
     moments.append(now())
     good = upstream.scored(first, 93)
-    await upstream.say(good)
+    await upstream.publish(good)
     await status(registry, first["adapter_id"], "approved")
     moments.append(now())
     policy = {"approve_at": 95, "reject_below": 60, "activate_on_approval": False}
     assert (await registry.client.put(f"/v1/policies/{domain}", json=policy)).status_code == 200
     second = await registered(upstream, adapters, domain, seed=2)
     middling = upstream.scored(second, 80, against=first["adapter_id"])
-    await upstream.say(middling)
+    await upstream.publish(middling)
     path = f"/v1/adapters/{second['adapter_id']}"
     deadline = asyncio.get_running_loop().time() + 20
     while (await registry.client.get(path)).json()["evaluation"] is None:
@@ -94,10 +94,10 @@ async def test_an_answer_shows_its_version_as_it_stood_then(
 ) -> None:
     version = await registered(upstream, adapters, domain)
     score = upstream.scored(version, 93)
-    await upstream.say(score)
+    await upstream.publish(score)
     await status(registry, version["adapter_id"], "approved")
     event = answer(upstream, version)
-    await upstream.say(event, at=now())
+    await upstream.publish(event, at=now())
     await followed(registry.client, event.generation_id)
     path = f"/v1/adapters/{version['adapter_id']}/reject"
     assert (await registry.client.post(path, json={"reason": "it insults"})).status_code in (200, 202)

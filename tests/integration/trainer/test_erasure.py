@@ -131,15 +131,15 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
 ) -> None:
     name, other = person(), person()
     for number in range(3):
-        await bench.upstream.say(about(bench.domain, name, number))
-    await bench.upstream.say(about(bench.domain, other, 0))
+        await bench.upstream.publish(about(bench.domain, name, number))
+    await bench.upstream.publish(about(bench.domain, other, 0))
     line = {"domain": bench.domain, "prompt": f"Who is {name}?", "completion": "A customer.", "subject": name}
     assert (await bench.record([line]))["added"] == 1
     pair = {"prompt": f"Greet {name}", "chosen": f"Hello {name}", "rejected": "Hey"}
-    await bench.upstream.say(v1.PreferenceRecorded(domain=bench.domain, subject=name, **pair))
+    await bench.upstream.publish(v1.PreferenceRecorded(domain=bench.domain, subject=name, **pair))
     generation = f"gen-{secrets.token_hex(6)}"
     rating = {"domain": bench.domain, "rating": 1, "comment": f"wrong, says {name}"}
-    await bench.upstream.say(v1.FeedbackRecorded(generation_id=generation, by="x", subject=name, **rating))
+    await bench.upstream.publish(v1.FeedbackRecorded(generation_id=generation, by="x", subject=name, **rating))
     poison = {"domain": "Not A Domain", "prompt": "p", "completion": f"{name}", "subject": name}
     headers = {"ce-id": secrets.token_hex(4), "ce-type": "lorafleet.events.v1.SampleRecorded"}
     headers |= {"content-type": "application/json", "ce-source": "test", "Nats-Msg-Id": secrets.token_hex(8)}
@@ -198,9 +198,9 @@ async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_e
         subject=name,
         caller="app",
     )
-    await bench.upstream.say(answer)
+    await bench.upstream.publish(answer)
     rating = {"rating": 5, "domain": bench.domain, "correction": f"{name} lives there."}
-    await bench.upstream.say(v1.FeedbackRecorded(generation_id=generation, by="somebody else", **rating))
+    await bench.upstream.publish(v1.FeedbackRecorded(generation_id=generation, by="somebody else", **rating))
     await recorded(rows, bench.domain, 1)
     held = await build(bench, "of-answers")
     asked = await forget(bench, name)
@@ -211,7 +211,7 @@ async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_e
     # The message of the other person's feedback quotes the answer; that one named nobody.
     left = await traces(bench, name, rows, registry_rows)
     assert [one.split()[2] for one in left] == ["lorafleet.v1.data.feedback_recorded"]
-    await bench.upstream.say(answer)
+    await bench.upstream.publish(answer)
 
     async def late() -> bool:
         found = (await bench.trainer.client.get(f"/v1/erasures/{asked['erasure_id']}")).json()
@@ -225,7 +225,7 @@ async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_th
 ) -> None:
     name = person()
     old = about(bench.domain, name, 0)
-    await bench.upstream.say(old)
+    await bench.upstream.publish(old)
     await recorded(rows, bench.domain, 1)
     asked = await forget(bench, name)
     await erased(bench, asked["erasure_id"])
@@ -235,7 +235,7 @@ async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_th
                             domain=bench.domain, comment=name),
     ]  # fmt: skip
     for event in events:
-        await bench.upstream.say(event)
+        await bench.upstream.publish(event)
     line = {"domain": bench.domain, "prompt": f"Who is {name}?", "completion": "Nobody.", "subject": name}
     assert await bench.record([line]) == {"received": 1, "added": 0, "duplicates": 0, "forgotten": 1}
 
@@ -251,7 +251,7 @@ async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_th
     assert await rows.fetchval("select count(*) from samples where domain = $1", bench.domain) == 0
     # The same person in another domain, which was not named, is recorded as before.
     elsewhere = f"{bench.domain}-b"
-    await bench.upstream.say(about(elsewhere, name, 1))
+    await bench.upstream.publish(about(elsewhere, name, 1))
     await recorded(rows, elsewhere, 1)
 
 
@@ -266,7 +266,7 @@ async def test_a_worker_that_is_killed_in_any_phase_leaves_an_erasure_that_ends_
     """Killed before the files, between files and messages, and in the transaction of the rows, messages being gone."""
     name = person()
     for number in range(5):
-        await bench.upstream.say(about(bench.domain, name, number))
+        await bench.upstream.publish(about(bench.domain, name, number))
     await recorded(rows, bench.domain, 5)
     await build(bench, "of-people")
     holder = await asyncpg.connect(

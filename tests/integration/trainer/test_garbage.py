@@ -246,7 +246,7 @@ async def test_the_registrys_release_lets_a_jobs_files_go_and_nothing_continues_
     event = v1.AdapterReleased(
         adapter_id="d-lora-v1.0.0", family="d-lora", domain="d", revision=9, job_id=f"job-{tag}", by="retention"
     )
-    await Upstream(jetstream).say(event)
+    await Upstream(jetstream).publish(event)
 
     async def gone() -> bool:
         await store.collect(apply=True)
