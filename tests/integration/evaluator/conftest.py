@@ -64,8 +64,6 @@ class Bus:
             sequence = raw.seq or sequence + 1
             found.append(event.from_json(raw.data or b"{}"))
 
-    say, said = publish, published  # former names
-
 
 def adapter(domain: str, version: str = "1.0.0", sha256: str = "") -> v1.Adapter:
     """A version as registry describes it."""

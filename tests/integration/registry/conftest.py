@@ -150,8 +150,6 @@ class Upstream:
             if isinstance(event, kinds) and domain in (getattr(event, "domain", ""), _card_domain(event))
         ]
 
-    say, heard = publish, published  # former names
-
     async def _all(self, stream: str) -> list[Event]:
         from fleet_events.decode import decode_event
 

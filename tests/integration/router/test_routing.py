@@ -63,9 +63,6 @@ def publish(jetstream: JetStreamContext) -> Publish:
     return publish
 
 
-Say, say = Publish, publish  # former names
-
-
 async def route(client: httpx.AsyncClient, query: str, **fields: object) -> list[dict[str, Any]]:
     answer = await client.post("/v1/route", json={"query": query, **fields})
     assert answer.status_code == 200, answer.text

@@ -87,8 +87,6 @@ class Upstream:
         ]
         return [one for one in events if one.job_id == job_id]  # type: ignore[attr-defined]
 
-    say, heard = publish, published  # former names
-
     async def dead(self) -> list[str]:
         """Reasons of the dead letters."""
         return [message.headers["Lorafleet-Reason"] for message in await self._messages(DEAD_STREAM)]
