@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-SUBJECTS = "lorafleet.v1.>"
 DEAD_STREAM = "LORAFLEET_DLQ"
 DEAD_SUBJECTS = "lorafleet.dlq.>"
 PROBE_STREAM = "LORAFLEET_PROBE"

@@ -23,7 +23,6 @@ from fleet_events.streams import (
     SERVING,
     STREAM,
     STREAMS,
-    SUBJECTS,
     Stream,
 )
 
@@ -42,7 +41,6 @@ __all__ = [
     "SERVING",
     "STREAM",
     "STREAMS",
-    "SUBJECTS",
     "TOPOLOGY",
     "UPSTREAM",
     "Consumer",

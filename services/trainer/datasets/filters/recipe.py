@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from fleet_events.v1 import PersonalDataAction
 from linear_regex import written_out
 from personal_data import PersonalKind
 from services.trainer.datasets.knobs import Knobs
@@ -110,7 +111,7 @@ class PersonalData(Knobs):
     """Drops records with personal data in any text, or masks it in place as `[EMAIL]`, `[IBAN]` and so on."""
 
     kinds: Annotated[tuple[PersonalKind, ...], Field(min_length=1)] = tuple(PersonalKind)
-    action: Literal["drop", "mask"] = "mask"
+    action: PersonalDataAction = PersonalDataAction.MASK
 
 
 BOILERPLATE = (
