@@ -1,8 +1,8 @@
 """Mark and sweep over a service's own objects: what nothing refers to is deleted once it is old enough.
 
 Every put renews an object's time, and a service commits its reference within minutes of the put; so an object younger
-than the grace time is never deleted, whatever refers to it. Marks are read again before each batch of deletions, and an
-object that was written anew since it was listed stays.
+than the grace time is never deleted, with or without references. Marks are read again before each batch of deletions,
+and an object that was written anew since it was listed stays.
 """
 
 import asyncio

@@ -35,7 +35,7 @@ class AnswerTask:
     comparison_id: str = ""
     """Of the answers that are given side by side; empty for a single one."""
     exchange: Exchange | None = None
-    """What would be recorded beside the answer; None where it is not to be recorded whatever the policies permit."""
+    """What would be recorded beside the answer; None where it is not to be recorded, also where policies permit it."""
 
     @property
     def request(self) -> Request:

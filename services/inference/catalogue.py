@@ -136,7 +136,7 @@ class Catalogue:
     def running(self) -> Mapping[str, tuple[Rollout, Adapter]]:
         """Of each family with a rollout that runs: the rollout and its candidate.
 
-        Whatever the registry did later to one of its versions has a higher revision and ends it here too, even before
+        What the registry did later to one of its versions has a higher revision and ends it here too, even before
         the event of the rollout's end arrives.
         """
         found = {}

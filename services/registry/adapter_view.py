@@ -68,7 +68,7 @@ class AdapterView(View):
     decided_by: str
     decided_at: datetime | None
     decision_reason: str
-    held: bool = Field(default=False, description="Its files are kept, whatever the retention rules let go")
+    held: bool = Field(default=False, description="Its files are kept, also where the retention rules let them go")
     released_at: datetime | None = Field(default=None, description="Since when its files may be deleted")
 
     @classmethod

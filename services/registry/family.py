@@ -145,7 +145,7 @@ class Adapter:
     decided_on: str = ""
     evaluation: Evaluation | None = None
     held: bool = False
-    """Somebody wants its files kept, whatever the retention rules say."""
+    """Its files are kept, also where the retention rules let them go."""
     released_at: datetime | None = None
     """Since when its files may be deleted; it never serves again."""
 

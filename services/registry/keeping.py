@@ -21,7 +21,7 @@ class KeepRules(BaseModel):
     """How long a domain's versions are kept that do not serve; None is for good.
 
     `rejected_days` and `superseded_days` count from the decision or the last answer, whichever is later. The
-    `keep_newest` highest approved versions of a family are kept whatever their age.
+    `keep_newest` highest approved versions of a family are kept at any age.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,7 +87,7 @@ def made_from(adapters: Sequence[Adapter], kept: Iterable[Adapter]) -> set[str]:
 
 
 def hold(family: Family, adapter_id: str, act: Act, *, held: bool) -> Change:
-    """Keep a version's files whatever the rules say, or no longer; raises NotAllowed for what is released."""
+    """Keep a version's files against the rules, or no longer; raises NotAllowed for what is released."""
     adapter = existing(family, adapter_id)
     if adapter.held == held:
         return Change(family, adapter_id=adapter_id)

@@ -38,7 +38,7 @@ async def collect_garbage(body: Collection, _caller: FleetAdmin, service: ThisSe
     return await collect(service, apply=body.apply)
 
 
-@router.post("/adapters/{adapter_id}/hold", summary="Keep a version's files, whatever the retention rules let go")
+@router.post("/adapters/{adapter_id}/hold", summary="Keep a version's files against the retention rules")
 async def hold_version(adapter_id: str, body: Reason, caller: Writer, service: ThisService) -> AdapterDetails:
     return await _hold(service, adapter_id, caller, body.reason, held=True)
 

@@ -202,7 +202,7 @@ class SearchIndex:
 
         They are those whose score is at or above their floor, or above the one given, and the `at_least` best in any
         case. A score is the name's largest cosine similarity with one of the queries, [q, dimension], times its weight,
-        [q]: that of the vectors as they were put, whatever the codes are.
+        [q]: that of the vectors as they were put, independent of the codes.
         """
         exact = queries.astype(np.float64) * weights[:, None]
         bounds = self._bounds(exact)

@@ -49,7 +49,7 @@ def hold(
     adapter_id: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="domain-method-vX.Y.Z")],
     reason: ReasonOption = "",
 ) -> None:
-    """Hold a version: its files are kept, whatever the retention rules let go."""
+    """Hold a version: its files are kept, also where the retention rules let them go."""
     _held(session, adapter_id, "hold", reason)
 
 

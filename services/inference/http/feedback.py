@@ -35,7 +35,7 @@ async def feedback(
     given = FeedbackRecorded(
         generation_id=generation_id, adapter_id=adapter_id, domain=domain, by=caller.subject, subject=body.subject or ""
     )
-    # Rating, correction and comment once, whatever the number of answers that it is better than.
+    # Rating, correction and comment once, for any number of answers that it is better than.
     first = given.model_copy(update=_opinion(body))
     events = [
         (given if at else first).model_copy(update={"preferred_over": one}) for at, one in enumerate(others or [""])

@@ -122,7 +122,7 @@ class GenerationRequest(FormFields):
     safety_identifier: Word | None = None
     """The same, in the place of `user`."""
     store: bool | None = None
-    """False: the answers are not recorded, whatever the domain's policy permits."""
+    """False: the answers are not recorded, also where the domain's policy permits it."""
 
     # Taken, and change nothing.
     service_tier: Word | None = None

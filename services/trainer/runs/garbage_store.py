@@ -24,8 +24,8 @@ async def add_release(connection: Connection, job_id: str, adapter_id: str) -> N
 async def marked_objects(connection: Connection, grace: timedelta) -> frozenset[str]:
     """URIs of everything that something still needs.
 
-    A job needs its files until its version is released, and for the grace time after that; so does whatever it
-    continued, and whatever that continued. A job that has not ended needs what it continues, and its data set.
+    A job needs its files until its version is released, and for the grace time after that; so does what it
+    continued, and what that continued. A job that has not ended needs what it continues, and its data set.
     """
     rows = await connection.fetch(
         """

@@ -19,7 +19,7 @@ TAKEN_BACK = "its rater preferred the other answer later"
 async def put(connection: Connection, given: AnswerFeedback) -> AnswerFeedback | None:
     """Keep feedback beside what the same person told of the same answer before; returns both together.
 
-    Of two ratings, and of two corrections, the one given later stays, in whatever order they come; what only one of the
+    Of two ratings, and of two corrections, the one given later stays, in any order of arrival; what only one of the
     two has is kept. A preference takes back the opposite one of the same person; None for one of which the opposite was
     given later.
     """
