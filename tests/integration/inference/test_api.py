@@ -176,7 +176,7 @@ async def test_embeddings_with_an_adapter_are_those_of_the_model_that_it_makes(
         ({"temperature": 3}, 422, "temperature"),
         ({"max_tokens": 100_000}, 400, "max_tokens"),
         ({"n": 9}, 422, "n"),
-        ({"tools": [{"type": "function"}]}, 422, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 422, "tools"),
         ({"messages": [{"role": "user", "content": "tide " * 400}]}, 400, "messages"),
     ],
 )
