@@ -59,6 +59,9 @@ async def test_every_event_is_handled_with_a_single_connection(
         ),
         v1.TrainingFailed(job_id="job-none", domain=domain, reason="no data"),
         v1.TrainingCancelled(job_id="job-none", domain=domain, by="anna"),
+        v1.SubjectForgotten(
+            erasure_id="erasure-none", domain=domain, subject_digest="0" * 64, part=1, parts=1, by="anna"
+        ),
     ]
     assert {type(event) for event in events} == set(handlers.bindings), "each handler has an event in this test"
 

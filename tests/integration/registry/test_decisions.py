@@ -153,7 +153,9 @@ async def test_an_approval_without_an_evaluation_is_express_permitted_by_the_pol
     assert (status, found["status"], found["active"]) == (200, "approved", True)
     entries = (await registry.client.get(f"/v1/adapters/{name}/audit")).json()["entries"]
     assert (entries[1]["action"], entries[1]["reason"]) == ("approved", UNJUDGED["reason"])
-    assert entries[1]["after"] == {"status": "approved", "active": False, "without_evaluation": True}
+    after = entries[1]["after"]
+    assert after.pop("policy")["allow_approval_without_evaluation"] is True
+    assert after == {"status": "approved", "active": False, "without_evaluation": True}
     (event,) = await eventually(lambda: upstream.published(v1.Approved, domain=domain))
     assert (event.without_evaluation, event.reason, event.score) == (True, UNJUDGED["reason"], None)
 

@@ -19,7 +19,7 @@ from nats.js.errors import APIError
 
 from fleet_cli.stack import Fleet
 from fleet_events.buckets import BUCKETS
-from fleet_events.topology import DATA, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
+from fleet_events.topology import DATA, ERASABLE, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
 from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix
@@ -67,6 +67,9 @@ def owners() -> dict[str, set[str]]:
     found["$JS.API.DIRECT.GET.LORAFLEET.lorafleet.v1.adapter.deactivated"] = {"registry"}
     found["$JS.API.DIRECT.GET.LORAFLEET_DATA.lorafleet.v1.data.sample_recorded"] = set()
     found |= {subject: set() for subject in (*MANAGEMENT, *OTHERS)}
+    found |= {
+        f"$JS.API.STREAM.MSG.DELETE.{stream}": {service} for service, streams in ERASABLE.items() for stream in streams
+    }
     found |= {f"{inbox_prefix(user)}.forged": set() for user in USERS}
     return found
 
