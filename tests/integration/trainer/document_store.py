@@ -26,7 +26,7 @@ class DocumentStoreServer:
     cuts: list[int] = field(default_factory=list)
     framed: bool = True
     sent: int = 0
-    request: list[dict[str, str]] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     port: int = 0
 

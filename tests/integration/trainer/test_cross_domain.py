@@ -33,9 +33,11 @@ async def test_another_domains_things_read_like_none_at_every_route(
                 "build_id": built["build_id"],
                 "upload_id": source["upload_id"],
             },
-            {"kind": "gguf"},
+            {"kind": "gguf", "erasure_id": "tried below", "domain": "tried below"},
             params={"domain": mine},
         )
+        for path in ("", "/firings"):
+            await stranger.compare("GET", f"/v1/retraining/ID{path}", bench.domain, f"{bench.domain}y", status=403)
         other = "0" * 64
         for name, foreign in (("datasetId", built["dataset_id"]), ("continueFrom", job_id)):
             await stranger.compare("POST", "/v1/jobs", foreign, other, status=422, json={"domain": mine, name: "ID"})
@@ -50,6 +52,11 @@ async def test_another_domains_things_read_like_none_at_every_route(
         await stranger.sees_nothing_of(
             bench.domain + '"', "/v1/jobs", "/v1/datasets", "/v1/datasets/builds", "/v1/uploads"
         )
+        forget = {"subject": "anna", "domain": bench.domain}
+        erasure = (await bench.trainer.client.post("/v1/erasures", json=forget)).raise_for_status().json()
+        client.headers["Authorization"] = f"Bearer {mint(['admin'], [mine])}"
+        await stranger.compare("GET", "/v1/erasures/ID", erasure["erasure_id"], "erasure-none")
+        await stranger.sees_nothing_of(erasure["erasure_id"], "/v1/erasures")
         with capsys.disabled():
             stranger.report("trainer")
     assert (await bench.job(job_id))["state"] in ("queued", "running", "succeeded")
