@@ -53,7 +53,7 @@ async def test_a_query_and_a_rating_floor_select_what_is_trained_on(bench: Bench
         line("Photovoltaik alone?", "Sells power."),
         line("Garden shed?", "The Baurecht is silent.", rating=5),
     ]
-    assert (await post(bench, recorded)).json() == {"received": 5, "added": 5, "duplicates": 0}
+    assert (await post(bench, recorded)).json() == {"received": 5, "added": 5, "duplicates": 0, "forgotten": 0}
     dataset_id, prompts = await trained_prompts(bench, query="Photovoltaik Baurecht", minRating=4)
     assert prompts == {"Solar roof on a listed house?", "Solar roof on a barn?"}  # unrated counts as fit
 
@@ -67,8 +67,18 @@ async def test_a_query_and_a_rating_floor_select_what_is_trained_on(bench: Bench
 
 
 async def test_the_same_pair_is_one_sample_however_it_arrives(bench: Bench) -> None:
-    assert (await post(bench, [line("a"), line("b"), line("a")])).json() == {"received": 3, "added": 2, "duplicates": 1}
-    assert (await post(bench, [line("b"), line("c")])).json() == {"received": 2, "added": 1, "duplicates": 1}
+    assert (await post(bench, [line("a"), line("b"), line("a")])).json() == {
+        "received": 3,
+        "added": 2,
+        "duplicates": 1,
+        "forgotten": 0,
+    }
+    assert (await post(bench, [line("b"), line("c")])).json() == {
+        "received": 2,
+        "added": 1,
+        "duplicates": 1,
+        "forgotten": 0,
+    }
     await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="a", completion="yes"))
     await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, prompt="d", completion="yes"))
     assert (await trained_prompts(bench))[1] == {"a", "b", "c", "d"}
