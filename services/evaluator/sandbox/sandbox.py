@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet_kit import tasks
+
 _CONFINE = Path(__file__).with_name("confine.py")
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom")
 """What programs read to start; what is not there is left out."""
@@ -105,7 +107,7 @@ async def run(
         finally:
             os.close(report)
             _kill(process)
-            await process.wait()
+            await _ended(process)
 
 
 async def _start(
@@ -163,24 +165,26 @@ async def _observe(process: asyncio.subprocess.Process, given: bytes, limits: Li
     assert process.stdout is not None
     assert process.stderr is not None
     watch = asyncio.create_task(_watch(folder, limits.folder_mb))
-    talk = asyncio.gather(
-        _read(process.stdout, limits.output_bytes),
-        _read(process.stderr, limits.output_bytes),
-        _write(process.stdin, given),
-    )
+    streams = [
+        asyncio.create_task(_read(process.stdout, limits.output_bytes)),
+        asyncio.create_task(_read(process.stderr, limits.output_bytes)),
+        asyncio.create_task(_write(process.stdin, given)),
+    ]
+    talk = asyncio.gather(*streams)
     try:
         async with asyncio.timeout(limits.seconds):
             await asyncio.wait((watch, talk), return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
                 watch.result()
-            output, errors, _ = await talk
+            await talk
+            output, errors = streams[0].result() or b"", streams[1].result() or b""
             status = await process.wait()
     except TimeoutError:
         raise Stopped(f"did not end within {limits.seconds:g} s") from None
     finally:
-        watch.cancel()
-        talk.cancel()
-        await asyncio.gather(watch, talk, return_exceptions=True)
+        # A gathering that failed leaves its other parts running, and a stream has one reader at a time.
+        await tasks.end(watch, *streams)
+        await asyncio.gather(talk, return_exceptions=True)
     return Ended(status, output, errors)
 
 
@@ -215,6 +219,14 @@ def _is_there(entry: os.DirEntry[str]) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Waits for a process that was killed. Its end is known only once its pipes are read to theirs."""
+    for stream in (process.stdout, process.stderr):
+        while stream is not None and await stream.read(1 << 16):
+            pass
+    await process.wait()
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
