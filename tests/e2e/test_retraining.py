@@ -22,6 +22,7 @@ RULES = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("LA-4.3")
 async def test_new_samples_become_the_next_version_and_every_step_tells_why(new_loop) -> None:
     async with new_loop("tern-bay") as loop:

@@ -46,6 +46,7 @@ async def test_a_registry_killed_between_its_decision_and_the_bus_leaves_one_tru
     )
 
 
+@pytest.mark.heavy
 async def test_no_answer_is_lost_or_counted_twice_by_a_kill_while_they_are_counted(trial: Trial) -> None:
     rules = RULES | {"minimum_requests": 1000}
     assert (await trial.move("roll-back", "start again with more")).status_code == 200

@@ -255,7 +255,14 @@ async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_th
     await recorded(rows, elsewhere, 1)
 
 
-@pytest.mark.parametrize("table", ["datasets", "subject_records", "preferences"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "datasets",
+        pytest.param("subject_records", marks=pytest.mark.heavy),
+        pytest.param("preferences", marks=pytest.mark.heavy),
+    ],
+)
 async def test_a_worker_that_is_killed_in_any_phase_leaves_an_erasure_that_ends_all_the_same(
     bench: Bench,
     registry: RunningService,
