@@ -707,7 +707,7 @@ class CanaryStarted(Event):
 
 
 class CanaryAdvanced(Event):
-    """A rollout is at its next step, or is paused or goes on at this one. It is completed by AdapterActivated."""
+    """A rollout is at its next step, or is paused or resumed at this one. It is completed by AdapterActivated."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.CanaryAdvanced"
 

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from fleet_events import Event, v1
-from fleet_events.topology import ANSWERS, DATA, DEAD_STREAM, STREAMS
+from fleet_events.topology import DEAD_STREAM, STREAMS
 from fleet_kit.dead_letters import list_dead
 from fleet_kit.errors import BlobMissing
-from tests.conftest import Mint, RunningService, RunService
+from tests.conftest import RunningService, RunService
 from tests.integration.trainer.conftest import Bench, eventually
 
 pytestmark = pytest.mark.integration
@@ -299,34 +298,3 @@ async def test_a_worker_that_is_killed_in_any_phase_leaves_an_erasure_that_ends_
     done = await erased(bench, asked["erasure_id"])
     assert {kind: done["deleted"][kind]["count"] for kind in ("samples", "datasets")} == {"samples": 5, "datasets": 1}
     assert await traces(bench, name, rows, registry_rows) == []
-
-
-async def test_only_an_admin_of_the_domain_forgets_and_a_domain_has_to_be_named_by_one_of_few(
-    bench: Bench, mint: Mint
-) -> None:
-    for scopes, domains, domain, status in (
-        (["train"], ["*"], bench.domain, 403),
-        (["admin"], ["another"], bench.domain, 403),
-        (["admin"], [bench.domain], "*", 403),
-        (["admin"], [bench.domain], bench.domain, 202),
-    ):
-        headers = {"Authorization": f"Bearer {mint(scopes, domains)}"}
-        async with httpx.AsyncClient(base_url=bench.trainer.url, headers=headers) as client:
-            reply = await client.post("/v1/erasures", json={"subject": person(), "domain": domain})
-            assert reply.status_code == status, reply.text
-            if status == 202:
-                assert len((await client.get("/v1/erasures")).json()["erasures"]) == 1
-
-
-def test_only_the_trainer_may_delete_messages_and_only_where_people_wrote() -> None:
-    from fleet_kit.nats_auth import USERS, permissions
-
-    may = {
-        user: [one for one in permissions(user)["publish"]["allow"] if "MSG.DELETE" in one]
-        for user in USERS
-        if user != "admin"
-    }
-    assert may.pop("trainer") == [
-        f"$JS.API.STREAM.MSG.DELETE.{name}" for name in (DATA.name, ANSWERS.name, DEAD_STREAM)
-    ]
-    assert not any(may.values())
