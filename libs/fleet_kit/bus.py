@@ -1,27 +1,33 @@
-"""A service's connection to NATS, and FastStream subscribers for its durables, made from its handlers."""
+"""A service's connection to NATS, and what takes messages from its durables, made from its handlers."""
 
+import asyncio
+import contextlib
 import socket
+from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import nats
+import nats.errors
 import structlog
-from faststream import AckPolicy
-from faststream.nats import JStream, NatsBroker, PullSub
-from faststream.nats.message import NatsMessage
-from faststream.nats.security import NatsNKey
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
+from fleet_kit import tasks
 from fleet_kit.cloudevents import seal
 from fleet_kit.db import Pool
 from fleet_kit.delivery import Begin, Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
+from fleet_kit.intake import Intake, LongIntake
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.publishing import publish
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.tracing import trace_headers
+from fleet_kit.turns import Turns
 
 __all__ = ["Bus"]
 
@@ -32,27 +38,14 @@ class Bus:
     """Publishes and consumes events for one service process."""
 
     def __init__(self, service: str, settings: ServiceSettings) -> None:
-        prefix = inbox_prefix(service)
         self._service = service
         self._settings = settings
         self._holder = f"{socket.gethostname()}-{uuid4().hex[:8]}"
-        self._inbox = f"{prefix}.".encode()
-        self._broker = NatsBroker(
-            settings.nats_url,
-            name=f"lorafleet-{service}",
-            security=NatsNKey.from_file(str(settings.nats_seed_file)) if settings.nats_seed_file else None,
-            inbox_prefix=prefix,
-            connect_timeout=2,
-            reconnect_time_wait=1,
-            max_reconnect_attempts=-1,
-            ping_interval=10,
-            graceful_timeout=5.0,
-            error_cb=_report,
-            apply_types=False,  # bodies are decoded by the contract, see cloudevents.open_envelope
-            logger=None,
-        )
+        self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
         self._dispatcher: Dispatcher | None = None
+        self._intakes: list[Intake | LongIntake] = []
+        self._turns: asyncio.Task[None] | None = None
 
     @property
     def jetstream(self) -> JetStreamContext:
@@ -62,8 +55,19 @@ class Bus:
         return self._jetstream
 
     async def connect(self) -> JetStreamContext:
-        """Connect, however long the server takes to appear."""
-        client = await self._broker.connect()
+        """Connect, however long the server takes to appear; raises what it answers to a user that it does not know."""
+        seed = self._settings.nats_seed_file
+        self._client = client = await nats.connect(
+            self._settings.nats_url,
+            name=f"lorafleet-{self._service}",
+            nkeys_seed=str(seed) if seed else None,
+            inbox_prefix=inbox_prefix(self._service).encode(),
+            connect_timeout=2,
+            reconnect_time_wait=1,
+            max_reconnect_attempts=-1,
+            ping_interval=10,
+            error_cb=self._report,
+        )
         self._jetstream = client.jetstream(timeout=5)
         return self._jetstream
 
@@ -74,13 +78,28 @@ class Bus:
         return str(self.jetstream._nc._server_info.get("server_id", ""))
 
     async def listen(self, handlers: Handlers[Any], service: object, begin: Begin, pool: Pool) -> None:
-        """Subscribe every handler to its durable and begin to take messages."""
-        self._dispatcher = Dispatcher(
+        """Begin to take the messages of every handler's durable."""
+        self._dispatcher = dispatcher = Dispatcher(
             service, begin, pool, self.jetstream, self._holder, timedelta(seconds=self._settings.lease_seconds)
         )
-        for binding in handlers.bindings.values():
-            self._subscribe(binding, self._dispatcher)
-        await self._broker.start()
+        bindings = handlers.bindings.values()
+        ordered = [one.durable for one in bindings if one.lease is None and not one.consumer.shared]
+        turns = Turns(self._service, pool, ordered)
+        for binding in bindings:
+            self._intakes += self._intakes_of(binding, dispatcher, turns)
+        for intake in self._intakes:
+            await intake.start()
+        if ordered:
+            self._turns = asyncio.create_task(turns.run())
+
+    def _intakes_of(self, binding: Binding, dispatcher: Dispatcher, turns: Turns) -> list[Intake] | list[LongIntake]:
+        prefix = inbox_prefix(self._service)
+        if binding.lease is not None:
+            # Each worker takes for itself: together they would hold quick work back behind slow.
+            workers = range(binding.consumer.workers)
+            return [LongIntake(self.jetstream, dispatcher, binding, inbox=prefix) for _ in workers]
+        turn = nullcontext if binding.consumer.shared else partial(turns.of, binding.durable)
+        return [Intake(self.jetstream, dispatcher, binding, inbox=prefix, turn=turn)]
 
     async def publish(self, event: Event, entity: str) -> None:
         """Publish an event at once, for a service without a database; raises what `publishing.publish` raises."""
@@ -89,41 +108,18 @@ class Bus:
 
     async def stop(self) -> None:
         """Give back what is unfinished, then close."""
+        await asyncio.gather(*(intake.stop() for intake in self._intakes))
+        if self._turns is not None:
+            await tasks.end(self._turns)
         if self._dispatcher is not None:
             await self._dispatcher.give_up()
-        await self._broker.stop()
+        if self._client is not None:
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):  # it is unavailable
+                await self._client.flush(timeout=2)
+            await self._client.close()
 
-    def _subscribe(self, binding: Binding, dispatcher: Dispatcher) -> None:
-        workers = binding.consumer.workers
-        # The next batch is fetched when the whole of this one is done. Short work overlaps its waits in a batch; of
-        # long work each worker fetches for itself, for a batch would hold quick work back behind slow.
-        fetchers, batch = (workers, 1) if binding.lease else (1, workers)
-        for _ in range(fetchers):
-            self._fetch(binding, dispatcher, batch)
-
-    def _fetch(self, binding: Binding, dispatcher: Dispatcher, batch: int) -> None:
-        subscriber = self._broker.subscriber(
-            binding.row.subject,
-            durable=binding.durable,
-            stream=JStream(binding.row.stream.name, declare=False),
-            pull_sub=PullSub(batch_size=batch, timeout=5),
-            ack_policy=AckPolicy.MANUAL,
-            inbox_prefix=self._inbox,
-            decoder=_whole,
-            no_reply=True,
-        )
-
-        async def consume(message: NatsMessage) -> None:
-            await dispatcher.deliver(message, binding)
-
-        subscriber(consume)
-
-
-async def _report(error: Exception) -> None:
-    # The client calls this for each failed reconnect; its own way is a page of traceback.
-    log.warning("nats_client_error", reason=describe(error))
-
-
-async def _whole(message: NatsMessage) -> NatsMessage:
-    """Hand the whole message on undecoded, so that a broken body reaches settle and its dead letters."""
-    return message
+    async def _report(self, error: Exception) -> None:
+        # The client calls this for each failed reconnect; its own way is a page of traceback.
+        log.warning("nats_client_error", reason=describe(error))
+        if self._client is None and "authorization violation" in str(error).lower():
+            raise error  # no further attempt ends otherwise: the process ends, and its log shows why
