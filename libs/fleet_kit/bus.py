@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from fleet_events.message import Event
 from fleet_kit import tasks
 from fleet_kit.cloudevents import seal
-from fleet_kit.db import Pool
+from fleet_kit.db import Pool, connect_pool
 from fleet_kit.delivery import Begin, Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
@@ -84,7 +84,8 @@ class Bus:
         )
         bindings = handlers.bindings.values()
         ordered = [one.durable for one in bindings if one.lease is None and not one.consumer.shared]
-        turns = Turns(self._service, pool, ordered)
+        # A connection of its own: handlers and requests need those of the service's pool.
+        turns = Turns(self._service, connect_pool(self._service, self._settings.database_url or "", 1), ordered)
         for binding in bindings:
             self._intakes += self._intakes_of(binding, dispatcher, turns)
         for intake in self._intakes:

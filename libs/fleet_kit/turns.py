@@ -66,6 +66,7 @@ class Turns:
     """The durables that are this process's."""
 
     def __init__(self, service: str, pool: Pool, durables: Collection[str]) -> None:
+        """`pool` is one connection, which `run` opens, holds and closes."""
         self._service = service
         self._pool = pool
         self._durables = tuple(durables)
@@ -88,6 +89,10 @@ class Turns:
 
     async def run(self) -> None:
         """Take this replica's share of the durables until cancelled; faults of the database are waited out."""
+        async with self._pool:
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             try:
                 async with self._pool.acquire() as connection:
