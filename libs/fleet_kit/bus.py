@@ -1,7 +1,9 @@
-"""A service's connection to NATS, and what takes messages from its durables, made from its handlers."""
+"""A service's connection to NATS, and what takes messages from its durables, made from its handlers.
+
+FastStream connects, reconnects, and has the subscribers of long work; short work is taken many at a time by `intake`.
+"""
 
 import asyncio
-import contextlib
 import socket
 from contextlib import nullcontext
 from datetime import timedelta
@@ -9,10 +11,11 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import nats
-import nats.errors
 import structlog
-from nats.aio.client import Client
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.message import NatsMessage
+from faststream.nats.security import NatsNKey
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
@@ -22,7 +25,7 @@ from fleet_kit.db import Pool, connect_pool
 from fleet_kit.delivery import Begin, Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
-from fleet_kit.intake import Intake, LongIntake
+from fleet_kit.intake import Intake
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.publishing import publish
 from fleet_kit.settings import ServiceSettings
@@ -41,10 +44,25 @@ class Bus:
         self._service = service
         self._settings = settings
         self._holder = f"{socket.gethostname()}-{uuid4().hex[:8]}"
-        self._client: Client | None = None
+        prefix = inbox_prefix(service)
+        self._inbox = f"{prefix}.".encode()
+        self._broker = NatsBroker(
+            settings.nats_url,
+            name=f"lorafleet-{service}",
+            security=NatsNKey.from_file(str(settings.nats_seed_file)) if settings.nats_seed_file else None,
+            inbox_prefix=prefix,
+            connect_timeout=2,
+            reconnect_time_wait=1,
+            max_reconnect_attempts=-1,
+            ping_interval=10,
+            graceful_timeout=5.0,
+            error_cb=self._report,
+            apply_types=False,  # bodies are decoded by the contract, see cloudevents.open_envelope
+            logger=None,
+        )
         self._jetstream: JetStreamContext | None = None
         self._dispatcher: Dispatcher | None = None
-        self._intakes: list[Intake | LongIntake] = []
+        self._intakes: list[Intake] = []
         self._turns: asyncio.Task[None] | None = None
 
     @property
@@ -56,18 +74,7 @@ class Bus:
 
     async def connect(self) -> JetStreamContext:
         """Connect, however long the server takes to appear; raises what it answers to a user that it does not know."""
-        seed = self._settings.nats_seed_file
-        self._client = client = await nats.connect(
-            self._settings.nats_url,
-            name=f"lorafleet-{self._service}",
-            nkeys_seed=str(seed) if seed else None,
-            inbox_prefix=inbox_prefix(self._service).encode(),
-            connect_timeout=2,
-            reconnect_time_wait=1,
-            max_reconnect_attempts=-1,
-            ping_interval=10,
-            error_cb=self._report,
-        )
+        client = await self._broker.connect()
         self._jetstream = client.jetstream(timeout=5)
         return self._jetstream
 
@@ -87,20 +94,36 @@ class Bus:
         # A connection of its own: handlers and requests need those of the service's pool.
         turns = Turns(self._service, connect_pool(self._service, self._settings.database_url or "", 1), ordered)
         for binding in bindings:
-            self._intakes += self._intakes_of(binding, dispatcher, turns)
+            if binding.lease is None:
+                turn = nullcontext if binding.consumer.shared else partial(turns.of, binding.durable)
+                inbox = inbox_prefix(self._service)
+                self._intakes.append(Intake(self.jetstream, dispatcher, binding, inbox=inbox, turn=turn))
+                continue
+            # Each worker takes for itself: together they would hold quick work back behind slow.
+            for _ in range(binding.consumer.workers):
+                self._subscribe(binding, dispatcher)
+        await self._broker.start()
         for intake in self._intakes:
             await intake.start()
         if ordered:
             self._turns = asyncio.create_task(turns.run())
 
-    def _intakes_of(self, binding: Binding, dispatcher: Dispatcher, turns: Turns) -> list[Intake] | list[LongIntake]:
-        prefix = inbox_prefix(self._service)
-        if binding.lease is not None:
-            # Each worker takes for itself: together they would hold quick work back behind slow.
-            workers = range(binding.consumer.workers)
-            return [LongIntake(self.jetstream, dispatcher, binding, inbox=prefix) for _ in workers]
-        turn = nullcontext if binding.consumer.shared else partial(turns.of, binding.durable)
-        return [Intake(self.jetstream, dispatcher, binding, inbox=prefix, turn=turn)]
+    def _subscribe(self, binding: Binding, dispatcher: Dispatcher) -> None:
+        subscriber = self._broker.subscriber(
+            binding.row.subject,
+            durable=binding.durable,
+            stream=JStream(binding.row.stream.name, declare=False),
+            pull_sub=PullSub(batch_size=1, timeout=5),
+            ack_policy=AckPolicy.MANUAL,
+            inbox_prefix=self._inbox,
+            decoder=_whole,
+            no_reply=True,
+        )
+
+        async def consume(message: NatsMessage) -> None:
+            await dispatcher.deliver(message.raw_message, binding)
+
+        subscriber(consume)
 
     async def publish(self, event: Event, entity: str) -> None:
         """Publish an event at once, for a service without a database; raises what `publishing.publish` raises."""
@@ -114,13 +137,15 @@ class Bus:
             await tasks.end(self._turns)
         if self._dispatcher is not None:
             await self._dispatcher.give_up()
-        if self._client is not None:
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):  # it is unavailable
-                await self._client.flush(timeout=2)
-            await self._client.close()
+        await self._broker.stop()
 
     async def _report(self, error: Exception) -> None:
         # The client calls this for each failed reconnect; its own way is a page of traceback.
         log.warning("nats_client_error", reason=describe(error))
-        if self._client is None and "authorization violation" in str(error).lower():
+        if self._jetstream is None and "authorization violation" in str(error).lower():
             raise error  # no further attempt ends otherwise: the process ends, and its log shows why
+
+
+async def _whole(message: NatsMessage) -> NatsMessage:
+    """Hand the whole message on undecoded, so that a broken body reaches settle and its dead letters."""
+    return message

@@ -1,4 +1,4 @@
-"""What takes messages from a durable: of short work many at a time, of long work one by one."""
+"""What takes messages from a durable of short work: many at a time."""
 
 import asyncio
 import time
@@ -9,13 +9,12 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet_kit import tasks
-from fleet_kit.dead_letter_writer import later
 from fleet_kit.delivery import Dispatcher
 from fleet_kit.handlers import Binding
 from fleet_kit.pull import Pull
 from fleet_kit.together import HOLD_SECONDS, Together
 
-__all__ = ["Intake", "LongIntake"]
+__all__ = ["Intake"]
 
 log = structlog.get_logger()
 
@@ -84,41 +83,3 @@ class Intake:
         if time.perf_counter() - started > HOLD_SECONDS:
             return max(self._workers, size // 2)
         return min(2 * size, self._together.most) if len(messages) == size else size
-
-
-class LongIntake:
-    """One worker for a durable of long work: takes a message, works on it, takes the next."""
-
-    def __init__(self, jetstream: JetStreamContext, dispatcher: Dispatcher, binding: Binding, *, inbox: str) -> None:
-        """`inbox` is the prefix of this user's reply subjects."""
-        # nats-py has no public way from JetStream to its client.
-        self._pull = Pull(jetstream._nc, binding.row.stream.name, binding.durable, inbox)
-        self._dispatcher = dispatcher
-        self._binding = binding
-        self._task: asyncio.Task[None] | None = None
-        self._working = False
-        self._stopping = asyncio.Event()
-
-    async def start(self) -> None:
-        """Begin to take messages."""
-        await self._pull.open()
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Take no more, and leave the work under way to another worker."""
-        self._stopping.set()
-        await self._pull.close()
-        if self._task is not None:
-            if not self._working:
-                await asyncio.wait((self._task,), timeout=GRACE)
-            await tasks.end(self._task)
-
-    async def _run(self) -> None:
-        while not self._stopping.is_set():
-            for message in await self._pull.next(1):
-                if self._stopping.is_set():
-                    await later(message, 0.1)
-                    continue
-                self._working = True
-                await self._dispatcher.deliver(message, self._binding)
-                self._working = False
