@@ -17,6 +17,7 @@ from fleet_cli.client.calls.inference import chat, feedback, health, models, pre
 from fleet_cli.client.calls.registry import (
     adapter,
     adapters,
+    adopt_objects,
     answer_provenance,
     audit,
     collect_versions,
@@ -77,6 +78,7 @@ __all__ = [
     "adapter",
     "adapters",
     "add_golden_samples",
+    "adopt_objects",
     "answer_feedback",
     "answer_provenance",
     "audit",

@@ -135,6 +135,14 @@ class Garbage(Reply):
     applied: bool = False
     grace_hours: float = 0
     kinds: list[SweptKind] = Field(default_factory=list)
+    refused: str = ""
+
+
+class ObjectsAdopted(Reply):
+    """The database whose objects they are now."""
+
+    database_id: str
+    generation: int
 
 
 class GarbageOfRegistry(Garbage):
