@@ -65,6 +65,12 @@ class EvaluatorSettings(ServiceSettings):
     """Golden data set id → judge; comes before the domain's."""
     judge_keep_days: float = Field(default=400.0, gt=0)
     """How long requests to judges and their raw answers are kept."""
+    gc_grace_hours: float = Field(default=24.0, gt=0)
+    """Age below which no object is collected."""
+    gc_every_hours: float = Field(default=0.0, ge=0)
+    """Time between two collections that nobody asked for; 0: only `lorafleet gc --apply` collects."""
+    gc_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of the service's objects beyond which a collection deletes nothing until somebody confirms the number."""
 
     @model_validator(mode="after")
     def _knows_its_judges(self) -> Self:

@@ -22,6 +22,7 @@ class Service(StrEnum):
 
     REGISTRY = "registry"
     TRAINER = "trainer"
+    EVALUATOR = "evaluator"
 
 
 def add_gc(group: CommandGroup) -> None:
@@ -53,8 +54,9 @@ def gc(
     # In this order: what the registry lets go, the trainer may delete.
     versions = session.client.call(calls.collect_versions(apply=apply, at_most=at_most))
     datasets = session.client.call(calls.collect_datasets(apply=apply, at_most=at_most))
+    reports = session.client.call(calls.collect_reports(apply=apply, at_most=at_most))
     let_go = [*versions.released, *datasets.datasets]
-    found: dict[str, Garbage] = {"registry": versions, "trainer": datasets}
+    found: dict[str, Garbage] = {"registry": versions, "trainer": datasets, "evaluator": reports}
     session.answer(found, _shown(let_go, found))
     for name, garbage in found.items():
         if garbage.refused:

@@ -15,9 +15,11 @@ from nats.js.errors import NotFoundError
 
 from fleet_events import Event, v1
 from fleet_events.topology import DEAD_STREAM, STREAMS
+from fleet_kit.blobs import Blobs
 from fleet_kit.dead_letters import list_dead
 from fleet_kit.errors import BlobMissing
-from tests.conftest import RunningService, RunService
+from fleet_kit.settings import ServiceSettings
+from tests.conftest import RunningService, RunService, ServiceEnv
 from tests.integration.trainer.conftest import Bench, eventually
 
 pytestmark = pytest.mark.integration
@@ -163,7 +165,7 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
     counts = {kind: one["count"] for kind, one in done["deleted"].items()}
     assert counts == {
         "samples": 4, "preferences": 1, "feedback": 1, "datasets": 1, "messages": 5, "dead_letters": 1,
-        "rankings": 0, "answers": 0,
+        "rankings": 0, "answers": 0, "answer_texts": 0,
     }  # fmt: skip
     assert done["datasets"] == [held["dataset_id"]]
     assert {one["service"]: one["state"] for one in done["services"]} == {"trainer": "erased", "registry": "erased"}
@@ -217,6 +219,53 @@ async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_e
         return bool(found["late"]) and len(await traces(bench, name, rows, registry_rows)) == 1
 
     await eventually(late)
+
+
+async def test_large_texts_of_answers_are_erased_from_the_object_store_those_that_arrive_late_included(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection, service_env: ServiceEnv
+) -> None:
+    values = {name.removeprefix("LORAFLEET_").lower(): one for name, one in service_env("inference").items()}
+    settings = ServiceSettings(**{name: one for name, one in values.items() if name in ServiceSettings.model_fields})
+    inference = Blobs("inference", settings)
+
+    async def recorded_answer(subject: str) -> v1.Blob:
+        generation = f"gen-{secrets.token_hex(6)}"
+        turns = [{"role": "user", "content": f"Where does {subject} live?"}]
+        texts = {"generation_id": generation, "messages": turns, "answer": f"{subject} lives here."}
+        content = await inference.put("answers", json.dumps(texts).encode())
+        event = v1.GenerationRecorded(
+            generation_id=generation,
+            domain=bench.domain,
+            base_model=v1.BaseModel(name="tiny-llama", revision="0" * 64),
+            sampling=v1.Sampling(temperature=0, top_p=1),
+            content=content,
+            finish_reason="stop",
+            consent=v1.Consent(record_answers="all", personal_data="mask", revision=1),
+            subject=subject,
+            caller="app",
+        )
+        await bench.upstream.publish(event)
+        return content
+
+    async def gone(content: v1.Blob) -> bool:
+        try:
+            await inference.get(content)
+        except BlobMissing:
+            return True
+        return False
+
+    name, other = person(), person()
+    first, others = await recorded_answer(name), await recorded_answer(other)
+
+    async def kept() -> bool:
+        return bool(await rows.fetchval("select count(*) from answers where domain = $1", bench.domain) == 2)
+
+    await eventually(kept)
+    done = await erased(bench, (await forget(bench, name))["erasure_id"])
+    assert done["deleted"]["answer_texts"]["count"] == 1
+    assert (await gone(first), await gone(others)) == (True, False)
+    late = await recorded_answer(name)
+    await eventually(lambda: gone(late))
 
 
 async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_the_stream(

@@ -3,6 +3,7 @@
 from fleet_cli.client.calls.evaluator import (
     add_golden_samples,
     calibrate_judge,
+    collect_reports,
     create_golden,
     evaluation,
     evaluations,
@@ -87,6 +88,7 @@ __all__ = [
     "change_job",
     "chat",
     "collect_datasets",
+    "collect_reports",
     "collect_versions",
     "compare",
     "correct_route",

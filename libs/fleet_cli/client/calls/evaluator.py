@@ -12,6 +12,7 @@ from fleet_cli.client.responses import (
     Calibration,
     Evaluation,
     EvaluationDetail,
+    Garbage,
     GoldenChanged,
     GoldenSet,
 )
@@ -88,3 +89,9 @@ def calibrate_judge(judge: str, domain: str) -> Call[Calibration]:
     """Fit a judge's scores to people's."""
     body: dict[str, object] = {"judge": judge, "domain": domain}
     return Call("evaluator", "POST", "/v1/judges/calibration", TypeAdapter(Calibration), body=body)
+
+
+def collect_reports(*, apply: bool, at_most: int = 0) -> Call[Garbage]:
+    """What nothing refers to, of the evaluator; deleted where applied."""
+    body = {"apply": apply, "at_most": at_most}
+    return Call("evaluator", "POST", "/v1/gc", TypeAdapter(Garbage), body=body)
