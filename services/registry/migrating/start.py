@@ -27,6 +27,8 @@ class Order:
     target: Pinned
     strategy: Strategy
     act: Act
+    triggers: tuple[v1.RetrainingTrigger, ...] = ()
+    """Where no person has it so: what is reacted to."""
 
 
 async def start(service: RegistryService, order: Order, *, once: bool = False) -> Migration | None:
@@ -67,7 +69,8 @@ async def start(service: RegistryService, order: Order, *, once: bool = False) -
 async def _request_training(tx: Transaction, order: Order, migration: Migration) -> Migration:
     job_id = f"migration-{migration.migration_id}"
     projections = frozenset(name.rpartition(".")[2] for name in order.target.shapes)
-    request = training_request(order.adapter, Target(order.target.reference, projections), job_id, order.act.by)
+    target = Target(order.target.reference, projections)
+    request = training_request(order.adapter, target, job_id, order.act, order.triggers)
     await tx.emit(request, job_id)
     return replace(migration, job_id=job_id)
 

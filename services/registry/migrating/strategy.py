@@ -10,7 +10,7 @@ from enum import StrEnum
 from fleet_events import v1
 from services.registry.family import Adapter
 from services.registry.policy import ANY, MigrationRule
-from services.registry.transition import NotAllowed
+from services.registry.transition import Act, NotAllowed
 
 
 class Strategy(StrEnum):
@@ -65,7 +65,9 @@ def check(adapter: Adapter, target: v1.BaseModel, strategy: Strategy) -> None:
         )
 
 
-def training_request(adapter: Adapter, target: Target, job_id: str, by: str) -> v1.TrainingRequested:
+def training_request(
+    adapter: Adapter, target: Target, job_id: str, act: Act, triggers: Sequence[v1.RetrainingTrigger] = ()
+) -> v1.TrainingRequested:
     """The training that makes this version again on the new base model: same data set version, same configuration.
 
     The adapted projections stay where the new base model has all of them; else its own are taken. Raises NotAllowed as
@@ -85,10 +87,12 @@ def training_request(adapter: Adapter, target: Target, job_id: str, by: str) -> 
         hyperparameters=_hyperparameters(training.configuration, target.projections),
         auto_approve_threshold=submission.auto_approve_threshold,
         description=submission.description,
-        requested_by=by,
+        requested_by=act.by,
         base_model=target.base_model.name,
         objective=training.objective,
         exports=tuple(dict.fromkeys(export.kind for export in training.exports)),
+        reason=act.reason[:2000],
+        triggers=tuple(triggers),
     )
 
 

@@ -26,8 +26,20 @@ log = structlog.get_logger()
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 
 
-async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transaction, service: JobContext) -> None:
+async def accept(
+    request: v1.TrainingRequested, envelope: Envelope, tx: Transaction, service: JobContext, *, refused: str = ""
+) -> bool:
     """Queue the job or fail it; a job that is known already is queued again unless it has ended.
+
+    Args:
+        request: the job's.
+        envelope: of the event that it came in.
+        tx: to write in.
+        service: the trainer.
+        refused: what was expected instead of a job that must not be; it fails with that.
+
+    Returns:
+        Whether it was queued.
 
     Raises:
         Refused: the id belongs to another request.
@@ -39,19 +51,22 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
     if job.request != requested.request:
         raise Refused(f"job_id {requested.job_id!r} belongs to another request; choose another id, or leave it empty")
     if job.state is not JobState.QUEUED:
-        return
+        return False
     try:
+        if refused:
+            raise InvalidRequest((Fault("triggers", ", ".join(request.triggers), refused),))
         job = await examine(job, tx.connection, service)
         await quotas.check_job(tx.connection, job.domain, service.settings, but=job.job_id)
     except (InvalidRequest, Problem) as invalid:
         failed, event = domain.fail(job, str(invalid), now)
         await store.save_job(tx.connection, failed)
         await tx.emit(event, entity=job.job_id)
-        return
+        return False
     for warning in service.parts.checks.template.warnings:
         log.warning("job_accepted_with_warning", job_id=job.job_id, warning=warning)
     await store.save_job(tx.connection, job)
     await tx.emit(domain.queued(job), entity=job.job_id)
+    return True
 
 
 async def reject(body: bytes, broken: Unreadable, tx: Transaction, service: JobContext) -> None:

@@ -175,6 +175,8 @@ async def test_an_active_version_follows_its_base_model_to_a_new_revision_once_w
     await registry.client.put(f"/v1/policies/{domain}", json={"follow_base_model": True})
     (request,) = await eventually(lambda: upstream.published(v1.TrainingRequested, domain=domain))
     assert (request.base_model, request.requested_by) == (upstream.base_name, "automated-pipeline")
+    assert request.triggers == (v1.RetrainingTrigger.NEW_BASE_MODEL,)
+    assert request.reason == f"{upstream.base_name} has a new revision"
     await upstream.publish(v1.TrainingFailed(job_id=request.job_id, domain=domain, reason="no memory"))
 
     async def failed() -> Any:

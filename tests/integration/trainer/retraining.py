@@ -97,11 +97,17 @@ class Domain:
         async with pool, pool.acquire() as connection:
             yield connection
 
-    async def activate(self, version: str = "1.0.0", routing: v1.RoutingProfile | None = None) -> str:
-        """An active version of this domain: its finished job in the database, and what the registry publishes of it."""
+    async def activate(
+        self, version: str = "1.0.0", routing: v1.RoutingProfile | None = None, base_revision: str = ""
+    ) -> str:
+        """An active version of this domain: its finished job in the database, and what the registry publishes of it.
+
+        base_revision: of the base model that it was trained for; empty is the trainer's own.
+        """
         # What a later job begins from is fetched before its training is pretended.
         weights = await self.bench.blobs.put("checkpoints", f"{self.name} {version}".encode())
-        completed = self._completed(f"{self.name}-{version}", weights)
+        revision = base_revision or base_model.revision(self.model)
+        completed = self._completed(f"{self.name}-{version}", weights, revision)
         now = datetime.now(UTC)
         job = jobs.queue(v1.TrainingRequested(domain=self.name, method="lora"), completed.job_id, now)
         async with self.database() as connection:
@@ -124,11 +130,11 @@ class Domain:
             artifact=completed.artifact,
             routing=routing,
         )
-        revision = 10 * int(version.replace(".", ""))
+        number = 10 * int(version.replace(".", ""))
         await self.bench.upstream.publish(
-            v1.AdapterRegistered(adapter=adapter, revision=revision, job_id=completed.job_id)
+            v1.AdapterRegistered(adapter=adapter, revision=number, job_id=completed.job_id)
         )
-        await self.bench.upstream.publish(v1.AdapterActivated(adapter=adapter, revision=revision + 1))
+        await self.bench.upstream.publish(v1.AdapterActivated(adapter=adapter, revision=number + 1))
 
         async def known() -> bool:
             async with self.database() as connection:
@@ -143,13 +149,13 @@ class Domain:
         await eventually(known, 30)
         return adapter.adapter_id
 
-    def _completed(self, job_id: str, blob: v1.Blob) -> v1.TrainingCompleted:
+    def _completed(self, job_id: str, blob: v1.Blob, base_revision: str) -> v1.TrainingCompleted:
         configuration = resolve("lora", v1.Hyperparameters(rank=4), targets=("q_proj",))
         return v1.TrainingCompleted(
             job_id=job_id,
             domain=self.name,
             method="lora",
-            base_model=v1.BaseModel(name="tiny-llama", revision=base_model.revision(self.model)),
+            base_model=v1.BaseModel(name="tiny-llama", revision=base_revision),
             dataset=v1.Dataset(dataset_id=self.name, blob=blob, samples=1),
             configuration=configuration.canonical(),
             configuration_sha256=configuration.sha256,
