@@ -1158,6 +1158,8 @@ class TrainingRequested(Event):
     triggers: Annotated[tuple[RetrainingTrigger, ...], Field(max_length=6)] = ()
     """What a retraining rule reacted to, or a policy that follows the base model; empty for a person's or another system's
  request."""
+    distil_from: str = ""
+    """Adapter whose answers take the place of those of the data set that `dataset_id` names. It has to be served."""
 
 
 class TrainingQueued(Event):

@@ -11,7 +11,7 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused, Unreadable
 from fleet_kit.transaction import Transaction
-from services.trainer.datasets.selection import named_dataset
+from services.trainer.datasets.selection import DISTILS, named_dataset
 from services.trainer.faults import Fault, InvalidRequest
 from services.trainer.jobs import domain, quotas, store
 from services.trainer.jobs.compatibility import unvalidated
@@ -111,11 +111,28 @@ async def faults_of(job: Job, connection: Connection, service: JobContext) -> tu
             faults += check_split(job.request, configuration, dataset)
         except InvalidRequest as unknown:
             faults += unknown.faults
+    faults += _undistillable(job.request, dataset, service)
     kind = dataset.kind if dataset is not None else ""
     faults += service.parts.checks.template.faults(service.parts.checks.base.name, job.request.dataset_id, kind)
     if dataset is not None or not job.request.dataset_id:
         faults += unvalidated(job.request, split=dataset is not None and dataset.validation_samples > 0)
     return domain.settle_start(job, continued, service.parts.checks.targets), tuple(faults)
+
+
+def _undistillable(request: v1.TrainingRequested, dataset: v1.Dataset | None, service: JobContext) -> list[Fault]:
+    """Why an adapter's answers cannot take the place of a data set's."""
+    if not request.distil_from:
+        return []
+    faults = []
+    if not request.dataset_id:
+        faults.append(Fault("dataset_id", "", "the data set whose prompts distil_from is to answer"))
+    elif dataset is not None and dataset.kind not in DISTILS:
+        kinds = " or ".join(DISTILS)
+        faults.append(Fault("dataset_id", f"{dataset.dataset_id} ({dataset.kind})", f"one of kind {kinds} to distil"))
+    if "inference" not in service.settings.generation_endpoints:
+        expected = "a trainer with an endpoint named inference in LORAFLEET_GENERATION_ENDPOINTS"
+        faults.append(Fault("distil_from", request.distil_from, expected))
+    return faults
 
 
 async def _find_continued(

@@ -19,6 +19,7 @@ _SET_HERE = (
     "requested_by",
     "base_model",
     "continue_from",
+    "distil_from",
     "reason",
     "triggers",
 )

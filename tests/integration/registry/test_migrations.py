@@ -130,7 +130,8 @@ async def test_a_training_that_fails_ends_its_migration_with_the_reason_and_it_c
     ("changes", "status_code", "field"),
     [
         ({"to_base_model": "nobody-knows"}, 422, "to_base_model"),
-        ({"strategy": "distil"}, 422, "strategy"),
+        ({"strategy": "guess"}, 422, "strategy"),
+        ({"strategy": "distil"}, 409, "strategy"),  # it does not serve
         ({"adapter_id": "nobody-lora-v1.0.0"}, 404, "adapter_id"),
     ],
 )
