@@ -290,12 +290,3 @@ async def evaluation_row(connection: Connection, evaluation_id: str) -> asyncpg.
         " from evaluation e where e.evaluation_id = $1",
         evaluation_id,
     )
-
-
-async def marked_objects(connection: Connection) -> frozenset[str]:
-    """URIs of everything that evaluations refer to."""
-    rows = await connection.fetch(
-        "select report->>'uri' as uri from evaluation where report is not null"
-        " union select request->>'uri' from judge_exchange union select answer->>'uri' from judge_exchange"
-    )
-    return frozenset(row["uri"] for row in rows)

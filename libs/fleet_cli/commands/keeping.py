@@ -55,7 +55,7 @@ def gc(
     versions = session.client.call(calls.collect_versions(apply=apply, at_most=at_most))
     datasets = session.client.call(calls.collect_datasets(apply=apply, at_most=at_most))
     reports = session.client.call(calls.collect_reports(apply=apply, at_most=at_most))
-    let_go = [*versions.released, *datasets.datasets]
+    let_go = [*versions.released, *datasets.datasets, *reports.evaluations]
     found: dict[str, Garbage] = {"registry": versions, "trainer": datasets, "evaluator": reports}
     session.answer(found, _shown(let_go, found))
     for name, garbage in found.items():
@@ -95,7 +95,8 @@ def _held(session: Session, adapter_id: str, verb: str, reason: str) -> None:
 
 
 def _shown(let_go: Sequence[Link], found: Mapping[str, Garbage]) -> Group:
-    gone = [f"{one.get('adapter_id') or one.get('dataset_id')}  {one['domain']}  {one['reason']}" for one in let_go]
+    names = ("evaluation_id", "adapter_id", "dataset_id")
+    gone = [f"{next(one[name] for name in names if name in one)}  {one['domain']}  {one['reason']}" for one in let_go]
     rows = [
         (
             f"{name}/{one.kind}",

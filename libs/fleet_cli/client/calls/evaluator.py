@@ -12,7 +12,7 @@ from fleet_cli.client.responses import (
     Calibration,
     Evaluation,
     EvaluationDetail,
-    Garbage,
+    GarbageOfEvaluator,
     GoldenChanged,
     GoldenSet,
 )
@@ -91,7 +91,7 @@ def calibrate_judge(judge: str, domain: str) -> Call[Calibration]:
     return Call("evaluator", "POST", "/v1/judges/calibration", TypeAdapter(Calibration), body=body)
 
 
-def collect_reports(*, apply: bool, at_most: int = 0) -> Call[Garbage]:
-    """What nothing refers to, of the evaluator; deleted where applied."""
+def collect_reports(*, apply: bool, at_most: int = 0) -> Call[GarbageOfEvaluator]:
+    """What retention rules let go and nothing refers to, of the evaluator; deleted where applied."""
     body = {"apply": apply, "at_most": at_most}
-    return Call("evaluator", "POST", "/v1/gc", TypeAdapter(Garbage), body=body)
+    return Call("evaluator", "POST", "/v1/gc", TypeAdapter(GarbageOfEvaluator), body=body)

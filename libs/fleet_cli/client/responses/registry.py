@@ -151,6 +151,12 @@ class GarbageOfRegistry(Garbage):
     released: list[Link] = Field(default_factory=list)
 
 
+class GarbageOfEvaluator(Garbage):
+    """With the evaluations whose texts were let go."""
+
+    evaluations: list[Link] = Field(default_factory=list)
+
+
 class GarbageOfTrainer(Garbage):
     """With the data sets that were let go."""
 
