@@ -47,13 +47,13 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
     tests = CodeTests(settings.code, unavailable)
     judges = Judges(settings, service.http, models_for, tests)
     kept = timedelta(days=settings.judge_keep_days)
-    background = [asyncio.create_task(keep_owning(service.db, service.blobs, KINDS))]
-    background.append(asyncio.create_task(collect_now_and_then(service)))
+    owning = asyncio.create_task(keep_owning(service.db, service.blobs, KINDS))
+    collecting = asyncio.create_task(collect_now_and_then(service))
     try:
         async with sweeping(service.transaction, service.blobs, kept):
             yield Parts(models_for, judges, metrics, tests)
     finally:
-        await tasks.end(*background)
+        await tasks.end(owning, collecting)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:

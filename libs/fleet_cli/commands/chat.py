@@ -36,7 +36,11 @@ def add(root: CommandGroup) -> None:
         ] = "auto",
         compare: Annotated[
             list[str] | None,
-            typer.Option("--compare", metavar="MODEL", help="Two to four models that answer side by side."),
+            typer.Option(
+                "--compare",
+                metavar="MODEL",
+                help="A model that answers beside others, two to four of them (default: none).",
+            ),
         ] = None,
         system: Annotated[str, typer.Option("--system", help="System message (default: none).")] = "",
         max_tokens: Annotated[

@@ -41,7 +41,7 @@ def gc(
     adopt: Annotated[
         list[Service] | None,
         typer.Option(
-            "--adopt", help="Make a service's objects those of the database that it has now; deletes nothing."
+            "--adopt", help="Service whose objects become its database's own; deletes nothing (default: none)."
         ),
     ] = None,
 ) -> None:
