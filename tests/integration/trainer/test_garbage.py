@@ -224,38 +224,31 @@ async def test_an_object_that_is_written_or_named_again_while_a_collection_runs_
     assert gone
 
 
-async def test_a_database_that_is_not_the_one_of_the_objects_deletes_none_until_it_adopts_them(store: Store) -> None:
-    await store.put("datasets", f"of the lost database {secrets.token_hex(4)}")
-    await store.aged()
-    await store.connection.execute("update object_owner set database_id = 'emptied', generation = 0")
-    assert "this is emptied" in await store.refused()
-    assert "lorafleet gc --adopt trainer" in await store.refused()
-    reply = await store.trainer.client.post("/v1/gc/adoption")
-    assert (reply.status_code, reply.json()["database_id"]) == (200, "emptied")
-    assert (await store.collect(apply=False))["refused"] == ""
-    await store.collect(apply=True)
-    assert await store.left() == set()
-
-
-async def test_a_database_of_an_older_backup_deletes_nothing_that_was_written_since(store: Store) -> None:
+async def test_a_database_that_does_not_know_the_objects_deletes_none_until_it_adopts_them(
+    store: Store, servers: Fleet
+) -> None:
     backup = await store.connection.fetchval("select generation from object_owner")
-    await store.put("datasets", f"written since {secrets.token_hex(4)}")
+    await store.put("datasets", f"of a lost database {secrets.token_hex(4)}")
     await store.aged()  # each collection is a generation, as every ten minutes are
     await store.connection.execute("update object_owner set generation = $1", backup)
     assert "it was restored from an older backup" in await store.refused()
-    assert (await store.trainer.client.post("/v1/gc/adoption")).status_code == 200
 
-
-async def test_objects_without_a_marker_are_a_databases_own_if_it_is_older_than_all_of_them(
-    store: Store, servers: Fleet
-) -> None:
-    await store.put("datasets", f"unmarked {secrets.token_hex(4)}")
     client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
     client.remove_object(store.trainer.env["LORAFLEET_S3_BUCKET"], "trainer/owner")
     await store.connection.execute("update object_owner set made_at = now() + interval '1 hour'")
     assert "nothing tells whose the objects are" in await store.refused()
     await store.connection.execute("update object_owner set made_at = now() - interval '1 hour'")
+    assert (await store.collect(apply=False))["refused"] == "", "all of them were written since it was made"
+
+    await store.connection.execute("update object_owner set database_id = 'emptied', generation = 0")
+    refused = await store.refused()
+    assert "this is emptied" in refused
+    assert "lorafleet gc --adopt trainer" in refused
+    reply = await store.trainer.client.post("/v1/gc/adoption")
+    assert (reply.status_code, reply.json()["database_id"]) == (200, "emptied")
     assert (await store.collect(apply=False))["refused"] == ""
+    await store.collect(apply=True)
+    assert await store.left() == set()
 
 
 async def test_unusually_many_objects_go_only_where_their_number_is_confirmed(store: Store) -> None:

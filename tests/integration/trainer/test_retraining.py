@@ -170,7 +170,7 @@ async def test_recorded_answers_without_feedback_are_drift_too_each_conversation
     assert dict(counts or {}) == {"answers": len(breads), "samples": 0}, "a sample counts as the answer it was made of"
 
 
-@pytest.mark.parametrize("retire", [False, True])
+@pytest.mark.parametrize("retire", [False, pytest.param(True, marks=pytest.mark.heavy)])
 async def test_a_version_that_learned_from_erased_records_is_trained_again_without_them_where_the_rules_have_it_so(
     domain: Domain, retire: bool
 ) -> None:
@@ -196,7 +196,6 @@ async def test_a_version_that_learned_from_erased_records_is_trained_again_witho
     assert (fired["triggers"], erasure_id in fired["reason"]) == (["erasure"], True)
     job = await bench.until(fired["job_id"], "failed")
     assert job["continued_from"] is None, "what learned from the records is not trained further"
-    await domain.set(after_erasure=True, schedule="every 6h")  # another evaluation, and the cause is answered
     await domain.fired(1)
 
 
