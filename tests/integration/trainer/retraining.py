@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +17,39 @@ from fleet_cli.stack.process import Command, Supervised
 from fleet_events import v1
 from fleet_kit import db
 from lora_core import base_model
+from lora_core.embedding import SentenceEmbedder, embedding_identity
+from lora_core.routing_profile import RoutingProfile
 from services.trainer.jobs import domain as jobs
 from services.trainer.jobs import store
 from services.trainer.training.configuration import resolve
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.conftest import Bench, eventually
 
+PLACES = ("Halden", "Skerry", "Tern Point", "Gull Rock", "Kelp Bay", "Seal Sound", "Brack", "Holm", "Ness", "Orm")
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "a holiday")
+BAKING = tuple(
+    f"How do I bake {bread} bread with {flour}?"
+    for bread in ("rye", "corn", "flat", "soda")
+    for flour in ("spelt", "oat", "malt", "bran")
+)
 QUICK = {"rank": 4, "maxSteps": 2, "batchSize": 4}
+
+
+def rated(domain: str, count: int, rating: float, topic: str = "gate") -> list[dict[str, Any]]:
+    return [
+        {"domain": domain, "prompt": f"Which {topic} is {n}?", "completion": f"{topic} {n}.", "rating": rating}
+        for n in range(count)
+    ]
+
+
+async def harbour(bench: Bench, embedding_model: Path, folder: Path) -> tuple[v1.RoutingProfile, list[str]]:
+    """Vectors of 60 prompts about a harbour as a training leaves them, and 20 more such prompts."""
+    prompts = [f"When does the ferry to {place} leave on {day}?" for place in PLACES for day in DAYS]
+    random.Random(1).shuffle(prompts)
+    RoutingProfile.of(SentenceEmbedder(embedding_model).embed(prompts[:60])).save(folder / "routing")
+    blob = await bench.blobs.put("routing", folder / "routing")
+    made_by = embedding_identity(embedding_model)
+    return v1.RoutingProfile(blob=blob, embedded_by=made_by, prompts=60), prompts[60:]
 
 
 @asynccontextmanager

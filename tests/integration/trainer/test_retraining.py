@@ -13,17 +13,12 @@ import httpx
 import pytest
 
 from fleet_events import v1
-from lora_core.embedding import SentenceEmbedder, embedding_identity
-from lora_core.routing_profile import RoutingProfile
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.answering import opinion, publish_as, recorded
 from tests.integration.trainer.conftest import Bench, eventually, pairs
-from tests.integration.trainer.retraining import QUICK, Domain, run_pretended
+from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-PLACES = ("Halden", "Skerry", "Tern Point", "Gull Rock", "Kelp Bay", "Seal Sound", "Brack", "Holm", "Ness", "Orm")
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "a holiday")
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +33,6 @@ async def trainer(
 def domain(bench: Bench, tiny_model: Path) -> Domain:
     """A domain of this test's own."""
     return Domain(bench, tiny_model)
-
-
-def rated(domain: str, count: int, rating: float, topic: str = "gate") -> list[dict[str, Any]]:
-    return [
-        {"domain": domain, "prompt": f"Which {topic} is {n}?", "completion": f"{topic} {n}.", "rating": rating}
-        for n in range(count)
-    ]
 
 
 @pytest.mark.requirement("LA-4.3")
@@ -117,13 +105,8 @@ async def test_prompts_of_another_topic_are_drift_and_those_of_the_same_topic_ar
     domain: Domain, embedding_model: Path, tmp_path: Path
 ) -> None:
     bench = domain.bench
-    harbour = [f"When does the ferry to {place} leave on {day}?" for place in PLACES for day in DAYS]
-    random.Random(1).shuffle(harbour)
-    known, alike = harbour[:60], harbour[60:]
-    RoutingProfile.of(SentenceEmbedder(embedding_model).embed(known)).save(tmp_path / "routing")
-    blob = await bench.blobs.put("routing", tmp_path / "routing")
-    made_by = embedding_identity(embedding_model)
-    adapter_id = await domain.activate(routing=v1.RoutingProfile(blob=blob, embedded_by=made_by, prompts=60))
+    routing, alike = await harbour(bench, embedding_model, tmp_path)
+    adapter_id = await domain.activate(routing=routing)
     await domain.set(drift={"between_false_alarms": 100})
     await bench.record([_sample(domain.name, prompt) for prompt in alike])
 
@@ -134,8 +117,7 @@ async def test_prompts_of_another_topic_are_drift_and_those_of_the_same_topic_ar
 
     await eventually(measured, 90)
     assert await domain.listed() == {"firings": [], "suppressed": []}
-    breads = [(bread, flour) for bread in ("rye", "corn", "flat", "soda") for flour in ("spelt", "oat", "malt", "bran")]
-    await bench.record([_sample(domain.name, f"How do I bake {bread} bread with {flour}?") for bread, flour in breads])
+    await bench.record([_sample(domain.name, prompt) for prompt in BAKING])
     (fired,) = await domain.fired()
     assert fired["triggers"] == ["drift"]
 
@@ -144,16 +126,11 @@ async def test_recorded_answers_without_feedback_are_drift_too_each_conversation
     domain: Domain, embedding_model: Path, tmp_path: Path
 ) -> None:
     bench = domain.bench
-    harbour = [f"When does the ferry to {place} leave on {day}?" for place in PLACES for day in DAYS]
-    random.Random(1).shuffle(harbour)
-    RoutingProfile.of(SentenceEmbedder(embedding_model).embed(harbour[:60])).save(tmp_path / "routing")
-    blob = await bench.blobs.put("routing", tmp_path / "routing")
-    routing = v1.RoutingProfile(blob=blob, embedded_by=embedding_identity(embedding_model), prompts=60)
+    routing, _ = await harbour(bench, embedding_model, tmp_path)
     adapter_id = await domain.activate(routing=routing)
     await domain.set(drift={"between_false_alarms": 100})
-    breads = [(bread, flour) for bread in ("rye", "corn", "flat", "soda") for flour in ("spelt", "oat", "malt", "bran")]
-    for number, (bread, flour) in enumerate(breads):
-        asked = (v1.Turn(role="user", content=f"How do I bake {bread} bread with {flour}?"),)
+    for number, prompt in enumerate(BAKING):
+        asked = (v1.Turn(role="user", content=prompt),)
         for turn in "ab":  # two answers to one question are one observation
             await publish_as(bench, recorded(bench, f"{number}{turn}", "With care.", messages=asked))
     held = await domain.held("no_new_data")  # found by the answers alone; there is nothing to learn from yet
@@ -167,7 +144,7 @@ async def test_recorded_answers_without_feedback_are_drift_too_each_conversation
             " (select count(*) from prompt_distances where adapter_id = $1) as samples",
             adapter_id,
         )
-    assert dict(counts or {}) == {"answers": len(breads), "samples": 0}, "a sample counts as the answer it was made of"
+    assert dict(counts or {}) == {"answers": len(BAKING), "samples": 0}, "a sample counts as the answer it was made of"
 
 
 @pytest.mark.parametrize("retire", [False, pytest.param(True, marks=pytest.mark.heavy)])

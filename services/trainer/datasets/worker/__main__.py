@@ -155,7 +155,7 @@ def _validating(batch: "pa.RecordBatch") -> "pa.RecordBatch":
     """The records of a batch that are validated with."""
     import pyarrow as pa
 
-    return batch.filter(pa.array([split == "validation" for split in batch["split"].to_pylist()]))
+    return batch.filter(pa.array([split == "validation" for split in batch["split"].to_pylist()], pa.bool_()))
 
 
 def _nothing_made(report: GenerationReport) -> BuildFault:
