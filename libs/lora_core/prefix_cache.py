@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,10 +38,12 @@ class PrefixCache:
     """Bounded by bytes; what was used longest ago leaves first. May be used from several threads.
 
     The last token of a prompt is never found: a prompt has to give logits.
+
+    counted: is given, at each look-up, how many of a prompt's tokens were found and how many it has.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, counted: Callable[[int, int], None] = lambda *_: None) -> None:
+        self._most, self.counted = most, counted
         self._roots: dict[Owner, _Node] = {}
         self._owners: dict[_Node, Owner] = {}
         # A beginning is always used later than what follows it, so that the first one here has nothing behind it.
@@ -61,6 +63,7 @@ class PrefixCache:
             self._touch(path)
             self._found += BLOCK * len(path)
             self._wanted += len(ids)
+            self.counted(BLOCK * len(path), len(ids))
             return [node.numbers for node in path if node.numbers is not None]
 
     def held(self, owner: Owner, ids: Sequence[int]) -> int:

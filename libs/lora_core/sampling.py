@@ -199,7 +199,7 @@ def pick_all(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[Pick]:
     """What `Sampler.pick` gives, for all rows of [rows, vocabulary] at once; a row that fails fails alone."""
     logits = logits.float()
     totals: list[float] = logits.logsumexp(-1).tolist()
-    best: list[int] = logits.argmax(-1).tolist() if any(one.likeliest for one in samplers) else [0] * len(samplers)
+    best: list[int] = logits.max(-1).indices.tolist() if any(one.likeliest for one in samplers) else [0] * len(samplers)
     found: list[int | Exception] = []
     drawn: dict[int, torch.Tensor] = {}
     for row, (sampler, total) in enumerate(zip(samplers, totals, strict=True)):

@@ -62,6 +62,8 @@ class InferenceSettings(AdapterSettings):
     max_prompt_tokens: int = Field(default=2048, ge=1)
     max_completion_tokens: int = Field(default=1024, ge=1)
     default_completion_tokens: int = Field(default=256, ge=1)
+    prefix_cache_bytes: int = Field(default=256 * 1024**2, ge=0)
+    """Keys and values of prompts' beginnings that are kept, of each base model in this process; 0 keeps none."""
     threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic; 0 lets torch decide."""
 
