@@ -62,6 +62,7 @@ async def open_base_model(
         trim, prefixes = partial(thread.call, model.engine.trim), model.engine.prefixes
         if prefixes is not None:
             prefixes.counted = partial(metrics.count_prefix, name)
+            metrics.count_prefix(name, 0, 0)
         if settings.quantisation == "profile":
             loader = ProfiledLoader(
                 loader, artifacts, thread, model.engine, vocabulary, settings.device_profile, settings.adapter_types

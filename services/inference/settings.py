@@ -45,7 +45,7 @@ class InferenceSettings(AdapterSettings):
     """Where the base models compute: auto (the first GPU if there is one, else the processor), cpu, cuda or cuda:N."""
     weights: Weights = "float32"
     """How the base models keep their weights in this process: float32, bfloat16, float16 or int8 (docs/serving.md says
-    what they cost). float32 on the processor alone answers exactly as transformers does."""
+    what they cost). float32 on the processor alone answers as transformers does."""
     max_rank: int = Field(default=SLOT_RANK, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""
