@@ -14,6 +14,7 @@ from lora_core.sampling import Adapters, Request, Sampler, pick_all
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
+_MUCH_PADDING = 512  # tokens of padding that cost more than reading the weights again
 _REMEMBERED = 65_536  # reasons of ended rows that a batch which never ends keeps
 
 
@@ -148,8 +149,8 @@ class Batch:
             except Exception as error:
                 given += self._advance_each(padded, error)
             else:
-                if logits is not None:
-                    self._keep_beginnings(padded)
+                if logits is not None and self._readers is not None:
+                    self._readers.keep(padded.rows, padded.numbers)
                 given += self._draw(padded, logits)
         self._unite()
         return sorted(given)
@@ -243,31 +244,25 @@ class Batch:
 
     def _admit(self, rows: Sequence[int], known: Mapping[int, _Row]) -> list[PaddedBatch]:
         """The rows that need not wait, together where they have about as much to read."""
-        alike: dict[int, list[int]] = {}
+        left: dict[int, int] = {}
         beginnings: dict[int, list[torch.Tensor]] = {}
         for number in rows:
-            row = known[number]
+            row, found = known[number], None
+            left[number] = len(row.ids)
             if self._readers is not None and row.scope is not None and len(row.ids) > BLOCK:
                 found = self._readers.admit(number, Prompt((row.scope, self._lease.owner(number)), row.ids))
                 if found is None:
+                    del left[number]
                     continue
-                if found:
-                    beginnings[number] = found
-                    left = len(row.ids) - BLOCK * len(found)
-                    alike.setdefault(left.bit_length(), []).append(number)
-                    continue
-            alike.setdefault(0, []).append(number)
+            if found:
+                beginnings[number] = found
+                left[number] -= BLOCK * len(found)
+        padding = len(left) * max(left.values(), default=0) - sum(left.values())
+        alike: dict[tuple[bool, int], list[int]] = {}
+        for number, tokens in left.items():
+            size = tokens.bit_length() if padding > _MUCH_PADDING else 0
+            alike.setdefault((number in beginnings, size), []).append(number)
         return [self._new_padded(some, known, beginnings) for some in alike.values()]
-
-    def _keep_beginnings(self, padded: PaddedBatch) -> None:
-        readers = self._readers
-        for row in padded.rows if readers is not None and readers.reading else ():
-            if readers is None or (prompt := readers.reading.get(row)) is None:
-                continue
-            try:
-                readers.has_read(row, padded.numbers(row, (len(prompt.ids) - 1) // BLOCK * BLOCK))
-            except RuntimeError:  # for want of memory: the row has what it needs
-                readers.ended(row)
 
     def _new_padded(
         self,

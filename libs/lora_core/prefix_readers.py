@@ -1,6 +1,7 @@
 """`PrefixReaders`: rows that read prompts, and rows that wait for a beginning which one of those is reading."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -42,11 +43,15 @@ class PrefixReaders:
         self.reading[row] = prompt
         return self.cache.find(prompt.owner, prompt.ids)
 
-    def has_read(self, row: int, numbers: torch.Tensor) -> None:
-        """numbers: its keys and values, see `PrefixCache.keep`."""
-        prompt = self.reading[row]
-        self.cache.keep(prompt.owner, prompt.ids, numbers)
-        del self.reading[row]
+    def keep(self, rows: Sequence[int], numbers: Callable[[int, int], torch.Tensor]) -> None:
+        """These rows have read their prompts. numbers: of a row's first tokens, so many, see `PrefixCache.keep`."""
+        for row in rows if self.reading else ():
+            if (prompt := self.reading.get(row)) is None:
+                continue
+            del self.reading[row]
+            with suppress(RuntimeError):  # for want of memory: the row itself has what it needs
+                whole = numbers(row, (len(prompt.ids) - 1) // BLOCK * BLOCK)
+                self.cache.keep(prompt.owner, prompt.ids, whole)
 
     def ended(self, row: int) -> None:
         """It reads or waits no more."""

@@ -62,7 +62,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     free = free_memory(device)
     log.info("base_model_planned", device=str(device), weights=settings.weights, memory=str(planned), free_bytes=free)
     if free is not None:
-        planned.check(free, str(device))
+        planned.check(free - settings.prefix_cache_bytes, str(device))
     model, tokenizer = base_model.load(folder, settings.weights, device)
     engine = ArrowEngine(
         model,
