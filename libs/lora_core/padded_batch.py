@@ -118,7 +118,8 @@ class PaddedBatch:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Take all other rows out, and with them the padding that only they needed."""
-        kept = [position for position, row in enumerate(self.rows) if row in set(rows)]
+        wanted = set(rows)
+        kept = [position for position, row in enumerate(self.rows) if row in wanted]
         if len(kept) == len(self.rows):
             return
         self.rows = [self.rows[position] for position in kept]
