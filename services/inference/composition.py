@@ -59,6 +59,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             for name, folder in settings.base_folders.items()
         ]
     )
+    service.details["prefix_cache"] = lambda: hosting.prefixes
     preloading = Preloading(hosting, settings.activation, Predictor(settings.prediction_threshold), settings.workflows)
     projection = Projection(hosting, preloading)
     recorder = Recorder(
