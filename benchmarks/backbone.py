@@ -284,8 +284,10 @@ def main(arguments: list[str] | None = None) -> None:
             fleet.start()
             rows += memory(fleet)
             rows.append(asyncio.run(completed_to_answering(fleet, rounds=1 if chosen.quick else 5)))
-            rows += asyncio.run(backlog(fleet, 2_000 if chosen.quick else chosen.backlog))
         rows.append(start_time(home, rounds=1 if chosen.quick else 3))
+        with Fleet(home) as fleet:
+            fleet.start(["registry"])
+            rows += asyncio.run(backlog(fleet, 2_000 if chosen.quick else chosen.backlog))
     emit(rows, chosen.json)
 
 

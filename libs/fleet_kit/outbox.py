@@ -55,12 +55,13 @@ async def unpublished(connection: Connection) -> int:
     return int(await connection.fetchval("select count(*) from outbox where published_at is null"))
 
 
-async def waiting(connection: Connection, at_most: int) -> list[Waiting]:
-    """Events that wait for the relay, in their order."""
+async def waiting(connection: Connection, at_most: int, after: int = 0) -> list[Waiting]:
+    """Events behind a position that wait for the relay, in their order."""
     rows = await connection.fetch(
         "select position, event_id, subject, entity, headers, body from outbox where published_at is null"
-        " order by position limit $1",
+        " and position > $2 order by position limit $1",
         at_most,
+        after,
     )
     return [
         Waiting(row["position"], Outgoing(row["event_id"], row["subject"], row["entity"], row["headers"], row["body"]))

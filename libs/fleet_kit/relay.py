@@ -35,8 +35,12 @@ log = structlog.get_logger()
 
 WINDOW = 256
 """Events that are read, published and marked together at most."""
+LATE = 1000
+"""Positions before the last one that was published in which an event is looked for at every wake: a transaction may
+commit after one that began later. Further back the index is full of what has been published, until it is vacuumed."""
 IDLE_SECONDS = 0.5
-"""Until the outbox is read without a wake: for what was committed unnoticed, and for what an operator changes."""
+"""Until the whole outbox is read, also without a wake: for what was committed late or unnoticed, and for what an
+operator changes."""
 
 
 class Relay:
@@ -95,6 +99,7 @@ class Relay:
 
     async def _serve(self, connection: Connection) -> None:
         checked, care_at, streams = "", 0.0, set[str]()
+        reached, whole_at = 0, 0.0
         while True:
             self._wake.clear()
             server, now = self._server(), time.monotonic()
@@ -103,9 +108,14 @@ class Relay:
                 more = await retention.sweep(connection, self._service)
                 checked, care_at = server, now + (IDLE_SECONDS if more else retention.SWEEP_SECONDS)
                 self._atomic.forget()  # another server, or another provisioning, may permit what this one did not
-            rows = await outbox.waiting(connection, WINDOW)
+                whole_at = 0.0  # for what is published again
+            whole = now >= whole_at
+            rows = await outbox.waiting(connection, WINDOW, 0 if whole else reached - LATE)
+            if whole and len(rows) < WINDOW:
+                whole_at = now + IDLE_SECONDS
             metrics.OUTBOX_WAITING.labels(self._service).set(len(rows))
             full = len(rows) == WINDOW
+            reached = max([reached, *(row.position for row in rows)])
             while rows:
                 sent, stored, fault = await self._send(rows)
                 for stream in {ack.stream for _, ack in stored} - streams:
