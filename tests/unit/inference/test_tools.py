@@ -8,16 +8,10 @@ from typing import Any
 import openai
 import pytest
 
-from tests.unit.inference.surface import MODEL, byte_tokenizer, chat, surface
+from tests.unit.inference.surface import HERMES, MODEL, byte_tokenizer, chat, surface
 
 pytestmark = pytest.mark.unit
 
-HERMES = (
-    "{%- if tools %}<|im_start|>system\nYou may call: {{ tools | tojson }} within <tool_call></tool_call><|im_end|>\n{% endif %}"
-    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{%- for c in m.tool_calls or [] %}\n<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 WEATHER = {
     "type": "function",
     "function": {
@@ -136,6 +130,17 @@ async def test_tools_that_cannot_be_called_are_refused_by_name(given: dict[str, 
     assert error["param"] == param
     assert told in error["message"]
     assert backend.requests == []
+
+
+async def test_a_back_end_that_cannot_hold_calls_refuses_tools_and_takes_a_choice_of_none() -> None:
+    http, backend = calling("Dry.")
+    backend.holds_calls = False
+    refused = await http.post("/v1/chat/completions", json=chat(tools=[WEATHER]))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "tools")
+    assert refused.json()["error"]["code"] == "tools_unsupported"
+    assert backend.requests == []
+    taken = await http.post("/v1/chat/completions", json=chat(tools=[WEATHER], tool_choice="none"))
+    assert taken.status_code == 200
 
 
 async def test_a_model_whose_template_knows_no_tools_refuses_them_and_calls_that_were_made() -> None:
