@@ -17,6 +17,7 @@ from services.inference.http.chat_prompt import chat_prompt
 from services.inference.http.choosing import choose
 from services.inference.http.comparing import compared
 from services.inference.http.requested import prompt_request
+from services.inference.http.responses import routes as responses
 from services.inference.http.schemas import ChatRequest, CompletionRequest
 from services.inference.http.structured import grammar_of
 from services.inference.http.tasks import answer_tasks, form_of
@@ -27,6 +28,7 @@ from services.inference.router_client import NO_QUERY, Query
 router = APIRouter()
 router.include_router(embeddings.router)
 router.include_router(feedback.router)
+router.include_router(responses.router)
 _ANSWERS = answers_with("application/json", "text/event-stream")
 _PROMPTS = body_rule(4 << 20)
 """Conversations and batches of texts of the longest contexts."""

@@ -24,6 +24,7 @@ from services.inference.engine_thread import Finished, Token
 from services.inference.generation import Generator
 from services.inference.generation_ids import GenerationIds
 from services.inference.http import api, error_responses
+from services.inference.http.responses.store import ResponseStore
 from services.inference.resolution import Base
 from services.inference.tokenizer import Vocabulary
 
@@ -128,6 +129,27 @@ class Sentences:
         return np.tile(np.array([0.6, 0.8, 0.0], np.float32), (len(texts), 1))
 
 
+class Bucket:
+    """Stands for the key-value bucket of stored responses."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.away = False
+
+    async def put(self, key: str, value: bytes) -> None:
+        if self.away:
+            raise ConnectionError("the bus is away")
+        self.values[key] = value
+
+    async def get(self, key: str) -> bytes | None:
+        if self.away:
+            raise ConnectionError("the bus is away")
+        return self.values.get(key)
+
+    async def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
 def surface(
     completion: str | Sequence[int] = "Yes.",
     *,
@@ -192,6 +214,7 @@ def application(
         forwarding=SimpleNamespace(answer=nowhere_else),
         gate=SimpleNamespace(require_open=lambda: None),
         embedder=Sentences(),
+        responses=ResponseStore(Bucket(), b"secret"),  # type: ignore[arg-type]
         projection=generator.projection,
         started=0,
     )

@@ -13,6 +13,7 @@ from services.inference.reasoning import THINK, ThoughtPart, ThoughtReader
 from tests.unit.inference.surface import (
     CHATML,
     HERMES,
+    MODEL,
     byte_tokenizer,
     chat,
     official,
@@ -146,3 +147,33 @@ async def test_a_thought_is_sent_back_and_shown_by_the_template() -> None:
         turns = ("When?", {"role": "assistant", "content": "Noon.", member: THOUGHT}, "Sure?")
         assert (await http.post("/v1/chat/completions", json=chat(*turns))).status_code == 200
         assert f"<think>\n{THOUGHT}\n</think>" in text_of(backend.requests[-1])
+
+
+async def test_a_responses_thought_is_an_item_of_its_own() -> None:
+    http, backend = thinking(ANSWER)
+    client = official(http)
+    answer: Any = await client.responses.create(model=MODEL, input="When?", max_output_tokens=200)
+    assert [item.type for item in answer.output] == ["reasoning", "message"]
+    assert [part.text for part in answer.output[0].content] == [THOUGHT]
+    assert answer.output_text == "At noon."
+    thought_tokens = len(ANSWER) - len("\n\nAt noon.")
+    assert answer.usage.output_tokens_details.reasoning_tokens == pytest.approx(thought_tokens, abs=8)
+    events = [
+        event
+        async for event in await client.responses.create(model=MODEL, input="When?", max_output_tokens=200, stream=True)
+    ]
+    kinds = list(dict.fromkeys(event.type for event in events))
+    assert kinds[2:6] == [
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_text.delta",
+        "response.reasoning_text.done",
+    ]
+    assert "".join(one.delta for one in events if one.type == "response.reasoning_text.delta") == THOUGHT
+    assert [one.item.type for one in events if one.type == "response.output_item.done"] == ["reasoning", "message"]
+    turns: list[Any] = [{"role": "user", "content": "When?"}, *answer.output, {"role": "user", "content": "Sure?"}]
+    await client.responses.create(model=MODEL, input=turns)
+    whole = text_of(backend.requests[-1])
+    await client.responses.create(model=MODEL, input="Sure?", previous_response_id=answer.id)
+    assert text_of(backend.requests[-1]) == whole
+    assert f"<think>\n{THOUGHT}\n</think>" in whole
