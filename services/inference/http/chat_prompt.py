@@ -19,7 +19,8 @@ async def chat_prompt(body: ChatRequest, chosen: Chosen) -> tuple[PromptRequest,
         Unsupported: tools that the model cannot be shown, or whose calls its back end cannot hold it to.
     """
     vocabulary = chosen.hosted.vocabulary
-    calls = await calls_of(body, vocabulary)
+    wanted = body.form()
+    calls = await calls_of(body, vocabulary, wanted)
     if calls and not chosen.hosted.backend.holds_calls:
         raise Unsupported(
             f"base model {chosen.base.name!r} is served by vLLM, which is not asked for calls: describe the functions "
@@ -36,7 +37,7 @@ async def chat_prompt(body: ChatRequest, chosen: Chosen) -> tuple[PromptRequest,
     prompt = prompt_request(body, most, ids, chosen, grammar=grammar, turns=turns)
     written = calls[0] if calls else None
     # What is held to a form from its first character on has no thought before it.
-    free = grammar is None or (written is not None and written.anywhere and not body.must_call)
+    free = wanted is None and (written is None or (written.anywhere and not body.must_call))
     if not free or vocabulary.thoughts is None:
         return prompt, AnswerFormat(written)
     return prompt, AnswerFormat(written, vocabulary.thoughts, begun=vocabulary.ends_thinking(ids))

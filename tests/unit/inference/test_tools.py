@@ -114,7 +114,15 @@ async def test_the_choice_of_tools_sets_the_form_of_the_answer(choice: Any, call
             "tool_choice",
             "requires a call of what tools does not have",
         ),
-        ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "response_format", "send one of them"),
+        ({"tools": [WEATHER], "guided_choice": ["yes"]}, "guided_choice", "send one of them"),
+        (
+            {
+                "tools": [WEATHER],
+                "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}},
+            },
+            "response_format.json_schema.schema",
+            "Unimplemented keys",
+        ),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}]},
             "tools",
@@ -130,6 +138,33 @@ async def test_tools_that_cannot_be_called_are_refused_by_name(given: dict[str, 
     assert error["param"] == param
     assert told in error["message"]
     assert backend.requests == []
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_an_answer_calls_or_has_the_form_that_is_set_beside_the_tools(choice: str) -> None:
+    http, backend = calling('{"n": 1}')
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = await http.post(
+        "/v1/chat/completions", json=chat(tools=[WEATHER], tool_choice=choice, response_format=form)
+    )
+    assert answer.status_code == 200, answer.text
+    grammar = backend.requests[0].grammar
+    assert grammar is not None
+    tokenizer = byte_tokenizer(HERMES)
+
+    def holds(text: str) -> bool:
+        constraint = grammar.begin()
+        try:
+            for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+                constraint.accept(token)
+        except ArithmeticError:
+            return False
+        return True
+
+    assert holds(CALL)
+    assert not holds("Dry")
+    assert holds('{"n": 1}') is (choice == "auto")
 
 
 async def test_a_back_end_that_cannot_hold_calls_refuses_tools_and_takes_a_choice_of_none() -> None:
