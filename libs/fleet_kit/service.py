@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ class Service(Generic[S, P]):
     relay: Relay | None = None
     extra_checks: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     """Readiness checks that the service's parts add: name → a call that raises while not ready."""
+    details: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """What /readyz shows beside them: name → a call that gives it as JSON."""
     _parts: P | None = field(default=None, init=False)
 
     @property
@@ -147,7 +150,12 @@ def create_app(
     untraced: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan, telemetry=untraced)
     app.state.name = name
-    http.install(app, settings, lambda: app.state.writes | app.state.service.extra_checks)
+    http.install(
+        app,
+        settings,
+        lambda: app.state.writes | app.state.service.extra_checks,
+        lambda: {name: shown() for name, shown in app.state.service.details.items()},
+    )
     app.include_router(api)
     return app
 
@@ -192,6 +200,9 @@ async def _start(
             stack.callback(asyncio.create_task(watch_room(jetstream)).cancel)
             if parts is not None:
                 await service.open_parts(stack, parts(service))
+            # Libraries and parts stay as long as the process: a full collection that reads them all, too, stops
+            # everything for 0.4 s in a service that imports torch.
+            gc.freeze()
             if service.pool is None:
                 await asyncio.Event().wait()
                 return

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from services.inference.answer_reader import PLAIN, AnswerFormat
@@ -90,8 +91,12 @@ class _Envelope:
         }
 
     def _provenance(self) -> dict[str, object]:
-        named = {} if self.compared else self.provenance.model_dump()
-        return named | ({"comparison_id": self.comparison_id} if self.comparison_id else {})
+        return self._named_provenance | ({"comparison_id": self.comparison_id} if self.comparison_id else {})
+
+    @cached_property
+    def _named_provenance(self) -> dict[str, object]:
+        """Every chunk has it: it is written once."""
+        return {} if self.compared else self.provenance.model_dump()
 
     def _named(self, index: int) -> dict[str, object]:
         """What a choice has of its own, where there are several."""
