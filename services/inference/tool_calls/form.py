@@ -61,6 +61,6 @@ def form_of(
     lines += ["TEXT: /(.|\\n)*/", f"call: {' | '.join(f'call_{number}' for number in range(len(functions)))}"]
     for number, one in enumerate(functions):
         named = json.dumps(f'{{"name": "{one.name}{written.middle}')
-        schema = json.dumps({**one.parameters, "x-guidance": JSON_STYLE})
-        lines += [f'call_{number}: {named} arguments_{number} "}}"', f"arguments_{number}: %json {schema}"]
+        arguments = json.dumps({**one.parameters, "x-guidance": JSON_STYLE})
+        lines += [f'call_{number}: {named} arguments_{number} "}}"', f"arguments_{number}: %json {arguments}"]
     return Form("lark", "\n".join(lines) + "\n")
