@@ -10,7 +10,7 @@ import asyncpg
 import numpy as np
 import structlog
 
-from fleet_kit.db import Connection, Pool
+from fleet_kit.db import Connection, Pool, keeps_session
 from services.router import store
 from services.router.calibration import Calibration, Level, Threshold
 from services.router.decision import Candidate
@@ -203,6 +203,7 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
     def lost(_connection: object) -> None:
         wake.set()
 
+    keeps_session(connection)
     # Listening comes first: what is committed while everything is read is read again.
     for channel in changed:
         await connection.add_listener(channel, notify)
