@@ -2,9 +2,11 @@
 
 Adapters are made from real trainings of the demonstration's base model, uploaded to a fleet of their own, served,
 judged on held-out questions and decided on under the default policy: 42 bad ones and 20 good ones, with --quick one of
-each kind.
+each kind. With --state FOLDER the fleet and its decisions stay there, and the next run goes on from them; --seconds N
+begins no adapter after N seconds.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -20,7 +22,8 @@ import httpx
 import numpy as np
 
 from benchmarks import gate_world as world
-from benchmarks.report import Row, emit, options
+from benchmarks.gate_decisions import Decision, Decisions
+from benchmarks.report import Row, emit
 from benchmarks.training_proof import train
 from fleet_cli.stack import Fleet, prepare_base_model
 from fleet_cli.stack.home import Home, default_home
@@ -106,7 +109,13 @@ class Candidate:
 
 
 def candidates(workshop: Workshop, *, each: int, good: int) -> Iterator[Candidate]:
-    bad = {
+    """All of them, the kinds in turn: a run that is cut short has seen some of every kind."""
+    for number in range(max(each, good)):
+        yield from _of_each_kind(workshop, number, bad=number < each, good=number < good)
+
+
+def _of_each_kind(workshop: Workshop, number: int, *, bad: bool, good: bool) -> Iterator[Candidate]:
+    makers = {
         "noise": workshop.noisy,
         "half trained": workshop.half_trained,
         "another domain": workshop.of_another_domain,
@@ -114,12 +123,11 @@ def candidates(workshop: Workshop, *, each: int, good: int) -> Iterator[Candidat
         "overfit": workshop.overfit,
         "merged away": workshop.merged_away,
     }
-    for seed in range(good):
-        yield Candidate("good", seed, True, partial(workshop.learnt, seed))
-    for kind, make in bad.items():
-        for number in range(each):
+    if good:
+        yield Candidate("good", number, True, partial(workshop.learnt, number))
+    if bad:
+        for kind, make in makers.items():
             yield Candidate(kind, number, False, partial(make, number))
-    for number in range(each):
         yield Candidate("leaked golden", number, False, None)
 
 
@@ -141,6 +149,8 @@ class Gate:
         (await self._client.post(f"{evaluator}/{golden}/samples", content=lines)).raise_for_status()
         if candidate.make is None:
             return await self._train(candidate, golden)
+        if present := await self._uploaded(candidate.domain):
+            return await self._decision(present)
         folder = self._work / candidate.domain
         to_peft(await asyncio.to_thread(candidate.make), folder)
         files = [("files", (path.name, path.read_bytes())) for path in sorted(folder.iterdir())]
@@ -149,10 +159,29 @@ class Gate:
         sent.raise_for_status()
         return await self._decision(sent.json()["adapter_id"])
 
+    async def _uploaded(self, domain: str) -> str | None:
+        """The domain's adapter, where an earlier run ended before its decision."""
+        listed = await self._client.get(self._url("registry", "/v1/adapters"), params={"domain": domain})
+        listed.raise_for_status()
+        return next((str(one["adapter_id"]) for one in listed.json()["adapters"]), None)
+
     async def _train(self, candidate: Candidate, golden: str) -> str:
         """Give the golden questions with their answers to the trainer, as a careless upstream would."""
-        upstream = await self._fleet.connect_nats("upstream")
         job = f"{candidate.domain}-job"
+        if (await self._client.get(self._url("trainer", f"/v1/jobs/{job}"))).status_code == 404:
+            await self._request_training(candidate, golden, job)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            state = await self._client.get(self._url("trainer", f"/v1/jobs/{job}"))
+            if state.status_code == 200 and state.json()["state"] in {"failed", "cancelled"}:
+                return "not trained"
+            if state.status_code == 200 and state.json()["state"] == "succeeded":
+                return await self._decision(f"{candidate.domain}-lora-v1.0.0")
+            await asyncio.sleep(1)
+        raise TimeoutError(f"{job} did not end within {PATIENCE:g} s")
+
+    async def _request_training(self, candidate: Candidate, golden: str, job: str) -> None:
+        upstream = await self._fleet.connect_nats("upstream")
         request = v1.TrainingRequested(
             domain=candidate.domain,
             job_id=job,
@@ -173,15 +202,6 @@ class Gate:
                     await asyncio.sleep(5)  # the samples are there before the request names them
         finally:
             await upstream.close()
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            state = await self._client.get(self._url("trainer", f"/v1/jobs/{job}"))
-            if state.status_code == 200 and state.json()["state"] in {"failed", "cancelled"}:
-                return "not trained"
-            if state.status_code == 200 and state.json()["state"] == "succeeded":
-                return await self._decision(f"{candidate.domain}-lora-v1.0.0")
-            await asyncio.sleep(1)
-        raise TimeoutError(f"{job} did not end within {PATIENCE:g} s")
 
     async def _decision(self, adapter_id: str) -> str:
         deadline = time.monotonic() + PATIENCE
@@ -199,44 +219,76 @@ class Gate:
         return f"{self._fleet.info.services[service].url}{path}"
 
 
-async def run(fleet: Fleet, work: Path, *, each: int, good: int) -> list[Row]:
+async def run(fleet: Fleet, work: Path, decisions: Decisions, *, each: int, good: int, seconds: float) -> list[Row]:
     """One row for the good ones, one for the bad, and one for each kind of these."""
     workshop = Workshop(prepare_base_model(Home(default_home()).models).path, work)
-    approved: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
     headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
+    end = time.monotonic() + seconds
     async with httpx.AsyncClient(headers=headers, timeout=120) as client:
         gate = Gate(fleet, client, work)
         for candidate in candidates(workshop, each=each, good=good):
-            decision = await gate.decide(candidate)
-            seen[candidate.kind] += 1
-            approved[candidate.kind] += decision == "approved"
-            print(f"{candidate.domain}: {decision}", flush=True)
+            if candidate.domain in decisions or time.monotonic() > end:
+                continue
+            began = time.monotonic()
+            outcome = await gate.decide(candidate)
+            took = round(time.monotonic() - began, 1)
+            decisions.add(Decision(candidate.domain, candidate.kind, candidate.good, outcome, took))
+            print(f"{candidate.domain}: {outcome} after {took:g} s", flush=True)
+    return rows(decisions, all_good=good, all_bad=each * 7)
+
+
+def rows(decisions: Decisions, *, all_good: int, all_bad: int) -> list[Row]:
+    """`met` is None while fewer are decided on than there are, unless a bad one came through."""
+    approved, seen = Counter[str](), Counter[str]()
+    for one in decisions:
+        seen[one.kind] += 1
+        approved[one.kind] += one.outcome == "approved"
     bad = [kind for kind in seen if kind != "good"]
-    let_through, all_bad = sum(approved[kind] for kind in bad), sum(seen[kind] for kind in bad)
-    rows = [
-        Row("bad adapters approved", "of all", let_through, ask="0", met=let_through == 0, n=all_bad),
+    let_through, bad_seen = sum(approved[kind] for kind in bad), sum(seen[kind] for kind in bad)
+    all_seen = bad_seen == all_bad and seen["good"] == all_good
+    enough = approved["good"] >= 0.9 * all_good
+    note = "" if all_seen else f"{seen['good']} of {all_good} good and {bad_seen} of {all_bad} bad ones so far"
+    return [
+        Row(
+            "bad adapters approved",
+            "of all",
+            let_through,
+            ask="0",
+            met=let_through == 0 if all_seen or let_through else None,
+            n=bad_seen,
+            note=note,
+        ),
         Row(
             "good adapters approved",
             "of all",
             approved["good"],
             ask="≥ 90 %",
-            met=approved["good"] >= 0.9 * good,
-            n=good,
+            met=enough if all_seen else None,
+            n=seen["good"],
+            note=note,
         ),
+        *(Row(f"bad adapters approved: {kind}", "of all", approved[kind], n=seen[kind]) for kind in bad),
     ]
-    return rows + [Row(f"bad adapters approved: {kind}", "of all", approved[kind], n=seen[kind]) for kind in bad]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Fails where a bad adapter came through or too few good ones did."""
-    chosen = options(__doc__ or "", arguments)
-    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder) / "home") as fleet:
-        fleet.start()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one of each kind")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
+    parser.add_argument("--state", type=Path, metavar="FOLDER", help="keep the fleet and its decisions here, and go on")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no adapter is begun after these")
+    chosen = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as passing:
+        state = chosen.state or Path(passing)
+        state.mkdir(parents=True, exist_ok=True)
+        decisions = Decisions(state / "decisions.jsonl")
         each, good = (1, 1) if chosen.quick else (6, 20)
-        rows = asyncio.run(run(fleet, Path(folder) / "work", each=each, good=good))
-    emit(rows, chosen.json)
-    return 0 if all(row.met for row in rows if row.met is not None) else 1
+        with tempfile.TemporaryDirectory() as work, Fleet(state / "home") as fleet:
+            fleet.start()
+            result = asyncio.run(run(fleet, Path(work), decisions, each=each, good=good, seconds=chosen.seconds))
+    emit(result, chosen.json)
+    return 0 if all(row.met for row in result if row.met is not None) else 1
 
 
 if __name__ == "__main__":

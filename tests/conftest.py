@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -104,6 +105,13 @@ class RunningService:
 
 
 RunService = Callable[..., AbstractAsyncContextManager[RunningService]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_imported_is_never_collected() -> None:
+    """A full collection reads a million objects of torch and transformers: half a second and more, every time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -215,7 +215,7 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.AdapterReleased,
         "lorafleet.v1.adapter.released",
         ("registry",),
-        (Consumer("trainer"),),
+        (Consumer("trainer"), Consumer("evaluator")),
         followed_by=("inference",),
     ),
     Row(v1.AdapterHeld, "lorafleet.v1.adapter.held", ("registry",)),

@@ -145,13 +145,15 @@ class ExportKind(ClosedSet):
 
 
 class RetrainingTrigger(ClosedSet):
-    """What a retraining rule reacted to; empty for a person's or another system's request."""
+    """What a retraining rule reacted to, or a policy that follows the base model; empty for a person's or another system's
+    request."""
 
     NEW_SAMPLES = "new_samples"
     RATING_TREND = "rating_trend"
     DRIFT = "drift"
     SCHEDULE = "schedule"
     NEW_BASE_MODEL = "new_base_model"
+    ERASURE = "erasure"
 
 
 DOMAIN_NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
@@ -1151,9 +1153,13 @@ class TrainingRequested(Event):
     """Further forms of the finished adapter: gguf (its own numbers, for llama.cpp), gguf-q8_0, gguf-q6_k and gguf-q4_k_m
  (rounded to llama.cpp's levels), int8 and int4 (Arrow)."""
     reason: Annotated[str, Field(max_length=2000)] = ""
-    """Why it is trained, where a retraining rule of the domain asks for it; shown with the job and the adapter."""
-    triggers: Annotated[tuple[RetrainingTrigger, ...], Field(max_length=5)] = ()
-    """What a retraining rule reacted to; empty for a person's or another system's request."""
+    """Why it is trained, where a retraining rule of the domain or a migration asks for it; shown with the job and the
+ adapter."""
+    triggers: Annotated[tuple[RetrainingTrigger, ...], Field(max_length=6)] = ()
+    """What a retraining rule reacted to, or a policy that follows the base model; empty for a person's or another system's
+ request."""
+    distil_from: str = ""
+    """Adapter whose answers take the place of those of the data set that `dataset_id` names. It has to be served."""
 
 
 class TrainingQueued(Event):

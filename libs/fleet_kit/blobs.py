@@ -108,6 +108,15 @@ class Blobs:
         await asyncio.to_thread(self._named, call, self._bucket, key)
         return to
 
+    async def read_named(self, name: str) -> bytes | None:
+        """The object `<service>/<name>`, which is not named by its digest; None where there is none."""
+        return await asyncio.to_thread(self._read_named, name)
+
+    async def write_named(self, name: str, content: bytes) -> None:
+        """Write the object `<service>/<name>`, over one that is there."""
+        key = f"{self._service}/{name}"
+        await asyncio.to_thread(self._client.put_object, self._bucket, key, io.BytesIO(content), len(content))
+
     async def probe(self) -> None:
         """Write a small object, always the same one; raises what the client raises."""
         key = f"{self._service}/ready"
@@ -133,6 +142,17 @@ class Blobs:
             return False
         self._client.remove_object(self._bucket, found.key)
         return True
+
+    def _read_named(self, name: str) -> bytes | None:
+        try:
+            response = self._named(self._client.get_object, self._bucket, f"{self._service}/{name}")
+        except BlobMissing:
+            return None
+        try:
+            return response.read()
+        finally:
+            response.close()
+            response.release_conn()
 
     def _put(self, kind: str, data: bytes | Path, content_type: str) -> Blob:
         digest = _digest(data)

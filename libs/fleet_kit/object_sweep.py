@@ -2,11 +2,12 @@
 
 Every put renews an object's time, and a service commits its reference within minutes of the put; so an object younger
 than the grace time is never deleted, with or without references. Marks are read again before each batch of deletions,
-and an object that was written anew since it was listed stays.
+and an object that was written anew since it was listed stays. How many go at once is bounded: more than usual are
+deleted only where somebody names the number.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ import structlog
 
 from fleet_kit.blobs import Blobs, FoundObject
 
-__all__ = ["Marks", "SweptKind", "sweep"]
+__all__ = ["Bound", "Marks", "SweepRefused", "SweptKind", "sweep"]
 
 log = structlog.get_logger()
 
@@ -22,6 +23,12 @@ Marks = Callable[[], Awaitable[Collection[str]]]
 """Reads the URIs of all objects that something refers to."""
 BATCH = 200
 """Deletions between two readings of the marks."""
+FEW = 100
+"""So many objects may always go."""
+
+
+class SweepRefused(Exception):
+    """Nothing was deleted; the message tells why, and what permits it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,27 @@ class SweptKind:
     deleted_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Bound:
+    """How much one sweep may delete: `FEW` objects, that share of all, or as many as somebody has confirmed."""
+
+    share: float
+    confirmed: int = 0
+
+    def refusal(self, kinds: Sequence[SweptKind]) -> str:
+        """Why what was found is too much to delete; empty where it is not."""
+        doomed = sum(one.unreferenced for one in kinds)
+        objects = sum(one.objects for one in kinds)
+        if doomed <= max(FEW, self.share * objects, self.confirmed):
+            return ""
+        return (
+            f"{doomed} of {objects} objects would be deleted, more than {FEW} and {self.share:.0%} of them: "
+            f"lorafleet gc --apply --at-most {doomed} permits it (at_most over HTTP)"
+        )
+
+
 async def sweep(
-    blobs: Blobs, kinds: Collection[str], marks: Marks, *, grace: timedelta, apply: bool
+    blobs: Blobs, kinds: Collection[str], marks: Marks, *, grace: timedelta, apply: bool, bound: Bound | None = None
 ) -> list[SweptKind]:
     """Count a service's objects by kind, and delete those that nothing refers to.
 
@@ -51,23 +77,31 @@ async def sweep(
         marks: reads what is referred to.
         grace: younger objects stay.
         apply: False deletes nothing.
+        bound: how much may go; None: as much as there is.
 
     Raises:
+        SweepRefused: more would go than the bound permits.
         what the object store and the marks raise; what was deleted until then is deleted.
     """
-    swept = []
-    for kind in sorted(kinds):
-        held = await marks()
-        count, candidates = SweptKind(kind), list[FoundObject]()
-        async for page in blobs.pages(kind):
-            for one in page:
-                count = _counted(count, one, held=blobs.uri(one.key) in held, oldest_young=datetime.now(UTC) - grace)
-                if blobs.uri(one.key) not in held and one.modified <= datetime.now(UTC) - grace:
-                    candidates.append(one)
-        if apply:
-            count = await _delete(blobs, candidates, marks, count)
-        swept.append(count)
-    return swept
+    found = [await _found(blobs, kind, marks, grace) for kind in sorted(kinds)]
+    swept = [count for count, _ in found]
+    if not apply:
+        return swept
+    if bound is not None and (refusal := bound.refusal(swept)):
+        raise SweepRefused(refusal)
+    return [await _delete(blobs, candidates, marks, count) for count, candidates in found]
+
+
+async def _found(blobs: Blobs, kind: str, marks: Marks, grace: timedelta) -> tuple[SweptKind, list[FoundObject]]:
+    """The objects of a kind, counted, and those of them that may be deleted."""
+    held, count, candidates = await marks(), SweptKind(kind), list[FoundObject]()
+    async for page in blobs.pages(kind):
+        for one in page:
+            oldest_young, is_held = datetime.now(UTC) - grace, blobs.uri(one.key) in held
+            count = _counted(count, one, held=is_held, oldest_young=oldest_young)
+            if not is_held and one.modified <= oldest_young:
+                candidates.append(one)
+    return count, candidates
 
 
 def _counted(count: SweptKind, one: FoundObject, *, held: bool, oldest_young: datetime) -> SweptKind:

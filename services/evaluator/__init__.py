@@ -1,5 +1,5 @@
 """Evaluator: owns golden data sets and evaluations.
 
 Publishes EvaluationRequested, GoldenDatasetPublished, EvaluationScored, EvaluationFailed, RegressionDetected.
-Consumes AdapterRegistered, EvaluationRequested, AdapterActivated.
+Consumes AdapterRegistered, EvaluationRequested, AdapterActivated, AdapterReleased.
 """

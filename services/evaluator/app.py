@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
 
+from fleet_kit import tasks
+from fleet_kit.object_owner import keep_owning
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
 from services.evaluator.answer_metrics.metrics import AnswerMetrics
 from services.evaluator.code_tests.code_tests import CodeTests
+from services.evaluator.garbage import KINDS, collect_now_and_then
 from services.evaluator.golden.publication import publish_missed
 from services.evaluator.handlers import handlers
 from services.evaluator.judging.judges import Judges
@@ -42,8 +46,14 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
     )
     tests = CodeTests(settings.code, unavailable)
     judges = Judges(settings, service.http, models_for, tests)
-    async with sweeping(service.transaction, service.blobs, timedelta(days=settings.judge_keep_days)):
-        yield Parts(models_for, judges, metrics, tests)
+    kept = timedelta(days=settings.judge_keep_days)
+    owning = asyncio.create_task(keep_owning(service.db, service.blobs, KINDS))
+    collecting = asyncio.create_task(collect_now_and_then(service))
+    try:
+        async with sweeping(service.transaction, service.blobs, kept):
+            yield Parts(models_for, judges, metrics, tests)
+    finally:
+        await tasks.end(owning, collecting)
 
 
 def build(settings: EvaluatorSettings | None = None) -> FastAPI:

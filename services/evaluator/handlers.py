@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from fleet_events.v1 import Adapter, AdapterActivated, AdapterRegistered, EvaluationRequested
+from fleet_events.v1 import Adapter, AdapterActivated, AdapterRegistered, AdapterReleased, EvaluationRequested
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from services.evaluator import store
+from services.evaluator import retention_store, store
 from services.evaluator.open_evaluation import open_requested
 from services.evaluator.parts import EvaluatorService
 from services.evaluator.run import evaluate, fail
@@ -70,6 +70,12 @@ async def judge_requested(event: EvaluationRequested, work: LeasedTask, service:
             settings=service.settings,
         )
     await evaluate(evaluation_id, work, service)
+
+
+@handlers.on(AdapterReleased)
+async def let_go(event: AdapterReleased, tx: Transaction, service: EvaluatorService) -> None:  # noqa: ARG001
+    """Keep that what was judged of the version may be let go; a collection does so where its domain's rule has it."""
+    await retention_store.add_released(tx.connection, event.adapter_id)
 
 
 @handlers.on(AdapterActivated)

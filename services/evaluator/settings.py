@@ -3,7 +3,7 @@
 import re
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet_kit.settings import ServiceSettings
 from services.evaluator.answer_metrics.command import CommandSettings
@@ -17,6 +17,15 @@ REFERENCE = "reference"
 MOST_MEMBERS = 9
 """Of a panel."""
 NAME = r"[a-z0-9][a-z0-9-]{0,39}"
+
+
+class EvaluationRules(BaseModel):
+    """How long answers, exchanges with judges and reports of evaluations are kept once the registry has released their
+    version; None is for good."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    released_days: float | None = Field(default=None, ge=0)
 
 
 class EvaluatorSettings(ServiceSettings):
@@ -65,6 +74,14 @@ class EvaluatorSettings(ServiceSettings):
     """Golden data set id → judge; comes before the domain's."""
     judge_keep_days: float = Field(default=400.0, gt=0)
     """How long requests to judges and their raw answers are kept."""
+    evaluation_retention: dict[str, EvaluationRules] = Field(default_factory=dict)
+    """Domain → how long texts of evaluations are kept, as a JSON object; "*" is for domains that are not named."""
+    gc_grace_hours: float = Field(default=24.0, gt=0)
+    """Age below which no object is collected."""
+    gc_every_hours: float = Field(default=0.0, ge=0)
+    """Time between two collections that nobody asked for; 0: only `lorafleet gc --apply` collects."""
+    gc_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of the service's objects beyond which a collection deletes nothing until somebody confirms the number."""
 
     @model_validator(mode="after")
     def _knows_its_judges(self) -> Self:
@@ -88,6 +105,10 @@ class EvaluatorSettings(ServiceSettings):
             if name not in known:
                 raise ValueError(f"{field}: {name!r} is no judge; one of {', '.join(sorted(known))}")
         return self
+
+    def evaluation_rules(self, domain: str) -> EvaluationRules:
+        """A domain's rules, else those of "*", else the default."""
+        return self.evaluation_retention.get(domain) or self.evaluation_retention.get("*") or EvaluationRules()
 
     def judge_for(self, domain: str, dataset_id: str) -> str:
         """Name of who judges with this golden data set in this domain."""

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 
 import httpx
@@ -30,6 +31,7 @@ from services.inference.projection import Projection
 from services.inference.publisher import Publisher
 from services.inference.recording.rated import HeldForFeedback
 from services.inference.recording.recorder import Recorder
+from services.inference.recording.texts import keep_sweeping
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.forwarding import LIMITS, TIMEOUT, Forwarding
 from services.inference.shadows import Shadows
@@ -109,6 +111,9 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
         asyncio.create_task(_forever("publisher", publisher.run())),
         asyncio.create_task(_forever("recorder", recorder.run())),
+        asyncio.create_task(
+            _forever("answer texts", keep_sweeping(service.blobs, timedelta(days=settings.answer_texts_days)))
+        ),
         asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
         asyncio.create_task(
             _forever("position", announce_position(service.jetstream, settings.replica, lambda: projection.position))

@@ -99,6 +99,8 @@ class InferenceSettings(AdapterSettings):
     """Of answers that wait in this process for feedback, where a policy records what is rated; the oldest leave."""
     unrated_seconds: float = Field(default=86_400.0, gt=0)
     """How long each of them waits."""
+    answer_texts_days: float = Field(default=7.0, ge=2)
+    """How long texts of recorded answers over 256 KiB stay in the object store; their messages are kept for 2 days."""
 
     @field_validator("further_base_models")
     @classmethod

@@ -155,15 +155,20 @@ class AdapterDetails(AdapterView):
     feedback: FeedbackView
     replicas: list[ReplicaView]
     own_metrics: dict[str, OwnMetricView] = Field(description="What users measured themselves")
+    learned_from_erased: tuple[str, ...] = Field(
+        default=(), description="Erasures that deleted records it learned from; see the trainer's /v1/erasures"
+    )
 
     @classmethod
     def with_service(
         cls,
         adapter: Adapter,
+        *,
         usage: Usage,
         feedback: Feedback,
         replicas: Sequence[Replica],
         own_metrics: Mapping[str, OwnMetric],
+        learned_from_erased: Sequence[str],
     ) -> Self:
         submission = adapter.submission
         return cls(
@@ -182,6 +187,7 @@ class AdapterDetails(AdapterView):
             feedback=FeedbackView.model_validate(feedback),
             replicas=[ReplicaView.model_validate(replica) for replica in replicas],
             own_metrics={name: OwnMetricView.model_validate(one) for name, one in own_metrics.items()},
+            learned_from_erased=tuple(learned_from_erased),
         )
 
 

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from fleet_kit import tasks
+from fleet_kit.object_owner import keep_owning
 from fleet_kit.service import create_app, serve
 from services.registry import api
 from services.registry.answer_retention import forget_old
 from services.registry.base_models import BaseModels
-from services.registry.garbage import collect_now_and_then
+from services.registry.garbage import KINDS, collect_now_and_then
 from services.registry.handlers import handlers
 from services.registry.imports.guard import Hosts
 from services.registry.imports.hub import Hub
@@ -34,6 +35,7 @@ async def parts(service: RegistryService) -> AsyncIterator[Parts]:
     background = [asyncio.create_task(work) for work in (models.read_all(), forget_old(service), watch(service))]
     background.append(asyncio.create_task(follow_base_models(service)))
     background.append(asyncio.create_task(collect_now_and_then(service)))
+    background.append(asyncio.create_task(keep_owning(service.db, service.blobs, KINDS)))
     service.extra_checks["base_models"] = models.ready
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     try:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from pydantic import Field
 
+from fleet_kit.collection import collect_objects, require_owned
 from fleet_kit.faults import describe
-from fleet_kit.object_sweep import SweptKind, sweep
+from fleet_kit.object_sweep import Bound, SweptKind
 from services.registry import repository
 from services.registry.keeping import Releasable, releasable, release
 from services.registry.parts import RegistryService
@@ -41,13 +42,19 @@ class Garbage(View):
     grace_hours: float = Field(description="Younger objects, and those of versions released since, stay")
     released: list[ReleasedVersion] = Field(description="Versions whose files are let go by this collection")
     kinds: list[SweptKind]
+    refused: str = Field(default="", description="Why nothing would be deleted if it were applied")
 
 
-async def collect(service: RegistryService, *, apply: bool) -> Garbage:
+async def collect(service: RegistryService, *, apply: bool, at_most: int = 0) -> Garbage:
     """Release what the rules let go, then sweep; nothing is changed unless `apply`.
 
     The files of what is released now go with the first collection after the grace time.
+
+    Raises:
+        SweepRefused: the objects are another database's, or more than `at_most` and than is usual would go.
     """
+    if apply:
+        await require_owned(service.name, service.db, service.blobs, KINDS)
     grace = timedelta(hours=service.settings.gc_grace_hours)
     released = [
         ReleasedVersion(adapter_id=one.adapter_id, domain=domain, reason=one.reason)
@@ -59,8 +66,23 @@ async def collect(service: RegistryService, *, apply: bool) -> Garbage:
         async with service.db.acquire(timeout=5) as connection:
             return await store.marked_objects(connection, grace)
 
-    kinds = await sweep(service.blobs, KINDS, marks, grace=grace, apply=apply)
-    return Garbage(applied=apply, grace_hours=service.settings.gc_grace_hours, released=released, kinds=kinds)
+    kinds, refused = await collect_objects(
+        service.name,
+        service.db,
+        service.blobs,
+        KINDS,
+        marks,
+        grace=grace,
+        apply=apply,
+        bound=Bound(service.settings.gc_share, at_most),
+    )
+    return Garbage(
+        applied=apply,
+        grace_hours=service.settings.gc_grace_hours,
+        released=released,
+        kinds=kinds,
+        refused=refused,
+    )
 
 
 async def collect_now_and_then(service: RegistryService) -> None:

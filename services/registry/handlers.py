@@ -19,7 +19,7 @@ from services.registry.rollout import counting
 from services.registry.scored import evaluation_of
 from services.registry.store import answers, forgotten, migrations, preferences, usage, versions
 from services.registry.store.answers import AnsweredWith
-from services.registry.transition import Act, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
+from services.registry.transition import Act, AuditEntry, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.updating.recommend import recommend_update
 from services.registry.version import InvalidVersion
 
@@ -167,19 +167,25 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
 
 @handlers.on(v1.SubjectForgotten)
 async def forget_subject(event: v1.SubjectForgotten, tx: Transaction, _service: RegistryService) -> None:
-    """Delete what is kept of a person's answers, and reject the versions that learned from them where that is asked."""
+    """Delete what is kept of a person's answers; mark the versions that learned from the person's records, and reject
+    them where that is requested."""
     await forgotten.lock_forgotten(tx.connection)
     await forgotten.forget(tx.connection, event.erasure_id, event.generation_ids)
     deleted = await forgotten.delete_feedback(tx.connection, event.generation_ids)
     deleted += await forgotten.delete_preferences(tx.connection, event.generation_ids)
     deleted += await forgotten.delete_answers(tx.connection, event.generation_ids)
-    for adapter_id in event.adapter_ids if event.retire else ():
+    for adapter_id in event.adapter_ids:
         adapter = await versions.find_adapter(tx.connection, adapter_id)
         if adapter is None or event.domain not in (adapter.submission.domain, "*"):
             continue
         family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
-        reason = f"erasure {event.erasure_id}: it learned from records that are erased"
-        await repository.save(tx, family, domain.reject(family, adapter_id, Act(event.by, _now(), reason)))
+        act = Act(event.by, _now(), f"erasure {event.erasure_id}: it learned from records that are erased")
+        if await forgotten.mark_learned(tx.connection, adapter_id, event.erasure_id):
+            after: dict[str, object] = {"erasure_id": event.erasure_id}
+            entry = AuditEntry(adapter_id, "learned_from_erased", act, {}, after, family.revision)
+            await versions.add_audit(tx.connection, adapter.submission.domain, entry)
+        if event.retire:
+            await repository.save(tx, family, domain.reject(family, adapter_id, act))
     erased = v1.SubjectErased(erasure_id=event.erasure_id, service="registry", deleted=deleted, part=event.part)
     await tx.emit(erased, entity=event.erasure_id)
 

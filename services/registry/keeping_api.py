@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter
 
-from fleet_kit.auth import Caller, require
+from fleet_kit.auth import Caller
+from fleet_kit.collection import Adoption, Collection, FleetAdmin, refusals_as_problems
 from fleet_kit.errors import Problem
+from fleet_kit.object_owner import adopt
 from services.registry import repository
 from services.registry.access import Writer, visible
 from services.registry.adapter_view import AdapterDetails
@@ -22,20 +22,18 @@ from services.registry.transition import Act, NotAllowed
 
 router = APIRouter()
 
-FleetAdmin = Annotated[Caller, Depends(require("fleet:admin"))]
-
-
-class Collection(BaseModel):
-    """How to collect garbage."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    apply: bool = Field(default=False, description="False lists what would go and changes nothing")
-
 
 @router.post("/gc", summary="List, or delete, what retention rules let go and what nothing refers to")
 async def collect_garbage(body: Collection, _caller: FleetAdmin, service: ThisService) -> Garbage:
-    return await collect(service, apply=body.apply)
+    with refusals_as_problems():
+        return await collect(service, apply=body.apply, at_most=body.at_most)
+
+
+@router.post("/gc/adoption", summary="Make the registry's objects this database's own")
+async def adopt_objects(_caller: FleetAdmin, service: ThisService) -> Adoption:
+    """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
+    marker = await adopt(service.db, service.blobs)
+    return Adoption(database_id=marker.database_id, generation=marker.generation)
 
 
 @router.post("/adapters/{adapter_id}/hold", summary="Keep a version's files against the retention rules")

@@ -38,7 +38,7 @@ CRITERIA = ("accuracy", "relevance", "style", "completeness", "coherence")
 """The judged criteria (LA-3.1)."""
 
 
-MIGRATION_STRATEGIES = ("convert", "retrain")
+MIGRATION_STRATEGIES = ("convert", "retrain", "distil")
 """How a version can be carried over to another base model (AS-9.1)."""
 ANY = "*"
 """Stands for every version or base model in a rule."""

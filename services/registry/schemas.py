@@ -86,7 +86,7 @@ class MigrationRuleBody(BaseModel):
 
     old: Text = Field(min_length=1, max_length=200, description="Adapter id, base model, revision of it, or *")
     new: Text = Field(min_length=1, max_length=200, description="Base model, revision of it, or *")
-    strategy: Literal["convert", "retrain"]
+    strategy: Literal["convert", "retrain", "distil"]
 
 
 class PolicyBody(BaseModel):

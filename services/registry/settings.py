@@ -51,6 +51,8 @@ class RegistrySettings(ServiceSettings):
     """Age below which no object is collected, and time that the files of a released version stay."""
     gc_every_hours: float = Field(default=0.0, ge=0)
     """Time between two collections that nobody asked for; 0: only `lorafleet gc --apply` collects."""
+    gc_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of the service's objects beyond which a collection deletes nothing until somebody confirms the number."""
     rollout_look_seconds: float = Field(default=30.0, gt=0)
     """Between two looks at rollouts whose step may end by time alone; answers are looked at as they come."""
     follow_seconds: float = Field(default=60, gt=0)

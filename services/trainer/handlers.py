@@ -31,6 +31,7 @@ from services.trainer.datasets.store import samples as store
 from services.trainer.jobs import store as jobs_store
 from services.trainer.jobs.acceptance import accept, reject
 from services.trainer.parts import TrainerService
+from services.trainer.retraining import following
 from services.trainer.retraining.store import evidence
 from services.trainer.runs import garbage_store
 from services.trainer.runs.erasure.late import admitted
@@ -69,7 +70,12 @@ async def accept_job(event: TrainingRequested, tx: Transaction, service: Trainer
     """Queue a valid job; fail another with everything that is wrong with it."""
     if tx.cause is None:
         raise LookupError("a training request came without its envelope")
-    await accept(event, tx.cause, tx, service)
+    other = await following.trained_by(event, tx, service)
+    refused = (
+        f"no second training: job {other} of the domain's retraining rules follows this base model" if other else ""
+    )
+    if await accept(event, tx.cause, tx, service, refused=refused):
+        await following.answer(event, tx, service)
 
 
 def _job_ticket(event: TrainingQueued, envelope: Envelope) -> str:  # noqa: ARG001

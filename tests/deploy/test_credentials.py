@@ -16,7 +16,7 @@ import pytest
 
 from fleet_cli.stack.credentials import Credentials
 from fleet_cli.stack.home import Home
-from fleet_cli.stack.objects import BUCKET, READS
+from fleet_cli.stack.objects import BUCKET, DELETES, READS
 from fleet_cli.stack.ports import choose
 from fleet_cli.stack.schemas import STORING
 from fleet_events.topology import SERVICES, STREAM
@@ -61,11 +61,14 @@ def test_the_policies_of_the_bucket_are_those_of_the_local_stack(service: str, t
     policy = json.loads(tools.root.joinpath(*FILES, "s3", f"{service}.json").read_text())
     allowed = {statement["Sid"]: set(statement["Resource"]) for statement in policy["Statement"]}
     bucket = f"arn:aws:s3:::{BUCKET}"
+    deletes = {f"{bucket}/{prefix}/*" for prefix in DELETES.get(service, ())}
     assert allowed == {
         "NamesOnly": {bucket},
         "Read": {f"{bucket}/{prefix}/*" for prefix in (service, *READS[service])},
         "WriteOwn": {f"{bucket}/{service}/*"},
-    }
+    } | ({"DeleteAnswers": deletes} if deletes else {})
+    actions = {action for one in policy["Statement"] if one["Sid"] == "DeleteAnswers" for action in one["Action"]}
+    assert actions <= {"s3:DeleteObject"}
     assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
 
 

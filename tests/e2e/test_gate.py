@@ -4,7 +4,7 @@ import pytest
 
 from fleet_events import v1
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1500)]
 
 LEARNT = v1.Hyperparameters(rank=16, max_steps=90, batch_size=8, learning_rate=2e-3, seed=7)
 HALF_LEARNT = LEARNT.model_copy(update={"max_steps": 6})
@@ -23,7 +23,6 @@ async def test_an_adapter_that_learnt_its_facts_passes_the_default_gate_and_serv
         assert judged["ci_low"] >= 85
 
 
-@pytest.mark.heavy
 @pytest.mark.requirement("LA-5.1")
 async def test_an_adapter_that_was_stopped_halfway_does_not_pass(new_loop) -> None:
     async with new_loop("half-bay", gate=True) as loop:

@@ -39,6 +39,7 @@ STEPS_OF_THE_LOOP = [
 ]
 
 
+@pytest.mark.heavy  # each service is killed in tests/integration/<service>, too
 async def test_every_service_killed_at_its_own_step_of_one_loop_changes_nothing_in_the_end(new_loop) -> None:
     async with new_loop("kill-all") as loop:
         await loop.request()

@@ -77,6 +77,7 @@ async def _what_people_say_of_an_answer_becomes_data(loop) -> None:
     assert (recorded["adapter_id"], recorded["consent"]["record_answers"]) == (loop.adapter_id, "rated")
 
 
+@pytest.mark.heavy  # tests/integration/trainer/test_jobs.py proves the same of the trainer alone
 async def test_the_same_request_three_times_trains_one_adapter(new_loop) -> None:
     async with new_loop("echo-bay") as loop:
         for copy in ("", "-again", "-and-again"):

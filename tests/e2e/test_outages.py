@@ -5,7 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+# Each service proves the same of itself in tests/integration/<service>/test_survival.py and the like.
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(900)]
 AWAY_SECONDS = 20
 
 

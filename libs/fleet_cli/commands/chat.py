@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
-from fleet_cli.client.responses import Served
+from fleet_cli.client.responses import ChatCompletion, Served
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 
@@ -33,6 +34,14 @@ def add(root: CommandGroup) -> None:
         model: Annotated[
             str, typer.Option("--model", help="Base model, adapter id, family, weighted set, or auto.")
         ] = "auto",
+        compare: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--compare",
+                metavar="MODEL",
+                help="A model that answers beside others, two to four of them (default: none).",
+            ),
+        ] = None,
         system: Annotated[str, typer.Option("--system", help="System message (default: none).")] = "",
         max_tokens: Annotated[
             int, typer.Option("--max-tokens", min=1, max=4096, help="Longest answer in tokens.")
@@ -44,7 +53,9 @@ def add(root: CommandGroup) -> None:
             int | None, typer.Option("--seed", min=0, help="Seed of the sampling (default: random).")
         ] = None,
     ) -> None:
-        """Ask a question and print the answer as it is generated."""
+        """Ask a question and print the answer as it is generated; with --compare, those of several models."""
+        if compare and (len(compare) < 2 or model != "auto"):
+            raise BadInput("--compare", "expected twice or more, each with one model, and no --model")
         request = calls.chat(
             model,
             prompt,
@@ -52,10 +63,17 @@ def add(root: CommandGroup) -> None:
             max_tokens=max_tokens,
             temperature=temperature,
             seed=seed,
-            stream=not session.as_json,
+            stream=not session.as_json and not compare,
+            compare=compare or (),
         )
         if session.as_json:
             session.json(session.client.call(request))
+            return
+        if compare:
+            answered = session.client.call(request)
+            session.out.print(_side_by_side(answered))
+            comparison = answered.lorafleet.comparison_id if answered.lorafleet else ""
+            session.note(f"[prefer one of them: lorafleet feedback {comparison} --preferred NUMBER]")
             return
         served, generation = None, ""
         for chunk in session.client.stream(request):
@@ -114,6 +132,11 @@ def add(root: CommandGroup) -> None:
         if not given:
             raise BadInput("--rating", "expected one or more of --rating, --correction, --preferred-over, --preferred")
         session.answer(session.client.call(call), f"recorded {' and '.join(given)} for {generation_id}")
+
+
+def _side_by_side(answered: ChatCompletion) -> Text:
+    parts = [f"[{number}] {one.model}\n{one.message.content or ''}" for number, one in enumerate(answered.choices)]
+    return Text("\n\n".join(parts))
 
 
 def _delta(chunk: dict[str, object]) -> str:

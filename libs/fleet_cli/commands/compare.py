@@ -82,8 +82,18 @@ def _strengths(source: str, found: dict[str, object]) -> Table | Text:
     rates, strengths = found.get("win_rates"), found.get("strengths")
     if not isinstance(rates, dict) or not isinstance(strengths, dict) or not rates:
         return Text(f"no Bradley-Terry strengths from {source}: {found.get('why_not')}")
-    rows = [(name, f"{rate:.3f}", f"{strengths[name]:.3f}") for name, rate in sorted(rates.items())]
-    return table((f"PREFERRED BY {source.upper()}", "WIN RATE", "STRENGTH"), rows)
+    intervals = found.get("intervals")
+    known: dict[str, tuple[float, float]] = intervals if isinstance(intervals, dict) else {}
+    rows = [
+        (
+            name,
+            f"{rate:.3f}",
+            f"{known[name][0]:.3f} to {known[name][1]:.3f}" if name in known else None,
+            f"{strengths[name]:.3f}",
+        )
+        for name, rate in sorted(rates.items())
+    ]
+    return table((f"PREFERRED BY {source.upper()}", "WIN RATE", "95 %", "STRENGTH"), rows)
 
 
 def _metric(metric: dict[str, object] | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,6 +17,14 @@ from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
 
 
+class Service(StrEnum):
+    """Those whose objects are swept by what their database refers to."""
+
+    REGISTRY = "registry"
+    TRAINER = "trainer"
+    EVALUATOR = "evaluator"
+
+
 def add_gc(group: CommandGroup) -> None:
     """Put `gc` into the root."""
     group.command("gc")(gc)
@@ -26,14 +35,32 @@ def gc(
     apply: Annotated[
         bool, typer.Option("--apply/--dry-run", help="Delete what is listed (default: only list it).")
     ] = False,
+    at_most: Annotated[
+        int, typer.Option("--at-most", min=0, help="Objects that may go though they are unusually many.")
+    ] = 0,
+    adopt: Annotated[
+        list[Service] | None,
+        typer.Option(
+            "--adopt", help="Service whose objects become its database's own; deletes nothing (default: none)."
+        ),
+    ] = None,
 ) -> None:
     """List what retention rules let go and what nothing refers to; with --apply, delete it."""
+    if adopt and apply:
+        raise typer.BadParameter("look at what would go before you apply it: --adopt and --apply exclude each other")
+    for service in adopt or ():
+        marker = session.client.call(calls.adopt_objects(service))
+        session.note(f"{service}: its objects are those of database {marker.database_id} from now on")
     # In this order: what the registry lets go, the trainer may delete.
-    versions = session.client.call(calls.collect_versions(apply=apply))
-    datasets = session.client.call(calls.collect_datasets(apply=apply))
-    let_go = [*versions.released, *datasets.datasets]
-    found: dict[str, Garbage] = {"registry": versions, "trainer": datasets}
+    versions = session.client.call(calls.collect_versions(apply=apply, at_most=at_most))
+    datasets = session.client.call(calls.collect_datasets(apply=apply, at_most=at_most))
+    reports = session.client.call(calls.collect_reports(apply=apply, at_most=at_most))
+    let_go = [*versions.released, *datasets.datasets, *reports.evaluations]
+    found: dict[str, Garbage] = {"registry": versions, "trainer": datasets, "evaluator": reports}
     session.answer(found, _shown(let_go, found))
+    for name, garbage in found.items():
+        if garbage.refused:
+            session.note(f"{name}: --apply would be refused: {garbage.refused}")
     if not apply:
         session.note("nothing was deleted; --apply deletes it")
 
@@ -68,7 +95,8 @@ def _held(session: Session, adapter_id: str, verb: str, reason: str) -> None:
 
 
 def _shown(let_go: Sequence[Link], found: Mapping[str, Garbage]) -> Group:
-    gone = [f"{one.get('adapter_id') or one.get('dataset_id')}  {one['domain']}  {one['reason']}" for one in let_go]
+    names = ("evaluation_id", "adapter_id", "dataset_id")
+    gone = [f"{next(one[name] for name in names if name in one)}  {one['domain']}  {one['reason']}" for one in let_go]
     rows = [
         (
             f"{name}/{one.kind}",

@@ -19,6 +19,7 @@ class Strategy(StrEnum):
     AUTO = "auto"
     CONVERT = "convert"
     RETRAIN = "retrain"
+    DISTIL = "distil"
 
 
 def add(adapters: CommandGroup) -> None:

@@ -31,6 +31,8 @@ READS: dict[str, tuple[str, ...]] = {
     "router": ("trainer", "registry"),
     "inference": ("trainer", "registry"),
 }
+# Whose objects a service deletes beside its own: the answers of a person who is forgotten.
+DELETES: dict[str, tuple[str, ...]] = {"trainer": ("inference/answers",)}
 
 
 def objects_command(
@@ -115,7 +117,9 @@ def _identities(keys: Mapping[str, KeyPair]) -> dict[str, list[dict[str, object]
     identities: list[dict[str, object]] = [_identity("admin", keys["admin"], ["Admin"])]
     for service in SERVICES:
         reads = [f"Read:{BUCKET}/{prefix}/*" for prefix in (service, *READS[service])]
-        own = [f"List:{BUCKET}/{service}/*", f"Write:{BUCKET}/{service}/*"]
+        # SeaweedFS knows no right to delete alone.
+        deletes = [f"Write:{BUCKET}/{prefix}/*" for prefix in DELETES.get(service, ())]
+        own = [f"List:{BUCKET}/{service}/*", f"Write:{BUCKET}/{service}/*", *deletes]
         identities.append(_identity(service, keys[service], [*reads, *own]))
     return {"identities": identities}
 

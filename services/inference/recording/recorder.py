@@ -35,6 +35,8 @@ RECORDED = Counter(
 AWAY = (nats.errors.Error, OSError, TimeoutError, MinioException, urllib3.exceptions.HTTPError)
 """Bus or object store are unavailable."""
 LONGEST_WAIT = 5.0
+KIND = "answers"
+"""Of the objects with large texts."""
 
 
 class Recorder:
@@ -139,7 +141,7 @@ class Recorder:
             RECORDED.labels("personal_data").inc()
             return None
         if len(event.to_json()) > MAX_EVENT_BYTES:
-            content = await self._blobs.put("answers", texts_of(event), content_type="application/json")
+            content = await self._blobs.put(KIND, texts_of(event), content_type="application/json")
             event = with_texts_apart(event, content)
         # One id however often it is sent: the stream and the trainer's inbox know it again.
         name = hashlib.sha256(event.generation_id.encode()).hexdigest()

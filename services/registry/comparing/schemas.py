@@ -147,6 +147,9 @@ class StrengthsView(View):
 
     strengths: dict[str, float]
     win_rates: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="95 % interval of each win rate; ties count as half"
+    )
     why_not: str = Field(description="Why there are none")
 
     @classmethod
@@ -158,14 +161,15 @@ class StrengthsView(View):
             wins[first, second] = wins.get((first, second), 0) + tally.wins + tally.ties / 2
             wins[second, first] = wins.get((second, first), 0) + tally.losses + tally.ties / 2
         try:
-            found = bradley_terry.strengths(wins)
+            found, rates = bradley_terry.strengths(wins), bradley_terry.win_rates(wins)
         except bradley_terry.NotConnected as error:
             return cls(strengths={}, win_rates={}, why_not=str(error))
-        rates = {
-            name: sum(found[name] / (found[name] + found[other]) for other in found if other != name) / (len(found) - 1)
-            for name in found
-        }
-        return cls(strengths=found, win_rates=rates, why_not="")
+        return cls(
+            strengths=found,
+            win_rates={name: one.value for name, one in rates.items()},
+            intervals={name: (one.low, one.high) for name, one in rates.items()},
+            why_not="",
+        )
 
 
 class VersionComparison(View):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from fleet_events import v1
 from fleet_kit.errors import Problem
 from fleet_kit.faults import describe
 from services.registry import domain
@@ -51,7 +52,9 @@ async def _follow(service: RegistryService, adapter_id: str) -> None:
             return
         strategy = choose(None, policy.migration_strategies, adapter, target.reference)
         act = Act(domain.PIPELINE, datetime.now(UTC), f"{base.name} has a new revision")
-        migration = await start(service, Order(adapter, target, strategy, act), once=True)
+        # The trainer's rules may react to the same: it trains for one of the two.
+        order = Order(adapter, target, strategy, act, (v1.RetrainingTrigger.NEW_BASE_MODEL,))
+        migration = await start(service, order, once=True)
     except (WrongBaseModel, BaseModelUnavailable, CannotServe, NotAllowed, Problem) as error:
         log.warning("base_model_not_followed", adapter_id=adapter_id, reason=str(error))
         return

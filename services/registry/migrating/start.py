@@ -27,6 +27,8 @@ class Order:
     target: Pinned
     strategy: Strategy
     act: Act
+    triggers: tuple[v1.RetrainingTrigger, ...] = ()
+    """Where no person has it so: what is reacted to."""
 
 
 async def start(service: RegistryService, order: Order, *, once: bool = False) -> Migration | None:
@@ -35,7 +37,9 @@ async def start(service: RegistryService, order: Order, *, once: bool = False) -
     Raises NotAllowed where it cannot be done like this or is under way, CannotServe where the artifact does not fit the
     new base model, Problem where the domain's quota is full.
     """
-    check(order.adapter, order.target.reference, order.strategy)
+    async with service.db.acquire(timeout=5) as connection:
+        policy = await versions.find_policy(connection, order.adapter.submission.domain)
+    check(order.adapter, order.target.reference, order.strategy, policy)
     # Files are fetched and checked before a transaction is open: that takes as long as they are large.
     converted = await _converted(service, order) if order.strategy is Strategy.CONVERT else None
     submission = order.adapter.submission
@@ -67,7 +71,9 @@ async def start(service: RegistryService, order: Order, *, once: bool = False) -
 async def _request_training(tx: Transaction, order: Order, migration: Migration) -> Migration:
     job_id = f"migration-{migration.migration_id}"
     projections = frozenset(name.rpartition(".")[2] for name in order.target.shapes)
-    request = training_request(order.adapter, Target(order.target.reference, projections), job_id, order.act.by)
+    target = Target(order.target.reference, projections)
+    distil = order.strategy is Strategy.DISTIL
+    request = training_request(order.adapter, target, job_id, order.act, distil=distil, triggers=order.triggers)
     await tx.emit(request, job_id)
     return replace(migration, job_id=job_id)
 

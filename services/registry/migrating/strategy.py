@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fleet_events import v1
-from services.registry.family import Adapter
-from services.registry.policy import ANY, MigrationRule
-from services.registry.transition import NotAllowed
+from services.registry.family import Adapter, Training
+from services.registry.policy import ANY, MigrationRule, Policy
+from services.registry.transition import Act, NotAllowed
 
 
 class Strategy(StrEnum):
-    """convert: the same weights, checked against the new base model's layers. retrain: same data and configuration."""
+    """convert: the same weights, checked against the new base model's layers. retrain: same data and configuration.
+    distil: same prompts and configuration, with the old version's answers."""
 
     CONVERT = "convert"
     RETRAIN = "retrain"
+    DISTIL = "distil"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,15 @@ def choose(
     return Strategy(next(named, Strategy.RETRAIN))
 
 
-def check(adapter: Adapter, target: v1.BaseModel, strategy: Strategy) -> None:
-    """Raises NotAllowed where this version cannot be carried over like this, with what can be done."""
+def check(adapter: Adapter, target: v1.BaseModel, strategy: Strategy, policy: Policy) -> None:
+    """Raises NotAllowed where this version cannot be carried over like this, with what can be done.
+
+    `policy`: of its domain, which decides whether answers may become data.
+    """
     submission = adapter.submission
     if submission.base_model.revision == target.revision:
         raise NotAllowed(f"{adapter.adapter_id} is for {target.name} at this revision already", "to_base_model")
-    if strategy is not Strategy.RETRAIN:
+    if strategy is Strategy.CONVERT:
         return
     training = submission.training
     if training is None:
@@ -57,7 +62,9 @@ def check(adapter: Adapter, target: v1.BaseModel, strategy: Strategy) -> None:
             "a version on the new base model",
             "strategy",
         )
-    if training.continued_from:
+    if strategy is Strategy.DISTIL:
+        _check_distillable(adapter, training, policy)
+    elif training.continued_from:
         raise NotAllowed(
             f"{adapter.adapter_id} continued {training.continued_from}, whose data is not in its data set: migrate "
             "that one first and continue it, or convert this one",
@@ -65,13 +72,36 @@ def check(adapter: Adapter, target: v1.BaseModel, strategy: Strategy) -> None:
         )
 
 
-def training_request(adapter: Adapter, target: Target, job_id: str, by: str) -> v1.TrainingRequested:
+def _check_distillable(adapter: Adapter, training: Training, policy: Policy) -> None:
+    if not adapter.active:
+        raise NotAllowed(f"{adapter.adapter_id} does not serve, so that nobody can ask it: retrain it", "strategy")
+    if policy.record_answers is v1.RecordAnswers.NONE:
+        raise NotAllowed(
+            f"the policy of {adapter.submission.domain} lets no answer become data: set record_answers, or retrain",
+            "strategy",
+        )
+    if training.dataset.kind not in ("", v1.RecordKind.COMPLETION, v1.RecordKind.CONVERSATION):
+        raise NotAllowed(
+            f"{adapter.adapter_id} learned from a data set of kind {training.dataset.kind}, which has several "
+            "answers to a prompt: retrain it",
+            "strategy",
+        )
+
+
+def training_request(
+    adapter: Adapter,
+    target: Target,
+    job_id: str,
+    act: Act,
+    *,
+    distil: bool = False,
+    triggers: Sequence[v1.RetrainingTrigger] = (),
+) -> v1.TrainingRequested:
     """The training that makes this version again on the new base model: same data set version, same configuration.
 
-    The adapted projections stay where the new base model has all of them; else its own are taken. Raises NotAllowed as
-    `check`.
+    The adapted projections stay where the new base model has all of them; else its own are taken. `distil`: the answers
+    are to be this version's own. `check` comes before; raises NotAllowed for a version that was not trained here.
     """
-    check(adapter, target.base_model, Strategy.RETRAIN)
     submission = adapter.submission
     training = submission.training
     if training is None:
@@ -85,10 +115,13 @@ def training_request(adapter: Adapter, target: Target, job_id: str, by: str) -> 
         hyperparameters=_hyperparameters(training.configuration, target.projections),
         auto_approve_threshold=submission.auto_approve_threshold,
         description=submission.description,
-        requested_by=by,
+        requested_by=act.by,
         base_model=target.base_model.name,
         objective=training.objective,
         exports=tuple(dict.fromkeys(export.kind for export in training.exports)),
+        reason=act.reason[:2000],
+        triggers=tuple(triggers),
+        distil_from=adapter.adapter_id if distil else "",
     )
 
 

@@ -51,5 +51,23 @@ async def delete_answers(connection: Connection, generation_ids: Sequence[str]) 
     return _count(await connection.execute("delete from answer where generation_id = any($1)", generation_ids))
 
 
+async def mark_learned(connection: Connection, adapter_id: str, erasure_id: str) -> bool:
+    """Keep that a version learned from records that were erased; whether that is new."""
+    status = await connection.execute(
+        "insert into learned_from_erased (adapter_id, erasure_id) values ($1, $2) on conflict do nothing",
+        adapter_id,
+        erasure_id,
+    )
+    return _count(status) == 1
+
+
+async def erasures_of(connection: Connection, adapter_id: str) -> tuple[str, ...]:
+    """Erasures of records that a version learned from, oldest first."""
+    rows = await connection.fetch(
+        "select erasure_id from learned_from_erased where adapter_id = $1 order by at, erasure_id", adapter_id
+    )
+    return tuple(row["erasure_id"] for row in rows)
+
+
 def _count(status: str) -> int:
     return int(status.rsplit(maxsplit=1)[-1])

@@ -15,7 +15,7 @@ from services.trainer.datasets.consumer_barrier import settled
 from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.dataset import StoredDataset
 from services.trainer.datasets.generators.endpoint import Endpoint
-from services.trainer.datasets.generators.recipe import BackGeneration
+from services.trainer.datasets.generators.recipe import Asking
 from services.trainer.datasets.golden.known import golden_index
 from services.trainer.datasets.recipe import DataRecipe
 from services.trainer.datasets.settings import GenerationEndpoint
@@ -207,5 +207,5 @@ def _known_endpoints(recipe: DataRecipe, service: DatasetContext) -> dict[str, G
 def _endpoints(recipe: DataRecipe, act_for: tuple[str, ...], service: DatasetContext) -> dict[str, Endpoint]:
     """Those that the recipe's generators name."""
     known = _known_endpoints(recipe, service)
-    wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, BackGeneration)}
+    wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, Asking)}
     return {name: known[name].opened(act_for) for name in wanted}

@@ -11,14 +11,20 @@ from services.trainer.datasets.build_fault import CannotBuild
 from services.trainer.datasets.context import DatasetContext
 from services.trainer.datasets.dataset import LIVE, StoredDataset
 from services.trainer.datasets.filters import FilterRecipe
+from services.trainer.datasets.generators.recipe import Distillation, GeneratorRecipe
 from services.trainer.datasets.recipe import DataRecipe
 from services.trainer.datasets.records import Kind
-from services.trainer.datasets.sources import Live
+from services.trainer.datasets.sources import Frozen, Live
 from services.trainer.datasets.store import samples as store
 from services.trainer.datasets.store import versions as dataset_store
 from services.trainer.faults import Fault, InvalidRequest
 
 log = structlog.get_logger()
+
+DISTILLED = "distilled"
+"""Name of the data sets that jobs distil."""
+DISTILS = (Kind.COMPLETION, Kind.CONVERSATION)
+"""Kinds of data sets whose answers can be an adapter's own."""
 
 
 class TakesRecords(Protocol):
@@ -53,12 +59,15 @@ async def freeze_selection(
     Without a data set an objective takes the live records of its own kind: sft samples, dpo preferences, ranking
     rankings (see `sources/live.py`). Nothing is filtered then but what golden data sets hold.
 
+    With `distil_from` the named data set's prompts are taken, answered anew by that adapter.
+
     Raises:
         InvalidRequest: the named data set is not there or does not fit the objective, or nothing matches.
     """
     if request.dataset_id:
         async with service.db.acquire(timeout=5) as connection:
-            return await named_dataset(connection, request, objective)
+            named = await named_dataset(connection, request, objective)
+        return await _distilled(request, named, service) if request.distil_from else named
     kind = objective.live
     recipe = DataRecipe(
         domain=request.domain,
@@ -76,6 +85,30 @@ async def freeze_selection(
         async with service.db.acquire(timeout=5) as connection:
             recorded = await store.count_samples(connection, request.domain)
         raise InvalidRequest((_nothing(request, kind, recorded),)) from nothing
+    async with service.transaction() as tx:
+        stored, is_new = await build_service.add_version(tx.connection, content)
+        if is_new:
+            await tx.emit(build_service.frozen(stored), entity=stored.dataset.dataset_id)
+    return stored
+
+
+async def _distilled(request: v1.TrainingRequested, named: StoredDataset, service: DatasetContext) -> StoredDataset:
+    """The prompts of a data set with an adapter's answers; as many of them validate as before."""
+    dataset = named.dataset
+    recipe = DataRecipe(
+        domain=request.domain,
+        name=DISTILLED,
+        kind=Kind(dataset.kind),
+        sources=(Frozen(dataset_id=dataset.dataset_id),),
+        filters=FilterRecipe(exact_duplicates=None),
+        generators=GeneratorRecipe(generators=(Distillation(model=request.distil_from),)),
+        validation_part=min(0.5, dataset.validation_samples / max(1, dataset.samples)),
+    )
+    try:
+        content = await build_service.build(recipe, (request.domain,), service)
+    except CannotBuild as refused:
+        faults = (Fault("distil_from", f"{request.distil_from}: {one.value}", one.expected) for one in refused.faults)
+        raise InvalidRequest(tuple(faults)) from refused
     async with service.transaction() as tx:
         stored, is_new = await build_service.add_version(tx.connection, content)
         if is_new:

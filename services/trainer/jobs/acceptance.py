@@ -11,7 +11,7 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused, Unreadable
 from fleet_kit.transaction import Transaction
-from services.trainer.datasets.selection import named_dataset
+from services.trainer.datasets.selection import DISTILS, named_dataset
 from services.trainer.faults import Fault, InvalidRequest
 from services.trainer.jobs import domain, quotas, store
 from services.trainer.jobs.compatibility import unvalidated
@@ -26,8 +26,20 @@ log = structlog.get_logger()
 _FIT_AS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 
 
-async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transaction, service: JobContext) -> None:
+async def accept(
+    request: v1.TrainingRequested, envelope: Envelope, tx: Transaction, service: JobContext, *, refused: str = ""
+) -> bool:
     """Queue the job or fail it; a job that is known already is queued again unless it has ended.
+
+    Args:
+        request: the job's.
+        envelope: of the event that it came in.
+        tx: to write in.
+        service: the trainer.
+        refused: what was expected instead of a job that must not be; it fails with that.
+
+    Returns:
+        Whether it was queued.
 
     Raises:
         Refused: the id belongs to another request.
@@ -39,19 +51,22 @@ async def accept(request: v1.TrainingRequested, envelope: Envelope, tx: Transact
     if job.request != requested.request:
         raise Refused(f"job_id {requested.job_id!r} belongs to another request; choose another id, or leave it empty")
     if job.state is not JobState.QUEUED:
-        return
+        return False
     try:
+        if refused:
+            raise InvalidRequest((Fault("triggers", ", ".join(request.triggers), refused),))
         job = await examine(job, tx.connection, service)
         await quotas.check_job(tx.connection, job.domain, service.settings, but=job.job_id)
     except (InvalidRequest, Problem) as invalid:
         failed, event = domain.fail(job, str(invalid), now)
         await store.save_job(tx.connection, failed)
         await tx.emit(event, entity=job.job_id)
-        return
+        return False
     for warning in service.parts.checks.template.warnings:
         log.warning("job_accepted_with_warning", job_id=job.job_id, warning=warning)
     await store.save_job(tx.connection, job)
     await tx.emit(domain.queued(job), entity=job.job_id)
+    return True
 
 
 async def reject(body: bytes, broken: Unreadable, tx: Transaction, service: JobContext) -> None:
@@ -96,11 +111,28 @@ async def faults_of(job: Job, connection: Connection, service: JobContext) -> tu
             faults += check_split(job.request, configuration, dataset)
         except InvalidRequest as unknown:
             faults += unknown.faults
+    faults += _undistillable(job.request, dataset, service)
     kind = dataset.kind if dataset is not None else ""
     faults += service.parts.checks.template.faults(service.parts.checks.base.name, job.request.dataset_id, kind)
     if dataset is not None or not job.request.dataset_id:
         faults += unvalidated(job.request, split=dataset is not None and dataset.validation_samples > 0)
     return domain.settle_start(job, continued, service.parts.checks.targets), tuple(faults)
+
+
+def _undistillable(request: v1.TrainingRequested, dataset: v1.Dataset | None, service: JobContext) -> list[Fault]:
+    """Why an adapter's answers cannot take the place of a data set's."""
+    if not request.distil_from:
+        return []
+    faults = []
+    if not request.dataset_id:
+        faults.append(Fault("dataset_id", "", "the data set whose prompts distil_from is to answer"))
+    elif dataset is not None and dataset.kind not in DISTILS:
+        kinds = " or ".join(DISTILS)
+        faults.append(Fault("dataset_id", f"{dataset.dataset_id} ({dataset.kind})", f"one of kind {kinds} to distil"))
+    if "inference" not in service.settings.generation_endpoints:
+        expected = "a trainer with an endpoint named inference in LORAFLEET_GENERATION_ENDPOINTS"
+        faults.append(Fault("distil_from", request.distil_from, expected))
+    return faults
 
 
 async def _find_continued(

@@ -73,7 +73,7 @@ def causes_of(rules: RetrainingRules, situation: Situation) -> tuple[Cause, ...]
         _schedule(rules, situation),
         _new_base_model(rules, situation),
     )
-    return tuple(cause for cause in found if cause is not None)
+    return (*(cause for cause in found if cause is not None), *_erasures(rules, situation))
 
 
 def rating_trend(rule: RatingTrend, situation: Situation) -> tuple[Detected, float | None]:
@@ -149,7 +149,22 @@ def _new_base_model(rules: RetrainingRules, situation: Situation) -> Cause | Non
     if not rules.new_base_model or active is None or active.base_revision == revision:
         return None
     reason = f"the base model is at revision {revision[:12]}, {active.adapter_id} is of {active.base_revision[:12]}"
-    return Cause(Trigger.NEW_BASE_MODEL, f"{Trigger.NEW_BASE_MODEL}@{revision}", reason)
+    return Cause(Trigger.NEW_BASE_MODEL, new_base_model_key(revision), reason)
+
+
+def _erasures(rules: RetrainingRules, situation: Situation) -> tuple[Cause, ...]:
+    if not rules.after_erasure:
+        return ()
+    version = situation.active.adapter_id if situation.active else "the version that was taken out of service"
+    return tuple(
+        Cause(Trigger.ERASURE, f"{Trigger.ERASURE}@{one}", f"{version} learned from records that erasure {one} deleted")
+        for one in situation.erased
+    )
+
+
+def new_base_model_key(revision: str) -> str:
+    """Name of the cause that the base model is at a revision."""
+    return f"{Trigger.NEW_BASE_MODEL}@{revision}"
 
 
 def _evidence_key(trigger: Trigger, situation: Situation) -> str:
@@ -166,7 +181,7 @@ def _unmeasured(rules: RetrainingRules, situation: Situation) -> tuple[Suppresse
 
 def _without_new_data(cause: Cause, rules: RetrainingRules, situation: Situation) -> tuple[str, str] | None:
     least = rules.minimum_new_samples
-    if cause.trigger is Trigger.NEW_BASE_MODEL or situation.new_samples >= least:
+    if cause.trigger in (Trigger.NEW_BASE_MODEL, Trigger.ERASURE) or situation.new_samples >= least:
         return None
     return "no_new_data", f"{situation.new_samples} usable samples are new, expected {least}"
 
@@ -178,12 +193,13 @@ def _hindrance(rules: RetrainingRules, situation: Situation, causes: list[Cause]
 
 def _not_trainable(rules: RetrainingRules, situation: Situation, causes: list[Cause]) -> tuple[str, str] | None:
     active = situation.active
-    if situation.deactivated:
+    again = any(cause.trigger is Trigger.ERASURE for cause in causes)
+    if situation.deactivated and not again:
         return "deactivated", "the family's version was taken out of service; activate one"
     if situation.planned_steps == 0:
         return "no_data", "no recorded sample is usable with this objective"
-    if not rules.from_active or active is None:
-        return None
+    if not rules.from_active or active is None or situation.erased:
+        return None  # nothing is continued
     if not active.trained_here:
         return "cannot_continue", f"{active.adapter_id} was not trained here; set from_active to false to begin again"
     follows = any(cause.trigger is Trigger.NEW_BASE_MODEL for cause in causes)

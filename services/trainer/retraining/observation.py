@@ -48,7 +48,10 @@ async def observe(
     now: datetime = await connection.fetchval("select now()")
     rules, domain, base = stored.rules, stored.domain, service.parts.checks.base
     request = rules.request(domain)
-    if active is not None and rules.from_active and active.trained_here and active.base_revision == base.revision:
+    erased = await evidence.erasures(connection, family_of(request), active.adapter_id if active else "")
+    # What learned from erased records is not trained further, whatever the cause.
+    continues = active is not None and rules.from_active and active.trained_here and not erased
+    if active is not None and continues and active.base_revision == base.revision:
         request = request.model_copy(update={"continue_from": active.adapter_id})
     job, faults = await faults_of(jobs.queue(request, "retraining", now), connection, service)
     kind = objective_named(request.objective).live
@@ -63,6 +66,7 @@ async def observe(
         open_job=await firings.open_job(connection, domain),
         spent=await firings.spent_since(connection, domain, now - _DAY),
         handled=await firings.handled(connection, domain),
+        erased=erased,
     )
     since = bare.evidence_since
     usable = await evidence.count_usable(connection, kind, request, None, now)

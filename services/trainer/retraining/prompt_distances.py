@@ -62,7 +62,8 @@ class PromptDistances:
             vectors = await self._embedder.embed([one.prompt.strip()[-MOST_CHARACTERS:] for one in fresh])
             measured = list(zip(fresh, distances_of(vectors, profile.centroids), strict=True))
             async with service.transaction() as tx:
-                await evidence.add_distances(tx.connection, adapter_id, measured)
+                await evidence.add_sample_distances(tx.connection, adapter_id, measured)
+                await evidence.add_answer_distances(tx.connection, adapter_id, measured)
         async with service.db.acquire(timeout=5) as connection:
             recorded = await evidence.distances(connection, adapter_id, since, MOST_RECENT)
         return Distances(recorded, tuple(distances_of(profile.held_out, profile.centroids)))

@@ -19,6 +19,7 @@ _SET_HERE = (
     "requested_by",
     "base_model",
     "continue_from",
+    "distil_from",
     "reason",
     "triggers",
 )
@@ -70,8 +71,8 @@ class Budget(_Part):
 class RetrainingRules(_Part):
     """A domain's rules, the body of PUT /v1/retraining/{domain}. A trigger that is None (or false) is off.
 
-    `minimum_new_samples` is what every trigger but a new base model waits for: without new data the same training would
-    come out again. `training` is the request as over POST /v1/jobs, without what the rules fill in.
+    `minimum_new_samples` is what every trigger but a new base model and an erasure waits for: without new data the same
+    training would come out again. `training` is the request as over POST /v1/jobs, without what the rules fill in.
     """
 
     enabled: bool = True
@@ -80,6 +81,8 @@ class RetrainingRules(_Part):
     drift: Drift | None = None
     schedule: Annotated[str, AfterValidator(check_schedule), Field(max_length=40)] | None = None
     new_base_model: bool = False
+    after_erasure: bool = False
+    """The active version learned from records that are erased: an adapter is begun again without them."""
     minimum_new_samples: Annotated[int, Field(ge=1, le=10_000_000)] = 1
     cooldown_hours: Annotated[float, Field(ge=0, le=8_784, allow_inf_nan=False)] = 6.0
     budget: Budget = Budget()

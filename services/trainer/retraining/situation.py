@@ -52,6 +52,7 @@ class Situation:
     `new_samples`: usable ones recorded or changed after `evidence_since`. `planned_steps`: optimizer steps of a job
     on all usable ones. `ratings`: those of the active version in order, 1 to 5. `spent`: firings of the last 24
     hours. `handled`: keys of causes that a firing has answered. `open_job`: an earlier firing's job that has not ended.
+    `erased`: erasures of records that the active version learned from, or that took the family out of service.
     """
 
     now: datetime
@@ -67,6 +68,7 @@ class Situation:
     open_job: str = ""
     spent: tuple[Spent, ...] = ()
     handled: frozenset[str] = field(default_factory=frozenset)
+    erased: tuple[str, ...] = ()
 
     @property
     def evidence_since(self) -> datetime | None:

@@ -2,7 +2,10 @@
 
 from datetime import timedelta
 
-from fleet_kit.object_sweep import SweptKind, sweep
+from pydantic import Field
+
+from fleet_kit.collection import collect_objects, require_owned
+from fleet_kit.object_sweep import Bound, SweptKind
 from services.trainer.runs import garbage_store as store
 from services.trainer.runs.context import RunContext
 from services.trainer.schemas import View
@@ -27,13 +30,19 @@ class Garbage(View):
     grace_hours: float
     datasets: list[RemovedDataset]
     kinds: list[SweptKind]
+    refused: str = Field(default="", description="Why nothing would be deleted if it were applied")
 
 
-async def collect(service: RunContext, *, apply: bool) -> Garbage:
+async def collect(service: RunContext, *, apply: bool, at_most: int = 0) -> Garbage:
     """Let go what the rules let go, then sweep; nothing is changed unless `apply`.
 
     Files of what is let go now, and of versions that the registry has released, go after the grace time.
+
+    Raises:
+        SweepRefused: the objects are another database's, or more than `at_most` and than is usual would go.
     """
+    if apply:
+        await require_owned(service.name, service.db, service.blobs, KINDS)
     grace = timedelta(hours=service.settings.gc_grace_hours)
     removed = []
     async with service.db.acquire(timeout=5) as connection:
@@ -51,5 +60,20 @@ async def collect(service: RunContext, *, apply: bool) -> Garbage:
         async with service.db.acquire(timeout=5) as connection:
             return await store.marked_objects(connection, grace)
 
-    kinds = await sweep(service.blobs, KINDS, marks, grace=grace, apply=apply)
-    return Garbage(applied=apply, grace_hours=service.settings.gc_grace_hours, datasets=removed, kinds=kinds)
+    kinds, refused = await collect_objects(
+        service.name,
+        service.db,
+        service.blobs,
+        KINDS,
+        marks,
+        grace=grace,
+        apply=apply,
+        bound=Bound(service.settings.gc_share, at_most),
+    )
+    return Garbage(
+        applied=apply,
+        grace_hours=service.settings.gc_grace_hours,
+        datasets=removed,
+        kinds=kinds,
+        refused=refused,
+    )

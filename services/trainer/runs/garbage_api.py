@@ -3,10 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
 
-from fleet_kit.auth import Caller, require
+from fleet_kit.collection import Adoption, Collection, FleetAdmin, refusals_as_problems
 from fleet_kit.http import dependency
+from fleet_kit.object_owner import adopt
 from services.trainer.context import Context
 from services.trainer.runs.context import RunContext, RunParts
 from services.trainer.runs.garbage import Garbage, collect
@@ -14,18 +14,17 @@ from services.trainer.runs.settings import RunSettings
 
 router = APIRouter(prefix="/v1", tags=["keeping"])
 
-FleetAdmin = Annotated[Caller, Depends(require("fleet:admin"))]
 Runs = Annotated[RunContext, Depends(dependency(Context[RunSettings, RunParts]))]
-
-
-class Collection(BaseModel):
-    """How to collect garbage."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    apply: bool = Field(default=False, description="False lists what would go and changes nothing")
 
 
 @router.post("/gc", summary="List, or delete, what retention rules let go and what nothing refers to")
 async def collect_garbage(body: Collection, _caller: FleetAdmin, trainer: Runs) -> Garbage:
-    return await collect(trainer, apply=body.apply)
+    with refusals_as_problems():
+        return await collect(trainer, apply=body.apply, at_most=body.at_most)
+
+
+@router.post("/gc/adoption", summary="Make the trainer's objects this database's own")
+async def adopt_objects(_caller: FleetAdmin, trainer: Runs) -> Adoption:
+    """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
+    marker = await adopt(trainer.db, trainer.blobs)
+    return Adoption(database_id=marker.database_id, generation=marker.generation)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 import structlog
 
 from fleet_kit import tasks
+from fleet_kit.object_owner import keep_owning
+from fleet_kit.object_sweep import SweepRefused
 from services.trainer.datasets.answers.expiry import expire_answers
 from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
@@ -20,7 +22,8 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def housekeeping(service: RunContext) -> AsyncIterator[None]:
     """Sweep every `sweep_seconds` as long as this is open."""
-    running = [asyncio.create_task(work) for work in (_keep_sweeping(service), _keep_collecting(service))]
+    owning = keep_owning(service.db, service.blobs, garbage.KINDS)
+    running = [asyncio.create_task(work) for work in (_keep_sweeping(service), _keep_collecting(service), owning)]
     try:
         yield
     finally:
@@ -41,6 +44,8 @@ async def _keep_collecting(service: RunContext) -> None:
         await asyncio.sleep(service.settings.gc_every_hours * 3600)
         try:
             await garbage.collect(service, apply=True)
+        except SweepRefused as error:
+            log.warning("garbage_not_collected", reason=str(error))
         except PASSING as error:
             log.warning("garbage_not_collected", reason=repr(error))
 

@@ -157,13 +157,14 @@ async def _drop_resume_data(job_id: str, service: RunContext) -> None:
 
 async def _settle_inputs(job: Job, work: LeasedTask, service: RunContext) -> StoredDataset:
     """Choose data and weights at the first attempt; keep them at every later one."""
-    request = job.request.model_copy(update={"dataset_id": job.dataset_id}) if job.dataset_id else job.request
+    settled = {"dataset_id": job.dataset_id, "distil_from": ""}
+    request = job.request.model_copy(update=settled) if job.dataset_id else job.request
     data = await freeze_selection(request, objective_named(request.objective), service)
     async with work.transaction() as tx:
-        settled = domain.settle_inputs(
+        begun = domain.settle_inputs(
             await store.locked(tx.connection, job.job_id), data.dataset.dataset_id, service.parts.checks.base
         )
-        await store.save_job(tx.connection, settled)
+        await store.save_job(tx.connection, begun)
     return data
 
 

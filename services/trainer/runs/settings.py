@@ -50,6 +50,8 @@ class RunSettings(JobSettings):
     """Age below which no object is collected, and time that the files of what was let go stay."""
     gc_every_hours: float = Field(default=0.0, ge=0)
     """Time between two collections that nobody asked for; 0: only `lorafleet gc --apply` collects."""
+    gc_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of the service's objects beyond which a collection deletes nothing until somebody confirms the number."""
     probe_prompt: str = "What can you help me with?"
     """Prompt whose next-token logits prove, at every activation, that an adapter has its effect."""
 

@@ -24,6 +24,7 @@ def files(tmp_path: Path, example_lines: Lines) -> tuple[str, str]:
     return str(data), str(golden)
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("LA-4.1")
 @pytest.mark.requirement("LA-4.2")
 def test_the_pipeline_goes_through_five_steps_to_a_decision_that_the_registry_shares(

@@ -34,7 +34,7 @@ from tests.conftest import RunningService, RunService
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
-EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "2"))
 SEED = int(os.environ.get("LORAFLEET_FUZZ_SEED", "1"))
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 LAST = ("/admin/drain",)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from fleet_cli.stack.fleet import Fleet
+from fleet_cli.stack.objects import s3_client
 from fleet_events import v1
 from fleet_kit.blobs import Blobs
+from fleet_kit.errors import BlobMissing
 from fleet_kit.settings import ServiceSettings
 from services.inference.recording.consent import Consents
 from services.inference.recording.exchange import PendingAnswer
 from services.inference.recording.rated import HeldForFeedback
 from services.inference.recording.recorder import Recorder
+from services.inference.recording.texts import sweep_texts
+from tests.conftest import ServiceEnv
 from tests.integration.inference.conftest import QUESTION, answered, chat, eventually, text_of
 
 pytestmark = pytest.mark.integration
@@ -259,3 +266,25 @@ async def test_an_answer_that_is_too_large_for_the_bus_goes_by_way_of_the_object
         "messages": [{"role": "user", "content": long.replace("ann@example.com", "[EMAIL]")}],
         "answer": "So be it.",
     }
+
+
+async def test_large_texts_go_once_they_are_old_whether_they_were_published_or_not(
+    servers: Fleet, service_env: ServiceEnv
+) -> None:
+    bucket, key = f"texts-{secrets.token_hex(4)}", servers.credentials.s3["admin"]
+    s3_client(servers.ports["s3"], key).make_bucket(bucket)
+    fields = {name.removeprefix("LORAFLEET_").lower(): value for name, value in service_env("inference").items()}
+    fields |= {"s3_bucket": bucket, "s3_access_key": key.access, "s3_secret_key": key.secret}
+    settings = ServiceSettings(**{name: one for name, one in fields.items() if name in ServiceSettings.model_fields})
+    blobs = Blobs("inference", settings)
+    content = await blobs.put("answers", b"of a replica that was killed before it published")
+    assert await sweep_texts(blobs, timedelta(days=2)) == 0
+    assert await blobs.get(content)
+    await eventually(lambda: _swept(blobs))
+    with pytest.raises(BlobMissing):
+        await blobs.get(content)
+
+
+async def _swept(blobs: Blobs) -> bool:
+    # A store keeps whole seconds.
+    return await sweep_texts(blobs, timedelta(seconds=1)) == 1

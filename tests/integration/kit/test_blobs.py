@@ -40,3 +40,14 @@ async def test_a_missing_object_is_named(settings_of, tmp_path: Path) -> None:
     blobs = Blobs("trainer", settings_of("trainer"))
     with pytest.raises(BlobMissing, match="trainer/artifacts/nothing"):
         await blobs.get(Blob(uri="s3://lorafleet/trainer/artifacts/nothing", sha256="0" * 64))
+
+
+async def test_a_service_lists_its_own_objects_and_keeps_one_by_name_with_its_own_key(settings_of) -> None:
+    blobs = Blobs("inference", settings_of("inference"))
+    content = await blobs.put("answers", b"listed")
+    assert blobs.uri((await anext(blobs.pages("answers")))[0].key) == content.uri
+    name = f"named-{content.sha256[:8]}"
+    assert await blobs.read_named(name) is None
+    for written in (b"first", b"second"):
+        await blobs.write_named(name, written)
+        assert await blobs.read_named(name) == written

@@ -151,10 +151,13 @@ async def test_three_versions_that_met_pairwise_get_bradley_terry_strengths(
         await judged(upstream, evaluator, better, 80, preference=preference)
 
     async def complete() -> Any:
-        strengths = (await compared(registry, *three))["preferences"].get("judge", {}).get("strengths", {})
-        return strengths if len(strengths) == 3 else None
+        found = (await compared(registry, *three))["preferences"].get("judge", {})
+        return found if len(found.get("strengths", {})) == 3 else None
 
-    strengths = await eventually(complete)
+    found = await eventually(complete)
+    strengths = found["strengths"]
+    for name, (low, high) in found["intervals"].items():
+        assert low < found["win_rates"][name] < high
     # The odds 2 : 1 twice, though the first and the third never met.
     assert strengths[third["adapter_id"]] / strengths[first["adapter_id"]] == pytest.approx(4)
 

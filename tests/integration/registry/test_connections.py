@@ -60,7 +60,13 @@ async def test_every_event_is_handled_with_a_single_connection(
         v1.TrainingFailed(job_id="job-none", domain=domain, reason="no data"),
         v1.TrainingCancelled(job_id="job-none", domain=domain, by="anna"),
         v1.SubjectForgotten(
-            erasure_id="erasure-none", domain=domain, subject_digest="0" * 64, part=1, parts=1, by="anna"
+            erasure_id="erasure-none",
+            domain=domain,
+            subject_digest="0" * 64,
+            part=1,
+            parts=1,
+            by="anna",
+            adapter_ids=(name,),
         ),
     ]
     assert {type(event) for event in events} == set(handlers.bindings), "each handler has an event in this test"
@@ -79,7 +85,9 @@ async def test_every_event_is_handled_with_a_single_connection(
     assert found["evaluation"]["score"] == 80
     assert (found["usage"]["answers"], found["feedback"]["count"], len(found["replicas"])) == (1, 1, 1)
     audit = (await registry.client.get(f"/v1/adapters/{name}/audit")).json()["entries"]
-    assert [entry["action"] for entry in audit] == ["registered", "review_requested", "review_requested"]
+    actions = ["registered", "review_requested", "review_requested", "learned_from_erased"]
+    assert [entry["action"] for entry in audit] == actions
+    assert (found["learned_from_erased"], found["status"]) == (["erasure-none"], "pending_review")
     refusals = (await registry.client.get("/v1/refusals", params={"domain": domain})).json()["refusals"]
     assert [(one["job_id"], one["field"]) for one in refusals] == [(refused.job_id, "configuration_sha256")]
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -123,3 +124,14 @@ async def test_a_collection_takes_an_admin_of_the_whole_fleet(registry: RunningS
     headers = {"Authorization": f"Bearer {mint(['admin', 'adapters:write'], ['*'])}"}
     async with httpx.AsyncClient(base_url=registry.url, headers=headers) as client:
         assert (await client.post("/v1/gc", json={})).status_code == 403
+
+
+async def test_an_emptied_database_releases_and_deletes_nothing(registry: RunningService) -> None:
+    options = {"search_path": "registry"}
+    connection = await asyncpg.connect(registry.env["LORAFLEET_DATABASE_URL"], server_settings=options)
+    await connection.execute("update object_owner set database_id = 'emptied'")
+    refused = await registry.client.post("/v1/gc", json={"apply": True})
+    assert (refused.status_code, "lorafleet gc --adopt registry" in refused.text) == (409, True)
+    assert (await registry.client.post("/v1/gc/adoption")).json()["database_id"] == "emptied"
+    await connection.close()
+    assert (await collected(registry, apply=True))["applied"]

@@ -109,6 +109,23 @@ async def test_a_version_whose_weights_fit_is_converted_at_once_by_the_domain_s_
     assert events[1].adapter.probe is None
 
 
+@pytest.mark.requirement("AS-9.1")
+async def test_a_version_that_serves_is_distilled_where_the_domain_lets_answers_become_data(
+    registry: RunningService, upstream: Upstream, adapters: Get, domain: str
+) -> None:
+    old = await registered(upstream, adapters, domain)
+    await upstream.publish(upstream.scored(old, 92))
+    await status(registry, old["adapter_id"], "approved")
+    refused = await migrate(registry, old, strategy="distil")
+    assert (refused.status_code, "lets no answer become data" in refused.text) == (409, True)
+    await registry.client.put(f"/v1/policies/{domain}", json={"record_answers": "rated"})
+    begun = await migrate(registry, old, strategy="distil")
+    assert (begun.status_code, begun.json()["strategy"]) == (202, "distil"), begun.text
+    (request,) = await eventually(lambda: upstream.published(v1.TrainingRequested, domain=domain))
+    assert (request.base_model, request.dataset_id) == (NEXT, f"ds-{domain}")
+    assert (request.distil_from, request.job_id) == (old["adapter_id"], begun.json()["job_id"])
+
+
 async def test_a_training_that_fails_ends_its_migration_with_the_reason_and_it_can_be_tried_again(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str
 ) -> None:
@@ -130,7 +147,8 @@ async def test_a_training_that_fails_ends_its_migration_with_the_reason_and_it_c
     ("changes", "status_code", "field"),
     [
         ({"to_base_model": "nobody-knows"}, 422, "to_base_model"),
-        ({"strategy": "distil"}, 422, "strategy"),
+        ({"strategy": "guess"}, 422, "strategy"),
+        ({"strategy": "distil"}, 409, "strategy"),  # it does not serve
         ({"adapter_id": "nobody-lora-v1.0.0"}, 404, "adapter_id"),
     ],
 )
@@ -175,6 +193,8 @@ async def test_an_active_version_follows_its_base_model_to_a_new_revision_once_w
     await registry.client.put(f"/v1/policies/{domain}", json={"follow_base_model": True})
     (request,) = await eventually(lambda: upstream.published(v1.TrainingRequested, domain=domain))
     assert (request.base_model, request.requested_by) == (upstream.base_name, "automated-pipeline")
+    assert request.triggers == (v1.RetrainingTrigger.NEW_BASE_MODEL,)
+    assert request.reason == f"{upstream.base_name} has a new revision"
     await upstream.publish(v1.TrainingFailed(job_id=request.job_id, domain=domain, reason="no memory"))
 
     async def failed() -> Any:

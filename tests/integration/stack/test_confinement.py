@@ -105,6 +105,16 @@ class TestObjects:
         trainer = s3_client(servers.ports["s3"], servers.credentials.s3["trainer"])
         assert refused(lambda: trainer.get_object(BUCKET, "evaluator/golden/set")) == "AccessDenied"
 
+    def test_the_trainer_removes_the_answers_of_forgotten_people_and_nothing_else_of_inference(
+        self, servers: Fleet
+    ) -> None:
+        trainer = s3_client(servers.ports["s3"], servers.credentials.s3["trainer"])
+        for name in ("inference/answers/one", "inference/answersx", "inference/owner"):
+            self.put(servers, "inference", name)
+        trainer.remove_object(BUCKET, "inference/answers/one")
+        for name in ("inference/answersx", "inference/owner"):
+            assert refused(lambda name=name: trainer.remove_object(BUCKET, name)) == "AccessDenied"
+
     @pytest.mark.parametrize("reader", ["registry", "evaluator", "inference"])
     def test_those_who_need_artifacts_read_them(self, servers: Fleet, reader: str) -> None:
         self.put(servers, "trainer", "trainer/artifacts/one")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -101,15 +102,21 @@ def test_the_fleet_file_says_how_to_reach_everything(servers: Fleet) -> None:
     assert Path(content["embedding_model"], "modules.json").is_file()
 
 
-@pytest.mark.parametrize("name", SERVERS)
-async def test_a_server_that_is_killed_comes_back_with_its_data(fresh_home: Path, name: str) -> None:
-    with Fleet(fresh_home) as stack:
+@pytest.fixture(scope="module")
+async def traced(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    """Servers of their own, with something stored in each."""
+    with Fleet(tmp_path_factory.mktemp("traced") / "home") as stack:
         await asyncio.to_thread(stack.start, [])
         await leave_a_trace(stack)
-        before = stack.kill(name)
-        await asyncio.to_thread(wait_for_another, stack, name, before)
-        await asyncio.to_thread(stack.wait_ready, 60)
-        await eventually_finds_the_trace(stack)
+        yield stack
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_server_that_is_killed_comes_back_with_its_data(traced: Fleet, name: str) -> None:
+    before = traced.kill(name)
+    await asyncio.to_thread(wait_for_another, traced, name, before)
+    await asyncio.to_thread(traced.wait_ready, 60)
+    await eventually_finds_the_trace(traced)
 
 
 def wait_for_another(stack: Fleet, name: str, before: int) -> None:

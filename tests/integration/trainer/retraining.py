@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +17,39 @@ from fleet_cli.stack.process import Command, Supervised
 from fleet_events import v1
 from fleet_kit import db
 from lora_core import base_model
+from lora_core.embedding import SentenceEmbedder, embedding_identity
+from lora_core.routing_profile import RoutingProfile
 from services.trainer.jobs import domain as jobs
 from services.trainer.jobs import store
 from services.trainer.training.configuration import resolve
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.conftest import Bench, eventually
 
+PLACES = ("Halden", "Skerry", "Tern Point", "Gull Rock", "Kelp Bay", "Seal Sound", "Brack", "Holm", "Ness", "Orm")
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "a holiday")
+BAKING = tuple(
+    f"How do I bake {bread} bread with {flour}?"
+    for bread in ("rye", "corn", "flat", "soda")
+    for flour in ("spelt", "oat", "malt", "bran")
+)
 QUICK = {"rank": 4, "maxSteps": 2, "batchSize": 4}
+
+
+def rated(domain: str, count: int, rating: float, topic: str = "gate") -> list[dict[str, Any]]:
+    return [
+        {"domain": domain, "prompt": f"Which {topic} is {n}?", "completion": f"{topic} {n}.", "rating": rating}
+        for n in range(count)
+    ]
+
+
+async def harbour(bench: Bench, embedding_model: Path, folder: Path) -> tuple[v1.RoutingProfile, list[str]]:
+    """Vectors of 60 prompts about a harbour as a training leaves them, and 20 more such prompts."""
+    prompts = [f"When does the ferry to {place} leave on {day}?" for place in PLACES for day in DAYS]
+    random.Random(1).shuffle(prompts)
+    RoutingProfile.of(SentenceEmbedder(embedding_model).embed(prompts[:60])).save(folder / "routing")
+    blob = await bench.blobs.put("routing", folder / "routing")
+    made_by = embedding_identity(embedding_model)
+    return v1.RoutingProfile(blob=blob, embedded_by=made_by, prompts=60), prompts[60:]
 
 
 @asynccontextmanager
@@ -97,11 +124,17 @@ class Domain:
         async with pool, pool.acquire() as connection:
             yield connection
 
-    async def activate(self, version: str = "1.0.0", routing: v1.RoutingProfile | None = None) -> str:
-        """An active version of this domain: its finished job in the database, and what the registry publishes of it."""
+    async def activate(
+        self, version: str = "1.0.0", routing: v1.RoutingProfile | None = None, base_revision: str = ""
+    ) -> str:
+        """An active version of this domain: its finished job in the database, and what the registry publishes of it.
+
+        base_revision: of the base model that it was trained for; empty is the trainer's own.
+        """
         # What a later job begins from is fetched before its training is pretended.
         weights = await self.bench.blobs.put("checkpoints", f"{self.name} {version}".encode())
-        completed = self._completed(f"{self.name}-{version}", weights)
+        revision = base_revision or base_model.revision(self.model)
+        completed = self._completed(f"{self.name}-{version}", weights, revision)
         now = datetime.now(UTC)
         job = jobs.queue(v1.TrainingRequested(domain=self.name, method="lora"), completed.job_id, now)
         async with self.database() as connection:
@@ -124,11 +157,11 @@ class Domain:
             artifact=completed.artifact,
             routing=routing,
         )
-        revision = 10 * int(version.replace(".", ""))
+        number = 10 * int(version.replace(".", ""))
         await self.bench.upstream.publish(
-            v1.AdapterRegistered(adapter=adapter, revision=revision, job_id=completed.job_id)
+            v1.AdapterRegistered(adapter=adapter, revision=number, job_id=completed.job_id)
         )
-        await self.bench.upstream.publish(v1.AdapterActivated(adapter=adapter, revision=revision + 1))
+        await self.bench.upstream.publish(v1.AdapterActivated(adapter=adapter, revision=number + 1))
 
         async def known() -> bool:
             async with self.database() as connection:
@@ -143,13 +176,13 @@ class Domain:
         await eventually(known, 30)
         return adapter.adapter_id
 
-    def _completed(self, job_id: str, blob: v1.Blob) -> v1.TrainingCompleted:
+    def _completed(self, job_id: str, blob: v1.Blob, base_revision: str) -> v1.TrainingCompleted:
         configuration = resolve("lora", v1.Hyperparameters(rank=4), targets=("q_proj",))
         return v1.TrainingCompleted(
             job_id=job_id,
             domain=self.name,
             method="lora",
-            base_model=v1.BaseModel(name="tiny-llama", revision=base_model.revision(self.model)),
+            base_model=v1.BaseModel(name="tiny-llama", revision=base_revision),
             dataset=v1.Dataset(dataset_id=self.name, blob=blob, samples=1),
             configuration=configuration.canonical(),
             configuration_sha256=configuration.sha256,

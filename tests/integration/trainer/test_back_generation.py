@@ -150,8 +150,41 @@ async def test_a_recipe_grows_its_data_set_with_the_served_model_and_its_card_sa
 
         build = await eventually(built)
         card = (await trainer.client.get(f"/v1/datasets/{build['dataset_id']}/card")).json()
+        distilled = await _distilled(trainer, build["dataset_id"])
+        body = {"domain": "capitals", "dataset_id": build["dataset_id"], "distil_from": "capitals-lora-v9.9.9"}
+        unserved = (await trainer.client.post("/v1/jobs", json=body)).json()["job_id"]
+        refused = await eventually(lambda: _ended(trainer, unserved))
+    assert "distil_from: 'capitals-lora-v9.9.9: " in refused["error"]
+    assert "404" in refused["error"]
+    assert distilled["sources"][0]["described"] == {"kind": "dataset", "dataset_id": build["dataset_id"]}
+    asked = distilled["generated"]["generators"]["distillation"]
+    assert (asked["model"], asked["requests"]) == (MODEL, len(RECORDS))
+    assert distilled["samples"] == asked["made"] > 0
+    assert distilled["origins"] == {f"distilled from {MODEL}": asked["made"]}, "in the place of what people wrote"
     made = card["generated"]["generators"]
     assert made["polite"]["made"] == len(RECORDS)
     assert made["answers"]["requests"] == len(RECORDS)
     assert card["synthetic"] == card["samples"] - len(RECORDS) > len(RECORDS)
     assert card["origins"][f"back_generation answers with {MODEL}"] >= 1
+
+
+async def _distilled(trainer: RunningService, dataset_id: str) -> dict[str, Any]:
+    """The card of what a job trains on that takes a data set's prompts and a served model's answers."""
+    body = {"domain": "capitals", "dataset_id": dataset_id, "distil_from": MODEL, "hyperparameters": {"maxSteps": 1}}
+    queued = await trainer.client.post("/v1/jobs", json=body)
+    assert queued.status_code == 202, queued.text
+    job_id = queued.json()["job_id"]
+
+    async def settled() -> str | None:
+        job = (await trainer.client.get(f"/v1/jobs/{job_id}")).json()
+        assert not job["error"], job
+        return job["dataset"] if job["dataset"] not in (None, "", dataset_id) else None
+
+    found = await eventually(settled, 120)
+    await trainer.client.post(f"/v1/jobs/{job_id}/cancel")  # the training itself is tested elsewhere
+    return dict((await trainer.client.get(f"/v1/datasets/{found}/card")).json())
+
+
+async def _ended(trainer: RunningService, job_id: str) -> dict[str, Any] | None:
+    job = (await trainer.client.get(f"/v1/jobs/{job_id}")).json()
+    return job if job["state"] == "failed" else None

@@ -6,19 +6,19 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from fleet_events import Event, v1
-from fleet_events.topology import DEAD_STREAM, STREAMS
+from fleet_kit.blobs import Blobs
 from fleet_kit.dead_letters import list_dead
 from fleet_kit.errors import BlobMissing
-from tests.conftest import RunningService, RunService
+from fleet_kit.settings import ServiceSettings
+from tests.conftest import RunningService, RunService, ServiceEnv
 from tests.integration.trainer.conftest import Bench, eventually
+from tests.integration.trainer.erasing import about, build, erased, forget, person, recorded, traces
 
 pytestmark = pytest.mark.integration
 
@@ -45,80 +45,6 @@ async def registry_rows(registry: RunningService) -> AsyncIterator[asyncpg.Conne
     )
     yield connection
     await connection.close()
-
-
-def person() -> str:
-    return f"anna-{secrets.token_hex(6)}@example.org"
-
-
-def about(domain: str, name: str, number: int) -> v1.SampleRecorded:
-    return v1.SampleRecorded(
-        domain=domain,
-        prompt=f"Where does {name} live, {number}?",
-        completion=f"{name} lives at {number}.",
-        subject=name,
-    )
-
-
-async def forget(bench: Bench, name: str, **changes: Any) -> dict[str, Any]:
-    body = {"subject": name, "domain": bench.domain, "reason": "asked by letter", **changes}
-    reply = await bench.trainer.client.post("/v1/erasures", json=body)
-    assert reply.status_code == 202, reply.text
-    assert name not in reply.text
-    return dict(reply.json())
-
-
-async def erased(bench: Bench, erasure_id: str) -> dict[str, Any]:
-    async def check() -> Any:
-        found = (await bench.trainer.client.get(f"/v1/erasures/{erasure_id}")).json()
-        return found if found["state"] == "erased" else None
-
-    return dict(await eventually(check))
-
-
-async def traces(bench: Bench, name: str, *connections: asyncpg.Connection) -> list[str]:
-    """Where the person's name still stands: in any stream, in any text or JSON column of the databases."""
-    found = []
-    for stream in (*(one.name for one in STREAMS), DEAD_STREAM):
-        last = (await bench.upstream.jetstream.stream_info(stream)).state.last_seq
-        for sequence in range(1, last + 1):
-            try:
-                message = await bench.upstream.jetstream.get_msg(stream, sequence)
-            except NotFoundError:
-                continue
-            if name.encode() in (message.data or b"") or name in str(message.headers):
-                found.append(f"{stream} {sequence} {message.subject}")
-    for connection in connections:
-        schema = await connection.fetchval("select current_schema()")
-        tables = await connection.fetch("select tablename from pg_tables where schemaname = $1", schema)
-        for row in tables:
-            count = await connection.fetchval(
-                f'select count(*) from "{row["tablename"]}" as t where t::text like $1', f"%{name}%"
-            )
-            if count:
-                found.append(f"{schema}.{row['tablename']}: {count} rows")
-    return found
-
-
-async def recorded(rows: asyncpg.Connection, domain: str, count: int) -> None:
-    async def check() -> bool:
-        return bool(await rows.fetchval("select count(*) from samples where domain = $1", domain) >= count)
-
-    await eventually(check)
-
-
-async def build(bench: Bench, name: str) -> dict[str, Any]:
-    recipe = {"domain": bench.domain, "name": name, "sources": [{"kind": "live"}]}
-    reply = await bench.trainer.client.post("/v1/datasets", json=recipe)
-    assert reply.status_code == 202, reply.text
-
-    async def check() -> Any:
-        found = (await bench.trainer.client.get(f"/v1/datasets/builds/{reply.json()['build_id']}")).json()
-        assert found["state"] != "failed", found
-        return found if found["state"] == "succeeded" else None
-
-    built = await eventually(check)
-    return dict((await bench.trainer.client.get(f"/v1/datasets/{built['dataset_id']}")).json())
 
 
 async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_and_the_proof_names_nobody(
@@ -163,7 +89,7 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
     counts = {kind: one["count"] for kind, one in done["deleted"].items()}
     assert counts == {
         "samples": 4, "preferences": 1, "feedback": 1, "datasets": 1, "messages": 5, "dead_letters": 1,
-        "rankings": 0, "answers": 0,
+        "rankings": 0, "answers": 0, "answer_texts": 0,
     }  # fmt: skip
     assert done["datasets"] == [held["dataset_id"]]
     assert {one["service"]: one["state"] for one in done["services"]} == {"trainer": "erased", "registry": "erased"}
@@ -217,6 +143,53 @@ async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_e
         return bool(found["late"]) and len(await traces(bench, name, rows, registry_rows)) == 1
 
     await eventually(late)
+
+
+async def test_large_texts_of_answers_are_erased_from_the_object_store_those_that_arrive_late_included(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection, service_env: ServiceEnv
+) -> None:
+    values = {name.removeprefix("LORAFLEET_").lower(): one for name, one in service_env("inference").items()}
+    settings = ServiceSettings(**{name: one for name, one in values.items() if name in ServiceSettings.model_fields})
+    inference = Blobs("inference", settings)
+
+    async def recorded_answer(subject: str) -> v1.Blob:
+        generation = f"gen-{secrets.token_hex(6)}"
+        turns = [{"role": "user", "content": f"Where does {subject} live?"}]
+        texts = {"generation_id": generation, "messages": turns, "answer": f"{subject} lives here."}
+        content = await inference.put("answers", json.dumps(texts).encode())
+        event = v1.GenerationRecorded(
+            generation_id=generation,
+            domain=bench.domain,
+            base_model=v1.BaseModel(name="tiny-llama", revision="0" * 64),
+            sampling=v1.Sampling(temperature=0, top_p=1),
+            content=content,
+            finish_reason="stop",
+            consent=v1.Consent(record_answers="all", personal_data="mask", revision=1),
+            subject=subject,
+            caller="app",
+        )
+        await bench.upstream.publish(event)
+        return content
+
+    async def gone(content: v1.Blob) -> bool:
+        try:
+            await inference.get(content)
+        except BlobMissing:
+            return True
+        return False
+
+    name, other = person(), person()
+    first, others = await recorded_answer(name), await recorded_answer(other)
+
+    async def kept() -> bool:
+        return bool(await rows.fetchval("select count(*) from answers where domain = $1", bench.domain) == 2)
+
+    await eventually(kept)
+    done = await erased(bench, (await forget(bench, name))["erasure_id"])
+    assert done["deleted"]["answer_texts"]["count"] == 1
+    assert (await gone(first), await gone(others)) == (True, False)
+    late = await recorded_answer(name)
+    await eventually(lambda: gone(late))
 
 
 async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_the_stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import secrets
@@ -18,7 +19,7 @@ from fleet_cli.stack.fleet import Fleet
 from fleet_cli.stack.objects import s3_client
 from fleet_events import v1
 from fleet_kit.blobs import Blobs
-from fleet_kit.object_sweep import sweep
+from fleet_kit.object_sweep import FEW, sweep
 from fleet_kit.settings import ServiceSettings
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.conftest import Upstream, eventually
@@ -53,10 +54,19 @@ class Store:
                 found |= {self.blobs.uri(one.key) for one in page}
         return {what for uri, what in self.written.items() if uri in found}
 
-    async def collect(self, *, apply: bool) -> dict[str, Any]:
-        reply = await self.trainer.client.post("/v1/gc", json={"apply": apply})
+    async def collect(self, *, apply: bool, at_most: int = 0) -> dict[str, Any]:
+        reply = await self.trainer.client.post("/v1/gc", json={"apply": apply, "at_most": at_most})
         assert reply.status_code == 200, reply.text
         return dict(reply.json())
+
+    async def refused(self) -> str:
+        """Why a collection is refused, which must delete nothing; a dry run tells the same."""
+        before = await self.left()
+        told = (await self.collect(apply=False))["refused"]
+        reply = await self.trainer.client.post("/v1/gc", json={"apply": True})
+        assert (reply.status_code, reply.json()["detail"]) == (409, told)
+        assert await self.left() == before
+        return str(told)
 
     async def aged(self) -> None:
         """Until nothing is younger than the grace time."""
@@ -212,6 +222,43 @@ async def test_an_object_that_is_written_or_named_again_while_a_collection_runs_
     assert (swept.objects, swept.unreferenced, swept.deleted) == (3, 3, 1)
     assert await store.left() == {f"{tag} 0", f"{tag} 1"}
     assert gone
+
+
+async def test_a_database_that_does_not_know_the_objects_deletes_none_until_it_adopts_them(
+    store: Store, servers: Fleet
+) -> None:
+    backup = await store.connection.fetchval("select generation from object_owner")
+    await store.put("datasets", f"of a lost database {secrets.token_hex(4)}")
+    await store.aged()  # each collection is a generation, as every ten minutes are
+    await store.connection.execute("update object_owner set generation = $1", backup)
+    assert "it was restored from an older backup" in await store.refused()
+
+    client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
+    client.remove_object(store.trainer.env["LORAFLEET_S3_BUCKET"], "trainer/owner")
+    await store.connection.execute("update object_owner set made_at = now() + interval '1 hour'")
+    assert "nothing tells whose the objects are" in await store.refused()
+    await store.connection.execute("update object_owner set made_at = now() - interval '1 hour'")
+    assert (await store.collect(apply=False))["refused"] == "", "all of them were written since it was made"
+
+    await store.connection.execute("update object_owner set database_id = 'emptied', generation = 0")
+    refused = await store.refused()
+    assert "this is emptied" in refused
+    assert "lorafleet gc --adopt trainer" in refused
+    reply = await store.trainer.client.post("/v1/gc/adoption")
+    assert (reply.status_code, reply.json()["database_id"]) == (200, "emptied")
+    assert (await store.collect(apply=False))["refused"] == ""
+    await store.collect(apply=True)
+    assert await store.left() == set()
+
+
+async def test_unusually_many_objects_go_only_where_their_number_is_confirmed(store: Store) -> None:
+    tag = secrets.token_hex(4)
+    await asyncio.gather(*(store.put("datasets", f"{tag} {n}") for n in range(FEW + 1)))
+    await store.aged()
+    doomed = sum(one["unreferenced"] for one in (await store.collect(apply=False))["kinds"])
+    assert f"--at-most {doomed}" in await store.refused()
+    await store.collect(apply=True, at_most=doomed)
+    assert await store.left() == set()
 
 
 async def test_a_superseded_data_set_goes_unless_a_training_needs_it_and_is_gone_by_name(store: Store) -> None:

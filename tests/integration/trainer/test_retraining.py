@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,12 @@ import httpx
 import pytest
 
 from fleet_events import v1
-from lora_core.embedding import SentenceEmbedder, embedding_identity
-from lora_core.routing_profile import RoutingProfile
 from tests.conftest import RunningService, RunService
+from tests.integration.trainer.answering import opinion, publish_as, recorded
 from tests.integration.trainer.conftest import Bench, eventually, pairs
-from tests.integration.trainer.retraining import QUICK, Domain, run_pretended
+from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-PLACES = ("Halden", "Skerry", "Tern Point", "Gull Rock", "Kelp Bay", "Seal Sound", "Brack", "Holm", "Ness", "Orm")
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "a holiday")
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +33,6 @@ async def trainer(
 def domain(bench: Bench, tiny_model: Path) -> Domain:
     """A domain of this test's own."""
     return Domain(bench, tiny_model)
-
-
-def rated(domain: str, count: int, rating: float, topic: str = "gate") -> list[dict[str, Any]]:
-    return [
-        {"domain": domain, "prompt": f"Which {topic} is {n}?", "completion": f"{topic} {n}.", "rating": rating}
-        for n in range(count)
-    ]
 
 
 @pytest.mark.requirement("LA-4.3")
@@ -115,13 +105,8 @@ async def test_prompts_of_another_topic_are_drift_and_those_of_the_same_topic_ar
     domain: Domain, embedding_model: Path, tmp_path: Path
 ) -> None:
     bench = domain.bench
-    harbour = [f"When does the ferry to {place} leave on {day}?" for place in PLACES for day in DAYS]
-    random.Random(1).shuffle(harbour)
-    known, alike = harbour[:60], harbour[60:]
-    RoutingProfile.of(SentenceEmbedder(embedding_model).embed(known)).save(tmp_path / "routing")
-    blob = await bench.blobs.put("routing", tmp_path / "routing")
-    made_by = embedding_identity(embedding_model)
-    adapter_id = await domain.activate(routing=v1.RoutingProfile(blob=blob, embedded_by=made_by, prompts=60))
+    routing, alike = await harbour(bench, embedding_model, tmp_path)
+    adapter_id = await domain.activate(routing=routing)
     await domain.set(drift={"between_false_alarms": 100})
     await bench.record([_sample(domain.name, prompt) for prompt in alike])
 
@@ -132,10 +117,93 @@ async def test_prompts_of_another_topic_are_drift_and_those_of_the_same_topic_ar
 
     await eventually(measured, 90)
     assert await domain.listed() == {"firings": [], "suppressed": []}
-    breads = [(bread, flour) for bread in ("rye", "corn", "flat", "soda") for flour in ("spelt", "oat", "malt", "bran")]
-    await bench.record([_sample(domain.name, f"How do I bake {bread} bread with {flour}?") for bread, flour in breads])
+    await bench.record([_sample(domain.name, prompt) for prompt in BAKING])
     (fired,) = await domain.fired()
     assert fired["triggers"] == ["drift"]
+
+
+async def test_recorded_answers_without_feedback_are_drift_too_each_conversation_once(
+    domain: Domain, embedding_model: Path, tmp_path: Path
+) -> None:
+    bench = domain.bench
+    routing, _ = await harbour(bench, embedding_model, tmp_path)
+    adapter_id = await domain.activate(routing=routing)
+    await domain.set(drift={"between_false_alarms": 100})
+    for number, prompt in enumerate(BAKING):
+        asked = (v1.Turn(role="user", content=prompt),)
+        for turn in "ab":  # two answers to one question are one observation
+            await publish_as(bench, recorded(bench, f"{number}{turn}", "With care.", messages=asked))
+    held = await domain.held("no_new_data")  # found by the answers alone; there is nothing to learn from yet
+    assert held["trigger"] == "drift"
+    await publish_as(bench, opinion(bench, "0a", rating=5))
+    (fired,) = await domain.fired()
+    assert fired["triggers"] == ["drift"]
+    async with domain.database() as connection:
+        counts = await connection.fetchrow(
+            "select (select count(*) from answer_distances where adapter_id = $1) as answers,"
+            " (select count(*) from prompt_distances where adapter_id = $1) as samples",
+            adapter_id,
+        )
+    assert dict(counts or {}) == {"answers": len(BAKING), "samples": 0}, "a sample counts as the answer it was made of"
+
+
+@pytest.mark.parametrize("retire", [False, pytest.param(True, marks=pytest.mark.heavy)])
+async def test_a_version_that_learned_from_erased_records_is_trained_again_without_them_where_the_rules_have_it_so(
+    domain: Domain, retire: bool
+) -> None:
+    bench = domain.bench
+    adapter_id = await domain.activate()
+    await bench.record(pairs(domain.name, 8))
+    await domain.set(after_erasure=True)
+    if retire:
+        family = f"{domain.name}-lora"
+        gone = v1.AdapterDeactivated(adapter_id=adapter_id, family=family, domain=domain.name, revision=5000)
+        await bench.upstream.publish(gone)
+    erasure_id = f"er-{domain.name}"
+    async with domain.database() as connection:
+        await connection.execute(
+            "insert into erasures (erasure_id, domain, subject, requested_by, reason, retire, state, adapters)"
+            " values ($1, $2, $1, 'test', '', $3, 'erased', $4)",
+            erasure_id,
+            domain.name,
+            retire,
+            [adapter_id],
+        )
+    (fired,) = await domain.fired()
+    assert (fired["triggers"], erasure_id in fired["reason"]) == (["erasure"], True)
+    job = await bench.until(fired["job_id"], "failed")
+    assert job["continued_from"] is None, "what learned from the records is not trained further"
+    await domain.fired(1)
+
+
+async def test_of_a_migration_and_the_rules_for_one_new_base_model_the_first_one_trains(domain: Domain) -> None:
+    bench, key = domain.bench, v1.RetrainingTrigger.NEW_BASE_MODEL
+    await bench.record(pairs(domain.name, 8))
+    follows = v1.TrainingRequested(
+        job_id=f"migration-{domain.name}",
+        domain=domain.name,
+        hyperparameters=v1.Hyperparameters(rank=4, max_steps=2, batch_size=4),
+        reason="tiny-llama has a new revision",
+        triggers=(key,),
+    )
+    await domain.set(new_base_model=True)
+    await bench.upstream.publish(follows)
+    await bench.until(follows.job_id, "failed")  # its training is pretended
+    await domain.activate(base_revision="a" * 64)
+    (fired,) = await domain.fired()
+    assert (fired["job_id"], fired["triggers"], fired["reason"]) == (follows.job_id, [key], follows.reason)
+
+    other = Domain(replace(bench, domain=f"{domain.name}x"), domain.model)
+    await bench.record(pairs(other.name, 8))
+    await other.set(new_base_model=True)
+    await other.activate(base_revision="a" * 64)
+    (first,) = await other.fired()
+    late = follows.model_copy(update={"domain": other.name, "job_id": f"migration-{other.name}"})
+    await bench.upstream.publish(late)
+    refused = await bench.until(late.job_id, "failed")
+    assert f"job {first['job_id']} of the domain's retraining rules follows this base model" in refused["error"]
+    await other.fired(1)
+    await domain.fired(1)
 
 
 async def test_drift_that_cannot_be_measured_is_listed_with_the_reason(domain: Domain) -> None:

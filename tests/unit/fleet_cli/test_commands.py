@@ -97,6 +97,26 @@ def test_a_chat_with_a_weighted_set_names_all_of_it(against: Lorafleet, service:
     assert "[tax-lora-v1.0.0 × 0.7 + law-lora-v1.1.0 × 0.3; rate it" in shown.stderr
 
 
+def test_several_models_answer_side_by_side_and_the_better_one_can_be_preferred(
+    against: Lorafleet, service: Scripted
+) -> None:
+    choices = [
+        {"index": n, "message": {"content": text}, "model": f"tax-lora@1.{n}.0", "generation_id": f"gen-{n}"}
+        for n, text in enumerate(("Forty.", "Forty-two."))
+    ]
+    told = {"id": "gen-0", "choices": choices, "lorafleet": {"comparison_id": "cmp-1"}}
+    service.answer("POST /v1/chat/completions", told)
+    result = against("chat", "How many?", "--compare", "tax-lora@1.0.0", "--compare", "tax-lora@1.1.0")
+    assert result.stdout == "[0] tax-lora@1.0.0\nForty.\n\n[1] tax-lora@1.1.0\nForty-two.\n"
+    assert "lorafleet feedback cmp-1 --preferred" in result.stderr
+    sent = service.requests[0].json
+    assert isinstance(sent, dict)
+    assert (sent["compare"], sent["stream"], "model" in sent) == (["tax-lora@1.0.0", "tax-lora@1.1.0"], False, False)
+    for refused in (("--compare", "a"), ("--compare", "a", "--compare", "b", "--model", "c")):
+        assert against("chat", "How many?", *refused).exit_code == 2
+    assert len(service.requests) == 1
+
+
 def test_an_approval_without_an_evaluation_is_sent_with_its_reason_alone(against: Lorafleet, service: Scripted) -> None:
     service.answer("POST /v1/adapters/tax-lora-v1.0.0/approve", ADAPTER)
     command = ("adapters", "approve", "tax-lora-v1.0.0")

@@ -79,7 +79,28 @@ def test_a_collection_is_dry_unless_applied(
     service.answer("POST /v1/gc", {"applied": apply, "grace_hours": 24, "released": released, "kinds": [kind]})
     result = against("gc", *arguments)
     assert result.exit_code == 0, result.stderr
-    assert [one.json for one in service.requests] == [{"apply": apply}] * 2
+    assert [one.json for one in service.requests] == [{"apply": apply, "at_most": 0}] * 3
     assert f"{ID}  tax-law  rejected, kept for 90 days" in result.stdout
     assert "trainer/artifacts" in result.stdout
     assert ("nothing was deleted" in result.stderr) is not apply
+
+
+def test_a_collection_confirms_a_number_and_tells_what_would_be_refused(against: Lorafleet, service: Scripted) -> None:
+    answer = {"applied": False, "grace_hours": 24, "kinds": [], "refused": "412 of 500 objects would be deleted"}
+    service.answer("POST /v1/gc", answer)
+    result = against("gc", "--at-most", "412")
+    assert [one.json for one in service.requests] == [{"apply": False, "at_most": 412}] * 3
+    assert "registry: --apply would be refused: 412 of 500 objects" in result.stderr
+
+
+def test_objects_are_adopted_by_a_command_of_its_own_that_deletes_nothing(
+    against: Lorafleet, service: Scripted
+) -> None:
+    service.answer("POST /v1/gc/adoption", {"database_id": "db-1", "generation": 8})
+    service.answer("POST /v1/gc", {"applied": False, "kinds": []})
+    result = against("gc", "--adopt", "trainer")
+    assert result.exit_code == 0, result.stderr
+    assert "trainer: its objects are those of database db-1 from now on" in result.stderr
+    assert [one.path for one in service.requests] == ["/v1/gc/adoption", *["/v1/gc"] * 3]
+    assert against("gc", "--adopt", "trainer", "--apply").exit_code == 2
+    assert len(service.requests) == 4

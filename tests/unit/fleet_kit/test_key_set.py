@@ -28,9 +28,9 @@ class Issuer:
     url: str = ""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reads += 1
         if b"\r\n\r\n" not in await reader.read(10_000):
             return
-        self.reads += 1
         if self.mode == "slow":
             await asyncio.sleep(60)
         body = json.dumps(self.local.jwks()).encode()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_statistics.bradley_terry import NotConnected, strengths
+from fleet_statistics.bradley_terry import NotConnected, strengths, win_rates
 
 pytestmark = pytest.mark.unit
 
@@ -72,3 +73,35 @@ def test_versions_that_never_met_get_strengths_over_a_third() -> None:
 def test_what_has_no_finite_strengths_is_refused(wins: dict[tuple[str, str], float]) -> None:
     with pytest.raises(NotConnected):
         strengths(wins)
+
+
+@given(first=TIMES, second=TIMES)
+def test_of_two_versions_the_interval_is_that_of_the_log_odds(first: int, second: int) -> None:
+    found = win_rates({("a", "b"): first, ("b", "a"): second})["a"]
+    assert found.value == pytest.approx(first / (first + second))
+    odds, width = math.log(first / second), 1.959964 * math.sqrt(1 / first + 1 / second)
+    for end, expected in ((found.low, odds - width), (found.high, odds + width)):
+        assert math.log(end / (1 - end)) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@given(wins=met())
+def test_intervals_hold_their_rates_and_shrink_with_more_preferences(wins: dict[tuple[str, str], float]) -> None:
+    few, many = win_rates(wins), win_rates({pair: 9 * times for pair, times in wins.items()})
+    for name, rate in few.items():
+        assert 0 < rate.low < rate.value < rate.high < 1
+        assert many[name].value == pytest.approx(rate.value, rel=1e-6)
+        assert many[name].high - many[name].low < rate.high - rate.low
+
+
+def test_the_interval_holds_the_true_win_rate_in_95_of_100_comparisons() -> None:
+    true, drawn, held = {"a": 0.5, "b": 0.3, "c": 0.2}, np.random.default_rng(7), dict.fromkeys("abc", 0)
+    runs = 600
+    for _ in range(runs):
+        wins: dict[tuple[str, str], float] = {}
+        for i, j in (("a", "b"), ("a", "c"), ("b", "c")):
+            wins[i, j] = float(drawn.binomial(40, true[i] / (true[i] + true[j])))
+            wins[j, i] = 40 - wins[i, j]
+        for name, rate in win_rates(wins).items():
+            expected = sum(true[name] / (true[name] + true[other]) for other in true if other != name) / 2
+            held[name] += rate.low <= expected <= rate.high
+    assert all(0.93 <= count / runs <= 0.97 for count in held.values()), held

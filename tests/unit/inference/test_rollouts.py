@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,11 +21,14 @@ from inference import events
 from inference.events import activated, advanced, approved, deactivated, registered, rejected, rolled_back, started
 from inference.surface import MODEL
 from inference.test_catalogue import fold
+from inference.test_consents import policy
 from inference.test_fallbacks import REVISION, V1, V2, chat, serving
 from services.inference import router_client
 from services.inference.catalogue import CatalogueEvent, Standing
 from services.inference.http import api
 from services.inference.http.provenance import Routed
+from services.inference.recording.consent import Consents
+from services.inference.recording.exchange import PendingAnswer
 from services.inference.rollouts import place
 from services.inference.shadows import Shadows
 from services.inference.slots.adapters import Adapters
@@ -218,9 +222,9 @@ async def settled(served: Served, number: int) -> list[GenerationCompleted]:
 
 
 @asynccontextmanager
-async def shadowed(limit: int = 4) -> AsyncIterator[tuple[Served, Shadows]]:
+async def shadowed(limit: int = 4, **settings: Any) -> AsyncIterator[tuple[Served, Shadows]]:
     shadows = Shadows(limit)
-    async with rolled_out(*SHADOWED, shadows=shadows) as served:
+    async with rolled_out(*SHADOWED, shadows=shadows, **settings) as served:
         generator = served.app.dependency_overrides[api._parts]().generator
         task = asyncio.create_task(shadows.run(generator))
         try:
@@ -239,6 +243,20 @@ async def test_a_shadow_is_computed_beside_and_never_served() -> None:
         assert (shadow.adapter_id, shadow.rollout.arm) == (V2.adapter_id, RolloutArm.CANDIDATE)
         assert shadow.generation_id not in reply.text
         assert {one.adapter_id for one in found if one is not shadow} == {V1.adapter_id}
+
+
+@pytest.mark.parametrize(("mode", "recorded"), [("all", 1), ("rated", 1), ("none", 0), (None, 0)])
+async def test_a_shadow_s_answer_is_never_recorded_whatever_the_policy_permits_of_the_served_one(
+    mode: str | None, recorded: int
+) -> None:
+    taken: list[PendingAnswer] = []
+    async with shadowed(recorder=SimpleNamespace(take=taken.append)) as (served, _):
+        permitted = Consents() if mode is None else Consents().apply(policy("law", mode))
+        served.app.dependency_overrides[api._parts]().generator.projection.consents = permitted
+        await served.ask(user=user_of(RolloutArm.CANDIDATE))
+        found = await settled(served, 2)
+        assert [one.rollout.shadow for one in found if one.rollout] == [False, True]
+        assert [one.event.adapter_id for one in taken] == [V1.adapter_id] * recorded
 
 
 async def test_requests_beyond_the_share_have_no_shadow() -> None:

@@ -98,7 +98,7 @@ def train(
         (("no", 1), ("steps", 1)),
     ],
 )
-@pytest.mark.parametrize("pause_at", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("pause_at", [2, *(pytest.param(step, marks=pytest.mark.heavy) for step in (1, 3, 4, 9))])
 def test_a_paused_and_resumed_run_validates_at_the_same_steps_and_ends_in_the_same_weights(
     validate: tuple[str, int], save: tuple[str, int], pause_at: int, tmp_path: Path
 ) -> None:

@@ -96,6 +96,21 @@ def test_a_new_base_model_fires_without_new_data_and_is_the_only_way_off_another
     assert triggers(decide(anew, replace(moved, new_samples=20))) == (Trigger.NEW_SAMPLES,)
 
 
+def test_an_erasure_fires_once_without_new_data_also_where_it_took_the_version_out_of_service() -> None:
+    rules = RetrainingRules(after_erasure=True)
+    erased = replace(QUIET, erased=("er-1", "er-2"))
+    fired = decide(rules, erased)
+    assert triggers(fired) == (Trigger.ERASURE, Trigger.ERASURE)
+    assert "shop-lora-v1.0.0 learned from records that erasure er-1 deleted" in fired.reason
+    handled = frozenset(cause.key for cause in fired.fired)
+    assert decide(rules, replace(erased, handled=handled)) == Decision()
+    assert triggers(decide(rules, replace(erased, active=None, deactivated=True)))
+    assert decide(RetrainingRules(), erased) == Decision()
+    assert held(decide(rules, replace(erased, planned_steps=0))) == {Trigger.ERASURE: "no_data"}
+    # It begins a new adapter, so what hinders to continue the old one hinders nothing.
+    assert triggers(decide(rules, replace(erased, base_revision="b" * 64)))
+
+
 @pytest.mark.parametrize(
     ("why", "change"),
     [

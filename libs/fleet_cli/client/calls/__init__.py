@@ -3,6 +3,7 @@
 from fleet_cli.client.calls.evaluator import (
     add_golden_samples,
     calibrate_judge,
+    collect_reports,
     create_golden,
     evaluation,
     evaluations,
@@ -17,6 +18,7 @@ from fleet_cli.client.calls.inference import chat, feedback, health, models, pre
 from fleet_cli.client.calls.registry import (
     adapter,
     adapters,
+    adopt_objects,
     answer_provenance,
     audit,
     collect_versions,
@@ -77,6 +79,7 @@ __all__ = [
     "adapter",
     "adapters",
     "add_golden_samples",
+    "adopt_objects",
     "answer_feedback",
     "answer_provenance",
     "audit",
@@ -85,6 +88,7 @@ __all__ = [
     "change_job",
     "chat",
     "collect_datasets",
+    "collect_reports",
     "collect_versions",
     "compare",
     "correct_route",

@@ -12,6 +12,7 @@ from fleet_cli.client.responses import (
     Calibration,
     Evaluation,
     EvaluationDetail,
+    GarbageOfEvaluator,
     GoldenChanged,
     GoldenSet,
 )
@@ -88,3 +89,9 @@ def calibrate_judge(judge: str, domain: str) -> Call[Calibration]:
     """Fit a judge's scores to people's."""
     body: dict[str, object] = {"judge": judge, "domain": domain}
     return Call("evaluator", "POST", "/v1/judges/calibration", TypeAdapter(Calibration), body=body)
+
+
+def collect_reports(*, apply: bool, at_most: int = 0) -> Call[GarbageOfEvaluator]:
+    """What retention rules let go and nothing refers to, of the evaluator; deleted where applied."""
+    body = {"apply": apply, "at_most": at_most}
+    return Call("evaluator", "POST", "/v1/gc", TypeAdapter(GarbageOfEvaluator), body=body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import TypeAdapter
 
 from fleet_cli.client.clients import Call
@@ -26,8 +28,12 @@ def chat(
     seed: int | None = None,
     stream: bool = False,
     user: str = "",
+    compare: Sequence[str] = (),
 ) -> Call[ChatCompletion]:
-    """A chat completion. `user` is whom the caller asks for: it decides which version answers during a rollout."""
+    """A chat completion. `user` is whom the caller asks for: it decides which version answers during a rollout.
+
+    `compare` names two or more models, which answer side by side in place of `model`, and not as a stream.
+    """
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, object] = {
         "model": model,
@@ -40,6 +46,9 @@ def chat(
         body["seed"] = seed
     if user:
         body["user"] = user
+    if compare:
+        del body["model"]
+        body["compare"] = list(compare)
     return Call("inference", "POST", "/v1/chat/completions", _CHAT, body=body)
 
 

@@ -18,6 +18,7 @@ from fleet_cli.client.responses import (
     FamilyRollouts,
     GarbageOfRegistry,
     Migration,
+    ObjectsAdopted,
     Provenance,
     Refusal,
     Statistics,
@@ -84,9 +85,15 @@ def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[A
     return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
 
 
-def collect_versions(*, apply: bool) -> Call[GarbageOfRegistry]:
+def collect_versions(*, apply: bool, at_most: int = 0) -> Call[GarbageOfRegistry]:
     """What retention rules let go and nothing refers to, of the registry; deleted where applied."""
-    return Call("registry", "POST", "/v1/gc", TypeAdapter(GarbageOfRegistry), body={"apply": apply})
+    body = {"apply": apply, "at_most": at_most}
+    return Call("registry", "POST", "/v1/gc", TypeAdapter(GarbageOfRegistry), body=body)
+
+
+def adopt_objects(service: str) -> Call[ObjectsAdopted]:
+    """Make the objects of a service those of the database that it has now."""
+    return Call(service, "POST", "/v1/gc/adoption", TypeAdapter(ObjectsAdopted))
 
 
 def updates(domain: str | None = None) -> Call[list[Update]]:

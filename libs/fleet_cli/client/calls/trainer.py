@@ -149,9 +149,10 @@ def change_job(job_id: str, what: Literal["cancel", "pause", "resume", "retry"],
     return Call("trainer", "POST", f"/v1/jobs/{path_segment(job_id)}/{what}", _JOB, body=body)
 
 
-def collect_datasets(*, apply: bool) -> Call[GarbageOfTrainer]:
+def collect_datasets(*, apply: bool, at_most: int = 0) -> Call[GarbageOfTrainer]:
     """What retention rules let go and nothing refers to, of the trainer; deleted where applied."""
-    return Call("trainer", "POST", "/v1/gc", TypeAdapter(GarbageOfTrainer), body={"apply": apply})
+    body = {"apply": apply, "at_most": at_most}
+    return Call("trainer", "POST", "/v1/gc", TypeAdapter(GarbageOfTrainer), body=body)
 
 
 def forget_subject(subject: str, domain: str, reason: str, adapters: str) -> Call[Erasure]:

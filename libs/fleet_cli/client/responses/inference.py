@@ -17,6 +17,8 @@ class Choice(Reply):
 
     message: Message
     finish_reason: str | None = None
+    model: str = ""
+    """Of a comparison: the model that was requested for this answer."""
 
 
 class Weighted(Reply):
@@ -34,6 +36,7 @@ class Served(Reply):
     base_model: str = ""
     mix: list[Weighted] | None = None
     routed: object = None
+    comparison_id: str = ""
 
 
 class ChatCompletion(Reply):

@@ -135,12 +135,26 @@ class Garbage(Reply):
     applied: bool = False
     grace_hours: float = 0
     kinds: list[SweptKind] = Field(default_factory=list)
+    refused: str = ""
+
+
+class ObjectsAdopted(Reply):
+    """The database whose objects they are now."""
+
+    database_id: str
+    generation: int
 
 
 class GarbageOfRegistry(Garbage):
     """With the versions that were let go."""
 
     released: list[Link] = Field(default_factory=list)
+
+
+class GarbageOfEvaluator(Garbage):
+    """With the evaluations whose texts were let go."""
+
+    evaluations: list[Link] = Field(default_factory=list)
 
 
 class GarbageOfTrainer(Garbage):

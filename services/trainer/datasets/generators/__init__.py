@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from services.trainer.datasets.build_fault import BuildFault, CannotBuild
-from services.trainer.datasets.generators.recipe import BackGeneration, GeneratorRecipe, Paraphrase, Template
+from services.trainer.datasets.generators.recipe import (
+    Asking,
+    BackGeneration,
+    Distillation,
+    GeneratorRecipe,
+    Paraphrase,
+    Template,
+)
 from services.trainer.datasets.generators.report import GenerationReport, GeneratorCount
 from services.trainer.datasets.records import Kind, Record
 
@@ -22,10 +29,11 @@ def check(recipe: GeneratorRecipe, kind: Kind, endpoints: Mapping[str, object]) 
             raise _unfit(
                 f"{field}.kind", f"'template' for records of kind {kind.value!r}", "completion or conversation"
             )
-        if isinstance(one, BackGeneration):
-            if one.makes == "completion" and kind not in (Kind.COMPLETION, Kind.CONVERSATION):
+        if isinstance(one, Asking):
+            completes = isinstance(one, Distillation) or one.makes == "completion"
+            if completes and kind not in (Kind.COMPLETION, Kind.CONVERSATION):
                 raise _unfit(
-                    f"{field}.makes",
+                    f"{field}.makes" if isinstance(one, BackGeneration) else f"{field}.kind",
                     f"'completion' for records of kind {kind.value!r}",
                     "prompt: which of several completions is better only people can decide",
                 )
@@ -54,6 +62,7 @@ def generate(
         EndpointFailed: an endpoint gives no answer.
     """
     from services.trainer.datasets.generators.back_generation import back_generate
+    from services.trainer.datasets.generators.distillation import distil
     from services.trainer.datasets.generators.endpoint import ChatClient
     from services.trainer.datasets.generators.templates import fill, paraphrase
 
@@ -67,6 +76,9 @@ def generate(
             case BackGeneration():
                 with ChatClient(endpoints[one.endpoint], one.model) as client:
                     yield from back_generate(records(), one, client, count)
+            case Distillation():
+                with ChatClient(endpoints[one.endpoint], one.model) as client:
+                    yield from distil(records(), one, client, count)
 
 
 def _counted(made: Iterator[Record], count: GeneratorCount) -> Iterator[Record]:

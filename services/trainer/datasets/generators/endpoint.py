@@ -41,12 +41,13 @@ class Endpoint(BaseModel):
 
 @dataclass(frozen=True)
 class Question:
-    """One request: a single user message."""
+    """One request: a single user message, or the whole talk up to it as (role, text)."""
 
     text: str
     temperature: float
     max_tokens: int
     seed: int
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,18 @@ class ChatClient:
         raise EndpointFailed(f"{self._endpoint.url} with model {self.model!r} gave no answer: {answer}")
 
     def _post(self, question: Question) -> httpx.Response:
+        turns = question.turns or (("user", question.text),)
+        # What the fleet's own models answer to a build is nothing that users asked.
+        own = {"store": False} if self._endpoint.act_for is not None else {}
         return self._http.post(
             f"{self._endpoint.url.rstrip('/')}/chat/completions",
             json={
                 "model": self.model,
-                "messages": [{"role": "user", "content": question.text}],
+                "messages": [{"role": role, "content": text} for role, text in turns],
                 "temperature": question.temperature,
                 "max_tokens": question.max_tokens,
                 "seed": question.seed,
+                **own,
             },
         )
 

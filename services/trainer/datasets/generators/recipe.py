@@ -103,7 +103,23 @@ class BackGeneration(Knobs):
         return self
 
 
-Generator = Annotated[Template | Paraphrase | BackGeneration, Field(discriminator="kind")]
+class Distillation(Knobs):
+    """A served model answers each record's prompt anew, in the place of the answers that the record had.
+
+    Records that are only validated with keep theirs. The prompts are asked greedily, with all that precedes them.
+    """
+
+    kind: Literal["distillation"] = "distillation"
+    name: Slot = "distillation"
+    endpoint: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = "inference"
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    at_most: Annotated[int, Field(ge=1, le=MAX_RECORDS)] = 20_000
+    max_tokens: Annotated[int, Field(ge=1, le=8192)] = 512
+
+
+Asking = BackGeneration | Distillation
+"""Generators that ask a served model."""
+Generator = Annotated[Template | Paraphrase | BackGeneration | Distillation, Field(discriminator="kind")]
 
 
 class GeneratorRecipe(Knobs):
@@ -117,3 +133,8 @@ class GeneratorRecipe(Knobs):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"generators: the name {twice[0]!r} is given twice, expected each name once")
         return self
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the records that are trained on give way to what is made of them."""
+        return any(isinstance(one, Distillation) for one in self.generators)

@@ -71,12 +71,14 @@ def _build(spec: BuildSpec) -> Built:
         place.write("generators", "generators")
         grown = _sorter(spec, "grown")
         for batch in _read(data):
-            grown.add(batch)
+            grown.add(_validating(batch) if spec.generators.replaces else batch)
         made = batches_of(_generate(spec, data, generated))
         for batch in apply(made, spec.filters, golden, generated_filtered):
             grown.add(splitter.assign(batch))
         data = spec.work / "grown.parquet"
         frozen = _write(spec, grown, splitter, data)
+        if frozen.samples == frozen.validation_samples:
+            raise CannotBuild(_nothing_made(generated))
 
     card = DataCard(
         dataset_id=frozen.dataset_id,
@@ -147,6 +149,18 @@ def _read(path: Path) -> Iterator["pa.RecordBatch"]:
 
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches(batch_size=1024)
+
+
+def _validating(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    """The records of a batch that are validated with."""
+    import pyarrow as pa
+
+    return batch.filter(pa.array([split == "validation" for split in batch["split"].to_pylist()], pa.bool_()))
+
+
+def _nothing_made(report: GenerationReport) -> BuildFault:
+    counts = ", ".join(f"{name}: {one.cut} cut, {one.blank} blank" for name, one in report.generators.items())
+    return BuildFault(field="generators", value=f"no answer of use ({counts})", expected="a longer max_tokens")
 
 
 def _generate(spec: BuildSpec, path: Path, report: GenerationReport) -> Iterator[Record]:

@@ -21,9 +21,10 @@ class KnownActive:
 
 @dataclass(frozen=True)
 class UnmeasuredPrompt:
-    """A recorded sample's prompt that has no distance from an adapter yet."""
+    """The prompt of a recorded sample or answer that has no distance from an adapter yet."""
 
-    sample_id: str
+    of_answer: bool
+    record_id: str
     prompt: str
     recorded_at: datetime
 
@@ -103,6 +104,26 @@ async def is_deactivated(connection: Connection, family: str) -> bool:
     )
 
 
+async def erasures(connection: Connection, family: str, active: str) -> tuple[str, ...]:
+    """Erasures of records that the active version learned from; where none is active, those that retired one."""
+    rows = await connection.fetch(
+        """
+        select erasure_id from erasures
+        where $2 <> '' and $2 = any(adapters)
+           or $2 = '' and retire and exists (
+               select from active_adapters where family = $1 and adapter_id = ''
+           ) and exists (
+               select from adapters known
+               where known.adapter_id = any(erasures.adapters) and known.registered->'adapter'->>'family' = $1
+           )
+        order by requested_at, erasure_id
+        """,
+        family,
+        active,
+    )
+    return tuple(row["erasure_id"] for row in rows)
+
+
 async def add_rating(connection: Connection, event: v1.FeedbackRecorded) -> None:
     """Keep the first rating of an answer that an adapter gave."""
     await connection.execute(
@@ -135,20 +156,40 @@ async def ratings(connection: Connection, adapter_id: str, first: int, since: da
 async def unmeasured_prompts(
     connection: Connection, domain: str, adapter_id: str, since: datetime, limit: int
 ) -> list[UnmeasuredPrompt]:
-    """Samples recorded after a time whose prompts have no distance from a version yet, oldest first.
+    """Prompts of answers and samples recorded after a time that have no distance from a version yet, oldest first.
 
-    Of samples with one prompt the first alone counts.
+    An answer is recorded only where its domain's policy permits it, with feedback or without. Of answers to one
+    conversation and of samples with one prompt the first alone counts, and a sample that was made of an answer counts
+    as that answer.
     """
     rows = await connection.fetch(
         """
-        select sample_id, prompt, recorded_at from samples fresh
+        select true as of_answer, generation_id as record_id, turns->-1->>1 as prompt, recorded_at from answers fresh
+        where domain = $1 and recorded_at > $3 and turns->-1->>0 = 'user' and turns->-1->>1 ~ '\\S'
+          and not exists (
+            select from answer_distances where adapter_id = $2 and generation_id = fresh.generation_id
+          )
+          and not exists (
+            select from answers earlier where earlier.prompt_key = fresh.prompt_key and earlier.domain = $1
+              and (earlier.recorded_at, earlier.generation_id) < (fresh.recorded_at, fresh.generation_id)
+          )
+          and not exists (
+            select from samples join prompt_distances using (sample_id)
+            where samples.source_id = fresh.generation_id and adapter_id = $2
+          )
+        union all
+        select false, sample_id, prompt, recorded_at from samples fresh
         where domain = $1 and recorded_at > $3
           and not exists (select from prompt_distances where adapter_id = $2 and sample_id = fresh.sample_id)
           and not exists (
             select from samples earlier where earlier.domain = $1 and earlier.prompt = fresh.prompt
               and (earlier.recorded_at, earlier.sample_id) < (fresh.recorded_at, fresh.sample_id)
           )
-        order by recorded_at, sample_id limit $4
+          and not exists (
+            select from answers where generation_id = fresh.source_id and fresh.source_id <> ''
+              and turns->-1->>0 = 'user'
+          )
+        order by recorded_at, record_id limit $4
         """,
         domain,
         adapter_id,
@@ -158,10 +199,10 @@ async def unmeasured_prompts(
     return [UnmeasuredPrompt(**dict(row)) for row in rows]
 
 
-async def add_distances(
+async def add_sample_distances(
     connection: Connection, adapter_id: str, measured: Sequence[tuple[UnmeasuredPrompt, float]]
 ) -> None:
-    """Keep distances of prompts from a version's training prompts; of a sample that is gone by now none."""
+    """Keep distances of samples' prompts from a version's training prompts; of a sample that is gone by now none."""
     await connection.execute(
         """
         insert into prompt_distances (adapter_id, sample_id, distance, recorded_at)
@@ -170,8 +211,25 @@ async def add_distances(
         on conflict do nothing
         """,
         adapter_id,
-        [one.sample_id for one, _ in measured],
-        [distance for _, distance in measured],
+        [one.record_id for one, _ in measured if not one.of_answer],
+        [distance for one, distance in measured if not one.of_answer],
+    )
+
+
+async def add_answer_distances(
+    connection: Connection, adapter_id: str, measured: Sequence[tuple[UnmeasuredPrompt, float]]
+) -> None:
+    """The same of answers' prompts."""
+    await connection.execute(
+        """
+        insert into answer_distances (adapter_id, generation_id, distance, recorded_at)
+        select $1, given.generation_id, given.distance, answers.recorded_at
+        from unnest($2::text[], $3::float8[]) as given (generation_id, distance) join answers using (generation_id)
+        on conflict do nothing
+        """,
+        adapter_id,
+        [one.record_id for one, _ in measured if one.of_answer],
+        [distance for one, distance in measured if one.of_answer],
     )
 
 
@@ -180,10 +238,14 @@ async def distances(connection: Connection, adapter_id: str, since: datetime, mo
     rows = await connection.fetch(
         """
         select recorded_at, distance from (
-            select * from prompt_distances where adapter_id = $1 and recorded_at > $2
-            order by recorded_at desc, sample_id desc limit $3
+            select recorded_at, distance, sample_id as record_id from prompt_distances
+            where adapter_id = $1 and recorded_at > $2
+            union all
+            select recorded_at, distance, generation_id from answer_distances
+            where adapter_id = $1 and recorded_at > $2
+            order by recorded_at desc, record_id desc limit $3
         ) newest
-        order by recorded_at, sample_id
+        order by recorded_at, record_id
         """,
         adapter_id,
         since,

@@ -103,6 +103,19 @@ async def handled(connection: Connection, domain: str) -> frozenset[str]:
     return frozenset(row["cause"] for row in rows)
 
 
+async def answered_by(connection: Connection, domain: str, cause: str) -> str:
+    """The job that answered a cause; empty for none."""
+    found: str | None = await connection.fetchval(
+        "select job_id from retraining_causes where domain = $1 and cause = $2", domain, cause
+    )
+    return found or ""
+
+
+async def is_firing(connection: Connection, job_id: str) -> bool:
+    """Whether a job was requested by rules, or stands for a cause that they answer."""
+    return bool(await connection.fetchval("select exists (select from retraining_firings where job_id = $1)", job_id))
+
+
 async def last_fired(connection: Connection, domain: str) -> datetime | None:
     """When the domain's rules fired last."""
     found: datetime | None = await connection.fetchval(

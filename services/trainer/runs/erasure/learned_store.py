@@ -62,13 +62,15 @@ async def stop_jobs(connection: Connection, dataset_ids: Sequence[str], reason: 
 
 
 async def learned_from(connection: Connection, dataset_ids: Sequence[str]) -> list[str]:
-    """Adapters that were trained on data sets, and those that continued one of them, and so on."""
+    """Adapters that were trained on data sets, those that continued one of them or learned its answers, and so on."""
     rows = await connection.fetch(
         """
         with recursive learned as (
             select job_id from jobs where dataset_id = any($1)
             union
-            select jobs.job_id from jobs join learned on jobs.continued->>'job_id' = learned.job_id
+            select jobs.job_id from jobs
+                left join adapters teacher on teacher.adapter_id = jobs.request->>'distil_from'
+                join learned on learned.job_id in (jobs.continued->>'job_id', teacher.job_id)
         )
         select adapter_id from adapters join learned using (job_id) order by adapter_id
         """,

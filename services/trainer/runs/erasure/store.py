@@ -196,6 +196,15 @@ async def records_of(connection: Connection, subject: str, domain: str) -> list[
     return [SubjectRecord(**dict(row)) for row in rows]
 
 
+async def texts_of_answers(connection: Connection, generations: Sequence[str]) -> list[str]:
+    """URIs of the objects that brought the texts of these answers."""
+    rows = await connection.fetch(
+        "select content_uri from answers where generation_id = any($1) and content_uri <> '' order by content_uri",
+        generations,
+    )
+    return [row["content_uri"] for row in rows]
+
+
 async def delete_samples(connection: Connection, sample_ids: Sequence[str], generations: Sequence[str]) -> int:
     """Delete samples by their ids, and those that came of answers."""
     status = await connection.execute(

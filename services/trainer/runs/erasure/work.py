@@ -50,17 +50,21 @@ async def erase(erasure_id: str, work: LeasedTask, service: RunContext) -> None:
         await erase_files(erasure, service)
     async with service.db.acquire(timeout=5) as connection:
         records = await store.records_of(connection, erasure.subject, erasure.domain)
+        texts = await store.texts_of_answers(connection, _ids(records, "answer"))
+    for uri in texts:  # its message may be gone already
+        await messages.delete_texts(service.blobs, uri)
     deleted = 0
     for one in records:
         if one.sequence:
-            deleted += await messages.delete_message(service.jetstream, one.stream, one.sequence, key, erasure.subject)
+            deleted += await messages.delete_message(service, one.stream, one.sequence, key, erasure.subject)
     if done:
         async with work.finish() as tx:
             await _forget_late(erasure, records, tx)
         return
-    letters = await messages.delete_dead_letters(service.jetstream, key, erasure.subject)
+    letters = await messages.delete_dead_letters(service, key, erasure.subject)
+    counted = {"messages": deleted, "dead_letters": letters, "answer_texts": len(texts)}
     async with work.finish() as tx:
-        await _erase_rows(erasure, records, {"messages": deleted, "dead_letters": letters}, tx, service)
+        await _erase_rows(erasure, records, counted, tx, service)
 
 
 async def _forget_late(erasure: Erasure, records: Sequence[SubjectRecord], tx: Transaction) -> None:

@@ -1,0 +1,123 @@
+"""Lets the texts of evaluations go by their domain's rules, and sweeps the evaluator's objects.
+
+Scores by sample are left alone: the registry compares versions by them, and no row of the evaluator names them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from fleet_kit.collection import (
+    Adoption,
+    Collection,
+    FleetAdmin,
+    collect_objects,
+    refusals_as_problems,
+    require_owned,
+)
+from fleet_kit.faults import describe
+from fleet_kit.object_owner import adopt
+from fleet_kit.object_sweep import Bound, SweptKind
+from services.evaluator import retention_store as store
+from services.evaluator.access import Running
+from services.evaluator.parts import EvaluatorService
+
+log = structlog.get_logger()
+router = APIRouter(prefix="/v1", tags=["keeping"])
+
+KINDS = ("judging", "reports")
+
+
+class LetGoEvaluation(BaseModel):
+    """An evaluation whose answers, exchanges with judges and report its domain's rule lets go."""
+
+    evaluation_id: str
+    adapter_id: str
+    domain: str
+    reason: str
+
+
+class Garbage(BaseModel):
+    """What a collection found, and deleted where it was applied."""
+
+    applied: bool
+    grace_hours: float
+    evaluations: list[LetGoEvaluation]
+    kinds: list[SweptKind]
+    refused: str = Field(default="", description="Why nothing would be deleted if it were applied")
+
+
+async def collect(service: EvaluatorService, *, apply: bool, at_most: int = 0) -> Garbage:
+    """Let go what the rules let go, then sweep; nothing is changed unless `apply`.
+
+    Raises:
+        SweepRefused: the objects are another database's, or more than `at_most` and than is usual would go.
+    """
+    settings = service.settings
+    if apply:
+        await require_owned(service.name, service.db, service.blobs, KINDS)
+    async with service.db.acquire(timeout=5) as connection:
+        domains = await store.domains(connection)
+    found = [one for domain in domains for one in await _removable(service, domain)]
+    for one in found if apply else ():
+        async with service.transaction() as tx:
+            await store.delete_exchanges(tx.connection, one.evaluation_id)
+            await store.delete_results(tx.connection, one.evaluation_id)
+            await store.let_go(tx.connection, one.evaluation_id)
+
+    async def marks() -> frozenset[str]:
+        async with service.db.acquire(timeout=5) as connection:
+            return await store.marked_objects(connection)
+
+    kinds, refused = await collect_objects(
+        service.name,
+        service.db,
+        service.blobs,
+        KINDS,
+        marks,
+        grace=timedelta(hours=settings.gc_grace_hours),
+        apply=apply,
+        bound=Bound(settings.gc_share, at_most),
+    )
+    return Garbage(applied=apply, grace_hours=settings.gc_grace_hours, evaluations=found, kinds=kinds, refused=refused)
+
+
+async def _removable(service: EvaluatorService, domain: str) -> list[LetGoEvaluation]:
+    days = service.settings.evaluation_rules(domain).released_days
+    if days is None:
+        return []
+    async with service.db.acquire(timeout=5) as connection:
+        found = await store.removable(connection, domain, timedelta(days=days))
+    reason = f"its version was released, kept for {days:g} days"
+    return [
+        LetGoEvaluation(evaluation_id=one.evaluation_id, adapter_id=one.adapter_id, domain=domain, reason=reason)
+        for one in found
+    ]
+
+
+async def collect_now_and_then(service: EvaluatorService) -> None:
+    """Collect every `gc_every_hours`, until cancelled; never where that is 0. Replicas may do so side by side."""
+    while service.settings.gc_every_hours:
+        await asyncio.sleep(service.settings.gc_every_hours * 3600)
+        try:
+            await collect(service, apply=True)
+        except Exception as error:
+            log.warning("garbage_not_collected", reason=describe(error))
+
+
+@router.post("/gc", summary="List, or delete, what retention rules let go and what nothing refers to")
+async def collect_garbage(body: Collection, _caller: FleetAdmin, service: Running) -> Garbage:
+    with refusals_as_problems():
+        return await collect(service, apply=body.apply, at_most=body.at_most)
+
+
+@router.post("/gc/adoption", summary="Make the evaluator's objects this database's own")
+async def adopt_objects(_caller: FleetAdmin, service: Running) -> Adoption:
+    """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
+    marker = await adopt(service.db, service.blobs)
+    return Adoption(database_id=marker.database_id, generation=marker.generation)

@@ -1,0 +1,144 @@
+"""The evaluator's objects on a real store: what evaluations refer to stays, what a killed one left goes."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from fleet_cli.stack.fleet import Fleet
+from fleet_cli.stack.objects import s3_client
+from fleet_events import v1
+from fleet_kit.blobs import Blobs
+from fleet_kit.errors import BlobMissing
+from fleet_kit.settings import ServiceSettings
+from tests.conftest import RunningService, RunService
+from tests.integration.evaluator.conftest import Bus, consumed, eventually
+from tests.integration.evaluator.model_server import ModelServer
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+async def keeper(run_service: RunService, models: ModelServer, servers: Fleet) -> AsyncIterator[RunningService]:
+    bucket, key = f"gc-{secrets.token_hex(4)}", servers.credentials.s3["admin"]
+    s3_client(servers.ports["s3"], key).make_bucket(bucket)
+    async with run_service(
+        "evaluator",
+        LORAFLEET_INFERENCE_URL=models.url,
+        LORAFLEET_S3_BUCKET=bucket,
+        LORAFLEET_S3_ACCESS_KEY=key.access,
+        LORAFLEET_S3_SECRET_KEY=key.secret,
+        LORAFLEET_GC_GRACE_HOURS=str(2 / 3600),
+        LORAFLEET_EVALUATION_RETENTION='{"brief": {"released_days": 0}}',
+    ) as running:
+        yield running
+
+
+@dataclass
+class Kept:
+    """An evaluator's rows, and its objects."""
+
+    keeper: RunningService
+    rows: asyncpg.Connection
+    blobs: Blobs
+
+    async def evaluation(self, name: str, domain: str) -> list[v1.Blob]:
+        """A scored evaluation of a version of its own with two answers, one of them with a person's score."""
+        report, request, answer = [
+            await self.blobs.put(kind, f"{name} {n}".encode())
+            for n, kind in enumerate(("reports", "judging", "judging"))
+        ]
+        await self.rows.execute(
+            "insert into evaluation (evaluation_id, adapter_id, family, domain, artifact_sha256, base_model,"
+            " wanted_dataset, judge, max_tokens, pass_threshold, state, report, requested_by)"
+            " values ($1, $1 || '-v1', $1, $2, '', 'm', '', 'reference', 1, 70, 'scored', $3, 'test')",
+            name,
+            domain,
+            json.dumps(report.model_dump(mode="json")),
+        )
+        for sample in ("s1", "s2"):
+            await self.rows.execute(
+                "insert into sample_result (evaluation_id, sample_id, answer, generation_id, finish_reason, overall,"
+                " verdicts, evidence) values ($1, $2, 'An answer.', 'g', 'stop', 80, '{}', '{}')",
+                name,
+                sample,
+            )
+        await self.rows.execute(
+            "insert into human_label (evaluation_id, sample_id, labelled_by, score) values ($1, 's1', 'ann', 90)", name
+        )
+        await self.rows.execute(
+            "insert into judge_exchange (evaluation_id, sample_id, request_sha256, answer_sha256, request, answer,"
+            " prompt_tokens, answer_tokens, cost, seconds) values ($1, 's1', $2, $3, $4, $5, 1, 1, 0, 0)",
+            name,
+            request.sha256,
+            answer.sha256,
+            json.dumps(request.model_dump(mode="json")),
+            json.dumps(answer.model_dump(mode="json")),
+        )
+        return [report, request, answer]
+
+    async def collected(self, *, apply: bool) -> dict[str, Any]:
+        reply = await self.keeper.client.post("/v1/gc", json={"apply": apply})
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    async def unreferenced(self, count: int) -> bool:
+        found = await self.collected(apply=False)
+        return found["refused"] == "" and sum(one["unreferenced"] for one in found["kinds"]) == count
+
+    async def gone(self, blob: v1.Blob) -> bool:
+        try:
+            await self.blobs.get(blob)
+        except BlobMissing:
+            return True
+        return False
+
+
+@pytest.fixture
+async def kept(keeper: RunningService) -> AsyncIterator[Kept]:
+    fields = {name.removeprefix("LORAFLEET_").lower(): value for name, value in keeper.env.items()}
+    known = {name: one for name, one in fields.items() if name in ServiceSettings.model_fields}
+    rows = await asyncpg.connect(keeper.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"})
+    yield Kept(keeper, rows, Blobs("evaluator", ServiceSettings(**known)))
+    await rows.close()
+
+
+async def test_reports_and_exchanges_that_are_referred_to_stay_and_scores_are_left_to_the_registry(kept: Kept) -> None:
+    referred = await kept.evaluation("e1", "shop")
+    orphans = [await kept.blobs.put(kind, f"left behind in {kind}".encode()) for kind in ("reports", "judging")]
+    scores = await kept.blobs.put("scores", b"{}")
+    await eventually(lambda: kept.unreferenced(len(orphans)))
+    assert sum(one["deleted"] for one in (await kept.collected(apply=True))["kinds"]) == len(orphans)
+    assert [await kept.gone(one) for one in (*referred, scores)] == [False] * 4
+    assert [await kept.gone(one) for one in orphans] == [True] * 2
+
+
+async def test_what_was_judged_of_a_released_version_goes_where_its_domain_s_rule_has_it_but_for_peoples_scores(
+    kept: Kept, bus: Bus
+) -> None:
+    stays, goes = await kept.evaluation("e2", "shop"), await kept.evaluation("e3", "brief")
+    for name, domain in (("e2", "shop"), ("e3", "brief")):
+        event = v1.AdapterReleased(adapter_id=f"{name}-v1", family=name, domain=domain, revision=2, by="retention")
+        await bus.publish(event, "registry", name)
+    await consumed(bus, v1.AdapterReleased)
+    listed = (await kept.collected(apply=False))["evaluations"]
+    assert [(one["evaluation_id"], one["domain"]) for one in listed] == [("e3", "brief")]
+    await kept.collected(apply=True)
+
+    async def all_gone() -> bool:
+        await kept.collected(apply=True)
+        return all([await kept.gone(one) for one in goes])
+
+    await eventually(all_gone)
+    assert [await kept.gone(one) for one in stays] == [False] * 3
+    left = await kept.rows.fetch(
+        "select evaluation_id, sample_id from sample_result where evaluation_id in ('e2', 'e3')"
+    )
+    assert {tuple(one) for one in left} == {("e2", "s1"), ("e2", "s2"), ("e3", "s1")}
+    assert await kept.rows.fetchval("select state from evaluation where evaluation_id = 'e3'") == "scored"
