@@ -17,6 +17,7 @@ NAMES = (
     "progressive_delivery",
     "routing",
     "serving",
+    "serving_profile",
     "training",
     "training_data",
 )

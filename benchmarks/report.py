@@ -12,7 +12,7 @@ from pathlib import Path
 
 from services.trainer.training.resource_usage import processor_name
 
-__all__ = ["Row", "Samples", "emit", "machine", "options"]
+__all__ = ["Row", "Samples", "emit", "machine", "options", "parser_of"]
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,17 @@ def machine() -> dict[str, object]:
     }
 
 
-def options(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
+def parser_of(description: str) -> argparse.ArgumentParser:
     """--quick (checks the harness, not the times) and --json FILE."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="few repetitions: correctness of the harness only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
-    return parser.parse_args(arguments)
+    return parser
+
+
+def options(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of a benchmark that has no further ones."""
+    return parser_of(description).parse_args(arguments)
 
 
 def emit(rows: list[Row], target: Path | None, out: Callable[[str], object] = sys.stdout.write) -> None:

@@ -158,3 +158,18 @@ async def first_token(stage: Stage, model: str) -> float:
                     if line.startswith("data: ") and json.loads(line.removeprefix("data: ")).get("choices"):
                         return time.perf_counter() - begun
         await asyncio.sleep(0.001)
+
+
+async def first_token_of(stage: Stage, model: str, text: str) -> tuple[float, int]:
+    """Seconds to the first token of an answer to a text, which is read to its end; and the prompt's tokens."""
+    body = ask(model, 2) | {"prompt": text, "stream": True, "stream_options": {"include_usage": True}}
+    begun, first, tokens = time.perf_counter(), 0.0, 0
+    async with stage.client.stream("POST", "/v1/completions", json=body) as response:
+        async for line in response.raise_for_status().aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line.removeprefix("data: "))
+            if chunk.get("choices") and not first:
+                first = time.perf_counter() - begun
+            tokens = (chunk.get("usage") or {}).get("prompt_tokens", tokens)
+    return first, tokens

@@ -73,7 +73,10 @@ class Consumer:
     ack_wait: timedelta = timedelta(seconds=15)
     max_ack_pending: int = 256
     workers: int = 4
-    """Messages that one process handles at once."""
+    """Messages that one process handles at once: long work, and what is delivered again."""
+    shared: bool = False
+    """Whether all replicas take from it at once: its handler gives the same result in any order of events. Any other
+    durable of short work is one replica's at a time, see `fleet_kit.turns`."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,10 @@ MAX_BUILDS = 8
 """Builds of data sets that one trainer can be set to run at a time."""
 
 TOPOLOGY: tuple[Row, ...] = (
-    Row(v1.SampleRecorded, "lorafleet.v1.data.sample_recorded", (UPSTREAM,), (Consumer("trainer"),)),
-    Row(v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", (UPSTREAM,), (Consumer("trainer"),)),
+    Row(v1.SampleRecorded, "lorafleet.v1.data.sample_recorded", (UPSTREAM,), (Consumer("trainer", shared=True),)),
+    Row(
+        v1.PreferenceRecorded, "lorafleet.v1.data.preference_recorded", (UPSTREAM,), (Consumer("trainer", shared=True),)
+    ),
     Row(
         v1.FeedbackRecorded,
         "lorafleet.v1.data.feedback_recorded",
@@ -137,7 +142,7 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.GenerationRecorded,
         "lorafleet.v1.answer.generation_recorded",
         ("inference",),
-        (Consumer("trainer"),),
+        (Consumer("trainer", shared=True),),
         stored_in=ANSWERS,
     ),
     # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
@@ -237,14 +242,14 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.GenerationCompleted,
         "lorafleet.v1.serving.generation_completed",
         ("inference",),
-        (Consumer("registry"),),
+        (Consumer("registry", shared=True),),
         keep=WEEK,
     ),
     Row(
         v1.GenerationFailed,
         "lorafleet.v1.serving.generation_failed",
         ("inference",),
-        (Consumer("registry"),),
+        (Consumer("registry", shared=True),),
         keep=WEEK,
     ),
 )

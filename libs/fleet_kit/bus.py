@@ -1,7 +1,13 @@
-"""A service's connection to NATS, and FastStream subscribers for its durables, made from its handlers."""
+"""A service's connection to NATS, and what takes messages from its durables, made from its handlers.
 
+FastStream connects, reconnects, and has the subscribers of long work; short work is taken many at a time by `intake`.
+"""
+
+import asyncio
 import socket
+from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,15 +19,18 @@ from faststream.nats.security import NatsNKey
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
+from fleet_kit import tasks
 from fleet_kit.cloudevents import seal
-from fleet_kit.db import Pool
+from fleet_kit.db import Pool, connect_pool
 from fleet_kit.delivery import Begin, Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
+from fleet_kit.intake import Intake
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.publishing import publish
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.tracing import trace_headers
+from fleet_kit.turns import Turns
 
 __all__ = ["Bus"]
 
@@ -32,10 +41,10 @@ class Bus:
     """Publishes and consumes events for one service process."""
 
     def __init__(self, service: str, settings: ServiceSettings) -> None:
-        prefix = inbox_prefix(service)
         self._service = service
         self._settings = settings
         self._holder = f"{socket.gethostname()}-{uuid4().hex[:8]}"
+        prefix = inbox_prefix(service)
         self._inbox = f"{prefix}.".encode()
         self._broker = NatsBroker(
             settings.nats_url,
@@ -47,12 +56,14 @@ class Bus:
             max_reconnect_attempts=-1,
             ping_interval=10,
             graceful_timeout=5.0,
-            error_cb=_report,
+            error_cb=self._report,
             apply_types=False,  # bodies are decoded by the contract, see cloudevents.open_envelope
             logger=None,
         )
         self._jetstream: JetStreamContext | None = None
         self._dispatcher: Dispatcher | None = None
+        self._intakes: list[Intake] = []
+        self._turns: asyncio.Task[None] | None = None
 
     @property
     def jetstream(self) -> JetStreamContext:
@@ -62,7 +73,7 @@ class Bus:
         return self._jetstream
 
     async def connect(self) -> JetStreamContext:
-        """Connect, however long the server takes to appear."""
+        """Connect, however long the server takes to appear; raises what it answers to a user that it does not know."""
         client = await self._broker.connect()
         self._jetstream = client.jetstream(timeout=5)
         return self._jetstream
@@ -74,13 +85,45 @@ class Bus:
         return str(self.jetstream._nc._server_info.get("server_id", ""))
 
     async def listen(self, handlers: Handlers[Any], service: object, begin: Begin, pool: Pool) -> None:
-        """Subscribe every handler to its durable and begin to take messages."""
-        self._dispatcher = Dispatcher(
+        """Begin to take the messages of every handler's durable."""
+        self._dispatcher = dispatcher = Dispatcher(
             service, begin, pool, self.jetstream, self._holder, timedelta(seconds=self._settings.lease_seconds)
         )
-        for binding in handlers.bindings.values():
-            self._subscribe(binding, self._dispatcher)
+        bindings = handlers.bindings.values()
+        ordered = [one.durable for one in bindings if one.lease is None and not one.consumer.shared]
+        # A connection of its own: handlers and requests need those of the service's pool.
+        turns = Turns(self._service, connect_pool(self._service, self._settings.database_url or "", 1), ordered)
+        for binding in bindings:
+            if binding.lease is None:
+                turn = nullcontext if binding.consumer.shared else partial(turns.of, binding.durable)
+                inbox = inbox_prefix(self._service)
+                self._intakes.append(Intake(self.jetstream, dispatcher, binding, inbox=inbox, turn=turn))
+                continue
+            # Each worker takes for itself: together they would hold quick work back behind slow.
+            for _ in range(binding.consumer.workers):
+                self._subscribe(binding, dispatcher)
         await self._broker.start()
+        for intake in self._intakes:
+            await intake.start()
+        if ordered:
+            self._turns = asyncio.create_task(turns.run())
+
+    def _subscribe(self, binding: Binding, dispatcher: Dispatcher) -> None:
+        subscriber = self._broker.subscriber(
+            binding.row.subject,
+            durable=binding.durable,
+            stream=JStream(binding.row.stream.name, declare=False),
+            pull_sub=PullSub(batch_size=1, timeout=5),
+            ack_policy=AckPolicy.MANUAL,
+            inbox_prefix=self._inbox,
+            decoder=_whole,
+            no_reply=True,
+        )
+
+        async def consume(message: NatsMessage) -> None:
+            await dispatcher.deliver(message.raw_message, binding)
+
+        subscriber(consume)
 
     async def publish(self, event: Event, entity: str) -> None:
         """Publish an event at once, for a service without a database; raises what `publishing.publish` raises."""
@@ -89,39 +132,18 @@ class Bus:
 
     async def stop(self) -> None:
         """Give back what is unfinished, then close."""
+        await asyncio.gather(*(intake.stop() for intake in self._intakes))
+        if self._turns is not None:
+            await tasks.end(self._turns)
         if self._dispatcher is not None:
             await self._dispatcher.give_up()
         await self._broker.stop()
 
-    def _subscribe(self, binding: Binding, dispatcher: Dispatcher) -> None:
-        workers = binding.consumer.workers
-        # The next batch is fetched when the whole of this one is done. Short work overlaps its waits in a batch; of
-        # long work each worker fetches for itself, for a batch would hold quick work back behind slow.
-        fetchers, batch = (workers, 1) if binding.lease else (1, workers)
-        for _ in range(fetchers):
-            self._fetch(binding, dispatcher, batch)
-
-    def _fetch(self, binding: Binding, dispatcher: Dispatcher, batch: int) -> None:
-        subscriber = self._broker.subscriber(
-            binding.row.subject,
-            durable=binding.durable,
-            stream=JStream(binding.row.stream.name, declare=False),
-            pull_sub=PullSub(batch_size=batch, timeout=5),
-            ack_policy=AckPolicy.MANUAL,
-            inbox_prefix=self._inbox,
-            decoder=_whole,
-            no_reply=True,
-        )
-
-        async def consume(message: NatsMessage) -> None:
-            await dispatcher.deliver(message, binding)
-
-        subscriber(consume)
-
-
-async def _report(error: Exception) -> None:
-    # The client calls this for each failed reconnect; its own way is a page of traceback.
-    log.warning("nats_client_error", reason=describe(error))
+    async def _report(self, error: Exception) -> None:
+        # The client calls this for each failed reconnect; its own way is a page of traceback.
+        log.warning("nats_client_error", reason=describe(error))
+        if self._jetstream is None and "authorization violation" in str(error).lower():
+            raise error  # no further attempt ends otherwise: the process ends, and its log shows why
 
 
 async def _whole(message: NatsMessage) -> NatsMessage:

@@ -198,7 +198,8 @@ def read_envelope(
     if len(body) > MAX_EVENT_BYTES:
         raise Refused(f"body of {len(body)} bytes is over the {MAX_EVENT_BYTES} that an event may have")
     found, data = as_binary(found, body)
-    _check_headers(found)
+    if data is not body:  # the attributes come from the document
+        _check_headers(found)
     type_name = found.get("ce-type", row.event.type_name)
     if type_name != row.event.type_name:
         raise Refused(f"ce-type {type_name!r} does not belong on {subject}, which carries {row.event.type_name}")

@@ -1,15 +1,17 @@
-"""The way of one delivery: count its start → open the envelope → `_once` or `_long` → settle."""
+"""The way of one delivery: count its start → open the envelope → `_once` or `_long` → settle.
+
+First deliveries of short work go together where there are many, see `together`.
+"""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
-from faststream.nats.message import NatsMessage
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -27,7 +29,7 @@ from fleet_kit.settle import Settlement
 from fleet_kit.tracing import SpanKind, span
 from fleet_kit.transaction import Transaction
 
-__all__ = ["Begin", "Dispatcher"]
+__all__ = ["Begin", "Dispatcher", "addressed", "handling", "held_together"]
 
 log = structlog.get_logger()
 
@@ -59,18 +61,17 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self.settlement = Settlement(DeadLetterWriter(self.jetstream))
 
-    async def deliver(self, message: NatsMessage, binding: Binding) -> None:
+    async def deliver(self, raw: Msg, binding: Binding) -> None:
         """Handle one message and answer it; raises only cancellation."""
-        raw = message.raw_message
         started = time.perf_counter()
 
         async def handle() -> str:
             if binding.lease is not None:
                 async with leaves_a_standby(self.pool):
-                    return await self._handle(message, binding)
+                    return await self._handle(raw, binding)
             with _held(raw, binding.consumer.ack_wait):
                 async with leaves_a_standby(self.pool), self._start(raw, binding):
-                    return await self._handle(message, binding)
+                    return await self._handle(raw, binding)
 
         await self.settlement.settle(raw, binding.durable, handle, alone=binding.lease is None)
         metrics.EVENT_SECONDS.labels(binding.durable).observe(time.perf_counter() - started)
@@ -80,9 +81,8 @@ class Dispatcher:
         await tasks.end(*self.running)
         await self.settlement.writer.flush()
 
-    async def _handle(self, message: NatsMessage, binding: Binding) -> str:
-        raw = message.raw_message
-        if (raw.headers or {}).get(ONLY_FOR, binding.durable) != binding.durable:
+    async def _handle(self, raw: Msg, binding: Binding) -> str:
+        if not addressed(raw, binding):
             return "duplicate"
         envelope, data = read_envelope(raw.subject, raw.headers, raw.data, *Stored.of(raw))
         try:
@@ -91,18 +91,11 @@ class Dispatcher:
             if binding.unreadable is None:
                 raise
             return await self._unread(data, broken, envelope, binding, binding.unreadable)
-        bound = structlog.contextvars.bound_contextvars(event_id=envelope.id, consumer=binding.durable)
-        attributes = {
-            "messaging.system": "nats",
-            "messaging.destination.name": raw.subject,
-            "messaging.consumer.group.name": binding.durable,
-            "messaging.message.id": envelope.id,
-        }
-        with span(f"handle {type(event).__name__}", envelope.headers, SpanKind.CONSUMER, attributes), bound:
+        with handling(event, envelope, raw.subject, binding):
             if binding.lease is None:
                 return await self._once(event, envelope, binding)
             name = binding.lease(event, envelope)
-            return await self._long(event, envelope, message, binding, name)
+            return await self._long(event, envelope, raw, binding, name)
 
     @asynccontextmanager
     async def _start(self, raw: Msg, binding: Binding) -> AsyncIterator[None]:
@@ -151,7 +144,7 @@ class Dispatcher:
             await handle(body, broken, tx, self.service)
         return "done"
 
-    async def _long(self, event: Event, envelope: Envelope, message: NatsMessage, binding: Binding, name: str) -> str:
+    async def _long(self, event: Event, envelope: Envelope, message: Msg, binding: Binding, name: str) -> str:
         async with self.pool.acquire() as connection:
             if await inbox.seen(connection, binding.durable, envelope):
                 return "duplicate"
@@ -196,7 +189,7 @@ class Dispatcher:
                 for name, token in work.leases.items():
                     await lease.survived(connection, name, token)
 
-    async def _beat(self, message: NatsMessage, work: LeasedTask, running: asyncio.Future[None]) -> None:
+    async def _beat(self, message: Msg, work: LeasedTask, running: asyncio.Future[None]) -> None:
         """Keep the message and the leases while the work runs; stop the work when one is lost."""
         while True:
             await asyncio.sleep(self.lease.total_seconds() / 4)
@@ -216,13 +209,39 @@ class Dispatcher:
                 return
 
 
+def addressed(raw: Msg, binding: Binding) -> bool:
+    """Whether the message is for this durable: a replayed dead letter is for the one that gave it up."""
+    return bool((raw.headers or {}).get(ONLY_FOR, binding.durable) == binding.durable)
+
+
+@contextmanager
+def handling(event: Event, envelope: Envelope, subject: str, binding: Binding) -> Iterator[None]:
+    """The span and the log's context of an event's handler."""
+    attributes = {
+        "messaging.system": "nats",
+        "messaging.destination.name": subject,
+        "messaging.consumer.group.name": binding.durable,
+        "messaging.message.id": envelope.id,
+    }
+    bound = structlog.contextvars.bound_contextvars(event_id=envelope.id, consumer=binding.durable)
+    with span(f"handle {type(event).__name__}", envelope.headers, SpanKind.CONSUMER, attributes), bound:
+        yield
+
+
 @contextmanager
 def _held(message: Msg, ack_wait: timedelta) -> Iterator[None]:
     """Keep a message from other workers while its short handler waits, for example for a lock of the database."""
+    with held_together(lambda: (message,), ack_wait):
+        yield
+
+
+@contextmanager
+def held_together(messages: Callable[[], Iterable[Msg]], ack_wait: timedelta) -> Iterator[None]:
+    """Keep messages from other workers; `messages` gives those that are still unanswered."""
     holding: list[asyncio.Task[None]] = []
 
     def hold() -> None:
-        holding.append(asyncio.create_task(_renew(message, ack_wait.total_seconds() / 2)))
+        holding.append(asyncio.create_task(_renew(messages, ack_wait.total_seconds() / 2)))
 
     # No task for the many that end at once.
     timer = asyncio.get_running_loop().call_later(ack_wait.total_seconds() / 2, hold)
@@ -234,8 +253,9 @@ def _held(message: Msg, ack_wait: timedelta) -> Iterator[None]:
             task.cancel()
 
 
-async def _renew(message: Msg, pause: float) -> None:
+async def _renew(messages: Callable[[], Iterable[Msg]], pause: float) -> None:
     for _ in range(int(LONGEST_HOLD / pause)):
         with contextlib.suppress(Exception):  # the bus is unavailable: the message comes again, the inbox knows it
-            await message.in_progress()
+            for message in messages():
+                await message.in_progress()
         await asyncio.sleep(pause)

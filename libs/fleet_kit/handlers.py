@@ -1,6 +1,6 @@
 """The table of contents of a service's handlers.py: which function handles which event."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +11,7 @@ from fleet_kit.errors import Unreadable
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
 
-__all__ = ["Binding", "GiveUp", "Handlers", "Unread"]
+__all__ = ["Binding", "Delivered", "GiveUp", "Handlers", "Many", "Unread"]
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)
@@ -25,6 +25,18 @@ GiveUp = Callable[[Any, str, LeasedTask, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True)
+class Delivered(Generic[E]):
+    """An event and its attributes."""
+
+    event: E
+    envelope: Envelope
+
+
+Many = Callable[[Sequence[Delivered[E]], Transaction, S], Awaitable[None]]
+"""Handles several events by statements that hold for all of them."""
+
+
+@dataclass(frozen=True)
 class Binding:
     """A durable consumer and the function behind it. `lease` is set for long work."""
 
@@ -34,6 +46,7 @@ class Binding:
     lease: Callable[[Any, Envelope], str] | None = None
     unreadable: Unread | None = None
     give_up: GiveUp | None = None
+    many: Many[Any, Any] | None = None
 
     @property
     def durable(self) -> str:
@@ -49,9 +62,15 @@ class Handlers(Generic[S]):
         self.bindings: dict[type[Event], Binding] = {}
 
     def on(
-        self, event: type[E], *, unreadable: Unread | None = None
+        self, event: type[E], *, unreadable: Unread | None = None, many: Many[E, S] | None = None
     ) -> Callable[[Callable[[E, Transaction, S], Awaitable[None]]], Callable[[E, Transaction, S], Awaitable[None]]]:
         """Handle an event in one transaction: inbox row, the function's writes, outbox rows. Then ack.
+
+        Events that arrive together share a transaction, in the order of their arrival, and the function is called for
+        each. One that fails is called again, alone; so are, together, those that were rolled back with it.
+
+        `many` does for several events what the function does for each, where that is cheaper. It may raise anything:
+        the events are then handled in smaller numbers, in the end one by one.
 
         `unreadable` does the same for a body that breaks the contract, where that has an answer for its sender; it
         raises what it was given to leave the body to the dead letters, which is what happens without it.
@@ -60,7 +79,7 @@ class Handlers(Generic[S]):
         def register(
             function: Callable[[E, Transaction, S], Awaitable[None]],
         ) -> Callable[[E, Transaction, S], Awaitable[None]]:
-            self._add(event, function, None, unreadable)
+            self._add(event, function, unreadable=unreadable, many=many)
             return function
 
         return register
@@ -80,7 +99,7 @@ class Handlers(Generic[S]):
         def register(
             function: Callable[[E, LeasedTask, S], Awaitable[None]],
         ) -> Callable[[E, LeasedTask, S], Awaitable[None]]:
-            self._add(event, function, lease, give_up=give_up)
+            self._add(event, function, lease=lease, give_up=give_up)
             return function
 
         return register
@@ -89,12 +108,14 @@ class Handlers(Generic[S]):
         self,
         event: type[Event],
         function: Callable[..., Awaitable[None]],
-        lease: Callable[[Any, Envelope], str] | None,
+        *,
+        lease: Callable[[Any, Envelope], str] | None = None,
         unreadable: Unread | None = None,
         give_up: GiveUp | None = None,
+        many: Many[Any, Any] | None = None,
     ) -> None:
         for row, consumer in consumers_of(self.service):
             if row.event is event:
-                self.bindings[event] = Binding(row, consumer, function, lease, unreadable, give_up)
+                self.bindings[event] = Binding(row, consumer, function, lease, unreadable, give_up, many)
                 return
         raise ValueError(f"{self.service} does not consume {event.__name__}: add it to fleet_events/topology.py")

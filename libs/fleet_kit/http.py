@@ -56,7 +56,10 @@ def problem_response(problem: Problem) -> JSONResponse:
 
 
 def install(
-    app: FastAPI, settings: HttpSettings, checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]]
+    app: FastAPI,
+    settings: HttpSettings,
+    checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]],
+    details: Callable[[], dict[str, object]] = dict,
 ) -> None:
     """Give an application its health endpoints, its error answers and the front before them.
 
@@ -64,6 +67,7 @@ def install(
         app: the application.
         settings: limits of the front.
         checks: the dependencies of readiness: name → a call that raises with the reason while it is unavailable.
+        details: what /readyz shows beside them.
     """
 
     @app.exception_handler(Problem)
@@ -89,7 +93,7 @@ def install(
 
     app.add_middleware(Front, settings=settings)
     declare_errors(app)
-    app.include_router(_health(checks, metrics_public=settings.metrics_public))
+    app.include_router(_health(checks, details, metrics_public=settings.metrics_public))
 
 
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
@@ -106,7 +110,12 @@ def _reads_metrics(caller: Annotated[Caller, Depends(require())]) -> None:
         raise Problem(403, "Scope missing", detail, scope="metrics")
 
 
-def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, metrics_public: bool) -> APIRouter:
+def _health(
+    checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]],
+    details: Callable[[], dict[str, object]],
+    *,
+    metrics_public: bool,
+) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     @router.get("/healthz", summary="Alive")
@@ -130,7 +139,7 @@ def _health(checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]], *, m
         named = checks()
         results = dict(zip(named, await asyncio.gather(*map(check, named.values())), strict=True))
         ready = all(result == "ok" for result in results.values())
-        body = {"ready": ready, "checks": results}
+        body = {"ready": ready, "checks": results} | ({"detail": detail} if (detail := details()) else {})
         return JSONResponse(body) if ready else JSONResponse(body, status_code=503, headers={"Retry-After": "2"})
 
     # They name adapters, and so the domains that have some.

@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 
 from fleet_events.buckets import BUCKETS, Bucket
 from fleet_events.topology import (
+    DATA,
     DEAD_STREAM,
     DEAD_SUBJECTS,
     PROBE_STREAM,
@@ -33,10 +34,12 @@ __all__ = ["provision"]
 
 DEAD_BYTES = 1024**3
 """Room for dead letters. They stay until they are replayed or deleted."""
+ATOMIC_SINCE = (2, 12)
+"""Version of nats-server that stores batches atomically; an older one gets its events one by one."""
 
 
-def stream_config(stream: Stream, replicas: int = 1) -> StreamConfig:
-    """A stream of events."""
+def stream_config(stream: Stream, replicas: int = 1, *, atomic: bool = True) -> StreamConfig:
+    """A stream of events; `atomic` where the server has atomic batches."""
     return StreamConfig(
         name=stream.name,
         subjects=[row.subject for row in rows_of(stream)],
@@ -49,6 +52,8 @@ def stream_config(stream: Stream, replicas: int = 1) -> StreamConfig:
         duplicate_window=120.0,
         allow_direct=True,
         allow_msg_ttl=True,
+        # Not where outsiders publish: the server holds what a batch has sent until its end comes, or ten seconds long.
+        allow_atomic=(atomic and stream is not DATA) or None,
         num_replicas=replicas,
     )
 
@@ -85,17 +90,17 @@ def probe_config(replicas: int = 1) -> StreamConfig:
 
 
 def bucket_config(bucket: Bucket, replicas: int = 1) -> StreamConfig:
-    """The stream of a bucket, as NATS clients make it (ADR-8); in memory, as its values live for seconds."""
+    """The stream of a bucket, as NATS clients make it (ADR-8); in memory where its values live for seconds."""
     return StreamConfig(
         name=bucket.stream,
         subjects=[bucket.subjects],
         retention=RetentionPolicy.LIMITS,
-        storage=StorageType.MEMORY,
-        discard=DiscardPolicy.NEW,
+        storage=StorageType.FILE if bucket.kept else StorageType.MEMORY,
+        discard=DiscardPolicy.OLD if bucket.kept else DiscardPolicy.NEW,
         max_msgs_per_subject=1,
-        max_bytes=16 * 1024**2,
+        max_bytes=bucket.max_bytes,
         max_age=bucket.ttl.total_seconds(),
-        duplicate_window=bucket.ttl.total_seconds(),
+        duplicate_window=min(bucket.ttl.total_seconds(), 120.0),
         allow_direct=True,
         allow_rollup_hdrs=True,
         deny_delete=True,
@@ -130,7 +135,9 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, repair: b
     """
     drift: list[Drift] = []
     buckets = (bucket_config(bucket, replicas) for bucket in BUCKETS)
-    streams = [stream_config(stream, replicas) for stream in STREAMS]
+    version = jetstream._nc.connected_server_version  # nats-py has no public way from JetStream to its client
+    atomic = (version.major, version.minor) >= ATOMIC_SINCE
+    streams = [stream_config(stream, replicas, atomic=atomic) for stream in STREAMS]
     if repair:
         await split_streams(jetstream, streams)
     for config in (*streams, dead_config(replicas), probe_config(replicas), *buckets):

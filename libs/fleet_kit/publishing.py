@@ -11,7 +11,7 @@ from nats.js.errors import APIError
 from fleet_kit.cloudevents import Outgoing
 from fleet_kit.errors import PublicationRefused
 
-__all__ = ["TIMEOUT", "publish", "publish_soon", "room_beside"]
+__all__ = ["TIMEOUT", "has_room", "is_well_formed", "publish", "publish_soon", "room_beside"]
 
 TIMEOUT = 5.0
 """Seconds until a message that was not acknowledged counts as not stored."""
@@ -35,13 +35,11 @@ async def publish(jetstream: JetStreamContext, outgoing: Outgoing) -> PubAck:
         PublicationRefused: this message is refused however often it is sent.
         nats.errors.Error, OSError, TimeoutError: it is not known to be stored, and may be sent again.
     """
-    if "" in outgoing.subject.split("."):
-        # The client leaves this to the server, which answers the connection and not the message.
+    if not is_well_formed(outgoing.subject):
         raise PublicationRefused(f"subject {outgoing.subject[:200]!r} is malformed")
-    room = room_beside(jetstream, outgoing.headers)
-    if len(outgoing.body) > room:
+    if not has_room(jetstream, outgoing.body, outgoing.headers):
         # Sent nevertheless, the server would close the connection, also for everything else under way.
-        limit = max_payload(jetstream)
+        limit, room = max_payload(jetstream), room_beside(jetstream, outgoing.headers)
         raise PublicationRefused(
             f"body of {len(outgoing.body)} bytes and headers of {limit - room} are over the {limit} bytes of a message "
             "that this server takes (max_payload)"
@@ -65,6 +63,16 @@ def publish_soon(jetstream: JetStreamContext, outgoing: Outgoing) -> "asyncio.Ta
     nats-py's `publish_async` never learn of a refusal (findings/nats_async_publish_loses_refusals.sh).
     """
     return asyncio.create_task(publish(jetstream, outgoing))
+
+
+def is_well_formed(subject: str) -> bool:
+    """Whether no token is empty: the server answers that to the connection and not to the message."""
+    return "" not in subject.split(".")
+
+
+def has_room(jetstream: JetStreamContext, body: bytes, headers: Mapping[str, str]) -> bool:
+    """Whether the server takes a message of this size."""
+    return len(body) <= room_beside(jetstream, headers)
 
 
 def room_beside(jetstream: JetStreamContext, headers: Mapping[str, str]) -> int:

@@ -15,7 +15,7 @@ from fastapi.telemetry import TelemetryConfig
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import http, tasks
+from fleet_kit import http, outbox, tasks
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Verifier
 from fleet_kit.blobs import Blobs
@@ -24,8 +24,8 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Pool, connect_pool, leaves_a_standby
 from fleet_kit.handlers import Handlers
 from fleet_kit.http_server import serve
-from fleet_kit.outbox import Relay
 from fleet_kit.readiness import Cached, write_database, write_stream
+from fleet_kit.relay import Relay
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.stream_room import watch_room
 from fleet_kit.tracing import flush_spans
@@ -55,6 +55,8 @@ class Service(Generic[S, P]):
     relay: Relay | None = None
     extra_checks: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     """Readiness checks that the service's parts add: name → a call that raises while not ready."""
+    details: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """What /readyz shows beside them: name → a call that gives it as JSON."""
     _parts: P | None = field(default=None, init=False)
 
     @property
@@ -92,11 +94,15 @@ class Service(Generic[S, P]):
     @asynccontextmanager
     async def transaction(self, cause: Envelope | None = None) -> AsyncIterator[Transaction]:
         """A database transaction whose events go out once it is committed."""
-        async with leaves_a_standby(self.db), self.db.acquire(timeout=5) as connection, connection.transaction():
-            tx = Transaction(self.name, connection, cause)
-            yield tx
-        if tx.emitted and self.relay is not None:
-            self.relay.wake()
+        async with leaves_a_standby(self.db), self.db.acquire(timeout=5) as connection:
+            async with connection.transaction():
+                tx = Transaction(self.name, connection, cause)
+                yield tx
+                await tx.flush()
+                if tx.emitted and (self.relay is None or not self.relay.leads):
+                    await outbox.notify(connection, self.name)
+            if tx.emitted and self.relay is not None:
+                self.relay.wake()
 
     async def publish(self, event: Event, entity: str) -> None:
         """Publish an event without a database; raises unless JetStream acknowledges it."""
@@ -148,7 +154,12 @@ def create_app(
     untraced: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     app = FastAPI(title=f"Lorafleet {name}", version="1", lifespan=lifespan, telemetry=untraced)
     app.state.name = name
-    http.install(app, settings, lambda: app.state.writes | app.state.service.extra_checks)
+    http.install(
+        app,
+        settings,
+        lambda: app.state.writes | app.state.service.extra_checks,
+        lambda: {name: shown() for name, shown in app.state.service.details.items()},
+    )
     app.include_router(api)
     return app
 

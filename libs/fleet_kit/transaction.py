@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fleet_events.message import Event
 from fleet_kit import outbox
-from fleet_kit.cloudevents import Envelope, seal
+from fleet_kit.cloudevents import Envelope, Outgoing, seal
 from fleet_kit.db import Connection
 from fleet_kit.tracing import trace_headers
 
@@ -20,6 +20,8 @@ class Transaction:
     cause: Envelope | None = None
     """The event being handled, if one is."""
     emitted: int = field(default=0)
+    _outgoing: list[Outgoing] = field(default_factory=list, init=False)
+    """Events that are not in the outbox yet."""
 
     @property
     def envelope(self) -> Envelope:
@@ -42,6 +44,12 @@ class Transaction:
             ValueError: the event is larger than the bus allows.
         """
         outgoing = seal(event, service=self.service, entity=entity, trace=trace_headers())
-        await outbox.add(self.connection, outgoing)
+        self._outgoing.append(outgoing)
         self.emitted += 1
         return outgoing.id
+
+    async def flush(self) -> None:
+        """Write the events to the outbox, by one statement for all of them; the commit is preceded by it."""
+        if self._outgoing:
+            await outbox.add(self.connection, *self._outgoing)
+            self._outgoing.clear()

@@ -116,9 +116,9 @@ def load(
     placed: Any = model
     placed.to(place)
     if weights == "int8":
-        from lora_core.int8 import to_int8
+        from lora_core.int8 import SAMPLE, to_int8
 
-        to_int8(model)
+        to_int8(model, tokenizer(SAMPLE)["input_ids"])
     return model, tokenizer
 
 

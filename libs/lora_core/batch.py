@@ -8,15 +8,27 @@ from transformers import PreTrainedModel
 
 from lora_core.generation_settings import GenerationSettings
 from lora_core.padded_batch import PaddedBatch, Slots
-from lora_core.sampling import Adapters, Request, Sampler
+from lora_core.prefix_cache import BLOCK, Owner, PrefixCache
+from lora_core.prefix_readers import PrefixReaders, Prompt
+from lora_core.sampling import Adapters, Request, Sampler, pick_all
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
+_MUCH_PADDING = 512  # tokens of padding that cost more than reading the weights again
 _REMEMBERED = 65_536  # reasons of ended rows that a batch which never ends keeps
 
 
 class Lease(Slots, Protocol):
     """The engine's side of a batch: the slots of its rows stay as they are until each row has ended."""
+
+    @property
+    def prefixes(self) -> PrefixCache | None:
+        """Where beginnings of prompts are kept."""
+        ...
+
+    def owner(self, row: int) -> Owner:
+        """What its adapters are by content, with their weights."""
+        ...
 
     def hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> None: ...
     def release(self, row: int) -> None: ...
@@ -29,7 +41,7 @@ class _Row:
         self.sampler = Sampler(request, own)
         self.stops = request.stops(default_stops)
         self.left = request.max_tokens
-        self.adapter = request.adapter
+        self.adapter, self.scope = request.adapter, request.scope
         self.ids = list(request.prompt_ids)
         """Prompt and answer so far: from these the row can be computed again."""
 
@@ -64,6 +76,7 @@ class Batch:
         self._padded: list[PaddedBatch] = []
         self._apart: list[PaddedBatch] = []
         """Rows that failed together and not alone: they are not put together again."""
+        self._readers = None if lease.prefixes is None else PrefixReaders(lease.prefixes)
         self.add(requests)
 
     @property
@@ -82,14 +95,16 @@ class Batch:
         self._lease.hold(rows, [request.adapter for request in requests])
         try:
             joining = {row: _Row(r, self._default_stops, self._own) for row, r in zip(rows, requests, strict=True)}
-            padded = self._new_padded(rows, joining)
+            padded = self._admit(rows, joining)
         except BaseException:
             for row in rows:
                 self._lease.release(row)
+                if self._readers is not None:
+                    self._readers.ended(row)
             raise
         self._next_row = rows.stop
         self._running |= joining
-        self._padded.append(padded)
+        self._padded += padded
         return rows
 
     def finish_reason(self, row: int) -> FinishReason | None:
@@ -123,6 +138,8 @@ class Batch:
         """
         given: list[tuple[int, int, float]] = []
         self._alternatives.clear()
+        if self._readers is not None and (due := self._readers.due()):
+            self._padded += self._admit(due, self._running)
         live = self._live()
         # A long prompt is read in pieces where others are waiting for their next token.
         most = self._prefill if len(live) > 1 else None
@@ -132,6 +149,8 @@ class Batch:
             except Exception as error:
                 given += self._advance_each(padded, error)
             else:
+                if logits is not None and self._readers is not None:
+                    self._readers.keep(padded.rows, padded.numbers)
                 given += self._draw(padded, logits)
         self._unite()
         return sorted(given)
@@ -171,14 +190,14 @@ class Batch:
         if logits is None:
             return
         drawn: list[int] = []
-        for position, number in enumerate(padded.rows):
+        picks = pick_all([self._running[number].sampler for number in padded.rows], logits)
+        for number, pick in zip(list(padded.rows), picks, strict=True):
             row = self._running[number]
-            try:
-                token, logprob = row.sampler.pick(logits[position])
-            except Exception as fault:
-                self._fail(number, fault)
+            if isinstance(pick, Exception):
+                self._fail(number, pick)
                 drawn.append(0)  # never read: the row is taken out before the next pass
                 continue
+            token, logprob = pick
             drawn.append(token)
             row.ids.append(token)
             if token in row.stops:
@@ -223,20 +242,54 @@ class Batch:
                 self._drop(padded)
         return [*self._padded, *self._apart]
 
-    def _new_padded(self, rows: Sequence[int], known: Mapping[int, _Row]) -> PaddedBatch:
+    def _admit(self, rows: Sequence[int], known: Mapping[int, _Row]) -> list[PaddedBatch]:
+        """The rows that need not wait, together where they have about as much to read."""
+        left: dict[int, int] = {}
+        beginnings: dict[int, list[torch.Tensor]] = {}
+        for number in rows:
+            row, found = known[number], None
+            left[number] = len(row.ids)
+            if self._readers is not None and row.scope is not None and len(row.ids) > BLOCK:
+                found = self._readers.admit(number, Prompt((row.scope, self._lease.owner(number)), row.ids))
+                if found is None:
+                    del left[number]
+                    continue
+            if found:
+                beginnings[number] = found
+                left[number] -= BLOCK * len(found)
+        padding = len(left) * max(left.values(), default=0) - sum(left.values())
+        alike: dict[tuple[bool, int], list[int]] = {}
+        for number, tokens in left.items():
+            size = tokens.bit_length() if padding > _MUCH_PADDING else 0
+            alike.setdefault((number in beginnings, size), []).append(number)
+        return [self._new_padded(some, known, beginnings) for some in alike.values()]
+
+    def _new_padded(
+        self,
+        rows: Sequence[int],
+        known: Mapping[int, _Row],
+        beginnings: Mapping[int, Sequence[torch.Tensor]] | None = None,
+    ) -> PaddedBatch:
         prompts: list[list[int]] = []
+        begun: list[Sequence[torch.Tensor]] = []
         reads: list[int] = []
         seen: dict[tuple[object, ...], int] = {}
-        for row in (known[number] for number in rows):
+        for number in rows:
+            row = known[number]
             # The keys of one row would be made for nothing, of prompts that may be long.
             own = row.adapter if isinstance(row.adapter, str | None) else frozenset(row.adapter.items())
             key = (own, *row.ids) if len(rows) > 1 else ()
             reads.append(seen.setdefault(key, len(prompts)))
             if reads[-1] == len(prompts):
                 prompts.append(row.ids)
-        return PaddedBatch(self._model, self._lease, rows, prompts, reads if len(prompts) < len(rows) else None)
+                begun.append((beginnings or {}).get(number, ()))
+        shared = reads if len(prompts) < len(rows) else None
+        return PaddedBatch(self._model, self._lease, rows, prompts, shared, beginnings=begun)
 
     def _drop(self, padded: PaddedBatch) -> None:
+        if self._readers is not None:
+            for row in padded.rows:
+                self._readers.ended(row)
         for batches in (self._padded, self._apart):
             if padded in batches:
                 batches.remove(padded)
@@ -254,3 +307,5 @@ class Batch:
             del self._finished[forgotten]
             self._faults.pop(forgotten, None)
         self._lease.release(row)
+        if self._readers is not None:
+            self._readers.ended(row)

@@ -4,7 +4,8 @@ Where a request goes, file by file:
 
 1. `sampling.Request`: a prompt, an adapter, and how its tokens are drawn.
 2. `ArrowEngine.start` (here) makes a `batch.Batch`; its lease holds the slots of its rows' adapters.
-3. `Batch.step` runs each `padded_batch.PaddedBatch`: rows of one forward pass, with their `kv_cache`.
+3. `Batch.step` runs each `padded_batch.PaddedBatch`: rows of one forward pass, with their `kv_cache`. Models of the
+   Llama family on a processor are computed by `direct.decoder`, all others by transformers (`forward_pass`).
 4. `slots.row_plan` gives each row its slots; `slots.slot_bank` adds what their adapters compute.
 5. `sampling.Sampler` picks the tokens; a row that ends gives its slots back.
 """
@@ -12,7 +13,8 @@ Where a request goes, file by file:
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -24,49 +26,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_core import base_model
 from lora_core.batch import Batch
 from lora_core.card import LoRACard
+from lora_core.direct.decoder import DirectDecoder
 from lora_core.errors import AdapterNotFound
 from lora_core.format.arrow_format import LoRAFormat
+from lora_core.kv_cache import grows
+from lora_core.lease import Lease, LoadedAdapter
 from lora_core.manager import LoRAManager
+from lora_core.prefix_cache import PrefixCache
 from lora_core.reports import BindReport, Effect, Generation, Probe, TopLogits
 from lora_core.sampling import Adapters, Request, SamplingParams
 from lora_core.sentence_vectors import sentence_vectors
-from lora_core.slots.row_plan import RowPlan, weights_of
+from lora_core.slots.row_plan import weights_of
 from lora_core.slots.slot_bank import SlotBank
 
 __all__ = ["ArrowEngine", "BindReport", "Effect", "Generation", "Probe", "Request", "TopLogits"]
-
-
-@dataclass
-class _LoadedAdapter:
-    """An adapter in a slot. Batches in progress keep the slot; once retired, the last of them frees it."""
-
-    card_digest: str
-    report: BindReport
-    users: int = 0
-    retired: bool = False
-
-
-@dataclass
-class _Lease:
-    """The slots of one batch's rows: for each row its adapters and their weights."""
-
-    engine: "ArrowEngine"
-    held: dict[int, list[tuple["_LoadedAdapter", float]]] = field(default_factory=dict)
-
-    def hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> None:
-        self.held |= self.engine._hold(rows, adapters)
-
-    def plan(self, rows: Sequence[int]) -> RowPlan:
-        return self.engine._bank.plan([[(own.report.slot, w) for own, w in self.held.get(row, ())] for row in rows])
-
-    def release(self, row: int) -> None:
-        for loaded, _ in self.held.pop(row, ()):
-            self.engine._release(loaded)
-
-    @contextmanager
-    def forward(self, plan: RowPlan) -> Iterator[None]:
-        with self.engine._lock, self.engine._bank.rows(plan):
-            yield
 
 
 class ArrowEngine:
@@ -77,6 +50,7 @@ class ArrowEngine:
     with it. With no adapter on any row the model computes exactly what it did before.
 
     prefill_tokens: how much of joining prompts a step of a batch reads at most while its other rows wait for a token.
+    prefix_bytes: how much of beginnings of prompts is kept, see `Request.scope`; 0 keeps none.
     """
 
     def __init__(
@@ -86,12 +60,18 @@ class ArrowEngine:
         slots: int = 16,
         max_rank: int = 64,
         prefill_tokens: int = 256,
+        *,
+        prefix_bytes: int = 0,
     ) -> None:
         self.model, self.tokenizer, self._prefill_tokens = model, tokenizer, prefill_tokens
         self.manager = LoRAManager(model)
         self._bank = SlotBank(model, slots, max_rank)
+        self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes and grows(model.config) else None
+        """Beginnings of prompts that rows of one scope share."""
+        self._numbers = count()
+        self._direct = DirectDecoder.of(model, self._bank)
         self._lock = threading.RLock()
-        self._loaded: dict[str, _LoadedAdapter] = {}
+        self._loaded: dict[str, LoadedAdapter] = {}
         self.stops = base_model.end_tokens(model.generation_config, tokenizer)
 
     @classmethod
@@ -137,7 +117,7 @@ class ArrowEngine:
             self.unload(name)
             size = self.model.dtype.itemsize * card.parameters
             report = BindReport(name, slot, len(card.weights), card.parameters, size, card.digest)
-            self._loaded[name] = _LoadedAdapter(card.digest, report)
+            self._loaded[name] = LoadedAdapter(card.digest, report, next(self._numbers))
             return report
 
     def bind_report(self, name: str, prompt_ids: Sequence[int] | None = None) -> BindReport:
@@ -163,7 +143,12 @@ class ArrowEngine:
                     self._bank.drop(loaded.report.slot)
 
     def trim(self) -> None:
-        """Give the memory of empty slots back to the system (on the CPU; a GPU's stays reserved for slots)."""
+        """Give the memory of empty slots back to the system (on the CPU; a GPU's stays reserved for slots).
+
+        Kept beginnings of prompts are forgotten.
+        """
+        if self.prefixes is not None:
+            self.prefixes.clear()
         with self._lock:
             self._bank.trim()
 
@@ -188,7 +173,7 @@ class ArrowEngine:
         Raises AdapterNotFound if a request names an adapter that is not loaded. Its slots are held until each row
         ends: step the batch to its end or close it.
         """
-        return Batch(self.model, requests, self.stops, _Lease(self), self._prefill_tokens)
+        return Batch(self.model, requests, self.stops, Lease(self), self._prefill_tokens)
 
     def generate(
         self,
@@ -287,28 +272,28 @@ class ArrowEngine:
         Without gradients; other threads' passes wait. Do not copy or save the model inside.
         Raises AdapterNotFound, and ValueError for a set of more than 3.
         """
-        lease = _Lease(self)
+        lease = Lease(self)
         lease.hold(range(len(adapters)), adapters)
         try:
-            with lease.forward(lease.plan(range(len(adapters)))), torch.inference_mode():
+            with self._lock, self._bank.rows(lease.plan(range(len(adapters)))), torch.inference_mode():
                 yield
         finally:
             for row in range(len(adapters)):
                 lease.release(row)
 
-    def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[_LoadedAdapter, float]]]:
+    def _hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> dict[int, list[tuple[LoadedAdapter, float]]]:
         with self._lock:
             chosen = [[(self._find(name), weight) for name, weight in weights_of(own)] for own in adapters]
             for adapter, _ in (use for uses in chosen for use in uses):
                 adapter.users += 1
         return {row: uses for row, uses in zip(rows, chosen, strict=True) if uses}
 
-    def _find(self, name: str) -> _LoadedAdapter:
+    def _find(self, name: str) -> LoadedAdapter:
         if name not in self._loaded:
             raise AdapterNotFound(f"adapter {name!r} is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
         return self._loaded[name]
 
-    def _release(self, loaded: _LoadedAdapter) -> None:
+    def _release(self, loaded: LoadedAdapter) -> None:
         with self._lock:
             loaded.users -= 1
             if loaded.retired and not loaded.users:

@@ -1,5 +1,7 @@
 """A key/value cache that grows by doubling: transformers' own copies every key at every token."""
 
+from collections.abc import Sequence
+
 import torch
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
@@ -40,6 +42,21 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init
             self._buffers = (keys, values)
             self.keys, self.values = keys[..., :used, :], values[..., :used, :]
 
+    def fill(self, beginnings: Sequence[torch.Tensor | None], used: int) -> None:
+        """Begin with `used` positions of each row, of which its own numbers are the last.
+
+        beginnings: of each row keys and values, [2, heads, tokens, head_dim], one of them not None.
+        """
+        like = next(one for one in beginnings if one is not None)
+        shape = (2, len(beginnings), like.shape[1], _room(used), like.shape[3])
+        buffer = like.new_zeros(shape)
+        for row, own in enumerate(beginnings):
+            if own is not None:
+                buffer[:, row, :, used - own.shape[2] : used] = own
+        self.lazy_initialization(buffer[0], buffer[1])
+        self._buffers = (buffer[0], buffer[1])
+        self.keys, self.values = buffer[0][..., :used, :], buffer[1][..., :used, :]
+
     def trim(self, positions: int) -> None:
         """Forget the first positions."""
         if self.get_seq_length():
@@ -48,15 +65,24 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init
             self._buffers = (keys, values)
             self.keys, self.values = keys[..., :used, :], values[..., :used, :]
 
-    def join(self, other: "GrowingLayer", positions: int) -> None:
-        """Append another layer's rows; both become `positions` long, padded with zeros on the left."""
+    def join(self, other: "GrowingLayer", positions: int, order: Sequence[int]) -> None:
+        """Take another layer's rows; all become `positions` long, padded with zeros on the left.
+
+        order: which row comes to each place, its own first and then the other's counted on.
+        """
         mine_used, their_used = self.get_seq_length(), other.get_seq_length()
+        rows = self._buffers[0].shape[0]
+        places: list[list[int]] = [[], []]
+        taken: list[list[int]] = [[], []]
+        for place, row in enumerate(order):
+            places[row >= rows].append(place)
+            taken[row >= rows].append(row - rows if row >= rows else row)
         joined = []
         for mine, theirs in zip(self._buffers, other._buffers, strict=True):
             shape = (mine.shape[0] + theirs.shape[0], *mine.shape[1:-2], _room(positions), mine.shape[-1])
             buffer = mine.new_zeros(shape)
-            buffer[: mine.shape[0], ..., positions - mine_used : positions, :] = mine[..., :mine_used, :]
-            buffer[mine.shape[0] :, ..., positions - their_used : positions, :] = theirs[..., :their_used, :]
+            buffer[places[0], ..., positions - mine_used : positions, :] = mine[taken[0], ..., :mine_used, :]
+            buffer[places[1], ..., positions - their_used : positions, :] = theirs[taken[1], ..., :their_used, :]
             joined.append(buffer)
         self._buffers = (joined[0], joined[1])
         self.keys, self.values = joined[0][..., :positions, :], joined[1][..., :positions, :]
@@ -73,6 +99,11 @@ def new_cache(config: PreTrainedConfig) -> DynamicCache:
         if type(layer) is DynamicLayer:  # sliding windows and others keep what transformers gives them
             cache.layers[number] = GrowingLayer()  # type: ignore[no-untyped-call]
     return cache
+
+
+def grows(config: PreTrainedConfig) -> bool:
+    """Is every layer's cache of a model of this configuration a growing one?"""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
 def copies_rows(cache: DynamicCache) -> bool:

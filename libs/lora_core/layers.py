@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 Adaptable: TypeAlias = nn.Linear | nn.Embedding
+SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Names of layers that read one input where they are beside each other."""
 
 
 def is_adaptable(module: object) -> TypeGuard[Adaptable]:

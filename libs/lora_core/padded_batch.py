@@ -1,12 +1,12 @@
 """`PaddedBatch`: rows that share one forward pass, and how two of them become one."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
+from lora_core.forward_pass import Inputs
 from lora_core.kv_cache import GrowingLayer, copies_rows, new_cache
 from lora_core.slots.row_plan import RowPlan
 
@@ -15,17 +15,26 @@ class Slots(Protocol):
     """What a padded batch needs of the engine: a plan for its rows, and a forward pass under it."""
 
     def plan(self, rows: Sequence[int]) -> RowPlan: ...
-    def forward(self, plan: RowPlan) -> AbstractContextManager[None]: ...
+
+    def order(self, rows: Sequence[int]) -> list[int]:
+        """Places of these rows, those of one slot beside each other: a plan then has fewer and larger products."""
+        ...
+
+    def read(self, plan: RowPlan, inputs: Inputs, cache: DynamicCache) -> torch.Tensor | None:
+        """The logits of the last position, [rows, vocabulary], if they are wanted; the cache then holds the inputs."""
+        ...
 
 
 class PaddedBatch:
     """Rows (by their batch's numbers) that have the same number of positions in the cache, padded on the left.
 
-    mask: [rows, positions], 0 where a row is padded. input: [rows, tokens], what is still to be read: the prompts at
-    first, then one token of each row at a time.
+    padding: of each row the positions that hold nothing. input: [rows, tokens], what is still to be read: the prompts
+    at first, then one token of each row at a time. used: positions in the cache.
 
     prompts: of some rows may be the same; reads[i] is the prompt of row i, None: each row has the one at its place. A
     prompt is read once for all its rows, whose slots have to be the same, and its cache is then copied to each of them.
+
+    beginnings: of each prompt the blocks that it need not read, see `PrefixCache`; only with caches that grow.
     """
 
     def __init__(
@@ -35,20 +44,57 @@ class PaddedBatch:
         rows: Sequence[int],
         prompts: Sequence[Sequence[int]],
         reads: Sequence[int] | None = None,
+        *,
+        beginnings: Sequence[Sequence[torch.Tensor]] = (),
     ) -> None:
-        self._model, self._slots = model, slots
-        self.rows = list(rows)
+        self._slots = slots
+        order = slots.order(rows)
+        self.rows = [rows[place] for place in order]
+        if reads is None:
+            prompts = [prompts[place] for place in order]
+            beginnings = [beginnings[place] for place in order] if beginnings else ()
+        else:
+            reads = [reads[place] for place in order]
         self._cache = new_cache(model.config)
         if reads is not None and not copies_rows(self._cache):
             prompts, reads = [prompts[prompt] for prompt in reads], None
         self._reads = None if reads is None else list(reads)
-        self._input, self._mask = left_padded(prompts, model.device)
+        longest = max(len(prompt) for prompt in prompts)
+        self._padding = [longest - len(prompt) for prompt in prompts]
+        self._input, _ = left_padded(prompts, model.device)
+        self._used = 0
+        if any(beginnings):
+            self._begin_with(beginnings, [len(prompt) for prompt in prompts])
         self._plan = self._plan_rows()
+
+    def _begin_with(self, beginnings: Sequence[Sequence[torch.Tensor]], lengths: Sequence[int]) -> None:
+        """All rows read as many tokens as the one that has most to read."""
+        known = [sum(block.shape[3] for block in own) for own in beginnings]
+        self._used = max(lengths) - max(length - own for length, own in zip(lengths, known, strict=True))
+        whole = [
+            torch.cat(list(own), 3)[:, :, :, : self._used - padding] if own and self._used > padding else None
+            for own, padding in zip(beginnings, self._padding, strict=True)
+        ]
+        for number, layer in enumerate(self._growing() or ()):
+            layer.fill([None if own is None else own[number] for own in whole], self._used)
+        self._input = self._input[:, self._used :]
+
+    def numbers(self, row: int, tokens: int) -> torch.Tensor:
+        """Keys and values of a row's first tokens, [layers, 2, heads, tokens, head_dim]; only with caches that grow."""
+        place = self.rows.index(row)
+        span = slice(self._padding[place], self._padding[place] + tokens)
+        layers = self._growing() or []
+        return torch.stack(
+            [
+                torch.stack([cast("torch.Tensor", one)[place, :, span] for one in (layer.keys, layer.values)])
+                for layer in layers
+            ]
+        )
 
     @property
     def positions(self) -> int:
-        """How many positions the cache holds, padding included."""
-        return int(self._mask.shape[1])
+        """How many positions the cache holds once all is read, padding included."""
+        return self._used + int(self._input.shape[1])
 
     def forward(self, most: int | None = None) -> torch.Tensor | None:
         """Read what is to be read, at most `most` tokens over all rows if that is given.
@@ -57,25 +103,10 @@ class PaddedBatch:
         """
         pending = self._input.shape[1]
         taken = pending if most is None else min(pending, max(1, most // len(self._input)))
-        end = self._mask.shape[1] - (pending - taken)
-        mask = self._mask[:, :end]
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -taken:]
-        with self._slots.forward(self._plan), torch.inference_mode():
-            # Without the output head where its logits are not needed yet.
-            read = self._model if taken == pending else self._model.base_model
-            found = read(
-                input_ids=self._input[:, :taken],
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=self._cache,
-                use_cache=True,
-                **({"logits_to_keep": 1} if taken == pending else {}),
-            )
-        if taken < pending:
-            self._input = self._input[:, taken:]
-            return None
-        logits: torch.Tensor = found.logits[:, -1]
-        if self._reads is not None:
+        inputs = Inputs(self._input[:, :taken], tuple(self._padding), self._used, taken == pending)
+        logits = self._slots.read(self._plan, inputs, self._cache)
+        self._used, self._input = inputs.end, self._input[:, taken:]
+        if logits is not None and self._reads is not None:
             logits = logits[self._select(self._reads)]
             self._reads = None
             self._plan = self._plan_rows()
@@ -83,12 +114,12 @@ class PaddedBatch:
 
     def feed(self, tokens: Sequence[int]) -> None:
         """The next forward pass reads these, one for each row."""
-        self._input = torch.tensor(tokens, device=self._mask.device).unsqueeze(1)
-        self._mask = torch.cat([self._mask, self._mask.new_ones((len(self.rows), 1))], dim=1)
+        self._input = torch.tensor(tokens, device=self._input.device).unsqueeze(1)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Take all other rows out, and with them the padding that only they needed."""
-        kept = [position for position, row in enumerate(self.rows) if row in set(rows)]
+        wanted = set(rows)
+        kept = [position for position, row in enumerate(self.rows) if row in wanted]
         if len(kept) == len(self.rows):
             return
         self.rows = [self.rows[position] for position in kept]
@@ -99,12 +130,12 @@ class PaddedBatch:
             kept = sorted(set(reads))
             self._reads = [kept.index(prompt) for prompt in reads]
         self._select(kept)
-        padding = int(self._mask.any(0).int().argmax())
-        layers = self._growing()
-        if padding and layers is not None and self._input.shape[1] == 1:  # else not all of it is in the cache yet
+        surplus, layers = min(self._padding), self._growing()
+        if surplus and layers is not None and self._input.shape[1] == 1:  # else not all of it is in the cache yet
             for layer in layers:
-                layer.trim(padding)
-            self._mask = self._mask[:, padding:]
+                layer.trim(surplus)
+            self._padding = [padding - surplus for padding in self._padding]
+            self._used -= surplus
         self._plan = self._plan_rows()
 
     def absorb(self, other: "PaddedBatch") -> bool:
@@ -114,12 +145,15 @@ class PaddedBatch:
         if mine is None or theirs is None or reading:
             return False
         positions = max(self.positions, other.positions)
+        order = self._slots.order([*self.rows, *other.rows])
         with torch.inference_mode():
             for layer, its in zip(mine, theirs, strict=True):
-                layer.join(its, positions - 1)  # the last position is read by the next forward pass
-        self._mask = torch.cat([_padded(self._mask, positions), _padded(other._mask, positions)])
-        self._input = torch.cat([self._input, other._input])
-        self.rows += other.rows
+                layer.join(its, positions - 1, order)  # the last position is read by the next forward pass
+        padding = [own + positions - one.positions for one in (self, other) for own in one._padding]
+        rows = [*self.rows, *other.rows]
+        self._padding, self.rows = [padding[place] for place in order], [rows[place] for place in order]
+        self._used = positions - 1
+        self._input = torch.cat([self._input, other._input])[order]
         self._plan = self._plan_rows()
         return True
 
@@ -129,10 +163,10 @@ class PaddedBatch:
 
     def _select(self, places: Sequence[int]) -> torch.Tensor:
         """Have the rows at these places in the cache, in this order; a row may be there several times."""
-        index = torch.tensor(places, device=self._mask.device)
+        index = torch.tensor(places, device=self._input.device)
         with torch.inference_mode():
             self._cache.batch_select_indices(index)
-        self._input, self._mask = self._input[index], self._mask[index]
+        self._input, self._padding = self._input[index], [self._padding[place] for place in places]
         return index
 
     def _plan_rows(self) -> RowPlan:
@@ -150,7 +184,3 @@ def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, longest - len(prompt) :] = 1
     return ids.to(device), mask.to(device)
-
-
-def _padded(mask: torch.Tensor, positions: int) -> torch.Tensor:
-    return torch.nn.functional.pad(mask, (positions - mask.shape[1], 0))

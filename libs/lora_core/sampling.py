@@ -1,4 +1,4 @@
-"""The parameters of a generation, and how one token is picked from logits."""
+"""The parameters of a generation, and how tokens are picked from logits."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -76,17 +76,24 @@ class SamplingParams:
         """The tokens that end the answer of a model whose own these are."""
         return frozenset(own if self.stop_ids is None else self.stop_ids).union(self.extra_stop_ids)
 
-    def request(self, prompt_ids: Sequence[int], adapter: Adapters = None) -> "Request":
+    def request(self, prompt_ids: Sequence[int], adapter: Adapters = None, scope: str | None = None) -> "Request":
         """A row of a batch that is drawn so."""
-        return Request(prompt_ids, adapter, **{one.name: getattr(self, one.name) for one in fields(SamplingParams)})
+        return Request(
+            prompt_ids, adapter, scope, **{one.name: getattr(self, one.name) for one in fields(SamplingParams)}
+        )
 
 
 @dataclass(frozen=True)
 class Request(SamplingParams):
-    """One row of a batch. prompt_ids: at least one. adapter: see `Adapters`. All else is given by name."""
+    """One row of a batch. prompt_ids: at least one. adapter: see `Adapters`.
+
+    scope: rows of one scope and the same adapters compute equal beginnings of prompts once, where the engine keeps
+    such; None shares nothing. All else is given by name.
+    """
 
     prompt_ids: Sequence[int]
     adapter: Adapters = None
+    scope: str | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
@@ -127,18 +134,32 @@ class Sampler:
         Raises BrokenLogits if they are NaN or infinite; a token that cannot be drawn may have a logit of -inf.
         Raises FormBroken, see `Constraint`.
         """
-        logits = logits.float()
-        total = float(logits.logsumexp(-1))
-        if not math.isfinite(total):
-            raise BrokenLogits(f"the model's logits are not finite (log of their sum: {total})")
+        (found,) = pick_all([self], logits.unsqueeze(0))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @property
+    def likeliest(self) -> bool:
+        """Is its token always the one that the model prefers?"""
+        return self._temperature == 0 and self._penalties is None and self._constraint is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the form of the answer lets nothing follow."""
+        return self._constraint is not None and self._constraint.finished
+
+    def _wanted(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits after penalties and form, the largest at 0 and divided by the temperature where tokens are drawn.
+
+        The largest becomes 0 first: what is divided by a small temperature then only falls.
+        """
         wanted = logits if self._penalties is None else self._penalties.apply(logits)
         if self._constraint is not None:
             wanted = self._constraint.apply(wanted)
-        if self._temperature == 0:
-            token = int(wanted.argmax())
-        else:
-            # The largest becomes 0 first: what is divided by a small temperature then only falls.
-            token = self._draw(((wanted - wanted.max()) / self._temperature).softmax(-1).cpu())
+        return wanted if self._temperature == 0 else (wanted - wanted.max()) / self._temperature
+
+    def _record(self, token: int, logits: torch.Tensor, total: float) -> None:
         if self._penalties is not None:
             self._penalties.record(token)
         if self._constraint is not None:
@@ -147,12 +168,6 @@ class Sampler:
             found = logits.topk(min(self._alternatives, logits.shape[0]))
             likely = zip(found.indices.tolist(), found.values.tolist(), strict=True)
             self.alternatives = tuple((one, logit - total) for one, logit in likely)
-        return token, float(logits[token]) - total
-
-    @property
-    def finished(self) -> bool:
-        """Whether the form of the answer lets nothing follow."""
-        return self._constraint is not None and self._constraint.finished
 
     def _draw(self, probabilities: torch.Tensor) -> int:
         if self._top_k or self._top_p < 1 or self._min_p:
@@ -165,5 +180,58 @@ class Sampler:
             if self._top_p < 1:
                 kept &= ordered.cumsum(-1) - ordered < self._top_p
             kept[0] = True  # where top_p is below the smallest float32, no mass is below it
-            probabilities = torch.zeros_like(probabilities).scatter_(0, order[kept], ordered[kept])
-        return int(torch.multinomial(probabilities, 1, generator=self._random))
+            return int(order[kept][self._one_of(ordered[kept])])
+        return self._one_of(probabilities)
+
+    def _one_of(self, probabilities: torch.Tensor) -> int:
+        """A place, drawn by these weights with one random number; never one of weight 0."""
+        reached = probabilities.cumsum(-1, dtype=torch.float64)
+        at = torch.rand((), generator=self._random, dtype=torch.float64) * reached[-1]
+        place = int(torch.searchsorted(reached, at, right=True))
+        return place if place < len(reached) else int(probabilities.nonzero()[-1])
+
+
+Pick: TypeAlias = tuple[int, float] | Exception
+"""A row's next token with its log-probability, or what the row failed with."""
+
+
+def pick_all(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[Pick]:
+    """What `Sampler.pick` gives, for all rows of [rows, vocabulary] at once; a row that fails fails alone."""
+    logits = logits.float()
+    totals: list[float] = logits.logsumexp(-1).tolist()
+    best: list[int] = logits.max(-1).indices.tolist() if any(one.likeliest for one in samplers) else [0] * len(samplers)
+    found: list[int | Exception] = []
+    drawn: dict[int, torch.Tensor] = {}
+    for row, (sampler, total) in enumerate(zip(samplers, totals, strict=True)):
+        found.append(best[row])
+        if not math.isfinite(total):
+            found[row] = BrokenLogits(f"the model's logits are not finite (log of their sum: {total})")
+        elif not sampler.likeliest:
+            try:
+                wanted = sampler._wanted(logits[row])
+                if sampler._temperature == 0:
+                    found[row] = int(wanted.argmax())
+                else:
+                    drawn[row] = wanted
+            except Exception as fault:
+                found[row] = fault
+    if drawn:
+        probabilities = torch.stack(list(drawn.values())).softmax(-1).cpu()
+        for row, own in zip(drawn, probabilities, strict=True):
+            try:
+                found[row] = samplers[row]._draw(own)
+            except Exception as fault:
+                found[row] = fault
+    tokens = [0 if isinstance(one, Exception) else one for one in found]
+    chosen: list[float] = logits.gather(1, torch.tensor(tokens, device=logits.device).unsqueeze(1))[:, 0].tolist()
+    picks: list[Pick] = []
+    for row, one in enumerate(found):
+        if isinstance(one, Exception):
+            picks.append(one)
+            continue
+        try:
+            samplers[row]._record(one, logits[row], totals[row])
+            picks.append((one, chosen[row] - totals[row]))
+        except Exception as fault:
+            picks.append(fault)
+    return picks

@@ -9,3 +9,9 @@ CanaryAdvanced, CanaryRolledBack, AdapterReleased.
 A request's way: `api` → `generation` (who answers: `resolution`, `catalogue`) → a lease of `slots` → `backend`.
 An adapter's way: `projection` → `policies` → `slots` → `loading`. Other processes: `replicas`, `vllm`.
 """
+
+import os
+
+# Read by libgomp when torch is loaded. Its threads otherwise spin for milliseconds at the end of each product, on cores
+# that this process's event loop and others need: where they do need them, a step takes many times as long.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

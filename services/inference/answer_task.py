@@ -40,7 +40,13 @@ class AnswerTask:
     @property
     def request(self) -> Request:
         """The request to the back end."""
-        return self.sampling.request(self.prompt_ids, self.chosen.of_engine)
+        return self.sampling.request(self.prompt_ids, self.chosen.of_engine, self.scope)
+
+    @property
+    def scope(self) -> str:
+        """Within which beginnings of prompts are shared: the domains of what answers, for the base model the caller."""
+        domains = sorted({one.domain for one in self.chosen.adapters})
+        return f"domains {' '.join(domains)}" if domains else f"caller {self.caller.subject}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fleet_events.v1 import Adapter
 from lora_core.generation_settings import GenerationSettings
@@ -10,6 +11,9 @@ from services.inference.backend import Backend
 from services.inference.resolution import Base
 from services.inference.slots.adapters import Adapters
 from services.inference.tokenizer import Vocabulary
+
+if TYPE_CHECKING:
+    from lora_core.prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class ServedBaseModel:
     """Gives the memory of empty slots back to the system; None where they are not in this process."""
     own: GenerationSettings = field(default_factory=GenerationSettings)
     """What the model's makers set, for what a request leaves open."""
+    prefixes: "PrefixCache | None" = None
+    """Beginnings of prompts that are kept; None where there are none, or not in this process."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,15 @@ class BaseModels:
         for base in self.bases:
             if (other := names.setdefault(base.revision, base.name)) != base.name:
                 raise ValueError(f"base models {other!r} and {base.name!r} are the same model (identical revision)")
+
+    @property
+    def prefixes(self) -> dict[str, object]:
+        """Of each base model that keeps beginnings of prompts how many of the tokens were found, and what is held."""
+        stats = {one.base.name: one.prefixes.stats for one in self.all if one.prefixes is not None}
+        return {
+            name: {"hit_rate": round(own.found / max(1, own.wanted), 4), "tokens": own.wanted, "bytes": own.bytes}
+            for name, own in stats.items()
+        }
 
     @cached_property
     def bases(self) -> tuple[Base, ...]:

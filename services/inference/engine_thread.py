@@ -31,8 +31,9 @@ Stream = AbstractAsyncContextManager[AsyncIterator[Token | Finished]]
 """See `EngineThread.generate`."""
 RETRY_AFTER = 2.0
 
-GATHER = 0.005
-"""Seconds in which an idle engine lets requests that come together start together."""
+GATHER = 0.001
+"""Seconds in which an idle engine waits for requests that come together; as long again while more of them come."""
+MOST_GATHERS = 5
 
 
 class Batch(Protocol):
@@ -210,7 +211,7 @@ class EngineThread:
         if not self._waiting:
             return
         if self._running is None:
-            time.sleep(GATHER)
+            self._gather()
         free = self.rows - (len(self._running.rows) if self._running else 0)
         rows: list[Row] = []
         with self._wake:
@@ -229,6 +230,13 @@ class EngineThread:
                     self._join([row])
                 except Exception as error:
                     self._lose(row, error, "start")
+
+    def _gather(self) -> None:
+        """Requests that come together start together, and one that comes alone waits for no others."""
+        seen, waits = 0, 0
+        while seen < len(self._waiting) < self.rows and waits < MOST_GATHERS:
+            seen, waits = len(self._waiting), waits + 1
+            time.sleep(GATHER)
 
     def _join(self, rows: list[Row]) -> None:
         requests = [row.request for row in rows]

@@ -47,11 +47,22 @@ TOKENS = Counter(
     "Tokens of prompts and completions, by who answered (base, adapter, mix)",
     ["kind", "answered_by", "adapter_id"],
 )
+PREFIX_TOKENS = Counter(
+    "lorafleet_inference_prefix_tokens_total",
+    "Prompt tokens that were looked for among kept beginnings, by whether they were there (hit) or were read (miss)",
+    ["base_model", "outcome"],
+)
 TEMPLATE_LIMITS = Counter(
     "lorafleet_inference_template_limits_total",
     "Conversations that a chat template was not rendered for, by what it took too much of (time, memory, text)",
     ["limit"],
 )
+
+
+def count_prefix(base_model: str, found: int, wanted: int) -> None:
+    """One look-up: tokens of a prompt that were found, and all of them."""
+    PREFIX_TOKENS.labels(base_model, "hit").inc(found)
+    PREFIX_TOKENS.labels(base_model, "miss").inc(wanted - found)
 
 
 AnsweredBy = Literal["base", "adapter", "mix"]

@@ -62,9 +62,15 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     free = free_memory(device)
     log.info("base_model_planned", device=str(device), weights=settings.weights, memory=str(planned), free_bytes=free)
     if free is not None:
-        planned.check(free, str(device))
+        planned.check(free - settings.prefix_cache_bytes, str(device))
     model, tokenizer = base_model.load(folder, settings.weights, device)
-    engine = ArrowEngine(model, tokenizer, slots=settings.engine_slots, max_rank=settings.max_rank)
+    engine = ArrowEngine(
+        model,
+        tokenizer,
+        slots=settings.engine_slots,
+        max_rank=settings.max_rank,
+        prefix_bytes=settings.prefix_cache_bytes,
+    )
     return LoadedBaseModel(
         engine=engine,
         deviation=_deviation(engine, folder) if settings.weights != "float32" or device.type != "cpu" else 0.0,

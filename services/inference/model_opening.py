@@ -8,6 +8,8 @@ from pathlib import Path
 
 import structlog
 
+from lora_core.prefix_cache import PrefixCache
+from services.inference import metrics
 from services.inference.backend import Backend, LocalBackend
 from services.inference.base_models import Limits, ServedBaseModel
 from services.inference.engine_thread import EngineThread
@@ -38,6 +40,7 @@ async def open_base_model(
     loader: Loader
     backend: Backend
     trim: Callable[[], Awaitable[None]] | None = None
+    prefixes: PrefixCache | None = None
     if settings.vllm_servers and folder == settings.base_model:
         described = await asyncio.to_thread(describe, folder)
         base, context = Base(name, described.revision), described.context
@@ -56,7 +59,10 @@ async def open_base_model(
         exactness = Exactness(Exactness().tolerance + 2 * model.deviation)
         loader = SlotLoader(artifacts, thread, model.engine, vocabulary, exactness)
         backend, slots, own = LocalBackend(thread, model.engine), settings.slots, model.own
-        trim = partial(thread.call, model.engine.trim)
+        trim, prefixes = partial(thread.call, model.engine.trim), model.engine.prefixes
+        if prefixes is not None:
+            prefixes.counted = partial(metrics.count_prefix, name)
+            metrics.count_prefix(name, 0, 0)
         if settings.quantisation == "profile":
             loader = ProfiledLoader(
                 loader, artifacts, thread, model.engine, vocabulary, settings.device_profile, settings.adapter_types
@@ -80,4 +86,4 @@ async def open_base_model(
         context,
     )
     log.info("generation_settings", name=name, **asdict(own))
-    return ServedBaseModel(base, vocabulary, adapters, backend, limits, trim, own)
+    return ServedBaseModel(base, vocabulary, adapters, backend, limits, trim, own, prefixes)

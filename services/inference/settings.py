@@ -45,7 +45,7 @@ class InferenceSettings(AdapterSettings):
     """Where the base models compute: auto (the first GPU if there is one, else the processor), cpu, cuda or cuda:N."""
     weights: Weights = "float32"
     """How the base models keep their weights in this process: float32, bfloat16, float16 or int8 (docs/serving.md says
-    what they cost). float32 on the processor alone answers exactly as transformers does."""
+    what they cost). float32 on the processor alone answers as transformers does."""
     max_rank: int = Field(default=SLOT_RANK, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""
@@ -62,6 +62,8 @@ class InferenceSettings(AdapterSettings):
     max_prompt_tokens: int = Field(default=2048, ge=1)
     max_completion_tokens: int = Field(default=1024, ge=1)
     default_completion_tokens: int = Field(default=256, ge=1)
+    prefix_cache_bytes: int = Field(default=256 * 1024**2, ge=0)
+    """Keys and values of prompts' beginnings that are kept, of each base model in this process; 0 keeps none."""
     threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic; 0 lets torch decide."""
 

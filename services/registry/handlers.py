@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from fleet_events import v1
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.errors import NotYet, Refused
-from fleet_kit.handlers import Handlers
+from fleet_kit.handlers import Delivered, Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
-from services.registry import domain, registration, repository
+from services.registry import answered, domain, registration, repository
 from services.registry.base_models import BaseModelUnavailable, WrongBaseModel
 from services.registry.checkpoint import CannotServe
 from services.registry.family import Adapter
 from services.registry.parts import RegistryService
 from services.registry.rollout import counting
 from services.registry.scored import evaluation_of
-from services.registry.store import answers, forgotten, migrations, preferences, usage, versions
-from services.registry.store.answers import AnsweredWith
+from services.registry.store import forgotten, migrations, preferences, usage, versions
 from services.registry.transition import Act, AuditEntry, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.updating.recommend import recommend_update
 from services.registry.version import InvalidVersion
@@ -118,29 +118,19 @@ async def ask_for_review(event: v1.EvaluationFailed, tx: Transaction, _service: 
     await repository.save(tx, family, change)
 
 
-@handlers.on(v1.GenerationCompleted)
-async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
-    """Count an answer for the adapter that gave it, or for the base model, and keep who gave it.
+async def _count_answers(
+    events: Sequence[Delivered[v1.GenerationCompleted]], tx: Transaction, _service: RegistryService
+) -> None:
+    await answered.count(events, tx)
+    for one in events:
+        tx.cause = one.envelope
+        await counting.take_answer(tx, one.event, _when(tx), _now())
 
-    One that a rollout's candidate gave beside the served one, shown to nobody, counts for the rollout alone.
-    """
-    what, domains = f"generation {event.generation_id}", set[str]()
-    if event.adapter_id:
-        adapter = await _named(tx, event.adapter_id, event.domain)
-        _same_bytes(adapter, event.artifact_sha256, what)
-        domains.add(event.domain)
-    adapters = [AnsweredWith(one.adapter_id, one.artifact_sha256, one.weight) for one in event.mix]
-    for one in adapters:
-        adapter = await _registered(tx, one.adapter_id)
-        _same_bytes(adapter, one.artifact_sha256, what)
-        domains.add(adapter.submission.domain)
-    if event.adapter_id and not adapters:
-        adapters = [AnsweredWith(event.adapter_id, event.artifact_sha256, 1.0)]
-    if event.rollout is None or not event.rollout.shadow:
-        await usage.count_answer(tx.connection, event, _when(tx))
-        if not await _is_forgotten(tx, event.generation_id):
-            await answers.add_answer(tx.connection, event, _when(tx), domains, adapters)
-    await counting.take_answer(tx, event, _when(tx), _now())
+
+@handlers.on(v1.GenerationCompleted, many=_count_answers)
+async def count_answer(event: v1.GenerationCompleted, tx: Transaction, _service: RegistryService) -> None:
+    """Count an answer for its version and for the rollout that it has a part in, and keep who gave it."""
+    await _count_answers([Delivered(event, tx.envelope)], tx, _service)
 
 
 @handlers.on(v1.GenerationFailed)

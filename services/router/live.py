@@ -10,8 +10,8 @@ import asyncpg
 import numpy as np
 import structlog
 
-from fleet_kit.db import Connection, Pool
-from services.router import store
+from fleet_kit.db import Connection, Pool, keeps_session
+from services.router import correction_store, store
 from services.router.calibration import Calibration, Level, Threshold
 from services.router.decision import Candidate
 from services.router.evidence import Evidence, Kind, Vectors
@@ -127,7 +127,7 @@ class LiveIndex:
     async def load_taught(self, connection: Connection, domains: Collection[str] | None = None) -> None:
         """Read what was taught in these domains, or in all."""
         wanted = None if domains is None else list(domains)
-        read = await store.corrections(connection, self._embedded_by, wanted)
+        read = await correction_store.corrections(connection, self._embedded_by, wanted)
         refused: dict[str, list[Vectors]] = defaultdict(list)
         taught: dict[str, dict[str, list[Vectors]]] = defaultdict(lambda: defaultdict(list))
         for domain, family, vector in read:
@@ -203,6 +203,7 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
     def lost(_connection: object) -> None:
         wake.set()
 
+    keeps_session(connection)
     # Listening comes first: what is committed while everything is read is read again.
     for channel in changed:
         await connection.add_listener(channel, notify)

@@ -250,7 +250,7 @@ class Fleet:
                 command = (
                     sys.executable,
                     "-m",
-                    "fleet_cli.stack.gate",
+                    "fleet_cli.gate",
                     f"services.{name}.app",
                     *_IMPORT_EARLY.get(name, ()),
                 )

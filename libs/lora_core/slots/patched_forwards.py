@@ -30,7 +30,7 @@ class Part:
 
 def forwards(group: ProjectionGroup, plan: RowPlan) -> Iterator[tuple[nn.Module, Forward]]:
     """The modules whose output the plan changes, in all layers, each with the forward function that does it."""
-    uses = [use for run in plan.runs if any((use := _Use.of(group, run)).members)]
+    uses = [use for run in plan.runs if any((use := Use.of(group, run)).members)]
     served = [number for number in range(len(group.members)) if any(use.members[number] for use in uses)]
     # One run over all rows that adds nothing but its product is what nearly every pass is: the short way.
     short = len(uses) == 1 and uses[0].plain and uses[0].run.span == (0, plan.size) and not group.special
@@ -46,7 +46,7 @@ def forwards(group: ProjectionGroup, plan: RowPlan) -> Iterator[tuple[nn.Module,
 
 
 @dataclass(frozen=True, eq=False)
-class _Use:
+class Use:
     """What a run uses of a group, the same in all layers: of each member, is it adapted, has it DoRA, is it shifted."""
 
     run: Run
@@ -55,7 +55,7 @@ class _Use:
     shifted: list[bool]
 
     @classmethod
-    def of(cls, group: ProjectionGroup, run: Run) -> "_Use":
+    def of(cls, group: ProjectionGroup, run: Run) -> "Use":
         between = slice(run.low, run.high)
         flags = ([any(own[between]) for own in each] for each in zip(*(m.flags for m in group.members), strict=True))
         used, dora, shifted = flags
@@ -100,7 +100,7 @@ class _Shared:
         if self._input is not x:
             self._input, self._served = x, 0
             rows = self.rows(x.unsqueeze(-1) if self._embedding else x)
-            self._reduced = [_reduce(part, rows, self._embedding) for part in self.parts]
+            self._reduced = [reduce(part, rows, self._embedding) for part in self.parts]
         reduced = self._reduced
         self._served += 1
         if self._served == self._users:
@@ -117,7 +117,7 @@ class _Shared:
         return x.reshape(self.size, -1, x.shape[-1])
 
 
-def _reduce(part: Part, x: torch.Tensor, embedding: bool) -> tuple[torch.Tensor, ...]:
+def reduce(part: Part, x: torch.Tensor, embedding: bool) -> tuple[torch.Tensor, ...]:
     """x: [rows, vectors of a row, in]; of an embedding [rows, tokens, 1]."""
     run, a = part.run, part.a
     rows = _rows(x, run)
@@ -170,13 +170,13 @@ def _general(own: Forward, shared: _Shared, plan: RowPlan, number: int) -> Forwa
         for part, factor in zip(parts, reduced, strict=True):
             b = part.b[number]
             if b is not None:
-                _expand(part, number, (factor[number], b), base, rows)
+                expand(part, number, (factor[number], b), base, rows)
         return output
 
     return forward
 
 
-def _expand(
+def expand(
     part: Part, number: int, factors: tuple[torch.Tensor, torch.Tensor], base: torch.Tensor, output: torch.Tensor
 ) -> None:
     """Add the product of the factors, and what biases and DoRA add, to the rows of the run.

@@ -36,7 +36,7 @@ class RowPlan:
     """A batch's rows by slot. overlaps: some row uses several slots. uniform: the one slot that all rows use, if so.
 
     forwards: the bank's forward functions for this plan (attributes of a module, function), made when it is first in
-    force; a plan lasts for many steps.
+    force; a plan lasts for many steps. direct, additions: as much of `direct.decoder`.
     """
 
     size: int
@@ -44,6 +44,8 @@ class RowPlan:
     overlaps: bool
     uniform: int | None
     forwards: list[tuple[dict[str, Any], Callable[[torch.Tensor], torch.Tensor]]] | None = None
+    direct: bool | None = None
+    additions: list[Sequence[Callable[[torch.Tensor, torch.Tensor], None]]] | None = None
 
     @classmethod
     def of(

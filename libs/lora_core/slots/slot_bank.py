@@ -154,6 +154,17 @@ class SlotBank:
         """The plan of a batch whose rows use these slots, by weight."""
         return RowPlan.of(choices, self._ranks, self._dtype, self._device)
 
+    def used(self, plan: RowPlan) -> Iterator[ProjectionGroup]:
+        """The groups that the plan's adapters change."""
+        spans = [slice(run.low, run.high) for run in plan.runs]
+        for group in self._groups:
+            if any(any(member.used[span]) for member in group.members for span in spans):
+                yield group
+
+    def merged(self, plan: RowPlan) -> bool:
+        """Do weights of their own take over under this plan?"""
+        return self._merged is not None and plan.uniform == self._merged[0]
+
     @contextmanager
     def rows(self, plan: RowPlan | None) -> Iterator[None]:
         """Forward passes inside use this plan: row i of every batch gets the deltas of its slots.
@@ -173,7 +184,7 @@ class SlotBank:
         self._plan = plan
         if plan is None or not plan.runs:
             return
-        if self._merged is not None and plan.uniform == self._merged[0]:
+        if self._merged is not None and self.merged(plan):
             self._undo.enter_context(self._merged[1].entered())
             return
         if plan.forwards is None:

@@ -16,12 +16,19 @@ from torch import nn
 from lora_core.card import LoRACard
 from lora_core.errors import InvalidAdapter
 from lora_core.int8 import Int8Linear
-from lora_core.layers import Adaptable, bias_of, compute_dtype, dense_weight, dimensions, is_quantised, output_scale
+from lora_core.layers import (
+    SHARED_INPUT,
+    Adaptable,
+    bias_of,
+    compute_dtype,
+    dense_weight,
+    dimensions,
+    is_quantised,
+    output_scale,
+)
 from lora_core.layouts import PLAIN, Layout
 from lora_core.stack import Stack
 from lora_core.tensors import to_torch
-
-_SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +278,7 @@ def shared_inputs(
     found: dict[tuple[object, ...], list[tuple[str, Adaptable]]] = {}
     for name, module in named:
         parent, _, leaf = name.rpartition(".")
-        family = next((family for family in _SHARED_INPUT if leaf in family), (leaf,))
+        family = next((family for family in SHARED_INPUT if leaf in family), (leaf,))
         found.setdefault((parent, family, dimensions(module)[1], layouts[name]), []).append((name, module))
     return list(found.values())
 

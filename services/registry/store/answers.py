@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -37,31 +39,47 @@ class Answer:
     adapters: tuple[AnsweredWith, ...]
 
 
-async def add_answer(
-    connection: Connection,
-    event: v1.GenerationCompleted,
-    at: datetime,
-    domains: set[str],
-    adapters: list[AnsweredWith],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An answer that is to be kept: its event, when it was given, the domains of its adapters, and those."""
+
+    event: v1.GenerationCompleted
+    at: datetime
+    domains: tuple[str, ...]
+    adapters: tuple[AnsweredWith, ...]
+
+
+async def add_answers(connection: Connection, given: Sequence[Given]) -> None:
+    """Keep answers that are not known yet."""
+    events = [one.event for one in given]
     await connection.execute(
         """
         insert into answer (
             generation_id, answered_at, caller, requested_model, routed, fallback, base_model, base_model_revision,
             domains, adapters
-        ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        )
+        select generation_id, answered_at, caller, requested_model, routed, fallback, base_model, base_model_revision,
+            array(select jsonb_array_elements_text(domains::jsonb)), adapters::jsonb
+        from unnest(
+            $1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::text[]
+        ) as given (
+            generation_id, answered_at, caller, requested_model, routed, fallback, base_model, base_model_revision,
+            domains, adapters
+        )
         on conflict do nothing
         """,
-        event.generation_id,
-        at,
-        event.caller,
-        event.requested_model,
-        event.routed,
-        event.fallback,
-        event.base_model,
-        event.base_model_revision,
-        sorted(domains),
-        [asdict(one) for one in adapters],
+        [event.generation_id for event in events],
+        [one.at for one in given],
+        [event.caller for event in events],
+        [event.requested_model for event in events],
+        [event.routed for event in events],
+        [event.fallback for event in events],
+        [event.base_model for event in events],
+        [event.base_model_revision for event in events],
+        # As text: asyncpg takes a list of lists for an array of two dimensions.
+        [json.dumps(one.domains) for one in given],
+        [json.dumps([asdict(adapter) for adapter in one.adapters]) for one in given],
     )
 
 

@@ -23,6 +23,12 @@ async def is_forgotten(connection: Connection, generation_id: str) -> bool:
     )
 
 
+async def forgotten_of(connection: Connection, generation_ids: Sequence[str]) -> set[str]:
+    """Those of these answers about which nothing is taken any more."""
+    rows = await connection.fetch("select generation_id from forgotten where generation_id = any($1)", generation_ids)
+    return {row["generation_id"] for row in rows}
+
+
 async def forget(connection: Connection, erasure_id: str, generation_ids: Sequence[str]) -> None:
     """Take nothing about these answers from now on."""
     await connection.execute(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 
 from fleet_events import v1
@@ -46,11 +47,32 @@ class Replica:
     unloaded_at: datetime | None = None
 
 
-async def count_answer(connection: Connection, event: v1.GenerationCompleted, at: datetime) -> None:
-    cancelled = event.finish_reason == "cancelled"
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Answers of a version on a base model. `latency_ms` is the sum over those that were not cancelled."""
+
+    adapter_id: str
+    domain: str
+    base_model: str
+    answers: int
+    cancelled: int
+    prompt_tokens: int
+    completion_tokens: int
+    latency_ms: float
+    first_used_at: datetime
+    last_used_at: datetime
+
+
+async def count_answers(connection: Connection, counted: Sequence[Counted]) -> None:
+    """Add to the counters of versions, of which none is there twice."""
+    columns = zip(*map(astuple, counted), strict=True) if counted else ([] for _ in fields(Counted))
     await connection.execute(
         """
-        insert into usage values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+        insert into usage
+        select * from unnest(
+            $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::float8[],
+            $9::timestamptz[], $10::timestamptz[]
+        )
         on conflict (adapter_id, base_model) do update set
             answers = usage.answers + excluded.answers,
             cancelled = usage.cancelled + excluded.cancelled,
@@ -60,15 +82,7 @@ async def count_answer(connection: Connection, event: v1.GenerationCompleted, at
             first_used_at = least(usage.first_used_at, excluded.first_used_at),
             last_used_at = greatest(usage.last_used_at, excluded.last_used_at)
         """,
-        event.adapter_id,
-        event.domain,
-        event.base_model,
-        0 if cancelled else 1,
-        1 if cancelled else 0,
-        event.prompt_tokens,
-        event.completion_tokens,
-        0.0 if cancelled else event.latency_ms,
-        at,
+        *map(list, columns),
     )
 
 

@@ -5,6 +5,7 @@ The column `made_of` holds the `Submission`: the release before this one reads i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
@@ -52,6 +53,12 @@ async def family_adapters(connection: Connection, family_id: str) -> tuple[Adapt
 async def find_adapter(connection: Connection, adapter_id: str) -> Adapter | None:
     row = await connection.fetchrow("select * from adapter where adapter_id = $1", adapter_id)
     return adapter_of(row) if row else None
+
+
+async def find_adapters(connection: Connection, adapter_ids: Sequence[str]) -> dict[str, Adapter]:
+    """Those of these versions that are registered, by their ids."""
+    rows = await connection.fetch("select * from adapter where adapter_id = any($1)", adapter_ids)
+    return {row["adapter_id"]: adapter_of(row) for row in rows}
 
 
 async def find_job(connection: Connection, job_id: str) -> Adapter | None:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from fleet_kit import tasks
+from fleet_kit.db import keeps_session
 from fleet_kit.errors import Problem
 from fleet_kit.transaction import Transaction
 from services.trainer.faults import InvalidRequest
@@ -55,6 +56,7 @@ async def _keep_evaluating(distances: PromptDistances, service: RetrainingContex
 async def evaluate_all(distances: PromptDistances, service: RetrainingContext) -> None:
     """Evaluate each domain's rules once, unless another trainer is at it."""
     async with service.db.acquire(timeout=5) as connection:
+        keeps_session(connection)
         if not await connection.fetchval("select pg_try_advisory_lock(hashtextextended('trainer.retraining', 106))"):
             return
         try:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from fleet_kit import tasks
+from fleet_kit.db import keeps_session
 from fleet_kit.object_owner import keep_owning
 from fleet_kit.object_sweep import SweepRefused
 from services.trainer.datasets.answers.expiry import expire_answers
@@ -53,6 +54,7 @@ async def _keep_collecting(service: RunContext) -> None:
 async def sweep(service: RunContext) -> None:
     """Remove what has expired and replace what was lost, unless another trainer is at it."""
     async with service.db.acquire(timeout=5) as connection:
+        keeps_session(connection)
         if not await connection.fetchval("select pg_try_advisory_lock(hashtextextended('trainer.sweep', 106))"):
             return
         try:

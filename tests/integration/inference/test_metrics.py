@@ -89,6 +89,36 @@ async def test_no_request_adds_a_series_and_none_names_an_adapter(
     assert counted == {"base", "adapter", "mix"}
 
 
+async def test_equal_beginnings_of_prompts_are_counted_for_one_adapter_and_shown_by_readyz(
+    inference: RunningService, registry: Any, make_adapter: Any, domain: str
+) -> None:
+    families = await _families(registry, make_adapter, domain, inference.client)
+
+    async def found(family: str) -> tuple[int, float]:
+        """Prompt tokens of a request that were there already; and the share of all so far."""
+        before = _hits((await inference.client.get("/metrics")).text)
+        body = {"model": family, "prompt": list(range(2, 92)), "max_tokens": 1}
+        assert (await inference.client.post("/v1/completions", json=body)).status_code == 200
+        shown = (await inference.client.get("/readyz")).json()["detail"]["prefix_cache"]["tiny"]
+        assert shown["bytes"] > 0
+        return int(_hits((await inference.client.get("/metrics")).text) - before), shown["hit_rate"]
+
+    assert (await found(families[0]))[0] == 0
+    assert (await found(families[1]))[0] == 0, "another domain computes its own"
+    hits, share = await found(families[0])
+    assert hits == 64
+    assert 0 < share < 1
+
+
+def _hits(text: str) -> float:
+    (line,) = [
+        one
+        for one in text.splitlines()
+        if one.startswith('lorafleet_inference_prefix_tokens_total{base_model="tiny",outcome="hit"}')
+    ]
+    return float(line.rpartition(" ")[2])
+
+
 async def test_adapter_ids_are_there_where_the_setting_wants_them(
     run_service: RunService, settings_of_inference: dict[str, str], registry: Any, make_adapter: Any, domain: str
 ) -> None:

@@ -63,6 +63,11 @@ async def publish(jetstream: JetStreamContext, generation: str, comment: str = "
     await jetstream.publish(SUBJECT, body, headers=headers or None)
 
 
+async def acknowledged(jetstream: JetStreamContext) -> bool:
+    """Whether everything delivered is committed or given up: events that arrive together share a transaction."""
+    return (await durable_of(jetstream, "registry", v1.FeedbackRecorded)).idle
+
+
 async def dead(jetstream: JetStreamContext) -> list[str]:
     return [letter.reason async for letter in list_dead(jetstream)]
 
@@ -86,6 +91,7 @@ async def test_an_event_delivered_three_times_takes_effect_once(run_kit, jetstre
             await publish(jetstream, "thrice", **{"ce-id": "event-thrice", "Nats-Msg-Id": f"copy-{attempt}"})
         await publish(jetstream, "after")
         await eventually(lambda: "after" in counter.calls)
+        await eventually(lambda: acknowledged(jetstream))
         assert await counter.effects(service, "thrice") == 1
         await eventually(lambda: published(jetstream, "after"))
         assert await published(jetstream, "thrice") == 1
@@ -103,6 +109,7 @@ async def test_an_event_that_comes_again_to_a_new_process_takes_no_second_effect
         await publish(jetstream, "days-late", **{"ce-id": "event-late", "Nats-Msg-Id": "a copy days later"})
         await publish(jetstream, "marker")
         await eventually(lambda: "marker" in later.calls)
+        await eventually(lambda: acknowledged(jetstream))
         assert later.calls == ["marker"]
         assert await later.effects(service, "days-late") == 1
 
@@ -120,6 +127,7 @@ async def test_the_same_id_from_two_sources_is_two_events_and_each_takes_effect_
         await jetstream.publish(SUBJECT, body, headers={"content-type": "application/cloudevents+json"})
         await publish(jetstream, "after-sources")
         await eventually(lambda: "after-sources" in counter.calls)
+        await eventually(lambda: acknowledged(jetstream))
         assert counter.calls == ["of https://shop", "of https://crm", "of ", "after-sources"]
         assert [await counter.effects(service, name) for name in counter.calls[:3]] == [1, 1, 1]
 
@@ -169,6 +177,7 @@ async def test_a_failed_handler_leaves_no_effect_and_no_event_behind(run_kit, je
     async with run_kit(counter.handlers) as service:
         await publish(jetstream, "refused", "refuse")
         await eventually(lambda: dead(jetstream))
+        await eventually(lambda: acknowledged(jetstream))
         assert await counter.effects(service, "refused") == 0
         assert await published(jetstream, "refused") == 0
         assert (await dead(jetstream))[-1] == "refused: generation_id is unknown here"
@@ -274,11 +283,7 @@ async def test_an_event_that_is_too_early_comes_again_by_itself(run_kit, jetstre
     async with run_kit(counter.handlers) as service:
         await publish(jetstream, "early", "later")
         await eventually(lambda: counter.calls.count("early") == 3)
-
-        async def acknowledged() -> bool:
-            return (await durable_of(jetstream, "registry", v1.FeedbackRecorded)).idle
-
-        await eventually(acknowledged)
+        await eventually(lambda: acknowledged(jetstream))
         assert await counter.effects(service, "early") == 1
 
 

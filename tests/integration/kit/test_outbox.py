@@ -91,13 +91,13 @@ async def test_a_committed_event_outlives_a_process_that_dies_before_publishing(
     import asyncpg
 
     attempts: list[bool] = []
-    lead = outbox._lead
+    lead = outbox.lead
 
     async def noted(connection: Any, service: str) -> bool:
         attempts.append(await lead(connection, service))
         return attempts[-1]
 
-    monkeypatch.setattr(outbox, "_lead", noted)
+    monkeypatch.setattr(outbox, "lead", noted)
     # Another session holds the relay's lock, as a second replica would: this process commits and cannot publish.
     blocker = await asyncpg.connect(settings_of("registry").database_url)
     await blocker.fetchval("select pg_advisory_lock(hashtext($1))", "outbox:registry")

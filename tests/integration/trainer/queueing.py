@@ -109,6 +109,7 @@ async def queue_behind(database: Any, dataset_id: str, domain_name: str, priorit
             job = domain.queue(request, f"{domain_name}-{number}", begun + timedelta(milliseconds=number))
             assert await store.add_job(database, replace(job, targets=("q_proj",)))
             await tx.emit(domain.queued(job), entity=job.job_id)
+        await tx.flush()
 
 
 async def tickets(jetstream: JetStreamContext) -> ConsumerInfo:

@@ -73,7 +73,9 @@ async def test_a_job_whose_trainer_was_set_to_less_while_it_waited_fails_by_name
         request = v1.TrainingRequested(domain=name, dataset_id=dataset_id, hyperparameters=v1.Hyperparameters(rank=16))
         job = replace(domain.queue(request, f"{name}-1", datetime.now(UTC)), targets=("q_proj",))
         await store.add_job(database, job)
-        await Transaction("trainer", database).emit(domain.queued(job), entity=job.job_id)
+        tx = Transaction("trainer", database)
+        await tx.emit(domain.queued(job), entity=job.job_id)
+        await tx.flush()
     async with run_worker(LORAFLEET_MAX_RANK="8") as smaller:
         bench.trainer = smaller
         failed = await bench.until(job.job_id, "failed")

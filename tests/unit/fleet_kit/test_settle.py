@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from fleet_kit.cloudevents import Outgoing
 from fleet_kit.dead_letter_writer import dead_subject
 from fleet_kit.errors import Problem
-from fleet_kit.outbox import Waiting, distinct_entities
+from fleet_kit.outbox import Waiting
+from fleet_kit.relay import distinct_entities
 from fleet_kit.settle import backoff
 
 pytestmark = pytest.mark.unit

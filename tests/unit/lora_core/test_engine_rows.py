@@ -104,6 +104,18 @@ def test_rows_that_join_and_leave_a_running_batch_answer_as_if_they_were_alone(
     assert engine.free_slots == 3
 
 
+def test_prompts_of_very_different_lengths_are_not_padded_to_the_longest(engine, make_card, monkeypatch) -> None:
+    monkeypatch.setattr("lora_core.batch._MUCH_PADDING", 20)
+    engine.load(make_card("a"))
+    prompts = [[3 + n] * length for n, length in enumerate((1, 2, 2, 3, 40, 37, 5))]
+    requests = [Request(p, "a" if n % 2 else None, max_tokens=5, stop_ids=()) for n, p in enumerate(prompts)]
+    expected = [run(engine, [request])[0] for request in requests]
+    read = read_by(engine)
+    assert run(engine, requests) == expected
+    # The model's own pass reads what its inner one does; four lengths in bits make four passes.
+    assert sorted(read[:8:2]) == [1, 5, 3 * 3, 2 * 40]
+
+
 def test_a_long_prompt_is_read_in_pieces_while_others_get_their_tokens(tiny_llama, tiny_tokenizer) -> None:
     engine = ArrowEngine(tiny_llama, tiny_tokenizer, slots=1, prefill_tokens=5)
     batch = engine.start([Request(PROMPT, max_tokens=30, stop_ids=())])

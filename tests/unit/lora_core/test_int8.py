@@ -1,14 +1,30 @@
 """Base layers with 8-bit weights: how near they come, and that a row's answer depends on nothing but the row."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lora_core.engine import ArrowEngine
-from lora_core.int8 import Int8Linear, to_int8
+from lora_core.int8 import Int8Product, to_int8
+from lora_core.int8_kernels import DotProducts, SevenBits, has_dot_products
 from lora_core.layers import dense_weight
 from tests.unit.lora_core.conftest import MakeCard
+
+KERNELS = [
+    pytest.param(SevenBits, id="7 bits"),
+    pytest.param(
+        DotProducts, id="8 bits", marks=pytest.mark.skipif(not has_dot_products(), reason="a processor without VNNI")
+    ),
+]
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kernel in its turn."""
+    monkeypatch.setattr("lora_core.int8.best_kernel", request.param)
 
 
 def _layer(outputs: int = 40, inputs: int = 24, bias: bool = True) -> nn.Linear:
@@ -16,35 +32,57 @@ def _layer(outputs: int = 40, inputs: int = 24, bias: bool = True) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
 
 
+def _rounded(weight: torch.Tensor, exact: list[int]) -> torch.Tensor:
+    others = weight.clone()
+    others[:, exact] = 0
+    scales = others.abs().amax(1, keepdim=True) / 127
+    found = (others / scales).round() * scales
+    found[:, exact] = weight[:, exact]
+    return found
+
+
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_output_is_that_of_the_rounded_weights(bias: bool) -> None:
+def test_the_output_is_that_of_the_rounded_weights_and_the_largest_columns_are_exact(kernel: None, bias: bool) -> None:
     layer = _layer(bias=bias)
-    small = Int8Linear(layer)
-    scales = layer.weight.abs().amax(1, keepdim=True) / 127
-    rounded = (layer.weight / scales).round() * scales
-    # One activation a thousand times the others: the case for which one 8-bit term would not do.
+    product = Int8Product(layer.weight, layer.bias, torch.tensor([3, 9]))
+    rounded = _rounded(layer.weight, [3, 9])
+    # Activations a thousand times the others, one of them in no column that is known.
     x = torch.randn(5, 7, 24)
     x[..., 3] *= 1000
+    x[2, 4, 11] *= 1000
     exact = nn.functional.linear(x, rounded, layer.bias)
-    assert torch.allclose(small(x), exact, atol=1e-3 * float(exact.abs().max()))
-    assert torch.allclose(dense_weight(small), rounded, atol=1e-6)
-    assert torch.isfinite(small(torch.zeros(1, 24))).all()
+    assert torch.allclose(product(x), exact, atol=1e-3 * float(exact.abs().max()))
+    ordinary = nn.functional.linear(x[:2], rounded, layer.bias)
+    assert torch.allclose(product(x[:2]), ordinary, atol=1e-3)
+    assert torch.isfinite(product(torch.zeros(1, 24))).all()
 
 
-def test_a_row_has_the_same_bits_alone_and_among_any_neighbours() -> None:
-    small = Int8Linear(_layer())
+def test_a_row_has_the_same_numbers_alone_and_among_any_neighbours(kernel: None) -> None:
+    product = Int8Product(_layer().weight, None, torch.tensor([1]))
     rows = torch.randn(9, 1, 24) * torch.logspace(-3, 3, 9).view(9, 1, 1)
-    together = small(rows)
+    together = product(rows)
     for row, expected in zip(rows, together, strict=True):
-        assert torch.equal(small(row.unsqueeze(0))[0], expected)
+        assert torch.allclose(product(row.unsqueeze(0))[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_that_read_one_input_are_one_product_and_each_has_its_own_part(tiny_qwen, kernel: None) -> None:
+    exact = copy.deepcopy(tiny_qwen)
+    to_int8(tiny_qwen)
+    attention, own = tiny_qwen.model.layers[0].self_attn, exact.model.layers[0].self_attn
+    assert attention.q_proj.product is attention.k_proj.product is attention.v_proj.product
+    x = torch.randn(2, 3, 32)
+    for _ in range(2):
+        first = attention.q_proj(x)
+        first.zero_()  # as adapters change an output where it is
+        for name in ("q_proj", "k_proj", "v_proj"):
+            found, expected = getattr(attention, name)(x), getattr(own, name)(x)
+            assert torch.allclose(found, expected, atol=0.05 * float(expected.abs().max())), name
 
 
 @pytest.mark.requirement("LI-2.1", "AS-7.1")
 def test_adapters_on_8_bit_weights_answer_as_on_the_same_weights_rounded(
     tiny_llama, tiny_tokenizer, make_card: MakeCard
 ) -> None:
-    import copy
-
     rounded = copy.deepcopy(tiny_llama)
     assert to_int8(tiny_llama) == 22  # seven in each of three layers, and the output head
     for name, module in rounded.named_modules():

@@ -1,0 +1,110 @@
+"""`LlamaLike`: the parts of a model of the Llama family, by what a direct forward pass needs of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+
+from lora_core.direct.products import Product, product_of
+from lora_core.kv_cache import grows
+
+_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM)
+_ROTATIONS = {"default", "linear", "llama3", "yarn"}
+"""Kinds whose angles depend on a token's place alone, not on how long the text is."""
+
+KINDS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+"""Projections that are one product each, in the order in which a layer computes them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """products: in the order of `KINDS`. before_attention, before_mlp: weights of the norms, [hidden]."""
+
+    before_attention: torch.Tensor
+    products: tuple[Product, Product, Product, Product]
+    before_mlp: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LlamaLike:
+    """Weights and sizes. projections: for each of `KINDS`, of each layer the modules. angles: gives cos and sin."""
+
+    embedding: torch.Tensor
+    layers: Sequence[Layer]
+    norm: torch.Tensor
+    head: Product
+    projections: Sequence[Sequence[Sequence[nn.Linear]]]
+    angles: nn.Module
+    epsilon: float
+    heads: int
+    key_heads: int
+    head_dim: int
+    _modules: Sequence[nn.Module]
+    _places: Sequence[tuple[dict[str, nn.Module | None], str, nn.Module]]
+    _weights: Sequence[tuple[nn.Parameter, int]]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Self | None:
+        """None for a model that is computed through transformers alone: another family, device or attention."""
+        config: Any = model.config
+        if type(model) not in _FAMILY or model.device.type != "cpu" or config._attn_implementation != "sdpa":
+            return None
+        whole: Any = model
+        inner, head = whole.model, whole.lm_head
+        kind = getattr(inner.rotary_emb, "rope_type", "")
+        if kind not in _ROTATIONS or config.hidden_act != "silu" or not grows(config):
+            return None
+        blocks = list(inner.layers)
+        projections = [[[_projection(block, name) for name in names] for block in blocks] for names in KINDS]
+        products = [[product_of(modules) for modules in layers] for layers in projections]
+        output = product_of([head])
+        if output is None or any(product is None for layers in products for product in layers):
+            return None
+        layers = [
+            Layer(block.input_layernorm.weight, own, block.post_attention_layernorm.weight)
+            for block, own in zip(blocks, zip(*products, strict=True), strict=True)
+        ]
+        attention = blocks[0].self_attn
+        return cls(
+            embedding=inner.embed_tokens.weight,
+            layers=layers,
+            norm=inner.norm.weight,
+            head=output,
+            projections=projections,
+            angles=inner.rotary_emb,
+            epsilon=config.rms_norm_eps,
+            heads=config.num_attention_heads,
+            key_heads=config.num_key_value_heads,
+            head_dim=attention.head_dim,
+            _modules=list(model.modules()),
+            _places=list(_places(model)),
+            _weights=[(weight, weight.data_ptr()) for weight in model.parameters()],
+        )
+
+    @property
+    def intact(self) -> bool:
+        """Is the model as it was? Hooks, other layers or weights in the place of its own need its own forward."""
+        return (
+            all(modules[name] is module for modules, name, module in self._places)
+            and not any(
+                module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+                for module in self._modules
+            )
+            and all(weight.data_ptr() == place for weight, place in self._weights)
+            and not self._modules[0].training
+        )
+
+
+def _projection(block: Any, name: str) -> nn.Linear:
+    parent = block.mlp if name in ("gate_proj", "up_proj", "down_proj") else block.self_attn
+    module: nn.Linear = getattr(parent, name)
+    return module
+
+
+def _places(model: nn.Module) -> Iterator[tuple[dict[str, nn.Module | None], str, nn.Module]]:
+    for parent in model.modules():
+        for name, module in parent.named_children():
+            yield parent._modules, name, module

@@ -1,0 +1,18 @@
+"""Threads of the arithmetic wait briefly before they sleep, unless the environment has its own mind about it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+SHOWN = "import sys, os, services.inference; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_the_service_sets_how_long_they_spin_before_torch_is_loaded(given: dict[str, str], expected: str) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+    done = subprocess.run([sys.executable, "-c", SHOWN], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "False"]
