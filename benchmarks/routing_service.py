@@ -31,6 +31,8 @@ from services.router.evidence import Evidence, Kind
 
 DOMAIN = "benchmark"
 DIMENSION = 384
+VECTOR_BYTES = 2 * DIMENSION + DIMENSION // 2 + 16
+"""As the index keeps it: 16 bits a number, a byte of each along half of the axes, and scales and bounds."""
 PROMPTS = 256
 """Held-out prompts of an adapter, which its threshold comes from: as many as the trainer publishes."""
 QUERIES = (
@@ -104,7 +106,7 @@ def _memory(router: SingleService, adapters: int, each: int) -> Row:
         ours=resident,
         ask="at most 2" if limited else None,
         met=resident <= 2 if limited else None,
-        note=f"of which vectors and their codes {adapters * each * DIMENSION * 5 / 1e9:.2f}",
+        note=f"of which vectors and their codes {adapters * each * VECTOR_BYTES / 1e9:.2f}",
     )
 
 

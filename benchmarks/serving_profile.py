@@ -66,7 +66,7 @@ def steps(bench: Bench) -> list[Row]:
                         took.median / theirs,
                         n=bench.effort.steps,
                         spread=took.spread,
-                        note=_shares(running["ours"].step),
+                        note=f"{torch.get_num_threads()} threads: {_shares(running['ours'].step)}",
                     )
                 )
                 for one in running.values():

@@ -31,8 +31,8 @@ Class by class: [architectures.md](architectures.md). Key by key of a PEFT confi
 
 ## Clients of the OpenAI API
 
-Each chats, streams, completes and embeds as far as it has calls for that; what it sent was recorded and is sent again at
-each change (`test_a_recorded_request_is_answered_as_it_was`), and the client itself runs under
+Each chats, streams, completes, embeds, calls functions, asks for JSON of a schema and uses `/v1/responses`, as far as it
+has calls for that; what it sent was recorded and is sent again at each change (`test_a_recorded_request_is_answered_as_it_was`), and the client itself runs under
 `make test-clients` (`test_a_client_gets_what_the_model_answers`). Parameter by parameter: [serving.md](serving.md).
 
 {clients}

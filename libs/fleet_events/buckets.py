@@ -1,16 +1,16 @@
-"""The key-value buckets of the bus: what replicas of a service announce of themselves."""
+"""The key-value buckets of the bus: what the replicas of a service announce, and what they keep together."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
-__all__ = ["BUCKETS", "POSITIONS", "REPLICAS", "Bucket"]
+__all__ = ["BUCKETS", "POSITIONS", "REPLICAS", "RESPONSES", "Bucket"]
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A key-value bucket: what the replicas of one service announce, dropped when it is not announced again.
+    """A key-value bucket of one service's replicas: values that are dropped `ttl` after they were last written.
 
-    It is no event and nothing is rebuilt from it. `ttl` is how long a value stays without renewal.
+    It is no event and nothing is rebuilt from it.
     """
 
     name: str
@@ -20,6 +20,10 @@ class Bucket:
     what: str
     readers: tuple[str, ...] = ()
     """Services that may watch it too."""
+    kept: bool = False
+    """Values are on disk and read by their keys, and the oldest leave a full bucket. Else they are announcements: in
+    memory, watched, and a full bucket takes no more."""
+    max_bytes: int = 16 * 1024**2
 
     @property
     def stream(self) -> str:
@@ -45,4 +49,12 @@ POSITIONS = Bucket(
     what="the newest fact about adapters that each replica of inference has applied, as its sequence in the stream",
     readers=("registry",),
 )
-BUCKETS = (REPLICAS, POSITIONS)
+RESPONSES = Bucket(
+    "LORAFLEET_RESPONSES",
+    "inference",
+    ttl=timedelta(days=1),
+    what="responses that their callers may read, continue and delete, encrypted",
+    kept=True,
+    max_bytes=128 * 1024**2,
+)
+BUCKETS = (REPLICAS, POSITIONS, RESPONSES)

@@ -126,11 +126,16 @@ def page() -> str:
                 for one in STREAMS
             ),
             "",
-            "Key-value buckets hold state beside the events: replicas of one service share theirs there.",
+            "Key-value buckets hold state beside the events: replicas of one service share theirs there. A full",
+            "one on disk drops its oldest values.",
             "",
-            "| bucket | of | what | forgotten after |",
-            "|---|---|---|---|",
-            *(f"| `{one.name}` | {one.service} | {one.what} | {one.ttl.total_seconds():g} s |" for one in BUCKETS),
+            "| bucket | of | what | room | forgotten after |",
+            "|---|---|---|---|---|",
+            *(
+                f"| `{one.name}` | {one.service} | {one.what} | "
+                f"{one.max_bytes / 1024**2:g} MiB{' on disk' if one.kept else ''} | {one.ttl.total_seconds():g} s |"
+                for one in BUCKETS
+            ),
             "",
             *(line for row in TOPOLOGY for line in _section(row.event)),
         ]

@@ -1,6 +1,7 @@
 """The HTTP server of a service: how long and how many connections may cost it without a request."""
 
 import asyncio
+import contextlib
 import json
 import resource
 from typing import Final, cast
@@ -80,7 +81,8 @@ class _Lingering:
             return
         self._ends = self._loop.call_later(_LINGER_SECONDS, self._transport.close)
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone already
+                self._transport.write_eof()
         self._transport.resume_reading()
 
     def discard(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A key-value bucket of the topology: write one's own keys, watch everybody's."""
+"""A key-value bucket of the topology: write one's own keys, watch everybody's or read one."""
 
 from collections.abc import AsyncGenerator
 
@@ -6,6 +6,7 @@ import nats.errors
 import structlog
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from fleet_events.buckets import Bucket
 from fleet_kit.cloudevents import event_id
@@ -36,8 +37,19 @@ class KeyValue:
         """Write a key; raises what a JetStream publish raises."""
         await self._jetstream.publish(f"{self._prefix}{key}", value, timeout=TIMEOUT)
 
+    async def get(self, key: str) -> bytes | None:
+        """The newest value of a key, None where it has none; raises what a request to JetStream raises.
+
+        Of a bucket whose values are kept: those of announcements are watched.
+        """
+        try:
+            found = await self._jetstream.get_last_msg(self.bucket.stream, f"{self._prefix}{key}")
+        except NotFoundError:
+            return None
+        return None if OPERATION in (found.headers or {}) else found.data
+
     async def delete(self, key: str) -> None:
-        """Remove a key; watchers receive that."""
+        """Remove a key and its value; watchers receive that."""
         await self._jetstream.publish(f"{self._prefix}{key}", timeout=TIMEOUT, headers={OPERATION: "DEL"})
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:

@@ -1,7 +1,8 @@
 """NATS accounts and users, and what each may publish and subscribe to, made from the topology table.
 
 A service may publish its own events, take from its own durables, dead-letter what it cannot handle, and write and
-watch its own key-value buckets; the trainer may also delete single messages of the streams that hold what people wrote.
+watch, or read, its own key-value buckets; the trainer may also delete single messages of the streams that hold what
+people wrote.
 `admin` operates the bus.
 
 `upstream` has an account of its own that imports the subjects the table lets upstream publish, and nothing else. A
@@ -72,7 +73,10 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
     for bucket in BUCKETS:
         if bucket.service == user:
             publish.append(bucket.subjects)
-        if user in (bucket.service, *bucket.readers):
+        if bucket.kept and bucket.service == user:
+            # From the leader: what a replica has just written, another one reads.
+            publish.append(f"$JS.API.STREAM.MSG.GET.{bucket.stream}")
+        elif user in (bucket.service, *bucket.readers):
             publish += [
                 f"$JS.API.STREAM.INFO.{bucket.stream}",
                 f"$JS.API.CONSUMER.CREATE.{bucket.stream}.*.{bucket.subjects}",

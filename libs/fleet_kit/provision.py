@@ -90,17 +90,17 @@ def probe_config(replicas: int = 1) -> StreamConfig:
 
 
 def bucket_config(bucket: Bucket, replicas: int = 1) -> StreamConfig:
-    """The stream of a bucket, as NATS clients make it (ADR-8); in memory, as its values live for seconds."""
+    """The stream of a bucket, as NATS clients make it (ADR-8); in memory where its values live for seconds."""
     return StreamConfig(
         name=bucket.stream,
         subjects=[bucket.subjects],
         retention=RetentionPolicy.LIMITS,
-        storage=StorageType.MEMORY,
-        discard=DiscardPolicy.NEW,
+        storage=StorageType.FILE if bucket.kept else StorageType.MEMORY,
+        discard=DiscardPolicy.OLD if bucket.kept else DiscardPolicy.NEW,
         max_msgs_per_subject=1,
-        max_bytes=16 * 1024**2,
+        max_bytes=bucket.max_bytes,
         max_age=bucket.ttl.total_seconds(),
-        duplicate_window=bucket.ttl.total_seconds(),
+        duplicate_window=min(bucket.ttl.total_seconds(), 120.0),
         allow_direct=True,
         allow_rollup_hdrs=True,
         deny_delete=True,

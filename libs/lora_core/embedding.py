@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,26 +10,34 @@ import numpy.typing as npt
 from lora_core.base_model import revision
 from lora_core.errors import AdapterNotFound
 
-FEW = 16
-"""Texts that `BertEncoder` reads, where it knows the model: a query and its windows, an adapter's few texts."""
+
+class _Encoder(Protocol):
+    dimension: int
+    tokens: int
+    """That are read of a text, besides the special ones."""
+
+    def encode(self, texts: Sequence[str], /) -> npt.NDArray[np.float32]: ...
+
+    def spans(self, text: str, /) -> list[tuple[int, int]]: ...
 
 
 class SentenceEmbedder:
-    """Turns texts into vectors of length 1, so that their dot product is the cosine similarity. Offline."""
+    """Turns texts into vectors of length 1, so that their dot product is the cosine similarity. Offline.
 
-    def __init__(self, folder: Path | str) -> None:
+    A plain BERT runs on `BertEncoder`, every other model on sentence-transformers.
+
+    half: let a plain BERT multiply in bfloat16 where the processor has instructions for it. Cosines move by less than
+        0.01.
+    """
+
+    def __init__(self, folder: Path | str, *, half: bool = False) -> None:
         folder = Path(folder)
         if not (folder / "modules.json").is_file():
             raise AdapterNotFound(f"no sentence-transformers model in {folder}: modules.json is missing")
-        from sentence_transformers import SentenceTransformer
-
         from lora_core.bert_encoder import BertEncoder
 
-        self._model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        self.dimension = int(self._model.get_embedding_dimension() or 0)
-        self._few = BertEncoder.of(self._model)
-        special = self._model.tokenizer.num_special_tokens_to_add()
-        self._most = int(self._model.max_seq_length or 512) - int(special)
+        self._encoder: _Encoder = BertEncoder.open(folder, half=half) or _of_library(folder)
+        self.dimension = self._encoder.dimension
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """[texts, dimension] float32, each row of length 1. No texts give [0, dimension].
@@ -39,7 +48,7 @@ class SentenceEmbedder:
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
         windows = [self._windows(text) for text in texts]
-        vectors = self._encode([text for of_text in windows for text, _ in of_text])
+        vectors = self._encoder.encode([text for of_text in windows for text, _ in of_text])
         found = np.zeros((len(texts), self.dimension), dtype=np.float32)
         at = 0
         for row, of_text in enumerate(windows):
@@ -49,26 +58,22 @@ class SentenceEmbedder:
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         return np.asarray(found / np.maximum(lengths, 1e-12), dtype=np.float32)
 
-    def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """[texts, dimension], each row of length 1."""
-        if self._few is not None and len(texts) <= FEW:
-            return self._few.encode(texts)
-        vectors = self._model.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
-
     def _windows(self, text: str) -> list[tuple[str, int]]:
         """(text, tokens) of consecutive parts that the model reads whole."""
-        if len(text) < self._most:  # a token has a character at least
+        most = self._encoder.tokens
+        if len(text) < most:  # a token has a character at least
             return [(text, 1)]
-        tokenizer = self._model.tokenizer
-        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)[
-            "offset_mapping"
-        ]
-        if len(read) <= self._most:
+        read = self._encoder.spans(text)
+        if len(read) <= most:
             return [(text, 1)]
-        begins = range(0, len(read), self._most)
-        parts = [read[begin : begin + self._most] for begin in begins]
+        parts = [read[begin : begin + most] for begin in range(0, len(read), most)]
         return [(text[part[0][0] : part[-1][1]], len(part)) for part in parts]
+
+
+def _of_library(folder: Path) -> _Encoder:
+    from lora_core.library_encoder import LibraryEncoder
+
+    return LibraryEncoder(folder)
 
 
 def embedding_identity(folder: Path) -> str:

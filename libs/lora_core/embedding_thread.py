@@ -18,11 +18,12 @@ class EmbeddingThread:
     One thread: the model's arithmetic has threads of its own, and queries are short.
 
     name: what requests call it. threads: of the arithmetic of the whole process; None leaves them as they are.
+    half: see `SentenceEmbedder`.
     """
 
-    def __init__(self, folder: Path, name: str = "", threads: int | None = None) -> None:
+    def __init__(self, folder: Path, name: str = "", threads: int | None = None, *, half: bool = False) -> None:
         self.name = name or folder.name
-        self._folder, self._threads = folder, threads
+        self._folder, self._threads, self._half = folder, threads, half
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._model: SentenceEmbedder | None = None
         self._identity = ""
@@ -59,7 +60,8 @@ class EmbeddingThread:
                 import torch
 
                 torch.set_num_threads(self._threads)
-            self._model, self._identity = SentenceEmbedder(self._folder), embedding_identity(self._folder)
+            self._model = SentenceEmbedder(self._folder, half=self._half)
+            self._identity = embedding_identity(self._folder)
         return self._model
 
     def _loaded(self) -> SentenceEmbedder:
@@ -69,9 +71,9 @@ class EmbeddingThread:
 
 
 @asynccontextmanager
-async def open_embedder(folder: Path, threads: int) -> AsyncIterator[EmbeddingThread]:
+async def open_embedder(folder: Path, threads: int, *, half: bool = False) -> AsyncIterator[EmbeddingThread]:
     """A loaded model, closed at the end. Raises what `SentenceEmbedder` raises for a folder that is none."""
-    embedder = EmbeddingThread(folder, threads=threads)
+    embedder = EmbeddingThread(folder, threads=threads, half=half)
     try:
         await embedder.load()
         yield embedder

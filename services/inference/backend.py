@@ -28,6 +28,11 @@ class Backend(Protocol):
         """Requests decoded together at most."""
         ...
 
+    @property
+    def holds_calls(self) -> bool:
+        """Whether an answer can be held to the form of calls of functions."""
+        ...
+
     def generate(self, request: "Request") -> AbstractAsyncContextManager[AsyncIterator[Token | Finished]]:
         """Tokens as they come, ended by `Finished`. Leaving the context early cancels the rest. Raises `ApiError`."""
         ...
@@ -67,6 +72,8 @@ class ReadsOnce(Protocol):
 
 class LocalBackend:
     """The engine of this process, through the one thread that owns it."""
+
+    holds_calls = True
 
     def __init__(self, thread: EngineThread, engine: "ArrowEngine") -> None:
         self._thread, self._engine = thread, engine

@@ -13,7 +13,9 @@ from functools import partial
 import httpx
 import structlog
 
+from fleet_events.buckets import RESPONSES
 from fleet_kit import memory, tasks
+from fleet_kit.key_value import KeyValue
 from fleet_kit.positions import announce_position
 from lora_core.embedding_thread import EmbeddingThread
 from services.inference.base_models import BaseModels
@@ -21,6 +23,7 @@ from services.inference.generation import Generator
 from services.inference.generation_ids import GenerationIds
 from services.inference.http.drain import Gate
 from services.inference.http.rate_limit import RateLimit
+from services.inference.http.responses.store import ResponseStore
 from services.inference.loading.cache import DiskCache
 from services.inference.model_opening import open_base_model
 from services.inference.parts import InferenceParts, InferenceService
@@ -50,6 +53,8 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             raise RuntimeError("the base model is loading, or the registry's events are still being read")
 
     gate = Gate()
+    # Replicas share the key of the object store, so feedback may go to any of them, and so may a stored response.
+    secret = settings.s3_secret_key.get_secret_value().encode()
     service.extra_checks |= {"model": caught_up, "accepting": gate.ready}
     publisher = Publisher(service.jetstream, settings.event_buffer)
     cache = DiskCache(settings.cache_dir / "artifacts", settings.cache_bytes, service.blobs)
@@ -86,8 +91,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         hosting=hosting,
         preloading=preloading,
         publisher=publisher,
-        # Replicas share the key of the object store, so feedback may go to any of them.
-        ids=GenerationIds(settings.s3_secret_key.get_secret_value().encode(), settings.replica),
+        ids=GenerationIds(secret, settings.replica),
         http=service.http,
         credential=service.credential,
         recorder=recorder,
@@ -139,6 +143,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             forwarding=forwarding,
             embedder=embedder,
             rates=RateLimit(settings.requests_per_minute),
+            responses=ResponseStore(KeyValue(service.jetstream, RESPONSES), secret),
             started=int(time.time()),
         )
     finally:

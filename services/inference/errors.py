@@ -39,7 +39,7 @@ class BadRequest(ApiError):
 
 
 class Unsupported(ApiError):
-    """A field that the chosen model cannot act on (422)."""
+    """A field that the chosen model, or this server, cannot act on (422)."""
 
     status = 422
 

@@ -8,6 +8,7 @@ from services.inference.base_models import BaseModels
 from services.inference.generation import Generator
 from services.inference.http.drain import Gate
 from services.inference.http.rate_limit import RateLimit
+from services.inference.http.responses.store import ResponseStore
 from services.inference.loading.cache import DiskCache
 from services.inference.policies.preloading import Preloading
 from services.inference.policies.watch import PressureWatch
@@ -32,6 +33,7 @@ class InferenceParts:
     forwarding: Forwarding
     embedder: EmbeddingThread | None
     rates: RateLimit
+    responses: ResponseStore
     started: int
 
 

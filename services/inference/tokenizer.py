@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from lora_core.chat_template import ChatTemplate
@@ -11,6 +11,7 @@ from lora_core.grammar import Grammars
 from lora_core.template_errors import TemplateRefuses, TemplateTooCostly, UnknownVariables
 from services.inference.errors import BadRequest
 from services.inference.metrics import TEMPLATE_LIMITS
+from services.inference.reasoning import THINK, ThoughtMarks
 from services.inference.token_bytes import TokenBytes
 from services.inference.tool_calls.format import ToolFormat, of_template
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_TAIL = 32
+"""Tokens that hold a mark and white space behind it."""
 _Render = Callable[[Sequence[Mapping[str, object]]], str]
 
 
@@ -123,6 +126,21 @@ class Vocabulary:
         # Special tokens are no text: what is read as text must not be one, and what is none must be.
         unread = any(one in found.begin or one in found.end for one in special)
         return None if unread or (found.marker and found.marker not in special) else found
+
+    @cached_property
+    def thoughts(self) -> ThoughtMarks | None:
+        """The marks around what this model thinks; None where neither template nor tokenizer has them as text."""
+        added = {str(one.content): bool(one.special) for one in self._tokenizer.added_tokens_decoder.values()}
+        marks = (THINK.begin, THINK.end)
+        if any(added.get(mark, False) for mark in marks):
+            return None
+        template = "" if self._template is None else self._template.text
+        return THINK if all(mark in added for mark in marks) or any(mark in template for mark in marks) else None
+
+    def ends_thinking(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt ends within a thought: with the first of the marks."""
+        tail = self.decode(list(ids[-_TAIL:]), skip_special_tokens=False)
+        return self.thoughts is not None and tail.rstrip().endswith(self.thoughts.begin)
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -10,8 +10,7 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.errors import Problem
 from fleet_kit.http import dependency
 from lora_core.query_windows import query_windows
-from services.router import index as index_changes
-from services.router import store
+from services.router.corrections_api import MAX_QUERY, corrections
 from services.router.decision import Decision, Outcome, decide
 from services.router.decision import weights as decision_weights
 from services.router.evidence import Kind
@@ -21,17 +20,15 @@ from services.router.rebuild import rebuild
 from services.router.store import LiveRoute
 
 router = APIRouter()
+router.include_router(corrections)
 
 EVERY_DOMAIN = "*"
-MAX_QUERY = 20_000
-"""Characters; of longer texts the beginning and the end are compared anyway, see `lora_core.query_windows`."""
 MAX_TURNS = 16
 
 
 ThisService = Annotated[RouterService, Depends(dependency(RouterService))]
 Generates = Annotated[Caller, Depends(require("generate"))]
 Reads = Annotated[Caller, Depends(require("adapters:read"))]
-Teaches = Annotated[Caller, Depends(require("adapters:write"))]
 Administers = Annotated[Caller, Depends(require("fleet:admin"))]
 
 
@@ -111,22 +108,6 @@ class Routes(BaseModel):
     embedding_model: str
 
 
-class CorrectionRequest(BaseModel, extra="forbid"):
-    """A query of a domain and who is to answer it."""
-
-    query: str = Field(min_length=1, max_length=MAX_QUERY)
-    domain: str
-    family: str | None
-    """null: no adapter of the domain."""
-
-
-class Taught(BaseModel):
-    """What was understood."""
-
-    domain: str
-    family: str | None
-
-
 class Rebuilt(BaseModel):
     """How many adapters are routed to after a rebuild."""
 
@@ -199,23 +180,6 @@ def _route(one: LiveRoute, index: LiveIndex) -> Route:
         threshold=threshold and threshold.value,
         calibrated_on=0 if threshold is None else threshold.calibrated_on,
     )
-
-
-@router.post("/v1/corrections")
-async def teach(body: CorrectionRequest, caller: Teaches, service: ThisService) -> Taught:
-    """Teach which adapter is to answer a query and those like it. The last correction of a query counts."""
-    caller.reach(body.domain)
-    parts = service.parts
-    live = [one for one in parts.answering.index.routes if one.domain == body.domain]
-    if body.family is not None and body.family not in {one.family for one in live}:
-        known = ", ".join(one.family for one in live) or "none"
-        raise Problem(404, "No such family", f"live families of {body.domain!r} are: {known}", field="family")
-    correction = store.Correction(body.domain, body.query.strip(), body.family, caller.subject)
-    if not correction.query:
-        raise Problem(422, "Not a query", "query is blank; give the text that was routed wrongly", field="query")
-    async with service.transaction() as tx:
-        await index_changes.teach(tx.connection, parts.embedders, correction)
-    return Taught(domain=body.domain, family=body.family)
 
 
 @router.post("/admin/rebuild")

@@ -1,7 +1,7 @@
 """Similarities to within a known error, from one byte a number: they tell which vectors need an exact product.
 
-A vector v is kept as s · c: s is the largest of its numbers divided by 127, c the numbers divided by s and rounded. By
-the inequality of Cauchy and Schwarz a query q has |q · v - s (q · c)| <= |q| |v - s c|, and the last length is known.
+Of a vector v the numbers along some axes, P v (see `axes.py`), are kept as s · c: s is the largest of them divided by
+127, c the numbers divided by s and rounded. For a query q, |q · v - s (P q · c)| <= |P q| |P v - s c| + |r(q)| |r(v)|.
 """
 
 from dataclasses import dataclass
@@ -10,100 +10,85 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from services.router.axes import STEP, SUMMING, Axes, Doubles
 from services.router.evidence import Vectors
 
 LARGEST = 127
-SUMMING = 2.0**-23
-"""Of a float32 sum, for each of its terms; twice what IEEE 754 allows (Higham, "Accuracy and Stability of Numerical
-Algorithms", 2002, section 3.1), so that lengths that are rounded too are covered."""
-BFLOAT16 = 2.0**-8
-"""Of one number; twice what rounding to the nearest allows."""
-WIDTH = 64
-"""Numbers of a vector are filled up with zeros to a multiple: torch's product reads several at once, and beyond the
-end where there are fewer."""
+DIGIT = 63
+"""Largest digit of a query, which has two, base `BASE`. Processors without VNNI add two products of a byte without sign
+and one with sign in 16 bits: 2 · 255 · 63 is what these hold."""
+BASE = 2 * DIGIT
+TOGETHER = 8
+"""Codes that one row of the product has: their sums, of two digits each, are the 16 that processors add at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """`numbers`: int8 [n, width]. `scales`: float32 [n], exact in bfloat16. `errors`: float32 [n], by how much at most
-    the similarity with a query of length 1 is off that is not rounded itself. `lengths`: float32 [n], no less than
-    those of the vectors that the codes stand for."""
+    """`numbers`: int8 [n, width]. `scales`: float32 [n]. `lost`: float32 [n], at least |P v - s c|. `rest`: float32
+    [n], at least |r(v)|."""
 
     numbers: NDArray[np.int8]
     scales: Vectors
-    errors: Vectors
-    lengths: Vectors
-
-    def part(self, rows: slice) -> "Codes":
-        """Of some of the vectors."""
-        return Codes(self.numbers[rows], self.scales[rows], self.errors[rows], self.lengths[rows])
+    lost: Vectors
+    rest: Vectors
 
 
-def width(dimension: int) -> int:
-    """Numbers of a code."""
-    return -(-dimension // WIDTH) * WIDTH
+def width(count: int) -> int:
+    """Numbers of a code: filled up with zeros, since products are fastest with whole multiples of `STEP`."""
+    return -(-count // STEP) * STEP
 
 
-def encode(vectors: Vectors) -> Codes:
-    """Codes of vectors, float32 [n, dimension]."""
-    largest = np.maximum(np.abs(vectors).max(axis=1), np.float32(1e-30)) / np.float32(LARGEST)
-    # The next bfloat16 that is no smaller: float32 without its last 16 bits.
-    scales = ((largest.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
-    numbers = np.rint(vectors / scales[:, None]).astype(np.int8)
-    kept = numbers * scales[:, None].astype(np.float64)
-    lost = np.linalg.norm(vectors - kept, axis=1)
-    lengths = np.linalg.norm(kept, axis=1) * (1 + SUMMING)
-    numbers = np.pad(numbers, ((0, 0), (0, width(vectors.shape[1]) - vectors.shape[1])))
-    errors = (lost + lengths * vectors.shape[1] * SUMMING) * (1 + SUMMING)
-    return Codes(numbers, scales, errors.astype(np.float32), lengths.astype(np.float32))
+def encode(vectors: Vectors, axes: Axes) -> Codes:
+    """Codes of vectors, float32 [n, dimension], of length 1 at most."""
+    along, rest = axes.split(vectors)
+    scales = np.maximum(np.abs(along).max(axis=1), np.float32(1e-30)) / np.float32(LARGEST)
+    numbers = np.clip(np.rint(along / scales[:, None]), -LARGEST, LARGEST)
+    lost = np.linalg.norm(along - numbers * scales[:, None].astype(np.float64), axis=1)
+    lost = (lost + axes.rounding + 4 * SUMMING) * (1 + 4 * SUMMING)
+    codes = np.zeros((len(vectors), width(axes.count)), dtype=np.int8)
+    codes[:, : axes.count] = numbers
+    return Codes(codes, scales, lost.astype(np.float32), rest)
 
 
 class Queries:
-    """Queries, float64 [q, dimension], rounded for either kind of product."""
+    """Queries, float64 [q, dimension], along the axes of some codes."""
 
-    def __init__(self, queries: NDArray[np.float64]) -> None:
-        dimension = queries.shape[1]
-        self.length = float(np.linalg.norm(queries, axis=1).max(initial=0.0)) * (1 + SUMMING)
-        whole = torch.nn.functional.pad(torch.from_numpy(queries), (0, width(dimension) - dimension))
-        self.halves = whole.to(torch.bfloat16)
-        self.scale = max(float(whole.abs().max()), 1e-30) / LARGEST
-        self.bytes = (whole / self.scale).round().to(torch.int8)
-        self.halves_lost = _longest(whole - self.halves.double())
-        self.bytes_lost = _longest(whole - self.bytes.double() * self.scale)
+    def __init__(self, queries: Doubles, axes: Axes) -> None:
+        along, self.rest = axes.split_exactly(queries)
+        self.length = float(np.linalg.norm(along, axis=1).max(initial=0.0))
+        self._scale = max(float(np.abs(along).max(initial=0.0)), 1e-30) / DIGIT
+        high = np.rint(along / self._scale)
+        low = np.rint((along / self._scale - high) * BASE)
+        rounded = self._scale * (high + low / BASE)
+        self._lost = float(np.linalg.norm(along - rounded, axis=1).max(initial=0.0))
+        across = width(axes.count)
+        # Of each of the codes that lie together the products with all digits: [TOGETHER, 2 q, TOGETHER, width].
+        digits = np.zeros((TOGETHER, 2 * len(along), TOGETHER, across), dtype=np.int8)
+        for at in range(TOGETHER):
+            digits[at, 0::2, at, : axes.count], digits[at, 1::2, at, : axes.count] = high, low
+        self._digits = torch.from_numpy(digits.reshape(-1, TOGETHER * across))
+        self._skew = axes.skew
 
+    def about(self, numbers: NDArray[np.int8], scales: Vectors) -> Vectors:
+        """Of each vector its largest similarity with a query, [n], to within `error`; n is a multiple of `TOGETHER`.
 
-def _longest(rows: torch.Tensor) -> float:
-    return float(rows.norm(dim=1).max()) * (1 + SUMMING)
+        `_int_mm` reads the codes as they lie, and adds exactly.
+        """
+        with torch.inference_mode():
+            together = torch.from_numpy(numbers).view(-1, self._digits.shape[1])
+            products = torch._int_mm(together, self._digits.T).view(len(numbers), len(self._digits) // TOGETHER)
+            whole = products[:, 0::2].float().add_(products[:, 1::2], alpha=1 / BASE)
+            found: Vectors = (whole[:, 0] if whole.shape[1] == 1 else whole.amax(dim=1)).numpy()
+        found *= scales * np.float32(self._scale)
+        return found
 
+    def error(self, lost: Vectors, rest: Vectors) -> Vectors:
+        """By how much at most a similarity is off: of the vectors that these are of, or of any that lost no more."""
+        return np.asarray(lost * np.float32(self.length) + rest * np.float32(self.rest) + np.float32(self._rounding))
 
-def reordered(numbers: torch.Tensor) -> torch.Tensor | None:
-    """int8 [n, width] as oneDNN multiplies them fastest, in place of them; None where the processor cannot exactly.
-
-    Without VNNI oneDNN adds products in 16 bits, which may not hold them.
-    """
-    if not torch.cpu._is_vnni_supported():
-        return None
-    found: torch.Tensor = torch.ops.onednn.qlinear_prepack(numbers, [1, numbers.shape[1]])
-    return found
-
-
-def similarities_of_reordered(queries: Queries, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """float32 [q, n], each within |query| · error + `queries.bytes_lost` · length of the exact. scales: float32 [n].
-
-    It takes about 0.3 of the time of a float32 product with 32,768 vectors.
-    """
-    zeros = torch.zeros(len(scales), dtype=torch.int64)
-    found: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        queries.bytes, queries.scale, 0, numbers, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return found
-
-
-def similarities(queries: Queries, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """bfloat16 [q, n], each within |query| · error + `queries.halves_lost` · length + |itself| · BFLOAT16 of the exact.
-
-    numbers: int8 [n, width]; scales: bfloat16 [n]. It needs no other order of the numbers, and took 0.44 to 0.9 of the
-    time of a float32 product; `_int_mm`, which reorders its matrix at every call, 0.6 to 0.7.
-    """
-    found: torch.Tensor = torch._weight_int8pack_mm(queries.halves, numbers, scales)
-    return found
+    @property
+    def _rounding(self) -> float:
+        """What does not depend on the vector: of the query's digits, of skew axes, of float32 here and in `Codes`."""
+        # Lengths of vectors are 1, of their codes less than 2.
+        every = 2 * self._lost + (self._skew + 64 * SUMMING) * (self.length + self.rest + 1)
+        return every * (1 + 4 * SUMMING)

@@ -4,7 +4,7 @@ import structlog
 
 from fleet_kit.db import Pool
 from lora_core.embedding_thread import EmbeddingThread
-from services.router import store
+from services.router import correction_store, store
 from services.router.index import Learning
 
 log = structlog.get_logger()
@@ -17,7 +17,7 @@ async def fill(pool: Pool, learning: Learning, embedder: EmbeddingThread) -> int
     """
     async with pool.acquire() as connection:
         lacking = await store.lacking_vectors(connection, embedder.identity)
-        taught = await store.corrections_lacking_vectors(connection, embedder.identity)
+        taught = await correction_store.corrections_lacking_vectors(connection, embedder.identity)
     for route in lacking:
         made = await learning.of(route, embedder)
         if made is None:
@@ -30,9 +30,9 @@ async def fill(pool: Pool, learning: Learning, embedder: EmbeddingThread) -> int
     for one in taught:
         [vector] = await embedder.embed([one.query])
         async with pool.acquire() as connection, connection.transaction():
-            if await store.taught(connection, one):
-                await store.save_correction_vector(connection, one, embedder.identity, vector)
-                await store.notify_taught(connection, one.domain)
+            if await correction_store.taught(connection, one):
+                await correction_store.save_correction_vector(connection, one, embedder.identity, vector)
+                await correction_store.notify_taught(connection, one.domain)
     if lacking:
         log.info("embedded_anew", adapters=len(lacking), model=embedder.identity)
     return len(lacking)

@@ -14,7 +14,7 @@ from fleet_kit.errors import BlobCorrupt, BlobMissing
 from lora_core.embedding_thread import EmbeddingThread
 from lora_core.errors import CorruptAdapter
 from lora_core.routing_profile import RoutingProfile as Profile
-from services.router import domain, evidence, store
+from services.router import correction_store, domain, evidence, store
 from services.router.domain import Route
 from services.router.evidence import Evidence
 
@@ -78,13 +78,13 @@ async def replace_all(connection: Connection, learning: Learning, routes: dict[s
     return sum(route.routable for route in routes.values())
 
 
-async def teach(connection: Connection, embedders: Sequence[EmbeddingThread], one: store.Correction) -> None:
+async def teach(connection: Connection, embedders: Sequence[EmbeddingThread], one: correction_store.Correction) -> None:
     """Keeps a correction of a query."""
-    await store.save_correction(connection, one)
+    await correction_store.save_correction(connection, one)
     for embedder in embedders:
         [vector] = await embedder.embed([one.query])
-        await store.save_correction_vector(connection, one, embedder.identity, vector)
-    await store.notify_taught(connection, one.domain)
+        await correction_store.save_correction_vector(connection, one, embedder.identity, vector)
+    await correction_store.notify_taught(connection, one.domain)
 
 
 async def _index(connection: Connection, learning: Learning, route: Route) -> None:

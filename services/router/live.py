@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 
 from fleet_kit.db import Connection, Pool, keeps_session
-from services.router import store
+from services.router import correction_store, store
 from services.router.calibration import Calibration, Level, Threshold
 from services.router.decision import Candidate
 from services.router.evidence import Evidence, Kind, Vectors
@@ -127,7 +127,7 @@ class LiveIndex:
     async def load_taught(self, connection: Connection, domains: Collection[str] | None = None) -> None:
         """Read what was taught in these domains, or in all."""
         wanted = None if domains is None else list(domains)
-        read = await store.corrections(connection, self._embedded_by, wanted)
+        read = await correction_store.corrections(connection, self._embedded_by, wanted)
         refused: dict[str, list[Vectors]] = defaultdict(list)
         taught: dict[str, dict[str, list[Vectors]]] = defaultdict(lambda: defaultdict(list))
         for domain, family, vector in read:

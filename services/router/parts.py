@@ -18,7 +18,7 @@ from fleet_kit.db import Pool
 from fleet_kit.service import Service
 from lora_core.embedding_thread import EmbeddingThread, open_embedder
 from lora_core.errors import AdapterError
-from services.router import store
+from services.router import correction_store
 from services.router.calibration import Level
 from services.router.evidence import Kind
 from services.router.fill import fill
@@ -101,7 +101,7 @@ async def _end(parts: RouterParts) -> None:
 
 
 async def _open(stack: AsyncExitStack, folder: Path, settings: RouterSettings) -> Model:
-    embedder = await stack.enter_async_context(open_embedder(folder, settings.embedding_threads))
+    embedder = await stack.enter_async_context(open_embedder(folder, settings.embedding_threads, half=True))
     threads = settings.search_threads
     return Model(embedder, LiveIndex(embedder.dimension, embedder.identity, level_of(settings), threads))
 
@@ -147,6 +147,6 @@ async def _sweep(parts: RouterParts, pool: Pool, age: timedelta) -> NoReturn:
             for embedder in parts.embedders:
                 await fill(pool, parts.learning, embedder)
             async with pool.acquire(timeout=5) as connection:
-                await store.forget_corrections(connection, age)
+                await correction_store.forget_corrections(connection, age)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.warning("sweep of the routing index waits for the database", reason=repr(error))

@@ -1,136 +1,46 @@
-"""The nearest vectors in memory: exact, though most vectors are compared by one byte a number alone."""
+"""The nearest vectors in memory: exact, though most vectors are compared by a byte of a part of their numbers alone."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from services.router import coarse
-from services.router.coarse import Codes, Queries
+from services.router.axes import SUMMING, Axes, Doubles
+from services.router.chunk import FREE, ROWS, Bounds, Chunk, Numbers
+from services.router.coarse import Queries
 from services.router.evidence import Vectors
 
-ROWS = 8
-"""Vectors of a block. An adapter has whole blocks; the rest of its last one repeats its first vector."""
-BLOCKS = 4_096
-"""Of a chunk: the index grows by chunks, so that nothing is copied while it grows."""
-REOPENED = BLOCKS // 4
-"""Free blocks from which on a full chunk is written to again."""
-EXACT_BLOCKS = 512
-"""Of which the exact product is made at a time."""
-FREE = -1
+SEEDS = 16
+"""Vectors whose exact similarities are computed first: the nearest ones, about."""
+AT_A_TIME = 4_096
+"""Vectors that are compared in float32 at a time."""
 
-Numbers = NDArray[np.int64]
-Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """Of each block of a chunk, [blocks], between what its largest similarity lies."""
-
-    owners: Numbers
-    lower: Vectors
-    upper: Vectors
-
-
-class _Chunk:
-    """Blocks of vectors, with their codes beside them.
-
-    A chunk that is full is closed: its codes are reordered, which makes their product faster, and nothing is written
-    to it until so much of it is free that it is worth while to open it again.
-    """
-
-    def __init__(self, dimension: int) -> None:
-        self.vectors = np.zeros((BLOCKS, ROWS, dimension), dtype=np.float32)
-        # The first row of every block, then the second ones: the largest of a block is found without going across.
-        self.numbers: torch.Tensor | None = torch.zeros((ROWS, BLOCKS, coarse.width(dimension)), dtype=torch.int8)
-        self.scales = torch.zeros((ROWS, BLOCKS), dtype=torch.bfloat16)
-        self.reordered: torch.Tensor | None = None
-        """In place of the numbers, of a closed chunk."""
-        self.errors = np.zeros(BLOCKS, dtype=np.float32)
-        self.lengths = np.zeros(BLOCKS, dtype=np.float32)
-        """The largest of each block."""
-        self.owners = np.full(BLOCKS, FREE, dtype=np.int64)
-        """Number of the name that a block belongs to."""
-        self.used = 0
-        """Blocks beyond were never used."""
-        self.free: list[int] = []
-
-    def take(self) -> int | None:
-        """A block to write to, if there is one."""
-        if self.numbers is None:
-            if len(self.free) < REOPENED:
-                return None
-            self._open()
-        if self.free:
-            return self.free.pop()
-        if self.used < BLOCKS:
-            self.used += 1
-            return self.used - 1
-        return None
-
-    def write(self, block: int, owner: int, vectors: Vectors, codes: Codes) -> None:
-        """vectors: [ROWS, dimension], with their codes; the block was taken."""
-        if self.numbers is None:
-            raise RuntimeError("a closed chunk was written to")
-        self.vectors[block] = vectors
-        self.numbers[:, block] = torch.from_numpy(codes.numbers)
-        self.scales[:, block] = torch.from_numpy(codes.scales)
-        self.errors[block], self.lengths[block] = codes.errors.max(), codes.lengths.max()
-        self.owners[block] = owner
-        if self.used == BLOCKS and not self.free:
-            self.close()
-
-    def close(self) -> None:
-        """Reorder the codes, where the processor is faster with that."""
-        if self.numbers is not None:
-            self.reordered = coarse.reordered(self.numbers.flatten(0, 1))
-            self.numbers = None if self.reordered is not None else self.numbers
-
-    def _open(self) -> None:
-        codes = coarse.encode(self.vectors.transpose(1, 0, 2).reshape(BLOCKS * ROWS, -1))
-        self.numbers, self.reordered = torch.from_numpy(codes.numbers).view(ROWS, BLOCKS, -1), None
-
-    def bounds(self, queries: Queries) -> _Bounds:
-        """Of every block that was ever used."""
-        used = self.used
-        with torch.inference_mode():
-            if self.reordered is not None:
-                scales = self.scales.flatten().float()
-                every = coarse.similarities_of_reordered(queries, self.reordered, scales)
-                middle = every.view(-1, BLOCKS).amax(dim=0)[:used].numpy()
-                lost, rounding = queries.bytes_lost, 0.0
-            else:
-                middle = self._largest(queries, used).float().numpy()
-                lost, rounding = queries.halves_lost, coarse.BFLOAT16
-        error = self.errors[:used] * np.float32(queries.length) + self.lengths[:used] * np.float32(lost)
-        error += np.abs(middle) * np.float32(rounding)
-        return _Bounds(self.owners[:used], middle - error, middle + error)
-
-    def _largest(self, queries: Queries, used: int) -> torch.Tensor:
-        """[used]"""
-        if self.numbers is None:
-            raise RuntimeError("a closed chunk has no numbers")
-        found = coarse.similarities(queries, self.numbers[0, :used], self.scales[0, :used])
-        for row in range(1, ROWS):
-            others = coarse.similarities(queries, self.numbers[row, :used], self.scales[row, :used])
-            torch.maximum(found, others, out=found)
-        return found.amax(dim=0)
-
-    def exact(self, blocks: Numbers, queries: Doubles) -> Vectors:
-        """[blocks]: the largest similarity of each, in double precision, then rounded."""
-        rows = self.vectors[blocks].reshape(len(blocks) * ROWS, -1).astype(np.float64)
-        found = (rows @ queries.T).reshape(len(blocks), -1).max(axis=1)
-        return np.asarray(found, dtype=np.float32)
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _Name:
     group: str
     count: int
-    places: list[tuple[_Chunk, int]] = field(default_factory=list)
+    places: list[tuple[Chunk, list[int]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Vectors of one chunk that may matter: `rows`, `owners` [n], and between what their similarity lies."""
+
+    chunk: Chunk
+    rows: Numbers
+    owners: Numbers
+    lower: Vectors
+    upper: Vectors
+
+    def only(self, those: NDArray[np.bool_]) -> "_Candidates":
+        return _Candidates(self.chunk, self.rows[those], self.owners[those], self.lower[those], self.upper[those])
 
 
 class SearchIndex:
@@ -138,8 +48,9 @@ class SearchIndex:
 
     def __init__(self, dimension: int, threads: int = 1) -> None:
         self._dimension = dimension
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="search") if threads > 1 else None
-        self._chunks: list[_Chunk] = []
+        self._others = ThreadPoolExecutor(threads - 1, thread_name_prefix="search") if threads > 1 else None
+        self._shares = threads
+        self._chunks: list[Chunk] = []
         self._held: dict[str, _Name] = {}
         self._numbers: dict[str, int] = {}
         self._names: list[str] = []
@@ -162,29 +73,27 @@ class SearchIndex:
         number = self._number(name, group)
         held = self._held[name] = _Name(group, len(vectors))
         whole = np.concatenate([vectors, np.repeat(vectors[:1], -len(vectors) % ROWS, axis=0)])
-        codes = coarse.encode(whole)
-        for begin in range(0, len(whole), ROWS):
-            rows = slice(begin, begin + ROWS)
-            chunk, block = self._free_block()
-            chunk.write(block, number, whole[rows], codes.part(rows))
-            held.places.append((chunk, block))
+        while len(whole):
+            chunk = self._chunk_with_room()
+            taken = chunk.write(number, whole)
+            held.places.append((chunk, taken))
+            whole = whole[len(taken) * ROWS :]
 
     def drop(self, name: str) -> None:
         """Forget a name; unknown ones are no error."""
         held = self._held.pop(name, None)
         if held is None:
             return
-        for chunk, block in held.places:
-            chunk.owners[block] = FREE
-            chunk.free.append(block)
+        for chunk, blocks in held.places:
+            chunk.release(blocks)
         number = self._numbers.pop(name)
         self._names[number], self._groups[number] = "", FREE
         self._spare.append(number)
 
     def vectors(self, name: str) -> Vectors:
-        """[n, dimension], as they were put; raises KeyError for an unknown name."""
+        """[n, dimension], as they are kept: those that were put, to 16 bits. Raises KeyError for an unknown name."""
         held = self._held[name]
-        return np.concatenate([chunk.vectors[block] for chunk, block in held.places])[: held.count]
+        return np.concatenate([chunk.of_blocks(blocks) for chunk, blocks in held.places])[: held.count]
 
     def set_floor(self, name: str, floor: float) -> None:
         """From which score on `near` finds a name; raises KeyError for an unknown one."""
@@ -202,30 +111,34 @@ class SearchIndex:
 
         They are those whose score is at or above their floor, or above the one given, and the `at_least` best in any
         case. A score is the name's largest cosine similarity with one of the queries, [q, dimension], times its weight,
-        [q]: that of the vectors as they were put, independent of the codes.
+        [q]: that of the vectors as they are kept, independent of the codes.
         """
         exact = queries.astype(np.float64) * weights[:, None]
-        bounds = self._bounds(exact)
-        lower = np.full(len(self._names) + 1, -np.inf, dtype=np.float32)  # the last one gathers free blocks
-        for one in bounds:
-            np.maximum.at(lower, one.owners, one.lower)
         included = self._included(groups)
+        along = {id(chunk.axes): chunk.axes for chunk in self._chunks}
+        rotated = {key: Queries(exact, axes) for key, axes in along.items()}
+        every = np.append(included, False)
+        bounds = self._each(lambda chunk: chunk.bounds(rotated[id(chunk.axes)], every), self._chunks)
+        # What each name needs to be found; the last number stands for free blocks.
         need = self._floors.copy() if floor is None else np.full(len(self._names), floor, dtype=np.float32)
-        if included.sum() <= at_least:
-            need[:] = -np.inf
-        elif at_least:
-            candidates = lower[:-1][included]
-            np.minimum(need, np.partition(candidates, len(candidates) - at_least)[-at_least], out=need)
-        # A block matters if it may reach what its name needs, and what another block of its name reaches for certain.
+        np.minimum(need, self._surely_reached(bounds, exact, included, at_least), out=need)
         need[~included] = np.inf
-        wanted = np.append(np.maximum(need, lower[:-1]), np.float32(np.inf))
-        best = np.full(len(self._names), -np.inf, dtype=np.float32)
-        for chunk, one in zip(self._chunks, bounds, strict=True):
-            blocks = np.flatnonzero(one.upper >= wanted[one.owners])
-            for begin in range(0, len(blocks), EXACT_BLOCKS):
-                part = blocks[begin : begin + EXACT_BLOCKS]
-                np.maximum.at(best, one.owners[part], chunk.exact(part, exact))
-        reached = [(self._names[number], float(best[number]), number) for number in np.flatnonzero(best >= need)]
+        wanted = np.append(need, np.float32(np.inf))
+
+        def candidates_of(found: tuple[Chunk, Bounds]) -> _Candidates:
+            chunk, one = found
+            return _candidates(chunk, chunk.reaching(one, wanted, rotated[id(chunk.axes)]), exact)
+
+        candidates = self._each(candidates_of, list(zip(self._chunks, bounds, strict=True)))
+        lower = np.full(len(wanted), -np.inf, dtype=np.float32)
+        for one in candidates:
+            np.maximum.at(lower, one.owners, one.lower)
+        np.maximum(wanted, lower, out=wanted)
+        best = np.full(len(wanted), -np.inf, dtype=np.float32)
+        for one in candidates:
+            left = one.only(one.upper >= wanted[one.owners])
+            np.maximum.at(best, left.owners, left.chunk.exact(left.rows, exact))
+        reached = [(self._names[at], float(best[at]), at) for at in np.flatnonzero(best[:-1] >= need)]
         reached.sort(key=lambda one: (-one[1], one[0]))
         return [
             (name, score)
@@ -233,11 +146,33 @@ class SearchIndex:
             if rank < at_least or score >= (self._floors[number] if floor is None else floor)
         ]
 
-    def _bounds(self, queries: Doubles) -> list[_Bounds]:
-        rounded = Queries(queries)
-        if self._threads is None or len(self._chunks) == 1:
-            return [chunk.bounds(rounded) for chunk in self._chunks]
-        return list(self._threads.map(lambda chunk: chunk.bounds(rounded), self._chunks))
+    def _surely_reached(
+        self, bounds: Sequence[Bounds], queries: Doubles, included: NDArray[np.bool_], at_least: int
+    ) -> np.float32:
+        """A similarity that `at_least` of these names reach; nearly the highest, where that is found easily."""
+        if not at_least:
+            return np.float32(np.inf)
+        if included.sum() <= at_least:
+            return np.float32(-np.inf)
+        lower = np.full(len(included) + 1, -np.inf, dtype=np.float32)
+        for chunk, rows in zip(self._chunks, _seeds(bounds), strict=True):
+            if len(rows):  # of most chunks there are none
+                np.maximum.at(lower, chunk.owners[rows // ROWS], chunk.exact(rows, queries))
+        lower[:-1][~included] = -np.inf
+        if np.isfinite(lower[:-1]).sum() < at_least:  # the nearest blocks are of too few names
+            for one in bounds:
+                np.maximum.at(lower, one.owners, one.about.max(axis=1) - one.error)
+            lower[:-1][~included] = -np.inf
+        return np.float32(np.partition(lower[:-1], len(included) - at_least)[-at_least])
+
+    def _each(self, call: Callable[[S], T], given: Sequence[S]) -> list[T]:
+        """In equal shares by the threads, of which the calling one is one."""
+        if self._others is None or len(given) < 2:
+            return list(map(call, given))
+        first, *others = [given[at :: self._shares] for at in range(self._shares)]
+        waiting = [self._others.submit(lambda share: list(map(call, share)), share) for share in others]
+        done = [list(map(call, first)), *(one.result() for one in waiting)]
+        return [done[at % self._shares][at // self._shares] for at in range(len(given))]
 
     def _included(self, groups: Collection[str] | None) -> NDArray[np.bool_]:
         """[names]: which of them are held, and of these groups."""
@@ -256,11 +191,30 @@ class SearchIndex:
         self._groups[number] = self._group_numbers.setdefault(group, len(self._group_numbers))
         return number
 
-    def _free_block(self) -> tuple[_Chunk, int]:
+    def _chunk_with_room(self) -> Chunk:
         for chunk in reversed(self._chunks):
-            if (block := chunk.take()) is not None:
-                return chunk, block
-        chunk = _Chunk(self._dimension)
-        self._chunks.append(chunk)
-        chunk.used = 1
-        return chunk, 0
+            if chunk.free:
+                return chunk
+        axes = self._chunks[-1].axes if self._chunks else Axes(self._dimension)
+        self._chunks.append(Chunk(self._dimension, axes))
+        return self._chunks[-1]
+
+
+def _seeds(bounds: Sequence[Bounds]) -> list[Numbers]:
+    """Of each chunk those of its seeds that are among the nearest of all."""
+    values = [one.about.reshape(-1)[one.seeds] for one in bounds]
+    every = np.concatenate(values)
+    limit = np.partition(every, -SEEDS)[-SEEDS] if len(every) > SEEDS else -np.inf
+    return [one.seeds[value >= limit] for one, value in zip(bounds, values, strict=True)]
+
+
+def _candidates(chunk: Chunk, rows: Numbers, queries: Doubles) -> _Candidates:
+    """These rows, with a product in float32."""
+    halves = queries.T.astype(np.float32)
+    found = np.empty(len(rows), dtype=np.float32)
+    for begin in range(0, len(rows), AT_A_TIME):
+        part = slice(begin, begin + AT_A_TIME)
+        found[part] = (chunk.values(rows[part]) @ halves).max(axis=1)
+    # Of lengths 1: the sum, and the queries that were rounded.
+    error = np.float32((chunk.dimension + 4) * SUMMING * np.linalg.norm(queries, axis=1).max(initial=0.0))
+    return _Candidates(chunk, rows, chunk.owners[rows // ROWS], found - error, found + error)

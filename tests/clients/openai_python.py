@@ -1,9 +1,18 @@
-"""The official Python client: a conversation that goes on, a stream, candidates, lists of prompts, vectors."""
+"""The official Python client: conversations, streams, candidates, vectors, functions, forms, responses."""
 
 import os
+from typing import Literal
 
 import openai
-from told import QUESTION, SAMPLING, tell
+from pydantic import BaseModel
+from told import CALLER, CALLING, PERSON, QUESTION, SAMPLING, tell
+
+
+class Person(BaseModel):
+    """What is asked for."""
+
+    name: Literal["Ann", "Bob"]
+
 
 client = openai.OpenAI(base_url=os.environ["BASE_URL"], api_key=os.environ["API_KEY"], max_retries=0)
 model = os.environ["MODEL"]
@@ -25,11 +34,39 @@ completed = client.completions.create(model=model, prompt=["The tide", "The harb
 vectors = client.embeddings.create(
     model=os.environ["SENTENCES"], input=["the tide", "the harbour"], dimensions=int(os.environ["DIMENSIONS"])
 )
+
+greet = {"name": "greet", "description": "Greets somebody.", "parameters": PERSON, "strict": True}
+tools = [{"type": "function", "function": greet}]
+once = {"tool_choice": "required", "parallel_tool_calls": False}
+answer = client.chat.completions.create(model=CALLER, messages=messages, tools=tools, **once, **CALLING)
+call = answer.choices[0].message.tool_calls[0]
+told = [*messages, answer.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "Hello."}]
+after = client.chat.completions.create(model=CALLER, messages=told, tools=tools, tool_choice="none", **SAMPLING)
+parsed = client.chat.completions.parse(model=model, messages=messages, response_format=Person, **CALLING)
+
+sampling = {"temperature": 0, "max_output_tokens": SAMPLING["max_tokens"]}
+calling = {"temperature": 0, "max_output_tokens": CALLING["max_tokens"]}
+response = client.responses.create(model=model, input=QUESTION, **sampling)
+continued = client.responses.create(model=model, input="Why?", previous_response_id=response.id, **sampling)
+with client.responses.stream(model=model, input=QUESTION, **sampling) as stream:
+    events = list(stream)
+deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+final = events[-1].response
+functions = [{"type": "function", **greet}]
+acted = client.responses.create(model=CALLER, input=QUESTION, tools=functions, **once, **calling)
+[action] = [item for item in acted.output if item.type == "function_call"]
+result = {"type": "function_call_output", "call_id": action.call_id, "output": "Hello."}
+went_on = client.responses.create(
+    model=CALLER, input=[result], previous_response_id=acted.id, tools=functions, tool_choice="none", **sampling
+)
+person = client.responses.parse(model=model, input=QUESTION, text_format=Person, **calling)
+read = client.responses.retrieve(response.id)
+client.responses.delete(response.id)
 try:
-    client.responses.create(model=model, input=QUESTION)
-    refused = ""
+    client.responses.retrieve(response.id)
+    gone = ""
 except openai.NotFoundError as error:
-    refused = str(error)
+    gone = error.code
 tell(
     client=f"openai {openai.__version__} (Python)",
     chat=first.choices[0].message.content,
@@ -41,5 +78,15 @@ tell(
     vectors=[len(one.embedding) for one in vectors.data],
     embedded_tokens=vectors.usage.total_tokens,
     retrieved=client.models.retrieve(model).id,
-    refused=refused,
+    called=call.function.arguments,
+    after=bool(after.choices[0].message.content),
+    structured=parsed.choices[0].message.parsed.name,
+    responded=response.output_text,
+    responded_streamed=[deltas, final.output_text],
+    continued=continued.output_text,
+    responses_called=action.arguments,
+    went_on=bool(went_on.output_text),
+    responses_structured=person.output_parsed.name,
+    read_again=read.output_text == response.output_text,
+    gone=gone,
 )

@@ -17,11 +17,11 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.clients.programs import CLIENTS
-from tests.unit.inference.surface import MODEL, application, byte_tokenizer
+from tests.unit.inference.surface import HERMES, MODEL, application, byte_tokenizer
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "clients.json"
 ANSWER = '```json\n{"name": "Ann"}\n```'
-"""What the back end always says: instructor reads JSON in it."""
+"""What the back end says where a request sets no form: instructor reads JSON in it."""
 
 
 class Recording:
@@ -52,9 +52,9 @@ class Recording:
 
 def main() -> None:
     """Write the bodies of every client."""
-    tokenizer = byte_tokenizer()
+    tokenizer = byte_tokenizer(HERMES)
     ids = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
-    recording = Recording(application(ids, tokenizer=tokenizer)[0])
+    recording = Recording(application(ids, tokenizer=tokenizer, obedient=True)[0])
     server = uvicorn.Server(uvicorn.Config(recording, port=0, log_level="warning", lifespan="off"))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
@@ -70,6 +70,7 @@ def main() -> None:
                 BASE_URL=f"http://127.0.0.1:{port}/v1",
                 API_KEY="none",
                 MODEL=MODEL,
+                CALLER=MODEL,
                 SENTENCES="sentences",
                 DIMENSIONS="2",
                 QUESTION="When is high tide?",

@@ -9,7 +9,7 @@ from rich.console import Group
 
 from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
-from fleet_cli.commands.options import DomainOption
+from fleet_cli.commands.options import DomainOption, OptionalDomain
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 
@@ -65,6 +65,34 @@ def teach(
     taught = session.client.call(calls.correct_route(query, domain, family or None))
     who = f"{family} answers" if family else f"no adapter of {domain} answers"
     session.answer(taught, f"taught: {who} this query and those like it")
+
+
+@route.command("corrections")
+def corrections(
+    session: Session,
+    domain: OptionalDomain = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Number of corrections to show.")] = 100,
+) -> None:
+    """List the corrections that count, newest first, with the texts of their queries."""
+    found = session.client.call(calls.route_corrections(domain, limit))
+    rows = [
+        (one.correction_id, one.domain, one.family or "none", one.taught_by, one.taught_at[:10], one.query)
+        for one in found
+    ]
+    session.answer(found, table(("CORRECTION", "DOMAIN", "FAMILY", "BY", "AT", "QUERY"), rows))
+
+
+@route.command("forget")
+def forget(
+    session: Session,
+    correction_id: Annotated[
+        str, typer.Argument(metavar="CORRECTION", help="Its id, as `route corrections` shows it.")
+    ],
+    domain: DomainOption,
+) -> None:
+    """Take a correction back: its query is routed as if it had never been corrected. The text is deleted."""
+    gone = session.client.call(calls.forget_correction(domain, correction_id))
+    session.answer(gone, f"forgot correction {correction_id} of {domain}")
 
 
 def _number(value: float | None) -> str:

@@ -41,7 +41,7 @@ async def answer(
     prompt_tokens = sum(len(one.ids) for one in prompts)
     if not body.stream:
         whole = await unless_gone(request, _whole(body, tasks, prompts, generator))
-        return Response(status_code=499) if whole is None else JSONResponse(form.whole(whole, prompt_tokens))
+        return Response(status_code=499) if whole is None else JSONResponse(await form.whole(whole, prompt_tokens))
     pieces = _pieces(body, tasks, generator)
 
     async def begin() -> tuple[Sequence[openai_format.Echo | None], tuple[int, Piece | End]]:
@@ -73,7 +73,7 @@ async def answer(
             log.exception("stream_failed", generation_id=tasks[0].generation_id)
             yield form.error(error)
             return
-        yield form.done()
+        yield await form.done()
 
     return ClosingStream(
         events(),

@@ -9,16 +9,16 @@ from fastapi.responses import JSONResponse
 from fleet_kit.auth import Caller
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, NotFound
 from services.inference.http import embeddings, feedback, listings, openai_format
 from services.inference.http.access import Generates, LimitedCaller, Parts, counted_caller, started_parts
 from services.inference.http.answering import answer
 from services.inference.http.chat_prompt import chat_prompt
+from services.inference.http.choosing import choose
 from services.inference.http.comparing import compared
-from services.inference.http.elsewhere import elsewhere
 from services.inference.http.requested import prompt_request
-from services.inference.http.schemas import ChatRequest, CompletionRequest, GenerationRequest
+from services.inference.http.responses import routes as responses
+from services.inference.http.schemas import ChatRequest, CompletionRequest
 from services.inference.http.structured import grammar_of
 from services.inference.http.tasks import answer_tasks, form_of
 from services.inference.parts import InferenceParts
@@ -28,6 +28,7 @@ from services.inference.router_client import NO_QUERY, Query
 router = APIRouter()
 router.include_router(embeddings.router)
 router.include_router(feedback.router)
+router.include_router(responses.router)
 _ANSWERS = answers_with("application/json", "text/event-stream")
 _PROMPTS = body_rule(4 << 20)
 """Conversations and batches of texts of the longest contexts."""
@@ -59,12 +60,12 @@ async def chat(body: ChatRequest, request: Request, caller: LimitedCaller, parts
         return await compared(body, request, caller, parts)
     async with AsyncExitStack() as held:
         query = Query(body.user_turns[-1], body.user_turns[:-1])
-        chosen = await _choose(body, query, request, caller, parts=parts, held=held)
+        chosen = await choose(body, query, request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
             return chosen
-        prompt, calls = await chat_prompt(body, chosen)
+        prompt, written = await chat_prompt(body, chosen)
         tasks = answer_tasks(body, [prompt], chosen, caller, parts=parts, held=held)
-        form = replace(form_of(openai_format.Chat, body, tasks), calls=[calls] * len(tasks))
+        form = replace(form_of(openai_format.Chat, body, tasks), formats=[written] * len(tasks))
         return await answer(body, form, tasks, [prompt], request=request, generator=parts.generator)
 
 
@@ -72,7 +73,7 @@ async def chat(body: ChatRequest, request: Request, caller: LimitedCaller, parts
 async def completions(body: CompletionRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
     """Continue texts. `echo` with `logprobs` and `max_tokens` 0 gives the likelihood of the text itself."""
     async with AsyncExitStack() as held:
-        chosen = await _choose(body, _query(body), request, caller, parts=parts, held=held)
+        chosen = await choose(body, _query(body), request, caller, parts=parts, held=held)
         if isinstance(chosen, Response):
             return chosen
         vocabulary, prompts = chosen.hosted.vocabulary, []
@@ -95,23 +96,6 @@ def _query(body: CompletionRequest) -> Query:
     if body.model == AUTO:
         raise BadRequest("the router reads one text: give the prompt as it.", code="invalid_value", param="prompt")
     return NO_QUERY
-
-
-async def _choose(
-    body: GenerationRequest,
-    query: Query,
-    request: Request,
-    caller: Caller,
-    *,
-    parts: InferenceParts,
-    held: AsyncExitStack,
-) -> Chosen | Response:
-    """Who answers here, or the answer of another replica. held: see `Generator.secure`."""
-    standing = f"{caller.subject}\0{body.end_user}"
-    chosen = await parts.generator.choose(body.model, query, caller, body.fallback, standing=standing)
-    if (other := await elsewhere(request, chosen, parts)) is not None:
-        return other
-    return await parts.generator.secure(chosen, query, caller, held, -body.priority)
 
 
 def _models(caller: Caller, parts: InferenceParts) -> list[dict[str, object]]:

@@ -56,6 +56,6 @@ async def compared(body: ChatRequest, request: Request, caller: Caller, parts: I
     form = form_of(openai_format.Chat, body, tasks)
     form.compared = [one.provenance for one in chosen]
     form.models = body.compare
-    # Models of different templates may call in different forms; each answer is read in its own.
-    form.calls = [calls for _, calls in read]
+    # Models of different templates may think and call in different forms; each answer is read in its own.
+    form.formats = [written for _, written in read]
     return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)

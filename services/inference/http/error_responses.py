@@ -12,10 +12,10 @@ from services.inference.errors import ApiError
 
 _OPENAI = "/v1/"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_SERVED = "there are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models and /v1/feedback."
+_SERVED = "there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/models and /v1/feedback."
 _INSTEAD = {
-    "/v1/responses": "send the conversation to /v1/chat/completions, all turns in each request.",
-    "/v1/conversations": "send all turns to /v1/chat/completions in each request.",
+    "/v1/responses": "there are POST /v1/responses, and GET and DELETE of /v1/responses/ID.",
+    "/v1/conversations": "continue a response with previous_response_id of POST /v1/responses.",
     "/v1/assistants": "use /v1/chat/completions.",
     "/v1/threads": "send all turns to /v1/chat/completions in each request.",
     "/v1/batches": "send the requests one by one: they are computed together.",

@@ -80,8 +80,10 @@ class ChatMessage(Body):
     refusal: Annotated[object, Neutral([""], _TEXT_ALONE)] = None
     annotations: Annotated[object, Neutral([[]], _TEXT_ALONE)] = None
     audio: Annotated[object, Neutral([], _TEXT_ALONE)] = None
-    reasoning: Annotated[object, Neutral([""], _TEXT_ALONE)] = None
-    reasoning_content: Annotated[object, Neutral([""], _TEXT_ALONE)] = None
+    reasoning_content: Text | None = None
+    """What the model thought before its answer; templates show it to the model, or leave it out, as it was trained."""
+    reasoning: Text | None = None
+    """The same, as some servers name it."""
     function_call: Annotated[object, Neutral([], _NO_FUNCTIONS)] = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=128)] = Field(default_factory=list)
     provider_specific_fields: Annotated[object, Neutral([{}], _TEXT_ALONE)] = None
@@ -125,6 +127,8 @@ class ChatMessage(Body):
         """All that chat templates read."""
         role, text = self.turn
         turn: dict[str, object] = {"role": role, "content": text}
+        if role == "assistant" and (thought := self.reasoning_content or self.reasoning):
+            turn["reasoning_content"] = thought
         if self.tool_calls:
             turn["tool_calls"] = [one.shown for one in self.tool_calls]
         if role == "tool":

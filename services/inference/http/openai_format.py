@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from services.inference.answer_reader import PLAIN, AnswerFormat
 from services.inference.answer_task import End
 from services.inference.engine_thread import Token
 from services.inference.errors import ApiError, ServerFault
-from services.inference.http.call_format import CallDeltas, message_of
+from services.inference.http.logprobs import TokenLogprobs
+from services.inference.http.message_format import MessageDeltas, message_of
 from services.inference.http.provenance import Provenance
 from services.inference.http.schemas import Usage
 from services.inference.pieces import Piece
 from services.inference.token_bytes import TokenBytes
-from services.inference.tool_calls.format import ToolFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,12 @@ class Answered:
 class Form(Protocol):
     """How one endpoint's answers look, whole and as server-sent events. index: which of several answers it is."""
 
-    def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]: ...
+    async def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]: ...
     def begin(self, index: int, echo: Echo | None) -> Iterator[str]: ...
     def chunk(self, index: int, piece: Piece | End) -> str: ...
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str: ...
     def error(self, error: Exception) -> str: ...
-    def done(self) -> str: ...
+    async def done(self) -> str: ...
 
 
 @dataclass(kw_only=True)
@@ -114,7 +115,7 @@ class _Envelope:
         failure = error if isinstance(error, ApiError) else ServerFault("the answer broke off", code="engine_failed")
         return _event(failure.body())
 
-    def done(self) -> str:
+    async def done(self) -> str:
         return "data: [DONE]\n\n"
 
 
@@ -126,13 +127,12 @@ def _reason(end: End, *, called: bool) -> str:
 class Chat(_Envelope):
     """POST /v1/chat/completions."""
 
-    calls: Sequence[ToolFormat | None] = ()
-    """How each answer calls, where it may; none for none."""
-    _begun: set[int] = field(default_factory=set)
-    """Answers whose first token was sent."""
-    _deltas: dict[int, CallDeltas] = field(default_factory=dict)
+    formats: Sequence[AnswerFormat] = ()
+    """How each answer is read; none for text alone."""
+    _listed: dict[int, TokenLogprobs] = field(default_factory=dict)
+    _deltas: dict[int, MessageDeltas] = field(default_factory=dict)
 
-    def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
+    async def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = [
             {
                 "index": index,
@@ -149,21 +149,21 @@ class Chat(_Envelope):
         yield self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
     def chunk(self, index: int, piece: Piece | End) -> str:
-        if (written := self._written(index)) is not None:
-            return self._called_chunk(index, piece, self._deltas.setdefault(index, CallDeltas(written)))
+        if not (written := self._written(index)).is_text:
+            return self._read_chunk(index, piece, self._deltas.setdefault(index, MessageDeltas(written)))
         if isinstance(piece, End):
             return self._chunk(index, {}, piece.reason, None)
         return self._chunk(index, {"content": piece.text}, None, self._logprobs(index, piece.tokens))
 
-    def _written(self, index: int) -> ToolFormat | None:
-        return self.calls[index] if self.calls else None
+    def _written(self, index: int) -> AnswerFormat:
+        return self.formats[index] if self.formats else PLAIN
 
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> str:
         wrapped = self._wrap("chat.completion.chunk", [])
         return _event(wrapped | {"usage": _usage(prompt_tokens, completion_tokens)})
 
-    def _called_chunk(self, index: int, piece: Piece | End, deltas: CallDeltas) -> str:
-        """A chunk for each delta of an answer that may call."""
+    def _read_chunk(self, index: int, piece: Piece | End, deltas: MessageDeltas) -> str:
+        """A chunk for each delta of an answer that is not text alone."""
         if isinstance(piece, End):
             chunks = [self._chunk(index, delta, None, None) for delta in deltas.finish()]
             return "".join([*chunks, self._chunk(index, {}, _reason(piece, called=deltas.called), None)])
@@ -178,18 +178,8 @@ class Chat(_Envelope):
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> dict[str, object] | None:
         if self.top is None:
             return None
-        content = []
-        for token in tokens:
-            first = index not in self._begun
-            self._begun.add(index)
-            likeliest = [self._one(one, logprob, first) for one, logprob in token.alternatives[: self.top]]
-            content.append({**self._one(token.id, token.logprob, first), "top_logprobs": likeliest})
-        return {"content": content, "refusal": None}
-
-    def _one(self, token_id: int, logprob: float, first: bool) -> dict[str, object]:
-        found = self.tokens.of(token_id, first=first)
-        shown = self.tokens.shown(token_id, first=first)
-        return {"token": shown, "logprob": logprob, "bytes": None if found is None else list(found)}
+        listed = self._listed.setdefault(index, TokenLogprobs(self.tokens, self.top))
+        return {"content": listed.of(tokens), "refusal": None}
 
 
 class _Offsets:
@@ -212,7 +202,7 @@ class Completion(_Envelope):
 
     _offsets: dict[int, _Offsets] = field(default_factory=lambda: defaultdict(_Offsets))
 
-    def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
+    async def whole(self, answers: Sequence[Answered], prompt_tokens: int) -> dict[str, object]:
         choices: list[dict[str, object]] = []
         for index, answer in enumerate(answers):
             head, prompt = self._head(index, answer.echo) if answer.echo else ("", None)

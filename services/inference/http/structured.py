@@ -157,21 +157,17 @@ def _read(name: str, schema: Schema | SchemaText) -> object:
 
 
 async def grammar_of(body: FormFields, vocabulary: Vocabulary, calls: Form | None = None) -> Grammar | None:
-    """What the answers of a request are held to, off the event loop. calls: the form of answers that may call tools.
+    """What the answers of a request are held to, off the event loop.
+
+    calls: the form of answers that may call tools; it has the request's own in it.
 
     Raises:
         BadRequest: a form that cannot be held; the message names what of it.
     """
-    wanted = body.form()
-    if wanted and calls:
-        message = f"tools and {wanted[0]} each set the form of the answer: send one of them."
-        raise BadRequest(message, code="invalid_value", param=wanted[0])
-    if calls:
-        wanted = "tools", calls
-    if wanted is None:
-        return None
-    name, form = wanted
-    try:
-        return await asyncio.to_thread(vocabulary.grammars.of, form)
-    except UnsuitableForm as error:
-        raise BadRequest(f"{name}: {error}.".replace("..", "."), code="invalid_value", param=name) from error
+    grammar = None
+    for name, form in filter(None, (body.form(), ("tools", calls) if calls else None)):
+        try:
+            grammar = await asyncio.to_thread(vocabulary.grammars.of, form)
+        except UnsuitableForm as error:
+            raise BadRequest(f"{name}: {error}.".replace("..", "."), code="invalid_value", param=name) from error
+    return grammar

@@ -1,6 +1,6 @@
 """The answers that a request asks for, and the form in which they are written."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -29,8 +29,12 @@ def answer_tasks(
     *,
     parts: InferenceParts,
     held: AsyncExitStack,
+    earlier: Collection[str] = (),
 ) -> list[AnswerTask]:
-    """All answers to give: n for each prompt, those of one prompt together. The first takes over what is held."""
+    """All answers to give: n for each prompt, those of one prompt together. The first takes over what is held.
+
+    earlier: see `Exchange`.
+    """
     answered_by = name_in_ids(chosen, parts.projection.catalogue)
     named = [_ids(parts.generator.ids, answered_by, body.n) for _ in prompts]
     request_id = named[0].generation_ids[0]
@@ -47,7 +51,9 @@ def answer_tasks(
             held=held if chosen.fallback_model is not None and not (at or choice) else None,
             first=not (at or choice),
             comparison_id=ids.comparison_id,
-            exchange=exchange_of(body, one, caller, request_id=request_id, comparison_id=ids.comparison_id),
+            exchange=exchange_of(
+                body, one, caller, request_id=request_id, comparison_id=ids.comparison_id, earlier=earlier
+            ),
         )
         for at, (one, ids) in enumerate(zip(prompts, named, strict=True))
         for choice, generation_id in enumerate(ids.generation_ids)
@@ -62,6 +68,7 @@ def exchange_of(
     request_id: str,
     comparison_id: str,
     beside: str = "",
+    earlier: Collection[str] = (),
 ) -> Exchange | None:
     """What would be recorded beside an answer.
 
@@ -70,7 +77,7 @@ def exchange_of(
     """
     if body.store is False or not prompt.turns or CANDIDATES_SCOPE in caller.scopes:
         return None
-    return Exchange(tuple(prompt.turns), request_id, body.end_user, comparison_id, beside)
+    return Exchange(tuple(prompt.turns), request_id, body.end_user, comparison_id, beside, frozenset(earlier))
 
 
 def name_in_ids(chosen: Chosen, catalogue: Catalogue, beside: str = "") -> str:

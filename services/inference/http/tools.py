@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -100,10 +101,15 @@ class ToolFields(Body):
         return functions
 
 
-async def calls_of(body: ToolFields, vocabulary: Vocabulary) -> tuple[ToolFormat, Form] | None:
+async def calls_of(
+    body: ToolFields, vocabulary: Vocabulary, wanted: tuple[str, Form] | None = None
+) -> tuple[ToolFormat, Form] | None:
     """How the answers of a request call, and the form that they are held to; None where they call nothing.
 
+    wanted: the field that sets the form of answers that call nothing, and that form.
+
     Raises:
+        BadRequest: what has to be called is not offered, or the form cannot be held beside that of calls.
         Unsupported: the model's chat template knows no calls, or writes them in a form that is not read here.
     """
     if not (functions := body.callable_functions):
@@ -117,5 +123,12 @@ async def calls_of(body: ToolFields, vocabulary: Vocabulary) -> tuple[ToolFormat
             code="tools_unsupported",
             param="tools",
         )
+    schema = None
+    if wanted is not None and not body.must_call:
+        name, form = wanted
+        if form.kind != "json_schema" or not written.anywhere:
+            message = f"tools and {name} each set the form of the answer: send one of them."
+            raise BadRequest(message, code="invalid_value", param=name)
+        schema = json.loads(form.source)
     rules = CallRules(must=body.must_call, several=body.parallel_tool_calls)
-    return written, await asyncio.to_thread(form_of, functions, written, vocabulary.grammars.literal, rules)
+    return written, await asyncio.to_thread(form_of, functions, written, vocabulary.grammars.literal, rules, schema)

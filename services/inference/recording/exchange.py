@@ -12,7 +12,8 @@ class Exchange:
 
     `turns`: (role, text) of its prompt, oldest first. `request_id`: by which it is sampled, the same for all of its
     answers. `subject`: the person that it is about, as the application names its users. `beside`: domain of the other
-    models that answer the same request, whose data an answer of the base model is then.
+    models that answer the same request, whose data an answer of the base model is then. `earlier`: domains of the
+    answers before it, where this server kept them: their policies have to permit the record too.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -20,6 +21,7 @@ class Exchange:
     subject: str = ""
     comparison_id: str = ""
     beside: str = ""
+    earlier: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def pending_answer(
     # A NUL is text that nothing behind the bus can hold.
     if exchange is None or not answer.strip() or "\0" in answer:
         return None
-    domain, parties = owner_and_parties(chosen, catalogue, exchange.beside)
+    domain, answering = owner_and_parties(chosen, catalogue, exchange.beside)
+    parties = answering | exchange.earlier
     consent = consents.strictest(domain, parties)
     if not domain or consent.record_answers is RecordAnswers.NONE:
         return None

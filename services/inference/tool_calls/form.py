@@ -27,11 +27,16 @@ class CallRules:
 
 
 def form_of(
-    functions: Sequence[Function], written: ToolFormat, literal: Callable[[str], str], rules: CallRules
+    functions: Sequence[Function],
+    written: ToolFormat,
+    literal: Callable[[str], str],
+    rules: CallRules,
+    schema: Mapping[str, object] | None = None,
 ) -> Form:
     """The form of answers that call these functions; a grammar in llguidance's kind of Lark.
 
-    literal: a text as the grammar of this tokenizer has it, see `Grammars.literal`.
+    literal: a text as the grammar of this tokenizer has it, see `Grammars.literal`. schema: JSON schema of answers that
+    call nothing, where these are no free text; calls have to be known from JSON by their first character then.
     """
     marker, begin, end = (literal(text) for text in (written.marker, written.begin, written.end))
     following = f"{literal(written.between)} " + ("call" if written.listed else f"{begin} call {end}")
@@ -43,6 +48,8 @@ def form_of(
         lines.append(f"calls: {begin} call {end} {more}")
     if rules.must:
         lines.append("start: calls")
+    elif schema is not None:
+        lines += ["start: calls | answer", f"answer: %json {json.dumps({**schema, 'x-guidance': JSON_STYLE})}"]
     elif written.anywhere:
         # Text up to where a call begins, then nothing but that call.
         lazy = "" if begin.startswith("<[") else "[lazy]"
@@ -54,6 +61,6 @@ def form_of(
     lines += ["TEXT: /(.|\\n)*/", f"call: {' | '.join(f'call_{number}' for number in range(len(functions)))}"]
     for number, one in enumerate(functions):
         named = json.dumps(f'{{"name": "{one.name}{written.middle}')
-        schema = json.dumps({**one.parameters, "x-guidance": JSON_STYLE})
-        lines += [f'call_{number}: {named} arguments_{number} "}}"', f"arguments_{number}: %json {schema}"]
+        arguments = json.dumps({**one.parameters, "x-guidance": JSON_STYLE})
+        lines += [f'call_{number}: {named} arguments_{number} "}}"', f"arguments_{number}: %json {arguments}"]
     return Form("lark", "\n".join(lines) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from services.inference.overlap import overlap
 from services.inference.tool_calls.format import ToolFormat
 
 
@@ -65,7 +66,7 @@ class CallReader:
         head = self._format.head
         if self._format.anywhere:
             found = self._held.find(head)
-            end = found if found >= 0 else len(self._held) - _overlap(self._held, head)
+            end = found if found >= 0 else len(self._held) - overlap(self._held, head)
         else:
             found = 0 if self._begins and self._held.startswith(head) else -1
             end = 0 if found == 0 or (self._begins and head.startswith(self._held)) else len(self._held)
@@ -132,8 +133,3 @@ class _ObjectEnd:
                 if not self._depth:
                     return at
         return None
-
-
-def _overlap(text: str, head: str) -> int:
-    """How many characters at the end of the text `head` may begin with."""
-    return next((size for size in range(min(len(text), len(head) - 1), 0, -1) if head.startswith(text[-size:])), 0)

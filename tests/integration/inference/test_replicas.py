@@ -155,6 +155,24 @@ async def test_the_base_model_and_what_the_caller_may_not_use_are_answered_where
     assert (refused.status_code, refused.headers[ANSWERED_BY]) == (404, "a")
 
 
+async def test_a_response_of_one_replica_is_read_continued_and_deleted_at_the_other(
+    replicas: tuple[Replica, Replica],
+) -> None:
+    a, b = replicas
+    here = {HOP: "test"}
+    asked = {"model": "tiny", "input": QUESTION, "temperature": 0, "max_output_tokens": TOKENS}
+    first = (await a.client.post("/v1/responses", json=asked, headers=here)).json()
+    read = await b.client.get(f"/v1/responses/{first['id']}")
+    assert read.json() == first
+    goes_on = asked | {"previous_response_id": first["id"], "input": "Why?"}
+    answers = [await one.client.post("/v1/responses", json=goes_on, headers=here) for one in replicas]
+    assert [answer.headers[ANSWERED_BY] for answer in answers] == ["a", "b"]
+    continued, other = (answer.json()["output"][0]["content"][0]["text"] for answer in answers)
+    assert continued == other
+    assert (await b.client.delete(f"/v1/responses/{first['id']}")).status_code == 200
+    assert (await a.client.get(f"/v1/responses/{first['id']}")).status_code == 404
+
+
 async def test_a_forwarded_request_is_answered_where_it_arrives(
     replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
 ) -> None:

@@ -8,9 +8,11 @@ from contextlib import aclosing
 
 import pytest
 from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, StorageType
+from nats.js.errors import NotFoundError
 
 from fleet_cli.stack import Fleet
-from fleet_events.buckets import REPLICAS
+from fleet_events.buckets import REPLICAS, RESPONSES
 from fleet_kit.key_value import KeyValue
 
 pytestmark = pytest.mark.integration
@@ -43,3 +45,32 @@ async def test_any_client_reads_it_as_a_key_value_store_with_the_ttl_of_the_topo
     assert (await seen.get("once")).value == b"there"
     status = await seen.status()
     assert (status.ttl, status.history) == (REPLICAS.ttl.total_seconds(), 1)
+
+
+async def test_what_is_kept_is_on_disk_and_read_by_its_key_until_it_is_removed(
+    servers: Fleet, jetstream: JetStreamContext
+) -> None:
+    config = (await jetstream.stream_info(RESPONSES.stream)).config
+    assert (config.storage, config.discard) == (StorageType.FILE, DiscardPolicy.OLD)
+    assert (config.max_bytes, config.max_age) == (RESPONSES.max_bytes, RESPONSES.ttl.total_seconds())
+    client = await servers.connect_nats("inference")
+    kept = KeyValue(client.jetstream(timeout=5), RESPONSES)
+    assert await kept.get("gen-1") is None
+    await kept.put("gen-1", b"first")
+    await kept.put("gen-1", b"second")
+    assert await kept.get("gen-1") == b"second"
+    await kept.delete("gen-1")
+    assert await kept.get("gen-1") is None
+    held = [one async for one in _values(jetstream)]
+    assert b"second" not in held
+    await client.close()
+
+
+async def _values(jetstream: JetStreamContext) -> AsyncIterator[bytes | None]:
+    """All that the stream below the bucket holds."""
+    state = (await jetstream.stream_info(RESPONSES.stream)).state
+    for sequence in range(state.first_seq, state.last_seq + 1):
+        try:
+            yield (await jetstream.get_msg(RESPONSES.stream, sequence)).data
+        except NotFoundError:
+            continue

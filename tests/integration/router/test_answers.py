@@ -177,6 +177,36 @@ async def test_a_query_that_no_adapter_is_to_answer_is_abstained_from(router: An
     assert (await answer(router.client, "which bait do I use for trout", domains=["fishing"]))["outcome"] == "match"
 
 
+async def test_a_correction_is_listed_and_taken_back_by_those_who_may_teach_its_domain(
+    router: Any, publish: Publish, mint: Any
+) -> None:
+    one = adapter("knitting", ("how many stitches for a sock", "which needles for lace"))
+    await active(router, publish, AdapterActivated(adapter=one, revision=1))
+    query = "how many stitches does a surgeon need"
+    body = {"query": query, "domain": "knitting", "family": None}
+    assert (await router.client.post("/v1/corrections", json=body)).status_code == 200
+    headers = {"Authorization": f"Bearer {mint(['adapters:write'], ['knitting'])}"}
+    async with httpx.AsyncClient(base_url=router.url, headers=headers) as client:
+        [kept] = (await client.get("/v1/corrections")).json()["corrections"]
+        assert (kept["query"], kept["family"], kept["domain"]) == (query, None, "knitting")
+        path = f"/v1/corrections/knitting/{kept['correction_id']}"
+        other = {"Authorization": f"Bearer {mint(['adapters:write'], ['cooking'])}"}
+        assert (await client.get("/v1/corrections", headers=other)).json() == {"corrections": []}
+        assert (await client.get("/v1/corrections?domain=knitting", headers=other)).status_code == 403
+        assert (await client.delete(path, headers=other)).status_code == 403
+        reading = {"Authorization": f"Bearer {mint(['adapters:read'], ['knitting'])}"}
+        assert (await client.get("/v1/corrections", headers=reading)).status_code == 403
+        assert (await client.delete(path)).status_code == 200
+        assert (await client.delete(path)).status_code == 404
+        assert (await client.get("/v1/corrections")).json() == {"corrections": []}
+
+    async def routed_again() -> bool:
+        found = await answer(router.client, query, domains=["knitting"], margin=0)
+        return "no adapter is to answer" not in found["why"]
+
+    await eventually(routed_again)
+
+
 async def test_a_lost_connection_to_the_database_ends_no_answers_and_what_came_meanwhile_is_read(
     router: Any, publish: Publish
 ) -> None:

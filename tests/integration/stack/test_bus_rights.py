@@ -34,7 +34,7 @@ ALL_STREAMS = (
 EVENTS = [row.subject for row in TOPOLOGY]
 DEAD = {f"lorafleet.dlq.{service}.some_event": service for service in SERVICES}
 PROBES = {f"lorafleet.probe.{service}": service for service in SERVICES}
-READERS = {bucket.name: {bucket.service, *bucket.readers} for bucket in BUCKETS}
+READERS = {bucket.name: set() if bucket.kept else {bucket.service, *bucket.readers} for bucket in BUCKETS}
 KEYS = {f"$KV.{bucket.name}.some-key": bucket.service for bucket in BUCKETS}
 MANAGEMENT = [
     f"$JS.API.{verb}.{stream}"
@@ -67,6 +67,7 @@ def owners() -> dict[str, set[str]]:
     found["$JS.API.DIRECT.GET.LORAFLEET.lorafleet.v1.adapter.deactivated"] = {"registry"}
     found["$JS.API.DIRECT.GET.LORAFLEET_DATA.lorafleet.v1.data.sample_recorded"] = set()
     found |= {subject: set() for subject in (*MANAGEMENT, *OTHERS)}
+    found |= {f"$JS.API.STREAM.MSG.GET.{bucket.stream}": {bucket.service} for bucket in BUCKETS if bucket.kept}
     found |= {
         f"$JS.API.STREAM.MSG.DELETE.{stream}": {service} for service, streams in ERASABLE.items() for stream in streams
     }

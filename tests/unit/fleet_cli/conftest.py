@@ -66,7 +66,7 @@ def service() -> Iterator[Scripted]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = respond
+        do_GET = do_POST = do_PUT = do_DELETE = respond
 
         def log_message(self, format: str, *args: object) -> None:
             pass

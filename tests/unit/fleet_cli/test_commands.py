@@ -266,6 +266,13 @@ def test_a_route_is_shown_with_its_reason_and_a_wrong_one_is_corrected(against: 
     assert service.requests[-1].json == {"query": "may I deduct my bicycle", "domain": "tax", "family": "tax-lora"}
     assert against("route", "teach", "hello", "--domain", "tax", "--to-none").exit_code == 0
     assert service.requests[-1].json == {"query": "hello", "domain": "tax", "family": None}
+    kept = {"correction_id": "ab" * 32, "domain": "tax", "query": "hello", "family": None, "taught_by": "ann"}
+    service.answer("GET /v1/corrections", {"corrections": [{**kept, "taught_at": "2026-12-01T10:00:00Z"}]})
+    listed = against("route", "corrections", "--domain", "tax", "--json")
+    assert json.loads(listed.stdout)[0]["query"] == "hello"
+    assert service.requests[-1].path == "/v1/corrections?limit=100&domain=tax"
+    service.answer(f"DELETE /v1/corrections/tax/{'ab' * 32}", {"domain": "tax", "correction_id": "ab" * 32})
+    assert "forgot correction" in against("route", "forget", "ab" * 32, "--domain", "tax").stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--to", "tax-lora", "--to-none")])

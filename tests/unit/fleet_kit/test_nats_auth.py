@@ -57,13 +57,17 @@ def test_a_filter_of_followed_events_is_the_narrowest_that_lets_all_of_them_pass
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_writes_its_own_buckets_and_watches_those_it_may_read_and_no_others(service: str) -> None:
+def test_a_service_writes_its_own_buckets_reads_what_it_keeps_and_watches_those_it_may_read_and_no_others(
+    service: str,
+) -> None:
     allowed = permissions(service)["publish"]["allow"]
     for bucket in BUCKETS:
         subjects = [one for one in allowed if bucket.name in one]
         watch = f"$JS.API.CONSUMER.CREATE.{bucket.stream}.*.{bucket.subjects}"
         wanted = [bucket.subjects] if bucket.service == service else []
-        if service in (bucket.service, *bucket.readers):
+        if bucket.kept and bucket.service == service:
+            wanted.append(f"$JS.API.STREAM.MSG.GET.{bucket.stream}")
+        elif service in (bucket.service, *bucket.readers):
             wanted += [f"$JS.API.STREAM.INFO.{bucket.stream}", watch, f"$JS.FC.{bucket.stream}.>"]
         assert subjects == wanted
 

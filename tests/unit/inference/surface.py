@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from services.inference.engine_thread import Finished, Token
 from services.inference.generation import Generator
 from services.inference.generation_ids import GenerationIds
 from services.inference.http import api, error_responses
+from services.inference.http.responses.store import ResponseStore
 from services.inference.resolution import Base
 from services.inference.tokenizer import Vocabulary
 
@@ -30,6 +32,13 @@ CHATML = (
     "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+HERMES = (
+    "{%- if tools %}<|im_start|>system\nYou may call: {{ tools | tojson }} within <tool_call></tool_call><|im_end|>\n{% endif %}"
+    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{%- for c in m.tool_calls or [] %}\n<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Shows functions, and has them called within tags."""
 MODEL = "acme/tiny"
 
 
@@ -52,6 +61,7 @@ class Script:
     """Says the same tokens to everybody, each with the tokens beside it as candidates."""
 
     load = (0, 0)
+    holds_calls = True
 
     def __init__(self, completion: Sequence[int], rows: int = 2) -> None:
         self.completion, self.rows = completion, rows
@@ -92,6 +102,24 @@ class Script:
         return np.tile(np.array([0.6, 0.8, 0.0], np.float32), (len(texts), 1))
 
 
+class Obedient(Script):
+    """Answers in the form that a request is held to: a call of the first function, an object, else as `Script` does."""
+
+    def __init__(self, completion: Sequence[int], tokenizer: Any, rows: int = 2) -> None:
+        super().__init__(completion, rows)
+        self._free, self._tokenizer = completion, tokenizer
+
+    async def _tokens(self, request: Request) -> AsyncIterator[Token | Finished]:
+        written = None
+        if request.grammar is not None:
+            written = '{"name": "Ann"}'
+            if called := re.search(r'call_0: "\{\\"name\\": \\"(\w+)', request.grammar.form.source):
+                written = f'<tool_call>\n{{"name": "{called[1]}", "arguments": {written}}}\n</tool_call>'
+        self.completion = self._tokenizer(written)["input_ids"] if written else self._free
+        async for delivery in super()._tokens(request):
+            yield delivery
+
+
 class Sentences:
     """Stands for the sentence model."""
 
@@ -101,6 +129,27 @@ class Sentences:
         return np.tile(np.array([0.6, 0.8, 0.0], np.float32), (len(texts), 1))
 
 
+class Bucket:
+    """Stands for the key-value bucket of stored responses."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.away = False
+
+    async def put(self, key: str, value: bytes) -> None:
+        if self.away:
+            raise ConnectionError("the bus is away")
+        self.values[key] = value
+
+    async def get(self, key: str) -> bytes | None:
+        if self.away:
+            raise ConnectionError("the bus is away")
+        return self.values.get(key)
+
+    async def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
 def surface(
     completion: str | Sequence[int] = "Yes.",
     *,
@@ -108,9 +157,12 @@ def surface(
     own: GenerationSettings | None = None,
     rows: int = 2,
     embeddings: int | None = None,
+    obedient: bool = False,
 ) -> tuple[httpx.AsyncClient, Script]:
     """A client of the routes, and the back end behind them."""
-    app, backend = application(completion, tokenizer=tokenizer, own=own, rows=rows, embeddings=embeddings)
+    app, backend = application(
+        completion, tokenizer=tokenizer, own=own, rows=rows, embeddings=embeddings, obedient=obedient
+    )
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference"), backend
 
 
@@ -121,11 +173,12 @@ def application(
     own: GenerationSettings | None = None,
     rows: int = 2,
     embeddings: int | None = None,
+    obedient: bool = False,
 ) -> tuple[FastAPI, Script]:
     """The routes, and the back end behind them."""
     tokenizer = tokenizer or byte_tokenizer()
     ids = tokenizer(completion, add_special_tokens=False)["input_ids"] if isinstance(completion, str) else completion
-    backend = Script(ids, rows)
+    backend = Obedient(ids, tokenizer, rows) if obedient else Script(ids, rows)
 
     @asynccontextmanager
     async def lease_all(_adapters: object, _wait_credit: float = 0.0) -> AsyncIterator[None]:
@@ -161,6 +214,7 @@ def application(
         forwarding=SimpleNamespace(answer=nowhere_else),
         gate=SimpleNamespace(require_open=lambda: None),
         embedder=Sentences(),
+        responses=ResponseStore(Bucket(), b"secret"),  # type: ignore[arg-type]
         projection=generator.projection,
         started=0,
     )

@@ -13,15 +13,32 @@ from openai.types.chat import chat_completion_content_part_text_param as text_pa
 from openai.types.chat import chat_completion_message as answered_message
 from openai.types.chat import chat_completion_tool_message_param as tool_message
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import easy_input_message_param as response_message
+from openai.types.responses import function_tool_param as response_function
+from openai.types.responses import response_create_params as response_params
+from openai.types.responses import response_function_tool_call_param as response_call
+from openai.types.responses import response_input_item_param as response_items
+from openai.types.responses import response_output_message_param as response_answer
+from openai.types.responses import response_reasoning_item_param as response_reasoning
 from pydantic import BaseModel, ValidationError
 
 from services.inference.http.admin import EvictRequest, PreloadRequest
 from services.inference.http.feedback_body import FeedbackRequest
 from services.inference.http.messages import ChatMessage, TextPart
 from services.inference.http.parameters import Body, standings
+from services.inference.http.responses import items
+from services.inference.http.responses.request import ResponseFunction, ResponseRequest
 from services.inference.http.schemas import ChatRequest, CompletionRequest, EmbeddingRequest
 
-REQUESTS = (ChatRequest, CompletionRequest, EmbeddingRequest, FeedbackRequest, PreloadRequest, EvictRequest)
+REQUESTS = (
+    ChatRequest,
+    CompletionRequest,
+    ResponseRequest,
+    EmbeddingRequest,
+    FeedbackRequest,
+    PreloadRequest,
+    EvictRequest,
+)
 DOCS = Path(__file__).parents[3] / "docs" / "serving.md"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -94,7 +111,7 @@ def test_the_bounds_are_where_the_docs_put_them(field: str, accepted: Any, refus
 
 def test_the_docs_give_the_bounds_of_every_field_that_is_accepted() -> None:
     section = DOCS.read_text().partition("## Request bounds")[2].partition("\n## ")[0]
-    bodies = (ChatRequest, CompletionRequest, EmbeddingRequest)
+    bodies = (ChatRequest, CompletionRequest, ResponseRequest, EmbeddingRequest)
     fields = {name for body in bodies for name, standing in standings(body) if standing == "accepted"}
     assert [name for name in sorted(fields) if f"`{name}`" not in section] == []
 
@@ -115,6 +132,7 @@ def in_the_docs(first_cell: str, column: int) -> dict[str, str]:
     [
         (ChatRequest, "parameter", 1),
         (CompletionRequest, "parameter", 2),
+        (ResponseRequest, "parameter of `/v1/responses`", 1),
         (EmbeddingRequest, "parameter of `/v1/embeddings`", 1),
     ],
 )
@@ -127,6 +145,7 @@ def test_the_docs_tell_what_becomes_of_every_parameter(body: type[Body], table: 
     [
         (ChatRequest, chat_params.CompletionCreateParamsBase),
         (CompletionRequest, completion_params.CompletionCreateParamsBase),
+        (ResponseRequest, response_params.ResponseCreateParamsBase),
         (EmbeddingRequest, embedding_params.EmbeddingCreateParams),
     ],
 )
@@ -143,3 +162,19 @@ def test_every_member_of_the_installed_openai_clients_messages_has_its_place() -
     members = {name for one in theirs for name in one.__annotations__} - {"__pydantic_validator__"}
     assert sorted(members - set(ChatMessage.model_fields)) == []
     assert sorted(set(text_part.ChatCompletionContentPartTextParam.__annotations__) - set(TextPart.model_fields)) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "theirs"),
+    [
+        (items.MessageItem, response_message.EasyInputMessageParam),
+        (items.MessageItem, response_answer.ResponseOutputMessageParam),
+        (items.FunctionCallItem, response_call.ResponseFunctionToolCallParam),
+        (items.FunctionResultItem, response_items.FunctionCallOutput),
+        (items.ReasoningItem, response_reasoning.ResponseReasoningItemParam),
+        (ResponseFunction, response_function.FunctionToolParam),
+    ],
+)
+def test_every_member_of_the_installed_openai_clients_items_has_its_place(item: type[Body], theirs: type) -> None:
+    ours = {field.alias or name for name, field in item.model_fields.items()}
+    assert sorted(set(theirs.__annotations__) - ours) == []

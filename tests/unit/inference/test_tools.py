@@ -8,16 +8,10 @@ from typing import Any
 import openai
 import pytest
 
-from tests.unit.inference.surface import MODEL, byte_tokenizer, chat, surface
+from tests.unit.inference.surface import HERMES, MODEL, byte_tokenizer, chat, surface
 
 pytestmark = pytest.mark.unit
 
-HERMES = (
-    "{%- if tools %}<|im_start|>system\nYou may call: {{ tools | tojson }} within <tool_call></tool_call><|im_end|>\n{% endif %}"
-    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{%- for c in m.tool_calls or [] %}\n<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 WEATHER = {
     "type": "function",
     "function": {
@@ -120,7 +114,15 @@ async def test_the_choice_of_tools_sets_the_form_of_the_answer(choice: Any, call
             "tool_choice",
             "requires a call of what tools does not have",
         ),
-        ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "response_format", "send one of them"),
+        ({"tools": [WEATHER], "guided_choice": ["yes"]}, "guided_choice", "send one of them"),
+        (
+            {
+                "tools": [WEATHER],
+                "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}},
+            },
+            "response_format.json_schema.schema",
+            "Unimplemented keys",
+        ),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}]},
             "tools",
@@ -136,6 +138,44 @@ async def test_tools_that_cannot_be_called_are_refused_by_name(given: dict[str, 
     assert error["param"] == param
     assert told in error["message"]
     assert backend.requests == []
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_an_answer_calls_or_has_the_form_that_is_set_beside_the_tools(choice: str) -> None:
+    http, backend = calling('{"n": 1}')
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = await http.post(
+        "/v1/chat/completions", json=chat(tools=[WEATHER], tool_choice=choice, response_format=form)
+    )
+    assert answer.status_code == 200, answer.text
+    grammar = backend.requests[0].grammar
+    assert grammar is not None
+    tokenizer = byte_tokenizer(HERMES)
+
+    def holds(text: str) -> bool:
+        constraint = grammar.begin()
+        try:
+            for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+                constraint.accept(token)
+        except ArithmeticError:
+            return False
+        return True
+
+    assert holds(CALL)
+    assert not holds("Dry")
+    assert holds('{"n": 1}') is (choice == "auto")
+
+
+async def test_a_back_end_that_cannot_hold_calls_refuses_tools_and_takes_a_choice_of_none() -> None:
+    http, backend = calling("Dry.")
+    backend.holds_calls = False
+    refused = await http.post("/v1/chat/completions", json=chat(tools=[WEATHER]))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "tools")
+    assert refused.json()["error"]["code"] == "tools_unsupported"
+    assert backend.requests == []
+    taken = await http.post("/v1/chat/completions", json=chat(tools=[WEATHER], tool_choice="none"))
+    assert taken.status_code == 200
 
 
 async def test_a_model_whose_template_knows_no_tools_refuses_them_and_calls_that_were_made() -> None:

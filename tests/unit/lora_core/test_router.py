@@ -123,8 +123,7 @@ def test_no_part_of_a_long_text_is_left_out_of_its_vector(embedder: SentenceEmbe
     np.testing.assert_allclose(np.linalg.norm(first), 1, atol=1e-5)
     short = "Boil an egg."
     [alone] = embedder.embed([short])
-    theirs = embedder._model.encode([short], normalize_embeddings=True)[0]
-    np.testing.assert_allclose(alone, theirs, atol=1e-5)
+    np.testing.assert_allclose(alone, embedder._encoder.encode([short])[0], atol=1e-6)
 
 
 def test_embeddings_are_float32_of_length_one(embedder) -> None:
@@ -141,12 +140,3 @@ def test_what_cannot_be_matched_is_refused(embedder, make_card, tmp_path) -> Non
     assert LoRARouter(embedder).select("anything") == []
     with pytest.raises(AdapterNotFound, match=r"modules\.json is missing"):
         SentenceEmbedder(tmp_path)
-
-
-def test_few_texts_get_the_vectors_that_the_models_own_encode_gives(embedder) -> None:
-    texts = ["How long do I boil an egg?", "", "Bauantrag " * 300, "x"]
-    wanted = embedder._model.encode([text[:400] for text in texts], normalize_embeddings=True, show_progress_bar=False)
-    found = embedder.embed([text[:400] for text in texts])
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
-    one_by_one = np.concatenate([embedder.embed([text[:400]]) for text in texts])
-    np.testing.assert_allclose(one_by_one, wanted, atol=1e-5)

@@ -1,12 +1,15 @@
 """The index in memory against a plain product over everything."""
 
+from collections.abc import Callable
+from unittest import mock
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router import coarse
+from services.router import chunk, coarse
+from services.router.axes import Axes
 from services.router.search import SearchIndex
 
 DIMENSION = 6
@@ -16,6 +19,12 @@ ONE = np.ones(1, dtype=np.float32)
 def unit(count: int, seed: int, dimension: int = DIMENSION) -> np.ndarray:
     vectors = np.random.default_rng(seed).normal(size=(count, dimension))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def in_few_directions(count: int, seed: int, dimension: int) -> np.ndarray:
+    """Most of their length lies in a few directions, as that of texts' vectors does."""
+    shrinking = np.random.default_rng(seed).normal(size=(count, dimension)) * 0.97 ** np.arange(dimension)
+    return (shrinking / np.linalg.norm(shrinking, axis=1, keepdims=True)).astype(np.float32)
 
 
 def product(held: dict[str, np.ndarray], queries: np.ndarray, weights: np.ndarray) -> dict[str, float]:
@@ -45,7 +54,8 @@ CHANGES = st.lists(
     st.integers(1, 3),
     st.sampled_from([None, 0.3]),
     st.sampled_from([None, ("even",), ("odd", "none"), ("none",)]),
-    st.sampled_from([6, 64, 384]),
+    st.sampled_from([(6, unit), (64, unit), (384, in_few_directions)]),
+    st.sampled_from([2, chunk.BLOCKS]),
 )
 def test_what_is_found_is_what_the_full_product_finds(
     changes: list[tuple[str, int, int, float]],
@@ -53,22 +63,27 @@ def test_what_is_found_is_what_the_full_product_finds(
     parts: int,
     floor: float | None,
     groups: tuple[str, ...] | None,
-    dimension: int,
+    kind: tuple[int, Callable[[int, int, int], np.ndarray]],
+    blocks: int,
 ) -> None:
-    """After any puts and drops, with equal vectors under several names, several weighted queries, floors and groups."""
+    """After any puts and drops, with equal vectors under several names, several weighted queries, floors and groups, and
+    with small chunks, which are filled, emptied, and given other axes."""
+    dimension, draw = kind
     index = SearchIndex(dimension)
     held: dict[str, np.ndarray] = {}
     floors: dict[str, float] = {}
     group = {name: ("even", "odd")[number % 2] for number, name in enumerate("abcdefgh")}
-    for name, count, seed, limit in changes:
-        if count:
-            held[name], floors[name] = unit(count, seed, dimension), limit
-            index.put(name, held[name], group[name])
-            index.set_floor(name, limit)
-        else:
-            held.pop(name, None)
-            index.drop(name)
-    queries = unit(parts, 5, dimension)  # seed 5 is an adapter's too: its first vectors are found at 1
+    with mock.patch.object(chunk, "BLOCKS", blocks):
+        for name, count, seed, limit in changes:
+            if count:
+                index.put(name, draw(count, seed, dimension), group[name])
+                held[name], floors[name] = index.vectors(name), limit
+                np.testing.assert_allclose(held[name], draw(count, seed, dimension), atol=2e-5)
+                index.set_floor(name, limit)
+            else:
+                held.pop(name, None)
+                index.drop(name)
+    queries = draw(parts, 5, dimension)  # seed 5 is an adapter's too: its first vectors are found at 1
     weights = np.linspace(1, 0.6, parts, dtype=np.float32)
     asked = {name: vectors for name, vectors in held.items() if groups is None or group[name] in groups}
     expected = [
@@ -76,37 +91,36 @@ def test_what_is_found_is_what_the_full_product_finds(
         for rank, (name, score) in enumerate(ranked(product(asked, queries, weights)))
         if rank < at_least or score >= (np.float32(floors[name]) if floor is None else floor)
     ]
-    assert index.near(queries, weights, at_least, floor, groups) == expected
+    with mock.patch.object(chunk, "BLOCKS", blocks):
+        assert index.near(queries, weights, at_least, floor, groups) == expected
     assert len(index) == len(held)
     for name, vectors in held.items():
         np.testing.assert_array_equal(index.vectors(name), vectors)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 64, 384, 1024]), st.floats(1e-6, 1e3))
-def test_a_code_is_within_its_stated_error(seed: int, dimension: int, length: float) -> None:
-    draw = np.random.default_rng(seed)
-    vectors = draw.standard_normal((40, dimension)) ** 3  # a few large numbers, many small ones
-    vectors = (length * vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    # The worst query for each vector: along what the code lost.
-    codes = coarse.encode(vectors)
-    lost = vectors - codes.numbers[:, :dimension] * codes.scales[:, None].astype(np.float64)
-    queries = np.concatenate([lost, unit(3, seed, dimension)])
-    queries = (queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-30)).astype(np.float32)
-    scales = torch.from_numpy(codes.scales)
-    assert (scales.bfloat16().float() == scales).all()
-    numbers = torch.from_numpy(codes.numbers)
-    for query in queries:  # each by itself, so that its own losses hold
-        asked = coarse.Queries(query[None].astype(np.float64))
-        exact = vectors.astype(np.float64) @ query.astype(np.float64)
-        stated = asked.length * codes.errors
-        found = coarse.similarities(asked, numbers, scales.bfloat16()).double().numpy()[0]
-        wrong = np.abs(found - exact)
-        assert (wrong <= stated + asked.halves_lost * codes.lengths + np.abs(found) * coarse.BFLOAT16).all()
-        if (reordered := coarse.reordered(numbers)) is not None:
-            found = coarse.similarities_of_reordered(asked, reordered, scales).double().numpy()[0]
-            assert (np.abs(found - exact) <= stated + asked.bytes_lost * codes.lengths).all()
-    assert (codes.errors <= length * 0.05).all()
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 64, 384, 1024]), st.booleans(), st.booleans())
+def test_a_similarity_by_codes_is_within_its_stated_bounds(seed: int, dimension: int, few: bool, own: bool) -> None:
+    vectors = in_few_directions(80, seed, dimension) if few else unit(80, seed, dimension)
+    axes = Axes.of(vectors) if own else Axes(dimension)
+    codes = coarse.encode(vectors, axes)
+    # The worst query for each vector: along what the code and the axes lost.
+    kept = codes.numbers[:, : axes.count] * codes.scales[:, None].astype(np.float64)
+    lost = vectors - (kept if axes.directions is None else kept @ axes.directions)
+    worst = lost / np.maximum(np.linalg.norm(lost, axis=1, keepdims=True), 1e-30)
+    for query in [*worst[:20], *-worst[:20], *unit(3, seed, dimension).astype(np.float64)]:
+        exact = vectors.astype(np.float64) @ query
+        asked = coarse.Queries(query[None], axes)
+        wrong = np.abs(asked.about(codes.numbers, codes.scales) - exact)
+        assert (wrong <= asked.error(codes.lost, codes.rest)).all()
+
+
+def test_directions_are_as_few_as_the_vectors_allow() -> None:
+    few = Axes.of(in_few_directions(2_000, 1, 384))
+    assert few.count == 64
+    assert Axes.of(unit(2_000, 1, 384)).directions is None
+    _, rest = few.split(in_few_directions(100, 2, 384))
+    assert 0 < (rest**2).mean() < 0.12
 
 
 def test_few_vectors_need_the_exact_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +128,15 @@ def test_few_vectors_need_the_exact_product(monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(500):
         index.put(f"n{number}", unit(8, number, 384))
     exact: list[int] = []
-    original = index._chunks[0].exact
+    original = chunk.Chunk.exact
 
-    def counted(blocks: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        exact.append(len(blocks))
-        return original(blocks, queries)
+    def counted(self: chunk.Chunk, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        exact.append(len(rows))
+        return original(self, rows, queries)
 
-    monkeypatch.setattr(index._chunks[0], "exact", counted)
+    monkeypatch.setattr(chunk.Chunk, "exact", counted)
     index.near(unit(1, 99_999, 384), ONE, 2)
-    assert sum(exact) < 50
+    assert sum(exact) < 250
 
 
 def test_an_index_beyond_one_chunk_finds_every_name() -> None:
@@ -135,25 +149,41 @@ def test_an_index_beyond_one_chunk_finds_every_name() -> None:
         assert name == f"n{number}"
 
 
-def test_a_full_index_is_exact_after_thousands_of_replacements() -> None:
-    """Chunks are closed when they are full, and opened when enough of them is free."""
-    dimension, adapters = 16, 700
-    index, held = SearchIndex(dimension), {}
+@pytest.mark.parametrize("draw", [unit, in_few_directions])
+def test_a_full_index_is_exact_after_thousands_of_replacements(draw: Callable[[int, int, int], np.ndarray]) -> None:
+    """Full chunks compare by few directions where the vectors allow it, and by others when other vectors come."""
+    dimension, adapters = 192, chunk.BLOCKS * chunk.ROWS // 64
+    index, held = SearchIndex(dimension, threads=2), {}
     for number in range(adapters):
-        held[f"n{number}"] = unit(64, number, dimension)
-        index.put(f"n{number}", held[f"n{number}"])
-    assert index._chunks[0].numbers is None or not torch.cpu._is_vnni_supported()
-    for number in range(0, adapters, 2):  # half of the first chunk becomes free, and is written to again
-        index.drop(f"n{number}")
-        del held[f"n{number}"]
-    for number in range(adapters, adapters + 350):
-        held[f"n{number}"] = unit(64, number, dimension)
-        index.put(f"n{number}", held[f"n{number}"])
+        index.put(f"n{number}", draw(64, number, dimension), "ab"[number % 2])
+    first = index._chunks[0].axes
+    assert (first.directions is not None) == (draw is in_few_directions)
+    for number in range(adapters, 2 * adapters + 90):
+        if number < 2 * adapters:
+            index.drop(f"n{number - adapters}")
+        index.put(f"n{number}", draw(64, number, dimension)[:, ::-1].copy(), "ab"[number % 2])
+        held[f"n{number}"] = index.vectors(f"n{number}")
     assert len(index._chunks) == 2
-    for seed in range(5):
-        query = unit(2, 10_000 + seed, dimension)
+    assert (index._chunks[0].axes is not first) == (draw is in_few_directions)
+    for seed in range(3):
+        query = draw(2, 10_000 + seed, dimension)[:, ::-1].copy()
         weights = np.array([1, 0.9], dtype=np.float32)
-        assert index.near(query, weights, 9, floor=2) == ranked(product(held, query, weights))[:9]
+        wanted = ranked(product(held, query, weights))
+        assert index.near(query, weights, 9, floor=2) == wanted[:9]
+        limit = wanted[20][1]
+        assert index.near(query, weights, 2, floor=limit) == wanted[:21]
+        mine = [one for one in wanted if int(one[0][1:]) % 2 == 0]
+        assert index.near(query, weights, 9, floor=2, groups=("a",)) == mine[:9]
+
+
+def test_one_name_with_all_the_nearest_vectors_does_not_hide_the_second() -> None:
+    index = SearchIndex(DIMENSION)
+    near = unit(1, 1) + 0.01 * unit(2_000, 2)
+    index.put("many", (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32))
+    for number in range(5):
+        index.put(f"n{number}", unit(1, 10 + number))
+    held = {name: index.vectors(name) for name in ("many", *(f"n{number}" for number in range(5)))}
+    assert index.near(unit(1, 1), ONE, 3, floor=2) == ranked(product(held, unit(1, 1), ONE))[:3]
 
 
 def test_the_best_part_of_a_query_counts_with_its_weight() -> None:

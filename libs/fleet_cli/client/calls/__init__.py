@@ -43,7 +43,7 @@ from fleet_cli.client.calls.registry import (
     statistics,
     updates,
 )
-from fleet_cli.client.calls.router import correct_route, route, routes
+from fleet_cli.client.calls.router import correct_route, forget_correction, route, route_corrections, routes
 from fleet_cli.client.calls.trainer import (
     answer_feedback,
     build_dataset,
@@ -108,6 +108,7 @@ __all__ = [
     "export_golden",
     "family_at",
     "feedback",
+    "forget_correction",
     "forget_subject",
     "golden",
     "goldens",
@@ -141,6 +142,7 @@ __all__ = [
     "retraining_rules",
     "rollout",
     "route",
+    "route_corrections",
     "routes",
     "set_metrics",
     "set_policy",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
+from fleet_cli.client.calls.paths import path_segment
 from fleet_cli.client.clients import Call
-from fleet_cli.client.responses import Anything, Route, RouteAnswer
+from fleet_cli.client.responses import Anything, Route, RouteAnswer, RouteCorrection
 
 _ANYTHING = TypeAdapter(Anything)
 
@@ -31,3 +32,15 @@ def correct_route(query: str, domain: str, family: str | None) -> Call[Anything]
     """Record which family of a domain is to answer a query; None: no family."""
     body: dict[str, object] = {"query": query, "domain": domain, "family": family}
     return Call("router", "POST", "/v1/corrections", _ANYTHING, body=body)
+
+
+def route_corrections(domain: str | None, limit: int) -> Call[list[RouteCorrection]]:
+    """Corrections that count, newest first."""
+    query = {"limit": limit, "domain": domain}
+    return Call("router", "GET", "/v1/corrections", TypeAdapter(list[RouteCorrection]), query, inside="corrections")
+
+
+def forget_correction(domain: str, correction_id: str) -> Call[Anything]:
+    """Take a correction back."""
+    path = f"/v1/corrections/{path_segment(domain)}/{path_segment(correction_id)}"
+    return Call("router", "DELETE", path, _ANYTHING)

@@ -43,7 +43,7 @@ from fleet_cli.client.responses.registry import (
     Withdrawal,
 )
 from fleet_cli.client.responses.reply import Anything, Reply
-from fleet_cli.client.responses.router import Match, Route, RouteAnswer
+from fleet_cli.client.responses.router import Match, Route, RouteAnswer, RouteCorrection
 from fleet_cli.client.responses.trainer import (
     AnswerFeedback,
     Attempt,
@@ -126,6 +126,7 @@ __all__ = [
     "Rollout",
     "Route",
     "RouteAnswer",
+    "RouteCorrection",
     "Served",
     "ServingAt",
     "Statistics",

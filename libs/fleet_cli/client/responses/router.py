@@ -39,3 +39,14 @@ class Route(Reply):
     vectors: int = 0
     threshold: float | None = None
     calibrated_on: int = 0
+
+
+class RouteCorrection(Reply):
+    """A query whose route somebody corrected."""
+
+    correction_id: str
+    domain: str
+    query: str
+    family: str | None = None
+    taught_by: str = ""
+    taught_at: str = ""

@@ -1,0 +1,1 @@
+"""`/v1/responses`: OpenAI's other form of a conversation, answered by what answers chats."""
