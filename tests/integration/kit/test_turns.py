@@ -10,6 +10,7 @@ from nats.js import JetStreamContext
 
 from fleet_events import v1
 from fleet_events.topology import durable_name, row_of
+from fleet_kit import pull, turns
 from fleet_kit.db import keeps_session
 from fleet_kit.handlers import Handlers
 from fleet_kit.service import Service
@@ -20,6 +21,13 @@ pytestmark = pytest.mark.integration
 
 THINGS = 5
 ROUNDS = 60
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas look at one another, and ask for messages again, several times a second."""
+    monkeypatch.setattr(turns, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(pull, "EXPIRES", 0.5)
 
 
 class Slow:
@@ -83,7 +91,8 @@ async def test_events_of_one_thing_take_effect_in_their_order_over_two_replicas_
         return (await durable_of(jetstream, "registry", v1.FeedbackRecorded)).idle
 
     async with AsyncExitStack() as replica:
-        await replica.enter_async_context(run_kit(slow.handlers))
+        first = await replica.enter_async_context(run_kit(slow.handlers))
+        await eventually(lambda: holders(first, v1.FeedbackRecorded))
         async with run_kit(quick.handlers) as service:
             await publish(jetstream, 0, ROUNDS)
             publishing = asyncio.create_task(publish(jetstream, ROUNDS, 3 * ROUNDS))
