@@ -13,7 +13,7 @@ import pytest
 from fleet_events import v1
 from fleet_kit.acting_for import ACT_FOR
 from tests.conftest import Mint, RunningService, RunService
-from tests.integration.inference.conftest import QUESTION, answered, chat, eventually, text_of
+from tests.integration.inference.conftest import QUESTION, TOKENS, answered, chat, eventually, text_of
 from tests.integration.strangers import Stranger
 
 pytestmark = pytest.mark.integration
@@ -37,12 +37,17 @@ async def test_another_domains_adapter_reads_like_none_at_every_route(
     inference: RunningService, beta: v1.Adapter, domain: str, mint: Mint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = await answered(inference.client, beta.adapter_id)
+    asked = {"model": beta.adapter_id, "input": QUESTION, "max_output_tokens": TOKENS}
+    stored = (await inference.client.post("/v1/responses", json=asked)).json()["id"]
     async with client_of(
         inference.url, mint(["generate", "feedback", "admin", "candidates"], [f"{domain}z"])
     ) as client:
         stranger = Stranger(client)
-        await stranger.walk({"name": beta.adapter_id}, {})
-        await stranger.walk({"name": beta.family}, {})
+        for name in (beta.adapter_id, beta.family):
+            await stranger.walk({"name": name}, {"response_id": stored})
+        await stranger.walk({"response_id": stored}, {"name": beta.adapter_id})
+        continued = {"model": "tiny", "input": QUESTION, "previous_response_id": "ID"}
+        await stranger.compare("POST", "/v1/responses", stored, stored[:-8] + "AAAAAAAA", status=400, json=continued)
         absent = f"{domain}y-lora"
         for model in ("ID", "ID-v1.0.0", "ID@1.0.0", "ID@9.9.9", "ID:0.5", "tiny+ID", "ID+ID-v1.0.0"):
             fields = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
@@ -50,6 +55,7 @@ async def test_another_domains_adapter_reads_like_none_at_every_route(
                 ("/v1/chat/completions", {"model": model, **fields}),
                 ("/v1/chat/completions", {"model": model, "stream": True, **fields}),
                 ("/v1/chat/completions", {"model": model, "fallback": "tiny", **fields}),
+                ("/v1/responses", {"model": model, "input": QUESTION, "max_output_tokens": TOKENS}),
                 ("/v1/completions", {"model": model, "prompt": QUESTION, "max_tokens": 1}),
                 ("/v1/completions", {"model": model, "prompt": "a b", "max_tokens": 0, "echo": True, "logprobs": 1}),
                 ("/v1/embeddings", {"model": model, "input": "a"}),
