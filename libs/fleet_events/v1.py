@@ -1158,7 +1158,7 @@ class TrainingRequested(Event):
     triggers: Annotated[tuple[RetrainingTrigger, ...], Field(max_length=6)] = ()
     """What a retraining rule reacted to, or a policy that follows the base model; empty for a person's or another system's
  request."""
-    distil_from: str = ""
+    distil_from: Annotated[str, Field(max_length=200)] = ""
     """Adapter whose answers take the place of those of the data set that `dataset_id` names. It has to be served."""
 
 

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import Protocol
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
+from lora_core.direct.decoder import DirectDecoder
 from lora_core.forward_pass import Inputs, through_transformers
 from lora_core.prefix_cache import Owner, PrefixCache
 from lora_core.reports import BindReport
 from lora_core.sampling import Adapters
 from lora_core.slots.row_plan import RowPlan
-
-if TYPE_CHECKING:
-    from lora_core.engine import ArrowEngine
+from lora_core.slots.slot_bank import SlotBank
 
 
 @dataclass
@@ -28,11 +28,27 @@ class LoadedAdapter:
     retired: bool = False
 
 
+class SlotOwner(Protocol):
+    """What a lease needs of the engine that it belongs to."""
+
+    model: PreTrainedModel
+    prefixes: PrefixCache | None
+    _bank: SlotBank
+    _direct: DirectDecoder | None
+    _lock: RLock
+
+    def _hold(
+        self, rows: Sequence[int], adapters: Sequence[Adapters]
+    ) -> dict[int, list[tuple[LoadedAdapter, float]]]: ...
+
+    def _release(self, loaded: LoadedAdapter) -> None: ...
+
+
 @dataclass
 class Lease:
     """The slots of one batch's rows: for each row its adapters and their weights."""
 
-    engine: "ArrowEngine"
+    engine: SlotOwner
     held: dict[int, list[tuple[LoadedAdapter, float]]] = field(default_factory=dict)
 
     def hold(self, rows: Sequence[int], adapters: Sequence[Adapters]) -> None:

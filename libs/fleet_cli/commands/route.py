@@ -90,7 +90,7 @@ def forget(
     ],
     domain: DomainOption,
 ) -> None:
-    """Take a correction back: its query is routed as if it had never been corrected. The text is deleted."""
+    """Delete a correction: its query is routed as if it had never been corrected."""
     gone = session.client.call(calls.forget_correction(domain, correction_id))
     session.answer(gone, f"forgot correction {correction_id} of {domain}")
 

@@ -11,7 +11,8 @@ from fleet_events.topology import SERVING, TOPOLOGY, durable_name, row_of
 from fleet_kit.provision import bucket_config, consumer_config, provision
 from tests.conftest import empty_bus
 
-pytestmark = pytest.mark.integration
+# Tests before these may have changed durables.
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("module_database")]
 ROW = next(row for row in TOPOLOGY if row.consumed_by)
 
 

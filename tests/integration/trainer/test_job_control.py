@@ -21,6 +21,7 @@ NOTHING = "photovoltaics"
 
 
 @pytest.mark.requirement("TP-1.3")
+@pytest.mark.heavy  # test_training_ends.py and tests/unit/trainer/test_pausing.py resume to the same bytes, too
 async def test_a_job_paused_resumed_cancelled_and_retried_gives_what_an_undisturbed_one_gives(bench: Bench) -> None:
     await bench.record(pairs(bench.domain))
     plan = {**SHORT, "epochs": 4, "checkpointSteps": 5}

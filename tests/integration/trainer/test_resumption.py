@@ -17,8 +17,8 @@ from tests.integration.trainer.conftest import SHORT, Bench, eventually, pairs
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-LONG = {**SHORT, "epochs": 12, "checkpointSteps": 4, "keepCheckpoints": 2}
-"""72 steps of about a tenth of a second: time enough to strike in the middle of an epoch."""
+LONG = {**SHORT, "epochs": 6, "checkpointSteps": 4, "keepCheckpoints": 2}
+"""36 steps of about a tenth of a second: time enough to strike in the middle of an epoch."""
 
 
 def training_processes(job_id: str) -> list[psutil.Process]:
@@ -55,17 +55,17 @@ async def test_a_trainer_killed_mid_epoch_and_then_its_subprocess_end_in_the_ver
     await eventually(lambda: _gone(orphan), timeout=10)
     await bench.trainer.wait_ready()
     await eventually(lambda: _taken_up(bench, job_id, attempts=2))
-    await bench.until_step(job_id, 30)
+    await bench.until_step(job_id, 20)
     for process in training_processes(job_id):
         os.kill(process.pid, 9)
     done = await bench.until(job_id, "succeeded")
     event = await bench.completed(job_id)
 
-    assert (done["step"], done["attempts"]) == (72, 3)
+    assert (done["step"], done["attempts"]) == (36, 3)
     started = await bench.upstream.published(v1.TrainingStarted, job_id)
     assert [one.attempt for one in started] == [1, 2, 3]
     assert [one.resumed_step > 0 for one in started] == [False, True, True]
-    assert [one["step"] for one in await bench.metrics(job_id)] == list(range(1, 73))
+    assert [one["step"] for one in await bench.metrics(job_id)] == list(range(1, 37))
     assert event.checkpoint.sha256 == undisturbed.checkpoint.sha256
     assert event.artifact.blob.sha256 == undisturbed.artifact.blob.sha256
     assert event.dataset == undisturbed.dataset
@@ -122,7 +122,7 @@ async def test_a_service_that_is_stopped_in_an_orderly_way_leaves_no_process_and
     await asyncio.sleep(0.2)
     await bench.trainer.start()
     done: dict[str, Any] = await bench.until(job_id, "succeeded")
-    assert (done["step"], done["attempts"]) == (72, 2)
+    assert (done["step"], done["attempts"]) == (36, 2)
 
 
 @pytest.mark.heavy

@@ -13,12 +13,8 @@ from lora_core.int8_kernels import DotProducts, SevenBits, has_dot_products
 from lora_core.layers import dense_weight
 from tests.unit.lora_core.conftest import MakeCard
 
-KERNELS = [
-    pytest.param(SevenBits, id="7 bits"),
-    pytest.param(
-        DotProducts, id="8 bits", marks=pytest.mark.skipif(not has_dot_products(), reason="a processor without VNNI")
-    ),
-]
+KERNELS = (SevenBits, DotProducts) if has_dot_products() else (SevenBits,)
+"""Those that this processor has."""
 
 
 @pytest.fixture(params=KERNELS)
