@@ -50,7 +50,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     from lora_core.engine import ArrowEngine
     from lora_core.memory_plan import memory_plan
 
-    if threads := arithmetic_threads(settings.threads, os.environ, os.cpu_count() or 1):
+    if threads := arithmetic_threads(settings.threads, settings.weights, os.environ, os.cpu_count() or 1):
         torch.set_num_threads(threads)
     device = find_device(settings.device, settings.weights)
     planned = memory_plan(
@@ -85,14 +85,15 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     )
 
 
-def arithmetic_threads(wanted: int, environment: Mapping[str, str], cores: int) -> int:
-    """How many threads compute: what is set, else one less than there are cores; 0 where OMP_NUM_THREADS decides.
+def arithmetic_threads(wanted: int, weights: str, environment: Mapping[str, str], cores: int) -> int:
+    """How many threads compute: what is set; 0 leaves it to torch, which takes every core, or to OMP_NUM_THREADS.
 
-    The event loop has a core for itself. On two cores a step that took both was 1.05 to 1.6 times as long as on one.
+    8-bit products are so short that their threads wait for one another and for the event loop's core: they get one less
+    than there are cores (decision 14 has the figures).
     """
     if wanted or "OMP_NUM_THREADS" in environment:
         return wanted
-    return max(1, cores - 1)
+    return max(1, cores - 1) if weights == "int8" else 0
 
 
 def _deviation(engine: "ArrowEngine", folder: Path) -> float:

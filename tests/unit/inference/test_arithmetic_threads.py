@@ -13,10 +13,11 @@ pytestmark = pytest.mark.unit
 SHOWN = "import sys, os, services.inference; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
 
 
-def test_a_core_is_left_to_the_event_loop_unless_someone_decided_otherwise() -> None:
-    assert [arithmetic_threads(0, {}, cores) for cores in (1, 2, 8)] == [1, 1, 7]
-    assert arithmetic_threads(3, {}, 2) == 3
-    assert arithmetic_threads(0, {"OMP_NUM_THREADS": "2"}, 8) == 0
+def test_with_8_bit_weights_a_core_is_left_to_the_event_loop_unless_someone_decided_otherwise() -> None:
+    assert [arithmetic_threads(0, "int8", {}, cores) for cores in (1, 2, 8)] == [1, 1, 7]
+    assert arithmetic_threads(0, "float32", {}, 8) == 0
+    assert arithmetic_threads(3, "int8", {}, 2) == 3
+    assert arithmetic_threads(0, "int8", {"OMP_NUM_THREADS": "2"}, 8) == 0
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
