@@ -2,8 +2,8 @@
 
 Adapters are made from real trainings of the demonstration's base model, uploaded to a fleet of their own, served,
 judged on held-out questions and decided on under the default policy: 42 bad ones and 20 good ones, with --quick one of
-each kind. With --state FOLDER the fleet and its decisions stay there, and the next run goes on from them; --seconds N
-begins no adapter after N seconds.
+each kind. With --state FOLDER the fleet and its decisions are kept there, and the next run continues from them; with
+--seconds N no adapter is begun after N seconds.
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""What the collections of all services have in common: request, ownership of the objects, refusals over HTTP."""
+"""What the collections of all services share: request, ownership of the objects, refusals over HTTP, repetition."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Collection as Kinds
-from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
+import structlog
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,10 +15,22 @@ from fleet_kit.auth import Caller, require
 from fleet_kit.blobs import Blobs
 from fleet_kit.db import Pool
 from fleet_kit.errors import Problem
-from fleet_kit.object_owner import own
+from fleet_kit.faults import describe
+from fleet_kit.object_owner import adopt, own
 from fleet_kit.object_sweep import Bound, Marks, SweepRefused, SweptKind, sweep
 
-__all__ = ["Adoption", "Collection", "FleetAdmin", "collect_objects", "refusals_as_problems", "require_owned"]
+__all__ = [
+    "Adoption",
+    "Collection",
+    "FleetAdmin",
+    "adopted",
+    "collect_objects",
+    "keep_collecting",
+    "refusals_as_problems",
+    "require_owned",
+]
+
+log = structlog.get_logger()
 
 FleetAdmin = Annotated[Caller, Depends(require("fleet:admin"))]
 
@@ -35,6 +49,22 @@ class Adoption(BaseModel):
 
     database_id: str
     generation: int
+
+
+async def adopted(db: Pool, blobs: Blobs) -> Adoption:
+    """Make the objects this database's own, see `object_owner.adopt`."""
+    marker = await adopt(db, blobs)
+    return Adoption(database_id=marker.database_id, generation=marker.generation)
+
+
+async def keep_collecting(every_hours: float, collect: Callable[[], Awaitable[object]]) -> None:
+    """Collect again and again, until cancelled; never where `every_hours` is 0. Replicas may do so side by side."""
+    while every_hours:
+        await asyncio.sleep(every_hours * 3600)
+        try:
+            await collect()
+        except Exception as error:
+            log.warning("garbage_not_collected", reason=describe(error))
 
 
 async def require_owned(service: str, db: Pool, blobs: Blobs, kinds: Kinds[str]) -> None:

@@ -2,8 +2,8 @@
 
 Every put renews an object's time, and a service commits its reference within minutes of the put; so an object younger
 than the grace time is never deleted, with or without references. Marks are read again before each batch of deletions,
-and an object that was written anew since it was listed stays. How many go at once is bounded: more than usual are
-deleted only where somebody names the number.
+and an object that was rewritten since it was listed is kept. The number of deletions in one sweep is bounded: more are
+made only where the caller confirms the number.
 """
 
 import asyncio

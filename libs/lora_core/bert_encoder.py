@@ -113,7 +113,7 @@ class BertEncoder:
             with safe_open(found.weights, framework="pt") as file:
                 tensors = {name: file.get_tensor(found.prefix + name) for name in found.shape.tensors}
         except (SafetensorError, OSError):
-            return None  # what is wrong with it is told by the library that opens it then
+            return None  # the library that opens it instead reports what is wrong
         if any(one.dtype != torch.float32 for one in tensors.values()):
             return None
         with torch.inference_mode():

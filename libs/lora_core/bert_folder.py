@@ -69,7 +69,7 @@ class BertFolder:
             with safe_open(here / "model.safetensors", framework="np") as file:
                 names = set(file.keys())
         except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
-            return None  # what is wrong with it is told by the library that opens it then
+            return None  # the library that opens it instead reports what is wrong
         prefix = next((one for one in ("", "bert.") if names.issuperset(one + name for name in shape.tensors)), None)
         if prefix is None or not 2 < shape.longest <= positions:
             return None

@@ -5,10 +5,8 @@ Scores by sample are left alone: the registry compares versions by them, and no 
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
-import structlog
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
@@ -16,18 +14,17 @@ from fleet_kit.collection import (
     Adoption,
     Collection,
     FleetAdmin,
+    adopted,
     collect_objects,
+    keep_collecting,
     refusals_as_problems,
     require_owned,
 )
-from fleet_kit.faults import describe
-from fleet_kit.object_owner import adopt
 from fleet_kit.object_sweep import Bound, SweptKind
 from services.evaluator import retention_store as store
 from services.evaluator.access import Running
 from services.evaluator.parts import EvaluatorService
 
-log = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["keeping"])
 
 KINDS = ("judging", "reports")
@@ -101,13 +98,8 @@ async def _removable(service: EvaluatorService, domain: str) -> list[LetGoEvalua
 
 
 async def collect_now_and_then(service: EvaluatorService) -> None:
-    """Collect every `gc_every_hours`, until cancelled; never where that is 0. Replicas may do so side by side."""
-    while service.settings.gc_every_hours:
-        await asyncio.sleep(service.settings.gc_every_hours * 3600)
-        try:
-            await collect(service, apply=True)
-        except Exception as error:
-            log.warning("garbage_not_collected", reason=describe(error))
+    """Collect every `gc_every_hours`, see `keep_collecting`."""
+    await keep_collecting(service.settings.gc_every_hours, lambda: collect(service, apply=True))
 
 
 @router.post("/gc", summary="List, or delete, what retention rules let go and what nothing refers to")
@@ -119,5 +111,4 @@ async def collect_garbage(body: Collection, _caller: FleetAdmin, service: Runnin
 @router.post("/gc/adoption", summary="Make the evaluator's objects this database's own")
 async def adopt_objects(_caller: FleetAdmin, service: Running) -> Adoption:
     """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
-    marker = await adopt(service.db, service.blobs)
-    return Adoption(database_id=marker.database_id, generation=marker.generation)
+    return await adopted(service.db, service.blobs)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from pydantic import Field
 
-from fleet_kit.collection import collect_objects, require_owned
-from fleet_kit.faults import describe
+from fleet_kit.collection import collect_objects, keep_collecting, require_owned
 from fleet_kit.object_sweep import Bound, SweptKind
 from services.registry import repository
 from services.registry.keeping import Releasable, releasable, release
@@ -86,13 +84,8 @@ async def collect(service: RegistryService, *, apply: bool, at_most: int = 0) ->
 
 
 async def collect_now_and_then(service: RegistryService) -> None:
-    """Collect every `gc_every_hours`, until cancelled; never where that is 0. Replicas may do so side by side."""
-    while service.settings.gc_every_hours:
-        await asyncio.sleep(service.settings.gc_every_hours * 3600)
-        try:
-            await collect(service, apply=True)
-        except Exception as error:
-            log.warning("garbage_not_collected", reason=describe(error))
+    """Collect every `gc_every_hours`, see `keep_collecting`."""
+    await keep_collecting(service.settings.gc_every_hours, lambda: collect(service, apply=True))
 
 
 async def _domains(service: RegistryService) -> list[str]:

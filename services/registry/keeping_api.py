@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from fastapi import APIRouter
 
 from fleet_kit.auth import Caller
-from fleet_kit.collection import Adoption, Collection, FleetAdmin, refusals_as_problems
+from fleet_kit.collection import Adoption, Collection, FleetAdmin, adopted, refusals_as_problems
 from fleet_kit.errors import Problem
-from fleet_kit.object_owner import adopt
 from services.registry import repository
 from services.registry.access import Writer, visible
 from services.registry.adapter_view import AdapterDetails
@@ -32,8 +31,7 @@ async def collect_garbage(body: Collection, _caller: FleetAdmin, service: ThisSe
 @router.post("/gc/adoption", summary="Make the registry's objects this database's own")
 async def adopt_objects(_caller: FleetAdmin, service: ThisService) -> Adoption:
     """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
-    marker = await adopt(service.db, service.blobs)
-    return Adoption(database_id=marker.database_id, generation=marker.generation)
+    return await adopted(service.db, service.blobs)
 
 
 @router.post("/adapters/{adapter_id}/hold", summary="Keep a version's files against the retention rules")

@@ -4,9 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from fleet_kit.collection import Adoption, Collection, FleetAdmin, refusals_as_problems
+from fleet_kit.collection import Adoption, Collection, FleetAdmin, adopted, refusals_as_problems
 from fleet_kit.http import dependency
-from fleet_kit.object_owner import adopt
 from services.trainer.context import Context
 from services.trainer.runs.context import RunContext, RunParts
 from services.trainer.runs.garbage import Garbage, collect
@@ -26,5 +25,4 @@ async def collect_garbage(body: Collection, _caller: FleetAdmin, trainer: Runs) 
 @router.post("/gc/adoption", summary="Make the trainer's objects this database's own")
 async def adopt_objects(_caller: FleetAdmin, trainer: Runs) -> Adoption:
     """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
-    marker = await adopt(trainer.db, trainer.blobs)
-    return Adoption(database_id=marker.database_id, generation=marker.generation)
+    return await adopted(trainer.db, trainer.blobs)

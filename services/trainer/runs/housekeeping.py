@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import structlog
 
 from fleet_kit import tasks
+from fleet_kit.collection import keep_collecting
 from fleet_kit.db import keeps_session
 from fleet_kit.object_owner import keep_owning
-from fleet_kit.object_sweep import SweepRefused
 from services.trainer.datasets.answers.expiry import expire_answers
 from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
@@ -24,7 +24,14 @@ log = structlog.get_logger()
 async def housekeeping(service: RunContext) -> AsyncIterator[None]:
     """Sweep every `sweep_seconds` as long as this is open."""
     owning = keep_owning(service.db, service.blobs, garbage.KINDS)
-    running = [asyncio.create_task(work) for work in (_keep_sweeping(service), _keep_collecting(service), owning)]
+    running = [
+        asyncio.create_task(work)
+        for work in (
+            _keep_sweeping(service),
+            keep_collecting(service.settings.gc_every_hours, lambda: garbage.collect(service, apply=True)),
+            owning,
+        )
+    ]
     try:
         yield
     finally:
@@ -38,17 +45,6 @@ async def _keep_sweeping(service: RunContext) -> None:
         except PASSING as error:
             log.warning("sweep_not_completed", reason=repr(error))
         await asyncio.sleep(service.settings.sweep_seconds)
-
-
-async def _keep_collecting(service: RunContext) -> None:
-    while service.settings.gc_every_hours:
-        await asyncio.sleep(service.settings.gc_every_hours * 3600)
-        try:
-            await garbage.collect(service, apply=True)
-        except SweepRefused as error:
-            log.warning("garbage_not_collected", reason=str(error))
-        except PASSING as error:
-            log.warning("garbage_not_collected", reason=repr(error))
 
 
 async def sweep(service: RunContext) -> None:

@@ -37,7 +37,7 @@ router = APIRouter()
     responses=answers_with("application/json", "text/event-stream"),
 )
 async def respond(body: ResponseRequest, request: Request, caller: LimitedCaller, parts: Parts) -> Response:
-    """Answer a conversation, whole or as server-sent events; with `previous_response_id` one that goes on."""
+    """Answer a conversation, whole or as server-sent events; `previous_response_id` continues an earlier one."""
     earlier = await _earlier(body, caller, parts)
     with _errors_as_here():
         given = body.input if isinstance(body.input, str) else await resolved(body.input, caller, parts.responses)

@@ -2,13 +2,12 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from fleet_kit.text_fingerprints import exact_form
 from services.trainer.datasets.generators.endpoint import Answer, ChatClient, Question
 from services.trainer.datasets.generators.recipe import BackGeneration
 from services.trainer.datasets.generators.report import GeneratorCount
-from services.trainer.datasets.generators.templates import reasked
+from services.trainer.datasets.generators.templates import reanswered, reasked
 from services.trainer.datasets.records import Record
 
 _QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "`": "`"}
@@ -45,16 +44,7 @@ def _made(record: Record, text: str, recipe: BackGeneration, origin: str) -> Ite
     if recipe.makes == "prompt":
         yield from reasked(record, text, origin)
     else:
-        # How people rated the former answer does not apply to the new one.
-        yield replace(
-            record,
-            completions=(text,),
-            rating=None,
-            origin=origin,
-            source_id=record.record_id,
-            synthetic=True,
-            split="train",
-        )
+        yield reanswered(record, text, origin)
 
 
 def _usable(text: str, record: Record, recipe: BackGeneration, answer: Answer, count: GeneratorCount) -> bool:

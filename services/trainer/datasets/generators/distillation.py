@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from services.trainer.datasets.generators.endpoint import ChatClient, Question
 from services.trainer.datasets.generators.recipe import Distillation
 from services.trainer.datasets.generators.report import GeneratorCount
+from services.trainer.datasets.generators.templates import reanswered
 from services.trainer.datasets.records import Record
 
 
@@ -28,16 +28,7 @@ def distil(
             count.blank += not answer.cut
             continue
         count.made += 1
-        # How people rated the former answer does not apply to the new one.
-        yield replace(
-            record,
-            completions=(answer.text,),
-            rating=None,
-            origin=f"distilled from {client.model}",
-            source_id=record.record_id,
-            synthetic=True,
-            split="train",
-        )
+        yield reanswered(record, answer.text, f"distilled from {client.model}")
 
 
 def _question(record: Record, recipe: Distillation) -> Question:

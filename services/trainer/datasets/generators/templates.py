@@ -47,6 +47,19 @@ def reasked(record: Record, text: str, origin: str) -> Iterator[Record]:
     )
 
 
+def reanswered(record: Record, text: str, origin: str) -> Record:
+    """The record with a model's answer. How people rated the former one does not apply to it."""
+    return replace(
+        record,
+        completions=(text,),
+        rating=None,
+        origin=origin,
+        source_id=record.record_id,
+        synthetic=True,
+        split="train",
+    )
+
+
 def _combinations(values: list[tuple[str, ...]], template: Template) -> Iterator[tuple[str, ...]]:
     total = math.prod(map(len, values))
     if total <= template.at_most:

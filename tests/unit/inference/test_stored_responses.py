@@ -1,0 +1,111 @@
+"""Stored responses: read, continued and deleted by their caller alone, and within bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+from fleet_kit.auth import Caller
+from services.inference.http import api
+from services.inference.http.messages import ChatMessage
+from services.inference.http.responses.store import MOST_BYTES, KeptResponse, ResponseStore
+from tests.unit.inference.surface import MODEL, Bucket, application, official, surface, text_of
+from tests.unit.inference.test_responses import FUNCTION, calling, events_of
+from tests.unit.inference.test_tools import CALL
+
+pytestmark = pytest.mark.unit
+
+
+async def test_a_stored_response_is_read_continued_and_deleted_by_its_caller() -> None:
+    http, backend = surface("Noon.")
+    client = official(http)
+    first = await client.responses.create(model=MODEL, input="When is high tide?", instructions="Be brief.")
+    assert (await client.responses.retrieve(first.id)).output_text == "Noon."
+    events = await events_of(client, input="And low tide?", previous_response_id=first.id)
+    prompt = text_of(backend.requests[-1])
+    assert prompt.startswith(
+        "<|im_start|>user\nWhen is high tide?<|im_end|>\n<|im_start|>assistant\nNoon.<|im_end|>\n"
+        "<|im_start|>user\nAnd low tide?<|im_end|>\n"
+    )
+    second = events[-1].response
+    third = await client.responses.create(model=MODEL, input="Why?", previous_response_id=second.id)
+    assert text_of(backend.requests[-1]).count("<|im_start|>assistant\nNoon.") == 2
+    await client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError) as gone:
+        await client.responses.retrieve(first.id)
+    assert gone.value.code == "response_not_found"
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.responses.create(model=MODEL, input="Why?", previous_response_id=first.id)
+    assert (refused.value.code, refused.value.param) == ("previous_response_not_found", "previous_response_id")
+    assert (await client.responses.retrieve(third.id)).id == third.id
+
+
+async def test_an_item_of_a_stored_response_may_be_referred_to() -> None:
+    http, backend = calling("Let me see.\n" + CALL)
+    client = official(http)
+    turns: list[Any] = [{"role": "user", "content": "Rain?"}]
+    first = await client.responses.create(model=MODEL, input=turns, tools=[FUNCTION], max_output_tokens=200)
+    result = {"type": "function_call_output", "call_id": first.output[1].call_id, "output": "dry"}  # type: ignore[union-attr]
+    references: list[Any] = [{"type": "item_reference", "id": item.id} for item in first.output]
+    for items in ([*first.output, result], [*references, result], [{"id": references[0]["id"]}, references[1], result]):
+        await client.responses.create(model=MODEL, input=[*turns, *items], tools=[FUNCTION])
+    assert len({tuple(request.prompt_ids) for request in backend.requests[1:]}) == 1
+    for missing in ("msg_7_" + first.id, "msg", "msg_0_gen-unknown"):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.responses.create(model=MODEL, input=[*turns, {"type": "item_reference", "id": missing}])
+        assert (refused.value.code, refused.value.param) == ("item_not_found", "input")
+
+
+async def test_a_response_that_is_not_to_be_stored_or_cannot_be_tells_so_and_is_not_found() -> None:
+    app, _ = application("Noon.")
+    bucket = Bucket()
+    parts = app.dependency_overrides[api._parts]()
+    parts.responses = ResponseStore(bucket, b"secret")  # type: ignore[arg-type]
+    import httpx
+
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference")
+    client = official(http)
+    assert (await client.responses.create(model=MODEL, input="When?", store=False)).model_extra is not None
+    assert bucket.values == {}
+    bucket.away = True
+    answer = await http.post("/v1/responses", json={"model": MODEL, "input": "When?"})
+    assert answer.json()["store"] is False
+    unreachable = await http.get(f"/v1/responses/{answer.json()['id']}")
+    assert (unreachable.status_code, unreachable.json()["error"]["code"]) == (503, "store_unavailable")
+
+
+async def test_the_bus_sees_no_text_and_no_other_subject_or_domain_opens_a_response() -> None:
+    bucket = Bucket()
+    store = ResponseStore(bucket, b"secret")  # type: ignore[arg-type]
+    anna = Caller("anna", frozenset(), frozenset({"shop"}))
+    turns = [ChatMessage(role="user", content="My number is 0171 5550123.")]
+    assert await store.keep("gen-1", anna, KeptResponse(response={"id": "gen-1"}, turns=turns, domains=["shop"]))
+    assert b"0171" not in bucket.values["gen-1"]
+    assert (await store.find("gen-1", anna)).turns == turns
+    bucket.values["gen-2"] = bucket.values["gen-1"]
+    for caller, response_id in (
+        (Caller("bert", frozenset(), frozenset({"*"})), "gen-1"),
+        (Caller("anna", frozenset(), frozenset({"bank"})), "gen-1"),
+        (anna, "gen-2"),
+        (anna, "gen-3"),
+        (anna, "a.b.>"),
+    ):
+        with pytest.raises(Exception, match="does not exist"):
+            await store.find(response_id, caller)
+        with pytest.raises(Exception, match="does not exist"):
+            await store.forget(response_id, caller)
+    with pytest.raises(Exception, match="does not exist"):
+        await ResponseStore(bucket, b"another").find("gen-1", anna)  # type: ignore[arg-type]
+
+
+async def test_a_conversation_beyond_the_room_of_a_message_is_not_kept() -> None:
+    import random
+
+    bucket = Bucket()
+    store = ResponseStore(bucket, b"secret")  # type: ignore[arg-type]
+    noise = random.Random(1).randbytes(MOST_BYTES).hex()
+    kept = KeptResponse(response={}, turns=[ChatMessage(role="user", content=noise)])
+    assert not await store.keep("gen-1", Caller("anna", frozenset(), frozenset()), kept)
+    assert bucket.values == {}
