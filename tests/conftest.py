@@ -209,7 +209,8 @@ def run_service(servers: Fleet, service_env: ServiceEnv, mint: Mint) -> RunServi
     @asynccontextmanager
     async def run(name: str, *, ready: bool = True, **changes: str) -> AsyncIterator[RunningService]:
         env = service_env(name, **changes)
-        single = SingleService(name, env, logs=servers.home.logs, run=servers.home.run)
+        forks = servers.forks.of(name)
+        single = SingleService(name, env, logs=servers.home.logs, run=servers.home.run, fork_server=forks)
         headers = {"Authorization": f"Bearer {servers.info.token('admin')}"}
         try:
             if ready:

@@ -18,6 +18,17 @@ from fleet_cli.stack.postgres import DATABASE, postgres_url
 from fleet_cli.stack.schemas import STORING
 from fleet_events.topology import SERVICES
 
+LIBRARIES = {
+    # Nothing may be fetched from a model hub at run time.
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Several processes compute on one machine: a thread that waits may spin a little, not take the others' cores.
+    "GOMP_SPINCOUNT": "30000",
+    # A log that is written late is of no use after a crash.
+    "PYTHONUNBUFFERED": "1",
+}
+"""Variables that libraries read when they are imported: the same for every service."""
+
 
 @dataclass(frozen=True)
 class ServiceInfo:
@@ -87,15 +98,7 @@ def service_environment(
             "token_file": str(credentials.tokens[name]),
         }
         env["GENERATION_ENDPOINTS"] = json.dumps({"inference": served})
-    return {f"LORAFLEET_{key}": value for key, value in env.items()} | {
-        # Nothing may be fetched from a model hub at run time.
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        # Several processes compute on one machine: a thread that waits may spin a little, not take the others' cores.
-        "GOMP_SPINCOUNT": "30000",
-        # A log that is written late is of no use after a crash.
-        "PYTHONUNBUFFERED": "1",
-    }
+    return {f"LORAFLEET_{key}": value for key, value in env.items()} | LIBRARIES
 
 
 def describe(

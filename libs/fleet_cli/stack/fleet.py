@@ -33,15 +33,12 @@ from fleet_cli.stack.postgres import postgres_command
 from fleet_cli.stack.process import Command, Supervised, end_left_over, together
 from fleet_cli.stack.readiness import readiness
 from fleet_cli.stack.schemas import STORING, migrate_service, provision_database
+from fleet_cli.stack.service_forks import WITH_TORCH, ServiceForks
 from fleet_events.topology import SERVICES
 from fleet_kit.drift import Drift
 
 SERVERS = ("nats", "postgres", "s3")
 NEEDS_BASE_MODEL = frozenset({"registry", "trainer", "inference"})
-_IMPORT_FIRST = ("inference", "trainer", "evaluator", "router", "registry")
-"""Slowest import first: the services start one after another."""
-_IMPORT_EARLY = {"inference": ("sentence_transformers",), "router": ("sentence_transformers",)}
-"""What a service imports lazily, but at every start: seconds that are better spent while the servers start."""
 
 
 class Fleet:
@@ -60,6 +57,7 @@ class Fleet:
         self._credentials: Credentials | None = None
         self._info: FleetInfo | None = None
         self._giving_up = threading.Event()
+        self._forks: ServiceForks | None = None
         self.bus_watch: BusWatch | None = None
         """Restarts a bus that stores nothing; None while the fleet is not started."""
         self.drift: list[Drift] = []
@@ -99,6 +97,9 @@ class Fleet:
             self.bus_watch = None
         together([self._parts[name].stop for name in SERVICES if name in self._parts])
         together([self._parts[name].stop for name in SERVERS if name in self._parts])
+        if self._forks is not None:
+            self._forks.close()
+            self._forks = None
         if self._ports:
             remove_sockets(self._ports)
         self._parts.clear()
@@ -156,6 +157,13 @@ class Fleet:
         if self._credentials is None:
             raise StackError("the fleet is not started")
         return self._credentials
+
+    @property
+    def forks(self) -> ServiceForks:
+        """What its services start from."""
+        if self._forks is None:
+            self._forks = ServiceForks(self.home.logs)
+        return self._forks
 
     @property
     def ports(self) -> dict[str, int]:
@@ -239,30 +247,25 @@ class Fleet:
             done("base_model")
             return found
 
+        # Most of a service's start is imports: they go on while the servers start.
+        self.forks.prepare(*services[:1])
         self._add("s3", objects_command(home, ports, credentials.s3, credentials.s3_internal)).start()
         self._add("nats", bus_command(home, ports["nats"], ports["nats_monitor"], credentials.nats_public)).start()
-        with ThreadPoolExecutor(4, thread_name_prefix="stack-start") as pool, self._interruptible():
+        with ThreadPoolExecutor(5, thread_name_prefix="stack-start") as pool, self._interruptible():
             servers: list[Future[None]] = [pool.submit(step) for step in (postgres, s3, bus)]
             needs_model = any(name in NEEDS_BASE_MODEL for name in services)
             model = pool.submit(base_model) if needs_model else None
-            for name in sorted(services, key=_IMPORT_FIRST.index):
-                env = service_environment(name, home, ports, credentials, embedding_model)
-                command = (
-                    sys.executable,
-                    "-m",
-                    "fleet_cli.gate",
-                    f"services.{name}.app",
-                    *_IMPORT_EARLY.get(name, ()),
-                )
-                self._add(name, Command(command, environment=env)).start(gated=True)
-            pending: list[Future[Any]] = [*servers, *([model] if model else [])]
+            imports = pool.submit(self.forks.prepare, *services)
+            pending: list[Future[Any]] = [*servers, imports, *([model] if model else [])]
             for future in as_completed(pending):
                 future.result()  # the first failure ends the start
             found = model.result() if model is not None else None
         self._info = describe(home, ports, credentials, services, base_model=found, embedding_model=embedding_model)
         write_fleet_file(home, self._info, ports)
-        for name in services:
-            self._parts[name].open_gate()
+        for name in sorted(services, key=WITH_TORCH.__contains__):  # those whose imports take longer start last
+            env = service_environment(name, home, ports, credentials, embedding_model)
+            arguments = (sys.executable, "-m", f"services.{name}.app")
+            self._add(name, Command(arguments, environment=env, fork_server=self.forks.of(name))).start()
         for name in services:
             self._wait(name, deadline)
             done(name)

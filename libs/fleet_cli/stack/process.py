@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 from fleet_cli.stack.errors import PartFailed
+from fleet_cli.stack.forking import Forked, ForkServer, NoForkServer
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 _FIRST_PAUSE, _LONGEST_PAUSE, _STABLE_AFTER = 0.25, 10.0, 30.0
@@ -23,7 +25,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _STABLE_AFTER = 0.25, 10.0, 30.0
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. `owner` is (uid, gid) to run as, None for our own user."""
+    """What to run. `owner` is (uid, gid) to run as, None for our own user.
+
+    With `fork_server`, `arguments` are `python -m MODULE ...`, and it runs the module as long as it is there.
+    """
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +37,7 @@ class Command:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace: float = 10.0
     """Seconds between `stop_signal` and SIGKILL."""
+    fork_server: ForkServer | None = None
 
 
 class Supervised:
@@ -46,13 +52,12 @@ class Supervised:
         self.command = command
         self.log = logs / f"{name}.log"
         self._pid_file = run / f"{name}.json"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._thread: threading.Thread | None = None
         self._wanted = threading.Event()
         self._wake = threading.Event()
         self._spawned = threading.Event()
         self._lock = threading.Lock()
-        self._gate: int | None = None
         self.exits: list[int] = []
         """Exit codes of crashes since `start`; negative is a signal."""
 
@@ -62,24 +67,17 @@ class Supervised:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
-    def start(self, *, gated: bool = False) -> None:
-        """Start it, unless it runs. With `gated` its standard input stays open until `open_gate`."""
+    def start(self) -> None:
+        """Start it, unless it runs."""
         if self._wanted.is_set():
             return
         self.exits.clear()
         self._wake.clear()
         self._spawned.clear()
         self._wanted.set()
-        self._thread = threading.Thread(target=self._keep_running, args=(gated,), daemon=True)
+        self._thread = threading.Thread(target=self._keep_running, daemon=True)
         self._thread.start()
         self._spawned.wait()
-
-    def open_gate(self) -> None:
-        """Release a gated process."""
-        with self._lock:
-            if self._gate is not None:
-                os.close(self._gate)
-                self._gate = None
 
     def stop(self) -> None:
         """Ask it to stop, kill it when it does not, and wait until it and all it started are gone."""
@@ -93,7 +91,6 @@ class Supervised:
                 process.wait(self.command.stop_grace)
             except subprocess.TimeoutExpired:
                 self._send(process.pid, signal.SIGKILL)
-        self.open_gate()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -126,7 +123,7 @@ class Supervised:
             return ""
         return "\n".join(content.decode(errors="replace").splitlines()[-lines:])
 
-    def _keep_running(self, gated: bool) -> None:
+    def _keep_running(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             began = time.monotonic()
@@ -134,10 +131,9 @@ class Supervised:
                 if not self._wanted.is_set():
                     break
                 try:
-                    process = self._spawn(gated)
+                    process = self._spawn()
                 finally:
                     self._spawned.set()
-            gated = False  # what a restart needs is there already
             code = process.wait()
             self._end_group(process.pid)
             if not self._wanted.is_set():
@@ -148,7 +144,27 @@ class Supervised:
             self._wake.wait(pause)
         self._pid_file.unlink(missing_ok=True)
 
-    def _spawn(self, gated: bool) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> subprocess.Popen[bytes] | Forked:
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            process = self._forked(descriptor) or self._executed(descriptor)
+        finally:
+            os.close(descriptor)
+        self._process = process
+        self._pid_file.write_text(json.dumps({"pid": process.pid, "started": started_at(process.pid)}))
+        return process
+
+    def _forked(self, output: int) -> Forked | None:
+        server, command = self.command.fork_server, self.command
+        if server is None:
+            return None
+        module = command.arguments[command.arguments.index("-m") + 1 :]
+        environment = {**os.environ, **command.environment}
+        with suppress(NoForkServer):  # it imports for itself then
+            return server.fork(module, environment, output=output, folder=command.folder)
+        return None
+
+    def _executed(self, output: int) -> subprocess.Popen[bytes]:
         owner = self.command.owner
         plan = json.dumps(
             {
@@ -158,26 +174,15 @@ class Supervised:
                 "gid": owner[1] if owner else None,
             }
         )
-        read_end, write_end = os.pipe() if gated else (subprocess.DEVNULL, None)
-        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", _LAUNCHER, plan, *self.command.arguments],
-                env={**os.environ, **self.command.environment},
-                cwd=self.command.folder,
-                stdin=read_end,
-                stdout=descriptor,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the stack alone, which then stops the parts in order
-            )
-        finally:
-            os.close(descriptor)
-            if gated:
-                os.close(read_end)
-        self._gate = write_end
-        self._process = process
-        self._pid_file.write_text(json.dumps({"pid": process.pid, "started": started_at(process.pid)}))
-        return process
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", _LAUNCHER, plan, *self.command.arguments],
+            env={**os.environ, **self.command.environment},
+            cwd=self.command.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the stack alone, which then stops the parts in order
+        )
 
     def _note(self, text: str) -> None:
         with self.log.open("a") as handle:

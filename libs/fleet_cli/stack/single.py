@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet_cli.stack.errors import PartFailed
+from fleet_cli.stack.forking import ForkServer
 from fleet_cli.stack.process import Command, Supervised
 from fleet_cli.stack.readiness import service_missing
 
@@ -15,12 +16,15 @@ from fleet_cli.stack.readiness import service_missing
 class SingleService:
     """A service process with its own address and environment; starts again by itself when it crashes."""
 
-    def __init__(self, name: str, env: Mapping[str, str], *, logs: Path, run: Path) -> None:
+    def __init__(
+        self, name: str, env: Mapping[str, str], *, logs: Path, run: Path, fork_server: ForkServer | None = None
+    ) -> None:
         self.name = name
         self.env = dict(env)
         self.url = f"http://{env['LORAFLEET_HOST']}:{env['LORAFLEET_PORT']}"
         label = f"{name}-{env['LORAFLEET_PORT']}"
-        command = Command((sys.executable, "-m", f"services.{name}.app"), environment=self.env)
+        arguments = (sys.executable, "-m", f"services.{name}.app")
+        command = Command(arguments, environment=self.env, fork_server=fork_server)
         self.process = Supervised(label, command, logs=logs, run=run)
 
     def start(self, timeout: float = 90.0) -> None:

@@ -6,6 +6,7 @@ the object store: the service moves things in and out.
 """
 
 import argparse
+import gc
 import os
 import sys
 import traceback
@@ -61,8 +62,13 @@ def main(spec_file: str, progress: Path | None = None) -> int:
     if "RANK" not in os.environ:
         # transformers would spread one process over all GPUs that it sees; a packed batch is on one.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    # Imported here: it takes seconds, and the guards above must stand before.
+    # Imported here: it takes seconds, and the guards above must stand before. A million objects are made that all stay:
+    # collecting meanwhile would take every sixth of those seconds.
+    gc.disable()
     from services.trainer.training.train import CannotTrain, run
+
+    gc.freeze()
+    gc.enable()
 
     try:
         with nullcontext() if rank else child_span("trainer", f"train {spec.configuration.method}"):

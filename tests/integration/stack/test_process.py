@@ -107,16 +107,6 @@ def test_a_crashed_part_stays_down_until_it_is_started(make: Callable[..., Super
     assert part.pid is not None
 
 
-def test_a_gated_process_waits_for_the_gate(make: Callable[..., Supervised], tmp_path: Path) -> None:
-    passed = tmp_path / "passed"
-    part = make("sh", "-c", f"cat; touch {passed}; sleep 600")
-    part.start(gated=True)
-    time.sleep(0.5)
-    assert not passed.exists()
-    part.open_gate()
-    assert eventually(passed.exists)
-
-
 def test_processes_die_with_the_parent_however_it_dies(tmp_path: Path) -> None:
     program = f"""
 import sys, time
