@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-__all__ = ["BUCKETS", "POSITIONS", "REPLICAS", "RESPONSES", "Bucket"]
+__all__ = ["BATCHES", "BUCKETS", "POSITIONS", "REPLICAS", "RESPONSES", "Bucket"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Bucket:
     kept: bool = False
     """Values are on disk and read by their keys, and the oldest leave a full bucket. Else they are announcements: in
     memory, watched, and a full bucket takes no more."""
+    listed: bool = False
+    """Of what is kept: its keys can be listed, and a full bucket takes no further ones; what it holds stays."""
     max_bytes: int = 16 * 1024**2
 
     @property
@@ -57,4 +59,13 @@ RESPONSES = Bucket(
     kept=True,
     max_bytes=128 * 1024**2,
 )
-BUCKETS = (REPLICAS, POSITIONS, RESPONSES)
+BATCHES = Bucket(
+    "LORAFLEET_BATCHES",
+    "inference",
+    ttl=timedelta(days=30),
+    what="files and batches of `/v1/files` and `/v1/batches`: states, owners, which replica runs a batch; no lines",
+    kept=True,
+    listed=True,
+    max_bytes=32 * 1024**2,
+)
+BUCKETS = (REPLICAS, POSITIONS, RESPONSES, BATCHES)

@@ -127,7 +127,7 @@ def page() -> str:
             ),
             "",
             "Key-value buckets hold state beside the events: replicas of one service share theirs there. A full",
-            "one on disk drops its oldest values.",
+            "one on disk drops its oldest values, but for that of batches, which takes no further ones.",
             "",
             "| bucket | of | what | room | forgotten after |",
             "|---|---|---|---|---|",

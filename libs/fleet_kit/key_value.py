@@ -1,24 +1,40 @@
 """A key-value bucket of the topology: write one's own keys, watch everybody's or read one."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 import nats.errors
 import structlog
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from fleet_events.buckets import Bucket
 from fleet_kit.cloudevents import event_id
 from fleet_kit.faults import describe
 
-__all__ = ["KeyValue"]
+__all__ = ["Entry", "KeyValue", "WrittenMeanwhile"]
 
 log = structlog.get_logger()
 
 OPERATION = "KV-Operation"
 TIMEOUT = 2.0
 """Seconds for one write: a late announcement is worth nothing."""
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_WRONG_SEQUENCE = (10071, 10164)
+"""Error codes of the server for a write that expected another revision."""
+
+
+class WrittenMeanwhile(Exception):
+    """The key has another revision than the write expected."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key's newest value. revision: its sequence in the stream, which grows with every write."""
+
+    value: bytes
+    revision: int
 
 
 class KeyValue:
@@ -37,16 +53,44 @@ class KeyValue:
         """Write a key; raises what a JetStream publish raises."""
         await self._jetstream.publish(f"{self._prefix}{key}", value, timeout=TIMEOUT)
 
+    async def replace(self, key: str, value: bytes, revision: int) -> int:
+        """Write a key whose newest revision is this one, 0 for a key that is not there; returns the new revision.
+
+        Raises:
+            WrittenMeanwhile: the key has another revision; and what a JetStream publish raises.
+        """
+        try:
+            ack = await self._jetstream.publish(
+                f"{self._prefix}{key}", value, timeout=TIMEOUT, headers={_EXPECTED: str(revision)}
+            )
+        except APIError as error:
+            if error.err_code in _WRONG_SEQUENCE:
+                raise WrittenMeanwhile(key) from error
+            raise
+        return ack.seq
+
+    async def find(self, key: str) -> Entry | None:
+        """As `get`, with the revision."""
+        try:
+            found = await self._jetstream.get_last_msg(self.bucket.stream, f"{self._prefix}{key}")
+        except NotFoundError:
+            return None
+        if OPERATION in (found.headers or {}):
+            return None
+        return Entry(found.data or b"", found.seq or 0)
+
+    async def keys(self, pattern: str) -> list[str]:
+        """Keys of a `listed` bucket that a NATS subject pattern matches, sorted; some may have been removed."""
+        info = await self._jetstream.stream_info(self.bucket.stream, subjects_filter=f"{self._prefix}{pattern}")
+        return sorted(subject.removeprefix(self._prefix) for subject in info.state.subjects or {})
+
     async def get(self, key: str) -> bytes | None:
         """The newest value of a key, None where it has none; raises what a request to JetStream raises.
 
         Of a bucket whose values are kept: those of announcements are watched.
         """
-        try:
-            found = await self._jetstream.get_last_msg(self.bucket.stream, f"{self._prefix}{key}")
-        except NotFoundError:
-            return None
-        return None if OPERATION in (found.headers or {}) else found.data
+        found = await self.find(key)
+        return found.value if found else None
 
     async def delete(self, key: str) -> None:
         """Remove a key and its value; watchers receive that."""

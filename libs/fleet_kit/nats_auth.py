@@ -76,6 +76,8 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
         if bucket.kept and bucket.service == user:
             # From the leader: what a replica has just written, another one reads.
             publish.append(f"$JS.API.STREAM.MSG.GET.{bucket.stream}")
+            if bucket.listed:
+                publish.append(f"$JS.API.STREAM.INFO.{bucket.stream}")
         elif user in (bucket.service, *bucket.readers):
             publish += [
                 f"$JS.API.STREAM.INFO.{bucket.stream}",

@@ -13,12 +13,15 @@ from functools import partial
 import httpx
 import structlog
 
-from fleet_events.buckets import RESPONSES
+from fleet_events.buckets import BATCHES, RESPONSES
 from fleet_kit import memory, tasks
 from fleet_kit.key_value import KeyValue
 from fleet_kit.positions import announce_position
 from lora_core.embedding_thread import EmbeddingThread
 from services.inference.base_models import BaseModels
+from services.inference.batches.runner import BatchRunner
+from services.inference.batches.store import KIND as BATCH_FILES
+from services.inference.batches.store import BatchStore
 from services.inference.generation import Generator
 from services.inference.generation_ids import GenerationIds
 from services.inference.http.drain import Gate
@@ -33,10 +36,12 @@ from services.inference.policies.watch import PressureWatch
 from services.inference.projection import Projection
 from services.inference.publisher import Publisher
 from services.inference.recording.rated import HeldForFeedback
+from services.inference.recording.recorder import KIND as ANSWER_TEXTS
 from services.inference.recording.recorder import Recorder
 from services.inference.recording.texts import keep_sweeping
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.forwarding import LIMITS, TIMEOUT, Forwarding
+from services.inference.settings import InferenceSettings
 from services.inference.shadows import Shadows
 
 log = structlog.get_logger()
@@ -116,9 +121,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
         asyncio.create_task(_forever("publisher", publisher.run())),
         asyncio.create_task(_forever("recorder", recorder.run())),
-        asyncio.create_task(
-            _forever("answer texts", keep_sweeping(service.blobs, timedelta(days=settings.answer_texts_days)))
-        ),
+        asyncio.create_task(_forever("old objects", keep_sweeping(service.blobs, _kept(settings)))),
         asyncio.create_task(_forever("projection", projection.run(service.jetstream))),
         asyncio.create_task(
             _forever("position", announce_position(service.jetstream, settings.replica, lambda: projection.position))
@@ -130,24 +133,29 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
     if announcements is not None:
         running.append(asyncio.create_task(_forever("announcements", announcements.announce(projection.caught_up))))
         running.append(asyncio.create_task(_forever("replicas", announcements.watch())))
+    parts = InferenceParts(
+        hosting=hosting,
+        projection=projection,
+        preloading=preloading,
+        cache=cache,
+        watch=watch,
+        gate=gate,
+        generator=generator,
+        recorder=recorder,
+        forwarding=forwarding,
+        embedder=embedder,
+        rates=RateLimit(settings.requests_per_minute),
+        responses=ResponseStore(KeyValue(service.jetstream, RESPONSES), secret),
+        batches=BatchStore(KeyValue(service.jetstream, BATCHES), service.blobs),
+        started=int(time.time()),
+    )
+    batches = asyncio.create_task(_forever("batches", BatchRunner(parts, settings).run()))
     try:
-        yield InferenceParts(
-            hosting=hosting,
-            projection=projection,
-            preloading=preloading,
-            cache=cache,
-            watch=watch,
-            gate=gate,
-            generator=generator,
-            recorder=recorder,
-            forwarding=forwarding,
-            embedder=embedder,
-            rates=RateLimit(settings.requests_per_minute),
-            responses=ResponseStore(KeyValue(service.jetstream, RESPONSES), secret),
-            started=int(time.time()),
-        )
+        yield parts
     finally:
         ready.clear()
+        # Before the engine: another replica continues them, and no line ends with an error of this one's end.
+        await tasks.end(batches)
         for one in hosting.all:
             await one.backend.close()
             one.vocabulary.close()
@@ -158,6 +166,14 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         with contextlib.suppress(ConnectionError):
             await publisher.drain(2.0)
             await recorder.drain(2.0)
+
+
+def _kept(settings: InferenceSettings) -> dict[str, timedelta]:
+    """How long objects of each kind stay. A batch may read its file for a day after that was last shown."""
+    return {
+        ANSWER_TEXTS: timedelta(days=settings.answer_texts_days),
+        BATCH_FILES: timedelta(days=settings.batch_files_days + 2),
+    }
 
 
 async def _forever(name: str, work: Coroutine[None, None, None]) -> None:

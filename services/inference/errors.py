@@ -103,6 +103,18 @@ class NotFound(ApiError):
     status = 404
 
 
+class Conflict(ApiError):
+    """What the request wants does not go with what is there (409)."""
+
+    status = 409
+
+
+class TooLarge(ApiError):
+    """More bytes than are taken (413)."""
+
+    status = 413
+
+
 class Busy(ApiError):
     """Try again later (503 with Retry-After)."""
 

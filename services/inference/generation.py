@@ -27,6 +27,7 @@ from services.inference.http.provenance import Fallback
 from services.inference.metrics import TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
+from services.inference.precedence import Precedence
 from services.inference.publisher import Publisher
 from services.inference.reading_once import lease_of, stream_of
 from services.inference.recording.consent import Consents
@@ -73,6 +74,8 @@ class Generator:
     """Takes the answers that may become data."""
     shadows: Shadows | None = None
     """Takes served answers that a rollout's candidate is to answer too."""
+    precedence: Precedence = field(default_factory=Precedence)
+    """Lets online answers go before those of batches."""
     tokens: TokenCounts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +118,8 @@ class Generator:
         if chosen.fallback_model is None:
             return chosen
         try:
-            await held.enter_async_context(chosen.hosted.adapters.lease_all(chosen.adapters, wait_credit))
+            with self.precedence.waits():
+                await held.enter_async_context(chosen.hosted.adapters.lease_all(chosen.adapters, wait_credit))
         except (CannotServe, Busy) as error:
             self._failed(chosen, error, caller, self.ids.new(chosen.adapter_id))
             return await self._instead(chosen.requested, chosen.fallback_model, error, query, caller)
@@ -203,7 +207,11 @@ class Generator:
     async def _answer(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         chosen = task.chosen
         lease = task.siblings.held() if task.siblings else lease_of(task)
-        async with lease, aclosing(self._run(task)) as pieces:
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self.precedence.row(chosen.base.name, chosen.hosted.backend.rows))
+            with self.precedence.waits():
+                await held.enter_async_context(lease)
+            pieces = await held.enter_async_context(aclosing(self._run(task)))
             # Not before its own adapters are held: what is brought in for later must not take their slots.
             if task.first:
                 self.preloading.asked(task.caller, task.workflow, chosen.adapters, self.projection.catalogue)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fleet_kit.service import Service
 from lora_core.embedding_thread import EmbeddingThread
 from services.inference.base_models import BaseModels
+from services.inference.batches.store import BatchStore
 from services.inference.generation import Generator
 from services.inference.http.drain import Gate
 from services.inference.http.rate_limit import RateLimit
@@ -34,6 +35,7 @@ class InferenceParts:
     embedder: EmbeddingThread | None
     rates: RateLimit
     responses: ResponseStore
+    batches: BatchStore
     started: int
 
 

@@ -104,6 +104,25 @@ class InferenceSettings(AdapterSettings):
     answer_texts_days: float = Field(default=7.0, ge=2)
     """How long texts of recorded answers over 256 KiB stay in the object store; their messages are kept for 2 days."""
 
+    batch_file_bytes: int = Field(default=64 * 1024**2, ge=1024)
+    """Of a file of /v1/files."""
+    batch_lines: int = Field(default=10_000, ge=1)
+    """Requests of one batch."""
+    batch_line_bytes: int = Field(default=4 * 1024**2, ge=1024)
+    """Of one of them."""
+    batch_files: int = Field(default=200, ge=1)
+    """Files that one caller (its token's subject) may have."""
+    batch_stored_bytes: int = Field(default=1024**3, ge=1024)
+    """Of all of them."""
+    batches_per_domain: int = Field(default=16, ge=1)
+    """Batches that have not ended, of the callers that reach a domain."""
+    batch_concurrency: int = Field(default=4, ge=0)
+    """Lines of batches that this process computes at once, while online requests leave rows free; 0 computes none."""
+    batch_lease_seconds: float = Field(default=10.0, ge=1)
+    """Seconds after which another replica takes up the batch of one that died."""
+    batch_files_days: float = Field(default=30.0, gt=0, le=30)
+    """How long files of batches are kept, unless their caller deletes them."""
+
     @field_validator("further_base_models")
     @classmethod
     def _named(cls, folders: dict[str, Path]) -> dict[str, Path]:
@@ -116,6 +135,11 @@ class InferenceSettings(AdapterSettings):
     def base_folders(self) -> dict[str, Path]:
         """Name → folder of every base model, the default one first."""
         return {self.base_model_name or self.base_model.name: self.base_model} | self.further_base_models
+
+    @property
+    def batch_upload_bytes(self) -> int:
+        """Of the request that uploads a file: a form around it."""
+        return self.batch_file_bytes + 64 * 1024
 
     @property
     def vllm_slots(self) -> int:

@@ -13,6 +13,8 @@ from services.inference.errors import BadRequest, NotFound
 from services.inference.http import embeddings, feedback, listings, openai_format
 from services.inference.http.access import Generates, LimitedCaller, Parts, counted_caller, started_parts
 from services.inference.http.answering import answer
+from services.inference.http.batches import files as batch_files
+from services.inference.http.batches import routes as batches
 from services.inference.http.chat_prompt import chat_prompt
 from services.inference.http.choosing import choose
 from services.inference.http.comparing import compared
@@ -29,6 +31,8 @@ router = APIRouter()
 router.include_router(embeddings.router)
 router.include_router(feedback.router)
 router.include_router(responses.router)
+router.include_router(batch_files.router)
+router.include_router(batches.router)
 _ANSWERS = answers_with("application/json", "text/event-stream")
 _PROMPTS = body_rule(4 << 20)
 """Conversations and batches of texts of the longest contexts."""

@@ -12,15 +12,19 @@ from services.inference.errors import ApiError
 
 _OPENAI = "/v1/"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_SERVED = "there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/models and /v1/feedback."
+_SERVED = (
+    "there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/files, /v1/batches, "
+    "/v1/models and /v1/feedback."
+)
 _INSTEAD = {
     "/v1/responses": "there are POST /v1/responses, and GET and DELETE of /v1/responses/ID.",
     "/v1/conversations": "continue a response with previous_response_id of POST /v1/responses.",
     "/v1/assistants": "use /v1/chat/completions.",
     "/v1/threads": "send all turns to /v1/chat/completions in each request.",
-    "/v1/batches": "send the requests one by one: they are computed together.",
+    "/v1/batches": "there are GET and POST /v1/batches, GET /v1/batches/ID and POST /v1/batches/ID/cancel.",
     "/v1/fine_tuning": "training is the trainer's: POST /jobs there.",
-    "/v1/files": "data sets are the trainer's: POST /datasets there.",
+    "/v1/files": "there are GET and POST /v1/files, GET and DELETE /v1/files/ID and GET /v1/files/ID/content.",
+    "/v1/uploads": "files come whole: use POST /v1/files.",
 }
 CODES = {401: "invalid_api_key", 403: "insufficient_permissions"}
 
@@ -32,7 +36,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def _api_error(request: Request, error: ApiError) -> JSONResponse:
         if _is_openai(request):
-            return _response(error.status, error.body(), error.retry_after)
+            return as_openai(error)
         waits = {} if error.retry_after is None else {"retry_after": max(1, round(error.retry_after))}
         title = error.code.replace("_", " ").capitalize()
         return problem_response(Problem(error.status, title, error.message, field=error.param, **waits))
@@ -60,6 +64,13 @@ def install(app: FastAPI) -> None:
             message = f"{request.method} {request.url.path} is not served here; {_instead(request.url.path)}"
             return _response(404, ApiError(message, code="route_not_served").body(), None)
         return _of_problem(problem)
+
+
+def as_openai(error: ApiError | Problem) -> JSONResponse:
+    """The response of a route of /v1."""
+    if isinstance(error, Problem):
+        return _of_problem(error)
+    return _response(error.status, error.body(), error.retry_after)
 
 
 def _instead(path: str) -> str:

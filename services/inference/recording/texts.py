@@ -1,7 +1,7 @@
-"""Large texts of recorded answers in the object store: deleted once nobody can be waiting for them."""
+"""Objects of this service, large texts of recorded answers and files of batches: deleted once they are old."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import NoReturn
 
@@ -10,29 +10,30 @@ import structlog
 from fleet_kit.blobs import Blobs
 from fleet_kit.faults import describe
 from fleet_kit.object_sweep import sweep
-from services.inference.recording.recorder import AWAY, KIND
+from services.inference.recording.recorder import AWAY
 
 log = structlog.get_logger()
 
 EVERY_SECONDS = 6 * 3600.0
 
 
-async def keep_sweeping(blobs: Blobs, kept: timedelta) -> NoReturn:
-    """Sweep from the start on. Replicas may do so side by side."""
+async def keep_sweeping(blobs: Blobs, kept: Mapping[str, timedelta]) -> NoReturn:
+    """Sweep from the start on, each kind of object by its own time. Replicas may do so side by side."""
     while True:
-        try:
-            await sweep_texts(blobs, kept)
-        except AWAY as error:
-            log.warning("answer_texts_not_swept", reason=describe(error))
+        for kind, age in kept.items():
+            try:
+                await sweep_aged(blobs, kind, age)
+            except AWAY as error:
+                log.warning("objects_not_swept", kind=kind, reason=describe(error))
         await asyncio.sleep(EVERY_SECONDS)
 
 
-async def sweep_texts(blobs: Blobs, kept: timedelta) -> int:
-    """Delete what is older, whether it was published or its replica was killed before; returns how many objects.
+async def sweep_aged(blobs: Blobs, kind: str, kept: timedelta) -> int:
+    """Delete what is older, whether it is referred to or its replica was killed before; returns how many objects.
 
-    The trainer takes the texts from here into its own rows, and its message is gone from the stream by then.
+    The trainer takes the texts of answers from here into its own rows, and its message is gone from the stream by then.
     """
-    (swept,) = await sweep(blobs, [KIND], _nothing, grace=kept, apply=True)
+    (swept,) = await sweep(blobs, [kind], _nothing, grace=kept, apply=True)
     return swept.deleted
 
 

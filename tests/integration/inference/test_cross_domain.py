@@ -39,13 +39,22 @@ async def test_another_domains_adapter_reads_like_none_at_every_route(
     answer = await answered(inference.client, beta.adapter_id)
     asked = {"model": beta.adapter_id, "input": QUESTION, "max_output_tokens": TOKENS}
     stored = (await inference.client.post("/v1/responses", json=asked)).json()["id"]
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": asked}
+    form: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("in.jsonl", json.dumps(line))}}
+    file = (await inference.client.post("/v1/files", **form)).json()["id"]
+    request = {"input_file_id": file, "endpoint": "/v1/responses", "completion_window": "24h"}
+    batch = (await inference.client.post("/v1/batches", json=request)).json()["id"]
     async with client_of(
         inference.url, mint(["generate", "feedback", "admin", "candidates"], [f"{domain}z"])
     ) as client:
         stranger = Stranger(client)
         for name in (beta.adapter_id, beta.family):
-            await stranger.walk({"name": name}, {"response_id": stored})
-        await stranger.walk({"response_id": stored}, {"name": beta.adapter_id})
+            await stranger.walk({"name": name}, {"response_id": stored, "file_id": file, "batch_id": batch})
+        for own in ({"response_id": stored}, {"file_id": file}, {"batch_id": batch}):
+            others = {"name": beta.adapter_id, "response_id": stored, "file_id": file, "batch_id": batch}
+            await stranger.walk(own, {name: value for name, value in others.items() if name not in own})
+        named = {"input_file_id": "ID", "endpoint": "/v1/responses", "completion_window": "24h"}
+        await stranger.compare("POST", "/v1/batches", file, "file-0", status=400, json=named)
         continued = {"model": "tiny", "input": QUESTION, "previous_response_id": "ID"}
         await stranger.compare("POST", "/v1/responses", stored, stored[:-8] + "AAAAAAAA", status=400, json=continued)
         absent = f"{domain}y-lora"
@@ -69,6 +78,8 @@ async def test_another_domains_adapter_reads_like_none_at_every_route(
         rating = {"generation_id": "ID", "rating": 1}
         await stranger.compare("POST", "/v1/feedback", answer["id"], answer["id"][:-8] + "AAAAAAAA", json=rating)
         await stranger.sees_nothing_of(domain + "-", "/v1/models", "/admin/adapters")
+        await stranger.sees_nothing_of(file, "/v1/files")
+        await stranger.sees_nothing_of(batch, "/v1/batches")
         for path in ("/admin/cache", "/admin/pressure", "/admin/replicas", "/admin/info"):
             await stranger.refused("GET", path)
         for path, body in (("/admin/drain", {}), ("/admin/preload", {"workflow": "any"})):

@@ -20,7 +20,7 @@ from services.inference.recording.consent import Consents
 from services.inference.recording.exchange import PendingAnswer
 from services.inference.recording.rated import HeldForFeedback
 from services.inference.recording.recorder import Recorder
-from services.inference.recording.texts import sweep_texts
+from services.inference.recording.texts import sweep_aged
 from tests.conftest import ServiceEnv
 from tests.integration.inference.conftest import QUESTION, answered, chat, eventually, text_of
 
@@ -303,7 +303,7 @@ async def test_large_texts_go_once_they_are_old_whether_they_were_published_or_n
     settings = ServiceSettings(**{name: one for name, one in fields.items() if name in ServiceSettings.model_fields})
     blobs = Blobs("inference", settings)
     content = await blobs.put("answers", b"of a replica that was killed before it published")
-    assert await sweep_texts(blobs, timedelta(days=2)) == 0
+    assert await sweep_aged(blobs, "answers", timedelta(days=2)) == 0
     assert await blobs.get(content)
     await eventually(lambda: _swept(blobs))
     with pytest.raises(BlobMissing):
@@ -312,4 +312,4 @@ async def test_large_texts_go_once_they_are_old_whether_they_were_published_or_n
 
 async def _swept(blobs: Blobs) -> bool:
     # A store keeps whole seconds.
-    return await sweep_texts(blobs, timedelta(seconds=1)) == 1
+    return await sweep_aged(blobs, "answers", timedelta(seconds=1)) == 1

@@ -12,8 +12,8 @@ from nats.js.api import DiscardPolicy, StorageType
 from nats.js.errors import NotFoundError
 
 from fleet_cli.stack import Fleet
-from fleet_events.buckets import REPLICAS, RESPONSES
-from fleet_kit.key_value import KeyValue
+from fleet_events.buckets import BATCHES, REPLICAS, RESPONSES
+from fleet_kit.key_value import KeyValue, WrittenMeanwhile
 
 pytestmark = pytest.mark.integration
 
@@ -63,6 +63,25 @@ async def test_what_is_kept_is_on_disk_and_read_by_its_key_until_it_is_removed(
     assert await kept.get("gen-1") is None
     held = [one async for one in _values(jetstream)]
     assert b"second" not in held
+    await client.close()
+
+
+async def test_a_listed_key_is_written_over_the_revision_that_was_read_and_over_no_other(servers: Fleet) -> None:
+    client = await servers.connect_nats("inference")
+    bucket = KeyValue(client.jetstream(timeout=5), BATCHES)
+    first = await bucket.replace("kind.owner.a", b"1", 0)
+    with pytest.raises(WrittenMeanwhile):
+        await bucket.replace("kind.owner.a", b"2", 0)
+    second = await bucket.replace("kind.owner.a", b"2", first)
+    with pytest.raises(WrittenMeanwhile):
+        await bucket.replace("kind.owner.a", b"3", first)
+    found = await bucket.find("kind.owner.a")
+    assert found is not None
+    assert (found.value, found.revision) == (b"2", second)
+    await bucket.replace("kind.owner.b", b"1", 0)
+    await bucket.replace("kind.other.c", b"1", 0)
+    assert await bucket.keys("kind.owner.*") == ["kind.owner.a", "kind.owner.b"]
+    assert await bucket.keys("none.*.*") == []
     await client.close()
 
 

@@ -67,6 +67,7 @@ def test_a_service_writes_its_own_buckets_reads_what_it_keeps_and_watches_those_
         wanted = [bucket.subjects] if bucket.service == service else []
         if bucket.kept and bucket.service == service:
             wanted.append(f"$JS.API.STREAM.MSG.GET.{bucket.stream}")
+            wanted += [f"$JS.API.STREAM.INFO.{bucket.stream}"] if bucket.listed else []
         elif service in (bucket.service, *bucket.readers):
             wanted += [f"$JS.API.STREAM.INFO.{bucket.stream}", watch, f"$JS.FC.{bucket.stream}.>"]
         assert subjects == wanted

@@ -129,7 +129,7 @@ async def test_an_unknown_member_is_named_by_its_place_and_a_body_of_many_is_ans
     assert len((await http.post("/v1/chat/completions", json=chat(**many))).text) < 2000
 
 
-@pytest.mark.parametrize("path", ["/v1/batches", "/v1/assistants", "/v1/images/generations"])
+@pytest.mark.parametrize("path", ["/v1/uploads", "/v1/assistants", "/v1/images/generations"])
 async def test_a_route_that_is_not_served_says_which_one_is(path: str) -> None:
     http, _ = surface()
     refused = await http.post(path, json={"model": MODEL, "input": "hi"})
@@ -137,7 +137,7 @@ async def test_a_route_that_is_not_served_says_which_one_is(path: str) -> None:
     error = refused.json()["error"]
     assert error["code"] == "route_not_served"
     assert path in error["message"]
-    assert "/v1/chat/completions" in error["message"] or path == "/v1/batches"
+    assert "/v1/chat/completions" in error["message"] or path == "/v1/uploads"
 
 
 async def test_a_model_whose_name_has_an_owner_is_retrieved() -> None:

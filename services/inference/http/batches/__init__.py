@@ -1,0 +1,1 @@
+"""HTTP of `/v1/files` and `/v1/batches`."""
