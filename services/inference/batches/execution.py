@@ -79,6 +79,8 @@ class Execution:
 
     async def _answer_all(self, path: Path, left: list[LineAt]) -> None:
         """Answer the lines, until all are kept or the batch is stopped."""
+        if self._held.stopped.is_set():
+            return
         lines = iter(left)
 
         async def work() -> None:
@@ -124,7 +126,7 @@ class Execution:
     async def _finish(self, folder: Path, lines: list[LineAt]) -> None:
         held, batch = self._held, self._held.batch
         joined = await self._joined(folder, "all")
-        why = "cancelled" if batch.status == "cancelling" else "expired"
+        why = "cancelled" if batch.status == "cancelling" else "failed" if batch.given_up else "expired"
         left = [not_run(one.custom_id, why) for one in lines if one.custom_id not in joined.done]
         await asyncio.to_thread(joined.add, part_of(left))
         output = await self._file(joined.output, "output") if joined.completed else None

@@ -23,7 +23,8 @@ class LeaseLost(Exception):
 class HeldBatch:
     """Its record, written by this process and by those that cancel it.
 
-    stopped: set once it is to be ended though lines are left: it is being cancelled, or its window has ended.
+    stopped: set once it is to be ended though lines are left: it is being cancelled, or its window has
+    ended, or it is given up.
     """
 
     def __init__(self, store: BatchStore, kept: Kept, holder: str, lease: float) -> None:
@@ -75,5 +76,5 @@ class HeldBatch:
         await self.change(lambda batch: batch.model_copy(update={"holder": ""}))
 
     def _look(self) -> None:
-        if self.batch.status == "cancelling" or time.time() >= self.batch.expires_at:
+        if self.batch.status == "cancelling" or self.batch.given_up or time.time() >= self.batch.expires_at:
             self.stopped.set()

@@ -13,6 +13,11 @@ class NotCancellable(Exception):
     """The batch is at its end already."""
 
 
+def taken(batch: BatchRecord, holder: str) -> BatchRecord:
+    """Another process runs it; one that released it before had left no name."""
+    return batch.model_copy(update={"holder": holder, "lost": batch.lost + bool(batch.holder)})
+
+
 def begun(batch: BatchRecord, total: int, model: str | None, now: int) -> BatchRecord:
     """All lines are valid: they are run. One that is being cancelled keeps its state."""
     status = "in_progress" if batch.status == "validating" else batch.status
@@ -31,7 +36,7 @@ def refused(batch: BatchRecord, faults: Sequence[LineFault], now: int) -> BatchR
 def counted(batch: BatchRecord, completed: int, failed: int) -> BatchRecord:
     """So many lines are kept."""
     counts = Counts(total=batch.counts.total, completed=completed, failed=failed)
-    return batch.model_copy(update={"counts": counts})
+    return batch.model_copy(update={"counts": counts, "lost": 0})
 
 
 def finalizing(batch: BatchRecord, now: int) -> BatchRecord:
@@ -64,7 +69,9 @@ def ended(
     usage: Usage | None = None,
 ) -> BatchRecord:
     """Its files are there: completed, or what it was stopped as."""
-    status = {"cancelling": "cancelled", "finalizing": "completed"}.get(batch.status, "expired")
+    otherwise = "failed" if batch.given_up else "expired"
+    status = {"cancelling": "cancelled", "finalizing": "completed"}.get(batch.status, otherwise)
+    fault = LineFault(code="replicas_lost", message=f"{batch.lost} replicas in a row ended while they ran this batch")
     return batch.model_copy(
         update={
             "status": status,
@@ -73,6 +80,7 @@ def ended(
             "error_file_id": error_file_id,
             "counts": counts or batch.counts,
             "usage": usage,
+            "errors": (fault,) if status == "failed" else batch.errors,
             "holder": "",
         }
     )

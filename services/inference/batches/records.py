@@ -16,6 +16,8 @@ Status = Literal["validating", "failed", "in_progress", "finalizing", "completed
 ENDED: frozenset[Status] = frozenset({"failed", "completed", "expired", "cancelled"})
 WINDOW_SECONDS = 24 * 3600
 """Of `completion_window`."""
+MOST_LOST = 5
+"""Holders that may die in a row: a line that ends the process must not end one replica after the other."""
 MOST_ERRORS = 100
 """Faults of lines that a batch lists."""
 
@@ -138,6 +140,13 @@ class BatchRecord(_Record):
     error_file_id: str | None = None
     holder: str = ""
     beat: int = 0
+    lost: int = 0
+    """Holders that died in a row without a line that was kept."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it is not run any more, since it took its holders with it."""
+        return self.lost >= MOST_LOST
 
     @property
     def ended(self) -> bool:
@@ -145,7 +154,7 @@ class BatchRecord(_Record):
 
     def shown(self) -> dict[str, object]:
         """The batch as OpenAI's API has it."""
-        own = {"owner", "source", "output_seconds", "counts", "usage", "errors", "holder", "beat"}
+        own = {"owner", "source", "output_seconds", "counts", "usage", "errors", "holder", "beat", "lost"}
         return self.model_dump(exclude=own) | {
             "object": "batch",
             "completion_window": "24h",

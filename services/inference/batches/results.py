@@ -14,6 +14,7 @@ from services.inference.batches.records import Counts, Usage
 
 WHY = {
     "expired": "This request was not computed before the batch's completion window ended.",
+    "failed": "This request was not computed before the batch was given up.",
     "cancelled": "This request was not computed before the batch was cancelled.",
 }
 
@@ -25,7 +26,7 @@ def answered(custom_id: str, status: int, body: Mapping[str, object]) -> dict[st
 
 
 def not_run(custom_id: str, why: str) -> dict[str, object]:
-    """The line of a request that was not computed; why: expired or cancelled."""
+    """The line of a request that was not computed; why: one of `WHY`."""
     return _line(custom_id, None, {"code": f"batch_{why}", "message": WHY[why]})
 
 

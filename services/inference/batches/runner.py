@@ -18,6 +18,7 @@ from fleet_kit import tasks
 from fleet_kit.errors import Problem
 from fleet_kit.faults import describe
 from fleet_kit.key_value import WrittenMeanwhile
+from services.inference.batches import lifecycle
 from services.inference.batches.execution import LINES, Execution
 from services.inference.batches.held import HeldBatch, LeaseLost
 from services.inference.batches.lines import LineAt, body_of
@@ -98,7 +99,7 @@ class BatchRunner:
     async def _take(self, kept: Kept) -> None:
         batch_id = kept.batch.id
         try:
-            taken = await self._store.write(kept.batch.model_copy(update={"holder": self._holder}), kept.revision)
+            taken = await self._store.write(lifecycle.taken(kept.batch, self._holder), kept.revision)
             log.info("batch_taken", batch_id=batch_id, status=kept.batch.status, before=kept.batch.holder)
             with RUNNING.track_inprogress():
                 await self._hold(HeldBatch(self._store, taken, self._holder, self._settings.batch_lease_seconds))
@@ -115,13 +116,17 @@ class BatchRunner:
         execution = Execution(held, self._store, self._settings, self._answer, self._settings.batch_concurrency)
         work, beats = asyncio.create_task(execution.run()), asyncio.create_task(held.keep())
         try:
-            await asyncio.wait({work, beats}, return_when=asyncio.FIRST_COMPLETED)
-            (work if work.done() else beats).result()
-        finally:
-            await tasks.end(work, beats)
+            try:
+                await asyncio.wait({work, beats}, return_when=asyncio.FIRST_COMPLETED)
+                (work if work.done() else beats).result()
+            finally:
+                await tasks.end(work, beats)
+        except (asyncio.CancelledError, LeaseLost, *AWAY):
+            # After a defect it is not released: its holder counts as dead then, and after some it is given up.
             if not held.batch.ended:
                 with suppress(LeaseLost, *AWAY):
                     await held.release()
+            raise
 
     async def _answer(self, held: HeldBatch, path: Path, line: LineAt) -> Mapping[str, object]:
         """The line of the output; begun again while the server is busy, or where online requests interrupt it."""

@@ -262,6 +262,30 @@ async def test_the_batch_of_a_dead_replica_is_continued_with_the_lines_that_it_k
     assert {one["error"]["code"] for one in errors.values()} == {"batch_expired"}
 
 
+async def test_a_batch_that_took_five_replicas_with_it_is_given_up(
+    clients: Any, store: BatchStore, domain: str
+) -> None:
+    client = clients("ann")
+    file = await client.files.create(file=("in.jsonl", content(line("a"))), purpose="batch")
+    owner = Owner(subject=f"ann-{domain}", scopes=frozenset({"generate"}), domains=frozenset({domain}))
+    now = int(time.time())
+    batch = BatchRecord(
+        id=new_id("batch_"),
+        owner=owner,
+        input_file_id=file.id,
+        source=(await store.file(file.id, owner.caller, now)).blob,
+        endpoint=CHAT,
+        created_at=now,
+        expires_at=now + 3600,
+        holder="dead.5",
+        lost=4,
+    )
+    await store.add(batch)
+    ended = await at_end(client, batch)
+    assert (ended.status, [one.code for one in ended.errors.data]) == ("failed", ["replicas_lost"])
+    assert (await lines_of(client, ended.error_file_id))["a"]["error"]["code"] == "batch_failed"
+
+
 async def _gone(store: BatchStore, batch: BatchRecord) -> bool:
     return not await store.parts(batch)
 

@@ -84,6 +84,18 @@ def test_a_cancellation_is_kept_whatever_the_runner_does_meanwhile() -> None:
     assert lifecycle.refused(one, [FAULT], 4).status == lifecycle.ended(one, 4).status == "cancelled"
 
 
+def test_holders_that_die_without_a_line_are_counted_until_the_batch_is_given_up() -> None:
+    one = lifecycle.begun(lifecycle.taken(batch(), "a"), 3, None, 2)
+    for holder in "bcde":
+        one = lifecycle.taken(one, holder)
+    assert (one.lost, one.given_up) == (4, False)
+    assert lifecycle.counted(one, 1, 0).lost == 0
+    released = one.model_copy(update={"holder": ""})
+    assert lifecycle.taken(released, "f").lost == 4
+    given_up = lifecycle.ended(lifecycle.taken(one, "f"), 9)
+    assert (given_up.status, [fault.code for fault in given_up.errors]) == ("failed", ["replicas_lost"])
+
+
 def test_faults_and_files_are_shown_as_the_client_reads_them() -> None:
     read = Batch.model_validate(lifecycle.refused(batch(), [FAULT], 9).shown())
     assert read.errors is not None
