@@ -126,11 +126,12 @@ async def test_a_batch_answers_as_online_requests_are_answered_and_refuses_line_
     assert ended.usage.output_tokens == 2 * TOKENS
     refused = errors["foreign"]["response"]
     assert (refused["status_code"], refused["body"]["error"]["code"]) == (404, "model_not_found")
-    completed = [
-        one for one in await registry.published(v1.GenerationCompleted) if one.adapter_id == adapter.adapter_id
-    ]
-    assert f"ann-{domain}" in {one.caller for one in completed}
 
+    async def published() -> bool:
+        found = await registry.published(v1.GenerationCompleted)
+        return f"ann-{domain}" in {one.caller for one in found if one.adapter_id == adapter.adapter_id}
+
+    assert await eventually(published)
     listed = [one.id async for one in client.files.list(limit=1)]
     assert set(listed) == {batch.input_file_id, ended.output_file_id, ended.error_file_id}
     assert [one.id async for one in client.batches.list()] == [batch.id]
