@@ -94,7 +94,8 @@ class BatchRunner:
             self._seen[kept.batch.id] = (kept.revision, since if revision == kept.revision else now)
             free = not kept.batch.holder or now - self._seen[kept.batch.id][1] >= self._settings.batch_lease_seconds
             if free and kept.batch.id not in self._running and len(self._running) < AT_ONCE:
-                self._running[kept.batch.id] = asyncio.create_task(self._take(kept))
+                self._running[kept.batch.id] = task = asyncio.create_task(self._take(kept))
+                task.add_done_callback(lambda _, batch_id=kept.batch.id: self._running.pop(batch_id, None))
 
     async def _take(self, kept: Kept) -> None:
         batch_id = kept.batch.id
@@ -109,8 +110,6 @@ class BatchRunner:
             log.warning("batch_left", batch_id=batch_id, reason=describe(error))
         except Exception:
             log.exception("batch_broke", batch_id=batch_id)
-        finally:
-            del self._running[batch_id]
 
     async def _hold(self, held: HeldBatch) -> None:
         execution = Execution(held, self._store, self._settings, self._answer, self._settings.batch_concurrency)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
+from pydantic import ValidationError
 
 from fleet_events.v1 import Blob
 from fleet_kit.auth import Caller
@@ -92,7 +93,8 @@ class BatchStore:
         for key in await self._bucket.keys("batch.*.*"):
             if key in self._ended or (entry := await self._bucket.find(key)) is None:
                 continue
-            batch = BatchRecord.model_validate_json(entry.value)
+            if (batch := _read(BatchRecord, entry)) is None:
+                continue
             if batch.ended:
                 self._ended.add(key)
             else:
@@ -102,7 +104,8 @@ class BatchStore:
     async def read(self, batch: BatchRecord) -> Kept | None:
         """The same batch as it is now."""
         entry = await self._bucket.find(self.key(batch))
-        return Kept(BatchRecord.model_validate_json(entry.value), entry.revision) if entry else None
+        batch = _read(BatchRecord, entry) if entry else None
+        return Kept(batch, entry.revision) if entry and batch else None
 
     async def write(self, batch: BatchRecord, revision: int) -> Kept:
         """Write the record over that revision; raises `WrittenMeanwhile` where it has another one."""
@@ -182,10 +185,17 @@ def reachable() -> Iterator[None]:
 
 
 def _opened(kind: type[R], entry: Entry | None, caller: Caller) -> tuple[R, int] | None:
-    if entry is None:
+    record = _read(kind, entry) if entry else None
+    return (record, entry.revision) if entry and record and record.owner.shown_to(caller) else None
+
+
+def _read(kind: type[R], entry: Entry) -> R | None:
+    """The record; None for one of a release with other members."""
+    try:
+        return kind.model_validate_json(entry.value)
+    except ValidationError as error:
+        log.warning("batch_record_unreadable", kind=kind.__name__, revision=entry.revision, reason=str(error)[:300])
         return None
-    record = kind.model_validate_json(entry.value)
-    return (record, entry.revision) if record.owner.shown_to(caller) else None
 
 
 def _key(kind: str, subject: str, record_id: str) -> str:
