@@ -105,7 +105,7 @@ class Execution:
         async with self._saving:
             if not any(one is line for one in self._unsaved):
                 return
-            # A part that could not be counted is written again: it has the same lines.
+            # Stored before they count: what is cancelled in between is found among the parts.
             saved = list(self._unsaved)
             await self._store.put(self._held.batch.id, part_of(saved))
             del self._unsaved[: len(saved)]
@@ -126,6 +126,8 @@ class Execution:
     async def _finish(self, folder: Path, lines: list[LineAt]) -> None:
         held, batch = self._held, self._held.batch
         joined = await self._joined(folder, "all")
+        # One that took the batch over may have ended it and deleted the parts before they were listed here.
+        await held.beat()
         why = "cancelled" if batch.status == "cancelling" else "failed" if batch.given_up else "expired"
         left = [not_run(one.custom_id, why) for one in lines if one.custom_id not in joined.done]
         await asyncio.to_thread(joined.add, part_of(left))

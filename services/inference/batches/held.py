@@ -60,12 +60,20 @@ class HeldBatch:
         self._look()
         return self.batch
 
+    async def beat(self) -> None:
+        """Write that this process runs it; raises as `change`."""
+        await self.change(lambda batch: batch.model_copy(update={"beat": batch.beat + 1}))
+
     async def keep(self) -> None:
-        """Write again and again; raises `LeaseLost` once others may have it."""
+        """Write again and again, until the batch has ended; raises `LeaseLost` once others may have it."""
         while True:
             await asyncio.sleep(self._lease / BEATS)
             try:
-                await self.change(lambda batch: batch.model_copy(update={"beat": batch.beat + 1}))
+                await self.beat()
+            except LeaseLost:
+                if self.batch.ended:
+                    return
+                raise
             except AWAY as error:
                 log.warning("batch_not_held", batch_id=self.batch.id, reason=describe(error))
                 if time.monotonic() - self._written_at > self._lease:

@@ -117,7 +117,10 @@ class BatchRunner:
         try:
             try:
                 await asyncio.wait({work, beats}, return_when=asyncio.FIRST_COMPLETED)
-                (work if work.done() else beats).result()
+                if not work.done():
+                    beats.result()
+                # The beats of a batch stop at its end; the parts are deleted after that.
+                await work
             finally:
                 await tasks.end(work, beats)
         except (asyncio.CancelledError, LeaseLost, *AWAY):

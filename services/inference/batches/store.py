@@ -89,8 +89,10 @@ class BatchStore:
 
     async def open(self) -> list[Kept]:
         """Every caller's batches that have not ended."""
-        found = []
-        for key in await self._bucket.keys("batch.*.*"):
+        found: list[Kept] = []
+        keys = await self._bucket.keys("batch.*.*")
+        self._ended.intersection_update(keys)
+        for key in keys:
             if key in self._ended or (entry := await self._bucket.find(key)) is None:
                 continue
             if (batch := _read(BatchRecord, entry)) is None:

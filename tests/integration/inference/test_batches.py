@@ -196,7 +196,6 @@ async def test_bounds_and_other_callers_are_refused_in_openais_form(clients: Any
         assert {one["error"]["code"] for one in errors.values()} == {"batch_cancelled"}
 
 
-@pytest.mark.requirement("AM-3.1")
 async def test_online_requests_are_answered_while_a_batch_would_fill_every_row(
     clients: Any, inference: RunningService
 ) -> None:
