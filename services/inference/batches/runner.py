@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -95,7 +96,10 @@ class BatchRunner:
             free = not kept.batch.holder or now - self._seen[kept.batch.id][1] >= self._settings.batch_lease_seconds
             if free and kept.batch.id not in self._running and len(self._running) < AT_ONCE:
                 self._running[kept.batch.id] = task = asyncio.create_task(self._take(kept))
-                task.add_done_callback(lambda _, batch_id=kept.batch.id: self._running.pop(batch_id, None))
+                task.add_done_callback(partial(self._forget, kept.batch.id))
+
+    def _forget(self, batch_id: str, _: asyncio.Task[None]) -> None:
+        self._running.pop(batch_id, None)
 
     async def _take(self, kept: Kept) -> None:
         batch_id = kept.batch.id

@@ -106,8 +106,8 @@ class BatchStore:
     async def read(self, batch: BatchRecord) -> Kept | None:
         """The same batch as it is now."""
         entry = await self._bucket.find(self.key(batch))
-        batch = _read(BatchRecord, entry) if entry else None
-        return Kept(batch, entry.revision) if entry and batch else None
+        newest = _read(BatchRecord, entry) if entry else None
+        return Kept(newest, entry.revision) if entry and newest else None
 
     async def write(self, batch: BatchRecord, revision: int) -> Kept:
         """Write the record over that revision; raises `WrittenMeanwhile` where it has another one."""

@@ -65,7 +65,7 @@ async def clients(inference: RunningService, mint: Mint, domain: str) -> AsyncIt
 @pytest.fixture
 async def store(jetstream: Any, inference: RunningService) -> BatchStore:
     """Files and batches as another replica sees them."""
-    names = {name.removeprefix("LORAFLEET_").lower(): value for name, value in inference.env.items()}
+    names: dict[str, Any] = {name.removeprefix("LORAFLEET_").lower(): value for name, value in inference.env.items()}
     settings = _Settings(**{name: value for name, value in names.items() if name in ServiceSettings.model_fields})
     return BatchStore(KeyValue(jetstream, BATCHES), Blobs("inference", settings))
 
