@@ -230,7 +230,7 @@ async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_th
 @pytest.mark.parametrize(
     "table",
     [
-        "datasets",
+        pytest.param("datasets", marks=pytest.mark.heavy),
         pytest.param("subject_records", marks=pytest.mark.heavy),
         pytest.param("preferences", marks=pytest.mark.heavy),
     ],

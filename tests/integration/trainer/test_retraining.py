@@ -244,6 +244,7 @@ async def test_a_family_that_was_taken_out_of_service_is_not_trained_again(domai
     assert (await domain.listed())["firings"] == []
 
 
+@pytest.mark.heavy
 async def test_a_trainer_killed_at_any_time_requests_one_job_for_one_cause(domain: Domain) -> None:
     bench = domain.bench
     async with domain.database() as connection:
