@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from fleet_events.v1 import EvaluationRequested
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
-from services.evaluator import garbage, store
+from services.evaluator import garbage_api, store
 from services.evaluator.access import Reader, Running, Writer, visible_evaluation
 from services.evaluator.domain import split_reference
 from services.evaluator.golden import api as golden_api
@@ -26,7 +26,7 @@ from services.evaluator.schemas import Accepted, EvaluationDetail, EvaluationVie
 router = APIRouter()
 router.include_router(golden_api.router)
 router.include_router(labels_api.router)
-router.include_router(garbage.router)
+router.include_router(garbage_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
 
 

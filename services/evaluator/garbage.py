@@ -7,25 +7,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from fleet_kit.collection import (
-    Adoption,
-    Collection,
-    FleetAdmin,
-    adopted,
-    collect_objects,
-    keep_collecting,
-    refusals_as_problems,
-    require_owned,
-)
+from fleet_kit.collection import collect_objects, keep_collecting, require_owned
 from fleet_kit.object_sweep import Bound, SweptKind
 from services.evaluator import retention_store as store
-from services.evaluator.access import Running
 from services.evaluator.parts import EvaluatorService
-
-router = APIRouter(prefix="/v1", tags=["keeping"])
 
 KINDS = ("judging", "reports")
 
@@ -100,15 +87,3 @@ async def _removable(service: EvaluatorService, domain: str) -> list[LetGoEvalua
 async def collect_now_and_then(service: EvaluatorService) -> None:
     """Collect every `gc_every_hours`, see `keep_collecting`."""
     await keep_collecting(service.settings.gc_every_hours, lambda: collect(service, apply=True))
-
-
-@router.post("/gc", summary="List, or delete, what retention rules let go and what nothing refers to")
-async def collect_garbage(body: Collection, _caller: FleetAdmin, service: Running) -> Garbage:
-    with refusals_as_problems():
-        return await collect(service, apply=body.apply, at_most=body.at_most)
-
-
-@router.post("/gc/adoption", summary="Make the evaluator's objects this database's own")
-async def adopt_objects(_caller: FleetAdmin, service: Running) -> Adoption:
-    """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
-    return await adopted(service.db, service.blobs)
