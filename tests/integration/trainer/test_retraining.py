@@ -15,6 +15,7 @@ import pytest
 from fleet_events import v1
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.answering import opinion, publish_as, recorded
+from tests.integration.trainer.building import as_jsonl, built, upload
 from tests.integration.trainer.conftest import Bench, eventually, pairs
 from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended
 
@@ -174,6 +175,60 @@ async def test_a_version_that_learned_from_erased_records_is_trained_again_witho
     job = await bench.until(fired["job_id"], "failed")
     assert job["continued_from"] is None, "what learned from the records is not trained further"
     await domain.fired(1)
+
+
+@pytest.mark.requirement("LA-1.7")
+async def test_after_an_erasure_the_recipe_that_the_version_learned_from_is_built_again_without_the_records(
+    domain: Domain,
+) -> None:
+    bench = domain.bench
+    people = [{"prompt": one["prompt"], "completion": one["completion"]} for one in pairs(domain.name, 8)]
+    for line in people[:2]:
+        line["subject"] = "anna"
+    source = await upload(bench, "gates.jsonl", as_jsonl(people))
+    held, records = await built(bench, source)
+    left = [one for one in records if not one.subjects]
+    assert 0 < len(left) < len(records)
+    adapter_id = await domain.activate()
+    async with domain.database() as connection:
+        await connection.execute(
+            "update jobs set request = request || jsonb_build_object('dataset_id', $2::text), dataset_id = $2"
+            " where job_id = (select job_id from adapters where adapter_id = $1)",
+            adapter_id,
+            held,
+        )
+    await domain.set(after_erasure=True)
+    asked = (await bench.trainer.client.post("/v1/erasures", json={"subject": "anna", "domain": domain.name})).json()
+    (fired,) = await domain.fired()
+    assert (fired["triggers"], asked["erasure_id"] in fired["reason"]) == (["erasure"], True)
+    job = await bench.until(fired["job_id"], "failed")  # its training is pretended
+    kept = (await bench.trainer.client.get(f"/v1/datasets/{job['dataset_id']}")).json()
+    assert (job["dataset_id"] != held, kept["name"], kept["samples"]) == (True, "gates", len(left))
+    assert job["continued_from"] is None
+    assert (await bench.trainer.client.get(f"/v1/datasets/{held}/records")).status_code == 410
+    await domain.fired(1)
+
+
+async def test_a_version_that_was_released_or_is_of_another_domain_cannot_be_distilled_and_the_field_is_named_at_once(
+    domain: Domain,
+) -> None:
+    bench = domain.bench
+    adapter_id = await domain.activate()
+
+    async def refused(**changes: Any) -> tuple[int, dict[str, str]]:
+        body = {"domain": domain.name, "distilFrom": adapter_id, **changes}
+        answer = await bench.trainer.client.post("/v1/jobs", json=body)
+        return answer.status_code, {one["field"]: one["expected"] for one in answer.json()["faults"]}
+
+    status, faults = await refused(domain="elsewhere")
+    assert (status, "of domain 'elsewhere'" in faults["distil_from"]) == (422, True)
+    async with domain.database() as connection:
+        await connection.execute(
+            "insert into releases (job_id, adapter_id) select job_id, adapter_id from adapters where adapter_id = $1",
+            adapter_id,
+        )
+    status, faults = await refused()
+    assert (status, "this one was released" in faults["distil_from"]) == (422, True)
 
 
 async def test_of_a_migration_and_the_rules_for_one_new_base_model_the_first_one_trains(domain: Domain) -> None:
