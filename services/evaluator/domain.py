@@ -39,6 +39,8 @@ class GoldenVersion:
     frozen_at: datetime | None
     sha256: str | None
     total_samples: int
+    let_go_at: datetime | None = None
+    """Since when its samples are gone by the domain's rule."""
 
     @property
     def frozen(self) -> bool:

@@ -1,4 +1,4 @@
-"""Lets the texts of evaluations go by their domain's rules, and sweeps the evaluator's objects.
+"""Lets texts of evaluations and samples of golden versions go by their domain's rules, and sweeps objects.
 
 Scores by sample are left alone: the registry compares versions by them, and no row of the evaluator names them.
 """
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from fleet_kit.collection import collect_objects, keep_collecting, require_owned
 from fleet_kit.object_sweep import Bound, SweptKind
 from services.evaluator import retention_store as store
+from services.evaluator.golden import store as golden_store
 from services.evaluator.parts import EvaluatorService
 
 KINDS = ("judging", "reports")
@@ -26,12 +27,22 @@ class LetGoEvaluation(BaseModel):
     reason: str
 
 
+class LetGoGolden(BaseModel):
+    """A golden version whose samples its domain's rule lets go."""
+
+    dataset_id: str
+    version: str
+    domain: str
+    reason: str
+
+
 class Garbage(BaseModel):
     """What a collection found, and deleted where it was applied."""
 
     applied: bool
     grace_hours: float
     evaluations: list[LetGoEvaluation]
+    golden: list[LetGoGolden] = []
     kinds: list[SweptKind]
     refused: str = Field(default="", description="Why nothing would be deleted if it were applied")
 
@@ -54,6 +65,13 @@ async def collect(service: EvaluatorService, *, apply: bool, at_most: int = 0) -
             await store.delete_results(tx.connection, one.evaluation_id)
             await store.let_go(tx.connection, one.evaluation_id)
 
+    golden = await _removable_golden(service)
+    for version in golden if apply else ():
+        async with service.transaction() as tx:
+            await golden_store.lock_dataset(tx.connection, version.dataset_id)
+            if await store.let_golden_go(tx.connection, version.dataset_id, version.version):
+                await golden_store.clear_samples(tx.connection, version.dataset_id, version.version)
+
     async def marks() -> frozenset[str]:
         async with service.db.acquire(timeout=5) as connection:
             return await store.marked_objects(connection)
@@ -68,7 +86,14 @@ async def collect(service: EvaluatorService, *, apply: bool, at_most: int = 0) -
         apply=apply,
         bound=Bound(settings.gc_share, at_most),
     )
-    return Garbage(applied=apply, grace_hours=settings.gc_grace_hours, evaluations=found, kinds=kinds, refused=refused)
+    return Garbage(
+        applied=apply,
+        grace_hours=settings.gc_grace_hours,
+        evaluations=found,
+        golden=golden,
+        kinds=kinds,
+        refused=refused,
+    )
 
 
 async def _removable(service: EvaluatorService, domain: str) -> list[LetGoEvaluation]:
@@ -82,6 +107,21 @@ async def _removable(service: EvaluatorService, domain: str) -> list[LetGoEvalua
         LetGoEvaluation(evaluation_id=one.evaluation_id, adapter_id=one.adapter_id, domain=domain, reason=reason)
         for one in found
     ]
+
+
+async def _removable_golden(service: EvaluatorService) -> list[LetGoGolden]:
+    found: list[LetGoGolden] = []
+    async with service.db.acquire(timeout=5) as connection:
+        for domain in await store.golden_domains(connection):
+            days = service.settings.golden_rules(domain).superseded_days
+            if days is None:
+                continue
+            reason = f"a newer version is there, kept for {days:g} days"
+            found += [
+                LetGoGolden(dataset_id=one.dataset_id, version=one.version, domain=domain, reason=reason)
+                for one in await store.superseded_golden(connection, domain, timedelta(days=days))
+            ]
+    return found
 
 
 async def collect_now_and_then(service: EvaluatorService) -> None:

@@ -130,6 +130,8 @@ async def _read(text: str, domain: str) -> list[GoldenSample]:
 async def export(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> PlainTextResponse:
     async with service.db.acquire() as connection:
         found = await visible_golden(connection, dataset_id, version, caller)
+        if found.let_go_at is not None:
+            raise Problem(410, "Golden samples let go", golden_sets.let_go(found), field="version")
         samples = await golden_store.samples(connection, dataset_id, found.version)
     name = f"{dataset_id}-{found.version}.jsonl"
     return PlainTextResponse(

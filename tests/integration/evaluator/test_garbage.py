@@ -23,6 +23,8 @@ from tests.integration.evaluator.model_server import ModelServer
 
 pytestmark = pytest.mark.integration
 
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
 
 @pytest.fixture(scope="module")
 async def keeper(run_service: RunService, models: ModelServer, servers: Fleet) -> AsyncIterator[RunningService]:
@@ -35,6 +37,7 @@ async def keeper(run_service: RunService, models: ModelServer, servers: Fleet) -
         LORAFLEET_S3_ACCESS_KEY=key.access,
         LORAFLEET_S3_SECRET_KEY=key.secret,
         LORAFLEET_GC_GRACE_HOURS=str(2 / 3600),
+        LORAFLEET_GOLDEN_RETENTION='{"brief": {"superseded_days": 0}}',
         LORAFLEET_EVALUATION_RETENTION='{"brief": {"released_days": 0}}',
     ) as running:
         yield running
@@ -142,3 +145,52 @@ async def test_what_was_judged_of_a_released_version_goes_where_its_domain_s_rul
     )
     assert {tuple(one) for one in left} == {("e2", "s1"), ("e2", "s2"), ("e3", "s1")}
     assert await kept.rows.fetchval("select state from evaluation where evaluation_id = 'e3'") == "scored"
+
+
+@pytest.mark.requirement("LA-1.7")
+async def test_superseded_golden_samples_go_by_their_domain_s_rule_but_for_those_an_active_or_open_judgement_refers_to(
+    kept: Kept,
+) -> None:
+    async def golden(name: str, domain: str) -> None:
+        """Versions 1.0.0 and 1.1.0, both frozen, and 1.2.0 with the samples of today."""
+        body = {"dataset_id": name, "domain": domain}
+        assert (await kept.keeper.client.post("/v1/golden", json=body)).status_code == 201
+        for number in range(3):
+            line = json.dumps({"prompt": f"Which gate is {number}?", "expected_output": f"Gate {number}."})
+            reply = await kept.keeper.client.post(f"/v1/golden/{name}/samples", content=line, headers=NDJSON)
+            assert reply.status_code == 200, reply.text
+            if number < 2:
+                await kept.rows.execute(
+                    "update golden_dataset set frozen_at = now(), sha256 = $2 where dataset_id = $1 and version = $3",
+                    name,
+                    "0" * 64,
+                    reply.json()["version"],
+                )
+
+    async def judged(name: str, dataset: str, state: str) -> None:
+        await kept.evaluation(name, "brief")
+        await kept.rows.execute(
+            "update evaluation set dataset_id = $2, version = '1.0.0', state = $3 where evaluation_id = $1",
+            name,
+            dataset,
+            state,
+        )
+
+    for name, domain in (("bare", "brief"), ("served", "brief"), ("open", "brief"), ("ruleless", "shop")):
+        await golden(name, domain)
+    await judged("e4", "served", "scored")
+    await judged("e5", "open", "running")
+    await kept.rows.execute("insert into active_adapter (family, adapter_id, revision) values ('e4', 'e4-v1', 1)")
+    listed = (await kept.collected(apply=False))["golden"]
+    expected = {("bare", "1.0.0"), ("bare", "1.1.0"), ("served", "1.1.0"), ("open", "1.1.0")}
+    assert {(one["dataset_id"], one["version"]) for one in listed} == expected
+    assert (await kept.collected(apply=True))["golden"] == listed
+    assert (await kept.collected(apply=False))["golden"] == []
+    left = await kept.rows.fetch("select distinct dataset_id, version from golden_sample")
+    assert {("bare", "1.2.0"), ("served", "1.0.0"), ("open", "1.0.0"), ("ruleless", "1.0.0")} <= set(map(tuple, left))
+    assert not expected & set(map(tuple, left))
+    reply = await kept.keeper.client.get("/v1/golden/bare/export", params={"version": "1.1.0"})
+    assert (reply.status_code, "let go" in reply.json()["detail"]) == (410, True)
+    assert (await kept.keeper.client.get("/v1/golden/bare", params={"version": "1.1.0"})).json()["sha256"] == "0" * 64
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await kept.rows.execute("delete from golden_sample where dataset_id = 'served' and version = '1.0.0'")
