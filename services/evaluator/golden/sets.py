@@ -130,6 +130,11 @@ async def freeze_for(connection: Connection, domain: str, reference: str) -> tup
     found = await get(connection, found.dataset_id, found.version)
     if found.let_go_at is not None:
         raise EvaluationFailure(f"{let_go(found)}; judge with a newer version")
+    if found.erased_by:
+        raise EvaluationFailure(
+            f"golden data set {found.dataset_id} version {found.version} lost samples about people who are forgotten; "
+            "judge with a newer version"
+        )
     if found.sha256 is None:
         samples = await golden_store.samples(connection, found.dataset_id, found.version)
         if not samples:

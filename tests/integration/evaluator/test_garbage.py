@@ -17,6 +17,8 @@ from fleet_events import v1
 from fleet_kit.blobs import Blobs
 from fleet_kit.errors import BlobMissing
 from fleet_kit.settings import ServiceSettings
+from services.evaluator.domain import EvaluationFailure
+from services.evaluator.golden.sets import freeze_for
 from tests.conftest import RunningService, RunService
 from tests.integration.evaluator.conftest import Bus, consumed, eventually
 from tests.integration.evaluator.model_server import ModelServer
@@ -194,3 +196,71 @@ async def test_superseded_golden_samples_go_by_their_domain_s_rule_but_for_those
     assert (await kept.keeper.client.get("/v1/golden/bare", params={"version": "1.1.0"})).json()["sha256"] == "0" * 64
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await kept.rows.execute("delete from golden_sample where dataset_id = 'served' and version = '1.0.0'")
+
+
+@pytest.mark.requirement("LA-1.7")
+async def test_a_person_goes_from_all_golden_versions_and_from_what_was_judged_and_scores_and_digests_stay(
+    kept: Kept, bus: Bus
+) -> None:
+    name, dataset = f"anna-{secrets.token_hex(6)}", f"about-{secrets.token_hex(4)}"
+    lines = [
+        {"sample_id": "s1", "prompt": f"Where is {name}?", "expected_output": f"{name} is here.", "subject": name},
+        {"sample_id": "s2", "prompt": "Which gate?", "expected_output": "The last."},
+    ]
+
+    async def send(*given: dict[str, str]) -> dict[str, Any]:
+        body = "\n".join(json.dumps(one) for one in given)
+        reply = await kept.keeper.client.post(f"/v1/golden/{dataset}/samples", content=body, headers=NDJSON)
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    await kept.keeper.client.post("/v1/golden", json={"dataset_id": dataset, "domain": "shop"})
+    await send(*lines)
+    await kept.rows.execute(
+        "update golden_dataset set frozen_at = now(), sha256 = $2 where dataset_id = $1", dataset, "1" * 64
+    )
+    report, request, answer = await kept.evaluation(name, "shop")
+    await kept.rows.execute(
+        "update evaluation set dataset_id = $2, version = '1.0.0', adapter_id = 'shop-x' where evaluation_id = $1",
+        name,
+        dataset,
+    )
+    verdicts = {"accuracy": {"score": 8.0, "reason": f"It names {name}."}}
+    await kept.rows.execute(
+        "update sample_result set answer = $2, why = $2, evidence = jsonb_build_object('x', $2::text), verdicts = $3"
+        " where evaluation_id = $1 and sample_id = 's1'",
+        name,
+        f"{name} is here.",
+        json.dumps(verdicts),
+    )
+    await kept.rows.execute("update human_label set note = $1 where evaluation_id = $1", name)
+
+    erasure = {"erasure_id": f"er-{dataset}", "subject": name, "domain": "shop"}
+    reply = await kept.keeper.client.post("/v1/golden-erasures", json=erasure)
+    assert (reply.status_code, reply.json()["deleted"]) == (200, 2), reply.text
+    tables = ("golden_sample", "sample_result", "human_label", "judge_exchange", "forgotten_subject")
+    for table in tables:
+        query = f"select count(*) from {table} t where replace(t::text, $2, '') like '%' || $1 || '%'"
+        without_ids = f"({name},"  # the evaluation's own id
+        assert await kept.rows.fetchval(query, name, without_ids) == 0, table
+    assert [await kept.gone(one) for one in (report, request, answer)] == [True] * 3
+    row = await kept.rows.fetchrow(
+        "select overall, verdicts->'accuracy'->>'score' as score from sample_result"
+        " where evaluation_id = $1 and sample_id = 's1'",
+        name,
+    )
+    assert tuple(row) == (80, "8.0")
+    versions = await kept.rows.fetch(
+        "select version, sha256, erased_by, (select count(*) from golden_sample s where not erased and"
+        " (s.dataset_id, s.version) = (g.dataset_id, g.version)) from golden_dataset g where dataset_id = $1"
+        " order by ordinal",
+        dataset,
+    )
+    assert [tuple(one) for one in versions] == [("1.0.0", "1" * 64, [erasure["erasure_id"]], 1), ("1.1.0", None, [], 1)]
+    published = await eventually(lambda: bus.published(v1.SubjectErased, erasure_id=erasure["erasure_id"]))
+    assert [(one.service, one.deleted) for one in published] == [("evaluator", 2)]
+    # Nothing about the person is imported any more, and nothing is judged with what is left of the old version.
+    again = await send(*lines)
+    assert (again["forgotten"], again["total_samples"], again["changed"]) == (1, 1, False)
+    with pytest.raises(EvaluationFailure, match="lost samples about people"):
+        await freeze_for(kept.rows, "shop", f"{dataset}@1.0.0")
