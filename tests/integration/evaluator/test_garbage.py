@@ -249,6 +249,7 @@ async def test_a_person_goes_from_all_golden_versions_and_from_what_was_judged_a
         " where evaluation_id = $1 and sample_id = 's1'",
         name,
     )
+    assert row is not None
     assert tuple(row) == (80, "8.0")
     versions = await kept.rows.fetch(
         "select version, sha256, erased_by, (select count(*) from golden_sample s where not erased and"

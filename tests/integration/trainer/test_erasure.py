@@ -204,14 +204,20 @@ async def test_an_uploaded_file_is_written_again_without_the_person_and_keeps_it
     ]
     source = {**await upload(bench, "people.jsonl", as_jsonl(lines)), "columns": {"subject": "customer"}}
     held, _ = await built(bench, source)
-    file = "select uri, coalesce(sha256, upload_id) as sha256, bytes from uploads where upload_id = $1"
-    before = v1.Blob.model_validate(dict(await rows.fetchrow(file, source["upload_id"])))
+
+    async def file_of(upload_id: str) -> v1.Blob:
+        query = "select uri, coalesce(sha256, upload_id) as sha256, bytes from uploads where upload_id = $1"
+        row = await rows.fetchrow(query, upload_id)
+        assert row is not None
+        return v1.Blob.model_validate(dict(row))
+
+    before = await file_of(source["upload_id"])
     done = await erased(bench, (await forget(bench, name))["erasure_id"])
     assert done["deleted"]["uploads"]["rewritten"] == [source["upload_id"]]
     assert done["datasets"] == [held]
     with pytest.raises(BlobMissing):
         await bench.blobs.get(before)
-    left = v1.Blob.model_validate(dict(await rows.fetchrow(file, source["upload_id"])))
+    left = await file_of(source["upload_id"])
     assert await bench.blobs.get(left) == as_jsonl(lines[2:])
     again, records = await built(bench, source)
     assert (again != held, len(records)) == (True, 2)

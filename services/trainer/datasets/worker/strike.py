@@ -77,8 +77,10 @@ def _copy_lines(path: Path, to: Path, without: Collection[int]) -> None:
 
 def _copy_csv(path: Path, to: Path, without: Collection[int]) -> None:
     csv.field_size_limit(MAX_ROW_BYTES)
-    coding = {"errors": "surrogateescape", "newline": ""}
-    with path.open(encoding="utf-8-sig", **coding) as lines, to.open("w", encoding="utf-8", **coding) as kept:
+    with (
+        path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines,
+        to.open("w", encoding="utf-8", errors="surrogateescape", newline="") as kept,
+    ):
         # Blank rows are none, as where their numbers come from.
         rows = (row for row in csv.reader(lines, strict=True) if row)
         csv.writer(kept).writerows(row for number, row in enumerate(rows) if number not in without)
