@@ -17,11 +17,18 @@ async def uploads_of(connection: Connection, domain: str) -> list[StoredUpload]:
 
 
 async def uploads_not_looked_at(connection: Connection, at_most: int) -> list[StoredUpload]:
-    """Uploads that were not searched yet for people who were forgotten before they came."""
+    """Uploads that were not searched yet for people who were forgotten before they came, or before a recipe named the
+    column that has its people."""
     rows = await connection.fetch(
         """
-        select * from uploads where looked_at is null and exists (
-            select from erasures where erasures.domain in (uploads.domain, '*')
+        select * from uploads
+        where exists (select from erasures where erasures.domain in (uploads.domain, '*')) and (
+            looked_at is null or exists (
+                select from dataset_builds build where build.domain = uploads.domain
+                  and build.created_at > uploads.looked_at and build.recipe @> jsonb_build_object(
+                      'sources', jsonb_build_array(jsonb_build_object('upload_id', uploads.upload_id))
+                  )
+            )
         )
         order by created_at limit $1
         """,
