@@ -15,7 +15,6 @@ import pytest
 from fleet_events import v1
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.answering import opinion, publish_as, recorded
-from tests.integration.trainer.building import as_jsonl, built, upload
 from tests.integration.trainer.conftest import Bench, eventually, pairs
 from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended
 
@@ -174,38 +173,6 @@ async def test_a_version_that_learned_from_erased_records_is_trained_again_witho
     assert (fired["triggers"], erasure_id in fired["reason"]) == (["erasure"], True)
     job = await bench.until(fired["job_id"], "failed")
     assert job["continued_from"] is None, "what learned from the records is not trained further"
-    await domain.fired(1)
-
-
-@pytest.mark.requirement("LA-1.7")
-async def test_after_an_erasure_the_recipe_that_the_version_learned_from_is_built_again_without_the_records(
-    domain: Domain,
-) -> None:
-    bench = domain.bench
-    people = [{"prompt": one["prompt"], "completion": one["completion"]} for one in pairs(domain.name, 8)]
-    for line in people[:2]:
-        line["subject"] = "anna"
-    source = await upload(bench, "gates.jsonl", as_jsonl(people))
-    held, records = await built(bench, source)
-    left = [one for one in records if not one.subjects]
-    assert 0 < len(left) < len(records)
-    adapter_id = await domain.activate()
-    async with domain.database() as connection:
-        await connection.execute(
-            "update jobs set request = request || jsonb_build_object('dataset_id', $2::text), dataset_id = $2"
-            " where job_id = (select job_id from adapters where adapter_id = $1)",
-            adapter_id,
-            held,
-        )
-    await domain.set(after_erasure=True)
-    asked = (await bench.trainer.client.post("/v1/erasures", json={"subject": "anna", "domain": domain.name})).json()
-    (fired,) = await domain.fired()
-    assert (fired["triggers"], asked["erasure_id"] in fired["reason"]) == (["erasure"], True)
-    job = await bench.until(fired["job_id"], "failed")  # its training is pretended
-    kept = (await bench.trainer.client.get(f"/v1/datasets/{job['dataset_id']}")).json()
-    assert (job["dataset_id"] != held, kept["name"], kept["samples"]) == (True, "gates", len(left))
-    assert job["continued_from"] is None
-    assert (await bench.trainer.client.get(f"/v1/datasets/{held}/records")).status_code == 410
     await domain.fired(1)
 
 
