@@ -155,7 +155,7 @@ TOPOLOGY: tuple[Row, ...] = (
     # A ticket too. What is erased is in the trainer's database: the bus never names the person.
     Row(v1.ErasureQueued, "lorafleet.v1.data.erasure_queued", ("trainer",), (_long("trainer"),)),
     Row(v1.SubjectForgotten, "lorafleet.v1.data.subject_forgotten", ("trainer",), (Consumer("registry"),)),
-    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry",), (Consumer("trainer"),)),
+    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry", "evaluator"), (Consumer("trainer"),)),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
     # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask

@@ -1,5 +1,6 @@
 """Evaluator: owns golden data sets and evaluations.
 
-Publishes EvaluationRequested, GoldenDatasetPublished, EvaluationScored, EvaluationFailed, RegressionDetected.
+Publishes SubjectErased, EvaluationRequested, GoldenDatasetPublished, EvaluationScored, EvaluationFailed,
+RegressionDetected.
 Consumes AdapterRegistered, EvaluationRequested, AdapterActivated, AdapterReleased.
 """

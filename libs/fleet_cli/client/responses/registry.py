@@ -152,9 +152,10 @@ class GarbageOfRegistry(Garbage):
 
 
 class GarbageOfEvaluator(Garbage):
-    """With the evaluations whose texts were let go."""
+    """With the evaluations whose texts, and the golden versions whose samples were let go."""
 
     evaluations: list[Link] = Field(default_factory=list)
+    golden: list[Link] = Field(default_factory=list)
 
 
 class GarbageOfTrainer(Garbage):
