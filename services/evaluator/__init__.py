@@ -1,6 +1,7 @@
 """Evaluator: owns golden data sets and evaluations.
 
 Publishes SubjectErased, EvaluationRequested, GoldenDatasetPublished, EvaluationScored, EvaluationFailed,
-RegressionDetected.
+RegressionDetected, ApiKeysUsed.
 Consumes AdapterRegistered, EvaluationRequested, AdapterActivated, AdapterReleased.
+Follows ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 """
