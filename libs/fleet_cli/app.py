@@ -13,6 +13,7 @@ from fleet_cli.commands.evaluations import evaluations
 from fleet_cli.commands.events import events
 from fleet_cli.commands.golden import golden
 from fleet_cli.commands.jobs import jobs
+from fleet_cli.commands.keys import keys
 from fleet_cli.commands.lifecycle import lifecycle
 from fleet_cli.commands.models import models
 from fleet_cli.commands.policies import policies
@@ -52,6 +53,7 @@ for group, name in (
     (dlq, "dlq"),
     (models, "models"),
     (route, "route"),
+    (keys, "keys"),
     (token, "token"),
     (credentials, "credentials"),
 ):

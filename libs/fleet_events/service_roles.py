@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from textwrap import wrap
 
-from fleet_events.topology import SERVICES, TOPOLOGY, consumers_of, followed_by
+from fleet_events.topology import SERVICES, TOPOLOGY, consumers_of
 
 __all__ = ["in_docstring", "in_readme"]
 
 OWNS = {
-    "registry": "families, versions, approval, activation, provenance, audit",
+    "registry": "families, versions, approval, activation, provenance, audit, API keys",
     "trainer": "samples, data sets, jobs, checkpoints, reports",
     "evaluator": "golden data sets, evaluations, human labels",
     "router": "the routing index",
@@ -25,7 +25,7 @@ def roles(service: str) -> dict[str, list[str]]:
     return {
         "publishes": [row.event.__name__ for row in TOPOLOGY if service in row.published_by],
         "consumes": [row.event.__name__ for row, _ in consumers_of(service)],
-        "follows": [event.__name__ for event in followed_by(service).events],
+        "follows": [row.event.__name__ for row in TOPOLOGY if service in row.followed_by],
     }
 
 

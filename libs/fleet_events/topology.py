@@ -33,6 +33,7 @@ __all__ = [
     "DEAD_SUBJECTS",
     "ERASABLE",
     "FACTS",
+    "FOLLOWED_AREAS",
     "MAX_BUILDS",
     "MAX_EVENT_BYTES",
     "PROBE_STREAM",
@@ -57,6 +58,7 @@ __all__ = [
     "rows_of",
 ]
 
+FOLLOWED_AREAS = ("adapter", "access")
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 UPSTREAM = "upstream"
 
@@ -106,6 +108,11 @@ class Row:
             return DATA
         return SERVING if self.published_by == ("inference",) else FACTS
 
+    @property
+    def area(self) -> str:
+        """What its subject is about, for example adapter in lorafleet.v1.adapter.approved."""
+        return self.subject.split(".")[2]
+
 
 @dataclass(frozen=True)
 class Followed:
@@ -117,6 +124,8 @@ class Followed:
 
 
 WEEK = timedelta(days=7)
+LONGEST = timedelta(days=368)
+"""Over the longest life of a token or API key, 366 days (`fleet_kit.caller.LONGEST_LIFE`), by whatever clock."""
 
 
 def _long(service: str) -> Consumer:
@@ -155,7 +164,7 @@ TOPOLOGY: tuple[Row, ...] = (
     # A ticket too. What is erased is in the trainer's database: the bus never names the person.
     Row(v1.ErasureQueued, "lorafleet.v1.data.erasure_queued", ("trainer",), (_long("trainer"),)),
     Row(v1.SubjectForgotten, "lorafleet.v1.data.subject_forgotten", ("trainer",), (Consumer("registry"),)),
-    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry",), (Consumer("trainer"),)),
+    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry", "evaluator"), (Consumer("trainer"),)),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
     # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask
@@ -224,6 +233,14 @@ TOPOLOGY: tuple[Row, ...] = (
         followed_by=("inference",),
     ),
     Row(v1.AdapterHeld, "lorafleet.v1.adapter.held", ("registry",)),
+    # Who may call: every service verifies by itself. Gone from the stream once the longest token and key have ended.
+    Row(v1.ApiKeyCreated, "lorafleet.v1.access.key_created", ("registry",), followed_by=SERVICES, keep=LONGEST),
+    Row(v1.ApiKeyRevoked, "lorafleet.v1.access.key_revoked", ("registry",), followed_by=SERVICES, keep=LONGEST),
+    Row(v1.TokenRevoked, "lorafleet.v1.access.token_revoked", ("registry",), followed_by=SERVICES, keep=LONGEST),
+    # Beside the subjects that are followed: it grows with the requests.
+    Row(
+        v1.ApiKeysUsed, "lorafleet.v1.usage.keys_used", SERVICES, (Consumer("registry"),), keep=WEEK, stored_in=SERVING
+    ),
     Row(
         v1.AdapterLoaded,
         "lorafleet.v1.serving.adapter_loaded",
@@ -293,9 +310,9 @@ def published_by(service: str) -> tuple[str, ...]:
     return tuple(row.subject for row in TOPOLOGY if service in row.published_by)
 
 
-def followed_by(service: str) -> Followed:
-    """What a service follows."""
-    rows = [row for row in TOPOLOGY if service in row.followed_by]
+def followed_by(service: str, area: str = "adapter") -> Followed:
+    """What a service follows in one area: each has a filter of its own, so that it stays narrow."""
+    rows = [row for row in TOPOLOGY if service in row.followed_by and row.area == area]
     levels = zip(*(row.subject.split(".") for row in rows), strict=True)
     shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
     return Followed(tuple(row.event for row in rows), ".".join([*shared, ">"] if len(rows) > 1 else shared))

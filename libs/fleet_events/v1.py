@@ -9,6 +9,13 @@ from fleet_events.message import Event, Message
 from fleet_events.protojson import INTEGER, NUMBER, QUOTED, Bool, Double, Int32, Int64, Timestamp
 
 
+class NamedBy(ClosedSet):
+    """jti: the token of this id. subject: the tokens of this subject that were issued up to `revoked_at`."""
+
+    JTI = "jti"
+    SUBJECT = "subject"
+
+
 class RecordKind(ClosedSet):
     """What its records are. completion: the one wanted answer. conversation: the last answer of a talk whose earlier
     answers are wanted too. preference: the chosen answer, then the rejected one. ranking: two or more, best first.
@@ -158,6 +165,13 @@ class RetrainingTrigger(ClosedSet):
 
 DOMAIN_NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
 DomainName = Annotated[str, Field(pattern=DOMAIN_NAME)]
+
+
+class ApiKeyUse(Message):
+    """When an API key was last used."""
+
+    key_id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    used_at: Timestamp
 
 
 class Blob(Message):
@@ -513,6 +527,56 @@ class Export(Message):
     """What its quantisation profile requires of same_token."""
     fit: Bool = False
     """Whether it meets that; a form that loses nothing always does."""
+
+
+class ApiKeyCreated(Event):
+    """An API key was made. The key itself is nowhere but with who made it."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.ApiKeyCreated"
+
+    key_id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the key's secret, lower-case hex."""
+    scopes: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+    """What may be done with it."""
+    domains: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    """Where: exact names, or "*" alone for every domain."""
+    expires_at: Timestamp
+    by: Annotated[str, Field(min_length=1)]
+    """Subject of the token that made it."""
+
+
+class ApiKeyRevoked(Event):
+    """An API key is good no more."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.ApiKeyRevoked"
+
+    key_id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
+class TokenRevoked(Event):
+    """Tokens are good no more, before their end."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.TokenRevoked"
+
+    named_by: NamedBy
+    """jti: the token of this id. subject: the tokens of this subject that were issued up to `revoked_at`."""
+    value: Annotated[str, Field(min_length=1, max_length=300)]
+    revoked_at: Timestamp
+    until: Timestamp
+    """When the longest of them has ended by itself."""
+    by: Annotated[str, Field(min_length=1)]
+    reason: str = ""
+
+
+class ApiKeysUsed(Event):
+    """The API keys that a process was called with since it last reported, at most once a minute."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.ApiKeysUsed"
+
+    uses: Annotated[tuple[ApiKeyUse, ...], Field(max_length=1000)] = ()
 
 
 class AdapterRegistered(Event):
@@ -1299,6 +1363,9 @@ EVENTS: tuple[type[Event], ...] = (
     AdapterReleased,
     AdapterRolledBack,
     AdapterUnloaded,
+    ApiKeyCreated,
+    ApiKeyRevoked,
+    ApiKeysUsed,
     Approved,
     CanaryAdvanced,
     CanaryRolledBack,
@@ -1322,6 +1389,7 @@ EVENTS: tuple[type[Event], ...] = (
     SampleRecorded,
     SubjectErased,
     SubjectForgotten,
+    TokenRevoked,
     TrainingCancelled,
     TrainingCompleted,
     TrainingFailed,

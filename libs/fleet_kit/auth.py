@@ -1,16 +1,18 @@
-"""Who calls: EdDSA-signed JSON Web Tokens, verified from a key set without asking another service.
+"""Who calls: signed JSON Web Tokens and API keys, verified without asking another service.
 
-A token carries scopes (what may be done) and domains (where: the tenancy boundary).
+A token, or the registry's record of a key, carries scopes (what may be done) and domains (where: the tenancy boundary).
 """
 
 import json
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -19,10 +21,15 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 
+from fleet_kit.access_rules import AccessRules, caller_by_rules
 from fleet_kit.acting_for import ACT_FOR, read_act_for
-from fleet_kit.caller import EVERY_DOMAIN, FLEET_SCOPES, SCOPES, Caller, checked_domains, read_claims
+from fleet_kit.api_keys import PREFIX
+from fleet_kit.caller import EVERY_DOMAIN, FLEET_SCOPES, LONGEST_LIFE, SCOPES, Caller, checked_domains, read_claims
 from fleet_kit.errors import Problem
-from fleet_kit.key_set import KeySet, UnknownKey
+from fleet_kit.key_set import DISCOVERY, KeySet, UnknownKey
+
+if TYPE_CHECKING:
+    from fleet_kit.access_list import AccessList  # it brings the bus, which those who mint tokens do not need
 
 __all__ = ["SCOPES", "Caller", "LocalIssuer", "Verifier", "identify", "is_fleet_token", "require"]
 
@@ -34,18 +41,47 @@ MAX_TOKEN = 32_768
 
 
 class Verifier:
-    """Checks tokens against an issuer's key set.
+    """Checks tokens against the key sets of their issuers, and API keys against the registry's events.
 
     Args:
-        jwks: path or URL of the key set, see `KeySet`.
-        issuer: what the claim `iss` must be.
+        jwks: path or URL of the fleet's own key set, see `KeySet`.
+        issuer: what the claim `iss` must be there.
         max_age: seconds after which the keys are read again.
-        keep: seconds for which keys stay good while the issuer cannot be reached.
+        keep: seconds for which keys stay good while an issuer cannot be reached.
+        skew: seconds by which an issuer's clock may differ from ours.
+        access: API keys and revoked tokens; without one there are none.
+        rules: further issuers, and the rights that their claims give.
+
+    Raises:
+        ValueError: a URL that is not https, or a provider that has the fleet's own issuer.
     """
 
-    def __init__(self, jwks: str, issuer: str, *, max_age: float = 300.0, keep: float = 43_200.0) -> None:
-        self._keys = KeySet(jwks, max_age=max_age, keep=keep)
-        self._issuer = issuer
+    def __init__(
+        self,
+        jwks: str,
+        issuer: str,
+        *,
+        max_age: float = 300.0,
+        keep: float = 43_200.0,
+        skew: float = 0.0,
+        access: "AccessList | None" = None,
+        rules: AccessRules | None = None,
+    ) -> None:
+        self._keys = KeySet(jwks, issuer=issuer, max_age=max_age, keep=keep)
+        self._own = _Issuer(issuer, (AUDIENCE,), self._keys, read_claims)
+        self._others = {
+            one.issuer: _Issuer(
+                one.issuer,
+                one.audience,
+                KeySet(one.keys or one.issuer.rstrip("/") + DISCOVERY, issuer=one.issuer, max_age=max_age, keep=keep),
+                partial(caller_by_rules, provider=one, rules=given),
+            )
+            for one, given in (rules.by_provider() if rules else ())
+        }
+        if issuer in self._others:
+            raise ValueError(f"access rules: issuer {issuer!r} is the fleet's own (LORAFLEET_ISSUER)")
+        self._skew = skew
+        self._access = access
 
     async def caller_of(self, authorization: str | None, act_for: str | None = None) -> Caller:
         """The caller of a request: its token's, narrowed to the domains that it acts for.
@@ -65,30 +101,68 @@ class Verifier:
         return caller if act_for is None else caller.narrowed(read_act_for(act_for))
 
     async def verify(self, token: str) -> Caller:
-        """The token's caller; raises a `Problem`: 401, or 503 while no keys can be read."""
+        """The caller of a token or an API key.
+
+        Raises:
+            Problem: 401; 503 while the issuer's keys, or the list of keys and revoked tokens, were never read.
+        """
+        if self._access is not None and token.startswith(PREFIX):
+            return self._access.caller_of(token)
         try:
             if len(token) > MAX_TOKEN:
                 raise ValueError(f"it has {len(token)} characters, at most {MAX_TOKEN} are allowed")
             header = jwt.get_unverified_header(token)
-            kid = header.get("kid")
-            if header.get("alg") != "EdDSA" or not isinstance(kid, str):
-                raise ValueError("its header must name a key ('kid') and the algorithm EdDSA")
+            issuer, kid = self._issuer_of(token), header.get("kid")
+            if not isinstance(kid, str):
+                raise ValueError("its header must name a key ('kid')")
+            key = await issuer.keys.key(kid)
             claims = jwt.decode(
                 token,
-                await self._keys.key(kid),
-                algorithms=["EdDSA"],
-                issuer=self._issuer,
-                audience=AUDIENCE,
-                options={"require": ["exp", "sub", "iss", "aud"]},
+                key.key,
+                algorithms=[key.algorithm],
+                issuer=issuer.name,
+                audience=issuer.audience,
+                leeway=self._skew,
+                options={"require": ["exp", "iat", "sub", "iss", "aud"]},
             )
-            return read_claims(claims)
+            caller, issued_at = issuer.read(claims), _issued(claims)
         # Claims of odd types make PyJWT's own checks fail in their own ways: exp as a list, as 1e400, nested deeply.
         except (jwt.PyJWTError, UnknownKey, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Problem(401, "Not authenticated", f"bearer token refused: {str(error)[:300]}") from None
+        if self._access is not None:
+            # Entra has its own name for a token's id.
+            self._access.check_token(str(claims.get("jti") or claims.get("uti") or ""), caller.subject, issued_at)
+        return caller
+
+    def _issuer_of(self, token: str) -> "_Issuer":
+        """The issuer whose keys a token must be signed with, by its own word: those verify what it says."""
+        if not self._others:
+            return self._own
+        named = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        return self._others.get(named, self._own) if isinstance(named, str) else self._own
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    name: str
+    audience: tuple[str, ...]
+    keys: KeySet
+    read: Callable[[Mapping[str, Any]], Caller]
+    """The caller that verified claims describe."""
+
+
+def _issued(claims: Mapping[str, Any]) -> float:
+    """When a token was issued; raises ValueError for one that lasts longer than its revocation is remembered."""
+    issued_at = float(claims["iat"])
+    if float(claims["exp"]) - issued_at > LONGEST_LIFE.total_seconds():
+        raise ValueError(f"it lasts longer than {LONGEST_LIFE.days} days")
+    return issued_at
 
 
 def is_fleet_token(token: str) -> bool:
-    """Whether this is made to be a token of the fleet, good or not: it must go to no server outside of it."""
+    """Whether this is made to be a token or key of the fleet, good or not: it must go to no server outside of it."""
+    if token.startswith(PREFIX):
+        return True
     try:
         audience = jwt.decode(token, options={"verify_signature": False}).get("aud")
     except jwt.PyJWTError:
@@ -103,7 +177,7 @@ async def identify(headers: Headers, verifier: Verifier) -> Caller:
     return await verifier.caller_of(headers.get("Authorization"), act_for)
 
 
-_bearer = HTTPBearer(auto_error=False, description="EdDSA-signed JSON Web Token")
+_bearer = HTTPBearer(auto_error=False, description="Signed JSON Web Token, or API key")
 
 
 def require(*scopes: str) -> Callable[[Request, HTTPAuthorizationCredentials | None], Awaitable[Caller]]:
@@ -122,6 +196,7 @@ def require(*scopes: str) -> Callable[[Request, HTTPAuthorizationCredentials | N
         found: Caller | None = request.scope.get(CALLER)  # of a request that came through `http_front.Front`
         if found is None:
             found = await identify(request.headers, request.app.state.verifier)
+        found = found.restricted_to(*scopes)
         found.hold(*scopes)
         return found
 
@@ -171,6 +246,8 @@ class LocalIssuer:
             raise ValueError(f"unknown scopes {sorted(unknown)}; known are {', '.join(SCOPES)}")
         if (of_fleet := FLEET_SCOPES & set(wanted)) and EVERY_DOMAIN not in reached:
             raise ValueError(f"scope {min(of_fleet)!r} concerns every domain; mint it for the domains '*'")
+        if ttl > LONGEST_LIFE:
+            raise ValueError(f"a token may last {LONGEST_LIFE.days} days, not {ttl.days}")
         now = int(time.time())
         claims = {
             "iss": "lorafleet",
@@ -178,6 +255,7 @@ class LocalIssuer:
             "sub": subject,
             "iat": now,
             "exp": now + int(ttl.total_seconds()),
+            "jti": secrets.token_hex(8),
             "scope": " ".join(wanted),
             "domains": sorted(reached),
         }

@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Self
 
 from fleet_events.text import refuse_unstorable
 from fleet_events.v1 import DOMAIN_NAME
+from fleet_kit.api_keys import SUBJECT
 from fleet_kit.errors import Problem
 
-__all__ = ["EVERY_DOMAIN", "MAX_DOMAINS", "SCOPES", "Caller", "is_domain", "read_claims"]
+__all__ = ["EVERY_DOMAIN", "LONGEST_LIFE", "MAX_DOMAINS", "SCOPES", "Caller", "Grant", "is_domain", "read_claims"]
 
 FLEET_SCOPES = frozenset({"fleet:admin"})
 """Scopes of what concerns all domains at once: they count only in a token that reaches every domain."""
@@ -25,6 +28,8 @@ SCOPES = (
     "fleet:admin",  # administer the fleet as a whole: drain, rebuild, caches, settings
 )
 EVERY_DOMAIN = "*"
+LONGEST_LIFE = timedelta(days=366)
+"""Of a token, from `iat` to `exp`, and of an API key: so long is it remembered that one was revoked."""
 MAX_DOMAINS = 1000
 MAX_SUBJECT = 255
 MAX_SCOPE = 4096
@@ -37,22 +42,53 @@ def is_domain(name: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Grant:
+    """Scopes together with the domains in which they may be used."""
+
+    scopes: frozenset[str]
+    domains: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Caller:
-    """Who calls, what they may do and in which domains ("*" is every domain)."""
+    """Who calls, what they may do and in which domains ("*" is every domain).
+
+    Where scopes differ by domain, `grants` has them, and `scopes` and `domains` are all that occur there: an endpoint
+    gets the caller `restricted_to` the scopes that it requires. `lacking` says why a caller may do nothing.
+    """
 
     subject: str
     scopes: frozenset[str]
     domains: frozenset[str]
+    grants: tuple[Grant, ...] = ()
+    lacking: str = field(default="", compare=False)
+
+    @classmethod
+    def of_grants(cls, subject: str, grants: tuple[Grant, ...], lacking: str = "") -> Self:
+        """A caller whose rights are the union of these."""
+        scopes: frozenset[str] = frozenset().union(*(one.scopes for one in grants))
+        return cls(subject, scopes, _union(grants), grants, lacking)
+
+    def restricted_to(self, *scopes: str) -> "Caller":
+        """The same caller in those domains alone in which every one of these scopes may be used."""
+        narrowed = self
+        for scope in scopes if self.grants else ():
+            narrowed = narrowed.narrowed(self._domains_of(scope))
+        return narrowed
 
     def can(self, scope: str) -> bool:
-        """Whether the token carries the scope; one of the whole fleet counts only with every domain."""
-        return scope in self.scopes and (scope not in FLEET_SCOPES or EVERY_DOMAIN in self.domains)
+        """Whether the scope may be used in all domains of this caller; one of the whole fleet needs every domain."""
+        if scope not in self.scopes or (scope in FLEET_SCOPES and EVERY_DOMAIN not in self.domains):
+            return False
+        held = self._domains_of(scope)
+        return EVERY_DOMAIN in held or self.domains <= held
 
     def hold(self, *scopes: str) -> None:
         """Raise a 403 `Problem` unless the token carries every one of these scopes."""
         for scope in scopes:
             if scope not in self.scopes:
-                raise Problem(403, "Scope missing", f"this token lacks the scope {scope!r}", scope=scope)
+                why = f": {self.lacking}" if self.lacking else ""
+                raise Problem(403, "Scope missing", f"this token lacks the scope {scope!r}{why}", scope=scope)
             if not self.can(scope):
                 detail = f"the scope {scope!r} counts only in a token of every domain ('*')"
                 raise Problem(403, "Scope missing", detail, scope=scope)
@@ -79,7 +115,21 @@ class Caller:
         """The same caller with at most these domains. No result reaches a domain that this caller does not."""
         if EVERY_DOMAIN in domains:
             return self
-        return replace(self, domains=domains if EVERY_DOMAIN in self.domains else self.domains & domains)
+        grants = tuple(replace(one, domains=_within(one.domains, domains)) for one in self.grants)
+        return replace(self, domains=_within(self.domains, domains), grants=grants)
+
+    def _domains_of(self, scope: str) -> frozenset[str]:
+        if not self.grants:
+            return self.domains if scope in self.scopes else frozenset()
+        return _union(one for one in self.grants if scope in one.scopes)
+
+
+def _union(grants: Iterable[Grant]) -> frozenset[str]:
+    return frozenset().union(*(one.domains for one in grants))
+
+
+def _within(domains: frozenset[str], limit: frozenset[str]) -> frozenset[str]:
+    return limit if EVERY_DOMAIN in domains else domains & limit
 
 
 def read_claims(claims: Mapping[str, object]) -> Caller:
@@ -104,6 +154,8 @@ def _subject(value: object) -> str:
     subject = _text("sub", value, MAX_SUBJECT)
     if not subject.strip() or not subject.isprintable():
         raise ValueError("claim 'sub' must be printable text of at least one character")
+    if subject.startswith(SUBJECT):
+        raise ValueError(f"claim 'sub' begins with {SUBJECT!r}, which is for API keys alone")
     return subject
 
 

@@ -1,20 +1,28 @@
-"""The issuer's public keys (RFC 7517), read in the background so that no request waits for the issuer."""
+"""The issuer's public keys (RFC 7517), read in the background so that no request waits for the issuer.
+
+Where they are may be given as the issuer's discovery document (OpenID Connect Discovery 1.0), which is then read with
+them: as often, as long kept, and as bounded.
+"""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import jwt
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from pydantic import JsonValue
 
 from fleet_events.strict_json import read_json
 from fleet_kit.errors import Problem
 
-__all__ = ["KeySet", "UnknownKey"]
+__all__ = ["DISCOVERY", "KeySet", "SigningKey", "UnknownKey"]
 
 log = structlog.get_logger()
 
@@ -26,7 +34,23 @@ BETWEEN_ATTEMPTS = 10.0
 """Shortest time (s) between two reads, for any reason: unknown key ids must not make us read."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
+DISCOVERY = "/.well-known/openid-configuration"
+"""End of the URL of a discovery document."""
+ALGORITHMS = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256", ("RSA", None): "RS256"}
+"""Type and curve of a key → the one algorithm that it verifies with."""
+RSA_BITS = 2048
+"""Fewest of an RSA key (RFC 7518, section 3.3)."""
+_PARTS = ("kty", "crv", "x", "y", "n", "e")
+
 Fetch = Callable[[], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A public key and the one algorithm that it is for: a token's header does not choose."""
+
+    algorithm: str
+    key: Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 
 
 class UnknownKey(Exception):
@@ -37,7 +61,8 @@ class KeySet:
     """Keys by id, from a file or an https URL (http on loopback).
 
     Args:
-        source: path or URL.
+        source: path or URL of the set, or URL of the issuer's discovery document (it ends with `DISCOVERY`).
+        issuer: what a discovery document must name as its issuer.
         max_age: seconds after which the keys are read again, beside the requests that still use them.
         keep: seconds for which keys that could not be read again are still good. A key that the issuer withdrew
             while it could not be reached is accepted for as long.
@@ -48,23 +73,29 @@ class KeySet:
     """
 
     def __init__(
-        self, source: str, *, max_age: float = 300.0, keep: float = 43_200.0, between: float = BETWEEN_ATTEMPTS
+        self,
+        source: str,
+        *,
+        issuer: str = "",
+        max_age: float = 300.0,
+        keep: float = 43_200.0,
+        between: float = BETWEEN_ATTEMPTS,
     ) -> None:
         if keep < max_age:
             raise ValueError(f"jwks_keep_seconds is {keep:g}, it must be at least jwks_max_age_seconds ({max_age:g})")
-        self._fetch = _reader(source)
+        self._fetch = _reader(source, issuer)
         self._source = source
         self._max_age = max_age
         self._keep = keep
         self._between = between
-        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._keys: dict[str, SigningKey] = {}
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
         self._failed = False
         self._awaited = False
         self._reading: asyncio.Task[None] | None = None
 
-    async def key(self, kid: str) -> Ed25519PublicKey:
+    async def key(self, kid: str) -> SigningKey:
         """The key of this id, at once where keys are known.
 
         Raises:
@@ -106,42 +137,85 @@ class KeySet:
             self._reading = None
 
 
-def keys_of(document: bytes) -> dict[str, Ed25519PublicKey]:
-    """The Ed25519 keys of a key set document by their ids; keys for other purposes are passed over.
+def keys_of(document: bytes) -> dict[str, SigningKey]:
+    """The keys of a key set document that tokens are signed with, by their ids.
+
+    Keys for other purposes are passed over, and so are, with a line in the log, those that cannot be read or are weak.
 
     Raises:
         ValueError: it is no key set, is too large, or holds no key that tokens can be verified with.
     """
-    if len(document) > MAX_BYTES:
-        raise ValueError(f"key set has more than {MAX_BYTES} bytes")
-    body = read_json(document)
-    listed = body.get("keys") if isinstance(body, dict) else None
+    body = _object(document, "key set")
+    listed = body.get("keys")
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
         raise ValueError(f"key set must be an object with at most {MAX_KEYS} 'keys'")
-    found: dict[str, Ed25519PublicKey] = {}
+    found: dict[str, SigningKey] = {}
     for one in listed:
-        if not isinstance(one, dict) or (one.get("kty"), one.get("crv")) != ("OKP", "Ed25519"):
+        if not isinstance(one, dict):
             continue
-        kid = one.get("kid")
-        if one.get("use", "sig") != "sig" or not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID:
+        kid, algorithm = one.get("kid"), ALGORITHMS.get((str(one.get("kty")), _curve(one)))
+        if algorithm is None or one.get("alg", algorithm) != algorithm or one.get("use", "sig") != "sig":
             continue
-        public = {name: one.get(name) for name in ("kty", "crv", "x")}
+        if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID:
+            continue
         try:
-            key = jwt.PyJWK.from_dict(public, algorithm="EdDSA").key
+            found[kid] = _signing_key(one, algorithm)
         except (jwt.PyJWTError, TypeError, ValueError) as error:
-            raise ValueError(f"key {kid!r} of the key set cannot be read: {error}") from None
-        found[kid] = key
+            log.warning("key_passed_over", kid=kid, reason=str(error))
     if not found:
-        raise ValueError("key set holds no Ed25519 key with an id ('kid')")
+        raise ValueError("key set holds no Ed25519, P-256 or RSA key with an id ('kid') that can be read")
     return found
 
 
-def _reader(source: str) -> Fetch:
+def _curve(key: Mapping[str, JsonValue]) -> str | None:
+    curve = key.get("crv")
+    return curve if isinstance(curve, str) else None
+
+
+def _signing_key(given: Mapping[str, JsonValue], algorithm: str) -> SigningKey:
+    public = {name: given[name] for name in _PARTS if name in given}  # never a private part
+    key = jwt.PyJWK.from_dict(public, algorithm=algorithm).key
+    if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey):
+        raise ValueError("it is no public key")
+    if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:
+        raise ValueError(f"an RSA key of {key.key_size} bits, at least {RSA_BITS} are needed")
+    return SigningKey(algorithm, key)
+
+
+def _object(document: bytes, what: str) -> dict[str, JsonValue]:
+    if len(document) > MAX_BYTES:
+        raise ValueError(f"{what} has more than {MAX_BYTES} bytes")
+    body = read_json(document)
+    if not isinstance(body, dict):
+        raise ValueError(f"{what} must be a JSON object")
+    return body
+
+
+def _reader(source: str, issuer: str) -> Fetch:
     if not source.startswith(("http://", "https://")):
         return lambda: asyncio.to_thread(_read_file, Path(source))
-    if source.startswith("http://") and urlsplit(source).hostname not in _LOOPBACK:
-        raise ValueError(f"jwks is {source!r}, expected https://: a key set changed on its way lets others sign tokens")
+    _check_url(source)
+    if source.endswith(DISCOVERY):
+        return lambda: _discover(source, issuer)
     return lambda: _download(source)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise ValueError(f"jwks is {url!r}, expected https://: a key set changed on its way lets others sign tokens")
+
+
+async def _discover(url: str, issuer: str) -> bytes:
+    """The key set that an issuer's discovery document names; raises ValueError for another issuer's document."""
+    found = _object(await _download(url), "discovery document")
+    if found.get("issuer") != issuer:
+        raise ValueError(f"the discovery document is of the issuer {str(found.get('issuer'))[:200]!r}, not {issuer!r}")
+    where = found.get("jwks_uri")
+    if not isinstance(where, str):
+        raise ValueError("the discovery document names no jwks_uri")
+    _check_url(where)
+    return await _download(where)
 
 
 def _read_file(path: Path) -> bytes:

@@ -18,6 +18,7 @@ from fleet_events.buckets import BUCKETS
 from fleet_events.topology import (
     DEAD_STREAM,
     ERASABLE,
+    FOLLOWED_AREAS,
     SERVICES,
     STREAM,
     STREAMS,
@@ -63,11 +64,9 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
             f"$JS.API.CONSUMER.MSG.NEXT.{source}.{durable}",
             f"$JS.ACK.{source}.{durable}.>",
         ]
-    if followed := followed_by(user).subjects:
-        publish += [
-            f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{followed}",
-            f"$JS.FC.{STREAM}.>",
-        ]
+    if filters := [found for area in FOLLOWED_AREAS if (found := followed_by(user, area).subjects)]:
+        publish += [f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{one}" for one in filters]
+        publish.append(f"$JS.FC.{STREAM}.>")
     # The sequence of a fact that it published: where those who follow it have to be for it to be applied.
     publish += [f"$JS.API.DIRECT.GET.{STREAM}.{subjects}" for subjects in _followed_of(user)]
     for bucket in BUCKETS:
@@ -88,9 +87,9 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
 
 
 def _followed_of(publisher: str) -> list[str]:
-    """The filters through which services follow what this one publishes."""
-    followers = {name for row in TOPOLOGY if publisher in row.published_by for name in row.followed_by}
-    return sorted({followed_by(name).subjects for name in followers})
+    """The filters through which services follow what this one publishes of adapters, whose place it asks for."""
+    rows = [row for row in TOPOLOGY if publisher in row.published_by and row.area == "adapter"]
+    return sorted({followed_by(name).subjects for row in rows for name in row.followed_by})
 
 
 def server_config(users: Mapping[str, str]) -> str:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -16,6 +18,8 @@ from nats.js import JetStreamContext
 
 from fleet_events.message import Event
 from fleet_kit import http, outbox, tasks
+from fleet_kit.access_list import AccessList
+from fleet_kit.access_rules import read_rules
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Verifier
 from fleet_kit.blobs import Blobs
@@ -57,7 +61,13 @@ class Service(Generic[S, P]):
     """Readiness checks that the service's parts add: name → a call that raises while not ready."""
     details: dict[str, Callable[[], object]] = field(default_factory=dict)
     """What /readyz shows beside them: name → a call that gives it as JSON."""
+    access: AccessList = field(init=False)
+    """API keys and revoked tokens."""
     _parts: P | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.access = AccessList(self.name, skew=self.settings.clock_skew_seconds)
+        self.extra_checks["access"] = self.access.ready
 
     @property
     def db(self) -> Pool:
@@ -134,6 +144,7 @@ def create_app(
     """
     if database and not settings.database_url:
         raise ValueError(f"{name} needs LORAFLEET_DATABASE_URL, for example postgres://{name}:…@host:5432/lorafleet")
+    rules = read_rules(settings.access_rules) if settings.access_rules else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -145,6 +156,9 @@ def create_app(
                 settings.issuer,
                 max_age=settings.jwks_max_age_seconds,
                 keep=settings.jwks_keep_seconds,
+                skew=settings.clock_skew_seconds,
+                access=service.access,
+                rules=rules,
             )
             yield
         # Here and not after the server's end: uvicorn ends the process by the signal that it got.
@@ -182,7 +196,7 @@ async def _running(
         service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, credential, pool)
         if parts is not None:
             service.extra_checks["parts"] = service.require_parts
-        started = asyncio.create_task(_start(service, handlers, parts))
+        started = asyncio.create_task(_or_end(_start(service, handlers, parts)))
         try:
             yield service
         finally:
@@ -192,38 +206,42 @@ async def _running(
                 pool.terminate()
 
 
+async def _or_end(work: Coroutine[Any, Any, None]) -> None:
+    """Work that the service cannot be without; its failure ends the process."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        # Nothing supervises this task from inside; the process ends and its supervisor starts it again.
+        log.exception("service_task_failed")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 async def _start(
     service: Service[S, P],
     handlers: Handlers[Any] | None,
     parts: Callable[[Service[S, P]], AbstractAsyncContextManager[P]] | None,
 ) -> None:
     """Connect, make the parts, listen, relay: in the background, until cancelled."""
-    try:
-        jetstream = await service.bus.connect()
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(asyncio.create_task(watch_room(jetstream)).cancel)
-            if parts is not None:
-                await service.open_parts(stack, parts(service))
-            # Libraries and parts stay as long as the process: a full collection that reads them all, too, stops
-            # everything for 0.4 s in a service that imports torch.
-            gc.freeze()
-            if service.pool is None:
-                await asyncio.Event().wait()
-                return
-            service.relay = Relay(service.name, service.pool, jetstream, lambda: service.bus.server_id)
-            if handlers is not None:
-                await service.bus.listen(handlers, service, service.transaction, service.pool)
-            log.info("service_started")
-            await service.relay.run()
-    except asyncio.CancelledError:
-        raise
-    except Exception:
-        # Nothing supervises this task from inside; the process ends and its supervisor starts it again.
-        log.exception("service_start_failed")
-        import os
-        import signal
-
-        os.kill(os.getpid(), signal.SIGTERM)
+    jetstream = await service.bus.connect()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(asyncio.create_task(watch_room(jetstream)).cancel)
+        following = asyncio.create_task(_or_end(service.access.follow(jetstream, service.publish)))
+        stack.push_async_callback(tasks.end, following)
+        if parts is not None:
+            await service.open_parts(stack, parts(service))
+        # Libraries and parts stay as long as the process: a full collection that reads them all, too, stops
+        # everything for 0.4 s in a service that imports torch.
+        gc.freeze()
+        if service.pool is None:
+            await asyncio.Event().wait()
+            return
+        service.relay = Relay(service.name, service.pool, jetstream, lambda: service.bus.server_id)
+        if handlers is not None:
+            await service.bus.listen(handlers, service, service.transaction, service.pool)
+        log.info("service_started")
+        await service.relay.run()
 
 
 def _writes(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None]]]:

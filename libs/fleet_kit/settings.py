@@ -62,12 +62,17 @@ class ServiceSettings(HttpSettings):
     """Whether to speak TLS with an endpoint without a scheme; a scheme decides for itself."""
 
     jwks: str
-    """Key set that verifies tokens: a path or an https URL (http on loopback)."""
+    """Key set that verifies tokens, or the issuer's discovery document: a path or an https URL (http on loopback)."""
+    access_rules: Path | None = None
+    """JSON file of further issuers and the rights that their claims give, see docs/access.md."""
     jwks_max_age_seconds: float = Field(default=300.0, gt=0)
     """Age from which the key set is read again, in the background."""
     jwks_keep_seconds: float = Field(default=43_200.0, gt=0)
     """How long its keys stay good while the issuer cannot be reached. A key that was withdrawn stays good as long."""
     issuer: str = "lorafleet"
+    clock_skew_seconds: float = Field(default=10.0, ge=0, le=300)
+    """By which the clocks of issuers may differ from ours: a token is good for as long before its beginning and after
+    its end."""
     token_file: Path | None = None
     """This service's own bearer token, for calls to other services."""
 

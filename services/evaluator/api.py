@@ -11,10 +11,11 @@ from fastapi import APIRouter, Query
 from fleet_events.v1 import EvaluationRequested
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused
-from services.evaluator import garbage, store
+from services.evaluator import garbage_api, store
 from services.evaluator.access import Reader, Running, Writer, visible_evaluation
 from services.evaluator.domain import split_reference
 from services.evaluator.golden import api as golden_api
+from services.evaluator.golden import erasure_api
 from services.evaluator.golden import sets as golden_sets
 from services.evaluator.judging import labels_api, pair_store
 from services.evaluator.judging.calibration import UNCALIBRATED
@@ -25,8 +26,9 @@ from services.evaluator.schemas import Accepted, EvaluationDetail, EvaluationVie
 
 router = APIRouter()
 router.include_router(golden_api.router)
+router.include_router(erasure_api.router)
 router.include_router(labels_api.router)
-router.include_router(garbage.router)
+router.include_router(garbage_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
 
 

@@ -39,6 +39,10 @@ class GoldenVersion:
     frozen_at: datetime | None
     sha256: str | None
     total_samples: int
+    let_go_at: datetime | None = None
+    """Since when its samples are gone by the domain's rule."""
+    erased_by: Sequence[str] = ()
+    """Erasures that took samples out of it since it was frozen."""
 
     @property
     def frozen(self) -> bool:

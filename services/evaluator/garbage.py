@@ -1,4 +1,4 @@
-"""Lets the texts of evaluations go by their domain's rules, and sweeps the evaluator's objects.
+"""Lets texts of evaluations and samples of golden versions go by their domain's rules, and sweeps objects.
 
 Scores by sample are left alone: the registry compares versions by them, and no row of the evaluator names them.
 """
@@ -7,25 +7,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from fleet_kit.collection import (
-    Adoption,
-    Collection,
-    FleetAdmin,
-    adopted,
-    collect_objects,
-    keep_collecting,
-    refusals_as_problems,
-    require_owned,
-)
+from fleet_kit.collection import collect_objects, keep_collecting, require_owned
 from fleet_kit.object_sweep import Bound, SweptKind
 from services.evaluator import retention_store as store
-from services.evaluator.access import Running
+from services.evaluator.golden import store as golden_store
 from services.evaluator.parts import EvaluatorService
-
-router = APIRouter(prefix="/v1", tags=["keeping"])
 
 KINDS = ("judging", "reports")
 
@@ -39,12 +27,22 @@ class LetGoEvaluation(BaseModel):
     reason: str
 
 
+class LetGoGolden(BaseModel):
+    """A golden version whose samples its domain's rule lets go."""
+
+    dataset_id: str
+    version: str
+    domain: str
+    reason: str
+
+
 class Garbage(BaseModel):
     """What a collection found, and deleted where it was applied."""
 
     applied: bool
     grace_hours: float
     evaluations: list[LetGoEvaluation]
+    golden: list[LetGoGolden] = []
     kinds: list[SweptKind]
     refused: str = Field(default="", description="Why nothing would be deleted if it were applied")
 
@@ -67,6 +65,13 @@ async def collect(service: EvaluatorService, *, apply: bool, at_most: int = 0) -
             await store.delete_results(tx.connection, one.evaluation_id)
             await store.let_go(tx.connection, one.evaluation_id)
 
+    golden = await _removable_golden(service)
+    for version in golden if apply else ():
+        async with service.transaction() as tx:
+            await golden_store.lock_dataset(tx.connection, version.dataset_id)
+            if await store.let_golden_go(tx.connection, version.dataset_id, version.version):
+                await golden_store.clear_samples(tx.connection, version.dataset_id, version.version)
+
     async def marks() -> frozenset[str]:
         async with service.db.acquire(timeout=5) as connection:
             return await store.marked_objects(connection)
@@ -81,7 +86,14 @@ async def collect(service: EvaluatorService, *, apply: bool, at_most: int = 0) -
         apply=apply,
         bound=Bound(settings.gc_share, at_most),
     )
-    return Garbage(applied=apply, grace_hours=settings.gc_grace_hours, evaluations=found, kinds=kinds, refused=refused)
+    return Garbage(
+        applied=apply,
+        grace_hours=settings.gc_grace_hours,
+        evaluations=found,
+        golden=golden,
+        kinds=kinds,
+        refused=refused,
+    )
 
 
 async def _removable(service: EvaluatorService, domain: str) -> list[LetGoEvaluation]:
@@ -97,18 +109,21 @@ async def _removable(service: EvaluatorService, domain: str) -> list[LetGoEvalua
     ]
 
 
+async def _removable_golden(service: EvaluatorService) -> list[LetGoGolden]:
+    found: list[LetGoGolden] = []
+    async with service.db.acquire(timeout=5) as connection:
+        for domain in await store.golden_domains(connection):
+            days = service.settings.golden_rules(domain).superseded_days
+            if days is None:
+                continue
+            reason = f"a newer version is there, kept for {days:g} days"
+            found += [
+                LetGoGolden(dataset_id=one.dataset_id, version=one.version, domain=domain, reason=reason)
+                for one in await store.superseded_golden(connection, domain, timedelta(days=days))
+            ]
+    return found
+
+
 async def collect_now_and_then(service: EvaluatorService) -> None:
     """Collect every `gc_every_hours`, see `keep_collecting`."""
     await keep_collecting(service.settings.gc_every_hours, lambda: collect(service, apply=True))
-
-
-@router.post("/gc", summary="List, or delete, what retention rules let go and what nothing refers to")
-async def collect_garbage(body: Collection, _caller: FleetAdmin, service: Running) -> Garbage:
-    with refusals_as_problems():
-        return await collect(service, apply=body.apply, at_most=body.at_most)
-
-
-@router.post("/gc/adoption", summary="Make the evaluator's objects this database's own")
-async def adopt_objects(_caller: FleetAdmin, service: Running) -> Adoption:
-    """After a restored backup, or where nothing tells whose they are: what this database does not refer to may go."""
-    return await adopted(service.db, service.blobs)

@@ -62,6 +62,44 @@ async def let_go(connection: Connection, evaluation_id: str) -> None:
     await connection.execute("update evaluation set let_go_at = now() where evaluation_id = $1", evaluation_id)
 
 
+@dataclass(frozen=True)
+class SupersededGolden:
+    """A golden version whose samples its domain's rule lets go."""
+
+    dataset_id: str
+    version: str
+
+
+async def golden_domains(connection: Connection) -> list[str]:
+    """Domains with golden versions that may be let go."""
+    rows = await connection.fetch("select distinct domain from superseded_golden order by domain")
+    return [row["domain"] for row in rows]
+
+
+async def superseded_golden(connection: Connection, domain: str, age: timedelta) -> list[SupersededGolden]:
+    """Golden versions of a domain that may be let go, and that have had a newer one for so long."""
+    rows = await connection.fetch(
+        "select dataset_id, version from superseded_golden where domain = $1 and superseded_at < now() - $2::interval"
+        " order by dataset_id, version",
+        domain,
+        age,
+    )
+    return [SupersededGolden(**dict(row)) for row in rows]
+
+
+async def let_golden_go(connection: Connection, dataset_id: str, version: str) -> bool:
+    """Keep that a golden version is let go, unless something has come to need it; its row and its digest stay."""
+    return bool(
+        await connection.fetchval(
+            "update golden_dataset set let_go_at = now() where (dataset_id, version) in"
+            " (select dataset_id, version from superseded_golden where dataset_id = $1 and version = $2)"
+            " returning true",
+            dataset_id,
+            version,
+        )
+    )
+
+
 async def marked_objects(connection: Connection) -> frozenset[str]:
     """URIs of everything that evaluations refer to."""
     rows = await connection.fetch(

@@ -28,6 +28,14 @@ class EvaluationRules(BaseModel):
     released_days: float | None = Field(default=None, ge=0)
 
 
+class GoldenRules(BaseModel):
+    """How long a golden version's samples are kept once a newer version has samples; None is for good."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    superseded_days: float | None = Field(default=None, ge=0)
+
+
 class EvaluatorSettings(ServiceSettings):
     """What judging needs beyond what every service needs (environment prefix `LORAFLEET_`)."""
 
@@ -76,6 +84,8 @@ class EvaluatorSettings(ServiceSettings):
     """How long requests to judges and their raw answers are kept."""
     evaluation_retention: dict[str, EvaluationRules] = Field(default_factory=dict)
     """Domain → how long texts of evaluations are kept, as a JSON object; "*" is for domains that are not named."""
+    golden_retention: dict[str, GoldenRules] = Field(default_factory=dict)
+    """Domain → how long samples of golden versions are kept, as `evaluation_retention` has it."""
     gc_grace_hours: float = Field(default=24.0, gt=0)
     """Age below which no object is collected."""
     gc_every_hours: float = Field(default=0.0, ge=0)
@@ -109,6 +119,10 @@ class EvaluatorSettings(ServiceSettings):
     def evaluation_rules(self, domain: str) -> EvaluationRules:
         """A domain's rules, else those of "*", else the default."""
         return self.evaluation_retention.get(domain) or self.evaluation_retention.get("*") or EvaluationRules()
+
+    def golden_rules(self, domain: str) -> GoldenRules:
+        """A domain's rules, else those of "*", else the default."""
+        return self.golden_retention.get(domain) or self.golden_retention.get("*") or GoldenRules()
 
     def judge_for(self, domain: str, dataset_id: str) -> str:
         """Name of who judges with this golden data set in this domain."""

@@ -2,9 +2,10 @@
 
 Owns nothing durable: an adapter cache, loaded slots, and a projection of the registry's events.
 
-Publishes FeedbackRecorded, GenerationRecorded, AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
+Publishes FeedbackRecorded, GenerationRecorded, ApiKeysUsed, AdapterLoaded, AdapterUnloaded, GenerationCompleted,
+GenerationFailed.
 Follows AdapterRegistered, Approved, Rejected, AdapterActivated, AdapterDeactivated, PolicyChanged, CanaryStarted,
-CanaryAdvanced, CanaryRolledBack, AdapterReleased.
+CanaryAdvanced, CanaryRolledBack, AdapterReleased, ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 
 A request's way: `api` → `generation` (who answers: `resolution`, `catalogue`) → a lease of `slots` → `backend`.
 An adapter's way: `projection` → `policies` → `slots` → `loading`. Other processes: `replicas`, `vllm`.

@@ -2,7 +2,8 @@
 
 Publishes SubjectErased, TrainingRequested, AdapterRegistered, Approved, Rejected, ReviewRequested, AdapterActivated,
 AdapterDeactivated, AdapterRolledBack, PolicyChanged, CanaryStarted, CanaryAdvanced, CanaryRolledBack,
-UpdateRecommended, AdapterReleased, AdapterHeld.
+UpdateRecommended, AdapterReleased, AdapterHeld, ApiKeyCreated, ApiKeyRevoked, TokenRevoked, ApiKeysUsed.
 Consumes FeedbackRecorded, SubjectForgotten, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored,
-EvaluationFailed, AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
+EvaluationFailed, ApiKeysUsed, AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
+Follows ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 """

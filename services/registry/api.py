@@ -16,6 +16,7 @@ from services.registry import answers, decisions, keeping_api, own_metrics, uplo
 from services.registry.access import Admin, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView
 from services.registry.comparing import api as comparing
+from services.registry.credentials import api as credentials
 from services.registry.details import details_of
 from services.registry.evaluation_view import EvaluationView
 from services.registry.family import Status, Training
@@ -43,6 +44,7 @@ router.include_router(updating.router)
 router.include_router(migrating.router)
 router.include_router(timeline.router)
 router.include_router(keeping_api.router)
+router.include_router(credentials.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")

@@ -18,7 +18,7 @@ from services.registry.family import Adapter
 from services.registry.parts import RegistryService
 from services.registry.rollout import counting
 from services.registry.scored import evaluation_of
-from services.registry.store import forgotten, migrations, preferences, usage, versions
+from services.registry.store import credentials, forgotten, migrations, preferences, usage, versions
 from services.registry.transition import Act, AuditEntry, JobReused, NotTheArtifact, RegistryError, UnknownAdapter
 from services.registry.updating.recommend import recommend_update
 from services.registry.version import InvalidVersion
@@ -178,6 +178,12 @@ async def forget_subject(event: v1.SubjectForgotten, tx: Transaction, _service: 
             await repository.save(tx, family, domain.reject(family, adapter_id, act))
     erased = v1.SubjectErased(erasure_id=event.erasure_id, service="registry", deleted=deleted, part=event.part)
     await tx.emit(erased, entity=event.erasure_id)
+
+
+@handlers.on(v1.ApiKeysUsed)
+async def note_key_uses(event: v1.ApiKeysUsed, tx: Transaction, _service: RegistryService) -> None:
+    """Keep when API keys were last used."""
+    await credentials.note_uses(tx.connection, event.uses)
 
 
 @handlers.on(v1.AdapterLoaded)

@@ -45,6 +45,8 @@ class RegistrySettings(ServiceSettings):
     """Time that fetching an adapter from a hub may take."""
     answers_kept_days: int = Field(default=90, ge=1)
     """Days for which it is kept who gave an answer: so long can it be followed back to its training data."""
+    api_keys_a_creator: int = Field(default=200, ge=1)
+    """API keys that one subject may have made and that are good: every service holds all keys in memory."""
     adapter_retention: dict[str, KeepRules] = Field(default_factory=dict)
     """Domain → which versions are kept, as a JSON object; "*" is for domains that are not named."""
     gc_grace_hours: float = Field(default=24.0, gt=0)

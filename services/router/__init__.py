@@ -1,7 +1,8 @@
 """Router: which adapter a query is for.
 
-Owns the routing index, a projection of the activation events that can be rebuilt from the stream. Publishes nothing.
+Owns the routing index, a projection of the activation events that can be rebuilt from the stream.
 
+Publishes ApiKeysUsed.
 Consumes AdapterActivated, AdapterDeactivated.
-Follows AdapterActivated, AdapterDeactivated.
+Follows AdapterActivated, AdapterDeactivated, ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 """

@@ -35,6 +35,8 @@ ARGUMENTS: dict[str, Any] = {
     "ndjson": b"{}",
     "domains": ["tax"],
     "score": 1.0,
+    "seconds": 60,
+    "scopes": ["generate"],
     "k": 1,
     "rating": 5,
     "what": "pause",

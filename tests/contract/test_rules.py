@@ -37,7 +37,7 @@ KINDS = [
 """Events, and the values within them."""
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 """The bus holds no NUL, whatever the field; see `fleet_events.text`."""
-SAMPLES = ("a", "0" * 64, "s3://bucket/key", "1.0.0")
+SAMPLES = ("a", "0" * 64, "0" * 16, "s3://bucket/key", "1.0.0")
 """For every pattern of the contract one that it lets pass."""
 SCALARS = {
     FieldDescriptor.TYPE_DOUBLE: "double",

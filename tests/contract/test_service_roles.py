@@ -38,11 +38,15 @@ def test_the_committed_documents_are_those_of_the_topology_of_today(
 @pytest.mark.parametrize(
     ("file", "there", "instead"),
     [
-        (README, "EvaluationScored, EvaluationFailed, AdapterLoaded", "EvaluationScored, AdapterLoaded"),
-        (README, "| router | the routing index | —", "| router | the routing index | AdapterLoaded"),
+        (README, "EvaluationScored, EvaluationFailed, ApiKeysUsed", "EvaluationScored, ApiKeysUsed"),
+        (README, "| router | the routing index | ApiKeysUsed", "| router | the routing index | AdapterLoaded"),
         (REGISTRY, "Rejected, ", ""),
         (REGISTRY, "Approved, ", "Approved, AdapterLoaded, "),
-        ("services/router/__init__.py", "\nFollows AdapterActivated, AdapterDeactivated.", ""),
+        (
+            "services/router/__init__.py",
+            "\nFollows AdapterActivated, AdapterDeactivated, ApiKeyCreated, ApiKeyRevoked, TokenRevoked.",
+            "",
+        ),
         ("docs/events.md", "| router, inference |", "| router |"),
         ("docs/asyncapi.json", "inferenceFollowsApproved", "inferenceHearsApproved"),
     ],
@@ -73,7 +77,9 @@ def test_a_readme_or_docstring_without_a_place_for_them_is_refused_with_what_is_
 
 def test_the_text_around_the_paragraph_stays() -> None:
     made = in_docstring('"""Router: which.\n\nConsumes nothing.\n\nA request\'s way: Consumes.\n"""\n', "router")
-    assert made.startswith('"""Router: which.\n\nConsumes AdapterActivated, AdapterDeactivated.\nFollows ')
+    assert made.startswith(
+        '"""Router: which.\n\nPublishes ApiKeysUsed.\nConsumes AdapterActivated, AdapterDeactivated.\nFollows '
+    )
     assert made.endswith('\n\nA request\'s way: Consumes.\n"""\n')
 
 
@@ -89,3 +95,10 @@ def test_no_source_file_but_the_topology_names_a_subject_of_an_event() -> None:
     named = [str(path.relative_to(root)) for path in files if "lorafleet.v1." in path.read_text()]
     assert named == ["libs/fleet_events/topology.py"]
     assert {service for service in SERVICES if followed_by(service).events} == {"router", "inference"}
+
+
+def test_every_service_follows_who_may_call_and_nothing_else_under_that_filter() -> None:
+    for service in SERVICES:
+        access = followed_by(service, "access")
+        assert set(access.events) == {v1.ApiKeyCreated, v1.ApiKeyRevoked, v1.TokenRevoked}
+        assert access.subjects.endswith(".access.>")

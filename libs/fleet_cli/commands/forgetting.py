@@ -39,6 +39,7 @@ def forget(
 ) -> None:
     """Delete every record about a person, in all domains or in one; later ones are refused."""
     found = session.client.call(calls.forget_subject(subject, domain or "*", reason, adapters.value))
+    session.client.call(calls.forget_golden(found.erasure_id, subject, domain or "*"))
     session.answer(found, f"{found.erasure_id}: {_state(found)}")
     session.note(f"`lorafleet data erasures {found.erasure_id}` shows how far it is, and its proof")
 

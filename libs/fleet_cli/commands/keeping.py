@@ -55,7 +55,7 @@ def gc(
     versions = session.client.call(calls.collect_versions(apply=apply, at_most=at_most))
     datasets = session.client.call(calls.collect_datasets(apply=apply, at_most=at_most))
     reports = session.client.call(calls.collect_reports(apply=apply, at_most=at_most))
-    let_go = [*versions.released, *datasets.datasets, *reports.evaluations]
+    let_go = [*versions.released, *datasets.datasets, *reports.evaluations, *reports.golden]
     found: dict[str, Garbage] = {"registry": versions, "trainer": datasets, "evaluator": reports}
     session.answer(found, _shown(let_go, found))
     for name, garbage in found.items():

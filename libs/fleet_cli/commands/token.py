@@ -1,4 +1,4 @@
-"""`lorafleet token`: tokens of the local issuer."""
+"""`lorafleet token`: tokens of the local issuer, and the revocation of any."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from fleet_cli.client import calls
 from fleet_cli.client.errors import BadInput
+from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit.auth import SCOPES, LocalIssuer
 from fleet_kit.caller import FLEET_SCOPES, is_domain
 
-token = CommandGroup("Mint access tokens with the local fleet's key.")
+token = CommandGroup("Mint access tokens with the local fleet's key, and revoke tokens.")
 
 
 def _several(text: str) -> tuple[str, ...]:
@@ -53,3 +55,19 @@ def mint(
     except ValueError as error:
         raise BadInput("--subject", f"{error}") from error
     session.answer({"token": minted, "subject": subject, "scopes": wanted, "domains": reached, "hours": hours}, minted)
+
+
+@token.command("revoke")
+def revoke(
+    session: Session,
+    jti: Annotated[str, typer.Option("--jti", help="Id of a token, its claim jti (default: none).")] = "",
+    subject: Annotated[
+        str, typer.Option("--subject", help="Subject, of all its tokens issued until now (default: none).")
+    ] = "",
+    reason: ReasonOption = "",
+) -> None:
+    """Revoke a token, or all tokens of a subject issued until now: every service refuses them within seconds."""
+    if bool(jti) == bool(subject):
+        raise BadInput("--jti", "give either --jti or --subject")
+    found = session.client.call(calls.revoke_tokens(jti, subject, reason))
+    session.answer(found, f"revoked: {found.named_by} {found.value}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from fleet_cli.stack.errors import PartFailed
-from fleet_cli.stack.forking import Forked, ForkServer, NoForkServer
+from fleet_kit.forking import Forked, ForkServer, NoForkServer
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 _FIRST_PAUSE, _LONGEST_PAUSE, _STABLE_AFTER = 0.25, 10.0, 30.0
@@ -161,7 +161,7 @@ class Supervised:
         module = command.arguments[command.arguments.index("-m") + 1 :]
         environment = {**os.environ, **command.environment}
         with suppress(NoForkServer):  # it imports for itself then
-            return server.fork(module, environment, output=output, folder=command.folder)
+            return server.fork(module, environment, stdout=output, stderr=output, folder=command.folder)
         return None
 
     def _executed(self, output: int) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleet_cli.stack.environment import LIBRARIES
-from fleet_cli.stack.forking import ForkServer, NoForkServer
+from fleet_kit.forking import ForkServer, NoForkServer
 
 _LIGHT = ("registry", "evaluator", "trainer")
 WITH_TORCH = ("router", "inference")
@@ -38,7 +38,7 @@ class ServiceForks:
         environment = {**os.environ, **LIBRARIES}
         with self._lock, suppress(NoForkServer):
             if self._light is None:
-                modules = [f"services.{name}.app" for name in _LIGHT]
+                modules = ["fleet_cli.lean_clients", *(f"services.{name}.app" for name in _LIGHT)]
                 self._light = ForkServer(modules, environment, log=self._logs / "forks.log")
             if service in _LIGHT:
                 return self._light

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet_cli.stack.errors import PartFailed
-from fleet_cli.stack.forking import ForkServer
 from fleet_cli.stack.process import Command, Supervised
 from fleet_cli.stack.readiness import service_missing
+from fleet_kit.forking import ForkServer
 
 
 class SingleService:

@@ -18,6 +18,7 @@ from services.evaluator.golden import publication as golden_publication
 from services.evaluator.golden import samples as golden
 from services.evaluator.golden import sets as golden_sets
 from services.evaluator.golden import store as golden_store
+from services.evaluator.golden.erasure import admitted
 from services.evaluator.golden.samples import BadLines, GoldenSample
 from services.evaluator.golden.schemas import Changed, DatasetDetail, Datasets, DatasetVersion, NewDataset
 
@@ -94,11 +95,18 @@ async def import_samples(
     if fault := await first_fault(service.parts.tests, samples):
         raise Problem(422, "Invalid samples", f"nothing was imported: {fault}", field="tests")
     async with service.transaction() as tx:
-        change = await golden_sets.set_samples(tx.connection, dataset_id, samples, replace=replace, by=caller.subject)
+        taken = await admitted(tx.connection, samples, domain)
+        change = await golden_sets.set_samples(tx.connection, dataset_id, taken, replace=replace, by=caller.subject)
         if change.changed:
             await golden_publication.publish(tx, change.version)
     shown_version = DatasetVersion.model_validate(change.version).model_dump()
-    return Changed(**shown_version, changed=change.changed, opened=change.opened, read=len(samples))
+    return Changed(
+        **shown_version,
+        changed=change.changed,
+        opened=change.opened,
+        read=len(samples),
+        forgotten=len(samples) - len(taken),
+    )
 
 
 _READING = asyncio.Semaphore(2)
@@ -130,6 +138,8 @@ async def _read(text: str, domain: str) -> list[GoldenSample]:
 async def export(dataset_id: str, caller: Reader, service: Running, version: str | None = None) -> PlainTextResponse:
     async with service.db.acquire() as connection:
         found = await visible_golden(connection, dataset_id, version, caller)
+        if found.let_go_at is not None:
+            raise Problem(410, "Golden samples let go", golden_sets.let_go(found), field="version")
         samples = await golden_store.samples(connection, dataset_id, found.version)
     name = f"{dataset_id}-{found.version}.jsonl"
     return PlainTextResponse(

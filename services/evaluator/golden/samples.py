@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -51,6 +51,8 @@ class GoldenSample:
     system: str = ""
     history: tuple[Turn, ...] = ()
     tests: str = ""
+    subject: str = ""
+    """The person whom it is about, for `lorafleet data forget`; no part of what is prompted and judged."""
 
     @property
     def rules(self) -> dict[Criterion, tuple[Rule, ...]]:
@@ -112,6 +114,7 @@ class _Line(BaseModel):
     system: str = ""
     history: list[_Turn] = Field(default_factory=list, max_length=MAX_TURNS)
     tests: str = ""
+    subject: str = Field("", max_length=512)
     domain: str | None = None  # accepted for convenience; must be the data set's
 
 
@@ -195,6 +198,7 @@ def _sample(number: int, line: str, domain: str) -> tuple[GoldenSample | list[Li
         system=raw.system,
         history=history,
         tests=raw.tests,
+        subject=raw.subject,
     )
     return sample, cost
 
@@ -243,8 +247,8 @@ def _short(value: JsonValue | object) -> str:
 def to_line(sample: GoldenSample) -> str:
     """Canonical JSON of a sample: fixed field order, UTF-8 as it is.
 
-    `system`, `history` and `tests` are there only where they hold something: content from before they existed keeps its
-    digest.
+    `system`, `history`, `tests` and `subject` are there only where they hold something: content from before they
+    existed keeps its digest.
     """
     turns = [{"role": turn.role, "content": turn.content} for turn in sample.history]
     return json.dumps(
@@ -259,6 +263,7 @@ def to_line(sample: GoldenSample) -> str:
             **({"system": sample.system} if sample.system else {}),
             **({"history": turns} if turns else {}),
             **({"tests": sample.tests} if sample.tests else {}),
+            **({"subject": sample.subject} if sample.subject else {}),
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -275,7 +280,7 @@ def digest(samples: Iterable[GoldenSample], use: ContextUse = "note") -> str:
 
     The same samples in any order are the same content.
     """
-    ordered = sorted(samples, key=lambda sample: sample.sample_id)
+    ordered = (replace(one, subject="") for one in sorted(samples, key=lambda sample: sample.sample_id))
     return hashlib.sha256(f"context={use}\n{write_jsonl(ordered)}".encode()).hexdigest()
 
 

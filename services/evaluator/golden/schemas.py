@@ -40,6 +40,8 @@ class DatasetVersion(BaseModel):
     frozen: bool
     sha256: str | None
     total_samples: int
+    erased_by: list[str] = []
+    """Erasures that took samples out of it since it was frozen: nothing is judged with it any more."""
 
 
 class DatasetDetail(DatasetVersion):
@@ -55,6 +57,8 @@ class Changed(DatasetVersion):
     changed: bool
     opened: str | None
     read: int
+    forgotten: int = 0
+    """Samples about people who are forgotten, left out."""
 
 
 class Datasets(BaseModel):

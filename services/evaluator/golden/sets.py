@@ -80,6 +80,14 @@ def unknown(dataset_id: str, version: str | None = None) -> Unknown:
     return Unknown(f"golden data set {dataset_id!r}" + (f" version {version!r}" if version else "") + " does not exist")
 
 
+def let_go(version: GoldenVersion) -> str:
+    """That a version has no samples any more, as a sentence."""
+    return (
+        f"the samples of golden data set {version.dataset_id} version {version.version} were let go at "
+        f"{version.let_go_at:%Y-%m-%d} by the domain's retention rule"
+    )
+
+
 async def set_samples(
     connection: Connection, dataset_id: str, wanted: Sequence[GoldenSample], *, replace: bool, by: str
 ) -> Change:
@@ -120,6 +128,13 @@ async def freeze_for(connection: Connection, domain: str, reference: str) -> tup
     found = await _resolve(connection, domain, reference)
     await golden_store.lock_dataset(connection, found.dataset_id)
     found = await get(connection, found.dataset_id, found.version)
+    if found.let_go_at is not None:
+        raise EvaluationFailure(f"{let_go(found)}; judge with a newer version")
+    if found.erased_by:
+        raise EvaluationFailure(
+            f"golden data set {found.dataset_id} version {found.version} lost samples about people who are forgotten; "
+            "judge with a newer version"
+        )
     if found.sha256 is None:
         samples = await golden_store.samples(connection, found.dataset_id, found.version)
         if not samples:

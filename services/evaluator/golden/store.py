@@ -87,9 +87,11 @@ async def newest_of_each(
 
 
 async def samples(connection: Connection, dataset_id: str, version: str) -> list[GoldenSample]:
-    """The version's samples in their order."""
+    """The version's samples in their order, without those that were erased."""
     rows = await connection.fetch(
-        "select * from golden_sample where dataset_id = $1 and version = $2 order by position", dataset_id, version
+        "select * from golden_sample where dataset_id = $1 and version = $2 and not erased order by position",
+        dataset_id,
+        version,
     )
     return [_sample_of(row) for row in rows]
 
@@ -102,8 +104,8 @@ async def add_samples(connection: Connection, dataset_id: str, version: str, add
     """Store all samples of an open version, in this order."""
     await connection.executemany(
         "insert into golden_sample (dataset_id, version, position, sample_id, prompt, expected_output,"
-        " expected_score, difficulty, criteria, context, system, history, tests)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        " expected_score, difficulty, criteria, context, system, history, tests, subject)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         [
             (
                 dataset_id,
@@ -119,6 +121,7 @@ async def add_samples(connection: Connection, dataset_id: str, version: str, add
                 sample.system,
                 [{"role": turn.role, "content": turn.content} for turn in sample.history],
                 sample.tests,
+                sample.subject,
             )
             for position, sample in enumerate(added)
         ],

@@ -150,7 +150,7 @@ async def counted(connection: Connection, rollout_id: str, step: int) -> Counted
 
 
 async def ratings_of(connection: Connection, generation_id: str) -> list[int]:
-    """Ratings that came before their answer."""
+    """Ratings that came before their answer, the newest of each person."""
     rows = await connection.fetch("select rating from feedback where generation_id = $1", generation_id)
     return [row["rating"] for row in rows]
 

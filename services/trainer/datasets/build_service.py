@@ -21,6 +21,7 @@ from services.trainer.datasets.recipe import DataRecipe
 from services.trainer.datasets.settings import GenerationEndpoint
 from services.trainer.datasets.sources import Access, Live, Source
 from services.trainer.datasets.sources.source import Gathered
+from services.trainer.datasets.store import subjects as subject_store
 from services.trainer.datasets.store import versions as dataset_store
 from services.trainer.datasets.worker.spec import BuildOutcome, BuildSpec, Built, Input
 from services.trainer.work_folder import work_folder
@@ -159,6 +160,8 @@ async def _specify(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], s
     await settled(v1.GoldenDatasetPublished, service)
     async with service.db.acquire(timeout=5) as connection:
         golden = await golden_index(connection)
+        key = await subject_store.subject_key(connection)
+        forgotten = await subject_store.forgotten_in(connection, recipe.domain)
     await asyncio.to_thread(golden.dump, folder / "golden.jsonl")
     return BuildSpec(
         domain=recipe.domain,
@@ -169,6 +172,8 @@ async def _specify(recipe: DataRecipe, folder: Path, act_for: tuple[str, ...], s
         generators=recipe.generators,
         endpoints=_endpoints(recipe, act_for, service),
         golden=folder / "golden.jsonl",
+        subject_key=key.hex(),
+        forgotten=frozenset(forgotten),
         validation_part=recipe.validation_part,
         seed=recipe.seed,
         licence=recipe.licence,

@@ -63,10 +63,12 @@ class Columns(BaseModel):
     """What the source calls the row."""
     synthetic: Column = "synthetic"
     """True for rows that a generator made."""
+    subject: Column = "subject"
+    """The person whom the row is about, or a list of several: `lorafleet data forget` finds its record by them."""
 
     @model_validator(mode="after")
     def _whole_columns(self) -> Self:
-        for name in ("completions", "messages", "rating", "synthetic"):
+        for name in ("completions", "messages", "rating", "synthetic", "subject"):
             if _SLOT.search(getattr(self, name)):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is a template, expected a column's name")
         return self
@@ -97,6 +99,12 @@ class Columns(BaseModel):
             source_id=self._id(row),
             synthetic=_value(row, self.synthetic) in (True, 1, "true", "True", "1"),
         )
+
+    def people(self, row: Row) -> tuple[str, ...]:
+        """Names of the people whom a row is about; raises `InvalidSample` for a value that cannot be read."""
+        found = decoded(_value(row, self.subject))
+        names = map(_plain, found if isinstance(found, list) else [found])
+        return tuple(name for name in dict.fromkeys(names) if name)
 
     def _refuse_tools(self, row: Row) -> None:
         """Refuses what an answer may call, in the forms of OpenAI and TRL, since no prompt would show it.

@@ -128,13 +128,23 @@ class StoredDataset:
 
 @dataclass(frozen=True)
 class StoredUpload:
-    """An uploaded file in the object store; its id is the digest of its bytes."""
+    """An uploaded file in the object store; its id is the digest of the bytes that came.
+
+    `erased_by`: erasures that took rows of people out of it, which leaves a file of another digest.
+    """
 
     domain: str
     filename: str
     format: Format
     blob: v1.Blob
     created_at: datetime
+    came_as: str = ""
+    """Digest of the bytes that came, where it is not that of `blob`."""
+    erased_by: tuple[str, ...] = ()
+
+    @property
+    def upload_id(self) -> str:
+        return self.came_as or self.blob.sha256
 
 
 def check_context(context: Context) -> None:

@@ -68,16 +68,19 @@ class UploadView(View):
     format: str
     bytes: int
     created_at: datetime
+    erased_by: tuple[str, ...] = ()
+    """Erasures that took rows about people out of it."""
 
     @classmethod
     def of(cls, kept: StoredUpload) -> Self:
         return cls(
-            upload_id=kept.blob.sha256,
+            upload_id=kept.upload_id,
             domain=kept.domain,
             filename=kept.filename,
             format=kept.format,
             bytes=kept.blob.bytes,
             created_at=kept.created_at,
+            erased_by=kept.erased_by,
         )
 
 

@@ -1,16 +1,11 @@
 """Whom records are about: people are kept as keyed digests of their names, and nothing is taken of forgotten ones."""
 
-import hashlib
-import hmac
-
 from fleet_kit.db import Connection
 from services.trainer.datasets.store import subjects as store
 from services.trainer.datasets.store.subjects import Recorded
+from services.trainer.datasets.subject_digest import digest_of
 
-
-def digest_of(key: bytes, name: str) -> str:
-    """HMAC-SHA-256 (RFC 2104) of a person's name, 64 hexadecimal digits."""
-    return hmac.new(key, name.encode(), hashlib.sha256).hexdigest()
+__all__ = ["admit", "digest_of"]
 
 
 async def admit(connection: Connection, name: str, record: Recorded) -> str | None:

@@ -112,6 +112,7 @@ async def faults_of(job: Job, connection: Connection, service: JobContext) -> tu
         except InvalidRequest as unknown:
             faults += unknown.faults
     faults += _undistillable(job.request, dataset, service)
+    faults += await _dropped_teacher(connection, job.request)
     kind = dataset.kind if dataset is not None else ""
     faults += service.parts.checks.template.faults(service.parts.checks.base.name, job.request.dataset_id, kind)
     if dataset is not None or not job.request.dataset_id:
@@ -133,6 +134,19 @@ def _undistillable(request: v1.TrainingRequested, dataset: v1.Dataset | None, se
         expected = "a trainer with an endpoint named inference in LORAFLEET_GENERATION_ENDPOINTS"
         faults.append(Fault("distil_from", request.distil_from, expected))
     return faults
+
+
+async def _dropped_teacher(connection: Connection, request: v1.TrainingRequested) -> list[Fault]:
+    """Why an adapter that was registered cannot answer any more. What nobody registered may be a base model's name."""
+    teacher = await store.find_adapter(connection, request.distil_from) if request.distil_from else None
+    if teacher is None:
+        return []
+    if teacher.adapter.domain != request.domain:
+        return [Fault("distil_from", request.distil_from, f"the id of an adapter of domain {request.domain!r}")]
+    if await store.is_released(connection, teacher.job_id):
+        expected = "an adapter that still serves; this one was released, see its audit trail"
+        return [Fault("distil_from", request.distil_from, expected)]
+    return []
 
 
 async def _find_continued(

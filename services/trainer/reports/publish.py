@@ -14,7 +14,7 @@ from services.trainer.reports.description import Result, describe, metrics
 from services.trainer.reports.document import ExportPart
 from services.trainer.retry import patiently
 from services.trainer.training.protocol import ProbeResult, Profiled
-from services.trainer.training.router_prompts import example_prompts
+from services.trainer.training.router_prompts import prompts_about_nobody
 
 __all__ = ["Result", "publish"]
 
@@ -71,7 +71,7 @@ async def _store_routing(made: Profiled | None, put: Put) -> v1.RoutingProfile |
 
 
 def _examples(lines: Path) -> tuple[str, ...]:
-    return example_prompts((one.prompt_text, one.completions[0]) for one in records.read(lines))
+    return prompts_about_nobody(records.read(lines))
 
 
 def completed_event(

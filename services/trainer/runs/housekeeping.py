@@ -15,6 +15,7 @@ from services.trainer.datasets.upload_expiry import expire_uploads
 from services.trainer.retry import PASSING
 from services.trainer.runs import garbage, lost_tickets, resume_data
 from services.trainer.runs.context import RunContext
+from services.trainer.runs.erasure.uploads import erase_late_uploads
 from services.trainer.runs.erasure.work import erase_frozen_since
 
 log = structlog.get_logger()
@@ -57,6 +58,7 @@ async def sweep(service: RunContext) -> None:
             tickets = await lost_tickets.replace(service)
             checkpoints = await resume_data.sweep(service)
             uploads = await expire_uploads(service)
+            await erase_late_uploads(service)
             await erase_frozen_since(service)
             answers = await expire_answers(service)
         finally:

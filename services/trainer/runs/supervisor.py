@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncGenerator, Sequence
 
+from fleet_kit.forking import ForkServer
 from fleet_kit.tracing import environment_of_child
 from services.trainer.child_process import Crashed, bare_environment, child, log_tail
 from services.trainer.training.protocol import Progress, TrainingSpec, read_line
@@ -14,21 +15,31 @@ class TrainingCrashed(Crashed):
     what = "training process"
 
 
-async def supervise(spec: TrainingSpec, command: Sequence[str] = (sys.executable,)) -> AsyncGenerator[Progress, None]:
+async def supervise(
+    spec: TrainingSpec, command: Sequence[str] = (sys.executable,), fork_server: ForkServer | None = None
+) -> AsyncGenerator[Progress, None]:
     """Start the training and yield its messages until it ends; closing the generator kills it and all that it started.
 
     Args:
         spec: what is trained.
         command: what runs `-m services.trainer.training SPEC.json`: an interpreter, or a launcher of several.
+        fork_server: forks the process, if given, instead of the command; it has `training_environment`.
 
     Raises:
         TrainingCrashed: it ended with another status than 0.
     """
     spec_file, log = spec.work / "spec.json", spec.work / "training.log"
+    if fork_server is not None:
+        spec = spec.model_copy(update={"supervisor": fork_server.pid})
     spec_file.write_text(spec.model_dump_json())
-    environment = _environment(spec.threads)
+    environment = training_environment(spec.threads)
     async with child(
-        "services.trainer.training", str(spec_file), environment=environment, command=command, log=log
+        "services.trainer.training",
+        str(spec_file),
+        environment=environment,
+        command=command,
+        log=log,
+        fork_server=fork_server,
     ) as process:
         assert process.stdout is not None
         async for line in process.stdout:
@@ -38,7 +49,8 @@ async def supervise(spec: TrainingSpec, command: Sequence[str] = (sys.executable
             raise TrainingCrashed(status, log_tail(log))
 
 
-def _environment(threads: int) -> dict[str, str]:
+def training_environment(threads: int) -> dict[str, str]:
+    """All variables of a training's process that computes with so many threads."""
     return bare_environment(
         "CUDA_VISIBLE_DEVICES",
         "HF_HOME",

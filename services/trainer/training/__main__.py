@@ -12,8 +12,7 @@ import sys
 import traceback
 from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
-from typing import IO, cast
+from typing import IO
 
 from pydantic import BaseModel
 
@@ -56,15 +55,14 @@ def main(spec_file: str, progress: Path | None = None) -> int:
         out.write(message.model_dump_json() + "\n")
         out.flush()
 
-    if spec.configuration.method != "qlora":
-        # PEFT imports bitsandbytes wherever it finds it, and that imports torch's compiler: seconds for nothing.
-        sys.modules["bitsandbytes"] = cast("ModuleType", None)
     if "RANK" not in os.environ:
         # transformers would spread one process over all GPUs that it sees; a packed batch is on one.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     # Imported here: it takes seconds, and the guards above must stand before. A million objects are made that all stay:
     # collecting meanwhile would take every sixth of those seconds.
     gc.disable()
+    if spec.configuration.method != "qlora":
+        pass
     from services.trainer.training.train import CannotTrain, run
 
     gc.freeze()

@@ -3,8 +3,15 @@
 from collections.abc import Iterable
 from itertools import zip_longest
 
+from services.trainer.datasets.records import Record
+
 MOST = 64
 MOST_CHARACTERS = 500
+
+
+def prompts_about_nobody(records: Iterable[Record]) -> tuple[str, ...]:
+    """The examples of records that name no person: they get into events that are kept for good."""
+    return example_prompts((one.prompt_text, one.completions[0]) for one in records if not one.subjects)
 
 
 def example_prompts(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:

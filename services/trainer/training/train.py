@@ -42,7 +42,7 @@ from services.trainer.training.pause import PauseOnRequest
 from services.trainer.training.probe import probe
 from services.trainer.training.protocol import BeforeAfter, Began, Finished, Paused, TrainingSpec
 from services.trainer.training.resource_usage import Meter, hardware
-from services.trainer.training.router_prompts import example_prompts
+from services.trainer.training.router_prompts import prompts_about_nobody
 from services.trainer.training.routing_profile import make_profile
 from services.trainer.training.trainer_arguments import total_steps
 
@@ -138,7 +138,7 @@ def run(spec: TrainingSpec, emit: Emit) -> None:
                 work=spec.work,
             ),
             effort=meter.read(),
-            example_prompts=example_prompts((record.prompt_text, record.completions[0]) for record in training),
+            example_prompts=prompts_about_nobody(training),
             routing=make_profile((record.prompt_text for record in training), spec.embedding_model, spec.work)
             if spec.embedding_model
             else None,
@@ -265,11 +265,12 @@ def _keep_best(trainer: ObjectiveTrainer) -> tuple[int | None, dict[str, float]]
 
 
 def _before_after(model: Any, tokenizer: Any, data: Sequence[Record]) -> tuple[BeforeAfter, ...]:
+    # The report stays when a person's records are erased: it shows none of them.
     prompts = [
         before_after.ComparedPrompt(
             record.prompt_text, record.completions[0], tuple(prompt_ids(tokenizer, record.prompt))
         )
-        for record in data[: before_after.MOST_PROMPTS]
+        for record in [one for one in data if not one.subjects][: before_after.MOST_PROMPTS]
     ]
     return before_after.compare_answers(model, tokenizer, prompts)
 

@@ -90,6 +90,7 @@ def test_a_training_that_cannot_succeed_ends_with_its_reason(fleet: Fleet) -> No
     assert ran.err == ""
 
 
+@pytest.mark.heavy
 def test_a_command_that_stops_following_leaves_the_job_to_the_fleet(fleet: Fleet, files: tuple[str, str]) -> None:
     home, domain = fleet.home.root, "cli-impatient"
     ran = run_in(home, "train", "--domain", domain, "--data", files[0], *SMALL, "--timeout", "1")

@@ -136,6 +136,7 @@ async def test_the_active_version_is_judged_again_where_the_judge_or_the_longest
     assert set(by_sample["s000"]) == {"overall", "accuracy", "relevance", "style", "completeness", "coherence"}
 
 
+@pytest.mark.heavy
 async def test_an_active_version_that_cannot_be_judged_again_leaves_the_new_one_without_a_comparison(
     evaluator: RunningService, models: ModelServer, golden: Golden, bus: Bus, domain: str
 ) -> None:

@@ -184,6 +184,7 @@ async def _questions(models: ModelServer, adapter_id: str, more_than: int = 0) -
     return _requests(models, adapter_id) > more_than
 
 
+@pytest.mark.heavy
 async def test_an_adapter_that_never_loads_fails_after_a_bounded_time(
     evaluator: RunningService, models: ModelServer, golden: Golden, bus: Bus, domain: str
 ) -> None:

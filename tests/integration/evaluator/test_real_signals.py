@@ -22,6 +22,7 @@ CALIBRATION = Path(__file__).parents[2] / "unit" / "evaluator"
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("base_model")
 async def test_the_real_inference_service_gives_the_recorded_signals(
     run_service: RunService, token_of: Callable[[str], str]

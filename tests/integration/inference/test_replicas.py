@@ -276,6 +276,7 @@ async def test_a_replica_that_is_drained_sends_new_requests_to_the_other_and_get
     assert (await b.chat(adapter.adapter_id)).headers[ANSWERED_BY] == "b"
 
 
+@pytest.mark.heavy
 async def test_requests_for_a_replica_that_hangs_are_answered_here_once_it_is_forgotten(
     replicas: tuple[Replica, Replica], held_at_b: Any, expected: Any
 ) -> None:

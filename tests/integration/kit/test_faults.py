@@ -208,6 +208,7 @@ def test_faults_of_content_are_the_events(error: Exception) -> None:
     assert not is_deterministic(RuntimeError())
 
 
+@pytest.mark.heavy
 async def test_twenty_events_wait_as_long_as_the_database_is_read_only(
     run_kit, settings_of: Callable[..., Any], jetstream: JetStreamContext, eventually
 ) -> None:

@@ -116,6 +116,7 @@ async def test_an_event_that_kills_its_consumer_five_times_becomes_a_dead_letter
         await connection.close()
 
 
+@pytest.mark.heavy
 async def test_events_that_wait_for_long_use_up_no_attempts(run_kit, jetstream: JetStreamContext, eventually) -> None:
     await short_ack_wait(jetstream, "registry", v1.FeedbackRecorded)
     calls: list[str] = []

@@ -103,6 +103,7 @@ async def test_a_worker_that_lost_its_lease_is_cancelled_and_its_writes_are_fenc
     assert fenced == ["stolen"]
 
 
+@pytest.mark.heavy
 async def test_a_second_lease_is_renewed_fences_writes_and_is_released_with_the_first(
     run_kit, jetstream, eventually
 ) -> None:

@@ -36,7 +36,7 @@ async def test_another_domains_adapters_read_like_none_at_every_route(
     async with httpx.AsyncClient(base_url=registry.url, headers=headers, timeout=30) as client:
         stranger = Stranger(client)
         foreign = {"adapter_id": theirs, "generation_id": given.generation_id, "family": uploaded["family"]}
-        others = {"domain": "tried below", "migration_id": "tried in test_migrations"}
+        others = {"domain": "tried below", "migration_id": "tried in test_migrations", "key_id": "in test_credentials"}
         await stranger.walk(foreign, others, params={"time": "2026-01-01T00:00:00Z"})
         for method, path in (("GET", ""), ("PUT", ""), ("GET", "/audit")):
             body = {} if method == "GET" else {"json": {}}

@@ -122,6 +122,7 @@ async def test_a_training_that_comes_twice_at_once_is_registered_once(
         assert not [reason for reason in await upstream.dead_reasons() if event.job_id in reason]
 
 
+@pytest.mark.heavy
 async def test_a_base_model_that_cannot_be_read_shows_in_readiness_and_its_trainings_wait_for_it(
     run_service: RunService, upstream: Upstream, base_model: Path, domain: str, tmp_path: Path
 ) -> None:

@@ -164,7 +164,7 @@ async def test_a_refused_training_registers_when_it_is_replayed_after_the_cause_
     assert left == []
 
 
-@pytest.mark.parametrize("part", ["nats", "s3", "postgres"])
+@pytest.mark.parametrize("part", ["nats", pytest.param("s3", marks=pytest.mark.heavy), "postgres"])
 async def test_a_server_that_goes_away_is_waited_for_and_readiness_says_so(
     registry: RunningService, upstream: Upstream, adapters: Get, domain: str, servers: Fleet, part: str
 ) -> None:

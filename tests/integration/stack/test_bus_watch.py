@@ -41,6 +41,7 @@ def home_on_small_disk(fresh_home: Path, small_disk: Path) -> Path:
     return fresh_home
 
 
+@pytest.mark.heavy
 async def test_a_server_whose_disk_was_full_is_restarted_once_there_is_room(
     home_on_small_disk: Path, small_disk: Path
 ) -> None:

@@ -60,6 +60,7 @@ def secrets_of(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in files}
 
 
+@pytest.mark.heavy
 async def test_a_second_start_finds_keys_addresses_and_data_of_the_first(fresh_home: Path) -> None:
     with Fleet(fresh_home) as first:
         await asyncio.to_thread(first.start, [])
@@ -71,6 +72,7 @@ async def test_a_second_start_finds_keys_addresses_and_data_of_the_first(fresh_h
         assert (second.ports, secrets_of(fresh_home)) == (ports, keys)
 
 
+@pytest.mark.heavy
 async def test_two_homes_share_no_secret_and_no_port(servers: Fleet, fresh_home: Path) -> None:
     with Fleet(fresh_home) as other:
         await asyncio.to_thread(other.start, [])
@@ -180,7 +182,7 @@ def wait_until_gone(processes: dict[int, float], seconds: float) -> None:
 
 
 @pytest.mark.usefixtures("base_model")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.heavy), signal.SIGTERM])
 def test_one_signal_stops_everything_in_order(fresh_home: Path, number: signal.Signals) -> None:
     program, parts = start_program(fresh_home)
     program.send_signal(number)
@@ -192,6 +194,7 @@ def test_one_signal_stops_everything_in_order(fresh_home: Path, number: signal.S
     assert "database system is shut down" in log
 
 
+@pytest.mark.heavy
 def test_a_signal_during_the_start_stops_what_has_been_started(fresh_home: Path) -> None:
     program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(fresh_home)], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20

@@ -52,6 +52,7 @@ def test_a_changed_file_changes_the_revision(base_model: Path, tmp_path: Path) -
     assert same == prepare_base_model(base_model.parent).revision != prepare_base_model(tmp_path).revision
 
 
+@pytest.mark.heavy
 def test_a_conversion_that_fails_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "package"
     package.mkdir()

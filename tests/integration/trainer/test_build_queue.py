@@ -112,6 +112,7 @@ async def test_a_build_does_not_wait_behind_forty_of_another_domain(bench: Bench
     assert (await states(bench, alpha)).count("running") <= 1
 
 
+@pytest.mark.heavy
 async def test_a_slow_document_store_delays_no_other_domain_and_ends_by_its_own_deadline(bench: Bench) -> None:
     slow, quick = bench.domain, f"{bench.domain}-quick"
     bench.domain = quick

@@ -56,6 +56,7 @@ async def test_a_query_streams_documents_into_a_jsonl_data_set(bench: Bench) -> 
     assert record.prompt_text == "Was gilt für Photovoltaik auf Denkmälern?"
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("LA-6.1")
 async def test_the_command_line_builds_by_query_and_exports_jsonl(
     bench: Bench, admin_token: str, tmp_path: Path

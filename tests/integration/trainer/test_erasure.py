@@ -17,6 +17,7 @@ from fleet_kit.dead_letters import list_dead
 from fleet_kit.errors import BlobMissing
 from fleet_kit.settings import ServiceSettings
 from tests.conftest import RunningService, RunService, ServiceEnv
+from tests.integration.trainer.building import as_jsonl, built, upload
 from tests.integration.trainer.conftest import Bench, eventually
 from tests.integration.trainer.erasing import about, build, erased, forget, person, recorded, traces
 
@@ -89,7 +90,7 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
     counts = {kind: one["count"] for kind, one in done["deleted"].items()}
     assert counts == {
         "samples": 4, "preferences": 1, "feedback": 1, "datasets": 1, "messages": 5, "dead_letters": 1,
-        "rankings": 0, "answers": 0, "answer_texts": 0,
+        "rankings": 0, "answers": 0, "answer_texts": 0, "uploads": 0,
     }  # fmt: skip
     assert done["datasets"] == [held["dataset_id"]]
     assert {one["service"]: one["state"] for one in done["services"]} == {"trainer": "erased", "registry": "erased"}
@@ -192,6 +193,50 @@ async def test_large_texts_of_answers_are_erased_from_the_object_store_those_tha
     await eventually(lambda: gone(late))
 
 
+async def test_an_uploaded_file_is_written_again_without_the_person_and_keeps_its_id_for_recipes(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection
+) -> None:
+    name, other = person(), person()
+    lines = [
+        {"prompt": f"Where does {one} live, {number}?", "completion": f"{one} lives at {number}.", "customer": one}
+        for one in (name, other)
+        for number in range(2)
+    ]
+    source = {**await upload(bench, "people.jsonl", as_jsonl(lines)), "columns": {"subject": "customer"}}
+    held, _ = await built(bench, source)
+
+    async def file_of(upload_id: str) -> v1.Blob:
+        query = "select uri, coalesce(sha256, upload_id) as sha256, bytes from uploads where upload_id = $1"
+        row = await rows.fetchrow(query, upload_id)
+        assert row is not None
+        return v1.Blob.model_validate(dict(row))
+
+    before = await file_of(source["upload_id"])
+    done = await erased(bench, (await forget(bench, name))["erasure_id"])
+    assert done["deleted"]["uploads"]["rewritten"] == [source["upload_id"]]
+    assert done["datasets"] == [held]
+    with pytest.raises(BlobMissing):
+        await bench.blobs.get(before)
+    left = await file_of(source["upload_id"])
+    assert await bench.blobs.get(left) == as_jsonl(lines[2:])
+    again, records = await built(bench, source)
+    assert (again != held, len(records)) == (True, 2)
+    # The same bytes again are the same upload, which stays as it is.
+    assert (await upload(bench, "people.jsonl", as_jsonl(lines)))["upload_id"] == source["upload_id"]
+    assert (await built(bench, source))[0] == again
+    # Of a file that comes later nothing is built of the person, and the next sweep writes it again.
+    late = {**await upload(bench, "late.jsonl", as_jsonl(lines[1:])), "columns": {"subject": "customer"}}
+    assert (await built(bench, late))[0] == again
+    await bench.trainer.crash()
+    await bench.trainer.start()
+
+    async def cleaned() -> bool:
+        found = await rows.fetchval("select erased_by from uploads where upload_id = $1", late["upload_id"])
+        return bool(found == [done["erasure_id"]])
+
+    await eventually(cleaned)
+
+
 async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_the_stream(
     bench: Bench, registry: RunningService, rows: asyncpg.Connection, registry_rows: asyncpg.Connection
 ) -> None:
@@ -230,7 +275,7 @@ async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_th
 @pytest.mark.parametrize(
     "table",
     [
-        "datasets",
+        pytest.param("datasets", marks=pytest.mark.heavy),
         pytest.param("subject_records", marks=pytest.mark.heavy),
         pytest.param("preferences", marks=pytest.mark.heavy),
     ],

@@ -125,6 +125,7 @@ async def test_a_job_of_which_all_is_golden_fails_and_says_so(bench: Bench, eval
     assert "golden" in job["error"]
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("AS-3.1")
 async def test_what_became_golden_after_a_data_set_was_built_fails_its_job_before_the_first_step(
     bench: Bench, evaluator: RunningService

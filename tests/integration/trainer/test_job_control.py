@@ -58,6 +58,7 @@ async def test_a_job_paused_resumed_cancelled_and_retried_gives_what_an_undistur
     assert all(one["worker"] and one["started_at"] < one["ended_at"] for one in done["history"])
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("TP-4.2")
 async def test_waiting_jobs_are_taken_up_by_priority_and_within_one_by_age(bench: Bench) -> None:
     await bench.record(pairs(bench.domain, 4))
@@ -95,6 +96,7 @@ async def test_a_job_paused_while_it_waits_keeps_its_place_and_lets_others_go(be
     assert (await bench.until(resting, "failed", timeout=60))["attempts"] == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("TP-4.2")
 async def test_two_workers_share_the_queue_and_each_job_is_on_exactly_one(
     bench: Bench, run_service: RunService, tiny_model: Path, tmp_path: Path

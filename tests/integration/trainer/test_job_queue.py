@@ -85,7 +85,7 @@ async def test_four_workers_start_four_hundred_jobs_by_priority_and_leave_no_mes
 
 @pytest.mark.requirement("TP-1.3")
 @pytest.mark.requirement("TP-4.3")
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.heavy), pytest.param(2, marks=pytest.mark.heavy)])
 async def test_no_job_is_lost_or_trained_twice_at_once_under_random_users_and_kills(
     run_worker: RunWorker, jetstream: JetStreamContext, database: Any, pretended: Path, seed: int
 ) -> None:
@@ -162,6 +162,7 @@ async def test_a_ticket_waits_for_a_job_whose_row_somebody_has_and_an_ended_job_
     assert (await bench.job(job.job_id))["attempts"] == 1
 
 
+@pytest.mark.heavy
 async def test_a_suspended_worker_loses_its_job_to_another_and_writes_nothing_more_of_it(
     run_worker: RunWorker, jetstream: JetStreamContext, database: Any
 ) -> None:

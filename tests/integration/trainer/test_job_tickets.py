@@ -47,6 +47,7 @@ async def test_a_waiting_job_whose_ticket_was_lost_gets_another(
     assert all(job.targets for job in jobs), "accepted by whoever trained them"
 
 
+@pytest.mark.heavy
 async def test_a_job_that_meets_a_defect_fails_with_it_though_its_ticket_becomes_a_dead_letter(
     run_worker: RunWorker, jetstream: JetStreamContext
 ) -> None:
@@ -62,6 +63,7 @@ async def test_a_job_that_meets_a_defect_fails_with_it_though_its_ticket_becomes
     assert [one for one in await bench.upstream.dead() if "no such gate" in one]
 
 
+@pytest.mark.heavy
 async def test_a_job_whose_trainer_was_set_to_less_while_it_waited_fails_by_name(
     run_worker: RunWorker, jetstream: JetStreamContext, database: Any
 ) -> None:

@@ -109,6 +109,7 @@ async def test_a_request_delivered_three_times_under_its_id_trains_once(bench: B
     assert len(await bench.upstream.published(v1.TrainingStarted, job_id)) == 1
 
 
+@pytest.mark.heavy
 async def test_samples_published_right_before_a_request_are_all_trained_on(bench: Bench) -> None:
     for line in pairs(bench.domain, 60):
         await bench.upstream.publish(v1.SampleRecorded.model_validate(line))

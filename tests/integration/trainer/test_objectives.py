@@ -58,6 +58,7 @@ def plain_loss(folder: Path) -> float:
     return total / count
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("TP-1.1")
 def test_a_model_with_convolutions_is_trained_padded_and_served_as_it_was_trained(
     tiny_model: Path, tmp_path: Path
@@ -104,7 +105,9 @@ def hybrid(tokenizer: Path, folder: Path) -> Path:
 
 
 @pytest.mark.requirement("TP-1.2")
-@pytest.mark.parametrize("objective", ["sft", "dpo", "ranking"])
+@pytest.mark.parametrize(
+    "objective", ["sft", pytest.param("dpo", marks=pytest.mark.heavy), pytest.param("ranking", marks=pytest.mark.heavy)]
+)
 def test_a_batch_computed_in_parts_is_the_step_of_the_whole_batch(
     tiny_model: Path, tmp_path: Path, objective: str
 ) -> None:
@@ -156,7 +159,7 @@ def test_every_method_gives_an_artifact_that_answers_as_it_did_in_training(
 
 
 @pytest.mark.requirement("TP-2.1")
-@pytest.mark.parametrize("loss", ["sigmoid", "sigmoid+sft"])
+@pytest.mark.parametrize("loss", ["sigmoid", pytest.param("sigmoid+sft", marks=pytest.mark.heavy)])
 def test_dpo_learns_which_answer_is_preferred_on_pairs_it_has_not_seen(
     tiny_model: Path, tmp_path: Path, loss: str
 ) -> None:
@@ -178,7 +181,7 @@ def test_the_first_dpo_loss_is_that_of_an_adapter_that_changes_nothing(tiny_mode
 
 
 @pytest.mark.requirement("TP-2.2")
-@pytest.mark.parametrize("loss", ["margin", "rrhf", "listwise"])
+@pytest.mark.parametrize("loss", ["margin", pytest.param("rrhf", marks=pytest.mark.heavy), "listwise"])
 def test_ranking_learns_an_order_that_holds_on_lists_it_has_not_seen(
     tiny_model: Path, tmp_path: Path, loss: str
 ) -> None:
@@ -189,7 +192,7 @@ def test_ranking_learns_an_order_that_holds_on_lists_it_has_not_seen(
     assert metrics["pairwise_accuracy"] >= 0.9
 
 
-@pytest.mark.parametrize("layers", [None, 1])
+@pytest.mark.parametrize("layers", [pytest.param(None, marks=pytest.mark.heavy), 1])
 def test_an_adapter_is_continued_from_where_it_was_and_stays_its_own_reference(
     tiny_model: Path, tmp_path: Path, layers: int | None
 ) -> None:

@@ -112,6 +112,7 @@ async def test_open_builds_and_jobs_of_a_domain_are_bounded(bench: Bench, databa
     assert (await bench.trainer.client.post("/v1/jobs", json=bench.request())).status_code == 202
 
 
+@pytest.mark.heavy
 async def test_checkpoints_go_when_their_job_has_ended_and_those_of_a_paused_one_stay(
     bench: Bench, servers: Fleet, database: Any
 ) -> None:

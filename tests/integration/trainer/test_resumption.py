@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,15 +23,14 @@ LONG = {**SHORT, "epochs": 6, "checkpointSteps": 4, "keepCheckpoints": 2}
 
 
 def training_processes(job_id: str) -> list[psutil.Process]:
-    """The running subprocesses of a job."""
+    """The running subprocesses of a job: forks of their trainer's fork server, with their log in the job's folder."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if "services.trainer.training" in command:
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "trainer.trainin":
             try:
-                with open(command[-1]) as spec:
-                    if json.load(spec)["job_id"] == job_id:
-                        found.append(process)
+                spec = Path(f"/proc/{process.pid}/fd/2").readlink().with_name("spec.json")
+                if json.loads(spec.read_text())["job_id"] == job_id:
+                    found.append(process)
             except OSError:
                 continue  # it has just ended, and its folder with it
     return found
@@ -43,6 +43,7 @@ async def straight_through(bench: Bench) -> v1.TrainingCompleted:
     return await bench.completed(job_id)
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("TP-1.3")
 async def test_a_trainer_killed_mid_epoch_and_then_its_subprocess_end_in_the_very_same_adapter(bench: Bench) -> None:
     await bench.record(pairs(bench.domain))

@@ -19,7 +19,7 @@ import pytest
 from services.trainer.child_process import Crashed
 from services.trainer.datasets import records
 from services.trainer.datasets.records import Kind, Record, Split, schema
-from services.trainer.runs.supervisor import supervise
+from services.trainer.runs.launchers.local import LocalLauncher
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.protocol import Progress, Stepped, TrainingRefused, TrainingSpec
 from tests.integration.trainer.conftest import eventually, pairs
@@ -36,6 +36,9 @@ def completion(pair: dict[str, Any], split: Split = "train") -> Record:
 def write(path: Path, data: list[Record]) -> Path:
     pq.write_table(pa.Table.from_pylist([record.values() for record in data], schema=schema()), path)
     return path
+
+
+LAUNCHER = LocalLauncher()
 
 
 def spec(model: Path, work: Path, configuration: Configuration = CONFIGURATION, **changes: object) -> TrainingSpec:
@@ -56,8 +59,15 @@ def spec(model: Path, work: Path, configuration: Configuration = CONFIGURATION, 
     return made.model_copy(update=changes)
 
 
+def training_of(trainer: psutil.Process) -> psutil.Process:
+    """The one training that runs; its parent is the trainer's fork server."""
+    [server] = [one for one in trainer.children() if "services.trainer.training.preloaded" in one.cmdline()]
+    [training] = server.children()
+    return training
+
+
 async def train(job_spec: TrainingSpec) -> list[Progress]:
-    async with aclosing(supervise(job_spec)) as messages:
+    async with aclosing(LAUNCHER.launch(job_spec)) as messages:
         return [message async for message in messages]
 
 
@@ -86,11 +96,11 @@ async def test_a_fault_of_the_job_s_own_model_or_data_is_a_refusal_that_names_it
 
 
 async def test_closing_the_generator_kills_the_process(tiny_model: Path, tmp_path: Path) -> None:
-    messages = supervise(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
+    messages = LAUNCHER.launch(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
     async for message in messages:
         if isinstance(message, Stepped):
             break
-    (child,) = [one for one in psutil.Process().children() if "services.trainer.training" in one.cmdline()]
+    child = training_of(psutil.Process())
     await messages.aclose()
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
@@ -100,10 +110,10 @@ async def test_the_process_dies_with_a_supervisor_that_is_killed(tiny_model: Pat
     program = (
         "import asyncio, os, sys\n"
         "from services.trainer.training.protocol import TrainingSpec\n"
-        "from services.trainer.runs.supervisor import supervise\n"
+        "from services.trainer.runs.launchers.local import LocalLauncher\n"
         "spec = TrainingSpec.model_validate_json(sys.argv[1]).model_copy(update={'supervisor': os.getpid()})\n"
         "async def main():\n"
-        "    async for message in supervise(spec):\n"
+        "    async for message in LocalLauncher().launch(spec):\n"
         "        print(message.kind, flush=True)\n"
         "asyncio.run(main())\n"
     )
@@ -115,7 +125,7 @@ async def test_the_process_dies_with_a_supervisor_that_is_killed(tiny_model: Pat
     ) as supervisor:
         assert supervisor.stdout is not None
         assert await asyncio.to_thread(supervisor.stdout.readline) == "began\n"
-        (child,) = psutil.Process(supervisor.pid).children()
+        child = training_of(psutil.Process(supervisor.pid))
         killed_at = time.monotonic()
         supervisor.kill()
 
@@ -130,9 +140,9 @@ async def test_the_process_sees_no_secret_of_the_service(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAFLEET_S3_SECRET_KEY", "hidden")
-    messages = supervise(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
+    messages = LAUNCHER.launch(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
     async for _ in messages:
         break
-    (child,) = [one for one in psutil.Process().children() if "services.trainer.training" in one.cmdline()]
+    child = training_of(psutil.Process())
     assert not any(name.startswith("LORAFLEET_") for name in child.environ())
     await messages.aclose()

@@ -33,6 +33,7 @@ def as_parquet(rows: list[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("AS-3.1")
 async def test_one_content_is_one_data_set_in_every_format_and_order_of_upload(bench: Bench) -> None:
     jsonl = await upload(bench, "gates.jsonl", as_jsonl(ROWS))

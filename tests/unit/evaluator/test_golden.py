@@ -203,3 +203,9 @@ def test_a_changed_data_set_is_the_next_minor_version():
     assert next_version("1.2.3") == "1.3.0"
     assert split_reference("shop-golden@1.2.0") == ("shop-golden", "1.2.0")
     assert split_reference("shop-golden") == ("shop-golden", None)
+
+
+def test_whom_a_sample_is_about_is_kept_and_is_no_part_of_what_is_judged() -> None:
+    [named], [bare] = (read_jsonl(line(**more), "tax") for more in ({"subject": "anna"}, {}))
+    assert read_jsonl(write_jsonl([named]), "tax") == [named]
+    assert (named.subject, digest([named])) == ("anna", digest([bare]))

@@ -281,3 +281,15 @@ def test_a_correction_names_one_family_or_none(against: Lorafleet, service: Scri
     assert refused.exit_code == 2
     assert "--to" in refused.stderr
     assert service.requests == []
+
+
+@pytest.mark.requirement("LA-1.7")
+def test_a_person_to_forget_is_named_to_the_trainer_and_to_the_evaluator(against: Lorafleet, service: Scripted) -> None:
+    waiting = [{"service": one, "state": "requested"} for one in ("evaluator", "trainer")]
+    service.answer("POST /v1/erasures", {"erasure_id": "er-1", "state": "requested", "services": waiting})
+    service.answer("POST /v1/golden-erasures", {"erasure_id": "er-1", "deleted": 2})
+    shown = against("data", "forget", "anna", "--domain", "tax")
+    assert "er-1: requested (evaluator requested, trainer requested)" in shown.stdout, shown.output
+    asked, told = service.requests[-2:]
+    assert (asked.json["subject"], asked.json["awaits"]) == ("anna", ["evaluator"])
+    assert told.json == {"erasure_id": "er-1", "subject": "anna", "domain": "tax"}

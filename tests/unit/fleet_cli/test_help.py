@@ -57,6 +57,7 @@ VERBS = {
         "Request",
         "Resume",
         "Retry",
+        "Revoke",
         "Run",
         "Save",
         "Set",

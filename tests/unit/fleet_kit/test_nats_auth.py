@@ -1,11 +1,23 @@
 """Least privilege on the bus follows from the topology."""
 
+import itertools
 import json
 
 import pytest
 
 from fleet_events.buckets import BUCKETS
-from fleet_events.topology import FACTS, SERVICES, STREAM, TOPOLOGY, consumers_of, durable_name, followed_by, row_of
+from fleet_events.topology import (
+    FACTS,
+    FOLLOWED_AREAS,
+    LONGEST,
+    SERVICES,
+    STREAM,
+    TOPOLOGY,
+    consumers_of,
+    durable_name,
+    followed_by,
+    row_of,
+)
 from fleet_kit.nats_auth import USERS, permissions, server_config
 
 pytestmark = pytest.mark.unit
@@ -32,8 +44,9 @@ def test_a_service_may_take_from_its_own_durables_and_read_its_own_replies(servi
 def test_a_service_may_read_the_facts_from_their_start_where_it_follows_some_and_nowhere_else(service: str) -> None:
     allowed = permissions(service)["publish"]["allow"]
     made = [one for one in allowed if one.startswith(f"$JS.API.CONSUMER.CREATE.{STREAM}.")]
-    follows = any(service in row.followed_by for row in TOPOLOGY)
-    assert made == ([f"$JS.API.CONSUMER.CREATE.{STREAM}.*.lorafleet.v1.adapter.>"] if follows else [])
+    areas = [area for area in FOLLOWED_AREAS if followed_by(service, area).events]
+    assert made == [f"$JS.API.CONSUMER.CREATE.{STREAM}.*.lorafleet.v1.{area}.>" for area in areas]
+    assert "access" in areas
 
 
 def test_only_who_publishes_followed_facts_may_ask_for_their_place_in_the_stream() -> None:
@@ -46,11 +59,13 @@ def test_only_who_publishes_followed_facts_may_ask_for_their_place_in_the_stream
 
 
 def test_a_filter_of_followed_events_is_the_narrowest_that_lets_all_of_them_pass() -> None:
-    for service in SERVICES:
-        followed = followed_by(service)
+    assert {row.area for row in TOPOLOGY if row.followed_by} == set(FOLLOWED_AREAS)
+    for service, area in itertools.product(SERVICES, FOLLOWED_AREAS):
+        followed = followed_by(service, area)
         rows = [row_of(event) for event in followed.events]
-        # Facts alone are kept for good, and only from those is a projection rebuilt.
-        assert all(row.stream is FACTS and row.keep is None for row in rows)
+        # Facts are kept for good, or until what they are about has ended: from those alone is a projection rebuilt.
+        assert all(row.stream is FACTS for row in rows)
+        assert {row.keep for row in rows} <= {LONGEST if area == "access" else None}
         prefix = followed.subjects.removesuffix(">")
         assert all(row.subject.startswith(prefix) for row in rows)
         assert len({row.subject.removeprefix(prefix).split(".")[0] for row in rows}) != 1

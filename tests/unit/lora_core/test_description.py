@@ -182,6 +182,7 @@ def test_a_service_without_torch_reads_the_description_in_the_folder(
         describe(base)
 
 
+@pytest.mark.heavy
 def test_a_process_without_torch_has_it_made_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = saved(tmp_path / "base", "llama")
     here = describe(base)

@@ -17,6 +17,7 @@ from services.trainer.datasets import records
 from services.trainer.datasets.filters import FilterRecipe
 from services.trainer.datasets.generators import GeneratorRecipe
 from services.trainer.datasets.records import Kind, Record
+from services.trainer.datasets.subject_digest import digest_of
 from services.trainer.datasets.worker.card import DataCard
 from services.trainer.datasets.worker.spec import (
     BuildOutcome,
@@ -177,3 +178,21 @@ def test_a_table_without_a_column_is_one_fault_and_no_fault_for_each_row(tmp_pat
     [fault] = outcome.faults
     assert fault.value == "faq.csv: prompt: no column 'prompt'"
     assert fault.expected == "one of completion, question"
+
+
+@pytest.mark.requirement("LA-1.7")
+def test_records_about_forgotten_people_are_left_out_and_all_others_name_theirs_by_digest(tmp_path: Path) -> None:
+    key = b"k" * 32
+    lines: list[dict[str, Any]] = [
+        {"prompt": "Where is Anna?", "completion": "Here.", "subject": "anna"},
+        {"prompt": "Where is Bert?", "completion": "There.", "subject": ["bert", "carl"]},
+        {"prompt": "Where is Bert?", "completion": "There.", "subject": "dora"},
+        {"prompt": "Where is the gate?", "completion": "At the end."},
+    ]
+    forgotten = frozenset({digest_of(key, "anna")})
+    records, card = build(spec(tmp_path, lines, subject_key=key.hex(), forgotten=forgotten))
+    named = {one.prompt_text: one.subjects for one in records}
+    people = tuple(sorted(digest_of(key, name) for name in ("bert", "carl", "dora")))
+    assert named == {"Where is Bert?": people, "Where is the gate?": ()}
+    assert (card.sources[0].rows, card.sources[0].records, card.sources[0].forgotten) == (4, 3, 1)
+    assert "anna" not in card.model_dump_json().lower()

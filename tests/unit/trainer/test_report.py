@@ -11,11 +11,12 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from fleet_events import v1
+from services.trainer.datasets.records import Kind, Record, prompt_messages
 from services.trainer.reports import curves, description, model_card, page
 from services.trainer.reports.document import ExportPart, TrainingReport
 from services.trainer.training.protocol import Outcome, ResourceUsage
 from services.trainer.training.resource_usage import Meter
-from services.trainer.training.router_prompts import example_prompts
+from services.trainer.training.router_prompts import example_prompts, prompts_about_nobody
 from tests.unit.trainer.reports import blob, finished, result, steps
 
 pytestmark = pytest.mark.unit
@@ -215,3 +216,11 @@ def test_a_model_card_shows_what_people_wrote_as_text(report: TrainingReport) ->
     assert shown.count("<h1>") == 1
     assert len(told.samples) > 0
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+
+
+@pytest.mark.requirement("LA-1.7")
+def test_no_prompt_of_a_record_about_a_person_is_shown_to_the_router() -> None:
+    """Events that hold these prompts are never deleted."""
+    about = Record(Kind.COMPLETION, prompt_messages("Where does Anna live?"), ("Here.",), subjects=("0" * 64,))
+    bare = Record(Kind.COMPLETION, prompt_messages("Where is the gate?"), ("There.",))
+    assert prompts_about_nobody([about, bare]) == ("Where is the gate?",)

@@ -12,6 +12,7 @@ from fleet_cli.client.responses import (
     Calibration,
     Evaluation,
     EvaluationDetail,
+    ForgottenGolden,
     GarbageOfEvaluator,
     GoldenChanged,
     GoldenSet,
@@ -89,6 +90,12 @@ def calibrate_judge(judge: str, domain: str) -> Call[Calibration]:
     """Fit a judge's scores to people's."""
     body: dict[str, object] = {"judge": judge, "domain": domain}
     return Call("evaluator", "POST", "/v1/judges/calibration", TypeAdapter(Calibration), body=body)
+
+
+def forget_golden(erasure_id: str, subject: str, domain: str) -> Call[ForgottenGolden]:
+    """Have a person erased from golden data sets and from what was judged with them."""
+    body = {"erasure_id": erasure_id, "subject": subject, "domain": domain}
+    return Call("evaluator", "POST", "/v1/golden-erasures", TypeAdapter(ForgottenGolden), body=body)
 
 
 def collect_reports(*, apply: bool, at_most: int = 0) -> Call[GarbageOfEvaluator]:

@@ -13,7 +13,9 @@ from fleet_cli.client.responses import (
     Adapter,
     AnswerProvenance,
     Anything,
+    ApiKey,
     AuditLine,
+    CreatedKey,
     FamilyAt,
     FamilyRollouts,
     GarbageOfRegistry,
@@ -21,10 +23,12 @@ from fleet_cli.client.responses import (
     ObjectsAdopted,
     Provenance,
     Refusal,
+    RevokedTokens,
     Statistics,
     Update,
     VersionComparison,
 )
+from fleet_events.v1 import NamedBy
 
 _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
@@ -186,3 +190,26 @@ def import_from(source: str, fields: Mapping[str, str]) -> Call[Adapter]:
 
 def _parts(files: Sequence[Path]) -> Upload:
     return [("files", (file.name, file.read_bytes(), "application/octet-stream")) for file in files]
+
+
+def create_key(name: str, scopes: Sequence[str], domains: Sequence[str], seconds: int) -> Call[CreatedKey]:
+    """Make an API key."""
+    body = {"name": name, "scopes": list(scopes), "domains": list(domains), "expires_seconds": seconds}
+    return Call("registry", "POST", "/v1/keys", TypeAdapter(CreatedKey), body=body)
+
+
+def keys() -> Call[list[ApiKey]]:
+    """API keys, newest first."""
+    return Call("registry", "GET", "/v1/keys", TypeAdapter(list[ApiKey]), inside="keys")
+
+
+def revoke_key(key_id: str, reason: str) -> Call[ApiKey]:
+    """End an API key."""
+    path = f"/v1/keys/{path_segment(key_id)}/revoke"
+    return Call("registry", "POST", path, TypeAdapter(ApiKey), body={"reason": reason})
+
+
+def revoke_tokens(jti: str, subject: str, reason: str) -> Call[RevokedTokens]:
+    """Revoke a token by its id, or all of a subject."""
+    body = {NamedBy.JTI.value: jti, NamedBy.SUBJECT.value: subject, "reason": reason}
+    return Call("registry", "POST", "/v1/tokens/revoke", TypeAdapter(RevokedTokens), body=body)

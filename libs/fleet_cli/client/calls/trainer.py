@@ -157,7 +157,7 @@ def collect_datasets(*, apply: bool, at_most: int = 0) -> Call[GarbageOfTrainer]
 
 def forget_subject(subject: str, domain: str, reason: str, adapters: str) -> Call[Erasure]:
     """Have every record about a person erased."""
-    body = {"subject": subject, "domain": domain, "reason": reason, "adapters": adapters}
+    body = {"subject": subject, "domain": domain, "reason": reason, "adapters": adapters, "awaits": ["evaluator"]}
     return Call("trainer", "POST", "/v1/erasures", TypeAdapter(Erasure), body=body)
 
 

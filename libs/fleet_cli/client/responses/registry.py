@@ -152,9 +152,10 @@ class GarbageOfRegistry(Garbage):
 
 
 class GarbageOfEvaluator(Garbage):
-    """With the evaluations whose texts were let go."""
+    """With the evaluations whose texts, and the golden versions whose samples were let go."""
 
     evaluations: list[Link] = Field(default_factory=list)
+    golden: list[Link] = Field(default_factory=list)
 
 
 class GarbageOfTrainer(Garbage):
@@ -314,3 +315,30 @@ class FamilyRollouts(Reply):
 
     family: str
     rollout: Rollout | None = None
+
+
+class ApiKey(Reply):
+    """An API key, without its text."""
+
+    key_id: str
+    name: str
+    scopes: tuple[str, ...]
+    domains: tuple[str, ...]
+    created_by: str
+    expires_at: str
+    last_used_at: str | None = None
+    revoked_at: str | None = None
+
+
+class CreatedKey(ApiKey):
+    """A new API key; its text is in this answer alone."""
+
+    key: str
+
+
+class RevokedTokens(Reply):
+    """Tokens that are good no more."""
+
+    named_by: str
+    value: str
+    until: str

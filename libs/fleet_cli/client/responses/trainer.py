@@ -153,6 +153,13 @@ class ErasedBy(Reply):
     deleted: int = 0
 
 
+class ForgottenGolden(Reply):
+    """What the evaluator erased of a person."""
+
+    erasure_id: str
+    deleted: int = 0
+
+
 class Erasure(Reply):
     """A request to forget a person, and its proof."""
 

@@ -86,7 +86,7 @@ async def add_upload(connection: Connection, upload: StoredUpload) -> StoredUplo
         upload.blob.uri,
         upload.blob.bytes,
     )
-    return _upload(row)
+    return upload_of(row)
 
 
 async def find_upload(connection: Connection, domain: str, upload_id: str) -> StoredUpload | None:
@@ -94,7 +94,7 @@ async def find_upload(connection: Connection, domain: str, upload_id: str) -> St
     row = await connection.fetchrow("select * from uploads where domain = $1 and upload_id = $2", domain, upload_id)
     if row is None:
         return None
-    return _upload(row)
+    return upload_of(row)
 
 
 async def touch_upload(connection: Connection, domain: str, upload_id: str) -> None:
@@ -123,7 +123,7 @@ async def remove_expired_uploads(connection: Connection, unused: timedelta, at_m
         unused,
         at_most,
     )
-    return [_upload(row) for row in rows]
+    return [upload_of(row) for row in rows]
 
 
 async def list_uploads(connection: Connection, domains: Sequence[str] | None, limit: int) -> list[StoredUpload]:
@@ -133,7 +133,7 @@ async def list_uploads(connection: Connection, domains: Sequence[str] | None, li
         domains,
         limit,
     )
-    return [_upload(row) for row in rows]
+    return [upload_of(row) for row in rows]
 
 
 async def remove_upload(connection: Connection, domain: str, upload_id: str) -> StoredUpload | None:
@@ -141,9 +141,11 @@ async def remove_upload(connection: Connection, domain: str, upload_id: str) -> 
     row = await connection.fetchrow(
         "delete from uploads where domain = $1 and upload_id = $2 returning *", domain, upload_id
     )
-    return _upload(row) if row else None
+    return upload_of(row) if row else None
 
 
-def _upload(row: asyncpg.Record) -> StoredUpload:
-    blob = v1.Blob(uri=row["uri"], sha256=row["upload_id"], bytes=row["bytes"])
-    return StoredUpload(row["domain"], row["filename"], row["format"], blob, row["created_at"])
+def upload_of(row: asyncpg.Record) -> StoredUpload:
+    """The upload of a row of uploads."""
+    blob = v1.Blob(uri=row["uri"], sha256=row["sha256"] or row["upload_id"], bytes=row["bytes"])
+    named = (row["domain"], row["filename"], row["format"])
+    return StoredUpload(*named, blob, row["created_at"], row["upload_id"], tuple(row["erased_by"]))

@@ -45,6 +45,14 @@ async def note_late(connection: Connection, subject: str, domain: str) -> str | 
     return found
 
 
+async def forgotten_in(connection: Connection, domain: str) -> dict[str, str]:
+    """The people of whom nothing is taken in a domain: keyed digest → request."""
+    rows = await connection.fetch(
+        "select subject, erasure_id from erasures where domain in ($1, '*') order by requested_at", domain
+    )
+    return {row["subject"]: row["erasure_id"] for row in rows}
+
+
 async def add_record(connection: Connection, subject: str, record: Recorded) -> None:
     """Keep that a record is about a person."""
     await connection.execute(

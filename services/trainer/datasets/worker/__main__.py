@@ -19,7 +19,7 @@ from services.trainer.datasets.generators.endpoint import EndpointFailed
 from services.trainer.datasets.golden.index import GoldenIndex
 from services.trainer.datasets.records import Record
 from services.trainer.datasets.worker.card import DataCard, RatingCard, SplitCard
-from services.trainer.datasets.worker.inputs import InputReader, batches_of
+from services.trainer.datasets.worker.inputs import InputReader, People, batches_of
 from services.trainer.datasets.worker.progress_file import BuildPositionFile
 from services.trainer.datasets.worker.sorting import IdSorter
 from services.trainer.datasets.worker.spec import BuildSpec, Built, Unbuildable
@@ -49,7 +49,8 @@ def main(spec_file: str) -> int:
 
 def _build(spec: BuildSpec) -> Built:
     place = BuildPositionFile(spec.work)
-    read = [InputReader(one, spec.kind, place, limit=spec.source_bytes) for one in spec.inputs]
+    people = People(bytes.fromhex(spec.subject_key), spec.forgotten)
+    read = [InputReader(one, spec.kind, place, people, limit=spec.source_bytes) for one in spec.inputs]
     golden = GoldenIndex.load(spec.golden) if spec.golden else None
     splitter, filtered = Splitter(spec.validation_part, spec.seed), FilterReport()
 
@@ -200,6 +201,7 @@ def _check(spec: BuildSpec, read: Sequence[InputReader], filtered: FilterReport,
         )
     summary = "; ".join(
         f"{reader.field}: {card.rows} rows, {card.unusable} unusable"
+        + (f", {card.forgotten} of forgotten people" if card.forgotten else "")
         + (f" ({card.examples[0].place}: {card.examples[0].reason})" if card.examples else "")
         for reader, card in ((one, one.card()) for one in read)
     )

@@ -26,6 +26,8 @@ class SourceCard(_Frozen):
     rows: int
     records: int
     unusable: int
+    forgotten: int = 0
+    """Records about people who are forgotten, left out."""
     examples: tuple[Unusable, ...]
     """The first unusable rows."""
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from services.trainer.datasets import records
@@ -9,6 +10,7 @@ from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.columns import MissingColumn, Row
 from services.trainer.datasets.dataset import InvalidSample
 from services.trainer.datasets.records import Kind, Record
+from services.trainer.datasets.subject_digest import digest_of
 from services.trainer.datasets.worker.card import SourceCard, Unusable
 from services.trainer.datasets.worker.progress_file import BuildPositionFile
 from services.trainer.datasets.worker.rows import Unreadable, read_rows
@@ -23,15 +25,28 @@ _TABLES = ("csv", "parquet", "folder")
 """Formats of which every row has the same columns."""
 
 
+@dataclass(frozen=True)
+class People:
+    """How people are named in records, and whom none may be about: keyed digests of their names."""
+
+    key: bytes = b""
+    forgotten: frozenset[str] = frozenset()
+
+    def digests(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Keyed digests of names, in order."""
+        return tuple(sorted({digest_of(self.key, name) for name in names}))
+
+
 class InputReader:
     """One input while it is read, and what it gave."""
 
-    def __init__(self, given: Input, kind: Kind, place: BuildPositionFile, *, limit: int) -> None:
+    def __init__(self, given: Input, kind: Kind, place: BuildPositionFile, people: People, *, limit: int) -> None:
         self.field = given.field
         self._place = place
         self._limit = limit
         self._given = given
         self._kind = kind
+        self._people = people
         self._counted = Counter[str]()
         self._unusable: list[Unusable] = []
         self._faults: list[BuildFault] = []
@@ -49,6 +64,7 @@ class InputReader:
             rows=self._counted["rows"],
             records=self._counted["records"],
             unusable=self._counted["unusable"],
+            forgotten=self._counted["forgotten"],
             examples=tuple(self._unusable),
         )
 
@@ -66,6 +82,9 @@ class InputReader:
                         if len(self._unusable) == MAX_FAULTS and self._given.unusable == "refuse":
                             return
                         continue
+                    if not self._people.forgotten.isdisjoint(record.subjects):
+                        self._counted["forgotten"] += 1
+                        continue
                     self._counted["records"] += 1
                     yield record
             except Unreadable as error:
@@ -77,7 +96,10 @@ class InputReader:
             raise row
         if from_records:
             return Record.of_values(row)
-        return self._given.columns.record(row, self._kind, self._given.origin)
+        columns = self._given.columns
+        record = columns.record(row, self._kind, self._given.origin)
+        names = columns.people(row)
+        return replace(record, subjects=self._people.digests(names)) if names else record
 
     def _refuse_table(self, file: InputFile, error: InvalidSample) -> None:
         """One fault for a table that lacks a column, instead of the same one for each of its rows."""

@@ -86,10 +86,27 @@ class IdSorter:
         fresh = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
         kept = ordered.filter(pa.concat_arrays([pa.array([True]), _one(fresh)]))
         self.repeated += len(ordered) - len(kept)
+        kept = _with_everybody(ordered, kept)
         yield from kept.combine_chunks().to_batches(max_chunksize=ROWS)
 
     def _path(self, bucket: int) -> Path:
         return self._folder / f"{bucket:02}.arrow"
+
+
+def _with_everybody(ordered: "pa.Table", kept: "pa.Table") -> "pa.Table":
+    """The kept records, each about all the people whom its equals are about: it goes with any of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    named = ordered.filter(pc.greater(pc.list_value_length(ordered["subjects"]), 0))
+    if len(kept) == len(ordered) or not len(named):
+        return kept
+    people: dict[str, set[str]] = {}
+    for record_id, subjects in zip(named["id"].to_pylist(), named["subjects"].to_pylist(), strict=True):
+        people.setdefault(record_id, set()).update(subjects)
+    at = kept.schema.get_field_index("subjects")
+    everybody = [sorted(people.get(record_id, ())) for record_id in kept["id"].to_pylist()]
+    return kept.set_column(at, kept.schema.field(at), pa.array(everybody, kept.schema.field(at).type))
 
 
 def _one(array: "pa.Array | pa.ChunkedArray") -> "pa.Array":

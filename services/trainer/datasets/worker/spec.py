@@ -53,6 +53,10 @@ class BuildSpec(_Frozen):
     endpoints: dict[str, Endpoint] = {}
     """Those that the generators name. Their tokens are in this file alone, which no other user may read."""
     golden: Path | None = None
+    subject_key: str = ""
+    """What digests of people's names are keyed with, as hexadecimal digits; in this file alone, as the tokens."""
+    forgotten: frozenset[str] = frozenset()
+    """Digests of the people whom no record may be about."""
     validation_part: float
     seed: int
     licence: str

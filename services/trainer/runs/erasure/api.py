@@ -36,6 +36,9 @@ class ForgetRequest(BaseModel):
     adapters: Literal["list", "retire"] = Field(
         default="list", description="retire: reject the versions that learned from the person's records"
     )
+    awaits: tuple[Literal["evaluator"], ...] = Field(
+        default=(), description="Services that the caller tells the name itself: it is not erased before they have"
+    )
 
 
 class ServiceView(View):
@@ -114,6 +117,8 @@ async def forget(body: ForgetRequest, caller: Admin, trainer: Runs) -> ErasureVi
         known = await store.erasure_of(tx.connection, subject, body.domain)
         if known is None:
             raise LookupError("an erasure that was added is not in the database")
+        for other in body.awaits:
+            await store.set_service(tx.connection, known.erasure_id, other, "requested")
         if known.state != "erased":  # again: a ticket may have been lost
             queued = ErasureQueued(erasure_id=known.erasure_id, domain=known.domain)
             await tx.emit(queued, entity=known.erasure_id)

@@ -18,8 +18,9 @@ from services.trainer.child_process import bare_environment, child
 from services.trainer.datasets.store import subjects as subject_store
 from services.trainer.runs import garbage_store
 from services.trainer.runs.context import RunContext
-from services.trainer.runs.erasure import learned_store, messages, store
+from services.trainer.runs.erasure import learned_store, messages, store, upload_store
 from services.trainer.runs.erasure.store import Erasure, SubjectRecord
+from services.trainer.runs.erasure.uploads import erase_uploads
 from services.trainer.work_folder import work_folder
 
 log = structlog.get_logger()
@@ -46,8 +47,10 @@ async def erase(erasure_id: str, work: LeasedTask, service: RunContext) -> None:
     if erasure is None:
         async with work.finish():
             return
+    unreadable: list[str] = []
     if not done:
         await erase_files(erasure, service)
+        unreadable = await erase_uploads(erasure, service)
     async with service.db.acquire(timeout=5) as connection:
         records = await store.records_of(connection, erasure.subject, erasure.domain)
         texts = await store.texts_of_answers(connection, _ids(records, "answer"))
@@ -62,7 +65,15 @@ async def erase(erasure_id: str, work: LeasedTask, service: RunContext) -> None:
             await _forget_late(erasure, records, tx)
         return
     letters = await messages.delete_dead_letters(service, key, erasure.subject)
-    counted = {"messages": deleted, "dead_letters": letters, "answer_texts": len(texts)}
+    async with service.db.acquire(timeout=5) as connection:
+        uploads = await upload_store.erased_from(connection, erasure_id)
+    counted: dict[str, dict[str, object]] = {
+        "messages": {"count": deleted},
+        "dead_letters": {"count": letters},
+        "answer_texts": {"count": len(texts)},
+        # Written again without the person's rows. What cannot be read is left: no recipe can use it either.
+        "uploads": {"count": len(uploads), "sha256": _digest(uploads), "rewritten": uploads, "unreadable": unreadable},
+    }
     async with work.finish() as tx:
         await _erase_rows(erasure, records, counted, tx, service)
 
@@ -126,7 +137,7 @@ async def note_service_erased(event: SubjectErased, connection: Connection) -> N
 async def _erase_rows(
     erasure: Erasure,
     records: Sequence[SubjectRecord],
-    counted: dict[str, int],
+    counted: dict[str, dict[str, object]],
     tx: Transaction,
     service: RunContext,
 ) -> None:
@@ -151,7 +162,7 @@ async def _erase_rows(
             "sha256": _digest(generations),
         },
         "datasets": {"count": len(datasets), "sha256": _digest(datasets)},
-        **{name: {"count": count} for name, count in counted.items()},
+        **counted,
     }
     await store.delete_records(connection, erasure.subject, erasure.domain, generations)
     await store.prove(connection, erasure.erasure_id, datasets=datasets, adapters=adapters, deleted=proof)

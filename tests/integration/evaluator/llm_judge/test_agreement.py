@@ -106,6 +106,7 @@ async def test_a_panel_compares_pairs_by_those_of_its_members_that_do(
     assert "1 of 2 members have a verdict; other-pairs: " in shown["results"][2]["pair"]["why"]
 
 
+@pytest.mark.heavy
 @pytest.mark.requirement("LA-3.5")
 async def test_a_panel_gives_the_mean_of_scores_that_people_calibrated(
     trial: Trial, judge: JudgeServer, bus: Bus

@@ -170,6 +170,7 @@ async def test_what_no_repetition_mends_fails_the_evaluation_and_names_the_setti
     assert message in found.reason
 
 
+@pytest.mark.heavy
 async def test_a_judge_that_stays_away_fails_the_evaluation_after_a_bounded_time(
     trial: Trial, judge: JudgeServer
 ) -> None:
@@ -179,6 +180,7 @@ async def test_a_judge_that_stays_away_fails_the_evaluation_after_a_bounded_time
     assert "wants 3600 s" in found.reason
 
 
+@pytest.mark.heavy
 async def test_a_killed_evaluator_asks_the_judge_about_no_sample_twice(trial: Trial, judge: JudgeServer) -> None:
     judge.delay = 0.4
     samples = trial.samples(24)

@@ -1,4 +1,4 @@
-"""Processes that a fork server makes: it has imported their modules already, see `fleet_cli.fork_server`."""
+"""Processes that a fork server makes: it has imported their modules already, see `fleet_kit.fork_server`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 _PACKET_BYTES = 64
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class NoForkServer(Exception):
@@ -40,11 +45,13 @@ class ForkServer:
         """
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        module = ("fleet_cli.fork_server", *modules)
+        module = ("fleet_kit.fork_server", *modules)
         self._process: subprocess.Popen[bytes] | Forked
-        with theirs, log.open("ab") as output:
+        with theirs, open(log, "ab", opener=_private) as output:
             if of is not None:
-                self._process = of.fork(module, environment, output=output.fileno(), stdin=theirs.fileno())
+                self._process = of.fork(
+                    module, environment, stdout=output.fileno(), stderr=output.fileno(), stdin=theirs.fileno()
+                )
                 return
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *module],
@@ -60,8 +67,9 @@ class ForkServer:
         arguments: Sequence[str],
         environment: Mapping[str, str],
         *,
-        output: int,
-        stdin: int = subprocess.DEVNULL,
+        stdout: int,
+        stderr: int,
+        stdin: int | None = None,
         folder: Path | None = None,
     ) -> Forked:
         """Run a module as `python -m` does; waits until the server has imported what it was given.
@@ -69,8 +77,9 @@ class ForkServer:
         Args:
             arguments: the module's name, then its command line.
             environment: all of it.
-            output: descriptor for its standard output and error; stays the caller's.
-            stdin: a descriptor, or `subprocess.DEVNULL`.
+            stdout: descriptor for its standard output; stays the caller's, as the others do.
+            stderr: for its standard error.
+            stdin: for its standard input; None is the empty device.
             folder: where it runs; here when None.
 
         Raises:
@@ -81,11 +90,11 @@ class ForkServer:
         with open(os.devnull, "rb") as nothing, os.fdopen(os.memfd_create("environment"), "w+b") as variables:
             variables.write(json.dumps(dict(environment)).encode())
             variables.seek(0)
-            source = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
+            source = nothing.fileno() if stdin is None else stdin
             try:
                 with self._lock:
                     packet = json.dumps(wanted).encode()
-                    socket.send_fds(self._socket, [packet], [variables.fileno(), source, output, write_end])
+                    socket.send_fds(self._socket, [packet], [variables.fileno(), source, stdout, stderr, write_end])
                     answer = self._socket.recv(_PACKET_BYTES)
             except OSError as error:
                 os.close(read_end)
@@ -97,9 +106,22 @@ class ForkServer:
             raise NoForkServer("it ended before it answered")
         return Forked(int(answer), read_end)
 
+    @property
+    def pid(self) -> int:
+        """Its process id, which is the parent of what it forks."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it can still fork."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End it, and all that it forked."""
         self._socket.close()
+        if self.running:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def __enter__(self) -> Self:

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from fleet_cli.stack.forking import Forked, ForkServer, NoForkServer
 from fleet_cli.stack.process import Command, Supervised, started_at
+from fleet_kit.forking import Forked, ForkServer, NoForkServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="services are forked on Linux alone")
 
@@ -57,7 +58,13 @@ def run(
 ) -> tuple[Forked, Path]:
     output = folder / f"{argument}-{time.monotonic_ns()}.log"
     with output.open("wb") as file:
-        forked = server.fork(("forked_program", argument), variables or {"A": "1"}, output=file.fileno(), folder=folder)
+        forked = server.fork(
+            ("forked_program", argument),
+            variables or {"A": "1"},
+            stdout=file.fileno(),
+            stderr=file.fileno(),
+            folder=folder,
+        )
     return forked, output
 
 
@@ -79,6 +86,7 @@ def test_no_forked_process_has_what_an_earlier_one_was_given(server: ForkServer,
     first, _ = run(server, folder, "sleep", {"LORAFLEET_SECRET": secret})
     second, output = run(server, folder, "sleep", {"B": "2"})
     assert eventually(output.read_text)
+    assert psutil.Process(second.pid).name() == "forked_program"
     assert secret.encode() in memory_of(first.pid)
     assert secret.encode() not in memory_of(second.pid)
 

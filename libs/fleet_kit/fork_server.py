@@ -1,13 +1,13 @@
-"""Imports the services' modules once, then becomes each service by a fork: `python -m fleet_cli.fork_server MODULE...`.
+"""Imports modules once, then becomes other processes by forks: `python -m fleet_kit.fork_server MODULE...`.
 
-Importing takes most of a service's start, and most of what the services import is the same. A forked service shares
-those pages with the others and runs a few hundredths of a second after it was requested. Linux alone: elsewhere system
-libraries may start threads, which a fork does not survive.
+Importing takes most of the start of a service or a training, and most of what they import is the same. A forked process
+shares those pages with the others and runs a few hundredths of a second after it was requested. Linux alone: elsewhere
+system libraries may start threads, which a fork does not survive.
 
 Standard input is a socket of packets (SOCK_SEQPACKET). One packet requests one process: a JSON object with `arguments`
-(module first) and `folder`, and four descriptors: its environment as JSON, its standard input, its output, and a pipe
-that gets its exit status as text. The answer is its process id. The environment comes in a file so that it never is in
-this process's memory, from which every later process is a copy: services do not know one another's credentials.
+(module first) and `folder`, and five descriptors: its environment as JSON, its standard input, output and error, and a
+pipe that gets its exit status as text. The answer is its process id. The environment comes in a file so that it never
+is in this process's memory, from which every later process is a copy: they do not know one another's credentials.
 
 At the end of standard input this process ends, and every process that it forked is killed with it.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
+import importlib.util
 import json
 import os
 import runpy
@@ -26,20 +26,15 @@ import socket
 import sys
 from contextlib import suppress
 
-_PR_SET_PDEATHSIG = 1
-_DESCRIPTORS = 4
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_DESCRIPTORS = 5
 _PACKET_BYTES = 65536
-_UNUSED = ("aiohttp", "httpx._main")
-"""What nats-py imports for WebSockets and httpx for its command line, where it is installed: 6 MB and 0.15 s of each
-service. The images that have no data sets' libraries lack it too."""
-
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(modules: list[str]) -> None:
     """Import the modules and serve requests until standard input ends; returns in each forked process to run it."""
     gc.disable()
-    _import_clients()
     for name in modules:
         importlib.import_module(name)
     gc.collect()
@@ -51,25 +46,16 @@ def main(modules: list[str]) -> None:
     _run(*request)
 
 
-def _import_clients() -> None:
-    """Import both clients as they are where those packages are not installed."""
-    hidden = [name for name in _UNUSED if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment] # the import system's mark of what cannot be imported
-    for name in ("nats", "httpx"):
-        importlib.import_module(name)
-    for name in hidden:
-        del sys.modules[name]
-
-
 def _run(arguments: list[str], descriptors: list[int], parent: int) -> None:
     """Be that module, as `python -m` would run it."""
-    environment, stdin, output, _ = descriptors
+    environment, *standard, _ = descriptors
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
     os.setsid()
-    for source, target in ((stdin, 0), (output, 1), (output, 2)):
+    # What `top` shows (15 characters): the command line is the fork server's in every process.
+    _libc.prctl(_PR_SET_NAME, arguments[0].removeprefix("services.").encode(), 0, 0, 0)
+    for target, source in enumerate(standard):
         os.dup2(source, target)
     with os.fdopen(environment) as file:
         variables: dict[str, str] = json.load(file)
@@ -77,7 +63,8 @@ def _run(arguments: list[str], descriptors: list[int], parent: int) -> None:
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(variables)
-    module = arguments[0]
+    found = importlib.util.find_spec(arguments[0])
+    module = f"{arguments[0]}.__main__" if found and found.submodule_search_locations else arguments[0]
     sys.argv = list(arguments)
     sys.modules.pop(module, None)  # what it imported stays; the module itself runs again, as __main__
     runpy.run_module(module, run_name="__main__", alter_sys=True)
