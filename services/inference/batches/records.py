@@ -33,7 +33,9 @@ class Owner(BaseModel):
 
     @classmethod
     def of(cls, caller: Caller) -> "Owner":
-        return cls(subject=caller.subject, scopes=caller.scopes, domains=caller.domains)
+        # Of scopes that differ by domain, those that count in all of these domains, as they do online.
+        scopes = frozenset(scope for scope in caller.scopes if caller.can(scope))
+        return cls(subject=caller.subject, scopes=scopes, domains=caller.domains)
 
     @property
     def caller(self) -> Caller:

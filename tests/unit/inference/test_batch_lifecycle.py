@@ -13,6 +13,7 @@ from openai.types import Batch, FileObject
 
 from fleet_events.v1 import Blob
 from fleet_kit.auth import Caller
+from fleet_kit.caller import Grant
 from services.inference.batches import lifecycle
 from services.inference.batches.records import BatchRecord, Counts, FileRecord, LineFault, Owner, Usage, new_id
 from services.inference.batches.results import Joined, answered, not_run, part_of
@@ -119,6 +120,16 @@ def test_a_batch_is_its_own_subjects_with_all_of_its_domains() -> None:
     assert not OWNER.shown_to(caller("other", "*"))
     assert not OWNER.shown_to(caller("user", "more"))
     assert not OWNER.model_copy(update={"domains": frozenset({"*"})}).shown_to(caller("user", "shop"))
+
+
+def test_a_batch_has_no_scope_that_its_caller_has_in_some_of_the_domains_alone() -> None:
+    grants = (
+        Grant(frozenset({"generate", "candidates"}), frozenset({"shop"})),
+        Grant(frozenset({"generate"}), frozenset({"law"})),
+    )
+    owner = Owner.of(Caller.of_grants("user", grants))
+    assert (owner.scopes, owner.domains) == ({"generate"}, {"shop", "law"})
+    assert not owner.caller.can("candidates")
 
 
 def test_every_line_is_in_one_of_the_two_files_once_however_often_it_was_answered(tmp_path: Path) -> None:
