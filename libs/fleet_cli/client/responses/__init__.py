@@ -1,5 +1,6 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
+from fleet_cli.client.responses.credentials import ApiKey, CreatedKey, RevokedTokens
 from fleet_cli.client.responses.evaluator import (
     Agreement,
     Bounds,
@@ -10,35 +11,34 @@ from fleet_cli.client.responses.evaluator import (
     GoldenSet,
     JudgedSample,
 )
+from fleet_cli.client.responses.garbage import (
+    Garbage,
+    GarbageOfEvaluator,
+    GarbageOfRegistry,
+    GarbageOfTrainer,
+    ObjectsAdopted,
+    SweptKind,
+)
 from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
 from fleet_cli.client.responses.registry import (
     Adapter,
     AnsweringAdapter,
     AnswerProvenance,
-    ApiKey,
     AuditLine,
     ComparedPair,
     ComparedVersion,
-    CreatedKey,
     DecisionAt,
     DomainStatistics,
     Evidence,
     FamilyAt,
     FamilyRollouts,
-    Garbage,
-    GarbageOfEvaluator,
-    GarbageOfRegistry,
-    GarbageOfTrainer,
     Link,
     Migration,
-    ObjectsAdopted,
     Provenance,
     Refusal,
-    RevokedTokens,
     Rollout,
     ServingAt,
     Statistics,
-    SweptKind,
     Tested,
     Update,
     VersionAt,

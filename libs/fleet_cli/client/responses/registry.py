@@ -115,55 +115,6 @@ class AnswerProvenance(Reply):
     unknown: list[str] = Field(default_factory=list)
 
 
-class SweptKind(Reply):
-    """The objects of one kind, and those of them that nothing refers to."""
-
-    kind: str
-    objects: int = 0
-    bytes: int = 0
-    referenced: int = 0
-    young: int = 0
-    unreferenced: int = 0
-    unreferenced_bytes: int = 0
-    deleted: int = 0
-    deleted_bytes: int = 0
-
-
-class Garbage(Reply):
-    """The objects that a collection found, by kind."""
-
-    applied: bool = False
-    grace_hours: float = 0
-    kinds: list[SweptKind] = Field(default_factory=list)
-    refused: str = ""
-
-
-class ObjectsAdopted(Reply):
-    """The database whose objects they are now."""
-
-    database_id: str
-    generation: int
-
-
-class GarbageOfRegistry(Garbage):
-    """With the versions that were let go."""
-
-    released: list[Link] = Field(default_factory=list)
-
-
-class GarbageOfEvaluator(Garbage):
-    """With the evaluations whose texts, and the golden versions whose samples were let go."""
-
-    evaluations: list[Link] = Field(default_factory=list)
-    golden: list[Link] = Field(default_factory=list)
-
-
-class GarbageOfTrainer(Garbage):
-    """With the data sets that were let go."""
-
-    datasets: list[Link] = Field(default_factory=list)
-
-
 class ComparedVersion(Reply):
     """A version of a comparison, in numbers."""
 
@@ -315,30 +266,3 @@ class FamilyRollouts(Reply):
 
     family: str
     rollout: Rollout | None = None
-
-
-class ApiKey(Reply):
-    """An API key, without its text."""
-
-    key_id: str
-    name: str
-    scopes: tuple[str, ...]
-    domains: tuple[str, ...]
-    created_by: str
-    expires_at: str
-    last_used_at: str | None = None
-    revoked_at: str | None = None
-
-
-class CreatedKey(ApiKey):
-    """A new API key; its text is in this answer alone."""
-
-    key: str
-
-
-class RevokedTokens(Reply):
-    """Tokens that are good no more."""
-
-    named_by: str
-    value: str
-    until: str
