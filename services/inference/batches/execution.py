@@ -28,6 +28,8 @@ LINES = Counter(
 )
 ENDED = Counter("lorafleet_inference_batches_ended_total", "Batches that have ended, by their state", ["status"])
 
+_READ_AT_ONCE = 16
+
 Answer = Callable[[HeldBatch, Path, LineAt], Awaitable[Mapping[str, object]]]
 """Computes a line of a file: the line of the output."""
 
@@ -119,8 +121,11 @@ class Execution:
     async def _joined(self, folder: Path, name: str) -> Joined:
         """All parts, each line once."""
         joined = Joined(folder / f"{name}-output", folder / f"{name}-errors")
-        for blob in await self._store.parts(self._held.batch):
-            await asyncio.to_thread(joined.add, await self._store.part(blob))
+        parts = await self._store.parts(self._held.batch)
+        for begin in range(0, len(parts), _READ_AT_ONCE):
+            read = (self._store.part(blob) for blob in parts[begin : begin + _READ_AT_ONCE])
+            for content in await asyncio.gather(*read):
+                await asyncio.to_thread(joined.add, content)
         return joined
 
     async def _finish(self, folder: Path, lines: list[LineAt]) -> None:
