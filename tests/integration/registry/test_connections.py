@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ async def test_every_event_is_handled_with_a_single_connection(
             by="anna",
             adapter_ids=(name,),
         ),
+        v1.ApiKeysUsed(uses=(v1.ApiKeyUse(key_id="0" * 16, used_at=datetime.now(UTC)),)),
     ]
     assert {type(event) for event in events} == set(handlers.bindings), "each handler has an event in this test"
 
