@@ -9,9 +9,9 @@ import pytest
 from fleet_cli.stack import Fleet
 from fleet_events.topology import FACTS, row_of
 from fleet_events.v1 import AdapterDeactivated
-from fleet_kit.positions import reached
+from fleet_kit.positions import Reached, reached
 from tests.conftest import RunningService
-from tests.integration.inference.conftest import Made, Registry, answered, chat
+from tests.integration.inference.conftest import Made, Registry, answered, chat, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -25,6 +25,11 @@ async def test_a_replica_that_reports_a_deactivation_refuses_the_adapter_from_th
     client = await servers.connect_nats("registry")
     try:
         jetstream = client.jetstream(timeout=5)
+
+        async def alone() -> bool:
+            return await reached(jetstream, 0, seconds=0.5) == Reached(("replica-of-the-test",), ())
+
+        await eventually(alone)  # positions of other tests' replicas go after five seconds
         await registry.deactivate(adapter)
         fact = await jetstream.get_last_msg(FACTS.name, row_of(AdapterDeactivated).subject, direct=True)
         found = await reached(jetstream, fact.seq or 0, seconds=5)

@@ -168,8 +168,9 @@ async def test_a_short_handler_that_waits_longer_than_its_ack_wait_keeps_its_mes
     async def acknowledged() -> bool:
         return (await durable_of(jetstream, "registry", v1.FeedbackRecorded)).idle
 
-    before = await durable_of(jetstream, "registry", v1.FeedbackRecorded)
     async with run_kit(handlers):
+        await eventually(acknowledged)  # what the test before left
+        before = await durable_of(jetstream, "registry", v1.FeedbackRecorded)
         await publish(jetstream, "long")
         await eventually(lambda: "ended" in calls)
         await eventually(acknowledged)

@@ -58,7 +58,7 @@ def test_training_ends_when_validation_gets_no_better_and_the_best_weights_are_t
 
 
 @pytest.mark.requirement("TP-1.3")
-@pytest.mark.parametrize("objective", ["dpo", "ranking"])
+@pytest.mark.parametrize("objective", ["dpo", pytest.param("ranking", marks=pytest.mark.heavy)])
 def test_a_resumed_training_ends_with_the_very_same_bytes(tiny_model: Path, tmp_path: Path, objective: str) -> None:
     make = preferences if objective == "dpo" else rankings
     data = [*make(20), *make(6, "validation")]
