@@ -101,7 +101,6 @@ def test_loading_applying_and_removing_stay_far_below_what_was_asked(
     assert best_of(3, lambda: manager.remove("full"), lambda: manager.apply(card)) < 0.1
 
 
-@pytest.mark.heavy
 @pytest.mark.requirement("LI-6.3", "LI-6.5")
 def test_an_adapter_adds_under_a_tenth_of_the_arithmetic_in_one_product_for_each_input_and_each_output(
     base_model: Path, full_card: LoRACard
