@@ -74,7 +74,7 @@ class _Server:
     """Forks on request and reports exits.
 
     All of Python runs in one thread, which makes the forks safe; of what is imported, OpenBLAS and jemalloc have
-    threads of their own and begin them anew in a forked process.
+    threads of their own and start them again in a forked process.
     """
 
     def __init__(self, connection: socket.socket) -> None:

@@ -32,7 +32,7 @@ class ForkServer:
     def __init__(
         self, modules: Sequence[str], environment: Mapping[str, str], *, log: Path, of: ForkServer | None = None
     ) -> None:
-        """Start it; it imports while the caller goes on.
+        """Start it and return at once; its imports take place in the background.
 
         Args:
             modules: what it imports before it serves.

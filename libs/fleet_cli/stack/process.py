@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,9 +159,11 @@ class Supervised:
             return None
         module = command.arguments[command.arguments.index("-m") + 1 :]
         environment = {**os.environ, **command.environment}
-        with suppress(NoForkServer):  # it imports for itself then
+        try:
             return server.fork(module, environment, stdout=output, stderr=output, folder=command.folder)
-        return None
+        except NoForkServer as error:
+            self._note(f"imports for itself: its fork server has ended ({error})")
+            return None
 
     def _executed(self, output: int) -> subprocess.Popen[bytes]:
         owner = self.command.owner

@@ -1,7 +1,8 @@
 """Erases a person from golden data sets, and from what was judged with samples about them.
 
 A version that is not frozen loses the samples. A frozen one keeps their ids without text, its digest (which is that of
-what was judged with) and its scores, and judges nothing more; where it is the newest the next one goes on without them.
+what was judged with) and its scores, and is used for no further evaluation; where it is the newest, the next one goes
+on without them.
 """
 
 from __future__ import annotations

@@ -138,6 +138,7 @@ def test_a_part_is_executed_when_its_fork_server_is_gone(server: ForkServer, fol
     server.close()
     assert eventually(lambda: part.pid not in (None, forked))
     assert part.exits == [-signal.SIGKILL]
+    assert "imports for itself: its fork server has ended" in part.tail()
     part.stop()
 
 

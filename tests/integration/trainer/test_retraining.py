@@ -176,28 +176,6 @@ async def test_a_version_that_learned_from_erased_records_is_trained_again_witho
     await domain.fired(1)
 
 
-async def test_a_version_that_was_released_or_is_of_another_domain_cannot_be_distilled_and_the_field_is_named_at_once(
-    domain: Domain,
-) -> None:
-    bench = domain.bench
-    adapter_id = await domain.activate()
-
-    async def refused(**changes: Any) -> tuple[int, dict[str, str]]:
-        body = {"domain": domain.name, "distilFrom": adapter_id, **changes}
-        answer = await bench.trainer.client.post("/v1/jobs", json=body)
-        return answer.status_code, {one["field"]: one["expected"] for one in answer.json()["faults"]}
-
-    status, faults = await refused(domain="elsewhere")
-    assert (status, "of domain 'elsewhere'" in faults["distil_from"]) == (422, True)
-    async with domain.database() as connection:
-        await connection.execute(
-            "insert into releases (job_id, adapter_id) select job_id, adapter_id from adapters where adapter_id = $1",
-            adapter_id,
-        )
-    status, faults = await refused()
-    assert (status, "this one was released" in faults["distil_from"]) == (422, True)
-
-
 async def test_of_a_migration_and_the_rules_for_one_new_base_model_the_first_one_trains(domain: Domain) -> None:
     bench, key = domain.bench, v1.RetrainingTrigger.NEW_BASE_MODEL
     await bench.record(pairs(domain.name, 8))

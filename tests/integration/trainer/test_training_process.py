@@ -95,6 +95,27 @@ async def test_a_fault_of_the_job_s_own_model_or_data_is_a_refusal_that_names_it
     assert refused.reason.startswith("training failed: ArrowInvalid: Parquet magic bytes not found")
 
 
+async def test_what_trainings_are_forked_from_ends_when_there_has_been_none_for_some_time(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    def servers() -> set[int]:
+        return {
+            one.pid for one in psutil.Process().children() if "services.trainer.training.preloaded" in one.cmdline()
+        }
+
+    before = servers()
+    job_spec = spec(tiny_model, tmp_path / "job", dataset=tmp_path / "gone.parquet")
+    async with aclosing(LocalLauncher(kept_seconds=0.2).launch(job_spec)) as messages:
+        with pytest.raises(Crashed):
+            await anext(messages)
+    assert len(servers() - before) == 1
+
+    async def ended() -> bool:
+        return servers() <= before
+
+    await eventually(ended, timeout=10)
+
+
 async def test_closing_the_generator_kills_the_process(tiny_model: Path, tmp_path: Path) -> None:
     messages = LAUNCHER.launch(spec(tiny_model, tmp_path / "job", Configuration(rank=4, max_steps=10_000)))
     async for message in messages:

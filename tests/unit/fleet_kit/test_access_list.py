@@ -63,7 +63,7 @@ def revoked(named_by: v1.NamedBy, value: str) -> v1.TokenRevoked:
 
 
 def refusal(access: AccessList, text: str) -> tuple[int, str, str]:
-    """Status and detail that the caller is told, and the reason in the log."""
+    """Status and detail of the answer, and the reason in the log."""
     with capture_logs() as lines, pytest.raises(Problem) as caught:
         access.caller_of(text)
     return caught.value.status, caught.value.detail, lines[-1]["reason"] if lines else ""
