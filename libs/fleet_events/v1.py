@@ -1042,6 +1042,9 @@ class SubjectForgotten(Event):
     """Counts from 1 to `parts`; 0 where a record arrived after the erasure."""
     parts: Int32 = 0
     by: Annotated[str, Field(min_length=1)]
+    retire_when_replaced: Bool = False
+    """Whether these versions are to be rejected once a version of their family is active that did not learn from the
+ records."""
 
 
 class SubjectErased(Event):

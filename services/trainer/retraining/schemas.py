@@ -49,7 +49,7 @@ class SuppressedView(View):
     reason: str
     why: str = Field(
         description="no_new_data, no_data, job_open, cooldown, budget, quota, invalid_request, deactivated, "
-        "cannot_continue, other_base_model or not_measurable"
+        "cannot_continue, other_base_model, not_measurable, rebuilding or rebuild_failed"
     )
     detail: str
     times: int = Field(description="Evaluations that found it")

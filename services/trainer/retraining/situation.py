@@ -53,6 +53,8 @@ class Situation:
     on all usable ones. `ratings`: those of the active version in order, 1 to 5. `spent`: firings of the last 24
     hours. `handled`: keys of causes that a firing has answered. `open_job`: an earlier firing's job that has not ended.
     `erased`: erasures of records that the active version learned from, or that took the family out of service.
+    `to_replace`: those of them that asked for a version without the records, whatever the rules have.
+    `not_rebuilt`: why the recipe's data set that it learned from cannot be trained on again yet.
     """
 
     now: datetime
@@ -69,6 +71,8 @@ class Situation:
     spent: tuple[Spent, ...] = ()
     handled: frozenset[str] = field(default_factory=frozenset)
     erased: tuple[str, ...] = ()
+    to_replace: frozenset[str] = field(default_factory=frozenset)
+    not_rebuilt: tuple[str, str] | None = None
 
     @property
     def evidence_since(self) -> datetime | None:

@@ -16,7 +16,7 @@ from fleet_events import v1
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.answering import opinion, publish_as, recorded
 from tests.integration.trainer.conftest import Bench, eventually, pairs
-from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended
+from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended, waits_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -147,35 +147,6 @@ async def test_recorded_answers_without_feedback_are_drift_too_each_conversation
     assert dict(counts or {}) == {"answers": len(BAKING), "samples": 0}, "a sample counts as the answer it was made of"
 
 
-@pytest.mark.parametrize("retire", [False, pytest.param(True, marks=pytest.mark.heavy)])
-async def test_a_version_that_learned_from_erased_records_is_trained_again_without_them_where_the_rules_have_it_so(
-    domain: Domain, retire: bool
-) -> None:
-    bench = domain.bench
-    adapter_id = await domain.activate()
-    await bench.record(pairs(domain.name, 8))
-    await domain.set(after_erasure=True)
-    if retire:
-        family = f"{domain.name}-lora"
-        gone = v1.AdapterDeactivated(adapter_id=adapter_id, family=family, domain=domain.name, revision=5000)
-        await bench.upstream.publish(gone)
-    erasure_id = f"er-{domain.name}"
-    async with domain.database() as connection:
-        await connection.execute(
-            "insert into erasures (erasure_id, domain, subject, requested_by, reason, retire, state, adapters)"
-            " values ($1, $2, $1, 'test', '', $3, 'erased', $4)",
-            erasure_id,
-            domain.name,
-            retire,
-            [adapter_id],
-        )
-    (fired,) = await domain.fired()
-    assert (fired["triggers"], erasure_id in fired["reason"]) == (["erasure"], True)
-    job = await bench.until(fired["job_id"], "failed")
-    assert job["continued_from"] is None, "what learned from the records is not trained further"
-    await domain.fired(1)
-
-
 async def test_of_a_migration_and_the_rules_for_one_new_base_model_the_first_one_trains(domain: Domain) -> None:
     bench, key = domain.bench, v1.RetrainingTrigger.NEW_BASE_MODEL
     await bench.record(pairs(domain.name, 8))
@@ -255,15 +226,7 @@ async def test_a_trainer_killed_at_any_time_requests_one_job_for_one_cause(domai
         await domain.set(new_samples={"at_least": 8})
         await bench.record(pairs(domain.name, 8))
 
-        async def waits() -> bool:
-            return bool(
-                await connection.fetchval(
-                    "select exists (select from pg_locks"
-                    " where relation = 'retraining_causes'::regclass and not granted)"
-                )
-            )
-
-        await eventually(waits, 60)
+        await eventually(lambda: waits_for(connection, "retraining_causes"), 60)
         await bench.trainer.kill()
         await held.rollback()
     await bench.trainer.wait_ready()

@@ -111,6 +111,16 @@ def test_an_erasure_fires_once_without_new_data_also_where_it_took_the_version_o
     assert triggers(decide(rules, replace(erased, base_revision="b" * 64)))
 
 
+@pytest.mark.requirement("LA-1.7")
+def test_an_erasure_waits_for_the_recipe_to_be_built_again_and_holds_no_other_cause_back() -> None:
+    rules = RetrainingRules(after_erasure=True, new_samples=NewSamples(at_least=1))
+    waiting = replace(QUIET, erased=("er-1",), not_rebuilt=("rebuilding", "data set shop is built again"))
+    decision = decide(rules, waiting)
+    assert (triggers(decision), held(decision)) == ((), {Trigger.ERASURE: "rebuilding"})
+    assert triggers(decide(rules, replace(waiting, new_samples=5))) == (Trigger.NEW_SAMPLES,)
+    assert triggers(decide(rules, replace(waiting, not_rebuilt=None))) == (Trigger.ERASURE,)
+
+
 @pytest.mark.parametrize(
     ("why", "change"),
     [

@@ -174,6 +174,7 @@ class Erasure(Reply):
     adapters: tuple[str, ...] = ()
     deleted: dict[str, dict[str, object]] = Field(default_factory=dict)
     late: int = 0
+    kept_elsewhere: tuple[str, ...] = ()
     services: list[ErasedBy] = Field(default_factory=list)
 
 

@@ -79,5 +79,15 @@ async def learned_from(connection: Connection, dataset_ids: Sequence[str]) -> li
     return [row["adapter_id"] for row in rows]
 
 
+async def is_retrained(connection: Connection, domain: str) -> bool:
+    """Whether a domain ("*": any) has retraining rules."""
+    return bool(
+        await connection.fetchval(
+            "select exists (select from retraining_rules where $1 in (domain, '*') and (rules->>'enabled')::boolean)",
+            domain,
+        )
+    )
+
+
 def _scanned(row: asyncpg.Record) -> ScannedDataset:
     return ScannedDataset(row["dataset_id"], v1.Blob(uri=row["uri"], sha256=row["sha256"], bytes=row["bytes"]))
