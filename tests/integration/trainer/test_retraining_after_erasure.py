@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet_events import v1
+from services.trainer.runs.erasure import learned_store
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.building import as_jsonl, built, upload
 from tests.integration.trainer.conftest import Bench, eventually, pairs
@@ -75,7 +76,7 @@ async def test_after_an_erasure_the_recipe_that_the_version_learned_from_is_buil
     adapter_id = await domain.activate()
     async with domain.database() as connection:
         await connection.execute(
-            "update jobs set request = request || jsonb_build_object('dataset_id', $2::text), dataset_id = $2"
+            "update jobs set request = request || jsonb_build_object('datasetId', $2::text), dataset_id = $2"
             " where job_id = (select job_id from adapters where adapter_id = $1)",
             adapter_id,
             held,
@@ -109,3 +110,23 @@ async def test_after_an_erasure_the_recipe_that_the_version_learned_from_is_buil
     builds = (await bench.trainer.client.get("/v1/datasets/builds")).json()["builds"]
     assert len([one for one in builds if one["domain"] == domain.name]) == 2, "it is built again once"
     await domain.fired(1)
+
+
+@pytest.mark.requirement("LA-1.7")
+async def test_a_version_that_was_trained_on_a_teachers_answers_learned_from_the_teachers_records(
+    domain: Domain,
+) -> None:
+    teacher, student = await domain.activate(), await domain.activate("1.1.0")
+    distils = v1.TrainingRequested(domain=domain.name, distil_from=teacher).model_dump(mode="json")
+    async with domain.database() as connection:
+        own = f"{domain.name}-teacher"
+        await connection.execute(
+            "insert into datasets (dataset_id, domain, kind, samples, uri, sha256, bytes)"
+            " values ($1, $2, 'completion', 1, 's3://b/d', '', 1)",
+            own,
+            domain.name,
+        )
+        of_job = "where job_id = (select job_id from adapters where adapter_id = $1)"
+        await connection.execute(f"update jobs set dataset_id = $2 {of_job}", teacher, own)
+        await connection.execute(f"update jobs set request = $2 {of_job}", student, distils)
+        assert await learned_store.learned_from(connection, [own]) == [teacher, student]

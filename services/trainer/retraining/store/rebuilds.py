@@ -18,7 +18,7 @@ async def find_learned(
     row = await connection.fetchrow(
         """
         with version as (
-            select jobs.domain, jobs.request->>'dataset_id' as dataset_id
+            select jobs.domain, jobs.request->>'datasetId' as dataset_id
             from adapters join jobs using (job_id)
             where adapters.registered->'adapter'->>'family' = $1 and ($2 = '' or adapters.adapter_id = $2)
               and exists (
