@@ -235,4 +235,8 @@ def _too_much(rules: RetrainingRules, situation: Situation) -> tuple[str, str] |
     steps, most = sum(one.steps for one in spent), budget.steps_a_day
     if most is not None and steps + situation.planned_steps > most:
         return "budget", f"{steps} steps within 24 hours and {situation.planned_steps} more, {most} are allowed"
+    tokens, most = sum(one.tokens for one in spent), budget.tokens_a_day
+    if most is not None and tokens + situation.planned_tokens > most:
+        more = situation.planned_tokens
+        return "token_budget", f"{tokens} tokens within 24 hours and {more} more, {most} are allowed (tokens_a_day)"
     return None

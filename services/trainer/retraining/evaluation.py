@@ -137,6 +137,7 @@ async def _fire(tx: Transaction, stored: StoredRules, found: Observation, decisi
         triggers=tuple(cause.trigger for cause in decision.fired),
         reason=decision.reason,
         planned_steps=found.situation.planned_steps,
+        planned_tokens=found.situation.planned_tokens,
         fired_at=now,
     )
     await firings.add_firing(tx.connection, firing, decision.fired)

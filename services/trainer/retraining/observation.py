@@ -87,10 +87,15 @@ async def observe(
     rated: tuple[Observed, ...] = ()
     if rules.rating_trend is not None and active is not None:
         rated = await evidence.ratings(connection, active.adapter_id, rules.rating_trend.reference, since)
+    steps = planned_steps(job.configuration, rebuild.samples if rebuild else usable)
+    # Of a first training nothing is measured; no row is longer than max_length.
+    size = job.configuration.batch_size
+    of_a_step = await firings.tokens_of_a_step(connection, domain, size, Configuration.batch_size)
     situation = replace(
         bare,
         new_samples=await evidence.count_usable(connection, kind, request, since, now),
-        planned_steps=planned_steps(job.configuration, rebuild.samples if rebuild else usable),
+        planned_steps=steps,
+        planned_tokens=steps * (of_a_step or size * job.configuration.max_length),
         ratings=rated,
     )
     return Observation(situation, job, faults, rebuild)

@@ -41,7 +41,8 @@ async def test_models_are_compared_in_a_stream_whose_chunks_name_their_answer_an
     await registry.activate(adapter)
     await answered(inference.client, adapter.adapter_id)
     models = [adapter.family, "tiny"]
-    texts, ends, named, comparisons, usage = ["", ""], {}, set(), set(), None
+    texts, named, comparisons, usage = ["", ""], set(), set(), None
+    ends: dict[int, str] = {}
     fields = request_body(models[0], stream=True, stream_options={"include_usage": True})
     async for chunk in await client.chat.completions.create(**fields, extra_body={"compare": models}):
         usage = chunk.usage or usage

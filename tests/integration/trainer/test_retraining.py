@@ -147,6 +147,39 @@ async def test_recorded_answers_without_feedback_are_drift_too_each_conversation
     assert dict(counts or {}) == {"answers": len(BAKING), "samples": 0}, "a sample counts as the answer it was made of"
 
 
+async def test_tokens_that_a_days_jobs_have_trained_on_hold_the_next_one_back_and_those_of_a_step_are_planned_with(
+    domain: Domain,
+) -> None:
+    bench = domain.bench
+    budget = {"jobs_a_day": 50, "tokens_a_day": 5_000}
+    await domain.set(new_samples={"at_least": 8}, budget=budget)
+    await bench.record(pairs(domain.name, 8))
+    (first,) = await domain.fired()
+    assert first["planned_tokens"] == 2 * 4 * 512, "two steps of four rows of the longest length"
+    await bench.until(first["job_id"], "failed")
+    async with domain.database() as connection:
+        await connection.execute(
+            "insert into steps (job_id, step, epoch, loss, learning_rate, gradient_norm, tokens, seconds)"
+            " select $1, step, 1, 1, 1, 1, 1000, 1 from generate_series(1, 2) step",
+            first["job_id"],
+        )
+    await bench.record(rated(domain.name, 8, 5.0))
+    second, counted = await domain.fired(2)
+    assert (second["planned_tokens"], counted["tokens"]) == (2_000, 2_000)
+    async with domain.database() as connection:
+        await connection.execute(
+            "insert into steps (job_id, step, epoch, loss, learning_rate, gradient_norm, tokens, seconds)"
+            " values ($1, 1, 1, 1, 1, 1, 1001, 1)",
+            (await bench.until(second["job_id"], "failed"))["job_id"],
+        )
+    await bench.record(rated(domain.name, 8, 5.0, "pier"))
+    held = await domain.held("token_budget")
+    assert held["detail"] == "3001 tokens within 24 hours and 2002 more, 5000 are allowed (tokens_a_day)"
+    metrics = (await bench.trainer.client.get("/metrics")).text
+    assert 'lorafleet_retraining_suppressed_total{why="token_budget"} 1.0' in metrics
+    await domain.fired(2)
+
+
 async def test_of_a_migration_and_the_rules_for_one_new_base_model_the_first_one_trains(domain: Domain) -> None:
     bench, key = domain.bench, v1.RetrainingTrigger.NEW_BASE_MODEL
     await bench.record(pairs(domain.name, 8))

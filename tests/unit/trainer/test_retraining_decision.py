@@ -145,6 +145,16 @@ def test_planned_steps_count_against_a_days_steps() -> None:
     assert held(decide(rules, replace(situation, planned_steps=31))) == {Trigger.NEW_SAMPLES: "budget"}
 
 
+def test_tokens_count_against_a_days_tokens_and_the_refusal_names_them() -> None:
+    rules = SAMPLES.model_copy(update={"budget": Budget(jobs_a_day=9, tokens_a_day=5_000), "cooldown_hours": 0.0})
+    spent = (Spent(NOW - 23 * HOUR, 20, 2_000), Spent(NOW - 25 * HOUR, 1000, 90_000))
+    situation = replace(QUIET, new_samples=20, spent=spent, planned_tokens=3_000)
+    assert triggers(decide(rules, situation)) == (Trigger.NEW_SAMPLES,)
+    (refused,) = decide(rules, replace(situation, planned_tokens=3_001)).suppressed
+    told = "2000 tokens within 24 hours and 3001 more, 5000 are allowed (tokens_a_day)"
+    assert (refused.why, refused.detail) == ("token_budget", told)
+
+
 def test_causes_at_once_share_one_job() -> None:
     rules = SAMPLES.model_copy(update={"schedule": "every 24h"})
     assert triggers(decide(rules, replace(QUIET, new_samples=20))) == (Trigger.NEW_SAMPLES, Trigger.SCHEDULE)

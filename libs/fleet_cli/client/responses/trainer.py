@@ -227,6 +227,8 @@ class RetrainingFiring(Reply):
     reason: str = ""
     active_adapter: str = ""
     planned_steps: int = 0
+    planned_tokens: int = 0
+    tokens: int = 0
     fired_at: str = ""
     state: str = ""
     error: str = ""
