@@ -18,6 +18,7 @@ from fleet_kit import memory, tasks
 from fleet_kit.key_value import KeyValue
 from fleet_kit.positions import announce_position
 from lora_core.embedding_thread import EmbeddingThread
+from services.inference.backlog import Publications
 from services.inference.base_models import BaseModels
 from services.inference.batches.runner import BatchRunner
 from services.inference.batches.store import KIND as BATCH_FILES
@@ -100,6 +101,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         http=service.http,
         credential=service.credential,
         recorder=recorder,
+        publications=Publications((publisher.backlog, recorder.backlog), settings.publish_seconds),
         router_url=settings.router_url,
         replica=settings.replica,
         fallbacks=settings.fallbacks,

@@ -16,6 +16,7 @@ from fleet_kit.auth import Caller
 from services.inference import router_client
 from services.inference.answer_task import AnswerTask, End
 from services.inference.backend import Compares
+from services.inference.backlog import NOTHING_PUBLISHED, Publications
 from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
@@ -37,8 +38,7 @@ from services.inference.resolution import Auto, Base, Mix, base_of, check, resol
 from services.inference.router_client import Query
 from services.inference.shadows import Shadows
 
-_WHOLE = ("stop", "length")
-"""Ends of answers that may be recorded: one that was cancelled is a part of one."""
+_WHOLE = ("stop", "length")  # Of these may be recorded: one that was cancelled is a part of one.
 
 
 class CurrentCatalogue(Protocol):
@@ -72,6 +72,7 @@ class Generator:
     """How the router is called."""
     recorder: Recorder | None = None
     """Takes the answers that may become data."""
+    publications: Publications = NOTHING_PUBLISHED  # a response waits for them before it ends
     shadows: Shadows | None = None
     """Takes served answers that a rollout's candidate is to answer too."""
     precedence: Precedence = field(default_factory=Precedence)

@@ -94,6 +94,9 @@ class InferenceSettings(AdapterSettings):
 
     event_buffer: int = Field(default=10_000, ge=1)
     """Events kept while the bus is unavailable; beyond it the oldest are dropped and counted."""
+    publish_seconds: float = Field(default=1.0, ge=0)
+    """The end of a response waits for so long at most until its events and recorded answers are on the bus; not at all
+    while the bus is unavailable or many others are before them."""
     unrecorded_characters: int = Field(default=32 * 1024**2, ge=1)
     """Of answers, with their prompts, that wait to be recorded while bus or object store are unavailable; further ones
     are not recorded, and counted."""

@@ -37,6 +37,9 @@ async def answer(
 ) -> Response:
     """The response with every answer, whole or as server-sent events.
 
+    It ends once the bus has what was published and recorded of the answers, so that a replica that is killed afterwards
+    takes nothing of them along; see `Publications`.
+
     begun: so many of the answers have begun before the first byte of a stream.
 
     Raises what `Generator.answer` raises for any of these, before the first byte of a stream.
@@ -70,6 +73,7 @@ async def answer(
             async for index, piece in _from(first, pieces):
                 yield form.chunk(index, piece)
                 produced += piece.completion_tokens if isinstance(piece, End) else 0
+            await generator.publications.settled()
             if wants_usage(body):
                 yield form.usage_chunk(prompt_tokens, produced)
         except Exception as error:
@@ -99,6 +103,7 @@ async def _whole(
                 ends[index] = piece
             else:
                 got[index].append(piece)
+    await generator.publications.settled()
     return [openai_format.Answered(*one) for one in zip(got, ends, echoes, strict=True)]
 
 
