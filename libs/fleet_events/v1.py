@@ -702,7 +702,8 @@ class AdapterReleased(Event):
 
 
 class AdapterHeld(Event):
-    """Somebody keeps a version from being released, or no longer does."""
+    """Somebody keeps a version from being released, or no longer does. For operators and systems beside the fleet: the registry
+    itself releases nothing that is held, and every other service deletes only after AdapterReleased."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.AdapterHeld"
 
