@@ -99,7 +99,8 @@ class AnsweringAdapter(Reply):
     weight: float = 1.0
     chain: list[Provenance] = Field(default_factory=list)
     unknown: list[str] = Field(default_factory=list)
-    when_answered: VersionAt | None = None
+    when_answered: ServingAt | None = None
+    """Without `since` where it did not answer for its family then."""
 
 
 class AnswerProvenance(Reply):
