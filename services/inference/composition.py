@@ -117,7 +117,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         if settings.replica_url
         else None
     )
-    replica_client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=LIMITS)
+    replica_client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=LIMITS, verify=settings.tls.client)
     forwarding = Forwarding(announcements, replica_client, settings.load_factor)
     running = [
         *(asyncio.create_task(_forever("adapters", one.adapters.run())) for one in hosting.all),
