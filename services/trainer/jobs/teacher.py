@@ -6,6 +6,7 @@ import httpx
 import structlog
 
 from fleet_kit.acting_for import acting_for
+from fleet_kit.tls import client_context
 from services.trainer.datasets.generators.recipe import FLEET
 from services.trainer.faults import Fault
 from services.trainer.jobs.context import JobContext
@@ -28,7 +29,8 @@ async def unserved(adapter_id: str, domain: str, service: JobContext) -> list[Fa
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
         headers |= acting_for(endpoint.act_for) if endpoint.act_for is not None else {}
         url = f"{endpoint.url.rstrip('/')}/models/{quote(adapter_id, safe='')}"
-        async with httpx.AsyncClient(timeout=_SECONDS, headers=headers) as client:
+        verify = client_context(endpoint.ca_file)
+        async with httpx.AsyncClient(timeout=_SECONDS, headers=headers, verify=verify) as client:
             answer = await client.get(url)
     except (httpx.HTTPError, OSError, ValueError) as error:
         log.warning("distilled_version_not_checked", adapter_id=adapter_id, reason=repr(error))
