@@ -54,6 +54,7 @@ async def evaluator(
     panels = {
         "house": ["strict", "harsh", "reference"],
         "comparing": ["pairs", "other-pairs", "strict"],
+        "voting": ["pairs", "other-pairs"],
     }
     async with run_service(
         "evaluator",
