@@ -207,6 +207,23 @@ class Statistics(Reply):
     domains: list[DomainStatistics] = Field(default_factory=list)
 
 
+class UsageLine(Reply):
+    """What one caller took of one domain's adapters in a month; domain '' is the base model."""
+
+    domain: str
+    caller: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class UsageReport(Reply):
+    """A month, as 2026-12."""
+
+    month: str
+    usage: list[UsageLine] = Field(default_factory=list)
+
+
 class Update(Reply):
     """A version that runs, and the best one available for it."""
 
