@@ -53,6 +53,7 @@ async def connect(home: FleetHome, user: str = "admin") -> AsyncIterator[Client]
             client = await nats.connect(
                 url,
                 name="lorafleet",
+                tls=home.trust,
                 nkeys_seed=str(seed) if seed else None,
                 inbox_prefix=inbox_prefix(user).encode() if seed else b"_INBOX",
                 connect_timeout=5,
@@ -268,9 +269,10 @@ def outgoing(event: Event, entity: str, source: str = "upstream") -> Outgoing:
     return seal(event, service=source, entity=entity, trace={})
 
 
-def as_nats_pub(message: Outgoing, url: str, seed: Path | None) -> str:
+def as_nats_pub(message: Outgoing, url: str, seed: Path | None, ca_file: Path | None = None) -> str:
     """The same message as a `nats pub` command that waits for the acknowledgement, as the user whose nkey is `seed`."""
     user = ["--nkey", str(seed), "--inbox-prefix", inbox_prefix("upstream")] if seed else []
+    user += ["--tlsca", str(ca_file)] if ca_file else []
     begin = " ".join(["nats pub --jetstream -s", *map(quote, [url, *user]), message.subject])
     headers = " \\\n  ".join(f"-H {quote(f'{name}: {value}')}" for name, value in message.headers.items())
     # `nats pub` takes a body for a template of Go.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fleet_cli.client.responses import DecisionAt, FamilyAt, Link, VersionAt
+from fleet_cli.client.responses import DecisionAt, FamilyAt, Link, ServingAt, VersionAt
 
 
 def family_lines(found: FamilyAt) -> list[str]:
@@ -14,11 +14,7 @@ def family_lines(found: FamilyAt) -> list[str]:
     if serving is None:
         head.append("  → served         no version")
     else:
-        replaced = f", in place of {serving.replaced}" if serving.replaced else ""
-        head.append(f"  → served         {serving.adapter_id}")
-        head.append(f"  → since          {serving.since} by {serving.activated_by}{replaced}")
-        head.append(f"  → activated      {serving.activated_because or 'no reason given'}")
-        head += version_lines(serving)[1:]
+        head += [f"  → served         {serving.adapter_id}", *activation_lines(serving), *version_lines(serving)[1:]]
     if found.rollout is not None:
         told = found.rollout
         head.append(f"  → rolled out     {told['candidate']} by {told.get('mode')}, share {told.get('share')}")
@@ -27,6 +23,15 @@ def family_lines(found: FamilyAt) -> list[str]:
     trails = [("decided before", found.before), ("decided after", found.after)]
     shown = [line for title, trail in trails if trail for line in ("", title, *_entries(trail))]
     return [*head, *(["", "other versions", *others] if others else []), *shown]
+
+
+def activation_lines(serving: ServingAt) -> list[str]:
+    """Since when a version answered for its family, by whose activation and why."""
+    replaced = f", in place of {serving.replaced}" if serving.replaced else ""
+    return [
+        f"  → since          {serving.since} by {serving.activated_by}{replaced}",
+        f"  → activated      {serving.activated_because or 'no reason given'}",
+    ]
 
 
 def version_lines(found: VersionAt) -> list[str]:

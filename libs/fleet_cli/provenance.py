@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet_cli.client.responses import AnswerProvenance, Provenance
-from fleet_cli.past import version_lines
+from fleet_cli.client.responses import AnswerProvenance, Provenance, ServingAt
+from fleet_cli.past import activation_lines, version_lines
 
 ELSEWHERE = "unknown, it was trained elsewhere"
 """What was trained here has both links from its registration on."""
@@ -14,7 +14,7 @@ ELSEWHERE = "unknown, it was trained elsewhere"
 def lines(chain: Provenance) -> list[str]:
     """Links in the order in which they were made; one that does not exist yet is `not yet`."""
     links = {
-        "data set": _with(chain.dataset, "{sha256}  {samples} samples") or ELSEWHERE,
+        "data set": _with(chain.dataset, "{sha256}  {samples} samples of {dataset_id}") or ELSEWHERE,
         "configuration": _with(chain.configuration, "{sha256}  job {job_id}") or ELSEWHERE,
         "base model": _with(chain.base_model, "{revision}  {name}"),
         "checkpoint": _with(chain.checkpoint, "{sha256}"),
@@ -50,12 +50,16 @@ def answer_lines(found: AnswerProvenance) -> list[str]:
         line
         for one in found.adapters
         if one.when_answered
-        for line in ("", f"{one.adapter_id} at that time", *version_lines(one.when_answered))
+        for line in ("", f"{one.adapter_id} at that time", *_at_that_time(one.when_answered))
     ]
     chains = [line for one in found.adapters for chain in one.chain for line in ("", *lines(chain))]
     unknown = [*(text for one in found.adapters for text in one.unknown), *found.unknown]
     head = [found.generation_id, *(f"  → {name:<14} {text}" for name, text in shown.items() if text)]
     return [*head, *then, *chains, "", *(f"  ? {text}" for text in unknown)]
+
+
+def _at_that_time(version: ServingAt) -> list[str]:
+    return [*version_lines(version), *(activation_lines(version) if version.since else [])]
 
 
 def breaks(chain: Provenance) -> list[str]:

@@ -702,7 +702,8 @@ class AdapterReleased(Event):
 
 
 class AdapterHeld(Event):
-    """Somebody keeps a version from being released, or no longer does."""
+    """Somebody keeps a version from being released, or no longer does. For operators and systems beside the fleet: the registry
+    itself releases nothing that is held, and every other service deletes only after AdapterReleased."""
 
     type_name: ClassVar[str] = "lorafleet.events.v1.AdapterHeld"
 
@@ -1042,6 +1043,9 @@ class SubjectForgotten(Event):
     """Counts from 1 to `parts`; 0 where a record arrived after the erasure."""
     parts: Int32 = 0
     by: Annotated[str, Field(min_length=1)]
+    retire_when_replaced: Bool = False
+    """Whether these versions are to be rejected once a version of their family is active that did not learn from the
+ records."""
 
 
 class SubjectErased(Event):

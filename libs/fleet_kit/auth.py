@@ -6,6 +6,7 @@ A token, or the registry's record of a key, carries scopes (what may be done) an
 import json
 import os
 import secrets
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -66,14 +67,16 @@ class Verifier:
         skew: float = 0.0,
         access: "AccessList | None" = None,
         rules: AccessRules | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._keys = KeySet(jwks, issuer=issuer, max_age=max_age, keep=keep)
+        keys = partial(KeySet, max_age=max_age, keep=keep, tls=tls)
+        self._keys = keys(jwks, issuer=issuer)
         self._own = _Issuer(issuer, (AUDIENCE,), self._keys, read_claims)
         self._others = {
             one.issuer: _Issuer(
                 one.issuer,
                 one.audience,
-                KeySet(one.keys or one.issuer.rstrip("/") + DISCOVERY, issuer=one.issuer, max_age=max_age, keep=keep),
+                keys(one.keys or one.issuer.rstrip("/") + DISCOVERY, issuer=one.issuer),
                 partial(caller_by_rules, provider=one, rules=given),
             )
             for one, given in (rules.by_provider() if rules else ())

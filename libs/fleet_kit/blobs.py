@@ -206,7 +206,10 @@ def _connect(settings: ServiceSettings, *, read_seconds: float, retries: urllib3
         secure=scheme == "https" if scheme else settings.s3_secure,
         region=settings.s3_region,
         http_client=urllib3.PoolManager(
-            maxsize=16, timeout=urllib3.Timeout(connect=2, read=read_seconds), retries=retries
+            maxsize=16,
+            timeout=urllib3.Timeout(connect=2, read=read_seconds),
+            retries=retries,
+            ssl_context=settings.tls.client,
         ),
     )
     if settings.s3_addressing == "virtual":

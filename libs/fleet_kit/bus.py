@@ -4,6 +4,8 @@ FastStream connects, reconnects, and has the subscribers of long work; short wor
 """
 
 import asyncio
+import os
+import signal
 import socket
 from contextlib import nullcontext
 from datetime import timedelta
@@ -15,7 +17,7 @@ import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsMessage
-from faststream.nats.security import NatsNKey
+from faststream.nats.security import NatsNKey, NatsSecurity
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
@@ -49,7 +51,7 @@ class Bus:
         self._broker = NatsBroker(
             settings.nats_url,
             name=f"lorafleet-{service}",
-            security=NatsNKey.from_file(str(settings.nats_seed_file)) if settings.nats_seed_file else None,
+            security=_security(settings),
             inbox_prefix=prefix,
             connect_timeout=2,
             reconnect_time_wait=1,
@@ -57,6 +59,7 @@ class Bus:
             ping_interval=10,
             graceful_timeout=5.0,
             error_cb=self._report,
+            reconnected_cb=self._reconnected,
             apply_types=False,  # bodies are decoded by the contract, see cloudevents.open_envelope
             logger=None,
         )
@@ -76,6 +79,7 @@ class Bus:
         """Connect, however long the server takes to appear; raises what it answers to a user that it does not know."""
         client = await self._broker.connect()
         self._jetstream = client.jetstream(timeout=5)
+        self._require_tls()
         return self._jetstream
 
     @property
@@ -92,7 +96,7 @@ class Bus:
         bindings = handlers.bindings.values()
         ordered = [one.durable for one in bindings if one.lease is None and not one.consumer.shared]
         # A connection of its own: handlers and requests need those of the service's pool.
-        turns = Turns(self._service, connect_pool(self._service, self._settings.database_url or "", 1), ordered)
+        turns = Turns(self._service, connect_pool(self._service, self._settings.database_address, 1), ordered)
         for binding in bindings:
             if binding.lease is None:
                 turn = nullcontext if binding.consumer.shared else partial(turns.of, binding.durable)
@@ -139,11 +143,31 @@ class Bus:
             await self._dispatcher.give_up()
         await self._broker.stop()
 
+    async def _reconnected(self) -> None:
+        try:
+            self._require_tls()
+        except ConnectionError as error:
+            log.critical("nats_without_tls", reason=str(error))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _require_tls(self) -> None:
+        """Raise ConnectionError where the URL demands TLS and the server does not: nats-py goes on in the clear."""
+        wanted = self._settings.nats_url.startswith("tls://") and not self._settings.nats_tls_first
+        if wanted and not self.jetstream._nc._server_info.get("tls_required"):
+            raise ConnectionError("nats_url begins with tls://, but the server there does not require TLS")
+
     async def _report(self, error: Exception) -> None:
         # The client calls this for each failed reconnect; its own way is a page of traceback.
         log.warning("nats_client_error", reason=describe(error))
         if self._jetstream is None and "authorization violation" in str(error).lower():
             raise error  # no further attempt ends otherwise: the process ends, and its log shows why
+
+
+def _security(settings: ServiceSettings) -> NatsSecurity:
+    context, first = settings.tls.client, settings.nats_tls_first
+    if settings.nats_seed_file is None:
+        return NatsSecurity(ssl_context=context, tls_handshake_first=first)
+    return NatsNKey(settings.nats_seed_file, ssl_context=context, tls_handshake_first=first)
 
 
 async def _whole(message: NatsMessage) -> NatsMessage:

@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import json
 import resource
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import h11
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fleet_kit import telemetry
+from fleet_kit.errors import Problem
+from fleet_kit.http import problem_response
 from fleet_kit.settings import HttpSettings, ServiceSettings
 
 __all__ = ["serve"]
@@ -26,6 +29,7 @@ _KEEP_ALIVE: Final = 5
 _LINGER_SECONDS: Final = 5.0
 _LINGER_BYTES: Final = 32 << 20
 """How long, and for how many bytes, a client that is still sending its body is listened to after its answer."""
+_PROBES: Final = frozenset({"/healthz", "/readyz"})
 _OWN_FILES: Final = 256
 """File descriptors beside those of clients: databases, the bus, models."""
 
@@ -33,11 +37,12 @@ _OWN_FILES: Final = 256
 def serve(app: FastAPI, settings: ServiceSettings) -> None:
     """Run until SIGTERM or SIGINT."""
     telemetry.configure(app.state.name, settings.log_level)
+    server = settings.tls.server
     uvicorn.run(
         app,
         host=settings.host,
         port=settings.port,
-        http=_protocol(settings),
+        http=_protocol(settings, asks_clients=settings.tls.asks_clients),
         ws="none",
         log_config=None,
         access_log=False,
@@ -47,6 +52,7 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
         h11_max_incomplete_event_size=_HEAD_BYTES,
         timeout_graceful_shutdown=5,
         lifespan="on",
+        ssl_context_factory=None if server is None else lambda *_: server,
     )
 
 
@@ -97,7 +103,21 @@ class _Lingering:
             self._ends.cancel()
 
 
-def _protocol(settings: HttpSettings) -> type[H11Protocol]:
+class _ProbesAlone:
+    """What a client without a certificate reaches where certificates are required."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in _PROBES:
+            await self._app(scope, receive, send)
+            return
+        refusal = Problem(403, "Certificate required", "show a client certificate that this service's operator signed")
+        await problem_response(refusal)(scope, receive, send)
+
+
+def _protocol(settings: HttpSettings, *, asks_clients: bool = False) -> type[H11Protocol]:
     limit = _connections(settings.http_connections)
     waiting: dict[H11Protocol, None] = {}  # in the order in which they began to wait
 
@@ -115,6 +135,8 @@ def _protocol(settings: HttpSettings) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             self._lingering = _Lingering(transport, self, self.loop)
             super().connection_made(cast("asyncio.Transport", self._lingering))
+            if asks_clients and not transport.get_extra_info("peercert"):
+                self.app = cast("Any", _ProbesAlone(cast("ASGIApp", self.app)))
             if len(self.connections) > limit:
                 next(iter(waiting), self).transport.abort()
             self._wait()

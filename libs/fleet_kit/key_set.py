@@ -5,6 +5,7 @@ them: as often, as long kept, and as bounded.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class KeySet:
         keep: seconds for which keys that could not be read again are still good. A key that the issuer withdrew
             while it could not be reached is accepted for as long.
         between: shortest time in seconds between two reads.
+        tls: verifies the server of an https URL; None: by the public authorities.
 
     Raises:
         ValueError: an http URL of another machine, or `keep` below `max_age`.
@@ -80,10 +82,11 @@ class KeySet:
         max_age: float = 300.0,
         keep: float = 43_200.0,
         between: float = BETWEEN_ATTEMPTS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         if keep < max_age:
             raise ValueError(f"jwks_keep_seconds is {keep:g}, it must be at least jwks_max_age_seconds ({max_age:g})")
-        self._fetch = _reader(source, issuer)
+        self._fetch = _reader(source, issuer, tls)
         self._source = source
         self._max_age = max_age
         self._keep = keep
@@ -191,13 +194,13 @@ def _object(document: bytes, what: str) -> dict[str, JsonValue]:
     return body
 
 
-def _reader(source: str, issuer: str) -> Fetch:
+def _reader(source: str, issuer: str, tls: ssl.SSLContext | None) -> Fetch:
     if not source.startswith(("http://", "https://")):
         return lambda: asyncio.to_thread(_read_file, Path(source))
     _check_url(source)
     if source.endswith(DISCOVERY):
-        return lambda: _discover(source, issuer)
-    return lambda: _download(source)
+        return lambda: _discover(source, issuer, tls)
+    return lambda: _download(source, tls)
 
 
 def _check_url(url: str) -> None:
@@ -206,16 +209,16 @@ def _check_url(url: str) -> None:
         raise ValueError(f"jwks is {url!r}, expected https://: a key set changed on its way lets others sign tokens")
 
 
-async def _discover(url: str, issuer: str) -> bytes:
+async def _discover(url: str, issuer: str, tls: ssl.SSLContext | None) -> bytes:
     """The key set that an issuer's discovery document names; raises ValueError for another issuer's document."""
-    found = _object(await _download(url), "discovery document")
+    found = _object(await _download(url, tls), "discovery document")
     if found.get("issuer") != issuer:
         raise ValueError(f"the discovery document is of the issuer {str(found.get('issuer'))[:200]!r}, not {issuer!r}")
     where = found.get("jwks_uri")
     if not isinstance(where, str):
         raise ValueError("the discovery document names no jwks_uri")
     _check_url(where)
-    return await _download(where)
+    return await _download(where, tls)
 
 
 def _read_file(path: Path) -> bytes:
@@ -223,9 +226,10 @@ def _read_file(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-async def _download(url: str) -> bytes:
+async def _download(url: str, tls: ssl.SSLContext | None) -> bytes:
     body = bytearray()
-    async with httpx.AsyncClient(timeout=FETCH_SECONDS) as client, client.stream("GET", url) as answer:
+    verified = httpx.AsyncClient(timeout=FETCH_SECONDS, verify=tls or True)
+    async with verified as client, client.stream("GET", url) as answer:
         answer.raise_for_status()
         async for chunk in answer.aiter_bytes():
             body += chunk

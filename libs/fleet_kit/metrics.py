@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "CERTIFICATE_EXPIRY",
     "DEAD_LETTERS",
     "EVENTS_HANDLED",
     "EVENT_SECONDS",
@@ -25,6 +26,10 @@ OUTBOX_REFUSED = Counter(
     "lorafleet_outbox_refused_total", "Events that JetStream refused for good, now dead letters", ["service"]
 )
 STREAM_FILL = Gauge("lorafleet_stream_fill_ratio", "Share of its room that a stream has used", ["stream"])
+CERTIFICATE_EXPIRY = Gauge(
+    "lorafleet_certificate_expiry_timestamp_seconds",
+    "Unix time at which this process's certificate ends; 0: it has none",
+)
 DEAD_LETTERS = Gauge("lorafleet_dead_letters", "Dead letters that are kept")
 HTTP_SECONDS = Histogram(
     "lorafleet_http_seconds",

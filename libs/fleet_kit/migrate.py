@@ -5,42 +5,47 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from fleet_kit.tls import database_address
+
 __all__ = ["MigrationFailed", "migrate", "rollback"]
 
 KIT = Path(__file__).parent / "migrations"
+_UNDECIDED = frozenset({"allow", "prefer"})
+_NO_TLS = "SSL is not enabled on the server"
 
 
 class MigrationFailed(Exception):
     """dbmate refused; the message is its own."""
 
 
-def migrate(service: str, database_url: str) -> None:
+def migrate(service: str, database_url: str, ca_file: Path | None = None) -> None:
     """Bring a service's schema up to date. Idempotent; each file is one transaction.
 
     Args:
         service: name of the service and of its schema.
-        database_url: postgres:// URL of the role that owns the schema.
+        database_url: postgres:// URL of the role that owns the schema, with sslmode and its files as in libpq.
+        ca_file: authorities that verify the server where the URL names none.
 
     Raises:
         MigrationFailed: with the output of dbmate.
     """
-    _dbmate(service, database_url, "up")
+    _dbmate(service, database_address(database_url, ca_file), "up")
 
 
-def rollback(service: str, database_url: str) -> None:
+def rollback(service: str, database_url: str, ca_file: Path | None = None) -> None:
     """Take the newest migration back, for an older release; with it goes what only that migration has room for.
 
     Raises:
         MigrationFailed: with the output of dbmate, also where nothing is left to take back.
     """
-    _dbmate(service, database_url, "rollback")
+    _dbmate(service, database_address(database_url, ca_file), "rollback")
 
 
 def _dbmate(service: str, database_url: str, command: str) -> None:
     parts = urlsplit(database_url)
-    parameters = dict(parse_qsl(parts.query))
-    query = urlencode({"sslmode": parameters.get("sslmode", "disable"), "search_path": f"{service},public"})
-    url = urlunsplit(parts._replace(scheme="postgres", query=query))
+    parameters = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl")}
+    # The tool knows nothing between "encrypted" and "in the clear", where asyncpg prefers the former.
+    modes = [parameters["sslmode"]] if parameters.get("sslmode", "prefer") not in _UNDECIDED else ["require", "disable"]
     folders = [KIT]
     found = find_spec(f"services.{service}")
     if found is not None and found.submodule_search_locations:
@@ -49,12 +54,23 @@ def _dbmate(service: str, database_url: str, command: str) -> None:
     for folder in folders:
         if folder.is_dir():
             arguments += ["--migrations-dir", str(folder)]
-    # The URL holds a password: the environment is not shown in the process list as arguments are.
-    done = subprocess.run(
-        [*arguments, command], env={"DATABASE_URL": url, "PATH": _path()}, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise MigrationFailed(f"{command} of {service}: {done.stderr.strip() or done.stdout.strip()}")
+    for mode in modes:
+        query = urlencode(parameters | {"sslmode": mode, "search_path": f"{service},public"})
+        url = urlunsplit(parts._replace(scheme="postgres", query=query))
+        # The URL holds a password: the environment is not shown in the process list as arguments are.
+        done = subprocess.run(
+            [*arguments, command],
+            env={"DATABASE_URL": url, "PATH": _path()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return
+        reason = done.stderr.strip() or done.stdout.strip()
+        if _NO_TLS not in reason:
+            break
+    raise MigrationFailed(f"{command} of {service}: {reason}")
 
 
 def _path() -> str:

@@ -159,6 +159,7 @@ def create_app(
                 skew=settings.clock_skew_seconds,
                 access=service.access,
                 rules=rules,
+                tls=settings.tls.client,
             )
             yield
         # Here and not after the server's end: uvicorn ends the process by the signal that it got.
@@ -188,19 +189,20 @@ async def _running(
     database: bool,
 ) -> AsyncIterator[Service[S, P]]:
     credential = Credential(settings.token_file.read_text().strip() if settings.token_file else "")
-    pool = connect_pool(name, settings.database_url or "", settings.database_pool) if database else None
+    pool = connect_pool(name, settings.database_address, settings.database_pool) if database else None
     if pool is not None:
         await pool  # opens no connection yet
     bus = Bus(name, settings)
-    async with httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5)) as client:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5), verify=settings.tls.client) as client:
         service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, credential, pool)
         if parts is not None:
             service.extra_checks["parts"] = service.require_parts
         started = asyncio.create_task(_or_end(_start(service, handlers, parts)))
+        certificates = asyncio.create_task(settings.tls.watch())
         try:
             yield service
         finally:
-            await tasks.end(started)
+            await tasks.end(started, certificates)
             await bus.stop()
             if pool is not None:
                 pool.terminate()

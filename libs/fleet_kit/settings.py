@@ -1,10 +1,12 @@
 """Settings that every service has. Values come from the environment, LORAFLEET_ before the name."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fleet_kit.tls import Tls, TlsFiles, database_address, tls_of
 
 __all__ = ["HttpSettings", "ServiceSettings"]
 
@@ -39,11 +41,16 @@ class ServiceSettings(HttpSettings):
     port: int
 
     nats_url: str
+    """nats:// or tls://. With tls:// a server that does not ask for TLS is refused."""
+    nats_tls_first: bool = False
+    """Whether the server expects TLS before it sends anything (`handshake_first`): nobody between can then answer for
+    it in the clear."""
     nats_seed_file: Path | None = None
     """File with the nkey seed of this service's NATS user."""
 
     database_url: str | None = None
-    """postgres://role:password@host:port/database; the role owns the schema of the service's name."""
+    """postgres://role:password@host:port/database; the role owns the schema of the service's name. TLS as in libpq:
+    `?sslmode=verify-full`."""
     database_pool: int = 10
 
     s3_endpoint: str
@@ -73,9 +80,34 @@ class ServiceSettings(HttpSettings):
     clock_skew_seconds: float = Field(default=10.0, ge=0, le=300)
     """By which the clocks of issuers may differ from ours: a token is good for as long before its beginning and after
     its end."""
+    tls_ca_file: Path | None = None
+    """Authorities (PEM) that sign the certificates of NATS, PostgreSQL, S3 and the other services, beside the public
+    ones."""
+    tls_certificate_file: Path | None = None
+    """This service's certificate with its chain (PEM). With it HTTP is served over TLS, and it is shown to servers that
+    ask for one."""
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = None
+    """Authorities of HTTP clients. With it only probes are answered to clients without a certificate of theirs."""
+
     token_file: Path | None = None
     """This service's own bearer token, for calls to other services."""
 
     log_level: str = "INFO"
     lease_seconds: float = 15.0
     """How long a worker may be silent before its long work is given to another."""
+
+    @property
+    def tls(self) -> Tls:
+        """The TLS contexts of these files, one for the process. Raises ValueError for a file that cannot be read."""
+        return tls_of(TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file))
+
+    @property
+    def database_address(self) -> str:
+        """`database_url` with the authorities that verify its server; empty where there is no database."""
+        return database_address(self.database_url, self.tls_ca_file) if self.database_url else ""
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Self:
+        TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)
+        return self

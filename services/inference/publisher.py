@@ -15,6 +15,7 @@ from fleet_kit.errors import PublicationRefused
 from fleet_kit.faults import describe
 from fleet_kit.publishing import publish
 from fleet_kit.tracing import trace_headers
+from services.inference.backlog import Backlog
 
 log = structlog.get_logger()
 
@@ -32,12 +33,15 @@ class Publisher:
         self._limit = limit
         self._buffer: deque[Outgoing] = deque()
         self._some = asyncio.Event()
+        self.backlog = Backlog()
 
     def publish(self, event: Event, entity: str) -> None:
         """Takes the event; returns at once. Its id and time are fixed now, so that sending it twice is one event."""
         self._buffer.append(seal(event, service="inference", entity=entity, trace=trace_headers()))
+        self.backlog.put()
         if len(self._buffer) > self._limit:
             dropped = self._buffer.popleft()
+            self.backlog.dropped()
             DROPPED.inc()
             log.warning("event_dropped", subject=dropped.subject, entity=dropped.entity, limit=self._limit)
         self._some.set()
@@ -55,6 +59,7 @@ class Publisher:
                 try:
                     await self._send(outgoing)
                 except (nats.errors.Error, OSError, TimeoutError) as error:
+                    self.backlog.stuck()
                     log.warning("event_waits_for_the_bus", buffered=len(self._buffer), reason=describe(error))
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, LONGEST_WAIT)
@@ -63,6 +68,7 @@ class Publisher:
                 # The oldest may have been dropped while it was being sent.
                 if self._buffer and self._buffer[0] is outgoing:
                     self._buffer.popleft()
+                    self.backlog.left()
             self._some.clear()
 
     async def drain(self, seconds: float) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from services.registry.family import Adapter
 from services.registry.provenance import Provenance
 from services.registry.store.answers import Answer, AnsweredWith
-from services.registry.timeline.view import VersionAtView
+from services.registry.timeline.view import ServingAt, VersionAtView
 from services.registry.view import BaseModelView, View
 
 
@@ -25,10 +25,11 @@ class AnsweringAdapter(View):
         description="Of this version, then of the version that its training continued, and so on to the first"
     )
     unknown: list[str] = Field(description="What cannot be followed back, and why")
-    when_answered: VersionAtView | None = Field(
+    when_answered: ServingAt | VersionAtView | None = Field(
         default=None,
-        description="The version as it stood at the time of the answer: its decision, by whom, on what evidence. A "
-        "replica may answer with a version for a moment after it was taken out of service",
+        description="The version as it stood at the time of the answer: its decision, by whom, on what evidence; where "
+        "it answered for its family, since when, and by whose activation. A replica may answer with a version for a "
+        "moment after it was taken out of service",
     )
 
     @classmethod
@@ -38,7 +39,7 @@ class AnsweringAdapter(View):
         ancestry: Sequence[Adapter],
         chain: Sequence[Provenance],
         missing: str,
-        when_answered: VersionAtView | None = None,
+        when_answered: ServingAt | VersionAtView | None = None,
     ) -> Self:
         """`chain` has a link for each of `ancestry`; `missing` is what the last one continues and is not among them."""
         unknown = [_unknown_of(adapter) for adapter in ancestry if adapter.submission.training is None]

@@ -158,24 +158,30 @@ async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: Reg
 @handlers.on(v1.SubjectForgotten)
 async def forget_subject(event: v1.SubjectForgotten, tx: Transaction, _service: RegistryService) -> None:
     """Delete what is kept of a person's answers; mark the versions that learned from the person's records, and reject
-    them where that is requested."""
+    them where that is requested, at once or when they are replaced."""
     await forgotten.lock_forgotten(tx.connection)
     await forgotten.forget(tx.connection, event.erasure_id, event.generation_ids)
     deleted = await forgotten.delete_feedback(tx.connection, event.generation_ids)
     deleted += await forgotten.delete_preferences(tx.connection, event.generation_ids)
     deleted += await forgotten.delete_answers(tx.connection, event.generation_ids)
+    marked: set[tuple[str, v1.Method]] = set()
     for adapter_id in event.adapter_ids:
         adapter = await versions.find_adapter(tx.connection, adapter_id)
         if adapter is None or event.domain not in (adapter.submission.domain, "*"):
             continue
         family = await repository.lock(tx, adapter.submission.domain, adapter.submission.method)
         act = Act(event.by, _now(), f"erasure {event.erasure_id}: it learned from records that are erased")
-        if await forgotten.mark_learned(tx.connection, adapter_id, event.erasure_id):
+        if await forgotten.mark_learned(
+            tx.connection, adapter_id, event.erasure_id, retire_when_replaced=event.retire_when_replaced
+        ):
             after: dict[str, object] = {"erasure_id": event.erasure_id}
             entry = AuditEntry(adapter_id, "learned_from_erased", act, {}, after, family.revision)
             await versions.add_audit(tx.connection, adapter.submission.domain, entry)
         if event.retire:
             await repository.save(tx, family, domain.reject(family, adapter_id, act))
+        marked.add((family.domain, family.method))
+    for named in sorted(marked):  # a version without the records may serve already
+        await repository.retire_replaced(tx, await repository.lock(tx, *named))
     erased = v1.SubjectErased(erasure_id=event.erasure_id, service="registry", deleted=deleted, part=event.part)
     await tx.emit(erased, entity=event.erasure_id)
 

@@ -137,7 +137,7 @@ class FleetClient:
     def __init__(self, home: FleetHome, identity: str = "admin", transport: httpx.BaseTransport | None = None) -> None:
         self._home = home
         self._token = identity
-        self._http = httpx.Client(timeout=TIMEOUT, transport=transport)
+        self._http = httpx.Client(timeout=TIMEOUT, transport=transport, verify=home.trust)
 
     def __enter__(self) -> Self:
         return self
@@ -194,7 +194,7 @@ class AsyncFleetClient:
     ) -> None:
         self._home = home
         self._token = identity
-        self._http = httpx.AsyncClient(timeout=TIMEOUT, transport=transport)
+        self._http = httpx.AsyncClient(timeout=TIMEOUT, transport=transport, verify=home.trust)
 
     async def __aenter__(self) -> Self:
         return self

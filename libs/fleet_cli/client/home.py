@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fleet_cli.client.errors import BadInput, FleetError
+from fleet_kit.tls import client_context
 
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 DEFAULT_HOME = Path(".lorafleet")
@@ -38,6 +41,7 @@ class FleetFile(BaseModel):
     nats_url: str = ""
     database_admin_url: str = ""
     s3_endpoint: str = ""
+    ca_file: Path | None = None
     services: dict[str, ServiceEntry] = {}
     tokens: dict[str, Path] = {}
     base_model: BaseModelEntry | None = None
@@ -46,7 +50,8 @@ class FleetFile(BaseModel):
 class FleetHome:
     """Resolves addresses and credentials; a variable wins over fleet.json.
 
-    LORAFLEET_<SERVICE>_URL, LORAFLEET_TOKEN, LORAFLEET_TOKEN_FILE, LORAFLEET_NATS_URL, LORAFLEET_NATS_SEED_FILE.
+    LORAFLEET_<SERVICE>_URL, LORAFLEET_TOKEN, LORAFLEET_TOKEN_FILE, LORAFLEET_NATS_URL, LORAFLEET_NATS_SEED_FILE,
+    LORAFLEET_TLS_CA_FILE.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
@@ -119,6 +124,20 @@ class FleetHome:
             if candidate.exists():
                 return candidate
         return None
+
+    @property
+    def ca_file(self) -> Path | None:
+        """Authorities that sign the fleet's certificates, beside the public ones."""
+        named = self._environment.get("LORAFLEET_TLS_CA_FILE")
+        return Path(named) if named else self.file.ca_file
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext:
+        """Verifies the fleet's servers."""
+        try:
+            return client_context(self.ca_file)
+        except ValueError as error:
+            raise FleetError(str(error)) from error
 
     @property
     def base_model(self) -> BaseModelEntry:

@@ -29,6 +29,8 @@ ANSWER_TOKENS = 48
 USERS_AT_ONCE = 4
 POLL_SECONDS = 1.0
 GOOD, BAD = 5, 1
+ENDED = ("succeeded", "failed", "cancelled")
+"""States of jobs that are final."""
 Found = TypeVar("Found")
 
 
@@ -56,7 +58,7 @@ def add(root: CommandGroup) -> None:
 
 def _loop(session: Session, story: Story, patience: float) -> None:
     golden = f"{story.domain}-golden"
-    first = _first_version(session, story, golden)
+    first = _first_version(session, story, golden, patience)
     found = session.client.call(calls.add_golden_samples(golden, to_ndjson(list(story.golden_gap))))
     session.note(f"{golden} version {found.version} asks about the gap too: {found.total_samples} golden samples")
     training = {
@@ -66,7 +68,8 @@ def _loop(session: Session, story: Story, patience: float) -> None:
     }
     session.client.call(calls.set_retraining(story.domain, {**story.rules, "training": training}))
     session.note("retraining rules are set; from here on no person decides anything")
-    corrected = converse(session, story, f"{story.domain}-lora")
+    # A run that was cut short behind this has its corrections.
+    corrected = 0 if _fired(session, story.domain) else converse(session, story, f"{story.domain}-lora")
     firing = _wait(session, "a rule to fire", patience, lambda: _fired(session, story.domain))
     session.note(f"retraining fired: {firing.reason}")
     _wait(session, "the retraining", patience, lambda: _trained(session, firing.job_id))
@@ -74,16 +77,15 @@ def _loop(session: Session, story: Story, patience: float) -> None:
     _show(session, story, _judged(session, first, second), firing, corrected)
 
 
-def _first_version(session: Session, story: Story, golden: str) -> str:
+def _first_version(session: Session, story: Story, golden: str, patience: float) -> str:
     """Train, judge and activate a version that knows nothing of the gap; its id.
 
-    Where an earlier run of the demo was cut short behind it, that version is taken.
+    Where an earlier run of the demo was cut short, what it began is waited for: the trainer has taken its job up again.
     """
     policy = session.client.call(calls.policy(story.domain))
     session.client.call(calls.set_policy(story.domain, {**policy, **story.policy}))
-    if active := session.client.call(calls.adapters(story.domain, active=True)):
-        session.note(f"{active[0].adapter_id} is active since an earlier run")
-        return active[0].adapter_id
+    if _first_of(session, story) or any(one.state not in ENDED for one in _jobs(session, story)):
+        return _wait(session, "the first version of an earlier run", patience, lambda: _activated(session, story))
     ensure_golden(session, golden, story.domain)
     session.client.call(calls.add_golden_samples(golden, to_ndjson(list(story.golden_known))))
     session.client.call(calls.record_samples(story.domain, to_ndjson(list(story.known))))
@@ -98,6 +100,27 @@ def _first_version(session: Session, story: Story, golden: str) -> str:
     if loop.outcome is not Outcome.ACTIVE:
         raise FleetError(f"the first version is not active: {loop.reason}")
     return loop.adapter_id
+
+
+def _activated(session: Session, story: Story) -> str | None:
+    """The first version once it is active, or was; it is this domain's oldest."""
+    first = _first_of(session, story)
+    if first is None:
+        if all(one.state in ("failed", "cancelled") for one in _jobs(session, story)):
+            raise FleetError("the training of an earlier run has failed; `lorafleet jobs list` shows why")
+        return None
+    if first.status in ("rejected", "pending_review") and first.metrics.get("llm_judge_score") is not None:
+        raise FleetError(f"{first.adapter_id} is {first.status}; `lorafleet adapters audit {first.adapter_id}` has why")
+    return first.adapter_id if first.status == "approved" else None
+
+
+def _first_of(session: Session, story: Story) -> Adapter | None:
+    found: list[Adapter] = session.client.call(calls.adapters(story.domain))
+    return found[-1] if found else None  # the newest comes first
+
+
+def _jobs(session: Session, story: Story) -> list[Job]:
+    return [one for one in session.client.call(calls.jobs()) if one.domain == story.domain]
 
 
 def converse(session: Session, story: Story, model: str) -> int:

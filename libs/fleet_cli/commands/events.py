@@ -122,7 +122,9 @@ def publish(
     if dry_run:
         # An upstream system may be developed before the fleet runs: the address is optional.
         url = session.home.file.nats_url or "nats://127.0.0.1:4222"
-        session.answer(_wire(message), bus.as_nats_pub(message, url, session.home.nats_seed("upstream")))
+        session.answer(
+            _wire(message), bus.as_nats_pub(message, url, session.home.nats_seed("upstream"), session.home.ca_file)
+        )
         return
 
     async def send() -> int:

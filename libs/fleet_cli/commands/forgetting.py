@@ -19,6 +19,7 @@ class Learned(StrEnum):
 
     LIST = "list"
     RETIRE = "retire"
+    REPLACE = "replace"
 
 
 def add(group: CommandGroup) -> None:
@@ -34,13 +35,19 @@ def forget(
     reason: ReasonOption = "",
     adapters: Annotated[
         Learned,
-        typer.Option("--adapters", help="Only list the adapters that learned from the records, or reject them."),
+        typer.Option(
+            "--adapters",
+            help="What becomes of adapters that learned from the records: they are listed; or rejected at once; or "
+            "rejected once a version serves that the retraining rules have trained without the records.",
+        ),
     ] = Learned.LIST,
 ) -> None:
     """Delete every record about a person, in all domains or in one; later ones are refused."""
     found = session.client.call(calls.forget_subject(subject, domain or "*", reason, adapters.value))
     session.client.call(calls.forget_golden(found.erasure_id, subject, domain or "*"))
     session.answer(found, f"{found.erasure_id}: {_state(found)}")
+    for one in found.kept_elsewhere:
+        session.note(one)
     session.note(f"`lorafleet data erasures {found.erasure_id}` shows how far it is, and its proof")
 
 

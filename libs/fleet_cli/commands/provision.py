@@ -62,7 +62,7 @@ def _migrate(session: Session) -> list[str]:
         if not url:
             continue
         try:
-            migrate.migrate(name, url)
+            migrate.migrate(name, url, session.home.ca_file)
         except Exception as error:
             raise FleetError(f"migrations of {name} failed: {error}") from error
         done.append(name)

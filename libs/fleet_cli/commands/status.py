@@ -35,7 +35,7 @@ def service_health(session: Session, service: str) -> Health:
         return Health(service, "", "unknown", str(fault))
     began = time.monotonic()
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=5)
+        answer = httpx.get(f"{url}/readyz", timeout=5, verify=session.home.trust)
     except httpx.HTTPError as error:
         return Health(service, url, "down", str(error) or type(error).__name__)
     took = round(1000 * (time.monotonic() - began), 1)
@@ -85,7 +85,7 @@ def storage_health(session: Session) -> Health:
     if not url:
         return Health("s3", "", "unknown", "fleet.json names no object store")
     try:
-        httpx.get(url, timeout=5)
+        httpx.get(url, timeout=5, verify=session.home.trust)
     except httpx.HTTPError as error:
         return Health("s3", url, "down", str(error) or type(error).__name__)
     return Health("s3", url, "up")

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from fleet_cli.client.errors import FleetError
 from fleet_cli.group import CommandGroup
@@ -22,12 +24,12 @@ echo '{"domain": "my-domain", "method": "lora"}' | lorafleet events publish Trai
 
 
 @contextmanager
-def running(session: Session) -> Iterator[Fleet]:
+def running(session: Session, *, tls: bool = False) -> Iterator[Fleet]:
     """The embedded stack, started; everything is stopped at the end, however that comes."""
     # Only the embedded stack needs its servers' packages; the other commands start without them.
     from fleet_cli.stack import Fleet, StackError
 
-    fleet = Fleet(session.home.folder)
+    fleet = Fleet(session.home.folder, tls=tls)
     signal.signal(signal.SIGTERM, _terminate)
     session.note("starting nats-server, PostgreSQL, the S3 gateway and five services (the first time takes a minute)")
     began = time.monotonic()
@@ -56,6 +58,8 @@ def summary(fleet: Fleet, folder: Path) -> str:
     info = fleet.info
     lines = [f"NATS       {info.nats_url}", f"S3         {info.s3_endpoint}  (bucket {info.s3_bucket})"]
     lines += [f"{name:<10} {service.url}" for name, service in info.services.items()]
+    if info.ca_file is not None:
+        lines += ["", f"Authority of their certificates: {info.ca_file}"]
     lines += ["", "Tokens, one file each:"]
     lines += [f"  {name:<10} {path}" for name, path in info.tokens.items()]
     home = f"--home {folder} " if folder != Path(".lorafleet") else ""
@@ -77,10 +81,16 @@ def add(root: CommandGroup) -> None:
     """Add `up` to the root."""
 
     @root.command("up")
-    def up(session: Session) -> None:
+    def up(
+        session: Session,
+        *,
+        tls: Annotated[
+            bool, typer.Option("--tls", help="Serve HTTP, NATS and S3 over TLS, with an authority of this home.")
+        ] = False,
+    ) -> None:
         """Start the embedded stack and keep it running until Ctrl-C."""
         stop = threading.Event()
-        with running(session) as fleet:
+        with running(session, tls=tls) as fleet:
             # Both are the ordinary end of this command: exit code 0.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stop.set())

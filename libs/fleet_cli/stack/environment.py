@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet_cli.stack.bus import bus_url
+from fleet_cli.stack.certificates import Certificates
 from fleet_cli.stack.credentials import Credentials
 from fleet_cli.stack.home import Home, write_secret_json
 from fleet_cli.stack.models import BASE_MODEL_NAME, BaseModel
-from fleet_cli.stack.objects import BUCKET
+from fleet_cli.stack.objects import BUCKET, objects_url
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.postgres import DATABASE, postgres_url
 from fleet_cli.stack.schemas import STORING
@@ -46,6 +48,8 @@ class FleetInfo:
     database_admin_url: str
     s3_endpoint: str
     s3_bucket: str
+    ca_file: Path | None
+    """Authority of the fleet's certificates; None where it runs without TLS."""
     services: dict[str, ServiceInfo]
     tokens: dict[str, Path]
     base_model: BaseModel | None
@@ -55,6 +59,11 @@ class FleetInfo:
     def token(self, name: str) -> str:
         """The bearer token of that name."""
         return self.tokens[name].read_text().strip()
+
+
+def service_url(port: int, certificates: Certificates | None = None) -> str:
+    """Where a service answers."""
+    return f"{'https' if certificates else 'http'}://{LOOPBACK}:{port}"
 
 
 def service_environment(
@@ -67,19 +76,19 @@ def service_environment(
     database: str = DATABASE,
 ) -> dict[str, str]:
     """The LORAFLEET_* variables of one service."""
+    certificates = credentials.certificates
     cache = home.cache / name
     cache.mkdir(mode=0o700, exist_ok=True)
     env = {
         "HOME": str(home.root),
         "HOST": LOOPBACK,
         "PORT": str(ports[name]),
-        "NATS_URL": f"nats://{LOOPBACK}:{ports['nats']}",
+        "NATS_URL": bus_url(ports["nats"], certificates),
         "NATS_SEED_FILE": str(credentials.nats_seeds[name]),
-        "S3_ENDPOINT": f"http://{LOOPBACK}:{ports['s3']}",
+        "S3_ENDPOINT": objects_url(ports["s3"], certificates),
         "S3_ACCESS_KEY": credentials.s3[name].access,
         "S3_SECRET_KEY": credentials.s3[name].secret,
         "S3_BUCKET": BUCKET,
-        "S3_SECURE": "false",
         "JWKS": str(credentials.jwks),
         "TOKEN_FILE": str(credentials.tokens[name]),
         "BASE_MODEL": str(home.models / BASE_MODEL_NAME),
@@ -90,7 +99,14 @@ def service_environment(
     if name in STORING:
         env["DATABASE_URL"] = postgres_url(name, credentials.postgres[name], ports["postgres"], database)
     for other in SERVICES:
-        env[f"{other.upper()}_URL"] = f"http://{LOOPBACK}:{ports[other]}"
+        env[f"{other.upper()}_URL"] = service_url(ports[other], certificates)
+    if certificates:
+        env |= {
+            "NATS_TLS_FIRST": "true",
+            "TLS_CA_FILE": str(certificates.ca),
+            "TLS_CERTIFICATE_FILE": str(certificates.certificate),
+            "TLS_KEY_FILE": str(certificates.key),
+        }
     if name == "trainer":
         served = {
             "url": f"{env['INFERENCE_URL']}/v1",
@@ -111,14 +127,17 @@ def describe(
     embedding_model: Path,
 ) -> FleetInfo:
     """The contents of fleet.json."""
+    certificates = credentials.certificates
     return FleetInfo(
-        nats_url=f"nats://{LOOPBACK}:{ports['nats']}",
+        nats_url=bus_url(ports["nats"], certificates),
         database_admin_url=postgres_url("postgres", credentials.postgres["postgres"], ports["postgres"]),
-        s3_endpoint=f"http://{LOOPBACK}:{ports['s3']}",
+        s3_endpoint=objects_url(ports["s3"], certificates),
         s3_bucket=BUCKET,
+        ca_file=certificates.ca if certificates else None,
         services={
             name: ServiceInfo(
-                f"http://{LOOPBACK}:{ports[name]}", service_environment(name, home, ports, credentials, embedding_model)
+                service_url(ports[name], certificates),
+                service_environment(name, home, ports, credentials, embedding_model),
             )
             for name in services
         },

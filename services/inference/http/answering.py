@@ -33,10 +33,16 @@ async def answer(
     *,
     request: Request,
     generator: Generator,
+    begun: int = 1,
 ) -> Response:
     """The response with every answer, whole or as server-sent events.
 
-    Raises what `Generator.answer` raises, before the first byte of a stream.
+    It ends once the bus has what was published and recorded of the answers, so that a replica that is killed afterwards
+    takes nothing of them along; see `Publications`.
+
+    begun: so many of the answers have begun before the first byte of a stream.
+
+    Raises what `Generator.answer` raises for any of these, before the first byte of a stream.
     """
     prompt_tokens = sum(len(one.ids) for one in prompts)
     if not body.stream:
@@ -44,19 +50,19 @@ async def answer(
         return Response(status_code=499) if whole is None else JSONResponse(await form.whole(whole, prompt_tokens))
     pieces = _pieces(body, tasks, generator)
 
-    async def begin() -> tuple[Sequence[openai_format.Echo | None], tuple[int, Piece | End]]:
-        return await _echoes(body, tasks, prompts, generator), await anext(pieces)
+    async def begin() -> tuple[Sequence[openai_format.Echo | None], list[tuple[int, Piece | End]]]:
+        return await _echoes(body, tasks, prompts, generator), await _until_begun(pieces, begun)
 
     try:
         # What can be refused is refused before the first byte, with its own status.
-        begun = await unless_gone(request, begin())
+        ready = await unless_gone(request, begin())
     except BaseException:
         await pieces.aclose()
         raise
-    if begun is None:
+    if ready is None:
         await pieces.aclose()
         return Response(status_code=499)
-    echoes, first = begun
+    echoes, first = ready
 
     async def events() -> AsyncIterator[str]:
         produced = 0
@@ -67,6 +73,7 @@ async def answer(
             async for index, piece in _from(first, pieces):
                 yield form.chunk(index, piece)
                 produced += piece.completion_tokens if isinstance(piece, End) else 0
+            await generator.publications.settled()
             if wants_usage(body):
                 yield form.usage_chunk(prompt_tokens, produced)
         except Exception as error:
@@ -96,6 +103,7 @@ async def _whole(
                 ends[index] = piece
             else:
                 got[index].append(piece)
+    await generator.publications.settled()
     return [openai_format.Answered(*one) for one in zip(got, ends, echoes, strict=True)]
 
 
@@ -134,9 +142,18 @@ async def _echo(one: PromptRequest, task: AnswerTask, top: int | None, generator
     return openai_format.Echo(text, [Token(one.ids[0], 0.0), *scored], one.offsets)
 
 
+async def _until_begun(pieces: AsyncIterator[tuple[int, Piece | End]], answers: int) -> list[tuple[int, Piece | End]]:
+    """What comes until so many answers have begun."""
+    came = [await anext(pieces)]
+    while len({number for number, _ in came}) < answers:
+        came.append(await anext(pieces))
+    return came
+
+
 async def _from(
-    first: tuple[int, Piece | End], rest: AsyncIterator[tuple[int, Piece | End]]
+    first: Sequence[tuple[int, Piece | End]], rest: AsyncIterator[tuple[int, Piece | End]]
 ) -> AsyncIterator[tuple[int, Piece | End]]:
-    yield first
+    for piece in first:
+        yield piece
     async for piece in rest:
         yield piece

@@ -14,12 +14,12 @@ from services.inference.router_client import Query
 
 
 async def compared(body: ChatRequest, request: Request, caller: Caller, parts: InferenceParts) -> Response:
-    """An answer of each model, one choice a model, in their order.
+    """An answer of each model, one choice a model, in their order; streamed, each chunk is of one of them.
 
     Each is chosen, and permitted to the caller, as `model` alone would be; beyond that, a version that is approved and
     was never active is compared by its name. The replica where the request arrives gives all answers.
 
-    Raises what `Generator.choose` and `Generator.answer` raise, for any of them.
+    Raises what `Generator.choose` and `Generator.answer` raise, for any of them: a stream begins once all have begun.
     """
     parts.gate.require_open()
     query = Query(body.user_turns[-1], body.user_turns[:-1])
@@ -58,4 +58,4 @@ async def compared(body: ChatRequest, request: Request, caller: Caller, parts: I
     form.models = body.compare
     # Models of different templates may think and call in different forms; each answer is read in its own.
     form.formats = [written for _, written in read]
-    return await answer(body, form, tasks, prompts, request=request, generator=parts.generator)
+    return await answer(body, form, tasks, prompts, request=request, generator=parts.generator, begun=len(tasks))

@@ -223,7 +223,7 @@ class ChatRequest(GenerationRequest, ToolFields):
         if len(self.compare) < 2 or len(set(self.compare)) < len(self.compare) or self.model not in self.compare:
             wanted = "compare names two or more models, each once, and `model` is one of them or left out"
             raise PydanticCustomError("compare", "{wanted}", {"wanted": wanted})
-        for name in ("stream", "logprobs", "fallback"):
+        for name in ("logprobs", "fallback"):
             if getattr(self, name):
                 told = {"name": name}
                 raise PydanticCustomError("compare", "{name} is not supported with compare; leave it out", told)

@@ -1,4 +1,4 @@
-"""Brings answers that may become data out of the process, beside the answering and never before it."""
+"""Brings answers that may become data out of the process, beside the answering; only a response's end waits for it."""
 
 import asyncio
 import hashlib
@@ -19,6 +19,7 @@ from fleet_kit.cloudevents import Outgoing, seal
 from fleet_kit.errors import PublicationRefused
 from fleet_kit.faults import describe
 from fleet_kit.publishing import publish
+from services.inference.backlog import Backlog
 from services.inference.recording.consent import Consents
 from services.inference.recording.exchange import PendingAnswer
 from services.inference.recording.outgoing import texts_of, with_texts_apart, without_personal_data
@@ -63,6 +64,7 @@ class Recorder:
         self._waiting: deque[PendingAnswer] = deque()
         self._size = 0
         self._some = asyncio.Event()
+        self.backlog = Backlog()
 
     def take(self, answer: PendingAnswer) -> None:
         """Takes an answer; returns at once."""
@@ -74,6 +76,7 @@ class Recorder:
             log.warning("answer_not_recorded", generation_id=answer.event.generation_id, room=self._room)
             return
         self._waiting.append(answer)
+        self.backlog.put()
         self._size += answer.size
         self._some.set()
 
@@ -101,12 +104,14 @@ class Recorder:
                 try:
                     await self._publish(self._waiting[0])
                 except AWAY as error:
+                    self.backlog.stuck()
                     log.warning("answers_wait_to_be_recorded", waiting=len(self._waiting), reason=describe(error))
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, LONGEST_WAIT)
                     continue
                 wait = 0.1
                 self._size -= self._waiting.popleft().size
+                self.backlog.left()
             self._some.clear()
 
     async def drain(self, seconds: float) -> None:

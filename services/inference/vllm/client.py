@@ -4,6 +4,7 @@ Written against vLLM 0.32 (`vllm/entrypoints/openai` and `vllm/entrypoints/serve
 """
 
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -73,12 +74,13 @@ class _Completion(BaseModel):
 class VllmClient:
     """Speaks to the server at `url`. Every method raises `VllmError`."""
 
-    def __init__(self, url: str, api_key: str = "") -> None:
+    def __init__(self, url: str, api_key: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(ANSWER, connect=CONNECT),
+            verify=tls or True,
             # The server queues requests; the fleet decides how many it gets.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
         )

@@ -66,7 +66,7 @@ async def open_vllm(
     if neutral is not None:
         await asyncio.to_thread(write_peft, neutral_card(base_model.linear_shapes(settings.base_model)), neutral)
     fleet = VllmFleet(
-        [VllmClient(url, key) for url in settings.vllm_servers],
+        [VllmClient(url, key, settings.tls.client) for url in settings.vllm_servers],
         base_name=base.name,
         folder=folder,
         prove=VllmProof(vocabulary, neutral.name if neutral else base.name, Exactness(settings.vllm_tolerance)),

@@ -57,14 +57,39 @@ async def delete_answers(connection: Connection, generation_ids: Sequence[str]) 
     return _count(await connection.execute("delete from answer where generation_id = any($1)", generation_ids))
 
 
-async def mark_learned(connection: Connection, adapter_id: str, erasure_id: str) -> bool:
+async def mark_learned(
+    connection: Connection, adapter_id: str, erasure_id: str, *, retire_when_replaced: bool = False
+) -> bool:
     """Keep that a version learned from records that were erased; whether that is new."""
     status = await connection.execute(
-        "insert into learned_from_erased (adapter_id, erasure_id) values ($1, $2) on conflict do nothing",
+        """
+        insert into learned_from_erased (adapter_id, erasure_id, retire_when_replaced) values ($1, $2, $3)
+        on conflict do nothing
+        """,
         adapter_id,
         erasure_id,
+        retire_when_replaced,
     )
     return _count(status) == 1
+
+
+async def replaced(connection: Connection, adapter_ids: Sequence[str], serving: str) -> dict[str, str]:
+    """Those of these versions that are to be retired now that another one serves: version → erasure.
+
+    An erasure of records that the serving version learned from as well retires nothing.
+    """
+    rows = await connection.fetch(
+        """
+        select adapter_id, min(erasure_id) as erasure_id from learned_from_erased learned
+        where adapter_id = any($1) and retire_when_replaced and not exists (
+            select from learned_from_erased also where also.adapter_id = $2 and also.erasure_id = learned.erasure_id
+        )
+        group by adapter_id order by adapter_id
+        """,
+        adapter_ids,
+        serving,
+    )
+    return {row["adapter_id"]: row["erasure_id"] for row in rows}
 
 
 async def erasures_of(connection: Connection, adapter_id: str) -> tuple[str, ...]:

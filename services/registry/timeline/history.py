@@ -59,10 +59,12 @@ class History:
             after=self.trail[number : number + entries],
         )
 
-    def version_at(self, adapter_id: str, moment: datetime) -> VersionAtView | None:
-        """One version as it stood; None where it was not registered yet."""
+    def version_at(self, adapter_id: str, moment: datetime) -> ServingAt | VersionAtView | None:
+        """One version as it stood, with its activation where it served; None where it was not registered yet."""
         found = state_at(self.trail, moment).get(adapter_id)
-        return self.version(found) if found else None
+        if found is None:
+            return None
+        return self._serving(found) if found.active else self.version(found)
 
     def version(self, state: VersionAt) -> VersionAtView:
         adapter = self.adapters[state.adapter_id]

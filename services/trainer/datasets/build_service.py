@@ -213,4 +213,4 @@ def _endpoints(recipe: DataRecipe, act_for: tuple[str, ...], service: DatasetCon
     """Those that the recipe's generators name."""
     known = _known_endpoints(recipe, service)
     wanted = {one.endpoint for one in recipe.generators.generators if isinstance(one, Asking)}
-    return {name: known[name].opened(act_for) for name in wanted}
+    return {name: known[name].opened(act_for, service.settings.tls_ca_file) for name in wanted}

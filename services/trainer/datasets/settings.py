@@ -86,8 +86,8 @@ class GenerationEndpoint(NamedSource):
     concurrency: int = Field(default=4, ge=1, le=64)
     foreign: bool = False
 
-    def opened(self, act_for: tuple[str, ...]) -> Endpoint:
-        """The endpoint with its token, for a caller that reaches these domains.
+    def opened(self, act_for: tuple[str, ...], ca_file: Path | None = None) -> Endpoint:
+        """The endpoint with its token, for a caller that reaches these domains; `ca_file` as in `Endpoint`.
 
         Raises:
             OSError: the file with the token cannot be read.
@@ -99,6 +99,7 @@ class GenerationEndpoint(NamedSource):
             token=self._token(),
             act_for=None if self.foreign else act_for,
             concurrency=self.concurrency,
+            ca_file=ca_file,
         )
 
     def _token(self) -> str:

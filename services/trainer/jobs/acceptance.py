@@ -11,6 +11,7 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Connection
 from fleet_kit.errors import Problem, Refused, Unreadable
 from fleet_kit.transaction import Transaction
+from services.trainer.datasets.generators.recipe import FLEET
 from services.trainer.datasets.selection import DISTILS, named_dataset
 from services.trainer.faults import Fault, InvalidRequest
 from services.trainer.jobs import domain, quotas, store
@@ -20,6 +21,7 @@ from services.trainer.jobs.continuation import Continuation
 from services.trainer.jobs.domain import Job, JobState
 from services.trainer.jobs.export_checks import check_split
 from services.trainer.jobs.request import read_request
+from services.trainer.jobs.teacher import unserved
 from services.trainer.training.objectives.table import objective_named
 
 log = structlog.get_logger()
@@ -113,6 +115,8 @@ async def faults_of(job: Job, connection: Connection, service: JobContext) -> tu
             faults += unknown.faults
     faults += _undistillable(job.request, dataset, service)
     faults += await _dropped_teacher(connection, job.request)
+    if job.request.distil_from and not any(one.field == "distil_from" for one in faults):
+        faults += await unserved(job.request.distil_from, job.domain, service)
     kind = dataset.kind if dataset is not None else ""
     faults += service.parts.checks.template.faults(service.parts.checks.base.name, job.request.dataset_id, kind)
     if dataset is not None or not job.request.dataset_id:
@@ -130,8 +134,8 @@ def _undistillable(request: v1.TrainingRequested, dataset: v1.Dataset | None, se
     elif dataset is not None and dataset.kind not in DISTILS:
         kinds = " or ".join(DISTILS)
         faults.append(Fault("dataset_id", f"{dataset.dataset_id} ({dataset.kind})", f"one of kind {kinds} to distil"))
-    if "inference" not in service.settings.generation_endpoints:
-        expected = "a trainer with an endpoint named inference in LORAFLEET_GENERATION_ENDPOINTS"
+    if FLEET not in service.settings.generation_endpoints:
+        expected = f"a trainer with an endpoint named {FLEET} in LORAFLEET_GENERATION_ENDPOINTS"
         faults.append(Fault("distil_from", request.distil_from, expected))
     return faults
 

@@ -57,6 +57,8 @@ def decide(rules: RetrainingRules, situation: Situation) -> Decision:
             continue
         if stale := _without_new_data(cause, rules, situation):
             blocked.append(Suppressed(cause, *stale))
+        elif cause.trigger is Trigger.ERASURE and situation.not_rebuilt:
+            blocked.append(Suppressed(cause, *situation.not_rebuilt))
         else:
             causes.append(cause)
     if causes and (hindrance := _hindrance(rules, situation, causes)):
@@ -153,13 +155,17 @@ def _new_base_model(rules: RetrainingRules, situation: Situation) -> Cause | Non
 
 
 def _erasures(rules: RetrainingRules, situation: Situation) -> tuple[Cause, ...]:
-    if not rules.after_erasure:
-        return ()
     version = situation.active.adapter_id if situation.active else "the version that was taken out of service"
     return tuple(
-        Cause(Trigger.ERASURE, f"{Trigger.ERASURE}@{one}", f"{version} learned from records that erasure {one} deleted")
+        Cause(Trigger.ERASURE, erasure_key(one), f"{version} learned from records that erasure {one} deleted")
         for one in situation.erased
+        if rules.after_erasure or one in situation.to_replace
     )
+
+
+def erasure_key(erasure_id: str) -> str:
+    """Name of the cause that records of an erasure were learned from."""
+    return f"{Trigger.ERASURE}@{erasure_id}"
 
 
 def new_base_model_key(revision: str) -> str:
@@ -229,4 +235,8 @@ def _too_much(rules: RetrainingRules, situation: Situation) -> tuple[str, str] |
     steps, most = sum(one.steps for one in spent), budget.steps_a_day
     if most is not None and steps + situation.planned_steps > most:
         return "budget", f"{steps} steps within 24 hours and {situation.planned_steps} more, {most} are allowed"
+    tokens, most = sum(one.tokens for one in spent), budget.tokens_a_day
+    if most is not None and tokens + situation.planned_tokens > most:
+        more = situation.planned_tokens
+        return "token_budget", f"{tokens} tokens within 24 hours and {more} more, {most} are allowed (tokens_a_day)"
     return None

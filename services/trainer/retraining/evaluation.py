@@ -20,6 +20,7 @@ from services.trainer.retraining.context import RetrainingContext
 from services.trainer.retraining.decision import Cause, Decision, Suppressed, decide
 from services.trainer.retraining.observation import Observation, active_of, observe
 from services.trainer.retraining.prompt_distances import PromptDistances
+from services.trainer.retraining.rebuilding import REBUILDING, request_rebuild
 from services.trainer.retraining.situation import Distances
 from services.trainer.retraining.store import firings, rules
 from services.trainer.retraining.store.evidence import KnownActive
@@ -107,6 +108,8 @@ async def _evaluate(
         decision = Decision(suppressed=(*decision.suppressed, *held))
     if decision.fired:
         await _fire(tx, read, found, decision, now)
+    if found.rebuild and not found.rebuild.since and any(one.why == REBUILDING for one in decision.suppressed):
+        await request_rebuild(tx, found.rebuild, read.set_by, now, service)
     for one in decision.suppressed:
         if await firings.add_suppressed(tx.connection, read.domain, one, now):
             metrics.SUPPRESSED.labels(one.why).inc()
@@ -134,6 +137,7 @@ async def _fire(tx: Transaction, stored: StoredRules, found: Observation, decisi
         triggers=tuple(cause.trigger for cause in decision.fired),
         reason=decision.reason,
         planned_steps=found.situation.planned_steps,
+        planned_tokens=found.situation.planned_tokens,
         fired_at=now,
     )
     await firings.add_firing(tx.connection, firing, decision.fired)

@@ -62,10 +62,15 @@ class Drift(_Part):
 
 
 class Budget(_Part):
-    """What the domain's rules may spend in any 24 hours. `steps_a_day` counts planned optimizer steps."""
+    """What the domain's rules may spend in any 24 hours.
+
+    `steps_a_day` counts planned optimizer steps, `tokens_a_day` tokens: of a job that has ended those that it trained
+    on, of any other those that are planned.
+    """
 
     jobs_a_day: Annotated[int, Field(ge=1, le=1_000)] = 1
     steps_a_day: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    tokens_a_day: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
 
 
 class RetrainingRules(_Part):

@@ -33,6 +33,8 @@ class FiringView(View):
     triggers: tuple[RetrainingTrigger, ...]
     reason: str
     planned_steps: int
+    planned_tokens: int
+    tokens: int = Field(description="Trained on so far")
     fired_at: datetime
     state: str = Field(description="The job's; empty until its request was accepted")
     error: str
@@ -48,8 +50,8 @@ class SuppressedView(View):
     trigger: RetrainingTrigger
     reason: str
     why: str = Field(
-        description="no_new_data, no_data, job_open, cooldown, budget, quota, invalid_request, deactivated, "
-        "cannot_continue, other_base_model or not_measurable"
+        description="no_new_data, no_data, job_open, cooldown, budget, token_budget, quota, invalid_request, "
+        "deactivated, cannot_continue, other_base_model, not_measurable, rebuilding or rebuild_failed"
     )
     detail: str
     times: int = Field(description="Evaluations that found it")

@@ -39,20 +39,24 @@ class Distances:
 
 @dataclass(frozen=True)
 class Spent:
-    """An earlier firing: when, and for how many optimizer steps."""
+    """An earlier firing: when, for how many optimizer steps, and for how many tokens."""
 
     at: datetime
     steps: int
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Situation:
     """A domain when its rules are evaluated. `deactivated`: its family had an active version, and has none now.
 
-    `new_samples`: usable ones recorded or changed after `evidence_since`. `planned_steps`: optimizer steps of a job
-    on all usable ones. `ratings`: those of the active version in order, 1 to 5. `spent`: firings of the last 24
-    hours. `handled`: keys of causes that a firing has answered. `open_job`: an earlier firing's job that has not ended.
-    `erased`: erasures of records that the active version learned from, or that took the family out of service.
+    `new_samples`: usable ones recorded or changed after `evidence_since`. `planned_steps`, `planned_tokens`: optimizer
+    steps of a job on all usable ones, and their tokens. `ratings`: those of the active version in order, 1 to 5.
+    `spent`: firings of the last 24 hours. `handled`: keys of causes that a firing has answered. `open_job`: an earlier
+    firing's job that has not ended. `erased`: erasures of records that the active version learned from, or that took
+    the family out of service.
+    `to_replace`: those of them that asked for a version without the records, whatever the rules have.
+    `not_rebuilt`: why the recipe's data set that it learned from cannot be trained on again yet.
     """
 
     now: datetime
@@ -62,6 +66,7 @@ class Situation:
     deactivated: bool = False
     new_samples: int = 0
     planned_steps: int = 0
+    planned_tokens: int = 0
     ratings: tuple[Observed, ...] = ()
     distances: Distances = Distances()
     last_firing: datetime | None = None
@@ -69,6 +74,8 @@ class Situation:
     spent: tuple[Spent, ...] = ()
     handled: frozenset[str] = field(default_factory=frozenset)
     erased: tuple[str, ...] = ()
+    to_replace: frozenset[str] = field(default_factory=frozenset)
+    not_rebuilt: tuple[str, str] | None = None
 
     @property
     def evidence_since(self) -> datetime | None:

@@ -42,7 +42,7 @@ async def marked_objects(connection: Connection, grace: timedelta) -> frozenset[
         select jsonb_path_query(continued, '$.**.uri') #>> '{}' from jobs join needed using (job_id)
         union
         select datasets.uri from jobs join needed using (job_id)
-            join datasets on datasets.dataset_id in (jobs.dataset_id, jobs.request->>'dataset_id')
+            join datasets on datasets.dataset_id in (jobs.dataset_id, jobs.request->>'datasetId')
         union
         select jsonb_path_query(registered, '$.**.uri') #>> '{}' from adapters
             left join releases using (adapter_id)
@@ -82,7 +82,7 @@ async def removable_datasets(connection: Connection, domain: str, age: timedelta
         where domain = $1 and removed_at is null and created_at < now() - $2::interval
           and not exists (
               select from jobs join needed using (job_id)
-              where datasets.dataset_id in (jobs.dataset_id, jobs.request->>'dataset_id')
+              where datasets.dataset_id in (jobs.dataset_id, jobs.request->>'datasetId')
           )
           and dataset_id not in (
               select distinct on (name) dataset_id from dataset_versions where domain = $1 order by name, version desc

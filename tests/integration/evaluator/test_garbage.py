@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from fleet_cli.stack.fleet import Fleet
@@ -198,9 +200,37 @@ async def test_superseded_golden_samples_go_by_their_domain_s_rule_but_for_those
         await kept.rows.execute("delete from golden_sample where dataset_id = 'served' and version = '1.0.0'")
 
 
+async def killed_at(kept: Kept, table: str, erasure: dict[str, str]) -> None:
+    """Have the evaluator erase until it writes to a table, kill it there, and start it again."""
+    holder = await asyncpg.connect(
+        kept.keeper.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "evaluator"}
+    )
+    await holder.execute(f"begin; lock table {table} in share mode")
+    asked = asyncio.create_task(kept.keeper.client.post("/v1/golden-erasures", json=erasure))
+    waits = "select exists (select from pg_locks where relation = $1::regclass and not granted)"
+    await eventually(lambda: kept.rows.fetchval(waits, table))
+    await kept.keeper.crash()
+    await holder.execute("rollback")
+    await holder.close()
+    with pytest.raises(httpx.HTTPError):
+        await asked
+    await kept.keeper.start()
+
+
 @pytest.mark.requirement("LA-1.7")
+@pytest.mark.parametrize(
+    "killed",
+    [
+        "",
+        # Before anything; before what was judged; between that and the objects; with the objects gone, before the commit.
+        *(
+            pytest.param(one, marks=pytest.mark.heavy)
+            for one in ("golden_sample", "sample_result", "judge_exchange", "forgotten_subject")
+        ),
+    ],
+)
 async def test_a_person_goes_from_all_golden_versions_and_from_what_was_judged_and_scores_and_digests_stay(
-    kept: Kept, bus: Bus
+    kept: Kept, bus: Bus, killed: str
 ) -> None:
     name, dataset = f"anna-{secrets.token_hex(6)}", f"about-{secrets.token_hex(4)}"
     lines = [
@@ -236,6 +266,8 @@ async def test_a_person_goes_from_all_golden_versions_and_from_what_was_judged_a
     await kept.rows.execute("update human_label set note = $1 where evaluation_id = $1", name)
 
     erasure = {"erasure_id": f"er-{dataset}", "subject": name, "domain": "shop"}
+    if killed:
+        await killed_at(kept, killed, erasure)
     reply = await kept.keeper.client.post("/v1/golden-erasures", json=erasure)
     assert (reply.status_code, reply.json()["deleted"]) == (200, 2), reply.text
     tables = ("golden_sample", "sample_result", "human_label", "judge_exchange", "forgotten_subject")

@@ -68,7 +68,6 @@ async def test_two_versions_answer_side_by_side_and_a_preference_names_the_compa
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"stream": True}, "stream is not supported with compare"),
         ({"n": 2}, "n is not supported with compare"),
         ({"logprobs": True}, "logprobs is not supported with compare"),
         ({"fallback": True}, "fallback is not supported with compare"),

@@ -32,6 +32,41 @@ async def test_models_are_listed_and_retrieved(client: openai.AsyncOpenAI) -> No
     assert (await client.models.retrieve("tiny")).id == "tiny"
 
 
+@pytest.mark.requirement("LA-1.4")
+async def test_models_are_compared_in_a_stream_whose_chunks_name_their_answer_and_a_preference_names_the_whole(
+    client: openai.AsyncOpenAI, inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str
+) -> None:
+    made = make_adapter(seed=59)
+    adapter = await registry.describe(made, domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    models = [adapter.family, "tiny"]
+    texts, named, comparisons, usage = ["", ""], set(), set(), None
+    ends: dict[int, str] = {}
+    fields = request_body(models[0], stream=True, stream_options={"include_usage": True})
+    async for chunk in await client.chat.completions.create(**fields, extra_body={"compare": models}):
+        usage = chunk.usage or usage
+        comparisons.add((chunk.model_extra or {})["lorafleet"]["comparison_id"])
+        for choice in chunk.choices:
+            own = choice.model_extra or {}
+            named.add((choice.index, own["model"], own["lorafleet"]["adapter_id"], own["generation_id"]))
+            texts[choice.index] += choice.delta.content or ""
+            ends |= {choice.index: choice.finish_reason} if choice.finish_reason else {}
+    assert texts == [expected(made), expected()]
+    assert ends == {0: "length", 1: "length"}
+    assert [one[:3] for one in sorted(named)] == [(0, models[0], adapter.adapter_id), (1, "tiny", None)]
+    assert usage is not None
+    assert usage.completion_tokens == 2 * TOKENS
+    (comparison,) = comparisons
+    preferred = await inference.client.post("/v1/feedback", json={"comparison_id": comparison, "preferred": 0})
+    ids = [one[3] for one in sorted(named)]
+    assert (preferred.status_code, preferred.json()["generation_id"]) == (202, ids[0])
+    assert preferred.json()["preferred_over"] == ids[1:]
+    with pytest.raises(openai.NotFoundError):
+        fields = request_body("tiny", stream=True)
+        await client.chat.completions.create(**fields, extra_body={"compare": ["tiny", "unknown-lora"]})
+
+
 @pytest.mark.requirement("AM-3.1")
 async def test_an_adapter_answers_whole_and_in_a_stream_and_says_who_it_is(
     client: openai.AsyncOpenAI, inference: Any, registry: Any, make_adapter: Any, expected: Any, domain: str

@@ -32,12 +32,14 @@ class _TrainerSettings(ServiceSettings):
     pass
 
 
-def card(shapes: dict[str, tuple[int, int]], rank: int = 4, seed: int = 0, alpha: float = 8.0) -> LoRACard:
+def card(
+    shapes: dict[str, tuple[int, int]], rank: int = 4, seed: int = 0, alpha: float = 8.0, scale: float = 1.0
+) -> LoRACard:
     """A small adapter on every q_proj, with random numbers."""
     rng = np.random.default_rng(seed)
     weights = {
         module: LoRAWeights(
-            rng.standard_normal((rank, inside), dtype=np.float32),
+            scale * rng.standard_normal((rank, inside), dtype=np.float32),
             rng.standard_normal((outside, rank), dtype=np.float32),
         )
         for module, (outside, inside) in shapes.items()
@@ -77,10 +79,10 @@ class Upstream:
         await self.jetstream.publish(out.subject, out.body, headers=headers)
         return out.id
 
-    async def trained(self, domain: str, *, seed: int = 0, **changes: Any) -> v1.TrainingCompleted:
+    async def trained(self, domain: str, *, seed: int = 0, scale: float = 1.0, **changes: Any) -> v1.TrainingCompleted:
         """A TrainingCompleted with its files in the object store."""
         work = self.folder / secrets.token_hex(4)
-        made = card(self.shapes, seed=seed)
+        made = card(self.shapes, seed=seed, scale=scale)
         to_peft(made, work)
         LoRAFormat.save(made, work / "artifact")
         configuration = json.dumps({"rank": 4, "learning_rate": 0.0002}, sort_keys=True)

@@ -105,6 +105,10 @@ async def test_an_answer_shows_its_version_as_it_stood_then(
     then = adapter["when_answered"]
     assert (then["status"], then["active"]) == ("approved", True)
     assert then["decision"]["evaluation"]["evaluation_id"] == score.evaluation_id
+    assert then["activated_by"] == "automated-pipeline"
+    assert then["since"] >= then["decision"]["at"], "data set, training, evaluation, approval, activation, answer"
+    (link,) = adapter["chain"]
+    assert (link["dataset"]["dataset_id"], bool(link["configuration"]["job_id"])) == (f"ds-{domain}", True)
 
 
 async def test_a_family_of_another_domain_reads_like_none_and_a_wrong_time_is_refused(

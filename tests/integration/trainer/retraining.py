@@ -74,6 +74,12 @@ async def run_pretended(run_service: RunService, model: Path, folder: Path) -> A
         yield running
 
 
+async def waits_for(connection: asyncpg.Connection, table: str) -> bool:
+    """Whether somebody waits for a table that is locked."""
+    query = "select exists (select from pg_locks where relation = $1::regclass and not granted)"
+    return bool(await connection.fetchval(query, table))
+
+
 @dataclass
 class Domain:
     """A domain with retraining rules."""

@@ -152,10 +152,10 @@ async def test_a_recipe_grows_its_data_set_with_the_served_model_and_its_card_sa
         card = (await trainer.client.get(f"/v1/datasets/{build['dataset_id']}/card")).json()
         distilled = await _distilled(trainer, build["dataset_id"])
         body = {"domain": "capitals", "dataset_id": build["dataset_id"], "distil_from": "capitals-lora-v9.9.9"}
-        unserved = (await trainer.client.post("/v1/jobs", json=body)).json()["job_id"]
-        refused = await eventually(lambda: _ended(trainer, unserved))
-    assert "distil_from: 'capitals-lora-v9.9.9: " in refused["error"]
-    assert "404" in refused["error"]
+        refused = await trainer.client.post("/v1/jobs", json=body)
+    assert refused.status_code == 422, "before anything is built"
+    (fault,) = refused.json()["faults"]
+    assert (fault["field"], "on a base model and revision that it hosts" in fault["expected"]) == ("distil_from", True)
     assert distilled["sources"][0]["described"] == {"kind": "dataset", "dataset_id": build["dataset_id"]}
     asked = distilled["generated"]["generators"]["distillation"]
     assert (asked["model"], asked["requests"]) == (MODEL, len(RECORDS))
@@ -183,8 +183,3 @@ async def _distilled(trainer: RunningService, dataset_id: str) -> dict[str, Any]
     found = await eventually(settled, 120)
     await trainer.client.post(f"/v1/jobs/{job_id}/cancel")  # the training itself is tested elsewhere
     return dict((await trainer.client.get(f"/v1/datasets/{found}/card")).json())
-
-
-async def _ended(trainer: RunningService, job_id: str) -> dict[str, Any] | None:
-    job = (await trainer.client.get(f"/v1/jobs/{job_id}")).json()
-    return job if job["state"] == "failed" else None

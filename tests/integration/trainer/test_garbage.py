@@ -263,15 +263,18 @@ async def test_unusually_many_objects_go_only_where_their_number_is_confirmed(st
 
 async def test_a_superseded_data_set_goes_unless_a_training_needs_it_and_is_gone_by_name(store: Store) -> None:
     tag = secrets.token_hex(4)
-    uris = [await store.put("datasets", f"{tag} {n}") for n in range(3)]
+    uris = [await store.put("datasets", f"{tag} {n}") for n in range(4)]
     ids = [await add_dataset(store, f"faq-{tag}", n + 1, uri) for n, uri in enumerate(uris)]
     await add_job(store, f"job-{tag}", [], dataset=ids[1])
+    await add_job(store, f"open-{tag}", [], state="queued")
+    names = v1.TrainingRequested(domain="d", dataset_id=ids[2]).model_dump(mode="json")
+    await store.connection.execute("update jobs set request = $2 where job_id = $1", f"open-{tag}", json.dumps(names))
     removed = (await store.collect(apply=True))["datasets"]
-    assert [one["dataset_id"] for one in removed] == [ids[0]], "the second was trained on, the third is the newest"
+    assert [one["dataset_id"] for one in removed] == [ids[0]], "trained on, requested, and the newest"
 
     async def gone() -> bool:
         await store.collect(apply=True)
-        return await store.left() == {f"{tag} 1", f"{tag} 2"}
+        return await store.left() == {f"{tag} {n}" for n in range(1, 4)}
 
     await eventually(gone)
     reply = await store.trainer.client.get(f"/v1/datasets/{ids[0]}/records")

@@ -16,7 +16,7 @@ from fleet_events import v1
 from tests.conftest import RunningService, RunService
 from tests.integration.trainer.answering import opinion, publish_as, recorded
 from tests.integration.trainer.conftest import Bench, eventually, pairs
-from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended
+from tests.integration.trainer.retraining import BAKING, QUICK, Domain, harbour, rated, run_pretended, waits_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -147,33 +147,37 @@ async def test_recorded_answers_without_feedback_are_drift_too_each_conversation
     assert dict(counts or {}) == {"answers": len(BAKING), "samples": 0}, "a sample counts as the answer it was made of"
 
 
-@pytest.mark.parametrize("retire", [False, pytest.param(True, marks=pytest.mark.heavy)])
-async def test_a_version_that_learned_from_erased_records_is_trained_again_without_them_where_the_rules_have_it_so(
-    domain: Domain, retire: bool
+async def test_tokens_that_a_days_jobs_have_trained_on_hold_the_next_one_back_and_those_of_a_step_are_planned_with(
+    domain: Domain,
 ) -> None:
     bench = domain.bench
-    adapter_id = await domain.activate()
+    budget = {"jobs_a_day": 50, "tokens_a_day": 5_000}
+    await domain.set(new_samples={"at_least": 8}, budget=budget)
     await bench.record(pairs(domain.name, 8))
-    await domain.set(after_erasure=True)
-    if retire:
-        family = f"{domain.name}-lora"
-        gone = v1.AdapterDeactivated(adapter_id=adapter_id, family=family, domain=domain.name, revision=5000)
-        await bench.upstream.publish(gone)
-    erasure_id = f"er-{domain.name}"
+    (first,) = await domain.fired()
+    assert first["planned_tokens"] == 2 * 4 * 512, "two steps of four rows of the longest length"
+    await bench.until(first["job_id"], "failed")
     async with domain.database() as connection:
         await connection.execute(
-            "insert into erasures (erasure_id, domain, subject, requested_by, reason, retire, state, adapters)"
-            " values ($1, $2, $1, 'test', '', $3, 'erased', $4)",
-            erasure_id,
-            domain.name,
-            retire,
-            [adapter_id],
+            "insert into steps (job_id, step, epoch, loss, learning_rate, gradient_norm, tokens, seconds)"
+            " select $1, step, 1, 1, 1, 1, 1000, 1 from generate_series(1, 2) step",
+            first["job_id"],
         )
-    (fired,) = await domain.fired()
-    assert (fired["triggers"], erasure_id in fired["reason"]) == (["erasure"], True)
-    job = await bench.until(fired["job_id"], "failed")
-    assert job["continued_from"] is None, "what learned from the records is not trained further"
-    await domain.fired(1)
+    await bench.record(rated(domain.name, 8, 5.0))
+    second, counted = await domain.fired(2)
+    assert (second["planned_tokens"], counted["tokens"]) == (2_000, 2_000)
+    async with domain.database() as connection:
+        await connection.execute(
+            "insert into steps (job_id, step, epoch, loss, learning_rate, gradient_norm, tokens, seconds)"
+            " values ($1, 1, 1, 1, 1, 1, 1001, 1)",
+            (await bench.until(second["job_id"], "failed"))["job_id"],
+        )
+    await bench.record(rated(domain.name, 8, 5.0, "pier"))
+    held = await domain.held("token_budget")
+    assert held["detail"] == "3001 tokens within 24 hours and 2002 more, 5000 are allowed (tokens_a_day)"
+    metrics = (await bench.trainer.client.get("/metrics")).text
+    assert 'lorafleet_retraining_suppressed_total{why="token_budget"} 1.0' in metrics
+    await domain.fired(2)
 
 
 async def test_of_a_migration_and_the_rules_for_one_new_base_model_the_first_one_trains(domain: Domain) -> None:
@@ -255,15 +259,7 @@ async def test_a_trainer_killed_at_any_time_requests_one_job_for_one_cause(domai
         await domain.set(new_samples={"at_least": 8})
         await bench.record(pairs(domain.name, 8))
 
-        async def waits() -> bool:
-            return bool(
-                await connection.fetchval(
-                    "select exists (select from pg_locks"
-                    " where relation = 'retraining_causes'::regclass and not granted)"
-                )
-            )
-
-        await eventually(waits, 60)
+        await eventually(lambda: waits_for(connection, "retraining_causes"), 60)
         await bench.trainer.kill()
         await held.rollback()
     await bench.trainer.wait_ready()

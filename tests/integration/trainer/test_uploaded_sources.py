@@ -17,7 +17,7 @@ from fleet_events.topology import STREAM
 from services.trainer.datasets.dataset_file import dataset_id_of
 from services.trainer.datasets.records import Kind
 from tests.integration.trainer.building import as_jsonl, build, built, card_of, refused, upload
-from tests.integration.trainer.conftest import Bench
+from tests.integration.trainer.conftest import Bench, eventually
 from tests.integration.trainer.sourcing import ROWS
 from tests.integration.trainer.sourcing import documents as documents
 from tests.integration.trainer.sourcing import law_database as law_database
@@ -110,6 +110,32 @@ async def test_objects_below_the_domain_s_own_prefix_are_read_and_no_others(benc
     assert {record.prompt_text for record in records} == {row["prompt"] for row in ROWS}
     described = (await card_of(bench, dataset_id))["sources"][0]["described"]
     assert [one["name"] for one in described["objects"]] == ["gates/a.jsonl", "gates/b.csv"]
+
+
+@pytest.mark.requirement("LA-1.7")
+async def test_objects_of_others_stay_when_a_person_is_forgotten_and_the_answer_names_them_and_builds_filter_them(
+    bench: Bench, servers: Fleet
+) -> None:
+    client = s3_client(servers.ports["s3"], servers.credentials.s3["admin"])
+    content = as_jsonl([{**row, "subject": "anna" if at < 15 else "bert"} for at, row in enumerate(ROWS)])
+    name = f"trainer/uploads/{bench.domain}/gates/a.jsonl"
+    client.put_object(BUCKET, name, io.BytesIO(content), len(content))
+    source = {"kind": "s3", "prefix": "gates/"}
+    held, _ = await built(bench, source)
+    asked = await bench.trainer.client.post("/v1/erasures", json={"subject": "anna", "domain": bench.domain})
+    kept = [f"kept in your bucket: s3://{BUCKET}/trainer/uploads/{bench.domain}/gates/, filtered from builds"]
+    assert asked.json()["kept_elsewhere"] == kept
+
+    async def gone() -> bool:
+        return (await bench.trainer.client.get(f"/v1/datasets/{held}/records")).status_code == 410
+
+    await eventually(gone)
+    assert client.get_object(BUCKET, name).data == content
+    again, left = await built(bench, source)
+    assert {one.prompt_text for one in left} == {row["prompt"] for row in ROWS[15:]}
+    assert (await card_of(bench, again))["sources"][0]["forgotten"] == 15
+    shown = (await bench.trainer.client.get(f"/v1/erasures/{asked.json()['erasure_id']}")).json()
+    assert shown["kept_elsewhere"] == kept
 
 
 async def test_prefixes_outside_the_domain_are_refused(bench: Bench) -> None:

@@ -286,10 +286,15 @@ def test_a_correction_names_one_family_or_none(against: Lorafleet, service: Scri
 @pytest.mark.requirement("LA-1.7")
 def test_a_person_to_forget_is_named_to_the_trainer_and_to_the_evaluator(against: Lorafleet, service: Scripted) -> None:
     waiting = [{"service": one, "state": "requested"} for one in ("evaluator", "trainer")]
-    service.answer("POST /v1/erasures", {"erasure_id": "er-1", "state": "requested", "services": waiting})
+    service.answer(
+        "POST /v1/erasures",
+        {"erasure_id": "er-1", "state": "requested", "services": waiting}
+        | {"kept_elsewhere": ["kept in your bucket: s3://b/x, filtered from builds"]},
+    )
     service.answer("POST /v1/golden-erasures", {"erasure_id": "er-1", "deleted": 2})
-    shown = against("data", "forget", "anna", "--domain", "tax")
+    shown = against("data", "forget", "anna", "--domain", "tax", "--adapters", "replace")
     assert "er-1: requested (evaluator requested, trainer requested)" in shown.stdout, shown.output
+    assert "kept in your bucket: s3://b/x, filtered from builds" in shown.stderr
     asked, told = service.requests[-2:]
-    assert (asked.json["subject"], asked.json["awaits"]) == ("anna", ["evaluator"])
+    assert (asked.json["subject"], asked.json["awaits"], asked.json["adapters"]) == ("anna", ["evaluator"], "replace")
     assert told.json == {"erasure_id": "er-1", "subject": "anna", "domain": "tax"}

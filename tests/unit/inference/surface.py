@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from fleet_kit.auth import Caller
 from lora_core.engine import Request
 from lora_core.generation_settings import GenerationSettings
+from services.inference.backlog import NOTHING_PUBLISHED, Publications
 from services.inference.base_models import BaseModels, Limits, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.engine_thread import Finished, Token
@@ -174,6 +175,7 @@ def application(
     rows: int = 2,
     embeddings: int | None = None,
     obedient: bool = False,
+    publications: Publications = NOTHING_PUBLISHED,
 ) -> tuple[FastAPI, Script]:
     """The routes, and the back end behind them."""
     tokenizer = tokenizer or byte_tokenizer()
@@ -207,6 +209,7 @@ def application(
         fallbacks={},
         always_fall_back=False,
         count_by_adapter=False,
+        publications=publications,
     )
     parts = SimpleNamespace(
         generator=generator,

@@ -183,7 +183,7 @@ def test_a_table_without_a_column_is_one_fault_and_no_fault_for_each_row(tmp_pat
 @pytest.mark.requirement("LA-1.7")
 def test_records_about_forgotten_people_are_left_out_and_all_others_name_theirs_by_digest(tmp_path: Path) -> None:
     key = b"k" * 32
-    lines: list[dict[str, Any]] = [
+    lines = [
         {"prompt": "Where is Anna?", "completion": "Here.", "subject": "anna"},
         {"prompt": "Where is Bert?", "completion": "There.", "subject": ["bert", "carl"]},
         {"prompt": "Where is Bert?", "completion": "There.", "subject": "dora"},

@@ -111,6 +111,16 @@ def test_an_erasure_fires_once_without_new_data_also_where_it_took_the_version_o
     assert triggers(decide(rules, replace(erased, base_revision="b" * 64)))
 
 
+@pytest.mark.requirement("LA-1.7")
+def test_an_erasure_waits_for_the_recipe_to_be_built_again_and_holds_no_other_cause_back() -> None:
+    rules = RetrainingRules(after_erasure=True, new_samples=NewSamples(at_least=1))
+    waiting = replace(QUIET, erased=("er-1",), not_rebuilt=("rebuilding", "data set shop is built again"))
+    decision = decide(rules, waiting)
+    assert (triggers(decision), held(decision)) == ((), {Trigger.ERASURE: "rebuilding"})
+    assert triggers(decide(rules, replace(waiting, new_samples=5))) == (Trigger.NEW_SAMPLES,)
+    assert triggers(decide(rules, replace(waiting, not_rebuilt=None))) == (Trigger.ERASURE,)
+
+
 @pytest.mark.parametrize(
     ("why", "change"),
     [
@@ -133,6 +143,16 @@ def test_planned_steps_count_against_a_days_steps() -> None:
     situation = replace(QUIET, new_samples=20, spent=spent)
     assert triggers(decide(rules, situation)) == (Trigger.NEW_SAMPLES,)
     assert held(decide(rules, replace(situation, planned_steps=31))) == {Trigger.NEW_SAMPLES: "budget"}
+
+
+def test_tokens_count_against_a_days_tokens_and_the_refusal_names_them() -> None:
+    rules = SAMPLES.model_copy(update={"budget": Budget(jobs_a_day=9, tokens_a_day=5_000), "cooldown_hours": 0.0})
+    spent = (Spent(NOW - 23 * HOUR, 20, 2_000), Spent(NOW - 25 * HOUR, 1000, 90_000))
+    situation = replace(QUIET, new_samples=20, spent=spent, planned_tokens=3_000)
+    assert triggers(decide(rules, situation)) == (Trigger.NEW_SAMPLES,)
+    (refused,) = decide(rules, replace(situation, planned_tokens=3_001)).suppressed
+    told = "2000 tokens within 24 hours and 3001 more, 5000 are allowed (tokens_a_day)"
+    assert (refused.why, refused.detail) == ("token_budget", told)
 
 
 def test_causes_at_once_share_one_job() -> None:

@@ -47,6 +47,7 @@ from fleet_cli.client.calls.registry import (
     start_rollout,
     statistics,
     updates,
+    usage,
 )
 from fleet_cli.client.calls.router import correct_route, forget_correction, route, route_corrections, routes
 from fleet_cli.client.calls.trainer import (
@@ -162,4 +163,5 @@ __all__ = [
     "updates",
     "upload_data",
     "uploads",
+    "usage",
 ]

@@ -32,7 +32,7 @@ def chat(
 ) -> Call[ChatCompletion]:
     """A chat completion. `user` is whom the caller asks for: it decides which version answers during a rollout.
 
-    `compare` names two or more models, which answer side by side in place of `model`, and not as a stream.
+    `compare` names two or more models, which answer side by side in place of `model`.
     """
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, object] = {

@@ -99,7 +99,8 @@ class AnsweringAdapter(Reply):
     weight: float = 1.0
     chain: list[Provenance] = Field(default_factory=list)
     unknown: list[str] = Field(default_factory=list)
-    when_answered: VersionAt | None = None
+    when_answered: ServingAt | None = None
+    """Without `since` where it did not answer for its family then."""
 
 
 class AnswerProvenance(Reply):
@@ -204,6 +205,23 @@ class Statistics(Reply):
     answers: int = 0
     ratings: int = 0
     domains: list[DomainStatistics] = Field(default_factory=list)
+
+
+class UsageLine(Reply):
+    """What one caller took of one domain's adapters in a month; domain '' is the base model."""
+
+    domain: str
+    caller: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class UsageReport(Reply):
+    """A month, as 2026-12."""
+
+    month: str
+    usage: list[UsageLine] = Field(default_factory=list)
 
 
 class Update(Reply):

@@ -174,6 +174,7 @@ class Erasure(Reply):
     adapters: tuple[str, ...] = ()
     deleted: dict[str, dict[str, object]] = Field(default_factory=dict)
     late: int = 0
+    kept_elsewhere: tuple[str, ...] = ()
     services: list[ErasedBy] = Field(default_factory=list)
 
 
@@ -226,6 +227,8 @@ class RetrainingFiring(Reply):
     reason: str = ""
     active_adapter: str = ""
     planned_steps: int = 0
+    planned_tokens: int = 0
+    tokens: int = 0
     fired_at: str = ""
     state: str = ""
     error: str = ""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
 
@@ -12,6 +13,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet_kit.acting_for import acting_for
+from fleet_kit.tls import client_context
 
 TRIES = 5
 _PAUSE = 0.5
@@ -37,6 +39,8 @@ class Endpoint(BaseModel):
     act_for: tuple[str, ...] | None
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    ca_file: Path | None = None
+    """Authorities that sign its certificate, beside the public ones."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class ChatClient:
             headers |= acting_for(endpoint.act_for)
         limits = httpx.Limits(max_connections=endpoint.concurrency)
         timeout = httpx.Timeout(endpoint.timeout_seconds, connect=10)
-        self._http = httpx.Client(headers=headers, limits=limits, timeout=timeout)
+        self._http = httpx.Client(
+            headers=headers, limits=limits, timeout=timeout, verify=client_context(endpoint.ca_file)
+        )
         self._threads = ThreadPoolExecutor(endpoint.concurrency, thread_name_prefix="generation")
 
     def __enter__(self) -> Self:

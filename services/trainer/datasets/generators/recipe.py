@@ -23,6 +23,10 @@ def slots_of(template: str) -> set[str]:
     return found
 
 
+FLEET = "inference"
+"""Name of the endpoint that is the fleet's own inference."""
+
+
 class Template(Knobs):
     """Variation: a prompt and a completion with `{slots}`, filled with values from lists.
 
@@ -85,7 +89,7 @@ class BackGeneration(Knobs):
 
     kind: Literal["back_generation"] = "back_generation"
     name: Slot
-    endpoint: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = "inference"
+    endpoint: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = FLEET
     model: Annotated[str, Field(max_length=200)] = ""
     """Empty is the endpoint's own default, as the settings name it."""
     makes: Literal["prompt", "completion"] = "prompt"
@@ -111,7 +115,7 @@ class Distillation(Knobs):
 
     kind: Literal["distillation"] = "distillation"
     name: Slot = "distillation"
-    endpoint: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = "inference"
+    endpoint: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = FLEET
     model: Annotated[str, Field(min_length=1, max_length=200)]
     at_most: Annotated[int, Field(ge=1, le=MAX_RECORDS)] = 20_000
     max_tokens: Annotated[int, Field(ge=1, le=8192)] = 512

@@ -5,6 +5,7 @@ answers 200 and one JSON object a line. A store whose settings have `resume` als
 behind the one of that id, in the same order.
 """
 
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -62,11 +63,11 @@ class Documents(Source):
     async def gather(self, to: Path, access: Access) -> Gathered:
         path = to / "documents.jsonl"
         store = access.service.settings.document_stores[self.store]
-        idle = access.service.settings.source_idle_seconds
+        idle, tls = access.service.settings.source_idle_seconds, access.service.settings.tls.client
         with path.open("wb") as file:
             spool = BoundedFile(file, access, "query")
             try:
-                async for line in stream_documents(store, self.query, self.limit, idle_seconds=idle):
+                async for line in stream_documents(store, self.query, self.limit, idle_seconds=idle, tls=tls):
                     spool.write(line)
             except (StreamCut, LineTooLong, httpx.HTTPError) as error:
                 found = f"{self.store} ({error or type(error).__name__})"
@@ -75,7 +76,12 @@ class Documents(Source):
 
 
 async def stream_documents(
-    store: DocumentStore, query: str, limit: int | None = None, *, idle_seconds: float = 60
+    store: DocumentStore,
+    query: str,
+    limit: int | None = None,
+    *,
+    idle_seconds: float = 60,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[bytes]:
     """The lines of a store's answer, one at a time.
 
@@ -94,7 +100,10 @@ async def stream_documents(
         headers["Authorization"] = f"Bearer {store.token.get_secret_value()}"
     given, last = 0, ""
     async with httpx.AsyncClient(
-        headers=headers, timeout=httpx.Timeout(idle_seconds, connect=5), follow_redirects=False
+        headers=headers,
+        timeout=httpx.Timeout(idle_seconds, connect=5),
+        follow_redirects=False,
+        verify=tls or True,
     ) as client:
         for left in range(_TRIES, 0, -1):
             bounds = {"limit": str(limit - given) if limit else "", "after": last}

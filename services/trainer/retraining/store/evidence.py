@@ -104,11 +104,14 @@ async def is_deactivated(connection: Connection, family: str) -> bool:
     )
 
 
-async def erasures(connection: Connection, family: str, active: str) -> tuple[str, ...]:
-    """Erasures of records that the active version learned from; where none is active, those that retired one."""
+async def erasures(connection: Connection, family: str, active: str) -> dict[str, bool]:
+    """Erasures of records that the active version learned from; where none is active, those that retired one.
+
+    Each with whether it asked for the version to be replaced.
+    """
     rows = await connection.fetch(
         """
-        select erasure_id from erasures
+        select erasure_id, replace from erasures
         where $2 <> '' and $2 = any(adapters)
            or $2 = '' and retire and exists (
                select from active_adapters where family = $1 and adapter_id = ''
@@ -121,7 +124,7 @@ async def erasures(connection: Connection, family: str, active: str) -> tuple[st
         family,
         active,
     )
-    return tuple(row["erasure_id"] for row in rows)
+    return {row["erasure_id"]: row["replace"] for row in rows}
 
 
 async def add_rating(connection: Connection, event: v1.FeedbackRecorded) -> None:

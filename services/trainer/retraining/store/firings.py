@@ -14,7 +14,10 @@ from services.trainer.retraining.situation import Spent
 
 @dataclass(frozen=True)
 class Firing:
-    """A job that rules requested. `state` and `error` are the job's; empty until its request was accepted."""
+    """A job that rules requested. `state` and `error` are the job's; empty until its request was accepted.
+
+    `tokens`: those that it has trained on so far.
+    """
 
     job_id: str
     domain: str
@@ -23,6 +26,8 @@ class Firing:
     reason: str
     planned_steps: int
     fired_at: datetime
+    planned_tokens: int = 0
+    tokens: int = 0
     state: str = ""
     error: str = ""
 
@@ -46,8 +51,8 @@ async def add_firing(connection: Connection, firing: Firing, causes: Sequence[Ca
     await connection.execute(
         """
         insert into retraining_firings
-            (job_id, domain, active_adapter, triggers, causes, reason, planned_steps, fired_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
+            (job_id, domain, active_adapter, triggers, causes, reason, planned_steps, fired_at, planned_tokens)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         """,
         firing.job_id,
         firing.domain,
@@ -57,6 +62,7 @@ async def add_firing(connection: Connection, firing: Firing, causes: Sequence[Ca
         firing.reason,
         firing.planned_steps,
         firing.fired_at,
+        firing.planned_tokens,
     )
 
 
@@ -125,11 +131,37 @@ async def last_fired(connection: Connection, domain: str) -> datetime | None:
 
 
 async def spent_since(connection: Connection, domain: str, since: datetime) -> tuple[Spent, ...]:
-    """Firings after a time."""
+    """Firings after a time. Tokens of a job that has ended are those of its steps, of an open one the planned ones."""
     rows = await connection.fetch(
-        "select fired_at, planned_steps from retraining_firings where domain = $1 and fired_at > $2", domain, since
+        """
+        select fired_at, planned_steps, case when jobs.finished_at is null
+            then greatest(planned_tokens, trained.tokens) else trained.tokens end as tokens
+        from retraining_firings firing left join jobs using (job_id) cross join lateral (
+            select coalesce(sum(steps.tokens), 0)::bigint as tokens from steps where steps.job_id = firing.job_id
+        ) trained
+        where firing.domain = $1 and fired_at > $2
+        """,
+        domain,
+        since,
     )
-    return tuple(Spent(row["fired_at"], row["planned_steps"]) for row in rows)
+    return tuple(Spent(row["fired_at"], row["planned_steps"], row["tokens"]) for row in rows)
+
+
+async def tokens_of_a_step(connection: Connection, domain: str, batch_size: int, default_batch_size: int) -> int:
+    """Mean tokens of a step of the newest training of the domain's rules, at this batch size; 0 for none."""
+    found: int | None = await connection.fetchval(
+        """
+        select ceil(avg(steps.tokens) * $2 / coalesce(
+            nullif((jobs.request->'hyperparameters'->>'batchSize')::int, 0), $3
+        ))::bigint
+        from retraining_firings firing join jobs using (job_id) join steps using (job_id)
+        where firing.domain = $1 group by jobs.job_id, jobs.created_at order by jobs.created_at desc limit 1
+        """,
+        domain,
+        batch_size,
+        default_batch_size,
+    )
+    return found or 0
 
 
 async def open_job(connection: Connection, domain: str) -> str:
@@ -149,7 +181,8 @@ async def list_firings(connection: Connection, domain: str, limit: int) -> list[
     """The newest firings of a domain, each with its job's state."""
     rows = await connection.fetch(
         """
-        select firing.*, coalesce(jobs.state, '') as state, coalesce(jobs.error, '') as error
+        select firing.*, coalesce(jobs.state, '') as state, coalesce(jobs.error, '') as error,
+            (select coalesce(sum(steps.tokens), 0)::bigint from steps where steps.job_id = firing.job_id) as tokens
         from retraining_firings firing left join jobs using (job_id)
         where firing.domain = $1 order by firing.fired_at desc limit $2
         """,
@@ -181,6 +214,8 @@ def _firing(row: asyncpg.Record) -> Firing:
         reason=row["reason"],
         planned_steps=row["planned_steps"],
         fired_at=row["fired_at"],
+        planned_tokens=row["planned_tokens"],
+        tokens=row["tokens"],
         state=row["state"],
         error=row["error"],
     )

@@ -11,12 +11,15 @@ from fleet_events.v1 import ErasureQueued
 from fleet_kit.auth import Caller, require
 from fleet_kit.caller import EVERY_DOMAIN, is_domain
 from fleet_kit.cloudevents import event_id
+from fleet_kit.db import Connection
 from fleet_kit.errors import Problem
 from services.trainer.datasets.store import subjects as subject_store
 from services.trainer.datasets.subjects import digest_of
 from services.trainer.http_access import Limit
-from services.trainer.runs.erasure import store
-from services.trainer.runs.erasure.store import Erasure, ServiceState
+from services.trainer.runs.context import RunContext
+from services.trainer.runs.erasure import learned_store, store
+from services.trainer.runs.erasure.elsewhere import described, kept_elsewhere
+from services.trainer.runs.erasure.store import Erasure
 from services.trainer.runs.garbage_api import Runs
 from services.trainer.schemas import View
 
@@ -33,8 +36,10 @@ class ForgetRequest(BaseModel):
     subject: Text = Field(min_length=1, max_length=512, description="The person, as records named them; it is not kept")
     domain: str = Field(default=EVERY_DOMAIN, description="A domain, or * for all of them")
     reason: Text = Field(default="", max_length=2000)
-    adapters: Literal["list", "retire"] = Field(
-        default="list", description="retire: reject the versions that learned from the person's records"
+    adapters: Literal["list", "retire", "replace"] = Field(
+        default="list",
+        description="Of the versions that learned from the person's records: retire rejects them at once; replace has "
+        "the domain's retraining rules train without the records, and rejects them once such a version serves",
     )
     awaits: tuple[Literal["evaluator"], ...] = Field(
         default=(), description="Services that the caller tells the name itself: it is not erased before they have"
@@ -59,6 +64,7 @@ class ErasureView(View):
     requested_by: str
     reason: str
     retire: bool
+    replace: bool
     state: str
     requested_at: datetime
     erased_at: datetime | None
@@ -66,10 +72,14 @@ class ErasureView(View):
     adapters: tuple[str, ...] = Field(description="Versions that learned from them")
     deleted: dict[str, dict[str, object]] = Field(description="Kind → count and SHA-256 over the sorted ids")
     late: int = Field(description="Records that arrived after the request, and were refused")
+    kept_elsewhere: list[str] = Field(
+        description="Places that recipes read and that are their owners': they stay, no data set is built of the person"
+    )
     services: list[ServiceView]
 
     @classmethod
-    def of(cls, one: Erasure, services: list[ServiceState]) -> "ErasureView":
+    async def of(cls, one: Erasure, connection: Connection, trainer: RunContext) -> "ErasureView":
+        services = await store.services_of(connection, one.erasure_id)
         return cls(
             erasure_id=one.erasure_id,
             domain=one.domain,
@@ -77,6 +87,7 @@ class ErasureView(View):
             requested_by=one.requested_by,
             reason=one.reason,
             retire=one.retire,
+            replace=one.replace,
             state=one.state,
             requested_at=one.requested_at,
             erased_at=one.erased_at,
@@ -84,6 +95,7 @@ class ErasureView(View):
             adapters=one.adapters,
             deleted=one.deleted,
             late=one.late,
+            kept_elsewhere=described(await kept_elsewhere(connection, one.domain, trainer.blobs)),
             services=[
                 ServiceView(service=each.service, state=each.state, deleted=each.deleted, changed_at=each.changed_at)
                 for each in services
@@ -100,6 +112,9 @@ async def forget(body: ForgetRequest, caller: Admin, trainer: Runs) -> ErasureVi
         raise Problem(403, "Domain not allowed", "this token reaches some domains only: name one", field="domain")
     caller.reach(body.domain)
     async with trainer.transaction() as tx:
+        if body.adapters == "replace" and not await learned_store.is_retrained(tx.connection, body.domain):
+            detail = "adapters is replace, but no retraining rules train without the records; set some, or use retire"
+            raise Problem(409, "Nothing is retrained", detail, field="adapters")
         subject = digest_of(await subject_store.subject_key(tx.connection), body.subject)
         await subject_store.lock_forgetting(tx.connection)
         asked = store.Erasure(
@@ -109,6 +124,7 @@ async def forget(body: ForgetRequest, caller: Admin, trainer: Runs) -> ErasureVi
             requested_by=caller.subject,
             reason=body.reason,
             retire=body.adapters == "retire",
+            replace=body.adapters == "replace",
             state="requested",
             requested_at=datetime.now(UTC),
         )
@@ -122,15 +138,14 @@ async def forget(body: ForgetRequest, caller: Admin, trainer: Runs) -> ErasureVi
         if known.state != "erased":  # again: a ticket may have been lost
             queued = ErasureQueued(erasure_id=known.erasure_id, domain=known.domain)
             await tx.emit(queued, entity=known.erasure_id)
-        services = await store.services_of(tx.connection, known.erasure_id)
-    return ErasureView.of(known, services)
+        return await ErasureView.of(known, tx.connection, trainer)
 
 
 @router.get("", summary="Requests to forget people, newest first")
 async def list_erasures(caller: Admin, trainer: Runs, limit: Limit = 100) -> dict[str, list[ErasureView]]:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await store.list_erasures(connection, caller.domain_filter, limit)
-        views = [ErasureView.of(one, await store.services_of(connection, one.erasure_id)) for one in found]
+        views = [await ErasureView.of(one, connection, trainer) for one in found]
     return {"erasures": views}
 
 
@@ -138,7 +153,6 @@ async def list_erasures(caller: Admin, trainer: Runs, limit: Limit = 100) -> dic
 async def get_erasure(erasure_id: str, caller: Admin, trainer: Runs) -> ErasureView:
     async with trainer.db.acquire(timeout=5) as connection:
         found = await store.find_erasure(connection, erasure_id)
-        services = await store.services_of(connection, erasure_id)
-    if found is None or not caller.reaches(found.domain):
-        raise Problem(404, "Erasure not found", f"no erasure {erasure_id!r} in the domains of this token")
-    return ErasureView.of(found, services)
+        if found is None or not caller.reaches(found.domain):
+            raise Problem(404, "Erasure not found", f"no erasure {erasure_id!r} in the domains of this token")
+        return await ErasureView.of(found, connection, trainer)

@@ -69,7 +69,7 @@ async def learned_from(connection: Connection, dataset_ids: Sequence[str]) -> li
             select job_id from jobs where dataset_id = any($1)
             union
             select jobs.job_id from jobs
-                left join adapters teacher on teacher.adapter_id = jobs.request->>'distil_from'
+                left join adapters teacher on teacher.adapter_id = jobs.request->>'distilFrom'
                 join learned on learned.job_id in (jobs.continued->>'job_id', teacher.job_id)
         )
         select adapter_id from adapters join learned using (job_id) order by adapter_id
@@ -77,6 +77,16 @@ async def learned_from(connection: Connection, dataset_ids: Sequence[str]) -> li
         dataset_ids,
     )
     return [row["adapter_id"] for row in rows]
+
+
+async def is_retrained(connection: Connection, domain: str) -> bool:
+    """Whether a domain ("*": any) has retraining rules."""
+    return bool(
+        await connection.fetchval(
+            "select exists (select from retraining_rules where $1 in (domain, '*') and (rules->>'enabled')::boolean)",
+            domain,
+        )
+    )
 
 
 def _scanned(row: asyncpg.Record) -> ScannedDataset:

@@ -21,6 +21,7 @@ class Erasure:
     retire: bool
     state: str
     requested_at: datetime
+    replace: bool = False
     erased_at: datetime | None = None
     datasets: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
@@ -54,8 +55,8 @@ async def add_erasure(connection: Connection, erasure: Erasure) -> bool:
     return bool(
         await connection.fetchval(
             """
-            insert into erasures (erasure_id, domain, subject, requested_by, reason, retire, state)
-            values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing returning true
+            insert into erasures (erasure_id, domain, subject, requested_by, reason, retire, state, replace)
+            values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing returning true
             """,
             erasure.erasure_id,
             erasure.domain,
@@ -64,6 +65,7 @@ async def add_erasure(connection: Connection, erasure: Erasure) -> bool:
             erasure.reason,
             erasure.retire,
             erasure.state,
+            erasure.replace,
         )
     )
 

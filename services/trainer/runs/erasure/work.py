@@ -186,6 +186,7 @@ def _forgotten(
         generation_ids=tuple(ids),
         adapter_ids=tuple(adapters),
         retire=erasure.retire,
+        retire_when_replaced=erasure.replace,
         part=part,
         parts=parts,
         by=erasure.requested_by,

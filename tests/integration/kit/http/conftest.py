@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -69,16 +70,19 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalIssuer, Path]
 
 def serving(issuer: tuple[LocalIssuer, Path], folder: Path, **limits: str) -> AbstractContextManager[Doors]:
     """The service as a process of its own; `limits` are settings of its HTTP side."""
-    return _serving(issuer, folder, {f"LORAFLEET_HTTP_{name.upper()}": value for name, value in limits.items()})
+    return serving_with(issuer, folder, {f"LORAFLEET_HTTP_{name.upper()}": value for name, value in limits.items()})
 
 
 @contextmanager
-def _serving(issuer: tuple[LocalIssuer, Path], folder: Path, limits: dict[str, str]) -> Iterator[Doors]:
+def serving_with(
+    issuer: tuple[LocalIssuer, Path], folder: Path, settings: dict[str, str], trust: ssl.SSLContext | None = None
+) -> Iterator[Doors]:
+    """The service with these variables; `trust` verifies it where it serves TLS."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log_file = folder / "doors.log"
-    environment = limits | {
+    environment = settings | {
         "PATH": "/usr/bin",
         "PYTHONUNBUFFERED": "1",
         "LORAFLEET_PORT": str(port),
@@ -90,7 +94,7 @@ def _serving(issuer: tuple[LocalIssuer, Path], folder: Path, limits: dict[str, s
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 20
-        while not _alive(port):
+        while not _alive(port, trust):
             assert time.monotonic() < deadline, log_file.read_text()
             time.sleep(0.05)
         token = issuer[0].mint("anna", ["generate"])
@@ -100,9 +104,10 @@ def _serving(issuer: tuple[LocalIssuer, Path], folder: Path, limits: dict[str, s
         process.wait(10)
 
 
-def _alive(port: int) -> bool:
+def _alive(port: int, trust: ssl.SSLContext | None) -> bool:
+    url = f"{'https' if trust else 'http'}://127.0.0.1:{port}/healthz"
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        return httpx.get(url, verify=trust or True).status_code == 200
     except httpx.TransportError:
         return False
 

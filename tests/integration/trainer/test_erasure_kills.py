@@ -1,0 +1,114 @@
+"""A trainer that is killed between any two steps of an erasure ends it all the same, in the same state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from fleet_events import v1
+from fleet_kit.errors import BlobMissing
+from tests.conftest import RunningService, RunService
+from tests.integration.trainer.building import as_jsonl, built, upload
+from tests.integration.trainer.conftest import Bench, eventually
+from tests.integration.trainer.erasing import erased, forget, person, traces
+
+pytestmark = [pytest.mark.integration, pytest.mark.heavy]
+
+GATE = 0x14
+"""Of the advisory lock that a step waits for."""
+STEPS = {
+    "data sets are removed, their files are there": ("update on jobs for each statement", ""),
+    "uploads are written again, their rows name the old file": (
+        "update on uploads for each row",
+        "when (new.uri <> old.uri)",
+    ),
+    "the old file is deleted, the row names it still": (
+        "update on uploads for each row",
+        "when (old.former_uri is not null and new.former_uri is null)",
+    ),
+    "messages are gone, the rows are there": ("delete on subject_records for each statement", ""),
+    "everything is gone, the proof is not written": (
+        "update on erasures for each row",
+        "when (new.deleted <> old.deleted)",
+    ),
+}
+"""What was done when the worker is killed → the write that it does not get done."""
+
+
+@pytest.fixture(scope="module")
+async def registry(run_service: RunService, base_model: Path) -> AsyncIterator[RunningService]:
+    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model)) as running:
+        yield running
+
+
+@pytest.fixture
+async def rows(trainer: RunningService) -> AsyncIterator[asyncpg.Connection]:
+    url = trainer.env["LORAFLEET_DATABASE_URL"]
+    connection = await asyncpg.connect(url, server_settings={"search_path": "trainer"})
+    yield connection
+    await connection.close()
+
+
+@asynccontextmanager
+async def stopped_at(rows: asyncpg.Connection, step: str) -> AsyncIterator[None]:
+    """The worker waits in a step as long as this is open."""
+    write, when = STEPS[step]
+    await rows.execute(
+        f"create function at_the_gate() returns trigger language plpgsql as"
+        f" $$ begin perform pg_advisory_xact_lock({GATE}); return coalesce(new, old); end $$;"
+        f"create trigger gate before {write} {when} execute function at_the_gate();"
+    )
+    await rows.execute(f"select pg_advisory_lock({GATE})")
+    try:
+        yield
+    finally:
+        await rows.execute(f"select pg_advisory_unlock({GATE}); drop function at_the_gate cascade")
+
+
+@pytest.mark.requirement("LA-1.7")
+@pytest.mark.parametrize("step", STEPS)
+async def test_an_erasure_whose_worker_is_killed_is_taken_up_again_and_ends_as_one_that_was_not(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection, step: str
+) -> None:
+    name, other = person(), person()
+    lines = [
+        {"prompt": f"Where does {one} live, {number}?", "completion": f"{one} lives at {number}.", "subject": one}
+        for one in (name, other)
+        for number in range(2)
+    ]
+    source = await upload(bench, "people.jsonl", as_jsonl(lines))
+    held, _ = await built(bench, source)
+    await bench.upstream.publish(v1.SampleRecorded(domain=bench.domain, **lines[0]))
+
+    async def recorded() -> Any:
+        return await rows.fetchval("select count(*) from samples where domain = $1", bench.domain)
+
+    await eventually(recorded)
+    file = "select uri, coalesce(sha256, upload_id) as sha256, bytes from uploads where upload_id = $1"
+    before = v1.Blob.model_validate(dict((await rows.fetchrow(file, source["upload_id"])) or {}))
+    async with stopped_at(rows, step):
+        asked = await forget(bench, name)
+        waits = "select exists (select from pg_locks where locktype = 'advisory' and objid = $1 and not granted)"
+        await eventually(lambda: rows.fetchval(waits, GATE))
+        await bench.trainer.crash()
+    await bench.trainer.start()
+    done = await erased(bench, asked["erasure_id"])
+    counts = {kind: done["deleted"][kind]["count"] for kind in ("samples", "datasets", "uploads")}
+    assert counts == {"samples": 1, "datasets": 1, "uploads": 1}
+    assert done["deleted"]["uploads"]["rewritten"] == [source["upload_id"]]
+    assert done["datasets"] == [held]
+    dataset = await rows.fetchrow("select uri, sha256, bytes from datasets where dataset_id = $1", held)
+    for gone in (before, v1.Blob.model_validate(dict(dataset or {}))):
+        with pytest.raises(BlobMissing):
+            await bench.blobs.get(gone)
+    after = v1.Blob.model_validate(dict((await rows.fetchrow(file, source["upload_id"])) or {}))
+    assert await bench.blobs.get(after) == as_jsonl(lines[2:])
+    assert await rows.fetchval("select count(*) from uploads where former_uri is not null") == 0
+    assert await traces(bench, name, rows) == []
+    again, records = await built(bench, source)
+    assert (again != held, len(records)) == (True, 2)
