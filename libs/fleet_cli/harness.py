@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_cli.client.errors import BadInput, FleetError
 from fleet_statistics.intervals import SCALE, mean_score
+from lorafleet.errors import BadInput, FleetError
 
 _TASK = re.compile(r"(?m)^(?:task|group)\s*:\s*[\"']?([\w.-]+)")
 _LIKELIHOODS = re.compile(r"(?m)^output_type\s*:\s*[\"']?(multiple_choice|loglikelihood(?:_rolling)?)\b")

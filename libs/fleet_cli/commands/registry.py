@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
 from fleet_cli.commands.options import OptionalDomain
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
+from lorafleet import calls
 
 registry = CommandGroup("Show statistics of the registry, and what callers took.")
 

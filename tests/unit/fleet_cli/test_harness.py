@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.harness import Harness, run_tasks
+from lorafleet.errors import BadInput, FleetError
 
 TASK = "task: crates\ndataset_path: json\n"
 WRITES = """\

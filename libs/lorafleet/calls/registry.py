@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from fleet_cli.client.calls.paths import path_segment
-from fleet_cli.client.clients import Call, Query, Upload
-from fleet_cli.client.responses import (
+from fleet_events.v1 import NamedBy
+from lorafleet.calls.paths import path_segment
+from lorafleet.clients import Call, Query, Upload
+from lorafleet.responses import (
     Adapter,
     AnswerProvenance,
     Anything,
@@ -29,7 +30,6 @@ from fleet_cli.client.responses import (
     UsageReport,
     VersionComparison,
 )
-from fleet_events.v1 import NamedBy
 
 _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
