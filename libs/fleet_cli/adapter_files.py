@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet_cli.client.errors import BadInput
+from lorafleet.errors import BadInput
 
 CONFIG = "adapter_config.json"
 WEIGHTS = {"adapter_model.safetensors": "PEFT", "adapters.safetensors": "MLX"}

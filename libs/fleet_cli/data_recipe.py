@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet_cli.client.errors import BadInput
 from fleet_cli.files import read_text
+from lorafleet.errors import BadInput
 
 
 @dataclass(frozen=True)

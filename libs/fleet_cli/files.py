@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from fleet_cli.client.errors import BadInput
+from lorafleet.errors import BadInput
 
 
 def read_text(name: str, option: str) -> str:

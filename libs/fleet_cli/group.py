@@ -15,9 +15,9 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from fleet_cli.client.errors import ExitCode, FleetError
-from fleet_cli.client.home import FleetHome
 from fleet_cli.session import Session
+from lorafleet.errors import ExitCode, FleetError
+from lorafleet.home import FleetHome
 
 Run = TypeVar("Run", bound=Callable[..., None])
 

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_cli.client.errors import BadInput, FleetError
 from fleet_statistics.intervals import SCALE, mean_score
+from lorafleet.errors import BadInput, FleetError
 
 _TASK = re.compile(r"(?m)^(?:task|group)\s*:\s*[\"']?([\w.-]+)")
+_LIKELIHOODS = re.compile(r"(?m)^output_type\s*:\s*[\"']?(multiple_choice|loglikelihood(?:_rolling)?)\b")
 _SAMPLES = re.compile(r"samples_(.+)_\d{4}-\d{2}-\d{2}T[\d.:-]+\.jsonl")
 _NAME = re.compile(r"[^A-Za-z0-9_.:-]")
 _LONGEST_NAME = 63
@@ -65,7 +66,8 @@ def run_tasks(harness: Harness, model: str, tasks: Path, inference_url: str, tok
     """Run the task of a YAML file on the model, and read its metrics.
 
     Paths in the file are relative to its folder; nothing is fetched from a hub. Raises BadInput for a file without a
-    task or a program that is not there, FleetError where the program fails or takes too long.
+    task, a program that is not there or a task of likelihoods without a tokenizer, FleetError where the program fails
+    or takes too long.
     """
     program = shutil.which(harness.program)
     if program is None:
@@ -73,12 +75,18 @@ def run_tasks(harness: Harness, model: str, tasks: Path, inference_url: str, tok
             "--program", f"{harness.program!r} is not there; install lm-eval[api] in an environment of its own"
         )
     try:
-        named = _TASK.search(tasks.read_text())
+        written = tasks.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput("--tasks", f"{tasks} cannot be read: {error}") from error
+    named = _TASK.search(written)
     if named is None:
         raise BadInput(
             "--tasks", f"{tasks} names no task; it is a task of lm-evaluation-harness, with a line `task: NAME`"
+        )
+    measured = _LIKELIHOODS.search(written)
+    if measured and not harness.tokenizer:
+        raise BadInput(
+            "--tokenizer", f"task {named[1]} measures likelihoods ({measured[1]}); give the folder of the base model"
         )
     with tempfile.TemporaryDirectory(prefix="lorafleet-harness-") as folder:
         out = Path(folder) / "out"

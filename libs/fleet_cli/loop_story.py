@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_cli.client.errors import BadInput
-from fleet_cli.client.responses import JudgedSample
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import read_golden
+from lorafleet.errors import BadInput
+from lorafleet.responses import JudgedSample
 
 Line = dict[str, object]
 

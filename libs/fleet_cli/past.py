@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fleet_cli.client.responses import DecisionAt, FamilyAt, Link, ServingAt, VersionAt
+from lorafleet.responses import DecisionAt, FamilyAt, Link, ServingAt, VersionAt
 
 
 def family_lines(found: FamilyAt) -> list[str]:

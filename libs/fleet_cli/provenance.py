@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet_cli.client.responses import AnswerProvenance, Provenance, ServingAt
 from fleet_cli.past import activation_lines, version_lines
+from lorafleet.responses import AnswerProvenance, Provenance, ServingAt
 
 ELSEWHERE = "unknown, it was trained elsewhere"
 """What was trained here has both links from its registration on."""

@@ -13,8 +13,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from fleet_cli.client.clients import FleetClient
-from fleet_cli.client.home import FleetHome
+from lorafleet.clients import FleetClient
+from lorafleet.home import FleetHome
 
 
 def as_plain(value: object) -> object:

@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.options import DomainOption
 from fleet_cli.files import read_text
 from fleet_events import v1
 from fleet_events.v1 import Bump, ExportKind, Method, Objective, PreferenceLoss, RankingLoss, Scheduler
+from lorafleet.errors import BadInput
 
 HYPERPARAMETERS = tuple(v1.Hyperparameters.model_fields)
 """Each is an option of the same name; the two differ only in their hyphens."""

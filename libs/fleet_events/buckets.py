@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-__all__ = ["BATCHES", "BUCKETS", "POSITIONS", "REPLICAS", "RESPONSES", "Bucket"]
+__all__ = ["BATCHES", "BUCKETS", "POSITIONS", "REPLICAS", "RESPONSES", "USED", "Bucket"]
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,13 @@ BATCHES = Bucket(
     listed=True,
     max_bytes=32 * 1024**2,
 )
-BUCKETS = (REPLICAS, POSITIONS, RESPONSES, BATCHES)
+USED = Bucket(
+    "LORAFLEET_USED",
+    "inference",
+    ttl=timedelta(days=62),
+    what="what each replica of inference gave of the quotas of domains and callers, this month and this minute",
+    kept=True,
+    listed=True,
+    max_bytes=64 * 1024**2,
+)
+BUCKETS = (REPLICAS, POSITIONS, RESPONSES, BATCHES, USED)

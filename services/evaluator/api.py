@@ -85,9 +85,10 @@ async def detail(evaluation_id: str, caller: Reader, service: Running) -> Evalua
         row = await visible_evaluation(connection, evaluation_id, caller)
         results = await store.result_rows(connection, evaluation_id)
         labelled = await scored_by_both(connection, {row["judge"]: UNCALIBRATED}, row["domain"])
+        compared = await pair_store.labelled_pairs(connection, row["judge"], row["domain"])
         rival = (row["preference"] or {}).get("evaluation_id", "")
         pairs = {one.sample_id: one.shown() for one in await pair_store.pairs(connection, evaluation_id, rival)}
-    agreement = await agreement_of(labelled, row["judge"], row["domain"])
+    agreement = await agreement_of(labelled, compared, row["judge"], row["domain"])
     threshold = row["pass_threshold"]
     shown = [
         SampleView.model_validate(

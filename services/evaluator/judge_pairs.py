@@ -14,10 +14,10 @@ from services.evaluator.judging.pair_store import StoredPair
 async def compare_missing(run: EvaluationRun) -> None:
     """Compare what has no verdict, where the judge compares pairs and there is a version to compare with."""
     evaluation = await run.stored()
-    judge = run.service.parts.judges.pairwise(evaluation, run.version.dataset_id)
-    if judge is None:
-        return
     async with run.work.transaction() as tx:
+        judge = await run.service.parts.judges.pairwise(tx.connection, evaluation, run.version.dataset_id)
+        if judge is None:
+            return
         rival = await store.rival(tx.connection, evaluation)
         if rival is None:
             return
@@ -29,9 +29,10 @@ async def compare_missing(run: EvaluationRun) -> None:
     async def one(sample: GoldenSample) -> None:
         ledger = StoredLedger(run.evaluation_id, sample.sample_id, run.work.transaction, run.service.blobs)
         question = sample.question(run.version.context_use)
-        pair, why = await judge.compare(sample, question, new[sample.sample_id], old[sample.sample_id], ledger)
+        found = await judge.compare(sample, question, new[sample.sample_id], old[sample.sample_id], ledger)
+        stored = StoredPair(sample.sample_id, found.pair, found.why)
         async with run.work.transaction() as tx:
-            await pair_store.add_pair(tx.connection, run.evaluation_id, rival, StoredPair(sample.sample_id, pair, why))
+            await pair_store.add_pair(tx.connection, run.evaluation_id, rival, stored, found.members)
             await run.work.progress(tx)
 
     await each(missing, run.service.settings.concurrency, one)

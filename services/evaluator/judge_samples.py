@@ -82,7 +82,7 @@ async def _judge_one(run: EvaluationRun, sample: GoldenSample) -> None:
         return drawn.text
 
     measured = await run.service.parts.tests.measure(sample, answer.text, draw)
-    measured |= await run.service.parts.metrics.measure(sample, answer.text, models)
+    measured |= await run.service.parts.metrics.measure(sample, answer.text, models, evaluation.adapter_id)
     result = _result(sample, answer, finding, measured)
     async with run.work.transaction() as tx:
         if await store.pin_artifact(tx.connection, run.evaluation_id, served) != served:

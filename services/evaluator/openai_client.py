@@ -129,17 +129,21 @@ class OpenAIClient:
             vectors += [vector.embedding for vector in ordered]
         return vectors
 
-    async def likelihood(self, model: str, prompt: str, text: str) -> float | None:
-        """Mean natural log-likelihood a token of `text` behind the prompt; None where no token is scored."""
+    async def likelihood(self, model: str, prompt: str, text: str, *, adapter_id: str = "") -> float | None:
+        """Mean natural log-likelihood a token of `text` behind the prompt; None where no token is scored.
+
+        adapter_id: who has to answer, none for a base model. Raises EvaluationFailure where another did.
+        """
         whole, start = likelihood_text(prompt, text)
         scored = await self._post(
             "/v1/completions",
             {"model": model, "prompt": whole, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0.0},
             _Completion,
         )
-        if scored.lorafleet.adapter_id:
+        answered = scored.lorafleet.adapter_id or ""
+        if answered != adapter_id:
             raise EvaluationFailure(
-                f"asked inference for likelihoods of {model}, but {scored.lorafleet.adapter_id} answered"
+                f"asked inference for likelihoods of {model}, but {answered or 'the base model'} answered"
             )
         tokens = scored.choices[0].logprobs
         if len(tokens.token_logprobs) != len(tokens.text_offset):

@@ -61,7 +61,7 @@ class EvaluatorSettings(ServiceSettings):
     """Seconds one request to inference may take."""
 
     metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l", "chrf", "json_validity")
-    """Metrics of every answer: built in (also `embedding_similarity`, which inference measures), or plug-ins."""
+    """Metrics of every answer: built in, of inference (`embedding_similarity`, `inverse_perplexity`), or plug-ins."""
     confined_metrics: tuple[str, ...] = ()
     """Those of `metrics` that are plug-ins and run in the sandbox, a process for each answer."""
     metric_commands: dict[str, CommandSettings] = Field(default_factory=dict)

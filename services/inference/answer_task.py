@@ -43,6 +43,11 @@ class AnswerTask:
         return self.sampling.request(self.prompt_ids, self.chosen.of_engine, self.scope)
 
     @property
+    def is_shadow(self) -> bool:
+        """Whether it is shown to nobody."""
+        return self.chosen.part is not None and self.chosen.part.shadow
+
+    @property
     def scope(self) -> str:
         """Within which beginnings of prompts are shared: the domains of what answers, for the base model the caller."""
         domains = sorted({one.domain for one in self.chosen.adapters})

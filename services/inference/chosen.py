@@ -51,6 +51,11 @@ class Chosen:
         return self.adapter.adapter_id if self.adapter else ""
 
     @property
+    def domain(self) -> str:
+        """Of the adapter that answers; empty for the base model."""
+        return self.adapter.domain if self.adapter else ""
+
+    @property
     def provenance(self) -> Provenance:
         return Provenance(
             adapter_id=self.adapter_id or None,

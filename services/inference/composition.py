@@ -13,7 +13,7 @@ from functools import partial
 import httpx
 import structlog
 
-from fleet_events.buckets import BATCHES, RESPONSES
+from fleet_events.buckets import BATCHES, RESPONSES, USED
 from fleet_kit import memory, tasks
 from fleet_kit.key_value import KeyValue
 from fleet_kit.positions import announce_position
@@ -36,6 +36,8 @@ from services.inference.policies.preloading import Preloading
 from services.inference.policies.watch import PressureWatch
 from services.inference.projection import Projection
 from services.inference.publisher import Publisher
+from services.inference.quotas import Ledger
+from services.inference.quotas.sharing import share
 from services.inference.recording.rated import HeldForFeedback
 from services.inference.recording.recorder import KIND as ANSWER_TEXTS
 from services.inference.recording.recorder import Recorder
@@ -109,6 +111,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         count_by_adapter=settings.monitoring == "detailed",
         count_adapter_ids=settings.metrics_adapter_ids,
         shadows=shadows,
+        ledger=Ledger(settings.quotas),
     )
     announcements = (
         Announcements(
@@ -132,6 +135,12 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         asyncio.create_task(_forever("shadows", shadows.run(generator))),
         asyncio.create_task(_set_when(projection.caught_up, ready)),
     ]
+    if generator.ledger.bounds:
+        running.append(
+            asyncio.create_task(
+                _forever("quotas", share(generator.ledger, KeyValue(service.jetstream, USED), settings.replica))
+            )
+        )
     if announcements is not None:
         running.append(asyncio.create_task(_forever("announcements", announcements.announce(projection.caught_up))))
         running.append(asyncio.create_task(_forever("replicas", announcements.watch())))

@@ -21,6 +21,7 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after: float | None = None,
         extra: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -28,6 +29,7 @@ class ApiError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
 
     def body(self) -> dict[str, object]:
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
@@ -123,7 +125,7 @@ class Busy(ApiError):
 
 
 class RateLimited(ApiError):
-    """More requests than the caller may make (429 with Retry-After)."""
+    """More than a caller or a domain may take (429 with Retry-After)."""
 
     status = 429
     type = "requests"

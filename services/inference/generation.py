@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from fleet_events.v1 import Adapter, GenerationCompleted, WeightedAdapter
+from fleet_events.v1 import Adapter
 from fleet_kit.acting_for import Credential
 from fleet_kit.auth import Caller
 from services.inference import router_client
@@ -20,6 +20,7 @@ from services.inference.backlog import NOTHING_PUBLISHED, Publications
 from services.inference.base_models import BaseModels, ServedBaseModel
 from services.inference.catalogue import Catalogue
 from services.inference.chosen import Chosen
+from services.inference.completed import completed_event
 from services.inference.engine_thread import Finished, FinishReason, Token
 from services.inference.errors import ApiError, Busy, CannotServe, Incompatible, NotActive, NotApproved
 from services.inference.failures import failed_event
@@ -30,6 +31,7 @@ from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.precedence import Precedence
 from services.inference.publisher import Publisher
+from services.inference.quotas import Ledger, Quotas
 from services.inference.reading_once import lease_of, stream_of
 from services.inference.recording.consent import Consents
 from services.inference.recording.pending import pending_answer
@@ -77,6 +79,8 @@ class Generator:
     """Takes served answers that a rollout's candidate is to answer too."""
     precedence: Precedence = field(default_factory=Precedence)
     """Lets online answers go before those of batches."""
+    ledger: Ledger = field(default_factory=lambda: Ledger(Quotas()))
+    """Bounds what domains and callers take."""
     tokens: TokenCounts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,8 +199,10 @@ class Generator:
     async def answer(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
         """Pieces as they come, then their `End`; close the generator to cancel.
 
-        Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise.
+        Raises, before the first piece, what `Adapters.lease` and `Backend.generate` raise, and `RateLimited`.
         """
+        if not task.is_shadow:
+            self.ledger.admit(task.caller.subject, task.chosen.domain)
         try:
             async with aclosing(self._answer(task)) as pieces:
                 async for piece in pieces:
@@ -290,31 +296,12 @@ class Generator:
 
     def _record(self, task: AnswerTask, produced: int, begun: float, reason: str) -> None:
         chosen = task.chosen
+        if not task.is_shadow:
+            self.ledger.charge(task.caller.subject, chosen.domain, (int(task.first), len(task.prompt_ids), produced))
         self.tokens.count(chosen.answered_by, chosen.adapter_id, prompt=len(task.prompt_ids), completion=produced)
-        self.publisher.say(
-            GenerationCompleted(
-                generation_id=task.generation_id,
-                requested_model=chosen.requested,
-                adapter_id=chosen.adapter_id,
-                domain=chosen.adapter.domain if chosen.adapter else "",
-                artifact_sha256=chosen.adapter.artifact.blob.sha256 if chosen.adapter else "",
-                base_model=chosen.base.name,
-                base_model_revision=chosen.base.revision,
-                prompt_tokens=len(task.prompt_ids),
-                completion_tokens=produced,
-                latency_ms=(time.monotonic() - begun) * 1000,
-                finish_reason=reason,
-                routed=chosen.routed.reason if chosen.routed else "",
-                caller=task.caller.subject,
-                replica=self.replica,
-                fallback=chosen.fallback.reason if chosen.fallback else "",
-                rollout=chosen.part,
-                mix=tuple(
-                    WeightedAdapter(adapter_id=one.adapter_id, artifact_sha256=one.artifact.blob.sha256, weight=weight)
-                    for one, weight in chosen.mix
-                ),
-            ),
-            entity=task.generation_id,
+        event = completed_event(
+            task, tokens=produced, seconds=time.monotonic() - begun, reason=reason, replica=self.replica
         )
+        self.publisher.say(event, entity=task.generation_id)
         if self.shadows is not None and reason != "cancelled":
             self.shadows.offer(task)

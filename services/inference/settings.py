@@ -10,6 +10,7 @@ from lora_core.base_model import SLOT_RANK
 from lora_core.device import PATTERN as DEVICE
 from lora_core.device import Weights
 from services.inference.policies.adapter_settings import AdapterSettings
+from services.inference.quotas.limits import Quotas
 from services.inference.replicas.selection import NAME, URL
 
 
@@ -59,6 +60,9 @@ class InferenceSettings(AdapterSettings):
     requests_per_minute: int = Field(default=0, ge=0)
     """Of one caller (its token's subject), counted by this process alone: behind n replicas a caller may make n times
     as many. One more gets 429 with Retry-After. 0 is no limit."""
+    quotas: Quotas = Quotas()
+    """What domains and callers may take of all replicas together (JSON), for example
+    {"domains": {"*": {"month": {"completion_tokens": 1000000}}}, "callers": {"*": {"minute": {"requests": 60}}}}."""
     max_prompt_tokens: int = Field(default=2048, ge=1)
     max_completion_tokens: int = Field(default=1024, ge=1)
     default_completion_tokens: int = Field(default=256, ge=1)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from fleet_events import v1
 from fleet_kit.errors import Refused
 from fleet_kit.handlers import Delivered
 from fleet_kit.transaction import Transaction
 from services.registry.family import Adapter
-from services.registry.store import answers, forgotten, usage, versions
+from services.registry.store import answers, forgotten, usage, usage_by_month, versions
 from services.registry.store.answers import AnsweredWith, Given
 from services.registry.store.usage import Counted
+from services.registry.store.usage_by_month import MonthlyUsage
 from services.registry.transition import NotTheArtifact, UnknownAdapter
+
+KEPT_MONTHS = 24
+"""How many months before the present one are kept of what callers took."""
 
 
 async def count(events: Sequence[Delivered[v1.GenerationCompleted]], tx: Transaction) -> None:
@@ -29,6 +33,8 @@ async def count(events: Sequence[Delivered[v1.GenerationCompleted]], tx: Transac
     given = [_given(one.event, min(one.envelope.time, now), known) for one in events]
     shown = [one for one in given if one.event.rollout is None or not one.event.rollout.shadow]
     await usage.count_answers(tx.connection, _counted(shown))
+    await usage_by_month.add(tx.connection, _by_month(shown))
+    await usage_by_month.drop_before(tx.connection, _months_before(now.date(), KEPT_MONTHS))
     await forgotten.lock_kept(tx.connection)
     gone = await forgotten.forgotten_of(tx.connection, [one.event.generation_id for one in shown])
     await answers.add_answers(tx.connection, [one for one in shown if one.event.generation_id not in gone])
@@ -87,3 +93,26 @@ def _sum(given: Sequence[Given]) -> Counted:
         first_used_at=min(one.at for one in given),
         last_used_at=max(one.at for one in given),
     )
+
+
+def _by_month(given: Sequence[Given]) -> list[MonthlyUsage]:
+    """What each caller took, in one order everywhere, as in `_counted`."""
+    groups: dict[tuple[date, str, str], list[v1.GenerationCompleted]] = {}
+    for one in given:
+        key = (one.at.astimezone(UTC).date().replace(day=1), one.event.domain, one.event.caller)
+        groups.setdefault(key, []).append(one.event)
+    return [
+        MonthlyUsage(
+            *key,
+            answers=len(events),
+            prompt_tokens=sum(event.prompt_tokens for event in events),
+            completion_tokens=sum(event.completion_tokens for event in events),
+        )
+        for key, events in sorted(groups.items())
+    ]
+
+
+def _months_before(day: date, months: int) -> date:
+    """The first day of the month that is so many before a day's."""
+    year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
+    return date(year, month + 1, 1)

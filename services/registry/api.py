@@ -12,7 +12,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.errors import Problem
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
-from services.registry import answers, decisions, keeping_api, own_metrics, upload
+from services.registry import answers, decisions, keeping_api, own_metrics, upload, usage_api
 from services.registry.access import Admin, Reader, Writer, visible
 from services.registry.adapter_view import AdapterDetails, AdapterList, AdapterView
 from services.registry.comparing import api as comparing
@@ -45,6 +45,7 @@ router.include_router(migrating.router)
 router.include_router(timeline.router)
 router.include_router(keeping_api.router)
 router.include_router(credentials.router)
+router.include_router(usage_api.router)
 
 
 @router.get("/adapters", summary="Versions, newest first")

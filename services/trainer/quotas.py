@@ -27,7 +27,12 @@ def busy(domain: str, quota: str, limit: int, what: str) -> Problem:
     return _reached(429, domain, quota, limit, f"{what}; wait until some have ended, or cancel them")
 
 
-def _reached(status: int, domain: str, quota: str, limit: int, detail: str) -> Problem:
+def spent(domain: str, quota: str, limit: float, what: str) -> Problem:
+    """The 429 of a domain that has taken in a month what it may."""
+    return _reached(429, domain, quota, limit, f"{what}; wait for the next month, or have an operator raise it")
+
+
+def _reached(status: int, domain: str, quota: str, limit: float, detail: str) -> Problem:
     setting = f"LORAFLEET_{quota}"
     text = f"domain {domain!r} may have {limit} {detail} ({setting})"
     return Problem(status, "Quota reached", text, field="domain", quota=setting, limit=limit)

@@ -14,12 +14,12 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from fleet_cli.client import calls
-from fleet_cli.client.clients import Call
-from fleet_cli.client.home import SERVICES
-from fleet_cli.client.responses import Anything, Reply
 from fleet_events import v1
 from fleet_kit.auth import LocalIssuer
+from lorafleet import calls
+from lorafleet.clients import Call
+from lorafleet.home import SERVICES
+from lorafleet.responses import Anything, Reply
 
 pytestmark = pytest.mark.unit
 

@@ -9,9 +9,6 @@ from typing import Annotated
 import typer
 
 from fleet_cli.adapter_files import EXPECTED, files_of
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
-from fleet_cli.client.responses import Withdrawal
 from fleet_cli.commands import audit, compare, convert, keeping, metrics, migrate, moment, rollouts, updates
 from fleet_cli.commands.golden import expect_golden
 from fleet_cli.commands.options import DomainOption, OptionalDomain, ReasonOption
@@ -20,6 +17,9 @@ from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.session import Session, facts, table
 from fleet_events.v1 import Bump, Method
+from lorafleet import calls
+from lorafleet.errors import BadInput
+from lorafleet.responses import Withdrawal
 
 adapters = CommandGroup(
     "List, show, compare, approve, reject, activate, roll out, deactivate, hold, register, import, convert adapters; "

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
 from fleet_cli.group import CommandGroup
 from fleet_cli.provenance import answer_lines
 from fleet_cli.session import Session, table
+from lorafleet import calls
 
 answers = CommandGroup("Follow answers back to what they come from; list those recorded, and the feedback on them.")
 

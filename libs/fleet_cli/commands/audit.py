@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fleet_cli.client import calls
-from fleet_cli.client.responses import AuditLine
 from fleet_cli.commands.options import OptionalDomain
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
+from lorafleet import calls
+from lorafleet.responses import AuditLine
 
 
 def add(adapters: CommandGroup) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
-from fleet_cli.client.responses import ChatCompletion, Served
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
+from lorafleet import calls
+from lorafleet.errors import BadInput
+from lorafleet.responses import ChatCompletion, Served
 
 
 def _footer(served: Served | None, generation_id: str) -> str:

@@ -10,11 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
-from fleet_cli.client.responses import ComparedPair, VersionComparison
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
+from lorafleet import calls
+from lorafleet.errors import BadInput
+from lorafleet.responses import ComparedPair, VersionComparison
 
 Versions = Annotated[list[str], typer.Argument(metavar="ADAPTER_ID...", help="Two to five versions.")]
 

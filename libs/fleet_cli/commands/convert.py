@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.files import read_lines
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
+from lorafleet.errors import BadInput, FleetError
 
 if TYPE_CHECKING:
     from lora_core.engine import ArrowEngine

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import typer
 
-from fleet_cli.client.errors import BadInput
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_events.topology import SERVICES
 from fleet_kit import nats_auth
+from lorafleet.errors import BadInput
 
 if TYPE_CHECKING:
     from fleet_cli.stack.credentials import Credentials

@@ -14,15 +14,15 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, FleetError
-from fleet_cli.client.responses import DatasetBuild, DroppedRecords
 from fleet_cli.commands import forgetting
 from fleet_cli.commands.options import DomainOption
 from fleet_cli.data_recipe import SourceOptions, merged, read_recipe
 from fleet_cli.files import read_lines, save, to_ndjson
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
+from lorafleet import calls
+from lorafleet.errors import BadInput, FleetError
+from lorafleet.responses import DatasetBuild, DroppedRecords
 
 data = CommandGroup(
     "Record training samples; upload files; build, list, show and export data sets; forget people, and show erasures."

@@ -11,9 +11,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, ExitCode, FleetError
-from fleet_cli.client.responses import ChatCompletion, Served
 from fleet_cli.commands import up
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import read_golden
@@ -25,6 +22,9 @@ from fleet_cli.provenance import lines as provenance_lines
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
 from fleet_events.v1 import Method
+from lorafleet import calls
+from lorafleet.errors import BadInput, ExitCode, FleetError
+from lorafleet.responses import ChatCompletion, Served
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "demo"
 DOMAIN = "kestrel-ops"

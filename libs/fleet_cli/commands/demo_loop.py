@@ -10,9 +10,6 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import FleetError
-from fleet_cli.client.responses import Adapter, EvaluationDetail, Evidence, Job, RetrainingFiring
 from fleet_cli.commands import up
 from fleet_cli.commands.golden import ensure_golden
 from fleet_cli.commands.lifecycle import follow
@@ -23,6 +20,9 @@ from fleet_cli.loop_story import Figures, Story
 from fleet_cli.session import Session, table
 from fleet_events import v1
 from fleet_events.v1 import RolloutMetric
+from lorafleet import calls
+from lorafleet.errors import FleetError
+from lorafleet.responses import Adapter, EvaluationDetail, Evidence, Job, RetrainingFiring
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 ANSWER_TOKENS = 48

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import bus
-from fleet_cli.client.errors import BadInput
+from fleet_cli.bus import run_on_bus
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_kit import dead_letters
 from fleet_kit.dead_letters import DeadLetter
+from lorafleet import bus
+from lorafleet.errors import BadInput
 
 dlq = CommandGroup("List, show and replay dead letters.")
 
@@ -43,7 +44,7 @@ def list_(
         async with bus.connect(session.home) as client:
             return [letter async for letter in dead_letters.list_dead(client.jetstream(), consumer)]
 
-    found = bus.run(read)
+    found = run_on_bus(read)
     rows = [(one.sequence, one.time, one.consumer, one.deliveries, one.reason) for one in found]
     shown = table(("NUMBER", "TIME", "CONSUMER", "TRIES", "REASON"), rows) if rows else "no dead letters"
     session.answer([plain(one) for one in found], shown)
@@ -58,7 +59,7 @@ def show(session: Session, sequence: Sequence) -> None:
             return await dead_letters.show(client.jetstream(), sequence)
 
     try:
-        letter = bus.run(read)
+        letter = run_on_bus(read)
     except LookupError as error:
         raise BadInput("NUMBER", str(error)) from error
     content = plain(letter)
@@ -76,7 +77,7 @@ def replay(session: Session, sequence: Sequence) -> None:
             return await dead_letters.replay(client.jetstream(), sequence)
 
     try:
-        letter = bus.run(publish)
+        letter = run_on_bus(publish)
     except (LookupError, ValueError) as error:
         raise BadInput("NUMBER", str(error)) from error
     session.answer(plain(letter), f"event {letter.event_id} was published again on {letter.subject}")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
+from lorafleet import calls
 
 evaluations = CommandGroup("List, show and request evaluations.")
 

@@ -9,15 +9,17 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from fleet_cli import bus
-from fleet_cli.bus import Received
-from fleet_cli.client.errors import BadInput
+from fleet_cli.bus import as_nats_pub, event_type, run_on_bus
 from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_events import Event
-from fleet_events.topology import TOPOLOGY, row_of
+from fleet_events.topology import row_of
 from fleet_kit.cloudevents import Outgoing
+from lorafleet import bus
+from lorafleet.bus import Received
+from lorafleet.errors import BadInput
+from lorafleet.event_bus import require_upstream
 
 events = CommandGroup("Follow events, or publish one.")
 
@@ -42,7 +44,7 @@ def tail(
     ] = None,
 ) -> None:
     """Print every event as it happens, one a line, until Ctrl-C."""
-    subjects = [row_of(bus.event_type(name, "--type")).subject for name in type_ or []]
+    subjects = [row_of(event_type(name, "--type")).subject for name in type_ or []]
 
     async def print_all() -> None:
         async with bus.connect(session.home) as client:
@@ -53,7 +55,7 @@ def tail(
                 if seen == count:
                     return
 
-    bus.run(print_all)
+    run_on_bus(print_all)
 
 
 def show(session: Session, received: Received) -> None:
@@ -123,7 +125,7 @@ def publish(
         # An upstream system may be developed before the fleet runs: the address is optional.
         url = session.home.file.nats_url or "nats://127.0.0.1:4222"
         session.answer(
-            _wire(message), bus.as_nats_pub(message, url, session.home.nats_seed("upstream"), session.home.ca_file)
+            _wire(message), as_nats_pub(message, url, session.home.nats_seed("upstream"), session.home.ca_file)
         )
         return
 
@@ -131,7 +133,7 @@ def publish(
         async with bus.connect(session.home, user="upstream") as client:
             return await bus.publish(client, message)
 
-    sequence = bus.run(send)
+    sequence = run_on_bus(send)
     lines = [f"subject: {message.subject}"]
     lines += [f"{name}: {value}" for name, value in message.headers.items()]
     lines += ["", message.body.decode(), "", f"stored as message {sequence}"]
@@ -140,12 +142,8 @@ def publish(
 
 def upstream_type(name: str) -> type[Event]:
     """An event that upstream systems may publish; the bus refuses all others. Raises `BadInput`."""
-    event = bus.event_type(name)
-    if "upstream" not in row_of(event).published_by:
-        allowed = ", ".join(row.event.__name__ for row in TOPOLOGY if "upstream" in row.published_by)
-        raise BadInput(
-            "TYPE", f"only the fleet itself publishes {event.__name__}; upstream systems may publish {allowed}"
-        )
+    event = event_type(name)
+    require_upstream(event, "TYPE")
     return event
 
 

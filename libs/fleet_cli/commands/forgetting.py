@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
-from fleet_cli.client.responses import Erasure
 from fleet_cli.commands.options import OptionalDomain, ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
+from lorafleet import calls
+from lorafleet.responses import Erasure
 
 
 class Learned(StrEnum):

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, ServiceError
 from fleet_cli.commands.options import DomainOption, OptionalDomain
 from fleet_cli.files import read_lines, to_ndjson
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
+from lorafleet import calls
+from lorafleet.errors import BadInput, ServiceError
 
 golden = CommandGroup("Create, import, export, label, list and show golden data sets.")
 

@@ -10,8 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import ExitCode
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.files import save
 from fleet_cli.follow.job_progress import JobProgress
@@ -20,6 +18,8 @@ from fleet_cli.follow.job_stream import follow_job
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_events.v1 import ExportKind
+from lorafleet import calls
+from lorafleet.errors import ExitCode
 
 jobs = CommandGroup("List, show, watch, pause, resume, retry and cancel training jobs; fetch their metrics and files.")
 

@@ -10,11 +10,11 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from fleet_cli.client import calls
-from fleet_cli.client.responses import Garbage, Link
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
+from lorafleet import calls
+from lorafleet.responses import Garbage, Link
 
 
 class Service(StrEnum):

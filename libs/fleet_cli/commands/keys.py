@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
 from fleet_kit.auth import SCOPES
+from lorafleet import calls
+from lorafleet.errors import BadInput
 
 keys = CommandGroup("Create, list and revoke API keys.")
 

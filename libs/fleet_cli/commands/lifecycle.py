@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import bus
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, ExitCode
+from fleet_cli.bus import run_on_bus
 from fleet_cli.commands.data import read_samples
 from fleet_cli.commands.golden import ensure_golden, expect_golden, read_golden
 from fleet_cli.files import to_ndjson
@@ -20,6 +18,8 @@ from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_cli.training_options import TrainingOptions
 from fleet_events import v1
+from lorafleet import calls
+from lorafleet.errors import BadInput, ExitCode
 
 lifecycle = CommandGroup("Train, evaluate and approve an adapter with one command.")
 
@@ -127,7 +127,7 @@ def follow(
 
     try:
         with view or nullcontext():
-            loop = bus.run(main)
+            loop = run_on_bus(main)
     except KeyboardInterrupt:
         session.note(f"job {job} keeps running without this terminal: `lorafleet jobs show {job}`")
         raise

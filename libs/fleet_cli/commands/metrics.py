@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
-from fleet_cli.client.responses import Adapter
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
+from lorafleet import calls
+from lorafleet.errors import BadInput
+from lorafleet.responses import Adapter
 
 EXPECTED = "expected NAME=VALUE or NAME=VALUE,LOW,HIGH or NAME=VALUE,LOW,HIGH,SAMPLES, for example citations=0.93"
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
 from fleet_cli.commands.options import OptionalDomain, ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
+from lorafleet import calls
 
 
 class Strategy(StrEnum):

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
+from lorafleet import calls
+from lorafleet.errors import BadInput, FleetError
 
 models = CommandGroup("Prepare and describe base models; list the models that can be requested.")
 

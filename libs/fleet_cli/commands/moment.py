@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
 from fleet_cli.group import CommandGroup
 from fleet_cli.past import family_lines
 from fleet_cli.provenance import answer_lines
 from fleet_cli.session import Session
+from lorafleet import calls
 
 
 def add(group: CommandGroup) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client.errors import BadInput
 from fleet_kit.caller import is_domain
+from lorafleet.errors import BadInput
 
 
 def _checked_domain(value: str | None) -> str | None:

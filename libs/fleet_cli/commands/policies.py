@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
 from fleet_cli.commands.audit import trail
 from fleet_cli.commands.options import name_and_value
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts
+from lorafleet import calls
 
 policies = CommandGroup("Show and set the approval policies of domains, and show their audit trail.")
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli import bus
-from fleet_cli.client.errors import ExitCode, FleetError
+from fleet_cli.bus import run_on_bus
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit import migrate, provision
 from fleet_kit.drift import Drift
+from lorafleet import bus
+from lorafleet.errors import ExitCode, FleetError
 
 
 def add(root: CommandGroup) -> None:
@@ -37,7 +38,7 @@ def add(root: CommandGroup) -> None:
             async with bus.connect(session.home) as client:
                 return await provision.provision(client.jetstream(), replicas=replicas, repair=not check)
 
-        drift = bus.run(streams)
+        drift = run_on_bus(streams)
         migrated = [] if check or not migrations else _migrate(session)
         mended = all(one.mended for one in drift)
         lines = [f"{'corrected' if one.mended else 'drift'}: {one}" for one in drift]

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.options import name_and_value
 from fleet_cli.files import read_text
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_events.v1 import RetrainingTrigger
+from lorafleet import calls
+from lorafleet.errors import BadInput
 
 retraining = CommandGroup("List, show and set the rules by which domains are trained again, and what the rules did.")
 

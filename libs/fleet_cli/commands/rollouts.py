@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
-from fleet_cli.client.responses import Evidence, FamilyRollouts
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_events.v1 import DeliveryMode
+from lorafleet import calls
+from lorafleet.errors import BadInput
+from lorafleet.responses import Evidence, FamilyRollouts
 
 
 class Action(StrEnum):

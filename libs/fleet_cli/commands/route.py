@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.options import DomainOption, OptionalDomain
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
+from lorafleet import calls
+from lorafleet.errors import BadInput
 
 route = CommandGroup("Show which adapter `--model auto` chooses, and correct wrong choices.")
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import httpx
 import typer
 
-from fleet_cli import bus
-from fleet_cli.client.errors import ExitCode, FleetError
-from fleet_cli.client.home import SERVICES
+from fleet_cli.bus import run_on_bus
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
 from fleet_events.topology import DEAD_STREAM, STREAMS
+from lorafleet import bus
+from lorafleet.errors import ExitCode, FleetError
+from lorafleet.home import SERVICES
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def nats_health(session: Session) -> Health:
 
     began = time.monotonic()
     try:
-        detail = bus.run(count)
+        detail = run_on_bus(count)
     except FleetError as fault:
         return Health("nats", url, "down", str(fault))
     return Health("nats", url, "ready", detail, round(1000 * (time.monotonic() - began), 1))

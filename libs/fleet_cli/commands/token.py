@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fleet_cli.client import calls
-from fleet_cli.client.errors import BadInput
 from fleet_cli.commands.options import ReasonOption
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
 from fleet_kit.auth import SCOPES, LocalIssuer
 from fleet_kit.caller import FLEET_SCOPES, is_domain
+from lorafleet import calls
+from lorafleet.errors import BadInput
 
 token = CommandGroup("Mint access tokens with the local fleet's key, and revoke tokens.")
 

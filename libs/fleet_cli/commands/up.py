@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fleet_cli.client.errors import FleetError
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
+from lorafleet.errors import FleetError
 
 if TYPE_CHECKING:
     from fleet_cli.stack import Fleet

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fleet_cli.client import calls
 from fleet_cli.commands.options import OptionalDomain
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
+from lorafleet import calls
 
 
 def add(adapters: CommandGroup) -> None:

@@ -9,11 +9,6 @@ from contextlib import suppress
 
 from nats.aio.client import Client
 
-from fleet_cli import bus
-from fleet_cli.client import calls
-from fleet_cli.client.clients import AsyncFleetClient
-from fleet_cli.client.errors import FleetError
-from fleet_cli.client.home import FleetHome
 from fleet_cli.follow.job_progress import JobProgress
 from fleet_cli.follow.job_stream import follow_job_async
 from fleet_cli.follow.lifecycle import (
@@ -33,6 +28,10 @@ from fleet_events.topology import DEAD_STREAM
 from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.tasks import end
+from lorafleet import bus, calls
+from lorafleet.clients import AsyncFleetClient
+from lorafleet.errors import FleetError
+from lorafleet.home import FleetHome
 
 # An approved version is activated in the same transaction, where the policy activates on approval.
 ACTIVATION_GRACE = 10.0

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fleet_cli.client.errors import FleetError
-from fleet_cli.client.responses import Reply
+from lorafleet.errors import FleetError
+from lorafleet.responses import Reply
 
 Number = str | int | float | bool | None
 

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
-from fleet_cli.client import calls
-from fleet_cli.client.clients import AsyncFleetClient, FleetClient
-from fleet_cli.client.errors import Unreachable
 from fleet_cli.follow.job_progress import JobEvent, JobProgress, read_event
+from lorafleet import calls
+from lorafleet.clients import AsyncFleetClient, FleetClient
+from lorafleet.errors import Unreachable
 
 _RETRY_SECONDS = 2.0
 _MAX_TRIES = 30

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
-from fleet_cli.client.errors import ExitCode
 from fleet_events import Event, v1
+from lorafleet.errors import ExitCode
 
 
 class Step(IntEnum):

@@ -27,6 +27,9 @@ from services.evaluator.sandbox.sandbox import Limits
 log = structlog.get_logger()
 
 EMBEDDING = "embedding_similarity"
+INVERSE_PERPLEXITY = "inverse_perplexity"
+OF_INFERENCE = frozenset({EMBEDDING, INVERSE_PERPLEXITY})
+"""Metrics that inference computes; not among the default ones."""
 AT_ONCE = 2
 """Confined plug-ins side by side: each may take its memory."""
 ACCURACY = "golden_dataset_accuracy"
@@ -57,18 +60,22 @@ class AnswerMetrics:
             raise UnknownMetric(f"{sandboxed[0]!r} cannot be confined on this machine: {unavailable}")
         if ACCURACY in names:
             raise UnknownMetric(f"metrics: {ACCURACY!r} is always there; leave it out")
-        if wrong := [name for name in confined if name not in names or name in BUILT_IN or name == EMBEDDING]:
+        if wrong := [name for name in confined if name not in names or name in BUILT_IN or name in OF_INFERENCE]:
             raise UnknownMetric(f"confined_metrics: {wrong[0]!r} is no plug-in among metrics")
-        self._pure = {name: _pure(name) for name in names if name not in {EMBEDDING, *confined}}
+        self._pure = {name: _pure(name) for name in names if name not in {*OF_INFERENCE, *confined}}
         self._confined = {name: plug_in.entry_point(name, _known()) for name in confined}
         self._places = asyncio.Semaphore(AT_ONCE)
         self._commands = dict(commands)
         self._embeddings_model = embeddings_model if EMBEDDING in names else ""
+        self._perplexity = INVERSE_PERPLEXITY in names
         if taken := sorted({ACCURACY, *names} & set(commands)):
             raise UnknownMetric(f"metric_commands: {taken[0]!r} is a metric already; choose another name")
 
-    async def measure(self, sample: GoldenSample, answer: str, models: OpenAIClient) -> dict[str, Measured]:
-        """By metric; one that does not apply to the sample is left out. Raises what `models` raises."""
+    async def measure(
+        self, sample: GoldenSample, answer: str, models: OpenAIClient, adapter_id: str
+    ) -> dict[str, Measured]:
+        """By metric of that version's answer; one that does not apply to the sample is left out. Raises what `models`
+        raises."""
         found: dict[str, Measured | None] = {}
         for name, metric in self._pure.items():
             found[name] = await _checked(asyncio.to_thread(metric, sample, answer), name)
@@ -80,7 +87,15 @@ class AnswerMetrics:
         if self._embeddings_model:
             vectors = await models.embed(self._embeddings_model, [sample.expected_output, answer])
             found[EMBEDDING] = Measured(_cosine(vectors[0], vectors[1]))
+        if self._perplexity:
+            found[INVERSE_PERPLEXITY] = await _inverse_perplexity(sample, models, adapter_id)
         return {name: measured for name, measured in found.items() if measured is not None}
+
+
+async def _inverse_perplexity(sample: GoldenSample, models: OpenAIClient, adapter_id: str) -> Measured | None:
+    question = "\n".join(text for text in (sample.system, sample.transcript, sample.prompt) if text)
+    mean = await models.likelihood(adapter_id, question, sample.expected_output, adapter_id=adapter_id)
+    return None if mean is None else Measured(math.exp(min(0.0, mean)))
 
 
 def _pure(name: str) -> PureMetric:
@@ -89,7 +104,7 @@ def _pure(name: str) -> PureMetric:
 
 
 def _known() -> str:
-    return ", ".join(sorted({*BUILT_IN, EMBEDDING, *(one.name for one in entry_points(group=GROUP))} - {ACCURACY}))
+    return ", ".join(sorted({*BUILT_IN, *OF_INFERENCE, *(one.name for one in entry_points(group=GROUP))} - {ACCURACY}))
 
 
 async def _checked(running: Awaitable[Any], name: str) -> Measured | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
+from services.evaluator.judging.bounds import bound_doubt
 from services.evaluator.judging.criteria import Criterion, broken_musts, is_must
 from services.evaluator.judging.fact_overlap import (
     STOP_STEMS,
@@ -27,10 +28,12 @@ from services.evaluator.judging.fact_overlap import (
 from services.evaluator.judging.json_schema import JsonSchema
 from services.evaluator.judging.particles import particle_doubt
 from services.evaluator.judging.places import content, is_known, place_doubt
-from services.evaluator.judging.quantities import Quantity, quantities
+from services.evaluator.judging.quantities import Quantity, quantities, same_quantity
+from services.evaluator.judging.relations import relation_doubt
 from services.evaluator.judging.rules import Exact, Rule
 from services.evaluator.judging.style_features import language, repetition
 from services.evaluator.judging.text import fold, words
+from services.evaluator.judging.turned import turned
 from services.evaluator.judging.vocabulary import GRAMMAR, OPPOSITES
 
 LOOP = 0.6
@@ -72,7 +75,7 @@ def settle(sample: Sample, answer: str, tested: bool | None = None) -> Settled: 
         return Settled(True, "it is one of the exact answers")
     if fault := no_answer(sample, answer):
         return Settled(False, fault)
-    if wrong := _wrong_quantity(sample, answer):
+    if wrong := _wrong_quantity(sample, answer) or turned(sample.expected_output, answer):
         return Settled(False, wrong)
     if doubt := _doubt(sample, answer):
         return Settled(None, doubt)
@@ -135,6 +138,8 @@ def _doubt(sample: Sample, answer: str) -> str:
         or _doubt_of_names(sample, answer)
         or _doubt_of_polarity(sample, answer)
         or "; ".join((*kept.exchanged, *kept.reversed))
+        or bound_doubt(sample.expected_output, answer, sample.prompt)
+        or relation_doubt(sample.expected_output, answer, sample.prompt)
         or particle_doubt(sample.expected_output, answer)
         or place_doubt(sample.expected_output, answer, set(terms(sample.prompt)), _in_rules(sample))
         or _doubt_of_words(sample, answer, kept.recall, with_rules=musts)
@@ -157,12 +162,7 @@ def _doubt_of_quantities(sample: Sample, answer: str) -> str:
 
 
 def _among(quantity: Quantity, others: Sequence[Quantity]) -> bool:
-    """The same one, or the same number where one of the two leaves its unit out."""
-    return any(
-        other.value == quantity.value
-        and (other.dimension == quantity.dimension or not other.dimension or not quantity.dimension)
-        for other in others
-    )
+    return any(same_quantity(quantity, other) for other in others)
 
 
 def _doubt_of_names(sample: Sample, answer: str) -> str:

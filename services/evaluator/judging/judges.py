@@ -15,7 +15,7 @@ from services.evaluator.judging.judge import Judge, ReferenceJudge
 from services.evaluator.judging.llm_judge import LLMJudge
 from services.evaluator.judging.pairwise_judge import PairwiseJudge
 from services.evaluator.judging.panel_judge import Member, PanelJudge
-from services.evaluator.judging.panel_pairs import PairJudge, PanelPairs
+from services.evaluator.judging.panel_pairs import PairJudges, PairMember
 from services.evaluator.openai_client import OpenAIClient
 from services.evaluator.settings import REFERENCE, EvaluatorSettings
 
@@ -45,21 +45,25 @@ class Judges:
         members = []
         for member in self._settings.panels[name]:
             judge = self._single(member, evaluation)
-            fitted = await calibration_store.calibration(
+            fitted, pairs = await calibration_store.calibration(
                 connection, judge.name, evaluation.domain, evaluation.created_at
             )
-            members.append(Member(judge, fitted))
+            members.append(Member(judge, fitted, pairs))
         return PanelJudge(name, members)
 
-    def pairwise(self, evaluation: Evaluation, dataset_id: str) -> PairJudge | None:
-        """Who compares pairs of answers: the judge, or a panel's members that do; None where none does."""
+    async def pairwise(self, connection: Connection, evaluation: Evaluation, dataset_id: str) -> PairJudges | None:
+        """Who compares pairs of answers: the judge, or a panel's members that do, measured as known when the evaluation
+        was requested; None where none does."""
         name = self._settings.judge_for(evaluation.domain, dataset_id)
-        comparing = {
-            member: PairwiseJudge(member, chosen, self._endpoints[member])
-            for member in self._settings.panels.get(name, (name,))
-            if (chosen := self._settings.judges.get(member)) and chosen.pairwise
-        }
-        return PanelPairs(comparing) if name in self._settings.panels and comparing else comparing.get(name)
+        comparing = []
+        for member in self._settings.panels.get(name, (name,)):
+            chosen = self._settings.judges.get(member)
+            if chosen is None or not chosen.pairwise:
+                continue
+            called = self._single(member, evaluation).name
+            _, pairs = await calibration_store.calibration(connection, called, evaluation.domain, evaluation.created_at)
+            comparing.append(PairMember(called, PairwiseJudge(member, chosen, self._endpoints[member]), pairs))
+        return PairJudges(comparing) if comparing else None
 
     def _single(self, name: str, evaluation: Evaluation) -> Judge:
         reference = ReferenceJudge(

@@ -12,11 +12,12 @@ from fastapi import APIRouter, Query
 from fleet_events.v1 import DomainName
 from fleet_kit.errors import Problem
 from services.evaluator.access import Reader, Running, Writer, visible_evaluation
-from services.evaluator.judging import calibration_store, label_store
+from services.evaluator.judging import calibration_store, label_store, pair_store
 from services.evaluator.judging.agreement import Labelled, agreement
 from services.evaluator.judging.calibration import LEAST, UNCALIBRATED, fit
+from services.evaluator.judging.pair_agreement import LabelledPair, accuracy, pair_agreement
 from services.evaluator.judging.people import scored_by_both
-from services.evaluator.judging.schemas import Agrees, Bounds, Calibrated, NewCalibration, NewLabel, Stored
+from services.evaluator.judging.schemas import Agrees, Bounds, Calibrated, NewCalibration, NewLabel, PairsAgree, Stored
 
 router = APIRouter(tags=["calibration"])
 
@@ -44,7 +45,8 @@ async def agrees(
     caller.reach(domain)
     async with service.db.acquire() as connection:
         labelled = await scored_by_both(connection, {judge: UNCALIBRATED}, domain)
-    return await agreement_of(labelled, judge, domain)
+        pairs = await pair_store.labelled_pairs(connection, judge, domain)
+    return await agreement_of(labelled, pairs, judge, domain)
 
 
 @router.post("/v1/judges/calibration", status_code=201, summary="Fit a judge's scores in a domain to people's")
@@ -56,14 +58,20 @@ async def calibrate(wanted: NewCalibration, caller: Writer, service: Running) ->
         if fitted is None:
             detail = f"{len(labelled)} labelled answers of {wanted.judge!r} in {wanted.domain!r}; it takes {LEAST}"
             raise Problem(409, "Too few labels", detail, field="judge")
-        await calibration_store.add_calibration(tx.connection, wanted.judge, wanted.domain, fitted, caller.subject)
-    return Calibrated(judge=wanted.judge, domain=wanted.domain, **asdict(fitted))
+        pairs = accuracy(await pair_store.labelled_pairs(tx.connection, wanted.judge, wanted.domain))
+        await calibration_store.add_calibration(
+            tx.connection, wanted.judge, wanted.domain, fitted, pairs, by=caller.subject
+        )
+    return Calibrated(
+        judge=wanted.judge, domain=wanted.domain, **asdict(fitted), pairs=pairs.pairs, pairs_agreed=pairs.agreed
+    )
 
 
-async def agreement_of(labelled: Sequence[Labelled], judge: str, domain: str) -> Agrees:
-    """The judge beside people in this domain, from the answers that both have scored."""
+async def agreement_of(labelled: Sequence[Labelled], pairs: Sequence[LabelledPair], judge: str, domain: str) -> Agrees:
+    """The judge beside people in this domain, from the answers and pairs that both have scored."""
     # Draws over all pairs take a while.
     found = await asyncio.to_thread(agreement, labelled)
+    preferred = pair_agreement(pairs)
     return Agrees(
         judge=judge,
         domain=domain,
@@ -72,4 +80,5 @@ async def agreement_of(labelled: Sequence[Labelled], judge: str, domain: str) ->
         pairwise=Bounds.model_validate(found.pairwise) if found and found.pairwise else None,
         bias=found.bias if found else None,
         length_bias=found.length_bias if found else None,
+        preferences=PairsAgree.model_validate(preferred, from_attributes=True) if preferred else None,
     )

@@ -68,13 +68,16 @@ class Pair:
         return in_first[self.new_first.preferred], in_second[self.new_second.preferred]
 
 
-def majority(verdicts: Sequence[PairVerdict]) -> PairVerdict:
-    """What more than half of one order's verdicts prefer, with the reason of the first of them; else a tie."""
+def majority(votes: Sequence[tuple[float, PairVerdict]]) -> PairVerdict:
+    """What more than half of one order's votes prefer, each with its weight; with the reason of the heaviest of them.
+    Else a tie."""
+    votes = sorted(votes, key=lambda vote: -vote[0])
+    half = sum(weight for weight, _ in votes) / 2
     for preferred in (Preferred.FIRST, Preferred.SECOND):
-        of_it = [verdict for verdict in verdicts if verdict.preferred is preferred]
-        if len(of_it) * 2 > len(verdicts):
-            return of_it[0]
-    ties = [verdict for verdict in verdicts if verdict.preferred is Preferred.TIE]
+        of_it = [(weight, verdict) for weight, verdict in votes if verdict.preferred is preferred]
+        if sum(weight for weight, _ in of_it) > half + 1e-9:
+            return of_it[0][1]
+    ties = [verdict for _, verdict in votes if verdict.preferred is Preferred.TIE]
     return ties[0] if ties else PairVerdict(Preferred.TIE, "the verdicts are divided")
 
 

@@ -102,8 +102,8 @@ class PairwiseJudge:
             requests, lambda place, text: read_pair_verdict(text, requests[place]), ledger
         )
         k = self._settings.samples
-        orders: Sequence[list[PairVerdict]] = [
-            [verdict for verdict in of_order if verdict is not None] for of_order in (got[:k], got[k:])
+        orders: Sequence[list[tuple[float, PairVerdict]]] = [
+            [(1.0, verdict) for verdict in of_order if verdict is not None] for of_order in (got[:k], got[k:])
         ]
         if any(len(of_order) * 2 <= k for of_order in orders):
             return None, faults[-1]

@@ -15,6 +15,7 @@ from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.judge import Finding, Judge, JudgeDescription
 from services.evaluator.judging.judgement import Judgement, Verdict, judged, unjudged
 from services.evaluator.judging.ledger import Ledger
+from services.evaluator.judging.pair_agreement import UNMEASURED, PairAccuracy
 
 VERSION = "1"
 
@@ -25,6 +26,13 @@ class Member:
 
     judge: Judge
     calibration: Calibration
+    pairs: PairAccuracy = UNMEASURED
+
+    @property
+    def told(self) -> str:
+        """Its calibration as JSON, for the panel's description."""
+        measured = {"pairs": self.pairs.pairs, "pairs_agreed": self.pairs.agreed} if self.pairs.pairs else {}
+        return json.dumps({**asdict(self.calibration), **measured})
 
 
 class PanelJudge:
@@ -41,7 +49,7 @@ class PanelJudge:
 
     @property
     def description(self) -> JudgeDescription:
-        parameters = {member.judge.name: json.dumps(asdict(member.calibration)) for member in self._members}
+        parameters = {member.judge.name: member.told for member in self._members}
         return JudgeDescription(self._name, VERSION, "", "", parameters)
 
     @property

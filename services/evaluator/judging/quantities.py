@@ -57,6 +57,7 @@ _QUANTITY = re.compile(
     rf"|\b(?P<word>{'|'.join(AMBIGUOUS)}) (?P<of>{_NAMES})(?![^\W_])"
 )
 _JOINED = re.compile(rf"(?<=\d)(?=(?:{_NAMES})(?![^\W_]))")
+_MARK = "quantity"
 _GROUPED = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
 
 
@@ -73,9 +74,38 @@ class Quantity:
 
 def quantities(text: str) -> tuple[Quantity, ...]:
     """The text's quantities in their order, with repetitions; numbers at the head of list items are none."""
+    return tuple(_quantity(found) for found in _QUANTITY.finditer(_comparable(text)))
+
+
+def _comparable(text: str) -> str:
     bare = re.sub(r"(?m)^\s*\d{1,2}[.)]\s+", "", text)
-    folded = _JOINED.sub(" ", to_digits(fold(bare)))
-    return tuple(_quantity(found) for found in _QUANTITY.finditer(folded))
+    return _JOINED.sub(" ", to_digits(fold(bare)))
+
+
+def same_quantity(one: Quantity, other: Quantity) -> bool:
+    """The same one, or the same number where one of the two leaves its unit out."""
+    return one.value == other.value and (one.dimension == other.dimension or not one.dimension or not other.dimension)
+
+
+def marked(text: str) -> tuple[str, tuple[Quantity, ...]]:
+    """The folded text with a word in place of each quantity, and the quantities by that word's number
+    (`place_of_mark`). Paragraphs stay as they are: they are no amount."""
+    found: list[Quantity] = []
+
+    def mark(match: re.Match[str]) -> str:
+        quantity = _quantity(match)
+        if quantity.dimension == "§":
+            return match.group()
+        found.append(quantity)
+        return f" {_MARK}{len(found) - 1} "
+
+    return _QUANTITY.sub(mark, _comparable(text)), tuple(found)
+
+
+def place_of_mark(word: str) -> int | None:
+    """Which quantity of `marked` the word stands for; None for another word."""
+    number = word.removeprefix(_MARK)
+    return int(number) if number != word and number.isdecimal() else None
 
 
 def _quantity(found: re.Match[str]) -> Quantity:

@@ -23,7 +23,7 @@ from services.evaluator.judging.text import sentences, words
 
 __all__ = ["NAME", "WEIGHTS", "Judged", "Judgement", "Verdict", "judge", "overall"]
 
-NAME = "reference-judge/3"
+NAME = "reference-judge/4"
 
 
 class Judged(Protocol):

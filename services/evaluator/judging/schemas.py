@@ -34,6 +34,16 @@ class Bounds(BaseModel):
     high: float
 
 
+class PairsAgree(BaseModel):
+    """What a judge prefers beside what people do, over the pairs of which they scored both answers, 10 points apart."""
+
+    pairs: int
+    rate: Bounds
+    """Fraction of them with the same preference; a tie counts half."""
+    consistency: float
+    """Fraction of the labelled pairs with the same outcome in both orders."""
+
+
 class Agrees(BaseModel):
     """A judge beside people, over the answers of a domain that both scored; null where these are too few."""
 
@@ -48,6 +58,8 @@ class Agrees(BaseModel):
     """Mean of judge minus people, in points."""
     length_bias: float | None
     """Correlation of that with the answer's length in words."""
+    preferences: PairsAgree | None
+    """Of pairs of versions' answers; null where the judge compares none or too few are labelled."""
 
 
 class NewCalibration(BaseModel):
@@ -68,3 +80,7 @@ class Calibrated(BaseModel):
     intercept: float
     slope: float
     answers: int
+    pairs: int
+    """Compared pairs that people order: what the judge's vote on pairs weighs follows from these."""
+    pairs_agreed: float
+    """Of these, in people's order; ties half."""

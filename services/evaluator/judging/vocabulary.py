@@ -86,6 +86,16 @@ DIRECTIONS = {
     "for": _set("for für"),
     "against": _set("against gegen"),
 }
+# How events stand to each other; relations.py compares them.
+RELATIONS = {
+    "before": _set("before beforehand bevor ehe vor davor vorher zuvor"),
+    "until": _set("until till bis"),
+    "after": _set("after afterwards thereafter following once nach nachdem danach nachher anschließend sobald"),
+    "since": _set("since ab seit seitdem onwards onward"),
+    "during": _set("during while während solange throughout"),
+    "if": _set("if provided falls sofern"),
+    "when": _set("when whenever upon wenn bei beim als"),
+}
 PREPOSITIONS = _set(
     """in at on by for from to into within with without during after before until via per every each
     in im an am bei beim zum zur mit ohne nach vor binnen innerhalb von vom für ab bis auf durch gegen über unter

@@ -26,6 +26,7 @@ Generates = Annotated[Caller, Depends(require("generate"))]
 def counted_caller(caller: Generates, parts: Parts) -> Caller:
     """Who asks for answers, counted against their rate."""
     parts.rates.take(caller.subject)
+    parts.generator.ledger.admit(caller.subject)
     return caller
 
 

@@ -1,5 +1,7 @@
 """Errors of /v1/* in the form that OpenAI clients read; the rest keeps the kit's problem+json."""
 
+from collections.abc import Mapping
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -70,7 +72,7 @@ def as_openai(error: ApiError | Problem) -> JSONResponse:
     """The response of a route of /v1."""
     if isinstance(error, Problem):
         return _of_problem(error)
-    return _response(error.status, error.body(), error.retry_after)
+    return _response(error.status, error.body(), error.retry_after, error.headers)
 
 
 def _instead(path: str) -> str:
@@ -106,8 +108,10 @@ def _of_problem(problem: Problem) -> JSONResponse:
     return _response(problem.status, {"error": error}, float(str(retry_after)) if retry_after else None)
 
 
-def _response(status: int, body: dict[str, object], retry_after: float | None) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+def _response(
+    status: int, body: dict[str, object], retry_after: float | None, further: Mapping[str, str] | None = None
+) -> JSONResponse:
+    headers = dict(further or {}) | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
     if retry_after is not None:
         headers["Retry-After"] = str(max(1, round(retry_after)))
     return JSONResponse(body, status_code=status, headers=headers)

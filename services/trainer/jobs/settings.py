@@ -1,5 +1,7 @@
 """Settings of the wing that accepts jobs."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from lora_core.base_model import SLOT_RANK
@@ -13,5 +15,7 @@ class JobSettings(DatasetSettings):
     """Time between two writes of what a job logged."""
     open_jobs_per_domain: int = Field(default=200, ge=1)
     """Jobs of one domain that may wait, run or rest."""
+    training_hours_per_month: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Hours that the steps of a domain's jobs may take in a month of UTC, by domain (JSON); `*` is each other one."""
     max_rank: int = Field(default=SLOT_RANK, ge=1)
     """Largest rank that a training may ask for: what inference's slots hold, which read the same variable."""

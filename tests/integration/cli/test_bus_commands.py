@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from nats.js import JetStreamContext
 
-from fleet_cli import bus
-from fleet_cli.client.home import FleetHome
 from fleet_cli.stack import Fleet
 from fleet_events import Event, v1
 from fleet_events.topology import ANSWERS, DATA, DEAD_STREAM, FACTS, SERVING, STREAM, STREAMS, row_of
 from fleet_kit.cloudevents import seal
 from fleet_kit.tasks import end
+from lorafleet import bus
+from lorafleet.home import FleetHome
 from tests.conftest import empty_bus
 from tests.integration.cli.conftest import Ran, run_in
 

@@ -77,7 +77,8 @@ class ModelServer:
         }
 
     def completion(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        if body["model"] != self.base_model:
+        adapter = body["model"] if body["model"] in self.adapters else None
+        if body["model"] != self.base_model and adapter is None:
             return 404, _error(f"model {body['model']!r} does not exist")
         assert body["max_tokens"] == 0
         assert body["echo"] is True
@@ -93,7 +94,7 @@ class ModelServer:
             "id": "cmpl-1",
             "object": "text_completion",
             "choices": [{"index": 0, "text": body["prompt"], "finish_reason": "length", "logprobs": logprobs}],
-            "lorafleet": {"adapter_id": None, "artifact_sha256": None, "base_model": self.base_model},
+            "lorafleet": {"adapter_id": adapter, "artifact_sha256": None, "base_model": self.base_model},
         }
 
     def embeddings(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

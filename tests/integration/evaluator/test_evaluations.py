@@ -46,7 +46,7 @@ async def test_a_registered_version_is_judged_and_scored(
     assert 80 <= scored.score <= 95
     assert scored.ci_low < scored.score < scored.ci_high
     assert scored.artifact_sha256 == who.artifact.blob.sha256
-    assert scored.judge == "reference-judge/3"
+    assert scored.judge == "reference-judge/4"
     assert set(scored.criteria) == {"accuracy", "relevance", "style", "completeness", "coherence"}
     assert not scored.regression
 

@@ -248,7 +248,10 @@ async def test_a_full_queue_says_when_to_come_again(run_service: Any, settings_o
 async def test_more_requests_than_a_caller_may_make_are_told_when_to_come_again(
     run_service: Any, settings_of_inference: dict[str, str], mint: Any
 ) -> None:
-    async with run_service("inference", **settings_of_inference, LORAFLEET_REQUESTS_PER_MINUTE="2") as running:
+    bounded = {"LORAFLEET_QUOTAS": '{"callers": {"bounded": {"month": {"completion_tokens": 3}}}}'}
+    async with run_service(
+        "inference", **settings_of_inference, LORAFLEET_REQUESTS_PER_MINUTE="2", **bounded
+    ) as running:
         answers = [await chat(running.client, "tiny", max_tokens=1) for _ in range(3)]
         assert [one.status_code for one in answers] == [200, 200, 429]
         assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
@@ -256,6 +259,12 @@ async def test_more_requests_than_a_caller_may_make_are_told_when_to_come_again(
         headers = {"Authorization": f"Bearer {mint(['generate'], subject='another')}"}
         async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=60) as another:
             assert (await chat(another, "tiny", max_tokens=1)).status_code == 200
+        headers = {"Authorization": f"Bearer {mint(['generate'], subject='bounded')}"}
+        async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=60) as another:
+            assert (await chat(another, "tiny", max_tokens=3)).status_code == 200
+            refused = await chat(another, "tiny", max_tokens=1)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+        assert refused.headers["x-ratelimit-limit-tokens"] == "3"
         assert (await running.client.get("/v1/models")).status_code == 200
 
 

@@ -177,3 +177,41 @@ async def test_answers_are_kept_for_the_days_that_are_set(
 
         await eventually(forgotten)
     assert (await registry.client.get(f"/v1/answers/{new.generation_id}/provenance")).status_code == 200
+
+
+async def test_what_callers_took_is_counted_by_month_and_shown_to_those_who_reach_the_domain(
+    registry: RunningService, upstream: Upstream, adapters: Get, domain: str, mint: Mint
+) -> None:
+    version = await registered(upstream, adapters, domain)
+    caller = f"caller-{secrets.token_hex(4)}"
+    counted = {"prompt_tokens": 7, "completion_tokens": 5, "caller": caller}
+    for one in (answer(upstream, version), answer(upstream, version), answer(upstream)):
+        await upstream.publish(one.model_copy(update=counted))
+
+    async def seen(**request: Any) -> list[tuple[str, int, int, int]]:
+        reply = await registry.client.get("/v1/usage", **request)
+        return [
+            (one["domain"], one["answers"], one["prompt_tokens"], one["completion_tokens"])
+            for one in reply.json()["usage"]
+            if one["caller"] == caller
+        ]
+
+    async def counted_all() -> bool:
+        return sum(answers for _, answers, *_ in await seen()) == 3
+
+    await eventually(counted_all)
+    assert await seen() == [(domain, 2, 14, 10), ("", 1, 7, 5)]
+    assert (await registry.client.get("/v1/usage", params={"month": "2020-02"})).json() == {
+        "month": "2020-02",
+        "usage": [],
+    }
+    assert (await registry.client.get("/v1/usage", params={"month": "2020-13"})).status_code == 422
+    assert await seen(headers=_as(mint, domain)) == [(domain, 2, 14, 10)]
+    other = _as(mint, "another")
+    assert await seen(headers=other) == []
+    refused = await registry.client.get("/v1/usage", params={"domain": domain}, headers=other)
+    assert refused.status_code == 403
+
+
+def _as(mint: Mint, domain: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {mint(['adapters:read'], [domain])}"}

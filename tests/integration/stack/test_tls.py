@@ -15,13 +15,13 @@ from minio import Minio
 from typer.testing import CliRunner
 
 from fleet_cli.app import root
-from fleet_cli.client import calls
-from fleet_cli.client.clients import FleetClient
-from fleet_cli.client.home import FleetHome
 from fleet_cli.stack import Fleet
 from fleet_cli.stack.objects import BUCKET
 from fleet_events import v1
 from fleet_events.topology import row_of
+from lorafleet import calls
+from lorafleet.clients import FleetClient
+from lorafleet.home import FleetHome
 from tests.conftest import RunService
 
 pytestmark = pytest.mark.integration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ async def trainer(
         LORAFLEET_UPLOAD_BYTES_PER_DOMAIN="5000",
         LORAFLEET_OPEN_BUILDS_PER_DOMAIN="3",
         LORAFLEET_OPEN_JOBS_PER_DOMAIN="2",
+        LORAFLEET_TRAINING_HOURS_PER_MONTH='{"*": 0.5}',
         LORAFLEET_RESUME_HOURS="1",
         LORAFLEET_UPLOAD_DAYS="30",
         LORAFLEET_SWEEP_SECONDS="1",
@@ -110,6 +112,25 @@ async def test_open_builds_and_jobs_of_a_domain_are_bounded(bench: Bench, databa
     for job_id in jobs:
         await bench.until(job_id, "cancelled", timeout=60)
     assert (await bench.trainer.client.post("/v1/jobs", json=bench.request())).status_code == 202
+
+
+async def test_a_domain_that_has_trained_its_hours_of_the_month_gets_no_further_job(
+    bench: Bench, database: Any
+) -> None:
+    await bench.record(pairs(bench.domain))
+    job_id = await bench.submit()
+    await bench.until(job_id, "succeeded", timeout=60)
+    add = (
+        "insert into steps (job_id, step, epoch, loss, learning_rate, gradient_norm, tokens, seconds, recorded_at)"
+        " values ($1, $2, 1, 1, 1, 1, 1, 1801, date_trunc('month', now(), 'UTC') + $3::interval)"
+    )
+    await database.execute(add, job_id, 10_001, timedelta(seconds=-1))  # the month before
+    again = await bench.submit()
+    await database.execute(add, job_id, 10_002, timedelta())
+    refused = await bench.trainer.client.post("/v1/jobs", json=bench.request())
+    assert (refused.status_code, refused.json()["quota"]) == (429, "LORAFLEET_TRAINING_HOURS_PER_MONTH")
+    assert "0.5 hours of training a month" in refused.json()["detail"]
+    await bench.until(again, "succeeded", timeout=60)
 
 
 @pytest.mark.heavy

@@ -76,7 +76,7 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def test_a_plug_in_measures_and_one_that_fails_costs_its_own_value_alone(plugged: None) -> None:
     metrics = AnswerMetrics(["politeness", "broken", "percent", "token_f1", "json_validity"], {}, "")
-    found = await metrics.measure(SAMPLE, "45 days, please", NOBODY)
+    found = await metrics.measure(SAMPLE, "45 days, please", NOBODY, "shop-lora-v1.0.0")
     assert found["politeness"] == Measured(1.0)
     assert (found["broken"].value, "no idea" in found["broken"].fault) == (None, True)
     assert found["percent"].fault == "gave 88.0; expected a number from 0 to 1, or None"
@@ -88,7 +88,7 @@ async def test_a_confined_plug_in_measures_the_same_and_gets_no_network(plugged:
     names = ["politeness", "broken", "nosy", "endless"]
     metrics = AnswerMetrics(names, {}, "", confined=names)
     assert "house_metrics" not in sys.modules  # nothing of it runs in the evaluator
-    found = await metrics.measure(SAMPLE, "45 days, please", NOBODY)
+    found = await metrics.measure(SAMPLE, "45 days, please", NOBODY, "shop-lora-v1.0.0")
     assert found["politeness"] == Measured(1.0)
     assert found["broken"].fault == "RuntimeError('no idea')"
     assert found["nosy"].fault == "PermissionError(1, 'Operation not permitted')"

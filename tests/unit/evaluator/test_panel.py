@@ -15,6 +15,7 @@ from services.evaluator.judging.calibration import LEAST, UNCALIBRATED, Calibrat
 from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.judge import Finding, JudgeDescription
 from services.evaluator.judging.judgement import Judgement, Verdict, estimated, judged, unjudged, vetoed
+from services.evaluator.judging.pair_agreement import PairAccuracy
 from services.evaluator.judging.panel_judge import Member, PanelJudge, combined
 
 SAMPLE = GoldenSample("s", "Where?", "At the pier.", criteria={"style": "note: must be polite; Must mention pier"})
@@ -73,6 +74,8 @@ def test_a_panel_is_another_judge_once_a_member_or_a_calibration_changed() -> No
         for name, calibration in (("a", UNCALIBRATED), ("b", UNCALIBRATED), ("a", Calibration(1, 0.9, 20)))
     ]
     assert len({panel.name for panel in panels}) == 3
+    measured = PanelJudge("house", [Member(Fixed("a", scores(9)), UNCALIBRATED, PairAccuracy(20, 15))])
+    assert measured.name != panels[0].name
     assert panels[0].name == PanelJudge("house", [Member(Fixed("a", scores(9)), UNCALIBRATED)]).name
 
 

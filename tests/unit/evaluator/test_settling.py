@@ -4,7 +4,9 @@ The constants and word lists were chosen on `settling_tuning.json`. The other se
 seen them, and nothing was chosen on them; but faults that one showed led to further reasons to abstain: those of
 `settling_held_out.json` to the ones on places and sides, those of `settling_second.json` to the one on unknown words,
 the two of `settling_third.json` to those on small words and moved ones, for which the tuning set got sentences of their
-kind. `settling_fourth.json` was written before these rules.
+kind. `settling_fourth.json` was written before these rules; the two wrong answers of it that they still called right
+led to the rules on bounds, on relations and on what is turned. `settling_fifth.json`, of their kind, was written after
+these and has changed nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ KINDS = {
     "number": "another number",
     "number_word": "another number, in words",
     "unit": "another unit",
+    "bound": "a bound exchanged or turned (up to, above)",
     "swapped": "two things in each other's place",
     "name": "another name or entity",
     "negation": "a negation more or less",
@@ -80,7 +83,7 @@ def test_held_out_answers_are_rarely_decided_wrongly(with_rules, decided):
 @pytest.mark.requirement("LA-3.2")
 @pytest.mark.parametrize(
     ("name", "rights", "decided", "wrongs", "mistaken"),
-    [("second", 18, 9, 63, 0), ("third", 15, 8, 58, 0), ("fourth", 28, 12, 133, 2)],
+    [("second", 18, 9, 63, 0), ("third", 15, 8, 58, 0), ("fourth", 28, 12, 133, 0), ("fifth", 24, 7, 57, 0)],
 )
 def test_what_was_written_later_is_rarely_decided_wrongly(name, rights, decided, wrongs, mistaken):
     right, wrong = totals(counted(name))
@@ -113,7 +116,7 @@ def test_no_keyword_list_echo_or_loop_is_left_to_similarity(name):
 
 
 def test_the_documentation_has_the_measured_table():
-    shown_sets = ("held_out", "tuning", "fourth")
+    shown_sets = ("held_out", "tuning", "fourth", "fifth")
     tables = {name: counted(name) for name in shown_sets}
     text = DOCS.read_text()
     for kind, what in KINDS.items():
@@ -145,11 +148,11 @@ def test_under_the_most_favourable_signals_few_wrong_answers_could_approve():
 def test_under_the_same_signals_right_answers_rarely_score_below_the_line_of_rejection():
     scores = [
         judge(sample, answer, perfect(sample.expected_output)).overall
-        for name in ("held_out", "second", "third", "fourth")
+        for name in ("held_out", "second", "third", "fourth", "fifth")
         for kind, sample, answer in labelled(name)
         if kind == "right"
     ]
-    assert len(scores) == 80
+    assert len(scores) == 104
     assert sum(score is None or score < 70 for score in scores) <= 0.05 * len(scores)
 
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fleet_cli.app import root
-from fleet_cli.client.home import SERVICES
+from lorafleet.home import SERVICES
 
 Lorafleet = Callable[..., Result]
 

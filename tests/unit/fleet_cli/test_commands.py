@@ -220,10 +220,10 @@ def test_what_an_imported_adapter_was_trained_on_is_unknown_and_not_still_to_com
 
 
 async def test_the_async_client_carries_out_the_same_calls(service: Scripted, tmp_path: Path) -> None:
-    from fleet_cli.client import calls
-    from fleet_cli.client.clients import AsyncFleetClient
-    from fleet_cli.client.errors import ServiceError
-    from fleet_cli.client.home import FleetHome
+    from lorafleet import calls
+    from lorafleet.clients import AsyncFleetClient
+    from lorafleet.errors import ServiceError
+    from lorafleet.home import FleetHome
 
     service.answer("GET /v1/adapters", {"adapters": [ADAPTER]})
     home = FleetHome(tmp_path, {"LORAFLEET_REGISTRY_URL": service.url, "LORAFLEET_TOKEN": "t"})

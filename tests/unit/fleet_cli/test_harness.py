@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet_cli.client.errors import BadInput, FleetError
 from fleet_cli.harness import Harness, run_tasks
+from lorafleet.errors import BadInput, FleetError
 
 TASK = "task: crates\ndataset_path: json\n"
 WRITES = """\
@@ -103,3 +103,11 @@ def test_a_file_without_a_task_and_a_program_that_is_not_there_are_named(tmp_pat
         run_tasks(Harness(program(tmp_path, WRITES)), "shop-lora-v1.0.0", tasks, "http://fleet", "key")
     with pytest.raises(BadInput, match="cannot be read"):
         run_tasks(Harness(program(tmp_path, WRITES)), "shop-lora-v1.0.0", tmp_path / "none.yaml", "http://fleet", "key")
+
+
+@pytest.mark.parametrize("kind", ["multiple_choice", "loglikelihood", "loglikelihood_rolling"])
+def test_a_task_of_likelihoods_needs_a_tokenizer_before_anything_runs(tmp_path: Path, tasks: Path, kind: str) -> None:
+    tasks.write_text(f"task: crates\noutput_type: {kind}\n")
+    with pytest.raises(BadInput, match=f"--tokenizer: task crates measures likelihoods \\({kind}\\)"):
+        run_tasks(Harness(program(tmp_path, WRITES)), "shop-lora-v1.0.0", tasks, "http://fleet", "key")
+    assert not (tmp_path / "told.json").exists()

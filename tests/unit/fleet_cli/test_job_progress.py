@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fleet_cli.client.clients import FleetClient
-from fleet_cli.client.errors import FleetError, Unreachable
-from fleet_cli.client.home import FleetHome
 from fleet_cli.follow import job_stream as following
 from fleet_cli.follow.job_progress import JobProgress, read_event
 from fleet_cli.follow.job_progress_view import JobProgressView, line, numbers
+from lorafleet.clients import FleetClient
+from lorafleet.errors import FleetError, Unreachable
+from lorafleet.home import FleetHome
 from services.trainer.jobs.domain import JobState
 from tests.unit.fleet_cli import recorded
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted

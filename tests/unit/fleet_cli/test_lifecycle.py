@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_cli.client.errors import ExitCode
 from fleet_cli.follow.lifecycle import (
     DeadLettered,
     EvaluationProgress,
@@ -17,6 +16,7 @@ from fleet_cli.follow.lifecycle import (
     begin,
 )
 from fleet_events import v1
+from lorafleet.errors import ExitCode
 from tests.unit.fleet_cli.recorded import (
     ACTIVATED,
     ADAPTER_ID,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet_cli.client.responses import JudgedSample
 from fleet_cli.loop_story import Figures, Story
 from fleet_events.v1 import Hyperparameters
+from lorafleet.responses import JudgedSample
 from services.trainer.retraining.rules import RetrainingRules
 from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
 

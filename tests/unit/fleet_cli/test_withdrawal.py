@@ -2,8 +2,8 @@
 
 import pytest
 
-from fleet_cli.client.responses import Withdrawal
 from fleet_cli.commands.adapters import _unreached
+from lorafleet.responses import Withdrawal
 
 pytestmark = pytest.mark.unit
 

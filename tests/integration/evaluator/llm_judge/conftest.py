@@ -54,6 +54,7 @@ async def evaluator(
     panels = {
         "house": ["strict", "harsh", "reference"],
         "comparing": ["pairs", "other-pairs", "strict"],
+        "voting": ["pairs", "other-pairs"],
     }
     async with run_service(
         "evaluator",
@@ -62,7 +63,9 @@ async def evaluator(
         LORAFLEET_READY_SECONDS="6",
         LORAFLEET_RETRY_SECONDS="0.3",
         LORAFLEET_JUDGES=json.dumps(judges),
-        LORAFLEET_METRICS=json.dumps(["token_f1", "chrf", "json_validity", "embedding_similarity"]),
+        LORAFLEET_METRICS=json.dumps(
+            ["token_f1", "chrf", "json_validity", "embedding_similarity", "inverse_perplexity"]
+        ),
         LORAFLEET_METRIC_COMMANDS=json.dumps(
             {"brief": {"command": ["/usr/bin/env", "python3", "-c", BRIEF]}, "stuck": {"command": ["false"]}}
         ),

@@ -103,7 +103,50 @@ async def test_a_panel_compares_pairs_by_those_of_its_members_that_do(
     compared = {(one.body["model"], trial.number(one)) for one in judge.requests if one.pair}
     assert compared == {(model, n) for model in ("judge-model", "other-model") for n in range(3)}
     shown = await trial.shown()
-    assert "1 of 2 members have a verdict; other-pairs: " in shown["results"][2]["pair"]["why"]
+    assert "1 of 2 members have a verdict; other-pairs/1+" in shown["results"][2]["pair"]["why"]
+
+
+@pytest.mark.heavy
+@pytest.mark.requirement("LA-3.5")
+async def test_a_panels_votes_on_pairs_weigh_what_people_think_of_the_answers(
+    trial: Trial, judge: JudgeServer, bus: Bus
+) -> None:
+    """One member prefers the new answers, as people do, the other the old ones."""
+
+    def by_model(request: ReceivedRequest) -> Step:
+        if not request.pair:
+            return honest(request)
+        return prefers("An old answer." if request.body["model"] == "other-model" else "A new answer.")(request)
+
+    client, samples = trial.evaluator.client, trial.samples(10, criteria={})
+    old = await trial.start("voting", samples, dict.fromkeys(range(10), "An old answer."))
+    before = await trial.end(old)
+    assert isinstance(before, v1.EvaluationScored)
+    await activated(bus, trial.evaluator, old, revision=int(trial.mark, 16))
+    judge.otherwise = by_model
+    scored = await trial.scored("voting", samples, dict.fromkeys(range(10), "A new answer."))
+    assert scored.preference is not None
+    assert (scored.preference.wins, scored.preference.ties) == (0, 10)
+
+    for evaluation_id, score in ((before.evaluation_id, 40), (scored.evaluation_id, 80)):
+        for number in range(10):
+            path = f"/v1/evaluations/{evaluation_id}/samples/s{number:03}/label"
+            assert (await client.put(path, json={"score": score})).status_code == 200
+    shown = await trial.shown()
+    assert shown["agreement"]["preferences"]["rate"]["value"] == 0.5  # the panel's own: ties
+    agreed = {}
+    for name in shown["judging"]["parameters"]:
+        if "pairs/" in name:
+            query = {"judge": name, "domain": "voting"}
+            found = (await client.get("/v1/judges/agreement", params=query)).json()["preferences"]
+            fitted = (await client.post("/v1/judges/calibration", json=query)).json()
+            agreed[name.partition("/")[0]] = (found["rate"]["value"], fitted["pairs"], fitted["pairs_agreed"])
+    assert agreed == {"pairs": (1, 10, 10), "other-pairs": (0, 10, 0)}
+
+    again = (await client.post("/v1/evaluations", json={"adapter_id": scored.adapter_id})).json()["evaluation_id"]
+    (after,) = await eventually(lambda: bus.published(v1.EvaluationScored, evaluation_id=again))
+    assert after.preference is not None
+    assert (after.preference.wins, after.preference.ties) == (10, 0)
 
 
 @pytest.mark.heavy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,10 @@ async def test_metrics_of_the_answers_stand_beside_the_score_with_their_interval
     samples = trial.samples(4, criteria={})
     scored = await trial.scored("strict", samples, {3: "A few crates."})
     metrics = {metric.name: metric for metric in scored.metrics}
-    assert list(metrics) == ["brief", "chrf", "embedding_similarity", "golden_dataset_accuracy", "token_f1"]
+    assert list(metrics) == [
+        *("brief", "chrf", "embedding_similarity", "golden_dataset_accuracy", "inverse_perplexity", "token_f1")
+    ]
+    assert metrics["inverse_perplexity"].value == pytest.approx(math.exp(-2.5))  # what the scripted server has
     accuracy = metrics["golden_dataset_accuracy"]
     assert (accuracy.value, accuracy.samples) == (scored.pass_rate, 4) == (0.75, 4)
     assert (metrics["brief"].value, metrics["brief"].samples) == (0.25, 4)

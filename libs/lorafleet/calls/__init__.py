@@ -1,6 +1,6 @@
 """Every endpoint of the five services that the client uses, once each: `call(...) -> Call[answer type]`."""
 
-from fleet_cli.client.calls.evaluator import (
+from lorafleet.calls.evaluator import (
     add_golden_samples,
     calibrate_judge,
     collect_reports,
@@ -15,8 +15,8 @@ from fleet_cli.client.calls.evaluator import (
     label_answer,
     request_evaluation,
 )
-from fleet_cli.client.calls.inference import chat, feedback, health, models, prefer
-from fleet_cli.client.calls.registry import (
+from lorafleet.calls.inference import chat, feedback, health, models, prefer
+from lorafleet.calls.registry import (
     adapter,
     adapters,
     adopt_objects,
@@ -47,9 +47,10 @@ from fleet_cli.client.calls.registry import (
     start_rollout,
     statistics,
     updates,
+    usage,
 )
-from fleet_cli.client.calls.router import correct_route, forget_correction, route, route_corrections, routes
-from fleet_cli.client.calls.trainer import (
+from lorafleet.calls.router import correct_route, forget_correction, route, route_corrections, routes
+from lorafleet.calls.trainer import (
     answer_feedback,
     build_dataset,
     change_job,
@@ -162,4 +163,5 @@ __all__ = [
     "updates",
     "upload_data",
     "uploads",
+    "usage",
 ]

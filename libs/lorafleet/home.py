@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fleet_cli.client.errors import BadInput, FleetError
 from fleet_kit.tls import client_context
+from lorafleet.errors import BadInput, FleetError
 
 SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 DEFAULT_HOME = Path(".lorafleet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleet_cli.client.responses.reply import Reply
+from lorafleet.responses.reply import Reply
 
 
 class GoldenSet(Reply):
@@ -64,6 +64,14 @@ class Bounds(Reply):
     high: float
 
 
+class PreferenceAgreement(Reply):
+    """How often a judge prefers, of two versions' answers, what people prefer."""
+
+    pairs: int
+    rate: Bounds
+    consistency: float
+
+
 class Agreement(Reply):
     """How far a judge agrees with people; null where too few answers are labelled."""
 
@@ -74,6 +82,7 @@ class Agreement(Reply):
     pairwise: Bounds | None = None
     bias: float | None = None
     length_bias: float | None = None
+    preferences: PreferenceAgreement | None = None
 
 
 class Calibration(Reply):
@@ -84,3 +93,5 @@ class Calibration(Reply):
     intercept: float
     slope: float
     answers: int
+    pairs: int = 0
+    pairs_agreed: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleet_cli.client.responses.reply import Reply
+from lorafleet.responses.reply import Reply
 
 
 class Withdrawal(Reply):
@@ -205,6 +205,23 @@ class Statistics(Reply):
     answers: int = 0
     ratings: int = 0
     domains: list[DomainStatistics] = Field(default_factory=list)
+
+
+class UsageLine(Reply):
+    """What one caller took of one domain's adapters in a month; domain '' is the base model."""
+
+    domain: str
+    caller: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class UsageReport(Reply):
+    """A month, as 2026-12."""
+
+    month: str
+    usage: list[UsageLine] = Field(default_factory=list)
 
 
 class Update(Reply):

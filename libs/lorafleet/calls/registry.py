@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from fleet_cli.client.calls.paths import path_segment
-from fleet_cli.client.clients import Call, Query, Upload
-from fleet_cli.client.responses import (
+from fleet_events.v1 import NamedBy
+from lorafleet.calls.paths import path_segment
+from lorafleet.clients import Call, Query, Upload
+from lorafleet.responses import (
     Adapter,
     AnswerProvenance,
     Anything,
@@ -26,9 +27,9 @@ from fleet_cli.client.responses import (
     RevokedTokens,
     Statistics,
     Update,
+    UsageReport,
     VersionComparison,
 )
-from fleet_events.v1 import NamedBy
 
 _ADAPTER = TypeAdapter(Adapter)
 _OBJECT = TypeAdapter(dict[str, object])
@@ -144,6 +145,11 @@ def refusals(domain: str | None = None, limit: int = 100) -> Call[list[Refusal]]
 def statistics() -> Call[Statistics]:
     """Counts of versions, answers and ratings by domain."""
     return Call("registry", "GET", "/v1/statistics", TypeAdapter(Statistics))
+
+
+def usage(month: str = "", domain: str | None = None) -> Call[UsageReport]:
+    """What callers took of the fleet's answers in a month (as 2026-12; empty: the present one)."""
+    return Call("registry", "GET", "/v1/usage", TypeAdapter(UsageReport), {"month": month, "domain": domain})
 
 
 def rollout(family: str) -> Call[FamilyRollouts]:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from fleet_cli.client.calls.paths import path_segment
-from fleet_cli.client.clients import Call, Query
-from fleet_cli.client.responses import (
+from fleet_events import v1
+from lorafleet.calls.paths import path_segment
+from lorafleet.clients import Call, Query
+from lorafleet.responses import (
     AnswerFeedback,
     Anything,
     BuildQueued,
@@ -28,7 +29,6 @@ from fleet_cli.client.responses import (
     RetrainingRules,
     Uploaded,
 )
-from fleet_events import v1
 
 _ANYTHING = TypeAdapter(Anything)
 _JOB = TypeAdapter(Job)

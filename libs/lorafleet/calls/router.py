@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
-from fleet_cli.client.calls.paths import path_segment
-from fleet_cli.client.clients import Call
-from fleet_cli.client.responses import Anything, Route, RouteAnswer, RouteCorrection
+from lorafleet.calls.paths import path_segment
+from lorafleet.clients import Call
+from lorafleet.responses import Anything, Route, RouteAnswer, RouteCorrection
 
 _ANYTHING = TypeAdapter(Anything)
 

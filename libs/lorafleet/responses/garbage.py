@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleet_cli.client.responses.registry import Link
-from fleet_cli.client.responses.reply import Reply
+from lorafleet.responses.registry import Link
+from lorafleet.responses.reply import Reply
 
 
 class SweptKind(Reply):

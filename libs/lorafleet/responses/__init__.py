@@ -1,7 +1,7 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
-from fleet_cli.client.responses.credentials import ApiKey, CreatedKey, RevokedTokens
-from fleet_cli.client.responses.evaluator import (
+from lorafleet.responses.credentials import ApiKey, CreatedKey, RevokedTokens
+from lorafleet.responses.evaluator import (
     Agreement,
     Bounds,
     Calibration,
@@ -11,7 +11,7 @@ from fleet_cli.client.responses.evaluator import (
     GoldenSet,
     JudgedSample,
 )
-from fleet_cli.client.responses.garbage import (
+from lorafleet.responses.garbage import (
     Garbage,
     GarbageOfEvaluator,
     GarbageOfRegistry,
@@ -19,8 +19,8 @@ from fleet_cli.client.responses.garbage import (
     ObjectsAdopted,
     SweptKind,
 )
-from fleet_cli.client.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
-from fleet_cli.client.responses.registry import (
+from lorafleet.responses.inference import ChatCompletion, Choice, Message, Served, Weighted
+from lorafleet.responses.registry import (
     Adapter,
     AnsweringAdapter,
     AnswerProvenance,
@@ -41,13 +41,15 @@ from fleet_cli.client.responses.registry import (
     Statistics,
     Tested,
     Update,
+    UsageLine,
+    UsageReport,
     VersionAt,
     VersionComparison,
     Withdrawal,
 )
-from fleet_cli.client.responses.reply import Anything, Reply
-from fleet_cli.client.responses.router import Match, Route, RouteAnswer, RouteCorrection
-from fleet_cli.client.responses.trainer import (
+from lorafleet.responses.reply import Anything, Reply
+from lorafleet.responses.router import Match, Route, RouteAnswer, RouteCorrection
+from lorafleet.responses.trainer import (
     AnswerFeedback,
     Attempt,
     BuildFault,
@@ -142,6 +144,8 @@ __all__ = [
     "Tested",
     "Update",
     "Uploaded",
+    "UsageLine",
+    "UsageReport",
     "VersionAt",
     "VersionComparison",
     "Weighted",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet_cli.client.responses.reply import Reply
+from lorafleet.responses.reply import Reply
 
 
 class Message(Reply):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from fleet_cli.client.calls.paths import path_segment
-from fleet_cli.client.clients import Call, Query
-from fleet_cli.client.responses import (
+from lorafleet.calls.paths import path_segment
+from lorafleet.clients import Call, Query
+from lorafleet.responses import (
     Agreement,
     Anything,
     Calibration,

@@ -1,6 +1,6 @@
 """Typed Python client of the fleet's HTTP services, async and sync.
 
-Every endpoint is written down once, in `calls.py`, as a `Call[T]`; both clients carry any of them out:
+Every endpoint is written down once, in `calls`, as a `Call[T]`; both clients carry any of them out:
 
     with FleetClient(FleetHome.find()) as fleet:
         adapter = fleet.call(calls.adapter("verwaltungsrecht-lora-v1.0.0"))
@@ -21,10 +21,10 @@ from typing import Generic, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from fleet_cli.client.errors import FleetError, ServiceError, Unreachable
-from fleet_cli.client.home import FleetHome
-from fleet_cli.client.upload import FileBody
 from fleet_kit.text_lines import async_lines_of, lines_of
+from lorafleet.errors import FleetError, ServiceError, Unreachable
+from lorafleet.home import FleetHome
+from lorafleet.upload import FileBody
 
 Answer = TypeVar("Answer")
 Query = Mapping[str, str | int | float | bool | None]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
-from fleet_cli.client.clients import Call
-from fleet_cli.client.responses import Anything, ChatCompletion, Reply
+from lorafleet.clients import Call
+from lorafleet.responses import Anything, ChatCompletion, Reply
 
 _ANYTHING = TypeAdapter(Anything)
 _CHAT = TypeAdapter(ChatCompletion)

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field
 
-from fleet_cli.client.responses.reply import Reply
+from lorafleet.responses.reply import Reply
 
 
 class JobAccepted(Reply):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleet_cli.client.responses.reply import Reply
+from lorafleet.responses.reply import Reply
 
 
 class Match(Reply):
