@@ -29,6 +29,7 @@ ANSWER_TOKENS = 48
 USERS_AT_ONCE = 4
 POLL_SECONDS = 1.0
 GOOD, BAD = 5, 1
+MOST_LISTED = 1000
 ENDED = ("succeeded", "failed", "cancelled")
 """States of jobs that are final."""
 Found = TypeVar("Found")
@@ -68,8 +69,9 @@ def _loop(session: Session, story: Story, patience: float) -> None:
     }
     session.client.call(calls.set_retraining(story.domain, {**story.rules, "training": training}))
     session.note("retraining rules are set; from here on no person decides anything")
-    # A run that was cut short behind this has its corrections.
-    corrected = 0 if _fired(session, story.domain) else converse(session, story, f"{story.domain}-lora")
+    if not _fired(session, story.domain):  # else an earlier run, which was cut short, has its corrections
+        converse(session, story, f"{story.domain}-lora")
+    corrected = _corrections(session, story)
     firing = _wait(session, "a rule to fire", patience, lambda: _fired(session, story.domain))
     session.note(f"retraining fired: {firing.reason}")
     _wait(session, "the retraining", patience, lambda: _trained(session, firing.job_id))
@@ -121,6 +123,12 @@ def _first_of(session: Session, story: Story) -> Adapter | None:
 
 def _jobs(session: Session, story: Story) -> list[Job]:
     return [one for one in session.client.call(calls.jobs()) if one.domain == story.domain]
+
+
+def _corrections(session: Session, story: Story) -> int:
+    """How many answers users have corrected so far, in an earlier run included."""
+    given = session.client.call(calls.answer_feedback(story.domain, None, MOST_LISTED))
+    return sum(bool(one.correction) for one in given)
 
 
 def converse(session: Session, story: Story, model: str) -> int:
