@@ -19,7 +19,7 @@ def add(root: CommandGroup) -> None:
         session: Session,
         folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder; it will hold all keys, too.")],
     ) -> None:
-        """Copy the embedded fleet, which runs on, into a folder: streams, database, objects, keys."""
+        """Write a copy of the embedded fleet, which runs on, into a folder: streams, database, objects, keys."""
         # Only the embedded stack needs its servers' packages; the other commands start without them.
         from fleet_cli.backup.take import take_backup
 
@@ -35,7 +35,7 @@ def add(root: CommandGroup) -> None:
     def restore(
         session: Session, folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a backup.")]
     ) -> None:
-        """Make an embedded fleet of a backup, in a home (--home) that is empty."""
+        """Create an embedded fleet from a backup, in a home (--home) that is empty."""
         from fleet_cli.backup.restore import restore_backup
 
         manifest = restore_backup(folder, session.home.folder, session.note)
