@@ -145,13 +145,13 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.FeedbackRecorded,
         "lorafleet.v1.data.feedback_recorded",
         (UPSTREAM, "inference"),
-        (Consumer("registry"), Consumer("trainer")),
+        (Consumer("registry"), Consumer("trainer"), Consumer("router")),
     ),
     Row(
         v1.GenerationRecorded,
         "lorafleet.v1.answer.generation_recorded",
         ("inference",),
-        (Consumer("trainer", shared=True),),
+        (Consumer("trainer", shared=True), Consumer("router", shared=True)),
         stored_in=ANSWERS,
     ),
     # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
@@ -163,7 +163,12 @@ TOPOLOGY: tuple[Row, ...] = (
     ),
     # A ticket too. What is erased is in the trainer's database: the bus never names the person.
     Row(v1.ErasureQueued, "lorafleet.v1.data.erasure_queued", ("trainer",), (_long("trainer"),)),
-    Row(v1.SubjectForgotten, "lorafleet.v1.data.subject_forgotten", ("trainer",), (Consumer("registry"),)),
+    Row(
+        v1.SubjectForgotten,
+        "lorafleet.v1.data.subject_forgotten",
+        ("trainer",),
+        (Consumer("registry"), Consumer("router")),
+    ),
     Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry", "evaluator"), (Consumer("trainer"),)),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What

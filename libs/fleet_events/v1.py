@@ -943,6 +943,10 @@ class FeedbackRecorded(Event):
     """Generation id of another answer to the same prompt that this one is better than."""
     subject: Annotated[str, Field(max_length=512)] = ""
     """Person whom the feedback is about and by, as the application names its users; empty where `by` is all that is known."""
+    routed_wrongly: Bool = False
+    """Whether another adapter, or none, was to answer what `auto` routed."""
+    right_family: Annotated[str, Field(max_length=200)] = ""
+    """The family that was to answer; empty with routed_wrongly is no adapter of the answer's domain."""
 
 
 class GenerationRecorded(Event):

@@ -2,7 +2,9 @@
 
 Owns the routing index, a projection of the activation events that can be rebuilt from the stream.
 
+Keeps what people taught it, by `route teach` or by feedback on answers that `auto` routed wrongly.
+
 Publishes ApiKeysUsed.
-Consumes AdapterActivated, AdapterDeactivated.
+Consumes FeedbackRecorded, GenerationRecorded, SubjectForgotten, AdapterActivated, AdapterDeactivated.
 Follows AdapterActivated, AdapterDeactivated, ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 """

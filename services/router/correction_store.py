@@ -18,11 +18,15 @@ class Correction:
     query: str
     family: str | None
     taught_by: str
+    generation_id: str = ""
+    """The answer that feedback named as routed wrongly; empty for what was taught by hand."""
+    query_sha256: bytes | None = None
+    """Where the query itself is not kept, which is then empty."""
 
     @property
     def key(self) -> bytes:
         """Digest of the query."""
-        return hashlib.sha256(self.query.encode()).digest()
+        return self.query_sha256 or hashlib.sha256(self.query.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +49,25 @@ async def taught(connection: Connection, one: Correction) -> bool:
     return bool(found)
 
 
-async def save_correction(connection: Connection, one: Correction) -> None:
-    await connection.execute(
+async def save_correction(connection: Connection, one: Correction) -> bool:
+    """False where the query was taught by hand and this is from feedback, which does not replace it."""
+    saved = await connection.fetchval(
         """
-        INSERT INTO correction (domain, query_sha256, query, family, taught_by) VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT (domain, query_sha256) DO UPDATE
-        SET family = EXCLUDED.family, taught_by = EXCLUDED.taught_by, taught_at = now()
+        INSERT INTO correction (domain, query_sha256, query, family, taught_by, generation_id)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (domain, query_sha256) DO UPDATE SET query = EXCLUDED.query, family = EXCLUDED.family,
+            taught_by = EXCLUDED.taught_by, generation_id = EXCLUDED.generation_id, taught_at = now()
+        WHERE EXCLUDED.generation_id = '' OR correction.generation_id <> ''
+        RETURNING true
         """,
         one.domain,
         one.key,
         one.query,
         one.family,
         one.taught_by,
+        one.generation_id,
     )
+    return bool(saved)
 
 
 async def save_correction_vector(connection: Connection, one: Correction, embedded_by: str, vector: Vectors) -> None:
@@ -89,9 +99,10 @@ async def corrections(
 
 
 async def corrections_lacking_vectors(connection: Connection, embedded_by: str) -> list[Correction]:
+    """Those whose query is kept: what came from feedback ends with the models that made its vectors."""
     rows = await connection.fetch(
         """
-        SELECT domain, query, family, taught_by FROM correction WHERE NOT EXISTS (
+        SELECT domain, query, family, taught_by FROM correction WHERE query <> '' AND NOT EXISTS (
             SELECT FROM correction_vector AS made
             WHERE made.domain = correction.domain AND made.query_sha256 = correction.query_sha256
                 AND made.embedded_by = $1
@@ -110,14 +121,20 @@ async def newest_corrections(connection: Connection, domains: Sequence[str] | No
     """Of these domains (None: of all), newest first."""
     rows = await connection.fetch(
         """
-        SELECT domain, query, family, taught_by, taught_at FROM correction
+        SELECT domain, query, family, taught_by, generation_id, query_sha256, taught_at FROM correction
         WHERE $1::text[] IS NULL OR domain = ANY ($1) ORDER BY taught_at DESC, query_sha256 LIMIT $2
         """,
         None if domains is None else list(domains),
         most,
     )
     return [
-        Kept(Correction(row["domain"], row["query"], row["family"], row["taught_by"]), row["taught_at"]) for row in rows
+        Kept(
+            Correction(
+                row["domain"], row["query"], row["family"], row["taught_by"], row["generation_id"], row["query_sha256"]
+            ),
+            row["taught_at"],
+        )
+        for row in rows
     ]
 
 
@@ -127,3 +144,12 @@ async def delete_correction(connection: Connection, domain: str, key: bytes) -> 
         "DELETE FROM correction WHERE domain = $1 AND query_sha256 = $2 RETURNING true", domain, key
     )
     return bool(found)
+
+
+async def delete_corrections_of(connection: Connection, generation_ids: Sequence[str]) -> list[str]:
+    """Delete what feedback on these answers taught; returns the domain of each."""
+    rows = await connection.fetch(
+        "DELETE FROM correction WHERE generation_id <> '' AND generation_id = ANY ($1) RETURNING domain",
+        list(generation_ids),
+    )
+    return [row["domain"] for row in rows]

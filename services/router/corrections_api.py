@@ -46,9 +46,12 @@ class KeptCorrection(BaseModel):
     """SHA-256 of the query, in hexadecimal."""
     domain: str
     query: str
+    """Empty where feedback taught it: of that the router keeps no text."""
     family: str | None
     """null: no adapter of the domain."""
     taught_by: str
+    generation_id: str | None = None
+    """The answer whose feedback taught it; null where it was taught by hand."""
     taught_at: datetime
 
 
@@ -106,6 +109,7 @@ def _shown(one: Kept) -> KeptCorrection:
         query=of.query,
         family=of.family,
         taught_by=of.taught_by,
+        generation_id=of.generation_id or None,
         taught_at=one.taught_at,
     )
 

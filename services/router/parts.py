@@ -18,7 +18,7 @@ from fleet_kit.db import Pool
 from fleet_kit.service import Service
 from lora_core.embedding_thread import EmbeddingThread, open_embedder
 from lora_core.errors import AdapterError
-from services.router import correction_store
+from services.router import correction_store, feedback
 from services.router.calibration import Level
 from services.router.evidence import Kind
 from services.router.fill import fill
@@ -90,7 +90,7 @@ async def open_parts(service: RouterService) -> AsyncIterator[RouterParts]:
         stack.push_async_callback(_end, parts)
         await fill(pool, parts.learning, answering.embedder)
         await _follow(parts, pool, answering)
-        parts.background.append(asyncio.create_task(_sweep(parts, pool, timedelta(days=settings.correction_days))))
+        parts.background.append(asyncio.create_task(_sweep(parts, pool, settings)))
         if settings.next_embedding_model:
             parts.background.append(asyncio.create_task(_take_over(parts, pool, stack, settings)))
         yield parts
@@ -137,8 +137,8 @@ async def _take_over(parts: RouterParts, pool: Pool, stack: AsyncExitStack, sett
     log.info("embedding_model_took_over", model=coming.embedder.identity)
 
 
-async def _sweep(parts: RouterParts, pool: Pool, age: timedelta) -> NoReturn:
-    """Make what is lacking, which a replica of another model or release indexed, and forget old corrections."""
+async def _sweep(parts: RouterParts, pool: Pool, settings: RouterSettings) -> NoReturn:
+    """Make what is lacking, which a replica of another model or release indexed, and forget what is old."""
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SWEEP_SECONDS):
@@ -148,6 +148,7 @@ async def _sweep(parts: RouterParts, pool: Pool, age: timedelta) -> NoReturn:
             for embedder in parts.embedders:
                 await fill(pool, parts.learning, embedder)
             async with pool.acquire(timeout=5) as connection:
-                await correction_store.forget_corrections(connection, age)
+                await correction_store.forget_corrections(connection, timedelta(days=settings.correction_days))
+                await feedback.expire(connection, timedelta(days=settings.routed_answer_days), settings.routed_answers)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.warning("sweep of the routing index waits for the database", reason=repr(error))

@@ -34,6 +34,11 @@ class RouterSettings(ServiceSettings):
     which the best one is right for 72 %, against 98 % of the others."""
     correction_days: int = Field(default=365, ge=1)
     """How long the router keeps what it was taught, with the text of the query."""
+    routed_answer_days: int = Field(default=7, ge=3)
+    """How long the vectors of a recorded answer's query wait for feedback, and such feedback for its answer.
+    The bus keeps an answer for two days: what is forgotten is known for longer."""
+    routed_answers: int = Field(default=100_000, ge=1)
+    """How many of these are kept at most; the oldest leave first."""
     embedding_threads: int = Field(default=1, ge=1)
     search_threads: int = Field(default=2, ge=1)
     """Of the search in an index of more than 32,768 vectors, besides those of the embedding."""

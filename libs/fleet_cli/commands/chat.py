@@ -114,23 +114,45 @@ def add(root: CommandGroup) -> None:
             str | None, typer.Option("--subject", help="Person whose feedback it is (default: who calls).")
         ] = None,
         comment: Annotated[str, typer.Option("--comment", help="Comment on the answer (default: none).")] = "",
+        routed_wrongly: Annotated[
+            bool, typer.Option("--routed-wrongly", help="Another adapter, or none, was to answer what auto routed.")
+        ] = False,
+        right_family: Annotated[
+            str | None,
+            typer.Option(
+                "--right-family",
+                metavar="FAMILY",
+                help="With --routed-wrongly: who was to answer (default: no adapter).",
+            ),
+        ] = None,
     ) -> None:
-        """Rate an answer, correct it, or prefer it over another."""
+        """Rate an answer, correct it, prefer it over another, or tell that it was routed wrongly."""
+        if right_family is not None and not routed_wrongly:
+            raise BadInput("--right-family", "belongs to --routed-wrongly")
         if preferred is not None:
-            if rating is not None or correction is not None or preferred_over is not None:
+            if rating is not None or correction is not None or preferred_over is not None or routed_wrongly:
                 raise BadInput("--preferred", "belongs to a comparison alone; rate or correct one answer by its id")
             call = calls.prefer(generation_id, preferred, comment, subject=subject)
         else:
             call = calls.feedback(
-                generation_id, rating, comment, correction=correction, preferred_over=preferred_over, subject=subject
+                generation_id,
+                rating,
+                comment,
+                correction=correction,
+                preferred_over=preferred_over,
+                subject=subject,
+                routed_wrongly=routed_wrongly,
+                right_family=right_family,
             )
         given = [
             *([str(rating)] if rating is not None else []),
             *(["a correction"] if correction is not None else []),
             *(["a preference"] if preferred is not None or preferred_over is not None else []),
+            *(["a wrong route"] if routed_wrongly else []),
         ]
         if not given:
-            raise BadInput("--rating", "expected one or more of --rating, --correction, --preferred-over, --preferred")
+            options = "--rating, --correction, --preferred-over, --preferred, --routed-wrongly"
+            raise BadInput("--rating", f"expected one or more of {options}")
         session.answer(session.client.call(call), f"recorded {' and '.join(given)} for {generation_id}")
 
 

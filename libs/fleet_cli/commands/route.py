@@ -73,10 +73,17 @@ def corrections(
     domain: OptionalDomain = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Number of corrections to show.")] = 100,
 ) -> None:
-    """List the corrections that count, newest first, with the texts of their queries."""
+    """List the corrections that count, newest first, with their queries; of feedback, the answer that it was on."""
     found = session.client.call(calls.route_corrections(domain, limit))
     rows = [
-        (one.correction_id, one.domain, one.family or "none", one.taught_by, one.taught_at[:10], one.query)
+        (
+            one.correction_id,
+            one.domain,
+            one.family or "none",
+            one.taught_by,
+            one.taught_at[:10],
+            one.query or f"(feedback on {one.generation_id})",
+        )
         for one in found
     ]
     session.answer(found, table(("CORRECTION", "DOMAIN", "FAMILY", "BY", "AT", "QUERY"), rows))

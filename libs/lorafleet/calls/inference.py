@@ -60,8 +60,11 @@ def feedback(
     correction: str | None = None,
     preferred_over: str | None = None,
     subject: str | None = None,
+    routed_wrongly: bool = False,
+    right_family: str | None = None,
 ) -> Call[Anything]:
-    """Rate or correct an answer, or prefer it over another."""
+    """Rate or correct an answer, prefer it over another, or tell that it was routed wrongly."""
+    routed: dict[str, object] = {"routed_wrongly": True, "right_family": right_family} if routed_wrongly else {}
     body = {
         "generation_id": generation_id,
         "rating": rating,
@@ -69,6 +72,7 @@ def feedback(
         "correction": correction,
         "preferred_over": preferred_over,
         "subject": subject,
+        **routed,
     }
     return Call("inference", "POST", "/v1/feedback", _ANYTHING, body=body)
 

@@ -49,4 +49,5 @@ class RouteCorrection(Reply):
     query: str
     family: str | None = None
     taught_by: str = ""
+    generation_id: str | None = None
     taught_at: str = ""

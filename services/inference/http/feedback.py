@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from fleet_events.v1 import FeedbackRecorded, RecordAnswers
 from fleet_kit.auth import Caller
 from personal_data import masked
-from services.inference.errors import BadRequest, Busy
+from services.inference.errors import BadRequest, Busy, NotFound
 from services.inference.generation_ids import GenerationIds, unknown_generation
 from services.inference.http.access import Judges, Parts, ThisService
 from services.inference.http.feedback_body import FeedbackAccepted, FeedbackRequest
@@ -27,6 +27,7 @@ async def feedback(
     """
     generation_id, others = _answers(body, parts.generator.ids)
     adapter_id, domain = _of(generation_id, caller, parts)
+    _reach_family(body.right_family, caller, parts)
     domains = {_of(one, caller, parts)[1] for one in others} - {""}
     # An answer of the base model beside an adapter's is of the adapter's domain, which the caller was seen to reach.
     domain = domain or next(iter(sorted(domains)), "")
@@ -57,7 +58,13 @@ async def feedback(
 def _opinion(body: FeedbackRequest) -> dict[str, object]:
     """Of one answer by itself; personal data that has a form does not leave the process."""
     correction = masked(body.correction)[0] if body.correction else ""
-    return {"rating": body.rating or 0, "comment": body.comment, "correction": correction}
+    return {
+        "rating": body.rating or 0,
+        "comment": body.comment,
+        "correction": correction,
+        "routed_wrongly": body.routed_wrongly,
+        "right_family": body.right_family or "",
+    }
 
 
 def _answers(body: FeedbackRequest, ids: GenerationIds) -> tuple[str, list[str]]:
@@ -88,6 +95,17 @@ def _of(generation_id: str, caller: Caller, parts: InferenceParts) -> tuple[str,
     if (adapter_id or domain) and not reaches(caller, domain):
         raise unknown_generation(generation_id)
     return adapter_id, domain
+
+
+def _reach_family(family: str | None, caller: Caller, parts: InferenceParts) -> None:
+    """Raises `NotFound` where no adapter of the family is active, or only beyond the caller's domains."""
+    active = parts.projection.catalogue.active.get(family) if family else None
+    if family and (active is None or not reaches(caller, active.domain)):
+        raise NotFound(
+            f"no active family {family!r}, or you have no access to it; see GET /v1/models.",
+            code="model_not_found",
+            param="right_family",
+        )
 
 
 async def _at_its_author(request: Request, generation_id: str, domain: str, parts: InferenceParts) -> Response | None:

@@ -232,6 +232,33 @@ async def test_feedback_on_an_answer_names_its_adapter(
     assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "generation_not_found")
 
 
+async def test_feedback_on_a_wrong_route_names_an_active_family_that_the_caller_reaches(
+    inference: Any, registry: Any, make_adapter: Any, domain: str, mint: Any
+) -> None:
+    theirs, foreign = f"{domain}y", f"{domain}z"
+    for seed, of in enumerate((theirs, foreign), 3):
+        adapter = await registry.describe(make_adapter(seed=seed), of)
+        await registry.activate(adapter)
+    answer = await answered(inference.client, f"{theirs}-lora-v1.0.0")
+    body = {"generation_id": answer["id"], "routed_wrongly": True}
+    headers = {"Authorization": f"Bearer {mint(['feedback'], [theirs])}"}
+
+    async def status(**fields: object) -> tuple[int, str | None, str]:
+        given = await inference.client.post("/v1/feedback", json={**body, **fields}, headers=headers)
+        error = given.json().get("error", {})
+        return given.status_code, error.get("param"), error.get("message", "")
+
+    _, _, unknown = missing = await status(right_family="nobody-lora")
+    assert missing[:2] == (404, "right_family")
+    beyond = await status(right_family=f"{foreign}-lora")
+    assert beyond == (404, "right_family", unknown.replace("nobody-lora", f"{foreign}-lora"))
+    assert (await status(routed_wrongly=False, rating=1, right_family=f"{theirs}-lora"))[1] == "right_family"
+    assert (await status(right_family=f"{theirs}-lora"))[0] == 202
+    assert (await status())[0] == 202
+    events = [one for one in await registry.published(v1.FeedbackRecorded) if one.generation_id == answer["id"]]
+    assert [(one.routed_wrongly, one.right_family) for one in events] == [(True, f"{theirs}-lora"), (True, "")]
+
+
 async def test_a_full_queue_says_when_to_come_again(run_service: Any, settings_of_inference: dict[str, str]) -> None:
     changes = {**settings_of_inference, "LORAFLEET_QUEUE_LIMIT": "1", "LORAFLEET_BATCH_ROWS": "1"}
     async with run_service("inference", **changes) as small:

@@ -36,6 +36,7 @@ from tests.unit.fleet_cli.conftest import Lorafleet, Scripted
         (["adapters", "register", "nowhere", "--domain", "tax"], "FOLDER", "adapter_config.json"),
         (["golden", "create", "g", "--domain", "tax", "--version", "one"], "--version", "X.Y.Z"),
         (["feedback", "gen-1", "--rating", "6"], "--rating", "less than or equal to 5"),
+        (["feedback", "gen-1", "--right-family", "tax-lora"], "--right-family", "--routed-wrongly"),
         (["token", "mint", "--scopes", "everything"], "--scopes", "adapters:read"),
         (["token", "mint", "--scopes", "train", "--domains", "A B"], "--domains", "lower-case"),
         (["token", "mint", "--scopes", "train"], "--home", "lorafleet up"),
