@@ -25,12 +25,13 @@ from services.inference.batches.held import HeldBatch, LeaseLost
 from services.inference.batches.lines import LineAt, body_of
 from services.inference.batches.results import answered
 from services.inference.batches.store import Kept
-from services.inference.errors import ApiError, Busy
+from services.inference.errors import ApiError, Busy, RateLimited
 from services.inference.http import api
 from services.inference.http.error_responses import as_openai
 from services.inference.http.responses import routes as responses
 from services.inference.parts import InferenceParts
 from services.inference.precedence import Aside
+from services.inference.quotas.ledger import OF_MINUTE
 from services.inference.recording.recorder import AWAY
 from services.inference.replicas.forwarding import HOP
 from services.inference.settings import InferenceSettings
@@ -42,6 +43,7 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at which batches no replica runs."""
 AT_ONCE = 4
 """Batches that one process runs side by side."""
+FIRST_WAIT = 0.5
 TRIES = 20
 """Of a line for which the server is busy; the last one's error is its answer then."""
 LONGEST_WAIT = 30.0
@@ -136,7 +138,7 @@ class BatchRunner:
 
     async def _answer(self, held: HeldBatch, path: Path, line: LineAt) -> Mapping[str, object]:
         """The line of the output; begun again while the server is busy, or where online requests interrupt it."""
-        tries, wait = 0, 0.5
+        tries = 0
         while True:
             async with self._slots:
                 await self._parts.generator.precedence.quiet()
@@ -152,11 +154,11 @@ class BatchRunner:
                     continue
                 finally:
                     await tasks.end(attempt)
-            tries += 1
-            if not isinstance(error, Busy) or tries >= TRIES:
+            tries += not isinstance(error, RateLimited)
+            pause = pause_after(error, tries)
+            if pause is None:
                 return answered(line.custom_id, status, body)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
+            await asyncio.sleep(pause)
 
     async def _attempt(
         self, held: HeldBatch, path: Path, line: LineAt, aside: Aside
@@ -175,6 +177,18 @@ class BatchRunner:
                 problem = Problem(500, "Internal error", "this service has a defect; its log has the details")
                 response, error = as_openai(problem), fault
         return response.status_code, json.loads(bytes(response.body)), error
+
+
+def pause_after(error: Exception | None, tries: int) -> float | None:
+    """Seconds until a line is begun again; None where what came of it stands. `tries`: how often it was begun.
+
+    A minute's quota is waited for however often; a month's ends the line.
+    """
+    if isinstance(error, RateLimited) and error.code == OF_MINUTE:
+        return error.retry_after
+    if isinstance(error, Busy) and tries < TRIES:
+        return min(FIRST_WAIT * float(2 ** (tries - 1)), LONGEST_WAIT)
+    return None
 
 
 def _request(path: str) -> Request:
