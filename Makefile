@@ -49,6 +49,13 @@ test-heavy: setup
 
 # At least 40 bad and 20 good adapters from real trainings through the real loop, and how many were approved: hours on two
 # cores. GATES_ARGS=--quick takes one of each kind.
+# kill -9 of services and servers at random for so many seconds: make test-chaos SECONDS=1800 SEED=3
+SECONDS ?= 600
+SEED ?= 7
+.PHONY: test-chaos
+test-chaos: setup
+	LORAFLEET_TEST_SECONDS=$(SECONDS) LORAFLEET_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill_counts.py -m heavy -k killed_at_random -q
+
 .PHONY: test-gates
 test-gates: setup
 	$(BIN)/python -m benchmarks.gates $(GATES_ARGS)

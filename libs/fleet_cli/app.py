@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet_cli.commands import chat, demo, demo_loop, keeping, provision, status, up
+from fleet_cli.commands import backup, chat, demo, demo_loop, keeping, provision, status, up
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
 from fleet_cli.commands.answers import answers
@@ -29,6 +29,7 @@ root = CommandGroup(
 
 for add in (
     up.add,
+    backup.add,
     status.add,
     provision.add,
     lifecycle_commands.add_train,

@@ -4,6 +4,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
     "CERTIFICATE_EXPIRY",
+    "CONSUMER_LAG",
     "DEAD_LETTERS",
     "EVENTS_HANDLED",
     "EVENT_SECONDS",
@@ -29,6 +30,9 @@ STREAM_FILL = Gauge("lorafleet_stream_fill_ratio", "Share of its room that a str
 CERTIFICATE_EXPIRY = Gauge(
     "lorafleet_certificate_expiry_timestamp_seconds",
     "Unix time at which this process's certificate ends; 0: it has none",
+)
+CONSUMER_LAG = Gauge(
+    "lorafleet_consumer_lag", "Messages that a durable has not acknowledged: waiting and under way", ["consumer"]
 )
 DEAD_LETTERS = Gauge("lorafleet_dead_letters", "Dead letters that are kept")
 HTTP_SECONDS = Histogram(

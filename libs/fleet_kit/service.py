@@ -228,7 +228,7 @@ async def _start(
     """Connect, make the parts, listen, relay: in the background, until cancelled."""
     jetstream = await service.bus.connect()
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(asyncio.create_task(watch_room(jetstream)).cancel)
+        stack.callback(asyncio.create_task(watch_room(jetstream, service.name)).cancel)
         following = asyncio.create_task(_or_end(service.access.follow(jetstream, service.publish)))
         stack.push_async_callback(tasks.end, following)
         if parts is not None:

@@ -1,7 +1,8 @@
 """`AnswerTask`: one answer to give; `End`: how it ended."""
 
+import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet_kit.auth import Caller
 from lora_core.sampling import Request, SamplingParams
@@ -34,6 +35,8 @@ class AnswerTask:
     """Not one of the further answers to the same request, from which nothing is learnt of what comes next."""
     comparison_id: str = ""
     """Of the answers that are given side by side; empty for a single one."""
+    created: float = field(default_factory=time.monotonic)
+    """When its prompt was read, on the monotonic clock."""
     exchange: Exchange | None = None
     """What would be recorded beside the answer; None where it is not to be recorded, also where policies permit it."""
 

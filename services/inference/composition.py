@@ -18,6 +18,7 @@ from fleet_kit import memory, tasks
 from fleet_kit.key_value import KeyValue
 from fleet_kit.positions import announce_position
 from lora_core.embedding_thread import EmbeddingThread
+from services.inference import gauges
 from services.inference.backlog import Publications
 from services.inference.base_models import BaseModels
 from services.inference.batches.runner import BatchRunner
@@ -72,6 +73,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
             for name, folder in settings.base_folders.items()
         ]
     )
+    gauges.show(hosting)
     service.details["prefix_cache"] = lambda: hosting.prefixes
     preloading = Preloading(hosting, settings.activation, Predictor(settings.prediction_threshold), settings.workflows)
     projection = Projection(hosting, preloading)

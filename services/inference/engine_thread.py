@@ -218,6 +218,7 @@ class EngineThread:
             while self._waiting and len(rows) < free:
                 row = self._waiting.popleft()
                 if not row.cancelled:
+                    metrics.QUEUE_SECONDS.observe(time.monotonic() - row.arrived)
                     rows.append(row)
         if not rows:
             return

@@ -26,7 +26,7 @@ from services.inference.errors import ApiError, Busy, CannotServe, Incompatible,
 from services.inference.failures import failed_event
 from services.inference.generation_ids import GenerationIds
 from services.inference.http.provenance import Fallback
-from services.inference.metrics import TokenCounts
+from services.inference.metrics import FIRST_TOKEN_SECONDS, TOKEN_GAP_SECONDS, TokenCounts
 from services.inference.pieces import Piece, PieceStream
 from services.inference.policies.preloading import Preloading
 from services.inference.precedence import Precedence
@@ -243,7 +243,9 @@ class Generator:
             return await chosen.hosted.backend.embed(texts, chosen.of_engine)
 
     async def _run(self, task: AnswerTask) -> AsyncGenerator[Piece | End, None]:
-        begun = time.monotonic()
+        begun, before = time.monotonic(), task.created
+        base = task.chosen.base.name
+        first, gap = FIRST_TOKEN_SECONDS.labels(base), TOKEN_GAP_SECONDS.labels(base)
         text = PieceStream(task.chosen.hosted.vocabulary, task.stop)
         produced = 0
         texts: list[str] = []
@@ -253,6 +255,9 @@ class Generator:
                 async for delivery in deliveries:
                     # A back end need not know the further stop tokens of a request.
                     if isinstance(delivery, Token) and delivery.id not in task.sampling.extra_stop_ids:
+                        now = time.monotonic()
+                        (gap if produced else first).observe(now - before)
+                        before = now
                         produced += 1
                         piece = text.feed(delivery)
                         texts.append(piece.text)

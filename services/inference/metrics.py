@@ -59,6 +59,32 @@ TEMPLATE_LIMITS = Counter(
 )
 
 
+FIRST_TOKEN_SECONDS = Histogram(
+    "lorafleet_inference_first_token_seconds",
+    "From a prompt that was read to the first token of its answer: adapter, queue and prompt",
+    ["base_model"],
+    buckets=_SECONDS,
+)
+TOKEN_GAP_SECONDS = Histogram(
+    "lorafleet_inference_token_gap_seconds",
+    "Between two tokens of an answer",
+    ["base_model"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5),
+)
+QUEUE_SECONDS = Histogram(
+    "lorafleet_inference_queue_seconds", "How long answers waited for a row of the engine", buckets=_SECONDS
+)
+ROWS = Gauge(
+    "lorafleet_inference_rows",
+    "Answers that are computed (running), or wait for it",
+    ["base_model", "state"],
+)
+ROWS_MOST = Gauge("lorafleet_inference_rows_limit", "Answers that are computed together at most", ["base_model"])
+PREFIX_BYTES = Gauge(
+    "lorafleet_inference_prefix_bytes", "Keys and values of prompts' beginnings that are kept", ["base_model"]
+)
+
+
 def count_prefix(base_model: str, found: int, wanted: int) -> None:
     """One look-up: tokens of a prompt that were found, and all of them."""
     PREFIX_TOKENS.labels(base_model, "hit").inc(found)

@@ -14,10 +14,9 @@ from services.router.corrections_api import MAX_QUERY, corrections
 from services.router.decision import Decision, Outcome, decide
 from services.router.decision import weights as decision_weights
 from services.router.evidence import Kind
-from services.router.live import Found, LiveIndex
+from services.router.live import Found, Listed
 from services.router.parts import RouterService
 from services.router.rebuild import rebuild
-from services.router.store import LiveRoute
 
 router = APIRouter()
 router.include_router(corrections)
@@ -124,7 +123,7 @@ async def route(body: RouteRequest, caller: Generates, service: ThisService) -> 
     if windows:
         vectors = await model.embedder.embed([one.text for one in windows])
         weights = np.array([one.weight for one in windows], dtype=np.float32)
-        found = model.index.find(vectors, weights, None if domains is None else set(domains), body.threshold)
+        found = await model.index.find(vectors, weights, None if domains is None else set(domains), body.threshold)
     margin = settings.ambiguous_margin if body.margin is None else body.margin
     return _response(decide([one.candidate for one in found], margin), found, body.k, settings.route_threshold)
 
@@ -161,12 +160,12 @@ def _match(one: Found, weight: float | None) -> Match:
 async def routes(caller: Reads, service: ThisService) -> Routes:
     """Adapters in the index, of the domains that the caller reaches."""
     model = service.parts.answering
-    shown = [_route(one, model.index) for one in model.index.routes if caller.reaches(one.domain)]
+    shown = [_route(one) for one in await model.index.routes() if caller.reaches(one.route.domain)]
     return Routes(routes=shown, embedding_model=model.embedder.identity)
 
 
-def _route(one: LiveRoute, index: LiveIndex) -> Route:
-    known, threshold = index.known(one.family), index.threshold(one.family)
+def _route(listed: Listed) -> Route:
+    one, known, threshold = listed.route, listed.known, listed.threshold
     return Route(
         adapter_id=one.adapter_id,
         family=one.family,

@@ -70,7 +70,7 @@ async def teach(body: CorrectionRequest, caller: Teaches, service: ThisService) 
     """Teach which adapter is to answer a query and those like it. The last correction of a query counts."""
     caller.reach(body.domain)
     parts = service.parts
-    live = [one for one in parts.answering.index.routes if one.domain == body.domain]
+    live = [one.route for one in await parts.answering.index.routes() if one.route.domain == body.domain]
     if body.family is not None and body.family not in {one.family for one in live}:
         known = ", ".join(one.family for one in live) or "none"
         raise Problem(404, "No such family", f"live families of {body.domain!r} are: {known}", field="family")

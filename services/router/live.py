@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, ParamSpec, TypeVar
 
 import asyncpg
 import numpy as np
@@ -19,6 +20,9 @@ from services.router.search import SearchIndex
 from services.router.store import LiveRoute
 
 log = structlog.get_logger()
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ROUTES, TAUGHT = "route", "taught"
 """Channels: a family that changed, a domain that was taught something."""
@@ -49,10 +53,23 @@ class Known:
     vectors: int
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A live adapter, what it is recognised by, and from which similarity on; None where nothing is known of it."""
+
+    route: LiveRoute
+    known: Known | None
+    threshold: Threshold | None
+
+
 class LiveIndex:
-    """Live adapters by what one embedding model makes of them."""
+    """Live adapters by what one embedding model makes of them.
+
+    One thread searches and changes it, so that the event loop answers other requests during a search.
+    """
 
     def __init__(self, dimension: int, embedded_by: str, level: Level, threads: int = 1) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="routing-index")
         self._search = SearchIndex(dimension, threads)
         self._embedded_by = embedded_by
         self._level = level
@@ -63,25 +80,34 @@ class LiveIndex:
         self._calibration = Calibration(level)
         self._drop: float | None = None
 
-    @property
-    def routes(self) -> list[LiveRoute]:
-        """Live adapters by id, those that nothing is known of included."""
-        return sorted(self._routes.values(), key=lambda one: one.adapter_id)
+    def close(self) -> None:
+        """End the thread after the search that it is at."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def lacking(self) -> bool:
+    async def routes(self) -> list[Listed]:
+        """Live adapters by id, those that nothing is known of included."""
+        return await self._in_thread(self._listed)
+
+    def _listed(self) -> list[Listed]:
+        found = [
+            Listed(
+                route, self._known.get(family), self._calibration.threshold(family) if family in self._known else None
+            )
+            for family, route in self._routes.items()
+        ]
+        return sorted(found, key=lambda one: one.route.adapter_id)
+
+    async def lacking(self) -> bool:
         """Whether a live adapter has texts and no vectors: one that another replica indexed with its own model."""
+        return await self._in_thread(self._lacks)
+
+    def _lacks(self) -> bool:
         return any(one.texts and family not in self._known for family, one in self._routes.items())
 
-    def threshold(self, family: str) -> Threshold | None:
-        """From which similarity on a family's adapter is a match; None where no query ever reaches it."""
-        return self._calibration.threshold(family) if family in self._known else None
+    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*args, **kwargs))
 
-    def known(self, family: str) -> Known | None:
-        """What a family's adapter is recognised by."""
-        return self._known.get(family)
-
-    def find(
+    async def find(
         self, queries: Vectors, weights: Vectors, domains: Collection[str] | None, threshold: float | None = None
     ) -> list[Found]:
         """The adapters of these domains (None: of all) at or above their thresholds, and the two nearest in any case.
@@ -89,6 +115,11 @@ class LiveIndex:
         queries: the parts of one query, [parts, dimension]; weights: [parts], what the similarity of each counts.
         threshold: holds for every adapter in place of its own, and of what was taught no refusal counts.
         """
+        return await self._in_thread(self._find, queries, weights, domains, threshold)
+
+    def _find(
+        self, queries: Vectors, weights: Vectors, domains: Collection[str] | None, threshold: float | None
+    ) -> list[Found]:
         ranked = self._search.near(queries, weights, NEAREST, threshold, domains)
         near = [(score, self._routes[family]) for family, score in ranked]
         refused = {} if threshold is not None else self._nearest_refused(queries, weights)
@@ -107,17 +138,25 @@ class LiveIndex:
         read: set[str] = set()
         if families is None:
             async with connection.transaction(readonly=True):
-                async for route, evidence in store.all_live_evidence(connection, self._embedded_by):
-                    self._set(route, evidence)
-                    read.add(route.family)
+                async for some in store.all_live_evidence(connection, self._embedded_by, AT_A_TIME):
+                    await self._in_thread(self._set_all, some)
+                    read.update(route.family for route, _ in some)
         else:
             wanted = list(families)
             for begin in range(0, len(wanted), AT_A_TIME):
                 part = wanted[begin : begin + AT_A_TIME]
-                for route, evidence in await store.live_evidence(connection, self._embedded_by, part):
-                    self._set(route, evidence)
-                    read.add(route.family)
-        for family in (set(self._routes) if families is None else set(families)) - read:
+                some = await store.live_evidence(connection, self._embedded_by, part)
+                await self._in_thread(self._set_all, some)
+                read.update(route.family for route, _ in some)
+        await self._in_thread(self._settle, (set(self._routes) if families is None else set(families)) - read)
+
+    def _set_all(self, read: Sequence[tuple[LiveRoute, Evidence | None]]) -> None:
+        for route, evidence in read:
+            self._set(route, evidence)
+
+    def _settle(self, gone: Collection[str]) -> None:
+        """What a change means for the others."""
+        for family in gone:
             self._forget(family)
         if self._calibration.drop != self._drop:
             self._drop = self._calibration.drop
@@ -135,6 +174,14 @@ class LiveIndex:
                 refused[domain].append(vector)
             else:
                 taught[domain][family].append(vector)
+        await self._in_thread(self._teach, refused, taught, domains)
+
+    def _teach(
+        self,
+        refused: dict[str, list[Vectors]],
+        taught: dict[str, dict[str, list[Vectors]]],
+        domains: Collection[str] | None,
+    ) -> None:
         concerned = set(self._taught) | set(self._refused) | set(refused) | set(taught) if domains is None else domains
         for domain in concerned:
             before = self._taught.pop(domain, {})
@@ -178,7 +225,7 @@ class LiveIndex:
         return Found(candidate, route, known.kind, threshold.calibrated_on, near)
 
 
-async def keep_in_step(pool: Pool, index: LiveIndex, loaded: Callable[[], None]) -> NoReturn:
+async def keep_in_step(pool: Pool, index: LiveIndex, loaded: Callable[[], Awaitable[None]]) -> NoReturn:
     """Load everything, then each change; `loaded` is called after each time.
 
     While PostgreSQL is unavailable the index answers as it is; then it is read again.
@@ -192,7 +239,7 @@ async def keep_in_step(pool: Pool, index: LiveIndex, loaded: Callable[[], None])
         await asyncio.sleep(AGAIN_AFTER)
 
 
-async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[], None]) -> None:
+async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[], Awaitable[None]]) -> None:
     changed: dict[str, set[str]] = {ROUTES: set(), TAUGHT: set()}
     wake = asyncio.Event()
 
@@ -211,7 +258,7 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
     try:
         await index.load_taught(connection)
         await index.load(connection)
-        loaded()
+        await loaded()
         while not connection.is_closed():
             await wake.wait()
             wake.clear()
@@ -222,7 +269,7 @@ async def _listen(connection: Connection, index: LiveIndex, loaded: Callable[[],
                 await index.load_taught(connection, taught)
             if routes:
                 await index.load(connection, routes)
-            loaded()
+            await loaded()
     finally:
         if not connection.is_closed():
             connection.remove_termination_listener(lost)

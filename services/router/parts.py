@@ -102,17 +102,18 @@ async def _end(parts: RouterParts) -> None:
 
 async def _open(stack: AsyncExitStack, folder: Path, settings: RouterSettings) -> Model:
     embedder = await stack.enter_async_context(open_embedder(folder, settings.embedding_threads, half=True))
-    threads = settings.search_threads
-    return Model(embedder, LiveIndex(embedder.dimension, embedder.identity, level_of(settings), threads))
+    index = LiveIndex(embedder.dimension, embedder.identity, level_of(settings), settings.search_threads)
+    stack.callback(index.close)
+    return Model(embedder, index)
 
 
 async def _follow(parts: RouterParts, pool: Pool, model: Model) -> None:
     """Keep a model's index in step from now on; returns once it is loaded."""
     loaded = asyncio.Event()
 
-    def caught_up() -> None:
+    async def caught_up() -> None:
         loaded.set()
-        if model.index.lacking:
+        if await model.index.lacking():
             parts.lacking.set()
 
     parts.background.append(asyncio.create_task(keep_in_step(pool, model.index, caught_up)))

@@ -117,10 +117,10 @@ async def empty_index(connection: Connection) -> None:
 
 
 async def all_live_evidence(
-    connection: Connection, embedded_by: str
-) -> AsyncIterator[tuple[LiveRoute, Evidence | None]]:
+    connection: Connection, embedded_by: str, at_a_time: int
+) -> AsyncIterator[list[tuple[LiveRoute, Evidence | None]]]:
     """Live adapters with their vectors of one embedding model, a few at a time; inside a transaction."""
-    async for row in connection.cursor(
+    cursor = await connection.cursor(
         """
         SELECT live.adapter_id, family, domain, version, description, revision,
             (SELECT count(*)::int FROM route_text AS own WHERE own.adapter_id = live.adapter_id) AS texts,
@@ -129,9 +129,9 @@ async def all_live_evidence(
         LEFT JOIN route_vectors AS made ON made.adapter_id = live.adapter_id AND made.embedded_by = $1
         """,
         embedded_by,
-        prefetch=100,
-    ):
-        yield _with_evidence(row)
+    )
+    while rows := await cursor.fetch(at_a_time):
+        yield [_with_evidence(row) for row in rows]
 
 
 async def live_evidence(

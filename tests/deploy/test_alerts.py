@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.promql import labels, metrics_of, named
+
 
 @pytest.fixture(scope="module")
 def rules(tools: Any) -> list[dict[str, Any]]:
@@ -17,15 +19,7 @@ def rules(tools: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def metrics(tools: Any) -> dict[str, set[str]]:
-    """Each metric of the code with its labels."""
-    found = {}
-    pattern = re.compile(r'(?:Counter|Gauge|Histogram)\(\s*"(lorafleet_[a-z_]+)"(.*?)\n?\)\n', re.DOTALL)
-    for folder in ("libs/fleet_kit", "services"):
-        for path in (tools.root / folder).rglob("*.py"):
-            for name, rest in pattern.findall(path.read_text()):
-                labels = re.search(r"\[([^\]]*)\]", rest)
-                found[name] = set(re.findall(r'"([a-z_]+)"', labels[1])) if labels else set()
-    return found
+    return metrics_of(tools.root)
 
 
 def test_every_alert_has_what_prometheus_and_its_reader_need(rules: list[dict[str, Any]]) -> None:
@@ -33,7 +27,7 @@ def test_every_alert_has_what_prometheus_and_its_reader_need(rules: list[dict[st
     for rule in rules:
         assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert rule["annotations"].keys() == {"summary", "description"}
+        assert rule["annotations"].keys() == {"summary", "description", "runbook"}
         assert rule["expr"].count("(") == rule["expr"].count(")")
 
 
@@ -41,17 +35,21 @@ def test_every_metric_and_label_of_an_alert_is_one_that_the_code_keeps(
     rules: list[dict[str, Any]], metrics: dict[str, set[str]]
 ) -> None:
     for rule in rules:
-        named = re.findall(r"lorafleet_[a-z_]+", rule["expr"])
-        assert named
-        assert set(named) <= metrics.keys(), rule["alert"]
-        grouped = re.findall(r"by \(([a-z_, ]+)\)", rule["expr"]) + re.findall(r"\{([a-z_]+)=", rule["expr"])
-        labels = {label.strip() for part in grouped for label in part.split(",")}
-        assert labels <= set().union(*(metrics[name] for name in named)), rule["alert"]
+        read, grouped = named(rule["expr"]), labels(rule["expr"])
+        assert read, rule["alert"]
+        assert read <= metrics.keys(), rule["alert"]
+        assert grouped <= set().union(*(metrics[name] for name in read)), rule["alert"]
         shown = set(re.findall(r"\$labels\.([a-z_]+)", rule["annotations"]["summary"]))
-        assert shown <= labels, rule["alert"]
+        assert shown <= grouped, rule["alert"]
 
 
 def test_filling_a_stream_and_dead_letters_are_alerts(rules: list[dict[str, Any]]) -> None:
     watched = " ".join(rule["expr"] for rule in rules)
     for metric in ("lorafleet_stream_fill_ratio", "lorafleet_dead_letters", "lorafleet_outbox_waiting"):
         assert metric in watched
+
+
+def test_every_alert_names_its_section_of_the_runbook(rules: list[dict[str, Any]], tools: Any) -> None:
+    sections = re.findall(r"^## (\w+)$", (tools.root / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert sections == [rule["alert"] for rule in rules]
+    assert [rule["annotations"]["runbook"] for rule in rules] == [f"docs/runbook.md#{one.lower()}" for one in sections]

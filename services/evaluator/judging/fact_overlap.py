@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from services.evaluator.judging.number_words import to_digits
+from services.evaluator.judging.quantities import UNITS as UNIT_NAMES
+from services.evaluator.judging.style_features import language
 from services.evaluator.judging.text import fold, plain, sentences, words
-from services.evaluator.judging.vocabulary import MONTHS, NEGATIONS, STOPWORDS, SUFFIXES, UNITS
+from services.evaluator.judging.vocabulary import MONTHS, NEGATIONS, STOPWORDS, SUFFIXES, TITLES, UNITS
 
 
 def stem(word: str) -> str:
@@ -76,6 +78,9 @@ def facts(expected: str, prompt: str) -> tuple[Fact, ...]:
 STOP_STEMS = frozenset(stem(word) for word in STOPWORDS) | STOPWORDS
 
 
+_NO_NAMES = STOP_STEMS | TITLES | UNIT_NAMES.keys()
+
+
 def names(text: str) -> set[str]:
     """Terms written as names: capitals inside a sentence (unless the text capitalises its nouns, as German does),
     words with digits or two capitals anywhere."""
@@ -83,12 +88,12 @@ def names(text: str) -> set[str]:
     for sentence in sentences(text):
         written = plain(sentence).split()
         capitalised = [w for w in written[1:] if w.strip("\"'([").istitle()]
-        nouns = len(capitalised) > 0.25 * len(written)
+        nouns = len(capitalised) > 0.25 * len(written) and language(text) != "English"
         for place, word in enumerate(written):
             bare = word.strip("\"'()[].,:;!?")
             coded = any(c.isdigit() for c in bare) or sum(c.isupper() for c in bare) > 1
             if bare and (coded or (place > 0 and bare[:1].isupper() and not nouns)):
-                found.update(term for term in terms(bare) if term not in STOP_STEMS)
+                found.update(term for term in terms(bare) if term not in _NO_NAMES)
     return found
 
 

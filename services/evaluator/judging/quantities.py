@@ -52,11 +52,29 @@ UNITS: dict[str, tuple[str, Decimal]] = {
 }
 _NAMES = "|".join(re.escape(name) for name in sorted(UNITS, key=len, reverse=True))
 _QUANTITY = re.compile(
-    rf"(?P<sign>§+|[€$£])?\s?(?<![\w.,:])(?P<number>\d+(?:[.,:/]\d+)*[a-z]?(?![^\W_]))"
+    rf"(?P<sign>§+|[€$£])?\s?(?<![\w.,:])(?<![a-z]-)(?P<number>\d+(?:[.,:/]\d+)*[a-z]?(?![^\W_]))"
     rf"(?:[ -]?(?P<unit>{_NAMES})(?![^\W_]))?"
     rf"|\b(?P<word>{'|'.join(AMBIGUOUS)}) (?P<of>{_NAMES})(?![^\W_])"
 )
 _JOINED = re.compile(rf"(?<=\d)(?=(?:{_NAMES})(?![^\W_]))")
+_UNIT = rf"(?:{_NAMES})(?![^\W_])"
+_FRACTIONS = tuple(
+    (re.compile(pattern), written)
+    for pattern, written in (
+        (r"\bdreiviertelstunden?\b", "45 minuten"),
+        (r"\bviertelstunden?\b", "15 minuten"),
+        (rf"\b(?:a |one )?half (?:an? |of an? )?(?={_UNIT})", "0.5 "),
+        (rf"\b(?:a |one )?quarter (?:of )?(?:an? )?(?={_UNIT})", "0.25 "),
+        (rf"\bthree quarters of an? (?={_UNIT})", "0.75 "),
+        (rf"\b(?:eine?[rsnm]? )?halbe[rsnm]? (?={_UNIT})", "0.5 "),
+        (r"\b(?:anderthalb|eineinhalb)\b", "1.5"),
+        (r"\bzweieinhalb\b", "2.5"),
+        (r"\bdreieinhalb\b", "3.5"),
+        (r"\b(\d+) and a half\b", r"\1.5"),
+        (rf"\b(than|within|after|before|least|most) an? (?={_UNIT})", r"\1 one "),
+    )
+)
+"""Parts of a unit, and `a year` where it is an amount and not `per year`."""
 _MARK = "quantity"
 _GROUPED = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
 
@@ -79,7 +97,10 @@ def quantities(text: str) -> tuple[Quantity, ...]:
 
 def _comparable(text: str) -> str:
     bare = re.sub(r"(?m)^\s*\d{1,2}[.)]\s+", "", text)
-    return _JOINED.sub(" ", to_digits(fold(bare)))
+    folded = _JOINED.sub(" ", to_digits(fold(bare)))
+    for pattern, written in _FRACTIONS:
+        folded = pattern.sub(written, folded)
+    return folded
 
 
 def same_quantity(one: Quantity, other: Quantity) -> bool:

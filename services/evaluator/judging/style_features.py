@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 from services.evaluator.judging.text import sentences, words
+from services.evaluator.judging.vocabulary import ENGLISH, GERMAN
 
 _TEMPLATE = re.compile(
     r"<\|[^|>]{1,40}\|>|</?s>|\[/?INST\]|<<SYS>>|<(?:start|end)_of_turn>|\{\{[^}]*\}\}"
@@ -23,8 +24,6 @@ _CASUAL = {
     "exclamations": re.compile(r"!"),
     "emoji": re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]"),
 }
-_ENGLISH = frozenset({"the", "of", "and", "is", "to", "that", "for", "are", "with", "it", "be", "must"})
-_GERMAN = frozenset({"der", "die", "das", "und", "ist", "zu", "den", "sie", "ein", "eine", "für", "mit", "nicht"})
 
 
 def stylistic_form(expected: str, answer: str, circling: float = 0.0) -> tuple[float, str]:
@@ -61,7 +60,7 @@ def _departures(expected: str, answer: str) -> list[tuple[float, str]]:
 
 def language(text: str) -> str | None:
     counts = Counter(words(text))
-    english, german = (sum(counts[word] for word in group) for group in (_ENGLISH, _GERMAN))
+    english, german = (sum(counts[word] for word in group) for group in (ENGLISH, GERMAN))
     if max(english, german) < 2 or english == german:
         return None
     return "English" if english > german else "German"

@@ -25,8 +25,20 @@ STOPWORDS = _set(
     """
 )
 NEGATIONS = _set(
-    """no not never none nobody nothing neither without cannot forbidden prohibited
-    kein keine keinen keinem keiner nicht nie niemals nein ohne verboten untersagt"""
+    """no not never none nobody nothing nowhere neither without cannot forbidden prohibited
+    kein keine keinen keinem keiner keines keinerlei nicht nichts nie niemals niemand niemanden niemandem nirgends
+    weder nein ohne verboten untersagt"""
+)
+
+# Words that tell the two languages apart.
+ENGLISH = _set(
+    """the of and is to that for are with it be must on at by from not or as this will may has have no its their who
+    which than within"""
+)
+GERMAN = _set(
+    """der die das und ist zu den sie ein eine einem einen einer für mit nicht dem des im auf nach bei von vom zum zur
+    wird werden sind sich kein keine keiner nichts oder als bis wer darf muss weder noch mehr davon hat binnen
+    spätestens"""
 )
 
 GRAMMAR = _set(
@@ -101,6 +113,7 @@ PREPOSITIONS = _set(
     in im an am bei beim zum zur mit ohne nach vor binnen innerhalb von vom für ab bis auf durch gegen über unter
     jede jeden jeder jedes"""
 )
+TITLES = _set("mr mrs ms dr prof herr frau")
 ARTICLES = _set("a an the its their his her der die das den dem des ein eine einen einem einer eines")
 
 MONTHS = _set(

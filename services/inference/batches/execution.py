@@ -133,7 +133,9 @@ class Execution:
         joined = await self._joined(folder, "all")
         # One that took the batch over may have ended it and deleted the parts before they were listed here.
         await held.beat()
-        why = "cancelled" if batch.status == "cancelling" else "failed" if batch.given_up else "expired"
+        # With every line kept, what is missing was stored and cannot be read again.
+        stopped = "failed" if batch.given_up else "lost" if batch.status == "finalizing" else "expired"
+        why = "cancelled" if batch.status == "cancelling" else stopped
         left = [not_run(one.custom_id, why) for one in lines if one.custom_id not in joined.done]
         await asyncio.to_thread(joined.add, part_of(left))
         output = await self._file(joined.output, "output") if joined.completed else None

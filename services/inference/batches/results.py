@@ -15,6 +15,7 @@ from services.inference.batches.records import Counts, Usage
 WHY = {
     "expired": "This request was not computed before the batch's completion window ended.",
     "failed": "This request was not computed before the batch was given up.",
+    "lost": "This request was computed, and its result could not be read again.",
     "cancelled": "This request was not computed before the batch was cancelled.",
 }
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
+from prometheus_client import Counter
 from pydantic import ValidationError
 
 from fleet_events.v1 import Blob
 from fleet_kit.auth import Caller
 from fleet_kit.blobs import Blobs
-from fleet_kit.errors import BlobMissing
+from fleet_kit.errors import BlobCorrupt, BlobMissing
 from fleet_kit.faults import describe
 from fleet_kit.key_value import Entry, KeyValue, WrittenMeanwhile
 from services.inference.batches.records import BatchRecord, FileRecord
@@ -24,6 +25,11 @@ from services.inference.recording.recorder import AWAY
 log = structlog.get_logger()
 R = TypeVar("R", FileRecord, BatchRecord)
 
+CORRUPT = Counter(
+    "lorafleet_inference_batch_parts_corrupt_total", "Stored results of lines that could not be read again"
+)
+READS: Final = 3
+"""Of a part that is read otherwise than it was stored."""
 KIND: Final = "batches"
 """Of the objects: `inference/batches/<id of a file or a batch>/<digest>`."""
 
@@ -40,7 +46,7 @@ class BatchStore:
     """Files and batches. What is another caller's does not exist for this one."""
 
     def __init__(self, bucket: KeyValue, blobs: Blobs) -> None:
-        self._bucket = bucket
+        self.bucket = bucket
         self._blobs = blobs
         self._ended: set[str] = set()
         """Keys of batches that were seen at their end, which is for good."""
@@ -49,7 +55,7 @@ class BatchStore:
 
     async def add_file(self, record: FileRecord) -> None:
         """Write a file's record; its content is there."""
-        await self._bucket.put(_key("file", record.owner.subject, record.id), record.model_dump_json().encode())
+        await self.bucket.put(_key("file", record.owner.subject, record.id), record.model_dump_json().encode())
 
     async def file(self, file_id: str, caller: Caller, now: float) -> FileRecord:
         """A file of the caller's own.
@@ -68,12 +74,12 @@ class BatchStore:
 
     async def drop_file(self, record: FileRecord) -> None:
         """Delete record and content."""
-        await self._bucket.delete(_key("file", record.owner.subject, record.id))
+        await self.bucket.delete(_key("file", record.owner.subject, record.id))
         await self._blobs.delete(record.blob)
 
     async def add(self, batch: BatchRecord) -> None:
         """Write a new batch."""
-        await self._bucket.replace(self.key(batch), batch.model_dump_json().encode(), 0)
+        await self.bucket.replace(self.key(batch), batch.model_dump_json().encode(), 0)
         self.added.set()
 
     async def batch(self, batch_id: str, caller: Caller) -> Kept:
@@ -90,10 +96,10 @@ class BatchStore:
     async def open(self) -> list[Kept]:
         """Every caller's batches that have not ended."""
         found: list[Kept] = []
-        keys = await self._bucket.keys("batch.*.*")
+        keys = await self.bucket.keys("batch.*.*")
         self._ended.intersection_update(keys)
         for key in keys:
-            if key in self._ended or (entry := await self._bucket.find(key)) is None:
+            if key in self._ended or (entry := await self.bucket.find(key)) is None:
                 continue
             if (batch := _read(BatchRecord, entry)) is None:
                 continue
@@ -105,14 +111,14 @@ class BatchStore:
 
     async def read(self, batch: BatchRecord) -> Kept | None:
         """The same batch as it is now."""
-        entry = await self._bucket.find(self.key(batch))
+        entry = await self.bucket.find(self.key(batch))
         newest = _read(BatchRecord, entry) if entry else None
         return Kept(newest, entry.revision) if entry and newest else None
 
     async def write(self, batch: BatchRecord, revision: int) -> Kept:
         """Write the record over that revision; raises `WrittenMeanwhile` where it has another one."""
         content = batch.model_dump_json().encode()
-        return Kept(batch, await self._bucket.replace(self.key(batch), content, revision))
+        return Kept(batch, await self.bucket.replace(self.key(batch), content, revision))
 
     async def change(self, kept: Kept, to: Callable[[BatchRecord], BatchRecord]) -> Kept:
         """Write what the newest record becomes, however many others write it meanwhile."""
@@ -142,11 +148,21 @@ class BatchStore:
         return found
 
     async def part(self, blob: Blob) -> bytes:
-        """A part's content; nothing where another process has deleted it at the batch's end."""
-        try:
-            return await self._blobs.get(blob)
-        except BlobMissing:
-            return b""
+        """A part's content; nothing where another process has deleted it at the batch's end.
+
+        One that is not what was stored, however often it is read, is deleted: its lines are those of no part then.
+        """
+        for _ in range(READS):
+            try:
+                return await self._blobs.get(blob)
+            except BlobMissing:
+                return b""
+            except BlobCorrupt as error:
+                reason = describe(error)
+        CORRUPT.inc()
+        log.error("batch_part_corrupt", uri=blob.uri, reason=reason)
+        await self._blobs.delete(blob)
+        return b""
 
     async def drop(self, blobs: Sequence[Blob]) -> None:
         """Delete objects; one that cannot be deleted ages out."""
@@ -163,12 +179,12 @@ class BatchStore:
     async def _own(self, kind: type[R], name: str, record_id: str, caller: Caller) -> tuple[R, int] | None:
         if not (record_id.isascii() and record_id.replace("-", "").replace("_", "").isalnum()):
             return None
-        entry = await self._bucket.find(_key(name, caller.subject, record_id))
+        entry = await self.bucket.find(_key(name, caller.subject, record_id))
         return _opened(kind, entry, caller)
 
     async def _all(self, kind: type[R], name: str, caller: Caller) -> list[tuple[R, int]]:
-        keys = await self._bucket.keys(_key(name, caller.subject, "*"))
-        found = [_opened(kind, await self._bucket.find(key), caller) for key in keys]
+        keys = await self.bucket.keys(_key(name, caller.subject, "*"))
+        found = [_opened(kind, await self.bucket.find(key), caller) for key in keys]
         return [one for one in found if one is not None]
 
 

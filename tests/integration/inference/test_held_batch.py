@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
 from collections.abc import Mapping
@@ -17,12 +18,14 @@ from fleet_events.v1 import Blob
 from fleet_kit.blobs import Blobs
 from fleet_kit.key_value import KeyValue
 from services.inference.batches import lifecycle
+from services.inference.batches.admission import admit
 from services.inference.batches.execution import Execution
 from services.inference.batches.held import HeldBatch, LeaseLost
 from services.inference.batches.lines import LineAt
 from services.inference.batches.records import BatchRecord, Owner, new_id
-from services.inference.batches.results import answered
+from services.inference.batches.results import answered, part_of
 from services.inference.batches.store import BatchStore, Kept
+from services.inference.errors import Conflict
 from services.inference.settings import InferenceSettings
 from tests.conftest import ServiceEnv
 
@@ -112,3 +115,66 @@ async def test_the_beats_of_a_batch_stop_at_its_end_and_fail_once_another_proces
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(lost.keep(), 10)
     await store.change(kept, lambda batch: lifecycle.ended(batch, int(time.time())))
+
+
+async def test_batches_that_come_at_once_do_not_pass_the_bound_together(
+    jetstream: JetStreamContext, settings: InferenceSettings, domain: str
+) -> None:
+    model = (await _added(BatchStore(KeyValue(jetstream, BATCHES), Blobs("inference", settings)), domain)).batch
+    replicas = [BatchStore(KeyValue(jetstream, BATCHES), Blobs("inference", settings)) for _ in range(3)]
+
+    async def create(number: int) -> bool:
+        batch = model.model_copy(update={"id": new_id("batch_"), "holder": ""})
+        try:
+            await admit(batch, replicas[number % 3], 4)
+        except Conflict as error:
+            assert error.code == "too_many_batches"
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*(create(number) for number in range(9)))) == 3  # one is there already
+    ended = (await replicas[0].batches(model.owner.caller))[-1]
+    kept = await replicas[0].read(ended)
+    assert kept is not None
+    await replicas[0].change(kept, lambda batch: lifecycle.ended(batch, int(time.time())))
+    assert [await create(number) for number in range(2)] == [True, False]
+
+
+class _Corrupting(BatchStore):
+    """Its part of "earlier" is damaged in the object store, before it is read at all or before the end."""
+
+    def __init__(self, jetstream: JetStreamContext, settings: InferenceSettings, *, at_end: bool) -> None:
+        self.blobs = Blobs("inference", settings)
+        super().__init__(KeyValue(jetstream, BATCHES), self.blobs)
+        self.at_end = at_end
+
+    async def parts(self, batch: BatchRecord) -> list[Blob]:
+        parts = await super().parts(batch)
+        if self.at_end == (batch.status == "finalizing"):
+            for blob in parts:
+                if b"earlier" in await self.blobs.get(blob):
+                    await asyncio.to_thread(self._damage, blob)
+        return parts
+
+    def _damage(self, blob: Blob) -> None:
+        bucket, _, key = blob.uri.removeprefix("s3://").partition("/")
+        self.blobs._client.put_object(bucket, key, io.BytesIO(b"damaged"), 7)
+
+
+@pytest.mark.parametrize("found", ["before its lines are run", "at its end"])
+async def test_a_stored_result_that_cannot_be_read_again_ends_in_no_circle(
+    jetstream: JetStreamContext, settings: InferenceSettings, domain: str, found: str
+) -> None:
+    """Read before the lines are run, its line is computed again; read at the end, the line has failed by name."""
+    store = _Corrupting(jetstream, settings, at_end=found == "at its end")
+    kept = await _added(store, domain)
+    await store.put(kept.batch.id, part_of([answered("a", 200, {"by": "earlier"})]))
+    await Execution(HeldBatch(store, kept, "first", 60), store, settings, _answer, 1).run()
+    caller = kept.batch.owner.caller
+    ended = (await store.batch(kept.batch.id, caller)).batch
+    files = {one.id: json.loads((await store.part(one.blob)).splitlines()[0]) for one in await store.files(caller, 0)}
+    if found == "at its end":
+        assert (ended.status, ended.counts.completed, ended.counts.failed) == ("completed", 1, 1)
+        assert files[str(ended.error_file_id)]["error"]["code"] == "batch_lost"
+    else:
+        assert (ended.status, ended.counts.completed, ended.error_file_id) == ("completed", 2, None)

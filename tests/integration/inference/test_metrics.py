@@ -12,7 +12,19 @@ from tests.integration.inference.conftest import TOKENS, answered, chat
 pytestmark = pytest.mark.integration
 
 LABELS = {
-    "state": {"known", "fetching", "cached", "loading", "loaded", "yielding", "draining", "unloading", "failed"},
+    "state": {
+        "running",
+        "waiting",
+        "known",
+        "fetching",
+        "cached",
+        "loading",
+        "loaded",
+        "yielding",
+        "draining",
+        "unloading",
+        "failed",
+    },
     "found": {"slot", "disk", "store", "failed"},
     "outcome": {"hit", "miss", "answered", "unreachable", "refused", "disconnected"},
     "reason": {
@@ -130,3 +142,33 @@ async def test_adapter_ids_are_there_where_the_setting_wants_them(
         text = (await service.client.get("/metrics")).text
     labels = f'adapter_id="{adapter.adapter_id}",answered_by="adapter",kind="completion"'
     assert f"lorafleet_inference_tokens_total{{{labels}}} {TOKENS}.0" in text
+
+
+async def test_what_an_answer_waits_for_is_measured_in_seconds(inference: Any) -> None:
+    """Time to the first token, between tokens, and for a row, as objectives for serving are written in them."""
+
+    async def counted() -> dict[str, float]:
+        found = await _counts(inference)
+        return {name: found.get(name, 0.0) for name in ("first_token", "token_gap", "queue")}
+
+    before = await counted()
+    assert (await chat(inference.client, "tiny", max_tokens=5, ignore_eos=True)).status_code == 200
+    after = await counted()
+    assert {name: after[name] - before[name] for name in after} == {"first_token": 1, "token_gap": 4, "queue": 1}
+    text = (await inference.client.get("/metrics")).text
+    assert 'lorafleet_inference_rows{base_model="tiny",state="running"} 0.0' in text
+    assert 'lorafleet_inference_rows_limit{base_model="tiny"}' in text
+    assert 'lorafleet_inference_prefix_bytes{base_model="tiny"}' in text
+
+
+async def _counts(service: RunningService) -> dict[str, float]:
+    """How often each of inference's durations was measured, of all base models."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families((await service.client.get("/metrics")).text):
+        for sample in family.samples:
+            if family.name.startswith("lorafleet_inference") and sample.name.endswith("_seconds_count"):
+                name = sample.name.removeprefix("lorafleet_inference_").removesuffix("_seconds_count")
+                found[name] = found.get(name, 0.0) + sample.value
+    return found

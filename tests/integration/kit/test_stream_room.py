@@ -8,11 +8,11 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
 from fleet_events import v1
-from fleet_events.topology import DATA, DEAD_STREAM, FACTS
+from fleet_events.topology import DATA, DEAD_STREAM, FACTS, row_of
 from fleet_kit import metrics
 from fleet_kit.errors import Refused
 from fleet_kit.handlers import Handlers
-from fleet_kit.stream_room import look
+from fleet_kit.stream_room import lag, look
 from fleet_kit.transaction import Transaction
 from tests.conftest import empty_bus
 
@@ -34,6 +34,23 @@ async def test_a_stream_that_fills_is_measured_and_warned_of(servers, jetstream:
         assert metrics.STREAM_FILL.labels(DATA.name)._value.get() == filled[DATA.name]
         assert [line["stream"] for line in before if line["event"] == "stream_nearly_full"] == []
         assert [line["stream"] for line in after if line["event"] == "stream_nearly_full"] == [DATA.name]
+    finally:
+        await client.close()
+        await empty_bus(servers)
+
+
+async def test_what_a_durable_has_not_acknowledged_is_measured_with_the_services_own_rights(
+    servers, jetstream: JetStreamContext
+) -> None:
+    await empty_bus(servers)
+    client = await servers.connect_nats("evaluator")
+    try:
+        before = await lag(client.jetstream(timeout=5), "evaluator")
+        row = row_of(v1.EvaluationRequested)
+        await jetstream.publish(row.subject, b"{}")
+        after = await lag(client.jetstream(timeout=5), "evaluator")
+        [grown] = [durable for durable in after if after[durable] != before[durable]]
+        assert (after[grown], metrics.CONSUMER_LAG.labels(grown)._value.get()) == (1, 1)
     finally:
         await client.close()
         await empty_bus(servers)

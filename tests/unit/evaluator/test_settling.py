@@ -83,7 +83,7 @@ def test_held_out_answers_are_rarely_decided_wrongly(with_rules, decided):
 @pytest.mark.requirement("LA-3.2")
 @pytest.mark.parametrize(
     ("name", "rights", "decided", "wrongs", "mistaken"),
-    [("second", 18, 9, 63, 0), ("third", 15, 8, 58, 0), ("fourth", 28, 12, 133, 0), ("fifth", 24, 7, 57, 0)],
+    [("second", 18, 10, 63, 0), ("third", 15, 8, 58, 0), ("fourth", 28, 12, 133, 0), ("fifth", 24, 7, 57, 0)],
 )
 def test_what_was_written_later_is_rarely_decided_wrongly(name, rights, decided, wrongs, mistaken):
     right, wrong = totals(counted(name))

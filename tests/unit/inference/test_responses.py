@@ -163,6 +163,28 @@ async def test_the_choice_of_functions_is_the_chats(choice: Any, chats: Any) -> 
     assert (ours is None) is (choice == "none")
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_of_allowed_tools_alone_the_model_sees_and_calls_any(mode: str) -> None:
+    http, backend = calling("Dry.")
+    other = FUNCTION | {"name": "clock"}
+    allowed: dict[str, Any] = {
+        "type": "allowed_tools",
+        "mode": mode,
+        "tools": [{"type": "function", "name": "weather"}],
+    }
+    body = {"model": MODEL, "input": "Rain?", "tools": [FUNCTION, other], "tool_choice": allowed}
+    answer = await http.post("/v1/responses", json=body)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["tool_choice"], len(answer.json()["tools"])) == (allowed, 2)
+    assert (await http.post("/v1/responses", json=body | {"tools": [FUNCTION], "tool_choice": mode})).status_code == 200
+    assert backend.requests[0].prompt_ids == backend.requests[1].prompt_ids
+    ours, theirs = (one.grammar.form if one.grammar else None for one in backend.requests)
+    assert ours == theirs
+    refused = await http.post("/v1/responses", json=body | {"tools": [other]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tool_choice")
+    assert "'weather'" in refused.json()["error"]["message"]
+
+
 async def test_an_answer_has_the_form_that_is_requested() -> None:
     class Person(BaseModel):
         name: str
@@ -198,7 +220,7 @@ async def test_log_probabilities_come_with_the_text_where_they_are_included() ->
     [
         ({"tools": [{"type": "web_search"}]}, 422, "tools.0", "built-in tools"),
         (
-            {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}},
+            {"tool_choice": {"type": "custom", "name": "f"}},
             422,
             "tool_choice",
             "a function's type",

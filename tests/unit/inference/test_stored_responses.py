@@ -42,6 +42,31 @@ async def test_a_stored_response_is_read_continued_and_deleted_by_its_caller() -
     assert (await client.responses.retrieve(third.id)).id == third.id
 
 
+async def test_the_input_items_of_a_stored_response_are_all_that_it_answered() -> None:
+    http, _ = calling("Let me see.\n" + CALL)
+    client = official(http)
+    turns: list[Any] = [{"role": "user", "content": "Rain?"}]
+    first = await client.responses.create(model=MODEL, input=turns, tools=[FUNCTION], max_output_tokens=200)
+    [only] = (await client.responses.input_items.list(first.id)).data
+    assert (only.type, only.role, only.content[0].text) == ("message", "user", "Rain?")  # type: ignore[union-attr, index]
+    result: list[Any] = [{"type": "function_call_output", "call_id": first.output[1].call_id, "output": "dry"}]  # type: ignore[union-attr]
+    second = await client.responses.create(
+        model=MODEL, input=result, tools=[FUNCTION], previous_response_id=first.id, max_output_tokens=200
+    )
+    listed = [one async for one in client.responses.input_items.list(second.id, order="asc", limit=1)]
+    assert [one.type for one in listed] == ["message", "message", "function_call", "function_call_output"]
+    newest = await client.responses.input_items.list(second.id, limit=2)
+    assert [one.type for one in newest.data] == ["function_call_output", "function_call"]
+    assert newest.has_more
+    assert newest.data[0].output == "dry"  # type: ignore[union-attr]
+    sent_back: list[Any] = [one.to_dict(mode="json") for one in listed]
+    assert (await client.responses.create(model=MODEL, input=sent_back, tools=[FUNCTION])).id
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.input_items.list("gen-unknown")
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.input_items.list(second.id, after="in_99_x")
+
+
 async def test_an_item_of_a_stored_response_may_be_referred_to() -> None:
     http, backend = calling("Let me see.\n" + CALL)
     client = official(http)

@@ -1,5 +1,7 @@
 """What the index in memory finds, against all similarities and thresholds."""
 
+import asyncio
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from services.router.calibration import Level
 from services.router.decision import decide
 from services.router.evidence import Evidence, Kind
 from services.router.live import LiveIndex
+from services.router.search import SearchIndex
 from services.router.store import LiveRoute
 
 DIMENSION = 16
@@ -58,12 +61,14 @@ async def test_an_answer_is_that_of_all_similarities_after_any_changes(
                 held[name] = evidence(made_from, scatter)
             await index.load(None, [name])  # type: ignore[arg-type]
     query = evidence(seed, 0.1).vectors[:1]
-    found = index.find(query, np.ones(1, dtype=np.float32), domains)
+    found = await index.find(query, np.ones(1, dtype=np.float32), domains)
     # A threshold of its own for every adapter would be missed if the floors of the search did not follow.
-    everything = index.find(query, np.ones(1, dtype=np.float32), domains, threshold=-1)
+    everything = await index.find(query, np.ones(1, dtype=np.float32), domains, threshold=-1)
+    thresholds = {one.route.family: one.threshold for one in await index.routes()}
+    index.close()
     candidates = []
     for one in everything:
-        threshold = index.threshold(one.route.family)
+        threshold = thresholds[one.route.family]
         assert threshold is not None
         candidates.append(
             type(one.candidate)(one.candidate.adapter_id, one.route.family, one.candidate.score, threshold.value)
@@ -98,10 +103,43 @@ async def test_the_floors_of_the_search_follow_an_activation_that_moves_all_thre
     await index.load(None, list(held))  # type: ignore[arg-type]
     weight = np.ones(1, dtype=np.float32)
 
-    def suiting() -> list[str]:
-        return sorted(one.route.family for one in index.find(query, weight, None) if one.candidate.suits)
+    async def suiting() -> list[str]:
+        return sorted(one.route.family for one in await index.find(query, weight, None) if one.candidate.suits)
 
-    assert suiting() == ["d"]  # b and c are at 0.64, and their thresholds at 0.7
+    assert await suiting() == ["d"]  # b and c are at 0.64, and their thresholds at 0.7
     held["f"] = wide
     await index.load(None, ["f"])  # type: ignore[arg-type]
-    assert suiting() == ["b", "c", "d"]
+    assert await suiting() == ["b", "c", "d"]
+    index.close()
+
+
+async def test_the_event_loop_runs_while_a_search_does_and_a_change_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index = LiveIndex(DIMENSION, "model@0", LEVEL)
+    began, may_end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def near(*_given: Any) -> list[tuple[str, float]]:
+        loop.call_soon_threadsafe(began.set)
+        assert may_end.wait(20)
+        assert index._routes == {}, "the index changed during the search"
+        return []
+
+    async def read(_connection: Any, _model: str, _families: list[str]) -> list[tuple[LiveRoute, Evidence]]:
+        return [(route("a"), evidence(1, 0.1))]
+
+    monkeypatch.setattr(store, "live_evidence", read)
+    monkeypatch.setattr(SearchIndex, "near", near)
+    try:
+        async with asyncio.timeout(20):
+            search = asyncio.create_task(index.find(evidence(1, 0.1).vectors, np.ones(5, dtype=np.float32), None))
+            await began.wait()
+            change = asyncio.create_task(index.load(None, ["a"]))  # type: ignore[arg-type]
+            may_end.set()  # by the loop, which another request would get as well
+            assert await search == []
+            await change
+        assert [one.route.family for one in await index.routes()] == ["a"]
+    finally:
+        may_end.set()
+        index.close()

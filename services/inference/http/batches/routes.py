@@ -1,16 +1,15 @@
 """HTTP of `/v1/batches`."""
 
 import time
-from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from fleet_kit.auth import Caller
 from services.inference.batches import lifecycle
+from services.inference.batches.admission import admit
 from services.inference.batches.records import WINDOW_SECONDS, BatchRecord, Owner, new_id
-from services.inference.batches.store import BatchStore, reachable
+from services.inference.batches.store import reachable
 from services.inference.errors import BadRequest, Conflict, NotFound
 from services.inference.http.access import Generates, LimitedCaller, Parts, ThisService
 from services.inference.http.batches.forms import BatchRequest, page
@@ -30,7 +29,6 @@ async def create_batch(body: BatchRequest, caller: LimitedCaller, parts: Parts, 
         if source.purpose != "batch":
             message = f"file {source.id!r} is an output; a batch reads a file of purpose batch."
             raise BadRequest(message, code="invalid_value", param="input_file_id")
-        await _check(caller, parts.batches, service.settings.batches_per_domain)
         batch = BatchRecord(
             id=new_id("batch_"),
             owner=Owner.of(caller),
@@ -42,7 +40,7 @@ async def create_batch(body: BatchRequest, caller: LimitedCaller, parts: Parts, 
             metadata=body.metadata,
             output_seconds=body.output_expires_after.seconds if body.output_expires_after else None,
         )
-        await parts.batches.add(batch)
+        await admit(batch, parts.batches, service.settings.batches_per_domain)
     return JSONResponse(batch.shown())
 
 
@@ -78,12 +76,3 @@ async def cancel_batch(batch_id: str, caller: Generates, parts: Parts) -> JSONRe
             raise Conflict(message, code="batch_not_cancellable", param="batch_id") from error
         parts.batches.added.set()
     return JSONResponse(changed.batch.shown())
-
-
-async def _check(caller: Caller, store: BatchStore, most: int) -> None:
-    """Raises `Conflict` where a domain that the caller reaches has too many batches that have not ended."""
-    taken = Counter(domain for kept in await store.open() for domain in kept.batch.owner.domains)
-    for domain in sorted(caller.domains):
-        if taken[domain] >= most:
-            message = f"domain {domain!r} has {taken[domain]} batches that have not ended; wait for one, or cancel it."
-            raise Conflict(message, code="too_many_batches", param="input_file_id")

@@ -1,6 +1,7 @@
 """A request of `/v1/responses` as the chat that it is."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from services.inference.errors import ApiError, BadRequest
 from services.inference.http.messages import CalledFunction, ChatMessage, ToolCall
@@ -12,7 +13,13 @@ from services.inference.http.responses.items import (
     ReasoningItem,
     text_of,
 )
-from services.inference.http.responses.request import ChosenFunction, ResponseFunction, ResponseRequest, SchemaFormat
+from services.inference.http.responses.request import (
+    AllowedFunctions,
+    ChosenFunction,
+    ResponseFunction,
+    ResponseRequest,
+    SchemaFormat,
+)
 from services.inference.http.schemas import ChatRequest
 from services.inference.http.structured import JsonSchemaFormat, NamedSchema, ResponseFormat
 from services.inference.http.tools import FunctionTool, NamedFunction, NamedTool, Tool
@@ -80,15 +87,14 @@ def chat_of(body: ResponseRequest, turns: Sequence[ChatMessage]) -> ChatRequest:
     messages = [ChatMessage(role="system", content=body.instructions)] if body.instructions else []
     messages += turns
     _check(turns, len(messages))
-    chosen = body.tool_choice
     return ChatRequest(
         messages=messages,
         max_completion_tokens=body.max_output_tokens,
         logprobs=body.top is not None,
         top_logprobs=body.top,
         response_format=_format_of(body),
-        tools=[_tool_of(one) for one in body.tools],
-        tool_choice=_named(chosen) if isinstance(chosen, ChosenFunction) else chosen,
+        tools=[_tool_of(one) for one in _allowed(body)],
+        tool_choice=_choice_of(body),
         # That a caller keeps a response permits no recording; one that is not to be kept is not recorded either.
         store=None if body.store else False,
         **{name: getattr(body, name) for name in _SAME},
@@ -131,5 +137,22 @@ def _tool_of(given: ResponseFunction) -> Tool:
     return Tool(type="function", function=function)
 
 
-def _named(chosen: ChosenFunction) -> NamedTool:
-    return NamedTool(type="function", function=NamedFunction(name=chosen.name))
+def _allowed(body: ResponseRequest) -> list[ResponseFunction]:
+    """The functions that may be called; raises `BadRequest` where one that is allowed is not among the tools."""
+    if not isinstance(body.tool_choice, AllowedFunctions):
+        return body.tools
+    names = {one.name for one in body.tool_choice.tools}
+    if missing := sorted(names - {one.name for one in body.tools}):
+        message = f"tool_choice allows {missing[0]!r}, which tools does not have."
+        raise BadRequest(message, code="invalid_value", param="tool_choice")
+    return [one for one in body.tools if one.name in names]
+
+
+def _choice_of(body: ResponseRequest) -> Literal["none", "auto", "required"] | NamedTool:
+    match body.tool_choice:
+        case ChosenFunction(name=name):
+            return NamedTool(type="function", function=NamedFunction(name=name))
+        case AllowedFunctions(mode=mode):
+            return mode
+        case mode:
+            return mode

@@ -53,6 +53,14 @@ class ChosenFunction(Body):
     name: Name
 
 
+class AllowedFunctions(Body):
+    """A choice among some of the functions. The others are not shown to the model."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ChosenFunction], Field(min_length=1, max_length=128)]
+
+
 class SchemaFormat(NamedSchema):
     """JSON of a schema, as this endpoint has it: in one object."""
 
@@ -102,12 +110,16 @@ _INPUTS: dict[str, Any] = {
 
 _CHOICES: dict[str, Any] = {
     "custom_error_type": "tool_choices",
-    "custom_error_message": "expected none, auto, required, or a function's type and name; others are not supported",
+    "custom_error_message": "expected none, auto, required, a function's type and name, or allowed_tools; "
+    "others are not supported",
 }
 
 
 def _choice(value: object) -> str | None:
-    return "mode" if value in ("none", "auto", "required") else "function" if _kind_of_tool(value) else None
+    if value in ("none", "auto", "required"):
+        return "mode"
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind in ("function", "allowed_tools") else None
 
 
 def _input(value: object) -> str | None:
@@ -131,7 +143,9 @@ class ResponseRequest(Body):
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     tools: Annotated[list[ResponseTool], Field(max_length=128)] = Field(default_factory=list)
     tool_choice: Annotated[
-        Annotated[Literal["none", "auto", "required"], Tag("mode")] | Annotated[ChosenFunction, Tag("function")],
+        Annotated[Literal["none", "auto", "required"], Tag("mode")]
+        | Annotated[ChosenFunction, Tag("function")]
+        | Annotated[AllowedFunctions, Tag("allowed_tools")],
         Discriminator(_choice, **_CHOICES),
     ] = "auto"
     parallel_tool_calls: bool = True

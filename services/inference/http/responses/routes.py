@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from fleet_kit.auth import Caller
@@ -20,13 +21,14 @@ from services.inference.http.choosing import choose
 from services.inference.http.messages import ChatMessage
 from services.inference.http.responses.conversation import as_here, chat_of, turns_of
 from services.inference.http.responses.form import ResponseForm
+from services.inference.http.responses.input_items import input_items, item_page
 from services.inference.http.responses.output import Object
 from services.inference.http.responses.references import outputs_of, resolved
 from services.inference.http.responses.request import ResponseRequest
 from services.inference.http.responses.store import KeptResponse, ResponseStore
 from services.inference.http.tasks import answer_tasks
 from services.inference.parts import InferenceParts
-from services.inference.router_client import Query
+from services.inference.router_client import Query as RouterQuery
 
 router = APIRouter()
 
@@ -44,7 +46,7 @@ async def respond(body: ResponseRequest, request: Request, caller: LimitedCaller
         turns = [*earlier.turns, *turns_of(given)]
         chat = chat_of(body, turns)
         async with AsyncExitStack() as held:
-            query = Query(chat.user_turns[-1], chat.user_turns[:-1])
+            query = RouterQuery(chat.user_turns[-1], chat.user_turns[:-1])
             chosen = await choose(chat, query, request, caller, parts=parts, held=held)
             if isinstance(chosen, Response):
                 return chosen
@@ -62,6 +64,25 @@ async def response(response_id: str, caller: Generates, parts: Parts, stream: bo
         message = "a stored response is not streamed; read it whole."
         raise Unsupported(message, code="not_supported", param="stream")
     return JSONResponse((await parts.responses.find(response_id, caller)).response)
+
+
+@router.get("/v1/responses/{response_id}/input_items")
+async def response_inputs(
+    response_id: str,
+    caller: Generates,
+    parts: Parts,
+    *,
+    after: Annotated[str | None, Query(max_length=1024)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> JSONResponse:
+    """What a stored response of the caller's own answered, with the turns that it continued."""
+    kept = await parts.responses.find(response_id, caller)
+    if kept.inputs is None:
+        message = f"response {response_id!r} was stored by an earlier release, without its input."
+        raise NotFound(message, code="input_not_kept", param="response_id")
+    items = input_items(kept.turns[: kept.inputs], response_id)
+    return JSONResponse(item_page(items if order == "asc" else items[::-1], after, limit))
 
 
 @router.delete("/v1/responses/{response_id}")
@@ -88,6 +109,7 @@ async def _keep(
         response=response,
         turns=[*turns, *turns_of(outputs_of(response))],
         domains=sorted({*domains, *(one.domain for one in task.chosen.adapters)}),
+        inputs=len(turns),
     )
     return await store.keep(task.generation_id, task.caller, kept)
 

@@ -37,11 +37,13 @@ _AWAY = (nats.errors.Error, OSError, TimeoutError)
 
 
 class KeptResponse(BaseModel):
-    """A response and the conversation up to its end. domains: those whose adapters answered in it."""
+    """A response and the conversation up to its end. domains: those whose adapters answered in it. inputs: how many of
+    the turns are before the answer; None of one that an earlier release kept."""
 
     response: dict[str, JsonValue]
     turns: list[ChatMessage]
     domains: list[str] = Field(default_factory=list)
+    inputs: int | None = None
 
 
 class ResponseStore:
