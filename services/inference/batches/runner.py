@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 from starlette.types import Message
 
 from fleet_kit import tasks
+from fleet_kit.access_list import AccessList
 from fleet_kit.errors import Problem
 from fleet_kit.faults import describe
 from fleet_kit.key_value import WrittenMeanwhile
@@ -23,6 +24,7 @@ from services.inference.batches import lifecycle
 from services.inference.batches.execution import LINES, Execution
 from services.inference.batches.held import HeldBatch, LeaseLost
 from services.inference.batches.lines import LineAt, body_of
+from services.inference.batches.records import BatchRecord
 from services.inference.batches.results import answered
 from services.inference.batches.store import Kept
 from services.inference.errors import ApiError, Busy, RateLimited
@@ -58,8 +60,9 @@ _ENDPOINTS: Mapping[str, Callable[..., Awaitable[Response]]] = {
 class BatchRunner:
     """Runs batches of all callers, each with its own caller's rights."""
 
-    def __init__(self, parts: InferenceParts, settings: InferenceSettings) -> None:
+    def __init__(self, parts: InferenceParts, settings: InferenceSettings, access: AccessList) -> None:
         self._parts = parts
+        self._access = access
         self._store = parts.batches
         self._settings = settings
         self._holder = f"{settings.replica}.{secrets.token_hex(6)}"
@@ -73,6 +76,7 @@ class BatchRunner:
         if not self._settings.batch_concurrency:
             await asyncio.Event().wait()
         await self._parts.projection.caught_up.wait()
+        await self._access.caught_up.wait()
         try:
             while True:
                 try:
@@ -92,13 +96,26 @@ class BatchRunner:
             return
         found, now = await self._store.open(), time.monotonic()
         seen, self._seen = self._seen, {}
-        for kept in found:
+        for one in found:
+            kept = await self._revoked(one) if self._is_revoked(one.batch) else one
             revision, since = seen.get(kept.batch.id, (0, now))
             self._seen[kept.batch.id] = (kept.revision, since if revision == kept.revision else now)
             free = not kept.batch.holder or now - self._seen[kept.batch.id][1] >= self._settings.batch_lease_seconds
             if free and kept.batch.id not in self._running and len(self._running) < AT_ONCE:
                 self._running[kept.batch.id] = task = asyncio.create_task(self._take(kept))
                 task.add_done_callback(partial(self._forget, kept.batch.id))
+
+    def _is_revoked(self, batch: BatchRecord) -> bool:
+        owner = batch.owner
+        return self._access.is_revoked(owner.subject, owner.token_id, batch.created_at)
+
+    async def _revoked(self, kept: Kept) -> Kept:
+        """Cancel a batch of a revoked key or token: the process that runs it learns of that as of any cancellation."""
+        now = int(time.time())
+        if lifecycle.revoked(kept.batch, now) is kept.batch:
+            return kept
+        log.warning("batch_of_revoked_credential", batch_id=kept.batch.id, subject=kept.batch.owner.subject)
+        return await self._store.change(kept, lambda batch: lifecycle.revoked(batch, now))
 
     def _forget(self, batch_id: str, _: asyncio.Task[None]) -> None:
         self._running.pop(batch_id, None)
@@ -118,7 +135,8 @@ class BatchRunner:
             log.exception("batch_broke", batch_id=batch_id)
 
     async def _hold(self, held: HeldBatch) -> None:
-        execution = Execution(held, self._store, self._settings, self._answer, self._settings.batch_concurrency)
+        at_once = self._settings.batch_concurrency
+        execution = Execution(held, self._store, self._settings, self._answer, at_once, is_revoked=self._is_revoked)
         work, beats = asyncio.create_task(execution.run()), asyncio.create_task(held.keep())
         try:
             try:
