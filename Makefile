@@ -99,7 +99,7 @@ test-llama: setup $(LLAMA_SERVER)
 # openai, and Node's (npm needed). `$(BIN)/python -m tests.clients.record` records again what they send.
 .PHONY: test-clients
 test-clients: setup .venv-clients/.ready
-	LORAFLEET_CLIENTS=$(CURDIR) $(BIN)/python -m pytest tests/integration/inference/test_clients.py tests/integration/inference/test_harness_tasks.py tests/integration/registry/test_harness.py -m heavy $(PYTEST_ARGS)
+	LORAFLEET_CLIENTS=$(CURDIR) $(BIN)/python -m pytest tests/integration/inference/test_clients.py tests/integration/inference/test_harness_tasks.py tests/integration/registry/test_harness.py tests/integration/kit/test_oidc_provider.py -m heavy $(PYTEST_ARGS)
 
 .venv-clients/.ready: $(wildcard tests/clients/requirements*.txt) tests/clients/package.json
 	$(PYTHON) -m venv .venv-clients

@@ -113,6 +113,19 @@ class AccessList:
             log.info("token_refused", subject=subject, reason="revoked")
             raise Problem(401, "Not authenticated", "bearer token refused: it was revoked")
 
+    def is_revoked(self, subject: str, token_id: str, at: float) -> bool:
+        """Whether the key or token with which something was begun has been revoked since; expiry is no revocation.
+
+        Args:
+            subject: of its caller.
+            token_id: jti of the token; empty for none.
+            at: when it was begun, seconds since 1970: its token was issued by then.
+        """
+        if subject.startswith(SUBJECT):
+            return subject.removeprefix(SUBJECT) in self._ended
+        revoked = self._subjects.get(subject)
+        return (bool(token_id) and token_id in self._jtis) or (revoked is not None and at <= revoked.at + self._skew)
+
     async def apply(self, event: Event, _envelope: Envelope | None = None) -> None:
         """Take an event in; bears seeing it again, and seeing a key's end before its beginning."""
         match event:

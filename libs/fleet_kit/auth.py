@@ -9,7 +9,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -132,10 +132,11 @@ class Verifier:
         # Claims of odd types make PyJWT's own checks fail in their own ways: exp as a list, as 1e400, nested deeply.
         except (jwt.PyJWTError, UnknownKey, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Problem(401, "Not authenticated", f"bearer token refused: {str(error)[:300]}") from None
+        # Entra has its own name for a token's id.
+        token_id = str(claims.get("jti") or claims.get("uti") or "")
         if self._access is not None:
-            # Entra has its own name for a token's id.
-            self._access.check_token(str(claims.get("jti") or claims.get("uti") or ""), caller.subject, issued_at)
-        return caller
+            self._access.check_token(token_id, caller.subject, issued_at)
+        return replace(caller, token_id=token_id)
 
     def _issuer_of(self, token: str) -> "_Issuer":
         """The issuer whose keys a token must be signed with, by its own word: those verify what it says."""

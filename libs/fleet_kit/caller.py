@@ -55,6 +55,7 @@ class Caller:
 
     Where scopes differ by domain, `grants` has them, and `scopes` and `domains` are all that occur there: an endpoint
     gets the caller `restricted_to` the scopes that it requires. `lacking` says why a caller may do nothing.
+    `token_id` is the jti of the token, empty for an API key and for a token without one.
     """
 
     subject: str
@@ -62,6 +63,7 @@ class Caller:
     domains: frozenset[str]
     grants: tuple[Grant, ...] = ()
     lacking: str = field(default="", compare=False)
+    token_id: str = field(default="", compare=False)
 
     @classmethod
     def of_grants(cls, subject: str, grants: tuple[Grant, ...], lacking: str = "") -> Self:

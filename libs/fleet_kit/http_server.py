@@ -42,7 +42,7 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        http=_protocol(settings, asks_clients=settings.tls.asks_clients),
+        http=_protocol(settings, requires_client_certificate=settings.tls.requires_client_certificate),
         ws="none",
         log_config=None,
         access_log=False,
@@ -117,7 +117,7 @@ class _ProbesAlone:
         await problem_response(refusal)(scope, receive, send)
 
 
-def _protocol(settings: HttpSettings, *, asks_clients: bool = False) -> type[H11Protocol]:
+def _protocol(settings: HttpSettings, *, requires_client_certificate: bool = False) -> type[H11Protocol]:
     limit = _connections(settings.http_connections)
     waiting: dict[H11Protocol, None] = {}  # in the order in which they began to wait
 
@@ -135,7 +135,7 @@ def _protocol(settings: HttpSettings, *, asks_clients: bool = False) -> type[H11
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             self._lingering = _Lingering(transport, self, self.loop)
             super().connection_made(cast("asyncio.Transport", self._lingering))
-            if asks_clients and not transport.get_extra_info("peercert"):
+            if requires_client_certificate and not transport.get_extra_info("peercert"):
                 self.app = cast("Any", _ProbesAlone(cast("ASGIApp", self.app)))
             if len(self.connections) > limit:
                 next(iter(waiting), self).transport.abort()

@@ -63,7 +63,7 @@ class Tls:
         self._seen = files.stamps()
 
     @property
-    def asks_clients(self) -> bool:
+    def requires_client_certificate(self) -> bool:
         """Whether HTTP clients must show a certificate."""
         return self._files.client_ca_file is not None
 

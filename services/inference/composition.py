@@ -162,7 +162,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         batches=BatchStore(KeyValue(service.jetstream, BATCHES), service.blobs),
         started=int(time.time()),
     )
-    batches = asyncio.create_task(_forever("batches", BatchRunner(parts, settings).run()))
+    batches = asyncio.create_task(_forever("batches", BatchRunner(parts, settings, service.access).run()))
     try:
         yield parts
     finally:

@@ -47,6 +47,18 @@ class Tools:
     run: Callable[..., subprocess.CompletedProcess[str]]
     root: Path = REPOSITORY
 
+    def with_component(self, name: str, folder: Path) -> str:
+        """The production overlay with a component of k8s/components, as manifests. `folder` takes a copy of k8s."""
+        copied = folder / "k8s"
+        shutil.copytree(self.root / "k8s", copied)
+        kustomization = copied / "overlays" / "prod" / "kustomization.yaml"
+        described = yaml.safe_load(kustomization.read_text())
+        described.setdefault("components", []).append(f"../../components/{name}")
+        kustomization.write_text(yaml.safe_dump(described))
+        done = self.run(self.program("kubectl"), "kustomize", kustomization.parent)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:

@@ -70,16 +70,7 @@ def test_prometheus_reads_every_expression_of_dashboards_and_alerts(
 
 
 def test_the_component_makes_one_config_map_that_grafanas_sidecar_finds(tools: Any, tmp_path: Path) -> None:
-    copied = tmp_path / "k8s"
-    shutil.copytree(tools.root / "k8s", copied)
-    kustomization = copied / "overlays" / "prod" / "kustomization.yaml"
-    described = yaml.safe_load(kustomization.read_text())
-    described.setdefault("components", []).append("../../components/monitoring")
-    kustomization.write_text(yaml.safe_dump(described))
-    done = tools.run(tools.program("kubectl"), "kustomize", kustomization.parent)
-    assert done.returncode == 0, done.stderr
-    [found] = [
-        one for one in yaml.safe_load_all(done.stdout) if one and one["metadata"]["name"] == "lorafleet-dashboards"
-    ]
+    built = tools.with_component("monitoring", tmp_path)
+    [found] = [one for one in yaml.safe_load_all(built) if one and one["metadata"]["name"] == "lorafleet-dashboards"]
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert {Path(name).stem for name in found["data"]} == set(NAMES)

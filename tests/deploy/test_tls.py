@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,7 @@ SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
 @pytest.fixture(scope="module")
 def built(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The production overlay with the component, as manifests."""
-    copied = tmp_path_factory.mktemp("k8s") / "k8s"
-    shutil.copytree(tools.root / "k8s", copied)
-    kustomization = copied / "overlays" / "prod" / "kustomization.yaml"
-    described = yaml.safe_load(kustomization.read_text())
-    described.setdefault("components", []).append("../../components/tls")
-    kustomization.write_text(yaml.safe_dump(described))
-    done = tools.run(tools.program("kubectl"), "kustomize", kustomization.parent)
-    assert done.returncode == 0, done.stderr
-    return str(done.stdout)
+    return str(tools.with_component("tls", tmp_path_factory.mktemp("k8s")))
 
 
 def pods(built: str) -> dict[str, dict[str, Any]]:

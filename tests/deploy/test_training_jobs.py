@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,8 @@ Resource = dict[str, Any]
 @pytest.fixture(scope="module")
 def resources(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
     """The production overlay with the component."""
-    copied = tmp_path_factory.mktemp("k8s") / "k8s"
-    shutil.copytree(tools.root / "k8s", copied)
-    kustomization = copied / "overlays" / "prod" / "kustomization.yaml"
-    described = yaml.safe_load(kustomization.read_text())
-    described.setdefault("components", []).append("../../components/training-jobs")
-    kustomization.write_text(yaml.safe_dump(described))
-    built = tools.run(tools.program("kubectl"), "kustomize", kustomization.parent)
-    assert built.returncode == 0, built.stderr
-    return [one for one in yaml.safe_load_all(built.stdout) if one]
+    built = tools.with_component("training-jobs", tmp_path_factory.mktemp("k8s"))
+    return [one for one in yaml.safe_load_all(built) if one]
 
 
 def named(resources: list[Resource], kind: str, name: str) -> Resource:

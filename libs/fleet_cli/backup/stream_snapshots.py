@@ -33,7 +33,7 @@ async def snapshot_stream(client: Client, name: str, to: Path) -> Mapping[str, A
     chunks = await client.subscribe(inbox)
     try:
         request = {"deliver_subject": inbox, "no_consumers": False, "jsck": True, "chunk_size": CHUNK}
-        found = await _asked(client, f"$JS.API.STREAM.SNAPSHOT.{name}", json.dumps(request).encode())
+        found = await _request(client, f"$JS.API.STREAM.SNAPSHOT.{name}", json.dumps(request).encode())
         with to.open("wb") as file:
             while True:
                 message = await chunks.next_msg(timeout=_PATIENCE)
@@ -59,14 +59,14 @@ async def restore_stream(client: Client, name: str, snapshot: Path, described: M
     Raises:
         FleetError: the server refuses it.
     """
-    begun = await _asked(client, f"$JS.API.STREAM.RESTORE.{name}", json.dumps(described).encode())
+    begun = await _request(client, f"$JS.API.STREAM.RESTORE.{name}", json.dumps(described).encode())
     with snapshot.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, CHUNK):
-            await _asked(client, begun["deliver_subject"], chunk)
-    await _asked(client, begun["deliver_subject"], b"")
+            await _request(client, begun["deliver_subject"], chunk)
+    await _request(client, begun["deliver_subject"], b"")
 
 
-async def _asked(client: Client, subject: str, body: bytes) -> dict[str, Any]:
+async def _request(client: Client, subject: str, body: bytes) -> dict[str, Any]:
     answer = await client.request(subject, body, timeout=_PATIENCE)
     found: dict[str, Any] = json.loads(answer.data) if answer.data else {}
     if error := found.get("error"):

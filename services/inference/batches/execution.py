@@ -14,7 +14,7 @@ from fleet_kit.errors import BlobCorrupt, BlobMissing
 from services.inference.batches import lifecycle
 from services.inference.batches.held import HeldBatch
 from services.inference.batches.lines import LineAt, check
-from services.inference.batches.records import FileRecord, LineFault
+from services.inference.batches.records import BatchRecord, FileRecord, LineFault
 from services.inference.batches.results import Joined, is_completed, not_run, part_of
 from services.inference.batches.store import BatchStore
 from services.inference.settings import InferenceSettings
@@ -34,17 +34,29 @@ Answer = Callable[[HeldBatch, Path, LineAt], Awaitable[Mapping[str, object]]]
 """Computes a line of a file: the line of the output."""
 
 
+IsRevoked = Callable[[BatchRecord], bool]
+"""Whether the key or token of a batch's owner was revoked since."""
+
+
 class Execution:
     """Runs a batch that this process holds. at_once: lines that it answers at a time."""
 
     def __init__(
-        self, held: HeldBatch, store: BatchStore, settings: InferenceSettings, answer: Answer, at_once: int
+        self,
+        held: HeldBatch,
+        store: BatchStore,
+        settings: InferenceSettings,
+        answer: Answer,
+        at_once: int,
+        *,
+        is_revoked: IsRevoked,
     ) -> None:
         self._held = held
         self._store = store
         self._settings = settings
         self._answer = answer
         self._at_once = at_once
+        self._is_revoked = is_revoked
         self._completed = self._failed = 0
         self._unsaved: list[Mapping[str, object]] = []
         self._saving = asyncio.Lock()
@@ -87,6 +99,9 @@ class Execution:
 
         async def work() -> None:
             for line in lines:
+                if self._is_revoked(self._held.batch):
+                    await self._held.change(lambda batch: lifecycle.revoked(batch, _now()))
+                    return
                 await self._save(await self._answer(self._held, path, line))
 
         stopped = asyncio.create_task(self._held.stopped.wait())

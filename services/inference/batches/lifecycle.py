@@ -59,6 +59,14 @@ def cancelled(batch: BatchRecord, now: int) -> BatchRecord:
     return batch.model_copy(update={"status": "cancelling", "cancelling_at": now})
 
 
+def revoked(batch: BatchRecord, now: int) -> BatchRecord:
+    """Its owner's key or token was revoked: cancelled with that reason, unless every line is kept already."""
+    if batch.status not in ("validating", "in_progress"):
+        return batch
+    fault = LineFault(code="credential_revoked", message="the API key or token that made this batch was revoked")
+    return cancelled(batch, now).model_copy(update={"errors": (fault,)})
+
+
 def ended(
     batch: BatchRecord,
     now: int,

@@ -30,12 +30,14 @@ class Owner(BaseModel):
     subject: str
     scopes: frozenset[str]
     domains: frozenset[str]
+    token_id: str = ""
+    """Of the token that made it, by which that may be revoked; empty for an API key."""
 
     @classmethod
     def of(cls, caller: Caller) -> "Owner":
         # Of scopes that differ by domain, those that count in all of these domains, as they do online.
         scopes = frozenset(scope for scope in caller.scopes if caller.can(scope))
-        return cls(subject=caller.subject, scopes=scopes, domains=caller.domains)
+        return cls(subject=caller.subject, scopes=scopes, domains=caller.domains, token_id=caller.token_id)
 
     @property
     def caller(self) -> Caller:

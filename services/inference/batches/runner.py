@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 from starlette.types import Message
 
 from fleet_kit import tasks
+from fleet_kit.access_list import AccessList
 from fleet_kit.errors import Problem
 from fleet_kit.faults import describe
 from fleet_kit.key_value import WrittenMeanwhile
@@ -23,14 +24,16 @@ from services.inference.batches import lifecycle
 from services.inference.batches.execution import LINES, Execution
 from services.inference.batches.held import HeldBatch, LeaseLost
 from services.inference.batches.lines import LineAt, body_of
+from services.inference.batches.records import BatchRecord
 from services.inference.batches.results import answered
 from services.inference.batches.store import Kept
-from services.inference.errors import ApiError, Busy
+from services.inference.errors import ApiError, Busy, RateLimited
 from services.inference.http import api
 from services.inference.http.error_responses import as_openai
 from services.inference.http.responses import routes as responses
 from services.inference.parts import InferenceParts
 from services.inference.precedence import Aside
+from services.inference.quotas.ledger import OF_MINUTE
 from services.inference.recording.recorder import AWAY
 from services.inference.replicas.forwarding import HOP
 from services.inference.settings import InferenceSettings
@@ -42,6 +45,7 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at which batches no replica runs."""
 AT_ONCE = 4
 """Batches that one process runs side by side."""
+FIRST_WAIT = 0.5
 TRIES = 20
 """Of a line for which the server is busy; the last one's error is its answer then."""
 LONGEST_WAIT = 30.0
@@ -56,8 +60,9 @@ _ENDPOINTS: Mapping[str, Callable[..., Awaitable[Response]]] = {
 class BatchRunner:
     """Runs batches of all callers, each with its own caller's rights."""
 
-    def __init__(self, parts: InferenceParts, settings: InferenceSettings) -> None:
+    def __init__(self, parts: InferenceParts, settings: InferenceSettings, access: AccessList) -> None:
         self._parts = parts
+        self._access = access
         self._store = parts.batches
         self._settings = settings
         self._holder = f"{settings.replica}.{secrets.token_hex(6)}"
@@ -71,6 +76,7 @@ class BatchRunner:
         if not self._settings.batch_concurrency:
             await asyncio.Event().wait()
         await self._parts.projection.caught_up.wait()
+        await self._access.caught_up.wait()
         try:
             while True:
                 try:
@@ -90,13 +96,26 @@ class BatchRunner:
             return
         found, now = await self._store.open(), time.monotonic()
         seen, self._seen = self._seen, {}
-        for kept in found:
+        for one in found:
+            kept = await self._revoked(one) if self._is_revoked(one.batch) else one
             revision, since = seen.get(kept.batch.id, (0, now))
             self._seen[kept.batch.id] = (kept.revision, since if revision == kept.revision else now)
             free = not kept.batch.holder or now - self._seen[kept.batch.id][1] >= self._settings.batch_lease_seconds
             if free and kept.batch.id not in self._running and len(self._running) < AT_ONCE:
                 self._running[kept.batch.id] = task = asyncio.create_task(self._take(kept))
                 task.add_done_callback(partial(self._forget, kept.batch.id))
+
+    def _is_revoked(self, batch: BatchRecord) -> bool:
+        owner = batch.owner
+        return self._access.is_revoked(owner.subject, owner.token_id, batch.created_at)
+
+    async def _revoked(self, kept: Kept) -> Kept:
+        """Cancel a batch of a revoked key or token: the process that runs it learns of that as of any cancellation."""
+        now = int(time.time())
+        if lifecycle.revoked(kept.batch, now) is kept.batch:
+            return kept
+        log.warning("batch_of_revoked_credential", batch_id=kept.batch.id, subject=kept.batch.owner.subject)
+        return await self._store.change(kept, lambda batch: lifecycle.revoked(batch, now))
 
     def _forget(self, batch_id: str, _: asyncio.Task[None]) -> None:
         self._running.pop(batch_id, None)
@@ -116,7 +135,8 @@ class BatchRunner:
             log.exception("batch_broke", batch_id=batch_id)
 
     async def _hold(self, held: HeldBatch) -> None:
-        execution = Execution(held, self._store, self._settings, self._answer, self._settings.batch_concurrency)
+        at_once = self._settings.batch_concurrency
+        execution = Execution(held, self._store, self._settings, self._answer, at_once, is_revoked=self._is_revoked)
         work, beats = asyncio.create_task(execution.run()), asyncio.create_task(held.keep())
         try:
             try:
@@ -136,7 +156,7 @@ class BatchRunner:
 
     async def _answer(self, held: HeldBatch, path: Path, line: LineAt) -> Mapping[str, object]:
         """The line of the output; begun again while the server is busy, or where online requests interrupt it."""
-        tries, wait = 0, 0.5
+        tries = 0
         while True:
             async with self._slots:
                 await self._parts.generator.precedence.quiet()
@@ -152,11 +172,11 @@ class BatchRunner:
                     continue
                 finally:
                     await tasks.end(attempt)
-            tries += 1
-            if not isinstance(error, Busy) or tries >= TRIES:
+            tries += not isinstance(error, RateLimited)
+            pause = pause_after(error, tries)
+            if pause is None:
                 return answered(line.custom_id, status, body)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
+            await asyncio.sleep(pause)
 
     async def _attempt(
         self, held: HeldBatch, path: Path, line: LineAt, aside: Aside
@@ -175,6 +195,18 @@ class BatchRunner:
                 problem = Problem(500, "Internal error", "this service has a defect; its log has the details")
                 response, error = as_openai(problem), fault
         return response.status_code, json.loads(bytes(response.body)), error
+
+
+def pause_after(error: Exception | None, tries: int) -> float | None:
+    """Seconds until a line is begun again; None where what came of it stands. `tries`: how often it was begun.
+
+    A minute's quota is waited for however often; a month's ends the line.
+    """
+    if isinstance(error, RateLimited) and error.code == OF_MINUTE:
+        return error.retry_after
+    if isinstance(error, Busy) and tries < TRIES:
+        return min(FIRST_WAIT * float(2 ** (tries - 1)), LONGEST_WAIT)
+    return None
 
 
 def _request(path: str) -> Request:

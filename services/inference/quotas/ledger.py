@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.inference.errors import RateLimited
 from services.inference.quotas.limits import Amounts, Quotas
 
+OF_MINUTE: Final = "rate_limit_exceeded"
+OF_MONTH: Final = "insufficient_quota"
+"""Codes of the refusals, as OpenAI has them."""
 MOST_ACCOUNTS: Final = 10_000
 """Of a replica in a month; of more, the one that took least is forgotten, which can only permit more, never less."""
 _NAMES: Final = tuple(Amounts.model_fields)
@@ -141,7 +144,7 @@ def _refusal(named: str, name: str, within: str, limit: int, ends: float) -> Rat
     kind = "requests" if name == "requests" else "tokens"
     return RateLimited(
         f"{named} may take {limit} {what} a {within}, and has. More can be had in {ends:.0f} seconds.",
-        code="rate_limit_exceeded" if within == "minute" else "insufficient_quota",
+        code=OF_MINUTE if within == "minute" else OF_MONTH,
         retry_after=ends,
         headers={
             f"x-ratelimit-limit-{kind}": str(limit),

@@ -7,8 +7,10 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import jwt
 import openai
 import pytest
 
@@ -219,6 +221,50 @@ async def test_online_requests_are_answered_while_a_batch_would_fill_every_row(
     await eventually(burst)
     await client.batches.cancel(batch.id)
     assert (await at_end(client, batch)).status == "cancelled"
+
+
+async def test_lines_behind_a_deactivation_end_with_the_error_of_an_online_request(
+    clients: Any, inference: RunningService, registry: Any, make_adapter: Any, domain: str
+) -> None:
+    adapter = await registry.describe(make_adapter(seed=61), domain)
+    await registry.activate(adapter)
+    await answered(inference.client, adapter.adapter_id)
+    client = clients("ann")
+    slow = [line(str(number), adapter.family, max_tokens=60, ignore_eos=True) for number in range(60)]
+    batch = await begin(client, *slow)
+
+    async def some() -> int:
+        return int((await client.batches.retrieve(batch.id)).request_counts.completed)
+
+    await eventually(some)
+    await registry.deactivate(adapter)
+    ended = await at_end(client, batch)
+    online = (await chat(inference.client, adapter.family)).json()["error"]
+    output, errors = await lines_of(client, ended.output_file_id), await lines_of(client, ended.error_file_id)
+    assert (ended.status, len(output) + len(errors), online["code"]) == ("completed", 60, "adapter_not_active")
+    assert output
+    assert errors
+    assert [one["response"]["body"]["error"] for one in errors.values()] == [online] * len(errors)
+
+
+async def test_a_batch_of_a_revoked_token_is_cancelled_and_names_that(clients: Any, registry: Any, domain: str) -> None:
+    leaked, own = clients("ann"), clients("ann")
+    slow = [line(str(number), max_tokens=200, ignore_eos=True) for number in range(100)]
+    batch, other = await begin(leaked, *slow), await begin(own, line("a"))
+    token_id = jwt.decode(leaked.api_key, options={"verify_signature": False})["jti"]
+    now = datetime.now(UTC)
+    revoked = v1.TokenRevoked(
+        named_by=v1.NamedBy.JTI, value=token_id, revoked_at=now, until=now + timedelta(days=2), by="ada", reason="leak"
+    )
+    await registry.publish(revoked)
+    ended = await at_end(own, batch)
+    assert (ended.status, [one.code for one in ended.errors.data]) == ("cancelled", ["credential_revoked"])
+    output, errors = await lines_of(own, ended.output_file_id), await lines_of(own, ended.error_file_id)
+    assert len(output) + len(errors) == 100
+    assert {one["error"]["code"] for one in errors.values()} == {"batch_cancelled"}
+    assert (await at_end(own, other)).status == "completed"
+    with pytest.raises(openai.AuthenticationError):
+        await leaked.batches.retrieve(batch.id)
 
 
 async def test_the_batch_of_a_dead_replica_is_continued_with_the_lines_that_it_kept(

@@ -14,7 +14,9 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events.buckets import BATCHES
-from fleet_events.v1 import Blob
+from fleet_events.v1 import ApiKeyRevoked, Blob
+from fleet_kit.access_list import AccessList
+from fleet_kit.api_keys import ApiKey
 from fleet_kit.blobs import Blobs
 from fleet_kit.key_value import KeyValue
 from services.inference.batches import lifecycle
@@ -53,7 +55,7 @@ class _Stalled(BatchStore):
             assert kept is not None
             taken = await self.other.write(lifecycle.taken(kept.batch, "second"), kept.revision)
             held = HeldBatch(self.other, taken, "second", 60)
-            await Execution(held, self.other, self.settings, _answer, 1).run()
+            await Execution(held, self.other, self.settings, _answer, 1, is_revoked=lambda _: False).run()
         return await super().parts(batch)
 
 
@@ -88,7 +90,9 @@ async def test_a_process_that_another_one_overtook_writes_no_files(
     store = _Stalled(jetstream, settings)
     kept = await _added(store, domain)
     with pytest.raises(LeaseLost):
-        await Execution(HeldBatch(store, kept, "first", 60), store, settings, _answer, 1).run()
+        await Execution(
+            HeldBatch(store, kept, "first", 60), store, settings, _answer, 1, is_revoked=lambda _: False
+        ).run()
     caller = kept.batch.owner.caller
     ended = (await store.batch(kept.batch.id, caller)).batch
     assert (ended.status, ended.counts.completed, ended.error_file_id) == ("completed", 2, None)
@@ -115,6 +119,29 @@ async def test_the_beats_of_a_batch_stop_at_its_end_and_fail_once_another_proces
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(lost.keep(), 10)
     await store.change(kept, lambda batch: lifecycle.ended(batch, int(time.time())))
+
+
+async def test_no_line_is_computed_once_the_key_of_a_batch_is_revoked(
+    jetstream: JetStreamContext, settings: InferenceSettings, domain: str
+) -> None:
+    store = BatchStore(KeyValue(jetstream, BATCHES), Blobs("inference", settings))
+    access, key = AccessList("inference"), ApiKey.new()
+    owner = Owner(subject=f"key:{key.key_id}", scopes=frozenset({"generate"}), domains=frozenset({domain}))
+    computed = []
+
+    async def answer(held: HeldBatch, path: Path, line: LineAt) -> Mapping[str, object]:
+        computed.append(line.custom_id)
+        await access.apply(ApiKeyRevoked(key_id=key.key_id, by="ada"))
+        return await _answer(held, path, line)
+
+    def is_revoked(batch: BatchRecord) -> bool:
+        return access.is_revoked(batch.owner.subject, batch.owner.token_id, batch.created_at)
+
+    kept = await _added(store, domain, owner=owner)
+    await Execution(HeldBatch(store, kept, "first", 60), store, settings, answer, 1, is_revoked=is_revoked).run()
+    ended = (await store.batch(kept.batch.id, owner.caller)).batch
+    assert (computed, ended.counts.completed, ended.counts.failed) == (["a"], 1, 1)
+    assert (ended.status, [one.code for one in ended.errors]) == ("cancelled", ["credential_revoked"])
 
 
 async def test_batches_that_come_at_once_do_not_pass_the_bound_together(
@@ -169,7 +196,7 @@ async def test_a_stored_result_that_cannot_be_read_again_ends_in_no_circle(
     store = _Corrupting(jetstream, settings, at_end=found == "at its end")
     kept = await _added(store, domain)
     await store.put(kept.batch.id, part_of([answered("a", 200, {"by": "earlier"})]))
-    await Execution(HeldBatch(store, kept, "first", 60), store, settings, _answer, 1).run()
+    await Execution(HeldBatch(store, kept, "first", 60), store, settings, _answer, 1, is_revoked=lambda _: False).run()
     caller = kept.batch.owner.caller
     ended = (await store.batch(kept.batch.id, caller)).batch
     files = {one.id: json.loads((await store.part(one.blob)).splitlines()[0]) for one in await store.files(caller, 0)}

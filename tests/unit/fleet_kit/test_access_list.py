@@ -145,6 +145,33 @@ async def test_a_revoked_token_is_refused_by_its_id_or_by_its_subject_until_newe
         assert caught.value.status == 401
 
 
+async def test_what_was_begun_with_a_key_or_token_counts_as_revoked_with_it_and_not_once_it_has_expired(
+    access: AccessList, clock: Clock
+) -> None:
+    kept, ended = ApiKey.new(), ApiKey.new()
+    for key in (kept, ended):
+        await access.apply(created(key, days=1))
+    at = START.timestamp()
+    await access.apply(v1.ApiKeyRevoked(key_id=ended.key_id, by="ada"))
+    await access.apply(revoked(v1.NamedBy.JTI, "one"))
+    await access.apply(revoked(v1.NamedBy.SUBJECT, "bob"))
+    begun = {
+        (f"key:{kept.key_id}", "", at): False,
+        (f"key:{ended.key_id}", "", at): True,
+        ("ada", "two", at): False,
+        ("ada", "", at): False,
+        ("ada", "one", at + 60): True,
+        ("bob", "two", at - 60): True,
+        ("bob", "two", at + 5): True,  # an issuer's clock may be ahead by `skew`
+        ("bob", "two", at + 6): False,
+    }
+    assert {one: access.is_revoked(*one) for one in begun} == begun
+    clock.seconds += 2 * 86_400
+    with pytest.raises(Problem):
+        access.caller_of(kept.text)
+    assert not access.is_revoked(f"key:{kept.key_id}", "", at)
+
+
 async def test_what_has_ended_by_itself_is_forgotten(access: AccessList, clock: Clock) -> None:
     keys = [ApiKey.new() for _ in range(10)]
     for key in keys:

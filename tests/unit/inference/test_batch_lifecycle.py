@@ -43,6 +43,7 @@ STEPS: dict[str, Callable[[BatchRecord, int], BatchRecord]] = {
     "counted": lambda one, _: lifecycle.counted(one, 2, 1),
     "finalizing": lifecycle.finalizing,
     "cancelled": lifecycle.cancelled,
+    "revoked": lifecycle.revoked,
     "ended": lambda one, now: lifecycle.ended(one, now, counts=Counts(total=3, completed=2, failed=1), usage=Usage()),
 }
 FOLLOWS = {
@@ -83,6 +84,16 @@ def test_a_cancellation_is_kept_whatever_the_runner_does_meanwhile() -> None:
     assert lifecycle.begun(one, 3, None, 4).status == "cancelling"
     assert lifecycle.finalizing(one, 4).status == "cancelling"
     assert lifecycle.refused(one, [FAULT], 4).status == lifecycle.ended(one, 4).status == "cancelled"
+
+
+def test_a_batch_of_a_revoked_credential_is_cancelled_and_names_that_unless_its_lines_are_all_kept() -> None:
+    one = lifecycle.begun(lifecycle.revoked(batch(), 2), 3, None, 3)
+    ended = lifecycle.ended(one, 4)
+    assert (ended.status, [fault.code for fault in ended.errors]) == ("cancelled", ["credential_revoked"])
+    own = lifecycle.cancelled(batch(), 2)
+    done = lifecycle.finalizing(lifecycle.begun(batch(), 3, None, 2), 3)
+    for untouched in (own, done, ended):
+        assert lifecycle.revoked(untouched, 5) is untouched
 
 
 def test_holders_that_die_without_a_line_are_counted_until_the_batch_is_given_up() -> None:

@@ -87,6 +87,12 @@ def test_a_star_gives_each_one_that_is_not_named_an_amount_of_its_own(clock: Clo
     found.admit("big")
 
 
+def test_a_caller_that_is_named_without_amounts_is_not_bounded(clock: Clock) -> None:
+    found = ledger(clock, callers={"*": {"minute": {"requests": 1}}, "evaluator": {}})
+    found.charge("evaluator", "", (5, 0, 0))
+    found.admit("evaluator")
+
+
 def test_the_base_model_counts_for_the_caller_and_for_no_domain(clock: Clock) -> None:
     found = ledger(clock, domains={"*": {"minute": {"requests": 1}}})
     for _ in range(3):

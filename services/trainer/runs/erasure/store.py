@@ -241,19 +241,28 @@ async def delete_feedback(connection: Connection, generations: Sequence[str]) ->
     return _count(status)
 
 
-async def delete_records(connection: Connection, subject: str, domain: str, generations: Sequence[str]) -> None:
-    """Forget which records there were, those of other people in the same samples included."""
+async def delete_records(connection: Connection, subject: str, records: Sequence[SubjectRecord]) -> None:
+    """Forget that there were these records, those of other people in the same samples included.
+
+    Not what has come since they were read: its message is still to be deleted.
+    """
     await connection.execute(
         """
-        delete from subject_records where (kind, record_id) in (
-            select kind, record_id from subject_records where subject = $1 and ($2 = '*' or domain = $2)
-        ) and kind in ('sample', 'preference') or subject = $1 and (
-            $2 = '*' or domain = $2 or domain = '' and record_id = any($3)
+        with erased as (
+            select * from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+                as erased (domain, kind, record_id, stream, sequence)
         )
+        delete from subject_records where subject = $1
+            and (domain, kind, record_id, stream, sequence) in (select * from erased)
+            or subject <> $1 and kind in ('sample', 'preference')
+            and (kind, record_id) in (select kind, record_id from erased)
         """,
         subject,
-        domain,
-        generations,
+        [one.domain for one in records],
+        [one.kind for one in records],
+        [one.record_id for one in records],
+        [one.stream for one in records],
+        [one.sequence for one in records],
     )
 
 

@@ -83,7 +83,7 @@ async def _forget_late(erasure: Erasure, records: Sequence[SubjectRecord], tx: T
     generations = _ids(records, "answer", "feedback")
     for at in range(0, len(generations), IDS_A_PART):
         await tx.emit(_forgotten(erasure, generations[at : at + IDS_A_PART]), entity=erasure.erasure_id)
-    await store.delete_records(tx.connection, erasure.subject, erasure.domain, generations)
+    await store.delete_records(tx.connection, erasure.subject, records)
 
 
 async def erase_frozen_since(service: RunContext) -> None:
@@ -164,7 +164,7 @@ async def _erase_rows(
         "datasets": {"count": len(datasets), "sha256": _digest(datasets)},
         **counted,
     }
-    await store.delete_records(connection, erasure.subject, erasure.domain, generations)
+    await store.delete_records(connection, erasure.subject, records)
     await store.prove(connection, erasure.erasure_id, datasets=datasets, adapters=adapters, deleted=proof)
     await store.set_service(connection, erasure.erasure_id, service.name, "erased")
     parts = [generations[at : at + IDS_A_PART] for at in range(0, len(generations), IDS_A_PART)] or [[]]
