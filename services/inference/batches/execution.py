@@ -14,6 +14,7 @@ from fleet_kit.errors import BlobCorrupt, BlobMissing
 from services.inference.batches import lifecycle
 from services.inference.batches.held import HeldBatch
 from services.inference.batches.lines import LineAt, check
+from services.inference.batches.records import ENDED as ENDED_STATES
 from services.inference.batches.records import BatchRecord, FileRecord, LineFault
 from services.inference.batches.results import Joined, is_completed, not_run, part_of
 from services.inference.batches.store import BatchStore
@@ -27,6 +28,11 @@ LINES = Counter(
     ["outcome"],
 )
 ENDED = Counter("lorafleet_inference_batches_ended_total", "Batches that have ended, by their state", ["status"])
+# There from the start: a batch that another process left must not make a series.
+for _outcome in ("completed", "failed", "interrupted"):
+    LINES.labels(_outcome)
+for _status in sorted(ENDED_STATES):
+    ENDED.labels(_status)
 
 _READ_AT_ONCE = 16
 
