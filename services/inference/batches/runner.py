@@ -27,7 +27,7 @@ from services.inference.batches.lines import LineAt, body_of
 from services.inference.batches.records import BatchRecord
 from services.inference.batches.results import answered
 from services.inference.batches.store import Kept
-from services.inference.errors import ApiError, Busy, RateLimited
+from services.inference.errors import ApiError, Busy, NotFound, RateLimited
 from services.inference.http import api
 from services.inference.http.error_responses import as_openai
 from services.inference.http.responses import routes as responses
@@ -115,7 +115,9 @@ class BatchRunner:
         if lifecycle.revoked(kept.batch, now) is kept.batch:
             return kept
         log.warning("batch_of_revoked_credential", batch_id=kept.batch.id, subject=kept.batch.owner.subject)
-        return await self._store.change(kept, lambda batch: lifecycle.revoked(batch, now))
+        with suppress(NotFound):  # its record has expired meanwhile
+            return await self._store.change(kept, lambda batch: lifecycle.revoked(batch, now))
+        return kept
 
     def _forget(self, batch_id: str, _: asyncio.Task[None]) -> None:
         self._running.pop(batch_id, None)
