@@ -151,7 +151,7 @@ class Bus:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _require_tls(self) -> None:
-        """Raise ConnectionError where the URL demands TLS and the server does not: nats-py goes on in the clear."""
+        """Raise ConnectionError where the URL requires TLS and the server does not: nats-py then sends unencrypted."""
         wanted = self._settings.nats_url.startswith("tls://") and not self._settings.nats_tls_first
         if wanted and not self.jetstream._nc._server_info.get("tls_required"):
             raise ConnectionError("nats_url begins with tls://, but the server there does not require TLS")

@@ -40,7 +40,8 @@ from services.inference.resolution import Auto, Base, Mix, base_of, check, resol
 from services.inference.router_client import Query
 from services.inference.shadows import Shadows
 
-_WHOLE = ("stop", "length")  # Of these may be recorded: one that was cancelled is a part of one.
+_WHOLE = ("stop", "length")
+"""Ends of answers that may be recorded: one that was cancelled is a part of one."""
 
 
 class CurrentCatalogue(Protocol):
@@ -74,7 +75,8 @@ class Generator:
     """How the router is called."""
     recorder: Recorder | None = None
     """Takes the answers that may become data."""
-    publications: Publications = NOTHING_PUBLISHED  # a response waits for them before it ends
+    publications: Publications = NOTHING_PUBLISHED
+    """What a response waits for before it ends."""
     shadows: Shadows | None = None
     """Takes served answers that a rollout's candidate is to answer too."""
     precedence: Precedence = field(default_factory=Precedence)

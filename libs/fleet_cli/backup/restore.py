@@ -16,6 +16,8 @@ from fleet_cli.backup.stream_snapshots import restore_stream
 from fleet_cli.backup.take import SECRETS
 from fleet_cli.stack import Fleet
 from fleet_cli.stack.objects import BUCKET, s3_client
+from fleet_cli.stack.postgres import DATABASE, postgres_url
+from fleet_cli.stack.schemas import drop_database, provision_database
 from lorafleet.errors import BadInput
 
 __all__ = ["restore_backup"]
@@ -49,8 +51,16 @@ def restore_backup(backup: Path, home: Path, note: Callable[[str], None]) -> Bac
         note("filling the streams")
         asyncio.run(_fill_streams(fleet, manifest, backup))
         note("filling the database")
+        asyncio.run(_empty_database(fleet))
         restore_database(fleet.info.database_admin_url, backup / manifest.database)
     return manifest
+
+
+async def _empty_database(fleet: Fleet) -> None:
+    """Leave nothing of this release's migrations: a backup of an older one is migrated when the fleet starts."""
+    passwords, port = fleet.credentials.postgres, fleet.ports["postgres"]
+    await drop_database(postgres_url("postgres", passwords["postgres"], port, "postgres"), DATABASE)
+    await provision_database(port, passwords)
 
 
 async def _fill_streams(fleet: Fleet, manifest: BackupManifest, backup: Path) -> None:

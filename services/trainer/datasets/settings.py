@@ -86,7 +86,7 @@ class GenerationEndpoint(NamedSource):
     concurrency: int = Field(default=4, ge=1, le=64)
     foreign: bool = False
 
-    def opened(self, act_for: tuple[str, ...], ca_file: Path | None = None) -> Endpoint:
+    def opened(self, act_for: tuple[str, ...], ca_file: Path | None) -> Endpoint:
         """The endpoint with its token, for a caller that reaches these domains; `ca_file` as in `Endpoint`.
 
         Raises:

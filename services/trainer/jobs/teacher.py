@@ -25,7 +25,7 @@ async def unserved(adapter_id: str, domain: str, service: JobContext) -> list[Fa
     if named is None:
         return []
     try:
-        endpoint = named.opened((domain,))
+        endpoint = named.opened((domain,), service.settings.tls_ca_file)
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
         headers |= acting_for(endpoint.act_for) if endpoint.act_for is not None else {}
         url = f"{endpoint.url.rstrip('/')}/models/{quote(adapter_id, safe='')}"

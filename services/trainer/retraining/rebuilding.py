@@ -56,8 +56,10 @@ class Rebuild:
 
 
 async def find_rebuild(connection: Connection, family: str, active: str, erasures: Sequence[str]) -> Rebuild | None:
-    """What is to be built again for the active version, or where none is (""), for the newest that learned from the
-    records; None where that was trained on live records, which are selected anew."""
+    """The build to repeat for the active version, or without one ("") for the newest that learned from the records.
+
+    None where that version was trained on live records: each training selects those itself.
+    """
     found = await rebuilds.find_learned(connection, family, active, erasures)
     if found is None:
         return None

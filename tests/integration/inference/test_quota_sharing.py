@@ -14,7 +14,7 @@ from fleet_events.buckets import USED
 from fleet_kit import tasks
 from fleet_kit.key_value import KeyValue
 from services.inference.errors import RateLimited
-from services.inference.quotas import Ledger, Quotas
+from services.inference.quotas import Ledger, Quotas, sharing
 from services.inference.quotas.sharing import share
 
 pytestmark = pytest.mark.integration
@@ -47,6 +47,28 @@ def refuses(ledger: Ledger) -> bool:
     except RateLimited:
         return True
     return False
+
+
+class Unavailable(KeyValue):
+    """A bucket whose server does not answer."""
+
+    async def keys(self, pattern: str) -> list[str]:
+        raise TimeoutError
+
+
+async def test_while_the_bus_is_unavailable_a_replica_counts_by_itself(
+    as_inference: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "EVERY", 0.01)
+    ledger = Ledger(QUOTAS)
+    task = asyncio.create_task(share(ledger, Unavailable(as_inference, USED), "alone"))
+    for _ in range(3):
+        assert not refuses(ledger)
+        ledger.charge("anna", "shop", (1, 0, 0))
+        await asyncio.sleep(0.02)
+    assert refuses(ledger)
+    assert not task.done()
+    await tasks.end(task)
 
 
 async def until(true: Callable[[], bool]) -> None:

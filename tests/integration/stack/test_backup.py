@@ -1,4 +1,4 @@
-"""A fleet is copied while it runs, and the copy becomes a fleet that goes on where the first one was."""
+"""Backup of a running fleet, and a fleet restored from it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fleet_cli.backup.database import dump_database
+from fleet_cli.backup.manifest import Kept
 from fleet_cli.backup.restore import restore_backup
 from fleet_cli.backup.take import take_backup
 from fleet_cli.stack import Fleet
+from fleet_cli.stack.postgres import postgres_url
 from fleet_events import v1
 from fleet_events.topology import row_of
-from lorafleet import BadInput, EventBus, FleetHome
+from fleet_kit.migrate import rollback
+from lorafleet import BadInput, EventBus, FleetHome, Unreachable
 from tests.integration.stack.test_life import TRACE, find_the_trace, leave_a_trace
 
 pytestmark = pytest.mark.integration
@@ -71,6 +75,35 @@ async def test_a_restored_fleet_has_all_that_was_there_and_goes_on(copied: Copie
         await client.close()
         await change_policy(restored, 92)
         assert await policy(restored) == 92
+
+
+def test_a_fleet_that_is_stopped_is_named_as_such_and_leaves_no_folder_behind(copied: Copied, tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="NATS does not answer"):
+        take_backup(FleetHome(copied.home, {}), tmp_path / "backup", lambda _: None)
+    assert not (tmp_path / "backup").exists()
+
+
+@pytest.mark.heavy
+async def test_tables_that_only_this_release_has_are_migrated_again_behind_an_older_backup(
+    copied: Copied, tmp_path: Path
+) -> None:
+    """An older backup is imitated by taking the registry's newest migration back in the restored database."""
+    await asyncio.to_thread(restore_backup, copied.backup, tmp_path / "new", lambda _: None)
+    with Fleet(tmp_path / "new") as older:
+        await asyncio.to_thread(older.start, ())
+        url = postgres_url("registry", older.credentials.postgres["registry"], older.ports["postgres"])
+        await asyncio.to_thread(rollback, "registry", url)
+        dump_database(older.info.database_admin_url, tmp_path / "older.dump")
+    backup = tmp_path / "backup"
+    shutil.copytree(copied.backup, backup)
+    shutil.copy(tmp_path / "older.dump", backup / "database.dump")
+    manifest = json.loads((backup / "manifest.json").read_text())
+    manifest["files"]["database.dump"] = Kept.of(backup / "database.dump").model_dump()
+    (backup / "manifest.json").write_text(json.dumps(manifest))
+    await asyncio.to_thread(restore_backup, backup, tmp_path / "again", lambda _: None)
+    with Fleet(tmp_path / "again") as restored:
+        await asyncio.to_thread(restored.start, ["registry"])
+        assert await policy(restored) == 91
 
 
 def test_a_backup_is_closed_to_others(copied: Copied) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 
 from fleet_cli.stack.certificates import Certificates, load_or_create_certificates
 from fleet_cli.stack.home import Home
+from fleet_kit import tls as tls_module
 from fleet_kit.settings import ServiceSettings
 from fleet_kit.tls import Tls, TlsFiles, client_context, database_address
 
@@ -67,6 +68,19 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(made: Certificat
         renew(made)
         assert tls.reload()
         assert await serial_at(port, made.trust) != before
+
+
+async def test_a_process_looks_at_its_files_by_itself(
+    made: Certificates, tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_module, "CHECK_SECONDS", 0.01)
+    watching = asyncio.create_task(tls.watch())
+    async with listening(tls) as port, asyncio.timeout(10):
+        before = await serial_at(port, made.trust)
+        renew(made)
+        while await serial_at(port, made.trust) == before:
+            await asyncio.sleep(0.01)
+    watching.cancel()
 
 
 async def test_a_renewal_that_is_only_half_written_leaves_the_old_certificate(

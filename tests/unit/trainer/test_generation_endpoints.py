@@ -18,7 +18,7 @@ FOREIGN = {"url": "https://api.example.com/v1", "model": "other", "foreign": Tru
 
 
 def headers_to(endpoint: GenerationEndpoint, *domains: str) -> httpx.Headers:
-    with ChatClient(endpoint.opened(domains), "") as client:
+    with ChatClient(endpoint.opened(domains, None), "") as client:
         return client._http.headers
 
 
@@ -51,4 +51,4 @@ def test_a_token_of_the_fleet_that_is_written_later_does_not_go_to_a_foreign_ser
     endpoint = GenerationEndpoint.model_validate({**FOREIGN, "token_file": str(tmp_path / "token")})
     (tmp_path / "token").write_text(LocalIssuer.create(tmp_path).mint("trainer", ["generate"]))
     with pytest.raises(ValueError, match="no foreign server may have"):
-        endpoint.opened(("alpha",))
+        endpoint.opened(("alpha",), None)
