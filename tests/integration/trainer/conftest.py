@@ -195,8 +195,17 @@ def tiny_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
+def trainer_settings() -> dict[str, str]:
+    """Variables of the module's trainer beside its model; a module that needs others overrides this."""
+    return {"LORAFLEET_FLUSH_SECONDS": "0.1", "LORAFLEET_PROGRESS_SECONDS": "0.5", "LORAFLEET_LEASE_SECONDS": "4"}
+
+
+@pytest.fixture(scope="module")
 async def trainer(
-    run_service: RunService, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+    run_service: RunService,
+    tiny_model: Path,
+    trainer_settings: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[RunningService]:
     """A trainer of the tiny model. One for a module: starting it takes a second, its first job most of ten."""
     async with run_service(
@@ -205,9 +214,7 @@ async def trainer(
         LORAFLEET_BASE_MODEL_NAME="tiny-llama",
         LORAFLEET_CACHE_DIR=str(tmp_path_factory.mktemp("trainer")),
         LORAFLEET_THREADS="1",
-        LORAFLEET_FLUSH_SECONDS="0.1",
-        LORAFLEET_PROGRESS_SECONDS="0.5",
-        LORAFLEET_LEASE_SECONDS="4",
+        **trainer_settings,
     ) as running:
         yield running
 

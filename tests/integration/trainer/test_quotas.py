@@ -6,7 +6,6 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -15,7 +14,7 @@ import pytest
 from fleet_cli.stack import Fleet
 from fleet_cli.stack.objects import BUCKET, s3_client
 from fleet_events import v1
-from tests.conftest import RunningService, RunService
+from tests.conftest import RunningService
 from tests.integration.trainer.building import as_jsonl, built, upload
 from tests.integration.trainer.conftest import SHORT, Bench, eventually, pairs
 
@@ -25,26 +24,18 @@ ROWS = [{"prompt": f"What is gate {n}?", "completion": f"Gate {n} opens at dusk.
 
 
 @pytest.fixture(scope="module")
-async def trainer(
-    run_service: RunService, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[RunningService]:
-    async with run_service(
-        "trainer",
-        LORAFLEET_BASE_MODEL=str(tiny_model),
-        LORAFLEET_BASE_MODEL_NAME="tiny-llama",
-        LORAFLEET_CACHE_DIR=str(tmp_path_factory.mktemp("trainer")),
-        LORAFLEET_THREADS="1",
-        LORAFLEET_LEASE_SECONDS="4",
-        LORAFLEET_UPLOADS_PER_DOMAIN="2",
-        LORAFLEET_UPLOAD_BYTES_PER_DOMAIN="5000",
-        LORAFLEET_OPEN_BUILDS_PER_DOMAIN="3",
-        LORAFLEET_OPEN_JOBS_PER_DOMAIN="2",
-        LORAFLEET_TRAINING_HOURS_PER_MONTH='{"*": 0.5}',
-        LORAFLEET_RESUME_HOURS="1",
-        LORAFLEET_UPLOAD_DAYS="30",
-        LORAFLEET_SWEEP_SECONDS="1",
-    ) as started:
-        yield started
+def trainer_settings() -> dict[str, str]:
+    return {
+        "LORAFLEET_LEASE_SECONDS": "4",
+        "LORAFLEET_UPLOADS_PER_DOMAIN": "2",
+        "LORAFLEET_UPLOAD_BYTES_PER_DOMAIN": "5000",
+        "LORAFLEET_OPEN_BUILDS_PER_DOMAIN": "3",
+        "LORAFLEET_OPEN_JOBS_PER_DOMAIN": "2",
+        "LORAFLEET_TRAINING_HOURS_PER_MONTH": '{"*": 0.5}',
+        "LORAFLEET_RESUME_HOURS": "1",
+        "LORAFLEET_UPLOAD_DAYS": "30",
+        "LORAFLEET_SWEEP_SECONDS": "1",
+    }
 
 
 @pytest.fixture

@@ -27,18 +27,8 @@ async def registry(run_service: RunService, tiny_model: Path) -> AsyncIterator[R
 
 
 @pytest.fixture(scope="module")
-async def trainer(
-    run_service: RunService, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[RunningService]:
-    async with run_service(
-        "trainer",
-        LORAFLEET_BASE_MODEL=str(tiny_model),
-        LORAFLEET_BASE_MODEL_NAME="tiny-llama",
-        LORAFLEET_CACHE_DIR=str(tmp_path_factory.mktemp("trainer")),
-        LORAFLEET_THREADS="1",
-        LORAFLEET_RETRAINING_SECONDS="0.3",
-    ) as running:
-        yield running
+def trainer_settings() -> dict[str, str]:
+    return {"LORAFLEET_RETRAINING_SECONDS": "0.3"}
 
 
 @pytest.mark.requirement("LA-1.7")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,95 +11,11 @@ import openai
 import pytest
 
 from fleet_events import v1
-from fleet_events.buckets import BATCHES
-from fleet_kit.blobs import Blobs
-from fleet_kit.key_value import KeyValue
-from fleet_kit.settings import ServiceSettings
-from services.inference.batches.records import BatchRecord, Counts, Owner, new_id
-from services.inference.batches.results import answered as line_of
-from services.inference.batches.results import part_of
-from services.inference.batches.store import BatchStore
-from tests.conftest import Mint, RunningService
-from tests.integration.inference.conftest import QUESTION, TOKENS, answered, chat, eventually
+from tests.conftest import RunningService
+from tests.integration.inference.batches.conftest import CHAT, at_end, begin, content, line, lines_of
+from tests.integration.inference.conftest import TOKENS, answered, chat, eventually
 
 pytestmark = pytest.mark.integration
-
-CHAT: Any = "/v1/chat/completions"
-MESSAGES = [{"role": "user", "content": QUESTION}]
-
-
-class _Settings(ServiceSettings):
-    pass
-
-
-@pytest.fixture(scope="module")
-def settings_of_inference(settings_of_inference: dict[str, str]) -> dict[str, str]:
-    """A small server, and a lease that ends soon."""
-    return settings_of_inference | {
-        "LORAFLEET_BATCH_LEASE_SECONDS": "1",
-        "LORAFLEET_BATCH_FILE_BYTES": "100000",
-        "LORAFLEET_BATCH_LINES": "500",
-        "LORAFLEET_BATCH_FILES": "20",
-        "LORAFLEET_BATCHES_PER_DOMAIN": "2",
-        "LORAFLEET_BATCH_ROWS": "4",
-        "LORAFLEET_BATCH_CONCURRENCY": "4",
-    }
-
-
-@pytest.fixture
-async def clients(inference: RunningService, mint: Mint, domain: str) -> AsyncIterator[Any]:
-    """`clients("ann")`: the official client with a token of this subject, in this test's domain alone."""
-    async with AsyncExitStack() as opened:
-
-        def client(subject: str, *domains: str) -> openai.AsyncOpenAI:
-            token = mint(["generate"], domains or [domain], subject=f"{subject}-{domain}")
-            made = openai.AsyncOpenAI(base_url=f"{inference.url}/v1", api_key=token, max_retries=0)
-            opened.push_async_callback(made.close)
-            return made
-
-        yield client
-
-
-@pytest.fixture
-async def store(jetstream: Any, inference: RunningService) -> BatchStore:
-    """Files and batches as another replica sees them."""
-    names: dict[str, Any] = {name.removeprefix("LORAFLEET_").lower(): value for name, value in inference.env.items()}
-    settings = _Settings(**{name: value for name, value in names.items() if name in ServiceSettings.model_fields})
-    return BatchStore(KeyValue(jetstream, BATCHES), Blobs("inference", settings))
-
-
-def line(custom_id: str, model: str = "tiny", **body: Any) -> dict[str, Any]:
-    fields = {"model": model, "messages": MESSAGES, "max_tokens": TOKENS, "temperature": 0} | body
-    return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": fields}
-
-
-def content(*lines: Any) -> bytes:
-    return b"".join(json.dumps(one).encode() + b"\n" for one in lines)
-
-
-async def begin(client: openai.AsyncOpenAI, *lines: Any, **fields: Any) -> Any:
-    file = await client.files.create(file=("in.jsonl", content(*lines)), purpose="batch")
-    return await client.batches.create(
-        **{"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"} | fields
-    )
-
-
-async def at_end(client: openai.AsyncOpenAI, batch: Any) -> Any:
-    async def end() -> Any:
-        found = await client.batches.retrieve(batch.id)
-        return found if found.status in ("completed", "failed", "cancelled", "expired") else None
-
-    return await eventually(end, 60)
-
-
-async def lines_of(client: openai.AsyncOpenAI, file_id: str | None) -> dict[str, Any]:
-    """custom_id → line; each is there once."""
-    if file_id is None:
-        return {}
-    read = [json.loads(one) for one in (await client.files.content(file_id)).text.splitlines()]
-    found = {one["custom_id"]: one for one in read}
-    assert len(found) == len(read)
-    return found
 
 
 async def test_a_batch_answers_as_online_requests_are_answered_and_refuses_line_by_line(
@@ -265,91 +177,3 @@ async def test_a_batch_of_a_revoked_token_is_cancelled_and_names_that(clients: A
     assert (await at_end(own, other)).status == "completed"
     with pytest.raises(openai.AuthenticationError):
         await leaked.batches.retrieve(batch.id)
-
-
-async def test_the_batch_of_a_dead_replica_is_continued_with_the_lines_that_it_kept(
-    clients: Any, store: BatchStore, domain: str, inference: RunningService
-) -> None:
-    client = clients("ann")
-    file = await client.files.create(file=("in.jsonl", content(*map(line, "abcd"))), purpose="batch")
-    owner = Owner(subject=f"ann-{domain}", scopes=frozenset({"generate"}), domains=frozenset({domain}))
-    now = int(time.time())
-    source = (await store.file(file.id, owner.caller, now)).blob
-    batch = BatchRecord(
-        id=new_id("batch_"),
-        owner=owner,
-        input_file_id=file.id,
-        source=source,
-        endpoint=CHAT,
-        created_at=now,
-        expires_at=now + 3600,
-        status="in_progress",
-        in_progress_at=now,
-        counts=Counts(total=4),
-        holder="dead.1",
-    )
-    # What a killed replica leaves: two lines in a part, and of one of them a second answer.
-    await store.put(batch.id, part_of([line_of("a", 200, {"kept": True}), line_of("b", 422, {"error": {}})]))
-    await store.put(batch.id, part_of([line_of("a", 200, {"kept": True})]))
-    await store.add(batch)
-    ended = await at_end(client, batch)
-    assert (ended.status, ended.request_counts.completed, ended.request_counts.failed) == ("completed", 3, 1)
-    output, errors = await lines_of(client, ended.output_file_id), await lines_of(client, ended.error_file_id)
-    assert (set(output), set(errors)) == ({"a", "c", "d"}, {"b"})
-    assert output["a"]["response"]["body"] == {"kept": True}
-    assert await eventually(lambda: _gone(store, batch))
-
-    # One whose window ended while nobody ran it.
-    late = batch.model_copy(update={"id": new_id("batch_"), "expires_at": now - 1})
-    await store.add(late)
-    expired = await at_end(client, late)
-    errors = await lines_of(client, expired.error_file_id)
-    assert (expired.status, expired.output_file_id, set(errors)) == ("expired", None, set("abcd"))
-    assert {one["error"]["code"] for one in errors.values()} == {"batch_expired"}
-
-
-async def test_a_batch_that_took_five_replicas_with_it_is_given_up(
-    clients: Any, store: BatchStore, domain: str
-) -> None:
-    client = clients("ann")
-    file = await client.files.create(file=("in.jsonl", content(line("a"))), purpose="batch")
-    owner = Owner(subject=f"ann-{domain}", scopes=frozenset({"generate"}), domains=frozenset({domain}))
-    now = int(time.time())
-    batch = BatchRecord(
-        id=new_id("batch_"),
-        owner=owner,
-        input_file_id=file.id,
-        source=(await store.file(file.id, owner.caller, now)).blob,
-        endpoint=CHAT,
-        created_at=now,
-        expires_at=now + 3600,
-        holder="dead.5",
-        lost=4,
-    )
-    await store.add(batch)
-    ended = await at_end(client, batch)
-    assert (ended.status, [one.code for one in ended.errors.data]) == ("failed", ["replicas_lost"])
-    assert (await lines_of(client, ended.error_file_id))["a"]["error"]["code"] == "batch_failed"
-
-
-async def _gone(store: BatchStore, batch: BatchRecord) -> bool:
-    return not await store.parts(batch)
-
-
-@pytest.mark.heavy
-async def test_a_replica_that_is_killed_loses_the_lines_in_flight_alone(
-    clients: Any, inference: RunningService
-) -> None:
-    client = clients("ann")
-    batch = await begin(client, *[line(str(number), max_tokens=100, ignore_eos=True) for number in range(100)])
-
-    async def some() -> int:
-        return int((await client.batches.retrieve(batch.id)).request_counts.completed)
-
-    done = await eventually(some)
-    await inference.crash()
-    await inference.start()
-    ended = await at_end(client, batch)
-    assert (ended.status, ended.request_counts.completed) == ("completed", 100)
-    assert done > 0
-    assert len(await lines_of(client, ended.output_file_id)) == 100
