@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from fleet_cli.commands import backup, chat, demo, demo_loop, keeping, provision, status, up
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
@@ -63,6 +65,8 @@ for group, name in (
 
 def main() -> None:
     """Entry point."""
+    # asyncio warns of a detail of nats-py at the end of each TLS connection, which tells a reader nothing.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     root.typer(prog_name="lorafleet")
 
 
