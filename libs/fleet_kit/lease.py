@@ -9,7 +9,7 @@ from datetime import timedelta
 from fleet_kit.db import Connection
 from fleet_kit.errors import LeaseLost
 
-__all__ = ["Taken", "acquire", "check", "progress", "release", "renew", "survived"]
+__all__ = ["Taken", "acquire", "check", "in_use", "progress", "release", "renew", "survived"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,20 @@ async def acquire(connection: Connection, name: str, holder: str, ttl: timedelta
         ttl,
     )
     return None if row is None else Taken(row["token"], row["unanswered"])
+
+
+async def in_use(connection: Connection, name: str) -> bool:
+    """Whether another transaction has the lease's row locked now. If none has, this one has it from here on.
+
+    For whoever holds a lock that the lease's holder may wait for: it must not wait for the lease itself.
+    """
+    return bool(
+        await connection.fetchval(
+            "with free as (select from lease where name = $1 for update skip locked)"
+            " select exists (select from lease where name = $1) and not exists (select from free)",
+            name,
+        )
+    )
 
 
 async def renew(connection: Connection, name: str, token: int, ttl: timedelta) -> bool:

@@ -56,8 +56,11 @@ class LeasedTask:
         """Take the lease of what this event turns out to be work on; False while another worker holds it.
 
         From the commit of `tx`, one of `transaction`, it is renewed, fences every write and is released together with
-        the event's own lease. For work that does not write in several transactions at once yet.
+        the event's own lease. For work that does not write in several transactions at once yet. Does not wait for a
+        holder's transaction, which may wait for a row that this one has locked.
         """
+        if await lease.in_use(tx.connection, name):
+            return False
         taken = await lease.acquire(tx.connection, name, self._holder, self._ttl)
         if taken is None:
             return False

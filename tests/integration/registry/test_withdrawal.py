@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -13,6 +13,7 @@ from nats.js import JetStreamContext
 
 from fleet_cli.stack import Fleet
 from fleet_events.topology import FACTS
+from fleet_kit import tasks
 from fleet_kit.positions import announce_position
 from tests.conftest import RunningService
 from tests.integration.registry.conftest import UNJUDGED, eventually, permit_unjudged
@@ -39,9 +40,7 @@ async def replica(servers: Fleet, name: str, position: Callable[[], int]) -> Asy
     try:
         yield
     finally:
-        announcing.cancel()
-        with suppress(asyncio.CancelledError):
-            await announcing
+        await tasks.end(announcing)  # one cancellation may be lost in nats-py
         await client.close()
 
 
@@ -75,7 +74,7 @@ async def test_it_is_done_when_every_replica_has_applied_it(
         async with replica(servers, "one", lambda: position), replica(servers, "two", lambda: position):
             answer = await deactivate(registry, active)
     finally:
-        following.cancel()
+        await tasks.end(following)
     assert answer.status_code == 200, answer.text
     assert answer.json()["withdrawal"] == {"published": True, "applied": ["one", "two"], "pending": []}
 

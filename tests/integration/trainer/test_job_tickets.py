@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import v1
+from fleet_kit import lease
+from fleet_kit.db import connect_pool
 from fleet_kit.transaction import Transaction
 from services.trainer.jobs import domain, job_queue, store
 from tests.conftest import RunningService
@@ -137,3 +140,20 @@ async def test_a_job_of_a_worker_that_is_lost_is_not_waiting_until_its_lease_has
         assert (await next_id(), await job_queue.any_waits(database)) == (None, True)
     finally:
         await transaction.rollback()
+
+
+async def test_a_worker_that_claims_a_job_does_not_wait_for_the_transaction_of_its_holder(
+    worker: RunningService,
+) -> None:
+    """The holder locks its lease and then the job's row, a claim the other way round: each would wait for the other."""
+    url = worker.env["LORAFLEET_DATABASE_URL"]
+    async with connect_pool("trainer", url, 2) as pool, pool.acquire() as holder, pool.acquire() as other:
+        name = job_queue.lease_of("held-job")
+        taken = await lease.acquire(holder, name, "holder", timedelta(seconds=60))
+        assert taken is not None
+        assert not await lease.in_use(other, name)
+        async with asyncio.timeout(5), holder.transaction():
+            await lease.check(holder, name, taken.token)
+            assert await lease.in_use(other, name)
+        assert not await lease.in_use(other, name)
+        assert not await lease.in_use(other, "job:never-held")
