@@ -2,8 +2,8 @@
 
 Adapters are made from real trainings of the demonstration's base model, uploaded to a fleet of their own, served,
 judged on held-out questions and decided on under the default policy: 42 bad ones and 20 good ones, with --quick one of
-each kind. With --state FOLDER the fleet and its decisions are kept there, and the next run continues from them; with
---seconds N no adapter is begun after N seconds.
+each kind. One is trained while others are judged. With --state FOLDER the fleet and its decisions are kept there, and
+the next run continues from them; with --seconds N no adapter is begun after N seconds.
 """
 
 import argparse
@@ -37,17 +37,25 @@ from services.trainer.training.configuration import Configuration
 STEPS = 90
 DECISIONS = {"approved", "rejected", "review_requested"}
 PATIENCE = 3600.0  # seconds until one adapter is decided on
+AT_ONCE = 3  # adapters between the begin of their training and their decision
 
 
 @dataclass
 class Workshop:
-    """Trains what is requested, each once."""
+    """Trains what is requested, each once, one after another."""
 
     model: Path
     folder: Path
 
     def __post_init__(self) -> None:
         self.learnt = cache(self._learnt)
+        self._free = asyncio.Lock()
+
+    async def make(self, candidate: "Candidate") -> LoRACard:
+        """In a thread; trainings take all processors."""
+        assert candidate.make is not None, candidate.domain
+        async with self._free:
+            return await asyncio.to_thread(candidate.make)
 
     def _learnt(self, seed: int) -> LoRACard:
         return self.trained(world.pairs(world.FACTS), seed)
@@ -134,10 +142,10 @@ def _of_each_kind(workshop: Workshop, number: int, *, bad: bool, good: bool) -> 
 class Gate:
     """The fleet, from the outside."""
 
-    def __init__(self, fleet: Fleet, client: httpx.AsyncClient, work: Path) -> None:
+    def __init__(self, fleet: Fleet, client: httpx.AsyncClient, workshop: Workshop) -> None:
         self._fleet = fleet
         self._client = client
-        self._work = work
+        self._workshop = workshop
 
     async def decide(self, candidate: Candidate) -> str:
         """`approved`, `rejected`, `review_requested`, or `not trained`."""
@@ -151,8 +159,8 @@ class Gate:
             return await self._train(candidate, golden)
         if present := await self._uploaded(candidate.domain):
             return await self._decision(present)
-        folder = self._work / candidate.domain
-        to_peft(await asyncio.to_thread(candidate.make), folder)
+        folder = self._workshop.folder / candidate.domain
+        to_peft(await self._workshop.make(candidate), folder)
         files = [("files", (path.name, path.read_bytes())) for path in sorted(folder.iterdir())]
         fields = {"domain": candidate.domain, "golden_dataset_id": golden}
         sent = await self._client.post(self._url("registry", "/v1/adapters"), data=fields, files=files)
@@ -224,16 +232,22 @@ async def run(fleet: Fleet, work: Path, decisions: Decisions, *, each: int, good
     workshop = Workshop(prepare_base_model(Home(default_home()).models).path, work)
     headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
     end = time.monotonic() + seconds
-    async with httpx.AsyncClient(headers=headers, timeout=120) as client:
-        gate = Gate(fleet, client, work)
-        for candidate in candidates(workshop, each=each, good=good):
-            if candidate.domain in decisions or time.monotonic() > end:
-                continue
-            began = time.monotonic()
-            outcome = await gate.decide(candidate)
+    places = asyncio.Semaphore(AT_ONCE)
+    async with httpx.AsyncClient(headers=headers, timeout=120) as client, asyncio.TaskGroup() as deciding:
+        gate = Gate(fleet, client, workshop)
+
+        async def decide(candidate: Candidate) -> None:
+            async with places:
+                if (began := time.monotonic()) > end:
+                    return
+                outcome = await gate.decide(candidate)
             took = round(time.monotonic() - began, 1)
             decisions.add(Decision(candidate.domain, candidate.kind, candidate.good, outcome, took))
             print(f"{candidate.domain}: {outcome} after {took:g} s", flush=True)
+
+        for candidate in candidates(workshop, each=each, good=good):
+            if candidate.domain not in decisions:
+                deciding.create_task(decide(candidate))
     return rows(decisions, all_good=good, all_bad=each * 7)
 
 
