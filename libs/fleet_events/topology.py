@@ -118,7 +118,12 @@ TOPOLOGY: tuple[Row, ...] = (
         ("trainer",),
         (Consumer("registry"), Consumer("router")),
     ),
-    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry", "evaluator"), (Consumer("trainer"),)),
+    Row(
+        v1.SubjectErased,
+        "lorafleet.v1.data.subject_erased",
+        ("registry", "evaluator", "inference"),
+        (Consumer("trainer"),),
+    ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
     # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask

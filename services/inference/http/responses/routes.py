@@ -52,7 +52,7 @@ async def respond(body: ResponseRequest, request: Request, caller: LimitedCaller
                 return chosen
             prompt, written = await chat_prompt(chat, chosen)
             [task] = answer_tasks(chat, [prompt], chosen, caller, parts=parts, held=held, earlier=earlier.domains)
-            keep = partial(_keep, parts.responses, task, turns, earlier.domains) if body.store else None
+            keep = partial(_keep, parts.responses, task, turns, earlier, person=chat.end_user) if body.store else None
             form = ResponseForm(body=body, task=task, reader=AnswerReader(written), keep=keep)
             return await answer(chat, form, [task], [prompt], request=request, generator=parts.generator)
 
@@ -103,15 +103,22 @@ async def _earlier(body: ResponseRequest, caller: Caller, parts: InferenceParts)
 
 
 async def _keep(
-    store: ResponseStore, task: AnswerTask, turns: Sequence[ChatMessage], domains: Sequence[str], response: Object
+    store: ResponseStore,
+    task: AnswerTask,
+    turns: Sequence[ChatMessage],
+    earlier: KeptResponse,
+    response: Object,
+    *,
+    person: str,
 ) -> bool:
     kept = KeptResponse(
         response=response,
         turns=[*turns, *turns_of(outputs_of(response))],
-        domains=sorted({*domains, *(one.domain for one in task.chosen.adapters)}),
+        domains=sorted({*earlier.domains, *(one.domain for one in task.chosen.adapters)}),
         inputs=len(turns),
+        people=earlier.people,
     )
-    return await store.keep(task.generation_id, task.caller, kept)
+    return await store.keep(task.generation_id, task.caller, kept, person=person)
 
 
 @contextmanager
