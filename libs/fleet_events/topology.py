@@ -121,7 +121,7 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(
         v1.SubjectErased,
         "lorafleet.v1.data.subject_erased",
-        ("registry", "evaluator", "inference"),
+        ("registry", "evaluator", "router", "inference"),
         (Consumer("trainer"),),
     ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),

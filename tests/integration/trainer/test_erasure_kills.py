@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,10 +11,14 @@ import pytest
 
 from fleet_events import v1
 from fleet_kit.errors import BlobMissing
-from tests.conftest import RunningService, RunService
+from tests.conftest import RunningService
 from tests.integration.trainer.building import as_jsonl, built, upload
 from tests.integration.trainer.conftest import Bench, eventually
-from tests.integration.trainer.erasing import erased, forget, person, traces
+from tests.integration.trainer.erasing import about, build, erased, forget, person, recorded, traces
+from tests.integration.trainer.erasing import registry as registry
+from tests.integration.trainer.erasing import registry_rows as registry_rows
+from tests.integration.trainer.erasing import router as router
+from tests.integration.trainer.erasing import rows as rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.heavy]
 
@@ -38,20 +41,6 @@ STEPS = {
     ),
 }
 """What was done when the worker is killed → the write that it does not get done."""
-
-
-@pytest.fixture(scope="module")
-async def registry(run_service: RunService, base_model: Path) -> AsyncIterator[RunningService]:
-    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model)) as running:
-        yield running
-
-
-@pytest.fixture
-async def rows(trainer: RunningService) -> AsyncIterator[asyncpg.Connection]:
-    url = trainer.env["LORAFLEET_DATABASE_URL"]
-    connection = await asyncpg.connect(url, server_settings={"search_path": "trainer"})
-    yield connection
-    await connection.close()
 
 
 @asynccontextmanager
@@ -112,3 +101,42 @@ async def test_an_erasure_whose_worker_is_killed_is_taken_up_again_and_ends_as_o
     assert await traces(bench, name, rows) == []
     again, records = await built(bench, source)
     assert (again != held, len(records)) == (True, 2)
+
+
+@pytest.mark.parametrize("table", ["datasets", "subject_records", "preferences"])
+async def test_a_worker_that_is_killed_in_any_phase_leaves_an_erasure_that_ends_all_the_same(
+    bench: Bench,
+    registry: RunningService,
+    rows: asyncpg.Connection,
+    registry_rows: asyncpg.Connection,
+    table: str,
+) -> None:
+    """Killed before the files, between files and messages, and in the transaction of the rows, messages being gone."""
+    name = person()
+    for number in range(5):
+        await bench.upstream.publish(about(bench.domain, name, number))
+    await recorded(rows, bench.domain, 5)
+    await build(bench, "of-people")
+    holder = await asyncpg.connect(
+        bench.trainer.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "trainer"}
+    )
+    held = holder.transaction()
+    await held.start()
+    await holder.execute(f"lock table {table} in access exclusive mode")
+    asked = await forget(bench, name)
+
+    async def waits() -> bool:
+        return bool(
+            await rows.fetchval(
+                "select exists (select from pg_locks where not granted and relation = $1::regclass)", table
+            )
+        )
+
+    await eventually(waits)
+    await bench.trainer.crash()
+    await held.rollback()
+    await holder.close()
+    await bench.trainer.start()
+    done = await erased(bench, asked["erasure_id"])
+    assert {kind: done["deleted"][kind]["count"] for kind in ("samples", "datasets")} == {"samples": 5, "datasets": 1}
+    assert await traces(bench, name, rows, registry_rows) == []
