@@ -38,7 +38,7 @@ def test_the_committed_documents_are_those_of_the_topology_of_today(
 @pytest.mark.parametrize(
     ("file", "there", "instead"),
     [
-        (README, "EvaluationScored, EvaluationFailed, ApiKeysUsed", "EvaluationScored, ApiKeysUsed"),
+        (README, "EvaluationScored, EvaluationFailed, AnswerJudged, ApiKeysUsed", "EvaluationScored, ApiKeysUsed"),
         (
             README,
             "| router | the routing index | SubjectErased, ApiKeysUsed",
