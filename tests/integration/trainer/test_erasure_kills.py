@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -41,12 +42,20 @@ STEPS = {
     ),
 }
 """What was done when the worker is killed → the write that it does not get done."""
+LATE = {
+    **{step: write for step, write in STEPS.items() if "uploads" in write[0]},
+    "nothing of the person is there, the upload is not noted as looked at": (
+        "update on uploads for each row",
+        "when (new.looked_at is distinct from old.looked_at)",
+    ),
+}
+"""The same of a sweep that looks at a file which was uploaded later."""
 
 
 @asynccontextmanager
 async def stopped_at(rows: asyncpg.Connection, step: str) -> AsyncIterator[None]:
     """The worker waits in a step as long as this is open."""
-    write, when = STEPS[step]
+    write, when = (STEPS | LATE)[step]
     await rows.execute(
         f"create function at_the_gate() returns trigger language plpgsql as"
         f" $$ begin perform pg_advisory_xact_lock({GATE}); return coalesce(new, old); end $$;"
@@ -57,6 +66,22 @@ async def stopped_at(rows: asyncpg.Connection, step: str) -> AsyncIterator[None]
         yield
     finally:
         await rows.execute(f"select pg_advisory_unlock({GATE}); drop function at_the_gate cascade")
+
+
+async def waiting(rows: asyncpg.Connection) -> None:
+    """The worker has come to the step."""
+    query = "select exists (select from pg_locks where locktype = 'advisory' and objid = $1 and not granted)"
+    await eventually(lambda: rows.fetchval(query, GATE))
+
+
+def naming(bench: Bench, name: str) -> list[str]:
+    """Objects of this domain's uploads, and files of the trainer's folder, that the name stands in."""
+    client, bucket = bench.blobs._client, bench.blobs._bucket
+    listed = client.list_objects(bucket, prefix=f"trainer/uploads/{bench.domain}/", recursive=True)
+    names = [one.object_name for one in listed if one.object_name]
+    objects = [one for one in names if name.encode() in client.get_object(bucket, one).data]
+    files = [one for one in Path(bench.trainer.env["LORAFLEET_CACHE_DIR"]).rglob("*") if one.is_file()]
+    return objects + [str(one) for one in files if name.encode() in one.read_bytes()]
 
 
 @pytest.mark.requirement("LA-1.7")
@@ -82,8 +107,7 @@ async def test_an_erasure_whose_worker_is_killed_is_taken_up_again_and_ends_as_o
     before = v1.Blob.model_validate(dict((await rows.fetchrow(file, source["upload_id"])) or {}))
     async with stopped_at(rows, step):
         asked = await forget(bench, name)
-        waits = "select exists (select from pg_locks where locktype = 'advisory' and objid = $1 and not granted)"
-        await eventually(lambda: rows.fetchval(waits, GATE))
+        await waiting(rows)
         await bench.trainer.crash()
     await bench.trainer.start()
     done = await erased(bench, asked["erasure_id"])
@@ -140,3 +164,38 @@ async def test_a_worker_that_is_killed_in_any_phase_leaves_an_erasure_that_ends_
     done = await erased(bench, asked["erasure_id"])
     assert {kind: done["deleted"][kind]["count"] for kind in ("samples", "datasets")} == {"samples": 5, "datasets": 1}
     assert await traces(bench, name, rows, registry_rows) == []
+
+
+@pytest.mark.requirement("LA-1.7")
+@pytest.mark.parametrize("step", LATE)
+async def test_a_file_that_is_uploaded_later_loses_its_rows_about_the_person_though_the_sweep_is_killed(
+    bench: Bench, registry: RunningService, rows: asyncpg.Connection, step: str
+) -> None:
+    name, other = person(), person()
+    asked = await forget(bench, name)
+    await erased(bench, asked["erasure_id"])
+    lines = [
+        {"prompt": f"Where does {one} live, {number}?", "completion": f"{one} lives at {number}.", "subject": one}
+        for one in (name, other)
+        for number in range(2)
+    ]
+    late = await upload(bench, "late.jsonl", as_jsonl(lines))
+    assert naming(bench, name)
+    async with stopped_at(rows, step):
+        await bench.trainer.crash()
+        await bench.trainer.start()  # it sweeps
+        await waiting(rows)
+        await bench.trainer.crash()
+    await bench.trainer.start()
+    row = "select erased_by, former_uri, looked_at from uploads where upload_id = $1"
+
+    async def swept() -> bool:
+        found = await rows.fetchrow(row, late["upload_id"])
+        assert found is not None
+        return (found["erased_by"], found["former_uri"]) == ([asked["erasure_id"]], None) and found["looked_at"]
+
+    await eventually(swept)
+    assert naming(bench, name) == []
+    assert await traces(bench, name, rows) == []
+    _, records = await built(bench, late)
+    assert len(records) == 2, "the other person's are there"
