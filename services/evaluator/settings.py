@@ -83,6 +83,8 @@ class EvaluatorSettings(ServiceSettings):
     """Domain → judge."""
     judge_of_golden: dict[str, str] = Field(default_factory=dict)
     """Golden data set id → judge; comes before the domain's."""
+    live_answer_seconds: float = Field(default=3600.0, gt=0)
+    """How long an answer of a rollout waits for a judge that is busy or unavailable; then it has no score."""
     judge_keep_days: float = Field(default=400.0, gt=0)
     """How long requests to judges and their raw answers are kept."""
     evaluation_retention: dict[str, EvaluationRules] = Field(default_factory=dict)

@@ -80,11 +80,15 @@ async def take_feedback(connection: Connection, event: FeedbackRecorded) -> None
     count(Learned.FORGOTTEN if known is None else await _learn(connection, known))
 
 
-async def forget(connection: Connection, generation_ids: Sequence[str]) -> None:
-    """Delete what these answers and the feedback on them left, and take nothing about them any more."""
+async def forget(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete what these answers and the feedback on them left, and take nothing about them any more.
+
+    Returns how many rows held something: answers or feedback, vectors, corrections.
+    """
+    held = await feedback_store.count_held(connection, generation_ids)
     await feedback_store.forget(connection, generation_ids)
-    await feedback_store.delete_vectors(connection, generation_ids)
-    await _take_back(connection, generation_ids)
+    held += await feedback_store.delete_vectors(connection, generation_ids)
+    return held + await _take_back(connection, generation_ids)
 
 
 async def expire(connection: Connection, age: timedelta, most: int) -> None:
@@ -111,6 +115,9 @@ async def _learn(connection: Connection, one: RoutedAnswer) -> Learned:
     return Learned.TAUGHT
 
 
-async def _take_back(connection: Connection, generation_ids: Sequence[str]) -> None:
-    for domain in set(await correction_store.delete_corrections_of(connection, generation_ids)):
+async def _take_back(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete the corrections that these answers made; returns how many."""
+    domains = await correction_store.delete_corrections_of(connection, generation_ids)
+    for domain in set(domains):
         await correction_store.notify_taught(connection, domain)
+    return len(domains)

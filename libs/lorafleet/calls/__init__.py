@@ -17,7 +17,7 @@ from lorafleet.calls.evaluator import (
     replay_evaluation,
     request_evaluation,
 )
-from lorafleet.calls.inference import chat, feedback, health, models, prefer
+from lorafleet.calls.inference import chat, feedback, forget_stored, health, models, prefer
 from lorafleet.calls.registry import (
     adapter,
     adapters,
@@ -119,6 +119,7 @@ __all__ = [
     "feedback",
     "forget_correction",
     "forget_golden",
+    "forget_stored",
     "forget_subject",
     "golden",
     "goldens",

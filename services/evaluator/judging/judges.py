@@ -11,6 +11,7 @@ from fleet_kit.db import Connection
 from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.domain import Evaluation
 from services.evaluator.judging import calibration_store, reference_judge
+from services.evaluator.judging.calibration import UNCALIBRATED
 from services.evaluator.judging.endpoint import JudgeEndpoint
 from services.evaluator.judging.judge import Judge, ReferenceJudge
 from services.evaluator.judging.llm_judge import LLMJudge, recorded_settings
@@ -95,6 +96,18 @@ class Judges:
             )
             members.append(Member(judge, fitted, pairs))
         return PanelJudge(name, members)
+
+    def without_reference(self, domain: str) -> Judge | None:
+        """Who judges a domain's live answers: its judge, or its panel's language models; None where it has none."""
+        name = self._settings.judge_for(domain, "")
+        models = [one for one in self._settings.panels.get(name, (name,)) if one != REFERENCE]
+        judges = [
+            LLMJudge(one, self._settings.judges[one], self._endpoints[one], self._tests, without_reference=True)
+            for one in models
+        ]
+        if name not in self._settings.panels:
+            return judges[0] if judges else None
+        return PanelJudge(name, [Member(one, UNCALIBRATED) for one in judges]) if judges else None
 
     def _reference(self, evaluation: Evaluation) -> Judge:
         return ReferenceJudge(

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.golden.samples import GoldenSample
-from services.evaluator.judging import judgement, llm_verdict
+from services.evaluator.judging import judgement, live_question, llm_question, llm_verdict
 from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
 from services.evaluator.judging.endpoint import JudgeEndpoint
@@ -18,7 +18,6 @@ from services.evaluator.judging.judge import Finding, Judge, JudgeDescription, w
 from services.evaluator.judging.judgement import VETOED_AT_MOST, Standing, Verdict, judged, unjudged
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.llm_client import LLMClient
-from services.evaluator.judging.llm_question import PROMPT_SHA256, ask
 from services.evaluator.judging.llm_verdict import Met, ModelVerdict, read_verdict
 from services.evaluator.judging.settings import JudgeSettings
 from services.evaluator.judging.text import words
@@ -38,13 +37,17 @@ class LLMJudge:
         endpoint: JudgeEndpoint,
         tests: CodeTests,
         rules_judge: Judge | None = None,
+        *,
+        without_reference: bool = False,
     ) -> None:
-        """rules_judge decides first what rules settle (`rules_first`)."""
+        """rules_judge decides first what rules settle (`rules_first`). without_reference: samples have no expected
+        output, and the model is told so."""
         self._settings = settings
         self._client = LLMClient(name, settings, endpoint)
         self._tests = tests
         self._rules_judge = rules_judge
         self._name = name
+        self._question = live_question if without_reference else llm_question
 
     @property
     def name(self) -> str:
@@ -66,7 +69,7 @@ class LLMJudge:
             name=self._name,
             version=VERSION,
             model=self._settings.model,
-            prompt_sha256=PROMPT_SHA256,
+            prompt_sha256=self._question.PROMPT_SHA256,
             parameters=details,
         )
 
@@ -86,7 +89,7 @@ class LLMJudge:
             found = await self._rules_judge.judge(sample, question, answer, ledger)
             if found.judgement.standing is Standing.DECIDED:
                 return found
-        request = ask(sample, question, answer)
+        request = self._question.ask(sample, question, answer)
         got, faults = await self._client.ask_all([request], lambda _, text: read_verdict(text, request), ledger)
         verdicts = [verdict for verdict in got if verdict is not None]
         evidence = _evidence(verdicts, faults)

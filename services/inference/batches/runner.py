@@ -115,7 +115,7 @@ class BatchRunner:
         if lifecycle.revoked(kept.batch, now) is kept.batch:
             return kept
         log.warning("batch_of_revoked_credential", batch_id=kept.batch.id, subject=kept.batch.owner.subject)
-        with suppress(NotFound):  # its record has expired meanwhile
+        with suppress(NotFound):  # its record has expired or was erased meanwhile
             return await self._store.change(kept, lambda batch: lifecycle.revoked(batch, now))
         return kept
 

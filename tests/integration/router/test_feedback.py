@@ -9,7 +9,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import consumers_of, durable_name
+from fleet_events.topology import consumers_of, durable_name, row_of
 from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.db import Connection
@@ -97,8 +97,23 @@ def wrong(name: str, right: str = f"{RIGHT}-lora") -> v1.FeedbackRecorded:
 
 def forgotten(*names: str) -> v1.SubjectForgotten:
     return v1.SubjectForgotten(
-        erasure_id="erasure-1", domain="*", subject_digest="0" * 64, generation_ids=names, by="ann"
+        erasure_id=f"erasure-{names[0]}", domain="*", subject_digest="0" * 64, generation_ids=names, part=1, by="ann"
     )
+
+
+async def rows_deleted(bus: Bus, erasure_id: str) -> int:
+    """What the router counts in its answer to an erasure."""
+    found: list[v1.SubjectErased] = []
+
+    async def answered() -> bool:
+        row = row_of(v1.SubjectErased)
+        last = await bus.jetstream.get_last_msg(row.stream.name, row.subject)
+        found.append(v1.SubjectErased.from_json(last.data or b""))
+        return found[-1].erasure_id == erasure_id
+
+    await eventually(answered)
+    assert (found[-1].service, found[-1].part) == ("router", 1)
+    return found[-1].deleted
 
 
 async def first(router: Any, query: str) -> str | None:
@@ -134,6 +149,7 @@ async def test_feedback_on_a_routed_answer_reroutes_queries_like_it_until_its_pe
     await bus.publish(forgotten(name), "trainer")
     await leads_to(router, LIKE_IT, f"{WRONG}-lora")
     assert await corrections(router) == []
+    assert await rows_deleted(bus, f"erasure-{name}") == 3  # the answer with its feedback, its vector, the correction
     assert not await database.fetch("SELECT FROM routed_answer_vector WHERE generation_id = $1", name)
     # What arrives later, under another event id, is not taken either.
     for event in events:

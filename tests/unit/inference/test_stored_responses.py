@@ -13,7 +13,7 @@ from fleet_kit.auth import Caller
 from services.inference.http import api
 from services.inference.http.messages import ChatMessage
 from services.inference.http.responses.replay import replayed
-from services.inference.http.responses.store import MOST_BYTES, KeptResponse, ResponseStore
+from services.inference.http.responses.store import MOST_BYTES, MOST_PEOPLE, KeptResponse, ResponseStore
 from tests.unit.inference.surface import MODEL, Bucket, application, official, surface, text_of
 from tests.unit.inference.test_responses import FUNCTION, calling, events_of
 from tests.unit.inference.test_tools import CALL
@@ -195,5 +195,8 @@ async def test_a_conversation_beyond_the_room_of_a_message_is_not_kept() -> None
     store = ResponseStore(bucket, b"secret")  # type: ignore[arg-type]
     noise = random.Random(1).randbytes(MOST_BYTES).hex()
     kept = KeptResponse(response={}, turns=[ChatMessage(role="user", content=noise)])
-    assert not await store.keep("gen-1", Caller("anna", frozenset(), frozenset()), kept)
+    caller = Caller("anna", frozenset(), frozenset())
+    assert not await store.keep("gen-1", caller, kept)
+    crowd = KeptResponse(response={}, turns=[], people=[f"{number:032x}" for number in range(MOST_PEOPLE)])
+    assert not await store.keep("gen-1", caller, crowd)
     assert bucket.values == {}

@@ -53,7 +53,7 @@ async def respond(body: ResponseRequest, request: Request, caller: LimitedCaller
                 return chosen
             prompt, written = await chat_prompt(chat, chosen)
             [task] = answer_tasks(chat, [prompt], chosen, caller, parts=parts, held=held, earlier=earlier.domains)
-            keep = partial(_keep, store=parts.responses, task=task, turns=turns, domains=earlier.domains)
+            keep = partial(_keep, store=parts.responses, task=task, turns=turns, earlier=earlier, person=chat.end_user)
             form = ResponseForm(body=body, task=task, reader=AnswerReader(written), keep=keep if body.store else None)
             return await answer(chat, form, [task], [prompt], request=request, generator=parts.generator)
 
@@ -121,16 +121,18 @@ async def _keep(
     store: ResponseStore,
     task: AnswerTask,
     turns: Sequence[ChatMessage],
-    domains: Sequence[str],
+    earlier: KeptResponse,
+    person: str,
 ) -> bool:
     kept = KeptResponse(
         response=response,
         turns=[*turns, *turns_of(outputs_of(response))],
-        domains=sorted({*domains, *(one.domain for one in task.chosen.adapters)}),
+        domains=sorted({*earlier.domains, *(one.domain for one in task.chosen.adapters)}),
         inputs=len(turns),
         deltas=list(deltas),
+        people=earlier.people,
     )
-    return await store.keep(task.generation_id, task.caller, kept)
+    return await store.keep(task.generation_id, task.caller, kept, person=person)
 
 
 @contextmanager
