@@ -1,7 +1,7 @@
 """Settings of the evaluator."""
 
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -47,6 +47,9 @@ class EvaluatorSettings(ServiceSettings):
     embedding_model_name: str = "all-MiniLM-L6-v2"
     """`model` of /v1/embeddings."""
 
+    generation: Literal["batches", "requests"] = "batches"
+    """How answers are generated: as a batch, behind users' requests, where inference computes batches; or request by
+    request."""
     concurrency: int = Field(default=8, ge=1, le=256)
     """Samples in flight at once."""
     max_tokens: int = Field(default=512, ge=1)

@@ -29,7 +29,7 @@ async def route_no_more(event: AdapterDeactivated, tx: Transaction, _service: Ro
 @handlers.on(GenerationRecorded)
 async def keep_routed(event: GenerationRecorded, tx: Transaction, service: RouterService) -> None:
     """Keep the vectors of what `auto` routed, for feedback on it."""
-    await feedback.take_answer(tx.connection, service.parts.embedders, event)
+    await feedback.take_answer(tx.connection, service.parts.embedders, event, service.blobs)
 
 
 @handlers.on(FeedbackRecorded)

@@ -12,7 +12,9 @@ from lorafleet.calls.evaluator import (
     golden,
     goldens,
     judge_agreement,
+    judge_exchanges,
     label_answer,
+    replay_evaluation,
     request_evaluation,
 )
 from lorafleet.calls.inference import chat, feedback, forget_stored, health, models, prefer
@@ -130,6 +132,7 @@ __all__ = [
     "job_stream",
     "jobs",
     "judge_agreement",
+    "judge_exchanges",
     "keys",
     "label_answer",
     "manifest",
@@ -145,6 +148,7 @@ __all__ = [
     "recorded_answers",
     "refusals",
     "register",
+    "replay_evaluation",
     "request_evaluation",
     "request_training",
     "retraining",

@@ -14,7 +14,7 @@ from services.evaluator.judging import judgement, live_question, llm_question, l
 from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
 from services.evaluator.judging.endpoint import JudgeEndpoint
-from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge, with_tests
+from services.evaluator.judging.judge import Finding, Judge, JudgeDescription, with_tests
 from services.evaluator.judging.judgement import VETOED_AT_MOST, Standing, Verdict, judged, unjudged
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.llm_client import LLMClient
@@ -36,7 +36,7 @@ class LLMJudge:
         settings: JudgeSettings,
         endpoint: JudgeEndpoint,
         tests: CodeTests,
-        rules_judge: ReferenceJudge | None = None,
+        rules_judge: Judge | None = None,
         *,
         without_reference: bool = False,
     ) -> None:
@@ -97,6 +97,17 @@ class LLMJudge:
             return Finding(unjudged(f"{len(faults)} of {len(got)} verdicts are missing: {faults[-1]}"), evidence)
         broken = await asyncio.to_thread(broken_musts, sample.rules, answer)
         return Finding(judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts)), evidence)
+
+
+def recorded_settings(judging: Mapping[str, Any]) -> JudgeSettings | None:
+    """The settings that a judge's description was made of, as an evaluation recorded it; None where it has none."""
+    details = dict(judging.get("parameters") or {})
+    if not judging.get("model") or "url" not in details:
+        return None
+    own = {name: details.pop(name) for name in ("samples", "attempts", "answers", "url")}
+    rules_first = details.pop("rules_first", None) is not None
+    parameters = {name: json.loads(value) for name, value in details.items()}
+    return JudgeSettings(model=judging["model"], parameters=parameters, rules_first=rules_first, **own)
 
 
 def _median(verdicts: Sequence[ModelVerdict]) -> judgement.Judgement:

@@ -10,10 +10,14 @@ from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
 from fleet_events.topology import consumers_of, durable_name, row_of
+from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.db import Connection
+from fleet_kit.settings import ServiceSettings
+from services.inference.recording.outgoing import texts_of, with_texts_apart
 from services.router import feedback, feedback_store
 from services.router.metrics import FEEDBACK, Learned
+from tests.conftest import ServiceEnv
 from tests.integration.router.test_routing import adapter, eventually, routes
 from tests.integration.router.test_routing import router as router
 
@@ -152,6 +156,25 @@ async def test_feedback_on_a_routed_answer_reroutes_queries_like_it_until_its_pe
         await bus.publish(event)
     assert await corrections(router) == []
     assert not await database.fetch("SELECT FROM routed_answer_vector WHERE generation_id = $1", name)
+
+
+async def test_an_answer_whose_texts_are_too_large_for_the_bus_teaches_too(
+    router: Any, bus: Bus, service_env: ServiceEnv
+) -> None:
+    """Another one's texts are gone by the time that it comes."""
+    env = {name.removeprefix("LORAFLEET_").lower(): value for name, value in service_env("inference").items()}
+    blobs = Blobs("inference", ServiceSettings.model_validate(env))
+    whole = recorded("gen-large", answer="Twelve. " * 40_000)
+    content = await blobs.put("answers", texts_of(whole))
+    lost = with_texts_apart(recorded("gen-gone"), content.model_copy(update={"uri": content.uri + "0"}))
+    await bus.publish(lost)
+    await bus.publish(wrong("gen-gone"))
+    assert await corrections(router) == []
+    await bus.publish(with_texts_apart(whole, content))
+    await bus.publish(wrong("gen-large"))
+    await leads_to(router, LIKE_IT, f"{RIGHT}-lora")
+    assert [one["generation_id"] for one in await corrections(router)] == ["gen-large"]
+    await bus.publish(forgotten("gen-large", "gen-gone"), "trainer")
 
 
 async def test_without_a_family_no_adapter_answers_and_newer_feedback_replaces_it(router: Any, bus: Bus) -> None:

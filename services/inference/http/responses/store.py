@@ -22,6 +22,7 @@ from fleet_kit.faults import describe
 from fleet_kit.key_value import KeyValue
 from services.inference.errors import Busy, NotFound
 from services.inference.http.messages import ChatMessage
+from services.inference.http.responses.output import Delta
 
 log = structlog.get_logger()
 
@@ -43,14 +44,15 @@ _AWAY = (nats.errors.Error, OSError, TimeoutError)
 
 class KeptResponse(BaseModel):
     """A response and the conversation up to its end. domains: those whose adapters answered in it. inputs: how many of
-    the turns are before the answer; None of one that an earlier release kept. people: digests of those whom it is
-    about, of the responses that it continues too."""
+    the turns are before the answer; deltas: in what pieces its text came. Both are None of one that an earlier release
+    kept. people: digests of those whom it is about, of the responses that it continues too."""
 
     response: dict[str, JsonValue]
     turns: list[ChatMessage]
     domains: list[str] = Field(default_factory=list)
     inputs: int | None = None
     people: list[str] = Field(default_factory=list)
+    deltas: list[Delta] | None = None
 
 
 class ResponseStore:
