@@ -186,6 +186,14 @@ sbom: setup
 clean:
 	rm -rf $(VENV) .lorafleet .mypy_cache .ruff_cache
 
+# The stages of services/Dockerfile in clean roots, by chroot (root and debootstrap needed): make check-image IMAGE=torch
+IMAGE ?= slim
+IMAGE_ROOTS ?= /var/tmp/lorafleet-image
+.PHONY: check-image
+check-image: setup
+	$(BIN)/hadolint --failure-threshold style services/Dockerfile
+	$(BIN)/python scripts/image_stages $(IMAGE) $(IMAGE_ROOTS) $(if $(PIP_CONF),--pip $(PIP_CONF))
+
 # Resources of operators (KEDA, Prometheus, External Secrets) against the schemas of those, as an npm package brings them.
 CRDS ?= .venv-crds
 .PHONY: check-crds
