@@ -251,6 +251,7 @@ def _writes(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None
     checks: dict[str, Callable[[], Awaitable[None]]] = {
         "nats": Cached(lambda: write_stream(service.jetstream, service.name)),
         "s3": Cached(service.blobs.probe),
+        "rights": service.bus.rights.ready,
     }
     if service.pool is not None:
         checks["database"] = Cached(lambda: write_database(service.db))
