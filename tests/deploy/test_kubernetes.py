@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from fleet_cli.stack.models import BASE_MODEL_NAME
-from fleet_cli.stack.schemas import STORING
-from fleet_events.topology import SERVICES
+from fleet_events.topology import SERVICES, STORING
 
 Resource = dict[str, Any]
 Overlay = tuple[str, list[Resource]]
