@@ -96,9 +96,8 @@ async def _decide(
         if body.seen is not None:
             _check_seen(await visible(tx.connection, adapter_id, caller), body.seen)
         policy = await versions.find_policy(tx.connection, submission.domain)
-        act = Act(
-            caller.subject, datetime.now(UTC), body.reason
-        )  # once it is its turn: the trail is in the order of times
+        # Once it is its turn: the trail is in the order of times.
+        act = Act(caller.subject, datetime.now(UTC), body.reason)
         try:
             change = transition(family, act, policy)
         except NotAllowed as error:

@@ -44,7 +44,9 @@ async def show(request: Request, adapter_id: str, viewer: ThisViewer) -> Respons
 async def decide(adapter_id: str, verb: Verb, viewer: ThisViewer, form: Submitted) -> Response:
     """Approve, reject, activate, deactivate, hold or unhold, with a reason; refused (409) where it is decided."""
     seen = {"status": form.get("seen_status", ""), "active": form.get("seen_active") == "True"}
-    further = {"seen": seen} if verb in DECISIONS and seen["status"] else {}
+    further: dict[str, object] = {"seen": seen} if verb in DECISIONS and seen["status"] else {}
+    if verb == "approve" and form.get("without_evaluation"):
+        further["without_evaluation"] = True
     await viewer.call(calls.decide(adapter_id, verb, form.get("reason", ""), **further))
     back = form.get("back", "")
     where = "/console/review" if back == "review" else f"/console/versions/{path_segment(adapter_id)}"

@@ -132,7 +132,7 @@ async def test_a_decision_carries_the_viewers_name_and_the_second_person_is_told
         assert "&lt;b onmouseover" in page.text
         second = await ben.get(f"/console/versions/{adapter}")
         answers = await asyncio.gather(
-            ann.post(f"/console/versions/{adapter}/approve", data=fields(page.text)),
+            ann.post(f"/console/versions/{adapter}/approve", data={**fields(page.text), "without_evaluation": "yes"}),
             ben.post(f"/console/versions/{adapter}/reject", data=fields(second.text)),
         )
         assert sorted(one.status_code for one in answers) == [303, 409]
@@ -207,7 +207,13 @@ async def test_an_event_is_live_within_a_moment_for_those_who_reach_its_domain(
         assert only.count("event: row") == 1
         place = re.findall(r"id: (\w+-\d+)", only)[-1]
         await upstream.publish(
-            v1.GenerationCompleted(generation_id="g-1", adapter_id=adapter, domain=domain, completion_tokens=3)
+            v1.GenerationCompleted(
+                generation_id="g-1",
+                adapter_id=adapter,
+                domain=domain,
+                base_model=upstream.base_name,
+                base_model_revision=upstream.revision,
+            )
         )
         later = await rows(own, 10, "GenerationCompleted", after=place)
         assert "AdapterRegistered" not in later
