@@ -47,8 +47,6 @@ test: setup
 test-heavy: setup
 	$(BIN)/python -m pytest $(TESTS) -m heavy $(PYTEST_ARGS)
 
-# At least 40 bad and 20 good adapters from real trainings through the real loop, and how many were approved: hours on two
-# cores. GATES_ARGS=--quick takes one of each kind.
 # kill -9 of services and servers at random for so many seconds: make test-chaos SECONDS=1800 SEED=3
 SECONDS ?= 600
 SEED ?= 7
@@ -56,6 +54,13 @@ SEED ?= 7
 test-chaos: setup
 	LORAFLEET_TEST_SECONDS=$(SECONDS) LORAFLEET_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill_counts.py -m heavy -k killed_at_random -q
 
+# A fleet of an earlier commit (FROM=…; by default the one before the newest change of a schema) becomes one of this under load.
+.PHONY: test-upgrade
+test-upgrade: setup
+	LORAFLEET_TEST_FROM=$(FROM) $(BIN)/python -m pytest tests/e2e/test_upgrade.py -m heavy -q -s
+
+# At least 40 bad and 20 good adapters from real trainings through the real loop, and how many were approved: hours on two
+# cores. GATES_ARGS=--quick takes one of each kind.
 .PHONY: test-gates
 test-gates: setup
 	$(BIN)/python -m benchmarks.gates $(GATES_ARGS)
@@ -183,13 +188,34 @@ ADVISORIES ?= advisory-database
 audit: setup
 	$(BIN)/python scripts/audit $(ADVISORIES)
 
-# What is installed, as a CycloneDX bill of materials in sbom.json.
+# What is installed, as a CycloneDX bill of materials in sbom.json: licences from the packages, digests from the lock.
 sbom: setup
 	test -x .venv-sbom/bin/cyclonedx-py || ($(PYTHON) -m venv .venv-sbom && .venv-sbom/bin/python -m pip install --quiet "cyclonedx-bom==7.5.0")
 	.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json $(BIN)/python
+	$(BIN)/python scripts/sbom sbom.json
+	.venv-sbom/bin/python -c 'import sys; from cyclonedx.schema import SchemaVersion as V; from cyclonedx.validation.json import JsonStrictValidator as J; sys.exit(J(V.V1_6).validate_str(open("sbom.json").read()))'
 
 clean:
 	rm -rf $(VENV) .lorafleet .mypy_cache .ruff_cache
+
+# The stages of services/Dockerfile in clean roots, by chroot (root and debootstrap needed): make check-image IMAGE=torch
+IMAGE ?= slim
+IMAGE_ROOTS ?= /var/tmp/lorafleet-image
+.PHONY: check-image
+check-image: setup
+	$(BIN)/hadolint --failure-threshold style services/Dockerfile
+	$(BIN)/python scripts/image_stages $(IMAGE) $(IMAGE_ROOTS) $(if $(PIP_CONF),--pip $(PIP_CONF))
+
+# Resources of operators (KEDA, Prometheus, External Secrets) against the schemas of those, as an npm package brings them.
+CRDS ?= .venv-crds
+.PHONY: check-crds
+check-crds: setup $(CRDS)/node_modules
+	LORAFLEET_CRDS=$(abspath $(CRDS)) $(BIN)/python -m pytest tests/deploy/test_components.py -m heavy $(PYTEST_ARGS)
+
+.venv-crds/node_modules:
+	npm install --silent --ignore-scripts --prefix .venv-crds.part "@kubernetes-models/keda@2.0.0" \
+		"@kubernetes-models/prometheus-operator@6.0.0" "@kubernetes-models/external-secrets@2.0.0"
+	mv .venv-crds.part .venv-crds
 
 # Manifests, compose file, image recipe and deployed credentials; needs neither a cluster nor a container engine.
 .PHONY: deploy-check

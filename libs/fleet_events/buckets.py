@@ -24,7 +24,9 @@ class Bucket:
     """Values are on disk and read by their keys, and the oldest leave a full bucket. Else they are announcements: in
     memory, watched, and a full bucket takes no more."""
     listed: bool = False
-    """Of what is kept: its keys can be listed, and a full bucket takes no further ones; what it holds stays."""
+    """Of what is kept: its keys can be listed."""
+    lasting: bool = False
+    """Of what is kept: a full bucket takes no further keys; what it holds stays."""
     max_bytes: int = 16 * 1024**2
 
     @property
@@ -55,8 +57,9 @@ RESPONSES = Bucket(
     "LORAFLEET_RESPONSES",
     "inference",
     ttl=timedelta(days=1),
-    what="responses that their callers may read, continue and delete, encrypted",
+    what="responses that their callers may read, continue and delete, encrypted, and digests of whom they are about",
     kept=True,
+    listed=True,
     max_bytes=128 * 1024**2,
 )
 BATCHES = Bucket(
@@ -66,6 +69,7 @@ BATCHES = Bucket(
     what="files and batches of `/v1/files` and `/v1/batches`: states, owners, which replica runs a batch; no lines",
     kept=True,
     listed=True,
+    lasting=True,
     max_bytes=32 * 1024**2,
 )
 USED = Bucket(
@@ -75,6 +79,7 @@ USED = Bucket(
     what="what each replica of inference gave of the quotas of domains and callers, this month and this minute",
     kept=True,
     listed=True,
+    lasting=True,
     max_bytes=64 * 1024**2,
 )
 BUCKETS = (REPLICAS, POSITIONS, RESPONSES, BATCHES, USED)

@@ -38,8 +38,8 @@ SERVING = Stream(
 ANSWERS = Stream(
     "LORAFLEET_ANSWERS",
     GIBIBYTE // 4,
-    "answers with their prompts, where a domain's policy lets them be recorded, on their way to trainer and router; a "
-    "message can be deleted by its sequence",
+    "answers with their prompts, where a domain's policy lets them be recorded, on their way to trainer, router and "
+    "evaluator; a message can be deleted by its sequence",
     max_age=timedelta(days=2),
 )
 """Apart from what inference reports: a full one ends the recording of answers and nothing else, and what people wrote

@@ -113,7 +113,8 @@ TOPOLOGY: tuple[Row, ...] = (
         v1.GenerationRecorded,
         "lorafleet.v1.answer.generation_recorded",
         ("inference",),
-        (Consumer("trainer", shared=True), Consumer("router", shared=True)),
+        # The evaluator judges a sample of a rollout's, and lets all others pass.
+        (Consumer("trainer", shared=True), Consumer("router", shared=True), replace(_long("evaluator"), workers=4)),
         stored_in=ANSWERS,
     ),
     # Tickets: the trainer's database decides which build is next, its settings how many run at once (up to `workers`).
@@ -131,7 +132,12 @@ TOPOLOGY: tuple[Row, ...] = (
         ("trainer",),
         (Consumer("registry"), Consumer("router")),
     ),
-    Row(v1.SubjectErased, "lorafleet.v1.data.subject_erased", ("registry", "evaluator"), (Consumer("trainer"),)),
+    Row(
+        v1.SubjectErased,
+        "lorafleet.v1.data.subject_erased",
+        ("registry", "evaluator", "router", "inference"),
+        (Consumer("trainer"),),
+    ),
     Row(v1.DatasetFrozen, "lorafleet.v1.data.dataset_frozen", ("trainer",)),
     # Accepted at once, also during a training: only so is it known which waiting job has the highest priority. What
     # comes over HTTP is accepted there; the trainer itself publishes what its retraining rules ask
@@ -168,6 +174,15 @@ TOPOLOGY: tuple[Row, ...] = (
     Row(v1.EvaluationScored, "lorafleet.v1.evaluation.scored", ("evaluator",), (Consumer("registry"),)),
     Row(v1.EvaluationFailed, "lorafleet.v1.evaluation.failed", ("evaluator",), (Consumer("registry"),)),
     Row(v1.RegressionDetected, "lorafleet.v1.evaluation.regression_detected", ("evaluator",)),
+    # Beside the facts: it grows with the answers.
+    Row(
+        v1.AnswerJudged,
+        "lorafleet.v1.evaluation.answer_judged",
+        ("evaluator",),
+        (Consumer("registry", shared=True),),
+        keep=WEEK,
+        stored_in=SERVING,
+    ),
     Row(v1.Approved, "lorafleet.v1.adapter.approved", ("registry",), followed_by=("inference",)),
     Row(v1.Rejected, "lorafleet.v1.adapter.rejected", ("registry",), followed_by=("inference",)),
     Row(v1.ReviewRequested, "lorafleet.v1.adapter.review_requested", ("registry",)),

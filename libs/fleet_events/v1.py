@@ -68,13 +68,14 @@ class DeliveryMode(ClosedSet):
 class RolloutMetric(ClosedSet):
     """error_rate: requests without an answer. refusal_rate: requests that the adapter was not fit to answer, or answered
     with nothing. latency: answers slower than the policy's limit. rating: mean rating, 1 to 5. preference: comparisons
-    that the candidate lost."""
+    that the candidate lost. judge: mean score of the judge, 0 to 100."""
 
     ERROR_RATE = "error_rate"
     REFUSAL_RATE = "refusal_rate"
     LATENCY = "latency"
     RATING = "rating"
     PREFERENCE = "preference"
+    JUDGE = "judge"
 
 
 class RolloutArm(ClosedSet):
@@ -281,6 +282,8 @@ class Rollout(Message):
     """Number of the step, from 0."""
     share: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
     """Part of the family's callers whose requests the candidate answers."""
+    judge_share: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Part of its recorded answers that the judge scores; 0 where its rules do not name the metric `judge`."""
 
 
 class Evidence(Message):
@@ -289,7 +292,7 @@ class Evidence(Message):
     metric: RolloutMetric
     """error_rate: requests without an answer. refusal_rate: requests that the adapter was not fit to answer, or answered
  with nothing. latency: answers slower than the policy's limit. rating: mean rating, 1 to 5. preference: comparisons
- that the candidate lost."""
+ that the candidate lost. judge: mean score of the judge, 0 to 100."""
     candidate_outcomes: Int64 = 0
     """Outcomes of the candidate."""
     incumbent_outcomes: Int64 = 0
@@ -319,6 +322,8 @@ class RolloutPart(Message):
     """Whether the candidate or the incumbent was to answer it."""
     shadow: Bool = False
     """The answer was shown to nobody: another one was."""
+    judge_share: Annotated[float, Field(ge=0.0, le=1.0), NUMBER] = 0.0
+    """Part of the rollout's recorded answers that the judge scores."""
 
 
 class WeightedAdapter(Message):
@@ -991,6 +996,8 @@ class GenerationRecorded(Event):
     """The request's answers that were given side by side have one; empty for a single answer."""
     answered_at: Timestamp | None = None
     """When it was given, which may be long before feedback let it be recorded."""
+    rollout: RolloutPart | None = None
+    """Its part in a rollout, if it has one."""
 
 
 class DatasetQueued(Event):
@@ -1183,6 +1190,24 @@ class GoldenDatasetPublished(Event):
     prints: tuple[GoldenPrint, ...] = ()
 
 
+class AnswerJudged(Event):
+    """The judge looked at a live answer of a rollout, which belongs to the sample that it scores."""
+
+    type_name: ClassVar[str] = "lorafleet.events.v1.AnswerJudged"
+
+    generation_id: Annotated[str, Field(min_length=1)]
+    adapter_id: Annotated[str, Field(min_length=1)]
+    """Adapter that answered."""
+    domain: Annotated[str, Field(min_length=1)]
+    rollout: RolloutPart
+    score: Annotated[float, Field(ge=0.0, le=100.0), NUMBER] | None = None
+    """0 to 100; absent where there is none."""
+    why: str = ""
+    """Why there is no score."""
+    judge: str = ""
+    """Name and version of the judge; empty where the domain has none that can judge without a reference answer."""
+
+
 class TrainingRequested(Event):
     """Train an adapter and take it all the way: register, evaluate, approve, activate."""
 
@@ -1371,6 +1396,7 @@ EVENTS: tuple[type[Event], ...] = (
     AdapterReleased,
     AdapterRolledBack,
     AdapterUnloaded,
+    AnswerJudged,
     ApiKeyCreated,
     ApiKeyRevoked,
     ApiKeysUsed,

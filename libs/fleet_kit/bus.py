@@ -30,6 +30,7 @@ from fleet_kit.handlers import Binding, Handlers
 from fleet_kit.intake import Intake
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.publishing import publish
+from fleet_kit.rights import Rights
 from fleet_kit.settings import BusSettings
 from fleet_kit.tracing import trace_headers
 from fleet_kit.turns import Turns
@@ -45,6 +46,7 @@ class Bus:
     def __init__(self, service: str, settings: BusSettings) -> None:
         self._service = service
         self._settings = settings
+        self.rights = Rights()
         self._holder = f"{socket.gethostname()}-{uuid4().hex[:8]}"
         prefix = inbox_prefix(service)
         self._inbox = f"{prefix}.".encode()
@@ -159,6 +161,7 @@ class Bus:
     async def _report(self, error: Exception) -> None:
         # The client calls this for each failed reconnect; its own way is a page of traceback.
         log.warning("nats_client_error", reason=describe(error))
+        self.rights.note(error)
         if self._jetstream is None and "authorization violation" in str(error).lower():
             raise error  # no further attempt ends otherwise: the process ends, and its log shows why
 

@@ -129,7 +129,7 @@ def _health(
         summary="Ready to work: JetStream, database and object store take a write, and the service's own parts work",
         responses={503: {"description": "Not ready", "content": {"application/json": {}}}},
     )
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         async def check(call: Callable[[], Awaitable[None]]) -> str:
             try:
                 async with asyncio.timeout(3):
@@ -140,6 +140,8 @@ def _health(
 
         named = checks()
         results = dict(zip(named, await asyncio.gather(*map(check, named.values())), strict=True))
+        if getattr(request.app.state, "leaving", False):
+            results["process"] = "it is being stopped"
         ready = all(result == "ok" for result in results.values())
         body = {"ready": ready, "checks": results} | ({"detail": detail} if (detail := details()) else {})
         return JSONResponse(body) if ready else JSONResponse(body, status_code=503, headers={"Retry-After": "2"})

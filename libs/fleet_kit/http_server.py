@@ -4,6 +4,10 @@ import asyncio
 import contextlib
 import json
 import resource
+import signal
+import sys
+import time
+from types import FrameType
 from typing import Any, Final, cast
 
 import h11
@@ -24,6 +28,8 @@ log = structlog.get_logger()
 
 _HEAD_BYTES: Final = 16 * 1024
 _BACKLOG: Final = 2048
+_START_FAILED: Final = 3
+"""Exit code where the application could not start, as uvicorn's own."""
 _KEEP_ALIVE: Final = 5
 """Seconds between two requests of a connection."""
 _LINGER_SECONDS: Final = 5.0
@@ -38,7 +44,7 @@ def serve(app: FastAPI, settings: BusSettings) -> None:
     """Run until SIGTERM or SIGINT."""
     telemetry.configure(app.state.name, settings.log_level)
     server = settings.tls.server
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -50,10 +56,47 @@ def serve(app: FastAPI, settings: BusSettings) -> None:
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
         h11_max_incomplete_event_size=_HEAD_BYTES,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=settings.http_finish_seconds,
         lifespan="on",
         ssl_context_factory=None if server is None else lambda *_: server,
     )
+    serving = _Leaving(config, app, settings.http_leave_seconds)
+    with contextlib.suppress(KeyboardInterrupt):
+        serving.run()
+    if not serving.started:
+        sys.exit(_START_FAILED)
+
+
+class _Leaving(uvicorn.Server):
+    """A server that, told to stop, answers for some seconds more before it closes its port.
+
+    Whatever balances load learns of the stop no earlier than this process does: until it has, requests still come. So
+    readiness ends at once, and every answer ends its connection, so that no client sends its next one into the close.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, seconds: float) -> None:
+        super().__init__(config)
+        self._app, self._seconds = app, seconds
+        self._until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM begins the leave; a second one, or SIGINT, ends it."""
+        if sig != signal.SIGTERM or self._until is not None or not self._seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._captured_signals.append(sig)
+        self._until = time.monotonic() + self._seconds
+        self._app.state.leaving = True
+        ends_connection = (b"connection", b"close")
+        self.config.encoded_headers.append(ends_connection)
+        # uvicorn takes the former over once a second.
+        self.server_state.default_headers = [*self.server_state.default_headers, ends_connection]
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop; called ten times a second."""
+        if self._until is not None and time.monotonic() >= self._until:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 class _Lingering:

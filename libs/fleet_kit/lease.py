@@ -9,7 +9,7 @@ from datetime import timedelta
 from fleet_kit.db import Connection
 from fleet_kit.errors import LeaseLost
 
-__all__ = ["Taken", "acquire", "check", "in_use", "progress", "release", "renew", "survived"]
+__all__ = ["Taken", "acquire", "check", "discard", "in_use", "progress", "release", "renew", "survived"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,12 @@ async def release(connection: Connection, name: str, token: int) -> None:
         name,
         token,
     )
+
+
+async def discard(connection: Connection, name: str, token: int) -> None:
+    """Delete the lease of work that ends in this transaction and is never done again, where no other ever held it: then
+    there is no older token that a new row could take for its own."""
+    await connection.execute("delete from lease where name = $1 and token = $2 and token = 1", name, token)
 
 
 async def progress(connection: Connection, name: str, token: int) -> None:

@@ -75,6 +75,11 @@ class LeasedTask:
         for name, token in (self.leases | self._taken).items():
             await lease.progress(tx.connection, name, token)
 
+    async def pass_over(self) -> None:
+        """Finish an event that takes no work, and keep no lease of it: there may be very many."""
+        async with self.finish() as tx:
+            await lease.discard(tx.connection, self.lease, self.token)
+
     @asynccontextmanager
     async def finish(self) -> AsyncIterator[Transaction]:
         """The last transaction: the event counts as handled when it commits."""

@@ -260,7 +260,8 @@ async def _start(
 def _writes(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None]]]:
     """A write to each server; made once, as the results are kept for some seconds."""
     checks: dict[str, Callable[[], Awaitable[None]]] = {
-        "nats": Cached(lambda: write_stream(service.jetstream, service.name))
+        "nats": Cached(lambda: write_stream(service.jetstream, service.name)),
+        "rights": service.bus.rights.ready,
     }
     if service.object_store is not None:
         checks["s3"] = Cached(service.object_store.probe)

@@ -30,6 +30,10 @@ class HttpSettings(BaseSettings):
     http_bodies: int = Field(default=256, ge=1)
     """Bodies that are received at once, of all callers."""
     http_bodies_a_caller: int = Field(default=32, ge=1)
+    http_leave_seconds: float = Field(default=0.0, ge=0)
+    """Between SIGTERM and the end of new connections: as long as a balancer may still send requests here."""
+    http_finish_seconds: int = Field(default=5, ge=1)
+    """For the requests that run then; what takes longer is cut off."""
     metrics_public: bool = False
     """Whether /metrics is answered without a token."""
 

@@ -1,7 +1,7 @@
 """Evaluator: owns golden data sets and evaluations.
 
 Publishes SubjectErased, EvaluationRequested, GoldenDatasetPublished, EvaluationScored, EvaluationFailed,
-RegressionDetected, ApiKeysUsed.
-Consumes AdapterRegistered, EvaluationRequested, AdapterActivated, AdapterReleased.
+RegressionDetected, AnswerJudged, ApiKeysUsed.
+Consumes GenerationRecorded, AdapterRegistered, EvaluationRequested, AdapterActivated, AdapterReleased.
 Follows ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 """

@@ -17,7 +17,7 @@ from services.evaluator.domain import split_reference
 from services.evaluator.golden import api as golden_api
 from services.evaluator.golden import erasure_api
 from services.evaluator.golden import sets as golden_sets
-from services.evaluator.judging import labels_api, pair_store
+from services.evaluator.judging import exchanges_api, labels_api, pair_store
 from services.evaluator.judging.calibration import UNCALIBRATED
 from services.evaluator.judging.labels_api import agreement_of
 from services.evaluator.judging.people import scored_by_both
@@ -28,6 +28,7 @@ router = APIRouter()
 router.include_router(golden_api.router)
 router.include_router(erasure_api.router)
 router.include_router(labels_api.router)
+router.include_router(exchanges_api.router)
 router.include_router(garbage_api.router)
 evaluations = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
 

@@ -14,6 +14,7 @@ from fleet_kit.object_owner import keep_owning
 from fleet_kit.service import create_app, serve
 from services.evaluator import api
 from services.evaluator.answer_metrics.metrics import AnswerMetrics
+from services.evaluator.batch_client import BatchClient
 from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.garbage import KINDS, collect_now_and_then
 from services.evaluator.golden.publication import publish_missed
@@ -36,6 +37,10 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
         headers = service.credential.acting_for([domain])
         return OpenAIClient(service.http, settings.inference_url, settings.request_timeout, headers)
 
+    def batches_for(domain: str) -> BatchClient:
+        headers = service.credential.acting_for([domain])
+        return BatchClient(service.http, settings.inference_url, settings.request_timeout, headers)
+
     unavailable = await why_unavailable()
     metrics = AnswerMetrics(
         settings.metrics,
@@ -51,7 +56,7 @@ async def parts(service: EvaluatorService) -> AsyncIterator[Parts]:
     collecting = asyncio.create_task(collect_now_and_then(service))
     try:
         async with sweeping(service.transaction, service.blobs, kept):
-            yield Parts(models_for, judges, metrics, tests)
+            yield Parts(models_for, batches_for, judges, metrics, tests)
     finally:
         await tasks.end(owning, collecting)
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from fleet_events.v1 import Adapter, AdapterActivated, AdapterRegistered, AdapterReleased, EvaluationRequested
+from fleet_events.v1 import (
+    Adapter,
+    AdapterActivated,
+    AdapterRegistered,
+    AdapterReleased,
+    EvaluationRequested,
+    GenerationRecorded,
+)
 from fleet_kit.cloudevents import Envelope
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
 from fleet_kit.transaction import Transaction
 from services.evaluator import retention_store, store
+from services.evaluator.live import answer as live
 from services.evaluator.open_evaluation import open_requested
 from services.evaluator.parts import EvaluatorService
 from services.evaluator.run import evaluate, fail
@@ -70,6 +78,26 @@ async def judge_requested(event: EvaluationRequested, work: LeasedTask, service:
             settings=service.settings,
         )
     await evaluate(evaluation_id, work, service)
+
+
+def _of_answer(event: GenerationRecorded, _envelope: Envelope) -> str:
+    return f"answer:{event.generation_id}"
+
+
+async def _give_up_answer(event: GenerationRecorded, reason: str, work: LeasedTask, _service: EvaluatorService) -> None:
+    if part := live.drawn(event):
+        await live.publish(event, part, work, live.AnswerJudgement(None, reason))
+        return
+    await work.pass_over()
+
+
+@handlers.long(GenerationRecorded, lease=_of_answer, give_up=_give_up_answer)
+async def judge_live(event: GenerationRecorded, work: LeasedTask, service: EvaluatorService) -> None:
+    """Judge an answer of a rollout, where it belongs to the sample."""
+    if part := live.drawn(event):
+        await live.judge(event, part, work, service)
+        return
+    await work.pass_over()
 
 
 @handlers.on(AdapterReleased)

@@ -12,6 +12,7 @@ from services.evaluator import domain, store
 from services.evaluator.answer_metrics.measured import Measured
 from services.evaluator.domain import EvaluationFailure, SampleResult
 from services.evaluator.evaluation_run import EvaluationRun
+from services.evaluator.generation import forget, generate
 from services.evaluator.golden.samples import GoldenSample
 from services.evaluator.judging.judge import Finding
 from services.evaluator.judging.ledger import StoredLedger
@@ -27,7 +28,9 @@ async def judge_missing(run: EvaluationRun) -> None:
         done = {result.sample_id for result in await store.results(tx.connection, run.evaluation_id)}
     missing = [sample for sample in run.samples if sample.sample_id not in done]
     log.info("evaluation_continued", evaluation_id=run.evaluation_id, done=len(done), missing=len(missing))
-    await each(missing, run.service.settings.concurrency, functools.partial(_judge_one, run))
+    generated = await generate(run, missing)
+    await each(missing, run.service.settings.concurrency, functools.partial(_judge_one, run, generated.answers))
+    await forget(run, generated)
 
 
 async def each(samples: Sequence[GoldenSample], at_once: int, one: Callable[[GoldenSample], Awaitable[None]]) -> None:
@@ -62,12 +65,15 @@ def _leaves(fault: BaseException) -> list[BaseException]:
     return [fault]
 
 
-async def _judge_one(run: EvaluationRun, sample: GoldenSample) -> None:
+async def _judge_one(run: EvaluationRun, answers: Mapping[str, Answer], sample: GoldenSample) -> None:
+    """answers: those that were generated before, by sample id; any other is requested now."""
     evaluation = await run.stored()
     question = sample.question(run.version.context_use)
     models = run.service.parts.models_for(evaluation.domain)
     messages = sample.messages(run.version.context_use)
-    answer = await models.answer(evaluation.adapter_id, messages, evaluation.max_tokens)
+    answer = answers.get(sample.sample_id)
+    if answer is None:
+        answer = await models.answer(evaluation.adapter_id, messages, evaluation.max_tokens)
     served = domain.check_served(evaluation, answer.served)
     ledger = StoredLedger(run.evaluation_id, sample.sample_id, run.work.transaction, run.service.blobs)
     finding = await run.judge.judge(sample, question, answer.text, ledger)

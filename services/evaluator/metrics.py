@@ -20,3 +20,6 @@ JUDGE_COST = Counter(
 SAMPLES = Counter(
     "lorafleet_samples_judged_total", "Samples by their verdict (decided, undecided, unjudged)", ["judge", "verdict"]
 )
+LIVE_ANSWERS = Counter(
+    "lorafleet_live_answers_judged_total", "Answers of rollouts that were to be judged (scored, unjudged)", ["outcome"]
+)

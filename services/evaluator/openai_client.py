@@ -47,10 +47,35 @@ class _ChatChoice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Chat(BaseModel):
+class Chat(BaseModel):
+    """The parts of a chat completion that are read here."""
+
     id: str
     choices: list[_ChatChoice] = Field(min_length=1)
     lorafleet: _Provenance = _Provenance()
+
+    @property
+    def answer(self) -> Answer:
+        choice = self.choices[0]
+        return Answer(
+            text=choice.message.content or "",
+            generation_id=self.id,
+            finish_reason=choice.finish_reason or "",
+            served=Served(self.lorafleet.adapter_id or "", self.lorafleet.artifact_sha256 or ""),
+        )
+
+
+def chat_body(
+    model: str,
+    messages: Sequence[Mapping[str, str]],
+    max_tokens: int,
+    *,
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> dict[str, object]:
+    """A request for the answer to a conversation that ends with a user's turn; greedy without a temperature."""
+    body = {"model": model, "messages": list(messages), "temperature": temperature, "max_tokens": max_tokens}
+    return body if seed is None else body | {"seed": seed}
 
 
 class _Likelihoods(BaseModel):
@@ -97,25 +122,9 @@ class OpenAIClient:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Answer:
-        """The model's answer to a conversation that ends with a user's turn; greedy unless a temperature is given."""
-        chat = await self._post(
-            "/v1/chat/completions",
-            {
-                "model": model,
-                "messages": list(messages),
-                "temperature": temperature,
-                "max_tokens": max_tokens,
-                **({} if seed is None else {"seed": seed}),
-            },
-            _Chat,
-        )
-        choice = chat.choices[0]
-        return Answer(
-            text=choice.message.content or "",
-            generation_id=chat.id,
-            finish_reason=choice.finish_reason or "",
-            served=Served(chat.lorafleet.adapter_id or "", chat.lorafleet.artifact_sha256 or ""),
-        )
+        """The model's answer, see `chat_body`."""
+        body = chat_body(model, messages, max_tokens, temperature=temperature, seed=seed)
+        return (await self._post("/v1/chat/completions", body, Chat)).answer
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text, in order."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from fleet_kit.service import Service
 from services.evaluator.answer_metrics.metrics import AnswerMetrics
+from services.evaluator.batch_client import BatchClient
 from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.judging.judges import Judges
 from services.evaluator.openai_client import OpenAIClient
@@ -20,6 +21,8 @@ class Parts:
 
     models_for: Callable[[str], OpenAIClient]
     """Inference, with access to this domain alone, however far the evaluator's own token reaches."""
+    batches_for: Callable[[str], BatchClient]
+    """The same for answers that are computed aside."""
     judges: Judges
     metrics: AnswerMetrics
     tests: CodeTests

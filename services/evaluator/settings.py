@@ -1,7 +1,7 @@
 """Settings of the evaluator."""
 
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -47,6 +47,9 @@ class EvaluatorSettings(ServiceSettings):
     embedding_model_name: str = "all-MiniLM-L6-v2"
     """`model` of /v1/embeddings."""
 
+    generation: Literal["batches", "requests"] = "batches"
+    """How answers are generated: as a batch, behind users' requests, where inference computes batches; or request by
+    request."""
     concurrency: int = Field(default=8, ge=1, le=256)
     """Samples in flight at once."""
     max_tokens: int = Field(default=512, ge=1)
@@ -80,6 +83,8 @@ class EvaluatorSettings(ServiceSettings):
     """Domain → judge."""
     judge_of_golden: dict[str, str] = Field(default_factory=dict)
     """Golden data set id → judge; comes before the domain's."""
+    live_answer_seconds: float = Field(default=3600.0, gt=0)
+    """How long an answer of a rollout waits for a judge that is busy or unavailable; then it has no score."""
     judge_keep_days: float = Field(default=400.0, gt=0)
     """How long requests to judges and their raw answers are kept."""
     evaluation_retention: dict[str, EvaluationRules] = Field(default_factory=dict)

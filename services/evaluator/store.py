@@ -189,6 +189,14 @@ async def results(connection: Connection, evaluation_id: str) -> list[SampleResu
     return [result_of(row) for row in rows]
 
 
+async def result_evidence(connection: Connection, evaluation_id: str) -> dict[str, dict[str, Any]]:
+    """What each sample's judgement was made from, by sample id."""
+    rows = await connection.fetch(
+        "select sample_id, evidence from sample_result where evaluation_id = $1", evaluation_id
+    )
+    return {row["sample_id"]: row["evidence"] for row in rows}
+
+
 async def result_rows(connection: Connection, evaluation_id: str) -> list[asyncpg.Record]:
     """Every judged sample with its question, for reports."""
     return await connection.fetch(

@@ -2,8 +2,8 @@
 
 Owns nothing durable: an adapter cache, loaded slots, and a projection of the registry's events.
 
-Publishes FeedbackRecorded, GenerationRecorded, ApiKeysUsed, AdapterLoaded, AdapterUnloaded, GenerationCompleted,
-GenerationFailed.
+Publishes FeedbackRecorded, GenerationRecorded, SubjectErased, ApiKeysUsed, AdapterLoaded, AdapterUnloaded,
+GenerationCompleted, GenerationFailed.
 Follows AdapterRegistered, Approved, Rejected, AdapterActivated, AdapterDeactivated, PolicyChanged, CanaryStarted,
 CanaryAdvanced, CanaryRolledBack, AdapterReleased, ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 

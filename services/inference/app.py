@@ -5,6 +5,7 @@ from fastapi import APIRouter, FastAPI
 from fleet_kit.service import create_app, serve
 from services.inference.composition import open_parts
 from services.inference.http import admin, api, error_responses
+from services.inference.http.quota_headers import QuotaHeaders
 from services.inference.replicas.forwarding import AnsweredBy
 from services.inference.settings import InferenceSettings
 
@@ -18,6 +19,7 @@ def build(settings: InferenceSettings | None = None) -> FastAPI:
     router.include_router(admin.fleet)
     app = create_app("inference", settings, handlers=None, api=router, parts=open_parts, database=False)
     error_responses.install(app)
+    app.add_middleware(QuotaHeaders)
     app.add_middleware(AnsweredBy, replica=settings.replica)
     return app
 

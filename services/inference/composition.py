@@ -35,6 +35,7 @@ from services.inference.parts import InferenceParts, InferenceService
 from services.inference.policies.predictor import Predictor
 from services.inference.policies.preloading import Preloading
 from services.inference.policies.watch import PressureWatch
+from services.inference.precedence import Precedence
 from services.inference.projection import Projection
 from services.inference.publisher import Publisher
 from services.inference.quotas import Ledger
@@ -114,6 +115,7 @@ async def open_parts(service: InferenceService) -> AsyncIterator[InferenceParts]
         count_adapter_ids=settings.metrics_adapter_ids,
         shadows=shadows,
         ledger=Ledger(settings.quotas),
+        precedence=Precedence(settings.batch_turn_seconds),
     )
     announcements = (
         Announcements(

@@ -63,7 +63,7 @@ def assign(incumbent: Adapter, candidate: Adapter, rollout: Rollout, caller: str
     """Who answers this caller. `incumbent` and `candidate` are the two of the rollout."""
 
     def part(arm: RolloutArm) -> RolloutPart:
-        return RolloutPart(rollout_id=rollout.rollout_id, step=rollout.step, arm=arm)
+        return RolloutPart(rollout_id=rollout.rollout_id, step=rollout.step, arm=arm, judge_share=rollout.judge_share)
 
     within = place(incumbent.family, rollout.rollout_id, caller) < rollout.share
     if rollout.mode is DeliveryMode.SHADOW:

@@ -125,6 +125,8 @@ class InferenceSettings(AdapterSettings):
     """Batches that have not ended, of the callers that reach a domain."""
     batch_concurrency: int = Field(default=4, ge=0)
     """Lines of batches that this process computes at once, while online requests leave rows free; 0 computes none."""
+    batch_turn_seconds: float = Field(default=10.0, ge=0)
+    """How long a line of a batch waits until it has a row though online requests wait, one line so often; 0: never."""
     batch_lease_seconds: float = Field(default=10.0, ge=1)
     """Seconds after which another replica takes up the batch of one that died."""
     batch_files_days: float = Field(default=30.0, gt=0, le=30)

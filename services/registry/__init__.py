@@ -4,6 +4,6 @@ Publishes SubjectErased, TrainingRequested, AdapterRegistered, Approved, Rejecte
 AdapterDeactivated, AdapterRolledBack, PolicyChanged, CanaryStarted, CanaryAdvanced, CanaryRolledBack,
 UpdateRecommended, AdapterReleased, AdapterHeld, ApiKeyCreated, ApiKeyRevoked, TokenRevoked, ApiKeysUsed.
 Consumes FeedbackRecorded, SubjectForgotten, TrainingCompleted, TrainingFailed, TrainingCancelled, EvaluationScored,
-EvaluationFailed, ApiKeysUsed, AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
+EvaluationFailed, AnswerJudged, ApiKeysUsed, AdapterLoaded, AdapterUnloaded, GenerationCompleted, GenerationFailed.
 Follows ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 """

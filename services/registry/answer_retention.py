@@ -25,6 +25,7 @@ async def forget_old(service: RegistryService) -> None:
                 await preferences.name_adapters(connection)
                 more = await answers.forget_answers(connection, age)
                 more = await rollouts.forget_parts(connection, age) or more
+                more = await rollouts.forget_scores(connection, age) or more
                 await preferences.forget_unanswered(connection, age)
         except Exception as error:
             log.warning("old_answers_not_deleted", reason=describe(error))

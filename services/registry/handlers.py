@@ -140,6 +140,13 @@ async def count_failure(event: v1.GenerationFailed, tx: Transaction, _service: R
     await counting.take_failure(tx, event, _now())
 
 
+@handlers.on(v1.AnswerJudged)
+async def count_score(event: v1.AnswerJudged, tx: Transaction, _service: RegistryService) -> None:
+    """Count what the judge gave an answer of a rollout."""
+    await _named(tx, event.adapter_id, event.domain)
+    await counting.take_score(tx, event, _now())
+
+
 @handlers.on(v1.FeedbackRecorded)
 async def rate_answer(event: v1.FeedbackRecorded, tx: Transaction, _service: RegistryService) -> None:
     """Keep a rating of an answer, and which other answer it was preferred to; a person's newer opinion replaces it."""

@@ -139,6 +139,12 @@ class Policy:
                 f"record_fraction is {self.record_fraction:g}, expected 0 with record_answers {self.record_answers}: "
                 "it belongs to sampled",
             )
+        if self.delivery.is_judged and self.record_answers is RecordAnswers.NONE:
+            raise InvalidPolicy(
+                "delivery.metrics",
+                "delivery.metrics has judge, which scores recorded answers, and record_answers is none: "
+                "permit some, or leave judge out",
+            )
         if unknown := [name for name in self.blocking_criteria if name not in CRITERIA]:
             raise InvalidPolicy(
                 "blocking_criteria", f"blocking_criteria has {unknown[0]!r}, expected some of {', '.join(CRITERIA)}"

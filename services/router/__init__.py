@@ -4,7 +4,7 @@ Owns the routing index, a projection of the activation events that can be rebuil
 
 Keeps what people taught it, by `route teach` or by feedback on answers that `auto` routed wrongly.
 
-Publishes ApiKeysUsed.
+Publishes SubjectErased, ApiKeysUsed.
 Consumes FeedbackRecorded, GenerationRecorded, SubjectForgotten, AdapterActivated, AdapterDeactivated.
 Follows AdapterActivated, AdapterDeactivated, ApiKeyCreated, ApiKeyRevoked, TokenRevoked.
 """

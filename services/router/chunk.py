@@ -1,12 +1,13 @@
 """A part of the vectors in memory, in blocks, with their codes beside them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.router.axes import MOST_LEFT, Axes, Doubles
-from services.router.coarse import TOGETHER, Queries, encode, width
+from services.router.coarse import TOGETHER, Queries, about_each, encode, width
 from services.router.evidence import Vectors
 
 ROWS = TOGETHER
@@ -110,11 +111,15 @@ class Chunk:
         """float32 [blocks · ROWS, dimension], as they are kept."""
         return self.values(_rows(np.array(blocks, dtype=np.int64)))
 
-    def bounds(self, queries: Queries, included: NDArray[np.bool_]) -> Bounds:
-        """queries: along this chunk's axes. included: [names + 1], whether a name's vectors count, last `FREE`."""
+    def bounds(self, queries: Sequence[Queries], included: Sequence[NDArray[np.bool_]]) -> list[Bounds]:
+        """queries: of each request, along this chunk's axes. included: of each request [names + 1], whether a name's
+        vectors count, last `FREE`."""
         used = BLOCKS if not self.free else self._used
-        about = queries.about(self.numbers[: used * ROWS], self.code_scales[: used * ROWS]).reshape(used, ROWS)
-        owners = self.owners[:used]
+        found = about_each(queries, self.numbers[: used * ROWS], self.code_scales[: used * ROWS])
+        return [self._bounds(used, *one) for one in zip(queries, included, found, strict=True)]
+
+    def _bounds(self, used: int, queries: Queries, included: NDArray[np.bool_], found: Vectors) -> Bounds:
+        about, owners = found.reshape(used, ROWS), self.owners[:used]
         if not (wanted := included[owners]).all():
             about[~wanted] = -np.inf
         length = max(1, about.size // PARTS)

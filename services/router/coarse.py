@@ -4,6 +4,7 @@ Of a vector v the numbers along some axes, P v (see `axes.py`), are kept as s ·
 127, c the numbers divided by s and rounded. For a query q, |q · v - s (P q · c)| <= |P q| |P v - s c| + |r(q)| |r(v)|.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ and one with sign in 16 bits: 2 · 255 · 63 is what these hold."""
 BASE = 2 * DIGIT
 TOGETHER = 8
 """Codes that one row of the product has: their sums, of two digits each, are the 16 that processors add at once."""
+JOINED = 4
+"""From so many requests on one product for all of them, a code in a row, takes less than one for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Queries:
         for at in range(TOGETHER):
             digits[at, 0::2, at, : axes.count], digits[at, 1::2, at, : axes.count] = high, low
         self._digits = torch.from_numpy(digits.reshape(-1, TOGETHER * across))
+        self._alone = torch.from_numpy(digits[0, :, 0])
         self._skew = axes.skew
 
     def about(self, numbers: NDArray[np.int8], scales: Vectors) -> Vectors:
@@ -82,6 +86,18 @@ class Queries:
         found *= scales * np.float32(self._scale)
         return found
 
+    def of_joined(self, products: torch.Tensor, scales: Vectors) -> Vectors:
+        """The same of products with `alone`, [2 q, n]."""
+        whole = products[0::2].float().add_(products[1::2], alpha=1 / BASE)
+        found: Vectors = (whole[0] if len(whole) == 1 else whole.amax(dim=0)).numpy()
+        found *= scales * np.float32(self._scale)
+        return found
+
+    @property
+    def alone(self) -> torch.Tensor:
+        """int8 [2 q, width]: the digits of each query, the high ones first."""
+        return self._alone
+
     def error(self, lost: Vectors, rest: Vectors) -> Vectors:
         """By how much at most a similarity is off: of the vectors that these are of, or of any that lost no more."""
         return np.asarray(lost * np.float32(self.length) + rest * np.float32(self.rest) + np.float32(self._rounding))
@@ -92,3 +108,18 @@ class Queries:
         # Lengths of vectors are 1, of their codes less than 2.
         every = 2 * self._lost + (self._skew + 64 * SUMMING) * (self.length + self.rest + 1)
         return every * (1 + 4 * SUMMING)
+
+
+def about_each(queries: Sequence[Queries], numbers: NDArray[np.int8], scales: Vectors) -> list[Vectors]:
+    """`Queries.about` of several requests: of many the codes are read once."""
+    if len(queries) < JOINED:
+        return [one.about(numbers, scales) for one in queries]
+    with torch.inference_mode():
+        digits = torch.cat([one.alone for one in queries])
+        digits = torch.nn.functional.pad(digits, (0, 0, 0, -len(digits) % (2 * TOGETHER)))
+        products = torch._int_mm(torch.from_numpy(numbers), digits.T).T.contiguous()
+        found, begin = [], 0
+        for one in queries:
+            found.append(one.of_joined(products[begin : begin + len(one.alone)], scales))
+            begin += len(one.alone)
+        return found

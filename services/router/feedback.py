@@ -4,30 +4,64 @@ Of an answer the vectors and the digest of its last user turn are kept, not the 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from fleet_events.v1 import FeedbackRecorded, GenerationRecorded
+import structlog
+from pydantic import BaseModel
+
+from fleet_events.v1 import FeedbackRecorded, GenerationRecorded, Turn
+from fleet_kit.blobs import Blobs
 from fleet_kit.db import Connection
+from fleet_kit.errors import BlobCorrupt, BlobMissing
 from lora_core.embedding_thread import EmbeddingThread
 from services.router import correction_store, feedback_store
 from services.router.correction_store import Correction
 from services.router.feedback_store import RoutedAnswer
 from services.router.metrics import Learned, count
 
+log = structlog.get_logger()
+
 USER = "user"
+LARGEST_CONTENT = 16 * 1024**2
+"""Bytes of the texts of an answer, as the trainer takes them."""
 
 
-def query_of(event: GenerationRecorded) -> str:
-    """What `auto` routed: the last user turn. Empty where it did not route, and where the event has no texts."""
-    if not event.routed:
-        return ""
-    return next((turn.content.strip() for turn in reversed(event.messages) if turn.role == USER), "")
+def query_of(turns: Iterable[Turn]) -> str:
+    """The last user turn of a conversation, stripped; empty where there is none."""
+    return next((turn.content.strip() for turn in reversed(list(turns)) if turn.role == USER), "")
 
 
-async def take_answer(connection: Connection, embedders: Sequence[EmbeddingThread], event: GenerationRecorded) -> None:
+class _Apart(BaseModel):
+    """The texts of an answer that are too large for its event."""
+
+    generation_id: str
+    messages: list[Turn]
+
+
+async def _routed_turns(event: GenerationRecorded, blobs: Blobs) -> Sequence[Turn]:
+    """What `auto` routed; empty where it did not, and where the texts are gone."""
+    if not event.routed or event.content is None:
+        return event.messages if event.routed else ()
+    try:
+        if event.content.bytes > LARGEST_CONTENT:
+            raise ValueError(f"{event.content.bytes} bytes, expected at most {LARGEST_CONTENT}")
+        apart = _Apart.model_validate_json(await blobs.get(event.content))
+        if apart.generation_id != event.generation_id:
+            raise ValueError(f"it is of answer {apart.generation_id!r}")
+    except BlobMissing:
+        return ()  # aged, or its person was forgotten
+    except (BlobCorrupt, ValueError) as error:
+        log.warning("texts_of_an_answer_are_of_no_use", uri=event.content.uri, reason=str(error))
+        return ()
+    return apart.messages
+
+
+async def take_answer(
+    connection: Connection, embedders: Sequence[EmbeddingThread], event: GenerationRecorded, blobs: Blobs
+) -> None:
     """Keep the vectors of an answer's query, and use feedback that came before it."""
-    if not (query := query_of(event)):
+    if not (query := query_of(await _routed_turns(event, blobs))):
         return
     digest = hashlib.sha256(query.encode()).digest()
     known = await feedback_store.save_answer(connection, event.generation_id, event.domain, digest)
@@ -46,11 +80,15 @@ async def take_feedback(connection: Connection, event: FeedbackRecorded) -> None
     count(Learned.FORGOTTEN if known is None else await _learn(connection, known))
 
 
-async def forget(connection: Connection, generation_ids: Sequence[str]) -> None:
-    """Delete what these answers and the feedback on them left, and take nothing about them any more."""
+async def forget(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete what these answers and the feedback on them left, and take nothing about them any more.
+
+    Returns how many rows held something: answers or feedback, vectors, corrections.
+    """
+    held = await feedback_store.count_held(connection, generation_ids)
     await feedback_store.forget(connection, generation_ids)
-    await feedback_store.delete_vectors(connection, generation_ids)
-    await _take_back(connection, generation_ids)
+    held += await feedback_store.delete_vectors(connection, generation_ids)
+    return held + await _take_back(connection, generation_ids)
 
 
 async def expire(connection: Connection, age: timedelta, most: int) -> None:
@@ -77,6 +115,9 @@ async def _learn(connection: Connection, one: RoutedAnswer) -> Learned:
     return Learned.TAUGHT
 
 
-async def _take_back(connection: Connection, generation_ids: Sequence[str]) -> None:
-    for domain in set(await correction_store.delete_corrections_of(connection, generation_ids)):
+async def _take_back(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Delete the corrections that these answers made; returns how many."""
+    domains = await correction_store.delete_corrections_of(connection, generation_ids)
+    for domain in set(domains):
         await correction_store.notify_taught(connection, domain)
+    return len(domains)

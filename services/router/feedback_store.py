@@ -108,8 +108,21 @@ async def forget(connection: Connection, generation_ids: Sequence[str]) -> None:
     )
 
 
-async def delete_vectors(connection: Connection, generation_ids: Sequence[str]) -> None:
-    await connection.execute("DELETE FROM routed_answer_vector WHERE generation_id = ANY ($1)", list(generation_ids))
+async def count_held(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Of how many of these answers something is kept, locked until the transaction ends."""
+    rows = await connection.fetch(
+        "SELECT FROM routed_answer WHERE generation_id = ANY ($1) AND NOT forgotten ORDER BY generation_id FOR UPDATE",
+        list(generation_ids),
+    )
+    return len(rows)
+
+
+async def delete_vectors(connection: Connection, generation_ids: Sequence[str]) -> int:
+    """Returns how many."""
+    status = await connection.execute(
+        "DELETE FROM routed_answer_vector WHERE generation_id = ANY ($1)", list(generation_ids)
+    )
+    return int(status.rsplit(maxsplit=1)[-1])
 
 
 async def delete_old(connection: Connection, age: timedelta) -> int:

@@ -5,6 +5,7 @@ from fleet_events.v1 import (
     AdapterDeactivated,
     FeedbackRecorded,
     GenerationRecorded,
+    SubjectErased,
     SubjectForgotten,
 )
 from fleet_kit.handlers import Handlers
@@ -28,7 +29,7 @@ async def route_no_more(event: AdapterDeactivated, tx: Transaction, _service: Ro
 @handlers.on(GenerationRecorded)
 async def keep_routed(event: GenerationRecorded, tx: Transaction, service: RouterService) -> None:
     """Keep the vectors of what `auto` routed, for feedback on it."""
-    await feedback.take_answer(tx.connection, service.parts.embedders, event)
+    await feedback.take_answer(tx.connection, service.parts.embedders, event, service.blobs)
 
 
 @handlers.on(FeedbackRecorded)
@@ -41,4 +42,6 @@ async def learn_from_feedback(event: FeedbackRecorded, tx: Transaction, _service
 @handlers.on(SubjectForgotten)
 async def forget_subject(event: SubjectForgotten, tx: Transaction, _service: RouterService) -> None:
     """Delete what a person's answers and feedback left here, and take nothing about them any more."""
-    await feedback.forget(tx.connection, event.generation_ids)
+    deleted = await feedback.forget(tx.connection, event.generation_ids)
+    erased = SubjectErased(erasure_id=event.erasure_id, service="router", deleted=deleted, part=event.part)
+    await tx.emit(erased, entity=event.erasure_id)

@@ -1,9 +1,9 @@
 """The index that answers: in memory, in step with PostgreSQL, which notifies of commits (LISTEN)."""
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -16,7 +16,7 @@ from services.router import correction_store, store
 from services.router.calibration import Calibration, Level, Threshold
 from services.router.decision import Candidate
 from services.router.evidence import Evidence, Kind, Vectors
-from services.router.search import SearchIndex
+from services.router.search import SearchIndex, Wanted
 from services.router.store import LiveRoute
 
 log = structlog.get_logger()
@@ -30,6 +30,8 @@ AGAIN_AFTER = 1.0
 NEAREST = 2
 """Adapters that are found however far they are: what came nearest, and its margin."""
 
+TOGETHER = 8
+"""Searches that are made together."""
 AT_A_TIME = 100
 """Families that are read at once: a rebuild changes all of them."""
 
@@ -70,6 +72,7 @@ class LiveIndex:
 
     def __init__(self, dimension: int, embedded_by: str, level: Level, threads: int = 1) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routing-index")
+        self._waiting: deque[tuple[Wanted, Future[list[Found]]]] = deque()
         self._search = SearchIndex(dimension, threads)
         self._embedded_by = embedded_by
         self._level = level
@@ -115,15 +118,31 @@ class LiveIndex:
         queries: the parts of one query, [parts, dimension]; weights: [parts], what the similarity of each counts.
         threshold: holds for every adapter in place of its own, and of what was taught no refusal counts.
         """
-        return await self._in_thread(self._find, queries, weights, domains, threshold)
+        found: Future[list[Found]] = Future()
+        self._waiting.append((Wanted(queries, weights, NEAREST, threshold, domains), found))
+        self._thread.submit(self._search_waiting)
+        return await asyncio.wrap_future(found)
 
-    def _find(
-        self, queries: Vectors, weights: Vectors, domains: Collection[str] | None, threshold: float | None
-    ) -> list[Found]:
-        ranked = self._search.near(queries, weights, NEAREST, threshold, domains)
+    def _search_waiting(self) -> None:
+        """Search for those that came while the thread was busy together; one that came alone waits for nobody."""
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
+        wanted = [(one, found) for one, found in taken if found.set_running_or_notify_cancel()]
+        if not wanted:
+            return
+        try:
+            ranked = self._search.near_each([one for one, _ in wanted])
+            answers = [self._of(near, one) for near, (one, _) in zip(ranked, wanted, strict=True)]
+        except BaseException as error:
+            for _, found in wanted:
+                found.set_exception(error)
+            return
+        for answer, (_, found) in zip(answers, wanted, strict=True):
+            found.set_result(answer)
+
+    def _of(self, ranked: Sequence[tuple[str, float]], wanted: Wanted) -> list[Found]:
         near = [(score, self._routes[family]) for family, score in ranked]
-        refused = {} if threshold is not None else self._nearest_refused(queries, weights)
-        return [self._found(route, score, refused.get(route.domain, -1.0), threshold) for score, route in near]
+        refused = {} if wanted.floor is not None else self._nearest_refused(wanted.queries, wanted.weights)
+        return [self._found(route, score, refused.get(route.domain, -1.0), wanted.floor) for score, route in near]
 
     def _nearest_refused(self, queries: Vectors, weights: Vectors) -> dict[str, float]:
         return {

@@ -13,7 +13,7 @@ class Learned(StrEnum):
     WAITS = "waits"
     """No recorded answer that `auto` routed is here yet."""
     EXPIRED = "expired"
-    """None came in time: the answer was not recorded or not routed, or had its text outside the event."""
+    """None came in time: the answer was not recorded or not routed, or its text was gone."""
     NO_FAMILY = "no_family"
     """The family that it names has no live adapter."""
     BY_HAND = "by_hand"

@@ -1,6 +1,6 @@
 """The nearest vectors in memory: exact, though most vectors are compared by a byte of a part of their numbers alone."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -41,6 +41,17 @@ class _Candidates:
 
     def only(self, those: NDArray[np.bool_]) -> "_Candidates":
         return _Candidates(self.chunk, self.rows[those], self.owners[those], self.lower[those], self.upper[those])
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One request of `SearchIndex.near`, by its parameters."""
+
+    queries: Vectors
+    weights: Vectors
+    at_least: int
+    floor: float | None = None
+    groups: Collection[str] | None = None
 
 
 class SearchIndex:
@@ -113,12 +124,37 @@ class SearchIndex:
         case. A score is the name's largest cosine similarity with one of the queries, [q, dimension], times its weight,
         [q]: that of the vectors as they are kept, independent of the codes.
         """
-        exact = queries.astype(np.float64) * weights[:, None]
-        included = self._included(groups)
+        return self.near_each([Wanted(queries, weights, at_least, floor, groups)])[0]
+
+    def near_each(self, wanted: Sequence[Wanted]) -> list[list[tuple[str, float]]]:
+        """`near` of several requests, for all of which the codes are read together."""
+        exact = [one.queries.astype(np.float64) * one.weights[:, None] for one in wanted]
+        included = [self._included(one.groups) for one in wanted]
         along = {id(chunk.axes): chunk.axes for chunk in self._chunks}
-        rotated = {key: Queries(exact, axes) for key, axes in along.items()}
-        every = np.append(included, False)
+        rotated = {key: [Queries(one, axes) for one in exact] for key, axes in along.items()}
+        every = [np.append(one, False) for one in included]
         bounds = self._each(lambda chunk: chunk.bounds(rotated[id(chunk.axes)], every), self._chunks)
+        return [
+            self._near(
+                one,
+                exact[at],
+                included[at],
+                [of_chunk[at] for of_chunk in bounds],
+                {key: queries[at] for key, queries in rotated.items()},
+            )
+            for at, one in enumerate(wanted)
+        ]
+
+    def _near(
+        self,
+        request: Wanted,
+        exact: Doubles,
+        included: NDArray[np.bool_],
+        bounds: Sequence[Bounds],
+        rotated: Mapping[int, Queries],
+    ) -> list[tuple[str, float]]:
+        """bounds: of each chunk. rotated: the queries along the axes with this id."""
+        floor, at_least = request.floor, request.at_least
         # What each name needs to be found; the last number stands for free blocks.
         need = self._floors.copy() if floor is None else np.full(len(self._names), floor, dtype=np.float32)
         np.minimum(need, self._surely_reached(bounds, exact, included, at_least), out=need)

@@ -1,6 +1,8 @@
-"""The official Python client: conversations, streams, candidates, vectors, functions, forms, responses."""
+"""The official Python client: conversations, streams, candidates, vectors, functions, forms, responses, files, batches."""
 
+import json
 import os
+import time
 from typing import Literal
 
 import openai
@@ -67,6 +69,32 @@ try:
     gone = ""
 except openai.NotFoundError as error:
     gone = error.code
+line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
+line |= {"body": {"model": model, "messages": messages, **SAMPLING}}
+refused = line | {"custom_id": "b", "body": line["body"] | {"model": "unknown"}}
+lines = "".join(json.dumps(one) + "\n" for one in (line, refused)).encode()
+file = client.files.create(file=("in.jsonl", lines), purpose="batch")
+kept = client.files.content(file.id).read() == lines
+window = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+batch = client.batches.create(input_file_id=file.id, metadata={"run": "7"}, **window)
+until = time.monotonic() + 60
+while batch.status not in {"completed", "failed", "expired", "cancelled"} and time.monotonic() < until:
+    time.sleep(0.2)
+    batch = client.batches.retrieve(batch.id)
+output, errors = (json.loads(client.files.content(one).text) for one in (batch.output_file_id, batch.error_file_id))
+try:
+    client.batches.cancel(batch.id)
+    too_late = ""
+except openai.ConflictError as error:
+    too_late = error.code
+files = [file.id, batch.output_file_id, batch.error_file_id]
+listed = {one.id for one in client.files.list(limit=1)}
+deleted = [client.files.delete(one).deleted for one in files]
+try:
+    client.files.retrieve(file.id)
+    file_gone = ""
+except openai.NotFoundError as error:
+    file_gone = error.code
 tell(
     client=f"openai {openai.__version__} (Python)",
     chat=first.choices[0].message.content,
@@ -89,4 +117,10 @@ tell(
     responses_structured=person.output_parsed.name,
     read_again=read.output_text == response.output_text,
     gone=gone,
+    batch=[batch.status, batch.metadata, batch.request_counts.completed, batch.request_counts.failed],
+    batched=output["response"]["body"]["choices"][0]["message"]["content"],
+    refused_line=[errors["custom_id"], errors["response"]["body"]["error"]["code"]],
+    batch_listed=batch.id in {one.id for one in client.batches.list(limit=1)},
+    too_late=too_late,
+    files=[kept, set(files) <= listed, all(deleted), file_gone],
 )

@@ -38,8 +38,12 @@ def test_the_committed_documents_are_those_of_the_topology_of_today(
 @pytest.mark.parametrize(
     ("file", "there", "instead"),
     [
-        (README, "EvaluationScored, EvaluationFailed, ApiKeysUsed", "EvaluationScored, ApiKeysUsed"),
-        (README, "| router | the routing index | ApiKeysUsed", "| router | the routing index | AdapterLoaded"),
+        (README, "EvaluationScored, EvaluationFailed, AnswerJudged, ApiKeysUsed", "EvaluationScored, ApiKeysUsed"),
+        (
+            README,
+            "| router | the routing index | SubjectErased, ApiKeysUsed",
+            "| router | the routing index | AdapterLoaded",
+        ),
         (REGISTRY, "Rejected, ", ""),
         (REGISTRY, "Approved, ", "Approved, AdapterLoaded, "),
         (
@@ -77,7 +81,7 @@ def test_a_readme_or_docstring_without_a_place_for_them_is_refused_with_what_is_
 
 def test_the_text_around_the_paragraph_stays() -> None:
     made = in_docstring('"""Router: which.\n\nConsumes nothing.\n\nA request\'s way: Consumes.\n"""\n', "router")
-    assert made.startswith('"""Router: which.\n\nPublishes ApiKeysUsed.\nConsumes FeedbackRecorded, ')
+    assert made.startswith('"""Router: which.\n\nPublishes SubjectErased, ApiKeysUsed.\nConsumes FeedbackRecorded, ')
     assert made.endswith('\n\nA request\'s way: Consumes.\n"""\n')
 
 

@@ -80,3 +80,25 @@ def test_a_folder_without_advisories_is_no_clean_audit(tools: Any, tmp_path: Pat
 
 def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_a_bill_of_materials_has_the_locks_digests_and_refuses_what_is_not_locked(tools: Any, tmp_path: Path) -> None:
+    """torch has none: which build of it a machine takes is the machine's choice."""
+    component = {"type": "library", "purl": "pkg:pypi/x@1", "licenses": [{"license": {"id": "MIT"}}]}
+    named = [component | {"name": name, "version": "2.5"} for name in ("Some.Package", "torch")]
+    bill, constraints = tmp_path / "sbom.json", tmp_path / "constraints.txt"
+    bill.write_text(json.dumps({"components": named}))
+
+    def completed(lock: str) -> Any:
+        constraints.write_text(f"{lock} \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{'1' * 64}\n")
+        return tools.run(tools.program("python"), tools.root / "scripts" / "sbom", bill, constraints)
+
+    assert completed("some-package==2.5").returncode == 0
+    one, torch = json.loads(bill.read_text())["components"]
+    (files,) = one["externalReferences"]
+    assert [digest["content"] for digest in files["hashes"]] == ["0" * 64, "1" * 64]
+    assert "externalReferences" not in torch
+    refused = completed("some-package==2.6")
+    assert (refused.returncode, refused.stdout.strip()) == (1, "some-package is 2.5, the lock has 2.6")
+    bill.write_text(json.dumps({"components": [component | {"name": "nowhere", "version": "1", "licenses": []}]}))
+    assert completed("some-package==2.5").stdout.strip() == "nowhere names no licence"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from fleet_events.topology import SERVICES, STORING
@@ -71,3 +75,27 @@ def test_what_the_slim_image_runs_imports_without_torch_and_the_embedded_stack(t
     script += f"for name in {runs}: importlib.import_module(name)\n"
     done = tools.run(tools.program("python"), "-c", script, cwd=tools.root)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_image_takes_a_pip_that_reads_hashes_from_constraints(tools: Any) -> None:
+    """pip 24.0, which comes with Python 3.11, refuses every package that a constraint with hashes names."""
+    recipe = (tools.root / "services/Dockerfile").read_text()
+    (version,) = re.findall(r'"pip==(\d+)\.[\d.]+"', recipe)
+    assert int(version) >= 25
+    assert recipe.index('"pip==') < recipe.index("--constraint")
+
+
+def test_every_command_of_the_dockerfile_is_one_that_the_check_in_clean_roots_carries_out(tools: Any) -> None:
+    """`make check-image` runs them; here it only reads them."""
+    loader = SourceFileLoader("image_stages", str(tools.root / "scripts" / "image_stages"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    script = module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, loader.name, script)  # dataclasses look their module up
+        loader.exec_module(script)
+    stages = script.recipes((tools.root / "services/Dockerfile").read_text())
+    assert set(script.SERVICES) <= stages.keys()
+    known = {"ENV", "WORKDIR", "USER", "CMD", "COPY", "RUN", "HEALTHCHECK"}
+    assert {one for _, instructions in stages.values() for one, _ in instructions} <= known
+    assert dict(stages["runtime"][1])["USER"] == "10001:10001"

@@ -73,6 +73,25 @@ def test_every_service_has_all_its_resources_and_agrees_on_its_port(overlay: Ove
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_a_pod_that_is_stopped_has_the_time_to_complete_what_runs_and_replicas_are_spread(
+    overlay: Overlay, service: str
+) -> None:
+    pod = of(overlay[1], "Deployment")[service]["spec"]["template"]["spec"]
+    seconds = {
+        one["name"].removeprefix("LORAFLEET_HTTP_"): int(one["value"])
+        for one in pod["containers"][0]["env"]
+        if one["name"].startswith("LORAFLEET_HTTP_")
+    }
+    assert seconds.keys() == {"LEAVE_SECONDS", "FINISH_SECONDS"}
+    # Unready for two probes: whatever sends requests knows it before the port is closed.
+    probe = pod["containers"][0]["readinessProbe"]
+    assert seconds["LEAVE_SECONDS"] >= probe["periodSeconds"] * probe["failureThreshold"]
+    assert pod["terminationGracePeriodSeconds"] >= sum(seconds.values()) + 10
+    spread = {one["topologyKey"] for one in pod["topologySpreadConstraints"]}
+    assert spread == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_the_settings_of_every_service_can_be_made_of_what_its_pod_gets(
     overlay: Overlay, service: str, secret_resources: Secrets, check_settings: Any
 ) -> None:

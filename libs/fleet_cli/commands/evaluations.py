@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,6 +57,64 @@ def request(
     """Request another evaluation of a version."""
     accepted = session.client.call(calls.request_evaluation(adapter_id, golden))
     session.answer(accepted, facts(accepted.model_dump(mode="json")))
+
+
+@evaluations.command("replay")
+def replay(
+    session: Session,
+    *,
+    evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION_ID", help="Id of the evaluation.")],
+    sample: Annotated[str, typer.Option("--sample", metavar="SAMPLE_ID", help="Only this sample.")] = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Send the recorded requests to the judge anew; costs what they cost.")
+    ] = False,
+) -> None:
+    """Replay verdicts from the recorded answers of the judge; the exit status is 1 unless all agree."""
+    head, *rest = _events(session, evaluation_id, sample, again=again)
+    replayed = [one for one in rest if "sample_id" in one]
+    spent = next((one["spent"] for one in rest if "spent" in one), None)
+    rows = [
+        (
+            one["sample_id"],
+            _verdict(one["recorded"]),
+            _verdict(one["replayed"]),
+            "not replayed" if one["replayed"] is None else "agrees" if one["agrees"] else "differs",
+            one["missing"] or (one["replayed"] or {}).get("why", ""),
+        )
+        for one in replayed
+    ]
+    answer = {**head, "results": replayed} | ({"spent": spent} if spent else {})
+    session.answer(answer, table(("SAMPLE", "RECORDED", "REPLAYED", "", "WHY"), rows))
+    if head["replayed_by"] != head["judge"]:
+        session.note(f"judged by {head['judge']}; today's code and settings are {head['replayed_by']}")
+    if spent:
+        session.note(
+            f"{spent['requests']} requests, {spent['prompt_tokens']} and {spent['answer_tokens']} tokens,"
+            f" cost {spent['cost']:g}"
+        )
+    if not all(one["agrees"] for one in replayed):
+        raise typer.Exit(1)
+
+
+def _events(session: Session, evaluation_id: str, sample: str, *, again: bool) -> list[dict[str, Any]]:
+    """All events of a replay; what it costs is noted as soon as it begins."""
+    found: list[dict[str, Any]] = []
+    for event in session.client.stream(calls.replay_evaluation(evaluation_id, sample_id=sample, again=again)):
+        if again and not found:
+            session.note(f"sends {event['requests']} requests to {event['judge']} (or fewer, within its budget)")
+        found.append(event)
+    return found
+
+
+def _verdict(verdict: dict[str, Any] | None) -> str | None:
+    """Score or standing, what it breaks, and the outcome of its pair."""
+    if verdict is None:
+        return None
+    score = verdict["standing"] if verdict["overall"] is None else f"{verdict['overall']:.1f}"
+    if verdict["standing"] == "undecided":
+        score += " (undecided)"
+    broken = f", breaks {len(verdict['vetoes'])}" if verdict["vetoes"] else ""
+    return score + broken + (f", pair: {verdict['pair']}" if verdict["pair"] else "")
 
 
 @evaluations.command("harness")

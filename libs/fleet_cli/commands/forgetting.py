@@ -45,6 +45,7 @@ def forget(
     """Delete every record about a person, in all domains or in one; later ones are refused."""
     found = session.client.call(calls.forget_subject(subject, domain or "*", reason, adapters.value))
     session.client.call(calls.forget_golden(found.erasure_id, subject, domain or "*"))
+    session.client.call(calls.forget_stored(found.erasure_id, subject, domain or "*"))
     session.answer(found, f"{found.erasure_id}: {_state(found)}")
     for one in found.kept_elsewhere:
         session.note(one)

@@ -24,12 +24,12 @@ BUCKET = "lorafleet"
 PORTS = ("s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
 
 # Whose objects a service reads beside its own. The trainer sees no evaluator objects: golden samples stay unseen. It
-# reads the answers that inference recorded.
+# reads the answers that inference recorded, as the router does for feedback on routes.
 READS: dict[str, tuple[str, ...]] = {
     "registry": ("trainer", "evaluator"),
     "trainer": ("registry", "inference/answers"),
     "evaluator": ("trainer", "registry"),
-    "router": ("trainer", "registry"),
+    "router": ("trainer", "registry", "inference/answers"),
     "inference": ("trainer", "registry"),
 }
 # Whose objects a service deletes beside its own: the answers of a person who is forgotten.

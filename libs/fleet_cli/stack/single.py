@@ -18,16 +18,26 @@ class SingleService:
     """A service process with its own address and environment; starts again by itself when it crashes."""
 
     def __init__(
-        self, name: str, env: Mapping[str, str], *, logs: Path, run: Path, fork_server: ForkServer | None = None
+        self,
+        name: str,
+        env: Mapping[str, str],
+        *,
+        logs: Path,
+        run: Path,
+        fork_server: ForkServer | None = None,
+        interpreter: Path | None = None,
     ) -> None:
+        """With an `interpreter`, the code that is installed beside that one runs, not ours."""
         self.name = name
         self.env = dict(env)
         scheme = "https" if env.get("LORAFLEET_TLS_CERTIFICATE_FILE") else "http"
         self.url = f"{scheme}://{env['LORAFLEET_HOST']}:{env['LORAFLEET_PORT']}"
         self._trust = client_context(Path(env["LORAFLEET_TLS_CA_FILE"])) if "LORAFLEET_TLS_CA_FILE" in env else None
         label = f"{name}-{env['LORAFLEET_PORT']}"
-        arguments = (sys.executable, "-m", f"services.{name}.app")
-        command = Command(arguments, environment=self.env, fork_server=fork_server)
+        arguments = (str(interpreter or sys.executable), "-m", f"services.{name}.app")
+        # Python finds modules of the folder that it starts in before those that are installed.
+        folder = run if interpreter else None
+        command = Command(arguments, environment=self.env, folder=folder, fork_server=fork_server)
         self.process = Supervised(label, command, logs=logs, run=run)
 
     def start(self, timeout: float = 90.0) -> None:

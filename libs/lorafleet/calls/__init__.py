@@ -12,10 +12,12 @@ from lorafleet.calls.evaluator import (
     golden,
     goldens,
     judge_agreement,
+    judge_exchanges,
     label_answer,
+    replay_evaluation,
     request_evaluation,
 )
-from lorafleet.calls.inference import chat, feedback, health, models, prefer
+from lorafleet.calls.inference import chat, feedback, forget_stored, health, models, prefer
 from lorafleet.calls.registry import (
     adapter,
     adapters,
@@ -119,6 +121,7 @@ __all__ = [
     "feedback",
     "forget_correction",
     "forget_golden",
+    "forget_stored",
     "forget_subject",
     "golden",
     "goldens",
@@ -131,6 +134,7 @@ __all__ = [
     "job_stream",
     "jobs",
     "judge_agreement",
+    "judge_exchanges",
     "keys",
     "label_answer",
     "manifest",
@@ -146,6 +150,7 @@ __all__ = [
     "recorded_answers",
     "refusals",
     "register",
+    "replay_evaluation",
     "request_evaluation",
     "request_training",
     "retraining",

@@ -74,6 +74,18 @@ def request_evaluation(adapter_id: str, golden_dataset_id: str) -> Call[Anything
     return Call("evaluator", "POST", "/v1/evaluations", _ANYTHING, body=body)
 
 
+def judge_exchanges(evaluation_id: str, *, sample_id: str = "", content: bool = False) -> Call[Anything]:
+    """Requests to the judge of an evaluation and its raw answers."""
+    path = f"/v1/evaluations/{path_segment(evaluation_id)}/exchanges"
+    return Call("evaluator", "GET", path, _ANYTHING, {"sample_id": sample_id, "content": content or None})
+
+
+def replay_evaluation(evaluation_id: str, *, sample_id: str = "", again: bool = False) -> Call[Anything]:
+    """Verdicts made once more from the recorded answers, as server-sent events; `again` asks the judge anew."""
+    path = f"/v1/evaluations/{path_segment(evaluation_id)}/replay"
+    return Call("evaluator", "POST", path, _ANYTHING, body={"sample_id": sample_id, "again": again})
+
+
 def label_answer(evaluation_id: str, sample_id: str, score: float, note: str) -> Call[Anything]:
     """Score a judged answer as a person."""
     path = f"/v1/evaluations/{path_segment(evaluation_id)}/samples/{path_segment(sample_id)}/label"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from lorafleet.clients import Call
-from lorafleet.responses import Anything, ChatCompletion, Reply
+from lorafleet.responses import Anything, ChatCompletion, ForgottenStored, Reply
 
 _ANYTHING = TypeAdapter(Anything)
 _CHAT = TypeAdapter(ChatCompletion)
@@ -84,6 +84,12 @@ def prefer(comparison_id: str, preferred: int, comment: str = "", *, subject: st
     """Prefer one choice of a comparison, by its index, over all its others."""
     body = {"comparison_id": comparison_id, "preferred": preferred, "comment": comment, "subject": subject}
     return Call("inference", "POST", "/v1/feedback", _ANYTHING, body=body)
+
+
+def forget_stored(erasure_id: str, subject: str, domain: str) -> Call[ForgottenStored]:
+    """Have a person's stored responses, files and batches deleted."""
+    body = {"erasure_id": erasure_id, "subject": subject, "domain": domain}
+    return Call("inference", "POST", "/v1/stored-erasures", TypeAdapter(ForgottenStored), body=body)
 
 
 def health(service: str, what: str = "readyz") -> Call[Anything]:

@@ -157,7 +157,8 @@ def collect_datasets(*, apply: bool, at_most: int = 0) -> Call[GarbageOfTrainer]
 
 def forget_subject(subject: str, domain: str, reason: str, adapters: str) -> Call[Erasure]:
     """Have every record about a person erased."""
-    body = {"subject": subject, "domain": domain, "reason": reason, "adapters": adapters, "awaits": ["evaluator"]}
+    awaits = ["evaluator", "inference"]
+    body = {"subject": subject, "domain": domain, "reason": reason, "adapters": adapters, "awaits": awaits}
     return Call("trainer", "POST", "/v1/erasures", TypeAdapter(Erasure), body=body)
 
 

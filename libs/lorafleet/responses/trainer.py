@@ -160,6 +160,13 @@ class ForgottenGolden(Reply):
     deleted: int = 0
 
 
+class ForgottenStored(Reply):
+    """What inference deleted of a person."""
+
+    erasure_id: str
+    deleted: int = 0
+
+
 class Erasure(Reply):
     """A request to forget a person, and its proof."""
 

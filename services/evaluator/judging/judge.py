@@ -16,7 +16,7 @@ from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion
 from services.evaluator.judging.judgement import Judgement, vetoed
 from services.evaluator.judging.ledger import Ledger
-from services.evaluator.judging.signals import NOTHING, measure, texts_to_embed
+from services.evaluator.judging.signals import NOTHING, Signals, measure, texts_to_embed
 from services.evaluator.judging.text import words
 from services.evaluator.openai_client import OpenAIClient
 
@@ -101,12 +101,8 @@ class ReferenceJudge:
         answer: str,
         ledger: Ledger | None = None,  # noqa: ARG002 - it calls no judge
     ) -> Finding:
-        """Raises what the client raises; an empty answer needs no model.
-
-        Earlier turns count as part of the prompt: what they reveal is no merit of the answer.
-        """
-        if sample.history:
-            sample = replace(sample, prompt=f"{sample.transcript}\n{sample.prompt}")
+        """Raises what the client raises; an empty answer needs no model."""
+        sample = with_history(sample)
         question = "\n".join(text for text in (sample.system, sample.transcript, question) if text)
         if not words(answer):
             return Finding(reference_judge.judge(sample, answer, NOTHING), NOTHING.to_json())  # looks at no rule
@@ -124,7 +120,17 @@ class ReferenceJudge:
             answer_likelihood=None if mine is None else max(mine, ABSURD),
             expected_likelihood=None if theirs is None else max(theirs, ABSURD),
         )
-        run = await self._tests.run(sample, answer)
-        # A sample's rules may take a second of arithmetic; the event loop serves others meanwhile.
-        found = await asyncio.to_thread(reference_judge.judge, sample, answer, signals, run.passed if run else None)
-        return Finding(with_tests(found, run), signals.to_json())
+        return await settled(sample, answer, signals, self._tests)
+
+
+def with_history(sample: GoldenSample) -> GoldenSample:
+    """The sample whose prompt is all turns: what earlier ones reveal is no merit of the answer."""
+    return replace(sample, prompt=f"{sample.transcript}\n{sample.prompt}") if sample.history else sample
+
+
+async def settled(sample: GoldenSample, answer: str, signals: Signals, tests: CodeTests) -> Finding:
+    """What the reference judge makes of an answer with these signals. Raises EvaluationFailure as the tests do."""
+    run = await tests.run(sample, answer)
+    # A sample's rules may take a second of arithmetic; the event loop serves others meanwhile.
+    found = await asyncio.to_thread(reference_judge.judge, sample, answer, signals, run.passed if run else None)
+    return Finding(with_tests(found, run), signals.to_json())

@@ -22,6 +22,7 @@ from fleet_kit.faults import TRANSIENT
 from fleet_kit.transaction import Transaction
 from services.evaluator.judging import store as judge_store
 from services.evaluator.judging.store import Spent
+from services.evaluator.live import store as live_store
 
 __all__ = ["Exchange", "Ledger", "Spent", "StoredLedger", "sweeping"]
 
@@ -124,6 +125,9 @@ async def _sweep_for_ever(
         try:
             while await sweep(transaction, blobs, keep):
                 pass
+            async with transaction() as tx:
+                await live_store.delete_judgements(tx.connection, keep)
+                await live_store.delete_exchanges(tx.connection, keep)
         except TRANSIENT as error:
             log.warning("judging_sweep_failed", reason=repr(error))
         await asyncio.sleep(SWEEP_SECONDS)

@@ -10,15 +10,14 @@ from typing import Any
 
 from services.evaluator.code_tests.code_tests import CodeTests
 from services.evaluator.golden.samples import GoldenSample
-from services.evaluator.judging import judgement, llm_verdict
+from services.evaluator.judging import judgement, live_question, llm_question, llm_verdict
 from services.evaluator.judging.calibration import UNCALIBRATED, Calibration
 from services.evaluator.judging.criteria import Criterion, broken_musts
 from services.evaluator.judging.endpoint import JudgeEndpoint
-from services.evaluator.judging.judge import Finding, JudgeDescription, ReferenceJudge, with_tests
+from services.evaluator.judging.judge import Finding, Judge, JudgeDescription, with_tests
 from services.evaluator.judging.judgement import VETOED_AT_MOST, Standing, Verdict, judged, unjudged
 from services.evaluator.judging.ledger import Ledger
 from services.evaluator.judging.llm_client import LLMClient
-from services.evaluator.judging.llm_question import PROMPT_SHA256, ask
 from services.evaluator.judging.llm_verdict import Met, ModelVerdict, read_verdict
 from services.evaluator.judging.settings import JudgeSettings
 from services.evaluator.judging.text import words
@@ -37,14 +36,18 @@ class LLMJudge:
         settings: JudgeSettings,
         endpoint: JudgeEndpoint,
         tests: CodeTests,
-        rules_judge: ReferenceJudge | None = None,
+        rules_judge: Judge | None = None,
+        *,
+        without_reference: bool = False,
     ) -> None:
-        """rules_judge decides first what rules settle (`rules_first`)."""
+        """rules_judge decides first what rules settle (`rules_first`). without_reference: samples have no expected
+        output, and the model is told so."""
         self._settings = settings
         self._client = LLMClient(name, settings, endpoint)
         self._tests = tests
         self._rules_judge = rules_judge
         self._name = name
+        self._question = live_question if without_reference else llm_question
 
     @property
     def name(self) -> str:
@@ -66,7 +69,7 @@ class LLMJudge:
             name=self._name,
             version=VERSION,
             model=self._settings.model,
-            prompt_sha256=PROMPT_SHA256,
+            prompt_sha256=self._question.PROMPT_SHA256,
             parameters=details,
         )
 
@@ -86,7 +89,7 @@ class LLMJudge:
             found = await self._rules_judge.judge(sample, question, answer, ledger)
             if found.judgement.standing is Standing.DECIDED:
                 return found
-        request = ask(sample, question, answer)
+        request = self._question.ask(sample, question, answer)
         got, faults = await self._client.ask_all([request], lambda _, text: read_verdict(text, request), ledger)
         verdicts = [verdict for verdict in got if verdict is not None]
         evidence = _evidence(verdicts, faults)
@@ -94,6 +97,17 @@ class LLMJudge:
             return Finding(unjudged(f"{len(faults)} of {len(got)} verdicts are missing: {faults[-1]}"), evidence)
         broken = await asyncio.to_thread(broken_musts, sample.rules, answer)
         return Finding(judgement.vetoed(_median(verdicts), _with_demands(broken, verdicts)), evidence)
+
+
+def recorded_settings(judging: Mapping[str, Any]) -> JudgeSettings | None:
+    """The settings that a judge's description was made of, as an evaluation recorded it; None where it has none."""
+    details = dict(judging.get("parameters") or {})
+    if not judging.get("model") or "url" not in details:
+        return None
+    own = {name: details.pop(name) for name in ("samples", "attempts", "answers", "url")}
+    rules_first = details.pop("rules_first", None) is not None
+    parameters = {name: json.loads(value) for name, value in details.items()}
+    return JudgeSettings(model=judging["model"], parameters=parameters, rules_first=rules_first, **own)
 
 
 def _median(verdicts: Sequence[ModelVerdict]) -> judgement.Judgement:

@@ -48,9 +48,10 @@ class JudgeSettings(BaseModel):
     answer_price: float = Field(default=0.0, ge=0)
     """For a million answer tokens."""
     budget: float | None = Field(default=None, gt=0)
-    """What one evaluation may cost; samples beyond it are unjudged. Requests in flight may end above it."""
+    """What one evaluation may cost, or one rollout's live answers; samples and answers beyond it are unjudged. Requests
+    in flight may end above it."""
     budget_tokens: int | None = Field(default=None, ge=1)
-    """Tokens that one evaluation may take, prompt and answer."""
+    """Tokens that one evaluation may take, or one rollout's live answers, prompt and answer."""
     rules_first: bool = False
     """Ask only about samples that the reference judge cannot decide."""
 

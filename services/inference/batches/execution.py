@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from fleet_kit import tasks
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from services.inference.batches import lifecycle
-from services.inference.batches.held import HeldBatch
+from services.inference.batches.held import HeldBatch, LeaseLost
 from services.inference.batches.lines import LineAt, check
 from services.inference.batches.records import ENDED as ENDED_STATES
 from services.inference.batches.records import BatchRecord, FileRecord, LineFault
@@ -161,19 +161,25 @@ class Execution:
         await asyncio.to_thread(joined.add, part_of(left))
         output = await self._file(joined.output, "output") if joined.completed else None
         errors = await self._file(joined.errors, "error") if joined.failed else None
-        await held.change(
-            lambda batch: lifecycle.ended(
-                batch,
-                _now(),
-                output_file_id=output,
-                error_file_id=errors,
-                counts=joined.counts(len(lines)),
-                usage=joined.usage,
+        try:
+            await held.change(
+                lambda batch: lifecycle.ended(
+                    batch,
+                    _now(),
+                    output_file_id=output.id if output else None,
+                    error_file_id=errors.id if errors else None,
+                    counts=joined.counts(len(lines)),
+                    usage=joined.usage,
+                )
             )
-        )
+        except LeaseLost:
+            if held.erased:
+                for file in filter(None, (output, errors)):
+                    await self._store.drop_file(file)
+            raise
         await self._store.drop(await self._store.parts(batch))
 
-    async def _file(self, path: Path, which: str) -> str:
+    async def _file(self, path: Path, which: str) -> FileRecord:
         """Store one of the two files. Its id is made of the batch's, so that an end that is repeated has the same."""
         batch = self._held.batch
         file_id = f"file-{batch.id.removeprefix('batch_')}{which[0]}"
@@ -189,7 +195,7 @@ class Execution:
             expires_at=_now() + kept,
         )
         await self._store.add_file(record)
-        return file_id
+        return record
 
 
 def _now() -> int:

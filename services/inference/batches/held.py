@@ -9,6 +9,7 @@ import structlog
 from fleet_kit.faults import describe
 from services.inference.batches.records import BatchRecord
 from services.inference.batches.store import BatchStore, Kept
+from services.inference.errors import NotFound
 from services.inference.recording.recorder import AWAY
 
 log = structlog.get_logger()
@@ -17,14 +18,14 @@ BEATS = 4
 
 
 class LeaseLost(Exception):
-    """Another process runs the batch, or may by now."""
+    """Another process runs the batch, or may by now; or it was erased."""
 
 
 class HeldBatch:
     """Its record, written by this process and by those that cancel it.
 
     stopped: set once it is to be ended though lines are left: it is being cancelled, or its window has
-    ended, or it is given up.
+    ended, or it is given up. erased: there is no record any more, since its owner was forgotten.
     """
 
     def __init__(self, store: BatchStore, kept: Kept, holder: str, lease: float) -> None:
@@ -35,6 +36,7 @@ class HeldBatch:
         self._writing = asyncio.Lock()
         self._written_at = time.monotonic()
         self.stopped = asyncio.Event()
+        self.erased = False
         self._look()
 
     @property
@@ -55,7 +57,13 @@ class HeldBatch:
             return to(batch)
 
         async with self._writing:
-            self._kept = await self._store.change(self._kept, owned)
+            try:
+                self._kept = await self._store.change(self._kept, owned)
+            except NotFound as error:
+                # Its parts went with it, but for what this process has stored since.
+                self.erased = True
+                await self._store.drop(await self._store.parts(self.batch))
+                raise LeaseLost(self.batch.id) from error
             self._written_at = time.monotonic()
         self._look()
         return self.batch

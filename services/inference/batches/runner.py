@@ -115,7 +115,7 @@ class BatchRunner:
         if lifecycle.revoked(kept.batch, now) is kept.batch:
             return kept
         log.warning("batch_of_revoked_credential", batch_id=kept.batch.id, subject=kept.batch.owner.subject)
-        with suppress(NotFound):  # its record has expired meanwhile
+        with suppress(NotFound):  # its record has expired or was erased meanwhile
             return await self._store.change(kept, lambda batch: lifecycle.revoked(batch, now))
         return kept
 
@@ -158,11 +158,11 @@ class BatchRunner:
 
     async def _answer(self, held: HeldBatch, path: Path, line: LineAt) -> Mapping[str, object]:
         """The line of the output; begun again while the server is busy, or where online requests interrupt it."""
-        tries = 0
+        tries, since, precedence = 0, time.monotonic(), self._parts.generator.precedence
         while True:
             async with self._slots:
-                await self._parts.generator.precedence.quiet()
-                aside = Aside()
+                aside = Aside(since)
+                await precedence.quiet(aside)
                 attempt = asyncio.create_task(self._attempt(held, path, line, aside))
                 aside.task = attempt
                 try:
@@ -174,6 +174,7 @@ class BatchRunner:
                     continue
                 finally:
                     await tasks.end(attempt)
+                    precedence.leave(aside)
             tries += not isinstance(error, RateLimited)
             pause = pause_after(error, tries)
             if pause is None:

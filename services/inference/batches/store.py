@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fleet_events.v1 import Blob
 from fleet_kit.auth import Caller
 from fleet_kit.blobs import Blobs
+from fleet_kit.caller import EVERY_DOMAIN
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from fleet_kit.faults import describe
 from fleet_kit.key_value import Entry, KeyValue, WrittenMeanwhile
@@ -76,6 +77,33 @@ class BatchStore:
         """Delete record and content."""
         await self.bucket.delete(_key("file", record.owner.subject, record.id))
         await self._blobs.delete(record.blob)
+
+    async def erase(self, subject: str, domain: str) -> int:
+        """Delete files and batches of a caller ("*": all, else those of that domain alone); returns how many records.
+
+        The process that runs such a batch loses it. Raises what bus and object store raise; again is the same.
+        """
+
+        def is_meant(record: FileRecord | BatchRecord) -> bool:
+            return domain == EVERY_DOMAIN or record.owner.domains <= {domain}
+
+        erased = 0
+        for key in await self.bucket.keys(_key("batch", subject, "*")):
+            entry = await self.bucket.find(key)
+            batch = _read(BatchRecord, entry) if entry else None
+            if batch and is_meant(batch):
+                # Before its parts: one that is stored behind this is deleted by the process that ran the batch.
+                await self.bucket.delete(key)
+                await self.drop(await self.parts(batch))
+                erased += 1
+        for key in await self.bucket.keys(_key("file", subject, "*")):
+            entry = await self.bucket.find(key)
+            file = _read(FileRecord, entry) if entry else None
+            if file and is_meant(file):
+                await self._blobs.delete(file.blob)
+                await self.bucket.delete(key)
+                erased += 1
+        return erased
 
     async def add(self, batch: BatchRecord) -> None:
         """Write a new batch."""

@@ -2,11 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from fleet_kit.auth import Caller, require
 from fleet_kit.http import dependency
+from services.inference.chosen import Chosen
 from services.inference.errors import Busy
+from services.inference.http.quota_headers import Account
 from services.inference.parts import InferenceParts, InferenceService
 
 ThisService = Annotated[InferenceService, Depends(dependency(InferenceService))]
@@ -23,11 +25,18 @@ Parts = Annotated[InferenceParts, Depends(started_parts)]
 Generates = Annotated[Caller, Depends(require("generate"))]
 
 
-def counted_caller(caller: Generates, parts: Parts) -> Caller:
+def counted_caller(request: Request, caller: Generates, parts: Parts) -> Caller:
     """Who asks for answers, counted against their rate."""
     parts.rates.take(caller.subject)
     parts.generator.ledger.admit(caller.subject)
+    request.state.quota = Account(parts.generator.ledger, caller.subject)
     return caller
+
+
+def answered_by(request: Request, chosen: Chosen) -> None:
+    """Keep whose quota an answer is charged to, for its headers."""
+    if (account := getattr(request.state, "quota", None)) is not None:
+        account.domain = chosen.domain
 
 
 LimitedCaller = Annotated[Caller, Depends(counted_caller)]

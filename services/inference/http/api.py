@@ -10,7 +10,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.inference.errors import BadRequest, NotFound
-from services.inference.http import embeddings, feedback, listings, openai_format
+from services.inference.http import embeddings, erasure, feedback, listings, openai_format
 from services.inference.http.access import Generates, LimitedCaller, Parts, counted_caller, started_parts
 from services.inference.http.answering import answer
 from services.inference.http.batches import files as batch_files
@@ -33,6 +33,7 @@ router.include_router(feedback.router)
 router.include_router(responses.router)
 router.include_router(batch_files.router)
 router.include_router(batches.router)
+router.include_router(erasure.router)
 _ANSWERS = answers_with("application/json", "text/event-stream")
 _PROMPTS = body_rule(4 << 20)
 """Conversations and batches of texts of the longest contexts."""

@@ -6,6 +6,7 @@ from fastapi import Request, Response
 
 from fleet_kit.auth import Caller
 from services.inference.chosen import Chosen
+from services.inference.http.access import answered_by
 from services.inference.http.elsewhere import elsewhere
 from services.inference.http.schemas import GenerationRequest
 from services.inference.parts import InferenceParts
@@ -26,4 +27,6 @@ async def choose(
     chosen = await parts.generator.choose(body.model, query, caller, body.fallback, standing=standing)
     if (other := await elsewhere(request, chosen, parts)) is not None:
         return other
-    return await parts.generator.secure(chosen, query, caller, held, -body.priority)
+    secured = await parts.generator.secure(chosen, query, caller, held, -body.priority)
+    answered_by(request, secured)
+    return secured

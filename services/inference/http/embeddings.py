@@ -11,7 +11,7 @@ from fleet_kit.auth import Caller
 from fleet_kit.http_limits import body_rule
 from services.inference.chosen import Chosen
 from services.inference.errors import BadRequest, NotFound, UnknownModel
-from services.inference.http.access import LimitedCaller, Parts
+from services.inference.http.access import LimitedCaller, Parts, answered_by
 from services.inference.http.elsewhere import elsewhere
 from services.inference.http.schemas import EmbeddingRequest
 from services.inference.parts import InferenceParts
@@ -37,12 +37,16 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: LimitedCa
                 code="invalid_value",
                 param="input",
             )
-        vectors = await embedder.embed(texts)
         counted = parts.hosting.all[0].vocabulary  # the sentence model's encoder does not give its token counts
+        domain = ""
+        vectors = await embedder.embed(texts)
     else:
         chosen = await _embedding_model(body, caller, parts)
         if (other := await elsewhere(request, chosen, parts)) is not None:
             return other
+        answered_by(request, chosen)
+        domain = chosen.domain
+        parts.generator.ledger.admit(caller.subject, domain)
         vectors = await parts.generator.embed(chosen, body.inputs)
         extra = {"lorafleet": chosen.provenance.model_dump()}
         counted = chosen.hosted.vocabulary
@@ -59,6 +63,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, caller: LimitedCa
         for index, vector in enumerate(vectors)
     ]
     tokens = sum(counted.count(one) for one in body.inputs)
+    parts.generator.ledger.charge(caller.subject, domain, (1, tokens, 0))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "model": body.model, "data": data, "usage": usage, **extra})
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from lora_core.grammar import Form
 from services.inference.errors import BadRequest, Unsupported
@@ -62,24 +62,69 @@ class NamedTool(Body):
     function: NamedFunction
 
 
+class AllowedTools(Body):
+    """Some of the functions, of which an answer may or must call one. The others are not shown to the model."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=128)]
+
+
+class AllowedChoice(Body):
+    """A choice among some of the functions."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+def _choice(value: object) -> str | None:
+    if value in ("none", "auto", "required"):
+        return "mode"
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind in ("function", "allowed_tools") else None
+
+
+_CHOICES: dict[str, Any] = {
+    "custom_error_type": "tool_choices",
+    "custom_error_message": "expected none, auto, required, or an object of type function or allowed_tools; "
+    "others are not supported",
+}
+
+
 class ToolFields(Body):
     """The fields of a request that concern calls."""
 
     tools: Annotated[list[Tool], Field(max_length=128)] = Field(default_factory=list)
     """Beside a choice of none of them they change nothing, and are left out of the prompt."""
-    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
+    tool_choice: Annotated[
+        Annotated[Literal["none", "auto", "required"], Tag("mode")]
+        | Annotated[NamedTool, Tag("function")]
+        | Annotated[AllowedChoice, Tag("allowed_tools")],
+        Discriminator(_choice, **_CHOICES),
+    ] = "auto"
     parallel_tool_calls: bool = True
     """Whether an answer may call more than once."""
 
     @property
     def must_call(self) -> bool:
         """Whether text is no answer."""
-        return isinstance(self.tool_choice, NamedTool) or self.tool_choice == "required"
+        match self.tool_choice:
+            case AllowedChoice(allowed_tools=allowed):
+                return allowed.mode == "required"
+            case choice:
+                return isinstance(choice, NamedTool) or choice == "required"
 
     @property
     def offered(self) -> Sequence[Tool]:
-        """What may be called."""
-        return () if self.tool_choice == "none" else self.tools
+        """What may be called. Raises BadRequest for allowed functions that are not among the tools."""
+        if self.tool_choice == "none":
+            return ()
+        if not isinstance(self.tool_choice, AllowedChoice):
+            return self.tools
+        names = {one.function.name for one in self.tool_choice.allowed_tools.tools}
+        if missing := sorted(names - {one.function.name for one in self.tools}):
+            message = f"tool_choice allows {missing[0]!r}, which tools does not have."
+            raise BadRequest(message, code="invalid_value", param="tool_choice")
+        return [one for one in self.tools if one.function.name in names]
 
     @property
     def callable_functions(self) -> list[Function]:

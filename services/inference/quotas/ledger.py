@@ -1,7 +1,7 @@
 """What was taken, here and at the other replicas, and whether more may be."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import add
@@ -18,6 +18,7 @@ OF_MONTH: Final = "insufficient_quota"
 MOST_ACCOUNTS: Final = 10_000
 """Of a replica in a month; of more, the one that took least is forgotten, which can only permit more, never less."""
 _NAMES: Final = tuple(Amounts.model_fields)
+_REQUESTS: Final = "requests"
 Taken = tuple[int, int, int]
 """Requests, tokens of prompts, tokens of answers."""
 _NOTHING: Final[Taken] = (0, 0, 0)
@@ -51,6 +52,32 @@ class _Period:
             del self.here[min(self.here, key=lambda one: sum(self.here[one]))]
 
 
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """One amount of one quota, and what is left of it until its period ends."""
+
+    named: str
+    amount: str
+    within: str
+    limit: int
+    left: int
+    ends: float
+    """Seconds until then."""
+
+    @property
+    def kind(self) -> str:
+        return "requests" if self.amount == _REQUESTS else "tokens"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As OpenAI names them."""
+        return {
+            f"x-ratelimit-limit-{self.kind}": str(self.limit),
+            f"x-ratelimit-remaining-{self.kind}": str(self.left),
+            f"x-ratelimit-reset-{self.kind}": f"{self.ends:.0f}s",
+        }
+
+
 class Ledger:
     """The accounts of one replica. `now` gives seconds since the epoch."""
 
@@ -71,19 +98,35 @@ class Ledger:
 
     def admit(self, caller: str, domain: str = "") -> None:
         """Raise `RateLimited` with the seconds until the period's end where an account has taken all that it may."""
+        for bound in self._bounds_of(caller, domain):
+            if not bound.left:
+                raise _refusal(bound)
+
+    def headers(self, caller: str, domain: str, begun: int = 0) -> dict[str, str]:
+        """What an answer's headers tell of what is left: of requests, and of tokens, the bound with the least.
+
+        begun: answers that are under way, as requests count when their answers end.
+        """
+        least: dict[str, _Bound] = {}
+        for bound in self._bounds_of(caller, domain, begun):
+            if bound.kind not in least or bound.left < least[bound.kind].left:
+                least[bound.kind] = bound
+        return {name: value for bound in least.values() for name, value in bound.headers.items()}
+
+    def _bounds_of(self, caller: str, domain: str, begun: int = 0) -> Iterator[_Bound]:
         if not self._quotas:
             return
         self._turn()
         now = self._now()
         for account, named, quota in self._quotas.of(caller, domain):
-            for period, amounts, ends in (
-                (self._minute, quota.minute, 60 - now % 60),
-                (self._month, quota.month, _month_ends(now) - now),
+            for within, period, amounts, ends in (
+                ("minute", self._minute, quota.minute, 60 - now % 60),
+                ("month", self._month, quota.month, _month_ends(now) - now),
             ):
                 for name, limit, taken in zip(_NAMES, _limits(amounts), period.of(account), strict=True):
-                    if limit is not None and taken >= limit:
-                        within = "minute" if period is self._minute else "month"
-                        raise _refusal(named, name, within, limit, ends)
+                    if limit is not None:
+                        used = taken + (begun if name == _REQUESTS else 0)
+                        yield _Bound(named, name, within, limit, max(0, limit - used), ends)
 
     def charge(self, caller: str, domain: str, taken: Taken) -> None:
         """Count an answer."""
@@ -139,18 +182,14 @@ def _limits(amounts: Amounts) -> tuple[int | None, ...]:
     return tuple(getattr(amounts, name) for name in _NAMES)
 
 
-def _refusal(named: str, name: str, within: str, limit: int, ends: float) -> RateLimited:
-    what = name.replace("_", " ")
-    kind = "requests" if name == "requests" else "tokens"
+def _refusal(bound: _Bound) -> RateLimited:
+    what = bound.amount.replace("_", " ")
     return RateLimited(
-        f"{named} may take {limit} {what} a {within}, and has. More can be had in {ends:.0f} seconds.",
-        code=OF_MINUTE if within == "minute" else OF_MONTH,
-        retry_after=ends,
-        headers={
-            f"x-ratelimit-limit-{kind}": str(limit),
-            f"x-ratelimit-remaining-{kind}": "0",
-            f"x-ratelimit-reset-{kind}": f"{ends:.0f}s",
-        },
+        f"{bound.named} may take {bound.limit} {what} a {bound.within}, and has. "
+        f"More can be had in {bound.ends:.0f} seconds.",
+        code=OF_MINUTE if bound.within == "minute" else OF_MONTH,
+        retry_after=bound.ends,
+        headers=bound.headers,
     )
 
 

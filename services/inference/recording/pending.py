@@ -68,6 +68,7 @@ def pending_answer(
         caller=task.caller.subject,
         comparison_id=exchange.comparison_id,
         answered_at=datetime.now(UTC),
+        rollout=chosen.part,
     )
     return PendingAnswer(event, parties)
 

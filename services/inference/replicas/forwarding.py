@@ -28,6 +28,7 @@ from fleet_kit.tracing import trace_headers
 from services.inference.chosen import Chosen
 from services.inference.errors import ServerFault
 from services.inference.generation_ids import author_tag
+from services.inference.http import quota_headers
 from services.inference.http.disconnect import unless_gone
 from services.inference.replicas.announcements import Announcements
 from services.inference.replicas.selection import Reason, Replica, decide
@@ -49,7 +50,15 @@ AFFINITY = Counter(
 
 HOP = "X-Lorafleet-Forwarded"
 ANSWERED_BY = "X-Lorafleet-Replica"
-PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering", "retry-after", "www-authenticate", ANSWERED_BY)
+PASSED_BACK = (
+    "content-type",
+    "cache-control",
+    "x-accel-buffering",
+    "retry-after",
+    "www-authenticate",
+    ANSWERED_BY,
+    *quota_headers.NAMES,
+)
 TIMEOUT = httpx.Timeout(None, connect=1.0, write=10.0)
 """Reading has no limit here: an answer may be long in coming, and a replica that dies is noticed by its silence."""
 LIMITS = httpx.Limits(keepalive_expiry=3.0)

@@ -11,7 +11,7 @@ from fleet_kit.transaction import Transaction
 from services.registry import domain, repository
 from services.registry.rollout import transitions, verdict
 from services.registry.rollout.state import Rollout, State
-from services.registry.rollout.verdict import Decision, rating_outcome
+from services.registry.rollout.verdict import Decision, rating_outcome, score_outcome
 from services.registry.store import answers, rollouts, versions
 from services.registry.store.rollouts import Part
 from services.registry.transition import Act
@@ -79,6 +79,17 @@ async def take_preference(tx: Transaction, event: v1.FeedbackRecorded, now: date
     part = Part(rollout.rollout_id, rollout.step, RolloutArm.CANDIDATE)
     await rollouts.count(tx.connection, part, {RolloutMetric.PREFERENCE: lost})
     await decide(tx, rollout, now)
+
+
+async def take_score(tx: Transaction, event: v1.AnswerJudged, now: datetime) -> None:
+    """Count the first score of an answer. One that the judge could not score counts for nothing."""
+    rollout = await _rollout_of(tx, event.rollout, event.adapter_id)
+    if event.score is None or not rollout.rules.is_judged:
+        return
+    part = _part(event.rollout)
+    if await rollouts.add_score(tx.connection, event.generation_id, part, event.score, event.judge):
+        await rollouts.count(tx.connection, part, {RolloutMetric.JUDGE: score_outcome(event.score)})
+        await decide(tx, rollout, now)
 
 
 async def decide(tx: Transaction, rollout: Rollout, now: datetime) -> None:

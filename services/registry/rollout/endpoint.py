@@ -19,6 +19,7 @@ from services.registry.access import Reader, Writer
 from services.registry.family import Family
 from services.registry.parts import RegistryService, ThisService
 from services.registry.rollout import transitions, verdict
+from services.registry.rollout.rules import InvalidRules
 from services.registry.rollout.schemas import Begin, FamilyRollouts, RolloutDetails
 from services.registry.schemas import Reason
 from services.registry.store import rollouts, versions
@@ -43,15 +44,18 @@ async def start_rollout(family: str, body: Begin, caller: Writer, service: ThisS
         name, method = await _visible(tx.connection, family, caller)
         held = await repository.lock(tx, name, method)
         rules = (await versions.find_policy(tx.connection, name)).delivery
-        if body.mode is not None:
-            rules = replace(rules, mode=body.mode)
         act = Act(caller.subject, datetime.now(UTC), body.reason)
         try:
+            rules = replace(rules, mode=body.mode or rules.mode)
             change = transitions.start(held, body.candidate or transitions.newest(held), rules, act)
         except UnknownAdapter as error:
             raise Problem(404, "Unknown adapter", str(error), field="candidate") from error
         except NotAllowed as error:
             raise Problem(409, "Not allowed", str(error), field=error.field) from error
+        except InvalidRules as error:
+            raise Problem(
+                409, "Not allowed", f"the domain's rules do not go with this mode: {error}", field="mode"
+            ) from error
         await repository.save(tx, held, change)
         return await _view(tx.connection, family)
 

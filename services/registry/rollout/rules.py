@@ -15,6 +15,7 @@ TOLERATED: Mapping[RolloutMetric, float] = {
     RolloutMetric.LATENCY: 1.0,
     RolloutMetric.RATING: 4.0,
     RolloutMetric.PREFERENCE: 0.5,
+    RolloutMetric.JUDGE: 100.0,
 }
 """Metric → the largest tolerance that leaves something to test, in the metric's unit."""
 
@@ -39,8 +40,9 @@ class Delivery:
     `share` is the part of the callers of `ab` and `shadow`. A step lasts until both versions have `minimum_requests`
     outcomes in it and `minimum_seconds` have passed; one that is not decided after `longest_seconds` ends the rollout.
     `metrics` are tested, each with the difference to the worse that is tolerated, in the metric's unit. An answer is
-    slow above `slow_ms`. `false_rollbacks` is the part of the rollouts of equal versions that may be rolled back, over
-    all metrics, steps and looks.
+    slow above `slow_ms`. With the metric `judge` the judge scores `judge_share` of the rollout's recorded answers, and
+    a step lasts until both versions have `minimum_scores` too. `false_rollbacks` is the part of the rollouts of equal
+    versions that may be rolled back, over all metrics, steps and looks.
     """
 
     mode: DeliveryMode = DeliveryMode.AT_ONCE
@@ -51,6 +53,8 @@ class Delivery:
     longest_seconds: float = 14 * DAY
     metrics: Mapping[RolloutMetric, float] = field(default_factory=_tested)
     slow_ms: float = 10_000.0
+    judge_share: float = 0.1
+    minimum_scores: int = 20
     false_rollbacks: float = 0.05
 
     def __post_init__(self) -> None:
@@ -75,8 +79,25 @@ class Delivery:
                 raise InvalidRules("metrics", f"{name} tolerates {tolerance}, expected 0 or more and below {most:g}")
         if not self.slow_ms > 0:
             raise InvalidRules("slow_ms", f"slow_ms is {self.slow_ms}, expected above 0")
+        self._check_judging()
         if not 0 < self.false_rollbacks <= 0.5:
             raise InvalidRules("false_rollbacks", f"false_rollbacks is {self.false_rollbacks}, expected up to 0.5")
+
+    def _check_judging(self) -> None:
+        if not 0 < self.judge_share <= 1:
+            raise InvalidRules("judge_share", f"judge_share is {self.judge_share}, expected above 0 and at most 1")
+        if self.minimum_scores < 1:
+            raise InvalidRules("minimum_scores", f"minimum_scores is {self.minimum_scores}, expected 1 or more")
+        if self.is_judged and self.mode is DeliveryMode.SHADOW:
+            raise InvalidRules(
+                "metrics",
+                "judge takes recorded answers, and a shadow candidate's never are: name another mode or metric",
+            )
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the judge's scores of live answers are tested."""
+        return RolloutMetric.JUDGE in self.metrics
 
     def shares_of(self, mode: DeliveryMode) -> tuple[float, ...]:
         """The part of the callers that has the candidate, step by step."""

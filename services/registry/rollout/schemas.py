@@ -42,6 +42,12 @@ class DeliveryBody(BaseModel):
         description="What is tested, with the difference to the worse that is tolerated",
     )
     slow_ms: float = Field(default=_DEFAULT.slow_ms, allow_inf_nan=False, description="`latency`: slow is above this")
+    judge_share: float = Field(
+        default=_DEFAULT.judge_share, description="`judge`: part of the rollout's recorded answers that is scored"
+    )
+    minimum_scores: int = Field(
+        default=_DEFAULT.minimum_scores, le=10_000_000, description="`judge`: scores of each version that a step takes"
+    )
     false_rollbacks: float = Field(
         default=_DEFAULT.false_rollbacks,
         description="Part of the rollouts of equal versions that may be rolled back, for any number of looks",

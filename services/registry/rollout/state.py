@@ -61,4 +61,5 @@ class Rollout:
             incumbent_id=self.incumbent_id,
             step=self.step,
             share=self.share,
+            judge_share=self.rules.judge_share if self.rules.is_judged else 0.0,
         )

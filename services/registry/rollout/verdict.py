@@ -17,8 +17,10 @@ Outcomes = Mapping[float, int]
 Counted = Mapping[tuple[RolloutMetric, RolloutArm], Outcomes]
 """How often each outcome occurred at one step, by metric and version; 1 is the worst outcome, 0 the best."""
 
-RATINGS = 4
-"""Width of the scale of ratings, 1 to 5."""
+BEST: Mapping[RolloutMetric, float] = {RolloutMetric.RATING: 5.0, RolloutMetric.JUDGE: 100.0}
+"""Metrics of which more is better, with the value whose outcome is 0."""
+WIDTH: Mapping[RolloutMetric, float] = {RolloutMetric.RATING: 4.0, RolloutMetric.JUDGE: 100.0}
+"""Of their scales, 1 to 5 and 0 to 100."""
 MOST_EVIDENCE = 1e6
 
 
@@ -41,7 +43,16 @@ class Verdict:
 
 def rating_outcome(rating: int) -> float:
     """A rating of 1 to 5 as an outcome: 5 is 0, 1 is 1."""
-    return (5 - rating) / RATINGS
+    return _outcome(RolloutMetric.RATING, rating)
+
+
+def score_outcome(score: float) -> float:
+    """A judge's score of 0 to 100 as an outcome in hundredths, which are few enough to be counted: 100 is 0, 0 is 1."""
+    return round(_outcome(RolloutMetric.JUDGE, score), 2)
+
+
+def _outcome(metric: RolloutMetric, value: float) -> float:
+    return (BEST[metric] - value) / WIDTH[metric]
 
 
 def line_of(rollout: Rollout) -> float:
@@ -77,18 +88,28 @@ def _waits(rollout: Rollout, counted: Counted, now: datetime) -> Verdict | None:
     if seconds >= rules.longest_seconds:
         undecided = f"{number} was not decided within {rules.longest_seconds:g} s"
         return Verdict(Decision.ROLL_BACK, f"{undecided}: {rollout.incumbent_id} stays")
-    candidate, incumbent = (_answers(arm, counted) for arm in (RolloutArm.CANDIDATE, RolloutArm.INCUMBENT))
-    if min(candidate, incumbent) < rules.minimum_requests or seconds < rules.minimum_seconds:
-        have = f"{candidate} requests of the candidate and {incumbent} of the incumbent in {seconds:.0f} s"
-        return Verdict(
-            Decision.HOLD, f"{have}; {number} takes {rules.minimum_requests} of each and {rules.minimum_seconds:g} s"
-        )
+    if lacking := _lacking(rollout, counted, seconds):
+        return Verdict(Decision.HOLD, lacking)
     if rollout.mode is DeliveryMode.AB:
         return Verdict(Decision.HOLD, "no difference is shown yet")
     worst = _worst(rollout, counted)
     if log_evidence(rollout, worst, counted) > 0:
         return Verdict(Decision.HOLD, f"{worst} leans against the candidate: {_told(worst, counted)}")
     return None
+
+
+def _lacking(rollout: Rollout, counted: Counted, seconds: float) -> str:
+    """What the step has and still takes; empty where it has enough."""
+    rules, number = rollout.rules, f"step {rollout.step + 1} of {rollout.steps}"
+    candidate, incumbent = (_answers(arm, counted) for arm in (RolloutArm.CANDIDATE, RolloutArm.INCUMBENT))
+    if min(candidate, incumbent) < rules.minimum_requests or seconds < rules.minimum_seconds:
+        have = f"{candidate} requests of the candidate and {incumbent} of the incumbent in {seconds:.0f} s"
+        return f"{have}; {number} takes {rules.minimum_requests} of each and {rules.minimum_seconds:g} s"
+    candidate, incumbent = (sum(one.values()) for one in _of(RolloutMetric.JUDGE, counted))
+    if rules.is_judged and min(candidate, incumbent) < rules.minimum_scores:
+        have = f"{candidate} judged answers of the candidate and {incumbent} of the incumbent"
+        return f"{have}; {number} takes {rules.minimum_scores} of each"
+    return ""
 
 
 def _goes_on(rollout: Rollout, counted: Counted) -> Verdict:
@@ -131,8 +152,8 @@ def _evidence(rollout: Rollout, metric: RolloutMetric, counted: Counted) -> v1.E
         low, high = (end - 0.5 for end in test.interval_of_mean(candidate, level))
     else:
         low, high = test.interval(candidate, incumbent, level)
-    if metric is RolloutMetric.RATING:  # a worse outcome is a lower rating
-        low, high = -high * RATINGS, -low * RATINGS
+    if metric in BEST:  # a worse outcome is a lower value
+        low, high = -high * WIDTH[metric], -low * WIDTH[metric]
     return v1.Evidence(
         metric=metric,
         candidate_outcomes=sum(candidate.values()),
@@ -167,13 +188,13 @@ def _of(metric: RolloutMetric, counted: Counted) -> tuple[Outcomes, Outcomes]:
 
 
 def _scaled(metric: RolloutMetric, difference: float) -> float:
-    return difference / RATINGS if metric is RolloutMetric.RATING else difference
+    return difference / WIDTH.get(metric, 1.0)
 
 
 def _in_unit(metric: RolloutMetric, outcome: float) -> float | None:
     if isnan(outcome):
         return None
-    return 5 - RATINGS * outcome if metric is RolloutMetric.RATING else outcome
+    return BEST[metric] - WIDTH[metric] * outcome if metric in BEST else outcome
 
 
 def _told(metric: RolloutMetric, counted: Counted) -> str:

@@ -121,6 +121,23 @@ async def find_part(connection: Connection, generation_id: str) -> Part | None:
     return Part(row["rollout_id"], row["step"], RolloutArm(row["arm"])) if row else None
 
 
+async def add_score(connection: Connection, generation_id: str, part: Part, score: float, judge: str) -> bool:
+    """Keep the judge's score of an answer; False if it has one already."""
+    added = await connection.fetchval(
+        """
+        insert into rollout_score (generation_id, rollout_id, step, arm, score, judge) values ($1, $2, $3, $4, $5, $6)
+        on conflict do nothing returning true
+        """,
+        generation_id,
+        part.rollout_id,
+        part.step,
+        part.arm.value,
+        score,
+        judge,
+    )
+    return bool(added)
+
+
 async def count(connection: Connection, part: Part, outcomes: Mapping[RolloutMetric, float]) -> None:
     """Add one outcome for each metric."""
     names = sorted(outcomes)  # always in one order, so that two transactions wait and never block each other
@@ -186,6 +203,21 @@ async def forget_parts(connection: Connection, age: timedelta) -> bool:
         delete from rollout_answer where generation_id in (
             select generation_id from rollout_answer where answered_at < now() - $1::interval
             order by answered_at limit $2
+        )
+        """,
+        age,
+        BATCH,
+    )
+    return int(status.rsplit(maxsplit=1)[-1]) >= BATCH
+
+
+async def forget_scores(connection: Connection, age: timedelta) -> bool:
+    """Delete a batch of the scores of answers that are older; returns whether there may be more."""
+    status = await connection.execute(
+        """
+        delete from rollout_score where generation_id in (
+            select generation_id from rollout_score where judged_at < now() - $1::interval
+            order by judged_at limit $2
         )
         """,
         age,

@@ -41,6 +41,14 @@ class ModelServer:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[tuple[str, Any]] = field(default_factory=list)
     """(path, headers) of every request."""
+    computes_batches: bool = False
+    """Whether it has /v1/files and /v1/batches."""
+    holds_batches: bool = False
+    """Their lines are computed once it does not."""
+    refuses_in_batches: set[str] = field(default_factory=set)
+    """Ids of lines that are refused there."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     at_once: int = 0
     most_at_once: int = 0
     url: str = ""
@@ -75,6 +83,53 @@ class ModelServer:
                 "base_model": self.base_model,
             },
         }
+
+    def aside(self, method: str, path: str, content: bytes, token: str) -> tuple[int, bytes]:
+        """Files, batches and models of the Batch API: a batch is computed when it is looked at."""
+        kind, _, rest = path.removeprefix("/v1/").partition("/")
+        name, _, action = rest.partition("/")
+        with self._lock:
+            match method, kind, action:
+                case "POST", "files", "":
+                    file_id = f"file-{len(self.files)}-{len(self.batches)}"
+                    lines = [line for line in content.splitlines() if line.startswith(b'{"custom_id"')]
+                    self.files[file_id] = b"\n".join(lines)
+                    return 200, json.dumps({"id": file_id}).encode()
+                case "GET", "files", "content" if name in self.files:
+                    return 200, self.files[name]
+                case "DELETE", "files", "" if name in self.files:
+                    del self.files[name]
+                    return 200, b"{}"
+                case "POST", "batches", "":
+                    body = json.loads(content)
+                    batch_id = f"batch_{len(self.batches)}"
+                    given = {"metadata": body["metadata"], "input_file_id": body["input_file_id"]}
+                    times = {"created_at": int(time.time()), "in_progress_at": int(time.time())}
+                    self.batches[batch_id] = {"id": batch_id, "status": "in_progress", **given, **times}
+                    return 200, json.dumps(self.batches[batch_id]).encode()
+                case "GET", "batches", "" if name in self.batches:
+                    batch = self.batches[name]
+                case "GET", "batches", "" if not name:
+                    return 200, json.dumps({"data": list(self.batches.values())[::-1], "has_more": False}).encode()
+                case "GET", "models", "" if name in self.adapters:
+                    return 200, b"{}"
+                case _:
+                    return 404, json.dumps(_error(f"no {path}")).encode()
+        if batch["status"] == "in_progress" and not self.holds_batches:
+            self._compute(batch, token)
+        return 200, json.dumps(batch).encode()
+
+    def _compute(self, batch: dict[str, Any], token: str) -> None:
+        answered = []
+        for line in map(json.loads, self.files[batch["input_file_id"]].splitlines()):
+            if line["custom_id"] in self.refuses_in_batches:
+                continue
+            status, body = self.chat(line["body"], token)
+            response = {"status_code": status, "request_id": "r", "body": body}
+            answered.append(json.dumps({"custom_id": line["custom_id"], "response": response, "error": None}))
+        batch["output_file_id"] = f"out-{batch['id']}"
+        self.files[batch["output_file_id"]] = "\n".join(answered).encode()
+        batch |= {"status": "completed"}
 
     def completion(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         adapter = body["model"] if body["model"] in self.adapters else None
@@ -124,8 +179,14 @@ def serving(server: ModelServer) -> Iterator[ModelServer]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            if self.command != "POST" or self.path.startswith(("/v1/files", "/v1/batches")):
+                path = self.path.partition("?")[0]
+                aside = server.aside(self.command, path, sent, token) if server.computes_batches else (404, b"{}")
+                self._send(*aside)
+                return
+            body = json.loads(sent)
             server.headers.append((self.path, self.headers))
             match self.path:
                 case "/v1/chat/completions":
@@ -136,7 +197,11 @@ def serving(server: ModelServer) -> Iterator[ModelServer]:
                     status, answer = server.embeddings(body)
                 case _:
                     status, answer = 404, _error("no such endpoint")
-            content = json.dumps(answer).encode()
+            self._send(status, json.dumps(answer).encode())
+
+        do_GET = do_DELETE = do_POST
+
+        def _send(self, status: int, content: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import secrets
 from typing import Any
 
 import httpx
@@ -220,7 +221,9 @@ async def test_a_full_queue_says_when_to_come_again(run_service: Any, settings_o
 async def test_more_requests_than_a_caller_may_make_are_told_when_to_come_again(
     run_service: Any, settings_of_inference: dict[str, str], mint: Any
 ) -> None:
-    bounded = {"LORAFLEET_QUOTAS": '{"callers": {"bounded": {"month": {"completion_tokens": 3}}}}'}
+    each = {"minute": {"requests": 50, "prompt_tokens": 1000}}
+    quotas = {"callers": {"bounded": {"month": {"completion_tokens": 3}}, "*": each}}
+    bounded = {"LORAFLEET_QUOTAS": json.dumps(quotas)}
     async with run_service(
         "inference", **settings_of_inference, LORAFLEET_REQUESTS_PER_MINUTE="2", **bounded
     ) as running:
@@ -237,6 +240,24 @@ async def test_more_requests_than_a_caller_may_make_are_told_when_to_come_again(
             refused = await chat(another, "tiny", max_tokens=1)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
         assert refused.headers["x-ratelimit-limit-tokens"] == "3"
+        turns = [{"role": "user", "content": "Hello"}]
+        for path, body in (
+            ("chat/completions", {"messages": turns, "max_tokens": 1}),
+            ("chat/completions", {"messages": turns, "max_tokens": 1, "stream": True}),
+            ("completions", {"prompt": "Hello", "max_tokens": 1}),
+            ("responses", {"input": "Hello", "max_output_tokens": 1}),
+            ("embeddings", {"input": "Hello"}),
+        ):
+            headers = {"Authorization": f"Bearer {mint(['generate'], subject=secrets.token_hex(4))}"}
+            async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=60) as told:
+                first = await told.post(f"/v1/{path}", json={"model": "tiny", **body})
+                assert first.status_code == 200, first.text
+                second = await told.post(f"/v1/{path}", json={"model": "tiny", **body})
+            left = [one.headers["x-ratelimit-remaining-requests"] for one in (first, second)]
+            assert (left, first.headers["x-ratelimit-limit-requests"]) == (["49", "48"], "50"), path
+            tokens = [int(one.headers["x-ratelimit-remaining-tokens"]) for one in (first, second)]
+            assert tokens[1] < tokens[0] <= 1000, path
+            assert "x-ratelimit-reset-tokens" in first.headers
         assert (await running.client.get("/v1/models")).status_code == 200
 
 

@@ -119,3 +119,8 @@ async def test_a_client_gets_what_the_model_answers(
         assert result["completed"] == [0, 1]
         assert result["embedded_tokens"] > 0
         assert (result["read_again"], result["gone"]) == (True, "response_not_found")
+        assert result["batch"] == ["completed", {"run": "7"}, 1, 1]
+        assert (result["batched"], result["batch_listed"]) == (answer, True)
+        assert result["refused_line"] == ["b", "model_not_found"]
+        assert result["files"] == [True, True, True, "file_not_found"]
+        assert result["too_late"] == "batch_not_cancellable"

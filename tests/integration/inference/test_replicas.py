@@ -78,6 +78,7 @@ async def replicas(
                 "LORAFLEET_PORT": str(port),
                 "LORAFLEET_REPLICA_URL": f"http://127.0.0.1:{port}",
                 "LORAFLEET_ANNOUNCE": "0.5",
+                "LORAFLEET_QUOTAS": '{"domains": {"bounded": {"month": {"requests": 1}}}}',
             }
             service = await stack.enter_async_context(run_service("inference", **settings))
             headers = {"Authorization": f"Bearer {token_of('evaluator')}"}
@@ -142,6 +143,17 @@ async def test_a_request_is_answered_by_the_replica_that_holds_its_adapter(
     assert (continued.status_code, continued.headers[ANSWERED_BY]) == (200, "b")
     assert await a.metric('lorafleet_inference_forwarded_total{outcome="answered",reason="holder"}') == 5
     assert await a.metric('lorafleet_inference_affinity_total{outcome="hit"}') == 5
+
+
+@pytest.mark.parametrize("domain", ["bounded"])
+async def test_what_the_replica_that_refuses_tells_of_a_quota_is_passed_back(
+    replicas: tuple[Replica, Replica], held_at_b: Any, domain: str
+) -> None:
+    adapter, _ = await held_at_b(209)
+    refused = await replicas[0].chat(adapter.adapter_id)
+    assert (refused.status_code, refused.headers[ANSWERED_BY]) == (429, "b")
+    told = {name: refused.headers[f"x-ratelimit-{name}-requests"] for name in ("limit", "remaining")}
+    assert told == {"limit": "1", "remaining": "0"}
 
 
 async def test_the_base_model_and_what_the_caller_may_not_use_are_answered_where_they_are_asked_for(

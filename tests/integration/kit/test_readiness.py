@@ -62,7 +62,7 @@ async def test_a_service_is_ready_once_each_server_took_a_write(
 ) -> None:
     async with ask() as readyz:
         await eventually(lambda: ready(readyz))
-        assert set((await readyz()).json()["checks"]) == {"nats", "s3", "database", "access"}
+        assert set((await readyz()).json()["checks"]) == {"nats", "rights", "s3", "database", "access"}
     assert (await jetstream.stream_info(PROBE_STREAM)).state.messages >= 1
     message = await jetstream.get_last_msg(PROBE_STREAM, probe_subject("registry"))
     assert not message.data

@@ -131,10 +131,9 @@ def outcomes(view: Any, metric: str = "error_rate") -> tuple[int, int]:
     return found["candidate_outcomes"], found["incumbent_outcomes"]
 
 
-@pytest.fixture
-async def trial(registry: RunningService, upstream: Upstream, adapters: Get, domain: str) -> Trial:
-    """A second version is approved in a domain of canaries, where the first one serves."""
-    await permit_unjudged(registry, domain, delivery=RULES)
+async def trial_of(registry: RunningService, upstream: Upstream, adapters: Get, domain: str, **policy: object) -> Trial:
+    """A second version is approved in a domain of this policy, where the first one serves."""
+    await permit_unjudged(registry, domain, **policy)
     versions: dict[str, dict[str, Any]] = {}
     for number, arm in enumerate(("incumbent", "candidate"), start=1):
         await upstream.publish(await upstream.trained(domain, seed=number))
@@ -147,3 +146,9 @@ async def trial(registry: RunningService, upstream: Upstream, adapters: Get, dom
         approved = await registry.client.post(f"/v1/adapters/{versions[arm]['adapter_id']}/approve", json=UNJUDGED)
         assert approved.status_code == 200, approved.text
     return Trial(registry, upstream, domain, versions)
+
+
+@pytest.fixture
+async def trial(registry: RunningService, upstream: Upstream, adapters: Get, domain: str) -> Trial:
+    """Under the rules of canaries."""
+    return await trial_of(registry, upstream, adapters, domain, delivery=RULES)

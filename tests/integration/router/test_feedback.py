@@ -9,11 +9,15 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet_events import Event, v1
-from fleet_events.topology import consumers_of, durable_name
+from fleet_events.topology import consumers_of, durable_name, row_of
+from fleet_kit.blobs import Blobs
 from fleet_kit.cloudevents import seal
 from fleet_kit.db import Connection
+from fleet_kit.settings import ServiceSettings
+from services.inference.recording.outgoing import texts_of, with_texts_apart
 from services.router import feedback, feedback_store
 from services.router.metrics import FEEDBACK, Learned
+from tests.conftest import ServiceEnv
 from tests.integration.router.test_routing import adapter, eventually, routes
 from tests.integration.router.test_routing import router as router
 
@@ -93,8 +97,23 @@ def wrong(name: str, right: str = f"{RIGHT}-lora") -> v1.FeedbackRecorded:
 
 def forgotten(*names: str) -> v1.SubjectForgotten:
     return v1.SubjectForgotten(
-        erasure_id="erasure-1", domain="*", subject_digest="0" * 64, generation_ids=names, by="ann"
+        erasure_id=f"erasure-{names[0]}", domain="*", subject_digest="0" * 64, generation_ids=names, part=1, by="ann"
     )
+
+
+async def rows_deleted(bus: Bus, erasure_id: str) -> int:
+    """What the router counts in its answer to an erasure."""
+    found: list[v1.SubjectErased] = []
+
+    async def answered() -> bool:
+        row = row_of(v1.SubjectErased)
+        last = await bus.jetstream.get_last_msg(row.stream.name, row.subject)
+        found.append(v1.SubjectErased.from_json(last.data or b""))
+        return found[-1].erasure_id == erasure_id
+
+    await eventually(answered)
+    assert (found[-1].service, found[-1].part) == ("router", 1)
+    return found[-1].deleted
 
 
 async def first(router: Any, query: str) -> str | None:
@@ -130,12 +149,32 @@ async def test_feedback_on_a_routed_answer_reroutes_queries_like_it_until_its_pe
     await bus.publish(forgotten(name), "trainer")
     await leads_to(router, LIKE_IT, f"{WRONG}-lora")
     assert await corrections(router) == []
+    assert await rows_deleted(bus, f"erasure-{name}") == 3  # the answer with its feedback, its vector, the correction
     assert not await database.fetch("SELECT FROM routed_answer_vector WHERE generation_id = $1", name)
     # What arrives later, under another event id, is not taken either.
     for event in events:
         await bus.publish(event)
     assert await corrections(router) == []
     assert not await database.fetch("SELECT FROM routed_answer_vector WHERE generation_id = $1", name)
+
+
+async def test_an_answer_whose_texts_are_too_large_for_the_bus_teaches_too(
+    router: Any, bus: Bus, service_env: ServiceEnv
+) -> None:
+    """Another one's texts are gone by the time that it comes."""
+    env = {name.removeprefix("LORAFLEET_").lower(): value for name, value in service_env("inference").items()}
+    blobs = Blobs("inference", ServiceSettings.model_validate(env))
+    whole = recorded("gen-large", answer="Twelve. " * 40_000)
+    content = await blobs.put("answers", texts_of(whole))
+    lost = with_texts_apart(recorded("gen-gone"), content.model_copy(update={"uri": content.uri + "0"}))
+    await bus.publish(lost)
+    await bus.publish(wrong("gen-gone"))
+    assert await corrections(router) == []
+    await bus.publish(with_texts_apart(whole, content))
+    await bus.publish(wrong("gen-large"))
+    await leads_to(router, LIKE_IT, f"{RIGHT}-lora")
+    assert [one["generation_id"] for one in await corrections(router)] == ["gen-large"]
+    await bus.publish(forgotten("gen-large", "gen-gone"), "trainer")
 
 
 async def test_without_a_family_no_adapter_answers_and_newer_feedback_replaces_it(router: Any, bus: Bus) -> None:

@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 from nats.js.errors import NotFoundError
 
 from fleet_events import v1
 from fleet_events.topology import DEAD_STREAM, STREAMS
+from tests.conftest import RunningService, RunService
 from tests.integration.trainer.conftest import Bench, eventually
+
+
+@pytest.fixture(scope="module")
+async def registry(run_service: RunService, base_model: Path) -> AsyncIterator[RunningService]:
+    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def router(run_service: RunService) -> AsyncIterator[RunningService]:
+    """An erasure waits for it."""
+    async with run_service("router") as running:
+        yield running
+
+
+@pytest.fixture
+async def rows(trainer: RunningService) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
+        trainer.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "trainer"}
+    )
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def registry_rows(registry: RunningService) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
+        registry.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "registry"}
+    )
+    yield connection
+    await connection.close()
 
 
 def person() -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -16,36 +15,16 @@ from fleet_kit.blobs import Blobs
 from fleet_kit.dead_letters import list_dead
 from fleet_kit.errors import BlobMissing
 from fleet_kit.settings import ServiceSettings
-from tests.conftest import RunningService, RunService, ServiceEnv
+from tests.conftest import RunningService, ServiceEnv
 from tests.integration.trainer.building import as_jsonl, built, upload
 from tests.integration.trainer.conftest import Bench, eventually
 from tests.integration.trainer.erasing import about, build, erased, forget, person, recorded, traces
+from tests.integration.trainer.erasing import registry as registry
+from tests.integration.trainer.erasing import registry_rows as registry_rows
+from tests.integration.trainer.erasing import router as router
+from tests.integration.trainer.erasing import rows as rows
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-async def registry(run_service: RunService, base_model: Path) -> AsyncIterator[RunningService]:
-    async with run_service("registry", LORAFLEET_BASE_MODEL=str(base_model)) as running:
-        yield running
-
-
-@pytest.fixture
-async def rows(trainer: RunningService) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(
-        trainer.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "trainer"}
-    )
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def registry_rows(registry: RunningService) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(
-        registry.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "registry"}
-    )
-    yield connection
-    await connection.close()
 
 
 async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_and_the_proof_names_nobody(
@@ -93,7 +72,9 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
         "rankings": 0, "answers": 0, "answer_texts": 0, "uploads": 0,
     }  # fmt: skip
     assert done["datasets"] == [held["dataset_id"]]
-    assert {one["service"]: one["state"] for one in done["services"]} == {"trainer": "erased", "registry": "erased"}
+    assert {one["service"]: one["state"] for one in done["services"]} == dict.fromkeys(
+        ("trainer", "registry", "router"), "erased"
+    )
     with pytest.raises(BlobMissing):
         await bench.blobs.get(v1.Blob.model_validate(held["blob"]))
     with pytest.raises(BlobMissing):
@@ -109,7 +90,11 @@ async def test_a_person_is_erased_from_rows_streams_dead_letters_and_data_sets_a
 
 
 async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_erased_with_their_messages(
-    bench: Bench, registry: RunningService, rows: asyncpg.Connection, registry_rows: asyncpg.Connection
+    bench: Bench,
+    registry: RunningService,
+    router: RunningService,
+    rows: asyncpg.Connection,
+    registry_rows: asyncpg.Connection,
 ) -> None:
     name, generation = person(), f"gen-{secrets.token_hex(6)}"
     answer = v1.GenerationRecorded(
@@ -120,17 +105,31 @@ async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_e
         messages=(v1.Turn(role="user", content=f"Where does {name} live?"),),
         answer=f"{name} lives here.",
         finish_reason="stop",
+        routed="nearest",
         consent=v1.Consent(record_answers="all", personal_data="mask", revision=1),
         subject=name,
         caller="app",
     )
     await bench.upstream.publish(answer)
+    await eventually(lambda: routed_answers(router, generation))
     rating = {"rating": 5, "domain": bench.domain, "correction": f"{name} lives there."}
     await bench.upstream.publish(v1.FeedbackRecorded(generation_id=generation, by="somebody else", **rating))
     await recorded(rows, bench.domain, 1)
     held = await build(bench, "of-answers")
+    await router.crash()
     asked = await forget(bench, name)
+
+    async def waits() -> Any:
+        found = (await bench.trainer.client.get(f"/v1/erasures/{asked['erasure_id']}")).json()
+        states = {one["service"]: one["state"] for one in found["services"]}
+        return found if states == {"trainer": "erased", "registry": "erased", "router": "requested"} else None
+
+    assert (await eventually(waits))["state"] == "erasing"
+    await router.start()
     done = await erased(bench, asked["erasure_id"])
+    deleted = {one["service"]: one["deleted"] for one in done["services"]}
+    assert deleted["router"] == 2, "the answer and the vector of its query"
+    assert not await routed_answers(router, generation)
     assert done["deleted"]["answers"]["count"] == 1
     assert done["datasets"] == [held["dataset_id"]]
     assert await rows.fetchval("select count(*) from samples where domain = $1", bench.domain) == 0
@@ -144,6 +143,20 @@ async def test_recorded_answers_and_the_records_that_feedback_made_of_them_are_e
         return bool(found["late"]) and len(await traces(bench, name, rows, registry_rows)) == 1
 
     await eventually(late)
+
+
+async def routed_answers(router: RunningService, generation: str) -> int:
+    """What the router keeps of an answer beside that it is forgotten."""
+    connection = await asyncpg.connect(
+        router.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "router,public"}
+    )
+    query = (
+        "select count(*) from routed_answer join routed_answer_vector using (generation_id) where generation_id = $1"
+    )
+    try:
+        return int(await connection.fetchval(query, generation))
+    finally:
+        await connection.close()
 
 
 async def test_large_texts_of_answers_are_erased_from_the_object_store_those_that_arrive_late_included(
@@ -270,49 +283,3 @@ async def test_what_arrives_of_a_forgotten_person_is_refused_and_deleted_from_th
     elsewhere = f"{bench.domain}-b"
     await bench.upstream.publish(about(elsewhere, name, 1))
     await recorded(rows, elsewhere, 1)
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        pytest.param("datasets", marks=pytest.mark.heavy),
-        pytest.param("subject_records", marks=pytest.mark.heavy),
-        pytest.param("preferences", marks=pytest.mark.heavy),
-    ],
-)
-async def test_a_worker_that_is_killed_in_any_phase_leaves_an_erasure_that_ends_all_the_same(
-    bench: Bench,
-    registry: RunningService,
-    rows: asyncpg.Connection,
-    registry_rows: asyncpg.Connection,
-    table: str,
-) -> None:
-    """Killed before the files, between files and messages, and in the transaction of the rows, messages being gone."""
-    name = person()
-    for number in range(5):
-        await bench.upstream.publish(about(bench.domain, name, number))
-    await recorded(rows, bench.domain, 5)
-    await build(bench, "of-people")
-    holder = await asyncpg.connect(
-        bench.trainer.env["LORAFLEET_DATABASE_URL"], server_settings={"search_path": "trainer"}
-    )
-    held = holder.transaction()
-    await held.start()
-    await holder.execute(f"lock table {table} in access exclusive mode")
-    asked = await forget(bench, name)
-
-    async def waits() -> bool:
-        return bool(
-            await rows.fetchval(
-                "select exists (select from pg_locks where not granted and relation = $1::regclass)", table
-            )
-        )
-
-    await eventually(waits)
-    await bench.trainer.crash()
-    await held.rollback()
-    await holder.close()
-    await bench.trainer.start()
-    done = await erased(bench, asked["erasure_id"])
-    assert {kind: done["deleted"][kind]["count"] for kind in ("samples", "datasets")} == {"samples": 5, "datasets": 1}
-    assert await traces(bench, name, rows, registry_rows) == []

@@ -284,7 +284,7 @@ def test_a_correction_names_one_family_or_none(against: Lorafleet, service: Scri
 
 
 @pytest.mark.requirement("LA-1.7")
-def test_a_person_to_forget_is_named_to_the_trainer_and_to_the_evaluator(against: Lorafleet, service: Scripted) -> None:
+def test_a_person_to_forget_is_named_to_trainer_evaluator_and_inference(against: Lorafleet, service: Scripted) -> None:
     waiting = [{"service": one, "state": "requested"} for one in ("evaluator", "trainer")]
     service.answer(
         "POST /v1/erasures",
@@ -292,9 +292,14 @@ def test_a_person_to_forget_is_named_to_the_trainer_and_to_the_evaluator(against
         | {"kept_elsewhere": ["kept in your bucket: s3://b/x, filtered from builds"]},
     )
     service.answer("POST /v1/golden-erasures", {"erasure_id": "er-1", "deleted": 2})
+    service.answer("POST /v1/stored-erasures", {"erasure_id": "er-1", "deleted": 1})
     shown = against("data", "forget", "anna", "--domain", "tax", "--adapters", "replace")
     assert "er-1: requested (evaluator requested, trainer requested)" in shown.stdout, shown.output
     assert "kept in your bucket: s3://b/x, filtered from builds" in shown.stderr
-    asked, told = service.requests[-2:]
-    assert (asked.json["subject"], asked.json["awaits"], asked.json["adapters"]) == ("anna", ["evaluator"], "replace")
-    assert told.json == {"erasure_id": "er-1", "subject": "anna", "domain": "tax"}
+    asked, *told = service.requests[-3:]
+    assert (asked.json["subject"], asked.json["awaits"], asked.json["adapters"]) == (
+        "anna",
+        ["evaluator", "inference"],
+        "replace",
+    )
+    assert [one.json for one in told] == 2 * [{"erasure_id": "er-1", "subject": "anna", "domain": "tax"}]

@@ -150,6 +150,9 @@ class Bucket:
     async def delete(self, key: str) -> None:
         self.values.pop(key, None)
 
+    async def keys(self, pattern: str) -> list[str]:
+        return [one for one in self.values if one.startswith(pattern.removesuffix("*"))]
+
 
 def surface(
     completion: str | Sequence[int] = "Yes.",

@@ -54,6 +54,22 @@ def test_a_minutes_quota_is_full_again_when_the_minute_is_over(clock: Clock) -> 
     found.admit("anna")
 
 
+def test_an_answers_headers_tell_of_the_bound_with_the_least_left(clock: Clock) -> None:
+    minute = {"requests": 10, "prompt_tokens": 100, "completion_tokens": 1000}
+    found = ledger(clock, callers={"anna": {"minute": minute}}, domains={"shop": {"month": {"completion_tokens": 50}}})
+    found.charge("anna", "shop", (1, 40, 8))
+    of_domain = found.headers("anna", "shop")
+    assert of_domain["x-ratelimit-remaining-requests"] == "9"
+    assert of_domain["x-ratelimit-reset-requests"] == "30s"
+    assert (of_domain["x-ratelimit-limit-tokens"], of_domain["x-ratelimit-remaining-tokens"]) == ("50", "42")
+    assert of_domain["x-ratelimit-reset-tokens"] == "90s"
+    assert found.headers("anna", "")["x-ratelimit-remaining-tokens"] == "60"
+    # A stream's headers are sent before its answer is charged.
+    assert found.headers("anna", "shop", begun=1) == of_domain | {"x-ratelimit-remaining-requests": "8"}
+    assert found.headers("bert", "") == {}
+    assert ledger(clock).headers("anna", "shop") == {}
+
+
 def test_a_months_quota_is_full_again_in_the_next_month_and_not_in_the_next_minute(clock: Clock) -> None:
     found = ledger(clock, domains={"shop": {"month": {"completion_tokens": 100}}})
     found.charge("anna", "shop", (1, 7, 100))

@@ -102,6 +102,14 @@ def test_a_step_only_adds_callers_and_gives_the_candidate_its_share_of_them() ->
         assert len(found) / len(CALLERS) == pytest.approx(share, abs=0.02)
 
 
+def test_every_part_in_a_rollout_names_the_share_that_the_judge_scores() -> None:
+    begun = started(V2, V1, 6, 0.5)
+    for share in (0.0, 0.2):
+        rollout = begun.rollout.model_copy(update={"judge_share": share})
+        catalogue = fold([*BEFORE, begun.model_copy(update={"rollout": rollout})])
+        assert catalogue.assign(V1, "anna").part.judge_share == share  # type: ignore[union-attr]
+
+
 def test_another_rollout_begins_with_other_callers() -> None:
     first = {one for one in CALLERS if place("law-lora", "v2.7", one) < 0.1}
     second = {one for one in CALLERS if place("law-lora", "v3.12", one) < 0.1}
@@ -257,6 +265,7 @@ async def test_a_shadow_s_answer_is_never_recorded_whatever_the_policy_permits_o
         found = await settled(served, 2)
         assert [one.rollout.shadow for one in found if one.rollout] == [False, True]
         assert [one.event.adapter_id for one in taken] == [V1.adapter_id] * recorded
+        assert [one.event.rollout and one.event.rollout.arm for one in taken] == [RolloutArm.INCUMBENT] * recorded
 
 
 async def test_requests_beyond_the_share_have_no_shadow() -> None:

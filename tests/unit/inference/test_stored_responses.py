@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from fleet_kit.auth import Caller
 from services.inference.http import api
 from services.inference.http.messages import ChatMessage
-from services.inference.http.responses.store import MOST_BYTES, KeptResponse, ResponseStore
+from services.inference.http.responses.replay import replayed
+from services.inference.http.responses.store import MOST_BYTES, MOST_PEOPLE, KeptResponse, ResponseStore
 from tests.unit.inference.surface import MODEL, Bucket, application, official, surface, text_of
 from tests.unit.inference.test_responses import FUNCTION, calling, events_of
 from tests.unit.inference.test_tools import CALL
@@ -40,6 +43,66 @@ async def test_a_stored_response_is_read_continued_and_deleted_by_its_caller() -
         await client.responses.create(model=MODEL, input="Why?", previous_response_id=first.id)
     assert (refused.value.code, refused.value.param) == ("previous_response_not_found", "previous_response_id")
     assert (await client.responses.retrieve(third.id)).id == third.id
+
+
+async def sent(http: httpx.AsyncClient, method: str, path: str, **content: Any) -> list[dict[str, Any]]:
+    """The events of a stream."""
+    answer = await http.request(method, path, **content)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line.startswith("data: ")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "request_", "tokens"),
+    [
+        ("Noon.", {"include": ["message.output_text.logprobs"], "top_logprobs": 2}, 200),
+        ("Noon.", {}, 3),
+        ("Let me see.\n" + CALL, {"tools": [FUNCTION]}, 200),
+        (CALL + CALL, {"tools": [FUNCTION]}, 200),
+        ("", {}, 200),
+    ],
+)
+async def test_a_stored_response_is_streamed_as_the_events_in_which_it_came(
+    answer: str, request_: dict[str, Any], tokens: int
+) -> None:
+    """A lost stream is continued by number; a response that came whole has the events that it would have had."""
+    http, _ = calling(answer)
+    body = {"model": MODEL, "input": "Rain?", "max_output_tokens": tokens, **request_}
+    live = await sent(http, "POST", "/v1/responses", json=body | {"stream": True})
+    path = f"/v1/responses/{live[0]['response']['id']}"
+    assert await sent(http, "GET", path, params={"stream": True}) == live
+    assert await sent(http, "GET", path, params={"stream": True, "starting_after": 3}) == live[4:]
+    whole = (await http.post("/v1/responses", json=body)).json()
+    of_whole = await sent(http, "GET", f"/v1/responses/{whole['id']}", params={"stream": True})
+    assert [one["type"] for one in of_whole] == [one["type"] for one in live]
+    assert [one.get("delta") for one in of_whole] == [one.get("delta") for one in live]
+    assert of_whole[-1]["response"] == whole
+
+
+async def test_a_response_of_an_earlier_release_is_streamed_in_one_piece_each() -> None:
+    http, _ = calling("Let me see.\n" + CALL)
+    response = (
+        await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "Rain?", "tools": [FUNCTION], "max_output_tokens": 200}
+        )
+    ).json()
+    events = [
+        json.loads(one.partition("data: ")[2]) for one in replayed(KeptResponse(response=response, turns=[]), None)
+    ]
+    deltas = [(one["type"], one["delta"]) for one in events if "delta" in one]
+    assert deltas == [
+        ("response.output_text.delta", "Let me see.\n"),
+        ("response.function_call_arguments.delta", '{"city": "Bonn"}'),
+    ]
+    assert events[-1]["response"] == response
+
+
+async def test_a_place_in_a_stream_is_refused_without_one() -> None:
+    http, _ = surface("Noon.")
+    made = (await http.post("/v1/responses", json={"model": MODEL, "input": "When?"})).json()
+    refused = await http.get(f"/v1/responses/{made['id']}", params={"starting_after": 3})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "starting_after")
 
 
 async def test_the_input_items_of_a_stored_response_are_all_that_it_answered() -> None:
@@ -132,5 +195,8 @@ async def test_a_conversation_beyond_the_room_of_a_message_is_not_kept() -> None
     store = ResponseStore(bucket, b"secret")  # type: ignore[arg-type]
     noise = random.Random(1).randbytes(MOST_BYTES).hex()
     kept = KeptResponse(response={}, turns=[ChatMessage(role="user", content=noise)])
-    assert not await store.keep("gen-1", Caller("anna", frozenset(), frozenset()), kept)
+    caller = Caller("anna", frozenset(), frozenset())
+    assert not await store.keep("gen-1", caller, kept)
+    crowd = KeptResponse(response={}, turns=[], people=[f"{number:032x}" for number in range(MOST_PEOPLE)])
+    assert not await store.keep("gen-1", caller, crowd)
     assert bucket.values == {}

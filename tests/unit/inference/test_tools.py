@@ -188,3 +188,22 @@ async def test_a_model_whose_template_knows_no_tools_refuses_them_and_calls_that
     assert refused.status_code == 400
     assert "leaves tool_calls out" in refused.json()["error"]["message"]
     assert backend.requests == []
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_of_allowed_tools_alone_the_model_sees_and_calls_any(mode: str) -> None:
+    http, backend = calling("Dry.")
+    client = openai.AsyncOpenAI(http_client=http, base_url="http://inference/v1", api_key="-", max_retries=0)
+    clock = {"type": "function", "function": {"name": "clock"}}
+    named = {"type": "function", "function": {"name": "weather"}}
+    allowed: Any = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
+    request: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Rain?"}]}
+    await client.chat.completions.create(**request, tools=[WEATHER, clock], tool_choice=allowed)
+    await client.chat.completions.create(**request, tools=[WEATHER], tool_choice=mode)
+    assert backend.requests[0].prompt_ids == backend.requests[1].prompt_ids
+    ours, theirs = (one.grammar.form if one.grammar else None for one in backend.requests)
+    assert ours == theirs
+    assert ours is not None
+    with pytest.raises(openai.BadRequestError, match="allows 'weather', which tools does not have") as refused:
+        await client.chat.completions.create(**request, tools=[clock], tool_choice=allowed)
+    assert refused.value.param == "tool_choice"

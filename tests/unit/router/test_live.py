@@ -120,17 +120,17 @@ async def test_the_event_loop_runs_while_a_search_does_and_a_change_waits_for_it
     began, may_end = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def near(*_given: Any) -> list[tuple[str, float]]:
+    def near_each(*_given: Any) -> list[list[tuple[str, float]]]:
         loop.call_soon_threadsafe(began.set)
         assert may_end.wait(20)
         assert index._routes == {}, "the index changed during the search"
-        return []
+        return [[]]
 
     async def read(_connection: Any, _model: str, _families: list[str]) -> list[tuple[LiveRoute, Evidence]]:
         return [(route("a"), evidence(1, 0.1))]
 
     monkeypatch.setattr(store, "live_evidence", read)
-    monkeypatch.setattr(SearchIndex, "near", near)
+    monkeypatch.setattr(SearchIndex, "near_each", near_each)
     try:
         async with asyncio.timeout(20):
             search = asyncio.create_task(index.find(evidence(1, 0.1).vectors, np.ones(5, dtype=np.float32), None))
@@ -143,3 +143,36 @@ async def test_the_event_loop_runs_while_a_search_does_and_a_change_waits_for_it
     finally:
         may_end.set()
         index.close()
+
+
+async def test_queries_that_wait_for_a_search_are_searched_together_and_one_alone_waits_for_nobody() -> None:
+    """Of those that wait, one that is cancelled costs the others nothing, and a fault comes to each."""
+    index = LiveIndex(DIMENSION, "model@0", LEVEL)
+    index._set_all([(route(name), evidence(at, 0.1)) for at, name in enumerate(NAMES)])
+    weight = np.ones(1, dtype=np.float32)
+    queries = [evidence(seed, 0.1).vectors[:1] for seed in range(10)]
+    expected = [await index.find(query, weight, None) for query in queries]
+    rounds: list[int] = []
+    search = index._search.near_each
+
+    def counted(wanted: Any) -> Any:
+        rounds.append(len(wanted))
+        return search(wanted)
+
+    index._search.near_each = counted  # type: ignore[method-assign]
+    free = threading.Event()
+    index._thread.submit(free.wait, 5)
+    finding = [asyncio.create_task(index.find(query, weight, None)) for query in queries]
+    dropped = asyncio.create_task(index.find(queries[0], weight, None))
+    await asyncio.sleep(0)
+    dropped.cancel()
+    await asyncio.wait({dropped})
+    free.set()
+    assert await asyncio.gather(*finding) == expected
+    assert rounds == [8, 2]
+    assert await index.find(queries[0], weight, None) == expected[0]
+    assert rounds == [8, 2, 1]
+    index._routes.clear()
+    with pytest.raises(KeyError):
+        await index.find(queries[0], weight, None)
+    index.close()

@@ -1,6 +1,7 @@
 """The index in memory against a plain product over everything."""
 
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.router import chunk, coarse
 from services.router.axes import Axes
-from services.router.search import SearchIndex
+from services.router.search import SearchIndex, Wanted
 
 DIMENSION = 6
 ONE = np.ones(1, dtype=np.float32)
@@ -113,6 +114,28 @@ def test_a_similarity_by_codes_is_within_its_stated_bounds(seed: int, dimension:
         asked = coarse.Queries(query[None], axes)
         wrong = np.abs(asked.about(codes.numbers, codes.scales) - exact)
         assert (wrong <= asked.error(codes.lost, codes.rest)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(0, 99), st.sampled_from([None, 0.3])), min_size=1, max_size=9),
+    st.sampled_from([None, ("even",)]),
+    st.sampled_from([(6, unit), (64, unit), (384, in_few_directions)]),
+)
+def test_what_is_searched_together_is_found_as_it_is_alone(
+    requests: list[tuple[int, int, float | None]], groups: tuple[str, ...] | None, drawn: tuple[int, Callable[..., Any]]
+) -> None:
+    dimension, draw = drawn
+    index = SearchIndex(dimension)
+    for number in range(12):
+        index.put(str(number), draw(5 + number, number, dimension), ("even", "odd")[number % 2])
+        index.set_floor(str(number), 0.2)
+    wanted = [
+        Wanted(draw(count, seed, dimension), np.linspace(1, 0.5, count, dtype=np.float32), 2, floor, groups)
+        for count, seed, floor in requests
+    ]
+    alone = [index.near(one.queries, one.weights, one.at_least, one.floor, one.groups) for one in wanted]
+    assert index.near_each(wanted) == alone
 
 
 def test_directions_are_as_few_as_the_vectors_allow() -> None:

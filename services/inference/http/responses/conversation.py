@@ -22,7 +22,14 @@ from services.inference.http.responses.request import (
 )
 from services.inference.http.schemas import ChatRequest
 from services.inference.http.structured import JsonSchemaFormat, NamedSchema, ResponseFormat
-from services.inference.http.tools import FunctionTool, NamedFunction, NamedTool, Tool
+from services.inference.http.tools import (
+    AllowedChoice,
+    AllowedTools,
+    FunctionTool,
+    NamedFunction,
+    NamedTool,
+    Tool,
+)
 
 MOST_TURNS = 1000
 _SAME = (
@@ -93,7 +100,7 @@ def chat_of(body: ResponseRequest, turns: Sequence[ChatMessage]) -> ChatRequest:
         logprobs=body.top is not None,
         top_logprobs=body.top,
         response_format=_format_of(body),
-        tools=[_tool_of(one) for one in _allowed(body)],
+        tools=[_tool_of(one) for one in body.tools],
         tool_choice=_choice_of(body),
         # That a caller keeps a response permits no recording; one that is not to be kept is not recorded either.
         store=None if body.store else False,
@@ -137,22 +144,16 @@ def _tool_of(given: ResponseFunction) -> Tool:
     return Tool(type="function", function=function)
 
 
-def _allowed(body: ResponseRequest) -> list[ResponseFunction]:
-    """The functions that may be called; raises `BadRequest` where one that is allowed is not among the tools."""
-    if not isinstance(body.tool_choice, AllowedFunctions):
-        return body.tools
-    names = {one.name for one in body.tool_choice.tools}
-    if missing := sorted(names - {one.name for one in body.tools}):
-        message = f"tool_choice allows {missing[0]!r}, which tools does not have."
-        raise BadRequest(message, code="invalid_value", param="tool_choice")
-    return [one for one in body.tools if one.name in names]
-
-
-def _choice_of(body: ResponseRequest) -> Literal["none", "auto", "required"] | NamedTool:
+def _choice_of(body: ResponseRequest) -> Literal["none", "auto", "required"] | NamedTool | AllowedChoice:
     match body.tool_choice:
-        case ChosenFunction(name=name):
-            return NamedTool(type="function", function=NamedFunction(name=name))
-        case AllowedFunctions(mode=mode):
-            return mode
+        case ChosenFunction():
+            return _named(body.tool_choice)
+        case AllowedFunctions(mode=mode, tools=tools):
+            allowed = AllowedTools(mode=mode, tools=[_named(one) for one in tools])
+            return AllowedChoice(type="allowed_tools", allowed_tools=allowed)
         case mode:
             return mode
+
+
+def _named(given: ChosenFunction) -> NamedTool:
+    return NamedTool(type="function", function=NamedFunction(name=given.name))

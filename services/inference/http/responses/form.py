@@ -1,6 +1,5 @@
 """A response in OpenAI's form, whole and as events: https://platform.openai.com/docs/api-reference/responses/object."""
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +10,14 @@ from services.inference.engine_thread import Token
 from services.inference.errors import ApiError
 from services.inference.http.logprobs import TokenLogprobs
 from services.inference.http.openai_format import Answered, Echo
-from services.inference.http.responses.output import Event, Object, OutputItems
+from services.inference.http.responses.output import Delta, Event, Object, OutputItems
+from services.inference.http.responses.replay import written
 from services.inference.http.responses.request import ResponseRequest
 from services.inference.pieces import Piece
 from services.inference.tool_calls.reader import TextPart
 
-Keep = Callable[[Object], Awaitable[bool]]
-"""Stores a whole response; whether it could."""
+Keep = Callable[[Object, Sequence[Delta]], Awaitable[bool]]
+"""Stores a whole response, and in what pieces its text came; whether it could."""
 
 
 @dataclass(kw_only=True)
@@ -101,16 +101,14 @@ class ResponseForm:
         return "".join(self._sent(event) for event in events)
 
     def _sent(self, event: Event) -> str:
-        kind, fields = event
         self._number += 1
-        data = json.dumps({"type": kind, "sequence_number": self._number, **fields}, ensure_ascii=False)
-        return f"event: {kind}\ndata: {data}\n\n"
+        return written(self._number, event)
 
     async def _ended(self) -> Object:
         status = "incomplete" if self._end and self._end.reason == "length" else "completed"
         response = self._response(status, store=self.keep is not None)
         # What the response tells of itself is what will be found.
-        if self.keep is not None and not await self.keep(response):
+        if self.keep is not None and not await self.keep(response, self._output.deltas):
             response["store"] = False
         return response
 

@@ -3,7 +3,7 @@
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from services.inference.answer_reader import AnswerPart
@@ -14,6 +14,8 @@ from services.inference.tool_calls.reader import ArgumentsPart, CallBegins, Text
 Object = dict[str, object]
 Event = tuple[str, Object]
 """Its type, and its fields beside type and number."""
+Delta = tuple[int, int, int]
+"""The index of an item, and how many characters and listed tokens one event added to it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,10 +49,13 @@ def response_of(item: str) -> str:
 
 
 class OutputItems:
-    """The output of one response. `items` are in the order in which the model wrote them."""
+    """The output of one response. `items` are in the order in which the model wrote them, `deltas` in what pieces."""
 
-    def __init__(self, response_id: str) -> None:
+    def __init__(self, response_id: str, call_id: Callable[[], str] = new_call_id) -> None:
+        """call_id: the id of the next call."""
         self._response_id = response_id
+        self._call_id = call_id
+        self.deltas: list[Delta] = []
         self._open: _Open | None = None
         self.items: list[Object] = []
 
@@ -65,7 +70,7 @@ class OutputItems:
                 yield from self._add(text)
             case CallBegins(_, name):
                 yield from self._close("completed")
-                call: Object = {"type": "function_call", "call_id": new_call_id(), "name": name, "arguments": ""}
+                call: Object = {"type": "function_call", "call_id": self._call_id(), "name": name, "arguments": ""}
                 yield from self._begin("fc", call, "response.function_call_arguments")
             case ArgumentsPart(_, text):
                 yield from self._add(text)
@@ -108,6 +113,7 @@ class OutputItems:
         if now is None or not (text or logprobs):
             return
         now.text += text
+        self.deltas.append((now.index, len(text), 0 if now.logprobs is None else len(logprobs)))
         listed: Object = {}
         if now.logprobs is not None:
             now.logprobs += logprobs

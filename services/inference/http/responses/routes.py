@@ -6,14 +6,14 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from fleet_kit.auth import Caller
 from fleet_kit.http_limits import body_rule
 from fleet_kit.http_openapi import answers_with
 from services.inference.answer_reader import AnswerReader
 from services.inference.answer_task import AnswerTask
-from services.inference.errors import ApiError, BadRequest, NotFound, Unsupported
+from services.inference.errors import ApiError, BadRequest, NotFound
 from services.inference.http.access import Generates, LimitedCaller, Parts
 from services.inference.http.answering import answer
 from services.inference.http.chat_prompt import chat_prompt
@@ -22,8 +22,9 @@ from services.inference.http.messages import ChatMessage
 from services.inference.http.responses.conversation import as_here, chat_of, turns_of
 from services.inference.http.responses.form import ResponseForm
 from services.inference.http.responses.input_items import input_items, item_page
-from services.inference.http.responses.output import Object
+from services.inference.http.responses.output import Delta, Object
 from services.inference.http.responses.references import outputs_of, resolved
+from services.inference.http.responses.replay import replayed
 from services.inference.http.responses.request import ResponseRequest
 from services.inference.http.responses.store import KeptResponse, ResponseStore
 from services.inference.http.tasks import answer_tasks
@@ -52,18 +53,29 @@ async def respond(body: ResponseRequest, request: Request, caller: LimitedCaller
                 return chosen
             prompt, written = await chat_prompt(chat, chosen)
             [task] = answer_tasks(chat, [prompt], chosen, caller, parts=parts, held=held, earlier=earlier.domains)
-            keep = partial(_keep, parts.responses, task, turns, earlier.domains) if body.store else None
-            form = ResponseForm(body=body, task=task, reader=AnswerReader(written), keep=keep)
+            keep = partial(_keep, store=parts.responses, task=task, turns=turns, earlier=earlier, person=chat.end_user)
+            form = ResponseForm(body=body, task=task, reader=AnswerReader(written), keep=keep if body.store else None)
             return await answer(chat, form, [task], [prompt], request=request, generator=parts.generator)
 
 
-@router.get("/v1/responses/{response_id}")
-async def response(response_id: str, caller: Generates, parts: Parts, stream: bool = False) -> JSONResponse:
-    """A stored response of the caller's own."""
+@router.get("/v1/responses/{response_id}", responses=answers_with("application/json", "text/event-stream"))
+async def response(
+    response_id: str,
+    caller: Generates,
+    parts: Parts,
+    *,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
+) -> Response:
+    """A stored response of the caller's own, whole or as the events in which it came, from a number on."""
+    if starting_after is not None and not stream:
+        raise BadRequest(
+            "starting_after counts events: send stream=true.", code="invalid_value", param="starting_after"
+        )
+    kept = await parts.responses.find(response_id, caller)
     if stream:
-        message = "a stored response is not streamed; read it whole."
-        raise Unsupported(message, code="not_supported", param="stream")
-    return JSONResponse((await parts.responses.find(response_id, caller)).response)
+        return StreamingResponse(replayed(kept, starting_after), media_type="text/event-stream")
+    return JSONResponse(kept.response)
 
 
 @router.get("/v1/responses/{response_id}/input_items")
@@ -103,15 +115,24 @@ async def _earlier(body: ResponseRequest, caller: Caller, parts: InferenceParts)
 
 
 async def _keep(
-    store: ResponseStore, task: AnswerTask, turns: Sequence[ChatMessage], domains: Sequence[str], response: Object
+    response: Object,
+    deltas: Sequence[Delta],
+    *,
+    store: ResponseStore,
+    task: AnswerTask,
+    turns: Sequence[ChatMessage],
+    earlier: KeptResponse,
+    person: str,
 ) -> bool:
     kept = KeptResponse(
         response=response,
         turns=[*turns, *turns_of(outputs_of(response))],
-        domains=sorted({*domains, *(one.domain for one in task.chosen.adapters)}),
+        domains=sorted({*earlier.domains, *(one.domain for one in task.chosen.adapters)}),
         inputs=len(turns),
+        people=earlier.people,
+        deltas=list(deltas),
     )
-    return await store.keep(task.generation_id, task.caller, kept)
+    return await store.keep(task.generation_id, task.caller, kept, person=person)
 
 
 @contextmanager

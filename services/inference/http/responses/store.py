@@ -17,10 +17,12 @@ from prometheus_client import Counter
 from pydantic import BaseModel, Field, JsonValue
 
 from fleet_kit.auth import Caller
+from fleet_kit.caller import EVERY_DOMAIN
 from fleet_kit.faults import describe
 from fleet_kit.key_value import KeyValue
 from services.inference.errors import Busy, NotFound
 from services.inference.http.messages import ChatMessage
+from services.inference.http.responses.output import Delta
 
 log = structlog.get_logger()
 
@@ -31,6 +33,10 @@ KEPT = Counter(
 )
 MOST_BYTES: Final = 700_000
 """Of one, sealed: read from the bus in base64, it has to fit a message of 1 MiB."""
+MOST_PEOPLE: Final = 32
+"""Whom one is about: each is a write of its own."""
+_OF: Final = "of"
+"""Keys `of.<digest of a person>.<response id>`: domains whose adapters answered in it."""
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,500}")
 _NONCE: Final = 12
 _AWAY = (nats.errors.Error, OSError, TimeoutError)
@@ -38,12 +44,15 @@ _AWAY = (nats.errors.Error, OSError, TimeoutError)
 
 class KeptResponse(BaseModel):
     """A response and the conversation up to its end. domains: those whose adapters answered in it. inputs: how many of
-    the turns are before the answer; None of one that an earlier release kept."""
+    the turns are before the answer; deltas: in what pieces its text came. Both are None of one that an earlier release
+    kept. people: digests of those whom it is about, of the responses that it continues too."""
 
     response: dict[str, JsonValue]
     turns: list[ChatMessage]
     domains: list[str] = Field(default_factory=list)
     inputs: int | None = None
+    people: list[str] = Field(default_factory=list)
+    deltas: list[Delta] | None = None
 
 
 class ResponseStore:
@@ -51,7 +60,8 @@ class ResponseStore:
 
     The bus holds what people wrote: so it leaves the process as AES-256-GCM (NIST SP 800-38D) under a key that only
     replicas have, with id and subject authenticated. Of another subject's response nothing can be told but that there
-    is none.
+    is none. Beside it the bus holds its domains under a keyed digest of each person whom it is about: so it is found
+    when one of them is forgotten.
 
     Args:
         bucket: where; its time to live and its room bound what is kept, the oldest leave first.
@@ -60,15 +70,21 @@ class ResponseStore:
 
     def __init__(self, bucket: KeyValue, secret: bytes) -> None:
         self._bucket = bucket
+        self._person_key = hmac.digest(secret, b"lorafleet person of kept response v1", sha256)
         self._cipher = AESGCM(hmac.digest(secret, b"lorafleet kept response v1", sha256))
 
-    async def keep(self, response_id: str, caller: Caller, kept: KeptResponse) -> bool:
-        """Store it; whether it could be."""
+    async def keep(self, response_id: str, caller: Caller, kept: KeptResponse, *, person: str = "") -> bool:
+        """Store it; whether it could be. person: whom it is about, the caller where it is empty."""
+        people = sorted({*kept.people, self._digest(person or caller.subject)})
+        kept = kept.model_copy(update={"people": people})
         sealed = await asyncio.to_thread(self._sealed, response_id, caller, kept)
-        if len(sealed) > MOST_BYTES:
+        if len(sealed) > MOST_BYTES or len(people) > MOST_PEOPLE:
             KEPT.labels("too_large").inc()
             return False
         try:
+            # First: what is kept is found by whom it is about, wherever this process ends.
+            for one in people:
+                await self._bucket.put(f"{_OF}.{one}.{response_id}", json.dumps(kept.domains).encode())
             await self._bucket.put(response_id, sealed)
         except _AWAY as error:
             KEPT.labels("unavailable").inc()
@@ -98,11 +114,33 @@ class ResponseStore:
 
     async def forget(self, response_id: str, caller: Caller) -> None:
         """Delete the caller's own response; raises what `find` raises."""
-        await self.find(response_id, caller)
+        kept = await self.find(response_id, caller)
         try:
             await self._bucket.delete(response_id)
+            for one in kept.people:
+                await self._bucket.delete(f"{_OF}.{one}.{response_id}")
         except _AWAY as error:
             raise _unavailable() from error
+
+    async def erase(self, person: str, domain: str) -> int:
+        """Delete what is about a person in a domain ("*": in all, and of no domain); returns how many responses.
+
+        Raises what the bus raises; again is the same.
+        """
+        erased = 0
+        for key in await self._bucket.keys(f"{_OF}.{self._digest(person)}.*"):
+            domains = await self._bucket.get(key)
+            if domains is None or (domain != EVERY_DOMAIN and domain not in json.loads(domains)):
+                continue
+            response_id = key.rpartition(".")[2]
+            # It may have gone with another person whom it was about.
+            erased += await self._bucket.get(response_id) is not None
+            await self._bucket.delete(response_id)
+            await self._bucket.delete(key)
+        return erased
+
+    def _digest(self, person: str) -> str:
+        return hmac.digest(self._person_key, person.encode(), sha256).hex()[:32]
 
     def _sealed(self, response_id: str, caller: Caller, kept: KeptResponse) -> bytes:
         text, nonce = kept.model_dump_json(exclude_unset=True).encode(), secrets.token_bytes(_NONCE)

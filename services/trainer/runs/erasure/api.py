@@ -41,7 +41,7 @@ class ForgetRequest(BaseModel):
         description="Of the versions that learned from the person's records: retire rejects them at once; replace has "
         "the domain's retraining rules train without the records, and rejects them once such a version serves",
     )
-    awaits: tuple[Literal["evaluator"], ...] = Field(
+    awaits: tuple[Literal["evaluator", "inference"], ...] = Field(
         default=(), description="Services that the caller tells the name itself: it is not erased before they have"
     )
 

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 A_DAY = timedelta(days=1)
 IDS_A_PART = 200
 """Ids in one event, which may have 256 KiB."""
-OTHERS = ("registry",)
+OTHERS = ("registry", "router")
 """Services that answer SubjectForgotten."""
 
 

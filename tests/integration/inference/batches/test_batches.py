@@ -6,14 +6,15 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import jwt
 import openai
 import pytest
 
 from fleet_events import v1
-from tests.conftest import RunningService
+from tests.conftest import Mint, RunningService
 from tests.integration.inference.batches.conftest import CHAT, at_end, begin, content, line, lines_of
-from tests.integration.inference.conftest import TOKENS, answered, chat, eventually
+from tests.integration.inference.conftest import QUESTION, TOKENS, answered, chat, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -177,3 +178,40 @@ async def test_a_batch_of_a_revoked_token_is_cancelled_and_names_that(clients: A
     assert (await at_end(own, other)).status == "completed"
     with pytest.raises(openai.AuthenticationError):
         await leaked.batches.retrieve(batch.id)
+
+
+async def test_a_forgotten_persons_stored_responses_files_and_batches_are_deleted_at_any_replica(
+    clients: Any, inference: RunningService, registry: Any, mint: Mint, domain: str
+) -> None:
+    app, ann = clients("app"), clients("ann")
+    named = await app.responses.create(model="tiny", input=QUESTION, max_output_tokens=2, user=f"ann-{domain}")
+    other = await app.responses.create(model="tiny", input=QUESTION, max_output_tokens=2, user=f"bob-{domain}")
+    batch = await begin(ann, *[line(str(number), max_tokens=200, ignore_eos=True) for number in range(100)])
+    erasure = {"erasure_id": f"er-{domain}", "subject": f"ann-{domain}", "domain": "*"}
+    async with httpx.AsyncClient(base_url=inference.url) as client:
+
+        async def forget(*domains: str, **fields: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {mint(['admin'], list(domains))}"}
+            return await client.post("/v1/stored-erasures", json=erasure | fields, headers=headers)
+
+        assert (await forget(domain)).status_code == 403
+        assert (await forget("elsewhere", domain="elsewhere")).json()["deleted"] == 0
+        done = await forget("*")
+        assert (done.status_code, done.json()) == (200, {"erasure_id": f"er-{domain}", "deleted": 3})
+    for gone in (
+        app.responses.retrieve(named.id),
+        ann.batches.retrieve(batch.id),
+        ann.files.retrieve(batch.input_file_id),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            await gone
+    assert (await app.responses.retrieve(other.id)).id == other.id
+
+    async def ended() -> bool:
+        found = (await inference.client.get("/metrics")).text.splitlines()
+        return "lorafleet_inference_batches_running 0.0" in found
+
+    assert await eventually(ended)
+    assert [one async for one in ann.files.list()] == []
+    events = [one for one in await registry.published(v1.SubjectErased) if one.erasure_id == f"er-{domain}"]
+    assert [(one.service, one.deleted, one.part) for one in events] == [("inference", 0, 1), ("inference", 3, 1)]
