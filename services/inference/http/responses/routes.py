@@ -129,8 +129,8 @@ async def _keep(
         turns=[*turns, *turns_of(outputs_of(response))],
         domains=sorted({*earlier.domains, *(one.domain for one in task.chosen.adapters)}),
         inputs=len(turns),
-        people=earlier.people,
         deltas=list(deltas),
+        people=earlier.people,
     )
     return await store.keep(task.generation_id, task.caller, kept, person=person)
 

@@ -51,8 +51,8 @@ class KeptResponse(BaseModel):
     turns: list[ChatMessage]
     domains: list[str] = Field(default_factory=list)
     inputs: int | None = None
-    people: list[str] = Field(default_factory=list)
     deltas: list[Delta] | None = None
+    people: list[str] = Field(default_factory=list)
 
 
 class ResponseStore:
