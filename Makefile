@@ -106,6 +106,18 @@ test-llama: setup $(LLAMA_SERVER)
 test-clients: setup .venv-clients/.ready
 	LORAFLEET_CLIENTS=$(CURDIR) $(BIN)/python -m pytest tests/integration/inference/test_clients.py tests/integration/inference/test_harness_tasks.py tests/integration/registry/test_harness.py tests/integration/kit/test_oidc_provider.py -m heavy $(PYTEST_ARGS)
 
+# The console in a real browser (npm and Chromium needed); SHOTS=FOLDER keeps screenshots.
+.PHONY: test-console
+test-console: setup .venv-console/.ready
+	LORAFLEET_CONSOLE_TESTS=$(CURDIR)/.venv-console $(BIN)/python -m pytest tests/e2e/test_console.py -m heavy $(PYTEST_ARGS)
+
+.venv-console/.ready: tests/console/requirements.txt tests/console/package.json
+	$(PYTHON) -m venv .venv-console
+	.venv-console/bin/python -m pip install --quiet --requirement tests/console/requirements.txt
+	cp tests/console/package.json .venv-console/
+	npm install --prefix .venv-console --no-audit --no-fund --ignore-scripts --silent
+	touch $@
+
 .venv-clients/.ready: $(wildcard tests/clients/requirements*.txt) tests/clients/package.json
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt

@@ -1,4 +1,4 @@
-"""The five services. None imports another."""
+"""The six services. None imports another."""
 
 from services.former_names import install
 

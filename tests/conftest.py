@@ -1,7 +1,7 @@
 """Real servers for every test that needs one. Each worker of a run starts them once, on free ports.
 
 `servers`         nats-server, PostgreSQL and the S3 gateway, without services
-`fleet`           the whole fleet: the servers and all five services
+`fleet`           the whole fleet: the servers and all services
 `base_model`      folder of SmolLM2-135M-Instruct; converted once and kept for later runs
 `fresh_home`      a home folder that nobody has used
 `service_env`     environment of a service on `servers`: a database of this module's own, an empty stream

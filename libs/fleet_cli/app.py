@@ -8,6 +8,7 @@ from fleet_cli.commands import backup, chat, demo, demo_loop, keeping, provision
 from fleet_cli.commands import lifecycle as lifecycle_commands
 from fleet_cli.commands.adapters import adapters
 from fleet_cli.commands.answers import answers
+from fleet_cli.commands.console import console
 from fleet_cli.commands.credentials import credentials
 from fleet_cli.commands.data import data
 from fleet_cli.commands.dlq import dlq
@@ -58,6 +59,7 @@ for group, name in (
     (route, "route"),
     (keys, "keys"),
     (token, "token"),
+    (console, "console"),
     (credentials, "credentials"),
 ):
     root.add(group, name)

@@ -14,6 +14,7 @@ OWNS = {
     "evaluator": "golden data sets, evaluations, human labels",
     "router": "the routing index",
     "inference": "nothing durable: cache and slots",
+    "console": "nothing: pages of what the others know",
 }
 BEGIN, END = "<!-- services: made by `make generate` -->", "<!-- end of services -->"
 _PARAGRAPH = re.compile(r'^(?:Publishes|Consumes|Follows) .*?(?=\n\n|\n?"""|\Z)', re.MULTILINE | re.DOTALL)

@@ -47,4 +47,6 @@ is gone from the bus within days."""
 STREAMS = (FACTS, DATA, SERVING, ANSWERS)
 ERASABLE = {"trainer": (DATA.name, ANSWERS.name, DEAD_STREAM)}
 """Streams from which a service may delete single messages: those that hold what people wrote."""
+WATCHED = (FACTS, DATA, SERVING)
+"""What the console follows as it happens: not the answers that people were given."""
 STREAM = FACTS.name

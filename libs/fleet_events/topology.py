@@ -24,27 +24,33 @@ from fleet_events.streams import (
     SERVING,
     STREAM,
     STREAMS,
+    WATCHED,
     Stream,
 )
 
 __all__ = [
     "ANSWERS",
+    "CONSOLE",
     "DATA",
     "DEAD_STREAM",
     "DEAD_SUBJECTS",
     "ERASABLE",
+    "EVERY_EVENT",
     "FACTS",
     "FOLLOWED_AREAS",
+    "KEEPING_OBJECTS",
     "MAX_BUILDS",
     "MAX_EVENT_BYTES",
     "PROBE_STREAM",
     "PROBE_SUBJECTS",
     "SERVICES",
     "SERVING",
+    "STORING",
     "STREAM",
     "STREAMS",
     "TOPOLOGY",
     "UPSTREAM",
+    "WATCHED",
     "Consumer",
     "Followed",
     "Row",
@@ -59,8 +65,15 @@ __all__ = [
     "rows_of",
 ]
 
+EVERY_EVENT = "lorafleet.v1.>"
+"""Subjects of all events."""
 FOLLOWED_AREAS = ("adapter", "access")
-SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
+CONSOLE = "console"
+SERVICES = ("registry", "trainer", "evaluator", "router", "inference", CONSOLE)
+STORING = ("registry", "trainer", "evaluator", "router")
+"""Services with a database."""
+KEEPING_OBJECTS = (*STORING, "inference")
+"""Services with a key of the object store."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from fleet_kit.intake import Intake
 from fleet_kit.nats_auth import inbox_prefix
 from fleet_kit.publishing import publish
 from fleet_kit.rights import Rights
-from fleet_kit.settings import ServiceSettings
+from fleet_kit.settings import BusSettings
 from fleet_kit.tracing import trace_headers
 from fleet_kit.turns import Turns
 
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 class Bus:
     """Publishes and consumes events for one service process."""
 
-    def __init__(self, service: str, settings: ServiceSettings) -> None:
+    def __init__(self, service: str, settings: BusSettings) -> None:
         self._service = service
         self._settings = settings
         self.rights = Rights()
@@ -166,7 +166,7 @@ class Bus:
             raise error  # no further attempt ends otherwise: the process ends, and its log shows why
 
 
-def _security(settings: ServiceSettings) -> NatsSecurity:
+def _security(settings: BusSettings) -> NatsSecurity:
     context, first = settings.tls.client, settings.nats_tls_first
     if settings.nats_seed_file is None:
         return NatsSecurity(ssl_context=context, tls_handshake_first=first)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, TypeVar, cast
 
 import asyncpg
@@ -60,6 +60,7 @@ def install(
     settings: HttpSettings,
     checks: Callable[[], dict[str, Callable[[], Awaitable[None]]]],
     details: Callable[[], dict[str, object]] = dict,
+    public: Collection[str] = (),
 ) -> None:
     """Give an application its health endpoints, its error answers and the front before them.
 
@@ -68,6 +69,7 @@ def install(
         settings: limits of the front.
         checks: the dependencies of readiness: name → a call that raises with the reason while it is unavailable.
         details: what /readyz shows beside them.
+        public: further paths that are answered without a token.
     """
 
     @app.exception_handler(Problem)
@@ -91,7 +93,7 @@ def install(
     for transient in possibly:
         app.add_exception_handler(transient, _unavailable)
 
-    app.add_middleware(Front, settings=settings)
+    app.add_middleware(Front, settings=settings, public=public)
     declare_errors(app)
     app.include_router(_health(checks, details, metrics_public=settings.metrics_public))
 

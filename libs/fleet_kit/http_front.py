@@ -5,7 +5,7 @@ route answers: an endpoint that forgets to require a scope still requires a call
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -57,13 +57,14 @@ class Front:
     Args:
         app: what is behind it.
         settings: its limits.
+        public: further paths that are answered without a token.
     """
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, public: Collection[str] = ()) -> None:
         self._app = app
         self._settings = settings
         self._places = BodyPlaces(settings)
-        self._public = PUBLIC | ({"/metrics"} if settings.metrics_public else set())
+        self._public = PUBLIC | frozenset(public) | ({"/metrics"} if settings.metrics_public else set())
         self._table: RouteTable | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fleet_kit import telemetry
 from fleet_kit.errors import Problem
 from fleet_kit.http import problem_response
-from fleet_kit.settings import HttpSettings, ServiceSettings
+from fleet_kit.settings import BusSettings, HttpSettings
 
 __all__ = ["serve"]
 
@@ -40,7 +40,7 @@ _OWN_FILES: Final = 256
 """File descriptors beside those of clients: databases, the bus, models."""
 
 
-def serve(app: FastAPI, settings: ServiceSettings) -> None:
+def serve(app: FastAPI, settings: BusSettings) -> None:
     """Run until SIGTERM or SIGINT."""
     telemetry.configure(app.state.name, settings.log_level)
     server = settings.tls.server

@@ -16,14 +16,17 @@ from collections.abc import Mapping
 
 from fleet_events.buckets import BUCKETS
 from fleet_events.topology import (
+    CONSOLE,
     DEAD_STREAM,
     ERASABLE,
+    EVERY_EVENT,
     FOLLOWED_AREAS,
     SERVICES,
     STREAM,
     STREAMS,
     TOPOLOGY,
     UPSTREAM,
+    WATCHED,
     consumers_of,
     durable_name,
     followed_by,
@@ -67,6 +70,9 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
     if filters := [found for area in FOLLOWED_AREAS if (found := followed_by(user, area).subjects)]:
         publish += [f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{one}" for one in filters]
         publish.append(f"$JS.FC.{STREAM}.>")
+    for watched in WATCHED if user == CONSOLE else ():
+        # What happens, as it happens, for people who look at it.
+        publish += [f"$JS.API.CONSUMER.CREATE.{watched.name}.*.{EVERY_EVENT}", f"$JS.FC.{watched.name}.>"]
     # The sequence of a fact that it published: where those who follow it have to be for it to be applied.
     publish += [f"$JS.API.DIRECT.GET.{STREAM}.{subjects}" for subjects in _followed_of(user)]
     for bucket in BUCKETS:

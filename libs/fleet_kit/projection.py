@@ -1,4 +1,4 @@
-"""Follow facts from the stream's start without a durable: for state that is rebuilt whenever a process starts."""
+"""Follow a stream without a durable: for state that is rebuilt whenever a process starts."""
 
 import asyncio
 import contextlib
@@ -45,6 +45,8 @@ async def follow(
     caught_up: asyncio.Event,
     *,
     passed: Callable[[int], None] = lambda _: None,
+    stream: str = STREAM,
+    since: Callable[[], datetime] | None = None,
 ) -> NoReturn:
     """Hand over every event of the given classes, in stream order, from the beginning and then as they come.
 
@@ -59,6 +61,8 @@ async def follow(
         apply: must bear seeing an event again.
         caught_up: set once everything that was in the stream at the start has been handed over.
         passed: is given the sequence of each message once it is applied or passed by.
+        stream: whose events.
+        since: gives the time from which the stream is read, each time that it is; None reads it from its start.
 
     A broken event is logged and passed by: a projection must not stop at it, and its durable consumers
     make it a dead letter.
@@ -71,11 +75,12 @@ async def follow(
             while not _client(jetstream).is_connected:  # noqa: ASYNC110  # the client has no event for it
                 await asyncio.sleep(RETRY / 5)
             async with asyncio.timeout(REQUEST):
-                found = (await jetstream.stream_info(STREAM)).created
+                found = (await jetstream.stream_info(stream)).created
             if created not in (None, found):
-                log.warning("projection_restarted", stream=STREAM, created=str(found))
+                log.warning("projection_restarted", stream=stream, created=str(found))
             created, logged = found, ""
-            await _read(jetstream, subjects, wanted, apply, caught_up, passed=passed)
+            begin = since() if since else None
+            await _read(jetstream, subjects, wanted, apply, caught_up, stream=stream, passed=passed, begin=begin)
         except (OSError, TimeoutError, nats.errors.Error, _Lost) as error:
             reason = describe(error)
             if reason != logged:
@@ -95,7 +100,9 @@ async def _read(
     apply: Callable[[Event, Envelope], Awaitable[None]],
     caught_up: asyncio.Event,
     *,
+    stream: str,
     passed: Callable[[int], None],
+    begin: datetime | None,
 ) -> NoReturn:
     client = _client(jetstream)
     inbox = client.new_inbox()
@@ -107,10 +114,11 @@ async def _read(
             # An explicit name makes the client ask under CONSUMER.CREATE.<stream>.<name>.<filter>, which the
             # permissions allow for this filter alone.
             made = await jetstream.add_consumer(
-                STREAM,
+                stream,
                 ConsumerConfig(
                     name=f"follow-{event_id()}",
-                    deliver_policy=DeliverPolicy.ALL,
+                    deliver_policy=DeliverPolicy.BY_START_TIME if begin else DeliverPolicy.ALL,
+                    opt_start_time=begin,
                     deliver_subject=inbox,
                     ack_policy=AckPolicy.NONE,
                     filter_subject=subjects,

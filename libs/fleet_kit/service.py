@@ -5,7 +5,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -30,7 +30,7 @@ from fleet_kit.handlers import Handlers
 from fleet_kit.http_server import serve
 from fleet_kit.readiness import Cached, write_database, write_stream
 from fleet_kit.relay import Relay
-from fleet_kit.settings import ServiceSettings
+from fleet_kit.settings import BusSettings, ServiceSettings
 from fleet_kit.stream_room import watch_room
 from fleet_kit.tracing import flush_spans
 from fleet_kit.transaction import Transaction
@@ -39,7 +39,7 @@ __all__ = ["Service", "create_app", "serve"]
 
 log = structlog.get_logger()
 
-S = TypeVar("S", bound=ServiceSettings)
+S = TypeVar("S", bound=BusSettings)
 P = TypeVar("P")
 
 
@@ -50,7 +50,7 @@ class Service(Generic[S, P]):
     name: str
     settings: S
     bus: Bus
-    blobs: Blobs
+    object_store: Blobs | None
     http: httpx.AsyncClient
     """Calls other services, by itself without a token: see `credential`."""
     credential: Credential
@@ -75,6 +75,13 @@ class Service(Generic[S, P]):
         if self.pool is None:
             raise RuntimeError(f"{self.name} has no database")
         return self.pool
+
+    @property
+    def blobs(self) -> Blobs:
+        """The object store; raises RuntimeError for a service that keeps no objects."""
+        if self.object_store is None:
+            raise RuntimeError(f"{self.name} keeps no objects")
+        return self.object_store
 
     @property
     def parts(self) -> P:
@@ -127,6 +134,7 @@ def create_app(
     api: APIRouter,
     parts: Callable[[Service[S, P]], AbstractAsyncContextManager[P]] | None = None,
     database: bool = True,
+    public: Collection[str] = (),
 ) -> FastAPI:
     """Compose a service.
 
@@ -138,6 +146,7 @@ def create_app(
         parts: makes what is the service's own (a model, an index) and takes it down again. Runs beside the
             HTTP server, so that a slow start shows as not ready instead of not alive.
         database: False for a service that owns nothing durable.
+        public: paths that are answered without a token, beside those of every service.
 
     Raises:
         ValueError: settings lack what the service needs.
@@ -174,6 +183,7 @@ def create_app(
         settings,
         lambda: app.state.writes | app.state.service.extra_checks,
         lambda: {name: shown() for name, shown in app.state.service.details.items()},
+        public,
     )
     app.include_router(api)
     return app
@@ -193,8 +203,9 @@ async def _running(
     if pool is not None:
         await pool  # opens no connection yet
     bus = Bus(name, settings)
+    objects = Blobs(name, settings) if isinstance(settings, ServiceSettings) else None
     async with httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5), verify=settings.tls.client) as client:
-        service: Service[S, P] = Service(name, settings, bus, Blobs(name, settings), client, credential, pool)
+        service: Service[S, P] = Service(name, settings, bus, objects, client, credential, pool)
         if parts is not None:
             service.extra_checks["parts"] = service.require_parts
         started = asyncio.create_task(_or_end(_start(service, handlers, parts)))
@@ -250,9 +261,10 @@ def _writes(service: Service[Any, Any]) -> dict[str, Callable[[], Awaitable[None
     """A write to each server; made once, as the results are kept for some seconds."""
     checks: dict[str, Callable[[], Awaitable[None]]] = {
         "nats": Cached(lambda: write_stream(service.jetstream, service.name)),
-        "s3": Cached(service.blobs.probe),
         "rights": service.bus.rights.ready,
     }
+    if service.object_store is not None:
+        checks["s3"] = Cached(service.object_store.probe)
     if service.pool is not None:
         checks["database"] = Cached(lambda: write_database(service.db))
     return checks

@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet_kit.tls import Tls, TlsFiles, database_address, tls_of
 
-__all__ = ["HttpSettings", "ServiceSettings"]
+__all__ = ["BusSettings", "HttpSettings", "ServiceSettings"]
 
 
 class HttpSettings(BaseSettings):
@@ -38,8 +38,8 @@ class HttpSettings(BaseSettings):
     """Whether /metrics is answered without a token."""
 
 
-class ServiceSettings(HttpSettings):
-    """Where a service listens, what it depends on and who it is. A service subclasses it in its settings.py."""
+class BusSettings(HttpSettings):
+    """Where a service listens, what it depends on beside an object store, and who it is."""
 
     host: str = "127.0.0.1"
     port: int
@@ -56,21 +56,6 @@ class ServiceSettings(HttpSettings):
     """postgres://role:password@host:port/database; the role owns the schema of the service's name. TLS as in libpq:
     `?sslmode=verify-full`."""
     database_pool: int = 10
-
-    s3_endpoint: str
-    """Host and port, or a URL."""
-    s3_access_key: str
-    s3_secret_key: SecretStr
-    s3_session_token: SecretStr | None = None
-    """Belongs to temporary keys (AWS STS). It is read at the start: restart the service when they are renewed."""
-    s3_bucket: str = "lorafleet"
-    s3_region: str = Field(default="us-east-1", pattern="^[A-Za-z0-9_-]{1,64}$")
-    """Region that requests are signed for: the bucket's. It is never looked up, which would need wider rights."""
-    s3_addressing: Literal["auto", "path", "virtual"] = "auto"
-    """Where requests name the bucket: in the path (MinIO, SeaweedFS) or as the first part of the host name. `auto`
-    takes the host name for endpoints of AWS and Alibaba Cloud, the path for all others."""
-    s3_secure: bool = False
-    """Whether to speak TLS with an endpoint without a scheme; a scheme decides for itself."""
 
     jwks: str
     """Key set that verifies tokens, or the issuer's discovery document: a path or an https URL (http on loopback)."""
@@ -115,3 +100,22 @@ class ServiceSettings(HttpSettings):
     def _tls_is_complete(self) -> Self:
         TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)
         return self
+
+
+class ServiceSettings(BusSettings):
+    """Settings of a service that keeps objects: nearly every one. A service subclasses it in its settings.py."""
+
+    s3_endpoint: str
+    """Host and port, or a URL."""
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_session_token: SecretStr | None = None
+    """Belongs to temporary keys (AWS STS). It is read at the start: restart the service when they are renewed."""
+    s3_bucket: str = "lorafleet"
+    s3_region: str = Field(default="us-east-1", pattern="^[A-Za-z0-9_-]{1,64}$")
+    """Region that requests are signed for: the bucket's. It is never looked up, which would need wider rights."""
+    s3_addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Where requests name the bucket: in the path (MinIO, SeaweedFS) or as the first part of the host name. `auto`
+    takes the host name for endpoints of AWS and Alibaba Cloud, the path for all others."""
+    s3_secure: bool = False
+    """Whether to speak TLS with an endpoint without a scheme; a scheme decides for itself."""

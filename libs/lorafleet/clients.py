@@ -206,25 +206,35 @@ class AsyncFleetClient:
 
     async def call(self, call: Call[Answer]) -> Answer:
         """Carry out a call."""
-        base = self._home.service_url(call.service)
-        try:
-            return call.read(await self._http.send(call.request(base, self._home.token(self._token))))
-        except httpx.TransportError as error:
-            raise Unreachable(call.service, base, str(error) or type(error).__name__) from error
+        return await carry_out(self._http, self._home.service_url(call.service), self._home.token(self._token), call)
 
-    async def stream(self, call: Call[Answer]) -> AsyncIterator[dict[str, object]]:
+    def stream(self, call: Call[Answer]) -> AsyncIterator[dict[str, object]]:
         """Carry out a call whose reply is server-sent events; yields each event's JSON."""
-        base = self._home.service_url(call.service)
+        return stream(self._http, self._home.service_url(call.service), self._home.token(self._token), call)
+
+
+async def carry_out(http: httpx.AsyncClient, base: str, token: str, call: Call[Answer]) -> Answer:
+    """Carry out a call to the service at `base`. Raises `ServiceError` and `Unreachable`."""
+    try:
+        return call.read(await http.send(call.request(base, token)))
+    except httpx.TransportError as error:
+        raise Unreachable(call.service, base, str(error) or type(error).__name__) from error
+
+
+async def stream(
+    http: httpx.AsyncClient, base: str, token: str, call: Call[Answer]
+) -> AsyncIterator[dict[str, object]]:
+    """Carry out a call whose reply is server-sent events; yields each event's JSON."""
+    try:
+        response = await http.send(call.request(base, token), stream=True)
         try:
-            response = await self._http.send(call.request(base, self._home.token(self._token)), stream=True)
-            try:
-                if not response.is_success:
-                    await response.aread()
-                check(call.service, response)
-                async for line in async_lines_of(response.aiter_bytes()):
-                    if (chunk := _server_sent(call.service, line)) is not None:
-                        yield chunk
-            finally:
-                await response.aclose()
-        except httpx.TransportError as error:
-            raise Unreachable(call.service, base, str(error) or type(error).__name__) from error
+            if not response.is_success:
+                await response.aread()
+            check(call.service, response)
+            async for line in async_lines_of(response.aiter_bytes()):
+                if (chunk := _server_sent(call.service, line)) is not None:
+                    yield chunk
+        finally:
+            await response.aclose()
+    except httpx.TransportError as error:
+        raise Unreachable(call.service, base, str(error) or type(error).__name__) from error

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fleet_kit.tls import client_context
 from lorafleet.errors import BadInput, FleetError
 
-SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
+SERVICES = ("registry", "trainer", "evaluator", "router", "inference", "console")
 DEFAULT_HOME = Path(".lorafleet")
 
 

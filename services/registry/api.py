@@ -20,6 +20,7 @@ from services.registry.credentials import api as credentials
 from services.registry.details import details_of
 from services.registry.evaluation_view import EvaluationView
 from services.registry.family import Status, Training
+from services.registry.family_view import FamilyList, FamilyView
 from services.registry.imports import endpoint
 from services.registry.manifest import Manifest
 from services.registry.migrating import api as migrating
@@ -29,7 +30,7 @@ from services.registry.provenance import Provenance
 from services.registry.rollout import endpoint as rollouts
 from services.registry.rollout.rules import InvalidRules
 from services.registry.schemas import AuditView, PolicyBody, RefusalList, Statistics
-from services.registry.store import listing, usage, versions
+from services.registry.store import families, listing, usage, versions
 from services.registry.timeline import endpoint as timeline
 from services.registry.transition import Act, AuditEntry
 from services.registry.updating import api as updating
@@ -58,18 +59,39 @@ async def list_adapters(
     status: Status | None = None,
     base_model: Annotated[str | None, Query(description="Name or revision of the base model")] = None,
     active: bool | None = None,
+    family: str | None = None,
     before: Annotated[int | None, Query(description="`next` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> AdapterList:
     if domain is not None:
         caller.reach(domain)
-    filters = listing.Filters(domain, method, status, base_model, active)
+    filters = listing.Filters(domain, method, status, base_model, active, family)
     async with service.db.acquire(timeout=5) as connection:
         found = await listing.adapters(connection, filters, caller.domain_filter, before, limit)
     return AdapterList(
         adapters=[AdapterView.of(adapter) for _, adapter in found],
         next=found[-1][0] if len(found) == limit else None,
     )
+
+
+@router.get("/families", summary="Families with their active versions, sorted and in pages")
+async def list_families(
+    *,
+    caller: Reader,
+    service: ThisService,
+    domain: str | None = None,
+    text: Annotated[str, Query(max_length=200, description="Part of a name or a description, case aside")] = "",
+    waiting: Annotated[bool, Query(description="Only those with a version that waits for review")] = False,
+    sort: families.Sort = "family",
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+) -> FamilyList:
+    if domain is not None:
+        caller.reach(domain)
+    search = families.Search(domain, text, waiting, sort, offset, limit)
+    async with service.db.acquire(timeout=5) as connection:
+        found, total = await families.families(connection, search, caller.domain_filter)
+    return FamilyList(families=[FamilyView.model_validate(one) for one in found], total=total)
 
 
 @router.post(

@@ -16,10 +16,10 @@ from services.registry import domain, repository
 from services.registry.access import Approver, Writer, visible
 from services.registry.adapter_view import AdapterDetails
 from services.registry.details import details_of
-from services.registry.family import Family
+from services.registry.family import Adapter, Family
 from services.registry.parts import RegistryService, ThisService
 from services.registry.policy import Policy
-from services.registry.schemas import Approval, Reason
+from services.registry.schemas import Approval, Reason, Seen
 from services.registry.store import versions
 from services.registry.transition import Act, Change, NotAllowed
 from services.registry.updating.recommend import recommend_update
@@ -47,7 +47,7 @@ async def approve(adapter_id: str, body: Approval, caller: Approver, service: Th
     def transition(family: Family, act: Act, policy: Policy) -> Change:
         return domain.approve(family, adapter_id, act, policy, without_evaluation=body.without_evaluation)
 
-    return await _decide(service, adapter_id, caller, body.reason, transition, updates=True)
+    return await _decide(service, adapter_id, caller, body, transition, updates=True)
 
 
 @router.post("/reject", summary="Reject a version for good, and take it out of service", responses=WITHDRAWAL)
@@ -57,7 +57,7 @@ async def reject(
     def transition(family: Family, act: Act, policy: Policy) -> Change:
         return domain.reject(family, adapter_id, act, policy=policy)
 
-    details = await _decide(service, adapter_id, caller, body.reason, transition)
+    details = await _decide(service, adapter_id, caller, body, transition)
     return await _withdrawn(service, details, row_of(v1.Rejected), response)
 
 
@@ -66,7 +66,7 @@ async def activate(adapter_id: str, body: Reason, caller: Writer, service: ThisS
     def transition(family: Family, act: Act, _policy: Policy) -> Change:
         return domain.activate(family, adapter_id, act)
 
-    return await _decide(service, adapter_id, caller, body.reason, transition)
+    return await _decide(service, adapter_id, caller, body, transition)
 
 
 @router.post("/deactivate", summary="Take a version out of service", responses=WITHDRAWAL)
@@ -76,7 +76,7 @@ async def deactivate(
     def transition(family: Family, act: Act, _policy: Policy) -> Change:
         return domain.deactivate(family, adapter_id, act)
 
-    details = await _decide(service, adapter_id, caller, body.reason, transition)
+    details = await _decide(service, adapter_id, caller, body, transition)
     return await _withdrawn(service, details, row_of(v1.AdapterDeactivated), response)
 
 
@@ -84,7 +84,7 @@ async def _decide(
     service: RegistryService,
     adapter_id: str,
     caller: Caller,
-    reason: str,
+    body: Reason,
     transition: Transition,
     *,
     updates: bool = False,
@@ -93,8 +93,11 @@ async def _decide(
         adapter = await visible(tx.connection, adapter_id, caller)
         submission = adapter.submission
         family = await repository.lock(tx, submission.domain, submission.method)
+        if body.seen is not None:
+            _check_seen(await visible(tx.connection, adapter_id, caller), body.seen)
         policy = await versions.find_policy(tx.connection, submission.domain)
-        act = Act(caller.subject, datetime.now(UTC), reason)  # once it is its turn: the trail is in the order of times
+        # Once it is its turn: the trail is in the order of times.
+        act = Act(caller.subject, datetime.now(UTC), body.reason)
         try:
             change = transition(family, act, policy)
         except NotAllowed as error:
@@ -104,6 +107,14 @@ async def _decide(
             await recommend_update(tx, change.family, policy, act.at)
         decided = await versions.find_adapter(tx.connection, adapter_id)
     return await details_of(service, decided or adapter)
+
+
+def _check_seen(adapter: Adapter, seen: Seen) -> None:
+    """Raise a 409 `Problem` where another decision was made since a human looked."""
+    if (adapter.status, adapter.active) != (seen.status, seen.active):
+        now = f"{adapter.status}, {'active' if adapter.active else 'not active'}"
+        detail = f"{adapter.adapter_id} is {now} by now, decided by {adapter.decided_by or 'nobody'}; look again"
+        raise Problem(409, "Changed meanwhile", detail, field="seen")
 
 
 async def _withdrawn(

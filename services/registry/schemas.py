@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fleet_events.text import Text
 from fleet_events.v1 import PersonalDataAction, RecordAnswers
+from services.registry.family import Status
 from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
 from services.registry.rollout.schemas import DeliveryBody
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
@@ -62,12 +63,24 @@ class RefusalList(View):
         return cls(refusals=[RefusalView.model_validate(one) for one in refusals])
 
 
+class Seen(BaseModel):
+    """How a version stood when a human looked at it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Status
+    active: bool
+
+
 class Reason(BaseModel):
     """Why a human decides as they do."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: str = Field(default="", max_length=2000)
+    seen: Seen | None = Field(
+        default=None, description="Refuse the decision (409) where the version no longer stands like this"
+    )
 
 
 class Approval(Reason):

@@ -19,12 +19,12 @@ from fleet_cli.stack.credentials import Credentials, load_or_create
 from fleet_cli.stack.home import Home
 from fleet_cli.stack.postgres import postgres_command, postgres_ready
 from fleet_cli.stack.process import Supervised
-from fleet_kit.settings import ServiceSettings
+from fleet_kit.settings import BusSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OVERLAYS = ("dev", "staging", "prod")
 Resource = dict[str, Any]
-Check = Callable[[str, Mapping[str, str]], ServiceSettings]
+Check = Callable[[str, Mapping[str, str]], BusSettings]
 
 
 def program(name: str) -> str:
@@ -95,12 +95,12 @@ def secret_resources(deployment_home: Path) -> dict[tuple[str, str], dict[str, s
     return {(one["kind"], one["metadata"]["name"]): one.get("stringData") or one["data"] for one in listed}
 
 
-def _settings_class(service: str) -> type[ServiceSettings]:
+def _settings_class(service: str) -> type[BusSettings]:
     module = import_module(f"services.{service}.settings")
     (found,) = (
         one
         for one in vars(module).values()
-        if isinstance(one, type) and issubclass(one, ServiceSettings) and one.__module__ == module.__name__
+        if isinstance(one, type) and issubclass(one, BusSettings) and one.__module__ == module.__name__
     )
     return found
 
@@ -109,7 +109,7 @@ def _settings_class(service: str) -> type[ServiceSettings]:
 def check_settings(monkeypatch: pytest.MonkeyPatch) -> Check:
     """Makes a service's settings of an environment; fails on a variable that the service does not know."""
 
-    def check(service: str, environment: Mapping[str, str]) -> ServiceSettings:
+    def check(service: str, environment: Mapping[str, str]) -> BusSettings:
         wanted = _settings_class(service)
         known = {f"LORAFLEET_{field.upper()}" for field in wanted.model_fields}
         given = {name for name in environment if name.startswith("LORAFLEET_")}

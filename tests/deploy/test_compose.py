@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet_cli.stack.schemas import STORING
-from fleet_events.topology import SERVICES
+from fleet_events.topology import KEEPING_OBJECTS, SERVICES, STORING
 
 SERVERS = {"nats", "postgres", "minio"}
 ONCE = {"nats-config", "postgres-roles", "bucket", "provision", "models"}
@@ -88,8 +87,10 @@ def test_nothing_starts_before_what_it_depends_on(compose: dict[str, Any]) -> No
             else:
                 assert needed in ONCE, f"{name} waits for the end of {needed}"
     for service in SERVICES:
-        assert {"provision", "bucket"} <= services[service]["depends_on"].keys()
-        assert ("models" in services[service]["depends_on"]) == (service != "evaluator")
+        needed = services[service]["depends_on"].keys()
+        assert "provision" in needed
+        assert ("bucket" in needed) == (service in KEEPING_OBJECTS)
+        assert ("models" in needed) == (service not in {"evaluator", "console"})
     assert services["provision"]["depends_on"].keys() == {"nats", "postgres-roles"}
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet_cli.stack.schemas import STORING
-from fleet_events.topology import SERVICES
+from fleet_events.topology import SERVICES, STORING
 
 
 def test_the_dockerfile_is_clean(tools: Any) -> None:
@@ -40,7 +39,7 @@ def test_the_slim_target_installs_no_torch(tools: Any) -> None:
     (slim,) = (stage for stage in stages if stage.startswith("build AS build-slim"))
     extras = re.search(r"scripts/dependencies ([a-z ]+) >", slim)
     assert extras is not None
-    assert set(extras[1].split()) == {"registry", "evaluator"}
+    assert set(extras[1].split()) == {"registry", "evaluator", "console"}
     assert "torch" not in slim
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
+SERVICES = ("registry", "trainer", "evaluator", "router", "inference", "console")
 
 
 @pytest.fixture(scope="module")

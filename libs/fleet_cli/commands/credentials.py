@@ -15,7 +15,7 @@ import typer
 
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session
-from fleet_events.topology import SERVICES
+from fleet_events.topology import KEEPING_OBJECTS, SERVICES, STORING
 from fleet_kit import nats_auth
 from lorafleet.errors import BadInput
 
@@ -92,19 +92,17 @@ def _files(made: Credentials, database: str, nats: str, home: Path) -> dict[str,
     jwks = made.jwks.read_text()
     users = _json(made.nats_public)
     postgres = {"PGPASSWORD": made.postgres["postgres"], "POSTGRES_PASSWORD": made.postgres["postgres"]} | {
-        f"{name.upper()}_PASSWORD": made.postgres[name] for name in _storing()
+        f"{name.upper()}_PASSWORD": made.postgres[name] for name in STORING
     }
     s3 = {"MINIO_ROOT_USER": made.s3["admin"].access, "MINIO_ROOT_PASSWORD": made.s3["admin"].secret}
-    for name in SERVICES:
+    for name in KEEPING_OBJECTS:
         s3 |= {
             f"{name.upper()}_ACCESS_KEY": made.s3[name].access,
             f"{name.upper()}_SECRET_KEY": made.s3[name].secret,
         }
     provision = {"nats-admin.nk": made.nats_seeds["admin"].read_text().strip()}
     urls = {
-        name: {"url": "", "env": {key: secrets[name][key]}}
-        for name in _storing()
-        for key in ("LORAFLEET_DATABASE_URL",)
+        name: {"url": "", "env": {key: secrets[name][key]}} for name in STORING for key in ("LORAFLEET_DATABASE_URL",)
     }
     fleet = _json({"nats_url": nats, "services": urls})
     compose = {
@@ -138,8 +136,10 @@ def _files(made: Credentials, database: str, nats: str, home: Path) -> dict[str,
 
 
 def _service_secrets(name: str, made: Credentials, database: str) -> dict[str, str]:
-    found = {"LORAFLEET_S3_ACCESS_KEY": made.s3[name].access, "LORAFLEET_S3_SECRET_KEY": made.s3[name].secret}
-    if name in _storing():
+    found: dict[str, str] = {}
+    if name in KEEPING_OBJECTS:
+        found |= {"LORAFLEET_S3_ACCESS_KEY": made.s3[name].access, "LORAFLEET_S3_SECRET_KEY": made.s3[name].secret}
+    if name in STORING:
         address = f"postgresql://{name}:{quote(made.postgres[name])}@{database}/lorafleet"
         found["LORAFLEET_DATABASE_URL"] = address
     return found
@@ -169,12 +169,6 @@ def _resource(kind: str, name: str, content: dict[str, str]) -> dict[str, Any]:
         "metadata": {"name": f"lorafleet-{name}", "labels": {"app.kubernetes.io/part-of": "lorafleet"}},
         ("stringData" if kind == "Secret" else "data"): content,
     }
-
-
-def _storing() -> tuple[str, ...]:
-    from fleet_cli.stack.schemas import STORING
-
-    return STORING
 
 
 def _known(path: Path) -> dict[str, Any]:

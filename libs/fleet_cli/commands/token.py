@@ -18,8 +18,20 @@ from lorafleet.errors import BadInput
 token = CommandGroup("Mint access tokens with the local fleet's key, and revoke tokens.")
 
 
-def _several(text: str) -> tuple[str, ...]:
+def several(text: str) -> tuple[str, ...]:
+    """Names with commas or spaces between."""
     return tuple(part for part in text.replace(",", " ").split() if part)
+
+
+def local_issuer(session: Session) -> LocalIssuer:
+    """The fleet's own issuer of tokens; raises BadInput where this machine has not its key."""
+    where = session.home.folder / "keys"
+    try:
+        return LocalIssuer.open(where)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadInput(
+            "--home", f"{where} contains no issuer key; `lorafleet up` creates it at its first start"
+        ) from error
 
 
 @token.command("mint")
@@ -31,7 +43,7 @@ def mint(
     hours: Annotated[float, typer.Option("--hours", min=0.01, max=24 * 366, help="Validity in hours.")] = 720.0,
 ) -> None:
     """Mint a signed token and print it; it is stored nowhere."""
-    wanted, reached = _several(scopes), _several(domains)
+    wanted, reached = several(scopes), several(domains)
     unknown = [scope for scope in wanted if scope not in SCOPES]
     if unknown or not wanted:
         found = f"unknown scope {unknown[0]!r}" if unknown else "no scope given"
@@ -43,13 +55,7 @@ def mint(
         raise BadInput("--domains", "no domain given; name at least one, or * for all")
     if (of_fleet := FLEET_SCOPES & set(wanted)) and "*" not in reached:
         raise BadInput("--scopes", f"{min(of_fleet)!r} concerns every domain; give it with --domains '*'")
-    try:
-        issuer = LocalIssuer.open(session.home.folder / "keys")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        where = session.home.folder / "keys"
-        raise BadInput(
-            "--home", f"{where} contains no issuer key; `lorafleet up` creates it at its first start"
-        ) from error
+    issuer = local_issuer(session)
     try:
         minted = issuer.mint(subject, wanted, reached, timedelta(hours=hours))
     except ValueError as error:

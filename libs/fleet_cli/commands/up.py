@@ -31,7 +31,7 @@ def running(session: Session, *, tls: bool = False) -> Iterator[Fleet]:
 
     fleet = Fleet(session.home.folder, tls=tls)
     signal.signal(signal.SIGTERM, _terminate)
-    session.note("starting nats-server, PostgreSQL, the S3 gateway and five services (the first time takes a minute)")
+    session.note("starting nats-server, PostgreSQL, the S3 gateway and six services (the first time takes a minute)")
     began = time.monotonic()
     try:
         fleet.start()
@@ -67,6 +67,7 @@ def summary(fleet: Fleet, folder: Path) -> str:
         "",
         "In another terminal:",
         f"  lorafleet status {home}",
+        f"  lorafleet console open {home}",
         f"  lorafleet events tail {home}",
         f"  lorafleet data import FILE.jsonl --domain my-domain {home}",
         "and the first event, as any system would publish it (without --dry-run it is published):",

@@ -1,4 +1,4 @@
-"""The embedded stack: the real servers and the five services as processes of this machine, below one folder.
+"""The embedded stack: the real servers and the services as processes of this machine, below one folder.
 
 `Fleet` starts and stops them. Nothing here is a stand-in: production differs in where the same servers run.
 """

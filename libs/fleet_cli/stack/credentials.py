@@ -17,7 +17,7 @@ import nkeys
 
 from fleet_cli.stack.certificates import Certificates, load_or_create_certificates
 from fleet_cli.stack.home import Home, write_secret, write_secret_json
-from fleet_events.topology import SERVICES
+from fleet_events.topology import KEEPING_OBJECTS, SERVICES, STORING
 from fleet_kit.auth import SCOPES, LocalIssuer
 
 NATS_USERS = (*SERVICES, "upstream", "admin")
@@ -87,10 +87,10 @@ def load_or_create(home: Home, *, tls: bool = False) -> Credentials:
 
 def _secrets(path: Path) -> dict[str, Any]:
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    _fill(known.setdefault("postgres", {}), ("postgres", *SERVICES), _password)
+    _fill(known.setdefault("postgres", {}), ("postgres", *STORING), _password)
     _fill(
         known.setdefault("s3", {}),
-        ("admin", *SERVICES),
+        ("admin", *KEEPING_OBJECTS),
         lambda: {"access": secrets.token_hex(10), "secret": _password()},
     )
     _fill(known.setdefault("s3_internal", {}), ("volume", "volume_read", "filer", "filer_read"), _signing_key)

@@ -17,8 +17,7 @@ from fleet_cli.stack.models import BASE_MODEL_NAME, BaseModel
 from fleet_cli.stack.objects import BUCKET, objects_url
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.postgres import DATABASE, postgres_url
-from fleet_cli.stack.schemas import STORING
-from fleet_events.topology import SERVICES
+from fleet_events.topology import KEEPING_OBJECTS, SERVICES, STORING
 
 LIBRARIES = {
     # Nothing may be fetched from a model hub at run time.
@@ -85,17 +84,21 @@ def service_environment(
         "PORT": str(ports[name]),
         "NATS_URL": bus_url(ports["nats"], certificates),
         "NATS_SEED_FILE": str(credentials.nats_seeds[name]),
-        "S3_ENDPOINT": objects_url(ports["s3"], certificates),
-        "S3_ACCESS_KEY": credentials.s3[name].access,
-        "S3_SECRET_KEY": credentials.s3[name].secret,
-        "S3_BUCKET": BUCKET,
         "JWKS": str(credentials.jwks),
-        "TOKEN_FILE": str(credentials.tokens[name]),
         "BASE_MODEL": str(home.models / BASE_MODEL_NAME),
         "BASE_MODEL_NAME": BASE_MODEL_NAME,
         "EMBEDDING_MODEL": str(embedding_model),
         "CACHE_DIR": str(cache),
     }
+    if name in credentials.tokens:
+        env["TOKEN_FILE"] = str(credentials.tokens[name])
+    if name in KEEPING_OBJECTS:
+        env |= {
+            "S3_ENDPOINT": objects_url(ports["s3"], certificates),
+            "S3_ACCESS_KEY": credentials.s3[name].access,
+            "S3_SECRET_KEY": credentials.s3[name].secret,
+            "S3_BUCKET": BUCKET,
+        }
     if name in STORING:
         env["DATABASE_URL"] = postgres_url(name, credentials.postgres[name], ports["postgres"], database)
     for other in SERVICES:

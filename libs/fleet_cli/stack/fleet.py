@@ -1,4 +1,4 @@
-"""The embedded stack: three servers and five services as processes of this machine, started and stopped together."""
+"""The embedded stack: three servers and six services as processes of this machine, started and stopped together."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from fleet_cli.stack.ports import choose
 from fleet_cli.stack.postgres import postgres_command
 from fleet_cli.stack.process import Command, Supervised, end_left_over, together
 from fleet_cli.stack.readiness import readiness
-from fleet_cli.stack.schemas import STORING, migrate_service, provision_database
+from fleet_cli.stack.schemas import migrate_service, provision_database
 from fleet_cli.stack.service_forks import WITH_TORCH, ServiceForks
-from fleet_events.topology import SERVICES
+from fleet_events.topology import SERVICES, STORING
 from fleet_kit.drift import Drift
 
 SERVERS = ("nats", "postgres", "s3")

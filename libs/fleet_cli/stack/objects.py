@@ -18,7 +18,7 @@ from fleet_cli.stack.home import Home, write_secret, write_secret_json
 from fleet_cli.stack.ports import LOOPBACK
 from fleet_cli.stack.process import Command
 from fleet_cli.stack.programs import program
-from fleet_events.topology import SERVICES
+from fleet_events.topology import KEEPING_OBJECTS
 
 BUCKET = "lorafleet"
 PORTS = ("s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
@@ -129,7 +129,7 @@ def _socket(part: str, ports: Mapping[str, int]) -> Path:
 
 def _identities(keys: Mapping[str, KeyPair]) -> dict[str, list[dict[str, object]]]:
     identities: list[dict[str, object]] = [_identity("admin", keys["admin"], ["Admin"])]
-    for service in SERVICES:
+    for service in KEEPING_OBJECTS:
         reads = [f"Read:{BUCKET}/{prefix}/*" for prefix in (service, *READS[service])]
         # SeaweedFS knows no right to delete alone.
         deletes = [f"Write:{BUCKET}/{prefix}/*" for prefix in DELETES.get(service, ())]

@@ -9,11 +9,8 @@ import asyncpg
 
 from fleet_cli.stack.errors import PartFailed
 from fleet_cli.stack.postgres import DATABASE, postgres_url
-from fleet_events.topology import SERVICES
+from fleet_events.topology import STORING
 from fleet_kit.migrate import MigrationFailed, migrate
-
-STORING = tuple(name for name in SERVICES if name != "inference")
-"""The services that have a database."""
 
 
 def migrate_service(name: str, port: int, passwords: Mapping[str, str], database: str = DATABASE) -> None:
@@ -35,20 +32,20 @@ async def provision_database(port: int, passwords: Mapping[str, str], database: 
     try:
         if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
             await admin.execute(await _filled(admin, "CREATE DATABASE %I", database))
-        for role in SERVICES:
+        for role in STORING:
             if not await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
                 await admin.execute(await _filled(admin, "CREATE ROLE %I LOGIN", role))
             await admin.execute(await _filled(admin, "ALTER ROLE %I PASSWORD %L", role, passwords[role]))
             await admin.execute(await _filled(admin, "ALTER ROLE %I SET search_path = %I, public", role, role))
         await admin.execute(await _filled(admin, "REVOKE ALL ON DATABASE %I FROM PUBLIC", database))
-        for role in SERVICES:
+        for role in STORING:
             await admin.execute(await _filled(admin, "GRANT CONNECT ON DATABASE %I TO %I", database, role))
     finally:
         await admin.close()
     inside = await asyncpg.connect(postgres_url("postgres", passwords["postgres"], port, database))
     try:
         await inside.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
-        for role in SERVICES:
+        for role in STORING:
             await inside.execute(await _filled(inside, "CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I", role, role))
     finally:
         await inside.close()
@@ -60,7 +57,7 @@ async def clone_database(admin_url: str, template: str, name: str) -> None:
     try:
         await admin.execute(await _filled(admin, "CREATE DATABASE %I TEMPLATE %I", name, template))
         await admin.execute(await _filled(admin, "REVOKE ALL ON DATABASE %I FROM PUBLIC", name))
-        for role in SERVICES:
+        for role in STORING:
             await admin.execute(await _filled(admin, "GRANT CONNECT ON DATABASE %I TO %I", name, role))
     finally:
         await admin.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 from fleet_cli.stack.environment import LIBRARIES
 from fleet_kit.forking import ForkServer, NoForkServer
 
-_LIGHT = ("registry", "evaluator", "trainer")
+_LIGHT = ("registry", "evaluator", "trainer", "console")
 WITH_TORCH = ("router", "inference")
 _MODELS = ("transformers.modeling_utils",)
 """What loading a base model imports, whichever it is."""

@@ -1,4 +1,4 @@
-"""Every endpoint of the five services that the client uses, once each: `call(...) -> Call[answer type]`."""
+"""Every endpoint of the services that the client uses, once each: `call(...) -> Call[answer type]`."""
 
 from lorafleet.calls.evaluator import (
     add_golden_samples,
@@ -28,6 +28,7 @@ from lorafleet.calls.registry import (
     compare,
     create_key,
     decide,
+    families,
     family_at,
     import_files,
     import_from,
@@ -115,6 +116,7 @@ __all__ = [
     "evaluation",
     "evaluations",
     "export_golden",
+    "families",
     "family_at",
     "feedback",
     "forget_correction",

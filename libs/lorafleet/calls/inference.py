@@ -29,6 +29,7 @@ def chat(
     stream: bool = False,
     user: str = "",
     compare: Sequence[str] = (),
+    logprobs: bool = False,
 ) -> Call[ChatCompletion]:
     """A chat completion. `user` is whom the caller asks for: it decides which version answers during a rollout.
 
@@ -46,6 +47,8 @@ def chat(
         body["seed"] = seed
     if user:
         body["user"] = user
+    if logprobs:
+        body["logprobs"] = True
     if compare:
         del body["model"]
         body["compare"] = list(compare)

@@ -18,6 +18,7 @@ from lorafleet.responses import (
     AuditLine,
     CreatedKey,
     FamilyAt,
+    FamilyPage,
     FamilyRollouts,
     GarbageOfRegistry,
     Migration,
@@ -39,7 +40,11 @@ _ROLLOUTS = TypeAdapter(FamilyRollouts)
 
 
 def adapters(
-    domain: str | None = None, status: str | None = None, base_model: str | None = None, active: bool | None = None
+    domain: str | None = None,
+    status: str | None = None,
+    base_model: str | None = None,
+    active: bool | None = None,
+    family: str | None = None,
 ) -> Call[list[Adapter]]:
     """Versions, filtered."""
     query: Query = {
@@ -47,8 +52,30 @@ def adapters(
         "status": status,
         "base_model": base_model,
         "active": None if active is None else str(active).lower(),
+        "family": family,
     }
     return Call("registry", "GET", "/v1/adapters", _ADAPTERS, query, inside="adapters")
+
+
+def families(
+    domain: str | None = None,
+    text: str = "",
+    *,
+    waiting: bool = False,
+    sort: str = "family",
+    offset: int = 0,
+    limit: int = 50,
+) -> Call[FamilyPage]:
+    """Families with their active versions."""
+    query: Query = {
+        "domain": domain,
+        "text": text,
+        "waiting": "true" if waiting else None,
+        "sort": sort,
+        "offset": offset,
+        "limit": limit,
+    }
+    return Call("registry", "GET", "/v1/families", TypeAdapter(FamilyPage), query)
 
 
 def adapter(adapter_id: str) -> Call[Adapter]:
@@ -85,7 +112,10 @@ def compare(adapter_ids: Sequence[str]) -> Call[VersionComparison]:
 
 
 def decide(adapter_id: str, verb: str, reason: str, **further: object) -> Call[Adapter]:
-    """approve, reject, activate, deactivate, hold or unhold a version."""
+    """approve, reject, activate, deactivate, hold or unhold a version.
+
+    `seen={"status": …, "active": …}` refuses the first four where the version no longer stands like this.
+    """
     path = f"/v1/adapters/{path_segment(adapter_id)}/{verb}"
     return Call("registry", "POST", path, _ADAPTER, body={"reason": reason, **further})
 

@@ -49,6 +49,34 @@ class Provenance(Reply):
     answers: Link = Field(default_factory=dict)
 
 
+class FamilyLine(Reply):
+    """A family and its active version; what that has is null, or 0, where none is active."""
+
+    family: str
+    domain: str = ""
+    method: str = ""
+    versions: int = 0
+    pending_review: int = 0
+    active_id: str | None = None
+    active_version: str | None = None
+    score: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    answers: int = 0
+    ratings: int = 0
+    average_rating: float | None = None
+    replicas: int = 0
+    newest_id: str = ""
+    newest_at: str = ""
+
+
+class FamilyPage(Reply):
+    """A page of families, and how many there are in all."""
+
+    families: list[FamilyLine] = Field(default_factory=list)
+    total: int = 0
+
+
 class DecisionAt(Reply):
     """Who decided about a version, on what score and under which policy."""
 

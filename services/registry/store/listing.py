@@ -24,6 +24,7 @@ class Filters:
     status: str | None = None
     base_model: str | None = None
     active: bool | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ async def adapters(
           and ($5::boolean is null or active = $5)
           and ($6::text[] is null or domain = any($6))
           and ($7::bigint is null or position < $7)
+          and ($9::text is null or family_id = $9)
         order by position desc limit $8
         """,
         filters.domain,
@@ -103,6 +105,7 @@ async def adapters(
         domains,
         before,
         limit,
+        filters.family,
     )
     return [(row["position"], adapter_of(row)) for row in rows]
 

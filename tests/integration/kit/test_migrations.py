@@ -9,7 +9,8 @@ import pytest
 
 from fleet_cli.stack import Fleet
 from fleet_cli.stack.postgres import postgres_url
-from fleet_cli.stack.schemas import STORING, migrate_service, provision_database
+from fleet_cli.stack.schemas import migrate_service, provision_database
+from fleet_events.topology import STORING
 from fleet_kit.migrate import MigrationFailed, rollback
 
 pytestmark = pytest.mark.integration

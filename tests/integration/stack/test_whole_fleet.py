@@ -1,4 +1,4 @@
-"""All five services on the three servers, as `lorafleet up` starts them."""
+"""All services on the three servers, as `lorafleet up` starts them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Scripted:
 
 @pytest.fixture
 def service() -> Iterator[Scripted]:
-    """One scripted server that stands for all five services."""
+    """One scripted server that stands for all services."""
     scripted = Scripted()
 
     class Handler(BaseHTTPRequestHandler):

@@ -43,6 +43,7 @@ VERBS = {
         "Mint",
         "Pause",
         "Prepare",
+        "Open",
         "Print",
         "Publish",
         "Rate",

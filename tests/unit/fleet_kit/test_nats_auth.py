@@ -5,13 +5,18 @@ import json
 
 import pytest
 
+from fleet_events import v1
 from fleet_events.buckets import BUCKETS
 from fleet_events.topology import (
+    ANSWERS,
+    CONSOLE,
+    EVERY_EVENT,
     FACTS,
     FOLLOWED_AREAS,
     LONGEST,
     SERVICES,
     STREAM,
+    STREAMS,
     TOPOLOGY,
     consumers_of,
     durable_name,
@@ -45,8 +50,28 @@ def test_a_service_may_read_the_facts_from_their_start_where_it_follows_some_and
     allowed = permissions(service)["publish"]["allow"]
     made = [one for one in allowed if one.startswith(f"$JS.API.CONSUMER.CREATE.{STREAM}.")]
     areas = [area for area in FOLLOWED_AREAS if followed_by(service, area).events]
+    if service == CONSOLE:
+        made.remove(f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{EVERY_EVENT}")
     assert made == [f"$JS.API.CONSUMER.CREATE.{STREAM}.*.lorafleet.v1.{area}.>" for area in areas]
     assert "access" in areas
+
+
+def test_the_console_alone_may_watch_every_event_and_no_answer_that_people_were_given() -> None:
+    watching = {
+        (user, one.split(".")[4])
+        for user in SERVICES
+        for one in permissions(user)["publish"]["allow"]
+        if one.startswith("$JS.API.CONSUMER.CREATE.") and one.endswith(f".*.{EVERY_EVENT}")
+    }
+    assert watching == {(CONSOLE, stream.name) for stream in STREAMS if stream is not ANSWERS}
+
+
+def test_the_console_may_publish_nothing_but_the_use_of_keys_its_own_dead_letters_and_its_probe() -> None:
+    allowed = permissions(CONSOLE)["publish"]["allow"]
+    facts = [one for one in allowed if not one.startswith("$JS.")]
+    assert sorted(facts) == [
+        "lorafleet.dlq.console.>", "lorafleet.probe.console", row_of(v1.ApiKeysUsed).subject
+    ]  # fmt: skip
 
 
 def test_only_who_publishes_followed_facts_may_ask_for_their_place_in_the_stream() -> None:
