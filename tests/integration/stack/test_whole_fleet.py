@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from fleet_cli.stack import Fleet
-
-SERVICES = ("registry", "trainer", "evaluator", "router", "inference")
+from fleet_events.topology import SERVICES
 
 
 def test_every_service_is_ready_and_has_not_crashed_on_the_way(fleet: Fleet) -> None:
