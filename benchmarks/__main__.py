@@ -11,6 +11,7 @@ from pathlib import Path
 
 NAMES = (
     "backbone",
+    "console",
     "decision_rules",
     "judging",
     "lora_core",

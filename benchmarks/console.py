@@ -31,7 +31,7 @@ from lora_core.interop import to_peft
 
 PAGES = (
     "/console/",
-    "/console/?sort=score&offset=5000",
+    "/console/?sort=score&offset=1000",
     "/console/?text=domain-77",
     "/console/review",
     "/console/live",

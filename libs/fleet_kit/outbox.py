@@ -82,6 +82,11 @@ async def mark(connection: Connection, stored: Sequence[tuple[Waiting, PubAck]])
 
 
 async def lead(connection: Connection, service: str) -> bool:
-    """Take the lock of the service's one relay, for as long as the connection lasts; False while another has it."""
+    """Take the lock of the service's one relay, for as long as the connection lasts; False while another has it.
+
+    What the session commits need not be on the disk: marks that a crash takes are made again, by publishing again under
+    the same ids. So the commits of those who wait for their own do not queue for the disk behind them.
+    """
     keeps_session(connection)
+    await connection.execute("set synchronous_commit = off")
     return bool(await connection.fetchval("select pg_try_advisory_lock(hashtext($1))", f"outbox:{service}"))

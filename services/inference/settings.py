@@ -123,7 +123,7 @@ class InferenceSettings(AdapterSettings):
     """Of all of them."""
     batches_per_domain: int = Field(default=16, ge=1)
     """Batches that have not ended, of the callers that reach a domain."""
-    batch_concurrency: int = Field(default=4, ge=0)
+    batch_concurrency: int = Field(default=6, ge=0)
     """Lines of batches that this process computes at once, while online requests leave rows free; 0 computes none."""
     batch_turn_seconds: float = Field(default=10.0, ge=0)
     """How long a line of a batch waits until it has a row though online requests wait, one line so often; 0: never."""

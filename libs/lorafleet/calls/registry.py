@@ -44,15 +44,18 @@ def adapters(
     status: str | None = None,
     base_model: str | None = None,
     active: bool | None = None,
+    *,
     family: str | None = None,
+    limit: int | None = None,
 ) -> Call[list[Adapter]]:
-    """Versions, filtered."""
+    """Versions, filtered, newest first; `limit` at most 1000, 200 without it."""
     query: Query = {
         "domain": domain,
         "status": status,
         "base_model": base_model,
         "active": None if active is None else str(active).lower(),
         "family": family,
+        "limit": limit,
     }
     return Call("registry", "GET", "/v1/adapters", _ADAPTERS, query, inside="adapters")
 

@@ -16,6 +16,8 @@ from services.console.viewer import FORM, Submitted, ThisViewer, Viewer
 
 router = APIRouter(include_in_schema=False)
 MOST_SAMPLES = 200
+MOST_WAITING = 1000
+SHOWN_WAITING = 100
 REVIEW_REQUESTED = "review_requested"
 
 
@@ -44,8 +46,10 @@ def side_by_side(candidate: EvaluationDetail, active: EvaluationDetail | None) -
 @router.get("/console/review")
 async def queue(request: Request, viewer: ThisViewer) -> Response:
     """Versions that wait, those that waited longest first."""
-    waiting = await viewer.call(calls.adapters(status="pending_review"))
-    return page(request, "review_queue.html", viewer, waiting=sorted(waiting, key=_since))
+    waiting = await viewer.call(calls.adapters(status="pending_review", limit=MOST_WAITING))
+    oldest = sorted(waiting, key=_since)[:SHOWN_WAITING]
+    more = len(waiting) - len(oldest)
+    return page(request, "review_queue.html", viewer, waiting=oldest, more=more, all_read=len(waiting) < MOST_WAITING)
 
 
 @router.get("/console/review/{adapter_id}")

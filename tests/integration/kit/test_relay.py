@@ -9,7 +9,7 @@ from fleet_events import v1
 from fleet_events.topology import FACTS
 from fleet_kit import relay
 from fleet_kit.handlers import Handlers
-from fleet_kit.outbox import unpublished
+from fleet_kit.outbox import lead, unpublished
 from fleet_kit.service import Service
 from tests.conftest import empty_bus
 
@@ -102,3 +102,16 @@ async def test_a_commit_of_another_replica_wakes_the_relay(
         await emit(other, "notified", 3)
         await eventually(lambda: drained(other))
         assert [number for number, _ in await stored(jetstream, "notified")] == [0, 1, 2]
+
+
+async def test_the_relays_session_alone_does_not_wait_for_the_disk(run_kit) -> None:
+    async with run_kit(Handlers("registry")) as service, service.db.acquire() as first:
+        assert await lead(first, "of-this-test")
+        assert await first.fetchval("show synchronous_commit") == "off"
+        process = first.get_server_pid()
+        async with service.db.acquire() as other:
+            assert await other.fetchval("show synchronous_commit") == "on"
+        await service.db.release(first)
+        async with service.db.acquire() as again:
+            assert again.get_server_pid() == process
+            assert await again.fetchval("show synchronous_commit") == "on"
