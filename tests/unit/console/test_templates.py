@@ -90,7 +90,7 @@ PAGES: list[tuple[str, dict[str, Any]]] = [
         "adapter": FULL_ADAPTER, "chain": FULL_CHAIN, "evaluations": EVALUATIONS, "rollout": SHADOW,
         "trail": [responses.AuditLine(), responses.AuditLine(actor=EVIL, reason=EVIL)], "siblings": [ADAPTER],
     }),
-    ("review_queue.html", {"waiting": [ADAPTER, FULL_ADAPTER]}),
+    ("review_queue.html", {"waiting": [ADAPTER, FULL_ADAPTER], "more": 3, "all_read": False}),
     ("review.html", REVIEW | {"adapter": ADAPTER, "evaluation": None}),
     ("review.html", REVIEW | {"adapter": ADAPTER, "evaluation": DETAIL, "running": EVALUATIONS[0]}),
     ("review.html", {
