@@ -13,7 +13,7 @@ from fleet_kit.errors import Problem
 from fleet_kit.http import problem_response
 from services.console.pages.sign_in import SIGN_IN
 from services.console.rendering import page, part
-from services.console.session import PATH
+from services.console.session import PATH, is_of_console
 
 __all__ = ["install"]
 
@@ -36,7 +36,7 @@ def install(app: FastAPI) -> None:
 
 
 def _answer(request: Request, error: Problem) -> Response:
-    if not request.url.path.startswith(f"{PATH}/"):
+    if not is_of_console(request.url.path):
         return problem_response(error)
     if error.status == 401:
         return _to_sign_in(request)

@@ -27,6 +27,9 @@ log = structlog.get_logger()
 OVERLAP = timedelta(seconds=30)
 """Read again after the connection was lost: clocks of this process and the server may differ."""
 
+LONGEST_BODY = 16 * 1024
+"""Bytes of an event's body that are kept and shown."""
+
 REMEMBERED = 5
 """Ids that are known, for each event that is kept: what is read again is not shown again."""
 
@@ -46,7 +49,10 @@ class Shown:
     trace: str
     """Of the request or event that it began with; empty for an event without one."""
     body: str
-    """JSON; empty for what people wrote, which the bus holds only on its way, and for keys and tokens."""
+    """JSON, cut at `LONGEST_BODY`.
+
+    Empty for what people wrote, which the bus holds only on its way, and for keys and tokens.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,7 @@ class Feed:
             entity=envelope.entity,
             domain=domain_of(event),
             trace=trace_of(envelope.headers),
-            body="" if row.stream is DATA or row.area == "access" else event.to_json().decode(),
+            body="" if row.stream is DATA or row.area == "access" else _bounded(event.to_json()),
         )
         self._ids[shown.id] = None
         async with self._came:
@@ -130,13 +136,15 @@ class Feed:
     async def after(self, number: int, wanted: FeedFilter, *, every: float) -> AsyncIterator[Shown | int]:
         """What a filter admits after a place, and then as it comes.
 
-        Yields a number where nothing came for `every` seconds (the place up to which was looked) and a negative one
-        where so many events are no longer kept.
+        Yields a number every `every` seconds, be the bus quiet or busy (the place up to which was looked), and a
+        negative one where so many events are no longer kept.
         """
+        clock = asyncio.get_running_loop().time
+        due = clock() + every
         while True:
             async with self._came:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(every):
+                    async with asyncio.timeout_at(due):
                         while self._count <= number:
                             await self._came.wait()
                 oldest = self._kept[0].number if self._kept else self._count + 1
@@ -144,12 +152,15 @@ class Feed:
             if number and oldest > number + 1 and kept:
                 yield -(oldest - number - 1)
             for shown in kept:
+                if clock() >= due:
+                    yield number
+                    due = clock() + every
                 if wanted.admits(shown):
                     yield shown
-            if kept:
-                number = kept[-1].number
-            else:
+                number = shown.number
+            if clock() >= due:
                 yield number
+                due = clock() + every
 
     def newest(self, wanted: FeedFilter, limit: int) -> list[Shown]:
         """The newest that a filter admits, newest first."""
@@ -169,8 +180,15 @@ class Feed:
 
 def domain_of(event: Event) -> str:
     """The domain that an event concerns; empty for one that concerns none, or all."""
+    if isinstance(event, v1.GenerationCompleted) and len(event.mix) > 1:
+        return ""  # its adapters may be of several domains, of which the event names one
     about = event.adapter if isinstance(event, v1.AdapterRegistered | v1.AdapterActivated) else event
     return str(getattr(about, "domain", ""))
+
+
+def _bounded(body: bytes) -> str:
+    """The beginning of a long body: thousands are kept, and each is sent to every viewer."""
+    return body.decode() if len(body) <= LONGEST_BODY else body[:LONGEST_BODY].decode(errors="ignore") + " …"
 
 
 def trace_of(headers: Mapping[str, str]) -> str:

@@ -11,8 +11,9 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
+from lorafleet.responses import Reply
 from services.console.assets import ASSETS
 from services.console.viewer import Viewer
 
@@ -53,12 +54,21 @@ def fragment(template: str, **context: object) -> str:
     return _templates().get_template(template).render(**context)
 
 
+class _Pages(Environment):
+    """Strict about names, but a field that a service of another release does not answer is none."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        found = super().getattr(obj, attribute)
+        return None if isinstance(found, Undefined) and isinstance(obj, Reply) else found
+
+
 @cache
 def _templates() -> Environment:
-    environment = Environment(
+    environment = _Pages(
         loader=PackageLoader("services.console"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: "" if value is None else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -90,6 +100,8 @@ def number(value: Any, digits: int = 1) -> str:
     """A number for people: thousands apart, at most so many digits behind the point; `–` for none."""
     if value is None:
         return "–"
+    if not isinstance(value, int | float):
+        return str(value)
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
     return f"{value:,.{digits}f}"

@@ -14,7 +14,15 @@ from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["MAX_TOKEN", "SessionCookie", "end_session", "form_token", "form_token_is_good", "start_session"]
+__all__ = [
+    "MAX_TOKEN",
+    "SessionCookie",
+    "end_session",
+    "form_token",
+    "form_token_is_good",
+    "is_of_console",
+    "start_session",
+]
 
 PATH: Final = "/console"
 COOKIE: Final = "lorafleet_session"
@@ -30,12 +38,17 @@ class SessionCookie:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PATH) and "authorization" not in Headers(scope=scope):
+        if scope["type"] == "http" and is_of_console(scope["path"]) and "authorization" not in Headers(scope=scope):
             token = cookie_parser(Headers(scope=scope).get("cookie", "")).get(COOKIE)
             if token:
                 scope = {**scope, "headers": list(scope["headers"])}
                 MutableHeaders(scope=scope)["Authorization"] = f"Bearer {token}"
         await self._app(scope, receive, send)
+
+
+def is_of_console(path: str) -> bool:
+    """Whether a path is one of the console's pages: the cookie counts there alone."""
+    return path == PATH or path.startswith(f"{PATH}/")
 
 
 def start_session(response: Response, token: str, *, secure: bool) -> None:

@@ -16,7 +16,7 @@ from lorafleet.errors import FleetError, ServiceError, Unreachable
 from services.console.parts import ConsoleService, ThisService
 from services.console.session import form_token, form_token_is_good
 
-__all__ = ["FORM", "Submitted", "ThisViewer", "Viewer"]
+__all__ = ["FORM", "Submitted", "ThisViewer", "Viewer", "problem_of"]
 
 Answer = TypeVar("Answer")
 FORM = body_rule(64 * 1024, "application/x-www-form-urlencoded")

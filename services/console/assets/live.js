@@ -16,12 +16,15 @@ const insert = (html) => {
   while (body.children.length > MOST) body.lastElementChild.remove();
 };
 const paused = () => pause.getAttribute("aria-pressed") === "true";
-source.addEventListener("row", (event) => (paused() ? waiting.push(event.data) : insert(event.data)));
+source.addEventListener("row", (event) => {
+  if (!paused()) insert(event.data);
+  else if (waiting.push(event.data) > MOST) waiting.shift();
+});
 source.addEventListener("missed", (event) => { link.textContent = `${event.data} events came too fast to be shown`; });
 source.onopen = () => { link.textContent = "connected"; };
-source.onerror = () => { link.textContent = "connecting again"; };
+source.onerror = () => { link.textContent = source.readyState === EventSource.CLOSED ? "ended: reload the page" : "connecting again"; };
 pause.addEventListener("click", () => {
   pause.setAttribute("aria-pressed", String(!paused()));
   pause.textContent = paused() ? "Resume" : "Pause";
-  if (!paused()) waiting.splice(0).slice(-MOST).forEach(insert);
+  if (!paused()) waiting.splice(0).forEach(insert);
 });

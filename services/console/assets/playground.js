@@ -4,7 +4,8 @@ const form = document.getElementById("prompt-form");
 const answers = document.getElementById("answers");
 const mark = document.querySelector("meta[name=form-token]").content;
 const post = (path, body) => fetch(path, {
-  method: "POST", headers: { "Content-Type": "application/json", "X-Form-Token": mark }, body: JSON.stringify(body),
+  method: "POST", redirect: "manual", // to the sign-in, once the session has ended: that is no success
+  headers: { "Content-Type": "application/json", "X-Form-Token": mark }, body: JSON.stringify(body),
 });
 
 async function* events(response) {
@@ -30,7 +31,7 @@ async function answer(model, sent, column) {
   const text = column.querySelector(".text");
   const response = await post("/console/playground/answer", { ...sent, model });
   if (!response.ok) {
-    text.textContent = `refused (${response.status})`;
+    text.textContent = response.type === "opaqueredirect" ? "your session has ended: sign in again" : `refused (${response.status})`;
     return;
   }
   for await (const chunk of events(response)) {

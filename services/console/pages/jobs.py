@@ -6,19 +6,25 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Final, Literal
 
+import httpx
+import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import ValidationError
 
 from fleet_events import v1
 from fleet_kit.errors import Problem
+from fleet_kit.faults import describe
 from lorafleet import calls
 from lorafleet.calls.paths import path_segment
+from lorafleet.clients import check
+from lorafleet.errors import FleetError
 from services.console.rendering import page, part
 from services.console.together import together
-from services.console.viewer import FORM, Submitted, ThisViewer
+from services.console.viewer import FORM, Submitted, ThisViewer, problem_of
 
 Move = Literal["cancel", "pause", "resume", "retry"]
+log = structlog.get_logger()
 router = APIRouter(include_in_schema=False)
 MOVES: Final[dict[Move, frozenset[str]]] = {
     "cancel": frozenset({"queued", "running", "paused"}),
@@ -34,7 +40,7 @@ TEXTS: Final = ("domain", "method", "dataset_id", "golden_dataset_id")
 
 @router.get("/console/jobs")
 async def listed(request: Request, viewer: ThisViewer, state: Annotated[str, Query(max_length=40)] = "") -> Response:
-    """Jobs, newest first; the table alone for htmx, which asks again every few seconds."""
+    """Jobs, newest first; the table alone for htmx, which renews it every few seconds."""
     jobs = await viewer.call(calls.jobs(state or None))
     if "hx-request" in request.headers:
         return part(request, "jobs_table.html", viewer, jobs=jobs)
@@ -90,17 +96,28 @@ async def course(
     """The trainer's own stream of a job's steps, with the viewer's token."""
     call = calls.job_stream(job_id, last_event_id)
     request = call.request(viewer.service.settings.service_url(call.service), viewer.token)
-    upstream = await viewer.service.http.send(request, stream=True)
+    try:
+        upstream = await viewer.service.http.send(request, stream=True)
+        if not upstream.is_success:
+            await upstream.aread()
+            await upstream.aclose()
+            check(call.service, upstream)
+    except httpx.HTTPError as error:
+        raise Problem(503, "Unavailable", f"{call.service}: {describe(error)}", retry_after=2) from error
+    except FleetError as error:
+        raise problem_of(error) from error
 
     async def passed_on() -> AsyncIterator[bytes]:
         try:
             async for piece in upstream.aiter_bytes():
                 yield piece
+        except httpx.HTTPError as error:
+            # The browser connects again, with the number of the last step that it has.
+            log.info("course.cut", job_id=job_id, error=describe(error))
         finally:
             await upstream.aclose()
 
-    media_type = upstream.headers.get("content-type", "text/event-stream")
-    return StreamingResponse(passed_on(), upstream.status_code, media_type=media_type)
+    return StreamingResponse(passed_on(), media_type="text/event-stream")
 
 
 def _requested(sent: Mapping[str, str]) -> v1.TrainingRequested:

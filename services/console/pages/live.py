@@ -17,7 +17,8 @@ router = APIRouter(include_in_schema=False)
 FIRST = 100
 """Events that the page begins with."""
 BEAT = 15.0
-"""Seconds between two signs of life of a quiet stream: proxies end connections that look dead."""
+"""Seconds between two signs of life of a stream, each after a check of its token: proxies end connections that look
+dead, and a stream may outlive its token however busy it is."""
 TYPES = sorted(row.event.__name__ for row in TOPOLOGY)
 
 TypeQuery = Annotated[str, Query(max_length=100)]
@@ -63,10 +64,9 @@ async def events(
     wanted = _filter(viewer, type, domain, text)
     async for one in feed.after(place, wanted, every=BEAT):
         if isinstance(one, int):
-            event = "beat" if one >= 0 else "missed"
-            yield ServerSentEvent(event=event, raw_data=str(abs(one)))
-            if event == "beat":
+            if one >= 0:
                 await viewer.verified()
+            yield ServerSentEvent(event="beat" if one >= 0 else "missed", raw_data=str(abs(one)))
         else:
             row = fragment("live_row.html", one=one)
             yield ServerSentEvent(event="row", raw_data=row, id=f"{feed.boot}-{one.number}")

@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 MOST_MODELS = 6
 
 
-class Asked(BaseModel):
+class Prompted(BaseModel):
     """A prompt for one model."""
 
     model_config = ConfigDict(extra="forbid")
@@ -58,13 +58,13 @@ async def show(
 @router.post("/console/playground/answer", openapi_extra=body_rule(1 << 20))
 async def answer(request: Request, viewer: ThisViewer) -> Response:
     """One model's answer as server-sent events: inference's own chunks, and what went wrong."""
-    asked = await _read(request, viewer, Asked)
+    prompted = await _read(request, viewer, Prompted)
     call = calls.chat(
-        asked.model,
-        asked.prompt,
-        system=asked.system,
-        max_tokens=asked.max_tokens,
-        temperature=asked.temperature,
+        prompted.model,
+        prompted.prompt,
+        system=prompted.system,
+        max_tokens=prompted.max_tokens,
+        temperature=prompted.temperature,
         stream=True,
         logprobs=True,
     )

@@ -18,12 +18,18 @@ __all__ = ["SIGN_IN", "router"]
 SIGN_IN: Final = "/console/sign-in"
 router = APIRouter(include_in_schema=False)
 _ELSEWHERE: Final = frozenset({"cross-site", "same-site"})
+_DIRECT: Final = frozenset({"none", "same-origin"})
+"""What browsers send where a person opened the address themselves, or a page of the console led to it."""
 
 
 @router.get(SIGN_IN)
 async def show(request: Request, next: Annotated[str, Query(max_length=2000)] = "") -> Response:
-    """The form. A token behind # in the address, which no server sees, is sent at once."""
-    return page(request, "sign_in.html", None, next=_own_page(next), fault="")
+    """The form. A token behind # in the address, which no server sees, is sent at once unless another site led here.
+
+    Such a link would sign a person in as somebody else without their doing: there the token waits for the button.
+    """
+    direct = request.headers.get("sec-fetch-site") in _DIRECT
+    return page(request, "sign_in.html", None, next=_own_page(next), fault="", direct=direct)
 
 
 @router.post(SIGN_IN, openapi_extra=FORM)
@@ -42,7 +48,7 @@ async def sign_in(request: Request, service: ThisService) -> Response:
     except Problem as error:
         if error.status not in (401, 403):
             raise
-        return page(request, "sign_in.html", None, status=error.status, next=wanted, fault=error.detail)
+        return page(request, "sign_in.html", None, status=error.status, next=wanted, fault=error.detail, direct=False)
     answer = RedirectResponse(wanted, 303)
     start_session(answer, token, secure=service.settings.over_tls)
     return answer
@@ -57,7 +63,7 @@ async def sign_out(service: ThisService, _form: Submitted) -> Response:
 
 
 def _own_page(wanted: str) -> str:
-    """Where to go afterwards: a page of the console, whatever the address asks for."""
+    """Where to go afterwards: a page of the console, also where the address names another."""
     # A second slash or a backslash would make it another host's address.
     own = wanted.startswith(f"{PATH}/") and not set(wanted) & {"\\", "\n", "\r"} and "//" not in wanted
     return wanted if own and not wanted.startswith(SIGN_IN) else f"{PATH}/"

@@ -176,6 +176,9 @@ async def test_a_service_that_does_not_answer_is_named_and_the_others_pages_stay
         jobs = await browser.get("/console/jobs")
         assert jobs.status_code == 503
         assert "trainer does not answer" in jobs.text
+        course = await browser.get("/console/jobs/j/course")
+        assert course.status_code == 503
+        assert "trainer" in course.text
         health = await browser.get("/console/health")
         assert health.status_code == 200
         assert health.text.count("not ready") == 4
@@ -231,6 +234,20 @@ async def test_a_stream_ends_when_its_token_is_revoked(
         async with asyncio.timeout(20):
             while (await browser.get("/console/live")).status_code != 303:
                 await asyncio.sleep(0.1)
+
+
+async def test_a_link_of_another_site_signs_nobody_in_by_itself(console: RunningService) -> None:
+    async with httpx.AsyncClient(base_url=console.url) as browser:
+        for site, direct in (("none", True), ("same-origin", True), ("cross-site", False), ("same-site", False)):
+            page = await browser.get("/console/sign-in", headers={"Sec-Fetch-Site": site})
+            assert ("data-direct" in page.text) == direct
+        assert "data-direct" not in (await browser.get("/console/sign-in")).text
+
+
+async def test_a_segment_of_dots_reaches_no_other_path_of_a_service(sign_in: SignIn) -> None:
+    async with sign_in() as browser:
+        for path in ("/console/versions/%2e%2e", "/console/versions/%2e"):
+            assert (await browser.get(path)).status_code in (400, 404), path
 
 
 async def test_signing_out_takes_the_cookie_back(sign_in: SignIn) -> None:

@@ -110,6 +110,41 @@ async def test_what_people_wrote_is_named_and_not_shown() -> None:
     assert (shown.type, shown.body) == ("SampleRecorded", "")
 
 
+async def test_a_busy_stream_names_its_place_too_so_that_its_token_is_checked() -> None:
+    feed = Feed(10, 1)
+    stop = asyncio.Event()
+
+    async def busy() -> None:
+        while not stop.is_set():
+            await add(feed, str(feed.place))
+            await asyncio.sleep(0)
+
+    writing = asyncio.create_task(busy())
+    async with asyncio.timeout(5):
+        async for one in feed.after(0, FeedFilter(caller("law")), every=0.05):
+            if isinstance(one, int) and one >= 0:
+                break
+    stop.set()
+    await writing
+    assert feed.place > 1
+
+
+async def test_an_answer_of_a_mix_is_shown_only_to_those_who_reach_every_domain() -> None:
+    mix = [v1.WeightedAdapter(adapter_id=one, weight=0.5, artifact_sha256="0" * 64) for one in ("shop-a", "law-b")]
+    event = v1.GenerationCompleted(generation_id="g", domain="shop", base_model="m", adapter_id="shop-a", mix=mix)
+    feed = Feed(3, 1)
+    await add(feed, "one", event=event)
+    assert feed.newest(FeedFilter(caller("shop")), 10) == []
+    assert len(feed.newest(FeedFilter(caller("*")), 10)) == 1
+
+
+async def test_a_long_body_is_cut_for_memory_and_viewers() -> None:
+    feed = Feed(3, 1)
+    await add(feed, "one", event=v1.Rejected(adapter_id="a", family="f", domain="shop", by="ann", reason="ü" * 50_000))
+    (shown,) = feed.newest(FeedFilter(caller("*")), 10)
+    assert len(shown.body.encode()) < 17_000
+
+
 def test_a_trace_is_read_from_its_header_and_a_broken_header_is_none() -> None:
     assert trace_of({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}) == TRACE
     assert trace_of({"traceparent": "nonsense"}) == trace_of({}) == ""

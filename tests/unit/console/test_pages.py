@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import services.console
+from lorafleet import calls
 from lorafleet.responses import EvaluationDetail
 from services.console.assets import ASSETS
 from services.console.feed import Shown
@@ -93,3 +94,11 @@ def test_numbers_times_and_queries_are_written_for_people() -> None:
 )
 def test_a_time_of_a_form_is_taken_as_utc(sent: str, whole: str) -> None:
     assert _whole(sent) == whole
+
+
+@pytest.mark.parametrize("name", [".", "..", "../x", "a/b", "a?b#c"])
+def test_a_name_stays_one_segment_of_a_services_path(name: str) -> None:
+    request = calls.adapter(name).request("http://registry", "t")
+    assert request.url.raw_path.startswith(b"/v1/adapters/")
+    assert request.url.raw_path.count(b"/") == 3
+    assert request.url.raw_path.removeprefix(b"/v1/adapters/") not in (b"", b".", b"..")

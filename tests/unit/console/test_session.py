@@ -31,7 +31,9 @@ async def headers_behind(path: str, *headers: tuple[bytes, bytes]) -> dict[str, 
 async def test_the_cookie_becomes_the_token_of_a_page_and_of_nothing_else() -> None:
     cookie = (b"cookie", b"other=1; lorafleet_session=abc.def")
     assert (await headers_behind("/console/", cookie))["authorization"] == "Bearer abc.def"
-    assert "authorization" not in await headers_behind("/metrics", cookie)
+    assert (await headers_behind("/console", cookie))["authorization"] == "Bearer abc.def"
+    for path in ("/metrics", "/consoles", "/console-metrics"):
+        assert "authorization" not in await headers_behind(path, cookie)
     assert "authorization" not in await headers_behind("/console/")
 
 
