@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fleet_kit.errors import Problem
-from services.console.parts import ThisService
+from services.console.parts import ConsoleService, ThisService
 from services.console.rendering import page
 from services.console.session import MAX_TOKEN, PATH, end_session, start_session
 from services.console.viewer import FORM, Submitted
 
-__all__ = ["SIGN_IN", "router"]
+__all__ = ["SIGN_IN", "own_page", "router", "signed_in"]
 
 SIGN_IN: Final = "/console/sign-in"
 router = APIRouter(include_in_schema=False)
@@ -21,9 +21,10 @@ _ELSEWHERE: Final = frozenset({"cross-site", "same-site"})
 
 
 @router.get(SIGN_IN)
-async def show(request: Request, next: Annotated[str, Query(max_length=2000)] = "") -> Response:
+async def show(request: Request, service: ThisService, next: Annotated[str, Query(max_length=2000)] = "") -> Response:
     """The form. A token behind # in the address, which no server sees, is sent at once."""
-    return page(request, "sign_in.html", None, next=_own_page(next), fault="")
+    provider = bool(service.settings.oidc_issuer)
+    return page(request, "sign_in.html", None, next=own_page(next), fault="", provider=provider)
 
 
 @router.post(SIGN_IN, openapi_extra=FORM)
@@ -33,16 +34,24 @@ async def sign_in(request: Request, service: ThisService) -> Response:
     if request.headers.get("sec-fetch-site") in _ELSEWHERE:
         raise Problem(403, "Form refused", "sign in from the console's own page", field="sec-fetch-site")
     form = await request.form(max_files=0, max_fields=10)
-    token, wanted = str(form.get("token", "")).strip(), _own_page(str(form.get("next", "")))
+    token, wanted = str(form.get("token", "")).strip(), own_page(str(form.get("next", "")))
     try:
-        if len(token) > MAX_TOKEN:
-            detail = f"it has {len(token)} characters, a browser keeps {MAX_TOKEN}; use a smaller token or an API key"
-            raise Problem(401, "Not authenticated", detail, field="token")
-        await request.app.state.verifier.verify(token)
+        return await signed_in(request, service, token, wanted)
     except Problem as error:
         if error.status not in (401, 403):
             raise
-        return page(request, "sign_in.html", None, status=error.status, next=wanted, fault=error.detail)
+        provider = bool(service.settings.oidc_issuer)
+        return page(
+            request, "sign_in.html", None, status=error.status, next=wanted, fault=error.detail, provider=provider
+        )
+
+
+async def signed_in(request: Request, service: ConsoleService, token: str, wanted: str) -> Response:
+    """Begin a session; raises a `Problem` for a token that the fleet's services would refuse, or no cookie holds."""
+    if len(token) > MAX_TOKEN:
+        detail = f"it has {len(token)} characters, a browser keeps {MAX_TOKEN}; use a smaller token or an API key"
+        raise Problem(401, "Not authenticated", detail, field="token")
+    await request.app.state.verifier.verify(token)
     answer = RedirectResponse(wanted, 303)
     start_session(answer, token, secure=service.settings.over_tls)
     return answer
@@ -56,7 +65,7 @@ async def sign_out(service: ThisService, _form: Submitted) -> Response:
     return answer
 
 
-def _own_page(wanted: str) -> str:
+def own_page(wanted: str) -> str:
     """Where to go afterwards: a page of the console, whatever the address asks for."""
     # A second slash or a backslash would make it another host's address.
     own = wanted.startswith(f"{PATH}/") and not set(wanted) & {"\\", "\n", "\r"} and "//" not in wanted
