@@ -6,10 +6,35 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 
 from services.console import assets
-from services.console.pages import compare, fleet, health, jobs, live, moment, playground, review, sign_in, version
+from services.console.pages import (
+    compare,
+    fleet,
+    health,
+    jobs,
+    live,
+    moment,
+    playground,
+    provider_sign_in,
+    review,
+    sign_in,
+    version,
+)
 
 router = APIRouter()
-for pages in (sign_in, fleet, version, review, compare, jobs, playground, live, health, moment, assets):
+for pages in (
+    sign_in,
+    provider_sign_in,
+    fleet,
+    version,
+    review,
+    compare,
+    jobs,
+    playground,
+    live,
+    health,
+    moment,
+    assets,
+):
     router.include_router(pages.router)
 
 

@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from services.console.pages.sign_in import _own_page
+from services.console.pages.sign_in import own_page
 from services.console.session import SessionCookie, form_token, form_token_is_good, start_session
 
 pytestmark = pytest.mark.unit
@@ -66,5 +66,5 @@ def test_no_script_reads_the_cookie_and_tls_keeps_it_on_tls(secure: bool) -> Non
      "/console/sign-in?next=x", "/console/\r\nset-cookie: a=b"],
 )  # fmt: skip
 def test_after_signing_in_one_stays_in_the_console(wanted: str) -> None:
-    assert _own_page(wanted) == "/console/"
-    assert _own_page("/console/review/a?x=1") == "/console/review/a?x=1"
+    assert own_page(wanted) == "/console/"
+    assert own_page("/console/review/a?x=1") == "/console/review/a?x=1"
