@@ -1,4 +1,4 @@
-"""The fork servers that services start from: one without torch, and from it one with."""
+"""The fork servers that services start from: one without torch, and from it one with, and one for the console."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleet_cli.stack.environment import LIBRARIES
+from fleet_events.topology import CONSOLE
 from fleet_kit.forking import ForkServer, NoForkServer
 
-_LIGHT = ("registry", "evaluator", "trainer", "console")
+_LIGHT = ("registry", "evaluator", "trainer")
 WITH_TORCH = ("router", "inference")
 _MODELS = ("transformers.modeling_utils",)
 """What loading a base model imports, whichever it is."""
@@ -25,6 +26,7 @@ class ServiceForks:
         self._lock = threading.Lock()
         self._light: ForkServer | None = None
         self._with_torch: ForkServer | None = None
+        self._console: ForkServer | None = None
 
     def prepare(self, *services: str) -> None:
         """Import what these services need, so that their start does not wait for it."""
@@ -42,6 +44,12 @@ class ServiceForks:
                 self._light = ForkServer(modules, environment, log=self._logs / "forks.log")
             if service in _LIGHT:
                 return self._light
+            if service == CONSOLE:
+                # Apart: the client library and the templates are nothing that the others need.
+                if self._console is None:
+                    modules = ["services.console.app"]
+                    self._console = ForkServer(modules, environment, log=self._logs / "forks.log", of=self._light)
+                return self._console
             if self._with_torch is None:
                 modules = [*(f"services.{name}.app" for name in WITH_TORCH), *_MODELS]
                 self._with_torch = ForkServer(modules, environment, log=self._logs / "forks.log", of=self._light)
@@ -50,7 +58,7 @@ class ServiceForks:
 
     def close(self) -> None:
         """End them, and all that they forked."""
-        for server in (self._with_torch, self._light):
+        for server in (self._console, self._with_torch, self._light):
             if server is not None:
                 server.close()
-        self._light = self._with_torch = None
+        self._light = self._with_torch = self._console = None

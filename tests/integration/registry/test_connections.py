@@ -69,6 +69,11 @@ async def test_every_event_is_handled_with_a_single_connection(
             by="anna",
             adapter_ids=(name,),
         ),
+        v1.AnswerJudged(
+            generation_id=generation,
+            **about,
+            rollout=v1.RolloutPart(rollout_id="rollout-none", arm="candidate"),
+        ),
         v1.ApiKeysUsed(uses=(v1.ApiKeyUse(key_id="0" * 16, used_at=datetime.now(UTC)),)),
     ]
     assert {type(event) for event in events} == set(handlers.bindings), "each handler has an event in this test"
