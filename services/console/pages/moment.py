@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from services.console.viewer import ThisViewer
 
 router = APIRouter(include_in_schema=False)
 ENTRIES = 20
+_ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$", re.IGNORECASE)
 
 
 @router.get("/console/at")
@@ -32,4 +34,6 @@ async def show(
 
 def _whole(time: str) -> str:
     """A time of a browser's form, which has no zone, in UTC."""
-    return time if time.endswith("Z") or "+" in time else f"{time}Z" if time.count(":") > 1 else f"{time}:00Z"
+    if _ZONE.search(time):
+        return time
+    return f"{time}Z" if time.count(":") > 1 else f"{time}:00Z"

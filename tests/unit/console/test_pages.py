@@ -90,6 +90,7 @@ def test_numbers_times_and_queries_are_written_for_people() -> None:
         ("2026-11-03T09:30:05", "2026-11-03T09:30:05Z"),
         ("2026-11-03T09:30:05Z", "2026-11-03T09:30:05Z"),
         ("2026-11-03T09:30:05+02:00", "2026-11-03T09:30:05+02:00"),
+        ("2026-11-03T09:30:05-02:00", "2026-11-03T09:30:05-02:00"),
     ],
 )
 def test_a_time_of_a_form_is_taken_as_utc(sent: str, whole: str) -> None:
