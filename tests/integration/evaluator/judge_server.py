@@ -6,6 +6,7 @@ its question) makes it fail, once a step.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
@@ -180,7 +181,8 @@ def _completion(body: dict[str, Any], step: Step) -> str:
     message = {"role": "assistant", "content": step.text, "refusal": step.refusal}
     return json.dumps(
         {
-            "id": "chatcmpl-1",
+            # As servers do: equal answers to two requests are two contents.
+            "id": f"chatcmpl-{hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16]}",
             "object": "chat.completion",
             "created": 1,
             "model": body["model"],
