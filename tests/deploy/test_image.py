@@ -34,6 +34,9 @@ def test_every_image_that_is_deployed_is_a_target_of_the_dockerfile(tools: Any) 
     assert built <= targets
 
 
+PAGE_FILES = {".html", ".js", ".css", ".svg", ".json", ".LICENSE"}
+
+
 def test_the_slim_target_installs_no_torch(tools: Any) -> None:
     stages = re.split(r"^FROM ", (tools.root / "services/Dockerfile").read_text(), flags=re.MULTILINE)
     (slim,) = (stage for stage in stages if stage.startswith("build AS build-slim"))
@@ -52,6 +55,9 @@ def test_the_installed_package_carries_every_service_and_its_migrations(tools: A
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "fleet_kit/migrations/0001_messaging.sql" in names
+    for folder in ("templates", "assets", "assets/vendor"):
+        files = {path for path in (tools.root / "services/console" / folder).iterdir() if path.suffix in PAGE_FILES}
+        assert {f"services/console/{folder}/{path.name}" for path in files} <= names
     for service in SERVICES:
         assert f"services/{service}/app.py" in names
         migrations = {path.name for path in (tools.root / "services" / service / "migrations").glob("*.sql")}
