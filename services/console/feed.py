@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import structlog
 from nats.js import JetStreamContext
 
 from fleet_events import v1
@@ -21,8 +20,6 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.projection import follow
 
 __all__ = ["Feed", "FeedFilter", "Shown"]
-
-log = structlog.get_logger()
 
 OVERLAP = timedelta(seconds=30)
 """Read again after the connection was lost: clocks of this process and the server may differ."""

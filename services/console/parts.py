@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends
 
 from fleet_kit import tasks
+from fleet_kit.faults import describe
 from fleet_kit.http import dependency
 from fleet_kit.service import Service
 from services.console.feed import Feed
@@ -33,6 +34,13 @@ async def open_parts(service: ConsoleService) -> AsyncIterator[ConsoleParts]:
     """Follow the bus for as long as the service runs."""
     feed = Feed(service.settings.live_events, service.settings.live_minutes)
     following = asyncio.create_task(feed.follow(service.jetstream))
+
+    async def follows() -> None:
+        if following.done():
+            fault = None if following.cancelled() else following.exception()
+            raise RuntimeError(f"the bus is no longer followed: {describe(fault) if fault else 'it was ended'}")
+
+    service.extra_checks["feed"] = follows
     try:
         yield ConsoleParts(feed)
     finally:

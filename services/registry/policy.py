@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet_events.v1 import PersonalDataAction, RecordAnswers
+from services.registry.migrating.rule import MIGRATION_STRATEGIES, MigrationRule
 from services.registry.required import Measured, Preferred, unmet_metric, unmet_preference
 from services.registry.rollout.rules import Delivery
 
@@ -36,22 +37,6 @@ class InvalidPolicy(ValueError):
 
 CRITERIA = ("accuracy", "relevance", "style", "completeness", "coherence")
 """The judged criteria (LA-3.1)."""
-
-
-MIGRATION_STRATEGIES = ("convert", "retrain", "distil")
-"""How a version can be carried over to another base model (AS-9.1)."""
-ANY = "*"
-"""Stands for every version or base model in a rule."""
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationRule:
-    """How versions get from one base model to another: `old` and `new` are names or revisions of base models, or ANY;
-    `old` may be an adapter id too."""
-
-    old: str
-    new: str
-    strategy: str
 
 
 @dataclass(frozen=True, slots=True)

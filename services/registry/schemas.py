@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from fleet_events.text import Text
 from fleet_events.v1 import PersonalDataAction, RecordAnswers
 from services.registry.family import Status
-from services.registry.policy import CRITERIA, MigrationRule, Mode, Policy
+from services.registry.migrating.rule import MigrationRule
+from services.registry.policy import CRITERIA, Mode, Policy
 from services.registry.rollout.schemas import DeliveryBody
 from services.registry.store.listing import DomainCounts, DomainService, Refusal, Trail
 from services.registry.view import View

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fleet_cli.stack.home import Home
 from fleet_cli.stack.ports import choose
 from fleet_cli.stack.service_forks import ServiceForks
 from fleet_cli.stack.single import SingleService
+from fleet_events.topology import CONSOLE, SERVICES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -184,3 +185,16 @@ class Deployment:
 
     async def stop(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(one.stop) for one in self.running))
+
+
+USED = tuple(name for name in SERVICES if name != CONSOLE)
+"""Those that an upgrade may take from under somebody's work. The console keeps nothing, and earlier releases had none."""
+
+
+@asynccontextmanager
+async def at_addresses(ports: dict[str, int]) -> AsyncIterator[dict[str, Address]]:
+    addresses = {name: Address(ports[name]) for name in USED}
+    async with AsyncExitStack() as stack:
+        for one in addresses.values():
+            await stack.enter_async_context(one.open())
+        yield addresses

@@ -16,8 +16,8 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,9 +37,9 @@ from fleet_cli.stack.ports import choose
 from fleet_cli.stack.schemas import migrate_service
 from fleet_cli.stack.service_forks import ServiceForks
 from fleet_events import v1
-from fleet_events.topology import CONSOLE, DEAD_STREAM, SERVICES, STORING, STREAMS, row_of
+from fleet_events.topology import CONSOLE, DEAD_STREAM, STORING, STREAMS, row_of
 from tests.e2e.conftest import Loop
-from tests.e2e.rolling import Address, Deployment, Release, before_newest_migration, servers_of
+from tests.e2e.rolling import USED, Address, Deployment, Release, at_addresses, before_newest_migration, servers_of
 from tests.e2e.test_kill_counts import Publisher, all_took_effect_once, facts
 from tests.integration.inference.conftest import tiny_copy
 
@@ -168,19 +168,6 @@ async def settled(jetstream: JetStreamContext, database: str) -> None:
                 await asyncio.sleep(0.5)
     finally:
         await connection.close()
-
-
-USED = tuple(name for name in SERVICES if name != CONSOLE)
-"""Those that an upgrade may take from under somebody's work. The console keeps nothing, and earlier releases had none."""
-
-
-@asynccontextmanager
-async def at_addresses(ports: dict[str, int]) -> AsyncIterator[dict[str, Address]]:
-    addresses = {name: Address(ports[name]) for name in USED}
-    async with AsyncExitStack() as stack:
-        for one in addresses.values():
-            await stack.enter_async_context(one.open())
-        yield addresses
 
 
 async def test_a_fleet_of_an_earlier_commit_becomes_one_of_this_without_a_failed_request_or_a_lost_event(

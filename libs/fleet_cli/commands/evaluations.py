@@ -66,7 +66,7 @@ def replay(
     evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION_ID", help="Id of the evaluation.")],
     sample: Annotated[str, typer.Option("--sample", metavar="SAMPLE_ID", help="Only this sample.")] = "",
     again: Annotated[
-        bool, typer.Option("--again", help="Send the recorded requests to the judge anew; costs what they cost.")
+        bool, typer.Option("--again", help="Send the recorded requests to the judge again, at their cost.")
     ] = False,
 ) -> None:
     """Replay verdicts from the recorded answers of the judge; the exit status is 1 unless all agree."""

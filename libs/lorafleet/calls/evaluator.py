@@ -81,7 +81,7 @@ def judge_exchanges(evaluation_id: str, *, sample_id: str = "", content: bool = 
 
 
 def replay_evaluation(evaluation_id: str, *, sample_id: str = "", again: bool = False) -> Call[Anything]:
-    """Verdicts made once more from the recorded answers, as server-sent events; `again` asks the judge anew."""
+    """Verdicts made once more, as server-sent events: from the recorded answers, or by the judge (`again`)."""
     path = f"/v1/evaluations/{path_segment(evaluation_id)}/replay"
     return Call("evaluator", "POST", path, _ANYTHING, body={"sample_id": sample_id, "again": again})
 

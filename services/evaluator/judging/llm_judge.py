@@ -41,7 +41,7 @@ class LLMJudge:
         without_reference: bool = False,
     ) -> None:
         """rules_judge decides first what rules settle (`rules_first`). without_reference: samples have no expected
-        output, and the model is told so."""
+        output, which the prompt states."""
         self._settings = settings
         self._client = LLMClient(name, settings, endpoint)
         self._tests = tests

@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from fleet_events import v1
 from services.registry.family import Adapter, Training
-from services.registry.policy import ANY, MigrationRule, Policy
+from services.registry.migrating.rule import ANY, MigrationRule
+from services.registry.policy import Policy
 from services.registry.transition import Act, NotAllowed
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from fleet_events import v1
 from services.registry.family import Adapter
+from services.registry.migrating.rule import MigrationRule
 from services.registry.migrating.strategy import Strategy, Target, check, choose, training_request
-from services.registry.policy import InvalidPolicy, MigrationRule, Policy
+from services.registry.policy import InvalidPolicy, Policy
 from services.registry.transition import Act, NotAllowed
 from services.registry.version import SemVer
 from services.trainer.training.configuration import Configuration, resolve
