@@ -47,12 +47,17 @@ test: setup
 test-heavy: setup
 	$(BIN)/python -m pytest $(TESTS) -m heavy $(PYTEST_ARGS)
 
-# kill -9 of services and servers at random for so many seconds: make test-chaos SECONDS=1800 SEED=3
+# kill -9 of every service and server at random moments of whole loops with tiny trainings, until there were KILLS or the
+# SECONDS are up. A later run with the same STATE goes on counting: make test-chaos STATE=.chaos SECONDS=1800 SEED=3
+KILLS ?= 1000
 SECONDS ?= 600
 SEED ?= 7
 .PHONY: test-chaos
+test-chaos: export OMP_NUM_THREADS := 1
+test-chaos: export LORAFLEET_THREADS := 1
 test-chaos: setup
-	LORAFLEET_TEST_SECONDS=$(SECONDS) LORAFLEET_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill_counts.py -m heavy -k killed_at_random -q
+	LORAFLEET_TEST_STATE=$(STATE) LORAFLEET_TEST_KILLS=$(KILLS) LORAFLEET_TEST_SECONDS=$(SECONDS) LORAFLEET_TEST_SEED=$(SEED) \
+		$(BIN)/python -m pytest tests/e2e/test_chaos.py -m heavy -q
 
 # A fleet of an earlier commit (FROM=…; by default the one before the newest change of a schema) becomes one of this under load.
 .PHONY: test-upgrade

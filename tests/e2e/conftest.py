@@ -3,10 +3,12 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -24,6 +26,8 @@ FACTS = dict(list(gate_world.FACTS.items())[:4])
 WORDINGS = gate_world.WORDINGS
 HELD_OUT = gate_world.HELD_OUT[0]
 STEPS = 10
+ONCE = (v1.TrainingCompleted, v1.AdapterRegistered, v1.EvaluationScored, v1.Approved, v1.AdapterActivated)
+"""Events that there is one of in each loop."""
 
 
 @dataclass
@@ -187,6 +191,11 @@ class Loop:
                 found.append((message.time or datetime.min.replace(tzinfo=UTC), event))
         return [event for _, event in sorted(found, key=lambda one: one[0])]
 
+    async def counted(self) -> dict[str, int]:
+        """How many of the events that a loop has once there are of this one."""
+        names = Counter(type(event).__name__ for event in await self.events(*ONCE))
+        return {kind.__name__: names[kind.__name__] for kind in ONCE}
+
     async def dead_letters(self) -> int:
         return (await self.admin.jetstream().stream_info(DEAD_STREAM)).state.messages
 
@@ -210,16 +219,7 @@ class Loop:
         adapter = await self.adapter()
         assert adapter is not None
         assert adapter["status"] == "approved"
-        counts = {
-            kind.__name__: len(await self.events(kind))
-            for kind in (
-                v1.TrainingCompleted,
-                v1.AdapterRegistered,
-                v1.EvaluationScored,
-                v1.Approved,
-                v1.AdapterActivated,
-            )
-        }
+        counts = await self.counted()
         assert set(counts.values()) == {1}, counts
         versions = (await self.get("registry", f"/v1/adapters?domain={self.domain}"))["adapters"]
         assert [version["adapter_id"] for version in versions] == [self.adapter_id]
@@ -231,24 +231,25 @@ class Loop:
         assert response.status_code < 300, response.text
 
 
+@asynccontextmanager
+async def open_loop(fleet: Fleet, domain: str, *, gate: bool = False) -> AsyncIterator[Loop]:
+    """A loop on a running fleet, prepared: its one event is all that it lacks."""
+    headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
+    upstream = await fleet.connect_nats("upstream")
+    admin = await fleet.connect_nats("admin")
+    async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+        loop = Loop(fleet, client, upstream, admin, domain, gate)
+        try:
+            # The test before this one may have killed a part that is still starting.
+            await asyncio.to_thread(fleet.wait_ready)
+            await loop.prepare()
+            yield loop
+        finally:
+            await upstream.close()
+            await admin.close()
+
+
 @pytest.fixture
-def new_loop(fleet: Fleet) -> Callable[[str], Any]:
+def new_loop(fleet: Fleet) -> Callable[..., Any]:
     """`async with new_loop("my-domain") as loop:`"""
-
-    @asynccontextmanager
-    async def make(domain: str, *, gate: bool = False) -> AsyncIterator[Loop]:
-        headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
-        upstream = await fleet.connect_nats("upstream")
-        admin = await fleet.connect_nats("admin")
-        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
-            loop = Loop(fleet, client, upstream, admin, domain, gate)
-            try:
-                # The test before this one may have killed a part that is still starting.
-                await asyncio.to_thread(fleet.wait_ready)
-                await loop.prepare()
-                yield loop
-            finally:
-                await upstream.close()
-                await admin.close()
-
-    return make
+    return partial(open_loop, fleet)

@@ -38,9 +38,9 @@ from fleet_cli.stack.schemas import migrate_service
 from fleet_cli.stack.service_forks import ServiceForks
 from fleet_events import v1
 from fleet_events.topology import CONSOLE, DEAD_STREAM, STORING, STREAMS, row_of
+from tests.e2e.acknowledged import Publisher, all_took_effect_once, facts
 from tests.e2e.conftest import Loop
 from tests.e2e.rolling import USED, Address, Deployment, Release, at_addresses, before_newest_migration, servers_of
-from tests.e2e.test_kill_counts import Publisher, all_took_effect_once, facts
 from tests.integration.inference.conftest import tiny_copy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(900)]
