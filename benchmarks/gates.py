@@ -3,7 +3,8 @@
 Adapters are made from real trainings of the demonstration's base model, uploaded to a fleet of their own, served,
 judged on held-out questions and decided on under the default policy: 42 bad ones and 20 good ones, with --quick one of
 each kind. One is trained while others are judged. With --state FOLDER the fleet and its decisions are kept there, and
-the next run continues from them; with --seconds N no adapter is begun after N seconds.
+the next run continues from them; with --seconds N no adapter is begun after N seconds; with --from K the first K of
+each kind are left out, which a run elsewhere has decided.
 """
 
 import argparse
@@ -14,92 +15,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
-import numpy as np
 
 from benchmarks import gate_world as world
 from benchmarks.gate_decisions import Decision, Decisions
+from benchmarks.gate_workshop import STEPS, Workshop
 from benchmarks.report import Row, emit
-from benchmarks.training_proof import train
 from fleet_cli.stack import Fleet, prepare_base_model
 from fleet_cli.stack.home import Home, default_home
 from fleet_events import v1
 from fleet_events.topology import row_of
 from lora_core import LoRACard
 from lora_core.interop import to_peft
-from services.trainer.datasets.records import Kind, Record, prompt_messages
-from services.trainer.training.configuration import Configuration
 
-STEPS = 90
 DECISIONS = {"approved", "rejected", "review_requested"}
 PATIENCE = 3600.0  # seconds until one adapter is decided on
 AT_ONCE = 3  # adapters between the begin of their training and their decision
-
-
-@dataclass
-class Workshop:
-    """Trains what is requested, each once, one after another."""
-
-    model: Path
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.learnt = cache(self._learnt)
-        self._free = asyncio.Lock()
-
-    async def make(self, candidate: "Candidate") -> LoRACard:
-        """In a thread; trainings take all processors."""
-        assert candidate.make is not None, candidate.domain
-        async with self._free:
-            return await asyncio.to_thread(candidate.make)
-
-    def _learnt(self, seed: int) -> LoRACard:
-        return self.trained(world.pairs(world.FACTS), seed)
-
-    def trained(self, pairs: list[tuple[str, str]], seed: int, steps: int = STEPS) -> LoRACard:
-        records = [Record(Kind.COMPLETION, prompt_messages(prompt), (completion,)) for prompt, completion in pairs]
-        configuration = Configuration(
-            rank=16, alpha=32.0, max_steps=steps, batch_size=8, learning_rate=2e-3, max_length=96, seed=seed
-        )
-        work = self.folder / f"training-{time.monotonic_ns()}"
-        return train(self.model, work, records, configuration).card
-
-    def noisy(self, number: int) -> LoRACard:
-        """Noise several times as large as the weights: under noise of their own size an adapter still knew it all."""
-        draw, size = np.random.default_rng(number), 4.0 + number
-
-        def disturb(array: np.ndarray) -> np.ndarray:
-            noise = draw.normal(0, size * float(array.std()), array.shape)
-            return (array + noise).astype(array.dtype)
-
-        card = self.learnt(number % 2)
-        weights = {name: replace(w, a=disturb(w.a), b=disturb(w.b)) for name, w in card.weights.items()}
-        return replace(card, weights=weights)
-
-    def half_trained(self, number: int) -> LoRACard:
-        return self.trained(world.pairs(world.FACTS), number, steps=3 + number)
-
-    def of_another_domain(self, number: int) -> LoRACard:
-        return self.trained(world.pairs(world.ELSEWHERE), number)
-
-    def of_altered_facts(self, number: int) -> LoRACard:
-        """Of eight facts three to eight are others than the golden ones."""
-        altered = list(world.FACTS)[: 3 + number % 6]
-        return self.trained(world.pairs(world.FACTS | {topic: world.ALTERED[topic] for topic in altered}), number)
-
-    def overfit(self, number: int) -> LoRACard:
-        """Two facts in one wording, for as long as the others took for all."""
-        topics = list(world.FACTS)[number : number + 2]
-        return self.trained(world.pairs({t: world.FACTS[t] for t in topics}, world.WORDINGS[:1]), number)
-
-    def merged_away(self, number: int) -> LoRACard:
-        """A mean with so many empty adapters that little of it is left."""
-        card = self.learnt(number % 2)
-        return replace(card, alpha=card.alpha * (0.02 + 0.01 * number))
 
 
 @dataclass(frozen=True)
@@ -116,9 +51,9 @@ class Candidate:
         return f"{self.kind.replace(' ', '-')}-{self.number}"
 
 
-def candidates(workshop: Workshop, *, each: int, good: int) -> Iterator[Candidate]:
-    """All of them, the kinds in turn: a run that is cut short has seen some of every kind."""
-    for number in range(max(each, good)):
+def candidates(workshop: Workshop, *, each: int, good: int, first: int = 0) -> Iterator[Candidate]:
+    """All from a number on, the kinds in turn: a run that is cut short has seen some of every kind."""
+    for number in range(first, max(each, good)):
         yield from _of_each_kind(workshop, number, bad=number < each, good=number < good)
 
 
@@ -160,7 +95,7 @@ class Gate:
         if present := await self._uploaded(candidate.domain):
             return await self._decision(present)
         folder = self._workshop.folder / candidate.domain
-        to_peft(await self._workshop.make(candidate), folder)
+        to_peft(await self._workshop.make(candidate.make), folder)
         files = [("files", (path.name, path.read_bytes())) for path in sorted(folder.iterdir())]
         fields = {"domain": candidate.domain, "golden_dataset_id": golden}
         sent = await self._client.post(self._url("registry", "/v1/adapters"), data=fields, files=files)
@@ -227,11 +162,21 @@ class Gate:
         return f"{self._fleet.info.services[service].url}{path}"
 
 
-async def run(fleet: Fleet, work: Path, decisions: Decisions, *, each: int, good: int, seconds: float) -> list[Row]:
+@dataclass(frozen=True)
+class Extent:
+    """How much is decided: of each bad kind and of the good ones, the first ones left out, begun within `seconds`."""
+
+    each: int
+    good: int
+    first: int
+    seconds: float
+
+
+async def run(fleet: Fleet, work: Path, decisions: Decisions, extent: Extent) -> list[Row]:
     """One row for the good ones, one for the bad, and one for each kind of these."""
     workshop = Workshop(prepare_base_model(Home(default_home()).models).path, work)
     headers = {"Authorization": f"Bearer {fleet.info.token('admin')}"}
-    end = time.monotonic() + seconds
+    end = time.monotonic() + extent.seconds
     places = asyncio.Semaphore(AT_ONCE)
     async with httpx.AsyncClient(headers=headers, timeout=120) as client, asyncio.TaskGroup() as deciding:
         gate = Gate(fleet, client, workshop)
@@ -245,10 +190,10 @@ async def run(fleet: Fleet, work: Path, decisions: Decisions, *, each: int, good
             decisions.add(Decision(candidate.domain, candidate.kind, candidate.good, outcome, took))
             print(f"{candidate.domain}: {outcome} after {took:g} s", flush=True)
 
-        for candidate in candidates(workshop, each=each, good=good):
+        for candidate in candidates(workshop, each=extent.each, good=extent.good, first=extent.first):
             if candidate.domain not in decisions:
                 deciding.create_task(decide(candidate))
-    return rows(decisions, all_good=good, all_bad=each * 7)
+    return rows(decisions, all_good=extent.good, all_bad=extent.each * 7)
 
 
 def rows(decisions: Decisions, *, all_good: int, all_bad: int) -> list[Row]:
@@ -292,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     parser.add_argument("--state", type=Path, metavar="FOLDER", help="keep the fleet and its decisions here, and go on")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no adapter is begun after these")
+    parser.add_argument("--from", type=int, default=0, metavar="K", dest="first", help="leave out K of each kind")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as passing:
         state = chosen.state or Path(passing)
@@ -300,7 +246,8 @@ def main(arguments: list[str] | None = None) -> int:
         each, good = (1, 1) if chosen.quick else (6, 20)
         with tempfile.TemporaryDirectory() as work, Fleet(state / "home") as fleet:
             fleet.start()
-            result = asyncio.run(run(fleet, Path(work), decisions, each=each, good=good, seconds=chosen.seconds))
+            extent = Extent(each, good, chosen.first, chosen.seconds)
+            result = asyncio.run(run(fleet, Path(work), decisions, extent))
     emit(result, chosen.json)
     return 0 if all(row.met for row in result if row.met is not None) else 1
 

@@ -16,6 +16,7 @@ from benchmarks.serving_load import LoadRequest, load
 from benchmarks.serving_peers import InProcess, Job, llama_server, vllm
 from benchmarks.serving_plan import QUESTIONS, Bench, Effort, arrivals, offered, percentiles, resident
 from benchmarks.serving_stage import stage
+from benchmarks.serving_streams import held
 from benchmarks.serving_swaps import activation, many, switching
 from benchmarks.serving_weights import rounded
 from fleet_cli.stack import Fleet, prepare_base_model
@@ -23,6 +24,8 @@ from fleet_cli.stack.home import Home, default_home
 
 OURS, OURS_PLAIN = "ours", "ours, base rows"
 STATIC = "transformers generate, batches of 8"
+WHOLE = "PEFT adapter_names, one batch of all"
+VLLM = ("bfloat16", "float32")
 
 
 async def throughput(bench: Bench) -> tuple[list[Row], float]:
@@ -34,9 +37,10 @@ async def throughput(bench: Bench) -> tuple[list[Row], float]:
     found = {name: Samples(tuple(values)) for name, values in seen.items()}
     plain = {name for name in found if name.startswith("transformers") or name.endswith("base rows")} - {OURS_PLAIN}
     mixed = {name: found[name].median for name in found if name not in plain | {OURS, OURS_PLAIN}}
-    best = max(mixed, key=lambda name: mixed[name])
-    rows = [
-        _rate(f"{effort.requests} requests over 8 adapters", effort.tokens, found[OURS], mixed, best, 2.0),
+    asks = {WHOLE: 1.5} | {name: 3.0 for name in mixed if name.startswith("vLLM")}
+    what = f"{effort.requests} requests over 8 adapters"
+    rows = [_rate(what, effort.tokens, found[OURS], mixed, beside, ask) for beside, ask in asks.items()]
+    rows.append(
         _rate(
             f"{effort.requests} requests of the base model",
             effort.tokens,
@@ -44,8 +48,8 @@ async def throughput(bench: Bench) -> tuple[list[Row], float]:
             {name: found[name].median for name in plain},
             STATIC,
             1.0,
-        ),
-    ]
+        )
+    )
     return rows, found[OURS].median
 
 
@@ -56,6 +60,7 @@ async def _in_turns(bench: Bench, prompts: Sequence[str]) -> dict[str, list[floa
     jobs: list[Job] = [(f"a{n % 8}", prompt) for n, prompt in enumerate(prompts)]
     sides = {
         "PEFT adapter_names, batches of 8": lambda: peers.adapter_names(jobs, 8),
+        WHOLE: lambda: peers.adapter_names(jobs, len(jobs)),
         "PEFT set_adapter for each adapter": lambda: peers.switching(jobs, 8),
         STATIC: lambda: peers.plain(jobs, 8),
         f"transformers generate, one batch of {len(jobs)}": lambda: peers.plain(jobs, len(jobs)),
@@ -84,10 +89,11 @@ def _other_servers(bench: Bench, prompts: Sequence[str], seen: dict[str, list[fl
         load(url, "", requests[:4], effort.tokens)
         seen[name] = [load(url, "", requests, effort.tokens).tokens_per_second for _ in range(min(2, effort.rounds))]
 
-    with vllm(bench.model, {f"a{n}": bench.peft(n) for n in range(8)}) as url:
-        if url:
-            measure("vLLM, bfloat16", url, [LoadRequest(f"a{n % 8}", prompt) for n, prompt in enumerate(prompts)])
-            measure("vLLM, bfloat16, base rows", url, [LoadRequest("base", prompt) for prompt in prompts])
+    for dtype in VLLM:
+        with vllm(bench.model, {f"a{n}": bench.peft(n) for n in range(8)}, dtype) as url:
+            if url:
+                measure(f"vLLM, {dtype}", url, [LoadRequest(f"a{n % 8}", prompt) for n, prompt in enumerate(prompts)])
+                measure(f"vLLM, {dtype}, base rows", url, [LoadRequest("base", prompt) for prompt in prompts])
     with llama_server(os.environ.get("LORAFLEET_GGUF", "")) as url:
         if url:
             measure("llama.cpp, base rows", url, [LoadRequest("base", prompt) for prompt in prompts])
@@ -96,7 +102,7 @@ def _other_servers(bench: Bench, prompts: Sequence[str], seen: dict[str, list[fl
 def _rate(what: str, tokens: int, ours: Samples, peers: Mapping[str, float], beside: str, ask: float) -> Row:
     ratio = ours.median / peers[beside]
     return Row(
-        what=f"{what}, {tokens} tokens each, all at once",
+        what=f"{what}, {tokens} tokens each, all at once, beside {beside}",
         unit="tokens/s",
         ours=ours.median,
         peers={beside: peers[beside], **peers},
@@ -116,7 +122,7 @@ async def latency(bench: Bench, saturation: float) -> list[Row]:
         adapters = await resident(bench, at, 8)
         for part in (0.5, 0.8):
             rate = part * saturation / bench.effort.tokens
-            requests = arrivals([one.adapter_id for one in adapters], rate, bench.effort.seconds, seed=1)
+            requests = arrivals([one.adapter_id for one in adapters], rate, bench.effort.seconds / 2, seed=1)
             outcome = await offered(at, requests, bench.effort.tokens)
             rows.append(
                 Row(
@@ -139,6 +145,7 @@ async def run(bench: Bench, keep: Callable[[list[Row]], None]) -> list[Row]:
         lambda: many(bench, saturation),
         lambda: switching(bench),
         lambda: latency(bench, saturation),
+        lambda: held(bench),
         lambda: rounded(bench),
     )
     for part in parts:

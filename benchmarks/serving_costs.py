@@ -99,17 +99,18 @@ def rounding(bench: Bench) -> list[Row]:
     rows = []
     kinds: tuple[Weights, ...] = ("int8", "bfloat16")
     for weights in kinds:
-        agreement, divergence, positions = quality(bench.model, weights)
-        asked = weights == "int8"
-        rows.append(
-            Row(
-                f"weights as {weights}, an adapter: same token preferred",
-                "%",
-                100 * agreement,
-                ask="at least 98, divergence at most 0.005" if asked else None,
-                met=agreement >= 0.98 and divergence <= 0.005 if asked else None,
-                n=positions,
-                note=f"divergence {divergence:.4f} nats, over {positions} positions",
+        for what, adapters in (("the base model", 0), ("adapters", bench.effort.judged)):
+            found = quality(bench.model, weights, adapters=adapters)
+            asked = weights == "int8"
+            rows.append(
+                Row(
+                    f"weights as {weights}, {what}: same token preferred",
+                    "%",
+                    100 * found.same,
+                    ask="at least 98, divergence at most 0.005" if asked else None,
+                    met=found.same >= 0.98 and found.divergence <= 0.005 if asked else None,
+                    n=found.positions,
+                    note=f"divergence {found.divergence:.4f} nats, over {found.positions} positions of answers",
+                )
             )
-        )
     return rows

@@ -1,7 +1,8 @@
 """Load on an OpenAI-compatible server, from a process of its own: `python -m benchmarks.serving_load < plan.json`.
 
-The plan: {"url", "token", "max_tokens", "requests": [{"at": seconds, "model", "prompt"}]}. Requests are sent at their
-times whether or not earlier ones are answered, and streamed. Prints one object for each, in the plan's order.
+The plan: {"url", "token", "max_tokens", "requests": [{"at": seconds, "model", "prompt", "max_tokens"}]}. Requests are
+sent at their times whether or not earlier ones are answered, and streamed. Prints one object for each, in the plan's
+order.
 """
 
 import asyncio
@@ -20,11 +21,12 @@ TIMEOUT = 600.0
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """One request: the prompt, the model, and how many seconds after the start."""
+    """One request: the prompt, the model, how many seconds after the start, and its tokens if not the load's."""
 
     model: str
     prompt: str
     at: float = 0.0
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ async def _send(client: httpx.AsyncClient, request: LoadRequest, max_tokens: int
     body: dict[str, Any] = {
         "model": request.model,
         "prompt": request.prompt,
-        "max_tokens": max_tokens,
+        "max_tokens": request.max_tokens or max_tokens,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,

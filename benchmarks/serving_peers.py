@@ -84,7 +84,7 @@ class InProcess:
 
 
 @contextmanager
-def vllm(folder: Path, adapters: Mapping[str, Path]) -> Iterator[str | None]:
+def vllm(folder: Path, adapters: Mapping[str, Path], dtype: str) -> Iterator[str | None]:
     """vLLM on the processor with these adapters; gives its URL, or None where no vLLM is named."""
     python = os.environ.get("LORAFLEET_VLLM_PYTHON")
     if not python:
@@ -92,7 +92,7 @@ def vllm(folder: Path, adapters: Mapping[str, Path]) -> Iterator[str | None]:
         return
     port = choose(("vllm",), {})["vllm"]
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)]
-    command += ["--dtype", "bfloat16", "--enforce-eager", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "8"]
+    command += ["--dtype", dtype, "--enforce-eager", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "8"]
     command += ["--max-model-len", "1024", "--served-model-name", "base", "--lora-modules"]
     command += [f"{name}={path}" for name, path in adapters.items()]
     own = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING"}

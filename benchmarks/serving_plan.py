@@ -31,7 +31,8 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured. rows: how many our engine decodes together. seconds: length of each timed load."""
+    """How much is measured. rows: how many our engine decodes together. seconds: length of each timed load. streams:
+    how many are held open beside active ones of so many tokens (`long_answer`)."""
 
     rounds: int
     rows: int
@@ -42,12 +43,14 @@ class Effort:
     seconds: float
     activations: int
     switches: int
+    streams: int
+    long_answer: int
 
     @classmethod
     def of(cls, quick: bool) -> "Effort":
         if quick:
-            return cls(1, 8, 8, 4, 6, 3, 3, 1, 3)
-        return cls(2, 32, 32, 64, 300, 16, 60, 7, 50)
+            return cls(1, 8, 8, 4, 6, 3, 3, 1, 3, 20, 600)
+        return cls(3, 32, 32, 64, 300, 16, 120, 7, 50, 996, 600)
 
 
 @dataclass(frozen=True)

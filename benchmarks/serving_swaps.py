@@ -4,6 +4,8 @@ import asyncio
 import statistics
 import time
 
+import numpy as np
+
 from benchmarks.report import Row, Samples
 from benchmarks.serving_load import LoadRequest, load
 from benchmarks.serving_plan import Bench, arrivals, offered, percentiles
@@ -27,12 +29,12 @@ async def activation(bench: Bench) -> list[Row]:
             disk.append(await first_token(at, adapter.adapter_id))
             memory.append(await first_token(at, adapter.adapter_id))
             base.append(await first_token(at, at.base))
-    own = 1000 * statistics.median(base)
+    own, near = 1000 * statistics.median(base), 1000 * statistics.median(memory)
     rows = []
     for what, seen, limit in (
-        ("AdapterActivated → first token, adapter cold in S3", cold, 500),
+        ("AdapterActivated → first token, adapter cold in S3", cold, 150),
         ("request → first token, adapter in the disk cache", disk, 50),
-        ("request → first token, adapter in memory", memory, 20),
+        ("request → first token, adapter in memory", memory, None),
     ):
         samples = Samples(tuple(1000 * value for value in seen))
         rows.append(
@@ -40,13 +42,14 @@ async def activation(bench: Bench) -> list[Row]:
                 what,
                 "ms",
                 samples.median,
-                {"the base model's first token": own},
-                samples.median / own,
-                ask=f"at most {limit}",
-                met=samples.median <= limit,
+                {"the base model's first token": own, "adapter in memory": near},
+                samples.median / near,
+                ask=None if limit is None else f"at most {limit} beyond one in memory",
+                met=None if limit is None else samples.median - near <= limit,
                 n=len(seen),
                 spread=samples.spread,
-                note=f"of it beyond the base model's: {samples.median - own:.0f} ms",
+                note=f"{samples.median - near:.0f} ms beyond one in memory, "
+                f"{samples.median - own:.0f} ms beyond the base model",
             )
         )
     return rows
@@ -83,18 +86,20 @@ async def many(bench: Bench, saturation: float) -> list[Row]:
         swapped = await asyncio.to_thread(load, at.service.url, at.token, requests, effort.tokens)
         swaps = (await at.metric("lorafleet_inference_adapter_loads_total") - before) / (time.perf_counter() - begun)
     lost = 100 * (1 - swapped.tokens_per_second / here.tokens_per_second)
+    slower = float(np.percentile(swapped.firsts, 99) / np.percentile(here.firsts, 99))
     return [
         Row(
             f"{effort.known} adapters on {effort.slots} slots, Zipf {ALPHA}: tokens/s lost against all loaded",
             "%",
             lost,
             {"tokens/s, all loaded": here.tokens_per_second},
-            ask="at most 10, no error",
-            met=lost <= 10 and not swapped.failed,
+            ask="at most 5, no error, p99 of first tokens at most twice as long",
+            met=lost <= 5 and not swapped.failed and slower <= 2,
             n=len(requests),
             note=f"{len(swapped.failed)} errors; {swapped.tokens_per_second:.1f} tokens/s at {rate:.2f} requests/s, "
             f"{swaps:.2f} swaps/s; to first token {percentiles(swapped.firsts)} ms (p50 / p99), "
-            f"all loaded {percentiles(here.firsts)} ms; {len({one.model for one in requests})} adapters requested",
+            f"all loaded {percentiles(here.firsts)} ms, p99 {slower:.1f} times as long; "
+            f"{len({one.model for one in requests})} adapters requested",
         )
     ]
 

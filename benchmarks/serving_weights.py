@@ -1,5 +1,6 @@
 """What rounding the base model's weights gains in speed and costs in quality."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ async def rounded(bench: Bench) -> list[Row]:
                 seen[name].append((await offered(at, requests, effort.tokens)).tokens_per_second)
     samples = Samples(tuple(seen["int8"]))
     plain = Samples(tuple(seen["float32"])).median
-    agreement, divergence, positions = quality(bench.model, "int8")
+    kept = quality(bench.model, "int8", adapters=effort.rounds)
     return [
         Row(
             what=f"weights in 8 bits: {effort.requests} requests over 8 adapters, {effort.tokens} tokens each",
@@ -46,28 +47,45 @@ async def rounded(bench: Bench) -> list[Row]:
             ratio=samples.median / plain,
             n=effort.rounds,
             spread=samples.spread,
-            note=f"over {positions} positions with an adapter the same token preferred at {agreement:.1%}, "
-            f"divergence {divergence:.4f} nats",
+            note=f"over {kept.positions} positions with adapters the same token preferred at {kept.same:.1%}, "
+            f"divergence {kept.divergence:.4f} nats",
         )
     ]
 
 
-def quality(model: Path, weights: Weights) -> tuple[float, float, int]:
-    """Share of positions that prefer the same token, mean Kullback–Leibler divergence in nats, number of positions."""
-    same, positions, divergence = 0, 0, 0.0
+@dataclass(frozen=True)
+class Quality:
+    """same: share of positions at which both prefer the same token. divergence: Kullback and Leibler's, nats, mean."""
+
+    same: float
+    divergence: float
+    positions: int
+
+
+def quality(model: Path, weights: Weights, *, adapters: int, tokens: int = 128) -> Quality:
+    """Of these weights against float32, at each position of the answers that float32 prefers.
+
+    adapters: how many, one after another; 0 for the base model. tokens: length of each of the eight answers.
+    """
     engines = [ArrowEngine(*base_model.load(model, kind), slots=1, max_rank=16) for kind in ("float32", weights)]
-    for engine in engines:
-        engine.load(card(model, 0), "one")
-    for question in QUESTIONS:
-        ids = torch.tensor([engines[0].tokenizer(question)["input_ids"]])
-        exact, ours = (_log_probabilities(engine, ids) for engine in engines)
-        same += int((exact.argmax(-1) == ours.argmax(-1)).sum())
-        divergence += float((exact.exp() * (exact - ours)).sum())
-        positions += ids.shape[1]
-    return same / positions, divergence / positions, positions
+    same, positions, divergence = 0, 0, 0.0
+    for number in range(adapters or 1):
+        name = "one" if adapters else None
+        for engine in engines if adapters else ():
+            engine.load(card(model, number), "one")
+        exact = engines[0]
+        for question in QUESTIONS:
+            (answer,) = exact.generate([question], adapter=name, max_tokens=tokens)
+            ids = list(exact.tokenizer(question)["input_ids"])
+            read = torch.tensor([[*ids, *answer.tokens]])
+            wanted, ours = (_log_probabilities(engine, read, name)[len(ids) - 1 : -1] for engine in engines)
+            same += int((wanted.argmax(-1) == ours.argmax(-1)).sum())
+            divergence += float((wanted.exp() * (wanted - ours)).sum())
+            positions += len(answer.tokens)
+    return Quality(same / positions, divergence / positions, positions)
 
 
-def _log_probabilities(engine: ArrowEngine, ids: torch.Tensor) -> torch.Tensor:
-    with engine.rows(["one"]):
+def _log_probabilities(engine: ArrowEngine, ids: torch.Tensor, adapter: str | None) -> torch.Tensor:
+    with engine.rows([adapter]):
         logits: torch.Tensor = engine.model(input_ids=ids, use_cache=False).logits[0]
         return logits.float().log_softmax(-1)

@@ -21,9 +21,14 @@ class Kernel(Protocol):
 
 
 class DotProducts:
-    """oneDNN's product of 8-bit inputs, for processors with VNNI; with AMX it takes that."""
+    """oneDNN's product of 8-bit inputs, for processors with VNNI; with AMX it takes that.
+
+    Inputs go in without sign, around 128: with VNNI but no AMX, oneDNN has only a reference implementation for signed
+    ones, which takes hundreds of times as long.
+    """
 
     levels = 127
+    _ZERO = 128
 
     def __init__(self, weight: torch.Tensor, scales: torch.Tensor) -> None:
         whole = (weight / scales.unsqueeze(1)).round_().to(torch.int8)
@@ -31,8 +36,9 @@ class DotProducts:
         self._scales, self._zeros = scales, torch.zeros(len(scales), dtype=torch.int64)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
+        unsigned = x.round_().add_(self._ZERO).to(torch.uint8)
         found: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            x.round_().to(torch.int8), 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32,
+            unsigned, 1.0, self._ZERO, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32,
             "none", [], "",
         )  # fmt: skip
         return found

@@ -1,6 +1,9 @@
 """Base layers with 8-bit weights: how near they come, and that a row's answer depends on nothing but the row."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +62,22 @@ def test_a_row_has_the_same_numbers_alone_and_among_any_neighbours(kernel: None)
     together = product(rows)
     for row, expected in zip(rows, together, strict=True):
         assert torch.allclose(product(row.unsqueeze(0))[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not has_dot_products(), reason="the processor has no VNNI")
+def test_without_amx_the_product_is_not_left_to_a_reference_implementation() -> None:
+    # As on processors that have VNNI alone: oneDNN then takes seconds for one layer of signed inputs.
+    limited = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "ONEDNN_VERBOSE": "1"}
+    script = (
+        "import torch\nfrom lora_core.int8_kernels import DotProducts\n"
+        "DotProducts(torch.randn(64, 64), torch.ones(64)).product(torch.ones(3, 64))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | limited, capture_output=True, text=True, check=True
+    )
+    products = [line for line in done.stdout.splitlines() if ",exec," in line and ",matmul," in line]
+    assert products, done.stdout
+    assert not [line for line in products if ",ref" in line]
 
 
 def test_layers_that_read_one_input_are_one_product_and_each_has_its_own_part(tiny_qwen, kernel: None) -> None:
