@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import nats.errors
 import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
@@ -51,7 +52,7 @@ class Bus:
         prefix = inbox_prefix(service)
         self._inbox = f"{prefix}.".encode()
         self._broker = NatsBroker(
-            settings.nats_url,
+            settings.nats_url.split(","),
             name=f"lorafleet-{service}",
             security=_security(settings),
             inbox_prefix=prefix,
@@ -143,7 +144,12 @@ class Bus:
             await tasks.end(self._turns)
         if self._dispatcher is not None:
             await self._dispatcher.give_up()
-        await self._broker.stop()
+        try:
+            await self._broker.stop()
+        except nats.errors.Error as error:
+            # There is nobody to drain to. What is unfinished comes again to others.
+            log.warning("nats_not_drained", reason=describe(error))
+            await self.jetstream._nc.close()
 
     async def _reconnected(self) -> None:
         try:

@@ -45,7 +45,8 @@ class BusSettings(HttpSettings):
     port: int
 
     nats_url: str
-    """nats:// or tls://. With tls:// a server that does not ask for TLS is refused."""
+    """nats:// or tls://, of one server or, with commas between, of several of a cluster. With tls:// a server that does
+    not ask for TLS is refused."""
     nats_tls_first: bool = False
     """Whether the server expects TLS before it sends anything (`handshake_first`): nobody between can then answer for
     it in the clear."""
@@ -54,7 +55,7 @@ class BusSettings(HttpSettings):
 
     database_url: str | None = None
     """postgres://role:password@host:port/database; the role owns the schema of the service's name. TLS as in libpq:
-    `?sslmode=verify-full`."""
+    `?sslmode=verify-full`. Of a primary and its standbys: `@a:5432,b:5432/database?target_session_attrs=read-write`."""
     database_pool: int = 10
 
     jwks: str

@@ -46,7 +46,7 @@ async def connect(home: FleetHome, user: str = "admin") -> AsyncIterator[Client]
         async with asyncio.timeout(10):
             await _knock(url)
             client = await nats.connect(
-                url,
+                url.split(","),
                 name="lorafleet",
                 tls=home.trust,
                 nkeys_seed=str(seed) if seed else None,
@@ -64,11 +64,20 @@ async def connect(home: FleetHome, user: str = "admin") -> AsyncIterator[Client]
         await client.close()
 
 
-async def _knock(url: str) -> None:
-    """Raise OSError at once where nothing listens."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
-    writer.close()
+async def _knock(urls: str) -> None:
+    """Raise OSError at once where nothing listens at any of the addresses."""
+    fault: OSError | None = None
+    for url in urls.split(","):
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        try:
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
+        except OSError as error:
+            fault = error
+        else:
+            writer.close()
+            return
+    if fault is not None:
+        raise fault
 
 
 @dataclass(frozen=True)

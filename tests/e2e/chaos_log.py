@@ -13,7 +13,7 @@ class Round:
 
     name: str
     kills: dict[str, int] = field(default_factory=dict)
-    """By part."""
+    """By part; where the trouble is another one, what it did and how often."""
     facts: int = 0
     """Events that the bus acknowledged, beside those of the loops."""
     loops: int = 0

@@ -1,9 +1,10 @@
-"""One round of chaos: loops and facts under way, parts killed at random moments, and what is there in the end."""
+"""One round of chaos: loops and facts under way, trouble meanwhile, and what is there in the end."""
 
 import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -25,8 +26,12 @@ BETWEEN_LOOPS = 8.0
 HYPERPARAMETERS = v1.Hyperparameters(rank=8, max_steps=40, batch_size=4, learning_rate=5e-3, checkpoint_steps=5, seed=7)
 
 
-async def run_round(fleet: Fleet, name: str, chance: random.Random, expected: dict[str, Any], deadline: float) -> Round:
-    """Kill every part some times; past the deadline no more. `expected` is the final state of a loop without kills."""
+Trouble = Callable[[], Awaitable[Counter[str]]]
+"""Makes trouble, ends it, and returns what it did how often."""
+
+
+async def run_round(fleet: Fleet, name: str, expected: dict[str, Any], trouble: Trouble) -> Round:
+    """Loops and facts while there is trouble. `expected` is the final state of a loop without any."""
     async with AsyncExitStack() as stack:
         loops = [await stack.enter_async_context(open_loop(fleet, f"{name}-{number}")) for number in range(LOOPS)]
         client = await stack.enter_async_context(connected(fleet))
@@ -35,7 +40,7 @@ async def run_round(fleet: Fleet, name: str, chance: random.Random, expected: di
         publishing = asyncio.create_task(publish_until(publisher, over, name))
         requesting = asyncio.create_task(request_in_turn(loops))
         try:
-            killed = await kill_all(fleet, chance, deadline)
+            done = await trouble()
             await requesting
         finally:
             over.set()
@@ -53,7 +58,7 @@ async def run_round(fleet: Fleet, name: str, chance: random.Random, expected: di
             notes.append(f"{dead} dead letters")
         return Round(
             name=name,
-            kills=dict(killed),
+            kills=dict(done),
             facts=publisher.acknowledged.total(),
             loops=len(loops),
             lost=lost + dead + sum(one[0] for one in found),

@@ -9,15 +9,15 @@ import os
 import random
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fleet_cli.stack import Fleet
-from fleet_cli.stack.models import BASE_MODEL_NAME
 from tests.e2e.chaos_log import ChaosLog, kills, summary
-from tests.e2e.chaos_round import SERVICES, run_round, undisturbed
-from tests.integration.inference.conftest import tiny_copy
+from tests.e2e.chaos_round import SERVICES, kill_all, run_round, undisturbed
+from tests.e2e.tiny_fleet import use_tiny_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(0)]
 READY_SECONDS = 30.0
@@ -30,13 +30,7 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_base_model(state: Path, base_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has fleets serve and train a Llama of two layers under the name of the demonstration's model."""
-    folder = state / "models" / BASE_MODEL_NAME
-    if not folder.exists():
-        tiny_copy(folder.with_suffix(".part"), base_model, seed=7, intermediate_size=96).rename(folder)
-    monkeypatch.setenv("LORAFLEET_MODELS", str(folder.parent))
-    monkeypatch.setenv("LORAFLEET_MAX_TOKENS", "16")  # of answers under evaluation: it has no room for the default
-    monkeypatch.setenv("LORAFLEET_LEASE_SECONDS", "4")
+    use_tiny_model(state / "models", base_model, monkeypatch)
 
 
 async def test_services_and_servers_killed_at_random_change_no_loops_end_and_lose_and_double_nothing(
@@ -44,7 +38,7 @@ async def test_services_and_servers_killed_at_random_change_no_loops_end_and_los
 ) -> None:
     log = ChaosLog(state)
     wanted = int(os.environ.get("LORAFLEET_TEST_KILLS", "1000"))
-    until = time.monotonic() + float(os.environ.get("LORAFLEET_TEST_SECONDS", "600"))
+    until = time.monotonic() + float(os.environ.get("LORAFLEET_TEST_SECONDS", "120"))
     chance = random.Random(f"{os.environ.get('LORAFLEET_TEST_SEED', '7')}-{len(log.rounds)}")
 
     def report(line: str) -> None:
@@ -58,7 +52,7 @@ async def test_services_and_servers_killed_at_random_change_no_loops_end_and_los
             log.expected = expected = await undisturbed(fleet, f"calm-{secrets.token_hex(3)}")
         while kills(log.rounds) < wanted and time.monotonic() < until:
             name = f"r{len(log.rounds)}-{secrets.token_hex(3)}"
-            found = await run_round(fleet, name, chance, expected, until)
+            found = await run_round(fleet, name, expected, partial(kill_all, fleet, chance, until))
             log.add(found)
             report(f"{name}: {found.facts} facts, ready after {found.seconds_until_ready} s; {'; '.join(found.notes)}")
             report(summary(log.rounds))
