@@ -1,10 +1,15 @@
 """Schema migrations: the kit's own tables, then the service's, applied by dbmate in the service's schema."""
 
+import asyncio
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import asyncpg
+
+from fleet_kit.faults import describe
 from fleet_kit.tls import database_address
 
 __all__ = ["MigrationFailed", "migrate", "rollback"]
@@ -23,7 +28,8 @@ def migrate(service: str, database_url: str, ca_file: Path | None = None) -> Non
 
     Args:
         service: name of the service and of its schema.
-        database_url: postgres:// URL of the role that owns the schema, with sslmode and its files as in libpq.
+        database_url: postgres:// URL of the role that owns the schema, with sslmode and its files as in libpq. Of
+            several servers (`@a,b:5433/`) the one that takes writes is migrated.
         ca_file: authorities that verify the server where the URL names none.
 
     Raises:
@@ -42,7 +48,7 @@ def rollback(service: str, database_url: str, ca_file: Path | None = None) -> No
 
 
 def _dbmate(service: str, database_url: str, command: str) -> None:
-    parts = urlsplit(database_url)
+    parts = urlsplit(_of_primary(database_url))
     parameters = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl")}
     # The tool knows nothing between "encrypted" and "in the clear", where asyncpg prefers the former.
     modes = [parameters["sslmode"]] if parameters.get("sslmode", "prefer") not in _UNDECIDED else ["require", "disable"]
@@ -71,6 +77,30 @@ def _dbmate(service: str, database_url: str, command: str) -> None:
         if _NO_TLS not in reason:
             break
     raise MigrationFailed(f"{command} of {service}: {reason}")
+
+
+def _of_primary(url: str) -> str:
+    """The URL of the one server that takes writes: the tool knows no more than one."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    urls = [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
+    if len(urls) == 1:
+        return url
+    reasons = []
+    with ThreadPoolExecutor(1) as pool:  # the caller's thread may have a loop that runs
+        for host, one in zip(hosts.split(","), urls, strict=True):
+            try:
+                pool.submit(asyncio.run, _takes_writes(one)).result()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                reasons.append(f"{host}: {describe(error)}")
+            else:
+                return one
+    raise MigrationFailed(f"none of the servers takes writes: {'; '.join(reasons)}")
+
+
+async def _takes_writes(url: str) -> None:
+    connection = await asyncpg.connect(url, timeout=5, target_session_attrs="read-write")
+    await connection.close(timeout=5)
 
 
 def _path() -> str:

@@ -11,7 +11,7 @@ from fleet_cli.stack import Fleet
 from fleet_cli.stack.postgres import postgres_url
 from fleet_cli.stack.schemas import migrate_service, provision_database
 from fleet_events.topology import STORING
-from fleet_kit.migrate import MigrationFailed, rollback
+from fleet_kit.migrate import MigrationFailed, migrate, rollback
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +51,26 @@ async def test_every_migration_can_be_taken_back_and_made_again(servers: Fleet, 
         assert await shape() == made
     finally:
         await connection.close()
+        admin = await asyncpg.connect(postgres_url("postgres", passwords["postgres"], port, "postgres"))
+        await admin.execute(f"drop database {database} with (force)")
+        await admin.close()
+
+
+async def test_of_several_servers_the_one_that_takes_writes_is_migrated(servers: Fleet) -> None:
+    port, passwords, database = servers.ports["postgres"], servers.credentials.postgres, "migrations_of_several"
+    await provision_database(port, passwords, database)
+    alone = postgres_url("registry", passwords["registry"], port, database)
+    admin = await asyncpg.connect(postgres_url("postgres", passwords["postgres"], port, database))
+    both = alone.replace(f":{port}/", f":1,127.0.0.1:{port}/") + "&target_session_attrs=read-write"
+    try:
+        await asyncio.to_thread(migrate, "registry", both)
+        assert await admin.fetchval("select count(*) from registry.schema_migrations") > 1
+        await admin.execute(f"alter role registry in database {database} set default_transaction_read_only = on")
+        with pytest.raises(MigrationFailed, match=r"takes writes: 127\.0\.0\.1:1: .*Refused.*; 127"):
+            await asyncio.to_thread(migrate, "registry", both)
+    finally:
+        await admin.execute(f"alter role registry in database {database} reset default_transaction_read_only")
+        await admin.close()
         admin = await asyncpg.connect(postgres_url("postgres", passwords["postgres"], port, "postgres"))
         await admin.execute(f"drop database {database} with (force)")
         await admin.close()
