@@ -5,6 +5,8 @@ request that arrives while others run joins them at the next step boundary.
 """
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections import deque
@@ -95,11 +97,16 @@ class Call(Generic[T]):
             self.future.set_exception(error)
 
 
-class EngineThread:
-    """Runs the engine. `rows` decode at once, `queue_limit` may wait."""
+def _end_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
-    def __init__(self, engine: Starts, rows: int, queue_limit: int) -> None:
+
+class EngineThread:
+    """Runs the engine. `rows` decode at once, `queue_limit` may wait; `died` is called where an error ends it."""
+
+    def __init__(self, engine: Starts, rows: int, queue_limit: int, died: Callable[[], None] = _end_process) -> None:
         self._engine = engine
+        self._died = died
         self.rows = rows
         self._queue_limit = queue_limit
         self._wake = threading.Condition()
@@ -198,6 +205,7 @@ class EngineThread:
         except BaseException as error:
             log.exception("engine_thread_died")
             self._abort(error)
+            self._died()
             raise
         self._abort(ServerFault("the server is stopping", code="stopping"))
 

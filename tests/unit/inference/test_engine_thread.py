@@ -276,3 +276,25 @@ async def test_stopping_tells_the_requests_that_run_and_wait() -> None:
         assert all(isinstance(one, ServerFault) for one in outcomes)
         with pytest.raises(Busy):
             await collect(thread, Ask(1))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_thread_that_dies_ends_its_requests_and_the_process() -> None:
+    class Dead(BaseException):
+        """Not what a request may be at fault for."""
+
+    class DyingBatch(CountingBatch):
+        def step(self) -> Iterable[tuple[int, int, float]]:
+            raise Dead
+
+    class DyingEngine(CountingEngine):
+        def start(self, requests: Sequence[Any]) -> CountingBatch:
+            return DyingBatch(list(requests), self)
+
+    died = threading.Event()
+    thread = EngineThread(DyingEngine(), rows=2, queue_limit=4, died=died.set)
+    async with thread.generate(Ask(1)) as tokens:  # type: ignore[arg-type]
+        with pytest.raises(ServerFault):
+            async for _ in tokens:
+                pass
+    assert await asyncio.to_thread(died.wait, 5)
