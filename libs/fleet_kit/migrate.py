@@ -83,14 +83,15 @@ def _of_primary(url: str) -> str:
     """The URL of the one server that takes writes: the tool knows no more than one."""
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
-    urls = [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
-    if len(urls) == 1:
+    if "," not in hosts:
         return url
+    query = urlencode(dict(parse_qsl(parts.query)) | {"target_session_attrs": "read-write"})
+    urls = [urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query=query)) for host in hosts.split(",")]
     reasons = []
     with ThreadPoolExecutor(1) as pool:  # the caller's thread may have a loop that runs
         for host, one in zip(hosts.split(","), urls, strict=True):
             try:
-                pool.submit(asyncio.run, _takes_writes(one)).result()
+                pool.submit(asyncio.run, _connects(one)).result()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                 reasons.append(f"{host}: {describe(error)}")
             else:
@@ -98,8 +99,8 @@ def _of_primary(url: str) -> str:
     raise MigrationFailed(f"none of the servers takes writes: {'; '.join(reasons)}")
 
 
-async def _takes_writes(url: str) -> None:
-    connection = await asyncpg.connect(url, timeout=5, target_session_attrs="read-write")
+async def _connects(url: str) -> None:
+    connection = await asyncpg.connect(url, timeout=5)
     await connection.close(timeout=5)
 
 
