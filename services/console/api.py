@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from services.console import assets
 from services.console.pages import (
     compare,
+    dead_letters,
     fleet,
     health,
     jobs,
@@ -17,6 +18,7 @@ from services.console.pages import (
     provider_sign_in,
     review,
     sign_in,
+    trace,
     version,
 )
 
@@ -31,6 +33,8 @@ for pages in (
     jobs,
     playground,
     live,
+    trace,
+    dead_letters,
     health,
     moment,
     assets,

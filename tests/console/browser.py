@@ -121,6 +121,28 @@ def live(page: Page) -> None:
     shot(page, "live")
 
 
+def follow_a_trace(page: Page) -> str:
+    """From the newest event to all events of its trace."""
+    page.goto(f"{BASE}/console/live?type=AdapterActivated")
+    page.locator("#events a").first.click()
+    page.wait_for_url(f"{BASE}/console/trace/*")
+    saw["trace"] = page.locator("tbody tr").count()
+    shot(page, "trace")
+    return page.url
+
+
+def replay(page: Page, letter: str) -> None:
+    """A dead letter's page by keyboard: Replay, and it is gone."""
+    page.goto(letter)
+    saw["letter"] = page.locator("h1").inner_text()
+    shot(page, "dead-letter")
+    page.get_by_role("button", name="Replay").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{BASE}/console/dead-letters?replayed=*")
+    saw["replayed"] = page.locator("main [role=status].note").inner_text()
+    saw["letters left"] = page.locator("tbody a").count()
+
+
 def play_one(page: Page) -> None:
     page.goto(f"{BASE}/console/playground?model={FAMILY}")
     page.get_by_label("Prompt", exact=True).fill("Hello")
@@ -187,10 +209,14 @@ with sync_playwright() as playwright:
         compare(page, second, first)
         play(page)
         live(page)
+        trace = follow_a_trace(page)
+        page.goto(f"{BASE}/console/dead-letters")
+        letter = page.locator("tbody a").first.evaluate("link => link.href")
         paths = [
             "/console/", "/console/review", f"/console/review/{second}", f"/console/versions/{first}",
             f"/console/compare?versions={first}&versions={second}", "/console/jobs", job.removeprefix(BASE),
             "/console/train", "/console/playground", "/console/live", "/console/health", f"/console/at?family={FAMILY}",
+            "/console/dead-letters", letter.removeprefix(BASE), trace.removeprefix(BASE),
         ]  # fmt: skip
         saw["axe"] = violations(page, paths)
         saw["paint"] = paint(page, paths)
@@ -199,6 +225,12 @@ with sync_playwright() as playwright:
     with session(browser, os.environ["TOKEN"], color_scheme="dark", viewport={"width": 360, "height": 740}) as page:
         saw["axe, dark and narrow"] = violations(page, paths)
         saw["too wide at 360 px"] = too_wide(page, paths)
+    zoomed = {"viewport": {"width": 640, "height": 430}, "device_scale_factor": 2, "reduced_motion": "reduce"}
+    with session(browser, os.environ["TOKEN"], **zoomed) as page:
+        saw["too wide at 200 %"] = too_wide(page, paths)
+        page.goto(f"{BASE}/console/live")
+        saw["moving"] = page.evaluate("document.getAnimations().length")
+        replay(page, letter)
     saw["faults"] = list(faults)
     with session(browser, os.environ["OTHER_TOKEN"]) as page:
         page.goto(f"{BASE}/console/versions/{first}")
