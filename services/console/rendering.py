@@ -23,7 +23,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-DEAD_LETTERS: Final = "Dead letters"
+DEAD_LETTERS: Final[str] = "Dead letters"
 """Its page is for those who administer a domain."""
 SECTIONS: Final = (
     ("Fleet", "/console/"),

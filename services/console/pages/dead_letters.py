@@ -14,7 +14,7 @@ from lorafleet import calls
 from lorafleet.calls.paths import path_segment
 from lorafleet.responses import DeadLetter, DeadLetters
 from services.console.rendering import page
-from services.console.viewer import FORM, Submitted, ThisViewer
+from services.console.viewer import FORM, Submitted, ThisViewer, Viewer
 
 router = APIRouter(include_in_schema=False)
 SHOWN = 200
@@ -27,8 +27,7 @@ ServiceName = Annotated[str, Path(pattern=f"^({'|'.join(STORING)})$")]
 async def listed(request: Request, viewer: ThisViewer, replayed: str = "") -> Response:
     """Those of all services, newest first; a service that is unavailable is named."""
     viewer.caller.restricted_to("admin").hold("admin")
-    answers = await asyncio.gather(*(viewer.if_available(calls.dead_letters(name, SHOWN)) for name in STORING))
-    of_service = dict(zip(STORING, answers, strict=True))
+    of_service = dict(zip(STORING, await asyncio.gather(*(_of(viewer, name) for name in STORING)), strict=True))
     return page(
         request,
         "dead_letters.html",
@@ -64,6 +63,10 @@ async def replay(
             request, "dead_letter.html", viewer, status=409, service=service, letter=letter, fault=problem.detail
         )
     return RedirectResponse(f"/console/dead-letters?replayed={path_segment(done.outcome)}", 303)
+
+
+async def _of(viewer: Viewer, service: str) -> DeadLetters | None:
+    return await viewer.if_available(calls.dead_letters(service, SHOWN))
 
 
 def merged(of_service: dict[str, DeadLetters | None]) -> list[tuple[str, DeadLetter]]:

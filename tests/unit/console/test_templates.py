@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from starlette.requests import Request
 from fleet_kit.caller import Caller
 from fleet_kit.errors import Problem
 from lorafleet import responses
+from services.console.feed import Shown
+from services.console.pages.compare import Duel, Duels
 from services.console.pages.health import _readiness
 from services.console.pages.review import SideBySide
 from services.console.rendering import page
+from services.console.trace import steps_of
 
 pytestmark = pytest.mark.unit
 EVIL = "<script>alert(1)</script>\"'\u202e" + "x" * 10_000
-SCOPES = frozenset({"adapters:read", "adapters:write", "adapters:approve", "train"})
+SCOPES = frozenset({"adapters:read", "adapters:write", "adapters:approve", "train", "generate", "admin"})
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,15 @@ FULL_SAMPLE = sample(
     prompt=EVIL, expected_output=EVIL, answer=EVIL, overall=None, why=EVIL, vetoes=[EVIL], difficulty=EVIL,
     verdicts={EVIL: {"score": None, "reason": EVIL}},
 )  # fmt: skip
+LETTER = responses.DeadLetter(id="approved.1-2", consumer="c")
+FULL_LETTER = responses.DeadLetter(
+    id=EVIL, consumer=EVIL, type=EVIL, subject=EVIL, domain=EVIL, time="2026-12-02T09:00:00Z", reason=EVIL, body=EVIL,
+    truncated=True, headers={EVIL: EVIL, "traceparent": f"00-{EVIL}-b-01"},
+)  # fmt: skip
+SHOWN = Shown(
+    number=0, id=EVIL, stream="S", type="Rejected", at=datetime.now(UTC), source=EVIL, entity=EVIL, domain=EVIL,
+    trace="ab" * 16, body=EVIL,
+)  # fmt: skip
 COMPARED = [responses.ComparedVersion(adapter_id=one) for one in ("a", "b", EVIL)]
 REVIEW: dict[str, Any] = {"why": "", "policy": {}, "active": None, "samples": [], "left_out": 0, "running": None}
 FAMILIES = [
@@ -104,7 +117,22 @@ PAGES: list[tuple[str, dict[str, Any]]] = [
         pairs=[responses.ComparedPair(
             first="a", second=EVIL, why_not=EVIL, measures=[responses.Tested(measure=EVIL, difference=0.0)],
         )],
-    )}),
+    ), "samples": 1, "size": 1, "duels": [
+        Duels("a", EVIL, [Duel(sample(overall=1.0), sample(overall=2.0)), Duel(FULL_SAMPLE, FULL_SAMPLE)]),
+        Duels("a", "b", [Duel(FULL_SAMPLE, FULL_SAMPLE)]),
+    ]}),
+    ("dead_letters.html", {
+        "letters": [("registry", LETTER), ("router", FULL_LETTER)], "more": ["router"], "earlier": {"router": 2},
+        "unavailable": ["trainer"], "replayed": EVIL,
+    }),
+    ("dead_letters.html", {"letters": [], "more": [], "earlier": {}, "unavailable": [], "replayed": ""}),
+    ("dead_letter.html", {"service": "registry", "letter": LETTER, "fault": ""}),
+    ("dead_letter.html", {"service": "registry", "letter": FULL_LETTER, "fault": EVIL}),
+    ("base_answer.html", {"answer": responses.ChatCompletion(id="a", choices=[]), "model": EVIL}),
+    ("trace.html", {
+        "trace": "ab" * 16, "steps": steps_of([SHOWN, SHOWN]), "hidden": 1, "whole": False, "hours": 24, "most": 500,
+        "services": [EVIL],
+    }),
     ("fleet.html", {
         "found": responses.FamilyPage(families=FAMILIES, total=2), "statistics": responses.Statistics(), "offset": 0,
         "sort": "family", "size": 50,
