@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from services.console import assets
 from services.console.pages import (
     compare,
+    dataset,
     dead_letters,
     fleet,
     health,
@@ -31,6 +32,7 @@ for pages in (
     review,
     compare,
     jobs,
+    dataset,
     playground,
     live,
     trace,

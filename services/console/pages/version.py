@@ -26,7 +26,9 @@ async def show(request: Request, adapter_id: str, viewer: ThisViewer) -> Respons
     chain, trail = await together(viewer.call(calls.provenance(adapter_id)), viewer.call(calls.audit(adapter_id)))
     siblings = await viewer.call(calls.adapters(family=adapter.family))
     evaluations = await viewer.if_available(calls.evaluations(adapter_id))
-    rollout = await viewer.maybe(calls.rollout(adapter.family))
+    rollout, manifest = await together(
+        viewer.maybe(calls.rollout(adapter.family)), viewer.maybe(calls.manifest(adapter_id))
+    )
     return page(
         request,
         "version.html",
@@ -37,6 +39,7 @@ async def show(request: Request, adapter_id: str, viewer: ThisViewer) -> Respons
         evaluations=evaluations,
         siblings=[one for one in siblings if one.adapter_id != adapter_id],
         rollout=rollout.rollout if rollout else None,
+        manifest=manifest,
     )
 
 

@@ -95,13 +95,32 @@ FULL_JOB = responses.Job.model_validate({
     "job_id": EVIL, "state": EVIL, "error": EVIL, "configuration": {EVIL: [EVIL], "none": None}, "dataset": EVIL,
     "history": [{"number": 1}, {"number": 2, "worker": EVIL, "reason": EVIL}],
 })  # fmt: skip
-VERSION: dict[str, Any] = {"trail": [], "siblings": [], "rollout": None}
+VERSION: dict[str, Any] = {"trail": [], "siblings": [], "rollout": None, "manifest": None}
+FULL_MANIFEST = responses.Anything.model_validate({
+    "artifact_sha256": EVIL, "file_size": 5, "variants": [{"kind": EVIL, "fit": False, "blob": {"sha256": EVIL}}, {}],
+})  # fmt: skip
+DROPPED = responses.DroppedRecords(filters={EVIL: responses.FilterCount(
+    dropped=1, reasons={EVIL: 1}, samples=[responses.DroppedRecord(reason=EVIL, prompt=EVIL, completion=EVIL)]
+)})  # fmt: skip
+DATASET: dict[str, Any] = {"split": "", "offset": 20, "size": 20, "more": True, "readable": True}
 MOMENT: dict[str, Any] = {"family": "f", "answer": "a", "at": "2026-12-02T09:00:00+00:00"}
 PAGES: list[tuple[str, dict[str, Any]]] = [
     ("version.html", VERSION | {"adapter": ADAPTER, "chain": CHAIN, "evaluations": None}),
     ("version.html", {
         "adapter": FULL_ADAPTER, "chain": FULL_CHAIN, "evaluations": EVALUATIONS, "rollout": SHADOW,
         "trail": [responses.AuditLine(), responses.AuditLine(actor=EVIL, reason=EVIL)], "siblings": [ADAPTER],
+        "manifest": FULL_MANIFEST,
+    }),
+    ("version.html", VERSION | {
+        "adapter": ADAPTER, "evaluations": [], "manifest": responses.Anything(),
+        "chain": responses.Provenance(adapter_id="a", base_model={}, checkpoint={}, artifact={}, dataset={"dataset_id": EVIL}),
+    }),
+    ("dataset.html", DATASET | {
+        "dataset": responses.Dataset.model_validate({"dataset_id": EVIL, "name": EVIL}), "dropped": DROPPED,
+        "card": responses.Anything.model_validate({"x": EVIL}), "records": [{"prompt": EVIL, "completions": [EVIL]}],
+    }),
+    ("dataset.html", DATASET | {
+        "dataset": responses.Dataset(dataset_id="d"), "dropped": None, "card": None, "records": [], "readable": False,
     }),
     ("review_queue.html", {"waiting": [ADAPTER, FULL_ADAPTER], "more": 3, "all_read": False}),
     ("review.html", REVIEW | {"adapter": ADAPTER, "evaluation": None}),
