@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request, Response
 
 from lorafleet import calls
 from services.console.rendering import page
-from services.console.together import together
 from services.console.viewer import ThisViewer
 
 router = APIRouter(include_in_schema=False)
@@ -26,7 +25,8 @@ async def show(
     offset: Annotated[int, Query(ge=0, le=100_000_000)] = 0,
 ) -> Response:
     """Card, dropped records and a page of what was kept; the trainer decides who may read it."""
-    dataset, card = await together(viewer.call(calls.dataset(dataset_id)), viewer.maybe(calls.dataset_card(dataset_id)))
+    dataset = await viewer.call(calls.dataset(dataset_id))
+    card = await viewer.maybe(calls.dataset_card(dataset_id))
     dropped = await viewer.maybe(calls.dataset_dropped(dataset_id))
     # One more than is shown: whether there is a next page.
     records = await viewer.maybe(calls.dataset_records(dataset_id, split or None, offset, SIZE + 1))

@@ -26,9 +26,8 @@ async def show(request: Request, adapter_id: str, viewer: ThisViewer) -> Respons
     chain, trail = await together(viewer.call(calls.provenance(adapter_id)), viewer.call(calls.audit(adapter_id)))
     siblings = await viewer.call(calls.adapters(family=adapter.family))
     evaluations = await viewer.if_available(calls.evaluations(adapter_id))
-    rollout, manifest = await together(
-        viewer.maybe(calls.rollout(adapter.family)), viewer.maybe(calls.manifest(adapter_id))
-    )
+    rollout = await viewer.maybe(calls.rollout(adapter.family))
+    manifest = await viewer.maybe(calls.manifest(adapter_id))
     return page(
         request,
         "version.html",

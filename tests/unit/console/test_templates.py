@@ -13,6 +13,7 @@ from fleet_kit.caller import Caller
 from fleet_kit.errors import Problem
 from lorafleet import responses
 from services.console.feed import Shown
+from services.console.figures import Figure
 from services.console.pages.compare import Duel, Duels
 from services.console.pages.health import _readiness
 from services.console.pages.review import SideBySide
@@ -174,7 +175,10 @@ PAGES: list[tuple[str, dict[str, Any]]] = [
             adapters=[responses.AnsweringAdapter(adapter_id=EVIL, chain=[CHAIN, FULL_CHAIN])],
         ),
     }),
-    ("health.html", {"parts": {"a": {}, "b": {"ready": True}, "c": {"checks": {EVIL: EVIL}, "detail": {"x": EVIL}}}}),
+    ("health.html", {
+        "parts": {"a": {}, "b": {"ready": True}, "c": {"checks": {EVIL: EVIL}, "detail": {"x": EVIL}}},
+        "figures": {"a": None, "b": [], "c": [Figure(EVIL, EVIL, EVIL)]},
+    }),
     ("playground.html", {"names": [EVIL], "chosen": [], "most": 6}),
     ("playground.html", {"names": [], "chosen": [EVIL], "most": 6}),
 ]  # fmt: skip
