@@ -73,6 +73,9 @@ def approve(page: Page, adapter_id: str) -> None:
     page.keyboard.press("j")
     saw["focused sample"] = page.evaluate("document.activeElement.id")
     saw["worst first"] = [float(one) for one in page.locator("article.sample > header .score").all_inner_texts()]
+    page.keyboard.press("b")
+    page.locator("#sample-1 .base-answer dd").wait_for(timeout=PATIENCE)
+    saw["base model"] = page.locator("#sample-1 .base-answer dt").inner_text()
     shot(page, "review")
     page.keyboard.press("a")
     page.keyboard.press("Enter")
@@ -86,7 +89,23 @@ def compare(page: Page, first: str, second: str) -> None:
     page.get_by_role("link", name="compare").first.click()
     saw["compared"] = page.locator("h2", has_text="minus").inner_text()
     saw["measures"] = page.get_by_role("rowheader", name="accuracy", exact=True).count()
+    saw["samples compared"] = page.get_by_role("region", name="Samples").locator("tbody tr").count()
     assert second in saw["compared"], saw["compared"]
+
+
+def look_around(page: Page, adapter_id: str) -> str:
+    """A version's curves and forms, from there its data set with its records, and the health of every part."""
+    page.goto(f"{BASE}/console/versions/{adapter_id}")
+    page.locator("canvas").first.wait_for()
+    saw["curves"] = page.locator("canvas").count()
+    saw["forms"] = page.get_by_role("region", name="Forms of this version").locator("tbody tr").count()
+    page.get_by_text("Trained from").get_by_role("link").first.click()
+    page.wait_for_url(f"{BASE}/console/datasets/*")
+    saw["records"] = page.locator("article.sample").count()
+    dataset = page.url
+    page.goto(f"{BASE}/console/health")
+    saw["figures"] = page.locator("#parts").inner_text()
+    return dataset
 
 
 def play(page: Page) -> None:
@@ -209,6 +228,7 @@ with sync_playwright() as playwright:
         compare(page, second, first)
         play(page)
         live(page)
+        dataset = look_around(page, first)
         trace = follow_a_trace(page)
         page.goto(f"{BASE}/console/dead-letters")
         letter = page.locator("tbody a").first.evaluate("link => link.href")
@@ -216,7 +236,7 @@ with sync_playwright() as playwright:
             "/console/", "/console/review", f"/console/review/{second}", f"/console/versions/{first}",
             f"/console/compare?versions={first}&versions={second}", "/console/jobs", job.removeprefix(BASE),
             "/console/train", "/console/playground", "/console/live", "/console/health", f"/console/at?family={FAMILY}",
-            "/console/dead-letters", letter.removeprefix(BASE), trace.removeprefix(BASE),
+            "/console/dead-letters", letter.removeprefix(BASE), trace.removeprefix(BASE), dataset.removeprefix(BASE),
         ]  # fmt: skip
         saw["axe"] = violations(page, paths)
         saw["paint"] = paint(page, paths)

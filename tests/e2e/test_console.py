@@ -68,7 +68,16 @@ async def saw(fleet: Fleet) -> dict[str, Any]:
     await bury(fleet)
     issuer = fleet.credentials.issuer
     hour = timedelta(hours=1)
-    scopes = ("adapters:read", "adapters:write", "adapters:approve", "train", "generate", "feedback", "admin")
+    scopes = (
+        "adapters:read",
+        "adapters:write",
+        "adapters:approve",
+        "train",
+        "generate",
+        "feedback",
+        "admin",
+        "metrics",
+    )
     assert fleet.info.base_model is not None
     variables = {
         "BASE_URL": fleet.info.services["console"].url,
@@ -141,6 +150,25 @@ async def test_no_page_is_scrolled_sideways_at_twice_the_size_nor_moves_for_thos
 ) -> None:
     assert saw["too wide at 200 %"] == []
     assert saw["moving"] == 0
+
+
+async def test_the_base_model_answers_a_samples_question_beside_the_candidate(saw: dict[str, Any]) -> None:
+    assert saw["base model"].startswith("Base model")
+
+
+async def test_samples_of_two_versions_stand_side_by_side(saw: dict[str, Any]) -> None:
+    assert saw["samples compared"] == 4
+
+
+async def test_a_version_shows_its_curves_forms_and_data(saw: dict[str, Any]) -> None:
+    assert saw["curves"] == 4
+    assert saw["forms"] >= 1
+    assert saw["records"] >= 1
+
+
+async def test_health_shows_slots_queue_and_memory_pressure(saw: dict[str, Any]) -> None:
+    for what in ("slots (", "answers (", "memory pressure: ", "in the outbox"):
+        assert what in saw["figures"], saw["figures"]
 
 
 async def test_a_dead_letter_is_replayed_by_keyboard(saw: dict[str, Any]) -> None:
