@@ -61,9 +61,15 @@ async def served(handlers: Handlers[Any], settings_of: Any, mint: Mint) -> Async
     """`client("shop")`: a caller with `admin` in these domains, or in every one."""
     app = create_app(handlers.service, settings_of(handlers.service), handlers=handlers, api=APIRouter())
     async with app.router.lifespan_context(app):
-        async with asyncio.timeout(20):
-            while app.state.service.relay is None:
-                await asyncio.sleep(0.01)
+
+        async def listens() -> bool:
+            try:
+                await app.state.service.access.ready()
+                return app.state.service.dead_letters is not None
+            except (ConnectionError, RuntimeError):
+                return False
+
+        await eventually(listens)
 
         def client(*domains: str, scopes: tuple[str, ...] = ("admin",)) -> httpx.AsyncClient:
             return httpx.AsyncClient(
