@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from benchmarks.report import Row
 from benchmarks.serving_load import LoadRequest, Outcome, load

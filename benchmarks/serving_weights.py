@@ -77,11 +77,11 @@ def quality(model: Path, weights: Weights, *, adapters: int, tokens: int = 128) 
         for question in QUESTIONS:
             (answer,) = exact.generate([question], adapter=name, max_tokens=tokens)
             ids = list(exact.tokenizer(question)["input_ids"])
-            read = torch.tensor([[*ids, *answer.tokens]])
+            read = torch.tensor([[*ids, *answer.token_ids]])
             wanted, ours = (_log_probabilities(engine, read, name)[len(ids) - 1 : -1] for engine in engines)
             same += int((wanted.argmax(-1) == ours.argmax(-1)).sum())
             divergence += float((wanted.exp() * (wanted - ours)).sum())
-            positions += len(answer.tokens)
+            positions += len(answer.token_ids)
     return Quality(same / positions, divergence / positions, positions)
 
 

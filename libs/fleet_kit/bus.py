@@ -30,6 +30,7 @@ from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Handlers
 from fleet_kit.intake import Intake
 from fleet_kit.nats_auth import inbox_prefix
+from fleet_kit.own_dead_letters import OwnDeadLetters
 from fleet_kit.publishing import publish
 from fleet_kit.rights import Rights
 from fleet_kit.settings import BusSettings
@@ -70,6 +71,7 @@ class Bus:
         self._dispatcher: Dispatcher | None = None
         self._intakes: list[Intake] = []
         self._turns: asyncio.Task[None] | None = None
+        self._dead_letters: OwnDeadLetters | None = None
 
     @property
     def jetstream(self) -> JetStreamContext:
@@ -114,6 +116,16 @@ class Bus:
             await intake.start()
         if ordered:
             self._turns = asyncio.create_task(turns.run())
+        self._dead_letters = OwnDeadLetters(
+            self._service, self.jetstream, dispatcher, {one.durable: one for one in bindings}
+        )
+
+    @property
+    def dead_letters(self) -> OwnDeadLetters:
+        """What this service gave up; raises ConnectionError until it listens."""
+        if self._dead_letters is None:
+            raise ConnectionError(f"{self._service} is not listening yet")
+        return self._dead_letters
 
     def _subscribe(self, binding: Binding, dispatcher: Dispatcher) -> None:
         subscriber = self._broker.subscriber(

@@ -4,6 +4,7 @@ A consumer's are written beside the handling of other events, so that a poison e
 """
 
 import asyncio
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -36,10 +37,17 @@ IN_FLIGHT = 64
 """Dead letters that wait for their acknowledgement at once. Further ones hold up their consumers."""
 
 
-def dead_subject(durable: str) -> str:
-    """Subject of a durable's dead letters: registry-training_completed → lorafleet.dlq.registry.training_completed."""
+def dead_subject(durable: str, token: str) -> str:
+    """Subject of one letter, for example lorafleet.dlq.registry.training_completed.12-1796227200000000.
+
+    A subject of its own, below its service's: the service can replace this letter, and read no other service's.
+    """
     service, _, event = durable.partition("-")
-    return f"lorafleet.dlq.{service}.{event}"
+    return f"lorafleet.dlq.{service}.{event}.{token}"
+
+
+def _token(name: str | int, at: datetime) -> str:
+    return f"{name}-{int(at.timestamp() * 1_000_000)}"
 
 
 class DeadLetterWriter:
@@ -79,7 +87,9 @@ class DeadLetterWriter:
         headers, body = _fitted(self._jetstream, *_letter(message, durable, reason))
         started = time.monotonic()
         try:
-            await self._jetstream.publish(dead_subject(durable), body, timeout=TIMEOUT, headers=headers)
+            stored = message.metadata.sequence.stream, message.metadata.timestamp
+            subject = dead_subject(durable, _token(*stored))
+            await self._jetstream.publish(subject, body, timeout=TIMEOUT, headers=headers)
             await message.term()
         except Exception as error:
             # nats-py raises several unrelated classes when it is disconnected; the original is still there.
@@ -112,6 +122,7 @@ def one_line(text: str) -> str:
 async def store_refused(jetstream: JetStreamContext, service: str, event: Outgoing, reason: str) -> PubAck:
     """Store as a dead letter what JetStream refuses for good; raises what a publish raises."""
     name = service + OUTBOX
+    now = datetime.now(UTC)
     headers, whole = _kept(event.headers)
     headers |= {
         "Lorafleet-Reason": one_line(f"cannot be published: {reason}"),
@@ -119,11 +130,12 @@ async def store_refused(jetstream: JetStreamContext, service: str, event: Outgoi
         "Lorafleet-Consumer": name,
         "Lorafleet-Subject": one_line(event.subject[:MAX_HEADER]),
         "Lorafleet-Deliveries": "0",
-        "Lorafleet-Time": datetime.now(UTC).isoformat(),
+        "Lorafleet-Time": now.isoformat(),
         "Nats-Msg-Id": f"{name}:{event.id}",
     }
     headers, body = _fitted(jetstream, headers, event.body, whole)
-    ack = await jetstream.publish(dead_subject(name), body, timeout=TIMEOUT, headers=headers)
+    token = _token(hashlib.sha256(event.id.encode()).hexdigest()[:16], now)
+    ack = await jetstream.publish(dead_subject(name, token), body, timeout=TIMEOUT, headers=headers)
     metrics.OUTBOX_REFUSED.labels(service).inc()
     log.error("event_refused", subject=event.subject, entity=event.entity, event_id=event.id, reason=reason)
     return ack

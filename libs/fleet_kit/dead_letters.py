@@ -11,7 +11,10 @@ from fleet_events.topology import DEAD_STREAM, row_of_subject
 from fleet_kit.cloudevents import ONLY_FOR
 from fleet_kit.dead_letter_writer import OUTBOX
 
-__all__ = ["DeadLetter", "list_dead", "replay", "show"]
+__all__ = ["REPLAYED", "DeadLetter", "event_headers", "list_dead", "read_letter", "replay", "show"]
+
+REPLAYED = "Lorafleet-Replayed-By"
+"""Header of what stands in a letter's place once its service has replayed it."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class DeadLetter:
     """An event that its consumer gave up, or that JetStream refused to store."""
 
     sequence: int
+    place: str
+    """Subject that it is stored under."""
     consumer: str
     """The durable that gave it up; `<service>-outbox` where no stream took it."""
     subject: str
@@ -40,8 +45,8 @@ async def list_dead(jetstream: JetStreamContext, consumer: str | None = None) ->
             raw = await jetstream.get_msg(DEAD_STREAM, seq=sequence, next=True, subject=">", direct=True)
         except NotFoundError:
             return
-        letter = _read(raw)
-        if consumer is None or letter.consumer == consumer:
+        letter = read_letter(raw)
+        if REPLAYED not in letter.headers and (consumer is None or letter.consumer == consumer):
             yield letter
         sequence = letter.sequence + 1
 
@@ -49,9 +54,12 @@ async def list_dead(jetstream: JetStreamContext, consumer: str | None = None) ->
 async def show(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     """One dead letter; raises LookupError."""
     try:
-        return _read(await jetstream.get_msg(DEAD_STREAM, seq=sequence, direct=True))
+        letter = read_letter(await jetstream.get_msg(DEAD_STREAM, seq=sequence, direct=True))
     except NotFoundError as error:
         raise LookupError(f"there is no dead letter {sequence}; `lorafleet dlq list` shows them") from error
+    if by := letter.headers.get(REPLAYED):
+        raise LookupError(f"dead letter {sequence} was replayed by {by}")
+    return letter
 
 
 async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
@@ -67,8 +75,7 @@ async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     letter = await show(jetstream, sequence)
     if letter.truncated:
         raise ValueError(f"dead letter {sequence} was too large to be kept whole: the publisher has to send it again")
-    headers = {name: value for name, value in letter.headers.items() if not name.startswith(("Lorafleet-", "Nats-"))}
-    headers["ce-id"] = letter.event_id
+    headers = event_headers(letter)
     headers["Nats-Msg-Id"] = f"{letter.event_id}:replay:{sequence}"
     if not letter.consumer.endswith(OUTBOX):
         headers[ONLY_FOR] = letter.consumer
@@ -81,11 +88,19 @@ async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     return letter
 
 
-def _read(raw: RawStreamMsg) -> DeadLetter:
+def event_headers(letter: DeadLetter) -> dict[str, str]:
+    """The event's own headers, with its id."""
+    own = {name: value for name, value in letter.headers.items() if not name.startswith(("Lorafleet-", "Nats-"))}
+    return own | {"ce-id": letter.event_id}
+
+
+def read_letter(raw: RawStreamMsg) -> DeadLetter:
+    """A message of the stream of dead letters."""
     headers = dict(raw.headers or {})
     found = {name.lower(): value for name, value in headers.items()}
     return DeadLetter(
         sequence=raw.seq or 0,
+        place=raw.subject or "",
         consumer=found.get("lorafleet-consumer", ""),
         subject=found.get("lorafleet-subject", ""),
         event_id=found.get("lorafleet-event-id")

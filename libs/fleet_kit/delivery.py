@@ -6,10 +6,10 @@ First deliveries of short work go together where there are many, see `together`.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from nats.aio.msg import Msg
@@ -20,6 +20,7 @@ from fleet_kit import attempts, inbox, lease, metrics, tasks
 from fleet_kit.cloudevents import ONLY_FOR, Envelope, Stored, read_envelope, read_event
 from fleet_kit.db import Pool, leaves_a_standby
 from fleet_kit.dead_letter_writer import DeadLetterWriter
+from fleet_kit.dead_letters import DeadLetter, event_headers
 from fleet_kit.errors import LeaseLost, NotYet, Refused, Unreadable
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding, Unread
@@ -35,6 +36,9 @@ log = structlog.get_logger()
 
 Begin = Callable[[Envelope | None], AbstractAsyncContextManager[Transaction]]
 """Opens a transaction, with the event that causes it."""
+
+Keep = Callable[[], Awaitable[None]]
+"""Tells the server that a message is still worked on."""
 
 LONGEST_HOLD = 600.0
 """Seconds for which a short handler's message is held back from other workers; after that it counts as stuck."""
@@ -95,7 +99,27 @@ class Dispatcher:
             if binding.lease is None:
                 return await self._once(event, envelope, binding)
             name = binding.lease(event, envelope)
-            return await self._long(event, envelope, raw, binding, name)
+            return await self._long(event, envelope, raw.in_progress, binding, name)
+
+    async def replay(self, letter: DeadLetter, binding: Binding) -> str:
+        """Handle what one of the binding's dead letters holds, here and now; returns the outcome.
+
+        Raises:
+            Refused: it cannot be handled as it is.
+            NotYet: it cannot be handled now.
+            Exception: whatever its handler raises.
+        """
+        at = datetime.fromisoformat(letter.time) if letter.time else None
+        envelope, data = read_envelope(letter.subject, event_headers(letter), letter.body, letter.sequence, at)
+        event = read_event(envelope, data)
+        async with leaves_a_standby(self.pool):
+            with handling(event, envelope, letter.subject, binding):
+                if binding.lease is not None:
+                    name = binding.lease(event, envelope)
+                    return await self._long(event, envelope, _no_message, binding, name)
+                # Alone: what is handled beside an event that kills the process is counted as a start, too.
+                async with self.isolation.alone():
+                    return await self._once(event, envelope, binding)
 
     @asynccontextmanager
     async def _start(self, raw: Msg, binding: Binding) -> AsyncIterator[None]:
@@ -144,7 +168,7 @@ class Dispatcher:
             await handle(body, broken, tx, self.service)
         return "done"
 
-    async def _long(self, event: Event, envelope: Envelope, message: Msg, binding: Binding, name: str) -> str:
+    async def _long(self, event: Event, envelope: Envelope, keep: Keep, binding: Binding, name: str) -> str:
         async with self.pool.acquire() as connection:
             if await inbox.seen(connection, binding.durable, envelope):
                 return "duplicate"
@@ -155,7 +179,7 @@ class Dispatcher:
         running = asyncio.ensure_future(self._work(event, work, binding, taken.unanswered))
         self.running.add(running)
         running.add_done_callback(self.running.discard)
-        beating = asyncio.create_task(self._beat(message, work, running))
+        beating = asyncio.create_task(self._beat(keep, work, running))
         try:
             await running
         except asyncio.CancelledError:
@@ -189,12 +213,12 @@ class Dispatcher:
                 for name, token in work.leases.items():
                     await lease.survived(connection, name, token)
 
-    async def _beat(self, message: Msg, work: LeasedTask, running: asyncio.Future[None]) -> None:
+    async def _beat(self, keep: Keep, work: LeasedTask, running: asyncio.Future[None]) -> None:
         """Keep the message and the leases while the work runs; stop the work when one is lost."""
         while True:
             await asyncio.sleep(self.lease.total_seconds() / 4)
             try:
-                await message.in_progress()
+                await keep()
                 async with self.pool.acquire(timeout=2) as connection:
                     held = [
                         await lease.renew(connection, name, token, self.lease) for name, token in work.leases.items()
@@ -207,6 +231,10 @@ class Dispatcher:
                 work.lost.set()
                 running.cancel()
                 return
+
+
+async def _no_message() -> None:
+    """A dead letter stays where it is, without a sign of life."""
 
 
 def addressed(raw: Msg, binding: Binding) -> bool:

@@ -1,8 +1,8 @@
 """NATS accounts and users, and what each may publish and subscribe to, made from the topology table.
 
-A service may publish its own events, take from its own durables, dead-letter what it cannot handle, and write and
-watch, or read, its own key-value buckets; the trainer may also delete single messages of the streams that hold what
-people wrote.
+A service may publish its own events, take from its own durables, dead-letter what it cannot handle, read those letters,
+and write and watch, or read, its own key-value buckets; the trainer may also delete single messages of the streams that
+hold what people wrote.
 `admin` operates the bus.
 
 `upstream` has an account of its own that imports the subjects the table lets upstream publish, and nothing else. A
@@ -22,6 +22,7 @@ from fleet_events.topology import (
     EVERY_EVENT,
     FOLLOWED_AREAS,
     SERVICES,
+    STORING,
     STREAM,
     STREAMS,
     TOPOLOGY,
@@ -58,6 +59,8 @@ def permissions(user: str) -> dict[str, dict[str, list[str]]]:
     looked_at = (*(stream.name for stream in STREAMS), DEAD_STREAM)
     publish = [*published_by(user), f"lorafleet.dlq.{user}.>", probe_subject(user)]
     publish += [f"$JS.API.STREAM.INFO.{name}" for name in looked_at]
+    # Its own dead letters, each by its subject.
+    publish += [f"$JS.API.DIRECT.GET.{DEAD_STREAM}.lorafleet.dlq.{one}.>" for one in STORING if one == user]
     for stream in ERASABLE.get(user, ()):
         publish += [f"$JS.API.STREAM.MSG.DELETE.{stream}", f"$JS.API.DIRECT.GET.{stream}"]
     for row, consumer in consumers_of(user):

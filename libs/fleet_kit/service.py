@@ -17,7 +17,7 @@ from fastapi.telemetry import TelemetryConfig
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import http, outbox, tasks
+from fleet_kit import dead_letter_api, http, outbox, tasks
 from fleet_kit.access_list import AccessList
 from fleet_kit.access_rules import read_rules
 from fleet_kit.acting_for import Credential
@@ -28,6 +28,7 @@ from fleet_kit.cloudevents import Envelope
 from fleet_kit.db import Pool, connect_pool, leaves_a_standby
 from fleet_kit.handlers import Handlers
 from fleet_kit.http_server import serve
+from fleet_kit.own_dead_letters import OwnDeadLetters
 from fleet_kit.readiness import Cached, write_database, write_stream
 from fleet_kit.relay import Relay
 from fleet_kit.settings import BusSettings, ServiceSettings
@@ -108,6 +109,11 @@ class Service(Generic[S, P]):
         """JetStream; raises ConnectionError until connected."""
         return self.bus.jetstream
 
+    @property
+    def dead_letters(self) -> OwnDeadLetters:
+        """What this service gave up; raises ConnectionError until it listens."""
+        return self.bus.dead_letters
+
     @asynccontextmanager
     async def transaction(self, cause: Envelope | None = None) -> AsyncIterator[Transaction]:
         """A database transaction whose events go out once it is committed."""
@@ -186,6 +192,8 @@ def create_app(
         public,
     )
     app.include_router(api)
+    if handlers is not None:
+        app.include_router(dead_letter_api.router)
     return app
 
 

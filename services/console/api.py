@@ -8,6 +8,8 @@ from fastapi.responses import RedirectResponse
 from services.console import assets
 from services.console.pages import (
     compare,
+    dataset,
+    dead_letters,
     fleet,
     health,
     jobs,
@@ -17,6 +19,7 @@ from services.console.pages import (
     provider_sign_in,
     review,
     sign_in,
+    trace,
     version,
 )
 
@@ -29,8 +32,11 @@ for pages in (
     review,
     compare,
     jobs,
+    dataset,
     playground,
     live,
+    trace,
+    dead_letters,
     health,
     moment,
     assets,

@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 
 from nats.js import JetStreamContext
 
-from fleet_events import v1
 from fleet_events.message import Event
 from fleet_events.topology import DATA, EVERY_EVENT, WATCHED, row_of
 from fleet_kit.auth import Caller
 from fleet_kit.cloudevents import Envelope
+from fleet_kit.event_domain import domain_of
 from fleet_kit.projection import follow
 
-__all__ = ["Feed", "FeedFilter", "Shown"]
+__all__ = ["Feed", "FeedFilter", "Shown", "shown_of", "trace_of"]
 
 OVERLAP = timedelta(seconds=30)
 """Read again after the connection was lost: clocks of this process and the server may differ."""
@@ -112,19 +112,7 @@ class Feed:
         if len(self._ids) >= REMEMBERED * (self._kept.maxlen or 1):
             del self._ids[next(iter(self._ids))]
         self._count += 1
-        row = row_of(type(event))
-        shown = Shown(
-            number=self._count,
-            id=envelope.name,
-            stream=stream,
-            type=type(event).__name__,
-            at=envelope.time,
-            source=envelope.source,
-            entity=envelope.entity,
-            domain=domain_of(event),
-            trace=trace_of(envelope.headers),
-            body="" if row.stream is DATA or row.area == "access" else _bounded(event.to_json()),
-        )
+        shown = shown_of(self._count, stream, event, envelope)
         self._ids[shown.id] = None
         async with self._came:
             self._kept.append(shown)
@@ -175,12 +163,21 @@ class Feed:
         return self._count
 
 
-def domain_of(event: Event) -> str:
-    """The domain that an event concerns; empty for one that concerns none, or all."""
-    if isinstance(event, v1.GenerationCompleted) and len(event.mix) > 1:
-        return ""  # its adapters may be of several domains, of which the event names one
-    about = event.adapter if isinstance(event, v1.AdapterRegistered | v1.AdapterActivated) else event
-    return str(getattr(about, "domain", ""))
+def shown_of(number: int, stream: str, event: Event, envelope: Envelope) -> Shown:
+    """An event as pages show it."""
+    row = row_of(type(event))
+    return Shown(
+        number=number,
+        id=envelope.name,
+        stream=stream,
+        type=type(event).__name__,
+        at=envelope.time,
+        source=envelope.source,
+        entity=envelope.entity,
+        domain=domain_of(event),
+        trace=trace_of(envelope.headers),
+        body="" if row.stream is DATA or row.area == "access" else _bounded(event.to_json()),
+    )
 
 
 def _bounded(body: bytes) -> str:

@@ -16,13 +16,15 @@ from fleet_kit.http import dependency
 from fleet_kit.service import Service
 from services.console.feed import Feed
 from services.console.settings import ConsoleSettings
+from services.console.trace import Traces
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleParts:
-    """The bus as it happens."""
+    """The bus as it happens, and as it was."""
 
     feed: Feed
+    traces: Traces
 
 
 ConsoleService: TypeAlias = Service[ConsoleSettings, ConsoleParts]
@@ -42,6 +44,6 @@ async def open_parts(service: ConsoleService) -> AsyncIterator[ConsoleParts]:
 
     service.extra_checks["feed"] = follows
     try:
-        yield ConsoleParts(feed)
+        yield ConsoleParts(feed, Traces(service.jetstream))
     finally:
         await tasks.end(following)

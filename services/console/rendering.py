@@ -23,12 +23,15 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+DEAD_LETTERS: Final[str] = "Dead letters"
+"""Its page is for those who administer a domain."""
 SECTIONS: Final = (
     ("Fleet", "/console/"),
     ("Review", "/console/review"),
     ("Training", "/console/jobs"),
     ("Playground", "/console/playground"),
     ("Live", "/console/live"),
+    (DEAD_LETTERS, "/console/dead-letters"),
     ("Health", "/console/health"),
     ("Past", "/console/at"),
 )
@@ -38,7 +41,9 @@ def page(
     request: Request, template: str, viewer: Viewer | None, *, status: int = 200, **context: object
 ) -> HTMLResponse:
     """A whole page."""
-    return part(request, template, viewer, status=status, sections=SECTIONS, path=request.url.path, **context)
+    operator = viewer is not None and viewer.can("admin")
+    sections = [one for one in SECTIONS if operator or one[0] != DEAD_LETTERS]
+    return part(request, template, viewer, status=status, sections=sections, path=request.url.path, **context)
 
 
 def part(

@@ -102,7 +102,7 @@ async def detail(evaluation_id: str, caller: Reader, service: Running) -> Evalua
 
 _AS_STORED = (
     *("evaluation_id", "adapter_id", "family", "domain", "state", "done", "total", "pass_threshold", "judge"),
-    *("artifact_sha256", "golden_sha256", "comparison", "preference", "report", "reason", "requested_by"),
+    *("max_tokens", "artifact_sha256", "golden_sha256", "comparison", "preference", "report", "reason", "requested_by"),
     *("compares_for", "created_at", "finished_at"),
 )
 

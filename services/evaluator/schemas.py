@@ -51,6 +51,8 @@ class EvaluationView(BaseModel):
     undecided: int | None
     unjudged: int | None
     pass_threshold: float
+    max_tokens: int
+    """Of an answer at most."""
     criteria: dict[str, float]
     by_difficulty: dict[str, float]
     metrics: dict[str, dict[str, Any]]
@@ -84,6 +86,8 @@ class SampleView(BaseModel):
     history: list[dict[str, str]]
     """Turns before the question, as `role` and `content`."""
     prompt: str
+    question: str
+    """What the version was asked: the prompt, after its context where the golden data set gives that to the model."""
     expected_output: str
     difficulty: str
     answer: str

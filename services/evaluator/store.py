@@ -201,9 +201,11 @@ async def result_rows(connection: Connection, evaluation_id: str) -> list[asyncp
     """Every judged sample with its question, for reports."""
     return await connection.fetch(
         "select r.*, s.system, s.history, s.prompt, s.expected_output, s.difficulty, s.criteria, s.context,"
-        " s.expected_score"
+        " s.expected_score, case when d.context_use = 'prompt' and s.context <> ''"
+        " then s.context || E'\\n\\n' || s.prompt else s.prompt end as question"
         " from sample_result r join evaluation e using (evaluation_id)"
         " join golden_sample s using (dataset_id, version, sample_id)"
+        " join golden_dataset d using (dataset_id, version)"
         " where r.evaluation_id = $1 order by s.position",
         evaluation_id,
     )

@@ -82,13 +82,17 @@ async def list_families(
     domain: str | None = None,
     text: Annotated[str, Query(max_length=200, description="Part of a name or a description, case aside")] = "",
     waiting: Annotated[bool, Query(description="Only those with a version that waits for review")] = False,
+    serving: Annotated[bool | None, Query(description="Only those with (or without) an active version")] = None,
+    score_below: Annotated[float | None, Query(ge=0, le=100, description="Of the active version")] = None,
     sort: families.Sort = "family",
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> FamilyList:
     if domain is not None:
         caller.reach(domain)
-    search = families.Search(domain, text, waiting, sort, offset, limit)
+    search = families.Search(
+        domain, text, waiting, serving=serving, score_below=score_below, sort=sort, offset=offset, limit=limit
+    )
     async with service.db.acquire(timeout=5) as connection:
         found, total = await families.families(connection, search, caller.domain_filter)
     return FamilyList(families=[FamilyView.model_validate(one) for one in found], total=total)

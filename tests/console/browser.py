@@ -73,6 +73,9 @@ def approve(page: Page, adapter_id: str) -> None:
     page.keyboard.press("j")
     saw["focused sample"] = page.evaluate("document.activeElement.id")
     saw["worst first"] = [float(one) for one in page.locator("article.sample > header .score").all_inner_texts()]
+    page.keyboard.press("b")
+    page.locator("#sample-1 .base-answer dd").wait_for(timeout=PATIENCE)
+    saw["base model"] = page.locator("#sample-1 .base-answer dt").inner_text()
     shot(page, "review")
     page.keyboard.press("a")
     page.keyboard.press("Enter")
@@ -86,7 +89,23 @@ def compare(page: Page, first: str, second: str) -> None:
     page.get_by_role("link", name="compare").first.click()
     saw["compared"] = page.locator("h2", has_text="minus").inner_text()
     saw["measures"] = page.get_by_role("rowheader", name="accuracy", exact=True).count()
+    saw["samples compared"] = page.get_by_role("region", name="Samples").locator("tbody tr").count()
     assert second in saw["compared"], saw["compared"]
+
+
+def look_around(page: Page, adapter_id: str) -> str:
+    """A version's curves and forms, from there its data set with its records, and the health of every part."""
+    page.goto(f"{BASE}/console/versions/{adapter_id}")
+    page.locator("canvas").first.wait_for()
+    saw["curves"] = page.locator("canvas").count()
+    saw["forms"] = page.get_by_role("region", name="Forms of this version").locator("tbody tr").count()
+    page.get_by_text("Trained from").get_by_role("link").first.click()
+    page.wait_for_url(f"{BASE}/console/datasets/*")
+    saw["records"] = page.locator("article.sample").count()
+    dataset = page.url
+    page.goto(f"{BASE}/console/health")
+    saw["figures"] = page.locator("#parts").inner_text()
+    return dataset
 
 
 def play(page: Page) -> None:
@@ -119,6 +138,28 @@ def live(page: Page) -> None:
     saw["live"] = page.locator("#events tr").first.inner_text()
     other.close()
     shot(page, "live")
+
+
+def follow_a_trace(page: Page) -> str:
+    """From the newest event to all events of its trace."""
+    page.goto(f"{BASE}/console/live?type=AdapterActivated")
+    page.locator("#events a").first.click()
+    page.wait_for_url(f"{BASE}/console/trace/*")
+    saw["trace"] = page.locator("tbody tr").count()
+    shot(page, "trace")
+    return page.url
+
+
+def replay(page: Page, letter: str) -> None:
+    """A dead letter's page by keyboard: Replay, and it is gone."""
+    page.goto(letter)
+    saw["letter"] = page.locator("h1").inner_text()
+    shot(page, "dead-letter")
+    page.get_by_role("button", name="Replay").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{BASE}/console/dead-letters?replayed=*")
+    saw["replayed"] = page.locator("main [role=status].note").inner_text()
+    saw["letters left"] = page.locator("tbody a").count()
 
 
 def play_one(page: Page) -> None:
@@ -187,10 +228,15 @@ with sync_playwright() as playwright:
         compare(page, second, first)
         play(page)
         live(page)
+        dataset = look_around(page, first)
+        trace = follow_a_trace(page)
+        page.goto(f"{BASE}/console/dead-letters")
+        letter = page.locator("tbody a").first.evaluate("link => link.href")
         paths = [
             "/console/", "/console/review", f"/console/review/{second}", f"/console/versions/{first}",
             f"/console/compare?versions={first}&versions={second}", "/console/jobs", job.removeprefix(BASE),
             "/console/train", "/console/playground", "/console/live", "/console/health", f"/console/at?family={FAMILY}",
+            "/console/dead-letters", letter.removeprefix(BASE), trace.removeprefix(BASE), dataset.removeprefix(BASE),
         ]  # fmt: skip
         saw["axe"] = violations(page, paths)
         saw["paint"] = paint(page, paths)
@@ -199,6 +245,12 @@ with sync_playwright() as playwright:
     with session(browser, os.environ["TOKEN"], color_scheme="dark", viewport={"width": 360, "height": 740}) as page:
         saw["axe, dark and narrow"] = violations(page, paths)
         saw["too wide at 360 px"] = too_wide(page, paths)
+    zoomed = {"viewport": {"width": 640, "height": 430}, "device_scale_factor": 2, "reduced_motion": "reduce"}
+    with session(browser, os.environ["TOKEN"], **zoomed) as page:
+        saw["too wide at 200 %"] = too_wide(page, paths)
+        page.goto(f"{BASE}/console/live")
+        saw["moving"] = page.evaluate("document.getAnimations().length")
+        replay(page, letter)
     saw["faults"] = list(faults)
     with session(browser, os.environ["OTHER_TOKEN"]) as page:
         page.goto(f"{BASE}/console/versions/{first}")

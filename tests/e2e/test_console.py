@@ -16,6 +16,9 @@ import pytest
 
 from benchmarks import gate_world
 from fleet_cli.stack import Fleet
+from fleet_events import v1
+from fleet_kit.cloudevents import seal
+from fleet_kit.dead_letter_writer import store_refused
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
 ENVIRONMENT = Path(os.environ.get("LORAFLEET_CONSOLE_TESTS", ".venv-console"))
@@ -44,6 +47,17 @@ async def seed(fleet: Fleet) -> None:
         (await client.post(f"{url['evaluator']}/v1/golden/{DOMAIN}-golden/samples", content=lines)).raise_for_status()
 
 
+async def bury(fleet: Fleet) -> None:
+    """An event of the registry that no stream took."""
+    event = v1.UpdateRecommended(family=f"{DOMAIN}-lora", domain=DOMAIN, running="a", available="b")
+    client = await fleet.connect_nats("registry")
+    try:
+        sealed = seal(event, service="registry", entity=event.family, trace={})
+        await store_refused(client.jetstream(), "registry", sealed, "the stream was gone")
+    finally:
+        await client.close()
+
+
 @pytest.fixture(scope="module")
 async def saw(fleet: Fleet) -> dict[str, Any]:
     if CHROMIUM is None:
@@ -51,9 +65,19 @@ async def saw(fleet: Fleet) -> dict[str, Any]:
     if not (ENVIRONMENT / ".ready").exists():
         pytest.skip("needs playwright and axe-core: run `make test-console`")
     await seed(fleet)
+    await bury(fleet)
     issuer = fleet.credentials.issuer
     hour = timedelta(hours=1)
-    scopes = ("adapters:read", "adapters:write", "adapters:approve", "train", "generate", "feedback")
+    scopes = (
+        "adapters:read",
+        "adapters:write",
+        "adapters:approve",
+        "train",
+        "generate",
+        "feedback",
+        "admin",
+        "metrics",
+    )
     assert fleet.info.base_model is not None
     variables = {
         "BASE_URL": fleet.info.services["console"].url,
@@ -119,6 +143,42 @@ async def test_axe_finds_nothing_on_any_page_light_or_dark_wide_or_narrow(saw: d
     assert saw["axe"] == {}
     assert saw["axe, dark and narrow"] == {}
     assert saw["too wide at 360 px"] == []
+
+
+async def test_no_page_is_scrolled_sideways_at_twice_the_size_nor_moves_for_those_who_want_none(
+    saw: dict[str, Any],
+) -> None:
+    assert saw["too wide at 200 %"] == []
+    assert saw["moving"] == 0
+
+
+async def test_the_base_model_answers_a_samples_question_beside_the_candidate(saw: dict[str, Any]) -> None:
+    assert saw["base model"].startswith("Base model")
+
+
+async def test_samples_of_two_versions_stand_side_by_side(saw: dict[str, Any]) -> None:
+    assert saw["samples compared"] == 4
+
+
+async def test_a_version_shows_its_curves_forms_and_data(saw: dict[str, Any]) -> None:
+    assert saw["curves"] == 4
+    assert saw["forms"] >= 1
+    assert saw["records"] >= 1
+
+
+async def test_health_shows_slots_queue_and_memory_pressure(saw: dict[str, Any]) -> None:
+    for what in ("slots (", "answers (", "memory pressure: ", "in the outbox"):
+        assert what in saw["figures"], saw["figures"]
+
+
+async def test_a_dead_letter_is_replayed_by_keyboard(saw: dict[str, Any]) -> None:
+    assert saw["letter"].startswith("UpdateRecommended")
+    assert "has taken effect" in saw["replayed"]
+    assert saw["letters left"] == 0
+
+
+async def test_an_event_leads_to_its_trace(saw: dict[str, Any]) -> None:
+    assert saw["trace"] >= 2
 
 
 async def test_no_page_reports_an_error(saw: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Every endpoint of the services that the client uses, once each: `call(...) -> Call[answer type]`."""
 
+from lorafleet.calls.dead_letters import dead_letter, dead_letters, replay_dead_letter
 from lorafleet.calls.evaluator import (
     add_golden_samples,
     calibrate_judge,
@@ -109,6 +110,8 @@ __all__ = [
     "dataset_dropped",
     "dataset_records",
     "datasets",
+    "dead_letter",
+    "dead_letters",
     "decide",
     "delete_upload",
     "erasure",
@@ -150,6 +153,7 @@ __all__ = [
     "recorded_answers",
     "refusals",
     "register",
+    "replay_dead_letter",
     "replay_evaluation",
     "request_evaluation",
     "request_training",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import TypeAdapter
 
@@ -23,6 +23,7 @@ def chat(
     prompt: str,
     *,
     system: str = "",
+    history: Sequence[Mapping[str, str]] = (),
     max_tokens: int = 256,
     temperature: float = 0.0,
     seed: int | None = None,
@@ -31,11 +32,12 @@ def chat(
     compare: Sequence[str] = (),
     logprobs: bool = False,
 ) -> Call[ChatCompletion]:
-    """A chat completion. `user` is whom the caller asks for: it decides which version answers during a rollout.
+    """A chat completion. `history`: turns before the prompt, each with `role` and `content`.
 
-    `compare` names two or more models, which answer side by side in place of `model`.
+    `user` is whom the caller asks for: it decides which version answers during a rollout. `compare` names two or more
+    models, which answer side by side in place of `model`.
     """
-    messages = [{"role": "system", "content": system}] if system else []
+    messages = [*([{"role": "system", "content": system}] if system else []), *map(dict, history)]
     body: dict[str, object] = {
         "model": model,
         "messages": [*messages, {"role": "user", "content": prompt}],

@@ -103,10 +103,13 @@ def dataset_dropped(dataset_id: str, filter: str | None = None) -> Call[DroppedR
     return Call("trainer", "GET", path, TypeAdapter(DroppedRecords), {"filter": filter})
 
 
-def dataset_records(dataset_id: str, split: str | None = None) -> Call[list[dict[str, object]]]:
-    """The records of a data set, of one split or of both."""
+def dataset_records(
+    dataset_id: str, split: str | None = None, offset: int | None = None, limit: int | None = None
+) -> Call[list[dict[str, object]]]:
+    """The records of a data set, of one split or of both; all, or `limit` of them from `offset` on."""
     path = f"/v1/datasets/{path_segment(dataset_id)}/records"
-    return Call("trainer", "GET", path, _LINES, {"split": split}, lines=True)
+    query = {"split": split, "offset": offset, "limit": limit}
+    return Call("trainer", "GET", path, _LINES, query, lines=True)
 
 
 def request_training(request: v1.TrainingRequested) -> Call[JobAccepted]:

@@ -1,6 +1,7 @@
 """What the services answer: the fields that the command line reads. Everything else is kept for --json."""
 
 from lorafleet.responses.credentials import ApiKey, CreatedKey, RevokedTokens
+from lorafleet.responses.dead_letters import DeadLetter, DeadLetters, ReplayedLetter
 from lorafleet.responses.evaluator import (
     Agreement,
     Bounds,
@@ -98,6 +99,8 @@ __all__ = [
     "CreatedKey",
     "Dataset",
     "DatasetBuild",
+    "DeadLetter",
+    "DeadLetters",
     "DecisionAt",
     "DomainStatistics",
     "DroppedRecord",
@@ -133,6 +136,7 @@ __all__ = [
     "Recorded",
     "RecordedAnswer",
     "Refusal",
+    "ReplayedLetter",
     "Reply",
     "RetrainingFiring",
     "RetrainingFirings",

@@ -30,6 +30,10 @@ class JudgedSample(Reply):
     """A golden sample with the answer that was judged; `overall` is null where it has no score."""
 
     sample_id: str
+    system: str = ""
+    history: list[dict[str, str]] = Field(default_factory=list)
+    prompt: str = ""
+    question: str = ""
     answer: str = ""
     overall: float | None = None
     passed: bool = False
@@ -48,6 +52,7 @@ class Evaluation(Reply):
     done: int = 0
     total: int = 0
     golden_sha256: str = ""
+    max_tokens: int = 0
 
 
 class EvaluationDetail(Evaluation):

@@ -24,6 +24,7 @@ class Adapter(Reply):
     version: str = ""
     status: str = ""
     active: bool = False
+    base_model: dict[str, object] = Field(default_factory=dict)
     metrics: dict[str, object] = Field(default_factory=dict)
     own_metrics: dict[str, dict[str, object]] = Field(default_factory=dict)
     withdrawal: Withdrawal | None = None

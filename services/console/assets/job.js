@@ -7,6 +7,11 @@ const axis = { stroke: colour("--text"), grid: { stroke: colour("--edge"), width
 const short = (_plot, values) => values.map((value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : String(value)));
 const lines = (name) => [{ label: "step" }, { label: name.replaceAll("_", " "), stroke: colour("--mark"), width: 2 },
   ...(name === "loss" ? [{ label: "validation", stroke: colour("--bad"), width: 2, spanGaps: true, points: { show: true } }] : [])];
+// A version's page has the plots alone.
+const show = (id, text) => {
+  const place = document.getElementById(id);
+  if (place) place.textContent = text;
+};
 const plots = new Map();
 for (const figure of element.querySelectorAll("figure")) {
   const name = figure.dataset.plot;
@@ -32,8 +37,8 @@ source.addEventListener("step", (event) => {
     data[1].push(step[name] ?? null);
     if (data[2]) data[2].push(null);
   }
-  document.getElementById("step").textContent = step.step;
-  document.getElementById("loss").textContent = Number(step.loss).toFixed(4);
+  show("step", step.step);
+  show("loss", Number(step.loss).toFixed(4));
   draw();
 });
 source.addEventListener("validation", (event) => {
@@ -45,9 +50,9 @@ source.addEventListener("validation", (event) => {
 });
 source.addEventListener("state", (event) => {
   const state = JSON.parse(event.data);
+  show("state", state.state);
   const tag = document.getElementById("state");
-  tag.textContent = state.state;
-  tag.className = `tag ${state.state}`;
+  if (tag) tag.className = `tag ${state.state}`;
   if (state.final) source.close();
 });
 addEventListener("resize", () => {

@@ -1,4 +1,4 @@
-// Keys of the review page: a, r and e decide, j and k move over the samples. Not while something is being typed.
+// Keys of the review page: a, r and e decide, j and k move over the samples, b asks the base model. Not while something is being typed.
 "use strict";
 let current = 0;
 const buttons = { a: "approve", r: "reject", e: "evaluate" };
@@ -9,6 +9,11 @@ document.addEventListener("keydown", (event) => {
   if (button) {
     event.preventDefault();
     button.focus(); // a decision takes a second key, Enter: nobody approves by a slip
+    return;
+  }
+  if (event.key === "b") {
+    const ask = document.querySelector(`#sample-${current} .base-answer button`);
+    if (ask) ask.click();
     return;
   }
   if (event.key !== "j" && event.key !== "k") return;

@@ -16,19 +16,30 @@ PAGE = 50
 
 
 @router.get("/console/")
-async def show(
+async def listed_families(
     *,
     request: Request,
     viewer: ThisViewer,
     text: Annotated[str, Query(max_length=200)] = "",
     domain: Annotated[str, Query(max_length=100)] = "",
+    show: Annotated[str, Query(pattern="^(waiting|serving|none)?$")] = "",
+    below: Annotated[str, Query(pattern=r"^([0-9]{1,2}(\.[0-9]{1,2})?|100)?$")] = "",
     sort: Annotated[str, Query(pattern="^(family|score|answers|rating|newest)$")] = "family",
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> Response:
     """The table alone for htmx, which searches while one types."""
-    listed = calls.families(domain or None, text, sort=sort, offset=offset, limit=PAGE)
+    wanted = calls.families(
+        domain or None,
+        text,
+        waiting=show == "waiting",
+        serving={"serving": True, "none": False}.get(show),
+        score_below=float(below) if below else None,
+        sort=sort,
+        offset=offset,
+        limit=PAGE,
+    )
     if "hx-request" in request.headers:
-        found = await viewer.call(listed)
+        found = await viewer.call(wanted)
         return part(request, "fleet_table.html", viewer, found=found, offset=offset, sort=sort, size=PAGE)
-    found, statistics = await together(viewer.call(listed), viewer.call(calls.statistics()))
+    found, statistics = await together(viewer.call(wanted), viewer.call(calls.statistics()))
     return page(request, "fleet.html", viewer, found=found, statistics=statistics, offset=offset, sort=sort, size=PAGE)

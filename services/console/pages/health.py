@@ -10,7 +10,9 @@ from fastapi import APIRouter, Request, Response
 from fleet_kit.faults import describe
 from lorafleet import calls
 from lorafleet.home import SERVICES
+from services.console.figures import Figure, figures_of
 from services.console.rendering import page, part
+from services.console.together import together
 from services.console.viewer import ThisViewer, Viewer
 
 router = APIRouter(include_in_schema=False)
@@ -20,10 +22,16 @@ router = APIRouter(include_in_schema=False)
 async def show(request: Request, viewer: ThisViewer) -> Response:
     """Every service's readiness; the table alone for htmx, which renews it every few seconds."""
     names = [name for name in SERVICES if name != viewer.service.name]
-    parts = dict(zip(names, await asyncio.gather(*(_ready(viewer, name) for name in names)), strict=True))
+    found = await asyncio.gather(*(_state(viewer, name) for name in names))
+    parts = {name: ready for name, (ready, _) in zip(names, found, strict=True)}
+    figures = {name: own for name, (_, own) in zip(names, found, strict=True)}
     if "hx-request" in request.headers:
-        return part(request, "health_table.html", viewer, parts=parts)
-    return page(request, "health.html", viewer, parts=parts)
+        return part(request, "health_table.html", viewer, parts=parts, figures=figures)
+    return page(request, "health.html", viewer, parts=parts, figures=figures)
+
+
+async def _state(viewer: Viewer, service: str) -> tuple[dict[str, object], list[Figure] | None]:
+    return await together(_ready(viewer, service), figures_of(viewer, service))
 
 
 async def _ready(viewer: Viewer, service: str) -> dict[str, object]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from fleet_kit.errors import Problem
 from lorafleet import calls
 from lorafleet.calls.paths import path_segment
 from lorafleet.responses import Evaluation, EvaluationDetail, JudgedSample
-from services.console.rendering import page
+from services.console.rendering import page, part
 from services.console.together import together
 from services.console.viewer import FORM, Submitted, ThisViewer, Viewer
 
@@ -84,6 +85,33 @@ async def evaluate(adapter_id: str, viewer: ThisViewer, form: Submitted) -> Resp
     """Have it judged again, with the same golden data set unless the form names another."""
     await viewer.call(calls.request_evaluation(adapter_id, form.get("golden_dataset_id", "")))
     return RedirectResponse(f"/console/review/{path_segment(adapter_id)}", 303)
+
+
+@router.post("/console/review/{adapter_id}/base/{evaluation_id}", openapi_extra=FORM)
+async def base_answer(
+    request: Request, adapter_id: str, evaluation_id: str, viewer: ThisViewer, form: Submitted
+) -> Response:
+    """What the base model answers to a sample's question, asked with the viewer's own token and as it was judged.
+
+    On request alone: an evaluation does not need it, and it takes as long as any answer.
+    """
+    adapter, judged = await together(
+        viewer.call(calls.adapter(adapter_id)), viewer.call(calls.evaluation(evaluation_id))
+    )
+    sample_id = form.get("sample_id", "")
+    sample = next((one for one in judged.results if one.sample_id == sample_id), None)
+    if sample is None:
+        raise Problem(404, "Not found", f"evaluation {evaluation_id!r} has no sample {sample_id!r}", field="sample_id")
+    asked = calls.chat(
+        str(adapter.base_model.get("name", "")),
+        sample.question or sample.prompt,
+        system=sample.system,
+        history=sample.history,
+        max_tokens=judged.max_tokens or 512,
+    )
+    answer = await viewer.call(asked)
+    model = answer.lorafleet.base_model if answer.lorafleet else answer.model
+    return part(request, "base_answer.html", viewer, answer=answer, model=model)
 
 
 async def _of_active(viewer: Viewer, family: str, scored: Evaluation) -> EvaluationDetail | None:

@@ -27,6 +27,7 @@ async def show(request: Request, adapter_id: str, viewer: ThisViewer) -> Respons
     siblings = await viewer.call(calls.adapters(family=adapter.family))
     evaluations = await viewer.if_available(calls.evaluations(adapter_id))
     rollout = await viewer.maybe(calls.rollout(adapter.family))
+    manifest = await viewer.maybe(calls.manifest(adapter_id))
     return page(
         request,
         "version.html",
@@ -37,6 +38,7 @@ async def show(request: Request, adapter_id: str, viewer: ThisViewer) -> Respons
         evaluations=evaluations,
         siblings=[one for one in siblings if one.adapter_id != adapter_id],
         rollout=rollout.rollout if rollout else None,
+        manifest=manifest,
     )
 
 

@@ -49,6 +49,10 @@ class Search:
     text: str = ""
     waiting: bool = False
     """Only those with a version that waits for review."""
+    serving: bool | None = None
+    """Only those with an active version, or only those without."""
+    score_below: float | None = None
+    """Only those whose active version has a score below this one, 0 to 100."""
     sort: Sort = "family"
     offset: int = 0
     limit: int = 50
@@ -88,6 +92,9 @@ async def families(connection: Connection, search: Search, domains: Domains) -> 
         left join answered on answered.adapter_id = found.active_id
         left join rated on rated.adapter_id = found.active_id
         left join held on held.adapter_id = found.active_id
+        where ($7::boolean is null or (found.active_id is not null) = $7)
+            and ($8::double precision is null
+                or (serving.evaluation->'judgement'->>'score')::double precision < $8)
         order by {_ORDER[search.sort]} offset $5 limit $6
         """,  # noqa: S608 - one of the texts above
         search.domain,
@@ -96,6 +103,8 @@ async def families(connection: Connection, search: Search, domains: Domains) -> 
         search.waiting,
         search.offset,
         search.limit,
+        search.serving,
+        search.score_below,
     )
     total = rows[0]["total"] if rows else 0
     return [FamilyRow(**{name: row[name] for name in FamilyRow.__slots__}) for row in rows], total

@@ -19,7 +19,7 @@ from services.trainer.datasets.context import DatasetContext, Datasets
 from services.trainer.datasets.dataset import Sample, StoredDataset
 from services.trainer.datasets.filters.report import FilterCount
 from services.trainer.datasets.recipe import NAME
-from services.trainer.datasets.record_export import read_lines
+from services.trainer.datasets.record_export import part_of, read_lines
 from services.trainer.datasets.records import Split
 from services.trainer.datasets.sample_upload import read_samples
 from services.trainer.datasets.schemas import DatasetView, SamplesView
@@ -126,13 +126,19 @@ async def get_dropped(
     responses=answers_with("application/x-ndjson"),
 )
 async def get_records(
-    dataset_id: str, caller: Trains, trainer: Datasets, split: Split | None = None
+    *,
+    dataset_id: str,
+    caller: Trains,
+    trainer: Datasets,
+    split: Split | None = None,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="All of them without it")] = None,
 ) -> StreamingResponse:
-    """In the order of their ids; of one side of the split or of both."""
+    """In the order of their ids; of one side of the split or of both, all or a part."""
     stored = await _dataset(dataset_id, caller, trainer)
     if stored.removed_at is not None:
         raise Problem(410, "Data set removed", f"removed at {stored.removed_at.isoformat()}: {stored.removed_because}")
-    lines = read_lines(stored, split, trainer)
+    lines = part_of(read_lines(stored, split, trainer), offset, limit)
     try:
         await anext(lines)
     except (BlobMissing, BlobCorrupt) as error:

@@ -106,6 +106,26 @@ async def test_families_are_searched_sorted_and_paged_on_the_server_and_markup_s
         assert "sort" in wrong.text
 
 
+async def test_families_are_filtered_by_what_waits_what_serves_and_the_score(
+    sign_in: SignIn, registry: RunningService, peft: Path, domain: str
+) -> None:
+    adapter = await registered(registry, peft, domain)
+    async with sign_in(domain) as browser:
+
+        async def listed(**query: str) -> bool:
+            answer = await browser.get("/console/", params=query, headers={"HX-Request": "true"})
+            assert answer.status_code == 200, answer.text
+            return adapter in answer.text
+
+        for _ in range(6):  # also by the plan that a statement gets from its sixth call on
+            assert await listed(show="waiting")
+        assert await listed(show="none")
+        assert not await listed(show="serving")
+        assert not await listed(below="100"), "it has no score"
+        assert await listed(show="", below="")
+        assert (await browser.get("/console/", params={"below": "high"})).status_code == 422
+
+
 async def test_another_domain_is_not_shown_and_not_decided_on(
     sign_in: SignIn, registry: RunningService, peft: Path, domain: str
 ) -> None:

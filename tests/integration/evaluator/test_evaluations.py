@@ -210,7 +210,7 @@ async def test_a_request_for_another_domains_adapter_goes_to_the_dead_letters(
     await bus.publish(request, "evaluator", who.adapter_id)
 
     async def buried() -> bool:
-        raw = await bus.jetstream.get_last_msg("LORAFLEET_DLQ", "lorafleet.dlq.evaluator.evaluation_requested")
+        raw = await bus.jetstream.get_last_msg("LORAFLEET_DLQ", "lorafleet.dlq.evaluator.evaluation_requested.>")
         return f"{domain}other" in (raw.headers or {}).get("Lorafleet-Reason", "")
 
     async def tried() -> bool:

@@ -19,7 +19,7 @@ from nats.js.errors import APIError
 
 from fleet_cli.stack import Fleet
 from fleet_events.buckets import BUCKETS
-from fleet_events.topology import DATA, ERASABLE, SERVICES, STREAMS, TOPOLOGY, Row, durable_name
+from fleet_events.topology import DATA, ERASABLE, SERVICES, STORING, STREAMS, TOPOLOGY, Row, durable_name
 from fleet_kit.cloudevents import open_envelope
 from fleet_kit.errors import Refused
 from fleet_kit.nats_auth import USERS, inbox_prefix
@@ -66,6 +66,10 @@ def owners() -> dict[str, set[str]]:
         found[f"$JS.API.CONSUMER.CREATE.KV_{bucket.name}.some-name.$KV.{bucket.name}.>"] = READERS[bucket.name]
     found["$JS.API.DIRECT.GET.LORAFLEET.lorafleet.v1.adapter.deactivated"] = {"registry"}
     found["$JS.API.DIRECT.GET.LORAFLEET_DATA.lorafleet.v1.data.sample_recorded"] = set()
+    found |= {
+        f"$JS.API.DIRECT.GET.LORAFLEET_DLQ.lorafleet.dlq.{service}.some_event.1-1": {service} & set(STORING)
+        for service in SERVICES
+    }
     found |= {subject: set() for subject in (*MANAGEMENT, *OTHERS)}
     found |= {f"$JS.API.STREAM.MSG.GET.{bucket.stream}": {bucket.service} for bucket in BUCKETS if bucket.kept}
     found |= {

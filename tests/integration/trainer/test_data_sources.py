@@ -158,6 +158,25 @@ async def test_a_build_whose_worker_is_killed_is_built_by_the_next(bench: Bench)
     assert dataset["samples"] == 20_000
 
 
+async def test_records_are_read_in_parts_that_make_the_whole(bench: Bench) -> None:
+    rows = [{"prompt": f"Question {n}?", "completion": f"Answer\u2028{n}."} for n in range(50)]
+    ended = await build(bench, await upload(bench, "many.jsonl", as_jsonl(rows)))
+    where = f"/v1/datasets/{ended['dataset_id']}/records"
+    whole = (await bench.trainer.client.get(where)).content.split(b"\n")[:-1]
+
+    async def part(**query: object) -> list[bytes]:
+        answer = await bench.trainer.client.get(where, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.content.split(b"\n")[:-1]
+
+    parts = [await part(offset=begin, limit=20) for begin in range(0, 60, 20)]
+    assert [len(one) for one in parts] == [20, 20, 10]
+    assert [line for one in parts for line in one] == whole
+    assert await part(offset=48) == whole[48:]
+    assert await part(offset=50, limit=5) == []
+    assert (await bench.trainer.client.get(where, params={"limit": 0})).status_code == 422
+
+
 async def test_a_stranger_s_token_reaches_nothing_of_a_domain(bench: Bench, mint: Callable[..., str]) -> None:
     source = await upload(bench, "gates.jsonl", as_jsonl(ROWS))
     ended = await build(bench, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,13 +12,17 @@ from starlette.requests import Request
 from fleet_kit.caller import Caller
 from fleet_kit.errors import Problem
 from lorafleet import responses
+from services.console.feed import Shown
+from services.console.figures import Figure
+from services.console.pages.compare import Duel, Duels
 from services.console.pages.health import _readiness
 from services.console.pages.review import SideBySide
 from services.console.rendering import page
+from services.console.trace import steps_of
 
 pytestmark = pytest.mark.unit
 EVIL = "<script>alert(1)</script>\"'\u202e" + "x" * 10_000
-SCOPES = frozenset({"adapters:read", "adapters:write", "adapters:approve", "train"})
+SCOPES = frozenset({"adapters:read", "adapters:write", "adapters:approve", "train", "generate", "admin"})
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,15 @@ FULL_SAMPLE = sample(
     prompt=EVIL, expected_output=EVIL, answer=EVIL, overall=None, why=EVIL, vetoes=[EVIL], difficulty=EVIL,
     verdicts={EVIL: {"score": None, "reason": EVIL}},
 )  # fmt: skip
+LETTER = responses.DeadLetter(id="approved.1-2", consumer="c")
+FULL_LETTER = responses.DeadLetter(
+    id=EVIL, consumer=EVIL, type=EVIL, subject=EVIL, domain=EVIL, time="2026-12-02T09:00:00Z", reason=EVIL, body=EVIL,
+    truncated=True, headers={EVIL: EVIL, "traceparent": f"00-{EVIL}-b-01"},
+)  # fmt: skip
+SHOWN = Shown(
+    number=0, id=EVIL, stream="S", type="Rejected", at=datetime.now(UTC), source=EVIL, entity=EVIL, domain=EVIL,
+    trace="ab" * 16, body=EVIL,
+)  # fmt: skip
 COMPARED = [responses.ComparedVersion(adapter_id=one) for one in ("a", "b", EVIL)]
 REVIEW: dict[str, Any] = {"why": "", "policy": {}, "active": None, "samples": [], "left_out": 0, "running": None}
 FAMILIES = [
@@ -82,13 +96,32 @@ FULL_JOB = responses.Job.model_validate({
     "job_id": EVIL, "state": EVIL, "error": EVIL, "configuration": {EVIL: [EVIL], "none": None}, "dataset": EVIL,
     "history": [{"number": 1}, {"number": 2, "worker": EVIL, "reason": EVIL}],
 })  # fmt: skip
-VERSION: dict[str, Any] = {"trail": [], "siblings": [], "rollout": None}
+VERSION: dict[str, Any] = {"trail": [], "siblings": [], "rollout": None, "manifest": None}
+FULL_MANIFEST = responses.Anything.model_validate({
+    "artifact_sha256": EVIL, "file_size": 5, "variants": [{"kind": EVIL, "fit": False, "blob": {"sha256": EVIL}}, {}],
+})  # fmt: skip
+DROPPED = responses.DroppedRecords(filters={EVIL: responses.FilterCount(
+    dropped=1, reasons={EVIL: 1}, samples=[responses.DroppedRecord(reason=EVIL, prompt=EVIL, completion=EVIL)]
+)})  # fmt: skip
+DATASET: dict[str, Any] = {"split": "", "offset": 20, "size": 20, "more": True, "readable": True}
 MOMENT: dict[str, Any] = {"family": "f", "answer": "a", "at": "2026-12-02T09:00:00+00:00"}
 PAGES: list[tuple[str, dict[str, Any]]] = [
     ("version.html", VERSION | {"adapter": ADAPTER, "chain": CHAIN, "evaluations": None}),
     ("version.html", {
         "adapter": FULL_ADAPTER, "chain": FULL_CHAIN, "evaluations": EVALUATIONS, "rollout": SHADOW,
         "trail": [responses.AuditLine(), responses.AuditLine(actor=EVIL, reason=EVIL)], "siblings": [ADAPTER],
+        "manifest": FULL_MANIFEST,
+    }),
+    ("version.html", VERSION | {
+        "adapter": ADAPTER, "evaluations": [], "manifest": responses.Anything(),
+        "chain": responses.Provenance(adapter_id="a", base_model={}, checkpoint={}, artifact={}, dataset={"dataset_id": EVIL}),
+    }),
+    ("dataset.html", DATASET | {
+        "dataset": responses.Dataset.model_validate({"dataset_id": EVIL, "name": EVIL}), "dropped": DROPPED,
+        "card": responses.Anything.model_validate({"x": EVIL}), "records": [{"prompt": EVIL, "completions": [EVIL]}],
+    }),
+    ("dataset.html", DATASET | {
+        "dataset": responses.Dataset(dataset_id="d"), "dropped": None, "card": None, "records": [], "readable": False,
     }),
     ("review_queue.html", {"waiting": [ADAPTER, FULL_ADAPTER], "more": 3, "all_read": False}),
     ("review.html", REVIEW | {"adapter": ADAPTER, "evaluation": None}),
@@ -104,7 +137,22 @@ PAGES: list[tuple[str, dict[str, Any]]] = [
         pairs=[responses.ComparedPair(
             first="a", second=EVIL, why_not=EVIL, measures=[responses.Tested(measure=EVIL, difference=0.0)],
         )],
-    )}),
+    ), "samples": 1, "size": 1, "duels": [
+        Duels("a", EVIL, [Duel(sample(overall=1.0), sample(overall=2.0)), Duel(FULL_SAMPLE, FULL_SAMPLE)]),
+        Duels("a", "b", [Duel(FULL_SAMPLE, FULL_SAMPLE)]),
+    ]}),
+    ("dead_letters.html", {
+        "letters": [("registry", LETTER), ("router", FULL_LETTER)], "more": ["router"], "earlier": {"router": 2},
+        "unavailable": ["trainer"], "replayed": EVIL,
+    }),
+    ("dead_letters.html", {"letters": [], "more": [], "earlier": {}, "unavailable": [], "replayed": ""}),
+    ("dead_letter.html", {"service": "registry", "letter": LETTER, "fault": ""}),
+    ("dead_letter.html", {"service": "registry", "letter": FULL_LETTER, "fault": EVIL}),
+    ("base_answer.html", {"answer": responses.ChatCompletion(id="a", choices=[]), "model": EVIL}),
+    ("trace.html", {
+        "trace": "ab" * 16, "steps": steps_of([SHOWN, SHOWN]), "hidden": 1, "whole": False, "hours": 24, "most": 500,
+        "services": [EVIL],
+    }),
     ("fleet.html", {
         "found": responses.FamilyPage(families=FAMILIES, total=2), "statistics": responses.Statistics(), "offset": 0,
         "sort": "family", "size": 50,
@@ -127,7 +175,10 @@ PAGES: list[tuple[str, dict[str, Any]]] = [
             adapters=[responses.AnsweringAdapter(adapter_id=EVIL, chain=[CHAIN, FULL_CHAIN])],
         ),
     }),
-    ("health.html", {"parts": {"a": {}, "b": {"ready": True}, "c": {"checks": {EVIL: EVIL}, "detail": {"x": EVIL}}}}),
+    ("health.html", {
+        "parts": {"a": {}, "b": {"ready": True}, "c": {"checks": {EVIL: EVIL}, "detail": {"x": EVIL}}},
+        "figures": {"a": None, "b": [], "c": [Figure(EVIL, EVIL, EVIL)]},
+    }),
     ("playground.html", {"names": [EVIL], "chosen": [], "most": 6}),
     ("playground.html", {"names": [], "chosen": [EVIL], "most": 6}),
 ]  # fmt: skip

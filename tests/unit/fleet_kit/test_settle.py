@@ -22,7 +22,7 @@ def test_waits_grow_and_end_at_fifteen_seconds() -> None:
 
 
 def test_a_dead_letter_lies_under_its_service() -> None:
-    assert dead_subject("registry-training_completed") == "lorafleet.dlq.registry.training_completed"
+    assert dead_subject("registry-training_completed", "12-5") == "lorafleet.dlq.registry.training_completed.12-5"
 
 
 @given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=20))
