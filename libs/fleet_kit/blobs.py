@@ -22,6 +22,7 @@ from minio.error import S3Error
 from fleet_events.v1 import Blob
 from fleet_kit.errors import BlobCorrupt, BlobMissing
 from fleet_kit.settings import ServiceSettings
+from fleet_kit.sockets import OPTIONS
 
 __all__ = ["BlobRef", "Blobs", "FoundObject"]
 
@@ -210,6 +211,7 @@ def _connect(settings: ServiceSettings, *, read_seconds: float, retries: urllib3
             timeout=urllib3.Timeout(connect=2, read=read_seconds),
             retries=retries,
             ssl_context=settings.tls.client,
+            socket_options=OPTIONS,
         ),
     )
     if settings.s3_addressing == "virtual":

@@ -60,7 +60,7 @@ class Bus:
             connect_timeout=2,
             reconnect_time_wait=1,
             max_reconnect_attempts=-1,
-            ping_interval=10,
+            ping_interval=5,  # two unanswered ones and a third: a server that vanished is left after 15 s
             graceful_timeout=5.0,
             error_cb=self._report,
             reconnected_cb=self._reconnected,

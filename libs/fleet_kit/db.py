@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
+from fleet_kit import db_hosts
+
 __all__ = ["Connection", "Pool", "connect_pool", "keeps_session", "leaves_a_standby"]
 
 if TYPE_CHECKING:  # the classes are generic in asyncpg-stubs alone
@@ -51,6 +53,7 @@ def connect_pool(service: str, url: str, size: int) -> Pool:
         url,
         min_size=0,
         max_size=size,
+        connect=db_hosts.connect,
         init=_prepare,
         reset=_reset,
         timeout=5,

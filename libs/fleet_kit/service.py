@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+from urllib.request import getproxies
 
 import httpx
 import structlog
@@ -32,6 +33,7 @@ from fleet_kit.own_dead_letters import OwnDeadLetters
 from fleet_kit.readiness import Cached, write_database, write_stream
 from fleet_kit.relay import Relay
 from fleet_kit.settings import BusSettings, ServiceSettings
+from fleet_kit.sockets import OPTIONS
 from fleet_kit.stream_room import watch_room
 from fleet_kit.tracing import flush_spans
 from fleet_kit.transaction import Transaction
@@ -212,7 +214,8 @@ async def _running(
         await pool  # opens no connection yet
     bus = Bus(name, settings)
     objects = Blobs(name, settings) if isinstance(settings, ServiceSettings) else None
-    async with httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5), verify=settings.tls.client) as client:
+    timeout = httpx.Timeout(120, connect=5)
+    async with httpx.AsyncClient(timeout=timeout, verify=settings.tls.client, mounts=_watched(settings)) as client:
         service: Service[S, P] = Service(name, settings, bus, objects, client, credential, pool)
         if parts is not None:
             service.extra_checks["parts"] = service.require_parts
@@ -225,6 +228,13 @@ async def _running(
             await bus.stop()
             if pool is not None:
                 pool.terminate()
+
+
+def _watched(settings: BusSettings) -> dict[str, httpx.AsyncBaseTransport]:
+    """What has the HTTP client notice that a host vanished under a long answer, unless it goes through a proxy."""
+    if "all" in getproxies():  # it counts for every host, and a transport for every host would take its place
+        return {}
+    return {"all://": httpx.AsyncHTTPTransport(verify=settings.tls.client, socket_options=OPTIONS)}
 
 
 async def _or_end(work: Coroutine[Any, Any, None]) -> None:

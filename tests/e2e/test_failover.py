@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.chaos_round import SERVICES, run_round, undisturbed
 from tests.e2e.tiny_fleet import use_tiny_model
-from tests.postgres_standby import FleetWithStandby
+from tests.fleet_with_standby import FleetWithStandby
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(900)]
 UNAVAILABLE_SECONDS = 5.0
@@ -21,7 +21,7 @@ async def fail_over(fleet: FleetWithStandby) -> Counter[str]:
     await asyncio.to_thread(fleet.lose_primary)
     await asyncio.sleep(UNAVAILABLE_SECONDS)
     assert fleet.standby is not None
-    await fleet.standby.take_over()
+    await fleet.standby.promote()
     return Counter(primary=1)
 
 
