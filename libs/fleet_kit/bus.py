@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import socket
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -161,7 +161,8 @@ class Bus:
         except nats.errors.Error as error:
             # There is nobody to drain to. What is unfinished comes again to others.
             log.warning("nats_not_drained", reason=describe(error))
-            await self.jetstream._nc.close()
+            with suppress(OSError):  # the transport is lost as well
+                await self.jetstream._nc.close()
 
     async def _reconnected(self) -> None:
         try:
