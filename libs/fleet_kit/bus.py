@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import socket
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -158,10 +158,11 @@ class Bus:
             await self._dispatcher.give_up()
         try:
             await self._broker.stop()
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             # There is nobody to drain to. What is unfinished comes again to others.
             log.warning("nats_not_drained", reason=describe(error))
-            await self.jetstream._nc.close()
+            with suppress(nats.errors.Error, OSError):  # it sends what is pending, last of all
+                await self.jetstream._nc.close()
 
     async def _reconnected(self) -> None:
         try:
