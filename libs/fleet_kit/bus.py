@@ -158,10 +158,10 @@ class Bus:
             await self._dispatcher.give_up()
         try:
             await self._broker.stop()
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             # There is nobody to drain to. What is unfinished comes again to others.
             log.warning("nats_not_drained", reason=describe(error))
-            with suppress(OSError):  # the transport is lost as well
+            with suppress(nats.errors.Error, OSError):  # it sends what is pending, last of all
                 await self.jetstream._nc.close()
 
     async def _reconnected(self) -> None:

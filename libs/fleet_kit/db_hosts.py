@@ -28,7 +28,7 @@ def each_host(url: str) -> list[str]:
     return [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
 
 
-async def connect(url: str, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+async def connect(dsn: str | None = None, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
     """`asyncpg.connect`, for a pool to call.
 
     Of several servers it takes the first in their order that answers and suits; one that does not answer holds up none
@@ -37,6 +37,7 @@ async def connect(url: str, **options: Any) -> "asyncpg.Connection[asyncpg.Recor
     Raises:
         OSError, asyncpg.PostgresError: what the last server that failed gave as a reason.
     """
+    url = dsn or ""
     urls = each_host(url)
     if len(urls) > 1 and "target_session_attrs" not in dict(parse_qsl(urlsplit(url).query)):
         options["target_session_attrs"] = "read-write"
@@ -58,7 +59,8 @@ async def _first(urls: Sequence[str], options: dict[str, Any]) -> "asyncpg.Conne
             for attempt in done:
                 if (failed := attempt.exception()) is None:
                     attempts |= done - {attempt}
-                    return attempt.result()
+                    found: asyncpg.Connection[asyncpg.Record] = attempt.result()
+                    return found
                 fault = failed
         raise fault
     finally:
@@ -75,8 +77,8 @@ async def _close(attempts: set[asyncio.Task[Any]]) -> None:
 
 def _watch(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Have the kernel end the connection once its peer has vanished."""
-    # asyncpg has no public way from a connection to its socket.
-    endpoint: socket.socket | None = connection._transport.get_extra_info("socket")
+    own: Any = connection  # asyncpg has no public way from a connection to its socket
+    endpoint: socket.socket | None = own._transport.get_extra_info("socket")
     if endpoint is None or endpoint.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     for level, name, value in OPTIONS:

@@ -18,7 +18,7 @@ from fastapi.telemetry import TelemetryConfig
 from nats.js import JetStreamContext
 
 from fleet_events.message import Event
-from fleet_kit import dead_letter_api, http, outbox, tasks
+from fleet_kit import dead_letter_api, http, outbox, tasks, telemetry
 from fleet_kit.access_list import AccessList
 from fleet_kit.access_rules import read_rules
 from fleet_kit.acting_for import Credential
@@ -35,7 +35,6 @@ from fleet_kit.relay import Relay
 from fleet_kit.settings import BusSettings, ServiceSettings
 from fleet_kit.sockets import OPTIONS
 from fleet_kit.stream_room import watch_room
-from fleet_kit.tracing import flush_spans
 from fleet_kit.transaction import Transaction
 
 __all__ = ["Service", "create_app", "serve"]
@@ -180,7 +179,7 @@ def create_app(
             )
             yield
         # Here and not after the server's end: uvicorn ends the process by the signal that it got.
-        await asyncio.to_thread(flush_spans)
+        await asyncio.to_thread(telemetry.flush)
 
     # Requests are traced and measured by `http_front`, before FastAPI knows of them.
     untraced: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}

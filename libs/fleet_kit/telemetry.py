@@ -1,4 +1,4 @@
-"""Structured logs, each line with its trace's id."""
+"""Structured logs, each line with its trace's id, and what of them, of metrics and of spans goes to a collector."""
 
 import logging
 import os
@@ -12,21 +12,26 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import Processor
 
-from fleet_kit.tracing import configure_tracing
+from fleet_kit.otlp import bounded
+from fleet_kit.otlp_logs import flush_logs, log_export
+from fleet_kit.otlp_metrics import export_metrics, flush_metrics
+from fleet_kit.tracing import configure_tracing, flush_spans
 
-__all__ = ["configure"]
+__all__ = ["configure", "flush"]
 
 # Read when tqdm is imported: libraries that load models draw bars between the lines of the log.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def configure(service: str, level: str) -> None:
-    """One JSON object per log line on stdout, from every logger, and spans under the service's name.
+    """One JSON object per log line on stdout, from every logger; lines, spans and metrics to a collector that is named.
 
     Libraries log from WARNING on, independent of `level`: at DEBUG they log the headers of requests, and with them
     tokens.
     """
     configure_tracing(service)
+    export_metrics(service)
+    export = log_export(service)
     number = logging.getLevelNamesMapping()[level.upper()]
 
     def with_service(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -41,6 +46,8 @@ def configure(service: str, level: str) -> None:
         _with_trace,
     ]
     rendering: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    if export is not None:
+        rendering.insert(1, export)
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -58,6 +65,11 @@ def configure(service: str, level: str) -> None:
     logging.getLogger("uvicorn").setLevel(max(number, logging.INFO))
     logging.captureWarnings(True)
     _log_uncaught()
+
+
+def flush() -> None:
+    """Send what a collector has not got yet; returns after some seconds at the latest."""
+    bounded(flush_spans, flush_metrics, flush_logs)
 
 
 def _with_trace(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

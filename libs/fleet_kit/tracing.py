@@ -1,21 +1,20 @@
 """Traces: W3C trace context through HTTP, events and subprocesses, and their spans to an OpenTelemetry collector.
 
-Spans are exported where `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) is set, by OTLP over
-HTTP with protobuf; the other variables of the exporter and of the sampler count too
+Spans are exported where `otlp` finds a collector; the other variables of the exporter and of the sampler count too
 (https://opentelemetry.io/docs/specs/otel/protocol/exporter/). Without it nothing is imported, kept or sent for them:
 trace ids are in the logs and travel on.
 """
 
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from fleet_kit.otlp import Signal, bounded, exported, resource_of
 
 __all__ = [
     "SpanKind",
@@ -27,27 +26,17 @@ __all__ = [
     "trace_headers",
 ]
 
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-FLUSH_SECONDS = 3.0
-"""How long the end of a process waits for a collector that does not answer."""
-
 _propagator = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("lorafleet")
-
-
-def exporting() -> bool:
-    """Whether this process's environment names a collector."""
-    return any(os.environ.get(name) for name in _ENDPOINTS)
 
 
 def configure_tracing(service: str) -> None:
     """Give spans the service's name, once a process, and export them where a collector is named."""
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
-    resource = Resource.create({"service.name": service, "service.namespace": "lorafleet"})
     # Not at exit: a collector that is unavailable would hold the process up. `flush_spans` is bounded.
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    if exporting():
+    provider = TracerProvider(resource=resource_of(service), shutdown_on_exit=False)
+    if exported(Signal.TRACES):
         # Imported here: what exports nothing needs neither the exporter nor its HTTP client in memory.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -56,14 +45,11 @@ def configure_tracing(service: str) -> None:
     trace.set_tracer_provider(provider)
 
 
-def flush_spans(seconds: float = FLUSH_SECONDS) -> None:
-    """Send the spans that have ended; returns after that many seconds at the latest."""
+def flush_spans() -> None:
+    """Send the spans that have ended; returns after `otlp.FLUSH_SECONDS` at the latest."""
     provider = trace.get_tracer_provider()
-    if exporting() and isinstance(provider, TracerProvider):
-        # The exporter retries for longer than its timeout: left behind in a daemon thread, it ends with us.
-        flushing = threading.Thread(target=provider.force_flush, args=(int(seconds * 1000),), daemon=True)
-        flushing.start()
-        flushing.join(seconds)
+    if exported(Signal.TRACES) and isinstance(provider, TracerProvider):
+        bounded(provider.force_flush)
 
 
 @contextmanager
@@ -99,7 +85,7 @@ def environment_of_child() -> dict[str, str]:
     `TRACEPARENT` and `TRACESTATE` as in
     https://opentelemetry.io/docs/specs/otel/context/env-carriers/, and all `OTEL_` variables of this process.
     """
-    if not exporting():
+    if not exported(Signal.TRACES):
         return {}
     settings = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
     return settings | {name.upper(): value for name, value in trace_headers().items()}
@@ -109,7 +95,7 @@ def environment_of_child() -> dict[str, str]:
 def child_span(service: str, name: str) -> Iterator[None]:
     """In a subprocess: a span of the trace that its parent's `environment_of_child` began, sent when it ends."""
     headers = {name.lower(): os.environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in os.environ}
-    if not headers or not exporting():
+    if not headers or not exported(Signal.TRACES):
         yield
         return
     configure_tracing(service)
