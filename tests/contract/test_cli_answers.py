@@ -45,6 +45,7 @@ ARGUMENTS: dict[str, Any] = {
     "mode": "canary",
     "path": "report",
     "service": "registry",
+    "history": [],
 }
 """For a call's parameters, where "x" is none."""
 BEYOND = {
