@@ -41,16 +41,18 @@ class Figure:
 
 
 async def figures_of(viewer: Viewer, service: str) -> list[Figure] | None:
-    """What the service measures of itself now; None where the viewer may not read it or it is unavailable."""
+    """What a service measures of itself now, nothing while it is unavailable; None where the viewer may not read it."""
     try:
         answer = await viewer.service.http.get(
             f"{viewer.service.settings.service_url(service)}/metrics",
             headers={"Authorization": f"Bearer {viewer.token}"},
             timeout=5,
         )
-        return list(figures_in(answer.text)) if answer.status_code == 200 else None
+        if answer.status_code in (401, 403):
+            return None
+        return list(figures_in(answer.text)) if answer.status_code == 200 else []
     except (httpx.HTTPError, ValueError):
-        return None
+        return []
 
 
 def figures_in(text: str) -> Iterator[Figure]:

@@ -52,7 +52,13 @@ class Evaluation(Reply):
     done: int = 0
     total: int = 0
     golden_sha256: str = ""
+    judge: str = ""
     max_tokens: int = 0
+
+    @property
+    def terms(self) -> tuple[str, str, int]:
+        """What two evaluations have to share for their scores to be compared: samples, judge, length of answers."""
+        return self.golden_sha256, self.judge, self.max_tokens
 
 
 class EvaluationDetail(Evaluation):

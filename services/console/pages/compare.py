@@ -76,23 +76,25 @@ async def show(
 
 
 async def _duels(viewer: Viewer, first: str, second: str) -> Duels:
-    """From the newest evaluations of both on the same golden samples."""
+    """From the newest evaluations of both on the same terms; none while the evaluator is unavailable."""
     of_first, of_second = await together(_scored(viewer, first), _scored(viewer, second))
-    other = {one.golden_sha256: one for one in reversed(of_second)}
-    same = next((one for one in of_first if one.golden_sha256 in other), None)
-    if same is None:
+    found = newest_alike(of_first, of_second)
+    if found is None:
         return Duels(first, second, ())
-    details = await together(
-        viewer.call(calls.evaluation(same.evaluation_id)),
-        viewer.call(calls.evaluation(other[same.golden_sha256].evaluation_id)),
-    )
-    return Duels(first, second, duels(*details))
+    own, other = [await viewer.if_available(calls.evaluation(one.evaluation_id)) for one in found]
+    return Duels(first, second, duels(own, other) if own and other else ())
 
 
 async def _scored(viewer: Viewer, adapter_id: str) -> list[Evaluation]:
     """Newest first; none while the evaluator is unavailable."""
     found = await viewer.if_available(calls.evaluations(adapter_id))
     return [one for one in found or [] if one.state == "scored" and one.golden_sha256]
+
+
+def newest_alike(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> tuple[Evaluation, Evaluation] | None:
+    """The newest evaluation of each, both on the same terms; newest first in either."""
+    alike = {one.terms: one for one in reversed(second)}
+    return next(((one, alike[one.terms]) for one in first if one.terms in alike), None)
 
 
 def duels(first: EvaluationDetail, second: EvaluationDetail) -> list[Duel]:

@@ -115,12 +115,12 @@ async def base_answer(
 
 
 async def _of_active(viewer: Viewer, family: str, scored: Evaluation) -> EvaluationDetail | None:
-    """The active version's evaluation on the same golden samples, if it has one."""
+    """The active version's evaluation by the same judge on the same golden samples, if it has one."""
     serving = await viewer.call(calls.adapters(family=family, active=True))
     if not serving or serving[0].adapter_id == scored.adapter_id:
         return None
     judged = await viewer.call(calls.evaluations(serving[0].adapter_id))
-    same = next((one for one in judged if one.state == "scored" and one.golden_sha256 == scored.golden_sha256), None)
+    same = next((one for one in judged if one.state == "scored" and one.terms == scored.terms), None)
     return await viewer.maybe(calls.evaluation(same.evaluation_id) if same else None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -107,7 +108,7 @@ async def test_families_are_searched_sorted_and_paged_on_the_server_and_markup_s
 
 
 async def test_families_are_filtered_by_what_waits_what_serves_and_the_score(
-    sign_in: SignIn, registry: RunningService, peft: Path, domain: str
+    sign_in: SignIn, registry: RunningService, upstream: Upstream, peft: Path, domain: str
 ) -> None:
     adapter = await registered(registry, peft, domain)
     async with sign_in(domain) as browser:
@@ -123,6 +124,22 @@ async def test_families_are_filtered_by_what_waits_what_serves_and_the_score(
         assert not await listed(show="serving")
         assert not await listed(below="100"), "it has no score"
         assert await listed(show="", below="")
+
+        async def version() -> dict[str, Any]:
+            return dict((await registry.client.get(f"/v1/adapters/{adapter}")).json())
+
+        await upstream.publish(upstream.scored(await version(), 76))
+        async with asyncio.timeout(20):
+            while not (await version())["evaluation"]:
+                await asyncio.sleep(0.05)
+        for verb in ("approve", "activate"):
+            answer = await registry.client.post(f"/v1/adapters/{adapter}/{verb}", json={"reason": "r"})
+            assert answer.status_code == 200, answer.text
+        for _ in range(6):
+            assert await listed(show="serving", below="76.5")
+        assert not await listed(below="76")
+        assert not await listed(show="none")
+        assert not await listed(show="waiting")
         assert (await browser.get("/console/", params={"below": "high"})).status_code == 422
 
 

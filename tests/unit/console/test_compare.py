@@ -2,8 +2,8 @@
 
 import pytest
 
-from lorafleet.responses import EvaluationDetail
-from services.console.pages.compare import SIZE, Duels, duels
+from lorafleet.responses import Evaluation, EvaluationDetail
+from services.console.pages.compare import SIZE, Duels, duels, newest_alike
 
 pytestmark = pytest.mark.unit
 
@@ -34,3 +34,17 @@ def test_pages_of_samples_have_each_once() -> None:
     assert [*pair.of_page(1), *pair.of_page(2)] == every
     assert len(pair.of_page(2)) == 3
     assert pair.of_page(3) == []
+
+
+def test_evaluations_of_another_judge_other_samples_or_longer_answers_are_not_set_against_one_another() -> None:
+    def scored(name: str, **terms: object) -> Evaluation:
+        return Evaluation.model_validate(
+            {"evaluation_id": name, "golden_sha256": "a", "judge": "llm/1", "max_tokens": 512} | terms
+        )
+
+    newest, older = scored("newest", judge="reference/3"), scored("older")
+    for other in (scored("x", golden_sha256="b"), scored("x", judge="llm/2"), scored("x", max_tokens=96)):
+        assert newest_alike([newest, older], [other]) is None
+    found = newest_alike([newest, older], [scored("y", max_tokens=96), scored("z"), scored("before z")])
+    assert found is not None
+    assert [one.evaluation_id for one in found] == ["older", "z"]
