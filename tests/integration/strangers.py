@@ -9,6 +9,9 @@ from typing import Any
 
 import httpx
 
+LETTERS = {"letter_id": "tried in tests/integration/kit/test_own_dead_letters.py"}
+"""A parameter of every service with a database."""
+
 
 @dataclass
 class Stranger:

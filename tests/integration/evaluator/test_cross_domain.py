@@ -12,7 +12,7 @@ from fleet_kit.acting_for import ACT_FOR
 from tests.conftest import Mint, RunningService
 from tests.integration.evaluator.conftest import Bus, Golden, adapter, eventually, sample
 from tests.integration.evaluator.model_server import ModelServer
-from tests.integration.strangers import Stranger
+from tests.integration.strangers import LETTERS, Stranger
 
 pytestmark = pytest.mark.integration
 
@@ -42,8 +42,8 @@ async def test_another_domains_things_read_like_none_at_every_route(
     async with httpx.AsyncClient(base_url=evaluator.url, headers=headers, timeout=30) as client:
         stranger = Stranger(client)
         ids = {"dataset_id": f"{domain}-golden", "evaluation_id": scored.evaluation_id}
-        await stranger.walk(ids, {})
-        await stranger.walk(ids, {}, params={"version": "1.0.0"})
+        await stranger.walk(ids, LETTERS)
+        await stranger.walk(ids, LETTERS, params={"version": "1.0.0"})
         path, absent = "/v1/evaluations", f"{domain}y-lora-v1.0.0"
         await stranger.compare("POST", path, theirs.adapter_id, absent, json={"adapter_id": "ID"})
         for reference in ("ID", "ID@1.0.0", "ID@9.9.9"):

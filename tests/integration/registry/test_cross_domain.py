@@ -11,7 +11,7 @@ from tests.conftest import Mint, RunningService
 from tests.integration.registry.conftest import Upstream
 from tests.integration.registry.test_answers import answer, followed
 from tests.integration.registry.uploads import files_of, upload
-from tests.integration.strangers import Stranger
+from tests.integration.strangers import LETTERS, Stranger
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +37,7 @@ async def test_another_domains_adapters_read_like_none_at_every_route(
         stranger = Stranger(client)
         foreign = {"adapter_id": theirs, "generation_id": given.generation_id, "family": uploaded["family"]}
         others = {"domain": "tried below", "migration_id": "tried in test_migrations", "key_id": "in test_credentials"}
+        others |= LETTERS
         await stranger.walk(foreign, others, params={"time": "2026-01-01T00:00:00Z"})
         for method, path in (("GET", ""), ("PUT", ""), ("GET", "/audit")):
             body = {} if method == "GET" else {"json": {}}

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.conftest import Mint
-from tests.integration.strangers import Stranger
+from tests.integration.strangers import LETTERS, Stranger
 from tests.integration.trainer.building import as_jsonl, build, upload
 from tests.integration.trainer.conftest import Bench, pairs
 
@@ -33,7 +33,7 @@ async def test_another_domains_things_read_like_none_at_every_route(
                 "build_id": built["build_id"],
                 "upload_id": source["upload_id"],
             },
-            {"kind": "gguf", "erasure_id": "tried below", "domain": "tried below"},
+            {"kind": "gguf", "erasure_id": "tried below", "domain": "tried below"} | LETTERS,
             params={"domain": mine},
         )
         for path in ("", "/firings"):

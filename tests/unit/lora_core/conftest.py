@@ -1,6 +1,6 @@
 """A small Llama that is made here, and adapters for it: no test but the marked ones needs the real base model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -104,3 +104,11 @@ def make_card(tiny_shapes: Shapes) -> MakeCard:
         return LoRACard(name=name, rank=rank, target_modules=targets, weights=weights, **fields)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Descriptions of base models are those of this run, not what an earlier release left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -206,10 +206,14 @@ def test_an_architecture_that_is_not_listed_is_refused(make_card, model, tmp_pat
     assert error.value.field == "architectures"
 
 
-def test_a_base_model_that_does_not_fit_is_named(make_card, model, tmp_path) -> None:
+def test_a_base_model_that_does_not_fit_is_named(make_card, tiny_llama, model, tmp_path) -> None:
     target = tmp_path / "card.gguf"
+    wider = type(tiny_llama.config).from_dict(tiny_llama.config.to_dict() | {"num_key_value_heads": 4})
+    type(tiny_llama)(wider).save_pretrained(model)
+    with pytest.raises(InvalidAdapter, match="the base model's layer has 32 outputs"):
+        to_gguf(make_card(), target, model)
     change(model, num_key_value_heads=3)
-    with pytest.raises(InvalidAdapter, match="the base model's layer has 24 outputs"):
+    with pytest.raises(UnsupportedBaseModel, match=r"k_proj\.weight has the shape \[32, 32\], expected \[24, 32\]"):
         to_gguf(make_card(), target, model)
     change(model, num_hidden_layers=None)
     with pytest.raises(UnsupportedBaseModel, match="num_hidden_layers"):
