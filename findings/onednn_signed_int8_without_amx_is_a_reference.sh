@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # torch 2.13.0 (oneDNN 3.12), x86-64 with AVX-512 VNNI. `torch.ops.onednn.qlinear_pointwise` takes inputs of int8 and of
-# uint8. One would expect VNNI to serve both. Seen on Zen 5: without AMX (ONEDNN_MAX_CPU_ISA
-# asks for the same on other processors) int8 inputs are computed by oneDNN's reference implementation, `ref_int8`, without a word: 16 rows
-# through a layer of 576 x 1,728 took 150 ms on an AMD EPYC where uint8 inputs with a zero point of 128, which have
-# exactly the same result, took 0.05 ms (`brg_matmul:avx512_core_vnni`).
+# uint8. One would expect VNNI to serve both. Seen on Zen 5, without AMX (ONEDNN_MAX_CPU_ISA asks for the same on other
+# processors): int8 inputs are computed by oneDNN's reference implementation, `ref_int8`, without a word. 16 rows through
+# a layer of 576 x 1,728 took 150 ms on an AMD EPYC where uint8 inputs with a zero point of 128, which have exactly the
+# same result, took 0.05 ms (`brg_matmul:avx512_core_vnni`).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
