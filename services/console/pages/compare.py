@@ -81,7 +81,8 @@ async def _duels(viewer: Viewer, first: str, second: str) -> Duels:
     found = newest_alike(of_first, of_second)
     if found is None:
         return Duels(first, second, ())
-    own, other = [await viewer.if_available(calls.evaluation(one.evaluation_id)) for one in found]
+    own = await viewer.if_available(calls.evaluation(found[0].evaluation_id))
+    other = await viewer.if_available(calls.evaluation(found[1].evaluation_id))
     return Duels(first, second, duels(own, other) if own and other else ())
 
 
