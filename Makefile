@@ -48,7 +48,7 @@ test-heavy: setup
 	$(BIN)/python -m pytest $(TESTS) -m heavy $(PYTEST_ARGS)
 
 # kill -9 of every service and server at random moments of whole loops with tiny trainings, until there were KILLS or the
-# SECONDS are up. A later run with the same STATE goes on counting: make test-chaos STATE=.chaos SECONDS=1800 SEED=3
+# SECONDS are up. A later run with the same STATE continues its count: make test-chaos STATE=.chaos SECONDS=1800 SEED=3
 KILLS ?= 1000
 SECONDS ?= 600
 SEED ?= 7

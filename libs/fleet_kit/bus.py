@@ -154,6 +154,8 @@ class Bus:
         await asyncio.gather(*(intake.stop() for intake in self._intakes))
         if self._turns is not None:
             await tasks.end(self._turns)
+        if self._dead_letters is not None:
+            await self._dead_letters.stop()
         if self._dispatcher is not None:
             await self._dispatcher.give_up()
         try:

@@ -62,7 +62,7 @@ class DeadLetterList(BaseModel):
 
 
 class Replay(BaseModel):
-    """`outcome`: done, duplicate (the event had been handled), published, or started: long work goes on from here."""
+    """`outcome`: done, duplicate (the event had been handled), published, or started: long work that is not done yet."""
 
     outcome: str
 
@@ -86,6 +86,9 @@ async def replay_letter(letter_id: LetterId, caller: Operator, own: Own, respons
     409 where somebody has replayed it before, or it fails again: the reason says how.
     """
     letter = await _letter(letter_id, caller, own)
+    if letter.truncated:
+        detail = "it was too large to be kept whole: the publisher has to send it again"
+        raise Problem(409, "Not kept whole", detail, field="letter_id")
     if own.is_long(letter):
         if not own.begin(letter, caller.subject):
             raise Problem(409, "Replayed already", "it is being handled right now", field="letter_id")
@@ -95,7 +98,7 @@ async def replay_letter(letter_id: LetterId, caller: Operator, own: Own, respons
         return Replay(outcome=await own.replay(letter, caller.subject))
     except NotYet as error:
         raise Problem(409, "Cannot be handled yet", str(error), retry_after=int(error.after) or 1) from error
-    except (Refused, LookupError, ValueError) as error:
+    except (Refused, LookupError) as error:
         raise Problem(409, "Fails again", f"it stays a dead letter: {error}") from error
     except Exception as error:
         if is_transient(error):
@@ -141,6 +144,6 @@ def _view(own: OwnDeadLetters, letter: DeadLetter) -> DeadLetterView:
 
 def _domain(letter: DeadLetter) -> str:
     try:
-        return domain_of(open_envelope(letter.subject, event_headers(letter), letter.body, letter.sequence)[0])
+        return domain_of(open_envelope(letter.subject, event_headers(letter), letter.body, *letter.origin)[0])
     except Refused:
         return ""

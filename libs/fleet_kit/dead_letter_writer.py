@@ -161,6 +161,7 @@ def _letter(message: Msg, durable: str, reason: str) -> tuple[dict[str, str], by
         "Lorafleet-Consumer": durable,
         "Lorafleet-Subject": message.subject,
         "Lorafleet-Sequence": str(metadata.sequence.stream),
+        "Lorafleet-Stored": metadata.timestamp.isoformat(),
         "Lorafleet-Deliveries": str(metadata.num_delivered),
         "Lorafleet-Time": datetime.now(UTC).isoformat(),
         # The same for every delivery: a letter whose original could not be ended is not stored twice.

@@ -2,19 +2,32 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from fleet_events.topology import DEAD_STREAM, row_of_subject
-from fleet_kit.cloudevents import ONLY_FOR
+from fleet_kit.cloudevents import ONLY_FOR, Stored
 from fleet_kit.dead_letter_writer import OUTBOX
 
-__all__ = ["REPLAYED", "DeadLetter", "event_headers", "list_dead", "read_letter", "replay", "show"]
+__all__ = [
+    "REPLAYED",
+    "DeadLetter",
+    "count",
+    "event_headers",
+    "list_dead",
+    "mark_subject",
+    "read_letter",
+    "replay",
+    "replay_headers",
+    "show",
+]
 
 REPLAYED = "Lorafleet-Replayed-By"
-"""Header of what stands in a letter's place once its service has replayed it."""
+"""Header of a mark: the letter that it belongs to was replayed by its service."""
+_MARKS = "lorafleet.dlq.*.*.*.replayed"
 
 
 @dataclass(frozen=True)
@@ -28,12 +41,25 @@ class DeadLetter:
     """The durable that gave it up; `<service>-outbox` where no stream took it."""
     subject: str
     event_id: str
+    origin: Stored
+    """Where and when its stream had stored the event; sequence 0 where no stream took it."""
     reason: str
     time: str
     deliveries: int
     truncated: bool
     headers: Mapping[str, str]
     body: bytes
+
+
+def mark_subject(place: str) -> str:
+    """Where it is kept that the letter of this subject was replayed."""
+    return f"{place}.replayed"
+
+
+async def count(jetstream: JetStreamContext) -> int:
+    """Letters that are kept, without marks."""
+    state = (await jetstream.stream_info(DEAD_STREAM, subjects_filter=_MARKS)).state
+    return state.messages - sum((state.subjects or {}).values())
 
 
 async def list_dead(jetstream: JetStreamContext, consumer: str | None = None) -> AsyncIterator[DeadLetter]:
@@ -75,14 +101,9 @@ async def replay(jetstream: JetStreamContext, sequence: int) -> DeadLetter:
     letter = await show(jetstream, sequence)
     if letter.truncated:
         raise ValueError(f"dead letter {sequence} was too large to be kept whole: the publisher has to send it again")
-    headers = event_headers(letter)
-    headers["Nats-Msg-Id"] = f"{letter.event_id}:replay:{sequence}"
+    headers = replay_headers(letter)
     if not letter.consumer.endswith(OUTBOX):
         headers[ONLY_FOR] = letter.consumer
-    row = row_of_subject(letter.subject)
-    if row is not None and row.keep is not None:
-        # As long as the first time: inbox rows are kept for that long, see `retention`.
-        headers["Nats-TTL"] = f"{int(row.keep.total_seconds())}s"
     await jetstream.publish(letter.subject, letter.body, timeout=5, headers=headers)
     await jetstream.delete_msg(DEAD_STREAM, sequence)
     return letter
@@ -94,10 +115,23 @@ def event_headers(letter: DeadLetter) -> dict[str, str]:
     return own | {"ce-id": letter.event_id}
 
 
+def replay_headers(letter: DeadLetter) -> dict[str, str]:
+    """With what the event is published again."""
+    headers = event_headers(letter) | {"Nats-Msg-Id": f"{letter.event_id}:replay:{letter.sequence}"}
+    row = row_of_subject(letter.subject)
+    if row is not None and row.keep is not None:
+        # As long as the first time: inbox rows are kept for that long, see `retention`.
+        headers["Nats-TTL"] = f"{int(row.keep.total_seconds())}s"
+    return headers
+
+
 def read_letter(raw: RawStreamMsg) -> DeadLetter:
     """A message of the stream of dead letters."""
     headers = dict(raw.headers or {})
     found = {name.lower(): value for name, value in headers.items()}
+    # Earlier releases did not write when the event was stored.
+    stored = found.get("lorafleet-stored") or found.get("lorafleet-time")
+    at = datetime.fromisoformat(stored) if stored else raw.time or datetime.now(UTC)
     return DeadLetter(
         sequence=raw.seq or 0,
         place=raw.subject or "",
@@ -106,6 +140,7 @@ def read_letter(raw: RawStreamMsg) -> DeadLetter:
         event_id=found.get("lorafleet-event-id")
         or found.get("ce-id")
         or f"sequence-{found.get('lorafleet-sequence', '')}",
+        origin=Stored(int(found.get("lorafleet-sequence", "0")), at),
         reason=found.get("lorafleet-reason", ""),
         time=found.get("lorafleet-time", ""),
         deliveries=int(found.get("lorafleet-deliveries", "0")),

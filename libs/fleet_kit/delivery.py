@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from nats.aio.msg import Msg
@@ -109,8 +109,7 @@ class Dispatcher:
             NotYet: it cannot be handled now.
             Exception: whatever its handler raises.
         """
-        at = datetime.fromisoformat(letter.time) if letter.time else None
-        envelope, data = read_envelope(letter.subject, event_headers(letter), letter.body, letter.sequence, at)
+        envelope, data = read_envelope(letter.subject, event_headers(letter), letter.body, *letter.origin)
         event = read_event(envelope, data)
         async with leaves_a_standby(self.pool):
             with handling(event, envelope, letter.subject, binding):

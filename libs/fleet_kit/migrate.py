@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
+from fleet_kit.db_hosts import each_host
 from fleet_kit.faults import describe
 from fleet_kit.tls import database_address
 
@@ -82,14 +83,14 @@ def _dbmate(service: str, database_url: str, command: str) -> None:
 def _of_primary(url: str) -> str:
     """The URL of the one server that takes writes: the tool knows no more than one."""
     parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
-        return url
     query = urlencode(dict(parse_qsl(parts.query)) | {"target_session_attrs": "read-write"})
-    urls = [urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query=query)) for host in hosts.split(",")]
+    urls = each_host(urlunsplit(parts._replace(query=query)))
+    if len(urls) == 1:
+        return url
     reasons = []
     with ThreadPoolExecutor(1) as pool:  # the caller's thread may have a loop that runs
-        for host, one in zip(hosts.split(","), urls, strict=True):
+        for one in urls:
+            host = urlsplit(one).netloc.rpartition("@")[2]
             try:
                 pool.submit(asyncio.run, _connects(one)).result()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

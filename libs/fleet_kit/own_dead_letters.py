@@ -14,8 +14,9 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from fleet_events.topology import DEAD_STREAM
+from fleet_kit import tasks
 from fleet_kit.dead_letter_writer import OUTBOX
-from fleet_kit.dead_letters import REPLAYED, DeadLetter, event_headers, read_letter
+from fleet_kit.dead_letters import REPLAYED, DeadLetter, mark_subject, read_letter, replay_headers
 from fleet_kit.delivery import Dispatcher
 from fleet_kit.faults import describe
 from fleet_kit.handlers import Binding
@@ -61,7 +62,7 @@ class OwnDeadLetters:
         found: list[DeadLetter] = []
         for subject in own:
             letter = await self._letter(subject)
-            if letter is None or REPLAYED in letter.headers:
+            if letter is None:
                 continue
             if len(found) == limit:
                 return found, True, earlier
@@ -69,12 +70,13 @@ class OwnDeadLetters:
         return found, False, earlier
 
     async def one(self, letter_id: str) -> DeadLetter | Replayed:
-        """A letter, or what stands in its place; raises LookupError."""
-        letter = await self._letter(f"{self._subjects}{letter_id}")
-        if letter is None:
-            raise LookupError(f"{self.service} has no dead letter {letter_id!r}")
-        by = letter.headers.get(REPLAYED)
-        return letter if by is None else Replayed(by)
+        """A letter, or who replayed it; raises LookupError."""
+        place = f"{self._subjects}{letter_id}"
+        if (letter := await self._letter(place)) is not None:
+            return letter
+        if (mark := await self._message(mark_subject(place))) is not None:
+            return Replayed(mark.headers[REPLAYED])
+        raise LookupError(f"{self.service} has no dead letter {letter_id!r}")
 
     def id_of(self, letter: DeadLetter) -> str:
         """What `one` finds it by."""
@@ -86,28 +88,24 @@ class OwnDeadLetters:
         return binding is not None and binding.lease is not None
 
     async def replay(self, letter: DeadLetter, by: str) -> str:
-        """Handle the letter's event once more and put a mark in the letter's place; returns the outcome.
+        """Handle the letter's event once more, and remove the letter; returns the outcome.
 
         What no stream took is published; what a consumer gave up is handled here, by nobody else. The letter stays
         where that fails.
 
         Raises:
             LookupError: this release has no such consumer.
-            ValueError: the letter was too large to be kept whole.
             Exception: what the handler, or the server, raises.
         """
-        if letter.truncated:
-            raise ValueError("it was too large to be kept whole: the publisher has to send it again")
         if letter.consumer == self.service + OUTBOX:
-            again = {"Nats-Msg-Id": f"{letter.event_id}:replay:{letter.sequence}"}
-            await self.jetstream.publish(letter.subject, letter.body, timeout=5, headers=event_headers(letter) | again)
+            await self.jetstream.publish(letter.subject, letter.body, timeout=5, headers=replay_headers(letter))
             outcome = "published"
         else:
             binding = self.bindings.get(letter.consumer)
             if binding is None:
                 raise LookupError(f"{self.service} has no consumer {letter.consumer!r} any more")
             outcome = await self.dispatcher.replay(letter, binding)
-        await self._mark(letter, by)
+        await self._remove(letter, by)
         log.info("dead_letter_replayed", consumer=letter.consumer, event_id=letter.event_id, by=by, outcome=outcome)
         return outcome
 
@@ -127,11 +125,22 @@ class OwnDeadLetters:
         self._working[letter.place] = asyncio.create_task(work())
         return True
 
-    async def _mark(self, letter: DeadLetter, by: str) -> None:
-        headers = {"Nats-Rollup": "sub", "Nats-TTL": f"{int(MARKED_FOR.total_seconds())}s", REPLAYED: by}
-        await self.jetstream.publish(letter.place, b"", timeout=5, headers=headers)
+    async def stop(self) -> None:
+        """End the replays in the background; their letters stay."""
+        await tasks.end(*self._working.values())
 
-    async def _letter(self, subject: str) -> DeadLetter | None:
+    async def _remove(self, letter: DeadLetter, by: str) -> None:
+        """Leave a mark, then put in the letter's place what is gone after a second."""
+        mark = {"Nats-TTL": f"{int(MARKED_FOR.total_seconds())}s", REPLAYED: by}
+        await self.jetstream.publish(mark_subject(letter.place), b"", timeout=5, headers=mark)
+        gone = {"Nats-Rollup": "sub", "Nats-TTL": "1s", REPLAYED: by}
+        await self.jetstream.publish(letter.place, b"", timeout=5, headers=gone)
+
+    async def _letter(self, place: str) -> DeadLetter | None:
+        found = await self._message(place)
+        return None if found is None or REPLAYED in found.headers else found
+
+    async def _message(self, subject: str) -> DeadLetter | None:
         try:
             return read_letter(await self.jetstream.get_last_msg(DEAD_STREAM, subject, direct=True))
         except NotFoundError:

@@ -69,7 +69,7 @@ def dead_config(replicas: int = 1) -> StreamConfig:
         max_bytes=DEAD_BYTES,
         duplicate_window=120.0,
         allow_direct=True,
-        # A replayed letter is replaced by a mark under its own subject, which goes after a while.
+        # How a service removes a letter that it has replayed, see `own_dead_letters`.
         allow_rollup_hdrs=True,
         allow_msg_ttl=True,
         num_replicas=replicas,

@@ -8,7 +8,7 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet_events.topology import DEAD_STREAM, STREAMS, consumers_of, durable_name
-from fleet_kit import metrics
+from fleet_kit import dead_letters, metrics
 from fleet_kit.faults import describe
 
 __all__ = ["NEARLY_FULL", "lag", "look", "watch_room"]
@@ -44,7 +44,7 @@ async def look(jetstream: JetStreamContext) -> dict[str, float]:
         filled[name] = info.state.bytes / room if room > 0 else 0.0
         metrics.STREAM_FILL.labels(name).set(filled[name])
         if name == DEAD_STREAM:
-            metrics.DEAD_LETTERS.set(info.state.messages)
+            metrics.DEAD_LETTERS.set(await dead_letters.count(jetstream))
         if filled[name] >= NEARLY_FULL:
             log.warning("stream_nearly_full", stream=name, filled=round(filled[name], 3), max_bytes=room)
     return filled

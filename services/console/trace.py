@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -45,15 +44,21 @@ class Traces:
         self._free = asyncio.Semaphore(2)
 
     async def read(self, trace: str, back: timedelta) -> tuple[list[Shown], bool]:
-        """The trace's events of that long, in the order of time, and whether these are all."""
+        """The trace's events of that long, in the order of time, and whether these are all.
+
+        Raises what reading a stream raises.
+        """
         found: list[Shown] = []
-        whole = True
         async with self._free:
             since = datetime.now(UTC) - back
             reading = [asyncio.create_task(self._of(stream.name, trace, since, found)) for stream in WATCHED]
-            _, late = await asyncio.wait(reading, timeout=SECONDS)
-            whole = not late
-            await tasks.end(*reading)
+            try:
+                read, late = await asyncio.wait(reading, timeout=SECONDS)
+                for one in read:
+                    one.result()
+            finally:
+                await tasks.end(*reading)
+        whole = not late
         found.sort(key=lambda one: one.at)
         return found[:MOST], whole and len(found) <= MOST
 
@@ -66,11 +71,13 @@ class Traces:
         following = asyncio.create_task(
             follow(self._jetstream, EVERY_EVENT, (Event,), apply, caught_up, stream=stream, since=lambda: since)
         )
+        waiting = asyncio.create_task(caught_up.wait())
         try:
-            await caught_up.wait()
+            await asyncio.wait((following, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                await following  # it ends by its fault alone
         finally:
-            with suppress(Exception):
-                await tasks.end(following)
+            await tasks.end(following, waiting)
 
 
 def steps_of(events: Sequence[Shown]) -> list[Step]:

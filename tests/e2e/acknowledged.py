@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 from nats.aio.client import Client
@@ -71,19 +71,20 @@ async def effects(url: str, domain: str) -> Counter[str]:
         await connection.close()
 
 
-async def all_took_effect_once(fleet: Fleet, domain: str, wanted: Counter[str], seconds: float) -> None:
+async def settled_effects(fleet: Fleet, domain: str, wanted: Counter[str], seconds: float) -> Counter[str]:
+    """The effects a moment after they were those that are wanted, or after so many seconds."""
     deadline = time.monotonic() + seconds
-    seen = Counter[str]()
     while time.monotonic() < deadline:
-        try:
-            seen = await effects(fleet.info.database_admin_url, domain)
-        except (OSError, asyncpg.PostgresError):
-            seen = Counter()
-        if seen == wanted:
-            break
+        with suppress(OSError, asyncpg.PostgresError):  # the database may be starting
+            if await effects(fleet.info.database_admin_url, domain) == wanted:
+                break
         await asyncio.sleep(0.5)
     await asyncio.sleep(2)  # what comes twice would come now
-    assert await effects(fleet.info.database_admin_url, domain) == wanted, f"last seen {seen}"
+    return await effects(fleet.info.database_admin_url, domain)
+
+
+async def all_took_effect_once(fleet: Fleet, domain: str, wanted: Counter[str], seconds: float) -> None:
+    assert await settled_effects(fleet, domain, wanted, seconds) == wanted
 
 
 @asynccontextmanager

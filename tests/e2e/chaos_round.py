@@ -8,12 +8,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-import asyncpg
-
 from fleet_cli.stack import Fleet
 from fleet_events import v1
 from fleet_events.topology import DEAD_STREAM
-from tests.e2e.acknowledged import Publisher, connected, effects, facts, ready_in_the_end
+from tests.e2e.acknowledged import Publisher, connected, facts, ready_in_the_end, settled_effects
 from tests.e2e.chaos_log import Round
 from tests.e2e.conftest import Loop, open_loop
 
@@ -142,16 +140,5 @@ async def final_state(loop: Loop) -> dict[str, Any]:
 
 async def difference(fleet: Fleet, domain: str, acknowledged: Counter[str], seconds: float = 90.0) -> tuple[int, int]:
     """Facts without their effect, and effects beyond one each, once they are settled."""
-    deadline = time.monotonic() + seconds
-    seen = Counter[str]()
-    while time.monotonic() < deadline:
-        try:
-            seen = await effects(fleet.info.database_admin_url, domain)
-        except (OSError, asyncpg.PostgresError):
-            seen = Counter()
-        if seen == acknowledged:
-            break
-        await asyncio.sleep(0.5)
-    await asyncio.sleep(1)  # what comes twice would come now
-    seen = await effects(fleet.info.database_admin_url, domain)
+    seen = await settled_effects(fleet, domain, acknowledged, seconds)
     return (acknowledged - seen).total(), (seen - acknowledged).total()

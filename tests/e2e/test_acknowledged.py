@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from fleet_cli.stack.ports import choose
 from fleet_cli.stack.single import SingleService
 from fleet_kit.cloudevents import seal
 from tests.e2e.acknowledged import Publisher, all_took_effect_once, connected, facts
+from tests.small_disk import mounted
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 SERVICES = ("registry", "trainer")
@@ -53,16 +53,8 @@ async def test_two_registries_on_the_same_durables_take_each_event_once(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 48 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)], check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    try:
+    with mounted(tmp_path / "disk", mebibytes=48) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.heavy

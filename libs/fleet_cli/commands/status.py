@@ -11,7 +11,8 @@ import typer
 from fleet_cli.bus import run_on_bus
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, table
-from fleet_events.topology import DEAD_STREAM, STREAMS
+from fleet_events.topology import STREAMS
+from fleet_kit import dead_letters
 from lorafleet import bus
 from lorafleet.errors import ExitCode, FleetError
 from lorafleet.home import SERVICES
@@ -69,8 +70,7 @@ def nats_health(session: Session) -> Health:
         async with bus.connect(session.home) as client:
             js = client.jetstream()
             events = sum([(await js.stream_info(stream.name)).state.messages for stream in STREAMS])
-            dead = (await js.stream_info(DEAD_STREAM)).state
-            return f"{events} events, {dead.messages} dead letters"
+            return f"{events} events, {await dead_letters.count(js)} dead letters"
 
     began = time.monotonic()
     try:

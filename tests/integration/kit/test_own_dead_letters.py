@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,8 +15,9 @@ from nats.js.errors import APIError
 
 from fleet_events import v1
 from fleet_events.topology import DEAD_STREAM, row_of
-from fleet_kit.cloudevents import seal
-from fleet_kit.dead_letters import list_dead
+from fleet_kit.cloudevents import Envelope, seal
+from fleet_kit.dead_letter_writer import MAX_HEADER
+from fleet_kit.dead_letters import count, list_dead
 from fleet_kit.errors import NotYet, Refused
 from fleet_kit.handlers import Handlers
 from fleet_kit.leased_task import LeasedTask
@@ -35,11 +36,13 @@ class Broken:
     def __init__(self) -> None:
         self.mended = False
         self.handled: list[str] = []
+        self.envelopes: list[Envelope] = []
         self.handlers: Handlers[Any] = Handlers("registry")
         self.handlers.on(v1.FeedbackRecorded)(self.handle)
         self.handlers.on(v1.EvaluationFailed)(self.handle_failure)
 
-    async def handle(self, event: v1.FeedbackRecorded, _tx: Transaction, _service: Any) -> None:
+    async def handle(self, event: v1.FeedbackRecorded, tx: Transaction, _service: Any) -> None:
+        self.envelopes.append(tx.envelope)
         self._take(event.generation_id)
 
     async def handle_failure(self, event: v1.EvaluationFailed, _tx: Transaction, _service: Any) -> None:
@@ -86,19 +89,33 @@ async def bury(jetstream: JetStreamContext, client: httpx.AsyncClient, name: str
     event = v1.EvaluationFailed(evaluation_id=name, adapter_id="a", family="f", domain=domain, reason="r")
     sealed = seal(event, service="evaluator", entity=name, trace={}, id=f"event-{name}")
     await jetstream.publish(sealed.subject, sealed.body, headers=dict(sealed.headers))
+    [letter] = await listed(client, f"event-{name}")
+    return letter
+
+
+async def _is(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted
+
+
+async def listed(client: httpx.AsyncClient, event_id: str) -> list[dict[str, Any]]:
+    """The letters of an event, once there are any."""
     found: list[dict[str, Any]] = []
 
-    async def listed() -> bool:
-        answer = await client.get("/v1/dead-letters")
-        assert answer.status_code == 200, answer.text
-        found[:] = [one for one in answer.json()["letters"] if one["event_id"] == f"event-{name}"]
+    async def any_found() -> bool:
+        found[:] = await letters_of(client, event_id)
         return bool(found)
 
-    await eventually(listed)
-    return found[0]
+    await eventually(any_found)
+    return found
 
 
-async def test_a_letter_is_handled_once_by_a_replay_and_the_second_person_is_told(
+async def letters_of(client: httpx.AsyncClient, event_id: str) -> list[dict[str, Any]]:
+    answer = await client.get("/v1/dead-letters")
+    assert answer.status_code == 200, answer.text
+    return [one for one in answer.json()["letters"] if one["event_id"] == event_id]
+
+
+async def test_a_replay_handles_a_letter_once_and_a_second_is_refused_with_the_name_of_the_first_person(
     settings_of, mint, jetstream: JetStreamContext
 ) -> None:
     broken = Broken()
@@ -122,6 +139,61 @@ async def test_a_letter_is_handled_once_by_a_replay_and_the_second_person_is_tol
         assert broken.handled == ["order"]
         assert letter["id"] not in [one["id"] for one in (await operator.get("/v1/dead-letters")).json()["letters"]]
         assert "event-order" not in [one.event_id async for one in list_dead(jetstream)], "`lorafleet dlq` agrees"
+
+
+async def test_a_replayed_letter_leaves_the_stream_and_its_mark_counts_as_no_letter(
+    settings_of, mint, jetstream: JetStreamContext
+) -> None:
+    broken = Broken()
+    async with served(broken.handlers, settings_of, mint) as client, client() as operator:
+        letter = await bury(jetstream, operator, "counted", "shop")
+
+        async def counted() -> int:
+            """Letters, once those that earlier tests replayed have left."""
+            listed = len([one async for one in list_dead(jetstream)])
+            await eventually(lambda: _is(count(jetstream), listed))
+            return listed
+
+        before = await counted()
+        broken.mended = True
+        assert (await operator.post(f"/v1/dead-letters/{letter['id']}/replay")).status_code == 200
+        assert await counted() == before - 1
+        subjects = f"lorafleet.dlq.registry.{letter['id']}.>"
+        left = (await jetstream.stream_info(DEAD_STREAM, subjects_filter=subjects)).state.subjects
+        assert list((left or {}).values()) == [1], "the mark is there for the second person"
+
+
+async def test_the_handler_sees_in_a_replay_where_and_when_the_event_was_stored_first(
+    settings_of, mint, jetstream: JetStreamContext
+) -> None:
+    broken = Broken()
+    async with served(broken.handlers, settings_of, mint) as client, client() as operator:
+        body = v1.FeedbackRecorded(generation_id="g-stored", domain="shop", rating=1).to_json()
+        stored = await jetstream.publish(FEEDBACK, body, headers={"ce-id": "event-stored"})
+        [letter] = await listed(operator, "event-stored")
+        broken.mended = True
+        answer = await operator.post(f"/v1/dead-letters/{letter['id']}/replay")
+        assert answer.json() == {"outcome": "done"}
+        [first, again] = broken.envelopes
+        assert (again.sequence, again.time) == (first.sequence, first.time) == (stored.seq, first.time)
+
+
+async def test_long_work_of_a_letter_that_was_not_kept_whole_is_not_begun(
+    settings_of, mint, jetstream: JetStreamContext
+) -> None:
+    handlers: Handlers[Any] = Handlers("evaluator")
+
+    @handlers.long(v1.EvaluationRequested, lease=lambda event, _: f"test:{event.evaluation_id}")
+    async def work(_event: v1.EvaluationRequested, _task: LeasedTask, _service: Any) -> None:
+        raise Refused("the judge is not set up")
+
+    async with served(handlers, settings_of, mint) as client, client() as operator:
+        event = v1.EvaluationRequested(evaluation_id="cut", adapter_id="a-lora-v1.0.0", domain="shop")
+        headers = {"ce-id": "event-cut", "traceparent": "x" * (MAX_HEADER + 1)}
+        await jetstream.publish(row_of(v1.EvaluationRequested).subject, event.to_json(), headers=headers)
+        [letter] = await listed(operator, "event-cut")
+        answer = await operator.post(f"/v1/dead-letters/{letter['id']}/replay")
+        assert (answer.status_code, answer.json()["title"]) == (409, "Not kept whole")
 
 
 async def test_two_replays_at_once_have_one_effect(settings_of, mint, jetstream: JetStreamContext) -> None:
@@ -169,16 +241,14 @@ async def test_what_people_wrote_is_not_shown(settings_of, mint, jetstream: JetS
     async with served(broken.handlers, settings_of, mint) as client, client() as operator:
         body = v1.FeedbackRecorded(generation_id="g", domain="shop", rating=1, comment="my name is Ann").to_json()
         await jetstream.publish(FEEDBACK, body, headers={"ce-id": "event-secret"})
-
-        async def listed() -> bool:
-            letters = (await operator.get("/v1/dead-letters")).json()["letters"]
-            found = [one for one in letters if one["event_id"] == "event-secret"]
-            return bool(found) and found[0]["body"] is None and "my name" not in str(found)
-
-        await eventually(listed)
+        [letter] = await listed(operator, "event-secret")
+        assert letter["body"] is None
+        assert "my name" not in str(letter)
 
 
-async def test_long_work_is_begun_and_goes_on_behind_the_answer(settings_of, mint, jetstream: JetStreamContext) -> None:
+async def test_long_work_is_begun_and_continues_after_the_answer(
+    settings_of, mint, jetstream: JetStreamContext
+) -> None:
     state = {"mended": False, "done": 0}
     handlers: Handlers[Any] = Handlers("evaluator")
 
@@ -194,20 +264,14 @@ async def test_long_work_is_begun_and_goes_on_behind_the_answer(settings_of, min
     async with served(handlers, settings_of, mint) as client, client() as operator:
         event = v1.EvaluationRequested(evaluation_id="long", adapter_id="a-lora-v1.0.0", domain="shop")
         await jetstream.publish(row_of(v1.EvaluationRequested).subject, event.to_json(), headers={"ce-id": "long"})
-
-        async def letters() -> list[dict[str, Any]]:
-            found = (await operator.get("/v1/dead-letters")).json()["letters"]
-            return [one for one in found if one["event_id"] == "long"]
-
-        await eventually(letters)
-        [letter] = await letters()
+        [letter] = await listed(operator, "long")
         state["mended"] = True
         answer = await operator.post(f"/v1/dead-letters/{letter['id']}/replay")
         assert (answer.status_code, answer.json()) == (202, {"outcome": "started"})
         assert (await operator.post(f"/v1/dead-letters/{letter['id']}/replay")).status_code == 409
 
         async def gone() -> bool:
-            return not await letters()
+            return not await letters_of(operator, "long")
 
         await eventually(gone)
         assert state["done"] == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from nats.js.errors import APIError
 
 from fleet_cli.stack import Fleet
+from tests.small_disk import mounted
 
 pytestmark = pytest.mark.integration
 SUBJECT = "lorafleet.v1.adapter.approved"
@@ -21,16 +21,8 @@ SUBJECT = "lorafleet.v1.adapter.approved"
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    try:
+    with mounted(tmp_path / "disk", mebibytes=24) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture
