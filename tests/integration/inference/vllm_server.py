@@ -77,14 +77,21 @@ class VllmServer:
             return
         loop = self._server.servers[0].get_loop()
 
-        def cut(server: uvicorn.Server = self._server) -> None:
-            server.force_exit = server.should_exit = True
+        async def cut(server: uvicorn.Server = self._server) -> None:
+            for listening in server.servers:
+                for one in listening.sockets:
+                    loop.remove_reader(one.fileno())
+            # What is accepted already becomes a connection. One that asyncio meets after its server was closed stays
+            # open without an owner, and its client would wait for an answer.
+            for _ in range(10):
+                await asyncio.sleep(0)
             for listening in server.servers:
                 listening.close()
             for connection in list(server.server_state.connections):
                 connection.transport.abort()
+            server.force_exit = server.should_exit = True
 
-        loop.call_soon_threadsafe(cut)
+        asyncio.run_coroutine_threadsafe(cut(), loop).result()
         self._thread.join()
         self._server = self._thread = None
         self.adapters.clear()
