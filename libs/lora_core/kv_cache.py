@@ -1,6 +1,7 @@
 """A key/value cache that grows by doubling: transformers' own copies every key at every token."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig
@@ -8,39 +9,38 @@ from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixi
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init_subclass__ has no annotations
-    """One layer's keys and values, [rows, heads, tokens, head_dim], as views of buffers with room to spare."""
+    """One layer's keys and values, [rows, heads, tokens, head_dim], as views of buffers with room to spare.
+
+    Rows and positions come and go within the buffers: what stays is moved only where it is in the way.
+    """
+
+    _buffers: tuple[torch.Tensor, torch.Tensor]
+    _first = 0
+    """Where in the buffers the first position is."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        used = self.get_seq_length()
+        used, rows = self.get_seq_length(), key_states.shape[0]
         needed = used + key_states.shape[-2]
-        if not used or needed > self._buffers[0].shape[-2]:
-            self._grow(key_states, value_states, used, needed)
-        keys, values = self._buffers
-        keys[..., used:needed, :] = key_states
-        values[..., used:needed, :] = value_states
-        self.keys, self.values = keys[..., :needed, :], values[..., :needed, :]
-        return self.keys, self.values
-
-    def _grow(self, key_states: torch.Tensor, value_states: torch.Tensor, used: int, needed: int) -> None:
-        grown = []
-        for new, old in ((key_states, self.keys), (value_states, self.values)):
-            buffer = new.new_empty((*new.shape[:-2], _room(needed), new.shape[-1]))
-            if used and old is not None:
-                buffer[..., :used, :] = old
-            grown.append(buffer)
-        self._buffers = (grown[0], grown[1])
+        if not used:
+            self._buffers = tuple(_buffer(one, rows, needed) for one in (key_states, value_states))  # type: ignore[assignment]
+        elif self._first + needed > self._buffers[0].shape[-2]:
+            self._make_room(rows, used, needed)
+        self._show(rows, needed)
+        keys, values = cast("torch.Tensor", self.keys), cast("torch.Tensor", self.values)
+        keys[..., used:, :] = key_states
+        values[..., used:, :] = value_states
+        return keys, values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows, in this order."""
+        """Have these rows, in this order; a row may be there several times."""
         used = self.get_seq_length()
         if used:
-            keys, values = (buffer.index_select(0, indices) for buffer in self._buffers)
-            self._buffers = (keys, values)
-            self.keys, self.values = keys[..., :used, :], values[..., :used, :]
+            self._buffers = tuple(buffer.index_select(0, indices) for buffer in self._buffers)  # type: ignore[assignment]
+            self._show(len(indices), used)
 
     def fill(self, beginnings: Sequence[torch.Tensor | None], used: int) -> None:
         """Begin with `used` positions of each row, of which its own numbers are the last.
@@ -54,42 +54,76 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init
             if own is not None:
                 buffer[:, row, :, used - own.shape[2] : used] = own
         self.lazy_initialization(buffer[0], buffer[1])
-        self._buffers = (buffer[0], buffer[1])
-        self.keys, self.values = buffer[0][..., :used, :], buffer[1][..., :used, :]
+        self._buffers, self._first = (buffer[0], buffer[1]), 0
+        self._show(len(beginnings), used)
 
     def trim(self, positions: int) -> None:
         """Forget the first positions."""
-        if self.get_seq_length():
-            used = self.get_seq_length() - positions
-            keys, values = (buffer[..., positions:, :] for buffer in self._buffers)
-            self._buffers = (keys, values)
-            self.keys, self.values = keys[..., :used, :], values[..., :used, :]
+        if used := self.get_seq_length():
+            self._first += positions
+            self._show(self._rows, used - positions)
 
-    def join(self, other: "GrowingLayer", positions: int, order: Sequence[int]) -> None:
-        """Take another layer's rows; all become `positions` long, padded with zeros on the left.
+    def drop(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
+        """Forget rows: after each row of `moves` has gone (from, to), the first `rows` are what is left."""
+        if used := self.get_seq_length():
+            for one in (self.keys, self.values):
+                for source, place in moves:
+                    cast("torch.Tensor", one)[place] = cast("torch.Tensor", one)[source]
+            self._show(rows, used)
 
-        order: which row comes to each place, its own first and then the other's counted on.
-        """
-        mine_used, their_used = self.get_seq_length(), other.get_seq_length()
-        rows = self._buffers[0].shape[0]
-        places: list[list[int]] = [[], []]
-        taken: list[list[int]] = [[], []]
-        for place, row in enumerate(order):
-            places[row >= rows].append(place)
-            taken[row >= rows].append(row - rows if row >= rows else row)
-        joined = []
-        for mine, theirs in zip(self._buffers, other._buffers, strict=True):
-            shape = (mine.shape[0] + theirs.shape[0], *mine.shape[1:-2], _room(positions), mine.shape[-1])
-            buffer = mine.new_zeros(shape)
-            buffer[places[0], ..., positions - mine_used : positions, :] = mine[taken[0], ..., :mine_used, :]
-            buffer[places[1], ..., positions - their_used : positions, :] = theirs[taken[1], ..., :their_used, :]
-            joined.append(buffer)
-        self._buffers = (joined[0], joined[1])
-        self.keys, self.values = joined[0][..., :positions, :], joined[1][..., :positions, :]
+    def join(self, other: "GrowingLayer", positions: int) -> None:
+        """Take another layer's rows after its own; all become `positions` long, padded with zeros on the left."""
+        mine, rows = self._rows, self._rows + other._rows
+        longer = positions - self.get_seq_length()
+        if longer or rows > self._buffers[0].shape[0]:
+            grown = tuple(_buffer(one, _more(rows), positions) for one in self._buffers)
+            for new, old in zip(grown, (self.keys, self.values), strict=True):
+                _pad(new[:mine, :, :positions], cast("torch.Tensor", old))
+            self._buffers, self._first = grown, 0  # type: ignore[assignment]
+        self._show(rows, positions)
+        for own, its in ((self.keys, other.keys), (self.values, other.values)):
+            # Zeros also where rows were that have left: an adapter's infinite numbers must not reach others.
+            _pad(cast("torch.Tensor", own)[mine:], cast("torch.Tensor", its))
+
+    @property
+    def _rows(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[0]
+
+    def _show(self, rows: int, used: int) -> None:
+        keys, values = self._buffers
+        shown = slice(self._first, self._first + used)
+        self.keys, self.values = keys[:rows, :, shown], values[:rows, :, shown]
+
+    def _make_room(self, rows: int, used: int, needed: int) -> None:
+        """Slide to the buffers' beginning where that will last for a while, else have larger ones."""
+        if 3 * self._first > self._buffers[0].shape[-2] >= needed:
+            for buffer, one in zip(self._buffers, (self.keys, self.values), strict=True):
+                for row in range(rows):
+                    buffer[row, :, :used] = cast("torch.Tensor", one)[row].clone()
+        else:
+            grown = tuple(_buffer(buffer, buffer.shape[0], needed) for buffer in self._buffers)
+            for new, one in zip(grown, (self.keys, self.values), strict=True):
+                new[:rows, :, :used] = cast("torch.Tensor", one)
+            self._buffers = grown  # type: ignore[assignment]
+        self._first = 0
+
+
+def _buffer(like: torch.Tensor, rows: int, positions: int) -> torch.Tensor:
+    return like.new_empty((rows, like.shape[1], _room(positions), like.shape[3]))
+
+
+def _pad(into: torch.Tensor, numbers: torch.Tensor) -> None:
+    padding = into.shape[2] - numbers.shape[2]
+    into[:, :, :padding] = 0
+    into[:, :, padding:] = numbers
 
 
 def _room(needed: int) -> int:
     return max(64, needed + needed // 2)
+
+
+def _more(rows: int) -> int:
+    return rows + 1 + rows // 8
 
 
 def new_cache(config: PreTrainedConfig) -> DynamicCache:

@@ -122,21 +122,42 @@ class PaddedBatch:
         kept = [position for position, row in enumerate(self.rows) if row in wanted]
         if len(kept) == len(self.rows):
             return
-        self.rows = [self.rows[position] for position in kept]
         if not kept:
+            self.rows = []
             return
+        layers = self._growing()
         if self._reads is not None:
             reads = [self._reads[position] for position in kept]
+            self.rows = [self.rows[position] for position in kept]
             kept = sorted(set(reads))
             self._reads = [kept.index(prompt) for prompt in reads]
-        self._select(kept)
-        surplus, layers = min(self._padding), self._growing()
+            self._select(kept)
+        elif layers is None:
+            self.rows = [self.rows[position] for position in kept]
+            self._select(kept)
+        else:
+            self._drop_others(kept, layers)
+        surplus = min(self._padding)
         if surplus and layers is not None and self._input.shape[1] == 1:  # else not all of it is in the cache yet
             for layer in layers:
                 layer.trim(surplus)
             self._padding = [padding - surplus for padding in self._padding]
             self._used -= surplus
         self._plan = self._plan_rows()
+
+    def _drop_others(self, kept: list[int], layers: Sequence[GrowingLayer]) -> None:
+        """The last rows fill the places of those that leave: nothing else is moved."""
+        left = len(kept)
+        holes = sorted(set(range(left)) - set(kept))
+        moves = list(zip(kept[left - len(holes) :], holes, strict=True))
+        with torch.inference_mode():
+            for layer in layers:
+                layer.drop(moves, left)
+        places = list(range(left))
+        for source, place in moves:
+            places[place] = source
+        self._input = self._input[places]
+        self._padding, self.rows = [self._padding[at] for at in places], [self.rows[at] for at in places]
 
     def absorb(self, other: "PaddedBatch") -> bool:
         """Take the rows of another padded batch in, if both have read their prompts and the model's cache allows it."""
@@ -145,16 +166,14 @@ class PaddedBatch:
         if mine is None or theirs is None or reading:
             return False
         positions = max(self.positions, other.positions)
-        order = self._slots.order([*self.rows, *other.rows])
+        rows = [*self.rows, *other.rows]
+        plan = self._slots.plan(rows)
         with torch.inference_mode():
             for layer, its in zip(mine, theirs, strict=True):
-                layer.join(its, positions - 1, order)  # the last position is read by the next forward pass
-        padding = [own + positions - one.positions for one in (self, other) for own in one._padding]
-        rows = [*self.rows, *other.rows]
-        self._padding, self.rows = [padding[place] for place in order], [rows[place] for place in order]
-        self._used = positions - 1
-        self._input = torch.cat([self._input, other._input])[order]
-        self._plan = self._plan_rows()
+                layer.join(its, positions - 1)  # the last position is read by the next forward pass
+        self._padding = [own + positions - one.positions for one in (self, other) for own in one._padding]
+        self._used, self._input = positions - 1, torch.cat([self._input, other._input])
+        self.rows, self._plan = rows, plan
         return True
 
     def _growing(self) -> list[GrowingLayer] | None:
