@@ -62,7 +62,7 @@ class DeadLetterList(BaseModel):
 
 
 class Replay(BaseModel):
-    """`outcome`: done, duplicate (the event had been handled), published, or started: long work that is not done yet."""
+    """`outcome`: done, duplicate (the event had been handled), published, or started: long work, not done yet."""
 
     outcome: str
 

@@ -51,6 +51,7 @@ class ArrowEngine:
 
     prefill_tokens: how much of joining prompts a step of a batch reads at most while its other rows wait for a token.
     prefix_bytes: how much of beginnings of prompts is kept, see `Request.scope`; 0 keeps none.
+    packed_weights: a second copy of float32 linear layers in the processor's order, which makes steps faster.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ArrowEngine:
         prefill_tokens: int = 256,
         *,
         prefix_bytes: int = 0,
+        packed_weights: bool = True,
     ) -> None:
         self.model, self.tokenizer, self._prefill_tokens = model, tokenizer, prefill_tokens
         self.manager = LoRAManager(model)
@@ -69,7 +71,7 @@ class ArrowEngine:
         self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes and grows(model.config) else None
         """Beginnings of prompts that rows of one scope share."""
         self._numbers = count()
-        self._direct = DirectDecoder.of(model, self._bank)
+        self._direct = DirectDecoder.of(model, self._bank, packed_weights)
         self._lock = threading.RLock()
         self._loaded: dict[str, LoadedAdapter] = {}
         self.stops = base_model.end_tokens(model.generation_config, tokenizer)

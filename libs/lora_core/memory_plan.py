@@ -10,7 +10,8 @@ from lora_core.errors import TooLittleMemory
 from lora_core.format.safetensors_header import read_header
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4}  # int8 layers compute in float32
-_ROOM = 1.5  # a key/value cache grows by half of what it needs
+_PACKED_TYPES = {"llama", "mistral", "qwen2"}
+_ROOM = 1.5 * 1.125  # a key/value cache grows by half of the positions that it needs, and by an eighth of the rows
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,21 @@ class MemoryPlan:
 
 
 def memory_plan(
-    folder: Path | str, weights: Weights, *, slots: int, max_rank: int, rows: int, positions: int
+    folder: Path | str, weights: Weights, *, slots: int, max_rank: int, rows: int, positions: int, packed: bool = False
 ) -> MemoryPlan:
     """What a base model folder will take, from its headers and configuration alone.
 
-    positions: tokens of a row, prompt and answer together. Raises AdapterNotFound if the folder is no model.
+    positions: tokens of a row, prompt and answer together. packed: float32 layers may be there twice, as those of
+    models that `direct.decoder` computes are. Raises AdapterNotFound if the folder is no model.
     """
     folder = Path(folder)
     shapes = linear_shapes(folder)
     width = _BYTES[weights]
     layer_numbers = max_rank * sum(rows_ + columns for rows_, columns in shapes.values())
     return MemoryPlan(
-        weights=_weights_bytes(folder, weights),
+        weights=_weights_bytes(folder, weights) + (_packed_bytes(folder) if packed and weights == "float32" else 0),
         slots=slots * layer_numbers * width,
-        cache=int(rows * positions * _ROOM * _numbers_of_a_token(folder) * width),
+        cache=int((rows + 1) * positions * _ROOM * _numbers_of_a_token(folder) * width),
     )
 
 
@@ -71,6 +73,15 @@ def _weights_bytes(folder: Path, weights: Weights) -> int:
             layer = len(entry.shape) == 2 and module.rpartition(".")[2] not in LOOKUPS
             total += numbers * (1 if weights == "int8" and layer else _BYTES[weights])
     return total
+
+
+def _packed_bytes(folder: Path) -> int:
+    """Of a second copy of all linear layers and of the output head."""
+    config = json.loads((folder / "config.json").read_bytes())
+    if config.get("model_type") not in _PACKED_TYPES:
+        return 0
+    layers = sum(rows * columns for rows, columns in linear_shapes(folder).values())
+    return 4 * (layers + int(config["vocab_size"]) * int(config["hidden_size"]))
 
 
 def _numbers_of_a_token(folder: Path) -> int:

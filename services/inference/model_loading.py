@@ -60,6 +60,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
         max_rank=settings.max_rank,
         rows=settings.batch_rows,
         positions=settings.max_prompt_tokens + settings.max_completion_tokens,
+        packed=settings.packed_weights and device.type == "cpu",
     )
     free = free_memory(device)
     log.info("base_model_planned", device=str(device), weights=settings.weights, memory=str(planned), free_bytes=free)
@@ -72,6 +73,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
         slots=settings.engine_slots,
         max_rank=settings.max_rank,
         prefix_bytes=settings.prefix_cache_bytes,
+        packed_weights=settings.packed_weights,
     )
     return LoadedBaseModel(
         engine=engine,
@@ -100,7 +102,7 @@ def _deviation(engine: "ArrowEngine", folder: Path) -> float:
     from lora_core import base_model
     from lora_core.engine import ArrowEngine
 
-    exact = ArrowEngine(*base_model.load(folder), slots=1, max_rank=1)
+    exact = ArrowEngine(*base_model.load(folder), slots=1, max_rank=1, packed_weights=False)
     ids = engine.tokenizer(PROBE_PROMPT)["input_ids"]
     found = float(abs(engine.next_logits(ids) - exact.next_logits(ids)).max())
     log.info("weights_are_rounded", largest_difference_of_a_logit=found)

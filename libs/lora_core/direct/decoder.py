@@ -34,9 +34,9 @@ class DirectDecoder:
         self._rotated = model.heads + model.key_heads
 
     @classmethod
-    def of(cls, model: PreTrainedModel, bank: SlotBank) -> Self | None:
-        """None for a model of another family."""
-        found = LlamaLike.of(model)
+    def of(cls, model: PreTrainedModel, bank: SlotBank, packed: bool) -> Self | None:
+        """None for a model of another family. packed: weights may be there twice, see `PackedProduct`."""
+        found = LlamaLike.of(model, packed)
         return None if found is None else cls(found, bank)
 
     def serves(self, plan: RowPlan) -> bool:

@@ -44,10 +44,10 @@ class LlamaLike:
     head_dim: int
     _modules: Sequence[nn.Module]
     _places: Sequence[tuple[dict[str, nn.Module | None], str, nn.Module]]
-    _weights: Sequence[tuple[nn.Parameter, int]]
+    _weights: Sequence[tuple[nn.Parameter, tuple[int, int]]]
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Self | None:
+    def of(cls, model: PreTrainedModel, packed: bool) -> Self | None:
         """None for a model that is computed through transformers alone: another family, device or attention."""
         config: Any = model.config
         if type(model) not in _FAMILY or model.device.type != "cpu" or config._attn_implementation != "sdpa":
@@ -59,8 +59,8 @@ class LlamaLike:
             return None
         blocks = list(inner.layers)
         projections = [[[_projection(block, name) for name in names] for block in blocks] for names in KINDS]
-        products = [[product_of(modules) for modules in layers] for layers in projections]
-        output = product_of([head])
+        products = [[product_of(modules, packed) for modules in layers] for layers in projections]
+        output = product_of([head], packed)
         if output is None or any(product is None for layers in products for product in layers):
             return None
         layers = [
@@ -81,7 +81,7 @@ class LlamaLike:
             head_dim=attention.head_dim,
             _modules=list(model.modules()),
             _places=list(_places(model)),
-            _weights=[(weight, weight.data_ptr()) for weight in model.parameters()],
+            _weights=[(weight, _state(weight)) for weight in model.parameters()],
         )
 
     @property
@@ -93,7 +93,7 @@ class LlamaLike:
                 module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
                 for module in self._modules
             )
-            and all(weight.data_ptr() == place for weight, place in self._weights)
+            and all(_state(weight) == state for weight, state in self._weights)
             and not self._modules[0].training
         )
 
@@ -102,6 +102,11 @@ def _projection(block: Any, name: str) -> nn.Linear:
     parent = block.mlp if name in ("gate_proj", "up_proj", "down_proj") else block.self_attn
     module: nn.Linear = getattr(parent, name)
     return module
+
+
+def _state(weight: torch.Tensor) -> tuple[int, int]:
+    """Another one once its numbers are elsewhere or others."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
 def _places(model: nn.Module) -> Iterator[tuple[dict[str, nn.Module | None], str, nn.Module]]:

@@ -42,10 +42,33 @@ class FloatProduct:
         return found if self._bias is None else found.add_(self._bias)
 
 
-def product_of(layers: Sequence[nn.Linear]) -> Product | None:
+class PackedProduct:
+    """A float32 weight, [out, in], copied into the order in which oneDNN multiplies; the layers keep theirs.
+
+    MKL copies a weight into an order of its own at every product, and on AMD's processors multiplies it more slowly
+    (decision 21 has the figures).
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        # None: for any number of rows. What is packed for one row is slower for more.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return found
+
+
+def packs(weight: torch.Tensor) -> bool:
+    """Has this torch a `PackedProduct` for such a weight?"""
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+
+
+def product_of(layers: Sequence[nn.Linear], packed: bool) -> Product | None:
     """The layers as one product; None where they cannot be one.
 
-    Plain layers then hold views of one weight, their own numbers, so that nothing is there twice.
+    Plain layers then hold views of one weight, their own numbers. packed: a copy of it may be made, see
+    `PackedProduct`.
     """
     if all(isinstance(layer, Int8Linear) for layer in layers):
         fused: list[Any] = [layer.product for layer in layers if isinstance(layer, Int8Linear)]
@@ -58,7 +81,8 @@ def product_of(layers: Sequence[nn.Linear]) -> Product | None:
         return None
     with torch.no_grad():
         bias = None if biases[0] is None else torch.cat([bias.detach() for bias in biases])
-        return FloatProduct(_joined(layers), bias)
+        weight = _joined(layers)
+        return PackedProduct(weight, bias) if packed and packs(weight) else FloatProduct(weight, bias)
 
 
 def _joined(layers: Sequence[nn.Linear]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_core import base_model
 from lora_core.device import find_device, free_memory, prepare
@@ -58,16 +59,40 @@ def test_the_plan_has_the_bytes_that_the_loaded_model_and_its_slots_take(folder,
     assert planned.slots == max(memory.numbers.nbytes for memory in bank._memories.values())
 
 
-def test_the_plan_has_room_for_what_the_cache_of_full_rows_takes(folder) -> None:
+@pytest.mark.parametrize("joining", [1, 2, 8])
+def test_the_plan_has_room_for_what_the_cache_of_full_rows_takes(folder, joining: int) -> None:
     model, tokenizer = base_model.load(folder)
-    batch = ArrowEngine(model, tokenizer, slots=1, max_rank=1).start(
-        [Request([5] * 100, max_tokens=20, stop_ids=())] * 2
-    )
-    for _ in range(19):
+    requests = [Request([5] * 100, max_tokens=20, stop_ids=())] * 8
+    batch = ArrowEngine(model, tokenizer, slots=1, max_rank=1).start(requests[:joining])
+    planned = plan(folder, rows=8, positions=120).cache
+    for step in range(19):
+        if step and joining * (step + 1) <= 8:
+            batch.add(requests[:joining])
         batch.step()
         taken = sum(buffer.nbytes for layer in batch._padded[0]._cache.layers for buffer in layer._buffers)
-        assert taken <= plan(folder, positions=120).cache * 1.01
-    assert taken > plan(folder, positions=120).cache / 2, "no more than twice too careful"
+        assert taken <= planned
+    assert taken > planned / 2, "no more than twice too careful"
+
+
+def test_the_plan_has_the_second_copy_of_layers_that_are_packed(tmp_path) -> None:
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=96,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            tie_word_embeddings=True,
+        )
+    )
+    model.save_pretrained(tmp_path)
+
+    def planned(packed: bool, weights="float32") -> int:
+        return memory_plan(tmp_path, weights, slots=1, max_rank=1, rows=1, positions=1, packed=packed).weights
+
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    assert planned(True) - planned(False) == sum(layer.weight.nbytes for layer in layers)
+    assert planned(True, "bfloat16") == planned(False, "bfloat16")
 
 
 def test_int8_layers_are_planned_with_a_byte_for_each_weight(folder) -> None:

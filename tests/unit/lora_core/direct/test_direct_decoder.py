@@ -21,6 +21,7 @@ from transformers import (
 
 from lora_core import ArrowEngine, LoRACard, LoRAWeights, Request
 from lora_core.direct.decoder import DirectDecoder
+from lora_core.direct.products import FloatProduct, PackedProduct
 from lora_core.forward_pass import Inputs
 from lora_core.int8 import to_int8
 from lora_core.sampling import Adapters
@@ -145,12 +146,13 @@ def test_mixed_rows_that_join_and_leave_answer_as_through_transformers(
 
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("rows", [1, 2, 3, 12, 16])
-def test_logits_are_those_of_the_models_own_forward_for_any_number_of_rows(name: str, rows: int) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_logits_are_those_of_the_models_own_forward_for_any_number_of_rows(name: str, rows: int, packed: bool) -> None:
     model = made(name)
     ids = torch.randint(2, 96, (rows, 17), generator=torch.Generator().manual_seed(rows))
     own = copy.deepcopy(model)
     bank = SlotBank(model, 2, 4)
-    decoder, plan, cache = DirectDecoder.of(model, bank), bank.plan([()] * rows), DynamicCache(config=model.config)
+    decoder, plan = DirectDecoder.of(model, bank, packed), bank.plan([()] * rows)
     assert decoder is not None
     from lora_core.kv_cache import new_cache
 
@@ -161,6 +163,32 @@ def test_logits_are_those_of_the_models_own_forward_for_any_number_of_rows(name:
             expected = own(input_ids=ids[:, :last], use_cache=False).logits[:, -1]
             assert found is not None
             torch.testing.assert_close(found, expected, atol=3e-5, rtol=0)
+
+
+def test_float32_layers_are_packed_unless_they_must_not_be_there_twice() -> None:
+    for packed, kind in ((True, PackedProduct), (False, FloatProduct)):
+        decoder = DirectDecoder.of(made("llama"), SlotBank(made("llama"), 1, 4), packed)
+        assert decoder is not None
+        assert {type(one) for layer in decoder._model.layers for one in layer.products} == {kind}
+        assert type(decoder._model.head) is kind
+
+
+def test_weights_that_are_changed_in_place_are_those_that_answer(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    model = made("llama")
+    engine = ArrowEngine(model, tiny_tokenizer, slots=1, max_rank=4)
+
+    def answer() -> list[int]:
+        return [token for _, token, _ in engine.start([Request([5, 6], max_tokens=8, stop_ids=())])]
+
+    before = answer()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(-3)
+        model.model.layers[0].mlp.down_proj.weight.neg_()
+    assert answer() != before
+    assert (
+        answer()
+        == model.generate(torch.tensor([[5, 6]]), max_new_tokens=8, do_sample=False, eos_token_id=None)[0, 2:].tolist()
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)
