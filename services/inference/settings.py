@@ -48,8 +48,7 @@ class InferenceSettings(AdapterSettings):
     """How the base models keep their weights in this process: float32, bfloat16, float16 or int8 (docs/serving.md says
     what they cost). float32 on the processor alone answers as transformers does."""
     packed_weights: bool = True
-    """Whether float32 layers of models of the Llama family are copied into the processor's order: steps take a half to a
-    quarter of the time, the layers twice the memory."""
+    """Whether float32 layers of models of the Llama family are also kept in the processor's order (docs/serving.md)."""
     max_rank: int = Field(default=SLOT_RANK, ge=1)
     adapter_deadline: float = Field(default=60.0, gt=0)
     """Seconds a request waits for its adapter before it gets 503."""
