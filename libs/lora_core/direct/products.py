@@ -61,7 +61,8 @@ class PackedProduct:
 
 def packs(weight: torch.Tensor) -> bool:
     """Has this torch a `PackedProduct` for such a weight?"""
-    return weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return built and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def product_of(layers: Sequence[nn.Linear], packed: bool) -> Product | None:

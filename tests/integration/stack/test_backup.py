@@ -14,6 +14,7 @@ import pytest
 from fleet_cli.backup.database import dump_database
 from fleet_cli.backup.manifest import Kept
 from fleet_cli.backup.restore import restore_backup
+from fleet_cli.backup.retention import IDENTITY, remove_surplus
 from fleet_cli.backup.take import take_backup
 from fleet_cli.stack import Fleet
 from fleet_cli.stack.postgres import postgres_url
@@ -104,6 +105,16 @@ async def test_tables_that_only_this_release_has_are_migrated_again_behind_an_ol
     with Fleet(tmp_path / "again") as restored:
         await asyncio.to_thread(restored.start, ["registry"])
         assert await policy(restored) == 91
+
+
+def test_an_older_backup_of_the_fleet_goes_once_a_newer_one_is_complete(copied: Copied, tmp_path: Path) -> None:
+    for name, began in (("older", "2026-01-01T00:00:00Z"), ("newer", "2026-01-02T00:00:00Z")):
+        shutil.copytree(copied.backup, tmp_path / name)
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert IDENTITY in manifest["files"]
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest | {"began": began}))
+    assert remove_surplus(tmp_path / "newer", 1, None) == [tmp_path / "older"]
+    assert [one.name for one in tmp_path.iterdir()] == ["newer"]
 
 
 def test_a_backup_is_closed_to_others(copied: Copied) -> None:
