@@ -19,7 +19,7 @@ from fleet_events.topology import SERVICES, consumers_of, durable_name
 from tests.deploy.promql import labels, metrics_of, named
 
 Resource = dict[str, Any]
-NAMES = ("keda", "pod-monitor", "priorities", "gpu", "external-secrets")
+NAMES = ("keda", "hpa", "pod-monitor", "priorities", "gpu", "external-secrets")
 OF_OPERATORS = {"ScaledObject", "PodMonitor", "ExternalSecret"}
 
 
@@ -80,6 +80,26 @@ def test_a_service_is_scaled_by_durables_of_its_own_and_by_a_metric_that_is_kept
                 assert (name, trigger["type"]) == ("inference", "prometheus")
                 (metric,) = named(read["query"])
                 assert labels(read["query"]) <= metrics[metric]
+
+
+def test_the_router_is_scaled_by_a_part_of_the_processor_time_that_its_container_may_take(with_component: Any) -> None:
+    resources = with_component("hpa")
+    (scaled,) = of(resources, "HorizontalPodAutoscaler").values()
+    spec = scaled["spec"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "router"}
+    assert 1 < spec["minReplicas"] < spec["maxReplicas"], "an update leaves one that answers"
+    (metric,) = spec["metrics"]
+    read = metric["containerResource"]
+    containers = {one["name"]: one for one in pod(resources, "router")["spec"]["containers"]}
+    limit = containers[read["container"]]["resources"]["limits"][read["name"]]
+    assert 0 < _cores(read["target"]["averageValue"]) < _cores(limit)
+    assert "router" not in of(with_component("keda"), "ScaledObject"), (
+        "two autoscalers of one Deployment undo each other"
+    )
+
+
+def _cores(quantity: str) -> float:
+    return float(quantity.removesuffix("m")) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def test_every_service_is_read_by_the_pod_monitor_and_no_job_is(with_component: Any) -> None:
