@@ -83,6 +83,7 @@ async def list_families(
     text: Annotated[str, Query(max_length=200, description="Part of a name or a description, case aside")] = "",
     waiting: Annotated[bool, Query(description="Only those with a version that waits for review")] = False,
     serving: Annotated[bool | None, Query(description="Only those with (or without) an active version")] = None,
+    base_model: Annotated[str | None, Query(description="Name or revision of the base model of a version")] = None,
     score_below: Annotated[float | None, Query(ge=0, le=100, description="Of the active version")] = None,
     sort: families.Sort = "family",
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
@@ -91,7 +92,15 @@ async def list_families(
     if domain is not None:
         caller.reach(domain)
     search = families.Search(
-        domain, text, waiting, serving=serving, score_below=score_below, sort=sort, offset=offset, limit=limit
+        domain,
+        text,
+        waiting,
+        serving=serving,
+        base_model=base_model,
+        score_below=score_below,
+        sort=sort,
+        offset=offset,
+        limit=limit,
     )
     async with service.db.acquire(timeout=5) as connection:
         found, total = await families.families(connection, search, caller.domain_filter)

@@ -51,6 +51,8 @@ class Search:
     """Only those with a version that waits for review."""
     serving: bool | None = None
     """Only those with an active version, or only those without."""
+    base_model: str | None = None
+    """Only those with a version for the base model of this name or revision."""
     score_below: float | None = None
     """Only those whose active version has a score below this one, 0 to 100."""
     sort: Sort = "family"
@@ -73,6 +75,7 @@ async def families(connection: Connection, search: Search, domains: Domains) -> 
             group by family_id, domain, method
             having ($3 = '' or family_id ilike $3 or bool_or(adapter_id ilike $3 or made_of->>'description' ilike $3))
                 and (not $4 or count(*) filter (where status = 'pending_review') > 0)
+                and ($9::text is null or bool_or($9 in (base_model, base_model_revision)))
         ), answered as (
             select adapter_id, sum(answers)::bigint as answers from usage group by adapter_id
         ), rated as (
@@ -105,6 +108,7 @@ async def families(connection: Connection, search: Search, domains: Domains) -> 
         search.limit,
         search.serving,
         search.score_below,
+        search.base_model,
     )
     total = rows[0]["total"] if rows else 0
     return [FamilyRow(**{name: row[name] for name in FamilyRow.__slots__}) for row in rows], total

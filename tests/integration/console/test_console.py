@@ -107,7 +107,7 @@ async def test_families_are_searched_sorted_and_paged_on_the_server_and_markup_s
         assert "sort" in wrong.text
 
 
-async def test_families_are_filtered_by_what_waits_what_serves_and_the_score(
+async def test_families_are_filtered_by_what_waits_what_serves_the_base_model_and_the_score(
     sign_in: SignIn, registry: RunningService, upstream: Upstream, peft: Path, domain: str
 ) -> None:
     adapter = await registered(registry, peft, domain)
@@ -128,6 +128,11 @@ async def test_families_are_filtered_by_what_waits_what_serves_and_the_score(
         async def version() -> dict[str, Any]:
             return dict((await registry.client.get(f"/v1/adapters/{adapter}")).json())
 
+        base = (await version())["base_model"]
+        for known in base.values():
+            assert await listed(base=known), "its name or its revision"
+        assert not await listed(base="another")
+        assert not await listed(base=base["name"][:-1])
         await upstream.publish(upstream.scored(await version(), 76))
         async with asyncio.timeout(20):
             while not (await version())["evaluation"]:
