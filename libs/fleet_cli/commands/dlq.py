@@ -30,7 +30,8 @@ def plain(letter: DeadLetter) -> dict[str, object]:
         content: object = json.loads(body)
     except ValueError:
         content = body
-    return {**asdict(letter), "headers": dict(letter.headers), "body": content}
+    origin = {"sequence": letter.origin.sequence, "time": letter.origin.time.isoformat()}
+    return {**asdict(letter), "origin": origin, "headers": dict(letter.headers), "body": content}
 
 
 @dlq.command("list")
@@ -64,6 +65,7 @@ def show(session: Session, sequence: Sequence) -> None:
         raise BadInput("NUMBER", str(error)) from error
     content = plain(letter)
     content["headers"] = "\n".join(f"{name}: {value}" for name, value in letter.headers.items())
+    content["origin"] = f"message {letter.origin.sequence} of {letter.origin.time:%Y-%m-%d %H:%M:%S}"
     content["body"] = json.dumps(content["body"], ensure_ascii=False, indent=2)
     session.answer(plain(letter), facts(content))
 

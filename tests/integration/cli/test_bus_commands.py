@@ -165,11 +165,16 @@ async def test_a_dead_letter_is_listed_shown_and_replayed_once(
         "Lorafleet-Consumer": consumer,
         "Lorafleet-Subject": subject,
         "Lorafleet-Deliveries": "5",
+        "Lorafleet-Sequence": "7",
+        "Lorafleet-Stored": "2026-12-02T10:00:00+00:00",
     }
     dead = await jetstream.publish(f"lorafleet.dlq.{consumer}", json.dumps(SAMPLE).encode(), headers=headers)
     listed = await run(home, "dlq", "list", "--json")
     assert [(one["sequence"], one["reason"]) for one in listed.json] == [(dead.seq, "prompt: empty")]
-    assert (await run(home, "dlq", "show", str(dead.seq), "--json")).json["body"] == SAMPLE
+    shown = (await run(home, "dlq", "show", str(dead.seq), "--json")).json
+    assert shown["body"] == SAMPLE
+    assert shown["origin"] == {"sequence": 7, "time": "2026-12-02T10:00:00+00:00"}
+    assert "message 7 of 2026-12-02 10:00:00" in (await run(home, "dlq", "show", str(dead.seq))).out
     before = (await jetstream.stream_info(DATA.name)).state.last_seq
     replayed = await run(home, "dlq", "replay", str(dead.seq))
     assert replayed.code == 0, replayed.err
