@@ -1,4 +1,4 @@
-"""A key/value cache that grows by doubling: transformers' own copies every key at every token."""
+"""A key/value cache with room to grow: transformers' own copies every key at every token."""
 
 from collections.abc import Sequence
 from typing import cast
