@@ -11,7 +11,7 @@ from lora_core.direct.llama_like import LlamaLike
 from lora_core.direct.rotation import Rotation
 from lora_core.forward_pass import Inputs
 from lora_core.kv_cache import GrowingLayer
-from lora_core.slots.fused_additions import Addition, additions, fusible
+from lora_core.slots.fused_additions import Addition, fusible, of_prompts, of_step
 from lora_core.slots.row_plan import RowPlan
 from lora_core.slots.slot_bank import SlotBank
 from lora_core.slots.slot_memory import ProjectionGroup
@@ -54,9 +54,7 @@ class DirectDecoder:
         """The logits of the last position, [rows, vocabulary]; None where they are not wanted."""
         model, epsilon = self._model, self._model.epsilon
         rows, tokens = inputs.ids.shape
-        if plan.additions is None:
-            plan.additions = [additions(group, plan) if group is not None else () for group in self._groups]
-        to_heads, to_output, to_gates, to_down = plan.additions
+        to_heads, to_output, to_gates, to_down = self._additions(plan, tokens)
         visible = self._visible(inputs)
         cosines, sines = self._rotation.of(inputs)
         hidden = functional.embedding(inputs.ids, model.embedding)
@@ -78,6 +76,15 @@ class DirectDecoder:
         if not inputs.last:
             return None
         return model.head(functional.rms_norm(hidden[:, -1], self._hidden, model.norm, epsilon))
+
+    def _additions(self, plan: RowPlan, tokens: int) -> Sequence[Sequence[Addition]]:
+        if tokens == 1:
+            if plan.step_additions is None:
+                plan.step_additions = [of_step(group, plan) if group is not None else () for group in self._groups]
+            return plan.step_additions
+        if plan.prompt_additions is None:
+            plan.prompt_additions = [of_prompts(group, plan) if group is not None else () for group in self._groups]
+        return plan.prompt_additions
 
     def _visible(self, inputs: Inputs) -> torch.Tensor | None:
         """What each token may look at, [rows, 1, tokens of all heads that share keys, positions]; None for all before.

@@ -4,8 +4,9 @@ q, k and v (or gate and up) of one layer read the same activations: one product 
 all of them (cf. Punica, arXiv:2310.18547, and S-LoRA, arXiv:2311.03285, which fuse over rows alone).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -16,12 +17,26 @@ from lora_core.slots.slot_memory import ProjectionGroup
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
+class Slots(Protocol):
+    """Neighbouring slots of one rank."""
+
+    @property
+    def low(self) -> int: ...
+    @property
+    def high(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+
+
+Between = TypeVar("Between", bound=Slots)
+
+
 @dataclass(frozen=True, eq=False)
-class Part:
+class Part(Generic[Between]):
     """One run at one site, ready to be applied. a: [slots, in, members · rank]; b: for each member [slots, rank, out]
     or None where no slot of the run adapts it; surplus and shift: [slots, 1, out] or None."""
 
-    run: Run
+    run: Between
     a: torch.Tensor
     b: tuple[torch.Tensor | None, ...]
     surplus: tuple[torch.Tensor | None, ...]
@@ -33,7 +48,7 @@ def forwards(group: ProjectionGroup, plan: RowPlan) -> Iterator[tuple[nn.Module,
     uses = [use for run in plan.runs if any((use := Use.of(group, run)).members)]
     served = [number for number in range(len(group.members)) if any(use.members[number] for use in uses)]
     # One run over all rows that adds nothing but its product is what nearly every pass is: the short way.
-    short = len(uses) == 1 and uses[0].plain and uses[0].run.span == (0, plan.size) and not group.special
+    short = shortest(uses, plan) and not group.special
     for layer in range(group.layers if uses else 0):
         shared = _Shared(group, [use.part(group, layer) for use in uses], len(served), plan.size)
         for number in served:
@@ -46,16 +61,16 @@ def forwards(group: ProjectionGroup, plan: RowPlan) -> Iterator[tuple[nn.Module,
 
 
 @dataclass(frozen=True, eq=False)
-class Use:
+class Use(Generic[Between]):
     """What a run uses of a group, the same in all layers: of each member, is it adapted, has it DoRA, is it shifted."""
 
-    run: Run
+    run: Between
     members: list[bool]
     dora: list[bool]
     shifted: list[bool]
 
     @classmethod
-    def of(cls, group: ProjectionGroup, run: Run) -> "Use":
+    def of(cls, group: ProjectionGroup, run: Between) -> "Use[Between]":
         between = slice(run.low, run.high)
         flags = ([any(own[between]) for own in each] for each in zip(*(m.flags for m in group.members), strict=True))
         used, dora, shifted = flags
@@ -63,10 +78,10 @@ class Use:
 
     @property
     def plain(self) -> bool:
-        """Two products and nothing else."""
-        return self.run.weights is None and not any(self.dora) and not any(self.shifted)
+        """Two products and nothing else, weights aside."""
+        return not any(self.dora) and not any(self.shifted)
 
-    def part(self, group: ProjectionGroup, layer: int) -> Part:
+    def part(self, group: ProjectionGroup, layer: int) -> Part[Between]:
         run, between = self.run, slice(self.run.low, self.run.high)
 
         def vectors(name: str, wanted: list[bool]) -> tuple[torch.Tensor | None, ...]:
@@ -83,13 +98,21 @@ class Use:
         return Part(run, a, b, vectors("surplus", self.dora), vectors("shift", self.shifted))
 
 
+def shortest(uses: Sequence[Use[Run]], plan: RowPlan) -> bool:
+    """One run over all rows that adds nothing but its products?"""
+    if len(uses) != 1:
+        return False
+    run = uses[0].run
+    return uses[0].plain and run.weights is None and run.span == (0, plan.size)
+
+
 class _Shared:
     """x · Aᵀ of all members, from the first of them that is called to the last.
 
     users: how many members there are to serve. reduced: for each part and member [slots, rows per slot · tokens, rank].
     """
 
-    def __init__(self, group: ProjectionGroup, parts: list[Part], users: int, size: int) -> None:
+    def __init__(self, group: ProjectionGroup, parts: list[Part[Run]], users: int, size: int) -> None:
         self.parts, self.size = parts, size
         self._embedding, self._flat, self._users = group.embedding, group.layout.flat, users
         self._input: torch.Tensor | None = None
@@ -117,7 +140,7 @@ class _Shared:
         return x.reshape(self.size, -1, x.shape[-1])
 
 
-def reduce(part: Part, x: torch.Tensor, embedding: bool) -> tuple[torch.Tensor, ...]:
+def reduce(part: Part[Run], x: torch.Tensor, embedding: bool) -> tuple[torch.Tensor, ...]:
     """x: [rows, vectors of a row, in]; of an embedding [rows, tokens, 1]."""
     run, a = part.run, part.a
     rows = _rows(x, run)
@@ -177,7 +200,7 @@ def _general(own: Forward, shared: _Shared, plan: RowPlan, number: int) -> Forwa
 
 
 def expand(
-    part: Part, number: int, factors: tuple[torch.Tensor, torch.Tensor], base: torch.Tensor, output: torch.Tensor
+    part: Part[Run], number: int, factors: tuple[torch.Tensor, torch.Tensor], base: torch.Tensor, output: torch.Tensor
 ) -> None:
     """Add the product of the factors, and what biases and DoRA add, to the rows of the run.
 

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Self
 
 import torch
 
 from lora_core.sampling import Adapters
+from lora_core.slots.lanes import Lanes, Uses
 
 MAX_SET = 3
 Choice = Sequence[tuple[int, float]]  # a row's slots and their weights; empty for the base model alone
@@ -35,23 +37,32 @@ class Run:
 class RowPlan:
     """A batch's rows by slot. overlaps: some row uses several slots. uniform: the one slot that all rows use, if so.
 
-    forwards: the bank's forward functions for this plan (attributes of a module, function), made when it is first in
-    force; a plan lasts for many steps. direct, additions: as much of `direct.decoder`.
+    uses, ranks, unit, like: see `Lanes.of`. forwards: the bank's forward functions for this plan (attributes of a
+    module, function), made when it is first in force; a plan lasts for many steps. direct, prompt_additions,
+    step_additions: as much of `direct.decoder`.
     """
 
     size: int
     runs: tuple[Run, ...]
     overlaps: bool
     uniform: int | None
+    uses: Uses
+    ranks: Sequence[int]
+    unit: int
+    like: torch.Tensor
     forwards: list[tuple[dict[str, Any], Callable[[torch.Tensor], torch.Tensor]]] | None = None
     direct: bool | None = None
-    additions: list[Sequence[Callable[[torch.Tensor, torch.Tensor], None]]] | None = None
+    prompt_additions: list[Sequence[Callable[[torch.Tensor, torch.Tensor], None]]] | None = None
+    step_additions: list[Sequence[Callable[[torch.Tensor, torch.Tensor], None]]] | None = None
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """The rows as one decode step computes them."""
+        return Lanes.of(self.uses, self.size, self.ranks, self.unit, self.like)
 
     @classmethod
-    def of(
-        cls, choices: Sequence[Choice], ranks: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> Self:
-        """choices: for each row its slots and weights. ranks: of each slot."""
+    def of(cls, choices: Sequence[Choice], ranks: Sequence[int], unit: int, like: torch.Tensor) -> Self:
+        """choices: for each row its slots and weights. ranks, unit, like: see `Lanes.of`."""
         rows_of: dict[int, list[tuple[int, float]]] = {}
         for row, choice in enumerate(choices):
             for slot, weight in choice:
@@ -67,10 +78,12 @@ class RowPlan:
             span = ends if rows == tuple(range(*ends)) else None
             weights = None
             if any(weight != 1 for _, weight in used):
-                weights = torch.tensor([w for _, w in used], dtype=dtype, device=device).view(-1, 1, 1)
-            index = torch.tensor(rows, device=device)
+                weights = like.new_tensor([w for _, w in used]).view(-1, 1, 1)
+            index = torch.tensor(rows, device=like.device)
             runs.append(Run(members[0], members[-1] + 1, ranks[members[0]], rows, index, span, weights))
-        return cls(len(choices), tuple(runs), any(len(c) > 1 for c in choices), _uniform(choices))
+        overlaps = any(len(choice) > 1 for choice in choices)
+        # A slot's rank may be another one once the adapter has left it.
+        return cls(len(choices), tuple(runs), overlaps, _uniform(choices), rows_of, tuple(ranks), unit, like)
 
 
 def _uniform(choices: Iterable[Choice]) -> int | None:

@@ -43,11 +43,13 @@ class SlotBank:
         self._layouts = layouts(model, adaptable)
         self._modules = {name: module for name, module in adaptable.items() if name in self._layouts.of}
         first = next(iter(self._modules.values()))
-        self._dtype, self._device = compute_dtype(first), first.weight.device
+        self._like = torch.empty(0, dtype=compute_dtype(first), device=first.weight.device)
         self._groups: list[ProjectionGroup] = []
         self._memories: dict[tuple[torch.dtype, torch.device, str | None], SlotMemory] = {}
         self._places: dict[str, tuple[int, int, int]] = {}  # module → group, member, layer
         self._build()
+        layers = max(group.layers for group in self._groups)
+        self._unit = max(memory.unit for memory in self._memories.values()) // layers * self._like.itemsize
 
     def _build(self) -> None:
         alike: dict[tuple[object, ...], list[list[tuple[str, Adaptable]]]] = {}
@@ -152,7 +154,7 @@ class SlotBank:
 
     def plan(self, choices: Sequence[Choice]) -> RowPlan:
         """The plan of a batch whose rows use these slots, by weight."""
-        return RowPlan.of(choices, self._ranks, self._dtype, self._device)
+        return RowPlan.of(choices, self._ranks, self._unit, self._like)
 
     def used(self, plan: RowPlan) -> Iterator[ProjectionGroup]:
         """The groups that the plan's adapters change."""

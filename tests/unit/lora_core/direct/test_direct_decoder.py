@@ -25,6 +25,7 @@ from lora_core.direct.products import FloatProduct, PackedProduct
 from lora_core.forward_pass import Inputs
 from lora_core.int8 import to_int8
 from lora_core.sampling import Adapters
+from lora_core.slots.fused_additions import of_prompts, of_step
 from lora_core.slots.row_plan import RowPlan
 from lora_core.slots.slot_bank import SlotBank
 
@@ -254,3 +255,38 @@ def test_8_bit_weights_are_computed_directly_with_the_numbers_of_transformers(
     expected = sorted(direct.start(requests))
     assert [one[:2] for one in found] == [one[:2] for one in expected]
     assert [one[2] for one in found] == pytest.approx([one[2] for one in expected], abs=2e-4)
+
+
+@pytest.mark.requirement("LI-3.4", "LI-8.1")
+@pytest.mark.parametrize("unit", [1, 1 << 20])
+def test_one_token_of_each_row_gets_what_a_prompt_of_one_token_would(unit: int) -> None:
+    """Sets, DoRA, biases, parts of the layers and the base model, in slots with gaps and another number of rows each."""
+    model = made("llama")
+    bank = SlotBank(model, 7, 8)
+    bank._unit = unit
+    for own in (
+        card(model, "a", 4),
+        card(model, "dora", 4, vectors=True),
+        card(model, "gap", 4),
+        card(model, "part", 4, only="k_proj"),
+        card(model, "wide", 8),
+    ):
+        bank.put(own)
+    bank.drop(2)
+    decoder = DirectDecoder.of(model, bank, packed=False)
+    assert decoder is not None
+    rows = [[(0, 1.0)], [], [(1, 1.0)], [(0, 0.5), (1, 2.0), (4, -1.0)], [(3, 1.0)], [(0, 1.0)], [(4, 1.0), (0, 0.1)]]
+    random = torch.Generator().manual_seed(1)
+    with torch.inference_mode():
+        for choices in (rows, rows[:1] * 3, rows[4:5], rows[:2], [[(1, 1.0)]] * 2, [[(0, 1.0)], [(1, 1.0)]], [[]]):
+            for group in decoder._groups:
+                assert group is not None
+                x = torch.randn(len(choices), 1, group.in_features, generator=random)
+                outs = sum(member.out_features for member in group.members)
+                base = torch.randn(len(choices), 1, outs, generator=random)
+                expected, found = base.clone(), base.clone()
+                plan = bank.plan(choices)
+                for own, output in ((of_prompts(group, plan), expected), (of_step(group, plan), found)):
+                    for addition in own[1:2]:
+                        addition(x, output)
+                torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
