@@ -102,11 +102,21 @@ def _end_process() -> None:
 
 
 class EngineThread:
-    """Runs the engine. `rows` decode at once, `queue_limit` may wait; `died` is called where an error ends it."""
+    """Runs the engine. `rows` decode at once, `queue_limit` may wait; `died` is called where an error ends it.
 
-    def __init__(self, engine: Starts, rows: int, queue_limit: int, died: Callable[[], None] = _end_process) -> None:
+    begin: called once, in the thread, before anything else.
+    """
+
+    def __init__(
+        self,
+        engine: Starts,
+        rows: int,
+        queue_limit: int,
+        died: Callable[[], None] = _end_process,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
-        self._died = died
+        self._died, self._on_begin = died, begin
         self.rows = rows
         self._queue_limit = queue_limit
         self._wake = threading.Condition()
@@ -194,6 +204,7 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
+            self._on_begin()
             while self._wait():
                 # Cancelled rows give their slots back before anything is loaded into them.
                 self._drop_cancelled()

@@ -1,7 +1,5 @@
 """Load a base model into this process: on a device, in a precision, with an engine of its own."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,6 +11,7 @@ from services.inference.loading.proof import PROBE_PROMPT
 from services.inference.settings import InferenceSettings
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from lora_core.engine import ArrowEngine
@@ -25,6 +24,8 @@ class LoadedBaseModel:
     """A base model in memory."""
 
     engine: "ArrowEngine"
+    threads: int
+    """That compute its steps."""
     deviation: float
     """Largest difference of a logit from the float32 model's, on the probe prompt."""
     tokenizer: "PreTrainedTokenizerBase"
@@ -43,15 +44,14 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
         DeviceUnavailable, TooLittleMemory: before anything is loaded.
         UnsupportedBaseModel: transformers loads no language model from the folder.
     """
-    import torch
-
     from lora_core import base_model
+    from lora_core.compute_threads import compute_with, default_threads
     from lora_core.device import find_device, free_memory
     from lora_core.engine import ArrowEngine
     from lora_core.memory_plan import memory_plan
 
-    if threads := arithmetic_threads(settings.threads, settings.weights, os.environ, os.cpu_count() or 1):
-        torch.set_num_threads(threads)
+    threads = settings.threads or default_threads()
+    compute_with(threads)
     device = find_device(settings.device, settings.weights)
     planned = memory_plan(
         folder,
@@ -77,6 +77,7 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     )
     return LoadedBaseModel(
         engine=engine,
+        threads=threads,
         deviation=_deviation(engine, folder) if settings.weights != "float32" or device.type != "cpu" else 0.0,
         tokenizer=tokenizer,
         revision=base_model.revision(folder),
@@ -85,17 +86,6 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
         embeddings=cast("torch.Tensor", model.get_input_embeddings().weight).shape[0],
         own=GenerationSettings.of(model.generation_config),
     )
-
-
-def arithmetic_threads(wanted: int, weights: str, environment: Mapping[str, str], cores: int) -> int:
-    """How many threads compute: what is set; 0 leaves it to torch, which takes every core, or to OMP_NUM_THREADS.
-
-    8-bit products are so short that their threads wait for one another and for the event loop's core: they get one less
-    than there are cores (decision 14 has the figures).
-    """
-    if wanted or "OMP_NUM_THREADS" in environment:
-        return wanted
-    return max(1, cores - 1) if weights == "int8" else 0
 
 
 def _deviation(engine: "ArrowEngine", folder: Path) -> float:

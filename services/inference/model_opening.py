@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from lora_core.compute_threads import compute_with
 from lora_core.prefix_cache import PrefixCache
 from services.inference import metrics
 from services.inference.backend import Backend, LocalBackend
@@ -51,10 +53,14 @@ async def open_base_model(
         slots, own = settings.vllm_slots, described.own
         log.info("base_model_on_vllm", name=name, revision=base.revision, servers=settings.vllm_servers, slots=slots)
     else:
-        model = await asyncio.to_thread(load_model, settings, folder)
+        # A thread that ends: the threads that it computes with would stand in the way of the engine's.
+        with ThreadPoolExecutor(1, thread_name_prefix="model-loading") as loading:
+            model = await asyncio.get_running_loop().run_in_executor(loading, load_model, settings, folder)
         base, context = Base(name, model.revision), model.context
         vocabulary = Vocabulary(model.tokenizer, model.embeddings, model.engine.stops)
-        thread = EngineThread(model.engine, settings.batch_rows, settings.queue_limit)
+        thread = EngineThread(
+            model.engine, settings.batch_rows, settings.queue_limit, begin=partial(compute_with, model.threads)
+        )
         artifacts = Artifacts(cache, model.shapes, base)
         exactness = Exactness(Exactness().tolerance + 2 * model.deviation)
         loader = SlotLoader(artifacts, thread, model.engine, vocabulary, exactness)

@@ -71,7 +71,7 @@ class InferenceSettings(AdapterSettings):
     prefix_cache_bytes: int = Field(default=256 * 1024**2, ge=0)
     """Keys and values of prompts' beginnings that are kept, of each base model in this process; 0 keeps none."""
     threads: int = Field(default=0, ge=0)
-    """Threads of the engine's arithmetic; 0 takes one less than there are cores, or what OMP_NUM_THREADS gives."""
+    """Threads of the engine's arithmetic; 0 takes every core, or what OMP_NUM_THREADS sets."""
 
     shadow_queue: int = Field(default=16, ge=1)
     """Served answers that wait for a rollout's candidate to answer beside them, shown to nobody; more are left out."""
