@@ -266,9 +266,13 @@ def test_the_limits_and_errors_that_the_guide_states_are_those_of_the_code() -> 
 def test_rows_are_grouped_into_as_many_runs_as_the_guide_says() -> None:
     rows = [[(slot, 1.0)] for slot in range(8)]
     assert "Eight rows with eight adapters of one rank, loaded one after the other, cost one run" in prose(GUIDE)
-    assert len(RowPlan.of(rows, [16] * 8, torch.float32).runs) == 1
+    assert len(RowPlan.of(rows, [16] * 8, 1, torch.empty(0)).runs) == 1
     assert "ranks that alternate from slot to slot cost a run each" in prose(GUIDE)
-    assert len(RowPlan.of(rows, [8, 16] * 4, torch.float32).runs) == 8
+    assert len(RowPlan.of(rows, [8, 16] * 4, 1, torch.empty(0)).runs) == 8
+    assert "share a run where padding costs less" in prose(GUIDE)
+    gaps = [[(slot, 1.0)] for slot in (0, 0, 1, 5)]
+    plan = RowPlan.of(gaps, [8] * 8, 1, torch.empty(0))
+    assert (len(plan.runs), len(plan.lanes.runs)) == (3, 1)
 
 
 @pytest.mark.requirement("LI-10.6")
