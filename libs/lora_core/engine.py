@@ -29,7 +29,8 @@ from lora_core.card import LoRACard
 from lora_core.direct.decoder import DirectDecoder
 from lora_core.errors import AdapterNotFound
 from lora_core.format.arrow_format import LoRAFormat
-from lora_core.kv_cache import grows
+from lora_core.forward_pass import Inputs
+from lora_core.kv_cache import grows, new_cache
 from lora_core.lease import Lease, LoadedAdapter
 from lora_core.manager import LoRAManager
 from lora_core.prefix_cache import PrefixCache
@@ -235,11 +236,16 @@ class ArrowEngine:
         return TopLogits(tuple(tokens.tolist()), tuple(values.tolist()))
 
     def next_logits(self, prompt_ids: Sequence[int], adapter: Adapters = None) -> npt.NDArray[np.float32]:
-        """The logits of the token after a prompt, [vocabulary]."""
+        """The logits of the token after a prompt, [vocabulary], by the pass that a batch would read it with."""
         ids = torch.tensor([list(prompt_ids)], device=self.model.device)
-        with self.rows([adapter]):
-            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1]
-            found: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+        lease = Lease(self)
+        lease.hold([0], [adapter])
+        try:
+            logits = lease.read(lease.plan([0]), Inputs(ids, (0,), 0, last=True), new_cache(self.model.config))
+        finally:
+            lease.release(0)
+        assert logits is not None
+        found: npt.NDArray[np.float32] = logits[0].float().cpu().numpy()
         return found
 
     def encode(self, texts: Sequence[str | Sequence[int]], adapter: Adapters = None) -> npt.NDArray[np.float32]:

@@ -30,7 +30,7 @@ class DirectDecoder:
         self._model, self._bank = model, bank
         self._rotation = Rotation(model.angles, model.head_dim, model.embedding.dtype)
         self._groups = [_group_of(bank, modules) for modules in model.projections]
-        self._hidden = (model.embedding.shape[1],)
+        self._hidden, self._head = (model.embedding.shape[1],), (model.head_dim,)
         self._rotated = model.heads + model.key_heads
 
     @classmethod
@@ -63,7 +63,10 @@ class DirectDecoder:
             heads_of, output_of, gates_of, down_of = layer.products
             x = functional.rms_norm(hidden, self._hidden, layer.before_attention, epsilon)
             heads = _with(heads_of(x), x, to_heads, number).view(rows, tokens, -1, model.head_dim)
-            turned = self._rotation.turn(heads[:, :, : self._rotated], cosines, sines)
+            turned = heads[:, :, : self._rotated]
+            if layer.of_heads is not None:
+                turned = functional.rms_norm(turned, self._head, None, epsilon).mul_(layer.of_heads)
+            turned = self._rotation.turn(turned, cosines, sines)
             keys, values = kept.update(
                 turned[:, :, model.heads :].transpose(1, 2), heads[:, :, self._rotated :].transpose(1, 2)
             )

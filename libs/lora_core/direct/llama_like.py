@@ -6,12 +6,18 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+from transformers import (
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
 
 from lora_core.direct.products import Product, product_of
 from lora_core.kv_cache import grows
 
-_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM)
+_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 _ROTATIONS = {"default", "linear", "llama3", "yarn"}
 """Kinds whose angles depend on a token's place alone, not on how long the text is."""
 
@@ -21,10 +27,14 @@ KINDS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """products: in the order of `KINDS`. before_attention, before_mlp: weights of the norms, [hidden]."""
+    """products: in the order of `KINDS`. before_attention, before_mlp: weights of the norms, [hidden].
+
+    of_heads: weights of the norm of each query and key head, [heads + key heads, head_dim]; None where there is none.
+    """
 
     before_attention: torch.Tensor
     products: tuple[Product, Product, Product, Product]
+    of_heads: torch.Tensor | None
     before_mlp: torch.Tensor
 
 
@@ -64,7 +74,7 @@ class LlamaLike:
         if output is None or any(product is None for layers in products for product in layers):
             return None
         layers = [
-            Layer(block.input_layernorm.weight, own, block.post_attention_layernorm.weight)
+            Layer(block.input_layernorm.weight, own, _of_heads(block.self_attn, config), block.post_attention_layernorm.weight)
             for block, own in zip(blocks, zip(*products, strict=True), strict=True)
         ]
         attention = blocks[0].self_attn
@@ -96,6 +106,13 @@ class LlamaLike:
             and all(_state(weight) == state for weight, state in self._weights)
             and not self._modules[0].training
         )
+
+
+def _of_heads(attention: Any, config: Any) -> torch.Tensor | None:
+    if not hasattr(attention, "q_norm"):
+        return None
+    queries, keys = (getattr(attention, name).weight.detach() for name in ("q_norm", "k_norm"))
+    return torch.cat([queries.expand(config.num_attention_heads, -1), keys.expand(config.num_key_value_heads, -1)])
 
 
 def _projection(block: Any, name: str) -> nn.Linear:

@@ -94,15 +94,13 @@ def _step(parts: Sequence[Part[LaneRun]], spans: Spans, lanes: Lanes) -> Additio
     """Any mix, one token of each row."""
     in_features = parts[0].a.shape[1]
     members = [(slice(low, high), _member(parts, number, lanes)) for number, low, high in spans]
+    reads = [(part.run.between, (part.a.shape[0], part.run.width, in_features), part.a) for part in parts]
 
     def add(x: torch.Tensor, output: torch.Tensor) -> None:
         read, rows = x.view(-1, in_features), output.view(-1, output.shape[-1])
         if lanes.sources is not None:
             read = read.index_select(0, lanes.sources)
-        reduced = [
-            torch.bmm(read[part.run.between].view(part.a.shape[0], part.run.width, in_features), part.a)
-            for part in parts
-        ]
+        reduced = [torch.bmm(read[between].view(shape), a) for between, shape, a in reads]
         for span, deltas in members:
             own = rows[:, span]
             delta = deltas(reduced, own)

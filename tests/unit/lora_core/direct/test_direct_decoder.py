@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from lora_core import ArrowEngine, LoRACard, LoRAWeights, Request
@@ -49,11 +51,15 @@ FAMILY: dict[str, Callable[[], PreTrainedModel]] = {
         LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True, rope_parameters=SCALED)
     ),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=24)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
 }
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
     "mistral with a window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8)),
     "eager attention": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="eager")),
+    "qwen3 with a window": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**SIZES, head_dim=24, use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    ),
     "another activation": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, hidden_act="gelu")),
     "angles by length": lambda: LlamaForCausalLM(
         LlamaConfig(**SIZES, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
