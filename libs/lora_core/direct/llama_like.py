@@ -74,7 +74,12 @@ class LlamaLike:
         if output is None or any(product is None for layers in products for product in layers):
             return None
         layers = [
-            Layer(block.input_layernorm.weight, own, _of_heads(block.self_attn, config), block.post_attention_layernorm.weight)
+            Layer(
+                block.input_layernorm.weight,
+                own,
+                _of_heads(block.self_attn, config),
+                block.post_attention_layernorm.weight,
+            )
             for block, own in zip(blocks, zip(*products, strict=True), strict=True)
         ]
         attention = blocks[0].self_attn
