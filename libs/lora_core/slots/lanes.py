@@ -41,7 +41,7 @@ class Lanes:
     """count: how many. sources: the batch row that each lane reads, [count]; None where lane i is row i.
 
     places: where each row finds its first use, its second and so on, each [rows]; lane `count`, a lane of zeros, where
-    it has no such use; None where it is its own lane. weights: [count, 1], None where all are 1.
+    it has no such use; None where the lanes are the rows, one to one. weights: [count, 1], None where all are 1.
     """
 
     runs: Sequence[LaneRun]
@@ -68,13 +68,15 @@ class Lanes:
         levels = max(map(len, of_row), default=0)
         places = [[own[level] if level < len(own) else count for own in of_row] for level in range(levels)]
         same = list(range(rows))
+        spare = any(count in place for place in places)
+        as_computed = same if count + spare == rows else None
         return cls(
             runs=runs,
             count=count,
             sources=None if sources == same else torch.tensor(sources, device=like.device),
-            places=[None if place == same else torch.tensor(place, device=like.device) for place in places],
+            places=[None if place == as_computed else torch.tensor(place, device=like.device) for place in places],
             weights=None if set(weights) <= {1.0} else like.new_tensor(weights).unsqueeze(1),
-            spare=any(count in place for place in places),
+            spare=spare,
         )
 
 

@@ -47,7 +47,9 @@ def test_each_row_finds_what_its_slots_give_for_its_own_input_by_weight(
             computed[first : first + run.width, slot] = read[first : first + run.width] + 1.0
     if lanes.weights is not None:
         computed[: lanes.count] *= lanes.weights
-    places = [torch.arange(len(rows)) if place is None else place for place in lanes.places]
+    whole = torch.arange(lanes.count + lanes.spare)
+    places = [whole if place is None else place for place in lanes.places]
+    assert {len(place) for place in places} <= {len(rows)}
     found = sum((computed[place] for place in places), torch.zeros(len(rows), SLOTS))
     expected = [[(row + 1) * choice.get(slot, 0) for slot in range(SLOTS)] for row, choice in enumerate(rows)]
     assert found.tolist() == expected
