@@ -284,7 +284,16 @@ def test_one_token_of_each_row_gets_what_a_prompt_of_one_token_would(unit: int) 
     rows = [[(0, 1.0)], [], [(1, 1.0)], [(0, 0.5), (1, 2.0), (4, -1.0)], [(3, 1.0)], [(0, 1.0)], [(4, 1.0), (0, 0.1)]]
     random = torch.Generator().manual_seed(1)
     with torch.inference_mode():
-        for choices in (rows, rows[3:4], rows[:1] * 3, rows[4:5], rows[:2], [[(1, 1.0)]] * 2, [[(0, 1.0)], [(1, 1.0)]], [[]]):
+        for choices in (
+            rows,
+            rows[3:4],
+            rows[:1] * 3,
+            rows[4:5],
+            rows[:2],
+            [[(1, 1.0)]] * 2,
+            [[(0, 1.0)], [(1, 1.0)]],
+            [[]],
+        ):
             for group in decoder._groups:
                 assert group is not None
                 x = torch.randn(len(choices), 1, group.in_features, generator=random)
