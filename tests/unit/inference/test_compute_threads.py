@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from fleet_cli.stack.environment import LIBRARIES
 from lora_core.compute_threads import compute_with, default_threads
 from services.inference import model_opening
 from services.inference.settings import InferenceSettings
@@ -66,8 +67,12 @@ async def test_the_thread_that_loads_a_base_model_ends(monkeypatch: pytest.Monke
     assert not loading[0].is_alive()
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
-def test_the_service_sets_how_long_they_spin_before_torch_is_loaded(given: dict[str, str], expected: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), (dict(LIBRARIES), "1000")]
+)
+def test_the_service_and_the_local_fleet_set_how_long_they_spin_before_torch_is_loaded(
+    given: dict[str, str], expected: str
+) -> None:
     env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
     done = subprocess.run([sys.executable, "-c", SHOWN], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [expected, "False"]
