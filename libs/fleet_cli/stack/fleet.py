@@ -28,7 +28,7 @@ from fleet_cli.stack.home import Home, default_home
 from fleet_cli.stack.models import BaseModel, embedding_model_path, prepare_base_model
 from fleet_cli.stack.objects import PORTS as S3_PORTS
 from fleet_cli.stack.objects import make_bucket, objects_command, remove_sockets
-from fleet_cli.stack.ports import choose
+from fleet_cli.stack.ports import choose, release
 from fleet_cli.stack.postgres import postgres_command
 from fleet_cli.stack.process import Command, Supervised, end_left_over, together
 from fleet_cli.stack.readiness import readiness
@@ -109,6 +109,7 @@ class Fleet:
             remove_sockets(self._ports)
         self._parts.clear()
         if self._lock is not None:
+            release(self._ports.values())
             self._lock.close()
             self._lock = None
 
