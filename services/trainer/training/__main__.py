@@ -61,8 +61,6 @@ def main(spec_file: str, progress: Path | None = None) -> int:
     # Imported here: it takes seconds, and the guards above must stand before. A million objects are made that all stay:
     # collecting meanwhile would take every sixth of those seconds.
     gc.disable()
-    if spec.configuration.method != "qlora":
-        pass
     from services.trainer.training.train import CannotTrain, run
 
     gc.freeze()
