@@ -14,5 +14,5 @@ An adapter's way: `projection` → `policies` → `slots` → `loading`. Other p
 import os
 
 # Read by libgomp when torch is loaded. Its threads otherwise spin for milliseconds at the end of each product, on cores
-# that this process's event loop and others need: where they do need them, a step takes many times as long.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# that this process's event loop and others need; with a fifth of this they sleep within a step and wake late.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")

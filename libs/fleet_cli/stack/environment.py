@@ -23,8 +23,9 @@ LIBRARIES = {
     # Nothing may be fetched from a model hub at run time.
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # Several processes compute on one machine: a thread that waits spins for some 50 µs, then leaves its core to them.
-    "GOMP_SPINCOUNT": "1000",
+    # Several processes compute on one machine: a thread that waits spins for part of a millisecond, then leaves its
+    # core to them. Inference's own value.
+    "GOMP_SPINCOUNT": "5000",
     # A log that is written late is of no use after a crash.
     "PYTHONUNBUFFERED": "1",
 }

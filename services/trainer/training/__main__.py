@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from fleet_kit.tracing import child_span
 from lora_core.errors import AdapterError
+from services.trainer import cpu_priority
 from services.trainer.parent_death import claim_stdout, die_with
 from services.trainer.training.protocol import TrainingRefused, TrainingSpec
 
@@ -42,6 +43,7 @@ def main(spec_file: str, progress: Path | None = None) -> int:
     """Train what the spec describes. 0 when finished, paused or refused with a reason, another status for a crash."""
     spec = TrainingSpec.model_validate_json(Path(spec_file).read_bytes())
     rank = int(os.environ.get("RANK", "0"))
+    cpu_priority.lower()
     if progress:
         out: IO[str] = progress.open("a", encoding="utf-8")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from services.trainer.child_process import Crashed
+from services.trainer.cpu_priority import NICE
 from services.trainer.datasets import records
 from services.trainer.datasets.records import Kind, Record, Split, schema
 from services.trainer.runs.launchers.local import LocalLauncher
@@ -64,6 +66,12 @@ def training_of(trainer: psutil.Process) -> psutil.Process:
     [server] = [one for one in trainer.children() if "services.trainer.training.preloaded" in one.cmdline()]
     [training] = server.children()
     return training
+
+
+def session_priority(process: psutil.Process) -> int:
+    """How Linux weighs its session against others; `NICE` where this kernel weighs none."""
+    autogroup = Path(f"/proc/{process.pid}/autogroup")
+    return int(autogroup.read_text().rpartition(" nice ")[2]) if autogroup.exists() else NICE
 
 
 async def train(job_spec: TrainingSpec) -> list[Progress]:
@@ -114,6 +122,20 @@ async def test_what_trainings_are_forked_from_ends_when_there_has_been_none_for_
         return servers() <= before
 
     await eventually(ended, timeout=10)
+
+
+async def test_a_training_has_a_low_priority_with_all_its_threads(tiny_model: Path, tmp_path: Path) -> None:
+    """What inference answers on the same cores must not wait for it."""
+    endless = dataclasses.replace(CONFIGURATION, max_steps=100_000)
+    async with aclosing(LAUNCHER.launch(spec(tiny_model, tmp_path / "job", endless, threads=2))) as messages:
+        await anext(message async for message in messages if isinstance(message, Stepped))
+        training = training_of(psutil.Process())
+        assert os.getsid(training.pid) == training.pid
+        assert session_priority(training) == NICE
+        computing = [os.getpriority(os.PRIO_PROCESS, thread.id) for thread in training.threads()]
+    # Libraries of the fork server have threads before the training begins; they compute nothing in it.
+    assert computing.count(NICE) >= 2, computing
+    assert os.getpriority(os.PRIO_PROCESS, 0) == 0
 
 
 async def test_closing_the_generator_kills_the_process(tiny_model: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def test_the_thread_that_loads_a_base_model_ends(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), (dict(LIBRARIES), "1000")]
+    ("given", "expected"), [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), (dict(LIBRARIES), "5000")]
 )
 def test_the_service_and_the_local_fleet_set_how_long_they_spin_before_torch_is_loaded(
     given: dict[str, str], expected: str

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from services.trainer import cpu_priority
 from services.trainer.datasets import dataset_file, records
 from services.trainer.datasets.build_fault import BuildFault, CannotBuild
 from services.trainer.datasets.dataset_file import FrozenFile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 def main(spec_file: str) -> int:
     """Build what the spec describes. 0 when built or refused with reasons, another status for a crash."""
     spec = BuildSpec.model_validate_json(Path(spec_file).read_bytes())
+    cpu_priority.lower()
     die_with(spec.supervisor)
     out = claim_stdout()
     _bound_memory(spec.memory_bytes)
