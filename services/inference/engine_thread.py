@@ -10,15 +10,16 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import structlog
 
 from services.inference import metrics
+from services.inference.engine_batch import Running, Starts
 from services.inference.engine_rows import Broken, Delivery, Finished, FinishReason, Row, Token, deliveries
 from services.inference.errors import Busy, ServerFault
 
@@ -36,45 +37,6 @@ RETRY_AFTER = 2.0
 GATHER = 0.001
 """Seconds in which an idle engine waits for requests that come together; as long again while more of them come."""
 MOST_GATHERS = 5
-
-
-class Batch(Protocol):
-    """Rows that decode together; `lora_core.batch` has the real one."""
-
-    def step(self) -> Iterable[tuple[int, int, float]]:
-        """(row, token id, log-probability) of each row that drew a token which is part of its answer."""
-        ...
-
-    def add(self, requests: "Sequence[Request]") -> Sequence[int]:
-        """The numbers of the rows that they become. If one cannot join, none does."""
-        ...
-
-    def finish_reason(self, row: int) -> Literal["stop", "length", "cancelled", "failed"] | None: ...
-
-    def fault(self, row: int) -> Exception | None:
-        """What a row that "failed" failed with."""
-        ...
-
-    def alternatives(self, row: int) -> tuple[tuple[int, float], ...]:
-        """Of the row's last step, see `Token`."""
-        ...
-
-    def cancel(self, row: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class Starts(Protocol):
-    """What the thread needs of an engine; what others do with it goes through `EngineThread.call`."""
-
-    def start(self, requests: "Sequence[Request]") -> Batch: ...
-
-
-@dataclass(slots=True)
-class Running:
-    """A batch and whose rows it has; a row leaves the mapping when it is done."""
-
-    batch: Batch
-    rows: dict[int, Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +253,7 @@ class EngineThread:
             self._deliver([(row, Broken(error)) for row in running.rows.values()])
             self._running = None
             return
-        deliveries: list[tuple[Row, Delivery]] = [
+        delivered: list[tuple[Row, Delivery]] = [
             (running.rows[index], Token(token_id, logprob, running.batch.alternatives(index)))
             for index, token_id, logprob in produced
         ]
@@ -302,18 +264,18 @@ class EngineThread:
             if reason == "failed":
                 self._lose(row, running.batch.fault(index) or RuntimeError("failed without a reason"), "step")
             else:
-                deliveries.append((row, Finished(reason)))
+                delivered.append((row, Finished(reason)))
             del running.rows[index]
         if not running.rows:
             self._running = None
-        self._deliver(deliveries)
+        self._deliver(delivered)
 
-    def _deliver(self, deliveries: list[tuple[Row, Delivery]]) -> None:
+    def _deliver(self, delivered: list[tuple[Row, Delivery]]) -> None:
         def put() -> None:
-            for row, delivery in deliveries:
+            for row, delivery in delivered:
                 row.deliveries.put_nowait(delivery)
 
-        if deliveries:
+        if delivered:
             self._loop.call_soon_threadsafe(put)
 
     def _abort(self, error: BaseException) -> None:
