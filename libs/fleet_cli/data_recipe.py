@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet_cli.files import read_text
+from fleet_cli.files import read_object
 from lorafleet.errors import BadInput
 
 
@@ -62,14 +61,8 @@ class SourceOptions:
 
 
 def read_recipe(name: str) -> dict[str, object]:
-    """The recipe in a JSON file; raises `BadInput`."""
-    try:
-        recipe = json.loads(read_text(name, "--recipe"))
-    except ValueError as error:
-        raise BadInput("--recipe", f"{name} is not JSON: {error}") from error
-    if not isinstance(recipe, dict):
-        raise BadInput("--recipe", f"{name} must hold an object, as POST /v1/datasets takes it")
-    return recipe
+    """The recipe in a JSON or YAML file; raises `BadInput`."""
+    return read_object(name, "--recipe", "as POST /v1/datasets takes it")
 
 
 def merged(recipe: Mapping[str, object], options: Mapping[str, object], sources: SourceOptions) -> dict[str, object]:

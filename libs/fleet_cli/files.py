@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from fleet_kit.written_file import parse
 from lorafleet.errors import BadInput
 
 
@@ -20,6 +21,20 @@ def read_text(name: str, option: str) -> str:
         raise BadInput(option, f"{name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadInput(option, f"{name} is not UTF-8 text (byte {error.start})") from error
+
+
+def read_object(name: str, option: str, which: str) -> dict[str, object]:
+    """The object in a JSON or YAML file, or in JSON on standard input for `-`; raises `BadInput`.
+
+    which: describes the object where the file has none.
+    """
+    try:
+        found = parse(read_text(name, option), name)
+    except ValueError as error:
+        raise BadInput(option, f"{name}: {error}") from error
+    if not isinstance(found, dict):
+        raise BadInput(option, f"{name} must hold an object, {which}")
+    return dict(found)
 
 
 def save(chunks: Iterable[bytes], output: Path, option: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from fleet_cli.commands.options import DomainOption
-from fleet_cli.files import read_text
+from fleet_cli.files import read_object
 from fleet_events import v1
 from fleet_events.v1 import Bump, ExportKind, Method, Objective, PreferenceLoss, RankingLoss, Scheduler
 from lorafleet.errors import BadInput
@@ -174,7 +173,7 @@ class TrainingOptions:
     ] = None
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="JSON file of hyperparameters; options override it (default: none)."),
+        typer.Option("--config", help="JSON or YAML file of hyperparameters; options override it (default: none)."),
     ] = None
 
     def request(self) -> v1.TrainingRequested:
@@ -211,13 +210,7 @@ class TrainingOptions:
     def _from_file(self) -> dict[str, object]:
         if self.config is None:
             return {}
-        text = read_text(str(self.config), "--config")
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise BadInput("--config", f"{self.config} is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise BadInput("--config", f'{self.config} must be an object such as {{"rank": 16, "epochs": 3}}')
+        values = read_object(str(self.config), "--config", 'such as {"rank": 16, "epochs": 3}')
         known = v1.Hyperparameters.model_fields
         for name in values:
             if name not in known:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
-from fleet_events.strict_json import read_json
 from fleet_kit.caller import EVERY_DOMAIN, FLEET_SCOPES, SCOPES, Caller, Grant, checked_domains
 from fleet_kit.errors import Problem
+from fleet_kit.written_file import parse
 
 __all__ = ["AccessRules", "Provider", "Rule", "caller_by_rules", "read_rules"]
 
@@ -141,13 +141,13 @@ class AccessRules(_Part):
 
 
 def read_rules(path: Path) -> AccessRules:
-    """The rules of a JSON file; raises ValueError that names the file, the rule or provider, and the field."""
+    """The rules of a JSON or YAML file; raises ValueError that names the file, the rule or provider, and the field."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
             raise ValueError(f"it has more than {MAX_FILE} bytes")
-        document = read_json(content)
+        document = parse(content, path.name)
         return AccessRules.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -164,7 +164,7 @@ def build(
     ] = "",
     recipe: Annotated[
         str,
-        typer.Option("--recipe", metavar="FILE.json|-", help="JSON recipe that the options extend (default: none)."),
+        typer.Option("--recipe", metavar="FILE|-", help="JSON or YAML recipe that the options extend (default: none)."),
     ] = "",
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until the data set is built, or only queue the build.")

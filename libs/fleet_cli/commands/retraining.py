@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 from rich.console import Group
 
 from fleet_cli.commands.options import name_and_value
-from fleet_cli.files import read_text
+from fleet_cli.files import read_object
 from fleet_cli.group import CommandGroup
 from fleet_cli.session import Session, facts, table
 from fleet_events.v1 import RetrainingTrigger
@@ -56,12 +55,14 @@ def set_(
             help="Rules to change, for example new_samples.at_least=200 schedule='daily 03:00' drift=null.",
         ),
     ] = None,
-    file: Annotated[str, typer.Option("--file", help="JSON file with all rules (default: the present ones).")] = "",
+    file: Annotated[
+        str, typer.Option("--file", help="JSON or YAML file with all rules (default: the present ones).")
+    ] = "",
 ) -> None:
     """Set one or more of a domain's rules; the others stay."""
     if not file and not settings:
         raise BadInput("NAME=VALUE", "name at least one rule, or a file with --file")
-    rules = _read(file) if file else _present(session, domain)
+    rules = read_object(file, "--file", "domain rules") if file else _present(session, domain)
     for name, value in map(name_and_value, settings or ()):
         _put(rules, name, value)
     found = session.client.call(calls.set_retraining(domain, rules))
@@ -95,16 +96,6 @@ def _present(session: Session, domain: str) -> dict[str, object]:
 def _triggers(rules: dict[str, object]) -> list[str]:
     names = [trigger.value for trigger in RetrainingTrigger]
     return [name for name in names if rules.get(name)]
-
-
-def _read(file: str) -> dict[str, object]:
-    try:
-        found = json.loads(read_text(file, "--file"))
-    except ValueError as error:
-        raise BadInput("--file", f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadInput("--file", f"{file} must be a JSON object")
-    return found
 
 
 def _put(rules: dict[str, object], name: str, value: object) -> None:

@@ -107,16 +107,21 @@ def test_a_golden_data_set_that_does_not_exist_is_noticed_before_training(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        ("{", "is not JSON"),
-        ("[]", "must be an object"),
-        ('{"rnak": 3}', "unknown hyperparameter 'rnak'; expected one of rank"),
-        ('{"rank": 999}', "rank 999 is invalid"),
+        ("config.json", "{", "config.json: read as JSON (names of YAML files end in .yaml or .yml): EOF"),
+        ("config.json", "[]", "must hold an object"),
+        ("config.json", '{"rnak": 3}', "unknown hyperparameter 'rnak'; expected one of rank"),
+        ("config.json", '{"rank": 999}', "rank 999 is invalid"),
+        ("config.yaml", "rank: 8\nrank: 16", 'config.yaml: not YAML: line 2: found duplicate key "rank"'),
+        ("config.yml", "rnak: 3", "unknown hyperparameter 'rnak'; expected one of rank"),
+        ("config.yml", "rank: 999", "rank 999 is invalid"),
     ],
 )
-def test_a_bad_configuration_file_is_refused(lorafleet: Lorafleet, tmp_path: Path, content: str, message: str) -> None:
-    file = tmp_path / "config.json"
+def test_a_bad_configuration_file_is_refused(
+    lorafleet: Lorafleet, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    file = tmp_path / name
     file.write_text(content)
     result = lorafleet("train", "--domain", "tax", "--config", str(file))
     assert result.exit_code == 2

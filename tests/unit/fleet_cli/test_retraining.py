@@ -45,6 +45,9 @@ def test_a_file_replaces_all_rules(against: Lorafleet, service: Scripted, tmp_pa
     assert against("retraining", "set", "tax", "--file", str(tmp_path / "rules.json")).exit_code == 0
     assert [one.method for one in service.requests] == ["PUT"]
     assert service.requests[-1].json == {"new_base_model": True}
+    (tmp_path / "rules.yaml").write_text("new_base_model: true\n")
+    assert against("retraining", "set", "tax", "--file", str(tmp_path / "rules.yaml")).exit_code == 0
+    assert service.requests[-1].json == {"new_base_model": True}
     (tmp_path / "rules.json").write_text("[]")
     assert against("retraining", "set", "tax", "--file", str(tmp_path / "rules.json")).exit_code == 2
 

@@ -49,6 +49,40 @@ def test_a_wrong_provider_is_named_with_its_field(tmp_path: Path, change: dict[s
         read_rules(tmp_path / "rules.json")
 
 
+def test_rules_in_yaml_are_those_in_json(tmp_path: Path) -> None:
+    """`hd: no` is Norway's domain, no truth value, as in YAML 1.1."""
+    rule = {"name": "r", "when": {"hd": "no", "admin": True}, "scopes": ["generate"], "domains": "shop"}
+    provider = {"name": "p", "issuer": "https://p.example", "audience": "a"}
+    (tmp_path / "rules.json").write_text(json.dumps({"providers": [provider], "rules": [rule]}))
+    (tmp_path / "rules.yaml").write_text(
+        "# who may do what\n"
+        "providers:\n- {name: p, issuer: https://p.example, audience: a}\n"
+        "rules:\n- name: r\n  when: {hd: no, admin: true}\n  scopes:\n  - generate\n  domains: shop\n"
+    )
+    assert read_rules(tmp_path / "rules.yaml") == read_rules(tmp_path / "rules.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("rules: [", "not YAML: line 1: expected the node content"),
+        ("rules: 1\nrules: 2\n", 'not YAML: line 2: found duplicate key "rules"'),
+        ("rules: !!python/name:os.system\n", "not YAML: line 1: could not determine a constructor for the tag"),
+        ("rules: 2026-01-02\n", "2026-01-02 is a date: put it in quotes, so that it is a text"),
+        ("rules: .nan\n", "Out of range float values are not JSON compliant"),
+        ("rules: {[a]: 1}\n", "not what JSON can hold: keys must be str"),
+        ("rules: " + "[" * 5000, "not what JSON can hold: maximum recursion depth"),
+        ("providers: []\n", "providers: "),
+        ("", "valid dictionary"),
+    ],
+)
+def test_faults_of_a_yaml_file_are_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "rules.yml").write_text(content)
+    with pytest.raises(ValueError, match="access rules") as caught:
+        read_rules(tmp_path / "rules.yml")
+    assert message in str(caught.value)
+
+
 GROUPS = st.lists(st.sampled_from("abcdef"), max_size=6)
 SOME_RULES = st.lists(
     st.tuples(
