@@ -1,6 +1,7 @@
 """`DirectDecoder`: a forward pass of a Llama-like model, adapters included, in about 20 calls a layer."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import torch
@@ -16,8 +17,6 @@ from lora_core.slots.row_plan import RowPlan
 from lora_core.slots.slot_bank import SlotBank
 from lora_core.slots.slot_memory import ProjectionGroup
 
-_attend = functional.scaled_dot_product_attention
-
 
 class DirectDecoder:
     """Gives the numbers of the model's own forward, up to the order in which sums are rounded.
@@ -32,6 +31,7 @@ class DirectDecoder:
         self._groups = [_group_of(bank, modules) for modules in model.projections]
         self._hidden, self._head = (model.embedding.shape[1],), (model.head_dim,)
         self._rotated = model.heads + model.key_heads
+        self._attend = partial(functional.scaled_dot_product_attention, scale=model.multipliers.attention)
 
     @classmethod
     def of(cls, model: PreTrainedModel, bank: SlotBank, packed: bool) -> Self | None:
@@ -52,12 +52,14 @@ class DirectDecoder:
 
     def read(self, plan: RowPlan, inputs: Inputs, cache: DynamicCache) -> torch.Tensor | None:
         """The logits of the last position, [rows, vocabulary]; None where they are not wanted."""
-        model, epsilon = self._model, self._model.epsilon
+        model, epsilon, times = self._model, self._model.epsilon, self._model.multipliers
         rows, tokens = inputs.ids.shape
         to_heads, to_output, to_gates, to_down = self._additions(plan, tokens)
         visible = self._visible(inputs)
         cosines, sines = self._rotation.of(inputs)
         hidden = functional.embedding(inputs.ids, model.embedding)
+        if times.embedding != 1:
+            hidden *= times.embedding
         for number, (layer, kept) in enumerate(zip(model.layers, cache.layers, strict=True)):
             assert isinstance(kept, GrowingLayer)
             heads_of, output_of, gates_of, down_of = layer.products
@@ -66,19 +68,21 @@ class DirectDecoder:
             turned = heads[:, :, : self._rotated]
             if layer.of_heads is not None:
                 turned = functional.rms_norm(turned, self._head, None, epsilon).mul_(layer.of_heads)
-            turned = self._rotation.turn(turned, cosines, sines)
+            if layer.turned:
+                turned = self._rotation.turn(turned, cosines, sines)
             keys, values = kept.update(
                 turned[:, :, model.heads :].transpose(1, 2), heads[:, :, self._rotated :].transpose(1, 2)
             )
             x = self._attention(turned[:, :, : model.heads], keys, values, visible)
-            hidden += _with(output_of(x), x, to_output, number)
+            hidden.add_(_with(output_of(x), x, to_output, number), alpha=times.residual)
             x = functional.rms_norm(hidden, self._hidden, layer.before_mlp, epsilon)
             gate, up = _with(gates_of(x), x, to_gates, number).chunk(2, -1)
             x = functional.silu(gate).mul_(up)
-            hidden += _with(down_of(x), x, to_down, number)
+            hidden.add_(_with(down_of(x), x, to_down, number), alpha=times.residual)
         if not inputs.last:
             return None
-        return model.head(functional.rms_norm(hidden[:, -1], self._hidden, model.norm, epsilon))
+        logits = model.head(functional.rms_norm(hidden[:, -1], self._hidden, model.norm, epsilon))
+        return logits if times.logits == 1 else logits.mul_(times.logits)
 
     def _additions(self, plan: RowPlan, tokens: int) -> Sequence[Sequence[Addition]]:
         if tokens == 1:
@@ -115,13 +119,13 @@ class DirectDecoder:
         rows, tokens, heads, size = queries.shape
         shared = self._model.key_heads
         if tokens == 1:
-            found = _attend(queries.view(rows, shared, heads // shared, size), keys, values, attn_mask=visible)
+            found = self._attend(queries.view(rows, shared, heads // shared, size), keys, values, attn_mask=visible)
             return found.reshape(rows, 1, heads * size)
         if visible is None:
-            found = _attend(queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=heads != shared)
+            found = self._attend(queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=heads != shared)
             return found.transpose(1, 2).reshape(rows, tokens, heads * size)
         packed = queries.transpose(1, 2).reshape(rows, shared, -1, size)
-        found = _attend(packed, keys, values, attn_mask=visible)
+        found = self._attend(packed, keys, values, attn_mask=visible)
         return found.reshape(rows, heads, tokens, size).transpose(1, 2).reshape(rows, tokens, heads * size)
 
 

@@ -7,17 +7,26 @@ from typing import Any, Self
 import torch
 from torch import nn
 from transformers import (
+    GraniteForCausalLM,
     LlamaForCausalLM,
     MistralForCausalLM,
     PreTrainedModel,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
+    SmolLM3ForCausalLM,
 )
 
 from lora_core.direct.products import Product, product_of
 from lora_core.kv_cache import grows
 
-_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+_FAMILY = (
+    GraniteForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    SmolLM3ForCausalLM,
+)
 _ROTATIONS = {"default", "linear", "llama3", "yarn"}
 """Kinds whose angles depend on a token's place alone, not on how long the text is."""
 
@@ -30,12 +39,34 @@ class Layer:
     """products: in the order of `KINDS`. before_attention, before_mlp: weights of the norms, [hidden].
 
     of_heads: weights of the norm of each query and key head, [heads + key heads, head_dim]; None where there is none.
+    turned: are its queries and keys rotated by their position? Not in every fourth layer of SmolLM3.
     """
 
     before_attention: torch.Tensor
     products: tuple[Product, Product, Product, Product]
     of_heads: torch.Tensor | None
     before_mlp: torch.Tensor
+    turned: bool
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """Of embeddings, of what a part adds to the residual stream, of queries with keys, of logits: 1 but for Granite.
+
+    attention: None is the square root of head_dim, inverted.
+    """
+
+    embedding: float
+    residual: float
+    attention: float | None
+    logits: float
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        if not hasattr(config, "residual_multiplier"):
+            return cls(1.0, 1.0, None, 1.0)
+        scaling = 1.0 / config.logits_scaling
+        return cls(config.embedding_multiplier, config.residual_multiplier, config.attention_multiplier, scaling)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +83,7 @@ class LlamaLike:
     heads: int
     key_heads: int
     head_dim: int
+    multipliers: Multipliers
     _modules: Sequence[nn.Module]
     _places: Sequence[tuple[dict[str, nn.Module | None], str, nn.Module]]
     _weights: Sequence[tuple[nn.Parameter, tuple[int, int]]]
@@ -79,6 +111,7 @@ class LlamaLike:
                 own,
                 _of_heads(block.self_attn, config),
                 block.post_attention_layernorm.weight,
+                bool(getattr(block.self_attn, "use_rope", True)),
             )
             for block, own in zip(blocks, zip(*products, strict=True), strict=True)
         ]
@@ -94,6 +127,7 @@ class LlamaLike:
             heads=config.num_attention_heads,
             key_heads=config.num_key_value_heads,
             head_dim=attention.head_dim,
+            multipliers=Multipliers.of(config),
             _modules=list(model.modules()),
             _places=list(_places(model)),
             _weights=[(weight, _state(weight)) for weight in model.parameters()],

@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import (
     DynamicCache,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -19,6 +21,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from lora_core import ArrowEngine, LoRACard, LoRAWeights, Request
@@ -52,6 +56,12 @@ FAMILY: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=24)),
+    "granite": lambda: GraniteForCausalLM(
+        GraniteConfig(
+            **SIZES, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.1, logits_scaling=2.0
+        )
+    ),
+    "smollm3": lambda: SmolLM3ForCausalLM(SmolLM3Config(**SIZES, no_rope_layers=[1, 0, 1])),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
 }
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -59,6 +69,9 @@ OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
     "eager attention": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="eager")),
     "qwen3 with a window": lambda: Qwen3ForCausalLM(
         Qwen3Config(**SIZES, head_dim=24, use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    ),
+    "smollm3 with a window": lambda: SmolLM3ForCausalLM(
+        SmolLM3Config(**SIZES, use_sliding_window=True, sliding_window=8, layer_types=["sliding_attention"] * 3)
     ),
     "another activation": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, hidden_act="gelu")),
     "angles by length": lambda: LlamaForCausalLM(
