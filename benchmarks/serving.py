@@ -1,4 +1,4 @@
-"""What serving many adapters costs: `python -m benchmarks.serving [--quick] [--json FILE]`.
+"""What serving many adapters costs: `python -m benchmarks.serving [--quick] [--part NAME] [--json FILE]`.
 
 One inference process on its real servers, loaded over HTTP from another process, beside PEFT and transformers in this
 one; vLLM and llama.cpp beside it where their programs are named (`benchmarks.serving_peers`).
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.report import Row, Samples, emit, options
+from benchmarks.report import Row, Samples, emit, parser_of
 from benchmarks.serving_load import LoadRequest, load
 from benchmarks.serving_peers import InProcess, Job, llama_server, vllm
 from benchmarks.serving_plan import QUESTIONS, Bench, Effort, arrivals, offered, percentiles, resident
@@ -137,25 +137,33 @@ async def latency(bench: Bench, saturation: float) -> list[Row]:
     return rows
 
 
-async def run(bench: Bench, keep: Callable[[list[Row]], None]) -> list[Row]:
-    """All rows; `keep` gets those that there are after each part, as the whole takes half an hour."""
-    rows, saturation = await throughput(bench)
-    parts: tuple[Callable[[], Awaitable[list[Row]]], ...] = (
-        lambda: activation(bench),
-        lambda: many(bench, saturation),
-        lambda: switching(bench),
-        lambda: latency(bench, saturation),
-        lambda: held(bench),
-        lambda: rounded(bench),
-    )
-    for part in parts:
+PARTS: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
+    "activation": activation,
+    "many": many,
+    "switching": switching,
+    "held": held,
+    "rounded": rounded,
+}
+"""What can be measured by itself."""
+
+
+async def run(bench: Bench, keep: Callable[[list[Row]], None], chosen: Sequence[str] = ()) -> list[Row]:
+    """All rows, or those of the chosen parts; `keep` gets those that there are after each part."""
+    rows: list[Row] = []
+    if not chosen:
+        rows, saturation = await throughput(bench)
         keep(rows)
-        rows += await part()
+        rows += await latency(bench, saturation)
+    for name in chosen or PARTS:
+        keep(rows)
+        rows += await PARTS[name](bench)
     return rows
 
 
 def main() -> None:
-    arguments = options(__doc__ or "")
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("--part", action="append", choices=PARTS, default=[], help="measure this alone; several times")
+    arguments = parser.parse_args()
     model = prepare_base_model(Home.open(default_home()).models).path
 
     def keep(rows: list[Row]) -> None:
@@ -163,7 +171,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder) / "home") as fleet:
         fleet.start([])
-        rows = asyncio.run(run(Bench(fleet, model, Path(folder), Effort.of(arguments.quick)), keep))
+        bench = Bench(fleet, model, Path(folder), Effort.of(arguments.quick))
+        rows = asyncio.run(run(bench, keep, arguments.part))
     emit(rows, arguments.json)
 
 
