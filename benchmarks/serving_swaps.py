@@ -68,7 +68,6 @@ async def many(bench: Bench) -> list[Row]:
         slots=str(effort.slots),
         batch_rows=str(bench.effort.rows),
         queue_limit="400",
-        max_rank="16",
     ) as at:
         adapters = []
         for number in range(effort.known):

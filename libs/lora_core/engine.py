@@ -50,6 +50,7 @@ class ArrowEngine:
     loaded adapter answers from the next batch on; an unloaded one can no longer be requested, while running rows end
     with it. With no adapter on any row the model computes exactly what it did before.
 
+    slots, max_rank, full_slots: see `SlotBank`.
     prefill_tokens: how much of joining prompts a step of a batch reads at most while its other rows wait for a token.
     prefix_bytes: how much of beginnings of prompts is kept, see `Request.scope`; 0 keeps none.
     packed_weights: a second copy of float32 linear layers in the processor's order, which makes steps faster.
@@ -63,12 +64,13 @@ class ArrowEngine:
         max_rank: int = 64,
         prefill_tokens: int = 256,
         *,
+        full_slots: int | None = None,
         prefix_bytes: int = 0,
         packed_weights: bool = True,
     ) -> None:
         self.model, self.tokenizer, self._prefill_tokens = model, tokenizer, prefill_tokens
         self.manager = LoRAManager(model)
-        self._bank = SlotBank(model, slots, max_rank)
+        self._bank = SlotBank(model, slots, max_rank, full_slots)
         self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes and grows(model.config) else None
         """Beginnings of prompts that rows of one scope share."""
         self._numbers = count()
@@ -113,9 +115,10 @@ class ArrowEngine:
             present = self._loaded.get(name)
             if present is not None and card.digest and present.card_digest == card.digest:
                 return present.report
-            if present is not None and not present.users and not self._bank.free:
+            if present is not None and not present.users and not self._bank.fits(card.max_rank):
                 self._bank.check(card)  # refuse before the old one is given up for it
-                self.unload(name)
+                if self._bank.fits(card.max_rank, instead_of=present.report.slot):
+                    self.unload(name)
             slot = self._bank.put(card)
             self.unload(name)
             size = self.model.dtype.itemsize * card.parameters
@@ -146,7 +149,7 @@ class ArrowEngine:
                     self._bank.drop(loaded.report.slot)
 
     def trim(self) -> None:
-        """Give the memory of empty slots back to the system (on the CPU; a GPU's stays reserved for slots).
+        """Give memory that no adapter uses back to the system (on the CPU; a GPU's stays reserved for slots).
 
         Kept beginnings of prompts are forgotten.
         """

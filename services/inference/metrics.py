@@ -12,6 +12,9 @@ from prometheus_client import Counter, Gauge, Histogram
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 SLOTS = Gauge("lorafleet_inference_slots_used", "Slots that hold an adapter", ["base_model", "state"])
+SLOT_MEMORY = Gauge(
+    "lorafleet_inference_slot_memory_fraction", "Of the memory of slots, what adapters take", ["base_model"]
+)
 LEASES_REQUESTED = Counter(
     "lorafleet_inference_adapter_requests_total",
     "Leases requested, by where the adapter was (slot, disk, store, failed)",

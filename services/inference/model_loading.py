@@ -9,6 +9,7 @@ import structlog
 from lora_core.generation_settings import GenerationSettings
 from services.inference.loading.proof import PROBE_PROMPT
 from services.inference.settings import InferenceSettings
+from services.inference.slots.allocation import Room
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,10 @@ class LoadedBaseModel:
     """A base model in memory."""
 
     engine: "ArrowEngine"
+    room: Room
+    """For adapters."""
+    largest: int | None
+    """The largest rank, where adapters share the memory of slots by their ranks."""
     threads: int
     """That compute its steps."""
     deviation: float
@@ -49,14 +54,17 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     from lora_core.device import find_device, free_memory
     from lora_core.engine import ArrowEngine
     from lora_core.memory_plan import memory_plan
+    from lora_core.slots.slot_memory import resident_when_written
 
     threads = settings.threads or default_threads()
     compute_with(threads)
     device = find_device(settings.device, settings.weights)
+    shared = resident_when_written(device)
+    room, full_slots = settings.room(settings.max_rank, shared=shared), settings.slots + settings.spare_slots
     planned = memory_plan(
         folder,
         settings.weights,
-        slots=settings.engine_slots,
+        slots=full_slots,
         max_rank=settings.max_rank,
         rows=settings.batch_rows,
         positions=settings.max_prompt_tokens + settings.max_completion_tokens,
@@ -70,13 +78,16 @@ def load_model(settings: InferenceSettings, folder: Path) -> LoadedBaseModel:
     engine = ArrowEngine(
         model,
         tokenizer,
-        slots=settings.engine_slots,
+        slots=room.slots + settings.spare_slots,
         max_rank=settings.max_rank,
+        full_slots=full_slots,
         prefix_bytes=settings.prefix_cache_bytes,
         packed_weights=settings.packed_weights,
     )
     return LoadedBaseModel(
         engine=engine,
+        room=room,
+        largest=settings.max_rank if shared else None,
         threads=threads,
         deviation=_deviation(engine, folder) if settings.weights != "float32" or device.type != "cpu" else 0.0,
         tokenizer=tokenizer,

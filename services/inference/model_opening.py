@@ -26,6 +26,7 @@ from services.inference.resolution import Base
 from services.inference.settings import InferenceSettings
 from services.inference.slot_events import SlotEvents
 from services.inference.slots.adapters import Adapters, Loader
+from services.inference.slots.allocation import Room
 from services.inference.tokenizer import Vocabulary
 from services.inference.vllm.hosting import describe, open_vllm
 
@@ -51,6 +52,7 @@ async def open_base_model(
             settings, Artifacts(cache, described.shapes, base), vocabulary, described.stops
         )
         slots, own = settings.vllm_slots, described.own
+        room = Room(slots, slots)
         log.info("base_model_on_vllm", name=name, revision=base.revision, servers=settings.vllm_servers, slots=slots)
     else:
         # A thread that ends: the threads that it computes with would stand in the way of the engine's.
@@ -63,8 +65,9 @@ async def open_base_model(
         )
         artifacts = Artifacts(cache, model.shapes, base)
         exactness = Exactness(Exactness().tolerance + 2 * model.deviation)
-        loader = SlotLoader(artifacts, thread, model.engine, vocabulary, exactness)
-        backend, slots, own = LocalBackend(thread, model.engine), settings.slots, model.own
+        loader = SlotLoader(artifacts, thread, model.engine, vocabulary, exactness, model.largest)
+        backend, own = LocalBackend(thread, model.engine), model.own
+        slots, room = settings.slots, model.room
         trim, prefixes = partial(thread.call, model.engine.trim), model.engine.prefixes
         if prefixes is not None:
             prefixes.counted = partial(metrics.count_prefix, name)
@@ -73,11 +76,12 @@ async def open_base_model(
             loader = ProfiledLoader(
                 loader, artifacts, thread, model.engine, vocabulary, settings.device_profile, settings.adapter_types
             )
-        log.info("base_model_loaded", name=name, revision=base.revision, slots=slots)
+        log.info("base_model_loaded", name=name, revision=base.revision, slots=slots, most_adapters=room.slots)
     events = SlotEvents(publisher, settings.replica)
     adapters = Adapters(
         loader,
         slots=slots,
+        room=room,
         deadline=settings.adapter_deadline,
         retry=settings.failed_retry,
         on_loaded=events.loaded,

@@ -27,13 +27,19 @@ from lora_core.validation import check_fit
 class SlotBank:
     """Slots for a model's linear layers and embeddings, addressed by number. Not thread-safe.
 
-    Raises UnsupportedBaseModel if the model cannot be computed from token ids alone (see `layouts`).
+    full_slots: how many of them there is memory for at the largest rank, None for all; adapters of smaller ranks
+    share it. Raises UnsupportedBaseModel if the model cannot be computed from token ids alone (see `layouts`).
     """
 
-    def __init__(self, model: PreTrainedModel, slots: int, max_rank: int) -> None:
-        if slots < 1 or max_rank < 1:
-            raise ValueError(f"slots={slots}, max_rank={max_rank}: expected at least 1 of each")
+    def __init__(self, model: PreTrainedModel, slots: int, max_rank: int, full_slots: int | None = None) -> None:
+        full_slots = slots if full_slots is None else full_slots
+        if slots < 1 or max_rank < 1 or not 1 <= full_slots <= slots:
+            raise ValueError(
+                f"slots={slots}, max_rank={max_rank}, full_slots={full_slots}: expected at least 1 of each, and no more"
+                " full slots than slots"
+            )
         self.slots, self.max_rank = slots, max_rank
+        self._most_ranks = full_slots * max_rank
         self._plan: RowPlan | None = None
         self._undo = ExitStack()
         self._free = list(range(slots))
@@ -102,6 +108,13 @@ class SlotBank:
         """How many slots are empty."""
         return len(self._free)
 
+    def fits(self, rank: int, instead_of: int | None = None) -> bool:
+        """Is there a slot and memory for an adapter of this rank, once the slot `instead_of` is empty?"""
+        ranks = self._held_ranks()
+        if instead_of is not None:
+            ranks[instead_of] = 0
+        return 0 in ranks and sum(ranks) + rank <= self._most_ranks
+
     def check(self, card: LoRACard) -> None:
         """Raises InvalidAdapter if any module of the card does not fit the model, or its rank exceeds `max_rank`.
 
@@ -120,8 +133,11 @@ class SlotBank:
         Raises InvalidAdapter as `check` does and for numbers that are not finite, and SlotsFull.
         """
         self.check(card)
-        if not self._free:
-            raise SlotsFull(f"all {self.slots} slots hold an adapter: unload one before {card.name!r}")
+        if not self.fits(card.max_rank):
+            raise SlotsFull(
+                f"{self.slots - self.free} of {self.slots} slots hold adapters, which take {sum(self._held_ranks())} of"
+                f" {self._most_ranks} ranks: unload one before {card.name!r} of rank {card.max_rank}"
+            )
         slot, rank = self._free[0], card.max_rank
         pieces = self._pieces(card)
         with torch.inference_mode():
@@ -135,6 +151,8 @@ class SlotBank:
                 group.write(slot, rank, piece, card)
         self._free.pop(0)
         self._ranks[slot] = rank
+        if any(memory.resident > self._most_ranks * memory.unit for memory in self._memories.values()):
+            self.trim()  # what adapters of other ranks left behind
         for memory in {group.memory for group, _ in pieces} if self._free else ():
             memory.fetch_ahead(self._free[0], rank)  # the next adapter is likely to be like this one
         return slot
@@ -146,11 +164,16 @@ class SlotBank:
         self._free = sorted([*self._free, slot])
 
     def trim(self) -> None:
-        """Give the memory of empty slots back to the system; it comes again as it is needed. On the CPU only."""
+        """Give memory that no adapter uses back to the system; it comes again as it is needed. On the CPU only."""
         with torch.inference_mode():
             for memory in self._memories.values():
-                for slot in self._free:
-                    memory.release(slot)
+                for slot, rank in enumerate(self._held_ranks()):
+                    memory.release(slot, rank)
+
+    def _held_ranks(self) -> list[int]:
+        """Of each slot the rank of the adapter that it holds, 0 for an empty one."""
+        empty = set(self._free)
+        return [0 if slot in empty else rank for slot, rank in enumerate(self._ranks)]
 
     def plan(self, choices: Sequence[Choice]) -> RowPlan:
         """The plan of a batch whose rows use these slots, by weight."""

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -54,6 +54,7 @@ class SlotMemory:
         self._slots, self._max_rank, self._like = slots, max_rank, like
         self._numbers: torch.Tensor | None = None
         self._dirty = [0] * slots  # up to which number a slot may hold others than 0
+        self._resident = [0] * slots  # up to which number its memory may be resident
 
     def reserve(self, units: int) -> int:
         """A place of so many numbers for each rank; where it begins, in the same measure."""
@@ -68,6 +69,7 @@ class SlotMemory:
             self._dirty[slot] = 0
         if filled:
             self._dirty[slot] = max(size, self._dirty[slot])
+            self._resident[slot] = max(size, self._resident[slot])
 
     def fetch_ahead(self, slot: int, rank: int) -> threading.Thread | None:
         """Have the system provide the memory that an adapter of this rank would take in a slot, in the background.
@@ -76,23 +78,31 @@ class SlotMemory:
         numbers are not changed, so that no request waits for this.
         """
         size = rank * self.unit
-        if self._numbers is None or self._numbers.device.type != "cpu" or self._dirty[slot] >= size:
+        if self._numbers is None or self._numbers.device.type != "cpu" or self._resident[slot] >= size:
             return None
         numbers = self._numbers[slot, :size]
+        self._resident[slot] = size
         thread = threading.Thread(target=_populate, args=(numbers,), name="slot-memory", daemon=True)
         thread.start()
         return thread
 
-    def release(self, slot: int) -> None:
-        """Give the memory of an unused slot back to the system, where it takes it; its numbers are then 0."""
-        if self._numbers is None or self._numbers.device.type != "cpu":
+    @property
+    def resident(self) -> int:
+        """How many numbers take memory, whether or not an adapter uses them."""
+        return sum(self._resident)
+
+    def release(self, slot: int, rank: int = 0) -> None:
+        """Give the memory beyond this rank back to the system, where it takes it; those numbers are then 0."""
+        kept = rank * self.unit
+        if self._numbers is None or self._numbers.device.type != "cpu" or self._resident[slot] <= kept:
             return
-        numbers = self._numbers[slot]
+        numbers = self._numbers[slot, kept:]
         if inside := _discard(numbers):
             # Pages at its ends are shared with its neighbours.
             numbers[: inside.start].zero_()
             numbers[inside.stop :].zero_()
-            self._dirty[slot] = 0
+            self._dirty[slot] = min(self._dirty[slot], kept)
+            self._resident[slot] = kept
 
     def view(self, slot: int, shape: tuple[int, int, int], strides: tuple[int, int], start: int) -> torch.Tensor:
         """Matrices of this shape at number `start` of each of the slots from `slot` on; one call, as there are many."""
@@ -243,6 +253,7 @@ class ProjectionGroup:
 
 
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
+_MAP_NORESERVE = 0x4000  # on x86 and ARM; Python 3.11 does not name it
 
 
 def _populate(numbers: torch.Tensor) -> None:
@@ -283,8 +294,24 @@ def shared_inputs(
     return list(found.values())
 
 
+def resident_when_written(device: torch.device) -> bool:
+    """Does memory of `zeros` take nothing before it is written, however much it is? On Linux, unless it is set to
+    count what was promised (vm.overcommit_memory 2)."""
+    if device.type != "cpu" or sys.platform != "linux":
+        return False
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2"
+    except OSError:
+        return False
+
+
 def zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros whose memory is not resident until it is written, where the system can do that (calloc on the CPU)."""
-    if like.device.type == "cpu":
-        return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
-    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    """Zeros whose memory is not resident until it is written, where the system can do that."""
+    size = math.prod(shape) * like.element_size()
+    if not size or not resident_when_written(like.device):
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    mapped = mmap.mmap(-1, size, flags=flags)
+    with suppress(OSError):  # a system without huge pages
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(mapped, dtype=like.dtype).view(shape)

@@ -39,6 +39,13 @@ class Artifacts:
             reason = f"the object store is unavailable ({type(error).__name__})"
             raise LoadFailed("object_store_unavailable", reason, transient=True) from error
 
+    async def max_rank(self, path: Path) -> int | None:
+        """The largest rank of any module, which may be more than is registered; None where `open` will refuse it."""
+        try:
+            return (await asyncio.to_thread(LoRAFormat.load, path)).max_rank
+        except AdapterError:
+            return None
+
     async def open(self, adapter: Adapter, path: Path) -> "LoRACard":
         """The artifact's card, which fits the base model and the registered rank. Raises LoadFailed."""
         if adapter.base_model.revision != self.base.revision:

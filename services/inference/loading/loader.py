@@ -2,7 +2,6 @@
 
 import math
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet_events.v1 import Adapter
@@ -11,7 +10,7 @@ from lora_core.errors import AdapterError
 from services.inference.engine_thread import EngineThread
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.proof import Exactness, is_compared, probe_ids, recorded_probe
-from services.inference.slots.states import LoadFailed, Proof
+from services.inference.slots.states import LoadFailed, OnDisk, Proof
 from services.inference.tokenizer import Vocabulary
 
 if TYPE_CHECKING:
@@ -23,32 +22,43 @@ _PROMPTS = 32
 
 
 class SlotLoader:
-    """The `Loader` of this process's engine: object store → disk cache → slot → proof."""
+    """The `Loader` of this process's engine: object store → disk cache → slot → proof.
 
-    def __init__(
+    largest: the largest rank, where adapters share the memory of slots by their ranks; None where they do not.
+    """
+
+    def __init__(  # noqa: PLR0917
         self,
         artifacts: Artifacts,
         thread: EngineThread,
         engine: "ArrowEngine",
         vocabulary: Vocabulary,
         exactness: Exactness,
+        largest: int | None,
     ) -> None:
         self._artifacts = artifacts
         self._thread = thread
         self._engine = engine
         self._vocabulary = vocabulary
         self._exactness = exactness
+        self._largest = largest
         self._proved: dict[tuple[str, RecordedProbe | None, bool], Proof] = {}
         # The base model's own answer to a prompt never changes, and most adapters of a family share their prompt.
         self._without = lru_cache(_PROMPTS)(engine.next_logits)
 
-    async def fetch(self, adapter: Adapter) -> Path:
+    async def fetch(self, adapter: Adapter) -> OnDisk:
         """The artifact on disk, its digest checked."""
-        return await self._artifacts.fetch(adapter)
+        path = await self._artifacts.fetch(adapter)
+        if self._largest is None:
+            return OnDisk(path, 1)
+        rank = await self._artifacts.max_rank(path) or adapter.artifact.rank
+        if rank > self._largest:
+            raise LoadFailed("artifact_invalid", f"rank is {rank}, expected at most {self._largest}, the slots' size")
+        return OnDisk(path, rank)
 
-    async def load(self, adapter: Adapter, path: Path) -> Proof:
+    async def load(self, adapter: Adapter, file: OnDisk) -> Proof:
         """Binds the adapter to a slot and proves its effect; a slot is left empty if that fails."""
-        card = await self._artifacts.open(adapter, path)
+        card = await self._artifacts.open(adapter, file.path)
         return await self._thread.call(lambda: self._bind(adapter, card))
 
     async def unload(self, adapter_id: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,7 +14,7 @@ from lora_core.profiles import Device, QuantisationProfile, profile_of
 from services.inference.engine_thread import EngineThread
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.proof import probe_ids
-from services.inference.slots.states import Proof
+from services.inference.slots.states import OnDisk, Proof
 from services.inference.slots.transfers import Loader
 from services.inference.tokenizer import Vocabulary
 
@@ -34,7 +33,7 @@ LEAST_EFFECT = 0.5
 class Compressed:
     """An adapter's compressed file, made by this process from the verified artifact; known by its content digest."""
 
-    path: Path
+    file: OnDisk
     digest: str
     proof: Proof
 
@@ -64,34 +63,36 @@ class ProfiledLoader:
         self._types = types
         self._made: dict[str, Compressed] = {}
 
-    async def fetch(self, adapter: Adapter) -> Path:
+    async def fetch(self, adapter: Adapter) -> OnDisk:
         """The artifact on disk, its digest checked; it need not be there where the compressed one is."""
         made = self._made.get(adapter.artifact.blob.sha256)
-        if made is not None and made.path.exists():
-            return made.path
+        if made is not None and made.file.path.exists():
+            return made.file
         return await self._plain.fetch(adapter)
 
-    async def load(self, adapter: Adapter, path: Path) -> Proof:
+    async def load(self, adapter: Adapter, file: OnDisk) -> Proof:
         """Binds what its profile allows; a slot is left empty if the artifact fails its proof."""
         if (made := self._made.get(adapter.artifact.blob.sha256)) is not None:
             if (card := await asyncio.to_thread(_reopened, made)) is not None:
                 await self._thread.call(lambda: self._engine.load(card, adapter.adapter_id))
                 return made.proof
             del self._made[adapter.artifact.blob.sha256]
-            path = await self._plain.fetch(adapter)
-        proof = await self._plain.load(adapter, path)
-        whole = await self._artifacts.open(adapter, path)
+            file = await self._plain.fetch(adapter)
+        proof = await self._plain.load(adapter, file)
+        whole = await self._artifacts.open(adapter, file.path)
         kind = self._types.get(adapter.family) or whole.metadata.get("adapter_type", "")
         profile = profile_of(kind, self._device)
         if profile.storage == "plain":
             return proof
-        return await self._thread.call(lambda: self._compress(adapter, whole, proof, profile))
+        return await self._thread.call(lambda: self._compress(adapter, whole, file.size, proof, profile))
 
     async def unload(self, adapter_id: str) -> None:
         """Empties its slot."""
         await self._plain.unload(adapter_id)
 
-    def _compress(self, adapter: Adapter, whole: "LoRACard", proof: Proof, profile: QuantisationProfile) -> Proof:
+    def _compress(
+        self, adapter: Adapter, whole: "LoRACard", size: int, proof: Proof, profile: QuantisationProfile
+    ) -> Proof:
         """In the engine's thread, between two steps: no request is served with one and then the other."""
         from lora_core.compression_quality import compress
 
@@ -109,7 +110,7 @@ class ProfiledLoader:
                 )
             card = LoRAFormat.load(path)
             proof = replace(proof, storage=profile.storage, agreement=made.difference.agreement)
-            self._made[sha256] = Compressed(path, made.digest, proof)
+            self._made[sha256] = Compressed(OnDisk(path, size), made.digest, proof)
         except AdapterError as error:
             proof = replace(proof, not_compressed=str(error))
             log.info(
@@ -125,7 +126,7 @@ class ProfiledLoader:
 
 def _reopened(made: Compressed) -> "LoRACard | None":
     try:
-        card = LoRAFormat.load(made.path)
+        card = LoRAFormat.load(made.file.path)
     except AdapterError:
         return None
     return card if card.digest == made.digest else None

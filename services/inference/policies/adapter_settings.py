@@ -17,9 +17,11 @@ from services.inference.policies.environments import (
 )
 from services.inference.policies.policy import ActivationPolicy
 from services.inference.policies.pressure import Ladder
-from services.inference.slots.allocation import Rules
+from services.inference.slots.allocation import Room, Rules
 
 _DEFAULT = PRESETS["staging"]
+SHARING = 8
+"""Adapters that may share the memory of one of the largest rank."""
 
 
 class AdapterSettings(ServiceSettings):
@@ -28,7 +30,8 @@ class AdapterSettings(ServiceSettings):
     environment: Environment = "staging"
     """Where this process runs: development, staging or production; chooses the defaults of settings below."""
     slots: int = Field(default=_DEFAULT.slots, ge=1)
-    """Adapters of one base model held in memory at once."""
+    """Adapters of one base model held in memory at once, each of the largest rank. On the processor those of smaller
+    ranks share that memory: up to `SHARING` times as many."""
     cache_bytes: int = Field(default=_DEFAULT.cache_bytes, ge=0)
     """Artifacts on disk, least recently used ones are deleted above this size."""
     preloading: Preloading = _DEFAULT.preloading
@@ -88,9 +91,15 @@ class AdapterSettings(ServiceSettings):
         return self
 
     @property
-    def engine_slots(self) -> int:
-        """Slots of the engine: one more where compressed adapters are measured beside the original."""
-        return self.slots + (self.quantisation == "profile")
+    def spare_slots(self) -> int:
+        """Further slots of the engine: one where compressed adapters are measured beside the original."""
+        return int(self.quantisation == "profile")
+
+    def room(self, max_rank: int, *, shared: bool) -> Room:
+        """Of a base model's slots. shared: do adapters share memory by their ranks, of `max_rank` at most?"""
+        if not shared:
+            return Room(self.slots, self.slots)
+        return Room(self.slots * min(SHARING, max_rank), self.slots * max_rank)
 
     @property
     def rules(self) -> Rules:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fleet_events.v1 import Adapter
 from services.inference import metrics
 from services.inference.errors import Busy, CannotServe
-from services.inference.slots.allocation import Priority, Rules
+from services.inference.slots.allocation import Priority, Room, Rules
 from services.inference.slots.messages import Abandon, Acquire, Evict, Expand, Preload, Release, Retire
 from services.inference.slots.scheduler import Scheduler
 from services.inference.slots.states import Proof, State
@@ -33,8 +33,8 @@ class View:
 class Adapters:
     """The adapters of one base model: `lease` one to generate with it.
 
-    `slots`: how many may be loaded. `deadline`: seconds a request waits. `retry`: seconds after which
-    a failed adapter may be tried again. `on_loaded(adapter, proof, seconds)` and
+    `room`: for all of them together. `slots`: how many fit whatever their size. `deadline`: seconds a request waits.
+    `retry`: seconds after which a failed adapter may be tried again. `on_loaded(adapter, proof, seconds)` and
     `on_unloaded(adapter, reason)` are called on changes and must not block. `name`: the base model's, in metrics.
     """
 
@@ -43,6 +43,7 @@ class Adapters:
         loader: Loader,
         *,
         slots: int,
+        room: Room,
         deadline: float,
         retry: float,
         on_loaded: Callable[[Adapter, Proof, float], None],
@@ -55,7 +56,7 @@ class Adapters:
         self._name = name
         self._scheduler = Scheduler(
             loader,
-            slots=slots,
+            room=room,
             retry=retry,
             rules=rules or Rules(),
             on_loaded=on_loaded,

@@ -2,11 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 
 from fleet_events.v1 import Adapter
 from services.inference.slots.allocation import Priority
-from services.inference.slots.states import LoadFailed, Proof
+from services.inference.slots.states import LoadFailed, OnDisk, Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Fetched:
     """The adapter's download ended."""
 
     adapter_id: str
-    result: Path | LoadFailed
+    result: OnDisk | LoadFailed
 
 
 @dataclass(frozen=True, slots=True)

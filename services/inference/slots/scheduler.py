@@ -2,17 +2,16 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import structlog
 
 from fleet_events.v1 import Adapter
 from services.inference import metrics
-from services.inference.slots.allocation import Candidate, Occupant, Priority, Rules, allocate
+from services.inference.slots import slot_metrics
+from services.inference.slots.allocation import Candidate, Occupant, Priority, Room, Rules, allocate
 from services.inference.slots.messages import (
     Abandon,
     Acquire,
@@ -36,10 +35,12 @@ from services.inference.slots.states import (
     Draining,
     Failed,
     Fetching,
+    InSlot,
     Known,
     Loaded,
     LoadFailed,
     Loading,
+    OnDisk,
     Proof,
     State,
     Unloading,
@@ -60,7 +61,7 @@ class Scheduler:
         self,
         loader: Loader,
         *,
-        slots: int,
+        room: Room,
         retry: float,
         rules: Rules,
         on_loaded: Callable[[Adapter, Proof, float], None],
@@ -72,7 +73,7 @@ class Scheduler:
         self.adapters: dict[str, Adapter] = {}
         self.queue = SlotQueue()
         self.usage = UsageTable()
-        self._slots = slots
+        self._room = room
         self._retry = retry
         self._rules = rules
         self._on_loaded = on_loaded
@@ -84,10 +85,11 @@ class Scheduler:
         """Handle messages until cancelled."""
         try:
             while True:
-                self._handle(await self.inbox.get())
+                message = await self.inbox.get()
+                self._handle(message)
                 self._fetch_next()
-                self._allocate()
-                self._count()
+                self._allocate(fill=not isinstance(message, Acquire | Release | Look))
+                slot_metrics.count(self._name, self.states.values(), self._room)
         finally:
             self._transfers.cancel()
 
@@ -167,21 +169,21 @@ class Scheduler:
             case Yielding() as held:
                 self.states[adapter_id] = replace(held, users=held.users - 1)
                 if held.users == 1:
-                    self._unload(adapter_id, held.path, "gave way", gone=False)
-            case Draining(path, reason, users) as held:
+                    self._unload(adapter_id, held.file, "gave way", gone=False)
+            case Draining(file, reason, users) as held:
                 self.states[adapter_id] = replace(held, users=users - 1)
                 if users == 1:
-                    self._unload(adapter_id, path, reason, gone=True)
+                    self._unload(adapter_id, file, reason, gone=True)
             case other:
                 raise AssertionError(f"{adapter_id} was released while {other}")
 
     def _retire(self, adapter_id: str, reason: str) -> None:
         self.queue.unwant(adapter_id)
         match self.states.get(adapter_id):
-            case Loaded(path=path, users=0):
-                self._unload(adapter_id, path, reason, gone=True)
-            case Loaded(path=path, users=users) | Yielding(path=path, users=users):
-                self.states[adapter_id] = Draining(path, reason, users)
+            case Loaded(file=file, users=0):
+                self._unload(adapter_id, file, reason, gone=True)
+            case Loaded(file=file, users=users) | Yielding(file=file, users=users):
+                self.states[adapter_id] = Draining(file, reason, users)
             case Known() | Cached() | Failed() if not self.queue.waiting(adapter_id):
                 self._forget(adapter_id)
             case _:
@@ -191,7 +193,7 @@ class Scheduler:
     def _evict(self, message: Evict) -> None:
         before = time.monotonic() - message.idle_for
         leaving = [
-            (adapter_id, state.path)
+            (adapter_id, state.file)
             for adapter_id, state in self.states.items()
             if isinstance(state, Loaded)
             and state.users == 0
@@ -199,9 +201,9 @@ class Scheduler:
             and adapter_id not in self.queue.pinned
             and (message.only is None or adapter_id in message.only)
         ]
-        for adapter_id, path in leaving:
+        for adapter_id, file in leaving:
             self.queue.unwant(adapter_id)  # or it would come back at once
-            self._unload(adapter_id, path, message.reason, gone=False)
+            self._unload(adapter_id, file, message.reason, gone=False)
         if not message.leaving.done():
             message.leaving.set_result(tuple(adapter_id for adapter_id, _ in leaving))
 
@@ -230,7 +232,7 @@ class Scheduler:
         if not isinstance(held, Loading):
             raise AssertionError(f"{adapter_id} was bound while {held}")
         loaded_for, _ = self.queue.rank(adapter_id)
-        self.states[adapter_id] = Loaded(held.path, result, last_used=time.monotonic(), loaded_for=loaded_for)
+        self.states[adapter_id] = Loaded(held.file, result, last_used=time.monotonic(), loaded_for=loaded_for)
         self.queue.loaded(adapter_id)
         self.usage.loaded(adapter_id)
         metrics.LOADED.labels(self._name).inc()
@@ -245,7 +247,7 @@ class Scheduler:
         held = self.states[adapter_id]
         if not isinstance(held, Unloading):
             raise AssertionError(f"{adapter_id} was unbound while {held}")
-        self.states[adapter_id] = Cached(held.path)
+        self.states[adapter_id] = Cached(held.file)
         if held.gone and not self.queue.waiting(adapter_id):
             self._forget(adapter_id)
 
@@ -263,24 +265,29 @@ class Scheduler:
             self.states[adapter_id] = Fetching()
             self._transfers.fetch(self.adapters[adapter_id])
 
-    def _allocate(self) -> None:
-        """Start the loads and unloads that `allocation.allocate` decides on."""
+    def _allocate(self, *, fill: bool) -> None:
+        """Start the loads and unloads that `allocation.allocate` decides on.
+
+        fill: whether what is merely wanted while a slot is free may fit that did not before; it may be all the fleet.
+        """
         now = time.monotonic()
         self.queue.expire(now)
         held = {one: state for one, state in self.states.items() if isinstance(state, IN_SLOT)}
-        free = self._slots - len(held)
-        cached = {one: state.path for one in self.queue.pressing if isinstance(state := self.states.get(one), Cached)}
-        if free > 0:
+        free = self._room - Room.of(state.file.size for state in held.values())
+        cached = {one: state.file for one in self.queue.pressing if isinstance(state := self.states.get(one), Cached)}
+        if fill and free.holds(1):
             filling = (one for one in self.queue.filling() if one not in cached)
-            ready = ((one, state.path) for one in filling if isinstance(state := self.states.get(one), Cached))
-            cached |= islice(ready, free)
-        kinds = Counter(type(state) for state in held.values())
+            ready = ((one, state.file) for one in filling if isinstance(state := self.states.get(one), Cached))
+            cached |= islice(ready, free.slots)
         moves = allocate(
-            [Candidate(one, self.adapters[one].domain, *self.queue.rank(one)) for one in cached],
+            [
+                Candidate(one, self.adapters[one].domain, *self.queue.rank(one), file.size)
+                for one, file in cached.items()
+            ],
             [self._occupant(one, state) for one, state in held.items()],
             free,
-            kinds[Unloading],
-            kinds[Yielding],
+            Room.of(state.file.size for state in held.values() if isinstance(state, Unloading)),
+            Room.of(state.file.size for state in held.values() if isinstance(state, Yielding)),
             now,
             self._rules,
         )
@@ -289,30 +296,25 @@ class Scheduler:
             self._transfers.load(self.adapters[adapter_id], cached[adapter_id])
         for adapter_id, state in held.items():
             match state:
-                case Loaded(path=path) if adapter_id in moves.evict:
-                    self._unload(adapter_id, path, "evicted", gone=False)
-                case Loaded(path, proof, last_used, users) if adapter_id in moves.give_way:
-                    self.states[adapter_id] = Yielding(path, proof, last_used, users)
-                case Yielding(path, proof, last_used, users) if not moves.short:
-                    self.states[adapter_id] = Loaded(path, proof, last_used, users)
+                case Loaded(file=file) if adapter_id in moves.evict:
+                    self._unload(adapter_id, file, "evicted", gone=False)
+                case Loaded(file, proof, last_used, users) if adapter_id in moves.give_way:
+                    self.states[adapter_id] = Yielding(file, proof, last_used, users)
+                case Yielding(file, proof, last_used, users) if not moves.short:
+                    self.states[adapter_id] = Loaded(file, proof, last_used, users)
                     for ticket in self.queue.take(adapter_id):
                         self._grant(adapter_id, ticket)
                 case _:
                     pass
 
-    def _occupant(self, adapter_id: str, state: State) -> Occupant:
-        domain = self.adapters[adapter_id].domain
+    def _occupant(self, adapter_id: str, state: InSlot) -> Occupant:
+        domain, size = self.adapters[adapter_id].domain, state.file.size
         if not isinstance(state, Loaded) or adapter_id in self.queue.pinned:
-            return Occupant(adapter_id, domain, 0.0)
+            return Occupant(adapter_id, domain, size, 0.0)
         # What merely filled a free slot and was never used is the first to leave.
         last_used = 0.0 if state.loaded_for is Priority.ACTIVATION else state.last_used
-        return Occupant(adapter_id, domain, last_used, idle=state.users == 0, busy=state.users > 0)
+        return Occupant(adapter_id, domain, size, last_used, idle=state.users == 0, busy=state.users > 0)
 
-    def _unload(self, adapter_id: str, path: Path, reason: str, *, gone: bool) -> None:
-        self.states[adapter_id] = Unloading(path, gone)
+    def _unload(self, adapter_id: str, file: OnDisk, reason: str, *, gone: bool) -> None:
+        self.states[adapter_id] = Unloading(file, gone)
         self._transfers.unload(adapter_id, reason)
-
-    def _count(self) -> None:
-        held = Counter(type(state) for state in self.states.values())
-        for kind in IN_SLOT:
-            metrics.SLOTS.labels(self._name, kind.__name__.lower()).set(held[kind])

@@ -14,6 +14,17 @@ from services.inference.slots.allocation import Priority
 
 
 @dataclass(frozen=True, slots=True)
+class OnDisk:
+    """An artifact's file, its digest checked.
+
+    size: what it takes of the memory of slots: its rank where adapters share it, 1 where each slot has its own.
+    """
+
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What showed that a loaded adapter has its effect."""
 
@@ -65,21 +76,21 @@ class Fetching:
 class Cached:
     """Verified on disk, in no slot."""
 
-    path: Path
+    file: OnDisk
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
     """On its way into a slot; not servable before its effect is proved."""
 
-    path: Path
+    file: OnDisk
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """In a slot and proved. `users` requests run on it; it was last requested at `last_used` (monotonic s)."""
 
-    path: Path
+    file: OnDisk
     proof: Proof
     last_used: float
     users: int = 0
@@ -91,7 +102,7 @@ class Loaded:
 class Yielding:
     """As `Loaded`, but takes no new requests: it leaves its slot to one that has waited for too long."""
 
-    path: Path
+    file: OnDisk
     proof: Proof
     last_used: float
     users: int
@@ -101,7 +112,7 @@ class Yielding:
 class Draining:
     """Takes no new versions of its name; leaves its slot when the last of `users` is done."""
 
-    path: Path
+    file: OnDisk
     reason: str
     users: int
 
@@ -110,7 +121,7 @@ class Draining:
 class Unloading:
     """Leaving its slot."""
 
-    path: Path
+    file: OnDisk
     gone: bool
     """Forgotten afterwards, instead of staying cached."""
 
@@ -123,7 +134,8 @@ class Failed:
     retry_at: float
 
 
-State = Known | Fetching | Cached | Loading | Loaded | Yielding | Draining | Unloading | Failed
+InSlot = Loading | Loaded | Yielding | Draining | Unloading
+State = Known | Fetching | Cached | InSlot | Failed
 IN_SLOT = (Loading, Loaded, Yielding, Draining, Unloading)
 FOUND_IN: Mapping[type[State], str] = {
     Known: "store",

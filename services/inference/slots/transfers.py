@@ -3,14 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from fleet_events.v1 import Adapter
 from services.inference.slots.messages import Bound, Fetched, Message, Unbound
-from services.inference.slots.states import LoadFailed, Proof
+from services.inference.slots.states import LoadFailed, OnDisk, Proof
 
 log = structlog.get_logger()
 
@@ -18,8 +17,8 @@ log = structlog.get_logger()
 class Loader(Protocol):
     """Moves an adapter's bytes; `loader.py` is the real one. Every method raises `LoadFailed`."""
 
-    async def fetch(self, adapter: Adapter) -> Path: ...
-    async def load(self, adapter: Adapter, path: Path) -> Proof: ...
+    async def fetch(self, adapter: Adapter) -> OnDisk: ...
+    async def load(self, adapter: Adapter, file: OnDisk) -> Proof: ...
     async def unload(self, adapter_id: str) -> None: ...
 
 
@@ -35,9 +34,9 @@ class Transfers:
         """From the object store to disk."""
         self._start(self._fetch(adapter))
 
-    def load(self, adapter: Adapter, path: Path) -> None:
+    def load(self, adapter: Adapter, file: OnDisk) -> None:
         """From disk into a slot."""
-        self._start(self._load(adapter, path))
+        self._start(self._load(adapter, file))
 
     def unload(self, adapter_id: str, reason: str) -> None:
         """Out of its slot."""
@@ -55,7 +54,7 @@ class Transfers:
 
     async def _fetch(self, adapter: Adapter) -> None:
         try:
-            result: Path | LoadFailed = await self._loader.fetch(adapter)
+            result: OnDisk | LoadFailed = await self._loader.fetch(adapter)
         except LoadFailed as failure:
             result = failure
         except Exception as error:  # a state must never be left hanging: its requests would wait for nothing
@@ -63,10 +62,10 @@ class Transfers:
             result = LoadFailed("fetch_failed", f"{type(error).__name__}: {error}", transient=True)
         self._send(Fetched(adapter.adapter_id, result))
 
-    async def _load(self, adapter: Adapter, path: Path) -> None:
+    async def _load(self, adapter: Adapter, file: OnDisk) -> None:
         begun = time.monotonic()
         try:
-            result: Proof | LoadFailed = await self._loader.load(adapter, path)
+            result: Proof | LoadFailed = await self._loader.load(adapter, file)
         except LoadFailed as failure:
             result = failure
         except Exception as error:  # as above

@@ -14,7 +14,7 @@ from lora_core import LoRACard, LoRAWeights
 from lora_core.interop import to_peft
 from services.inference.loading.artifact import Artifacts
 from services.inference.loading.proof import Exactness, is_compared, probe_ids, recorded_probe
-from services.inference.slots.states import LoadFailed, Proof
+from services.inference.slots.states import LoadFailed, OnDisk, Proof
 from services.inference.tokenizer import Vocabulary
 from services.inference.vllm.client import VllmClient
 from services.inference.vllm.fleet import Placed, VllmFleet, served_name
@@ -34,13 +34,13 @@ class VllmLoader:
         self._fleet = fleet
         self._folder = folder
 
-    async def fetch(self, adapter: Adapter) -> Path:
+    async def fetch(self, adapter: Adapter) -> OnDisk:
         """The artifact on disk, its digest checked."""
-        return await self._artifacts.fetch(adapter)
+        return OnDisk(await self._artifacts.fetch(adapter), 1)
 
-    async def load(self, adapter: Adapter, path: Path) -> Proof:
+    async def load(self, adapter: Adapter, file: OnDisk) -> Proof:
         """Writes the PEFT form, loads it on its servers and proves its effect; it is nowhere if that fails."""
-        card = await self._artifacts.open(adapter, path)
+        card = await self._artifacts.open(adapter, file.path)
         folder = self._folder / served_name(adapter)
         await asyncio.to_thread(write_peft, card, folder)
         return await self._fleet.put(Placed(adapter, folder, len(card.weights)))

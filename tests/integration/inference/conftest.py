@@ -216,6 +216,7 @@ def settings_of_inference(
         "LORAFLEET_BASE_MODEL_NAME": "tiny",
         "LORAFLEET_FURTHER_BASE_MODELS": json.dumps({"second": str(second_model)}),
         "LORAFLEET_SLOTS": "2",
+        "LORAFLEET_MAX_RANK": "4",  # that of the adapters: each takes a whole slot
         "LORAFLEET_FAILED_RETRY": "0.2",
         "LORAFLEET_MAX_PROMPT_TOKENS": "300",
         "LORAFLEET_THREADS": "1",

@@ -1,31 +1,33 @@
 """Adapters with a loader whose steps the test lets through one by one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fleet_events.v1 import Adapter
 from services.inference.slots.adapters import Adapters
-from services.inference.slots.allocation import Rules
-from services.inference.slots.states import LoadFailed, Proof
+from services.inference.slots.allocation import Room, Rules
+from services.inference.slots.states import LoadFailed, OnDisk, Proof
 
 
 class ScriptedLoader:
     """Does what the test says and notes what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
+        self.sizes = sizes or {}
+        """Of versions; 1 where none is given."""
         self.calls: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures: dict[str, LoadFailed] = {}
         self.fail_once = False
 
-    async def fetch(self, adapter: Adapter) -> Path:
+    async def fetch(self, adapter: Adapter) -> OnDisk:
         self.calls.append(f"fetch {adapter.version}")
-        return Path(adapter.version)
+        return OnDisk(Path(adapter.version), self.sizes.get(adapter.version, 1))
 
-    async def load(self, adapter: Adapter, path: Path) -> Proof:
+    async def load(self, adapter: Adapter, file: OnDisk) -> Proof:
         await self.gate.wait()
         self.calls.append(f"load {adapter.version}")
         if adapter.adapter_id in self.failures:
@@ -44,10 +46,12 @@ async def running(
     retry: float = 60.0,
     rules: Rules | None = None,
     on_loaded: Callable[..., None] = lambda *_: None,
+    room: Room | None = None,
 ) -> AsyncIterator[Adapters]:
     adapters = Adapters(
         loader,
         slots=slots,
+        room=room or Room(slots, slots),
         deadline=deadline,
         retry=retry,
         on_loaded=on_loaded,

@@ -11,18 +11,23 @@ from hypothesis import strategies as st
 from fleet_events.v1 import Adapter
 from inference.events import adapter
 from services.inference.slots.adapters import Adapters
-from services.inference.slots.allocation import Priority, Rules
-from services.inference.slots.states import IN_SLOT, Loaded, LoadFailed, Proof, Yielding
+from services.inference.slots.allocation import Priority, Room, Rules
+from services.inference.slots.states import IN_SLOT, Loaded, LoadFailed, OnDisk, Proof, Yielding
 
 FLEET = [adapter(f"{number}.0.0", domain=domain) for domain in ("law", "tax", "hr") for number in range(1, 4)]
 PINNED = FLEET[0]
+LARGEST, SHARING = 4, 2
 
 
 @dataclass
 class SlowLoader:
-    """Every step takes a few turns of the loop; `inside` is what slots hold, as the engine would see it."""
+    """Every step takes a few turns of the loop; `inside` is what slots hold, as the engine would see it.
+
+    slots: how many adapters of the largest size there is memory for.
+    """
 
     slots: int
+    sizes: dict[str, int]
     turns: list[int]
     inside: set[str] = field(default_factory=set)
     unloaded: list[str] = field(default_factory=list)
@@ -33,14 +38,15 @@ class SlowLoader:
         for _ in range(self.turns[0]):
             await asyncio.sleep(0)
 
-    async def fetch(self, adapter: Adapter) -> Path:
+    async def fetch(self, adapter: Adapter) -> OnDisk:
         await self._turns()
-        return Path(adapter.adapter_id)
+        return OnDisk(Path(adapter.adapter_id), self.sizes[adapter.adapter_id])
 
-    async def load(self, adapter: Adapter, path: Path) -> Proof:
+    async def load(self, adapter: Adapter, file: OnDisk) -> Proof:
         assert adapter.adapter_id not in self.inside
         self.inside.add(adapter.adapter_id)
-        assert len(self.inside) <= self.slots
+        assert len(self.inside) <= self.slots * SHARING
+        assert sum(self.sizes[one] for one in self.inside) <= self.slots * LARGEST
         await self._turns()
         if adapter.version == "3.0.0" and adapter.adapter_id not in self.failed:
             self.failed.add(adapter.adapter_id)
@@ -71,19 +77,28 @@ STEPS = st.lists(
 @given(
     steps=STEPS,
     slots=st.integers(2, 4),
+    sizes=st.lists(st.integers(1, LARGEST), min_size=len(FLEET), max_size=len(FLEET)),
     turns=st.lists(st.integers(0, 5), min_size=1, max_size=7),
     patience=st.sampled_from([0.0, 0.001, 60.0]),
     pin=st.booleans(),
 )
 def test_no_request_starves_slots_are_never_exceeded_pins_stay_and_leases_end(
-    steps: list[Step], slots: int, turns: list[int], patience: float, pin: bool
+    steps: list[Step], slots: int, sizes: list[int], turns: list[int], patience: float, pin: bool
 ) -> None:
-    asyncio.run(_play(steps, SlowLoader(slots, turns), Rules(patience, replace_idle=True), pin=pin))
+    named = dict(zip([one.adapter_id for one in FLEET], sizes, strict=True))
+    asyncio.run(_play(steps, SlowLoader(slots, named, turns), Rules(patience, replace_idle=True), pin=pin))
 
 
 async def _play(steps: list[Step], loader: SlowLoader, rules: Rules, *, pin: bool) -> None:
     adapters = Adapters(
-        loader, slots=loader.slots, deadline=10, retry=0.0, on_loaded=_nothing, on_unloaded=_nothing, rules=rules
+        loader,
+        slots=loader.slots,
+        room=Room(loader.slots * SHARING, loader.slots * LARGEST),
+        deadline=10,
+        retry=0.0,
+        on_loaded=_nothing,
+        on_unloaded=_nothing,
+        rules=rules,
     )
     owner = asyncio.create_task(adapters.run())
     if pin:
@@ -115,7 +130,9 @@ async def _play(steps: list[Step], loader: SlowLoader, rules: Rules, *, pin: boo
     assert not owner.done(), owner.exception()
     states = adapters.states
     assert loader.inside >= {one for one, state in states.items() if isinstance(state, Loaded)}
-    assert sum(isinstance(state, IN_SLOT) for state in states.values()) <= loader.slots
+    taken = Room.of(state.file.size for state in states.values() if isinstance(state, IN_SLOT))
+    assert taken.slots <= loader.slots * SHARING
+    assert taken.memory <= loader.slots * LARGEST
     assert not any(isinstance(state, Loaded | Yielding) and state.users for state in states.values())
     assert not (pin and PINNED.adapter_id in loader.unloaded)
     owner.cancel()

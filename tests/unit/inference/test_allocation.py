@@ -4,21 +4,27 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.inference.slots.allocation import Allocation, Candidate, Occupant, Priority, Rules, allocate
+from services.inference.slots.allocation import Allocation, Candidate, Occupant, Priority, Room, Rules, allocate
 
 NOW = 100.0
 
 
-def wants(adapter_id: str, domain: str = "law", priority: Priority = Priority.REQUEST, since: float = NOW) -> Candidate:
-    return Candidate(adapter_id, domain, priority, since)
+def wants(
+    adapter_id: str,
+    domain: str = "law",
+    priority: Priority = Priority.REQUEST,
+    since: float = NOW,
+    size: int = 1,
+) -> Candidate:
+    return Candidate(adapter_id, domain, priority, since, size)
 
 
-def idle(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Occupant:
-    return Occupant(adapter_id, domain, last_used, idle=True)
+def idle(adapter_id: str, domain: str = "law", last_used: float = 0.0, size: int = 1) -> Occupant:
+    return Occupant(adapter_id, domain, size, last_used, idle=True)
 
 
-def busy(adapter_id: str, domain: str = "law", last_used: float = 0.0) -> Occupant:
-    return Occupant(adapter_id, domain, last_used, busy=True)
+def busy(adapter_id: str, domain: str = "law", last_used: float = 0.0, size: int = 1) -> Occupant:
+    return Occupant(adapter_id, domain, size, last_used, busy=True)
 
 
 def placed(
@@ -30,7 +36,16 @@ def placed(
     leaving: int = 0,
     yielding: int = 0,
 ) -> Allocation:
-    return allocate(candidates, held, slots - len(held), leaving, yielding, NOW, rules or Rules())
+    """With memory for an adapter of size 1 in each slot."""
+    free = Room(slots, slots) - Room.of(one.size for one in held)
+    return allocate(candidates, held, free, Room(leaving, leaving), Room(yielding, yielding), NOW, rules or Rules())
+
+
+def sharing(candidates: list[Candidate], held: list[Occupant], memory: int) -> Allocation:
+    """With more slots than adapters, that share this memory."""
+    return allocate(
+        candidates, held, Room(99, memory) - Room.of(one.size for one in held), Room(), Room(), NOW, Rules()
+    )
 
 
 @pytest.mark.requirement("AS-4.1")
@@ -68,11 +83,11 @@ def test_where_every_slot_is_in_use_one_gives_way_to_a_request_that_has_waited_t
 
 
 def test_a_slot_that_is_being_emptied_serves_the_first_in_the_queue_and_no_other_adapter_leaves_for_it() -> None:
-    assert placed([wants("a")], [idle("b"), Occupant("c", "law", 0)], 2, leaving=1) == Allocation()
+    assert placed([wants("a")], [idle("b"), Occupant("c", "law", 1, 0)], 2, leaving=1) == Allocation()
 
 
 def test_what_is_neither_idle_nor_busy_stays() -> None:
-    assert placed([wants("a", since=0)], [Occupant("pinned", "law", 0)], 1) == Allocation(short=True)
+    assert placed([wants("a", since=0)], [Occupant("pinned", "law", 1, 0)], 1) == Allocation(short=True)
 
 
 @pytest.mark.requirement("AS-5.1")
@@ -93,6 +108,27 @@ def test_what_was_used_since_it_was_predicted_does_not_leave_for_it() -> None:
 def test_under_memory_pressure_only_requests_and_pins_are_brought_in() -> None:
     queue = [wants(one.name, priority=one) for one in Priority]
     assert placed(queue, [], 9, Rules(expand=False)).load == ("REQUEST", "PINNED")
+
+
+@pytest.mark.requirement("AS-4.1")
+def test_adapters_take_memory_by_their_size_and_as_many_idle_ones_leave_as_are_needed() -> None:
+    held = [idle("a", last_used=1, size=2), idle("b", last_used=2, size=2), busy("c", size=4)]
+    assert sharing([wants("small", size=1)], held, 9).load == ("small",)
+    assert sharing([wants("large", size=4)], held, 10) == Allocation(evict=("a",))
+    assert sharing([wants("large", size=4)], held, 8) == Allocation(evict=("a", "b"))
+    assert sharing([wants("larger", size=5)], held, 8) == Allocation(short=True)
+
+
+def test_a_small_adapter_passes_a_large_one_that_does_not_fit_until_that_one_has_waited_too_long() -> None:
+    held = [busy("a", size=6), idle("b", last_used=1, size=1)]
+    early, late = wants("large", size=4), wants("large", size=4, since=NOW - 3)
+    assert sharing([early, wants("small", size=2)], held, 10) == Allocation(load=("small",), short=True)
+    assert sharing([late, wants("small", size=2)], held, 9) == Allocation(evict=("b",), give_way=("a",), short=True)
+
+
+def test_what_nobody_waits_for_takes_no_room_that_a_request_waits_for() -> None:
+    queue = [wants("large", size=4), wants("active", priority=Priority.ACTIVATION, size=1)]
+    assert sharing(queue, [busy("a", size=8)], 10) == Allocation(short=True)
 
 
 DOMAINS = st.sampled_from(["law", "tax", "hr"])
@@ -116,9 +152,9 @@ def test_in_every_state_slots_suffice_and_only_those_leave_that_may(
     replace_idle: bool,
     expand: bool,
 ) -> None:
-    candidates = [Candidate(f"c{n}", *one) for n, one in enumerate(queue)]
+    candidates = [Candidate(f"c{n}", *one, size=1) for n, one in enumerate(queue)]
     slots = [
-        Occupant(f"h{n}", domain, used, idle=kind == "idle", busy=kind == "busy")
+        Occupant(f"h{n}", domain, 1, used, idle=kind == "idle", busy=kind == "busy")
         for n, (domain, kind, used) in enumerate(held)
     ]
     rules = Rules(patience=2.0, replace_idle=replace_idle, expand=expand)

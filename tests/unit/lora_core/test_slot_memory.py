@@ -1,18 +1,24 @@
 """The memory of slots: dense, fetched ahead, given back, and never with numbers that are not finite."""
 
 import mmap
+import random
 import resource
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_core import InvalidAdapter
+from lora_core import InvalidAdapter, LoRACard, LoRAWeights, SlotsFull
 from lora_core.slots.slot_bank import SlotBank
 from lora_core.slots.slot_memory import SlotMemory
 from tests.unit.lora_core.test_slots import IDS, alone
 from tests.unit.lora_core.test_slots import engine as engine
+
+HUGE_PAGE = 2 * 1024**2
+"""What the system provides at once."""
 
 
 @pytest.mark.requirement("LI-7.6")
@@ -73,6 +79,53 @@ def test_the_memory_of_a_slot_that_is_released_goes_back_to_the_system_and_its_n
     assert not torch.count_nonzero(memory.numbers[1])
     assert torch.all(memory.numbers[0] == 1.0)
     assert torch.all(memory.numbers[2] == 3.0)
+
+
+@pytest.mark.requirement("AS-6.1")
+def test_adapters_share_the_memory_of_full_slots_by_their_ranks(tiny_llama, make_card) -> None:
+    bank = SlotBank(tiny_llama, slots=8, max_rank=8, full_slots=2)
+    placed = [bank.put(make_card(f"{number}", 4, number)) for number in range(3)]
+    assert not bank.fits(5)
+    with pytest.raises(SlotsFull, match=r"take 12 of 16 ranks: unload one before 'large' of rank 8"):
+        bank.put(make_card("large", 8, 9))
+    assert bank.fits(8, instead_of=placed[1])
+    bank.put(make_card("3", 4, 3))
+    assert not bank.fits(1)
+    bank.drop(placed[1])
+    bank.put(make_card("small", 1, 4))
+    assert bank.free == 4
+
+
+@pytest.mark.requirement("AS-6.1")
+def test_memory_stays_within_that_of_full_slots_whatever_ranks_come_and_go() -> None:
+    sizes = {"hidden_size": 512, "intermediate_size": 4096, "num_hidden_layers": 4, "vocab_size": 96}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4)).eval()
+    bank = SlotBank(model, slots=24, max_rank=32, full_slots=3)
+    cards = {rank: ones(bank, rank) for rank in (1, 4, 16, 32)}
+    full = 3 * 32 * 4 * max(memory.unit for memory in bank._memories.values())
+    assert full > 25 * 1024**2
+    choice = random.Random(3)
+    held: list[int] = []
+    before = resident_bytes()
+    for _ in range(80):
+        rank = choice.choice(list(cards))
+        while not bank.fits(rank):
+            bank.drop(held.pop(choice.randrange(len(held))))
+        held.append(bank.put(cards[rank]))
+        for thread in threading.enumerate():
+            if thread.name == "slot-memory":
+                thread.join()
+        assert resident_bytes() - before < 1.1 * full + bank.slots * HUGE_PAGE
+
+
+def ones(bank: SlotBank, rank: int) -> LoRACard:
+    weights = {
+        name: LoRAWeights(np.ones((rank, columns), np.float32), np.ones((rows, rank), np.float32))
+        for name, (rows, columns) in bank.shapes.items()
+        if name.endswith("_proj")
+    }
+    targets = tuple(sorted({name.rpartition(".")[2] for name in weights}))
+    return LoRACard(name=f"rank {rank}", rank=rank, alpha=1.0, target_modules=targets, weights=weights)
 
 
 def test_an_engine_that_was_trimmed_answers_as_before_and_its_empty_slots_take_adapters(engine, make_card) -> None:
