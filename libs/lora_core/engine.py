@@ -37,6 +37,7 @@ from lora_core.prefix_cache import PrefixCache
 from lora_core.reports import BindReport, Effect, Generation, Probe, TopLogits
 from lora_core.sampling import Adapters, Request, SamplingParams
 from lora_core.sentence_vectors import sentence_vectors
+from lora_core.slots.placement import gather
 from lora_core.slots.row_plan import weights_of
 from lora_core.slots.slot_bank import SlotBank
 
@@ -117,19 +118,20 @@ class ArrowEngine:
                 return present.report
             if present is not None and not present.users and not self._bank.fits(card.max_rank):
                 self._bank.check(card)  # refuse before the old one is given up for it
-                if self._bank.fits(card.max_rank, instead_of=present.report.slot):
+                if self._bank.fits(card.max_rank, instead_of=present.slot):
                     self.unload(name)
             slot = self._bank.put(card)
             self.unload(name)
             size = self.model.dtype.itemsize * card.parameters
             report = BindReport(name, slot, len(card.weights), card.parameters, size, card.digest)
-            self._loaded[name] = LoadedAdapter(card.digest, report, next(self._numbers))
+            self._loaded[name] = LoadedAdapter(card.digest, report, slot, next(self._numbers))
             return report
 
     def bind_report(self, name: str, prompt_ids: Sequence[int] | None = None) -> BindReport:
         """What loading `name` bound and, given a probe prompt, what it changes there. Raises AdapterNotFound."""
         with self._lock:
-            report = self._find(name).report
+            loaded = self._find(name)
+            report = replace(loaded.report, slot=loaded.slot)
         if prompt_ids is None:
             return report
         ids = torch.tensor([list(prompt_ids)] * 2, device=self.model.device)
@@ -146,7 +148,7 @@ class ArrowEngine:
             if loaded is not None:
                 loaded.retired = True
                 if not loaded.users:
-                    self._bank.drop(loaded.report.slot)
+                    self._bank.drop(loaded.slot)
 
     def trim(self) -> None:
         """Give memory that no adapter uses back to the system (on the CPU; a GPU's stays reserved for slots).
@@ -166,7 +168,7 @@ class ArrowEngine:
         quantised base layers.
         """
         with self._lock:
-            return self._bank.merge(self._find(name).report.slot)
+            return self._bank.merge(self._find(name).slot)
 
     def unmerge(self) -> None:
         """Forget the folded weights."""
@@ -296,6 +298,8 @@ class ArrowEngine:
         with self._lock:
             chosen = [[(self._find(name), weight) for name, weight in weights_of(own)] for own in adapters]
             for adapter, _ in (use for uses in chosen for use in uses):
+                if not adapter.users:
+                    gather(self._bank, adapter, self._loaded.values())
                 adapter.users += 1
         return {row: uses for row, uses in zip(rows, chosen, strict=True) if uses}
 
@@ -308,7 +312,7 @@ class ArrowEngine:
         with self._lock:
             loaded.users -= 1
             if loaded.retired and not loaded.users:
-                self._bank.drop(loaded.report.slot)
+                self._bank.drop(loaded.slot)
 
     def _generation(self, row: int, drawn: Sequence[tuple[int, float]], batch: Batch) -> Generation:
         tokens, logprobs = tuple(token for token, _ in drawn), tuple(logprob for _, logprob in drawn)

@@ -23,6 +23,7 @@ class LoadedAdapter:
 
     card_digest: str
     report: BindReport
+    slot: int
     number: int
     users: int = 0
     retired: bool = False
@@ -55,10 +56,10 @@ class Lease:
         self.held |= self.engine._hold(rows, adapters)
 
     def plan(self, rows: Sequence[int]) -> RowPlan:
-        return self.engine._bank.plan([[(own.report.slot, w) for own, w in self.held.get(row, ())] for row in rows])
+        return self.engine._bank.plan([[(own.slot, w) for own, w in self.held.get(row, ())] for row in rows])
 
     def order(self, rows: Sequence[int]) -> list[int]:
-        slots = [[own.report.slot for own, _ in self.held.get(row, ())] for row in rows]
+        slots = [[own.slot for own, _ in self.held.get(row, ())] for row in rows]
         return sorted(range(len(rows)), key=slots.__getitem__)
 
     @property

@@ -13,9 +13,9 @@ from lora_core.direct.rotation import Rotation
 from lora_core.forward_pass import Inputs
 from lora_core.kv_cache import GrowingLayer
 from lora_core.slots.fused_additions import Addition, fusible, of_prompts, of_step
+from lora_core.slots.projection_group import ProjectionGroup
 from lora_core.slots.row_plan import RowPlan
 from lora_core.slots.slot_bank import SlotBank
-from lora_core.slots.slot_memory import ProjectionGroup
 
 
 class DirectDecoder:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_core.int8 import Int8Linear
 from lora_core.layers import is_quantised
-from lora_core.slots.slot_memory import ProjectionGroup
+from lora_core.slots.projection_group import ProjectionGroup
 
 _MOST_MEMBERS = 3  # q, k and v
 

@@ -8,8 +8,8 @@ import torch
 from lora_core.layouts import PLAIN
 from lora_core.slots.lanes import LaneRun, Lanes
 from lora_core.slots.patched_forwards import Part, Use, expand, reduce, shortest
+from lora_core.slots.projection_group import ProjectionGroup
 from lora_core.slots.row_plan import RowPlan, Run
-from lora_core.slots.slot_memory import ProjectionGroup
 
 Addition = Callable[[torch.Tensor, torch.Tensor], None]
 """Of one layer: input [rows, tokens, in] and output [rows, tokens, out of all members], which is changed in place."""

@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import nn
 
+from lora_core.slots.projection_group import ProjectionGroup
 from lora_core.slots.row_plan import RowPlan, Run
-from lora_core.slots.slot_memory import ProjectionGroup
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 

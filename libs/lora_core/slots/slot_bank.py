@@ -18,8 +18,9 @@ from lora_core.layers import Adaptable, compute_dtype, dimensions, is_adaptable
 from lora_core.layouts import layouts
 from lora_core.slots.merged import Merged
 from lora_core.slots.patched_forwards import Forward, forwards
+from lora_core.slots.projection_group import Piece, ProjectionGroup, shared_inputs
 from lora_core.slots.row_plan import Choice, RowPlan
-from lora_core.slots.slot_memory import Piece, ProjectionGroup, SlotMemory, shared_inputs
+from lora_core.slots.slot_memory import SlotMemory
 from lora_core.stack import projection
 from lora_core.validation import check_fit
 
@@ -104,13 +105,24 @@ class SlotBank:
         return self._ranks
 
     @property
+    def held_ranks(self) -> list[int]:
+        """Of each slot the rank of the adapter that it holds, 0 for an empty one."""
+        empty = set(self._free)
+        return [0 if slot in empty else rank for slot, rank in enumerate(self._ranks)]
+
+    @property
+    def shared(self) -> bool:
+        """Are there more slots than memory for the largest rank in each?"""
+        return self._most_ranks < self.slots * self.max_rank
+
+    @property
     def free(self) -> int:
         """How many slots are empty."""
         return len(self._free)
 
     def fits(self, rank: int, instead_of: int | None = None) -> bool:
         """Is there a slot and memory for an adapter of this rank, once the slot `instead_of` is empty?"""
-        ranks = self._held_ranks()
+        ranks = self.held_ranks
         if instead_of is not None:
             ranks[instead_of] = 0
         return 0 in ranks and sum(ranks) + rank <= self._most_ranks
@@ -135,7 +147,7 @@ class SlotBank:
         self.check(card)
         if not self.fits(card.max_rank):
             raise SlotsFull(
-                f"{self.slots - self.free} of {self.slots} slots hold adapters, which take {sum(self._held_ranks())} of"
+                f"{self.slots - self.free} of {self.slots} slots hold adapters, which take {sum(self.held_ranks)} of"
                 f" {self._most_ranks} ranks: unload one before {card.name!r} of rank {card.max_rank}"
             )
         slot, rank = self._free[0], card.max_rank
@@ -151,11 +163,31 @@ class SlotBank:
                 group.write(slot, rank, piece, card)
         self._free.pop(0)
         self._ranks[slot] = rank
-        if any(memory.resident > self._most_ranks * memory.unit for memory in self._memories.values()):
-            self.trim()  # what adapters of other ranks left behind
+        self._bound()
         for memory in {group.memory for group, _ in pieces} if self._free else ():
             memory.fetch_ahead(self._free[0], rank)  # the next adapter is likely to be like this one
         return slot
+
+    def exchange(self, slot: int, other: int) -> None:
+        """Move the adapter in `slot` into `other`, and what is there, if anything, into `slot`. No plan uses either."""
+        held = self.held_ranks
+        with torch.inference_mode():
+            for memory in self._memories.values():
+                memory.exchange(slot, held[slot], other, held[other])
+            for member in (member for group in self._groups for member in group.members):
+                member.exchange(slot, other)
+        self._ranks[slot], self._ranks[other] = self._ranks[other], self._ranks[slot]
+        if not held[other]:
+            self._free = sorted([*(place for place in self._free if place != other), slot])
+        if self._merged is not None:
+            merged, weights = self._merged
+            self._merged = ({slot: other, other: slot}.get(merged, merged), weights)
+        self._bound()
+
+    def _bound(self) -> None:
+        """Give back what adapters of other ranks left behind, once that is more than full slots take."""
+        if any(memory.resident > self._most_ranks * memory.unit for memory in self._memories.values()):
+            self.trim()
 
     def drop(self, slot: int) -> None:
         """Give a slot back. Its numbers stay until the next adapter overwrites them: no row can pick them."""
@@ -167,13 +199,8 @@ class SlotBank:
         """Give memory that no adapter uses back to the system; it comes again as it is needed. On the CPU only."""
         with torch.inference_mode():
             for memory in self._memories.values():
-                for slot, rank in enumerate(self._held_ranks()):
+                for slot, rank in enumerate(self.held_ranks):
                     memory.release(slot, rank)
-
-    def _held_ranks(self) -> list[int]:
-        """Of each slot the rank of the adapter that it holds, 0 for an empty one."""
-        empty = set(self._free)
-        return [0 if slot in empty else rank for slot, rank in enumerate(self._ranks)]
 
     def plan(self, choices: Sequence[Choice]) -> RowPlan:
         """The plan of a batch whose rows use these slots, by weight."""
