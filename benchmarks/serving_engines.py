@@ -17,7 +17,7 @@ ADAPTERS = [f"a{number}" for number in range(8)]
 @dataclass(frozen=True)
 class Effort:
     """Steps in turns; rows of the largest batch; tokens of the shared prompt and of each answer; HTTP requests;
-    adapters whose answers are compared by weights."""
+    adapters whose answers are compared by weights; runs beside an earlier revision."""
 
     steps: int
     rows: int
@@ -25,10 +25,11 @@ class Effort:
     answer: int
     firsts: int
     judged: int
+    builds: int
 
     @classmethod
     def of(cls, quick: bool) -> "Effort":
-        return cls(1, 8, 64, 2, 1, 1) if quick else cls(7, 32, 512, 32, 15, 4)
+        return cls(1, 8, 64, 2, 1, 1, 1) if quick else cls(7, 32, 512, 32, 15, 4, 5)
 
 
 @dataclass

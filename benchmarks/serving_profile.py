@@ -1,7 +1,8 @@
 """Where a step and a first token spend their time: `python -m benchmarks.serving_profile [--quick] [--json FILE]`.
 
 The engine in this process, its own forward pass beside that of transformers in turns; what a shared system prompt and
-answers of a given form cost; and the first token over HTTP on an idle server, beside the engine's own time for it.
+answers of a given form cost; the engine beside that of an earlier revision; and the first token over HTTP on an idle
+server, beside the engine's own time for it.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.report import Row, Samples, emit, options
+from benchmarks.serving_before import before
 from benchmarks.serving_costs import forms, rounding, shared_prompt
 from benchmarks.serving_engines import ADAPTERS, Bench, Effort, prompt, requests, timed
 from benchmarks.serving_plan import QUESTIONS
@@ -30,7 +32,15 @@ from lora_core.device import Weights
 from lora_core.sampling import Adapters, Pick, Sampler, pick_all
 
 KINDS: tuple[Weights, ...] = ("float32", "int8")
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "onednn::qlinear", "quantized::linear")
+PRODUCTS = (
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::baddbmm",
+    "onednn::qlinear",
+    "quantized::linear",
+    "mkldnn::_linear",
+)
 ATTENTION = ("aten::_scaled_dot_product",)
 
 
@@ -195,6 +205,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "forms": forms,
     "rounding": rounding,
     "shared": shared_prompt,
+    "before": before,
 }
 
 
