@@ -20,8 +20,8 @@ def gather(bank: SlotBank, coming: Placed, loaded: Iterable[Placed]) -> None:
     """Move an adapter that comes into use into the lowest slots, beside those in use that have its rank.
 
     coming: used by no row yet. loaded: all that may be moved while no row uses them; what else is in a slot stays.
-    Used adapters so lie in little more slots than they are; one that lies there already stays where it is. A copy of
-    a rank-8 adapter takes a few milliseconds, each step with as many runs as adapters takes half as long again.
+    Used adapters so lie in little more slots than they are; one that lies there already stays where it is. Neighbours
+    of one rank are one product, and adapters anywhere one product each: docs/decisions/0023 has what that costs.
     """
     if not bank.shared:
         return
