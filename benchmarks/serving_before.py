@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the earlier revision runs this file too, on modules of its own
     from benchmarks.report import Row
     from benchmarks.serving_engines import Bench
 
@@ -104,11 +104,12 @@ def _measure(model: Path, weights: str) -> Speeds:
         engine.load(card(model, number, rank=RANK), f"a{number}")
 
     def rate(requests: list[Request]) -> float:
+        begun = time.perf_counter()
         batch = engine.start(requests)
-        tokens, begun = len(batch.step()), time.perf_counter()
-        if len(requests) == 1:  # one answer's decoding, without its prompt
-            tokens = 0
-        tokens += sum(1 for _ in batch)
+        if len(requests) == 1:  # decoding alone: the first step reads the prompt
+            batch.step()
+            begun = time.perf_counter()
+        tokens = sum(1 for _ in batch)
         return tokens / (time.perf_counter() - begun)
 
     def request(number: int) -> Request:

@@ -124,14 +124,13 @@ class ArrowEngine:
             self.unload(name)
             size = self.model.dtype.itemsize * card.parameters
             report = BindReport(name, slot, len(card.weights), card.parameters, size, card.digest)
-            self._loaded[name] = LoadedAdapter(card.digest, report, slot, next(self._numbers))
+            self._loaded[name] = LoadedAdapter(card.digest, report, next(self._numbers))
             return report
 
     def bind_report(self, name: str, prompt_ids: Sequence[int] | None = None) -> BindReport:
         """What loading `name` bound and, given a probe prompt, what it changes there. Raises AdapterNotFound."""
         with self._lock:
-            loaded = self._find(name)
-            report = replace(loaded.report, slot=loaded.slot)
+            report = self._find(name).report
         if prompt_ids is None:
             return report
         ids = torch.tensor([list(prompt_ids)] * 2, device=self.model.device)

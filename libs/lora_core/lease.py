@@ -1,7 +1,7 @@
 """`Lease`: the slots that the rows of one batch hold, and the forward passes of those rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Protocol
 
@@ -23,10 +23,18 @@ class LoadedAdapter:
 
     card_digest: str
     report: BindReport
-    slot: int
     number: int
     users: int = 0
     retired: bool = False
+
+    @property
+    def slot(self) -> int:
+        """Where it is now; it may be moved while no row uses it."""
+        return self.report.slot
+
+    @slot.setter
+    def slot(self, slot: int) -> None:
+        self.report = replace(self.report, slot=slot)
 
 
 class SlotOwner(Protocol):

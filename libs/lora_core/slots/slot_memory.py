@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
 
@@ -145,8 +146,10 @@ def resident_when_written(device: torch.device) -> bool:
 def zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Zeros whose memory is not resident until it is written, where the system can do that."""
     size = math.prod(shape) * like.element_size()
-    if not size or not resident_when_written(like.device):
+    if like.device.type != "cpu":
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    if not size or not resident_when_written(like.device):
+        return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(shape)  # calloc
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
     mapped = mmap.mmap(-1, size, flags=flags)
     with suppress(OSError):  # a system without huge pages

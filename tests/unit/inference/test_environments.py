@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from services.inference.policies.environments import PRESETS, Preset
 from services.inference.settings import InferenceSettings
+from services.inference.slots.allocation import Room
 
 REQUIRED = {
     "NATS_URL": "nats://x",
@@ -78,3 +79,13 @@ def test_the_table_in_the_documentation_is_the_table_in_the_code() -> None:
             "log_level": preset.log_level,
         }
         assert shown == expected
+
+
+@pytest.mark.requirement("AS-4.1")
+def test_slots_are_memory_for_adapters_of_the_largest_rank_which_smaller_ones_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = of(monkeypatch)
+    assert settings.room(64, shared=True) == Room(128, 16 * 64)
+    assert settings.room(4, shared=True) == Room(64, 16 * 4)
+    assert settings.room(64, shared=False) == Room(16, 16)

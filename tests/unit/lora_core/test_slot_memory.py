@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_core import InvalidAdapter, LoRACard, LoRAWeights, SlotsFull
 from lora_core.slots.slot_bank import SlotBank
-from lora_core.slots.slot_memory import SlotMemory
+from lora_core.slots.slot_memory import SlotMemory, resident_when_written, zeros
 from tests.unit.lora_core.test_slots import IDS, alone
 from tests.unit.lora_core.test_slots import engine as engine
 
@@ -138,3 +138,15 @@ def test_an_engine_that_was_trimmed_answers_as_before_and_its_empty_slots_take_a
     assert engine.probe(IDS[0].tolist(), "a") == probes[0]
     engine.load(cards[1])
     assert [engine.probe(IDS[0].tolist(), card.name) for card in cards] == probes
+
+
+@pytest.mark.parametrize(
+    ("device", "overcommit", "expected"), [("cpu", "0", True), ("cpu", "2", False), ("meta", "0", False)]
+)
+def test_memory_is_promised_only_where_it_takes_nothing_before_it_is_written(
+    monkeypatch, device, overcommit, expected
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: f"{overcommit}\n")
+    assert resident_when_written(torch.device(device)) is expected
+    made = zeros((3, 5), torch.empty(0, dtype=torch.bfloat16))
+    assert (made.dtype, made.shape, int(torch.count_nonzero(made))) == (torch.bfloat16, (3, 5), 0)
