@@ -7,13 +7,15 @@ B) over the layers which share its shape: 14 columns in place of 420 matrices. N
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lora_core.card import LoRACard
 from lora_core.errors import AdapterNotFound, CorruptAdapter, InvalidAdapter
 from lora_core.format.arrow_ipc import Malformed
 from lora_core.format.arrow_layout import FORMAT_VERSION
-from lora_core.format.arrow_reader import prefault, read_card
+from lora_core.format.arrow_reader import Identity, prefault, read_card, read_max_rank
 from lora_core.format.arrow_writer import Storage, serialise
 from lora_core.format.stored_card import DocumentInvalid
 
@@ -55,17 +57,33 @@ class LoRAFormat:
         The file must not be changed in place while the card lives (replace it instead, as `save` does).
         Raises AdapterNotFound if it is missing, CorruptAdapter if it is truncated, altered, foreign or hostile.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise AdapterNotFound(f"no adapter file at {path}")
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_size == 0:
-                raise CorruptAdapter(path, "empty")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapped, identity = _mapped(Path(path))
         prefault(mapped)
-        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        try:
+        with _named(Path(path)):
             return read_card(memoryview(mapped), identity)
-        except (Malformed, DocumentInvalid, InvalidAdapter) as error:
-            raise CorruptAdapter(path, str(error)) from None
+
+    @staticmethod
+    def max_rank(path: Path | str) -> int:
+        """The largest rank of any module, from the file's framing alone: its tensors are not read. Raises as `load`."""
+        mapped, identity = _mapped(Path(path))
+        with _named(Path(path)):
+            return read_max_rank(memoryview(mapped), identity)
+
+
+def _mapped(path: Path) -> tuple[mmap.mmap, Identity]:
+    if not path.is_file():
+        raise AdapterNotFound(f"no adapter file at {path}")
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_size == 0:
+            raise CorruptAdapter(path, "empty")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return mapped, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (Malformed, DocumentInvalid, InvalidAdapter) as error:
+        raise CorruptAdapter(path, str(error)) from None

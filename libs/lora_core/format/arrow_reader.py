@@ -101,6 +101,13 @@ def read_card(data: memoryview, identity: Identity) -> LoRACard:
     return card
 
 
+def read_max_rank(data: memoryview, identity: Identity) -> int:
+    """The largest rank of any module by the file's framing; no tensor is read or compared. Raises as `read_card`."""
+    layout = _layouts.get(identity) or _layout(data)
+    _remember(_layouts, identity, layout, _LAYOUTS_KEPT)
+    return max(stack.a.shape[1] for stack in layout.stored.stacks)
+
+
 def _remember(kept: OrderedDict[Identity, T], identity: Identity, value: T, most: int) -> None:
     kept[identity] = value
     kept.move_to_end(identity)

@@ -42,7 +42,7 @@ class Artifacts:
     async def max_rank(self, path: Path) -> int | None:
         """The largest rank of any module, which may be more than is registered; None where `open` will refuse it."""
         try:
-            return (await asyncio.to_thread(LoRAFormat.load, path)).max_rank
+            return await asyncio.to_thread(LoRAFormat.max_rank, path)
         except AdapterError:
             return None
 

@@ -283,3 +283,13 @@ def test_opening_and_checking_adapters_never_imports_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_largest_rank_is_read_without_the_tensors(make_card, tmp_path) -> None:
+    path = tmp_path / "a.arrow"
+    card = make_card("a", 4, 1, ranks={"model.layers.1.mlp.down_proj": 9})
+    LoRAFormat.save(card, path)
+    assert LoRAFormat.max_rank(path) == card.max_rank == 9
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(CorruptAdapter):
+        LoRAFormat.max_rank(path)
